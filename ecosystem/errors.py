@@ -1,0 +1,38 @@
+"""The errors a user can meet: each is one clear sentence that says what is wrong, where, and what to do.
+
+The command line prints the sentence and exits with code 2; it never shows a traceback for one of these
+(unless ``--debug`` is given).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class EcosystemError(Exception):
+    """Anything that a user of the program can understand and mend; the message is a whole sentence."""
+
+    exit_code = 2
+
+
+class ScenarioError(EcosystemError):
+    """A scenario file (or an override of it) that cannot be run; the message names file and dotted path."""
+
+
+class DataError(EcosystemError):
+    """A source of documents, a checkpoint or a graph file that is missing, empty or malformed."""
+
+
+class TrainingError(EcosystemError):
+    """A model that cannot be trained or sampled any further, for instance because its loss is not finite."""
+
+
+class StoreError(EcosystemError):
+    """A run folder that cannot be written, or a stored file that is missing, truncated or altered."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return ``' (did you mean "x"?)'`` for the allowed word closest to ``word``, or an empty string."""
+    matches = get_close_matches(word, list(allowed), n=1, cutoff=0.55)
+    return f' (did you mean "{matches[0]}"?)' if matches else ""

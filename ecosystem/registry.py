@@ -1,0 +1,72 @@
+"""Kinds by name: how a word in a scenario file (``kind = "minhash_dedup"``) finds the class it stands for.
+
+Built-in kinds register by decorator when their module is imported; a third party's arrive through the entry
+point group ``ecosystem.plugins`` (each entry point names a module that registers on import). Plugins are
+loaded only when a name is asked for that the built-ins do not have, or when everything is listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from ecosystem.errors import ScenarioError, nearest
+
+T = TypeVar("T", bound=type[Any])
+
+
+class Registry(Generic[T]):
+    """The kinds of one sort (sources, families, policies, metrics): name → class."""
+
+    def __init__(self, noun: str, *modules: str) -> None:
+        """``noun`` is the word used in messages; ``modules`` register the built-in kinds when imported."""
+        self.noun = noun
+        self._modules = modules
+        self._kinds: dict[str, T] = {}
+        self._plugins_loaded = False
+
+    def register(self, kind: str) -> Callable[[T], T]:
+        """Class decorator: make ``kind`` stand for the class, which learns its own name as ``cls.kind``."""
+
+        def enter(cls: T) -> T:
+            known = self._kinds.get(kind)
+            if known is not None and known.__qualname__ != cls.__qualname__:
+                raise ScenarioError(
+                    f'Two classes claim the {self.noun} kind "{kind}": {known.__module__}.{known.__qualname__} '
+                    f"and {cls.__module__}.{cls.__qualname__}; rename one of them."
+                )
+            cls.kind = kind
+            self._kinds[kind] = cls
+            return cls
+
+        return enter
+
+    def get(self, kind: str) -> T:
+        """Return the class registered as ``kind``; raise ScenarioError with the nearest name if there is none."""
+        self._load_built_ins()
+        if kind not in self._kinds:
+            self._load_plugins()
+        if kind not in self._kinds:
+            raise ScenarioError(
+                f'there is no {self.noun} kind "{kind}"{nearest(kind, self._kinds)}; '
+                f"the kinds are {', '.join(sorted(self._kinds))}"
+            )
+        return self._kinds[kind]
+
+    def all(self) -> dict[str, T]:
+        """Return every kind, built-in and plugged in, sorted by name."""
+        self._load_built_ins()
+        self._load_plugins()
+        return dict(sorted(self._kinds.items()))
+
+    def _load_built_ins(self) -> None:
+        for module in self._modules:
+            import_module(module)
+
+    def _load_plugins(self) -> None:
+        if not self._plugins_loaded:
+            self._plugins_loaded = True
+            for point in entry_points(group="ecosystem.plugins"):
+                point.load()

@@ -1,0 +1,109 @@
+"""Frozen values read from files: the base class of every part of a scenario, and *dotted path = value*.
+
+One mechanism serves the command line's ``--set``, a timed change inside a run, the axis of a study and a
+slider: :func:`set_path` puts a value at a dotted path of the plain data, and the data is parsed again, so an
+override is checked exactly like a file.
+"""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ecosystem.errors import ScenarioError, nearest
+
+
+class Spec(BaseModel):
+    """A frozen value with named, typed fields; an unknown field is an error that suggests the right name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True, protected_namespaces=())
+
+    kind: ClassVar[str] = ""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the value as plain TOML data: absent (None) fields left out, defaults written out."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        return {"kind": self.kind, **data} if self.kind else data
+
+
+def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of nested ``data`` with ``value`` at the dotted ``path``; tables on the way are made."""
+    result = copy.deepcopy(dict(data))
+    node: Any = result
+    *parents, last = path.split(".")
+    for depth, key in enumerate(parents):
+        if isinstance(node, list):
+            node = node[_index(node, key, path)]
+            continue
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict | list):
+            raise ScenarioError(
+                f'cannot set "{path}": "{".".join(parents[: depth + 1])}" is the value {node!r}, not a table.'
+            )
+    if isinstance(node, list):
+        node[_index(node, last, path)] = value
+    else:
+        node[last] = value
+    return result
+
+
+def _index(items: list[Any], key: str, path: str) -> int:
+    if not key.isdigit() or int(key) >= len(items):
+        raise ScenarioError(
+            f'cannot set "{path}": "{key}" is not a position in a list of {len(items)} (0 to {len(items) - 1}).'
+        )
+    return int(key)
+
+
+def parse_value(text: str) -> Any:
+    """Read the right-hand side of ``--set path=value`` as TOML; a bare word that is not TOML is a string."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def explain(error: ValidationError, path: str, model: type[BaseModel]) -> list[str]:
+    """Turn a pydantic error into sentences, one per problem, each beginning with its dotted path."""
+    return [_sentence(problem, path, model) for problem in error.errors(include_url=False)]
+
+
+def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
+    where = [str(part) for part in problem["loc"]]
+    path = ".".join([prefix, *where]) if prefix else ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        allowed = sorted(_fields_at(model, where[:-1]))
+        return f"{path}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"
+    if problem["type"] == "missing":
+        return f"{path}: this key is required and missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = problem.get("input")
+    shown = "" if isinstance(given, dict | list | BaseModel) or problem["type"] == "value_error" else f", not {given!r}"
+    return f"{path}: {message}{shown}"
+
+
+def _fields_at(model: Any, where: Iterable[str]) -> set[str]:
+    """Names of the fields allowed at ``where`` below ``model`` (empty if that place is not a table of fields)."""
+    for part in where:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
+            return set()
+        model = _spec_inside(model.model_fields[part].annotation)
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return set(model.model_fields) | ({"kind"} if getattr(model, "kind", "") else set())
+    return set()
+
+
+def _spec_inside(annotation: Any) -> Any:
+    """Return the BaseModel named in an annotation such as ``X | None``, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        inside = _spec_inside(argument)
+        if inside is not None:
+            return inside
+    return None

@@ -1,0 +1,71 @@
+"""Where chance lives: named streams, each a pure function of (seed, name, step).
+
+A stream holds no generator state, so nothing has to be saved for an exact resume, two runs that differ in one
+policy share the luck of everything else, and adding an agent leaves every other agent's draws as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One named source of chance at one step; every method called twice gives the same numbers.
+
+    ``name`` is a path such as ``trainer/naive/0/generate``; ``t`` is the step it is used at.
+    """
+
+    seed: int
+    name: str
+    t: int = 0
+
+    def child(self, name: str) -> Stream:
+        """Return the stream ``<this name>/<name>`` at the same step."""
+        return Stream(self.seed, f"{self.name}/{name}", self.t)
+
+    def _sequence(self) -> np.random.SeedSequence:
+        digest = hashlib.blake2b(self.name.encode(), digest_size=16).digest()
+        key = tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
+        return np.random.SeedSequence(self.seed, spawn_key=(*key, self.t))
+
+    def rng(self) -> np.random.Generator:
+        """Return a fresh NumPy generator at the beginning of this stream."""
+        return np.random.Generator(np.random.PCG64(self._sequence()))
+
+    def integer(self) -> int:
+        """Return a 63-bit integer, for libraries that seed a generator of their own (``torch.Generator``)."""
+        return int(self._sequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def uniform(self, ids: ArrayLike) -> NDArray[np.float64]:
+        """Return one uniform number in (0, 1) per id, a function of (seed, name, t, id) alone.
+
+        Keyed noise: the number of a row depends neither on the order of the rows nor on which others are there.
+        Mixing follows the finaliser of SplitMix64 (Steele, Lea & Flood 2014), applied twice.
+        """
+        key = self._sequence().generate_state(2, np.uint64)
+        x = np.atleast_1d(np.asarray(ids, dtype=np.int64)).view(np.uint64)
+        with np.errstate(over="ignore"):
+            for k in key:
+                x = (x + k) * np.uint64(0x9E3779B97F4A7C15) & _MASK
+                x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+                x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+                x = x ^ (x >> np.uint64(31))
+        return ((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """All the chance of one run: ``Streams(seed).at(name, t)`` is the stream of that name at step ``t``."""
+
+    seed: int
+
+    def at(self, name: str, t: int = 0) -> Stream:
+        """Return the stream ``name`` at step ``t``."""
+        return Stream(self.seed, name, t)
