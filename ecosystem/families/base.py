@@ -1,0 +1,184 @@
+"""What the world asks of a family of models: fit, generate and score, for many members at once.
+
+A *family* is a frozen value (a preset). It builds a *cohort*: M members of one shape, which the world trains,
+samples and scores through requests. Families know nothing of agents, policies or the web.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ecosystem.registry import Registry
+from ecosystem.spec import Spec
+from ecosystem.streams import Stream, Streams
+
+Progress = Callable[[str, int, int], None]
+"""``progress(what, done, total)``: called often inside fit and generate, in tokens."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+class Budget(Spec):
+    """How much a fit trains: exactly one of a number of tokens or of epochs over the training set."""
+
+    tokens: Annotated[int, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        if (self.tokens is None) == (self.epochs is None):
+            raise ValueError("give exactly one of tokens and epochs")
+        return self
+
+
+class Prompt(Spec):
+    """The beginning of each generated document: the first tokens of a real or a scraped one."""
+
+    tokens: Annotated[int, Field(gt=0)] = 8
+    origin: Literal["real", "scraped"] = "real"
+    keep: bool = True  # False: publish only the continuation
+
+
+class Decoding(Spec):
+    """How a model's distribution is turned into text."""
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_k: Annotated[int, Field(gt=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    max_tokens: Annotated[int, Field(gt=0)] = 96
+    prompt: Prompt | None = None
+
+
+Start = Literal["foundation", "previous", "scratch"]
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """Train one member on documents (``weight``: loss weight per document, shape [documents])."""
+
+    member: int
+    docs: pl.Series
+    weight: NDArray[np.float64]
+    budget: Budget
+    learning_rate: float | None  # None: the family's default
+    start: Start
+    stream: Stream
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """Write ``n`` documents with one member; ``prompts`` (n whole documents) if ``decoding.prompt`` is set."""
+
+    member: int
+    n: int
+    decoding: Decoding
+    prompts: pl.Series | None
+    stream: Stream
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Score documents under a member, under the weights that members start from, or under random weights."""
+
+    member: int | Literal["initial", "random"]
+    docs: pl.Series
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """What a fit did: tokens seen (with repetition), mean training loss over its last tenth, seconds."""
+
+    tokens: int
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """Negative log-likelihood of documents in nats, unit by unit (token, or whole document for vectors).
+
+    ``nll``: shape [units]; ``unit``: token id of each unit, shape [units]; ``offsets``: shape [documents + 1],
+    document i owns units ``offsets[i]:offsets[i + 1]``. A text document ends with the end-of-text token, which
+    is scored too, so that probabilities of documents sum to one.
+    """
+
+    nll: NDArray[np.float64]
+    unit: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def per_document(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return (total nats, units) of every document, each of shape [documents]."""
+        total = np.add.reduceat(np.append(self.nll, 0.0), self.offsets[:-1])
+        return total, np.diff(self.offsets)
+
+
+class Cohort(Protocol):
+    """M members of one family and one shape; every array in ``state`` has the member as its leading axis."""
+
+    members: int
+
+    def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
+        """Train members, each on its own documents; raise TrainingError if a loss is not finite."""
+
+    def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
+        """Write documents, one Series of length ``n`` per request."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Score documents, one Score per request."""
+
+    def count(self, docs: pl.Series) -> NDArray[np.int64]:
+        """Return the number of units (tokens with the end of text) of every document, shape [documents]."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what fit() has changed, as arrays with a leading member axis."""
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what ``state`` returned."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a family needs to build a cohort, besides its own fields."""
+
+    human: pl.Series  # the web's initial human documents: the tokenizer and the foundation are trained on them
+    streams: Streams
+    device: str  # "cpu", "cuda" or "mps"
+    threads: int
+    cache: Path  # foundations and tokenizers, by fingerprint
+    progress: Progress = silent
+
+
+class Family(Spec):
+    """A preset: which architecture, of what size, starting from where."""
+
+    modality: ClassVar[Literal["text", "vector", "category"]]
+
+    @abstractmethod
+    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+        """Build M members under the model name ``name``, pre-training (or loading) what they start from."""
+
+    @abstractmethod
+    def save_checkpoint(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int, assets: Path) -> None:
+        """Write one member of a ``Cohort.state()`` as a folder that ``transformers`` can open.
+
+        ``assets`` is the folder that :meth:`save_assets` wrote.
+        """
+
+    @abstractmethod
+    def save_assets(self, cohort: Any, folder: Path) -> None:
+        """Write what a checkpoint needs besides weights (configuration, tokenizer) into ``folder``."""
+
+
+FAMILIES: Registry[type[Family]] = Registry("family", "ecosystem.families.gpt2", "ecosystem.families.causal_lm")

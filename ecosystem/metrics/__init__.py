@@ -1,0 +1,1 @@
+"""What is measured of models, texts, training sets and the web: pure functions and the specs that name them."""

@@ -1,0 +1,1 @@
+"""Policies: frozen values that keep, weigh or add documents at a gate."""
