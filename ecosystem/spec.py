@@ -26,7 +26,7 @@ class Spec(BaseModel):
 
     def plain(self) -> dict[str, Any]:
         """Return the value as plain TOML data: absent (None) fields left out, defaults written out."""
-        data = self.model_dump(mode="json", exclude_none=True)
+        data = self.model_dump(mode="json", exclude_none=True, by_alias=True)
         return {"kind": self.kind, **data} if self.kind else data
 
 
@@ -90,12 +90,27 @@ def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
 def _fields_at(model: Any, where: Iterable[str]) -> set[str]:
     """Names of the fields allowed at ``where`` below ``model`` (empty if that place is not a table of fields)."""
     for part in where:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            if part not in model.model_fields:
+                return set()
+            inside = _spec_inside(model.model_fields[part].annotation)
+            # The entries of a table such as [trainers.naive] have one name more on their path than fields.
+            model = _Table(inside) if "dict[" in str(model.model_fields[part].annotation) else inside
+        elif isinstance(model, _Table):
+            model = model.entry
+        else:
             return set()
-        model = _spec_inside(model.model_fields[part].annotation)
     if isinstance(model, type) and issubclass(model, BaseModel):
-        return set(model.model_fields) | ({"kind"} if getattr(model, "kind", "") else set())
+        names = {field.alias or name for name, field in model.model_fields.items()}
+        return names | ({"kind"} if getattr(model, "kind", "") else set())
     return set()
+
+
+class _Table:
+    """A table of named entries that are all of one spec."""
+
+    def __init__(self, entry: Any) -> None:
+        self.entry = entry
 
 
 def _spec_inside(annotation: Any) -> Any:

@@ -7,7 +7,11 @@ properties of the text, computed once when a document is published (:mod:`ecosys
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import polars as pl
+from numpy.typing import NDArray
 
 FEATURES: dict[str, pl.DataType] = {
     "words": pl.Int32(),  # whitespace-separated words
@@ -63,6 +67,14 @@ LEDGER: dict[str, pl.DataType] = {
     "depth": pl.Float64(),
 }
 
+ARCHIVE: dict[str, pl.DataType] = {
+    "reader": pl.String(),
+    "document": pl.Int64(),
+    "source": pl.String(),
+    "t": pl.Int32(),  # step at which the trainer acquired it
+    "weight": pl.Float64(),
+}
+
 METRICS: dict[str, pl.DataType] = {
     "step": pl.Int32(),
     "scope": pl.String(),  # trainer, training_set, web, site, policy, reference, writer, curator, source
@@ -76,3 +88,21 @@ METRICS: dict[str, pl.DataType] = {
 def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:
     """Return a table with these columns and no rows."""
     return pl.DataFrame(schema=columns)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything a step leaves behind: what the world hands to the store, and gets back on a resume.
+
+    ``state`` is plain JSON (clocks, counters, endorsements, events); ``weights`` holds, per model name, the
+    arrays of ``Cohort.state()``; ``archive`` is what trainers keep from earlier scrapes.
+    """
+
+    t: int
+    segment: pl.DataFrame
+    changes: pl.DataFrame
+    ledger: pl.DataFrame
+    metrics: pl.DataFrame
+    archive: pl.DataFrame
+    state: dict[str, Any]
+    weights: dict[str, dict[str, NDArray[Any]]]

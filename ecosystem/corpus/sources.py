@@ -6,14 +6,18 @@ that never changes within a run, so that how far it has been drawn is one number
 
 from __future__ import annotations
 
+import hashlib
+import math
 from abc import abstractmethod
+from pathlib import Path
 from typing import Annotated, Protocol
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
-from pydantic import Field
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, field_validator
 
+from ecosystem.errors import DataError
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Streams
@@ -36,11 +40,82 @@ class Reservoir(Protocol):
 class Source(Spec):
     """Where documents come from; ``held_out`` is the share (below 1) or number of documents never published."""
 
-    held_out: Annotated[float, Field(ge=0)] = 0.1
+    held_out: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="documents never published, for measuring: a share (below 1) or a number (1 or more)"
+    )
+
+    @field_validator("held_out")
+    @classmethod
+    def _share_or_number(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"must be a share below 1 or a whole number of documents, not {value!r}")
+        return value
 
     @abstractmethod
-    def open(self, name: str, streams: Streams) -> Reservoir:
-        """Read (or prepare to make) the documents; raise DataError if there are none."""
+    def open(self, name: str, streams: Streams, base: Path) -> Reservoir:
+        """Read (or prepare to make) the documents; raise DataError if there are none.
+
+        ``name`` is the source's name in the scenario, ``base`` the folder of the scenario file: a path that is
+        not found from the current folder is sought there.
+        """
 
 
-SOURCES: Registry[type[Source]] = Registry("source", "ecosystem.corpus.readers", "ecosystem.corpus.process")
+class FiniteReservoir:
+    """A reservoir of documents that are all there from the beginning, in a random order of their own.
+
+    Each document draws one number from the stream ``source/<name>``, keyed by its place in the data; they are
+    handed out in the order of these numbers. Held-out documents are the last in that order, so that a larger
+    or smaller held-out part leaves row 0, row 1, … what they were.
+    """
+
+    def __init__(self, name: str, docs: pl.Series, held_out: float, streams: Streams) -> None:
+        """``docs``: one row per document, of any type; ``held_out`` as in :class:`Source`."""
+        count = docs.len()
+        if count == 0:
+            raise DataError(f"sources.{name}: there are no documents in it.")
+        kept_back = int(held_out) if held_out >= 1 else math.ceil(round(held_out * count, 9))
+        if kept_back >= count:
+            raise DataError(
+                f"sources.{name}: held_out = {held_out:g} keeps back {kept_back:,} of {count:,} documents and leaves "
+                f"none to publish; lower sources.{name}.held_out or give more documents."
+            )
+        order = np.argsort(streams.at(f"source/{name}").uniform(np.arange(count)), kind="stable")
+        self.name = name
+        self.size: int | None = count - kept_back
+        self.digest = digest(docs)
+        self.held_out = docs.gather(order[count - kept_back :]).alias("text")
+        self._drawn = docs.gather(order[: count - kept_back]).alias("text")
+
+    def rows(self, rows: ArrayLike) -> pl.Series:
+        """Return documents by their place in the drawing order, shape [rows]; raise DataError past the end."""
+        index = np.asarray(rows, dtype=np.int64).reshape(-1)
+        if index.size and not 0 <= index.min() <= index.max() < self._drawn.len():
+            raise DataError(
+                f"sources.{self.name}: rows {index.min():,} to {index.max():,} were asked of a source whose "
+                f"{self._drawn.len():,} documents that may be published are rows 0 to {self._drawn.len() - 1:,}."
+            )
+        return self._drawn.gather(index)
+
+    def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64] | None:
+        """Return None: nobody knows the true distribution of collected documents."""
+        return None
+
+
+def digest(docs: pl.Series) -> str:
+    """Return the SHA-256, in hexadecimal, of documents in their order; independent of chunks and platform."""
+    total = hashlib.sha256()
+    if docs.dtype == pl.String:
+        for text in docs:
+            data = text.encode()
+            total.update(len(data).to_bytes(8, "little"))
+            total.update(data)
+    else:
+        values = docs.to_numpy()
+        total.update(f"{values.dtype.str} {values.shape}".encode())
+        total.update(np.ascontiguousarray(values).tobytes())
+    return total.hexdigest()
+
+
+SOURCES: Registry[type[Source]] = Registry(
+    "source", "ecosystem.corpus.python_docs", "ecosystem.corpus.readers", "ecosystem.corpus.process"
+)

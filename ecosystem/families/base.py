@@ -160,10 +160,28 @@ class Surroundings:
     progress: Progress = silent
 
 
+@dataclass(frozen=True)
+class Workload:
+    """What a plan knows of a family before anything is built; 0 where only a checkpoint can tell."""
+
+    parameters: int
+    flops_per_token: float  # of one forward pass
+    tokens_to_pretrain: int  # for its foundation, unless that is cached
+
+
 class Family(Spec):
     """A preset: which architecture, of what size, starting from where."""
 
     modality: ClassVar[Literal["text", "vector", "category"]]
+
+    @property
+    def begins_trained(self) -> bool:
+        """Whether a member can write before its first fit (it starts from a foundation or a checkpoint)."""
+        return getattr(self, "init", "random") != "random"
+
+    @abstractmethod
+    def workload(self) -> Workload:
+        """Return what a plan needs to know, without building or downloading anything."""
 
     @abstractmethod
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:

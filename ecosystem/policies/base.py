@@ -26,10 +26,10 @@ from ecosystem.streams import Stream
 class Context:
     """What a policy may ask for besides the table: services, never the world itself.
 
-    ``text(ids)``: contents of documents. ``score(model, ids)``: (total nats, tokens) per document under the
-    named model's starting weights. ``near_duplicate(num_perm, shingle, threshold, ids)``: for every id the
-    earliest published near-duplicate, or null. ``source_rows(source)``: how many documents of a source may be
-    injected (None: endless), leaving out its held-out part.
+    ``text(ids)``: contents of documents. ``score(model, ids)``: (total nats, i.e. minus the log-likelihood, and
+    tokens) per document under the named model's starting weights. ``near_duplicate(num_perm, shingle, threshold,
+    ids)``: for every id the earliest published near-duplicate, or null. ``source_rows(source)``: how many
+    documents of a source may be injected (None: endless), leaving out its held-out part.
     """
 
     policy: str  # the name of the policy in the scenario
@@ -47,6 +47,7 @@ class Policy(Spec):
     """A rule about documents: exactly one of Filter, Weigher and Adder."""
 
     oracle: ClassVar[bool] = False  # True: sees the truth columns
+    row_wise: ClassVar[bool] = True  # False: the verdict on a row may depend on which other rows there are
 
 
 class Filter(Policy):
@@ -86,45 +87,40 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
     """Apply policies in order to ``docs`` and return it with ``verdict``, ``reason``, ``weight`` and added rows.
 
     ``docs`` has a row per document (columns of the index; ``doc`` is the identity) and may already carry
-    verdicts. Each policy sees only the rows that no earlier one refused. Rows that an Adder adds have ``doc``
-    = row in the source, ``injected_from`` = the source, and are seen by no later filter: order matters.
+    verdicts; rows keep their order, and one without a weight has weight 1. Each policy sees only the rows that
+    no earlier one refused. Rows that an Adder adds come last, have ``doc`` = row in the source and
+    ``injected_from`` = the source, and are seen by no later filter or weigher: order matters. A later adder
+    counts them among the kept. A policy that breaks its contract raises EcosystemError with its name.
     """
     table = docs
-    if "verdict" not in table.columns:
-        table = table.with_columns(verdict=pl.lit(None, pl.String), reason=pl.lit(None, pl.String))
-    table = table.with_columns(injected_from=pl.lit(None, pl.String))
+    for column, dtype in (("verdict", pl.String()), ("reason", pl.String()), ("injected_from", pl.String())):
+        if column not in table.columns:
+            table = table.with_columns(pl.lit(None, dtype).alias(column))
+    weight = pl.col("weight").cast(pl.Float64) if "weight" in table.columns else pl.lit(1.0)
+    table = table.with_columns(weight=weight.fill_null(1.0))
     added: list[pl.DataFrame] = []
     for name, policy in policies:
-        open_rows = table.filter(pl.col("verdict").is_null())
+        is_open = table["verdict"].is_null()
+        open_rows = table.filter(is_open)
         seen = open_rows if policy.oracle else open_rows.select([c for c in OBSERVABLE if c in open_rows.columns])
         ctx = context(name)
         if isinstance(policy, Filter):
-            reason = _checked(policy.refuse(seen, ctx), seen.height, name, pl.String())
-            signed = open_rows.select("doc").with_columns(
-                reason=reason, verdict=pl.when(reason.is_not_null()).then(pl.lit(name))
+            # Answers go back by place, not by a join: an archive may hold one id twice, from two sources.
+            reason = _spread(_reasons(_ask(policy.refuse, seen, ctx), seen.height, name), is_open)
+            refused = reason.is_not_null()
+            table = table.with_columns(
+                verdict=pl.when(refused).then(pl.lit(name)).otherwise(pl.col("verdict")),
+                reason=pl.when(refused).then(reason).otherwise(pl.col("reason")),
             )
-            table = table.update(signed, on="doc", how="left")
         elif isinstance(policy, Weigher):
-            factor = _checked(policy.weigh(seen, ctx), seen.height, name, pl.Float64())
-            if not bool(factor.is_finite().all()) or not bool((factor >= 0).all()):
-                raise EcosystemError(
-                    f"policies.{name}: a weight is negative or not finite; a weigher must return numbers >= 0."
-                )
-            weighed = open_rows.select("doc", weight=pl.col("weight") * factor)
-            table = table.update(weighed, on="doc", how="left")
+            factor = _spread(_factors(_ask(policy.weigh, seen, ctx), seen.height, name), is_open)
+            table = table.with_columns(weight=pl.col("weight") * factor.fill_null(1.0))
         elif isinstance(policy, Adder):
-            already = sum(frame.height for frame in added)
-            rows = policy.add(open_rows.height + already, ctx)
-            added.append(
-                rows.select(
-                    doc=pl.col("document").cast(pl.Int64),
-                    injected_from=pl.col("source"),
-                    weight=pl.col("weight").cast(pl.Float64),
-                    synthetic=pl.lit(False),
-                    depth=pl.lit(0.0),
-                )
-            )
-    return pl.concat([table, *added], how="diagonal") if added else table
+            kept = open_rows.height + sum(frame.height for frame in added)
+            added.append(_injected(policy.add(kept, ctx), name))
+        else:
+            raise EcosystemError(f"policies.{name}: {type(policy).__name__} is no Filter, Weigher or Adder.")
+    return pl.concat([table, *added], how="diagonal_relaxed") if added else table
 
 
 def with_name(ctx: Context, policy: str) -> Context:
@@ -133,7 +129,57 @@ def with_name(ctx: Context, policy: str) -> Context:
     return replace(ctx, policy=policy, stream=streams, lasting=replace(streams, t=0))
 
 
-def _checked(column: pl.Series, height: int, name: str, dtype: pl.DataType) -> pl.Series:
+def _ask(rule: Callable[[pl.DataFrame, Context], pl.Series], docs: pl.DataFrame, ctx: Context) -> pl.Series:
+    """Put the table to a policy; a column that this gate does not have (an archive has few) is a clear error."""
+    try:
+        return rule(docs, ctx)
+    except pl.exceptions.ColumnNotFoundError as error:
+        raise EcosystemError(
+            f"policies.{ctx.policy}: looks at a column that documents at the gate of {ctx.reader} do not have "
+            f"({str(error).splitlines()[0]}); there are: {', '.join(docs.columns)}."
+        ) from error
+
+
+def _spread(answers: pl.Series, is_open: pl.Series) -> pl.Series:
+    """Return the answers for the open rows as a column of the whole table, null on the others."""
+    place = pl.when(is_open).then(is_open.cum_sum().cast(pl.Int64) - 1)
+    return answers.gather(pl.select(place).to_series())
+
+
+def _reasons(column: pl.Series, height: int, name: str) -> pl.Series:
+    # A mask of true and false would become the reasons "true" and "false" and refuse every row: say so instead.
+    if column.dtype not in (pl.String, pl.Null):
+        raise EcosystemError(
+            f"policies.{name}: returned {column.dtype} where reasons are due: a filter returns, per row, null to keep "
+            "it or the reason (String) for refusing it."
+        )
+    return _sized(column, height, name).cast(pl.String)
+
+
+def _factors(column: pl.Series, height: int, name: str) -> pl.Series:
+    factor = _sized(column, height, name).cast(pl.Float64)
+    if factor.null_count() or not bool(factor.is_finite().all()) or not bool((factor >= 0).all()):
+        raise EcosystemError(
+            f"policies.{name}: a weight is missing, negative or not finite; a weigher must return numbers >= 0."
+        )
+    return factor
+
+
+def _injected(rows: pl.DataFrame, name: str) -> pl.DataFrame:
+    missing = [column for column in ("source", "document", "weight") if column not in rows.columns]
+    if missing:
+        raise EcosystemError(f"policies.{name}: an adder must return source, document and weight; {missing} missing.")
+    _factors(rows["weight"], rows.height, name)
+    return rows.select(
+        doc=pl.col("document").cast(pl.Int64),
+        injected_from=pl.col("source").cast(pl.String),
+        weight=pl.col("weight").cast(pl.Float64),
+        synthetic=pl.lit(False),
+        depth=pl.lit(0.0),
+    )
+
+
+def _sized(column: pl.Series, height: int, name: str) -> pl.Series:
     if column.len() != height:
         raise EcosystemError(f"policies.{name}: returned {column.len()} rows for a table of {height}.")
-    return column.cast(dtype)
+    return column

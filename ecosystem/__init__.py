@@ -1,0 +1,22 @@
+"""A laboratory for model collapse: trainers, writers and curators that share one web of documents.
+
+The public surface is small and imported on first use, so that ``import ecosystem`` costs nothing::
+
+    scenario = ecosystem.Scenario.load("scenarios/finite_web.toml").override({"steps": 3})
+    run = ecosystem.run(scenario, seed=1, out="outputs")
+    run.metrics, run.documents, run.ledger, run.model("naive/0", step=3)
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["Run", "Scenario", "World", "run"]
+
+_HOME = {"Run": "ecosystem.runs", "Scenario": "ecosystem.scenario", "World": "ecosystem.world", "run": "ecosystem.session"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ecosystem' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,111 @@
+"""The actors of the web as Mesa agents: each says what it wants; the phases do it for all of them at once.
+
+An agent's recipe is looked up in the scenario *in force* (``model.spec``) whenever it is needed, so that a timed
+change or a slider takes effect at once. Agents draw no random numbers of their own: every draw comes from a
+stream named after the agent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mesa
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.scenario import CuratorSpec, TrainerSpec, WriterSpec
+
+if TYPE_CHECKING:
+    from ecosystem.world import World
+
+
+class Actor(mesa.Agent):
+    """An agent with a name (``population/number``) and home sites."""
+
+    model: World
+    section: str
+
+    def __init__(self, world: World, population: str, number: int, homes: NDArray[np.int64]) -> None:
+        super().__init__(world)
+        self.population = population
+        self.name = f"{population}/{number}"
+        self.homes = homes
+
+    def place(self, drafts: int) -> NDArray[np.int64]:
+        """Return the home site on which each of ``drafts`` new documents appears."""
+        draws = self.model.stream(f"{self.section}/{self.name}/place").uniform(np.arange(drafts))
+        return self.homes[(draws * len(self.homes)).astype(np.int64)]
+
+
+class Writer(Actor):
+    """A person who writes; may fall silent as what it reads fills with machine text."""
+
+    section = "writers"
+
+    @property
+    def recipe(self) -> WriterSpec:
+        """The population's entry in the scenario in force."""
+        return self.model.spec.writers[self.population]
+
+    def wants_to_write(self, synthetic_share: float) -> int:
+        """Return how many documents to write, given the synthetic share of the live documents at home."""
+        mean = self.recipe.rate * (1.0 - self.recipe.reaction * synthetic_share)
+        luck = self.model.stream(f"writers/{self.name}/write").uniform(0)[0]
+        return int(np.floor(mean + luck))  # rounds up with the probability that keeps the mean
+
+
+class Trainer(Actor):
+    """A laboratory: publishes what its model writes, scrapes the web, selects, and trains on what is left."""
+
+    section = "trainers"
+
+    def __init__(self, world: World, population: str, number: int, homes: NDArray[np.int64], member: int) -> None:
+        super().__init__(world, population, number, homes)
+        self.member = member  # its place in the cohort of its model
+        self.depth = 0.0  # mean depth of what its present model was trained on
+        self.has_model = world.spec.models[self.recipe.model].begins_trained
+
+    @property
+    def recipe(self) -> TrainerSpec:
+        """The population's entry in the scenario in force."""
+        return self.model.spec.trainers[self.population]
+
+    @property
+    def wants_to_publish(self) -> bool:
+        """Whether it has a model whose text it can publish."""
+        return self.has_model
+
+    @property
+    def wants_to_fit(self) -> bool:
+        """Whether this is one of the steps at which it trains."""
+        since = self.model.t - 1 - self.recipe.offset
+        return since >= 0 and since % self.recipe.every == 0
+
+
+class Curator(Actor):
+    """A reviewer with a budget of attention and known error rates."""
+
+    section = "curators"
+
+    @property
+    def recipe(self) -> CuratorSpec:
+        """The population's entry in the scenario in force."""
+        return self.model.spec.curators[self.population]
+
+    def review(self, live: pl.DataFrame) -> pl.DataFrame:
+        """Return the documents reviewed now (rows of ``live``) with a Boolean column ``suspect``."""
+        watched = live.filter(pl.col("site").is_in(self.homes.tolist()))
+        streams = self.model.stream(f"curators/{self.name}/review"), self.model.stream(f"curators/{self.name}/judge")
+        order, verdict = (stream.uniform(watched["doc"]) for stream in streams)
+        rate = (
+            pl.when(pl.col("synthetic"))
+            .then(self.recipe.true_positive_rate)
+            .otherwise(self.recipe.false_positive_rate)
+        )
+        return (
+            watched.with_columns(order=pl.Series(order), suspect=pl.Series(verdict) < rate)
+            .sort("order")
+            .head(self.recipe.reviews)
+            .drop("order")
+        )

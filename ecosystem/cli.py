@@ -1,0 +1,178 @@
+"""The command line. Every command imports what it needs inside itself, so that ``--help`` stays instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ecosystem.scenario import Scenario
+
+SCENARIO = click.argument("scenario", type=click.Path(path_type=Path))
+SET = click.option(
+    "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set a dotted path of the scenario; repeatable."
+)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with one clear sentence and exit code 2."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    from ecosystem.errors import EcosystemError
+
+    try:
+        cli.main(arguments, prog_name="ecosystem", standalone_mode=False)
+    except EcosystemError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        if debug:
+            raise
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone (| head); there is nobody to tell
+        sys.exit(0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ecosystem")
+def cli() -> None:
+    """Simulate a web on which language models train on what language models wrote.
+
+    Give --debug to any command to see the traceback behind an error.
+    """
+
+
+@cli.command()
+@SCENARIO
+@SET
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of all chance (default: the scenario's).")
+@click.option("--steps", type=click.IntRange(min=1), help="Number of steps (default: the scenario's).")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--threads", type=int, help="Compute threads (default: all cores; a resumed run keeps its own).")
+@click.option("--dry-run", is_flag=True, help="Validate and print the plan only.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
+@click.option("--quiet", is_flag=True, help="Print nothing but the path of the report.")
+@click.option("--fresh", is_flag=True, help="Begin anew; an earlier run in the same place is set aside, not deleted.")
+def run(
+    scenario: Path,
+    settings: tuple[str, ...],
+    seed: int | None,
+    steps: int | None,
+    out: Path,
+    device: str,
+    threads: int | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    fresh: bool,
+) -> None:
+    """Run a scenario (or resume it) and write its report; the path of the report is printed last."""
+    from ecosystem.display import Display
+
+    spec = _scenario(scenario, settings, seed, steps)
+    display = Display(quiet=quiet, json=as_json)
+    from ecosystem.session import run_scenario
+
+    summary = run_scenario(
+        spec, display, out=out, device=device, threads=threads, dry_run=dry_run, fresh=fresh, base=scenario.parent
+    )
+    if as_json:
+        import json
+
+        click.echo(json.dumps(summary))
+    elif "report" in summary:
+        click.echo(summary["report"])
+
+
+def _scenario(file: Path, settings: tuple[str, ...], seed: int | None, steps: int | None) -> Scenario:
+    """Read a scenario and apply --set, --seed and --steps, each checked like the file itself."""
+    from ecosystem.errors import ScenarioError
+    from ecosystem.scenario import Scenario
+    from ecosystem.spec import parse_value
+
+    values: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals or not path.strip():
+            raise ScenarioError(f'--set "{setting}": write it as path=value, for instance --set trainers.naive.count=3.')
+        values[path.strip()] = parse_value(value.strip())
+    values |= {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
+    spec = Scenario.load(file)
+    if not values:
+        return spec
+    try:
+        return Scenario.parse(spec.override(values, base=file.parent).plain(), where=str(file), base=file.parent)
+    except ScenarioError as error:
+        raise ScenarioError(f"{file} with {' '.join(f'--set {s}' for s in settings)}: {error}") from None
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@SET
+def check(files: tuple[Path, ...], settings: tuple[str, ...]) -> None:
+    """Validate scenario files without running them."""
+    from ecosystem.errors import EcosystemError
+
+    problems = []
+    for file in files:
+        try:
+            spec = _scenario(file, settings, None, None)
+            click.echo(f"{file}: good ({spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers)")
+        except EcosystemError as error:
+            problems.append(str(error))
+    if problems:
+        raise EcosystemError("\n".join(problems))
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+def report(runs: tuple[Path, ...]) -> None:
+    """Write (again) the report of finished or unfinished runs and print where each is."""
+    from ecosystem.report import write_report
+    from ecosystem.runs import Run
+
+    for folder in runs:
+        click.echo(write_report(Run.open(folder)))
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["scenarios", "models", "policies", "sources", "metrics"]))
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def list_(what: str, as_json: bool) -> None:
+    """List scenarios, model presets and families, policies, sources or metrics with all their fields."""
+    from ecosystem.listing import listing
+
+    click.echo(listing(what, as_json))
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors that complete and check TOML."""
+    import json
+
+    from ecosystem.scenario import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--step", type=int, help="Step of publication (default: the last).")
+@click.option("--author", help="Trainer (naive/0), population (naive), writer (writers/people/0) or initial.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Documents, at most.")
+def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> None:
+    """Read what was published at a step of a run."""
+    from ecosystem.listing import published
+    from ecosystem.runs import Run
+
+    click.echo(published(Run.open(run_folder), step, author, limit))

@@ -1,0 +1,103 @@
+"""The corpus: every document ever published, what stays on the web, and the contents by id.
+
+The index is one table with a row per document, in order of publication; a document's id is its row number.
+Contents are kept beside it and gathered by id. Documents leave the web by being marked, never by being deleted.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from ecosystem.corpus.features import features
+from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, SEGMENT, empty
+
+
+class Corpus:
+    """All documents of one web; the world publishes, retires and reweighs them through this."""
+
+    def __init__(self) -> None:
+        """Begin with an empty web."""
+        self.index = empty(INDEX)
+        self._text = pl.Series("text", [], dtype=pl.String)
+        self._drafts = self._text  # contents prepared but not yet published
+        self._first_with_hash: dict[int, int] = {}
+        self._changed = empty(INDEX_CHANGE)
+
+    def __len__(self) -> int:
+        """Return the number of documents ever published (refused drafts included)."""
+        return self.index.height
+
+    @property
+    def last_id(self) -> int:
+        """Return the id of the newest document or draft (-1 if there is none)."""
+        return len(self) + self._drafts.len() - 1
+
+    def prepare(self, drafts: pl.DataFrame, t: int) -> pl.DataFrame:
+        """Turn drafts (site, author, synthetic, depth, model, source, row, text) into a segment at step ``t``.
+
+        Ids, features and earlier exact duplicates are filled in; nothing is published yet.
+        """
+        observed = features(drafts["text"])
+        self._drafts = drafts["text"]
+        segment = pl.concat([drafts, observed], how="horizontal").with_columns(
+            doc=pl.int_range(len(self), len(self) + drafts.height, dtype=pl.Int64),
+            t=pl.lit(t, pl.Int32),
+            duplicate_of=self._earlier(observed["content_hash"]),
+            retired_at=pl.lit(None, pl.Int32),
+            weight=pl.lit(1.0),
+            verdict=pl.lit(None, pl.String),
+            reason=pl.lit(None, pl.String),
+        )
+        return segment.select(pl.col(name).cast(dtype) for name, dtype in SEGMENT.items())
+
+    def _earlier(self, hashes: pl.Series) -> pl.Series:
+        """Return the first document with each hash, or null where this is the first; remember new ones."""
+        found: list[int | None] = []
+        for doc, digest in enumerate(hashes.to_list(), start=len(self)):
+            first = self._first_with_hash.setdefault(digest, doc)
+            found.append(None if first == doc else first)
+        return pl.Series(found, dtype=pl.Int64)
+
+    def publish(self, segment: pl.DataFrame) -> None:
+        """Append a segment (columns of SEGMENT); rows with a verdict are recorded but never on the web."""
+        self.index = pl.concat([self.index, segment.select(INDEX)])
+        self._text = pl.concat([self._text, segment["text"]])
+        self._drafts = self._text.clear()
+
+    def live(self) -> pl.DataFrame:
+        """Return the index rows of the documents that are on the web now."""
+        return self.index.filter(pl.col("retired_at").is_null() & pl.col("verdict").is_null())
+
+    def text(self, docs: pl.Series) -> pl.Series:
+        """Return the contents of documents (or of prepared drafts) by id, in the order of ``docs``."""
+        contents = pl.concat([self._text, self._drafts], rechunk=False) if self._drafts.len() else self._text
+        return contents.gather(docs)
+
+    def retire(self, docs: pl.Series, t: int) -> None:
+        """Take documents off the web at step ``t``."""
+        rows = self.index.select("doc", "weight").filter(pl.col("doc").is_in(docs.implode()))
+        self._apply(rows.with_columns(retired_at=pl.lit(t, pl.Int32)))
+
+    def reweigh(self, docs: pl.Series, factor: pl.Series) -> None:
+        """Multiply the prominence of live documents by ``factor`` (one per document)."""
+        change = pl.DataFrame({"doc": docs, "factor": factor}).filter(pl.col("factor") != 1.0)
+        rows = self.index.select("doc", "weight", "retired_at").join(change, on="doc", how="inner")
+        self._apply(rows.with_columns(weight=pl.col("weight") * pl.col("factor")))
+
+    def _apply(self, rows: pl.DataFrame) -> None:
+        change = rows.select(pl.col(name).cast(dtype) for name, dtype in INDEX_CHANGE.items())
+        self.index = self.index.update(change, on="doc", how="left")
+        self._changed = pl.concat([self._changed, change]).unique("doc", keep="last", maintain_order=True)
+
+    def take_changes(self) -> pl.DataFrame:
+        """Return the rows retired or reweighed since the last call (columns of INDEX_CHANGE)."""
+        changed, self._changed = self._changed.sort("doc"), empty(INDEX_CHANGE)
+        return changed
+
+    def restore(self, segments: pl.DataFrame, changes: pl.DataFrame) -> None:
+        """Rebuild the corpus from its stored segments and changes (in order of steps)."""
+        self.publish(segments)
+        for doc, digest in segments.select("doc", "content_hash").iter_rows():
+            self._first_with_hash.setdefault(digest, doc)
+        self._apply(changes.unique("doc", keep="last", maintain_order=True))
+        self.take_changes()

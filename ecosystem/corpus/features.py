@@ -1,0 +1,132 @@
+"""Observable properties of texts, computed once when they are published, for all documents at a time.
+
+They are what the quality and repetition rules of Rae et al. (2021, "Scaling Language Models: Methods, Analysis &
+Insights from Training Gopher", appendix A1) look at. Words are whatever stands between white space; lines are
+those that are not blank; shares of characters leave white space out.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.corpus.schema import FEATURES
+from ecosystem.corpus.words import SPACED, Words, number, words
+
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+_BULLET = r"^\s*(?:[•‣▪◦●∙]|[-*+]\s)"
+_ELLIPSIS = r"(?:\.\.\.|…)\s*$"
+_EDGES = r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$"
+
+
+def features(text: pl.Series) -> pl.DataFrame:
+    """Return ``size`` (bytes in UTF-8) and every column of :data:`schema.FEATURES`, one row per text.
+
+    A text without words (empty, blank or null) has zeros everywhere but in ``content_hash``; nothing is NaN.
+    The repetition shares count a word n-gram only if it occurs at least twice in the document, so a short text
+    that repeats nothing scores 0: ``top_<n>gram`` is occurrences times characters of the most frequent n-gram
+    (the longest of equally frequent ones) over all characters, at most 1; ``duplicate_5grams`` counts each
+    character once.
+    """
+    text = text.fill_null("").rename("text")
+    found = words(text, SPACED)
+    lengths = found.vocabulary.str.len_chars().to_numpy().astype(np.int64)[found.codes]
+    count = found.lengths()
+    characters = np.bincount(found.document, weights=lengths, minlength=found.documents)
+    per_word = 1 / np.maximum(count, 1)
+    lettered = found.vocabulary.str.contains(r"\p{L}").to_numpy()[found.codes]
+    columns: dict[str, NDArray[np.generic] | pl.Series] = {
+        "size": text.str.len_bytes().cast(pl.Int32),
+        "words": count,
+        "mean_word_length": characters * per_word,
+        "symbol_ratio": text.str.count_matches(r"#|\.\.\.|…").to_numpy() * per_word,
+        "alphabetic_words": np.bincount(found.document[lettered], minlength=found.documents) * per_word,
+        "stop_words": _stop_words(found),
+        **_lines(text),
+        **_repetition(found, lengths, characters),
+        "content_hash": content_hash(text),
+    }
+    schema = {"size": pl.Int32(), **FEATURES}
+    return pl.DataFrame([pl.Series(name, columns[name]).cast(dtype) for name, dtype in schema.items()])
+
+
+def content_hash(text: pl.Series) -> pl.Series:
+    """Return a 64-bit hash (UInt64) of each text in lower case with white space collapsed.
+
+    The same in every process and version of the program: duplicates are found across the segments of a run.
+    """
+    digests = (blake2b(" ".join(t.lower().split()).encode(), digest_size=8).digest() for t in text.fill_null(""))
+    return pl.Series("content_hash", np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64))
+
+
+def _stop_words(found: Words) -> NDArray[np.int64]:
+    """Return how many different stop words each document has."""
+    bare = found.vocabulary.str.to_lowercase().str.replace_all(_EDGES, "")
+    which = bare.replace_strict(list(STOP_WORDS), list(range(len(STOP_WORDS))), default=-1, return_dtype=pl.Int64)
+    stop = which.to_numpy()[found.codes]
+    seen = np.zeros((found.documents, len(STOP_WORDS)), np.int64)
+    seen[found.document[stop >= 0], stop[stop >= 0]] = 1
+    return seen.sum(axis=1)
+
+
+def _lines(text: pl.Series) -> dict[str, NDArray[np.generic]]:
+    """Return the shares of lines that begin with a bullet, end with an ellipsis, or repeat an earlier line."""
+    lines = number(text.str.extract_all(r"(?m)^.*\S.*$"))
+    share = 1 / np.maximum(lines.lengths(), 1)
+    bullet = lines.vocabulary.str.contains(_BULLET).to_numpy()[lines.codes]
+    ellipsis = lines.vocabulary.str.contains(_ELLIPSIS).to_numpy()[lines.codes]
+    first = np.unique(lines.document * max(lines.vocabulary.len(), 1) + lines.codes, return_index=True)[1]
+    repeats = lines.lengths() - np.bincount(lines.document[first], minlength=lines.documents)
+    return {
+        "bullet_lines": np.bincount(lines.document[bullet], minlength=lines.documents) * share,
+        "ellipsis_lines": np.bincount(lines.document[ellipsis], minlength=lines.documents) * share,
+        "duplicate_lines": repeats * share,
+    }
+
+
+def _repetition(
+    found: Words, lengths: NDArray[np.int64], characters: NDArray[np.float64]
+) -> dict[str, NDArray[np.generic]]:
+    """Return the shares of characters in the most frequent 2-, 3- and 4-gram and in repeated 5-grams.
+
+    An n-gram can repeat within a document only if its first and its last n - 1 words do, so each length looks
+    only at the places that the one before it left over.
+    """
+    size = max(found.codes.size, 1)
+    before = np.concatenate([[0], np.cumsum(lengths)])  # characters before each word
+    word, counts = np.unique(
+        found.document * max(found.vocabulary.len(), 1) + found.codes, return_inverse=True, return_counts=True
+    )[1:]
+    gram = word  # the number of the n-gram that starts at each place; numbers differ between documents
+    repeats = counts[word] > 1
+    result: dict[str, NDArray[np.generic]] = {}
+    for n in range(2, 6):
+        here = np.flatnonzero(repeats[:-1] & repeats[1:])
+        here = here[here + n <= found.codes.size]
+        here = here[found.document[here] == found.document[here + n - 1]]
+        _, first, inverse, counts = np.unique(
+            gram[here] * size + word[here + n - 1], return_index=True, return_inverse=True, return_counts=True
+        )
+        gram, repeats = np.zeros(found.codes.size, np.int64), np.zeros(found.codes.size, np.bool_)
+        gram[here] = inverse
+        repeats[here] = counts[inverse] > 1
+        if n < 5:
+            often = counts > 1
+            start = here[first[often]]
+            best = np.zeros(found.documents, np.int64)
+            # One integer orders by occurrences, then by characters.
+            np.maximum.at(best, found.document[start], (counts[often] << 32) + before[start + n] - before[start])
+            covered = (best >> 32) * (best & 0xFFFFFFFF)
+            result[f"top_{n}gram"] = np.minimum(covered / np.maximum(characters, 1), 1)
+    edges = np.zeros(found.codes.size + 1, np.int64)
+    starts = np.flatnonzero(repeats)
+    np.add.at(edges, starts, 1)
+    np.add.at(edges, starts + 5, -1)
+    inside = np.cumsum(edges)[:-1] > 0
+    covered = np.bincount(found.document[inside], weights=lengths[inside], minlength=found.documents)
+    result["duplicate_5grams"] = covered / np.maximum(characters, 1)
+    return result

@@ -1,0 +1,49 @@
+"""How a family trains: frozen values shared by every family of language models, and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ecosystem.families.base import Budget
+from ecosystem.spec import Spec
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Training(Spec):
+    """One fit: fused AdamW (Loshchilov & Hutter 2019) on packed blocks, with a fresh optimiser every time."""
+
+    batch: Positive = 32  # blocks of `context` tokens a step
+    learning_rate: Rate = 1e-3  # at its peak
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the steps
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01  # on matrices and embeddings, not on biases and norms
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    clip: Rate = 1.0  # largest norm of a member's gradient
+
+
+class Foundation(Spec):
+    """Pre-training on the web's initial human documents; what is not said here is as in ``training``."""
+
+    tokens: Positive = 2_000_000  # seen, with repetition
+    learning_rate: Rate = 3e-3
+    batch: Positive = 32
+
+    def budget(self) -> Budget:
+        """Return the budget of the pre-training fit."""
+        return Budget(tokens=self.tokens)
+
+
+def learning_rate(training: Training, peak: float, step: int, steps: int) -> float:
+    """Rate at a step (from 0): linear warm-up to ``peak``, then constant or a half cosine down to zero."""
+    warm = math.ceil(training.warmup * steps)
+    if step < warm:
+        return peak * (step + 1) / warm
+    if training.schedule == "constant":
+        return peak
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

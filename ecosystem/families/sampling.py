@@ -1,0 +1,148 @@
+"""Sampling: a distribution over the next token, and one uniform number that picks from it.
+
+A token is the inverse of the cumulative distribution at one uniform number per row and position, instead of one
+random number per entry of the vocabulary. The filters compute what transformers' logits processors compute, in
+the same order: repetition penalty, temperature, top-k, top-p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ecosystem.families.base import Decoding
+from ecosystem.streams import Stream
+
+_GROUP = 32  # entries of the vocabulary per group in the two-level search
+_STRIDE = 1 << 20  # positions a document has room for in the keys of its uniform numbers
+
+
+def adjust(logits: Tensor, decoding: Decoding, seen: Tensor | None = None) -> Tensor:
+    """Apply the decoding to logits [N, V], in place where it can; refused tokens get minus infinity.
+
+    ``seen`` [N, V] (bool) marks the tokens of each row so far, the start included, for the repetition penalty
+    (Keskar et al. 2019); top-p keeps the smallest set of tokens that holds the mass (Holtzman et al. 2020).
+    """
+    if decoding.repetition_penalty != 1.0 and seen is not None:
+        punished = torch.where(logits < 0, logits * decoding.repetition_penalty, logits / decoding.repetition_penalty)
+        logits = torch.where(seen, punished, logits)
+    if decoding.temperature != 1.0:
+        logits = logits / decoding.temperature
+    size = logits.shape[-1]
+    if decoding.top_k is not None and decoding.top_k < size:
+        least = logits.topk(decoding.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if decoding.top_p is not None and decoding.top_p < 1.0:
+        p = torch.softmax(logits, -1)
+        rising = _sorted(p)
+        # Drop the tokens whose own and all smaller probabilities add up to no more than 1 - top_p; never the largest.
+        dropped = (rising.cumsum(-1) <= 1 - decoding.top_p).sum(-1, keepdim=True).clamp(max=size - 1)
+        logits = logits.masked_fill(p < rising.gather(-1, dropped), -torch.inf)
+    return logits
+
+
+def _sorted(p: Tensor) -> Tensor:
+    if p.device.type == "cpu":
+        return torch.from_numpy(np.sort(p.numpy(), axis=-1))  # vectorised, several times as fast as torch.sort
+    return p.sort(dim=-1).values
+
+
+def pick(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Return the token of each row whose slice of the cumulative distribution holds ``uniform``: [N, V], [N] → [N].
+
+    Two levels: first the group of tokens, then the token, so that only the groups' sums and one group's entries are
+    accumulated instead of the whole vocabulary.
+    """
+    n, size = logits.shape
+    p = torch.softmax(logits, -1)
+    if size % _GROUP:
+        p = torch.nn.functional.pad(p, (0, _GROUP - size % _GROUP))
+    groups = p.view(n, -1, _GROUP)
+    sums = groups.sum(-1)
+    upto = sums.cumsum(-1)
+    goal = uniform.unsqueeze(-1) * upto[:, -1:]
+    # right=True: the first group that goes beyond the goal, so that an empty one is never chosen.
+    group = torch.searchsorted(upto, goal, right=True).clamp_(max=upto.shape[-1] - 1)
+    rest = goal - (upto.gather(-1, group) - sums.gather(-1, group))
+    inside = groups.gather(1, group.unsqueeze(-1).expand(-1, -1, _GROUP)).squeeze(1).cumsum(-1)
+    # Rounding may leave the rest a hair outside its group: then it is the group's first or last token with mass.
+    rest = torch.minimum(rest.clamp_(min=0.0), torch.nextafter(inside[:, -1:], inside.new_zeros(())))
+    token = torch.searchsorted(inside, rest, right=True).clamp_(max=_GROUP - 1)
+    return (group * _GROUP + token).squeeze(-1)
+
+
+def luck(stream: Stream, documents: NDArray[np.int64], length: int) -> NDArray[np.float32]:
+    """Uniform numbers in (0, 1) for documents at positions 0..length-1, [documents, length]; keyed by both.
+
+    A document's numbers depend neither on the size of the batch nor on which other documents are in it.
+    """
+    keys = documents[:, None] * _STRIDE + np.arange(length)
+    return stream.uniform(keys.ravel()).reshape(keys.shape).astype(np.float32)
+
+
+class Decoder(Protocol):
+    """A model in the middle of writing: rows of documents that all stand at the same position."""
+
+    def begin(self, ids: Tensor) -> Tensor:
+        """Take the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
+
+    def step(self, ids: Tensor, position: int) -> Tensor:
+        """Take the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only (an index tensor)."""
+
+
+def write(
+    decoder: Decoder,
+    starts: Sequence[NDArray[np.int32]],
+    decoding: Decoding,
+    uniform: NDArray[np.float32],
+    end: int,
+    context: int,
+    device: torch.device,
+    report: Callable[[int], None],
+) -> list[list[int]]:
+    """Write one document per start; return each document's tokens, those of its start included, without the end.
+
+    ``starts`` are the prompts (perhaps empty), to which the end-of-text token is put first; ``uniform`` is of shape
+    [documents, decoding.max_tokens]. A document ends before the end-of-text token, after ``max_tokens`` new tokens,
+    or when the context is full.
+    """
+    n = len(starts)
+    sizes = np.array([len(start) for start in starts])
+    limits = np.minimum(sizes + decoding.max_tokens, context)  # tokens a document can have, its start included
+    written = np.full((n, int(limits.max())), end, dtype=np.int64)
+    for row, start in enumerate(starts):
+        written[row, : len(start)] = start
+    lengths = limits.copy()
+    rows = np.arange(n)  # documents still being written
+    common = int(sizes.min())
+    first = np.concatenate([np.full((n, 1), end), written[:, :common]], axis=1)
+    penalised = decoding.repetition_penalty != 1.0
+    logits = decoder.begin(torch.from_numpy(first).to(device))
+    seen = torch.zeros(logits.shape, dtype=torch.bool, device=device) if penalised else None
+    if seen is not None:
+        seen.scatter_(1, torch.from_numpy(first).to(device), True)
+    position = common
+    while True:
+        logits = adjust(logits, decoding, seen)
+        place = np.maximum(position - sizes[rows], 0)
+        chosen = pick(logits, torch.from_numpy(uniform[rows, place]).to(device)).cpu().numpy()
+        forced = position < sizes[rows]
+        chosen = np.where(forced, written[rows, position], chosen)
+        written[rows, position] = chosen
+        ended = (chosen == end) & ~forced
+        lengths[rows[ended]] = position
+        ended |= position + 1 >= limits[rows]
+        report(int((~forced).sum()))
+        position += 1
+        if ended.all():
+            return [written[row, : lengths[row]].tolist() for row in range(n)]
+        # Rows that have ended go on being computed until there are enough of them to be worth the copying.
+        ...

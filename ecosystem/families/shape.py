@@ -1,0 +1,143 @@
+"""The shape of a GPT-2: sizes, parameter names, and the configuration file that ``transformers`` reads.
+
+No heavy import: a plan can count parameters and tokens before anything is built.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ecosystem.errors import DataError
+
+_SUPPORTED = {
+    "activation_function": "gelu_new",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "reorder_and_upcast_attn": False,
+    "tie_word_embeddings": True,
+    "add_cross_attention": False,
+}
+"""What the engine's arithmetic takes for granted; each is also the default when a config.json is silent."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a GPT-2: layers, width, heads, vocabulary (tokens), context (positions), width of the MLP."""
+
+    n_layer: int
+    n_embd: int
+    n_head: int
+    vocabulary: int
+    context: int
+    n_inner: int
+    eps: float = 1e-5
+
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Names and sizes of one member's parameters, as in a checkpoint of ``GPT2LMHeadModel``."""
+        d, inner = self.n_embd, self.n_inner
+        sizes: dict[str, tuple[int, ...]] = {
+            "transformer.wte.weight": (self.vocabulary, d),
+            "transformer.wpe.weight": (self.context, d),
+        }
+        for i in range(self.n_layer):
+            block = f"transformer.h.{i}."
+            sizes |= {
+                block + "ln_1.weight": (d,),
+                block + "ln_1.bias": (d,),
+                block + "attn.c_attn.weight": (d, 3 * d),
+                block + "attn.c_attn.bias": (3 * d,),
+                block + "attn.c_proj.weight": (d, d),
+                block + "attn.c_proj.bias": (d,),
+                block + "ln_2.weight": (d,),
+                block + "ln_2.bias": (d,),
+                block + "mlp.c_fc.weight": (d, inner),
+                block + "mlp.c_fc.bias": (inner,),
+                block + "mlp.c_proj.weight": (inner, d),
+                block + "mlp.c_proj.bias": (d,),
+            }
+        return sizes | {"transformer.ln_f.weight": (d,), "transformer.ln_f.bias": (d,)}
+
+    def count(self) -> int:
+        """Number of parameters of one member."""
+        return sum(math.prod(size) for size in self.parameters().values())
+
+    def flops(self, length: int | None = None) -> int:
+        """Floating-point operations per token of one forward pass over ``length`` tokens (the context by default).
+
+        Twice the weights that a token is multiplied with, and the causal attention over half the length on average;
+        a training step costs three times as much (Kaplan et al. 2020, section 2.1).
+        """
+        d = self.n_embd
+        matrices = self.n_layer * (4 * d * d + 2 * d * self.n_inner) + d * self.vocabulary
+        return 2 * matrices + 2 * self.n_layer * d * (length or self.context)
+
+    def config(self, end_of_text: int) -> dict[str, Any]:
+        """Return the content of a ``config.json`` that ``transformers`` opens as this model."""
+        return {
+            **_SUPPORTED,
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "n_layer": self.n_layer,
+            "n_embd": self.n_embd,
+            "n_head": self.n_head,
+            "n_inner": self.n_inner,
+            "n_positions": self.context,
+            "vocab_size": self.vocabulary,
+            "layer_norm_epsilon": self.eps,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+            "resid_pdrop": 0.0,
+            "initializer_range": 0.02,
+            "bos_token_id": end_of_text,
+            "eos_token_id": end_of_text,
+            "dtype": "float32",
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> Shape:
+        """Read the shape of a GPT-2 from ``config.json`` in a checkpoint folder; raise DataError if it is none."""
+        config = read_config(folder)
+        found = config.get("model_type")
+        if found != "gpt2":
+            raise DataError(
+                f'{folder / "config.json"} describes a model of type "{found}", not "gpt2"; '
+                'use kind = "causal_lm", which takes any causal language model.'
+            )
+        for key, value in _SUPPORTED.items():
+            if config.get(key, value) != value:
+                raise DataError(
+                    f"{folder / 'config.json'} has {key} = {config[key]!r}, which the gpt2 family does not compute "
+                    f'(it takes {value!r}); use kind = "causal_lm".'
+                )
+        try:
+            d = int(config.get("n_embd", 768))
+            return cls(
+                n_layer=int(config.get("n_layer", 12)),
+                n_embd=d,
+                n_head=int(config.get("n_head", 12)),
+                vocabulary=int(config.get("vocab_size", 50257)),
+                context=int(config.get("n_positions", 1024)),
+                n_inner=int(config.get("n_inner") or 4 * d),
+                eps=float(config.get("layer_norm_epsilon", 1e-5)),
+            )
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{folder / 'config.json'} has a size that is not a number: {error}.") from error
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """Read ``config.json`` of a checkpoint folder; raise DataError if it is missing or malformed."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; a checkpoint folder has a config.json beside its weights.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path} is not a JSON table.")
+    return config

@@ -1,0 +1,146 @@
+"""Text to token ids and back: a byte-level BPE trained on the human documents, or the tokenizer of a checkpoint.
+
+A document's tokens are computed once per tokenizer and remembered by its text, since the same documents are scraped
+step after step. Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) loses nothing: decoding the tokens of
+any text gives that text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import tokenizers
+from numpy.typing import NDArray
+
+from ecosystem.errors import DataError
+
+END_OF_TEXT = "<|endoftext|>"
+_REMEMBERED = 50_000_000  # tokens; 200 MB. Beyond that everything is forgotten and begun anew.
+
+
+class Tokenizer:
+    """A tokenizer with a memory: ``encode``, ``decode``, the id ``end`` of the end of text, and ``size`` (ids)."""
+
+    def __init__(self, model: tokenizers.Tokenizer, end: int, source: Path | None = None) -> None:
+        """``end`` is the id that separates documents; ``source`` the checkpoint folder it was read from, if any."""
+        self._model = model
+        # The words "<|endoftext|>" inside a document are text like any other, not the end of it.
+        self._model.encode_special_tokens = True
+        self._model.no_truncation()
+        self._model.no_padding()
+        self._source = source
+        self._memory: dict[str, NDArray[np.int32]] = {}
+        self._remembered = 0
+        self.end = end
+        self.size: int = model.get_vocab_size(with_added_tokens=True)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
+        """Train a byte-level BPE of at most ``vocabulary`` tokens (fewer if the texts are too small to fill it).
+
+        The same texts in the same order give the same tokenizer.
+        """
+        model = tokenizers.Tokenizer(tokenizers.models.BPE())
+        model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        model.decoder = tokenizers.decoders.ByteLevel()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        model.train_from_iterator(texts, trainer=trainer)
+        return cls(model, model.token_to_id(END_OF_TEXT))
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read a tokenizer from a checkpoint folder.
+
+        ``tokenizer.json`` is read directly; older layouts (``vocab.json`` and ``merges.txt``, SentencePiece) go
+        through transformers' ``AutoTokenizer``. Raises DataError if neither works or no token ends a text.
+        """
+        path = folder / "tokenizer.json"
+        if path.is_file():
+            try:
+                model = tokenizers.Tokenizer.from_file(str(path))
+            except Exception as error:  # the library raises bare Exception
+                raise DataError(f"{path} cannot be read as a tokenizer: {error}.") from error
+        else:
+            model = _through_transformers(folder)
+        return cls(model, _end_of(model, folder), folder)
+
+    def encode(self, docs: pl.Series) -> list[NDArray[np.int32]]:
+        """Return the token ids of every document, without an end of text; known documents are not encoded again."""
+        texts = docs.to_list()
+        new = [text for text in dict.fromkeys(texts) if text not in self._memory]
+        if new:
+            encodings = self._model.encode_batch_fast(new, add_special_tokens=False)
+            known = self._memory
+            if self._remembered > _REMEMBERED:
+                self._memory, self._remembered = {}, 0
+                known = {text: known[text] for text in texts if text in known}
+                self._memory.update(known)
+            for text, encoding in zip(new, encodings, strict=True):
+                ids = np.array(encoding.ids, dtype=np.int32)
+                self._memory[text] = ids
+                self._remembered += len(ids)
+        return [self._memory[text] for text in texts]
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Return the text of every sequence of ids; bytes that are no UTF-8 become U+FFFD."""
+        return list(self._model.decode_batch([list(row) for row in ids], skip_special_tokens=False))
+
+    def save(self, folder: Path, context: int) -> None:
+        """Write tokenizer files that transformers' ``AutoTokenizer`` opens; ``context`` is the longest input."""
+        self._model.encode_special_tokens = False  # as others expect it
+        try:
+            self._model.save(str(folder / "tokenizer.json"))
+        finally:
+            self._model.encode_special_tokens = True
+        word = self._model.id_to_token(self.end)
+        described: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": word,
+            "eos_token": word,
+            "unk_token": word,
+            "model_max_length": context,
+            "clean_up_tokenization_spaces": False,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def _through_transformers(folder: Path) -> tokenizers.Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        return loaded.backend_tokenizer
+    except Exception as error:  # transformers raises many kinds; all mean the same to the user
+        raise DataError(
+            f"{folder} holds no tokenizer that can be opened ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "save one there with save_pretrained, so that there is a tokenizer.json."
+        ) from error
+
+
+def _end_of(model: tokenizers.Tokenizer, folder: Path) -> int:
+    """Find the id of the end of text: named in the tokenizer's or the model's configuration, or by its usual name."""
+    words: list[str] = []
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / name
+        if path.is_file():
+            word = json.loads(path.read_text(encoding="utf-8")).get("eos_token")
+            words.append(word["content"] if isinstance(word, dict) else word)
+    for word in [*words, END_OF_TEXT, "</s>"]:
+        if word and (found := model.token_to_id(word)) is not None:
+            return int(found)
+    path = folder / "config.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+        if isinstance(found, int) and found < model.get_vocab_size():
+            return found
+    raise DataError(f"the tokenizer in {folder} names no end-of-text token; set eos_token in tokenizer_config.json.")

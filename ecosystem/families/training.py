@@ -1,0 +1,162 @@
+"""Training: gradients of the parts of a batch, summed in order; clipping; fused AdamW.
+
+The loop knows no architecture: it is given leaf tensors and a function that returns the loss and the gradients of
+some rows. With a stack of members every tensor has a leading member axis and every member has its own batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ecosystem.errors import TrainingError
+from ecosystem.families.base import FitRecord
+from ecosystem.families.packing import Batch, Packing
+from ecosystem.families.recipe import Training, learning_rate
+
+Rows = tuple[Tensor, Tensor, Tensor]
+"""Inputs, targets (int64) and scale (float32) of some rows, [rows, length] or [M, rows, length] each."""
+Result = tuple[Tensor, Sequence[Tensor]]
+"""The sum of scale × nll ([] or [M]) and its gradient by every parameter, in order."""
+Gradients = Callable[[Rows], Result]
+Spread = Callable[[Gradients, Sequence[Rows]], Iterable[Result]]
+
+
+@dataclass
+class Fit:
+    """One training run of one member, or of a stack of members that share steps and learning rate.
+
+    ``decayed`` says which parameters weight decay applies to; ``part_rows`` how many rows of a batch are computed
+    at once (None: all). The sum over parts is taken in their order, whoever computed them, so the result does not
+    depend on threads.
+    """
+
+    members: Sequence[int]
+    parameters: Sequence[Tensor]
+    decayed: Sequence[bool]
+    packings: Sequence[Packing]
+    training: Training
+    peak: float
+    gradients: Gradients
+    part_rows: int | None = None
+    stacked: bool = False
+    spread: Spread = field(default=map)
+    report: Callable[[int], None] = field(default=lambda amount: None)
+
+    def run(self) -> list[FitRecord]:
+        """Train to the end of the budget, in place; raise TrainingError if a loss is not finite."""
+        begin = time.perf_counter()
+        steps = self.packings[0].steps
+        device = self.parameters[0].device
+        optimiser = _AdamW(self.parameters, self.decayed, self.training)
+        losses: list[Tensor] = []  # [] or [M] each; read every step on a CPU, now and then on a GPU (reading waits)
+        checked = 0
+        with torch.no_grad():
+            for step, batches in enumerate(zip(*self.packings, strict=True)):
+                loss, grads = self._gradients(batches, device)
+                norm = _clip(grads, self.training.clip, self.stacked)
+                losses.append(torch.where(torch.isfinite(norm), loss, norm))
+                if device.type == "cpu" or step % 16 == 15 or step == steps - 1:
+                    self._check(losses[checked:], checked, steps)
+                    checked = step + 1
+                optimiser.step(grads, learning_rate(self.training, self.peak, step, steps))
+                self.report(sum(batch.tokens for batch in batches))
+        last = max(1, steps // 10)
+        means = torch.stack(losses[-last:]).double().mean(0).reshape(-1).tolist()
+        seconds = time.perf_counter() - begin
+        return [FitRecord(p.total, mean, seconds) for p, mean in zip(self.packings, means, strict=True)]
+
+    def _gradients(self, batches: Sequence[Batch], device: torch.device) -> tuple[Tensor, list[Tensor]]:
+        if self.stacked:
+            arrays = [np.stack([getattr(b, name) for b in batches]) for name in ("inputs", "targets", "weight")]
+        else:
+            arrays = [batches[0].inputs, batches[0].targets, batches[0].weight]
+        inputs, targets, scale = (torch.from_numpy(a).to(device, non_blocking=True) for a in arrays)
+        scale = scale / batches[0].tokens
+        rows = inputs.shape[-2]
+        size = self.part_rows or rows
+        parts = [
+            (inputs[..., i : i + size, :], targets[..., i : i + size, :], scale[..., i : i + size, :])
+            for i in range(0, rows, size)
+        ]
+        loss: Tensor | None = None
+        total: list[Tensor] = []
+        for part_loss, grads in self.spread(self.gradients, parts):
+            if loss is None:
+                loss, total = part_loss, list(grads)
+            else:
+                loss = loss + part_loss
+                torch._foreach_add_(total, list(grads))
+        assert loss is not None
+        return loss, total
+
+    def _check(self, losses: Sequence[Tensor], first: int, steps: int) -> None:
+        bad = ~torch.isfinite(torch.stack(list(losses)).reshape(len(losses), -1))
+        if bad.any():
+            step, place = bad.nonzero()[0].tolist()
+            raise LossError(self.members[place], first + step + 1, steps, self.peak)
+
+
+class LossError(TrainingError):
+    """A member's loss or gradient is not finite; ``member`` says whose."""
+
+    def __init__(self, member: int, step: int, steps: int, peak: float) -> None:
+        """``member`` at ``step`` (from 1) of ``steps``, with learning rate ``peak``."""
+        super().__init__(
+            f"the loss of member {member} is not a finite number at step {step} of {steps} "
+            f"(peak learning rate {peak:g}); lower the learning rate, or train longer from the foundation."
+        )
+        self.member = member
+
+
+def _clip(grads: Sequence[Tensor], largest: float, stacked: bool) -> Tensor:
+    """Scale every member's gradient to a norm of at most ``largest``, in place; return the norms ([] or [M])."""
+    if not stacked:
+        norm = torch.stack(torch._foreach_norm(list(grads))).norm()
+        torch._foreach_mul_(list(grads), (largest / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+    norm = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)
+    share = (largest / (norm + 1e-6)).clamp(max=1.0)
+    for grad in grads:
+        grad.mul_(share.view(-1, *[1] * (grad.dim() - 1)))
+    return norm
+
+
+class _AdamW:
+    """Fused AdamW. PyTorch's own optimiser class costs a second of imports (``torch._dynamo``), its kernel none."""
+
+    def __init__(self, parameters: Sequence[Tensor], decayed: Sequence[bool], training: Training) -> None:
+        self._training = training
+        self._groups = []
+        for decay in (True, False):
+            places = [i for i, d in enumerate(decayed) if d == decay]
+            chosen = [parameters[i].detach() for i in places]
+            moments = [torch.zeros_like(p) for p in chosen], [torch.zeros_like(p) for p in chosen]
+            counts = [torch.zeros((), dtype=torch.float32, device=p.device) for p in chosen]
+            if places:
+                self._groups.append((decay, places, chosen, *moments, counts))
+
+    def step(self, grads: Sequence[Tensor], rate: float) -> None:
+        """Change the parameters by one step along these gradients."""
+        for decay, places, chosen, first, second, counts in self._groups:
+            torch._foreach_add_(counts, 1.0)
+            torch._fused_adamw_(
+                chosen,
+                [grads[i] for i in places],
+                first,
+                second,
+                [],
+                counts,
+                lr=rate,
+                beta1=self._training.beta1,
+                beta2=self._training.beta2,
+                weight_decay=self._training.weight_decay if decay else 0.0,
+                eps=1e-8,
+                amsgrad=False,
+                maximize=False,
+            )

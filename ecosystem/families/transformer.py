@@ -1,0 +1,149 @@
+"""The mathematics of GPT-2, on the weights of one member or of a stack of members.
+
+Names, layouts and arithmetic are those of ``transformers.GPT2LMHeadModel`` (Radford et al. 2019): pre-norm blocks,
+weights stored ``[in, out]``, ``gelu_new``, the output matrix tied to the token embedding. Weights are a mapping
+from the checkpoint's names to tensors; either without a member axis (``wte`` of shape [V, d]: two-dimensional matrix
+products, the fastest on a CPU) or all with a leading one (``wte`` of shape [M, V, d]: batched products, for a GPU).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ecosystem.families.shape import Shape
+
+Weights = Mapping[str, Tensor]
+
+WTE = "transformer.wte.weight"
+WPE = "transformer.wpe.weight"
+
+
+def initial(shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw one member's weights as GPT-2 does: normal, std 0.02; residual projections over sqrt(2 n_layer)."""
+    weights = {}
+    for name, size in shape.parameters().items():
+        tensor = torch.zeros(size)
+        if ".ln_" in name and name.endswith("weight"):
+            tensor.fill_(1.0)
+        elif name.endswith("weight"):
+            std = 0.02 / math.sqrt(2 * shape.n_layer) if name.endswith("c_proj.weight") else 0.02
+            tensor.normal_(0.0, std, generator=generator)
+        weights[name] = tensor
+    return weights
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x @ weight + bias`` for x of shape [N, in], or [M, N, in] with a stack of members."""
+    if weight.dim() == 2:
+        return torch.addmm(bias, x, weight)
+    return torch.baddbmm(bias.unsqueeze(1), x, weight)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Layer normalisation over the last axis of x, [N, d] or [M, N, d]."""
+    if weight.dim() == 1:
+        return F.layer_norm(x, weight.shape, weight, bias, eps)
+    return F.layer_norm(x, weight.shape[-1:], None, None, eps) * weight.unsqueeze(1) + bias.unsqueeze(1)
+
+
+def embed(weights: Weights, ids: Tensor, first: int = 0) -> Tensor:
+    """Embed token ids [B, T] (or [M, B, T]) at positions first..first+T-1: [B T, d] (or [M, B T, d])."""
+    wte, wpe = weights[WTE], weights[WPE]
+    places = slice(first, first + ids.shape[-1])
+    if wte.dim() == 2:
+        return (F.embedding(ids, wte) + wpe[places]).flatten(0, 1)
+    members, vocabulary, width = wte.shape
+    member = torch.arange(members, device=ids.device).view(-1, 1, 1)
+    tokens = F.embedding(ids + member * vocabulary, wte.reshape(-1, width))
+    return (tokens + wpe[:, None, places]).flatten(1, 2)
+
+
+def hidden(weights: Weights, shape: Shape, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    """Run the blocks over token ids [B, T] (or [M, B, T]) from position 0, up to and with the last layer norm.
+
+    Returns [B T, d] (or [M, B T, d]); the logits are its product with the transposed token embedding. If a cache is
+    given, the keys and values of all positions are written into it.
+    """
+    *lead, length = ids.shape
+    rows, d, heads, eps = math.prod(lead), shape.n_embd, shape.n_head, shape.eps
+    x = embed(weights, ids)
+    for i in range(shape.n_layer):
+        block = f"transformer.h.{i}."
+        a = layer_norm(x, weights[block + "ln_1.weight"], weights[block + "ln_1.bias"], eps)
+        qkv = linear(a, weights[block + "attn.c_attn.weight"], weights[block + "attn.c_attn.bias"])
+        q, k, v = qkv.view(rows, length, 3, heads, d // heads).permute(2, 0, 3, 1, 4).unbind(0)
+        if cache is not None:
+            cache.write(i, 0, k, v)
+        a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        a = a.transpose(1, 2).reshape(x.shape)
+        x = x + linear(a, weights[block + "attn.c_proj.weight"], weights[block + "attn.c_proj.bias"])
+        a = layer_norm(x, weights[block + "ln_2.weight"], weights[block + "ln_2.bias"], eps)
+        a = linear(a, weights[block + "mlp.c_fc.weight"], weights[block + "mlp.c_fc.bias"])
+        a = F.gelu(a, approximate="tanh")
+        x = x + linear(a, weights[block + "mlp.c_proj.weight"], weights[block + "mlp.c_proj.bias"])
+    return layer_norm(x, weights["transformer.ln_f.weight"], weights["transformer.ln_f.bias"], eps)
+
+
+def logits(weights: Weights, x: Tensor) -> Tensor:
+    """Return the logits [N, V] (or [M, N, V]) of hidden states [N, d] (or [M, N, d])."""
+    return x @ weights[WTE].transpose(-1, -2)
+
+
+@dataclass
+class Cache:
+    """Keys and values of all positions so far: tensors [layers, rows, heads, context, head width] each.
+
+    With a stack of members ``rows`` counts the rows of all members, member by member.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    @classmethod
+    def empty(cls, shape: Shape, rows: int, length: int, like: Tensor) -> Cache:
+        """Room for ``rows`` documents of up to ``length`` positions, on the device and in the type of ``like``."""
+        size = (shape.n_layer, rows, shape.n_head, length, shape.n_embd // shape.n_head)
+        return cls(like.new_empty(size), like.new_empty(size))
+
+    def write(self, layer: int, first: int, keys: Tensor, values: Tensor) -> None:
+        """Store keys and values [rows, heads, T, head width] at positions first..first+T-1."""
+        places = slice(first, first + keys.shape[2])
+        self.keys[layer, :, :, places] = keys
+        self.values[layer, :, :, places] = values
+
+    def keep(self, rows: Tensor, used: int) -> None:
+        """Keep only these rows (an index tensor), of which ``used`` positions are filled."""
+        for layer in range(len(self.keys)):
+            for store in (self.keys, self.values):
+                # The kept rows move to the front, layer by layer, so that the copy stays small.
+                store[layer, : len(rows), :, :used] = store[layer, rows, :, :used]
+        self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
+
+
+def decode(weights: Weights, shape: Shape, ids: Tensor, position: int, cache: Cache) -> Tensor:
+    """Take one more token per row, ids [B] (or [M, B]), at one position: the hidden states [B, d] (or [M, B, d])."""
+    d, heads, eps = shape.n_embd, shape.n_head, shape.eps
+    width = d // heads
+    x = embed(weights, ids.unsqueeze(-1), position)
+    rows = ids.numel()
+    for i in range(shape.n_layer):
+        block = f"transformer.h.{i}."
+        a = layer_norm(x, weights[block + "ln_1.weight"], weights[block + "ln_1.bias"], eps)
+        qkv = linear(a, weights[block + "attn.c_attn.weight"], weights[block + "attn.c_attn.bias"])
+        q, k, v = qkv.view(rows, 3, heads, 1, width).unbind(1)
+        cache.write(i, position, k, v)
+        keys, values = cache.keys[i, :, :, : position + 1], cache.values[i, :, :, : position + 1]
+        a = torch.matmul(q * width**-0.5, keys.transpose(-1, -2))
+        a = torch.matmul(torch.softmax(a, -1), values).reshape(x.shape)
+        x = x + linear(a, weights[block + "attn.c_proj.weight"], weights[block + "attn.c_proj.bias"])
+        a = layer_norm(x, weights[block + "ln_2.weight"], weights[block + "ln_2.bias"], eps)
+        a = linear(a, weights[block + "mlp.c_fc.weight"], weights[block + "mlp.c_fc.bias"])
+        a = F.gelu(a, approximate="tanh")
+        x = x + linear(a, weights[block + "mlp.c_proj.weight"], weights[block + "mlp.c_proj.bias"])
+    return layer_norm(x, weights["transformer.ln_f.weight"], weights["transformer.ln_f.bias"], eps)

@@ -1,0 +1,114 @@
+"""Answers in text: what kinds there are with their fields, and what was published in a run."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import polars as pl
+
+from ecosystem.errors import EcosystemError, nearest
+from ecosystem.runs import Run
+from ecosystem.scenario import bundled, fields_of, presets, read_toml
+
+
+def listing(what: str, as_json: bool) -> str:
+    """Return everything of one sort (scenarios, models, policies, sources, metrics), read from the specs."""
+    entries = {
+        "scenarios": _scenarios,
+        "models": _models,
+        "policies": lambda: _kinds("policies"),
+        "sources": lambda: _kinds("sources"),
+        "metrics": _metrics,
+    }[what]()
+    if as_json:
+        return json.dumps(entries, indent=1)
+    return "\n\n".join(_entry(entry) for entry in entries)
+
+
+def _entry(entry: dict[str, Any]) -> str:
+    lines = [entry["name"], *textwrap.wrap(entry.get("about", ""), 100, initial_indent="  ", subsequent_indent="  ")]
+    for field in entry.get("fields", []):
+        lines.append(f"    {field['name']}: {field['type']} = {field['default']}")
+        lines += textwrap.wrap(field["about"], 92, initial_indent="        ", subsequent_indent="        ")
+    return "\n".join(lines)
+
+
+def _kinds(section: str) -> list[dict[str, Any]]:
+    from ecosystem.corpus.sources import SOURCES
+    from ecosystem.families.base import FAMILIES
+    from ecosystem.policies.base import POLICIES
+
+    registry: Any = {"policies": POLICIES, "sources": SOURCES, "families": FAMILIES}[section]
+    return [
+        {
+            "name": name,
+            "about": _about(cls.__doc__),
+            "fields": [
+                {"name": field, "type": kind, "default": default, "about": about}
+                for field, kind, default, about in fields_of(cls)
+            ],
+        }
+        for name, cls in registry.all().items()
+    ]
+
+
+def _about(doc: str | None) -> str:
+    return " ".join((doc or "").split())
+
+
+def _scenarios() -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for place in bundled("scenarios"):
+        for file in sorted(place.rglob("*.toml")):
+            data = read_toml(file)
+            about = data.get("description") or data.get("name", "")
+            found.setdefault(file.name, {"name": str(file), "about": about})
+    return list(found.values())
+
+
+def _models() -> list[dict[str, Any]]:
+    entries = []
+    for name, file in presets().items():
+        comment = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
+        entries.append({"name": f'preset = "{name}"', "about": " ".join(comment)})
+    return entries + [{**entry, "name": f'kind = "{entry["name"]}"'} for entry in _kinds("families")]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from ecosystem.metrics.base import DEFINITIONS
+
+    return [
+        {"name": name, "about": f"{d.text} Unit: {d.unit}."} for name, d in DEFINITIONS.items()
+    ]
+
+
+def published(run: Run, step: int | None, author: str | None, limit: int) -> str:
+    """Return documents published at a step of a run as text, those of one author or population if asked.
+
+    Control characters in what models wrote are shown as escapes, so that text cannot drive the terminal.
+    """
+    documents = run.documents.collect()
+    step = run.steps if step is None else step
+    if not 0 <= step <= run.steps:
+        raise EcosystemError(f"--step {step}: this run has steps 0 to {run.steps}.")
+    chosen = documents.filter(pl.col("t") == step)
+    if author is not None:
+        chosen = chosen.filter((pl.col("author") == author) | pl.col("author").str.starts_with(author + "/"))
+        if chosen.is_empty():
+            known = documents["author"].unique().sort().to_list()
+            names = sorted({*known, *(k.rsplit("/", 1)[0] for k in known)})
+            hint = nearest(author, names)
+            raise EcosystemError(f'--author "{author}" published nothing at step {step}{hint}; authors: {", ".join(names)}.')
+    lines = [f"{chosen.height} documents at step {step}" + (f", the first {limit}:" if chosen.height > limit else ":")]
+    for row in chosen.head(limit).iter_rows(named=True):
+        fate = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
+        fate += f", off the web at step {row['retired_at']}" if row["retired_at"] is not None else ""
+        kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else "human"
+        lines += ["", f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{fate}", _safe(row["text"])]
+    return "\n".join(lines)
+
+
+def _safe(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

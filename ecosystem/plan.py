@@ -1,0 +1,126 @@
+"""What a run will do, before it does anything: agents, documents, tokens, and about how long it takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ecosystem.runs import Machine
+from ecosystem.scenario import Scenario, TrainerSpec
+
+TOKENS_PER_DOCUMENT = 90  # assumed for sources not yet read; python_docs has about this many under 1,024 tokens
+# Shares of the matrix-product rate that the engine reaches, measured on two CPU cores with gpt2-nano and -micro.
+TRAINING_SHARE, GENERATION_SHARE = 0.35, 0.25
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Counts of one run; tokens are upper estimates where documents end when the model says so."""
+
+    name: str
+    steps: int
+    device: str
+    writers: int
+    trainers: int
+    curators: int
+    initial_documents: int
+    documents_per_step: float
+    tokens_to_pretrain: int
+    tokens_to_train: int
+    tokens_to_generate: int
+    foundation: str
+    seconds: float
+
+    @classmethod
+    def of(cls, scenario: Scenario, machine: Machine, cache: Path) -> Plan:
+        """Count what the scenario asks for; the time comes from a matrix product measured here and now."""
+        rate = matrix_rate(machine)
+        pretrain = train = generate = 0
+        seconds = 6.0 + 0.5 * scenario.steps  # starting up, policies, metrics and the report
+        for name, family in scenario.models.items():
+            load = family.workload()
+            if not any(recipe.model == name for recipe in scenario.trainers.values()) and not load.tokens_to_pretrain:
+                continue
+            pretrain += load.tokens_to_pretrain
+            work = [_trainer_tokens(r, scenario) for r in scenario.trainers.values() if r.model == name]
+            model_train, model_generate = sum(t for t, _ in work), sum(g for _, g in work)
+            train, generate = train + model_train, generate + model_generate
+            flops = load.flops_per_token
+            seconds += 3 * flops * (load.tokens_to_pretrain + model_train) / (TRAINING_SHARE * rate)
+            seconds += flops * model_generate / (GENERATION_SHARE * rate)
+        people = sum(w.count * w.rate for w in scenario.writers.values())
+        machines = sum(t.count * t.publish for t in scenario.trainers.values())
+        return cls(
+            name=scenario.name,
+            steps=scenario.steps,
+            device=machine.describe(),
+            writers=sum(w.count for w in scenario.writers.values()),
+            trainers=sum(t.count for t in scenario.trainers.values()),
+            curators=sum(c.count for c in scenario.curators.values()),
+            initial_documents=scenario.web.initial.documents if scenario.web.initial else 0,
+            documents_per_step=people + machines,
+            tokens_to_pretrain=pretrain,
+            tokens_to_train=train,
+            tokens_to_generate=generate,
+            foundation=str(cache),
+            seconds=seconds,
+        )
+
+    def text(self) -> str:
+        """Return the plan in a few lines."""
+        pretrain = (
+            f"once {self.tokens_to_pretrain:,} tokens of foundation (unless cached in {self.foundation}), then "
+            if self.tokens_to_pretrain
+            else ""
+        )
+        return "\n".join(
+            [
+                f"{self.name}: {self.steps} steps on {self.device}",
+                f"  agents     {self.trainers} trainers, {self.writers} writers, {self.curators} curators",
+                f"  documents  {self.initial_documents:,} at first, about {self.documents_per_step:,.0f} more a step",
+                f"  tokens     {pretrain}{self.tokens_to_train:,} to train, "
+                f"up to {self.tokens_to_generate:,} to generate",
+                f"  time       about {_duration(self.seconds)}",
+            ]
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        return asdict(self)
+
+
+def _trainer_tokens(recipe: TrainerSpec, scenario: Scenario) -> tuple[int, int]:
+    """Return (tokens to train, tokens to generate at most) of a population over the whole run."""
+    fits = max(0, math.ceil((scenario.steps - recipe.offset) / recipe.every))
+    budget = recipe.budget
+    per_fit = budget.tokens or round((budget.epochs or 1.0) * recipe.scrape.docs * TOKENS_PER_DOCUMENT)
+    written = (recipe.publish + scenario.measure.synthetic) * recipe.decoding.max_tokens * scenario.steps
+    return recipe.count * fits * per_fit, recipe.count * written
+
+
+def matrix_rate(machine: Machine, size: int = 768) -> float:
+    """Measure the floating-point rate (FLOP/s) of a large single-precision matrix product on the device."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(machine.threads)
+    a = torch.ones(size, size, device=machine.device)
+    (a @ a).sum().item()
+    started, products = time.perf_counter(), 0
+    while time.perf_counter() - started < 0.05:
+        (a @ a).sum().item()
+        products += 1
+    elapsed = time.perf_counter() - started
+    torch.set_num_threads(threads)
+    return 2 * size**3 * products / elapsed
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,220 @@
+"""Filters against repetition across documents, and the index of near-duplicates that stands behind them.
+
+MinHash (Broder 1997) estimates the Jaccard similarity of two documents' sets of word shingles by the share of
+equal entries of two short signatures; banding (Indyk & Motwani 1998) finds the pairs worth comparing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Annotated
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+
+from ecosystem.corpus.words import LETTERED, windows, words
+from ecosystem.errors import EcosystemError
+from ecosystem.policies.base import POLICIES, Context, Filter
+from ecosystem.policies.filters import first_reason
+
+_RECALL = 0.99  # chance that a pair exactly at the threshold is compared at all
+_SEED = 1  # of the signatures' permutations: part of the definition of "near", not of a run's luck
+_PAIRS = 1 << 14  # signatures compared at a time, which bounds the memory
+
+
+@POLICIES.register("exact_dedup")
+class ExactDedup(Filter):
+    """Refuses a document whose text, but for case and white space, was published before."""
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse documents that have an earlier copy."""
+        copy = pl.col("duplicate_of")
+        return first_reason(docs, [(copy.is_not_null(), pl.format("same text as document {}", copy))])
+
+
+@POLICIES.register("minhash_dedup")
+class MinhashDedup(Filter):
+    """Refuses a document that is nearly the same as an earlier one, anywhere on the web and at any time.
+
+    Two documents are near-duplicates if the MinHash estimate of the Jaccard similarity of their word shingles
+    (in lower case, punctuation left out) is at least ``threshold`` (Lee et al. 2022, "Deduplicating Training
+    Data Makes Language Models Better"). The earliest of several stays.
+    """
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="least similarity, of at most 1")
+    num_perm: Annotated[int, Field(ge=16, le=1024)] = Field(128, description="length of the signature of a document")
+    shingle: Annotated[int, Field(ge=1, le=16)] = Field(3, description="words in a row that are compared as one")
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse documents that have an earlier near-duplicate."""
+        earliest = ctx.near_duplicate(self.num_perm, self.shingle, self.threshold, docs["doc"])
+        match = pl.DataFrame({"match": earliest.cast(pl.Int64)})
+        reason = pl.format("near-duplicate of document {}", pl.col("match"))
+        return first_reason(match, [(pl.col("match").is_not_null(), reason)])
+
+
+class NearDuplicates:
+    """Every document's earliest near-duplicate, for a collection that only grows.
+
+    The answer for a document depends on it and on documents with smaller ids alone, so it never changes and is
+    the same however the documents were cut into batches. A document with fewer words than a shingle is compared
+    as a whole; one without any word has no near-duplicate. Memory per document: 4 * num_perm bytes for the
+    signature and 16 bytes per band.
+    """
+
+    def __init__(self, num_perm: int = 128, shingle: int = 3, threshold: float = 0.8) -> None:
+        """``num_perm``: entries of a signature; ``shingle``: words; ``threshold``: least estimated similarity."""
+        self.num_perm, self.shingle, self.threshold = num_perm, shingle, threshold
+        self.rows = rows_per_band(num_perm, threshold)
+        self._ids = np.empty(0, np.int64)
+        self._earliest = np.empty(0, np.int64)  # place of the earliest near-duplicate, or -1
+        self._signatures: list[NDArray[np.uint32]] = []  # one array per batch
+        # All bands of all documents, sorted by key and, within a key, by place.
+        self._keys = np.empty(0, np.uint64)
+        self._places = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of documents added."""
+        return self._ids.size
+
+    def add(self, ids: ArrayLike | pl.Series, texts: pl.Series) -> None:
+        """Add documents; ids must rise, within a call and from call to call (else EcosystemError)."""
+        new = np.asarray(ids, dtype=np.int64).reshape(-1)
+        if new.size != texts.len():
+            raise EcosystemError(f"near-duplicates: {new.size} ids were given for {texts.len()} texts.")
+        if new.size == 0:
+            return
+        if (np.diff(new) <= 0).any() or (len(self) and new[0] <= self._ids[-1]):
+            raise EcosystemError("near-duplicates: documents must be added in the order of their ids, each once.")
+        first = len(self)
+        hashes, starts = shingle_hashes(texts, self.shingle)
+        self._signatures.append(_signatures(hashes, starts, self.num_perm))
+        self._ids = np.concatenate([self._ids, new])
+        place = np.arange(first, first + new.size)[np.diff(starts) > 0]
+        keys = self._band_keys(place)
+        self._remember(keys, place)
+        self._earliest = np.concatenate([self._earliest, np.full(new.size, -1)])
+        self._search(keys, place)
+
+    def earliest(self, ids: ArrayLike | pl.Series) -> pl.Series:
+        """Return, per id, the smallest id of an earlier near-duplicate, or null (Int64); any order, any subset."""
+        asked = np.asarray(ids, dtype=np.int64).reshape(-1)
+        at = np.searchsorted(self._ids, asked)
+        known = at < len(self)
+        known[known] = self._ids[at[known]] == asked[known]
+        if not known.all():
+            raise EcosystemError(f"near-duplicates: document {asked[~known][0]} was never added.")
+        match = self._earliest[at]
+        found = pl.Series("near_duplicate", np.append(self._ids, -1)[match], dtype=pl.Int64)
+        return found.set(pl.Series(match < 0), None)
+
+    def _signature(self, places: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Return the signatures at ``places``, (places, num_perm)."""
+        if len(self._signatures) > 1:
+            self._signatures = [np.concatenate(self._signatures)]
+        return self._signatures[0][places]
+
+    def _band_keys(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Return one 64-bit number per band and document, (places, bands)."""
+        bands = self.num_perm // self.rows
+        signature = self._signature(places)[:, : bands * self.rows].reshape(-1, bands, self.rows).astype(np.uint64)
+        key = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), signature.shape[:2]).copy()
+        for k in range(self.rows):
+            key = _mix(key + signature[:, :, k])
+        return key
+
+    def _remember(self, keys: NDArray[np.uint64], places: NDArray[np.int64]) -> None:
+        """Merge new bands into the sorted list; new places are larger, so they come last within their key."""
+        flat = keys.reshape(-1)
+        order = np.argsort(flat, kind="stable")
+        at = np.searchsorted(self._keys, flat[order], side="right")
+        self._keys = np.insert(self._keys, at, flat[order])
+        self._places = np.insert(self._places, at, np.repeat(places, keys.shape[1])[order])
+
+    def _search(self, keys: NDArray[np.uint64], places: NDArray[np.int64]) -> None:
+        """Walk each document's bands from their oldest member until one is close enough.
+
+        Where a web has collapsed into copies, whole buckets are near-duplicates and the first comparison ends
+        the walk; a list of all candidates would grow with the square of the web.
+        """
+        cursor = np.searchsorted(self._keys, keys.reshape(-1))
+        mine = np.repeat(places, keys.shape[1])
+        best = self._earliest  # filled in place
+        while cursor.size:
+            candidate = self._places[cursor]
+            # At the latest the walk meets the document itself, which stands in each of its own buckets.
+            ahead = (candidate < mine) & ((best[mine] < 0) | (candidate < best[mine]))
+            cursor, mine, candidate = cursor[ahead], mine[ahead], candidate[ahead]
+            close = self._close(mine, candidate)
+            for place, match in zip(mine[close].tolist(), candidate[close].tolist(), strict=True):
+                if best[place] < 0 or match < best[place]:
+                    best[place] = match
+            cursor, mine = cursor[~close] + 1, mine[~close]
+
+    def _close(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say for which pairs the estimated similarity reaches the threshold."""
+        close = np.empty(left.size, np.bool_)
+        for i in range(0, left.size, _PAIRS):
+            pair = slice(i, i + _PAIRS)
+            equal = (self._signature(left[pair]) == self._signature(right[pair])).sum(axis=1)
+            close[pair] = equal >= self.threshold * self.num_perm
+        return close
+
+
+def rows_per_band(num_perm: int, threshold: float) -> int:
+    """Return the most entries a band may have so that a pair at the threshold is still compared 99 times in 100.
+
+    With b = num_perm // r bands of r entries, a pair of similarity s meets in at least one band with
+    probability 1 - (1 - s^r)^b. Longer bands mean fewer useless comparisons; every comparison is verified.
+    """
+    fits = [r for r in range(1, num_perm + 1) if 1 - (1 - threshold**r) ** (num_perm // r) >= _RECALL]
+    return max(fits, default=1)
+
+
+def shingle_hashes(texts: pl.Series, n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the hashes of all shingles of ``n`` words, text after text, and where each text begins (and ends).
+
+    ``starts`` has one entry more than there are texts. Hashes are the same in every process. A text of one to
+    ``n - 1`` words has a single shingle, all of it; a text without words has none.
+    """
+    found = words(texts.str.to_lowercase(), LETTERED)
+    lengths = found.lengths()
+    each = np.fromiter(_hashes(found.vocabulary), np.uint64, found.vocabulary.len())[found.codes]
+    begin = np.concatenate([[0], np.cumsum(lengths)])[:-1]
+    short = (lengths > 0) & (lengths < n)
+    # Windows of full length, and for a short text one that begins at its first word.
+    start = np.union1d(windows(found.document, n), begin[short])
+    document = found.document[start]
+    length = np.minimum(n, lengths[document])
+    key = np.zeros(start.size, np.uint64)
+    for k in range(n):
+        inside = k < length
+        word = each[np.minimum(start + k, max(each.size - 1, 0))]
+        key = np.where(inside, _mix(key + word), key)
+    counts = np.bincount(document, minlength=found.documents)
+    return key, np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
+
+
+def _hashes(vocabulary: pl.Series) -> Iterator[int]:
+    for word in vocabulary:
+        yield int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little")
+
+
+def _signatures(hashes: NDArray[np.uint64], starts: NDArray[np.uint64], num_perm: int) -> NDArray[np.uint32]:
+    """Return the MinHash signatures, (texts, num_perm)."""
+    from rensa import RMinHash  # a compiled library, wanted only where near-duplicates are
+
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, num_perm, _SEED)
+    return np.array(matrix.to_rows(), dtype=np.uint32).reshape(-1, num_perm)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit numbers one to one (the finaliser of SplitMix64)."""
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,204 @@
+"""Filters that look at one document at a time: its length, quality, repetitiveness, likelihood and origin."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field, model_validator
+
+from ecosystem.policies.base import POLICIES, Context, Filter
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+def first_reason(docs: pl.DataFrame, rules: list[tuple[pl.Expr, pl.Expr]]) -> pl.Series:
+    """Return, per row, the reason of the first broken rule, or null; a rule is (is it broken?, reason).
+
+    A row whose rule cannot be judged (a null in the column) is not refused by that rule.
+    """
+    if not rules:
+        return pl.Series("reason", [None] * docs.height, dtype=pl.String)
+    return docs.select(
+        pl.coalesce(*(pl.when(broken).then(reason) for broken, reason in rules)).cast(pl.String).alias("reason")
+    ).to_series()
+
+
+def _below(column: str, least: float, what: str) -> tuple[pl.Expr, pl.Expr]:
+    """Rule: refuse a row whose ``column`` is below ``least``."""
+    return pl.col(column).cast(pl.Float32) < pl.lit(least, pl.Float32), _said(column, what, "below", least)
+
+
+def _above(column: str, most: float, what: str) -> tuple[pl.Expr, pl.Expr]:
+    """Rule: refuse a row whose ``column`` is above ``most``."""
+    # Compared in Float32, as the features are stored: 0.1 in Float32 is above 0.1 in Float64.
+    return pl.col(column).cast(pl.Float32) > pl.lit(most, pl.Float32), _said(column, what, "above", most)
+
+
+def _said(column: str, what: str, side: str, limit: float) -> pl.Expr:
+    shown = pl.col(column).cast(pl.Float64).round(3)
+    shown = shown.cast(pl.Int64) if float(limit).is_integer() and column in ("words", "stop_words") else shown
+    return pl.format("{} {} is {} {}", pl.lit(what), shown, pl.lit(side), pl.lit(f"{limit:g}"))
+
+
+@POLICIES.register("length")
+class Length(Filter):
+    """Refuses documents with too few or too many words (words stand between white space)."""
+
+    min_words: Count = Field(5, description="fewest words")
+    max_words: Count | None = Field(None, description="most words; absent: no limit")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Length:
+        if self.max_words is not None and self.max_words < self.min_words:
+            raise ValueError(f"max_words = {self.max_words} is below min_words = {self.min_words}")
+        return self
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse by the number of words."""
+        rules = [_below("words", self.min_words, "number of words")]
+        if self.max_words is not None:
+            rules.append(_above("words", self.max_words, "number of words"))
+        return first_reason(docs, rules)
+
+
+@POLICIES.register("gopher_quality")
+class GopherQuality(Filter):
+    """The quality rules of MassiveText (Rae et al. 2021, Gopher, appendix A1.1); ``short_text`` suits short documents.
+
+    The published rules ask for 50 words and two stop words and so refuse most short texts, whoever wrote them.
+    The ``short_text`` variant asks for 5 words and one stop word and leaves the other rules as they are.
+    """
+
+    variant: Literal["standard", "short_text"] = Field(
+        "standard", description="standard: at least 50 words and 2 stop words, as published; short_text: 5 and 1"
+    )
+    min_words: Count | None = Field(None, description="fewest words; absent: what the variant says")
+    max_words: Count = Field(100_000, description="most words")
+    min_mean_word_length: Annotated[float, Field(ge=0)] = Field(3.0, description="least mean word length, characters")
+    max_mean_word_length: Annotated[float, Field(ge=0)] = Field(10.0, description="most mean word length, characters")
+    max_symbol_ratio: Annotated[float, Field(ge=0)] = Field(0.1, description="most hash signs and ellipses per word")
+    max_bullet_lines: Share = Field(0.9, description="largest share of lines that begin with a bullet")
+    max_ellipsis_lines: Share = Field(0.3, description="largest share of lines that end with an ellipsis")
+    min_alphabetic_words: Share = Field(0.8, description="least share of words with at least one letter")
+    min_stop_words: Annotated[int, Field(ge=0, le=8)] | None = Field(
+        None,
+        description="fewest different ones of: the be to of and that have with; absent: what the variant says",
+    )
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse by the first rule broken."""
+        words, stop_words = (50, 2) if self.variant == "standard" else (5, 1)
+        return first_reason(
+            docs,
+            [
+                _below("words", words if self.min_words is None else self.min_words, "number of words"),
+                _above("words", self.max_words, "number of words"),
+                _below("mean_word_length", self.min_mean_word_length, "mean word length"),
+                _above("mean_word_length", self.max_mean_word_length, "mean word length"),
+                _above("symbol_ratio", self.max_symbol_ratio, "symbols per word"),
+                _above("bullet_lines", self.max_bullet_lines, "share of bullet lines"),
+                _above("ellipsis_lines", self.max_ellipsis_lines, "share of ellipsis lines"),
+                _below("alphabetic_words", self.min_alphabetic_words, "share of alphabetic words"),
+                _below(
+                    "stop_words",
+                    stop_words if self.min_stop_words is None else self.min_stop_words,
+                    "number of stop words",
+                ),
+            ],
+        )
+
+
+@POLICIES.register("repetition")
+class Repetition(Filter):
+    """The repetition rules of MassiveText (Rae et al. 2021, Gopher, table A1) for lines and word n-grams.
+
+    N-grams count as repeated only if they occur at least twice in the document (:mod:`ecosystem.corpus.features`).
+    """
+
+    max_duplicate_lines: Share = Field(0.3, description="largest share of lines that repeat an earlier line")
+    max_top_2gram: Share = Field(0.2, description="largest share of characters in the most frequent word 2-gram")
+    max_top_3gram: Share = Field(0.18, description="largest share of characters in the most frequent word 3-gram")
+    max_top_4gram: Share = Field(0.16, description="largest share of characters in the most frequent word 4-gram")
+    max_duplicate_5grams: Share = Field(0.15, description="largest share of characters in repeated word 5-grams")
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse by the first rule broken."""
+        return first_reason(
+            docs,
+            [
+                _above("duplicate_lines", self.max_duplicate_lines, "share of repeated lines"),
+                _above("top_2gram", self.max_top_2gram, "share of the top 2-gram"),
+                _above("top_3gram", self.max_top_3gram, "share of the top 3-gram"),
+                _above("top_4gram", self.max_top_4gram, "share of the top 4-gram"),
+                _above("duplicate_5grams", self.max_duplicate_5grams, "share of repeated 5-grams"),
+            ],
+        )
+
+
+@POLICIES.register("perplexity_band")
+class PerplexityBand(Filter):
+    """Refuses documents too easy or too hard for a model's starting weights (cf. Wenzek et al. 2020, CCNet).
+
+    The perplexity is that of the document's tokens, exp(nats / tokens). A document without tokens has none and
+    is refused.
+    """
+
+    model: str = Field(description="name of the model that scores, as it was when its trainers began")
+    low: Annotated[float, Field(ge=1)] = Field(1.0, description="least perplexity")
+    high: Annotated[float, Field(ge=1)] | None = Field(None, description="most perplexity; absent: no limit")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PerplexityBand:
+        if self.high is not None and self.high < self.low:
+            raise ValueError(f"high = {self.high:g} is below low = {self.low:g}")
+        return self
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse by perplexity."""
+        nats, tokens = ctx.score(self.model, docs["doc"])
+        # Beyond exp(700) a float overflows, and no band reaches there.
+        perplexity = np.exp(np.minimum(nats / np.maximum(tokens, 1), 700.0))
+        table = pl.DataFrame({"tokens": tokens, "perplexity": perplexity})
+        # Not _below and _above: a perplexity may lie outside the range of Float32.
+        shown = pl.col("perplexity").round(1)
+        rules = [
+            (pl.col("tokens") == 0, pl.lit("has no tokens to score")),
+            (pl.col("perplexity") < self.low, pl.format("perplexity {} is below {}", shown, pl.lit(f"{self.low:g}"))),
+        ]
+        if self.high is not None:
+            over = pl.format("perplexity {} is above {}", shown, pl.lit(f"{self.high:g}"))
+            rules.append((pl.col("perplexity") > self.high, over))
+        return first_reason(table, rules)
+
+
+@POLICIES.register("synthetic_detector")
+class SyntheticDetector(Filter):
+    """A fallible detector of machine text, with chosen error rates: the imperfect verifier of Feng et al. (2024).
+
+    It looks at the truth (an oracle) and errs at random, always alike on the same document.
+    """
+
+    oracle: ClassVar[bool] = True
+
+    true_positive_rate: Share = Field(0.8, description="chance that a synthetic document is refused")
+    false_positive_rate: Share = Field(0.05, description="chance that a human document is refused")
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse what the detector takes for synthetic."""
+        luck = pl.lit(pl.Series("luck", ctx.lasting.uniform(docs["doc"].to_numpy()), dtype=pl.Float64))
+        rate = pl.when(pl.col("synthetic")).then(self.true_positive_rate).otherwise(self.false_positive_rate)
+        return first_reason(docs, [(luck < rate, pl.lit("detected as synthetic"))])
+
+
+@POLICIES.register("oracle")
+class Oracle(Filter):
+    """Refuses every synthetic document: perfect provenance, an upper bound on what any detector can do."""
+
+    oracle: ClassVar[bool] = True
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse what a model wrote."""
+        return first_reason(docs, [(pl.col("synthetic"), pl.lit("synthetic"))])

@@ -1,0 +1,333 @@
+"""Runs: from a scenario to a folder of committed steps, and from the folder back to tables and models."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from ecosystem.corpus.schema import Snapshot
+from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
+from ecosystem.families.base import Progress, silent
+from ecosystem.scenario import Scenario
+from ecosystem.store import Store, set_aside
+
+if TYPE_CHECKING:
+    from ecosystem.world import World
+
+PACKAGES = ("ecosystem", "mesa", "networkx", "numpy", "polars", "tokenizers", "torch", "transformers")
+CACHE = Path("models/cache")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run's numbers depend on besides the scenario: the device and the number of compute threads."""
+
+    device: str
+    threads: int
+
+    @classmethod
+    def choose(cls, device: str = "auto", threads: int | None = None) -> Machine:
+        """Resolve ``auto`` and check that the device exists; ``threads`` None means all cores this process may use."""
+        import torch
+
+        there = ["cpu"]
+        if torch.cuda.is_available():
+            there.append("cuda")
+        if torch.backends.mps.is_available():
+            there.append("mps")
+        if device == "auto":
+            device = there[-1]
+        if device not in there:
+            raise EcosystemError(f"--device {device}: this machine has none; it has {', '.join(there)}.")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if threads is not None and threads < 1:
+            raise EcosystemError(f"--threads {threads}: must be at least 1.")
+        return cls(device, threads or cores)
+
+    def describe(self) -> str:
+        """Return the device in words."""
+        if self.device == "cuda":
+            import torch
+
+            return f"{torch.cuda.get_device_name(0)} (CUDA)"
+        return f"{self.device} with {self.threads} compute thread{'s' if self.threads > 1 else ''}"
+
+
+def folder_of(scenario: Scenario, seed: int, out: str | Path = "outputs") -> Path:
+    """Return where the run of this scenario and seed lives: ``<out>/<name>-<fingerprint>/<seed>``."""
+    return Path(out) / f"{scenario.name}-{scenario.fingerprint()}" / str(seed)
+
+
+class Run:
+    """A run folder opened for reading: its scenario, tables, events and models.
+
+    ``metrics`` is a frame (columns of ``schema.METRICS``), ``documents`` and ``ledger`` are lazy frames over all
+    committed steps. Files are checked against their recorded hashes when they are read eagerly.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = Store(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open a run folder; raise StoreError if there is none or nothing has been committed in it."""
+        folder = Path(path)
+        if not (folder / "scenario.toml").is_file():
+            inside = sorted(str(p.parent) for p in folder.glob("**/scenario.toml"))[:3] if folder.is_dir() else []
+            hint = f" Did you mean {' or '.join(inside)}?" if inside else ""
+            raise StoreError(f"{folder}: is not a run folder (it has no scenario.toml).{hint}")
+        run = cls(folder)
+        if run.steps < 0:
+            raise StoreError(f"{folder}: no step has been committed yet; run the scenario again to begin it.")
+        return run
+
+    @property
+    def steps(self) -> int:
+        """The number of the last committed step (0: the web's opening; -1: nothing yet)."""
+        return self.store.last()
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """The resolved scenario that was run."""
+        return Scenario.load(self.path / "scenario.toml")
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Seed, device, threads, package versions, hashes of sources and fingerprints of foundations."""
+        return _read_environment(self.path)
+
+    @property
+    def seed(self) -> int:
+        """The seed of this run."""
+        return int(self.environment["seed"])
+
+    @property
+    def machine(self) -> Machine:
+        """The device and threads this run began on, and keeps."""
+        return Machine(self.environment["device"], self.environment["threads"])
+
+    @property
+    def metrics(self) -> pl.DataFrame:
+        """Every measurement: step, scope, id, metric, value, error."""
+        return self.store.table("metrics")
+
+    @property
+    def documents(self) -> pl.LazyFrame:
+        """Every document ever published, with its text and with its state after the last step."""
+        segments = self.store.table("corpus").lazy()
+        changes = self.store.table("index").unique("doc", keep="last", maintain_order=True).lazy()
+        return segments.update(changes, on="doc", how="left")
+
+    @property
+    def ledger(self) -> pl.LazyFrame:
+        """Every (reader, document) of every selection, with verdict and weight, and the step."""
+        parts = [
+            self.store.table("ledger", range(t, t + 1)).with_columns(step=pl.lit(t, pl.Int32))
+            for t in range(self.steps + 1)
+        ]
+        return pl.concat(parts).lazy()
+
+    @property
+    def events(self) -> list[tuple[int, str]]:
+        """What was worth telling: (step, sentence)."""
+        return [(t, event) for t in range(self.steps + 1) for event in self.store.state(t)["events"]]
+
+    def trainers(self) -> list[str]:
+        """Return the names of all trainers, ``population/number``."""
+        return [f"{name}/{i}" for name, recipe in self.scenario.trainers.items() for i in range(recipe.count)]
+
+    def model(self, trainer: str, step: int | None = None) -> Any:
+        """Return a trainer's model after ``step`` (default: the last) as a ``transformers`` model.
+
+        ``trainer`` is ``population/number``. The tokenizer is on the model as ``model.tokenizer``.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_model(trainer, folder, step)
+            model = AutoModelForCausalLM.from_pretrained(folder)
+            model.tokenizer = AutoTokenizer.from_pretrained(folder)
+        return model
+
+    def save_model(self, trainer: str, folder: str | Path, step: int | None = None) -> Path:
+        """Write a trainer's model and tokenizer as a folder that ``transformers`` opens; return the folder."""
+        names = self.trainers()
+        if trainer not in names:
+            raise EcosystemError(
+                f'there is no trainer "{trainer}"{nearest(trainer, names)}; there are {", ".join(names)}.'
+            )
+        population = trainer.rsplit("/", 1)[0]
+        model = self.scenario.trainers[population].model
+        sharing = [n for n in names if self.scenario.trainers[n.rsplit("/", 1)[0]].model == model]
+        weights = self.store.weights(self.steps if step is None else step)[model]
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        family = self.scenario.models[model]
+        family.save_checkpoint(target, weights, sharing.index(trainer), self.path / "models" / model)
+        return target
+
+
+def begin(
+    scenario: Scenario,
+    *,
+    seed: int | None = None,
+    out: str | Path = "outputs",
+    machine: Machine | None = None,
+    fresh: bool = False,
+    base: Path = Path(),
+    cache: Path = CACHE,
+    progress: Progress = silent,
+) -> Iterator[Snapshot]:
+    """Run a scenario step by step, yielding each snapshot once it is committed; resume where a folder has steps.
+
+    The first snapshot is step 0 (the web as it opens) unless the run is resumed. An iterator that is dropped, or
+    a process that is killed, loses at most the step in progress.
+    """
+    seed = scenario.seed if seed is None else seed
+    folder = folder_of(scenario, seed, out)
+    if fresh:
+        set_aside(folder)
+    store = Store(folder)
+    with store.lock():
+        last = store.last()
+        if last >= scenario.steps:
+            return
+        store.sweep()
+        chosen = machine or Machine.choose()
+        if last >= 0:
+            chosen = _same_machine(folder, machine)
+        started = time.monotonic()
+        world = _world(scenario, seed, chosen, base, cache, progress)
+        if last >= 0:
+            _same_inputs(folder, world)
+            world.restore(store.past())
+            _note_resume(store, last)
+        else:
+            _open(store, scenario, seed, chosen, world)
+            yield _commit(store, world, scenario, started)
+        _write_scenario(store, scenario, seed)
+        while world.t < scenario.steps:
+            before, started = world.t, time.monotonic()
+            world.step()
+            if world.t != before + 1 or not world.running:
+                raise EcosystemError(f"{folder}: the world did not move past step {before}.")
+            yield _commit(store, world, scenario, started)
+
+
+def _world(
+    scenario: Scenario, seed: int, machine: Machine, base: Path, cache: Path, progress: Progress
+) -> World:
+    import torch
+
+    from ecosystem.world import World
+
+    torch.set_num_threads(machine.threads)
+    return World(
+        scenario, seed, base=base, cache=cache, device=machine.device, threads=machine.threads, progress=progress
+    )
+
+
+def _commit(store: Store, world: World, scenario: Scenario, started: float) -> Snapshot:
+    snapshot = world.snapshot()
+    kept = snapshot.t % scenario.weights_every == 0
+    store.commit(snapshot, kept=kept, seconds=time.monotonic() - started)
+    return snapshot
+
+
+def _open(store: Store, scenario: Scenario, seed: int, machine: Machine, world: World) -> None:
+    """Write what stands beside the steps: the environment, the site graph and what checkpoints need."""
+    environment = {
+        "seed": seed,
+        "device": machine.device,
+        "device_name": machine.describe(),
+        "threads": machine.threads,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": _versions(),
+        "sources": {name: {"digest": r.digest, "size": r.size} for name, r in world.reservoirs.items()},
+        "foundations": {name: getattr(cohort, "fingerprint", None) for name, cohort in world.cohorts.items()},
+        "resumed": [],
+    }
+    _write_scenario(store, scenario, seed)
+    store.write("environment.json", json.dumps(environment, indent=1).encode())
+    for name, cohort in world.cohorts.items():
+        with tempfile.TemporaryDirectory() as folder:
+            scenario.models[name].save_assets(cohort, Path(folder))
+            for path in sorted(Path(folder).iterdir()):
+                store.write(f"models/{name}/{path.name}", path.read_bytes())
+    with tempfile.TemporaryDirectory() as folder:
+        world.web.export(Path(folder) / "web.graphml", {})
+        store.write("web.graphml", (Path(folder) / "web.graphml").read_bytes())
+
+
+def _write_scenario(store: Store, scenario: Scenario, seed: int) -> None:
+    text = scenario.override({"seed": seed}).to_toml()
+    path = store.folder / "scenario.toml"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        store.write("scenario.toml", text.encode())
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _read_environment(folder: Path) -> dict[str, Any]:
+    path = folder / "environment.json"
+    try:
+        environment: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}). Start afresh with --fresh (nothing is deleted).") from None
+    return environment
+
+
+def _same_machine(folder: Path, asked: Machine | None) -> Machine:
+    """Return the device and threads that the run began with; refuse others, since numbers would change."""
+    begun = Run(folder).machine
+    if asked is not None and asked != begun:
+        raise ScenarioError(
+            f"{folder}: this run began on {begun.describe()} and goes on bit for bit only there, not on "
+            f"{asked.describe()}. Give --device {begun.device} --threads {begun.threads}, or begin anew with --fresh."
+        )
+    Machine.choose(begun.device, begun.threads)
+    return begun
+
+
+def _same_inputs(folder: Path, world: World) -> None:
+    """Refuse to go on if a source or a foundation is not what it was when the run began."""
+    known = _read_environment(folder)
+    for name, reservoir in world.reservoirs.items():
+        if reservoir.digest != known["sources"][name]["digest"]:
+            raise StoreError(
+                f'{folder}: the source "{name}" is no longer what it was when this run began (another Python '
+                "version, or changed files). Restore it, or begin anew with --fresh."
+            )
+    for name, cohort in world.cohorts.items():
+        if getattr(cohort, "fingerprint", None) != known["foundations"][name]:
+            raise StoreError(
+                f'{folder}: the foundation of model "{name}" is no longer the one this run began with (another '
+                "version of torch, perhaps). Restore the versions in environment.json, or begin anew with --fresh."
+            )
+
+
+def _note_resume(store: Store, step: int) -> None:
+    environment = _read_environment(store.folder)
+    environment["resumed"].append({"after_step": step, "python": platform.python_version(), "packages": _versions()})
+    store.write("environment.json", json.dumps(environment, indent=1).encode())

@@ -1,0 +1,146 @@
+"""What ``ecosystem run`` does, from the plan to the report; :func:`run` is the same for Python."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ecosystem.corpus.schema import Snapshot
+from ecosystem.display import Display
+from ecosystem.plan import Plan
+from ecosystem.runs import CACHE, Machine, Run, begin, folder_of
+from ecosystem.scenario import Scenario
+from ecosystem.store import Store
+
+
+def run(
+    scenario: Scenario | str | Path,
+    seed: int | None = None,
+    out: str | Path = "outputs",
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    fresh: bool = False,
+    quiet: bool = True,
+) -> Run:
+    """Run a scenario (a value or the path of a file), or resume it, write its report and return the run.
+
+    Errors a user can mend are EcosystemError; what was committed before one stays and is resumed by the same call.
+    """
+    base = Path()
+    if not isinstance(scenario, Scenario):
+        base = Path(scenario).parent
+        scenario = Scenario.load(scenario)
+    if seed is not None:
+        scenario = scenario.override({"seed": seed})
+    display = Display(quiet=quiet)
+    summary = run_scenario(scenario, display, out=out, device=device, threads=threads, fresh=fresh, base=base)
+    return Run.open(summary["run"])
+
+
+def run_scenario(
+    scenario: Scenario,
+    display: Display,
+    *,
+    out: str | Path = "outputs",
+    device: str = "auto",
+    threads: int | None = None,
+    dry_run: bool = False,
+    fresh: bool = False,
+    base: Path = Path(),
+) -> dict[str, Any]:
+    """Plan, run or resume, and report; return a summary: run, report, steps, seconds and final figures."""
+    started = time.monotonic()
+    folder = folder_of(scenario, scenario.seed, out)
+    last = -1 if fresh else Store(folder).last()
+    if last >= scenario.steps and not dry_run:
+        report = folder / "report.html"
+        display.say(f"This run is finished: {folder} has all {scenario.steps} steps (--fresh begins it anew).")
+        return _summary(Run.open(folder), str(report if report.exists() else _report(folder)), started)
+    # A resumed run keeps its device and threads; asking for others is an error that says so.
+    asked = device != "auto" or threads is not None
+    machine = Machine.choose(device, threads)
+    if last >= 0 and not asked:
+        machine = Run(folder).machine
+    plan = Plan.of(scenario, machine, CACHE)
+    display.say(plan.text())
+    if dry_run:
+        return {"run": str(folder), "plan": plan.plain()}
+    if last >= 0:
+        display.say(f"Resuming {folder} after step {last} of {scenario.steps}.")
+    else:
+        display.say(f"Run folder: {folder}")
+    done = last
+    try:
+        with display:
+            steps = begin(
+                scenario, out=out, machine=machine, fresh=fresh, base=base, progress=display.progress
+            )
+            step_started = time.monotonic()
+            for snapshot in steps:
+                done = snapshot.t
+                display.steps(done, scenario.steps)
+                display.say(step_line(snapshot, scenario.steps, time.monotonic() - step_started))
+                for event in snapshot.state["events"]:
+                    display.say(f"  note: {event}")
+                step_started = time.monotonic()
+    except KeyboardInterrupt:
+        committed = f"Steps up to {done} of {scenario.steps} are committed" if done >= 0 else "Nothing is committed yet"
+        display.say(f"Stopped. {committed}; give the same command again to go on.")
+        raise
+    return _summary(Run.open(folder), _report(folder), started)
+
+
+def _report(folder: Path) -> str:
+    from ecosystem.report import write_report
+
+    return str(write_report(Run.open(folder)))
+
+
+def step_line(snapshot: Snapshot, steps: int, seconds: float) -> str:
+    """Return one line of key figures for a step."""
+    figures = _figures(snapshot.metrics.filter(snapshot.metrics["step"] == snapshot.t))
+    web = figures.pop("web", {})
+    parts = [f"step {snapshot.t:>{len(str(steps))}}/{steps} {seconds:6.1f} s"]
+    if "synthetic_share" in web:
+        parts.append(f"web {web['synthetic_share']['value']:4.0%} synthetic")
+    parts += [
+        f"{name} {values['cross_entropy']['value']:.3f} nats/token"
+        for name, values in figures.items()
+        if "cross_entropy" in values
+    ]
+    return " | ".join(parts)
+
+
+def _figures(metrics: Any) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Return the key figures of a step's metrics: the web's, and each population's mean over its trainers."""
+    import polars as pl
+
+    keys = ("cross_entropy", "perplexity", "bits_per_byte", "distinct_2", "synthetic_share")
+    wanted = metrics.filter(pl.col("scope").is_in(["trainer", "web"]) & pl.col("metric").is_in(keys))
+    named = wanted.with_columns(
+        who=pl.when(pl.col("scope") == "web").then(pl.lit("web")).otherwise(pl.col("id").str.split("/").list.first())
+    )
+    means = named.group_by("who", "metric", maintain_order=True).agg(
+        pl.col("value").mean(),
+        # Over the members of a population, whose estimates share the held-out text; the larger of the two errors.
+        error=pl.max_horizontal(pl.col("error").mean(), (pl.col("value").std() / pl.len().sqrt()).fill_null(0.0)),
+    )
+    figures: dict[str, dict[str, dict[str, float | None]]] = {}
+    for who, metric, value, error in means.iter_rows():
+        figures.setdefault(who, {})[metric] = {"value": value, "error": error}
+    return figures
+
+
+def _summary(run: Run, report: str, started: float) -> dict[str, Any]:
+    metrics = run.metrics
+    return {
+        "run": str(run.path),
+        "report": report,
+        "steps": run.steps,
+        "seed": run.seed,
+        "seconds": round(time.monotonic() - started, 1),
+        "final": _figures(metrics.filter(metrics["step"] == run.steps)),
+        "events": [{"step": step, "event": event} for step, event in run.events],
+    }

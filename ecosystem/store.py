@@ -1,0 +1,308 @@
+"""The run folder: a step happened if and only if its commit record exists.
+
+Every file is written beside its place, flushed to disk and renamed; the commit record, which names each file
+with its size and hash and the record before it, comes last. A killed process therefore leaves a folder that is
+either before or after a step, never between; files that no record names are swept when the folder is opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
+from ecosystem.errors import StoreError
+
+FORMAT = 1
+TABLES = {"corpus": SEGMENT, "index": INDEX_CHANGE, "ledger": LEDGER, "metrics": METRICS, "archive": ARCHIVE}
+_PRUNED = ("weights", "archive")  # kept for some steps only: what a resume needs and what the reader asked for
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The record of one step: which files it left (path, relative to the run folder → size and SHA-256)."""
+
+    step: int
+    parent: str  # digest of the record before it, "" for step 0
+    files: dict[str, dict[str, Any]]
+    kept: bool  # whether weights stay when later steps are committed
+    seconds: float
+    digest: str
+
+    @classmethod
+    def read(cls, path: Path) -> Commit:
+        """Read a record and check it against its own digest; raise StoreError if it is damaged."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            commit = cls(**data)
+        except (OSError, ValueError, TypeError) as error:
+            raise StoreError(_damaged(path, str(error))) from None
+        if commit.digest != _record_digest(data):
+            raise StoreError(_damaged(path, "its contents do not match its digest"))
+        return commit
+
+
+def _damaged(path: Path, why: str) -> str:
+    step = int(path.stem) if path.stem.isdigit() else 0
+    remedy = (
+        f"To go on from step {step - 1}, delete {path.name} and every later record in {path.parent}"
+        if step
+        else "Start afresh with --fresh (the damaged folder is set aside, not deleted)"
+    )
+    return f"{path}: this commit record is damaged ({why}). {remedy}."
+
+
+def _record_digest(data: Mapping[str, Any]) -> str:
+    body = {key: value for key, value in data.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+class Store:
+    """One run folder. Reading needs no lock; :meth:`lock` it before anything is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    # Reading
+
+    def commits(self) -> list[Commit]:
+        """Return the records of all committed steps in order; raise StoreError where one is damaged or missing."""
+        records: list[Commit] = []
+        for number, path in enumerate(sorted((self.folder / "commits").glob("*.json"))):
+            record = Commit.read(path)
+            if record.step != number:
+                raise StoreError(
+                    f"{path.parent}: the record of step {number} is missing, but that of step {record.step} is there; "
+                    f"to go on from step {number - 1}, delete the later records."
+                )
+            if record.parent != (records[-1].digest if records else ""):
+                raise StoreError(_damaged(path, "it does not follow from the record before it"))
+            records.append(record)
+        return records
+
+    def last(self) -> int:
+        """Return the number of the last committed step, -1 if there is none."""
+        return len(self.commits()) - 1
+
+    def read(self, commit: Commit, table: str) -> bytes:
+        """Return a file of a commit after checking its size and hash; raise StoreError naming the file."""
+        [name] = [n for n in commit.files if n.startswith(f"{table}/")]
+        path = self.folder / name
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise StoreError(f"{path}: this file of step {commit.step} is missing. {self._remedy(commit)}") from None
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror}).") from None
+        expected = commit.files[name]
+        if len(content) != expected["size"]:
+            problem = f"is truncated or altered: {len(content)} bytes instead of {expected['size']}"
+            raise StoreError(f"{path}: this file of step {commit.step} {problem}. {self._remedy(commit)}")
+        if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+            raise StoreError(
+                f"{path}: this file of step {commit.step} has been altered (its hash does not match its commit "
+                f"record). {self._remedy(commit)}"
+            )
+        return content
+
+    def _remedy(self, commit: Commit) -> str:
+        if commit.step == 0:
+            return "Start afresh with --fresh (the damaged folder is set aside, not deleted)."
+        records = self.folder / "commits"
+        return (
+            f"Restore it from a copy, or delete the records of step {commit.step} and later in {records} "
+            f"to go on from step {commit.step - 1}."
+        )
+
+    def table(self, name: str, steps: range | None = None) -> pl.DataFrame:
+        """Return one table (a key of TABLES) of all committed steps, or of some, each file checked."""
+        parts = [
+            pl.read_parquet(self.read(c, name)) for c in self.commits() if steps is None or c.step in steps
+        ]
+        return pl.concat([empty(TABLES[name]), *parts])
+
+    def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
+        """Return the weights of a step as model name → arrays with a leading member axis."""
+        commit = self._commit(step)
+        there = self.steps_with_weights()
+        if step not in there and not commit.kept:
+            raise StoreError(
+                f"{self.folder}: the models of step {step} were not kept (weights_every in the scenario); "
+                f"kept are those of steps {', '.join(map(str, there))}."
+            )
+        arrays = load(self.read(commit, "weights"))
+        models: dict[str, dict[str, NDArray[Any]]] = {}
+        for key, array in arrays.items():
+            model, parameter = key.split("/", 1)
+            models.setdefault(model, {})[parameter] = array
+        return models
+
+    def steps_with_weights(self) -> list[int]:
+        """Return the steps whose weights are still in the folder."""
+        return [c.step for c in self.commits() if (self.folder / self._name("weights", c.step)).exists()]
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Return the JSON state of a step."""
+        state: dict[str, Any] = json.loads(self.read(self._commit(step), "state"))
+        return state
+
+    def past(self) -> Snapshot:
+        """Return everything a world needs to go on after the last committed step; every file is checked."""
+        step = self.last()
+        return Snapshot(
+            t=step,
+            segment=self.table("corpus"),
+            changes=self.table("index"),
+            ledger=self.table("ledger", range(step, step + 1)),
+            metrics=self.table("metrics", range(step, step + 1)),
+            archive=self.table("archive", range(step, step + 1)),
+            state=self.state(step),
+            weights=self.weights(step),
+        )
+
+    def _commit(self, step: int) -> Commit:
+        commits = self.commits()
+        if not 0 <= step < len(commits):
+            raise StoreError(f"{self.folder}: there is no step {step}; committed are steps 0 to {len(commits) - 1}.")
+        return commits[step]
+
+    @staticmethod
+    def _name(table: str, step: int) -> str:
+        suffix = {"weights": "safetensors", "state": "json"}.get(table, "parquet")
+        return f"{table}/{step:06d}.{suffix}"
+
+    # Writing
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against other processes; raise StoreError if one is writing to it."""
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = (self.folder / ".lock").open("w")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(f"{self.folder}: another process is working on this run; wait for it or stop it.") from None
+            yield
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file atomically: it is there in full or not at all, also after a power cut."""
+        path = self.folder / name
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_name(f".{path.name}.part")
+            with beside.open("wb") as handle:
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+            beside.replace(path)
+            _flush_folder(path.parent)
+
+    def commit(self, snapshot: Snapshot, *, kept: bool, seconds: float) -> Commit:
+        """Write a snapshot as the next step and return its record; then prune weights that nothing needs."""
+        commits = self.commits()
+        files: dict[str, dict[str, Any]] = {}
+        for table, content in _files(snapshot):
+            name = self._name(table, snapshot.t)
+            self.write(name, content)
+            files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        record: dict[str, Any] = {
+            "step": snapshot.t,
+            "parent": commits[-1].digest if commits else "",
+            "files": files,
+            "kept": kept,
+            "seconds": round(seconds, 3),
+        }
+        record["digest"] = _record_digest(record)
+        self.write(f"commits/{snapshot.t:06d}.json", json.dumps(record, indent=1).encode())
+        for earlier in commits:
+            if not earlier.kept:
+                for table in _PRUNED:
+                    (self.folder / self._name(table, earlier.step)).unlink(missing_ok=True)
+        return Commit(**record)
+
+    def sweep(self) -> list[str]:
+        """Delete files that no commit record names (left by a process that was killed); return their names."""
+        named = {name for commit in self.commits() for name in commit.files}
+        swept = []
+        for table in (*TABLES, "weights", "state", "commits"):
+            for path in sorted((self.folder / table).glob("*")):
+                name = f"{table}/{path.name}"
+                finished_record = table == "commits" and not path.name.startswith(".")
+                if name not in named and not finished_record:
+                    path.unlink()
+                    swept.append(name)
+        return swept
+
+
+def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
+    frames = {
+        "corpus": snapshot.segment,
+        "index": snapshot.changes,
+        "ledger": snapshot.ledger,
+        "metrics": snapshot.metrics,
+        "archive": snapshot.archive,
+    }
+    for table, frame in frames.items():
+        yield table, _parquet(frame)
+    arrays = {f"{model}/{key}": array for model, state in snapshot.weights.items() for key, array in state.items()}
+    yield "weights", save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+    yield "state", json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an I/O error into a sentence that names the file and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = "Make room and run the same command again: it goes on after the last committed step"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            remedy = "Choose another folder with --out, or change its permissions"
+        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+            remedy = "A file stands where a folder is needed: choose another folder with --out"
+        else:
+            remedy = "Run the same command again once it is mended: it goes on after the last committed step"
+        raise StoreError(f"{path}: cannot be written ({error.strerror}). {remedy}.") from error
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move an existing run folder out of the way, never deleting it; return where it went."""
+    if not folder.exists():
+        return None
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    with explained(target):
+        folder.rename(target)
+    return target

@@ -1,0 +1,235 @@
+"""The world: a Mesa model whose step is the row of phases, and everything the phases share.
+
+A world is built from a scenario and a seed, stepped, and photographed (:meth:`World.snapshot`); it is never
+saved itself. A stored snapshot restored into a fresh world continues exactly as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mesa
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.agents import Curator, Trainer, Writer
+from ecosystem.corpus.documents import Corpus
+from ecosystem.corpus.schema import ARCHIVE, Snapshot, empty
+from ecosystem.corpus.sources import Reservoir
+from ecosystem.corpus.web import Web
+from ecosystem.families.base import Cohort, Progress, ScoreRequest, Surroundings, silent
+from ecosystem.measure import References
+from ecosystem.phases import PHASES, Step, human_drafts, measure
+from ecosystem.policies.base import Context, Policy
+from ecosystem.policies.duplicates import NearDuplicates
+from ecosystem.scenario import Scenario
+from ecosystem.streams import Stream, Streams
+
+
+class World(mesa.Model):
+    """A web with its people, trainers and curators; ``step()`` lets one unit of time pass.
+
+    ``spec`` is the scenario in force (timed changes applied), ``t`` the world's own clock, ``snapshot()`` what
+    the last step left behind. Building a world reads the sources and pre-trains (or loads) the foundations.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int | None = None,
+        *,
+        base: Path = Path(),
+        cache: Path = Path("models/cache"),
+        device: str = "cpu",
+        threads: int = 1,
+        progress: Progress = silent,
+    ) -> None:
+        """Open the sources, lay out the web with its initial documents and build every agent and model.
+
+        ``base`` is the folder that relative paths of the scenario are sought in (after the current one); the
+        seed of the scenario is used if ``seed`` is None.
+        """
+        self.streams = Streams(scenario.seed if seed is None else seed)
+        # Mesa insists on a generator of its own; nothing here draws from it.
+        super().__init__(rng=self.streams.at("mesa").integer() % 2**32)
+        self.scenario_read, self.spec, self.t = scenario, scenario, 0
+        self.progress = progress
+        self.corpus = Corpus()
+        self.archive = empty(ARCHIVE)
+        self.reservoirs: dict[str, Reservoir] = {
+            name: source.open(name, self.streams, base) for name, source in scenario.sources.items()
+        }
+        self.drawn = dict.fromkeys(self.reservoirs, 0)  # documents that people have taken from each source
+        self.web = Web(scenario.web, self.streams, base)
+        self._events: list[str] = []
+        self._scores: dict[str, dict[int, tuple[float, int]]] = {}
+        self._near: dict[tuple[int, int, float], NearDuplicates] = {}
+        self._latest: Snapshot | None = None
+
+        initial = self._initial_drafts()
+        self.writers = self._populate(Writer, scenario.writers)
+        self.curators = self._populate(Curator, scenario.curators)
+        self.trainers: list[Trainer] = []
+        around = Surroundings(initial["text"], self.streams, device, threads, cache, progress)
+        counts = {name: 0 for name in scenario.models}
+        for population, recipe in scenario.trainers.items():
+            for number in range(recipe.count):
+                homes = self.web.homes(f"trainers/{population}/{number}", recipe.sites)
+                self.trainers.append(Trainer(self, population, number, homes, counts[recipe.model]))
+                counts[recipe.model] += 1
+        self.cohorts: dict[str, Cohort] = {
+            name: family.cohort(name, max(1, counts[name]), around) for name, family in scenario.models.items()
+        }
+        self._open_web(initial)
+
+    def _populate(self, kind: type[Any], populations: dict[str, Any]) -> list[Any]:
+        return [
+            kind(self, name, number, self.web.homes(f"{kind.section}/{name}/{number}", recipe.sites))
+            for name, recipe in populations.items()
+            for number in range(recipe.count)
+        ]
+
+    def _initial_drafts(self) -> pl.DataFrame:
+        """Return what people had written before the first step, spread evenly over the sites."""
+        initial = self.spec.web.initial
+        if initial is None:
+            return human_drafts(pl.Series([], dtype=pl.String), "", np.array([], np.int64), "", np.array([], np.int64))
+        rows = self.draw(initial.source, initial.documents, "the initial web")
+        luck = self.stream("web/initial/place").uniform(rows)
+        sites = (luck * self.web.sites).astype(np.int64)
+        return human_drafts(self.reservoirs[initial.source].rows(rows), initial.source, rows, "initial", sites)
+
+    def _open_web(self, drafts: pl.DataFrame) -> None:
+        step = Step(0, segment=self.corpus.prepare(drafts, 0))
+        self.corpus.publish(step.segment)
+        self.references = References.of(self)
+        measure(self, step)
+        self._latest = self._photograph(step)
+
+    def step(self) -> None:
+        """Let one step pass: apply the timed changes, then run the phases in order."""
+        self.running = False  # stays so if a phase fails, since Mesa would silently skip later steps
+        self.t += 1
+        self.spec = self.scenario_read.at(self.t)
+        step = Step(self.t)
+        for phase in PHASES:
+            phase(self, step)
+        self._latest = self._photograph(step)
+        self.running = True
+
+    def snapshot(self) -> Snapshot:
+        """Return what the last step (or the opening of the web, step 0) left behind."""
+        assert self._latest is not None
+        return self._latest
+
+    def _photograph(self, step: Step) -> Snapshot:
+        events, self._events = self._events, []
+        state = {
+            "t": self.t,
+            "drawn": self.drawn,
+            "trainers": {t.name: {"depth": t.depth, "has_model": t.has_model} for t in self.trainers},
+            "endorsements": self.web.endorsements(),
+            "events": events,
+        }
+        return Snapshot(
+            t=self.t,
+            segment=step.segment,
+            changes=self.corpus.take_changes(),
+            ledger=step.ledger,
+            metrics=pl.concat(step.metrics),
+            archive=self.archive,
+            state=state,
+            weights={name: cohort.state() for name, cohort in self.cohorts.items()},
+        )
+
+    def restore(self, past: Snapshot) -> None:
+        """Continue from a stored past: its segment and changes are those of all steps up to ``past.t``."""
+        self.t = past.t
+        self.spec = self.scenario_read.at(past.t)
+        self.corpus = Corpus()
+        self.corpus.restore(past.segment, past.changes)
+        self.archive = past.archive
+        self.drawn = dict(past.state["drawn"])
+        self.web.restore([(int(a), int(b), float(w)) for a, b, w in past.state["endorsements"]])
+        for trainer in self.trainers:
+            known = past.state["trainers"][trainer.name]
+            trainer.depth, trainer.has_model = known["depth"], known["has_model"]
+        for name, arrays in past.weights.items():
+            self.cohorts[name].load(arrays)
+        self._latest = past
+
+    # What the phases ask of the world.
+
+    def stream(self, name: str) -> Stream:
+        """Return the named stream at the present step."""
+        return self.streams.at(name, self.t)
+
+    def note(self, event: str) -> None:
+        """Record something worth telling (a source ran dry, a trainer starved); it is stored with the step."""
+        self._events.append(event)
+
+    def draw(self, source: str, n: int, who: str) -> NDArray[np.int64]:
+        """Take the next ``n`` rows of a source for people's use; fewer, with a recorded event, if it runs dry."""
+        first, size = self.drawn[source], self.reservoirs[source].size
+        last = first + n if size is None else min(first + n, size)
+        self.drawn[source] = last
+        if last - first < n:
+            self.note(f'the source "{source}" ran dry: {who} wanted {n} documents and got {last - first}')
+        return np.arange(first, last, dtype=np.int64)
+
+    def contents(self, rows: pl.DataFrame) -> pl.Series:
+        """Return the contents of ledger rows (web documents by id, injected ones by source and row)."""
+        where = rows.with_row_index("place")
+        parts: list[pl.DataFrame] = []
+        for (source,), group in where.group_by("source", maintain_order=True):
+            if source is None:
+                text = self.corpus.text(group["document"])
+            else:
+                text = self.reservoirs[str(source)].rows(group["document"].to_numpy())
+            parts.append(group.select("place").with_columns(text=text))
+        return pl.concat(parts).sort("place")["text"]
+
+    def policies(self, names: Sequence[str]) -> list[tuple[str, Policy]]:
+        """Return policies by name as they are in force now."""
+        return [(name, self.spec.policies[name]) for name in names]
+
+    def context(self, reader: str) -> Callable[[str], Context]:
+        """Return what makes the context of each policy at a gate that stands for ``reader``."""
+
+        def of(policy: str) -> Context:
+            return Context(
+                policy=policy,
+                reader=reader,
+                t=self.t,
+                stream=self.stream(f"policies/{policy}/{reader}"),
+                lasting=self.streams.at(f"policies/{policy}"),
+                text=self.corpus.text,
+                score=self._score,
+                near_duplicate=self._near_duplicate,
+                source_rows=lambda source: self.reservoirs[source].size,
+            )
+
+        return of
+
+    def _score(self, model: str, docs: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Score documents under a model's starting weights, each document once in the life of the world."""
+        known = self._scores.setdefault(model, {})
+        new = docs.filter(~docs.is_in(list(known))) if known else docs
+        if new.len():
+            [score] = self.cohorts[model].score([ScoreRequest("initial", self.corpus.text(new))])
+            nats, units = score.per_document()
+            known.update(zip(new.to_list(), zip(nats.tolist(), units.tolist(), strict=True), strict=True))
+        found = [known[doc] for doc in docs.to_list()]
+        return np.array([f[0] for f in found], dtype=np.float64), np.array([f[1] for f in found], dtype=np.int64)
+
+    def _near_duplicate(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
+        """Return each document's earliest near-duplicate among all that were ever published (or null)."""
+        index = self._near.setdefault((num_perm, shingle, threshold), NearDuplicates(num_perm, shingle, threshold))
+        last = self.corpus.last_id
+        if len(index) <= last:
+            ids = pl.Series(np.arange(len(index), last + 1))
+            index.add(ids, self.corpus.text(ids))
+        return index.earliest(docs)

@@ -1,0 +1,154 @@
+"""Laws of the run folder: a step is there in full or not at all, and damage is found and named."""
+
+import json
+import resource
+import signal
+from contextlib import contextmanager
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
+from ecosystem.errors import StoreError
+from ecosystem.store import Store, set_aside
+
+
+def snapshot(t: int) -> Snapshot:
+    row = {"doc": t, "t": t, "site": 0, "size": 5, "weight": 1.0, "author": "naive/0", "synthetic": True, "text": f"doc {t}"}
+    segment = pl.DataFrame([row]).with_columns(
+        pl.lit(None).cast(dtype).alias(name) for name, dtype in SEGMENT.items() if name not in row
+    )
+    metrics = {"step": [t], "scope": ["web"], "id": ["web"], "metric": ["documents"], "value": [t + 1.0], "error": [None]}
+    return Snapshot(
+        t=t,
+        segment=segment.select(pl.col(name).cast(dtype) for name, dtype in SEGMENT.items()),
+        changes=empty(INDEX_CHANGE),
+        ledger=empty(LEDGER),
+        metrics=pl.DataFrame(metrics, schema=METRICS),
+        archive=empty(ARCHIVE),
+        state={"t": t, "events": []},
+        weights={"small": {"w": np.full((2, 3), t, np.float32)}},
+    )
+
+
+def committed(folder, steps, kept=lambda t: True):
+    store = Store(folder)
+    for t in range(steps):
+        store.commit(snapshot(t), kept=kept(t), seconds=0.0)
+    return store
+
+
+def test_what_is_committed_is_what_is_read(tmp_path):
+    store = committed(tmp_path, 3)
+    past = Store(tmp_path).past()
+    assert past.t == 2 and store.last() == 2
+    assert past.segment["text"].to_list() == ["doc 0", "doc 1", "doc 2"]
+    assert past.weights["small"]["w"].tolist() == [[2, 2, 2], [2, 2, 2]]
+    assert store.table("metrics")["value"].to_list() == [1, 2, 3]
+    assert store.sweep() == []
+
+
+def test_the_same_snapshot_gives_the_same_bytes(tmp_path):
+    a, b = committed(tmp_path / "a", 2), committed(tmp_path / "b", 2)
+    assert [c.digest for c in a.commits()] == [c.digest for c in b.commits()]
+
+
+def test_files_no_record_names_are_swept(tmp_path):
+    store = committed(tmp_path, 2)
+    (tmp_path / "corpus/000002.parquet").write_bytes(b"half")
+    (tmp_path / "commits/.000002.json.part").write_bytes(b"{")
+    assert sorted(store.sweep()) == ["commits/.000002.json.part", "corpus/000002.parquet"]
+    assert store.last() == 1
+
+
+@pytest.mark.parametrize("table", ["corpus", "index", "metrics", "weights", "state"])
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
+def test_a_damaged_file_is_named(tmp_path, table, damage):
+    store = committed(tmp_path, 3)
+    [path] = (tmp_path / table).glob("000002.*")
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(content[:-1])
+    else:
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(StoreError, match=path.name) as error:
+        store.past()
+    assert "step 2" in str(error.value) and "go on from step 1" in str(error.value)
+    for later in (tmp_path / "commits").glob("000002.json"):  # the remedy works
+        later.unlink()
+    store.sweep()
+    assert store.past().t == 1
+
+
+@pytest.mark.parametrize("change", [b"", b"{", b'{"step": 1}'])
+def test_a_damaged_record_is_named(tmp_path, change):
+    store = committed(tmp_path, 3)
+    (tmp_path / "commits/000001.json").write_bytes(change)
+    with pytest.raises(StoreError, match=r"000001\.json.*damaged"):
+        store.commits()
+
+
+def test_a_record_cannot_be_edited_or_left_out(tmp_path):
+    store = committed(tmp_path, 3)
+    path = tmp_path / "commits/000001.json"
+    whole = path.read_text()
+    path.write_text(json.dumps(json.loads(whole) | {"seconds": 1.0}))
+    with pytest.raises(StoreError, match="does not match its digest|do not match its digest"):
+        store.commits()
+    path.unlink()
+    with pytest.raises(StoreError, match="record of step 1 is missing"):
+        store.commits()
+
+
+def test_weights_are_pruned_but_never_those_a_resume_needs(tmp_path):
+    store = committed(tmp_path, 6, kept=lambda t: t % 2 == 0)
+    assert store.steps_with_weights() == [0, 2, 4, 5]
+    assert store.past().weights["small"]["w"][0, 0] == 5
+    with pytest.raises(StoreError, match="models of step 3 were not kept"):
+        store.weights(3)
+
+
+def test_one_process_at_a_time(tmp_path):
+    with Store(tmp_path).lock(), pytest.raises(StoreError, match="another process"), Store(tmp_path).lock():
+        pass
+
+
+def test_an_old_run_is_set_aside_not_deleted(tmp_path):
+    committed(tmp_path / "1", 1)
+    first, second = set_aside(tmp_path / "1"), None
+    committed(tmp_path / "1", 2)
+    second = set_aside(tmp_path / "1")
+    assert Store(first).last() == 0 and Store(second).last() == 1
+    assert set_aside(tmp_path / "nothing") is None
+
+
+@contextmanager
+def full_disk(bytes_left):
+    """No file may grow beyond this size, as if the disk were full (the write fails with EFBIG)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
+    store = committed(tmp_path, 2)
+    with full_disk(200), pytest.raises(StoreError, match=r"cannot be written .*Make room and run the same command"):
+        store.commit(snapshot(2), kept=True, seconds=0.0)
+    assert store.past().t == 1
+    store.sweep()
+    store.commit(snapshot(2), kept=True, seconds=0.0)
+    assert store.past().t == 2
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="--out"), Store(tmp_path / "file" / "run").lock():
+        pass
