@@ -16,8 +16,8 @@ import polars as pl
 from ecosystem.agents import Trainer
 from ecosystem.corpus.schema import ARCHIVE, LEDGER, SEGMENT, empty
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import FitRequest, GenerateRequest
-from ecosystem.measure import measure_everything
+from ecosystem.families.base import FitRecord, FitRequest, GenerateRequest
+from ecosystem.measure import measure_step
 from ecosystem.policies.base import gate
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Step:
     candidates: dict[str, pl.DataFrame] = field(default_factory=dict)  # per trainer: index rows
     ledger: pl.DataFrame = field(default_factory=lambda: empty(LEDGER))
     training: dict[str, pl.DataFrame] = field(default_factory=dict)  # per trainer: the ledger rows it trains on
-    fits: dict[str, dict[str, float]] = field(default_factory=dict)  # per trainer: tokens, loss, seconds
+    fits: dict[str, FitRecord] = field(default_factory=dict)
     reviews: list[pl.DataFrame] = field(default_factory=list)
     metrics: list[pl.DataFrame] = field(default_factory=list)
 
@@ -99,7 +99,7 @@ def publish(world: World, step: Step) -> None:
     drafts = pl.concat(step.drafts) if step.drafts else empty(DRAFT)
     segment = world.corpus.prepare(drafts, step.t)
     signed = gate(segment, world.policies(world.spec.web.publish), world.context("web"))
-    step.segment = signed.select(SEGMENT)
+    step.segment = signed.select(SEGMENT.keys())
     world.corpus.publish(step.segment)
 
 
@@ -181,13 +181,13 @@ def select(world: World, step: Step) -> None:
 
 def _archive(world: World, trainer: Trainer, kept: pl.DataFrame) -> pl.DataFrame:
     """Add what was kept now to a trainer's archive, thin it by the retention policies, and return its rows."""
-    new = kept.with_columns(t=pl.lit(world.t, pl.Int32)).select(ARCHIVE)
+    new = kept.with_columns(t=pl.lit(world.t, pl.Int32)).select(ARCHIVE.keys())
     mine = pl.col("reader") == trainer.name
     # The same document scraped again counts once, as acquired last.
     held = pl.concat([world.archive.filter(mine), new]).unique(["document", "source"], keep="last", maintain_order=True)
     held = held.with_columns(doc=_archive_ids(held))
     signed = gate(held, world.policies(trainer.recipe.retain or []), world.context(trainer.name))
-    held = signed.filter(pl.col("verdict").is_null()).select(ARCHIVE)
+    held = signed.filter(pl.col("verdict").is_null()).select(ARCHIVE.keys())
     world.archive = pl.concat([world.archive.filter(~mine), held])
     truth = world.corpus.index.select("synthetic", "depth", document="doc")
     known = held.filter(pl.col("source").is_null()).join(truth, on="document", how="left", maintain_order="left")
@@ -222,7 +222,7 @@ def fit(world: World, step: Step) -> None:
             at = next((t.name for t in trainers if t.member == getattr(error, "member", None)), model)
             raise TrainingError(f"step {step.t}, {at}: {error}") from error
         for trainer, record in zip(trainers, records, strict=True):
-            step.fits[trainer.name] = {"tokens": record.tokens, "loss": record.loss, "seconds": record.seconds}
+            step.fits[trainer.name] = record
             rows = step.training[trainer.name]
             trainer.depth = float(np.average(rows["depth"], weights=_positive(rows["weight"])))
             trainer.has_model = True
@@ -257,7 +257,7 @@ def _why_empty(step: Step, trainer: Trainer) -> str:
 
 def measure(world: World, step: Step) -> None:
     """Everything is measured on held-out human text, on the text of this step, and on the web."""
-    step.metrics.append(measure_everything(world, step))
+    measure_step(world, step)
 
 
 def by_model(trainers: Sequence[Trainer]) -> dict[str, list[Trainer]]:
@@ -276,7 +276,7 @@ def _draft(text: pl.Series, **columns: object) -> pl.DataFrame:
         if name != "text":
             column = pl.lit(pl.Series(value) if isinstance(value, np.ndarray) else value)
             frame = frame.with_columns(column.cast(dtype).alias(name))
-    return frame.select(DRAFT)
+    return frame.select(DRAFT.keys())
 
 
 def human_drafts(text: pl.Series, source: str, rows: np.ndarray, author: str, sites: np.ndarray) -> pl.DataFrame:

@@ -21,8 +21,8 @@ from ecosystem.corpus.schema import ARCHIVE, Snapshot, empty
 from ecosystem.corpus.sources import Reservoir
 from ecosystem.corpus.web import Web
 from ecosystem.families.base import Cohort, Progress, ScoreRequest, Surroundings, silent
-from ecosystem.measure import References
-from ecosystem.phases import PHASES, Step, human_drafts, measure
+from ecosystem.measure import References, measure_opening
+from ecosystem.phases import PHASES, Step, human_drafts
 from ecosystem.policies.base import Context, Policy
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.scenario import Scenario
@@ -105,8 +105,8 @@ class World(mesa.Model):
     def _open_web(self, drafts: pl.DataFrame) -> None:
         step = Step(0, segment=self.corpus.prepare(drafts, 0))
         self.corpus.publish(step.segment)
-        self.references = References.of(self)
-        measure(self, step)
+        self.references = References.of(self, drafts["text"])
+        measure_opening(self, step)
         self._latest = self._photograph(step)
 
     def step(self) -> None:

@@ -60,7 +60,7 @@ class Corpus:
 
     def publish(self, segment: pl.DataFrame) -> None:
         """Append a segment (columns of SEGMENT); rows with a verdict are recorded but never on the web."""
-        self.index = pl.concat([self.index, segment.select(INDEX)])
+        self.index = pl.concat([self.index, segment.select(INDEX.keys())])
         self._text = pl.concat([self._text, segment["text"]])
         self._drafts = self._text.clear()
 

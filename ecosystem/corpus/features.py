@@ -36,7 +36,7 @@ def features(text: pl.Series) -> pl.DataFrame:
     found = words(text, SPACED)
     lengths = found.vocabulary.str.len_chars().to_numpy().astype(np.int64)[found.codes]
     count = found.lengths()
-    characters = np.bincount(found.document, weights=lengths, minlength=found.documents)
+    characters = np.bincount(found.document, weights=lengths, minlength=found.documents).astype(np.float64)
     per_word = 1 / np.maximum(count, 1)
     lettered = found.vocabulary.str.contains(r"\p{L}").to_numpy()[found.codes]
     columns: dict[str, NDArray[np.generic] | pl.Series] = {
@@ -68,9 +68,9 @@ def _stop_words(found: Words) -> NDArray[np.int64]:
     bare = found.vocabulary.str.to_lowercase().str.replace_all(_EDGES, "")
     which = bare.replace_strict(list(STOP_WORDS), list(range(len(STOP_WORDS))), default=-1, return_dtype=pl.Int64)
     stop = which.to_numpy()[found.codes]
-    seen = np.zeros((found.documents, len(STOP_WORDS)), np.int64)
-    seen[found.document[stop >= 0], stop[stop >= 0]] = 1
-    return seen.sum(axis=1)
+    seen = np.zeros((found.documents, len(STOP_WORDS)), np.bool_)
+    seen[found.document[stop >= 0], stop[stop >= 0]] = True
+    return np.asarray(seen.sum(axis=1), dtype=np.int64)
 
 
 def _lines(text: pl.Series) -> dict[str, NDArray[np.generic]]:

@@ -76,9 +76,10 @@ def documents(min_chars: int, max_chars: int) -> tuple[str, ...]:
     seen: set[str] = set()
     kept: dict[str, None] = {}
     for text in raw_texts():
-        paragraphs = [p for p in clean(text).split("\n\n") if len(p) < REPEATABLE or p not in seen]
-        seen.update(paragraphs)
-        kept.update(dict.fromkeys(piece for piece in split("\n\n".join(paragraphs), max_chars)))
+        paragraphs = dict.fromkeys(clean(text).split("\n\n"))
+        new = [p for p in paragraphs if len(p) < REPEATABLE or p not in seen]
+        seen.update(new)
+        kept.update(dict.fromkeys(split("\n\n".join(new), max_chars)))
     return tuple(piece for piece in kept if len(piece) >= min_chars)
 
 

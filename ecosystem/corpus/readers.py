@@ -57,8 +57,9 @@ class TextSource(Source):
 class FileSource(TextSource):
     """A reader of files: one path or a pattern such as ``data/**/*.txt``."""
 
-    path: str = Field(min_length=1, description="a file or a pattern (*, ?, **), relative to the current folder or to "
-                                                "the scenario file")  # fmt: skip
+    path: str = Field(
+        min_length=1, description="a file or a pattern (*, ?, **), from the current folder or the scenario's"
+    )
 
     def origin(self) -> str:
         """Return the path as it was given."""
@@ -259,7 +260,8 @@ def _no_column(name: str, origin: str, column: str, columns: Sequence[str]) -> D
 
 def _not_text(name: str, origin: str, column: str, found: str) -> DataError:
     return DataError(
-        f'sources.{name}: {origin}: the column "{column}" holds {found}, not text; choose another sources.{name}.column.'
+        f'sources.{name}: {origin}: the column "{column}" holds {found}, not text; '
+        f"choose another sources.{name}.column."
     )
 
 

@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from ecosystem.errors import TrainingError
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream, Streams
@@ -27,6 +28,15 @@ Progress = Callable[[str, int, int], None]
 
 def silent(what: str, done: int, total: int) -> None:
     """Show no progress."""
+
+
+class MemberError(TrainingError):
+    """A TrainingError of one member of a cohort; ``member`` lets the world say by name whose it is."""
+
+    def __init__(self, member: int, sentence: str) -> None:
+        """``sentence`` names the member by its number and begins in lower case."""
+        super().__init__(sentence)
+        self.member = member
 
 
 class Budget(Spec):
@@ -120,8 +130,10 @@ class Score:
 
     def per_document(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return (total nats, units) of every document, each of shape [documents]."""
-        total = np.add.reduceat(np.append(self.nll, 0.0), self.offsets[:-1])
-        return total, np.diff(self.offsets)
+        counts = np.diff(self.offsets)
+        # Without units, reduceat would return the next document's first unit instead of 0.
+        total = np.where(counts > 0, np.add.reduceat(np.append(self.nll, 0.0), self.offsets[:-1]), 0.0)
+        return total, counts
 
 
 class Cohort(Protocol):
@@ -140,6 +152,9 @@ class Cohort(Protocol):
 
     def count(self, docs: pl.Series) -> NDArray[np.int64]:
         """Return the number of units (tokens with the end of text) of every document, shape [documents]."""
+
+    def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
+        """Return how often each type of unit (token id) occurs in documents, ends of text included, shape [types]."""
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return what fit() has changed, as arrays with a leading member axis."""
@@ -186,6 +201,13 @@ class Family(Spec):
     @abstractmethod
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
         """Build M members under the model name ``name``, pre-training (or loading) what they start from."""
+
+    def is_prepared(self, around: Surroundings) -> bool:
+        """Whether :meth:`cohort` has nothing to pre-train, for instance because the cache holds its foundation.
+
+        Quick, and without heavy imports; it has to read the human documents, though.
+        """
+        return self.workload().tokens_to_pretrain == 0
 
     @abstractmethod
     def save_checkpoint(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int, assets: Path) -> None:

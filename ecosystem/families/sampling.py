@@ -19,6 +19,7 @@ from ecosystem.families.base import Decoding
 from ecosystem.streams import Stream
 
 _GROUP = 32  # entries of the vocabulary per group in the two-level search
+_DENSE = 0.8  # share of rows still being written below which the batch is compacted
 _STRIDE = 1 << 20  # positions a document has room for in the keys of its uniform numbers
 
 
@@ -35,7 +36,7 @@ def adjust(logits: Tensor, decoding: Decoding, seen: Tensor | None = None) -> Te
         logits = logits / decoding.temperature
     size = logits.shape[-1]
     if decoding.top_k is not None and decoding.top_k < size:
-        least = logits.topk(decoding.top_k, dim=-1).values[:, -1:]
+        least = _largest(logits, decoding.top_k)
         logits = logits.masked_fill(logits < least, -torch.inf)
     if decoding.top_p is not None and decoding.top_p < 1.0:
         p = torch.softmax(logits, -1)
@@ -46,9 +47,17 @@ def adjust(logits: Tensor, decoding: Decoding, seen: Tensor | None = None) -> Te
     return logits
 
 
+def _largest(logits: Tensor, k: int) -> Tensor:
+    """Return the k-th largest entry of every row, [N, 1]."""
+    if logits.device.type == "cpu":  # NumPy's selection is vectorised, several times as fast as torch.topk
+        place = logits.shape[-1] - k
+        return torch.from_numpy(np.partition(logits.numpy(), place, axis=-1)[:, place : place + 1])
+    return logits.topk(k, dim=-1).values[:, -1:]
+
+
 def _sorted(p: Tensor) -> Tensor:
     if p.device.type == "cpu":
-        return torch.from_numpy(np.sort(p.numpy(), axis=-1))  # vectorised, several times as fast as torch.sort
+        return torch.from_numpy(np.sort(p.numpy(), axis=-1))  # vectorised; torch.sort takes 8 times as long
     return p.sort(dim=-1).values
 
 
@@ -82,7 +91,8 @@ def luck(stream: Stream, documents: NDArray[np.int64], length: int) -> NDArray[n
     A document's numbers depend neither on the size of the batch nor on which other documents are in it.
     """
     keys = documents[:, None] * _STRIDE + np.arange(length)
-    return stream.uniform(keys.ravel()).reshape(keys.shape).astype(np.float32)
+    numbers = stream.uniform(keys.ravel()).reshape(keys.shape).astype(np.float32)
+    return np.minimum(numbers, np.float32(1 - 2.0**-24))  # the last ones would round to 1
 
 
 class Decoder(Protocol):
@@ -94,8 +104,8 @@ class Decoder(Protocol):
     def step(self, ids: Tensor, position: int) -> Tensor:
         """Take the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
 
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only (an index tensor)."""
+    def keep(self, rows: Tensor, used: int) -> None:
+        """Go on with these rows only (an index tensor), of which ``used`` positions have been taken."""
 
 
 def write(
@@ -107,42 +117,53 @@ def write(
     context: int,
     device: torch.device,
     report: Callable[[int], None],
+    members: int = 1,
 ) -> list[list[int]]:
     """Write one document per start; return each document's tokens, those of its start included, without the end.
 
-    ``starts`` are the prompts (perhaps empty), to which the end-of-text token is put first; ``uniform`` is of shape
-    [documents, decoding.max_tokens]. A document ends before the end-of-text token, after ``max_tokens`` new tokens,
-    or when the context is full.
+    ``starts`` are the prompts (perhaps empty), before which the end-of-text token is put; ``uniform`` is of shape
+    [documents, at least decoding.max_tokens]. A document ends before the end-of-text token, after ``max_tokens`` new
+    tokens, or when the context is full. With a stack of ``members`` the documents come member by member, equally
+    many of each. ``report`` is told the tokens written, and those that will not be because a document has ended.
     """
-    n = len(starts)
     sizes = np.array([len(start) for start in starts])
     limits = np.minimum(sizes + decoding.max_tokens, context)  # tokens a document can have, its start included
-    written = np.full((n, int(limits.max())), end, dtype=np.int64)
+    written = np.full((len(starts), int(limits.max())), end, dtype=np.int64)
     for row, start in enumerate(starts):
         written[row, : len(start)] = start
     lengths = limits.copy()
-    rows = np.arange(n)  # documents still being written
-    common = int(sizes.min())
-    first = np.concatenate([np.full((n, 1), end), written[:, :common]], axis=1)
-    penalised = decoding.repetition_penalty != 1.0
-    logits = decoder.begin(torch.from_numpy(first).to(device))
-    seen = torch.zeros(logits.shape, dtype=torch.bool, device=device) if penalised else None
-    if seen is not None:
-        seen.scatter_(1, torch.from_numpy(first).to(device), True)
-    position = common
+    rows = np.arange(len(starts))  # the document of every row that is computed
+    live = np.ones(len(starts), dtype=bool)  # rows whose document has not ended
+    position = int(sizes.min())  # index, within the documents, of the token to be chosen
+    ids = torch.from_numpy(np.concatenate([np.full((len(starts), 1), end), written[:, :position]], axis=1)).to(device)
+    logits = decoder.begin(ids)
+    seen = None
+    if decoding.repetition_penalty != 1.0:
+        seen = torch.zeros(logits.shape, dtype=torch.bool, device=device).scatter_(1, ids, True)
     while True:
-        logits = adjust(logits, decoding, seen)
         place = np.maximum(position - sizes[rows], 0)
-        chosen = pick(logits, torch.from_numpy(uniform[rows, place]).to(device)).cpu().numpy()
-        forced = position < sizes[rows]
-        chosen = np.where(forced, written[rows, position], chosen)
-        written[rows, position] = chosen
-        ended = (chosen == end) & ~forced
-        lengths[rows[ended]] = position
-        ended |= position + 1 >= limits[rows]
-        report(int((~forced).sum()))
+        chosen = pick(adjust(logits, decoding, seen), torch.from_numpy(uniform[rows, place]).to(device)).cpu().numpy()
+        forced = position < sizes[rows]  # still inside a prompt that is longer than the shortest one
+        chosen = np.where(forced, written[rows, np.minimum(position, written.shape[1] - 1)], chosen)
+        written[rows[live], position] = chosen[live]
+        stopped = live & ~forced & (chosen == end)
+        lengths[rows[stopped]] = position
+        ended = stopped | (live & (position + 1 >= limits[rows]))
+        report(int((live & ~forced).sum()) + int((limits[rows[ended]] - position - 1).sum()))
+        live &= ~ended
+        if not live.any():
+            return [row[:length].tolist() for row, length in zip(written, lengths, strict=True)]
         position += 1
-        if ended.all():
-            return [written[row, : lengths[row]].tolist() for row in range(n)]
-        # Rows that have ended go on being computed until there are enough of them to be worth the copying.
-        ...
+        # Rows that have ended go on being computed until leaving them out is worth the copying.
+        most = int(live.reshape(members, -1).sum(1).max())
+        if most * members <= _DENSE * len(rows):
+            order = np.argsort(~live.reshape(members, -1), axis=1, kind="stable")[:, :most]
+            kept = (order + np.arange(members)[:, None] * (len(rows) // members)).ravel()
+            index = torch.from_numpy(kept).to(device)
+            decoder.keep(index, position)
+            rows, live, chosen = rows[kept], live[kept], chosen[kept]
+            seen = None if seen is None else seen[index]
+        ids = torch.from_numpy(chosen).to(device)
+        if seen is not None:
+            seen.scatter_(1, ids.unsqueeze(1), True)
+        logits = decoder.step(ids, position)

@@ -14,6 +14,9 @@ from typing import Any
 
 from ecosystem.errors import DataError
 
+NARROW = 20_000_000
+"""Parameters up to which a model is computed by one thread at a time; see engine.py."""
+
 _SUPPORTED = {
     "activation_function": "gelu_new",
     "scale_attn_weights": True,

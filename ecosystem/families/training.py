@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecosystem.errors import TrainingError
-from ecosystem.families.base import FitRecord
+from ecosystem.families.base import FitRecord, MemberError
 from ecosystem.families.packing import Batch, Packing
 from ecosystem.families.recipe import Training, learning_rate
 
@@ -49,7 +48,7 @@ class Fit:
     report: Callable[[int], None] = field(default=lambda amount: None)
 
     def run(self) -> list[FitRecord]:
-        """Train to the end of the budget, in place; raise TrainingError if a loss is not finite."""
+        """Train to the end of the budget, in place; raise MemberError if a loss is not finite."""
         begin = time.perf_counter()
         steps = self.packings[0].steps
         device = self.parameters[0].device
@@ -99,19 +98,12 @@ class Fit:
         bad = ~torch.isfinite(torch.stack(list(losses)).reshape(len(losses), -1))
         if bad.any():
             step, place = bad.nonzero()[0].tolist()
-            raise LossError(self.members[place], first + step + 1, steps, self.peak)
-
-
-class LossError(TrainingError):
-    """A member's loss or gradient is not finite; ``member`` says whose."""
-
-    def __init__(self, member: int, step: int, steps: int, peak: float) -> None:
-        """``member`` at ``step`` (from 1) of ``steps``, with learning rate ``peak``."""
-        super().__init__(
-            f"the loss of member {member} is not a finite number at step {step} of {steps} "
-            f"(peak learning rate {peak:g}); lower the learning rate, or train longer from the foundation."
-        )
-        self.member = member
+            member = self.members[place]
+            raise MemberError(
+                member,
+                f"the loss of member {member} is not a finite number at step {first + step + 1} of {steps} (peak learning rate "
+                f"{self.peak:g}); lower the learning rate or start from weights that are finite.",
+            )
 
 
 def _clip(grads: Sequence[Tensor], largest: float, stacked: bool) -> Tensor:

@@ -1,0 +1,123 @@
+"""Graphs of sites in files: GraphML and edge lists in, GraphML and GEXF out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
+
+from ecosystem.errors import DataError, StoreError, nearest
+
+WRITABLE = (".graphml", ".gexf")
+
+
+def read_graph(path: str, base: Path) -> Any:
+    """Read a graph; nodes are renumbered 0 … n - 1 in the order of the file and keep their names as ``label``.
+
+    A file that ends in ``.graphml`` or ``.xml`` is GraphML (directed if it says so, ``weight`` of links kept);
+    any other is an edge list: two names a line and, if wanted, a weight, parted by white space or commas, ``#``
+    before comments; undirected. Raise DataError naming the file if it is missing, empty or malformed.
+    """
+    file = _found(path, base)
+    try:
+        graph = _read_graphml(file) if file.suffix.lower() in (".graphml", ".xml") else _read_edges(file)
+    except UnicodeDecodeError as error:
+        raise DataError(f"web.path: {file}: is not UTF-8 text ({error.reason} at byte {error.start:,}).") from None
+    except OSError as error:
+        raise DataError(f"web.path: {file}: cannot be read: {error.strerror}.") from None
+    if graph.number_of_nodes() == 0:
+        raise DataError(f"web.path: {file}: has no sites in it; give a graph with at least one.")
+    return graph
+
+
+def write_graph(graph: Any, file: Path) -> None:
+    """Write a graph as GraphML or GEXF by the ending of ``file``; attributes are numbers, texts or truth values."""
+    import networkx as nx
+
+    suffix = file.suffix.lower()
+    if suffix not in WRITABLE:
+        raise DataError(
+            f"{file}: a graph can be written as {' or '.join(WRITABLE)}, not {suffix or 'without an ending'}."
+        )
+    try:
+        if suffix == ".graphml":
+            nx.write_graphml_xml(graph, file)
+        else:
+            nx.write_gexf(graph, file)
+    except OSError as error:
+        raise StoreError(f"{file}: cannot be written: {error.strerror}; choose another place.") from None
+
+
+def _found(path: str, base: Path) -> Path:
+    given = Path(path).expanduser()
+    places = [Path.cwd() / given, base / given]
+    for place in places:
+        if place.is_file():
+            return place
+        if place.is_dir():
+            raise DataError(f"web.path: {path}: is a folder; give a GraphML file or an edge list.")
+    beside = {str(given.with_name(f.name)) for p in places if p.parent.is_dir() for f in p.parent.iterdir()}
+    raise DataError(
+        f"web.path: {path}: there is no such file, neither from the current folder nor from the scenario's"
+        f"{nearest(path, beside)}; correct web.path."
+    )
+
+
+def _read_graphml(file: Path) -> Any:
+    import networkx as nx
+
+    if not file.stat().st_size:
+        raise DataError(f"web.path: {file}: is empty; give a graph with at least one site.")
+    try:
+        found = nx.read_graphml(file)
+    except OSError:
+        raise
+    # A malformed file meets the library unprepared: it lets through whatever goes wrong inside it.
+    except (ParseError, nx.NetworkXException, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"web.path: {file}: is not a GraphML file ({type(error).__name__}: {_short(error)}).") from None
+    graph: Any = nx.DiGraph() if found.is_directed() else nx.Graph()
+    number = {name: i for i, name in enumerate(found.nodes)}
+    for name, node in found.nodes(data=True):
+        graph.add_node(number[name], label=str(node.get("label", name)))
+    for a, b, link in found.edges(data=True):
+        graph.add_edge(number[a], number[b], weight=_weight(link.get("weight", 1.0), file, f"link {a} - {b}"))
+    return graph
+
+
+def _read_edges(file: Path) -> Any:
+    import networkx as nx
+
+    graph: Any = nx.Graph()
+    number: dict[str, int] = {}
+    for line_number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        names = line.split("#", 1)[0].replace(",", " ").split()
+        if not names:
+            continue
+        where = f"line {line_number}"
+        if len(names) > 3:
+            raise DataError(
+                f"web.path: {file}: {where} has {len(names)} entries; a line of an edge list has two names and, if "
+                "wanted, a weight (a line with one name is a site without links)."
+            )
+        for name in names[:2]:
+            number.setdefault(name, len(number))
+            graph.add_node(number[name], label=name)
+        if len(names) > 1:
+            weight = _weight(names[2], file, where) if len(names) == 3 else 1.0
+            graph.add_edge(number[names[0]], number[names[1]], weight=weight)
+    return graph
+
+
+def _weight(value: Any, file: Path, where: str) -> float:
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not (math.isfinite(weight) and weight > 0):
+        raise DataError(f"web.path: {file}: {where}: the weight {value!r} is not a number above 0.")
+    return weight
+
+
+def _short(error: Exception) -> str:
+    return (str(error).strip().split("\n")[0] or "no details")[:160].rstrip(".")

@@ -1,0 +1,242 @@
+"""The web: a graph of sites, the links between them, and the endorsements that strengthen links.
+
+Sites are nodes, numbered from 0. Documents are rows of a table and only name their site; agents only have home
+sites. Every link of the original graph has weight 1 (or the weight a file gives it); links of an undirected
+graph count in both directions. An endorsement adds to the weight of one directed link, which it makes if it has
+to. What endorsements added is all that ever changes, and all that has to be saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, model_validator
+
+from ecosystem.corpus.graph_files import read_graph, write_graph
+from ecosystem.errors import DataError
+from ecosystem.spec import Spec
+from ecosystem.streams import Streams
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class InitialSpec(Spec):
+    """What people had written before the first step: this many documents of a source, spread over the sites."""
+
+    source: str = Field(description="the source they are drawn from")
+    documents: Positive = Field(description="how many")
+
+
+class WebSpec(Spec):
+    """The graph of sites, what is on it at the beginning, and the policies that guard it."""
+
+    graph: Literal["barabasi_albert", "watts_strogatz", "complete", "file"] = Field(
+        "barabasi_albert",
+        alias="kind",
+        description="barabasi_albert: grown, a few sites with very many links; watts_strogatz: a small world; "
+        "complete: every site links to every other; file: read from `path`",
+    )
+    sites: Positive | None = Field(None, description="number of sites; absent with a file, which says it itself")
+    degree: Positive = Field(
+        2, description="barabasi_albert: links of each new site; watts_strogatz: neighbours of each site (even)"
+    )
+    rewire: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="watts_strogatz: chance that a link is moved to a random site"
+    )
+    path: str | None = Field(
+        None, description="file: a .graphml file or an edge list, from the current folder or the scenario's"
+    )
+    initial: InitialSpec | None = Field(None, description="documents before the first step; absent: an empty web")
+    publish: list[str] = Field([], description="policies that a document must pass to be published, in this order")
+    retain: list[str] = Field([], description="policies that decide, each step, what stays on the web, in this order")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> WebSpec:
+        if self.graph == "file":
+            if self.path is None:
+                raise ValueError('kind = "file" needs a path to a GraphML file or an edge list')
+            if self.sites is not None:
+                raise ValueError(
+                    'sites is not allowed with kind = "file", whose number of sites is the file\'s; remove it'
+                )
+            return self
+        if self.path is not None:
+            raise ValueError(f'path is only read with kind = "file", not "{self.graph}"; remove path or change kind')
+        if self.sites is None:
+            raise ValueError(f'kind = "{self.graph}" needs sites, the number of sites, for instance sites = 60')
+        if self.graph != "complete" and self.degree >= self.sites:
+            raise ValueError(f"degree ({self.degree}) must be below sites ({self.sites})")
+        if self.graph == "watts_strogatz" and self.degree % 2:
+            raise ValueError(
+                f"degree ({self.degree}) must be even for watts_strogatz: half the neighbours stand on either side"
+            )
+        return self
+
+
+class Web:
+    """The graph at work: who reaches what, which sites are popular, and who endorsed whom."""
+
+    def __init__(self, spec: WebSpec, streams: Streams, base: Path) -> None:
+        """Draw the graph from the stream ``web/graph``, or read it; raise DataError if a file is no graph.
+
+        ``base`` is the folder of the scenario file, where a path is sought that the current folder does not have.
+        """
+        self._streams = streams
+        self._graph = _directed(_build(spec, streams, base))
+        self.sites: int = self._graph.number_of_nodes()
+        self._endorsed: dict[tuple[int, int], float] = {}
+        self._base: dict[tuple[int, int], float] = {(a, b): w for a, b, w in self._graph.edges(data="weight")}
+        self._popularity: NDArray[np.float64] | None = None
+        self._reached: dict[tuple[tuple[int, ...], int], NDArray[np.int64]] = {}
+
+    def labels(self) -> list[str]:
+        """Return the name of every site: its label in the file, else its number; length [sites]."""
+        return [str(label) for _, label in self._graph.nodes(data="label")]
+
+    def links(self) -> list[tuple[int, int, float]]:
+        """Return (from, to, weight) of every link, sorted; endorsements included."""
+        return sorted((int(a), int(b), float(w)) for a, b, w in self._graph.edges(data="weight"))
+
+    def homes(self, name: str, n: int) -> NDArray[np.int64]:
+        """Return ``n`` different home sites (all sites, if there are not so many) for the agent ``name``.
+
+        Every site draws one number from the stream ``home/<name>``; homes are those with the smallest, so an
+        agent that gets one more home keeps the others.
+        """
+        luck = self._streams.at(f"home/{name}").uniform(np.arange(self.sites))
+        return np.argsort(luck, kind="stable")[:n].astype(np.int64)
+
+    def reach(self, homes: ArrayLike, links: int) -> NDArray[np.int64]:
+        """Return the sites at most ``links`` links from any of ``homes``, themselves included, in ascending order."""
+        start = tuple(sorted({self._site(int(home)) for home in np.asarray(homes).reshape(-1)}))
+        if (start, links) not in self._reached:
+            seen, edge = set(start), list(start)
+            for _ in range(links):
+                edge = [site for site in {b for a in edge for b in self._graph.successors(a)} if site not in seen]
+                if not edge:
+                    break
+                seen.update(edge)
+            self._reached[start, links] = np.array(sorted(seen), dtype=np.int64)
+        return self._reached[start, links].copy()
+
+    def popularity(self) -> NDArray[np.float64]:
+        """Return the PageRank of every site (damping 0.85, links by weight), shape [sites]; it sums to one."""
+        if self._popularity is None:
+            import networkx as nx
+
+            rank = nx.pagerank(self._graph, alpha=0.85, max_iter=1000, tol=1e-10, weight="weight")
+            self._popularity = np.array([rank[site] for site in range(self.sites)])
+        return self._popularity.copy()
+
+    def endorse(self, from_site: int, to_site: int, strength: float) -> None:
+        """Add ``strength`` to the link between two sites, making it if need be.
+
+        An endorsement of a site by itself changes nothing: it says nothing about anybody's opinion.
+        """
+        if not (np.isfinite(strength) and strength > 0):
+            raise DataError(f"an endorsement must have a finite strength above 0, not {strength!r}.")
+        link = self._site(from_site), self._site(to_site)
+        if link[0] != link[1]:
+            self._set(link, self._endorsed.get(link, 0.0) + float(strength))
+
+    def endorsements(self) -> list[tuple[int, int, float]]:
+        """Return (from, to, strength so far) of every endorsed link, sorted: all that :meth:`restore` needs."""
+        return [(a, b, strength) for (a, b), strength in sorted(self._endorsed.items())]
+
+    def restore(self, endorsements: Iterable[tuple[int, int, float]]) -> None:
+        """Replace all endorsements by what :meth:`endorsements` returned; links and popularity are exactly as then."""
+        for link in list(self._endorsed):
+            if link in self._base:
+                self._graph.edges[link]["weight"] = self._base[link]
+            else:
+                self._graph.remove_edge(*link)
+        self._endorsed.clear()
+        self._forget(links=True)
+        for a, b, strength in endorsements:
+            self.endorse(int(a), int(b), float(strength))
+
+    def layout(self) -> NDArray[np.float64]:
+        """Return positions for drawing, shape [sites, 2], within [-1, 1]: Fruchterman & Reingold on original links.
+
+        Endorsements are left out so that a site stays where it was from step to step.
+        """
+        import networkx as nx
+
+        original: Any = nx.Graph()
+        original.add_nodes_from(range(self.sites))
+        original.add_edges_from(self._base)
+        seed = self._streams.at("web/layout").integer() % 2**32
+        steps = min(100, max(10, 20_000 // self.sites))  # about 2 s for 2,000 sites
+        # method="force": for 500 sites and more the default would minimise an energy, which takes minutes.
+        places = nx.spring_layout(original, seed=seed, iterations=steps, weight=None, method="force")
+        found = np.array([places[site] for site in range(self.sites)], dtype=np.float64).reshape(self.sites, 2)
+        return np.asarray(np.clip(found, -1.0, 1.0))
+
+    def export(self, path: str | Path, attributes: Mapping[str, ArrayLike] | None = None) -> None:
+        """Write the graph as GraphML or GEXF, by the ending of ``path``.
+
+        ``attributes`` (for instance the synthetic share) have one value per site, shape [sites]; links have
+        ``weight`` and, of it, ``endorsed``. Raise DataError for another ending, StoreError if it cannot be written.
+        """
+        graph = self._graph.copy()
+        for name, values in (attributes or {}).items():
+            column = np.asarray(values).tolist()
+            if len(column) != self.sites:
+                raise DataError(f'the attribute "{name}" has {len(column):,} values for {self.sites:,} sites.')
+            for site, value in enumerate(column):
+                graph.nodes[site][name] = value
+        for a, b, link in graph.edges(data=True):
+            link["endorsed"] = self._endorsed.get((a, b), 0.0)
+        write_graph(graph, Path(path))
+
+    def _site(self, site: int) -> int:
+        if not 0 <= site < self.sites:
+            raise DataError(f"there is no site {site}; the web has the sites 0 to {self.sites - 1:,}.")
+        return int(site)
+
+    def _set(self, link: tuple[int, int], strength: float) -> None:
+        # The weight follows from the total, not from earlier weights, so that a restored web is equal bit by bit.
+        self._forget(links=not self._graph.has_edge(*link))
+        self._endorsed[link] = strength
+        self._graph.add_edge(*link, weight=self._base.get(link, 0.0) + strength)
+
+    def _forget(self, *, links: bool) -> None:
+        self._popularity = None
+        if links:
+            self._reached.clear()
+
+
+def _build(spec: WebSpec, streams: Streams, base: Path) -> Any:
+    """Return the graph as networkx made or read it, with nodes 0 … n - 1."""
+    if spec.graph == "file":
+        assert spec.path is not None
+        return read_graph(spec.path, base)
+    import networkx as nx
+
+    assert spec.sites is not None
+    seed = streams.at("web/graph").integer() % 2**32
+    if spec.graph == "barabasi_albert":
+        return nx.barabasi_albert_graph(spec.sites, spec.degree, seed=seed)
+    if spec.graph == "watts_strogatz":
+        return nx.watts_strogatz_graph(spec.sites, spec.degree, spec.rewire, seed=seed)
+    return nx.complete_graph(spec.sites)
+
+
+def _directed(graph: Any) -> Any:
+    """Return a simple directed graph with sorted nodes and links, and every link's weight and node's label."""
+    import networkx as nx
+
+    result: Any = nx.DiGraph()
+    for site in range(graph.number_of_nodes()):
+        result.add_node(site, label=str(graph.nodes[site].get("label", site)))
+    links = {(a, b): float(link.get("weight", 1.0)) for a, b, link in graph.edges(data=True) if a != b}
+    if not graph.is_directed():
+        links |= {(b, a): weight for (a, b), weight in links.items()}
+    # Sorted, since the order of links decides the order of floating-point sums.
+    for (a, b), weight in sorted(links.items()):
+        result.add_edge(a, b, weight=weight)
+    return result

@@ -1,0 +1,239 @@
+"""What every cohort of language models shares: documents to tokens, tokens to documents, and the requests.
+
+A subclass brings the architecture: how to train members, the decoder of some rows, and the nats of a batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ecosystem.errors import TrainingError
+from ecosystem.families import sampling, scoring
+from ecosystem.families.base import (
+    FitRecord,
+    FitRequest,
+    GenerateRequest,
+    MemberError,
+    Progress,
+    Score,
+    ScoreRequest,
+    Surroundings,
+    silent,
+)
+from ecosystem.families.crew import Crew
+from ecosystem.families.packing import Packing
+from ecosystem.families.recipe import Training
+from ecosystem.families.tokenizer import Tokenizer
+
+Nll = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Inputs, targets (int64), scored (bool), [rows, length] each → nats of the scored targets, in row order."""
+Piece = tuple[int, NDArray[np.int64]]
+"""The position of a request and the numbers of some of its documents."""
+
+_SCORED_TOKENS = 2048  # positions in a batch to score on a CPU; the activations of a small model stay in the cache
+_WRITTEN_ROWS = 192  # most documents written at once by a thread
+
+
+class LanguageCohort(ABC):
+    """M members that share a tokenizer, a context and a way of training.
+
+    ``crew`` says (threads, compute threads of each); ``stacks`` whether members are computed in one stack.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        members: int,
+        tokenizer: Tokenizer,
+        context: int,
+        training: Training,
+        around: Surroundings,
+        crew: tuple[int, int],
+        stacks: bool,
+        fingerprint: str,
+    ) -> None:
+        """``context`` is the longest input in tokens; ``fingerprint`` names what the members start from."""
+        self.name = name
+        self.members = members
+        self.tokenizer = tokenizer
+        self.context = context
+        self.training = training
+        self.fingerprint = fingerprint
+        self.device = torch.device(around.device)
+        self.random_stream = around.streams.at(f"model/{name}/random")
+        self._crew = crew
+        self._stacks = stacks
+
+    # What an architecture brings.
+
+    @abstractmethod
+    def _fit(
+        self, requests: Sequence[FitRequest], packings: Sequence[Packing], peaks: Sequence[float], progress: Progress
+    ) -> list[FitRecord]:
+        """Train the members of the requests on their packings, with these peak learning rates."""
+
+    @abstractmethod
+    def _decoder(self, members: Sequence[int], rows: int, length: int) -> sampling.Decoder:
+        """Return a decoder of ``rows`` documents of each of these members, of up to ``length`` tokens."""
+
+    @abstractmethod
+    def _nll(self, member: int | Literal["initial", "random"]) -> Nll:
+        """Return the function that scores batches under these weights."""
+
+    @abstractmethod
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return every member's parameters by their checkpoint names, with a leading member axis."""
+
+    @abstractmethod
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what :meth:`state` returned; raise DataError if it belongs to another shape."""
+
+    # The requests.
+
+    def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
+        """Train members, each on its own documents, at most one request per member.
+
+        Raises MemberError (a TrainingError) if there is nothing to train on or a loss is not finite; the members of
+        the call then keep the weights they had.
+        """
+        _check_members([request.member for request in requests], self.members, once=True)
+        packings = []
+        for request in requests:
+            try:
+                packings.append(
+                    Packing(
+                        self.tokenizer.encode(request.docs),
+                        request.weight,
+                        self.tokenizer.end,
+                        self.context,
+                        self.training.batch,
+                        request.budget,
+                        request.stream.child("order"),
+                    )
+                )
+            except TrainingError as error:
+                raise MemberError(request.member, f"member {request.member} cannot be trained: {error}") from error
+        peaks = [self.training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
+        return self._fit(requests, packings, peaks, progress) if requests else []
+
+    def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
+        """Write documents, one Series of length ``n`` per request; a document may be empty.
+
+        A document ends with the end-of-text token (left out), after ``max_tokens`` new tokens, or when prompt and
+        text fill the context. Raises TrainingError if prompts are missing or leave no room in the context.
+        """
+        _check_members([request.member for request in requests], self.members, once=False)
+        starts = [self._starts(request) for request in requests]
+        total = sum(
+            min(r.decoding.max_tokens, self.context - len(s)) for r, begun in zip(requests, starts, strict=True) for s in begun
+        )
+        tokens: list[list[list[int]]] = [[[] for _ in range(request.n)] for request in requests]
+        with Crew(*self._crew) as crew:
+
+            def job(pieces: Sequence[Piece]) -> None:
+                begun = [starts[i][row] for i, rows in pieces for row in rows]
+                decoding = requests[pieces[0][0]].decoding
+                most = min(decoding.max_tokens, self.context)
+                uniform = np.concatenate(
+                    [sampling.luck(requests[i].stream.child("token"), rows, most) for i, rows in pieces]
+                )
+                length = min(max(len(s) for s in begun) + most, self.context)
+                with torch.inference_mode():
+                    decoder = self._decoder([requests[i].member for i, _ in pieces], len(pieces[0][1]), length)
+                    texts = sampling.write(
+                        decoder,
+                        begun,
+                        decoding,
+                        uniform,
+                        self.tokenizer.end,
+                        self.context,
+                        self.device,
+                        crew.report,
+                        members=len(pieces),
+                    )
+                places = [(i, row) for i, rows in pieces for row in rows]
+                for (i, row), text in zip(places, texts, strict=True):
+                    prompt = requests[i].decoding.prompt
+                    tokens[i][row] = text if prompt is None or prompt.keep else text[len(starts[i][row]) :]
+
+            jobs = self._pieces(requests)
+            crew.run([lambda pieces=pieces: job(pieces) for pieces in jobs], "generate", total, progress)  # type: ignore[misc]
+        return [pl.Series("text", self.tokenizer.decode(rows), dtype=pl.String) for rows in tokens]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Score documents, one Score per request; nats, each document's end of text included."""
+        _check_members([r.member for r in requests if isinstance(r.member, int)], self.members, once=False)
+        outlines = [scoring.units(self.tokenizer.encode(request.docs), self.tokenizer.end) for request in requests]
+        batch = _SCORED_TOKENS if self.device.type == "cpu" else 32 * _SCORED_TOKENS
+        batches = [
+            scoring.padded(scoring.windows(*outline, self.tokenizer.end, self.context), batch) for outline in outlines
+        ]
+        with Crew(*self._crew) as crew:
+
+            def job(nll: Nll, part: scoring.Padded) -> NDArray[np.float32]:
+                arrays = (torch.from_numpy(a).to(self.device) for a in (part.inputs, part.targets, part.scored))
+                with torch.inference_mode():
+                    found: NDArray[np.float32] = nll(*arrays).float().cpu().numpy()
+                crew.report(part.inputs.size)
+                return found
+
+            weights = [self._nll(request.member) for request in requests]
+            jobs = [(weights[i], part) for i, parts in enumerate(batches) for part in parts]
+            found = crew.run([lambda nll=nll, part=part: job(nll, part) for nll, part in jobs])  # type: ignore[misc]
+        results = iter(found)
+        return [
+            scoring.assemble(*outline, parts, [next(results) for _ in parts])
+            for outline, parts in zip(outlines, batches, strict=True)
+        ]
+
+    def count(self, docs: pl.Series) -> NDArray[np.int64]:
+        """Return the number of tokens of every document, its end of text included, shape [documents]."""
+        return np.array([len(ids) + 1 for ids in self.tokenizer.encode(docs)], dtype=np.int64)
+
+    def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
+        """Return how often each token id occurs in documents, one end of text each included, shape [vocabulary]."""
+        ids = np.concatenate([np.full(len(docs), self.tokenizer.end), *self.tokenizer.encode(docs)])
+        return np.bincount(ids, minlength=self.tokenizer.size)
+
+    def _starts(self, request: GenerateRequest) -> list[NDArray[np.int32]]:
+        prompt = request.decoding.prompt
+        if prompt is None:
+            return [np.zeros(0, dtype=np.int32)] * request.n
+        if prompt.tokens + 1 > self.context:
+            raise TrainingError(
+                f"a prompt of {prompt.tokens} tokens and the end-of-text token before it do not fit the context of "
+                f"{self.context}; lower prompt.tokens to at most {self.context - 1}."
+            )
+        if request.prompts is None or len(request.prompts) != request.n:
+            given = "none" if request.prompts is None else str(len(request.prompts))
+            raise TrainingError(f"{request.n} documents are to be written from prompts, but {given} are given.")
+        return [ids[: prompt.tokens] for ids in self.tokenizer.encode(request.prompts)]
+
+    def _pieces(self, requests: Sequence[GenerateRequest]) -> list[list[Piece]]:
+        """Cut the requests into jobs; how depends on the requests alone, never on the number of threads."""
+        most = _WRITTEN_ROWS if not self._stacks else 8 * _WRITTEN_ROWS
+        groups: dict[Any, list[int]] = {}
+        for i, request in enumerate(requests):
+            key = (request.decoding, request.n) if self._stacks else i
+            if request.n:
+                groups.setdefault(key, []).append(i)
+        jobs: list[list[Piece]] = []
+        for group in groups.values():
+            n = requests[group[0]].n
+            # An even number of pieces, so that two threads finish together.
+            parts = 1 if n < 16 or (self._stacks and n <= most) else 2 * -(-n // (2 * most))
+            jobs += [[(i, rows) for i in group] for rows in np.array_split(np.arange(n), parts)]
+        return jobs
+
+
+def _check_members(members: Sequence[int], size: int, once: bool) -> None:
+    if any(not 0 <= member < size for member in members) or (once and len(set(members)) < len(members)):
+        raise ValueError(f"members {list(members)} of a cohort of {size}: each from 0 and, in a fit, at most once")

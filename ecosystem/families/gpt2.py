@@ -1,0 +1,179 @@
+"""The ``gpt2`` family: GPT-2 models on an engine of our own, for many small trainers on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from ecosystem.errors import DataError
+from ecosystem.families import checkpoint, foundation
+from ecosystem.families.base import FAMILIES, Cohort, Family, FitRequest, Surroundings, Workload
+from ecosystem.families.recipe import Foundation, Positive, Training
+from ecosystem.families.shape import NARROW, Shape
+from ecosystem.streams import Stream
+
+_SIZES = ("n_layer", "n_embd", "n_head", "context")
+
+
+@FAMILIES.register("gpt2")
+class Gpt2(Family):
+    """A GPT-2 of any size.
+
+    ``init`` says where members start: "foundation" (pre-trained on the web's initial human documents), "random", a
+    local checkpoint folder, or a Hub id. The first two need sizes and train a byte-level BPE of ``vocabulary`` tokens;
+    a checkpoint brings sizes and tokenizer with it (sizes given beside it must agree with it, except ``context``, which
+    may be shorter). ``tokenizer`` names another checkpoint to take the tokenizer from.
+    """
+
+    modality: ClassVar[Literal["text", "vector", "category"]] = "text"
+
+    init: str = "foundation"
+    n_layer: Positive | None = None
+    n_embd: Positive | None = None
+    n_head: Positive | None = None
+    vocabulary: Positive | None = None
+    context: Positive | None = None  # tokens, the end-of-text token before a document included
+    tokenizer: str | None = None
+    training: Training = Training()
+    foundation: Foundation = Foundation()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Gpt2:
+        if self.n_embd is not None and self.n_head is not None and self.n_embd % self.n_head:
+            raise ValueError(f"n_embd = {self.n_embd} is not divisible by n_head = {self.n_head}")
+        if self.context is not None and self.context < 2:
+            raise ValueError("context = 1 leaves no room for text after the end-of-text token; give at least 2")
+        if not self._from_scratch:
+            return self
+        missing = [name for name in _SIZES if getattr(self, name) is None]
+        if self.tokenizer is None and self.vocabulary is None:
+            missing.append("vocabulary")
+        if missing:
+            raise ValueError(f'init = "{self.init}" needs {", ".join(missing)}; only a checkpoint brings its own sizes')
+        if self.tokenizer is None and self.vocabulary is not None and self.vocabulary < 257:
+            raise ValueError(f"vocabulary = {self.vocabulary} is too small: 256 bytes and the end of text are 257 tokens")
+        return self
+
+    @property
+    def _from_scratch(self) -> bool:
+        return self.init in ("foundation", "random")
+
+    def _shape(self, vocabulary: int) -> Shape:
+        assert self.n_layer and self.n_embd and self.n_head and self.context
+        return Shape(self.n_layer, self.n_embd, self.n_head, vocabulary, self.context, 4 * self.n_embd)
+
+    def _fingerprint(self, around: Surroundings) -> str:
+        values = self.plain()
+        values["training"] = {k: v for k, v in values["training"].items() if k not in ("batch", "learning_rate")}
+        if self.init != "foundation":
+            del values["training"], values["foundation"]
+        # The thread count changes the numbers of a large model only; see engine.py.
+        wide = around.device != "cpu" or self._shape(self.vocabulary or 0).count() > NARROW
+        threads = around.threads if wide else 0
+        return foundation.fingerprint(
+            values, around.human, seed=around.streams.seed, device=around.device, threads=threads
+        )
+
+    def workload(self) -> Workload:
+        """Return what a plan needs to know; zeros where only a checkpoint that is not here can tell."""
+        if self._from_scratch:
+            shape = self._shape(self.vocabulary or 50257)
+            pretrain = self.foundation.tokens if self.init == "foundation" else 0
+            return Workload(shape.count(), shape.flops(), pretrain)
+        if not checkpoint.is_local(self.init):
+            return Workload(0, 0, 0)
+        shape = Shape.read(checkpoint.folder_of(self.init, "init"))
+        return Workload(shape.count(), shape.flops(self.context), 0)
+
+    def is_prepared(self, around: Surroundings) -> bool:
+        """Whether there is nothing to pre-train, or the cache already holds it."""
+        return self.init != "foundation" or foundation.find(around.cache, self._fingerprint(around)) is not None
+
+    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+        """Build M members; pre-trains the foundation, or takes it from the cache, if that is where they start.
+
+        Raises DataError if there are no human documents to train a tokenizer on, or a checkpoint cannot be had.
+        """
+        from ecosystem.families.engine import Gpt2Cohort, draw
+        from ecosystem.families.tokenizer import Tokenizer
+
+        if self._from_scratch:
+            if len(around.human) == 0:
+                raise DataError(
+                    f'model "{name}" is trained from scratch, but the web begins without human documents; give '
+                    "web.initial.documents, or start from a checkpoint."
+                )
+            mark = self._fingerprint(around)
+            folder = foundation.obtain(around.cache, mark, lambda target: self._prepare(target, around))
+        else:
+            mark, folder = self.init, checkpoint.folder_of(self.init, "init")
+        if self.tokenizer is None or self._from_scratch:
+            tokenizer = Tokenizer.load(folder)
+        else:
+            tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
+        shape = Shape.read(folder)
+        self._check(shape, tokenizer.size, folder)
+        context = min(self.context or shape.context, shape.context)
+        if self.init == "random":
+            initial = draw(shape, around.streams.at(f"model/{name}/initial"))
+        else:
+            initial = checkpoint.read_gpt2(folder, shape)
+        return Gpt2Cohort(name, members, shape, initial, tokenizer, context, self.training, around, mark)
+
+    def _check(self, shape: Shape, tokens: int, folder: Path) -> None:
+        if tokens > shape.vocabulary:
+            raise DataError(
+                f"the tokenizer has {tokens} tokens but the model in {folder} only {shape.vocabulary}; "
+                "they do not belong together."
+            )
+        if self._from_scratch:
+            return
+        for key in ("n_layer", "n_embd", "n_head", "vocabulary"):
+            given, found = getattr(self, key), getattr(shape, key)
+            if given is not None and given != found:
+                raise DataError(f'{key} = {given}, but the checkpoint "{self.init}" has {found}; leave {key} out.')
+        if self.context is not None and self.context > shape.context:
+            raise DataError(f'context = {self.context}, but the checkpoint "{self.init}" goes only to {shape.context}.')
+
+    def _prepare(self, folder: Path, around: Surroundings) -> None:
+        """Fill a cache entry: the tokenizer and the configuration, and the weights if there is a foundation."""
+        from ecosystem.families.engine import Gpt2Cohort, draw
+        from ecosystem.families.tokenizer import Tokenizer
+
+        if self.tokenizer is None:
+            assert self.vocabulary is not None
+            tokenizer = Tokenizer.train(around.human.to_list(), self.vocabulary)
+        else:
+            tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
+        shape = self._shape(max(tokenizer.size, self.vocabulary or 0) if self.tokenizer else tokenizer.size)
+        tokenizer.save(folder, shape.context)
+        checkpoint.write_config(folder, shape.config(tokenizer.end))
+        if self.init != "foundation":
+            return
+        # Not named after the model: two models with the same preset share one foundation.
+        stream = Stream(around.streams.seed, "foundation/gpt2")
+        initial = draw(shape, stream.child("initial"))
+        recipe = self.training.model_copy(
+            update={"batch": self.foundation.batch, "learning_rate": self.foundation.learning_rate}
+        )
+        cohort = Gpt2Cohort("foundation", 1, shape, initial, tokenizer, shape.context, recipe, around)
+        weight = np.ones(len(around.human))
+        request = FitRequest(0, around.human, weight, self.foundation.budget(), None, "foundation", stream)
+        cohort.fit([request], lambda _, done, total: around.progress("foundation", done, total))
+        checkpoint.write_weights(folder, {key: values[0] for key, values in cohort.state().items()})
+
+    def save_assets(self, cohort: Any, folder: Path) -> None:
+        """Write config.json and the tokenizer's files into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        cohort.tokenizer.save(folder, cohort.shape.context)
+        checkpoint.write_config(folder, cohort.shape.config(cohort.tokenizer.end))
+
+    def save_checkpoint(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int, assets: Path) -> None:
+        """Write one member of a ``Cohort.state()`` as a folder that ``transformers`` opens as a GPT2LMHeadModel."""
+        checkpoint.copy_assets(assets, folder)
+        checkpoint.write_weights(folder, {name: values[member] for name, values in state.items()})

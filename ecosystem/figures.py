@@ -1,0 +1,189 @@
+"""The numbers a report is made of: tables of measurements turned into tables of populations, changes and rates.
+
+Everything here is a pure function of the long metrics table (columns of ``schema.METRICS``). A *population* is
+the first part of an id (``naive`` of ``naive/0``); its value is the mean over its members. Its standard error is
+the larger of two: the members' mean error, since they are measured on the same held-out text and share its luck,
+and the error of their mean, since each was trained with luck of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+ORIGINS = ("human", "synthetic")
+
+_POPULATION = pl.col("id").str.split("/").list.first()
+_MEMBERS = {"population": pl.String(), "trainer": pl.String(), "step": pl.Int32(), "value": pl.Float64(), "error": pl.Float64()}
+
+
+def members(metrics: pl.DataFrame, metric: str, scope: str = "trainer") -> pl.DataFrame:
+    """Return one measurement of every trainer: population, trainer, step, value, error; without non-finite values."""
+    rows = metrics.filter(
+        (pl.col("scope") == scope) & (pl.col("metric") == metric) & pl.col("value").is_not_null() & pl.col("value").is_finite()
+    )
+    return rows.select(population=_POPULATION, trainer="id", step="step", value="value", error="error").sort(
+        "step", maintain_order=True
+    )
+
+
+def means(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return population, step, value, error, members: the mean over the members of each population.
+
+    ``frame`` has the columns of :func:`members`; ``error`` is null where neither standard error is known.
+    """
+    within = pl.when(pl.col("error").is_finite()).then(pl.col("error")).mean()
+    between = pl.col("value").std() / pl.len().sqrt()
+    return (
+        frame.group_by("population", "step", maintain_order=True)
+        .agg(pl.col("value").mean(), error=pl.max_horizontal(within, between), members=pl.len())
+        .sort("step", maintain_order=True)
+    )
+
+
+def since_start(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return each trainer's value minus its own first one; columns of :func:`members`, the first step at zero.
+
+    The errors are those of two independent estimates. They are too large rather than too small, because both
+    ends are in truth measured on the same held-out text.
+    """
+    first = frame.group_by("trainer", maintain_order=True).agg(
+        began=pl.col("step").first(), before=pl.col("value").first(), doubt=pl.col("error").first()
+    )
+    apart = (pl.col("error") ** 2 + pl.col("doubt") ** 2).sqrt()
+    return (
+        frame.join(first, on="trainer", how="left", maintain_order="left")
+        .with_columns(
+            value=pl.col("value") - pl.col("before"),
+            error=pl.when(pl.col("step") == pl.col("began")).then(0.0).otherwise(apart),
+        )
+        .select(_MEMBERS)
+    )
+
+
+def at(frame: pl.DataFrame, population: str, step: int | None = None) -> tuple[float, float | None, int] | None:
+    """Return (value, error, step) of a population in a table of :func:`means`, at a step or at its last one."""
+    rows = frame.filter(pl.col("population") == population)
+    if step is not None:
+        rows = rows.filter(pl.col("step") == step)
+    if rows.is_empty():
+        return None
+    row = rows.row(-1, named=True)
+    return row["value"], row["error"], row["step"]
+
+
+def references(metrics: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """Return the reference lines of a metric: label, kind (random, unigram, initial or human), model, value, error."""
+    rows = metrics.filter(
+        (pl.col("scope") == "reference") & (pl.col("metric") == metric) & pl.col("value").is_finite()
+    ).unique("id", keep="first", maintain_order=True)
+    kind = pl.col("id").str.split("/").list.last()
+    model = pl.when(pl.col("id").str.contains("/", literal=True)).then(pl.col("id").str.replace(r"/[^/]*$", ""))
+    words = {"random": "randomly initialised", "unigram": "unigram model", "initial": "initial weights", "human": "human text"}
+    named = rows.select(kind=kind, model=model, value="value", error="error")
+    several = named["model"].drop_nulls().n_unique() > 1
+    label = pl.col("kind").replace(words)
+    if several:
+        label = pl.when(pl.col("model").is_null()).then(label).otherwise(label + " (" + pl.col("model") + ")")
+    return named.with_columns(label=label)
+
+
+def series(metrics: pl.DataFrame, scope: str, metric: str) -> pl.DataFrame:
+    """Return step, value, error of a metric that one thing has (the web)."""
+    rows = metrics.filter((pl.col("scope") == scope) & (pl.col("metric") == metric) & pl.col("value").is_finite())
+    return rows.select("step", "value", "error").sort("step", maintain_order=True)
+
+
+def refusals(metrics: pl.DataFrame) -> pl.DataFrame:
+    """Return how often each policy of each population refused, by true origin, over all steps and members.
+
+    Columns: who (population), what (policy), origin, flagged, total, rate, error.
+    """
+    parts = pl.col("id").str.split("/")
+    return _rates(metrics, "policy", parts.list.first(), parts.list.last(), "refused_", ("kept_", "refused_"))
+
+
+def detections(metrics: pl.DataFrame) -> pl.DataFrame:
+    """Return how often each population of curators took a document for synthetic, by true origin.
+
+    Columns as in :func:`refusals`; ``what`` is empty.
+    """
+    return _rates(metrics, "curator", _POPULATION, pl.lit(""), "suspect_", ("reviewed_",))
+
+
+def _rates(
+    metrics: pl.DataFrame, scope: str, who: pl.Expr, what: pl.Expr, flagged: str, total: tuple[str, ...]
+) -> pl.DataFrame:
+    rows = metrics.filter((pl.col("scope") == scope) & pl.col("value").is_finite())
+    rows = rows.select("metric", "value", who=who, what=what)
+    parts = []
+    for origin in ORIGINS:
+        counts = rows.group_by("who", "what", maintain_order=True).agg(
+            flagged=pl.col("value").filter(pl.col("metric") == flagged + origin).sum(),
+            total=pl.col("value").filter(pl.col("metric").is_in([t + origin for t in total])).sum(),
+        )
+        parts.append(counts.with_columns(origin=pl.lit(origin)))
+    rate = pl.col("flagged") / pl.col("total")
+    return (
+        pl.concat(parts)
+        .filter(pl.col("total") > 0)
+        .with_columns(rate=rate, error=(rate * (1 - rate) / pl.col("total")).sqrt())
+        .select("who", "what", "origin", "flagged", "total", "rate", "error")
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a population: cross-entropy at its first and last measurement, in nats per token."""
+
+    population: str
+    first_step: int
+    last_step: int
+    before: float
+    after: float
+    change: float
+    error: float | None
+    towards_random: float | None  # share of the way from its start to the randomly initialised model
+    members: int
+
+    @property
+    def verdict(self) -> str:
+        """Return ``degraded`` or ``improved`` beyond two standard errors, ``unchanged`` within, else ``unknown``."""
+        if self.first_step == self.last_step or self.error is None:
+            return "unknown"
+        if abs(self.change) <= 2 * self.error:
+            return "unchanged"
+        return "degraded" if self.change > 0 else "improved"
+
+
+def outcomes(metrics: pl.DataFrame, models: dict[str, str]) -> list[Outcome]:
+    """Return what became of each population; ``models`` says the model of each, for its random reference."""
+    values = members(metrics, "cross_entropy")
+    levels, changes = means(values), means(since_start(values))
+    random = references(metrics, "cross_entropy").filter(pl.col("kind") == "random")
+    found = []
+    for population in values["population"].unique(maintain_order=True):
+        rows = levels.filter(pl.col("population") == population)
+        first, last = rows.row(0, named=True), rows.row(-1, named=True)
+        moved = changes.filter(pl.col("population") == population).row(-1, named=True)
+        before = last["value"] - moved["value"]  # of the members measured last, which may not be all
+        end = random.filter(pl.col("model") == models.get(population, ""))["value"]
+        way = None
+        # Where the start is (nearly) the random model there is no way to go, and a share of it means nothing.
+        if len(end) and end[0] - before > max(0.05, 5 * (first["error"] or 0.0)):
+            way = moved["value"] / (end[0] - before)
+        found.append(
+            Outcome(
+                population=population,
+                first_step=first["step"],
+                last_step=last["step"],
+                before=before,
+                after=last["value"],
+                change=moved["value"],
+                error=moved["error"],
+                towards_random=way,
+                members=last["members"],
+            )
+        )
+    return found

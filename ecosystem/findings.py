@@ -1,0 +1,199 @@
+"""The findings of a run in sentences, written from its numbers and from nothing else.
+
+A change is called one only beyond two standard errors. What was not measured is said to be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from ecosystem import figures
+from ecosystem.figures import Outcome
+
+TOLD = 6  # populations, at most, that get a sentence of their own
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a number for reading, with a true minus sign and thousands parted."""
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Return a number with its sign."""
+    return f"{value:+,.{digits}f}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """Return a share as a percentage: whole numbers, with a decimal where it is small or nearly all."""
+    shown = 100 * value
+    digits = 0 if abs(shown) < 1e-9 or 10 <= shown <= 99 or shown == 100 else 1
+    return f"{shown:.{digits}f} %".replace("-", "−")
+
+
+def plus_minus(value: float, error: float | None, digits: int = 2) -> str:
+    """Return ``value ± error``, or the value alone where its error is unknown."""
+    return number(value, digits) + ("" if error is None else f" ± {number(error, digits)}")
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1] if parts else ""
+
+
+def _plural(n: int, word: str) -> str:
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def progress(done: int, planned: int) -> str:
+    """Say how far the run has come."""
+    if done == 0:
+        return "Only step 0, the web as it opened, has been committed: there is nothing to conclude from yet."
+    if done < planned:
+        return f"This run is unfinished: {done} of {_plural(planned, 'step')} are committed."
+    return ""
+
+
+def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
+    """Say how synthetic the web and the training sets became."""
+    found = []
+    share, depth = figures.series(metrics, "web", "synthetic_share"), figures.series(metrics, "web", "depth")
+    if share.height == 1:
+        found.append(f"At step {share['step'][0]} {percent(share['value'][0])} of the web's documents are synthetic.")
+    elif share.height:
+        (first, start, _), (last, end, _) = share.row(0), share.row(-1)
+        moved = "stayed at" if abs(end - start) < 0.0005 else "rose" if end > start else "fell"
+        course = percent(end) if moved == "stayed at" else f"from {percent(start)} to {percent(end)}"
+        sentence = f"Between steps {first} and {last} the synthetic share of the web {moved} {course}"
+        if depth.height:
+            sentence += f", at a mean depth of {number(depth['value'][-1], 1)} model hops from human text"
+        found.append(sentence + ".")
+    trained = figures.means(figures.members(metrics, "synthetic_share", "training_set"))
+    parts = []
+    for population in populations:
+        last_set = figures.at(trained, population)
+        if last_set is not None:
+            parts.append((last_set[0], f"{population} {percent(last_set[0])}"))
+    if 0 < len(parts) <= TOLD:
+        found.append(f"Of what they last trained on, {listed([told for _, told in parts])} was synthetic.")
+    elif parts:
+        low, high = min(parts), max(parts)
+        found.append(f"The synthetic share of what they last trained on ranged from {low[1]} to {high[1]}.")
+    return found
+
+
+def quality(outcomes: Sequence[Outcome]) -> list[str]:
+    """Say which population degraded, by how much and how far towards the randomly initialised model."""
+    moved = [o for o in outcomes if o.verdict != "unknown"]
+    alone = [o.population for o in outcomes if o.first_step == o.last_step]
+    blind = [o for o in outcomes if o.first_step != o.last_step and o.error is None]
+    ranked = sorted(moved, key=lambda o: -o.change)
+    told = ranked if len(ranked) <= TOLD else [*ranked[:2], *ranked[-2:]]
+    found = [_outcome(o) for o in told]
+    if len(told) < len(ranked):
+        counts = {v: sum(o.verdict == v for o in ranked) for v in ("degraded", "improved", "unchanged")}
+        found.insert(
+            0,
+            f"Of {len(ranked)} populations {counts['degraded']} degraded, {counts['improved']} improved and "
+            f"{counts['unchanged']} did not change measurably on held-out human text; "
+            "the two that fared worst and the two that fared best:",
+        )
+    found += [
+        f"{o.population} moved by {signed(o.change)} nats per token ({number(o.before)} → {number(o.after)}); "
+        "its standard error is unknown."
+        for o in blind[:TOLD]
+    ]
+    if alone:
+        who = listed(alone) if len(alone) <= TOLD else _plural(len(alone), "population")
+        found.append(f"A change in quality cannot be told for {who}: measured at one step only.")
+    return found
+
+
+def _outcome(o: Outcome) -> str:
+    course = f"{number(o.before)} → {number(o.after)}"
+    change = f"{signed(o.change)} ± {number(o.error or 0.0)}"
+    if o.verdict == "unchanged":
+        return f"{o.population} shows no measurable change ({change} nats per token, {course})."
+    verb = "degraded" if o.verdict == "degraded" else "improved"
+    size = f"{number(abs(o.change))} ± {number(o.error or 0.0)}"
+    sentence = f"{o.population} {verb} by {size} nats per token on held-out human text ({course})"
+    if o.towards_random is not None and o.verdict == "degraded":
+        sentence += f", {percent(o.towards_random)} of the way to the randomly initialised model"
+    return sentence + "."
+
+
+def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
+    """Say what became of the diversity of what was published, against human text."""
+    values = figures.members(metrics, "distinct_2")
+    if values.is_empty():
+        return []
+    levels, changes = figures.means(values), figures.means(figures.since_start(values))
+    human = figures.references(metrics, "distinct_2").filter(pl.col("kind") == "human")["value"]
+    parts: list[tuple[float, str]] = []
+    for population in populations:
+        level, change = figures.at(levels, population), figures.at(changes, population)
+        if level is None or change is None:
+            continue
+        begun = levels.filter(pl.col("population") == population)["step"][0]
+        if begun == level[2]:
+            parts.append((level[0], f"{population} {plus_minus(level[0], level[1])} (measured once)"))
+        elif change[1] is None or abs(change[0]) > 2 * change[1]:
+            verb = "fell" if change[0] < 0 else "rose"
+            course = f"from {number(level[0] - change[0])} to {plus_minus(level[0], level[1])}"
+            parts.append((change[0], f"{population} {verb} {course}"))
+        else:
+            parts.append((change[0], f"{population} did not change measurably ({plus_minus(level[0], level[1])})"))
+    if not parts:
+        return []
+    shown = [told for _, told in (parts if len(parts) <= TOLD else [min(parts), max(parts)])]
+    against = f" (human text: {number(human[0])})" if len(human) else ""
+    return [f"Distinct 2-grams of what was published, as a share of all{against}: {'; '.join(shown)}."]
+
+
+def refusals(metrics: pl.DataFrame) -> list[str]:
+    """Say which policy refused what, and what curators caught and missed."""
+    found = []
+    table = figures.refusals(metrics).filter(pl.col("flagged").sum().over("what") > 0)
+    for policy in table["what"].unique(maintain_order=True).to_list()[:TOLD]:
+        rows = table.filter(pl.col("what") == policy)
+        found.append(f"The policy {policy} refused {_by_origin(rows)}.")
+    caught = figures.detections(metrics)
+    for curators in caught["who"].unique(maintain_order=True).to_list()[:3]:
+        rows = caught.filter(pl.col("who") == curators)
+        found.append(f"The {curators} took for synthetic {_by_origin(rows)} that they reviewed.")
+    return found
+
+
+def _by_origin(rows: pl.DataFrame) -> str:
+    sums: Mapping[str, tuple[float, float]] = {
+        o: (rows.filter(pl.col("origin") == o)["flagged"].sum(), rows.filter(pl.col("origin") == o)["total"].sum())
+        for o in figures.ORIGINS
+    }
+    parts = [
+        f"{percent(flagged / total)} of the {total:,.0f} {origin} documents"
+        for origin, (flagged, total) in sums.items()
+        if total
+    ]
+    return listed(parts)
+
+
+def missing(metrics: pl.DataFrame, expected: Mapping[str, tuple[str, str]]) -> str:
+    """Say what was not measured; ``expected``: what it is called → (scope, metric)."""
+    there = set(metrics.select("scope", "metric").unique().rows())
+    absent = [name for name, key in expected.items() if key not in there]
+    return f"Not measured in this run: {listed(absent)}." if absent else ""
+
+
+def caution(outcomes: Sequence[Outcome]) -> str:
+    """Say what the standard errors do and do not cover."""
+    if not any(o.verdict != "unknown" for o in outcomes):
+        return ""
+    single = [o.population for o in outcomes if o.members == 1]
+    sentence = (
+        "This is one seed: standard errors cover the choice of held-out documents and the trainers of a population, "
+        "not other webs; the same scenario under other seeds says how far it repeats."
+    )
+    if single and len(single) == len(outcomes):
+        sentence = sentence.replace(" and the trainers of a population", " (each population has a single trainer)")
+    return sentence

@@ -1,0 +1,163 @@
+"""The measure phase: who is measured on what, every step; the arithmetic is in :mod:`ecosystem.metrics`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.families.base import Score, ScoreRequest
+from ecosystem.metrics import tables
+from ecosystem.metrics.base import METRICS, Estimate, TextMetric, Vocabulary, measure_texts, sample_groups
+from ecosystem.metrics.quality import by_frequency, frequent_types, quality, ratio, unigram_nll
+from ecosystem.metrics.tables import rows
+from ecosystem.streams import Stream
+
+if TYPE_CHECKING:
+    from ecosystem.phases import Step
+    from ecosystem.world import World
+
+Values = dict[str, Estimate | float]
+
+
+@dataclass(frozen=True)
+class References:
+    """What everything is compared with, fixed when the web opens: held-out human text and human frequencies."""
+
+    held_out: pl.Series  # documents that are never published
+    sizes: NDArray[np.int64]  # their bytes in UTF-8
+    truth: NDArray[np.float64] | None  # their exact log-likelihoods in nats, where the source is a known process
+    vocabulary: Vocabulary  # words of the web's initial human documents
+    frequent: dict[str, NDArray[np.bool_]]  # per model: which token types are frequent in human text
+    unigram: dict[str, NDArray[np.float64]]  # per model: nats of each token type under human frequencies
+
+    @classmethod
+    def of(cls, world: World, human: pl.Series) -> References:
+        """Take the references from the web's initial source and documents (none of them if it opens empty)."""
+        initial = world.spec.web.initial
+        held_out, truth = pl.Series([], dtype=pl.String), None
+        if initial is not None:
+            reservoir = world.reservoirs[initial.source]
+            held_out = reservoir.held_out.head(world.spec.measure.held_out)
+            truth = reservoir.log_likelihood(held_out)
+        counts = {name: cohort.type_counts(human) for name, cohort in world.cohorts.items()}
+        return cls(
+            held_out=held_out,
+            sizes=byte_sizes(held_out),
+            truth=truth,
+            vocabulary=Vocabulary.of(human),
+            frequent={name: frequent_types(count) for name, count in counts.items()},
+            unigram={name: unigram_nll(count) for name, count in counts.items()},
+        )
+
+
+def byte_sizes(docs: pl.Series) -> NDArray[np.int64]:
+    """Return the bytes of each document in UTF-8, shape [documents]."""
+    return docs.str.len_bytes().cast(pl.Int64).to_numpy()
+
+
+def text_metrics(world: World) -> list[TextMetric]:
+    """Return the text metrics that the scenario asks for (all of them unless it says which)."""
+    kinds = METRICS.all()
+    return [kinds[name]() for name in (world.spec.measure.texts or kinds)]
+
+
+def measure_opening(world: World, step: Step) -> None:
+    """Measure once, at step 0, what later steps are held against: reference models and human text."""
+    known = world.references
+    if known.held_out.len():
+        for name, cohort in world.cohorts.items():
+            initial, random = cohort.score(
+                [ScoreRequest("initial", known.held_out), ScoreRequest("random", known.held_out)]
+            )
+            unigram = Score(known.unigram[name][initial.unit], initial.unit, initial.offsets)
+            for reference, score in (("initial", initial), ("random", random), ("unigram", unigram)):
+                step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", _quality(world, name, score)))
+    human = _texts(world, known.held_out, "reference/human")
+    step.metrics.append(rows(step.t, "reference", "human", human))
+    measure_web(world, step)
+
+
+def measure_step(world: World, step: Step) -> None:
+    """Measure every trainer, its training set and its policies, the curators and the web."""
+    measure_models(world, step)
+    if step.training:
+        step.metrics.append(tables.training_sets(pl.concat(step.training.values()), step.t))
+        select = {trainer.name: trainer.recipe.select for trainer in world.trainers}
+        step.metrics.append(tables.policies(step.ledger, select, step.t))
+    if world.spec.web.publish:
+        door = step.segment.with_columns(reader=pl.lit("web"), source=pl.lit(None, pl.String))
+        step.metrics.append(tables.policies(door, {"web": world.spec.web.publish}, step.t))
+    if step.reviews:
+        reviews = pl.concat(step.reviews)
+        for curator in world.curators:
+            step.metrics.append(rows(step.t, "curator", curator.name, _reviews(reviews, curator.name)))
+    measure_web(world, step)
+
+
+def measure_web(world: World, step: Step) -> None:
+    """Measure the contamination of the web and of its sites."""
+    step.metrics.append(tables.web(world.corpus.index, step.t))
+    if world.spec.measure.sites:
+        step.metrics.append(tables.sites(world.corpus.index, step.t))
+
+
+def measure_models(world: World, step: Step) -> None:
+    """Score every trainer's model on held-out human and on fresh synthetic text, and measure what it published."""
+    written = [text for text in step.unpublished.values() if text.len()]
+    synthetic = pl.concat(written) if written else pl.Series([], dtype=pl.String)
+    for trainer in world.trainers:
+        model, values = trainer.recipe.model, Values()
+        asked = [docs for docs in (world.references.held_out, synthetic) if docs.len()]
+        scores = iter(world.cohorts[model].score([ScoreRequest(trainer.member, docs) for docs in asked]))
+        if world.references.held_out.len():
+            values |= _quality(world, model, next(scores))
+        if synthetic.len():
+            values["cross_entropy_synthetic"] = ratio(*next(scores).per_document())
+        mine = step.segment.filter(pl.col("author") == trainer.name)
+        values["documents_published"] = float(mine.height)
+        if mine.height:
+            values["mean_words"] = _mean(mine["words"])
+            values |= _texts(world, mine["text"], f"trainers/{trainer.name}/sample")
+        if trainer.name in step.fits:
+            fit = step.fits[trainer.name]
+            values |= {"training_loss": fit.loss, "tokens_trained": float(fit.tokens)}
+        step.metrics.append(rows(step.t, "trainer", trainer.name, values))
+
+
+def _quality(world: World, model: str, score: Score) -> Values:
+    """Return what one model's score of the held-out documents says."""
+    known = world.references
+    nats, tokens = score.per_document()
+    document = np.repeat(np.arange(tokens.size), tokens)
+    values: Values = {**quality(nats, tokens, known.sizes)}
+    values |= by_frequency(score.nll, score.unit, document, known.frequent[model])
+    if known.truth is not None:
+        # A document's true log-likelihood under the process: what no model can beat on average.
+        values["excess_nats"] = ratio(nats + known.truth, np.ones_like(tokens))
+    return values
+
+
+def _texts(world: World, texts: pl.Series, stream: str) -> Values:
+    how = world.spec.measure
+    chance: Stream = world.stream(stream)
+    groups = sample_groups(texts, how.words, how.groups, chance)
+    return {**measure_texts(text_metrics(world), groups, world.references.vocabulary)}
+
+
+def _mean(values: pl.Series) -> Estimate:
+    array = values.to_numpy().astype(np.float64)
+    return ratio(array, np.ones_like(array))
+
+
+def _reviews(reviews: pl.DataFrame, curator: str) -> Values:
+    mine = reviews.filter(pl.col("curator") == curator)
+    values: Values = {}
+    for origin, synthetic in (("human", False), ("synthetic", True)):
+        of = mine.filter(pl.col("synthetic") == synthetic)
+        values[f"reviewed_{origin}"] = float(of.height)
+        values[f"suspect_{origin}"] = float(of.filter("suspect").height)
+    return values

@@ -1,0 +1,153 @@
+"""Samples of equally many words, on which text metrics are computed, and what a text metric is.
+
+Most measures of diversity depend on the size of the sample (twice the words have fewer *different* words per
+word), so texts are compared on *groups*: disjoint samples of exactly the same number of words. A metric's value
+is its mean over groups, its standard error that of the mean.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from ecosystem.corpus.words import Words, gram_keys, windows, words
+from ecosystem.metrics.definitions import DEFINITIONS, Definition
+from ecosystem.registry import Registry
+from ecosystem.spec import Spec
+from ecosystem.streams import Stream
+
+Estimate = tuple[float, float]  # value, standard error (NaN where one observation has none)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """``count`` groups of ``size`` words each, out of documents in random order.
+
+    ``found`` holds the words of all documents, in that order; group g is its words g * size to (g + 1) * size. A
+    document at the border is cut in two, and no n-gram reaches across a cut or from one document to the next.
+    """
+
+    found: Words
+    size: int
+    count: int
+
+    @cached_property
+    def codes(self) -> NDArray[np.int64]:
+        """Places of the words in ``found.vocabulary``, (count, size)."""
+        return self.found.codes[: self.count * self.size].reshape(self.count, self.size)
+
+    @cached_property
+    def document(self) -> NDArray[np.int64]:
+        """Number of the document each word stands in, (count, size)."""
+        return self.found.document[: self.count * self.size].reshape(self.count, self.size)
+
+    @cached_property
+    def type_counts(self) -> NDArray[np.int64]:
+        """How often each word of the vocabulary occurs in each group, (count, vocabulary)."""
+        types = self.found.vocabulary.len()
+        flat = self.codes + types * np.arange(self.count)[:, None]
+        return np.bincount(flat.reshape(-1), minlength=self.count * types).reshape(self.count, types)
+
+    def grams(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the keys of all n-grams within groups and documents, and the group of each."""
+        flat = self.codes.reshape(-1)
+        piece = self.document.reshape(-1) * self.count + np.repeat(np.arange(self.count), self.size)
+        starts = windows(piece, n)
+        return gram_keys(flat, starts, n, self.found.vocabulary.len()), starts // self.size
+
+    def texts(self) -> list[str]:
+        """Return the text of each group: its words with spaces between them, one document a line."""
+        vocabulary = self.found.vocabulary.to_list()
+        result = []
+        for codes, document in zip(self.codes, self.document, strict=True):
+            ends = np.flatnonzero(np.diff(document)) + 1
+            lines = (" ".join([vocabulary[c] for c in line.tolist()]) for line in np.split(codes, ends))
+            result.append("\n".join(lines))
+        return result
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words of human text: ``words``, most frequent first (equals in alphabetical order), and their ``counts``."""
+
+    words: pl.Series
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, texts: pl.Series) -> Vocabulary:
+        """Count the words of ``texts``."""
+        found = words(texts)
+        counts = np.bincount(found.codes, minlength=found.vocabulary.len())
+        table = pl.DataFrame({"word": found.vocabulary.cast(pl.String), "count": counts})
+        table = table.sort("count", "word", descending=[True, False])
+        return cls(table["word"], table["count"].to_numpy().astype(np.int64))
+
+    def ranks(self, vocabulary: pl.Series) -> NDArray[np.int64]:
+        """Return the rank (0: most frequent) of each of these words, -1 for one that people did not use."""
+        places = self.words.rename("word").to_frame().with_row_index("rank")
+        found = vocabulary.rename("word").to_frame().join(places, on="word", how="left", maintain_order="left")
+        return found["rank"].cast(pl.Int64).fill_null(-1).to_numpy()
+
+    def expected(self, size: int) -> NDArray[np.float64]:
+        """Return the chance of each word to occur among ``size`` words drawn independently from human ones."""
+        share = self.counts / max(int(self.counts.sum()), 1)
+        with np.errstate(divide="ignore"):
+            return np.asarray(-np.expm1(size * np.log1p(-share)), dtype=np.float64)
+
+
+class TextMetric(Spec):
+    """One way to measure texts: yields one or several named metrics."""
+
+    names: ClassVar[tuple[str, ...]] = ()  # of the metrics it yields, each with a line in DEFINITIONS
+
+    @abstractmethod
+    def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
+        """Return metric name → (value, standard error); a metric that these texts do not have is left out."""
+
+    @classmethod
+    def definitions(cls) -> dict[str, Definition]:
+        """Return name → definition of the metrics it yields (built-in ones; a plug-in overrides this)."""
+        return {name: DEFINITIONS[name] for name in cls.names}
+
+
+METRICS: Registry[type[TextMetric]] = Registry("text metric", "ecosystem.metrics.text")
+
+
+def sample_groups(texts: pl.Series, words_each: int, groups: int, stream: Stream) -> Groups | None:
+    """Shuffle documents and cut their words into at most ``groups`` groups of exactly ``words_each`` words.
+
+    Fewer groups where the text is short; None where it is too short for two, since one has no standard error.
+    Words are those of :data:`ecosystem.corpus.words.TOKENS`, punctuation marks included, as they are written.
+    """
+    order = stream.rng().permutation(texts.len())
+    found = words(texts.gather(order))
+    count = min(groups, found.codes.size // words_each)
+    return Groups(found, words_each, count) if count >= 2 else None
+
+
+def measure_texts(
+    metrics: Iterable[TextMetric], groups: Groups | None, human: Vocabulary | None = None
+) -> dict[str, Estimate]:
+    """Return every metric of the same groups; none at all if there are no groups."""
+    result: dict[str, Estimate] = {}
+    if groups is not None:
+        for metric in metrics:
+            result.update(metric.measure(groups, human))
+    return result
+
+
+def mean_and_error(values: ArrayLike) -> Estimate:
+    """Return the mean of independent observations and its standard error (NaN for fewer than two)."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        return math.nan, math.nan
+    error = float(array.std(ddof=1)) / math.sqrt(array.size) if array.size > 1 else math.nan
+    return float(array.mean()), error

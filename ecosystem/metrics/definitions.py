@@ -1,0 +1,56 @@
+"""Every metric by name: what it is in one line, in which unit, and which way it moves when models collapse."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Definition(NamedTuple):
+    """One line about a metric: ``unit`` ("1" for a pure number), ``collapse`` ("up", "down" or "") and ``text``."""
+
+    unit: str
+    collapse: str
+    text: str
+
+
+def _by_n(name: str, text: str, collapse: str) -> dict[str, Definition]:
+    return {f"{name}_{n}": Definition("1", collapse, text.format(n=n)) for n in range(1, 5)}
+
+
+DEFINITIONS: dict[str, Definition] = {
+    # of a model, on held-out text
+    "cross_entropy": Definition("nats per token", "up", "minus the mean log-likelihood of held-out human text"),
+    "perplexity": Definition("1", "up", "exp(cross_entropy)"),
+    "bits_per_byte": Definition(
+        "bits per byte", "up", "minus the log-likelihood of held-out human text per byte of UTF-8; tokenizer-free"
+    ),
+    "cross_entropy_frequent": Definition(
+        "nats per token", "", "cross_entropy on the most frequent token types that make up 80 % of human tokens"
+    ),
+    "cross_entropy_rare": Definition("nats per token", "up", "cross_entropy on the tokens of all other types"),
+    # of the texts a model publishes, on groups of equally many words
+    **_by_n("distinct", "different {n}-grams / all {n}-grams in samples of equally many words", "down"),
+    **_by_n("rep", "1 - different {n}-grams / all {n}-grams within one document, mean over documents", "up"),
+    "self_bleu": Definition("1", "up", "mean BLEU-4 of each sampled document against all the others"),
+    "compression_ratio": Definition("1", "up", "bytes of text / bytes after zlib: the higher, the more redundant"),
+    "entropy": Definition("nats per word", "down", "entropy of the word frequencies of a sample, Miller-Madow"),
+    "zipf_exponent": Definition("1", "up", "s of the power law rank^-s fitted to a sample by maximum likelihood"),
+    **{
+        f"vocabulary_kept_{k}": Definition(
+            "1",
+            "down",
+            f"human words of frequency decile {k} (1: most frequent) that occur, per expected in as much human text",
+        )
+        for k in range(1, 11)
+    },
+    # of the web and of training sets
+    "synthetic_share": Definition("1", "up", "share written by models: of live documents, or of a set by weight"),
+    "depth": Definition("model hops", "up", "mean number of models between a document and human data (human: 0)"),
+    "documents": Definition("documents", "", "number of documents"),
+    "injected_share": Definition("1", "", "share of a training set, by weight, that a policy added from a source"),
+    # of a policy, by the true origin of the documents that reached it
+    "kept_human": Definition("documents", "", "human documents that reached the policy and passed"),
+    "refused_human": Definition("documents", "", "human documents that it refused (its false positives)"),
+    "kept_synthetic": Definition("documents", "", "synthetic documents that reached the policy and passed"),
+    "refused_synthetic": Definition("documents", "", "synthetic documents that it refused (its true positives)"),
+}

@@ -1,0 +1,106 @@
+"""What is measured of tables rather than of texts: contamination of the web and of training sets, and who refused what.
+
+Each function takes frames and returns rows of ``schema.METRICS``. These are counts and shares of whole tables, not
+estimates, so their ``error`` is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from ecosystem.corpus.schema import METRICS
+
+
+def rows(step: int, scope: str, identity: str, values: Mapping[str, tuple[float, float] | float]) -> pl.DataFrame:
+    """Return metric rows of one thing from name → value or (value, standard error); NaN becomes null."""
+    pairs = [value if isinstance(value, tuple) else (value, None) for value in values.values()]
+    frame = pl.DataFrame(
+        {"metric": list(values), "value": [p[0] for p in pairs], "error": [p[1] for p in pairs]},
+        schema={"metric": pl.String, "value": pl.Float64, "error": pl.Float64},
+    )
+    return _finish(frame.with_columns(step=pl.lit(step), scope=pl.lit(scope), id=pl.lit(identity)))
+
+
+def web(index: pl.DataFrame, step: int) -> pl.DataFrame:
+    """Return ``synthetic_share``, ``depth`` and ``documents`` of the live documents of an index, each counting once."""
+    live = _live(index).with_columns(weight=pl.lit(1.0), id=pl.lit("web"))
+    return _contamination(live, step, "web")
+
+
+def sites(index: pl.DataFrame, step: int) -> pl.DataFrame:
+    """Return the same of every site that has a live document; the id is the site's number."""
+    live = _live(index).with_columns(weight=pl.lit(1.0), id=pl.col("site").cast(pl.String))
+    return _contamination(live, step, "site")
+
+
+def training_sets(training: pl.DataFrame, step: int) -> pl.DataFrame:
+    """Return contamination by weight of every reader's training set: rows of a ledger, refused ones left out.
+
+    Also ``documents`` and ``injected_share``. Where the weights of a set are all zero its shares are null.
+    """
+    kept = training.filter(pl.col("verdict").is_null()).with_columns(id=pl.col("reader"))
+    injected = _share(pl.col("source").is_not_null()).alias("injected_share")
+    return _contamination(kept, step, "training_set", injected)
+
+
+def policies(ledger: pl.DataFrame, select: Mapping[str, Sequence[str]], step: int) -> pl.DataFrame:
+    """Return, per reader and policy, the documents kept and refused by true origin; the id is ``reader/policy``.
+
+    ``select`` gives every reader's policies in order of application: a document refused by the k-th was kept by
+    all before it and never reached those after it. Injected documents pass no policy and are not counted. A
+    reader that is not in the ledger has no rows. For the gates of the web, give the index with ``reader`` = "web"
+    and ``source`` = null.
+    """
+    reached = ledger.filter(pl.col("source").is_null())
+    counts = reached.group_by("reader", "verdict").agg(
+        human=(~pl.col("synthetic")).sum().cast(pl.Int64), synthetic=pl.col("synthetic").sum().cast(pl.Int64)
+    )
+    known: dict[tuple[str, str | None], tuple[int, int]] = {
+        (reader, verdict): (human, synthetic) for reader, verdict, human, synthetic in counts.iter_rows()
+    }
+    present = set(ledger["reader"].to_list())
+    result: list[pl.DataFrame] = []
+    for reader, names in select.items():
+        if reader not in present:
+            continue
+        human, synthetic = known.get((reader, None), (0, 0))
+        for name in reversed(names):  # from the last policy back: what it met is what it kept and what it refused
+            refused_human, refused_synthetic = known.get((reader, name), (0, 0))
+            values = {
+                "kept_human": float(human),
+                "refused_human": float(refused_human),
+                "kept_synthetic": float(synthetic),
+                "refused_synthetic": float(refused_synthetic),
+            }
+            result.append(rows(step, "policy", f"{reader}/{name}", values))
+            human, synthetic = human + refused_human, synthetic + refused_synthetic
+    return pl.concat(result[::-1]) if result else pl.DataFrame(schema=METRICS)
+
+
+def _live(index: pl.DataFrame) -> pl.DataFrame:
+    return index.filter(pl.col("retired_at").is_null() & pl.col("verdict").is_null())
+
+
+def _share(flag: pl.Expr) -> pl.Expr:
+    """Return the weighted mean of a column, null where all weights are zero."""
+    weight = pl.col("weight").sum()
+    return pl.when(weight > 0).then((flag.cast(pl.Float64) * pl.col("weight")).sum() / weight)
+
+
+def _contamination(docs: pl.DataFrame, step: int, scope: str, *more: pl.Expr) -> pl.DataFrame:
+    """Return the metric rows of each ``id`` of ``docs`` (columns id, weight, synthetic, depth)."""
+    wide = docs.group_by("id", maintain_order=True).agg(
+        _share(pl.col("synthetic")).alias("synthetic_share"),
+        _share(pl.col("depth")).alias("depth"),
+        pl.len().cast(pl.Float64).alias("documents"),
+        *more,
+    )
+    long = wide.unpivot(index="id", variable_name="metric", value_name="value")
+    return _finish(long.with_columns(step=pl.lit(step), scope=pl.lit(scope), error=pl.lit(None)))
+
+
+def _finish(frame: pl.DataFrame) -> pl.DataFrame:
+    columns = frame.select(pl.col(name).cast(dtype) for name, dtype in METRICS.items())
+    return columns.with_columns(pl.col("value", "error").fill_nan(None))

@@ -1,0 +1,222 @@
+"""Metrics of what a model publishes: diversity, repetition, redundancy, and what is left of people's vocabulary.
+
+Distinct-n (Li et al. 2016), rep-n (Welleck et al. 2020), self-BLEU (Zhu et al. 2018, Texygen). All are computed
+on integers; words are matched as they are written, upper and lower case apart.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Annotated, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ecosystem.corpus.words import gram_keys, windows
+from ecosystem.metrics.base import METRICS, Estimate, Groups, TextMetric, Vocabulary, mean_and_error
+
+_DECILES = 10
+
+
+@METRICS.register("distinct")
+class Distinct(TextMetric):
+    """Different n-grams per n-gram in a group, n = 1 to 4; for independent words E = sum(1 - (1 - p)^N) / N (n = 1)."""
+
+    names: ClassVar[tuple[str, ...]] = tuple(f"distinct_{n}" for n in range(1, 5))
+
+    def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
+        """Return ``distinct_1`` to ``distinct_4``."""
+        result: dict[str, Estimate] = {}
+        for n, name in enumerate(self.names, start=1):
+            keys, group = groups.grams(n)
+            total = np.bincount(group, minlength=groups.count)
+            if total.all():
+                result[name] = mean_and_error(_different(keys, group, groups.count) / total)
+        return result
+
+
+@METRICS.register("repetition")
+class Repetition(TextMetric):
+    """Repeated n-grams within a document, n = 1 to 4: a constant sequence of L words has rep_2 = 1 - 1 / (L - 1).
+
+    Mean over all whole documents that have an n-gram, standard error over documents. Longer documents repeat more.
+    """
+
+    names: ClassVar[tuple[str, ...]] = tuple(f"rep_{n}" for n in range(1, 5))
+
+    def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
+        """Return ``rep_1`` to ``rep_4``."""
+        found = groups.found
+        result: dict[str, Estimate] = {}
+        for n, name in enumerate(self.names, start=1):
+            starts = windows(found.document, n)
+            document = found.document[starts]
+            total = np.bincount(document, minlength=found.documents)
+            keys = gram_keys(found.codes, starts, n, found.vocabulary.len())
+            has = total > 0
+            if has.any():
+                result[name] = mean_and_error(1 - (_different(keys, document, found.documents)[has] / total[has]))
+        return result
+
+
+@METRICS.register("self_bleu")
+class SelfBleu(TextMetric):
+    """How well documents are predicted by each other's n-grams: BLEU of each against all the others as references.
+
+    BLEU is that of Papineni et al. (2002) without smoothing: the geometric mean of the clipped precisions of
+    n-grams up to ``n`` times the brevity penalty; 0 if one precision is 0. It depends on the number of references,
+    so exactly ``documents`` random documents are compared, and fewer yield nothing. The standard error treats the
+    documents as independent, though they share references.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("self_bleu",)
+
+    documents: Annotated[int, Field(ge=2)] = Field(100, description="documents compared with each other")
+    n: Annotated[int, Field(ge=1, le=8)] = Field(4, description="longest n-gram; shorter documents are left out")
+
+    def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
+        """Return ``self_bleu``."""
+        found = groups.found
+        lengths = found.lengths()
+        chosen = np.flatnonzero(lengths >= self.n)[: self.documents]
+        if chosen.size < self.documents:
+            return {}
+        place = np.full(found.documents, -1)
+        place[chosen] = np.arange(chosen.size)
+        keep = place[found.document] >= 0
+        codes, document = found.codes[keep], place[found.document[keep]]
+        logs = np.zeros(chosen.size)
+        for n in range(1, self.n + 1):
+            starts = windows(document, n)
+            keys = gram_keys(codes, starts, n, found.vocabulary.len())
+            matched = _clipped_matches(keys, document[starts], chosen.size)
+            with np.errstate(divide="ignore"):
+                logs += np.log(matched / (lengths[chosen] - n + 1)) / self.n
+        return {"self_bleu": mean_and_error(np.exp(logs) * _brevity(lengths[chosen]))}
+
+
+@METRICS.register("compression_ratio")
+class CompressionRatio(TextMetric):
+    """Bytes of a group's text per byte after zlib (level 6): 1 is incompressible, higher is more redundant."""
+
+    names: ClassVar[tuple[str, ...]] = ("compression_ratio",)
+
+    def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
+        """Return ``compression_ratio``."""
+        texts = [text.encode() for text in groups.texts()]
+        return {"compression_ratio": mean_and_error([len(text) / len(zlib.compress(text, 6)) for text in texts])}
+
+
+@METRICS.register("token_entropy")
+class TokenEntropy(TextMetric):
+    """Entropy of a group's word frequencies, nats: plug-in plus (K - 1) / (2 N) (Miller 1955), K words seen of N."""
+
+    names: ClassVar[tuple[str, ...]] = ("entropy",)
+
+    def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
+        """Return ``entropy``."""
+        counts = groups.type_counts
+        share = counts / groups.size
+        plug_in = -(share * np.log(np.where(counts > 0, share, 1))).sum(axis=1)
+        return {"entropy": mean_and_error(plug_in + (np.count_nonzero(counts, axis=1) - 1) / (2 * groups.size))}
+
+
+@METRICS.register("zipf_exponent")
+class ZipfExponent(TextMetric):
+    """Exponent s of rank^-s over a group's words by falling frequency, by maximum likelihood (Clauset et al. 2009).
+
+    Ranks are those in the sample itself, which makes s depend on the size of the sample: equal groups compare.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("zipf_exponent",)
+
+    def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
+        """Return ``zipf_exponent``."""
+        ranked = np.sort(groups.type_counts, axis=1)[:, ::-1]
+        exponents = [zipf_exponent(counts[counts > 0]) for counts in ranked if counts[1:2].any()]
+        return {"zipf_exponent": mean_and_error(exponents)} if len(exponents) > 1 else {}
+
+
+@METRICS.register("vocabulary")
+class VocabularyKept(TextMetric):
+    """How much of each tenth of the human vocabulary is left, 1 = the most frequent tenth of its words.
+
+    The words of a decile that occur in a group, divided by how many would among as many words drawn independently
+    with human frequencies: 1 is as human text, 0 is all forgotten. (Real human text scores a little lower than 1,
+    because words come in clusters: measure it too.) Yields nothing without the human vocabulary.
+    """
+
+    names: ClassVar[tuple[str, ...]] = tuple(f"vocabulary_kept_{k}" for k in range(1, _DECILES + 1))
+
+    def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
+        """Return ``vocabulary_kept_1`` to ``vocabulary_kept_10``."""
+        if human is None or human.words.len() < _DECILES:
+            return {}
+        ranks = human.ranks(groups.found.vocabulary)
+        known = ranks >= 0
+        edges = np.linspace(0, human.words.len(), _DECILES + 1).astype(np.int64)
+        decile = np.searchsorted(edges, ranks[known], side="right") - 1
+        seen = (groups.type_counts[:, known] > 0).astype(np.float64)
+        expected = np.add.reduceat(human.expected(groups.size), edges[:-1])
+        kept = np.stack([seen[:, decile == k].sum(axis=1) for k in range(_DECILES)], axis=1) / expected
+        return {name: mean_and_error(kept[:, k]) for k, name in enumerate(self.names)}
+
+
+def zipf_exponent(counts: NDArray[np.int64], highest: float = 20.0) -> float:
+    """Return the maximum-likelihood s of p(r) = r^-s / sum(r^-s) for counts by rank 1 to K, within [0, highest].
+
+    The mean of ln(rank) under the law falls as s grows; the estimate is where it meets the sample's, found by
+    bisection to 2^-40 of the interval.
+    """
+    logs = np.log(np.arange(1, counts.size + 1))
+    target = float(counts @ logs) / max(int(counts.sum()), 1)
+    low, high = 0.0, highest
+    for _ in range(40):
+        middle = (low + high) / 2
+        law = np.exp(-middle * logs)
+        if float(law @ logs) / float(law.sum()) > target:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _different(keys: NDArray[np.int64], owner: NDArray[np.int64], owners: int) -> NDArray[np.int64]:
+    """Return how many different keys each owner (a group or a document) has, (owners,)."""
+    order = np.lexsort((keys, owner))
+    keys, owner = keys[order], owner[order]
+    new = np.ones(keys.size, np.bool_)
+    new[1:] = (keys[1:] != keys[:-1]) | (owner[1:] != owner[:-1])
+    return np.bincount(owner[new], minlength=owners)
+
+
+def _clipped_matches(keys: NDArray[np.int64], document: NDArray[np.int64], documents: int) -> NDArray[np.int64]:
+    """Return, per document, how many of its n-grams are found in one other document, each as often as it is there.
+
+    An n-gram counts at most as often as in the other document that has most of it: the largest count, or for
+    the document that holds the largest itself the second largest.
+    """
+    gram = np.unique(keys, return_inverse=True)[1]
+    pair, count = np.unique(gram * documents + document, return_counts=True)
+    gram, owner = pair // documents, pair % documents
+    order = np.lexsort((count, gram))  # within a gram, the largest count last
+    gram, owner, count = gram[order], owner[order], count[order]
+    last = np.flatnonzero(np.append(gram[1:] != gram[:-1], True))
+    first = np.append(0, last[:-1] + 1)
+    second = np.where(last > first, count[np.maximum(last - 1, 0)], 0)
+    most = np.repeat(count[last], last - first + 1)
+    most[last] = second
+    return np.bincount(owner, weights=np.minimum(count, most), minlength=documents).astype(np.int64)
+
+
+def _brevity(lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return BLEU's brevity penalty of each document against the other whose length is nearest (the shorter of two)."""
+    order = np.argsort(lengths, kind="stable")
+    ranked = lengths[order].astype(np.float64)
+    shorter = np.append(-np.inf, ranked[:-1])
+    longer = np.append(ranked[1:], np.inf)
+    nearest = np.where(ranked - shorter <= longer - ranked, shorter, longer)
+    penalty = np.empty(lengths.size)
+    penalty[order] = np.exp(np.minimum(0.0, 1 - nearest / ranked))
+    return penalty

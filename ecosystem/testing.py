@@ -1,0 +1,182 @@
+"""The laws that every policy must obey, built in or not, for the tests of those who write one.
+
+::
+
+    from ecosystem.testing import check_policy
+
+    def test_my_policy():
+        check_policy(MyPolicy(limit=3))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.corpus.features import features
+from ecosystem.corpus.schema import INDEX, SEGMENT, TRUTH
+from ecosystem.errors import EcosystemError
+from ecosystem.policies.base import Adder, Context, Filter, Policy, Weigher, gate
+from ecosystem.policies.duplicates import NearDuplicates
+from ecosystem.streams import Stream, Streams
+
+_ROWS = 97  # documents in the pretended finite source
+_T = 6  # the pretended step
+
+
+def check_policy(policy: Policy, docs: pl.DataFrame | None = None) -> None:
+    """Raise AssertionError, naming the law in a sentence, if ``policy`` breaks one.
+
+    ``docs`` has the columns of ``schema.SEGMENT`` (an index and ``text``); without it, 60 made-up documents
+    serve. The laws: the policy survives being written to a file and read back; it is blind to the truth unless
+    its class says ``oracle = True``, to the order of rows, to other rows unless its class says
+    ``row_wise = False``; asked twice it says the same; what it kept it keeps when asked again; a reason is never
+    empty; a weight is finite and >= 0; an empty table is no error; an adder depends on the number of kept rows
+    alone, adds no row twice and none that the source does not have.
+    """
+    table = sample_documents() if docs is None else docs
+    name = f"{type(policy).__name__} ({policy.kind or 'not registered'})"
+    fields = {key: value for key, value in policy.plain().items() if key != "kind"}
+    assert type(policy).model_validate(fields) == policy, f"{name}: written out and read back it is another policy."
+    if isinstance(policy, Adder):
+        _check_adder(policy, name)
+        return
+    assert isinstance(policy, Filter | Weigher), f"{name}: must be a Filter, a Weigher or an Adder."
+    context = _context(table)
+
+    def apply(rows: pl.DataFrame) -> pl.DataFrame:
+        try:
+            return gate(rows, [("policy", policy)], context).select("doc", "verdict", "reason", "weight")
+        except EcosystemError as error:
+            raise AssertionError(f"{name}: the gate refuses what it returned: {error}") from error
+
+    index = table.select(list(INDEX))
+    once = apply(index)
+    _same(once, apply(index), f"{name}: asked twice about the same table it must say the same.")
+    assert apply(index.clear()).is_empty(), f"{name}: an empty table must be no error and stay empty."
+    shuffled = index.sample(fraction=1.0, shuffle=True, seed=1)
+    _same(once, apply(shuffled), f"{name}: it must be blind to the order of the rows.")
+    if not policy.oracle:
+        truth = index.select(list(TRUTH)).sample(fraction=1.0, shuffle=True, seed=2)
+        other = index.drop(list(TRUTH)).with_columns(truth)
+        law = "it must be blind to the truth columns; a policy that needs them says oracle = True."
+        _same(once, apply(other), f"{name}: {law}")
+    if policy.row_wise:
+        half = index.filter(pl.col("doc").hash(seed=3) % 2 == 0)
+        law = "it must be blind to other rows; a policy that is not says row_wise = False."
+        _same(once.filter(pl.col("doc").is_in(half["doc"].implode())), apply(half), f"{name}: {law}")
+    if isinstance(policy, Filter):
+        reasons = once["reason"].drop_nulls()
+        assert bool((reasons.str.strip_chars() != "").all()), f"{name}: it refuses with an empty reason."
+        kept = index.filter(once["verdict"].is_null())
+        law = "it must be idempotent: asked about what it kept, it must refuse nothing more."
+        assert apply(kept)["verdict"].null_count() == kept.height, f"{name}: {law}"
+
+
+def sample_documents(n: int = 60) -> pl.DataFrame:
+    """Return ``n`` made-up documents with the columns of ``schema.SEGMENT``: long and short, clean and not."""
+    rng = Stream(0, "testing").rng()
+    vocabulary = [
+        "the",
+        "of",
+        "and",
+        "to",
+        "with",
+        *(f"{a}{b}" for a in "bdfgklmn" for b in ("ala", "ero", "ish", "un")),
+    ]
+    kinds: list[Callable[[], str]] = [
+        lambda: " ".join(rng.choice(vocabulary, int(rng.integers(40, 120)))),
+        lambda: " ".join(rng.choice(vocabulary, int(rng.integers(1, 12)))),
+        lambda: "\n".join(["- " + " ".join(rng.choice(vocabulary, 3))] * int(rng.integers(1, 6))),
+        lambda: "# 12 ... # 7 …\n" * int(rng.integers(0, 4)),
+    ]
+    texts: list[str] = []
+    for i in range(n):
+        copied = i % 7 == 6
+        texts.append(texts[i // 2] + (" again" if i % 2 else "") if copied else kinds[i % 9 % 4]())
+    text = pl.Series("text", texts, dtype=pl.String)
+    synthetic = rng.random(n) < 0.5
+    frame = features(text).with_columns(
+        text,
+        doc=pl.int_range(n, dtype=pl.Int64),
+        t=pl.Series(np.sort(rng.integers(0, _T + 1, n))),
+        site=pl.Series(rng.integers(0, 5, n)),
+        retired_at=pl.lit(None),
+        weight=pl.Series(rng.uniform(0.5, 2, n)),
+        author=pl.Series(np.where(synthetic, "models/0", "people/0")),
+        synthetic=pl.Series(synthetic),
+        depth=pl.Series(np.where(synthetic, 1.0, 0.0)),
+        model=pl.Series(["model" if s else None for s in synthetic], dtype=pl.String),
+        source=pl.Series([None if s else "docs" for s in synthetic], dtype=pl.String),
+        row=pl.lit(None),
+        verdict=pl.lit(None),
+        reason=pl.lit(None),
+    )
+    first = pl.col("doc").first().over("content_hash")
+    frame = frame.with_columns(duplicate_of=pl.when(first < pl.col("doc")).then(first))
+    return frame.select(pl.col(name).cast(dtype) for name, dtype in SEGMENT.items())
+
+
+def _context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -> Callable[[str], Context]:
+    """Return contexts over the documents of ``table``: real texts and near-duplicates, pretended scores."""
+    streams = Streams(1)
+    table = table.sort("doc")
+    near: dict[tuple[int, int, float], NearDuplicates] = {}
+
+    def text(ids: pl.Series) -> pl.Series:
+        return table["text"].gather(table["doc"].search_sorted(ids))
+
+    def score(model: str, ids: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        tokens = (streams.at(f"tokens/{model}").uniform(ids.to_numpy()) * 80).astype(np.int64)
+        return tokens * 8 * streams.at(f"nats/{model}").uniform(ids.to_numpy()), tokens
+
+    def near_duplicate(num_perm: int, shingle: int, threshold: float, ids: pl.Series) -> pl.Series:
+        key = (num_perm, shingle, threshold)
+        if key not in near:
+            near[key] = NearDuplicates(*key)
+            near[key].add(table["doc"], table["text"])
+        return near[key].earliest(ids)
+
+    def of(policy: str) -> Context:
+        return Context(
+            policy=policy,
+            reader="reader",
+            t=t,
+            stream=streams.at(f"policies/{policy}/reader", t),
+            lasting=streams.at(f"policies/{policy}"),
+            text=text,
+            score=score,
+            near_duplicate=near_duplicate,
+            source_rows=lambda _: rows,
+        )
+
+    return of
+
+
+def _check_adder(policy: Adder, name: str) -> None:
+    """The laws of an adder, for a finite and an endless source."""
+    for rows in (_ROWS, 0, None):
+        for kept in (0, 1, 40, 10_000):
+            ctx = _context(sample_documents(1), rows=rows)("policy")
+            added = policy.add(kept, ctx)
+            law = f"{name}: asked twice to add to {kept} rows it must add the same."
+            assert added.equals(policy.add(kept, ctx)), law
+            for column in ("source", "document", "weight"):
+                assert column in added.columns, f"{name}: what it adds lacks the column {column}."
+            document, weight = added["document"], added["weight"].cast(pl.Float64)
+            unique = added.select("source", "document").is_unique().all()
+            assert document.null_count() == 0 and unique, f"{name}: it adds a document twice, or none in particular."
+            bounded = bool((document >= 0).all()) and (rows is None or bool((document < rows).all()))
+            assert bounded, f"{name}: it adds rows that the source of {rows} documents does not have."
+            finite = weight.null_count() == 0 and bool(weight.is_finite().all()) and bool((weight >= 0).all())
+            assert finite, f"{name}: a weight is missing, negative or not finite."
+
+
+def _same(expected: pl.DataFrame, found: pl.DataFrame, law: str) -> None:
+    """Compare two answers by document; weights to rounding."""
+    left, right = expected.sort("doc"), found.sort("doc")
+    same = left.drop("weight").equals(right.drop("weight"))
+    assert same and np.allclose(left["weight"], right["weight"], rtol=1e-9, atol=0.0), law

@@ -1,0 +1,50 @@
+"""What tests share: a tiny scenario in which everything happens, and one finished run of it."""
+
+from pathlib import Path
+
+import pytest
+
+from ecosystem.runs import Machine, Run, begin, folder_of
+from ecosystem.scenario import Scenario
+
+ROOT = Path(__file__).parent.parent
+SMOKE = ROOT / "scenarios" / "smoke.toml"
+MACHINE = Machine("cpu", 2)
+
+# Small enough for many runs in the tests, with every phase at work.
+TINY = {
+    "web.initial.documents": 80,
+    "models.tiny.n_layer": 1,
+    "models.tiny.vocabulary": 300,
+    "models.tiny.foundation.tokens": 6_000,
+    "trainers.naive.scrape.docs": 30,
+    "trainers.naive.publish": 12,
+    "trainers.naive.decoding.max_tokens": 16,
+    "trainers.careful.scrape.docs": 30,
+    "trainers.careful.publish": 12,
+    "trainers.careful.decoding.max_tokens": 16,
+    "trainers.careful.budget.tokens": 1_500,
+    "measure.held_out": 20,
+    "measure.words": 30,
+}
+
+
+def tiny(**changes) -> Scenario:
+    """The smoke scenario made tiny, with more dotted paths set (``__`` stands for a dot)."""
+    return Scenario.load(SMOKE).override(TINY | {k.replace("__", "."): v for k, v in changes.items()})
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Foundations, shared by all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, cache) -> Run:
+    """An uninterrupted run of the tiny scenario (3 steps)."""
+    out = tmp_path_factory.mktemp("outputs")
+    scenario = tiny()
+    for _ in begin(scenario, out=out, machine=MACHINE, cache=cache):
+        pass
+    return Run.open(folder_of(scenario, scenario.seed, out))

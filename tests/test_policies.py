@@ -1,0 +1,596 @@
+"""Laws of the gate and of every policy, then each policy by example."""
+
+import json
+import subprocess
+import sys
+import time
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ecosystem.errors import EcosystemError
+from ecosystem.policies.base import POLICIES, Adder, Filter, Weigher, gate, with_name
+from ecosystem.policies.duplicates import ExactDedup, MinhashDedup, NearDuplicates, rows_per_band, shingle_hashes
+from ecosystem.policies.filters import GopherQuality, Length, Oracle, PerplexityBand, Repetition, SyntheticDetector
+from ecosystem.policies.retention import Accumulate, AccumulateSubsample, Decay, Replace, Window
+from ecosystem.policies.sampling import Importance, InjectReal
+from ecosystem.testing import _context, check_policy, sample_documents
+
+DOCS = sample_documents()
+INDEX = DOCS.drop("text")
+FIELDS = {
+    "perplexity_band": [{"model": "small", "low": 5, "high": 300}, {"model": "small"}],
+    "inject_real": [
+        {"source": "docs", "fraction": 0.25},
+        {"source": "docs", "fraction": 0.9, "mode": "fresh"},
+        {"source": "docs", "count": 7, "mode": "fresh"},
+    ],
+    "accumulate_subsample": [{"capacity": 20}, {}],
+    "gopher_quality": [{}, {"variant": "short_text"}],
+    "length": [{}, {"min_words": 3, "max_words": 10}],
+    "decay": [{}, {"keeps_weights": False}],
+    "importance": [{}, {"auc": 0.5}],
+}
+CASES = [(kind, fields) for kind in POLICIES.all() for fields in FIELDS.get(kind, [{}])]
+
+
+def through(policy, docs=INDEX, context=None):
+    return gate(docs, [("p", policy)], context or _context(DOCS))
+
+
+def kept(policy, docs=INDEX, context=None):
+    return through(policy, docs, context).filter(pl.col("verdict").is_null())["doc"].to_list()
+
+
+@pytest.mark.parametrize(("kind", "fields"), CASES, ids=lambda case: str(case))
+def test_every_registered_policy_obeys_the_laws(kind, fields):
+    check_policy(POLICIES.get(kind)(**fields))
+
+
+def test_every_policy_describes_itself():
+    for kind, cls in POLICIES.all().items():
+        assert cls.kind == kind
+        assert cls.__doc__ and "\n" not in cls.__doc__.splitlines()[0]
+        for name, field in cls.model_fields.items():
+            assert field.description, f"{kind}.{name} has no description"
+
+
+# The laws themselves: each broken on purpose.
+
+
+class Cheat(Filter):
+    law: ClassVar[str] = ""
+
+
+class OrderBound(Cheat):
+    law = "order"
+
+    def refuse(self, docs, ctx):
+        return pl.Series(["first"] * min(1, docs.height) + [None] * (docs.height - 1), dtype=pl.String)
+
+
+class Comparative(Cheat):
+    law = "row_wise"
+
+    def refuse(self, docs, ctx):
+        return docs.select(pl.when(pl.col("words") < pl.col("words").median()).then(pl.lit("short"))).to_series()
+
+
+class Silent(Cheat):
+    law = "empty reason"
+
+    def refuse(self, docs, ctx):
+        return pl.Series([""] * docs.height, dtype=pl.String)
+
+
+class Fickle(Cheat):
+    law = "asked twice"
+    asked: ClassVar[list[int]] = [0]
+
+    def refuse(self, docs, ctx):
+        self.asked[0] += 1
+        return pl.Series([f"no {self.asked[0]}"] * docs.height, dtype=pl.String)
+
+
+class Masked(Cheat):
+    law = "the gate refuses"
+
+    def refuse(self, docs, ctx):
+        return docs["words"] < 5
+
+
+class Greedy(Cheat):
+    law = "idempotent"
+    row_wise = False
+
+    def refuse(self, docs, ctx):
+        last = pl.col("doc") == pl.col("doc").max()
+        return docs.select(pl.when(last).then(pl.lit("the last one"))).to_series()
+
+
+class Negative(Weigher):
+    law: ClassVar[str] = "negative"
+
+    def weigh(self, docs, ctx):
+        return -docs["words"].cast(pl.Float64) - 1
+
+
+class Unbounded(Adder):
+    law: ClassVar[str] = "does not have"
+
+    def add(self, kept, ctx):
+        return pl.DataFrame({"source": ["s"] * 100, "document": range(100), "weight": [1.0] * 100})
+
+
+@pytest.mark.parametrize("cheat", [OrderBound, Comparative, Silent, Fickle, Masked, Greedy, Negative, Unbounded])
+def test_a_policy_that_breaks_a_law_is_found_out(cheat):
+    with pytest.raises(AssertionError, match=cheat.law):
+        check_policy(cheat())
+
+
+class Peeking(Filter):
+    def refuse(self, docs, ctx):
+        return docs.select(pl.when(pl.col("synthetic")).then(pl.lit("machine"))).to_series()
+
+
+def test_the_truth_is_hidden_from_all_but_oracles():
+    with pytest.raises(EcosystemError, match=r"policies\.p: looks at a column .*\"?synthetic"):
+        through(Peeking())
+
+
+# The gate.
+
+POLICY = st.sampled_from(
+    [
+        Length(min_words=10),
+        GopherQuality(variant="short_text"),
+        Repetition(),
+        ExactDedup(),
+        SyntheticDetector(),
+        Oracle(),
+        Window(steps=3),
+        AccumulateSubsample(capacity=25),
+        Importance(),
+        Decay(),
+        InjectReal(source="docs", fraction=0.3, mode="fresh"),
+        InjectReal(source="docs", count=3),
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(POLICY, max_size=5), st.integers(0, 60), st.integers(0, 5))
+def test_laws_of_the_gate(policies, height, seed):
+    docs = INDEX.sample(fraction=1.0, shuffle=True, seed=seed).head(height)
+    named = [(f"p{i}", policy) for i, policy in enumerate(policies)]
+    context = _context(DOCS)
+    after = gate(docs, named, context)
+    own = after.filter(pl.col("injected_from").is_null())
+    assert own["doc"].to_list() == docs["doc"].to_list()  # nothing is deleted or moved
+    assert own.select("words", "synthetic", "t").equals(docs.select("words", "synthetic", "t"))
+    assert (after["verdict"].is_null() == after["reason"].is_null()).all()
+    assert after["weight"].is_finite().all() and (after["weight"] >= 0).all()
+    injected = after.filter(pl.col("injected_from").is_not_null())
+    assert injected["verdict"].null_count() == injected.height
+    # Step by step: a signature once written stays, and each row is signed by the first who refuses it.
+    table, remaining = docs, docs.height
+    for name, policy in named:
+        if isinstance(policy, Adder):
+            continue
+        before = table
+        table = gate(table, [(name, policy)], context)
+        signed = before["verdict"].is_not_null() if "verdict" in before.columns else pl.Series([False] * docs.height)
+        if "verdict" in before.columns:
+            assert table.filter(signed)["verdict"].equals(before.filter(signed)["verdict"])
+            assert table.filter(signed)["weight"].equals(before.filter(signed)["weight"])
+        now = table["verdict"].null_count()
+        assert now <= remaining
+        remaining = now
+    assert table["verdict"].equals(own["verdict"])
+    assert np.allclose(table["weight"], own["weight"])
+
+
+def test_the_first_to_refuse_signs_and_the_order_matters():
+    rules = [("short", Length(min_words=30)), ("machine", Oracle())]
+    forth, back = gate(INDEX, rules, _context(DOCS)), gate(INDEX, rules[::-1], _context(DOCS))
+    assert forth["verdict"].is_null().equals(back["verdict"].is_null())
+    both = INDEX.select((pl.col("words") < 30) & pl.col("synthetic")).to_series()
+    assert set(forth.filter(both)["verdict"]) == {"short"}
+    assert set(back.filter(both)["verdict"]) == {"machine"}
+
+
+def test_a_gate_takes_tables_with_few_columns_and_ids_that_occur_twice():
+    archive = pl.DataFrame({"doc": [1, 1, 2], "t": [6, 3, 6], "weight": [1.0, 2.0, 3.0]})
+    after = gate(archive, [("r", Replace()), ("d", Decay(half_life=1))], _context(DOCS))
+    assert after["verdict"].to_list() == [None, "r", None]
+    assert after["weight"].to_list() == [1.0, 2.0, 3.0]
+    assert gate(archive.drop("weight"), [], _context(DOCS))["weight"].to_list() == [1.0] * 3
+    with pytest.raises(EcosystemError, match=r"policies\.l: looks at a column"):
+        gate(archive, [("l", Length())], _context(DOCS))
+
+
+class TooShort(Filter):
+    def refuse(self, docs, ctx):
+        return pl.Series([], dtype=pl.String)
+
+
+class Bare(Adder):
+    def add(self, kept, ctx):
+        return pl.DataFrame({"document": [1]})
+
+
+def test_a_gate_names_the_policy_that_breaks_its_contract():
+    with pytest.raises(EcosystemError, match=r"policies\.p: returned 0 rows for a table of 60"):
+        through(TooShort())
+    with pytest.raises(EcosystemError, match=r"policies\.p: an adder must return"):
+        through(Bare())
+    with pytest.raises(EcosystemError, match=r"policies\.p: a weight is missing, negative"):
+        through(Negative())
+    with pytest.raises(EcosystemError, match=r"policies\.p: Spec is no Filter"):
+        gate(INDEX, [("p", type("Spec", (), {"oracle": False})())], _context(DOCS))
+
+
+def test_a_policy_under_another_name_has_other_luck():
+    ctx = _context(DOCS)("a")
+    other = with_name(ctx, "b")
+    assert (other.policy, other.lasting.t) == ("b", 0)
+    assert other.stream.uniform([1]) != ctx.stream.uniform([1])
+
+
+# Filters.
+
+
+def test_length():
+    frame = pl.DataFrame({"doc": range(4), "words": [2, 3, 9, 10]})
+    after = through(Length(min_words=3, max_words=9), frame)
+    assert after["reason"].to_list() == ["number of words 2 is below 3", None, None, "number of words 10 is above 9"]
+    with pytest.raises(ValidationError, match="below min_words"):
+        Length(min_words=5, max_words=4)
+
+
+GOOD = {
+    "words": 60,
+    "mean_word_length": 5.0,
+    "symbol_ratio": 0.1,
+    "bullet_lines": 0.9,
+    "ellipsis_lines": 0.3,
+    "alphabetic_words": 0.8,
+    "stop_words": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, None),
+        ({"words": 49}, "number of words 49 is below 50"),
+        ({"words": 100_001}, "number of words 100001 is above 100000"),
+        ({"mean_word_length": 2.9}, "mean word length 2.9 is below 3"),
+        ({"mean_word_length": 10.1}, "mean word length 10.1 is above 10"),
+        ({"symbol_ratio": 0.11}, "symbols per word 0.11 is above 0.1"),
+        ({"bullet_lines": 0.91}, "share of bullet lines 0.91 is above 0.9"),
+        ({"ellipsis_lines": 0.31}, "share of ellipsis lines 0.31 is above 0.3"),
+        ({"alphabetic_words": 0.79}, "share of alphabetic words 0.79 is below 0.8"),
+        ({"stop_words": 1}, "number of stop words 1 is below 2"),
+    ],
+)
+def test_gophers_rules_one_by_one_bounds_included(change, said):
+    frame = pl.DataFrame([{"doc": 0, **GOOD, **change}]).with_columns(
+        pl.col(pl.Float64).cast(pl.Float32)  # as stored: 0.1 must not become larger than 0.1
+    )
+    assert through(GopherQuality(), frame)["reason"].to_list() == [said]
+
+
+def test_the_short_text_variant_lets_short_prose_pass():
+    frame = pl.DataFrame([{"doc": 0, **GOOD, "words": 7, "stop_words": 1}])
+    assert kept(GopherQuality(), frame) == []
+    assert kept(GopherQuality(variant="short_text"), frame) == [0]
+    assert kept(GopherQuality(variant="short_text", min_words=8), frame) == []
+    assert kept(GopherQuality(min_words=7, min_stop_words=0), frame) == [0]
+
+
+def test_repetition():
+    clean = {"duplicate_lines": 0.3, "top_2gram": 0.2, "top_3gram": 0.18, "top_4gram": 0.16, "duplicate_5grams": 0.15}
+    rows = [clean, *({**clean, name: value + 0.01} for name, value in clean.items())]
+    frame = pl.DataFrame(rows).with_columns(pl.all().cast(pl.Float32), doc=pl.int_range(len(rows)))
+    assert kept(Repetition(), frame) == [0]
+
+
+def test_perplexity_band():
+    frame = pl.DataFrame({"doc": range(5)})
+    nats = np.array([1.0, 20.0, 40.0, 0.0, 1e6])
+    tokens = np.array([10, 10, 10, 0, 10])
+    base = _context(DOCS)
+
+    def context(name):
+        ctx = base(name)
+        return type(ctx)(**{**ctx.__dict__, "score": lambda model, ids: (nats, tokens)})
+
+    after = through(PerplexityBand(model="m", low=2, high=20), frame, context)
+    assert after["reason"].to_list() == [
+        "perplexity 1.1 is below 2",
+        None,
+        "perplexity 54.6 is above 20",
+        "has no tokens to score",
+        after["reason"][4],
+    ]
+    assert after["reason"][4].endswith("is above 20")
+    with pytest.raises(ValidationError, match="below low"):
+        PerplexityBand(model="m", low=5, high=4)
+
+
+def many(n=20_000):
+    return pl.DataFrame({"doc": range(n), "synthetic": [i % 2 == 0 for i in range(n)], "t": [0] * n})
+
+
+def test_the_detector_has_its_rates_and_never_changes_its_mind():
+    docs, policy = many(), SyntheticDetector(true_positive_rate=0.7, false_positive_rate=0.1)
+    after = through(policy, docs)
+    refused = after["verdict"].is_not_null()
+    for synthetic, rate in ((True, 0.7), (False, 0.1)):
+        share = float(refused.filter(docs["synthetic"] == synthetic).mean())
+        assert abs(share - rate) < 4 * (rate * (1 - rate) / 10_000) ** 0.5
+    later = through(policy, docs, _context(DOCS, t=9))
+    assert later["verdict"].equals(after["verdict"])
+    # A stricter detector finds all that a laxer one found: sliders move smoothly.
+    more = through(SyntheticDetector(true_positive_rate=0.9, false_positive_rate=0.2), docs)
+    assert (more["verdict"].is_not_null() | ~refused).all()
+    perfect = through(SyntheticDetector(true_positive_rate=1, false_positive_rate=0), docs)
+    assert perfect["verdict"].equals(through(Oracle(), docs)["verdict"])
+
+
+# Duplicates.
+
+
+def test_exact_duplicates():
+    frame = pl.DataFrame({"doc": [5, 6], "duplicate_of": [None, 5]})
+    assert through(ExactDedup(), frame)["reason"].to_list() == [None, "same text as document 5"]
+
+
+def prose(n, words=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(f"w{k}" for k in rng.integers(0, 5000, words)) for _ in range(n)]
+
+
+def near_index(texts, ids=None, batches=(), **fields):
+    index = NearDuplicates(**fields)
+    ids = list(range(len(texts))) if ids is None else ids
+    edges = [0, *batches, len(texts)]
+    for a, b in zip(edges, edges[1:], strict=False):
+        index.add(ids[a:b], pl.Series(texts[a:b], dtype=pl.String))
+    return index
+
+
+def test_near_duplicates_are_found_and_the_earliest_is_named():
+    base = prose(30)
+    words = base[3].split()
+    close = " ".join([*words[:58], "other", "end"])  # 54 shingles in common of 62
+    far = " ".join([*words[:30], *prose(1, 30, seed=9)[0].split()])
+    index = near_index([*base, close, far, close.upper() + " !", base[3]])
+    assert index.earliest([*range(30), 31]).null_count() == 31
+    assert index.earliest([30, 32, 33]).to_list() == [3, 3, 3]
+    assert index.earliest([]).dtype == pl.Int64
+    assert len(index) == 34
+
+
+def test_texts_too_short_for_a_shingle_are_compared_whole():
+    texts = ["", "...", "hello", "Hello!", "hello you", "hello you", "you hello", "", "a b c", "a b c"]
+    found = near_index(texts, shingle=3).earliest(range(10)).to_list()
+    assert found == [None, None, None, 2, None, 4, None, None, None, 8]
+
+
+VARIED = st.lists(
+    st.builds(
+        lambda i, cut, tail: " ".join([*prose(1, 20, seed=i)[0].split()[:cut], *tail]),
+        st.integers(0, 2),
+        st.integers(0, 20),
+        st.lists(st.sampled_from("xyz"), max_size=3),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(VARIED, st.data())
+def test_batches_do_not_matter_and_later_documents_change_nothing(texts, data):
+    whole = near_index(texts, threshold=0.6).earliest(range(len(texts)))
+    cut = data.draw(st.integers(0, len(texts)))
+    parts = near_index(texts, batches=[cut], threshold=0.6)
+    assert parts.earliest(range(len(texts))).equals(whole)
+    first = near_index(texts[:cut], threshold=0.6)
+    assert first.earliest(range(cut)).equals(whole.head(cut))
+    order = data.draw(st.permutations(range(len(texts))))
+    assert parts.earliest(list(order)).to_list() == [whole[i] for i in order]
+
+
+def test_near_duplicates_agree_with_comparing_all_pairs():
+    rng = np.random.default_rng(5)
+    texts = []
+    for i in range(120):
+        words = (texts[rng.integers(i)] if i % 2 else prose(1, 40, seed=i)[0]).split()
+        words[int(rng.integers(len(words)))] = "changed"
+        texts.append(" ".join(words))
+    index = near_index(texts, ids=list(range(10, 130)), threshold=0.7)
+    signatures = index._signature(np.arange(120))
+    similar = (signatures[:, None] == signatures[None]).mean(axis=2) >= 0.7
+    expected = [int(np.argmax(row[:i])) + 10 if row[:i].any() else None for i, row in enumerate(similar)]
+    found = index.earliest(range(10, 130)).to_list()
+    assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 117  # 99 % of pairs at the threshold meet
+    assert all(a is None or similar[i, a - 10] for i, a in enumerate(found))
+
+
+def test_the_estimate_is_that_of_the_jaccard_similarity():
+    words = prose(1, 300)[0].split()
+    texts = [" ".join(words), *(" ".join([*words[:k], *prose(1, 300 - k, seed=k)[0].split()]) for k in range(30, 300, 15))]
+    hashes, starts = shingle_hashes(pl.Series(texts), 3)
+    sets = [set(hashes[int(a) : int(b)].tolist()) for a, b in zip(starts, starts[1:], strict=False)]
+    true = np.array([len(sets[0] & s) / len(sets[0] | s) for s in sets])
+    signatures = near_index(texts, num_perm=512)._signature(np.arange(len(texts)))
+    estimate = (signatures == signatures[0]).mean(axis=1)
+    assert estimate[0] == 1
+    assert (np.abs(estimate - true) <= 4 * np.sqrt(true * (1 - true) / 512) + 1e-9).all()
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.95, 1.0])
+def test_bands_are_long_but_miss_at_most_one_pair_in_a_hundred(threshold):
+    def meet(r):
+        return 1 - (1 - threshold**r) ** (128 // r)
+
+    rows = rows_per_band(128, threshold)
+    assert meet(rows) >= 0.99
+    assert rows == 128 or meet(rows + 1) < 0.99
+
+
+def test_near_duplicates_complain_of_wrong_ids():
+    index = near_index(["a b c", "d e f"], ids=[4, 7])
+    for ids in ([7], [9, 8], [9, 9]):
+        with pytest.raises(EcosystemError, match="in the order of their ids"):
+            index.add(ids, pl.Series(["x"] * len(ids)))
+    with pytest.raises(EcosystemError, match="3 ids were given for 1 texts"):
+        index.add([8, 9, 10], pl.Series(["x"]))
+    with pytest.raises(EcosystemError, match="document 5 was never added"):
+        index.earliest([4, 5])
+    with pytest.raises(EcosystemError, match="document 8 was never added"):
+        index.earliest([8])
+
+
+def test_the_reason_names_the_matched_document():
+    frame = DOCS.with_columns(text=pl.lit("all of these are the very same text")).drop("text")
+    copies = DOCS.with_columns(text=pl.lit("all of these are the very same text"))
+    after = through(MinhashDedup(), frame, _context(copies))
+    assert after["reason"].to_list() == [None, *["near-duplicate of document 0"] * 59]
+
+
+def test_signatures_are_the_same_in_every_process():
+    program = (
+        "import json, numpy as np, polars as pl; from ecosystem.policies.duplicates import NearDuplicates as N; "
+        "n = N(32, 2, 0.5); n.add([0, 1], pl.Series(['one two three', 'two three four'])); "
+        "print(json.dumps(n._signature(np.arange(2)).tolist()))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    here = near_index(["one two three", "two three four"], num_perm=32, shingle=2, threshold=0.5)
+    assert json.loads(found.stdout) == here._signature(np.arange(2)).tolist()
+
+
+def test_a_web_of_copies_is_no_slower_than_one_of_originals():
+    copies = [f"{prose(1)[0]} {i % 5}" for i in range(2000)]
+    near_index(prose(20))  # the library is loaded
+    for texts in (prose(2000), copies):
+        begin = time.perf_counter()
+        index = near_index(texts)
+        assert time.perf_counter() - begin < 2.0  # about 0.07 s on an idle machine
+    assert index.earliest(range(5, 2000)).null_count() == 0
+
+
+# Weights and injected documents.
+
+
+def test_importance_weights_average_one_and_favour_people():
+    docs = many()
+    for auc in (0.5, 0.7, 0.95):
+        weight = through(Importance(auc=auc), docs)["weight"].to_numpy()
+        assert abs(weight.mean() - 1) <= 4 * weight.std() / len(weight) ** 0.5 + 1e-12
+        human, synthetic = weight[1::2], weight[::2]
+        ranks = np.argsort(np.argsort(weight)) + 1.0
+        area = (ranks[1::2].sum() - human.size * (human.size + 1) / 2) / (human.size * synthetic.size)
+        if auc > 0.5:  # at 0.5 all weights are equal
+            assert abs(area - auc) < 4 * (auc * (1 - auc) / 10_000) ** 0.5
+            assert human.mean() > 1 > synthetic.mean()
+        else:
+            assert np.allclose(weight, 1)
+    assert through(Importance(synthetic_prior=0.2), docs)["weight"].max() <= 1 / 0.8
+
+
+@pytest.mark.parametrize(("fraction", "kept_rows", "expected"), [(0.25, 30, 10), (0.5, 40, 40), (0, 9, 0), (0.9, 0, 0)])
+def test_injection_by_fraction(fraction, kept_rows, expected):
+    added = InjectReal(source="docs", fraction=fraction).add(kept_rows, _context(DOCS)("p"))
+    assert added.height == expected
+    if expected:
+        assert added.height / (added.height + kept_rows) == fraction
+
+
+def test_injection_takes_all_there_are_if_more_are_asked():
+    added = InjectReal(source="docs", count=200).add(5, _context(DOCS, rows=12)("p"))
+    assert added["document"].to_list() == list(range(12))
+    assert InjectReal(source="docs", count=5).add(5, _context(DOCS, rows=0)("p")).is_empty()
+
+
+def test_fixed_injection_repeats_its_rows_and_fresh_draws_new_ones():
+    def rows(mode, t, count=10, size=1000):
+        policy = InjectReal(source="docs", count=count, mode=mode)
+        return set(policy.add(0, _context(DOCS, t=t, rows=size)("p"))["document"])
+
+    assert rows("fixed", 1) == rows("fixed", 2)
+    assert rows("fixed", 1) < rows("fixed", 2, count=20)
+    assert rows("fresh", 1) == rows("fresh", 1)
+    assert len(rows("fresh", 1) & rows("fresh", 2)) < 5
+    assert rows("fixed", 1, size=None) == rows("fixed", 2, size=None)
+    one, two = rows("fresh", 1, size=None), rows("fresh", 2, size=None)
+    assert not one & two and len(one) == 10 and min(one) >= 2**24  # far behind what people draw
+    assert max(one) - min(one) == 9
+
+
+def test_fresh_injection_is_uniform_over_the_source():
+    policy = InjectReal(source="docs", count=10, mode="fresh")
+    draws = [policy.add(0, _context(DOCS, t=t, rows=50)("p"))["document"] for t in range(300)]
+    counts = np.bincount(pl.concat(draws).to_numpy(), minlength=50)
+    # Each row 300 * 0.2 = 60 times, with standard deviation 6.9; chi-square of 50 about 40 +- 9 (no replacement).
+    assert 10 < ((counts - 60) ** 2 / 60).sum() < 80
+
+
+def test_injected_rows_arrive_tagged():
+    after = gate(INDEX, [("o", Oracle()), ("real", InjectReal(source="docs", fraction=0.5))], _context(DOCS))
+    injected = after.filter(pl.col("injected_from") == "docs")
+    assert injected.height == after.height - injected.height - INDEX["synthetic"].sum()
+    assert injected.select("synthetic", "depth", "weight").unique().rows() == [(False, 0.0, 1.0)]
+
+
+@pytest.mark.parametrize("fields", [{}, {"fraction": 0.1, "count": 3}, {"fraction": 1.0}, {"count": -1}])
+def test_injection_wants_exactly_one_sensible_amount(fields):
+    with pytest.raises(ValidationError):
+        InjectReal(source="docs", **fields)
+
+
+# Retention.
+
+
+def aged(n=12):
+    return pl.DataFrame({"doc": range(n), "t": [i % 7 for i in range(n)], "weight": [1.0] * n})
+
+
+def test_replace_window_accumulate():
+    docs = aged(7)
+    assert kept(Replace(), docs) == kept(Window(steps=1), docs) == [6]
+    assert kept(Window(steps=3), docs) == [4, 5, 6]
+    assert kept(Accumulate(), docs) == list(range(7))
+
+
+def test_decay_step_by_step_is_decay_at_once():
+    weight = pl.DataFrame({"doc": [0], "t": [2], "weight": [3.0]})
+    once = through(Decay(half_life=2, keeps_weights=False), weight, _context(DOCS, t=6))["weight"].item()
+    assert once == pytest.approx(3.0 / 4)
+    for t in range(2, 7):
+        weight = through(Decay(half_life=2), weight, _context(DOCS, t=t)).select("doc", "t", "weight")
+    assert weight["weight"].item() == pytest.approx(once)
+
+
+def test_subsampling_is_uniform_irrevocable_and_the_same_in_instalments():
+    policy, context = AccumulateSubsample(capacity=40), _context(DOCS)
+    offered = [pl.DataFrame({"doc": range(100 * t, 100 * t + 100), "t": [t] * 100}) for t in range(5)]
+    held = offered[0].clear()
+    for batch in offered:
+        before = held["doc"].to_list()
+        held = pl.concat([held, batch])
+        held = held.filter(through(policy, held, context)["verdict"].is_null())
+        gone = set(range(100 * (batch["t"][0] + 1))) - set(held["doc"])
+        assert held.height == 40
+        assert not (set(before) - set(held["doc"])) - gone
+    assert held["doc"].to_list() == kept(policy, pl.concat(offered), context)
+    many_kept = kept(AccumulateSubsample(capacity=5000), many(), context)
+    assert abs(np.mean(many_kept) - 9999.5) < 4 * (20_000 / 12**0.5) / 5000**0.5

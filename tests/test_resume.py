@@ -1,0 +1,84 @@
+"""The promise of the run folder: a run killed at any moment and resumed equals the uninterrupted one, bit for bit."""
+
+import multiprocessing
+import shutil
+import signal
+
+import pytest
+
+from ecosystem.phases import PHASES
+from ecosystem.runs import Machine, Run, begin, folder_of
+from ecosystem.store import Store
+from tests import killing
+from tests.conftest import MACHINE, tiny
+
+MOMENTS = [
+    *(f"phase:{phase.__name__}" for phase in PHASES),
+    "inside:train",
+    "inside:generat",
+    *(f"{kind}:{table}" for table in ("corpus", "weights", "state", "commits") for kind in ("write", "part")),
+]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Processes forked from one that has imported everything already (and started no threads)."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.killing"])
+    return context
+
+
+def fingerprints(folder):
+    """Names, sizes and hashes of every file of every step."""
+    return [commit.files for commit in Store(folder).commits()]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_resumed_equals_uninterrupted(moment, server, finished, cache, tmp_path):
+    process = server.Process(target=killing.run_and_die, args=(tmp_path, cache, moment))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL, f"the process was to die at {moment}"
+    folder = folder_of(tiny(), 1, tmp_path)
+    died_after_commit = moment == "write:commits"
+    assert Store(folder).last() == killing.STEP - (0 if died_after_commit else 1)
+    resumed = [snapshot.t for snapshot in begin(tiny(), out=tmp_path, machine=MACHINE, cache=cache)]
+    assert resumed == list(range(killing.STEP + died_after_commit, 4))
+    assert fingerprints(folder) == fingerprints(finished.path)
+    assert Run.open(folder).environment["resumed"]
+    assert not list(folder.rglob("*.part"))
+
+
+def test_a_finished_run_is_left_alone(finished, cache):
+    before = fingerprints(finished.path)
+    assert list(begin(tiny(), out=finished.path.parent.parent, machine=MACHINE, cache=cache)) == []
+    assert fingerprints(finished.path) == before
+
+
+def test_more_steps_continue_a_run(finished, cache, tmp_path):
+    short = tiny(steps=2)
+    for _ in begin(short, out=tmp_path, machine=MACHINE, cache=cache):
+        pass
+    assert folder_of(short, 1, tmp_path) == folder_of(tiny(), 1, tmp_path)
+    assert [s.t for s in begin(tiny(), out=tmp_path, machine=MACHINE, cache=cache)] == [3]
+    assert fingerprints(folder_of(short, 1, tmp_path)) == fingerprints(finished.path)
+
+
+def test_a_rebuilt_foundation_is_the_same_one(finished, tmp_path):
+    for _ in begin(tiny(), out=tmp_path / "out", machine=MACHINE, cache=tmp_path / "empty_cache"):
+        pass
+    assert fingerprints(folder_of(tiny(), 1, tmp_path / "out")) == fingerprints(finished.path)
+
+
+def test_another_machine_or_source_is_refused(finished, cache, tmp_path):
+    from ecosystem.errors import EcosystemError
+
+    folder = tmp_path / finished.path.parent.name / "1"
+    shutil.copytree(finished.path, folder)
+    with pytest.raises(EcosystemError, match="--threads 2, or begin anew with --fresh"):
+        next(begin(tiny(steps=4), out=tmp_path, machine=Machine("cpu", 1), cache=cache))
+    environment = (folder / "environment.json").read_text()
+    digest = finished.environment["sources"]["language"]["digest"]
+    (folder / "environment.json").write_text(environment.replace(digest, "0" * 64))
+    with pytest.raises(EcosystemError, match='source "language" is no longer what it was'):
+        next(begin(tiny(steps=4), out=tmp_path, machine=MACHINE, cache=cache))

@@ -1,0 +1,133 @@
+"""Scenario files: every mistake is found when the file is read, said in a sentence with its path and remedy."""
+
+import json
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+
+from ecosystem.errors import ScenarioError
+from ecosystem.scenario import Scenario, json_schema
+from ecosystem.spec import parse_value, set_path
+from tests.conftest import ROOT, SMOKE, tiny
+
+FILES = sorted((ROOT / "scenarios").rglob("*.toml"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_the_resolved_scenario_is_itself_a_scenario_and_the_same(file, tmp_path):
+    scenario = Scenario.load(file)
+    again = tmp_path / "scenario.toml"
+    again.write_text(scenario.to_toml())
+    assert Scenario.load(again) == scenario
+    assert Scenario.load(again).fingerprint() == scenario.fingerprint()
+    assert "preset" not in again.read_text()
+
+
+def test_the_fingerprint_names_the_experiment_and_not_how_long_or_often_it_runs():
+    base = tiny()
+    assert tiny(steps=9, seed=5, description="other").fingerprint() == base.fingerprint()
+    assert tiny(trainers__naive__publish=13).fingerprint() != base.fingerprint()
+
+
+BAD = [
+    ("trainers.naive.publsh", 3, r'trainers\.naive\.publsh: unknown key \(did you mean "publish"\?\); allowed here: .*budget'),
+    ("trainers.naive.scrape.dcs", 3, r'scrape\.dcs: unknown key \(did you mean "docs"\?\); allowed here: docs'),
+    ("policies.short.min_wrds", 3, r'policies\.short\.min_wrds: unknown key \(did you mean "min_words"'),
+    ("stps", 3, r'stps: unknown key \(did you mean "steps"'),
+    ("models.tiny.n_layr", 3, r"models\.tiny\.n_layr: unknown key"),
+    ("trainers.naive.count", "many", r"trainers\.naive\.count: .*integer.*not 'many'"),
+    ("trainers.naive.count", -1, r"trainers\.naive\.count: .*greater than 0.*-1"),
+    ("steps", 0, r"steps: .*greater than 0"),
+    ("curators.editors.true_positive_rate", 1.5, r"true_positive_rate: .*less than or equal to 1"),
+    ("trainers.naive.model", "smal", r"trainers\.naive\.model: there is no \[models\.smal\]"),
+    ("trainers.naive.select", ["neardp"], r'select: there is no \[policies\.neardp\] \(did you mean "neardup"'),
+    ("trainers.naive.select", ["short", "short"], r"names a policy twice"),
+    ("trainers.naive.scrape.strategy", "reeach", r"strategy: .*'reach'.*'reeach'"),
+    ("web.initial.source", "docs", r"web\.initial\.source: there is no \[sources\.docs\]"),
+    ("web.retain", ["archive"], r'the policy "archive" \(inject_real\) cannot stand here'),
+    ("policies.short.kind", "lenth", r'policies\.short: there is no policy kind "lenth" \(did you mean "length"'),
+    ("policies.archive.source", "nowhere", r"policies\.archive\.source: there is no"),
+    ("models.tiny", {"preset": "gpt2-nan"}, r'there is no model preset "gpt2-nan" \(did you mean "gpt2-nano"'),
+    ("models.tiny", 3, r"models\.tiny: must be a table"),
+    ("trainers.naive.budget", {"tokens": 5, "epochs": 1}, r"exactly one of tokens and epochs"),
+    ("trainers.naive.decoding.prompt", {"tokens": 64}, r"prompt\.tokens: a prompt of 64 tokens leaves no room.*at most 62"),
+    ("name", "../elsewhere", r'the name "\.\./elsewhere" may only have letters'),
+    ("measure.texts", ["distnct"], r'no text metric "distnct" \(did you mean "distinct"'),
+    ("changes", [{"at": 2, "set": {"trainers.naive.count": 5}}], r'"trainers\.naive\.count" cannot change inside a run'),
+    ("changes", [{"at": 2, "set": {"policies.short.min_words": "x"}}], r"changes\.0 \(at step 2\).*min_words"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), BAD, ids=[f"{p}={v}" for p, v, _ in BAD])
+def test_a_mistake_is_a_sentence_with_its_path(path, value, sentence, tmp_path):
+    data = set_path(tomllib.loads(SMOKE.read_text()), path, value)
+    with pytest.raises(ScenarioError, match=sentence) as error:
+        Scenario.parse(data, where="bad.toml")
+    assert str(error.value).startswith("bad.toml: ")
+
+
+def test_every_mistake_is_reported_at_once():
+    data = tomllib.loads(SMOKE.read_text()) | {"steps": -1, "wrong": 1}
+    data["policies"]["short"]["kind"] = "nonsense"
+    with pytest.raises(ScenarioError) as error:
+        Scenario.parse(data)
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_presets_that_name_one_another_are_a_circle(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/a.toml").write_text('preset = "b"')
+    (tmp_path / "models/b.toml").write_text('preset = "a"')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ScenarioError, match="circle: a -> b -> a"):
+        tiny(models__tiny__preset="a")
+
+
+def test_a_change_holds_from_its_step_on():
+    scenario = tiny()
+    fractions = [scenario.at(t).policies["archive"].fraction for t in range(5)]
+    assert fractions == [0.25, 0.25, 0.25, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3", 3), ("0.5", 0.5), ("true", True), ("reach", "reach"), ('["a"]', ["a"]), ("{a = 1}", {"a": 1})]
+)
+def test_the_right_hand_side_of_set_is_toml_or_a_word(text, value):
+    assert parse_value(text) == value
+
+
+def test_the_schema_names_every_kind():
+    schema = json_schema()
+    text = json.dumps(schema)
+    for word in ("minhash_dedup", "python_docs", "gpt2", "causal_lm", "inject_real", "gpt2-nano"):
+        assert f'"{word}"' in text
+    for reference in {part.split('"')[0] for part in text.split('"$ref": "#/$defs/')[1:]}:
+        assert reference in schema["$defs"]
+
+
+def seconds(*command):
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *command], check=True, capture_output=True, cwd=ROOT)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def test_help_and_check_import_nothing_heavy():
+    for command in (["--help"], ["check", str(SMOKE)]):
+        code = (
+            "import sys; sys.argv = ['ecosystem', *" + repr(command) + "]\n"
+            "from ecosystem.cli import main\n"
+            "try:\n    main()\nexcept SystemExit:\n    pass\n"
+            "heavy = {'torch', 'transformers', 'mesa', 'altair', 'pandas', 'scipy'} & set(sys.modules)\n"
+            "assert not heavy, heavy\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
+    # Relative to starting Python itself, since machines differ: --help is bare click, check reads every spec.
+    empty = seconds("-c", "import click, pydantic, polars, numpy, networkx")
+    assert seconds("-m", "ecosystem", "--help") < empty
+    assert seconds("-m", "ecosystem", "check", str(SMOKE)) < 4 * empty
