@@ -8,7 +8,7 @@ has the colour of its place in ``Look.populations``, everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +100,9 @@ class Words:
     format: str = ".3f"
 
 
+Vertical = Callable[..., alt.Y]  # column → y channel of a chart
+
+
 def _data(frame: pl.DataFrame) -> alt.Data:
     return alt.Data(values=frame.to_dicts())
 
@@ -172,7 +175,7 @@ def over_steps(
 ) -> alt.LayerChart:
     """Draw lines over steps, one colour per population, each named at its end.
 
-    ``frame``: population, step, value, error, members (:func:`ecosystem.figures.means`); the band is the
+    ``frame``: population, step, value, error, members (:func:`ecosystem.report.figures.means`); the band is the
     standard error. ``single``: the same of single trainers, drawn faintly. ``whole``: step, value, error and
     label of things that are no population (the web), in ink. ``levels``: label and value of reference lines.
     """
@@ -186,7 +189,11 @@ def over_steps(
     domain = list(domain) if domain else _domain([v for v in values if v is not None and (v > 0 or not log)], log)
     x = _steps(look)
     scale = alt.Scale(type="log" if log else "linear", domain=domain, nice=False, zero=False)
-    y = alt.Y("value:Q", title=words.axis, scale=scale, axis=alt.Axis(format=words.format, tickCount=5))
+    axis = alt.Axis(format=words.format, tickCount=5)
+
+    def y(column: str = "value") -> alt.Y:
+        return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
+
     layers: list[alt.Chart] = []
 
     labels = _labels(frame, whole, levels, look)
@@ -194,13 +201,13 @@ def over_steps(
     layers += _change_rules(look, height, size == WIDE)
     if levels.height:
         rule = alt.Chart(_data(levels)).mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft-line")
-        layers.append(rule.encode(y=y, tooltip=[alt.Tooltip("label:N", title="reference"), _value(words)]))
+        layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), _value(words)]))
     if frame.height:
         layers += _population_layers(frame, single, look, x, y, words)
     if whole is not None:
-        layers.append(alt.Chart(_data(whole)).mark_line(strokeWidth=2.6, style="ink-line").encode(x=x, y=y))
+        layers.append(alt.Chart(_data(whole)).mark_line(strokeWidth=2.6, style="ink-line").encode(x=x, y=y()))
         dots = alt.Chart(_data(whole)).mark_circle(size=30, style="ink", opacity=1)
-        layers.append(dots.encode(x=x, y=y, tooltip=[alt.Tooltip("label:N", title="of"), "step:Q", _value(words)]))
+        layers.append(dots.encode(x=x, y=y(), tooltip=[alt.Tooltip("label:N", title="of"), "step:Q", _value(words)]))
     layers += _label_layers(labels, look, y)
     return alt.layer(*layers).properties(
         width=width,
@@ -223,19 +230,19 @@ def _with_band(frame: pl.DataFrame, log: bool) -> pl.DataFrame:
 
 
 def _population_layers(
-    frame: pl.DataFrame, single: pl.DataFrame | None, look: Look, x: alt.X, y: alt.Y, words: Words
+    frame: pl.DataFrame, single: pl.DataFrame | None, look: Look, x: alt.X, y: Vertical, words: Words
 ) -> list[alt.Chart]:
     colour, base = _colour(look), alt.Chart(_data(frame))
     layers = []
     if single is not None and frame["members"].max() != 1 and single["trainer"].n_unique() <= 200:
         faint = alt.Chart(_data(single)).mark_line(strokeWidth=1, opacity=0.3)
-        layers.append(faint.encode(x=x, y=y, color=colour, detail="trainer:N"))
-    low, high = alt.Y("low:Q", title=words.axis, scale=y.scale), alt.Y2("high:Q")
+        layers.append(faint.encode(x=x, y=y(), color=colour, detail="trainer:N"))
+    low, high = y("low"), alt.Y2("high:Q")
     if look.first == look.last:
         layers.append(base.mark_rule(strokeWidth=5, opacity=0.25).encode(x=x, y=low, y2=high, color=colour))
     else:
         layers.append(base.mark_area(opacity=0.16).encode(x=x, y=low, y2=high, color=colour))
-    layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=colour))
+    layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour))
     tooltip = [
         alt.Tooltip("population:N"),
         alt.Tooltip("step:Q"),
@@ -244,7 +251,7 @@ def _population_layers(
         alt.Tooltip("members:Q", title="trainers"),
     ]
     size = 34 if frame.height <= 150 else 12
-    layers.append(base.mark_circle(size=size, opacity=1).encode(x=x, y=y, color=colour, tooltip=tooltip))
+    layers.append(base.mark_circle(size=size, opacity=1).encode(x=x, y=y(), color=colour, tooltip=tooltip))
     return layers
 
 
@@ -261,8 +268,7 @@ def _labels(frame: pl.DataFrame, whole: pl.DataFrame | None, levels: pl.DataFram
     return pl.concat(parts)
 
 
-def _label_layers(labels: pl.DataFrame, look: Look, y: alt.Y) -> list[alt.Chart]:
-    place = alt.Y("place:Q", title=y.title, scale=y.scale)
+def _label_layers(labels: pl.DataFrame, look: Look, y: Vertical) -> list[alt.Chart]:
     layers = []
     for kind, style in (("population", None), ("whole", "ink-text"), ("level", "soft-text")):
         rows = labels.filter(pl.col("kind") == kind).rename({"label": "population"})
@@ -271,7 +277,7 @@ def _label_layers(labels: pl.DataFrame, look: Look, y: alt.Y) -> list[alt.Chart]
         # At the edge of the plot, also where a line ends before the last step: names form one column.
         style_of = {} if style is None else {"style": style}
         text = alt.Chart(_data(rows)).mark_text(align="left", dx=9, fontWeight=500, **style_of)
-        encoded = text.encode(x=alt.value("width"), y=place, text="population:N")
+        encoded = text.encode(x=alt.value("width"), y=y("place"), text="population:N")
         layers.append(encoded.encode(color=_colour(look)) if style is None else encoded)
     return layers
 
@@ -327,7 +333,7 @@ def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, look: Look, words: Word
 def rates(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
     """Draw a pair of bars per row, human above synthetic: how many of each were refused or suspected.
 
-    ``frame``: row, origin, flagged, total, rate, error (:func:`ecosystem.figures.refusals`).
+    ``frame``: row, origin, flagged, total, rate, error (:func:`ecosystem.report.figures.refusals`).
     """
     order = frame["row"].unique(maintain_order=True).to_list()
     told = pl.format("{} % of {}", (pl.col("rate") * 100).round(1), pl.col("total").cast(pl.Int64))

@@ -33,6 +33,7 @@ class References:
     vocabulary: Vocabulary  # words of the web's initial human documents
     frequent: dict[str, NDArray[np.bool_]]  # per model: which token types are frequent in human text
     unigram: dict[str, NDArray[np.float64]]  # per model: nats of each token type under human frequencies
+    initial: dict[str, Score]  # per model: the held-out documents under the weights that trainers start from
 
     @classmethod
     def of(cls, world: World, human: pl.Series) -> References:
@@ -51,6 +52,11 @@ class References:
             vocabulary=Vocabulary.of(human),
             frequent={name: frequent_types(count) for name, count in counts.items()},
             unigram={name: unigram_nll(count) for name, count in counts.items()},
+            initial={
+                name: cohort.score([ScoreRequest("initial", held_out)])[0]
+                for name, cohort in world.cohorts.items()
+                if held_out.len()
+            },
         )
 
 
@@ -68,14 +74,11 @@ def text_metrics(world: World) -> list[TextMetric]:
 def measure_opening(world: World, step: Step) -> None:
     """Measure once, at step 0, what later steps are held against: reference models and human text."""
     known = world.references
-    if known.held_out.len():
-        for name, cohort in world.cohorts.items():
-            initial, random = cohort.score(
-                [ScoreRequest("initial", known.held_out), ScoreRequest("random", known.held_out)]
-            )
-            unigram = Score(known.unigram[name][initial.unit], initial.unit, initial.offsets)
-            for reference, score in (("initial", initial), ("random", random), ("unigram", unigram)):
-                step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", _quality(world, name, score)))
+    for name, initial in known.initial.items():
+        [random] = world.cohorts[name].score([ScoreRequest("random", known.held_out)])
+        unigram = Score(known.unigram[name][initial.unit], initial.unit, initial.offsets)
+        for reference, score in (("initial", initial), ("random", random), ("unigram", unigram)):
+            step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", _quality(world, name, score)))
     human = _texts(world, known.held_out, "reference/human")
     step.metrics.append(rows(step.t, "reference", "human", human))
     measure_web(world, step)
@@ -135,6 +138,8 @@ def _quality(world: World, model: str, score: Score) -> Values:
     document = np.repeat(np.arange(tokens.size), tokens)
     values: Values = {**quality(nats, tokens, known.sizes)}
     values |= by_frequency(score.nll, score.unit, document, known.frequent[model])
+    # Paired by document: most of the spread of the cross-entropy is that some documents are harder than others.
+    values["cross_entropy_change"] = ratio(nats - known.initial[model].per_document()[0], tokens)
     if known.truth is not None:
         # A document's true log-likelihood under the process: what no model can beat on average.
         values["excess_nats"] = ratio(nats + known.truth, np.ones_like(tokens))

@@ -45,7 +45,7 @@ def check_policy(policy: Policy, docs: pl.DataFrame | None = None) -> None:
         _check_adder(policy, name)
         return
     assert isinstance(policy, Filter | Weigher), f"{name}: must be a Filter, a Weigher or an Adder."
-    context = _context(table)
+    context = sample_context(table)
 
     def apply(rows: pl.DataFrame) -> pl.DataFrame:
         try:
@@ -120,8 +120,12 @@ def sample_documents(n: int = 60) -> pl.DataFrame:
     return frame.select(pl.col(name).cast(dtype) for name, dtype in SEGMENT.items())
 
 
-def _context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -> Callable[[str], Context]:
-    """Return contexts over the documents of ``table``: real texts and near-duplicates, pretended scores."""
+def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -> Callable[[str], Context]:
+    """Return what makes a policy's context at step ``t`` over ``table`` (columns of ``schema.SEGMENT``).
+
+    Texts and near-duplicates are those of the table; scores are made up; every source has ``rows`` documents
+    (None: endless).
+    """
     streams = Streams(1)
     table = table.sort("doc")
     near: dict[tuple[int, int, float], NearDuplicates] = {}
@@ -160,7 +164,7 @@ def _check_adder(policy: Adder, name: str) -> None:
     """The laws of an adder, for a finite and an endless source."""
     for rows in (_ROWS, 0, None):
         for kept in (0, 1, 40, 10_000):
-            ctx = _context(sample_documents(1), rows=rows)("policy")
+            ctx = sample_context(sample_documents(1), rows=rows)("policy")
             added = policy.add(kept, ctx)
             law = f"{name}: asked twice to add to {kept} rows it must add the same."
             assert added.equals(policy.add(kept, ctx)), law

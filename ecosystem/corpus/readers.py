@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -144,7 +145,7 @@ class JsonLines(FileSource):
             try:
                 table = pl.read_ndjson(file, infer_schema_length=None)
             except (pl.exceptions.PolarsError, OSError) as error:
-                raise _unreadable(name, file, error, "one JSON object per line") from None
+                raise _unreadable(name, file, _bad_line(file) or error, "one JSON object per line") from None
             yield from _column(name, str(file), table.schema, self.column, table)
 
 
@@ -263,6 +264,19 @@ def _not_text(name: str, origin: str, column: str, found: str) -> DataError:
         f'sources.{name}: {origin}: the column "{column}" holds {found}, not text; '
         f"choose another sources.{name}.column."
     )
+
+
+def _bad_line(file: Path) -> Exception | None:
+    """Return what is wrong with the first line that is no JSON object; the fast reader does not say which it is."""
+    try:
+        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+            if line.strip() and not isinstance(json.loads(line), dict):
+                return ValueError(f"line {number:,} is JSON, but not an object")
+    except json.JSONDecodeError as error:
+        return ValueError(f"line {number:,} is not JSON: {error.msg}")
+    except (UnicodeDecodeError, OSError):
+        return None
+    return None
 
 
 def _has_content(name: str, file: Path) -> bool:

@@ -19,7 +19,8 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from ecosystem.corpus.words import Words, gram_keys, windows, words
-from ecosystem.metrics.definitions import DEFINITIONS, Definition
+from ecosystem.metrics.definitions import DEFINITIONS as DEFINITIONS
+from ecosystem.metrics.definitions import Definition as Definition
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream

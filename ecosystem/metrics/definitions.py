@@ -20,6 +20,9 @@ def _by_n(name: str, text: str, collapse: str) -> dict[str, Definition]:
 DEFINITIONS: dict[str, Definition] = {
     # of a model, on held-out text
     "cross_entropy": Definition("nats per token", "up", "minus the mean log-likelihood of held-out human text"),
+    "cross_entropy_change": Definition(
+        "nats per token", "up", "cross_entropy minus that of the weights it started from, paired by document"
+    ),
     "perplexity": Definition("1", "up", "exp(cross_entropy)"),
     "bits_per_byte": Definition(
         "bits per byte", "up", "minus the log-likelihood of held-out human text per byte of UTF-8; tokenizer-free"
@@ -28,6 +31,16 @@ DEFINITIONS: dict[str, Definition] = {
         "nats per token", "", "cross_entropy on the most frequent token types that make up 80 % of human tokens"
     ),
     "cross_entropy_rare": Definition("nats per token", "up", "cross_entropy on the tokens of all other types"),
+    "cross_entropy_synthetic": Definition(
+        "nats per token", "down", "the same on fresh text of all trainers, unpublished: low where all write alike"
+    ),
+    "excess_nats": Definition(
+        "nats per document", "up", "cross-entropy above the entropy of the true process, where that is known"
+    ),
+    "training_loss": Definition("nats per token", "", "mean loss while the model was trained in this step"),
+    "tokens_trained": Definition("tokens", "", "tokens that the model was trained on in this step"),
+    "documents_published": Definition("documents", "", "documents that a trainer published in this step"),
+    "mean_words": Definition("words", "", "words per published document, as separated by white space"),
     # of the texts a model publishes, on groups of equally many words
     **_by_n("distinct", "different {n}-grams / all {n}-grams in samples of equally many words", "down"),
     **_by_n("rep", "1 - different {n}-grams / all {n}-grams within one document, mean over documents", "up"),
@@ -53,4 +66,9 @@ DEFINITIONS: dict[str, Definition] = {
     "refused_human": Definition("documents", "", "human documents that it refused (its false positives)"),
     "kept_synthetic": Definition("documents", "", "synthetic documents that reached the policy and passed"),
     "refused_synthetic": Definition("documents", "", "synthetic documents that it refused (its true positives)"),
+    # of a curator
+    "reviewed_human": Definition("documents", "", "human documents that a curator reviewed in this step"),
+    "reviewed_synthetic": Definition("documents", "", "synthetic documents that a curator reviewed in this step"),
+    "suspect_human": Definition("documents", "", "human documents among them that it took for synthetic"),
+    "suspect_synthetic": Definition("documents", "", "synthetic documents among them that it took for synthetic"),
 }

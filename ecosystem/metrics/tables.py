@@ -66,6 +66,7 @@ def policies(ledger: pl.DataFrame, select: Mapping[str, Sequence[str]], step: in
         if reader not in present:
             continue
         human, synthetic = known.get((reader, None), (0, 0))
+        met: list[pl.DataFrame] = []
         for name in reversed(names):  # from the last policy back: what it met is what it kept and what it refused
             refused_human, refused_synthetic = known.get((reader, name), (0, 0))
             values = {
@@ -74,9 +75,10 @@ def policies(ledger: pl.DataFrame, select: Mapping[str, Sequence[str]], step: in
                 "kept_synthetic": float(synthetic),
                 "refused_synthetic": float(refused_synthetic),
             }
-            result.append(rows(step, "policy", f"{reader}/{name}", values))
+            met.append(rows(step, "policy", f"{reader}/{name}", values))
             human, synthetic = human + refused_human, synthetic + refused_synthetic
-    return pl.concat(result[::-1]) if result else pl.DataFrame(schema=METRICS)
+        result += reversed(met)
+    return pl.concat(result) if result else pl.DataFrame(schema=METRICS)
 
 
 def _live(index: pl.DataFrame) -> pl.DataFrame:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from ecosystem import figures
-from ecosystem.figures import Outcome
+from ecosystem.report import figures
+from ecosystem.report.figures import Outcome
 
 TOLD = 6  # populations, at most, that get a sentence of their own
 

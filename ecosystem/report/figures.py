@@ -8,6 +8,7 @@ and the error of their mean, since each was trained with luck of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -15,7 +16,7 @@ import polars as pl
 ORIGINS = ("human", "synthetic")
 
 _POPULATION = pl.col("id").str.split("/").list.first()
-_MEMBERS = {"population": pl.String(), "trainer": pl.String(), "step": pl.Int32(), "value": pl.Float64(), "error": pl.Float64()}
+_MEMBERS = ["population", "trainer", "step", "value", "error"]
 
 
 def members(metrics: pl.DataFrame, metric: str, scope: str = "trainer") -> pl.DataFrame:
@@ -40,6 +41,45 @@ def means(frame: pl.DataFrame) -> pl.DataFrame:
         .agg(pl.col("value").mean(), error=pl.max_horizontal(within, between), members=pl.len())
         .sort("step", maintain_order=True)
     )
+
+
+def from_start(metrics: pl.DataFrame, metric: str, models: Mapping[str, str]) -> pl.DataFrame:
+    """Return :func:`members` of a measure of quality, beginning with the weights each trainer starts from.
+
+    Trainers are first measured after their first fit. Where a reference says how good the weights were that they
+    started from, that is their step 0; ``models`` says the model of each population that did start from such
+    weights. A model that began at random has no such start: its first measurement is its beginning.
+    """
+    frame = members(metrics, metric)
+    known = references(metrics, metric)
+    start = known.filter(pl.col("kind") == "initial").select("model", "value", "error")
+    random = known.filter(pl.col("kind") == "random").select("model", floor="value")
+    start = start.join(random, on="model", how="left").filter(
+        pl.col("floor").is_null() | ((pl.col("floor") - pl.col("value")) > 0.02 * pl.col("floor").abs())
+    )
+    of = pl.DataFrame({"population": list(models), "model": list(models.values())}, schema={"population": pl.String, "model": pl.String})
+    first = frame.group_by("population", "trainer", maintain_order=True).agg(pl.col("step").min())
+    opening = (
+        first.filter(pl.col("step") > 0)
+        .join(of, on="population", maintain_order="left")
+        .join(start, on="model", maintain_order="left")
+        .select("population", "trainer", step=pl.lit(0, pl.Int32), value="value", error="error")
+    )
+    return pl.concat([opening, frame])
+
+
+def changes(metrics: pl.DataFrame, metric: str, models: Mapping[str, str]) -> pl.DataFrame:
+    """Return how far each trainer is from its start; columns of :func:`members`, in the unit of the metric.
+
+    A measured ``<metric>_change`` (a paired difference on the same documents) is taken where there is one.
+    """
+    absolute = since_start(from_start(metrics, metric, models))
+    paired = members(metrics, f"{metric}_change")
+    if paired.is_empty():
+        return absolute
+    opening = absolute.filter(pl.col("step") == pl.col("step").min().over("trainer"))
+    opening = opening.join(paired, on=["trainer", "step"], how="anti")
+    return pl.concat([opening, paired]).sort("step", maintain_order=True)
 
 
 def since_start(frame: pl.DataFrame) -> pl.DataFrame:
@@ -157,16 +197,19 @@ class Outcome:
         return "degraded" if self.change > 0 else "improved"
 
 
-def outcomes(metrics: pl.DataFrame, models: dict[str, str]) -> list[Outcome]:
-    """Return what became of each population; ``models`` says the model of each, for its random reference."""
-    values = members(metrics, "cross_entropy")
-    levels, changes = means(values), means(since_start(values))
+def outcomes(metrics: pl.DataFrame, models: Mapping[str, str], started: Mapping[str, str]) -> list[Outcome]:
+    """Return what became of each population.
+
+    ``models`` says the model of each, for its random reference; ``started`` as in :func:`from_start`.
+    """
+    values = from_start(metrics, "cross_entropy", started)
+    levels, moves = means(values), means(changes(metrics, "cross_entropy", started))
     random = references(metrics, "cross_entropy").filter(pl.col("kind") == "random")
     found = []
     for population in values["population"].unique(maintain_order=True):
         rows = levels.filter(pl.col("population") == population)
         first, last = rows.row(0, named=True), rows.row(-1, named=True)
-        moved = changes.filter(pl.col("population") == population).row(-1, named=True)
+        moved = moves.filter(pl.col("population") == population).row(-1, named=True)
         before = last["value"] - moved["value"]  # of the members measured last, which may not be all
         end = random.filter(pl.col("model") == models.get(population, ""))["value"]
         way = None

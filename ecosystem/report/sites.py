@@ -1,0 +1,109 @@
+"""The site graph at the first, middle and last step, laid out the same way each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem import charts
+from ecosystem.charts import Words
+
+LINKS = 3000  # drawn, at most
+SEED = 1
+
+
+def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, Any]]:
+    """Return (name, chart) of the site graph at up to three steps; none where graph or measurements are missing."""
+    measured = metrics.filter((pl.col("scope") == "site") & pl.col("metric").is_in(["documents", "synthetic_share"]))
+    file = folder / "web.graphml"
+    if measured.is_empty() or not file.is_file():
+        return []
+    graph = _read(file)
+    places = layout(graph)
+    number = {node: i for i, node in enumerate(graph.nodes)}
+    links = np.array([(number[a], number[b]) for a, b in graph.edges]).reshape(-1, 2)
+    few = links[np.linspace(0, len(links) - 1, min(LINKS, len(links))).astype(int)] if len(links) else links
+    ends = np.hstack([places[few[:, 0]], places[few[:, 1]]]).round(4)
+    drawn = pl.DataFrame(ends, schema=["x", "y", "x2", "y2"], orient="row")
+    sites = pl.DataFrame(
+        {
+            "id": [str(node) for node in graph.nodes],
+            "site": [str(name) for _, name in graph.nodes(data="label")],
+            "x": places[:, 0].round(4),
+            "y": places[:, 1].round(4),
+        }
+    ).with_columns(site=pl.when(pl.col("site") == "None").then("id").otherwise("site"))
+    steps = sorted({0, last // 2, last} & set(measured["step"].unique()))
+    most = float(measured.filter((pl.col("metric") == "documents") & pl.col("step").is_in(steps))["value"].max() or 1)  # type: ignore[arg-type]
+    found = []
+    for step in steps:
+        wide = measured.filter(pl.col("step") == step).pivot("metric", index="id", values="value", aggregate_function="first")
+        nodes = sites.join(wide, on="id", how="left", maintain_order="left")
+        for name in ("documents", "synthetic_share"):
+            if name not in nodes.columns:
+                nodes = nodes.with_columns(pl.lit(None, pl.Float64).alias(name))
+        nodes = nodes.with_columns(pl.col("documents").fill_null(0.0)).rename({"synthetic_share": "value"}).drop("id")
+        shown = f"{len(few):,} of {len(links):,} links drawn" if len(few) < len(links) else f"{len(links):,} links"
+        words = Words(f"The web at step {step}", f"{nodes.height:,} sites, {shown}", "synthetic share", ".0%")
+        found.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, words, most)))
+    return found
+
+
+def _read(file: Path) -> Any:
+    import networkx as nx
+
+    graph = nx.Graph(nx.read_graphml(file))  # both directions of a link are one line
+    graph.remove_edges_from(nx.selfloop_edges(graph))
+    return graph
+
+
+def layout(graph: Any) -> NDArray[np.float64]:
+    """Return where every node stands, within 0 to 1, shape [nodes, 2]: Fruchterman & Reingold from a map of distances.
+
+    The same graph always gets the same places.
+    """
+    import networkx as nx
+
+    n = graph.number_of_nodes()
+    if n <= 2:
+        return np.linspace([0.3, 0.5], [0.7, 0.5], n) if n == 2 else np.full((n, 2), 0.5)
+    begin = dict(zip(graph.nodes, _by_distance(graph), strict=True))
+    steps = int(min(60, max(6, 12_000 // n)))  # each costs time in proportion to n^2
+    places = nx.spring_layout(graph, pos=begin, seed=SEED, iterations=steps, weight=None, method="force", k=1.6 / n**0.5)
+    found = np.array([places[node] for node in graph.nodes])
+    # A few stray sites must not press all others into a corner: ranks share the room more evenly than distances.
+    low, high = np.quantile(found, [0.01, 0.99], axis=0)
+    return np.asarray(np.clip((found - low) / np.maximum(high - low, 1e-9), -0.02, 1.02))
+
+
+def _by_distance(graph: Any, pivots: int = 24) -> NDArray[np.float64]:
+    """Return a first map: the two main directions of the distances to a few far-apart nodes (pivot MDS)."""
+    import networkx as nx
+
+    nodes = list(graph.nodes)
+    number = {node: i for i, node in enumerate(nodes)}
+    distance = np.full((len(nodes), 0), 0.0)
+    nearest = np.full(len(nodes), np.inf)
+    pivot = 0
+    for _ in range(min(pivots, len(nodes))):
+        row = np.full(len(nodes), np.nan)
+        for node, steps in nx.single_source_shortest_path_length(graph, nodes[pivot]).items():
+            row[number[node]] = steps
+        row = np.nan_to_num(row, nan=float(np.nanmax(row)) + 2)
+        distance = np.column_stack([distance, row])
+        nearest = np.minimum(nearest, row)
+        pivot = int(np.argmax(nearest))
+    squared = distance**2
+    centred = squared - squared.mean(0) - squared.mean(1, keepdims=True) + squared.mean()
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    found = centred @ directions[:2].T
+    if found.shape[1] < 2:
+        found = np.column_stack([found, np.zeros(len(nodes))])
+    # Nodes at equal distances coincide on the map, and forces cannot part what coincides.
+    jitter = np.random.default_rng(SEED).normal(size=(len(nodes), 2))
+    size = np.abs(found).max() or 1.0
+    return np.asarray(found / size + 0.05 * jitter)
