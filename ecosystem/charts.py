@@ -103,8 +103,8 @@ class Words:
 Vertical = Callable[..., alt.Y]  # column → y channel of a chart
 
 
-def _data(frame: pl.DataFrame) -> alt.Data:
-    return alt.Data(values=frame.to_dicts())
+def _data(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame
 
 
 def _colour(look: Look) -> alt.Color:
@@ -390,7 +390,8 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: flo
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """Return a chart as plain Vega-Lite, without Altair's default theme: the page brings its own."""
-    spec: dict[str, Any] = chart.to_dict()
+    with alt.data_transformers.disable_max_rows():
+        spec: dict[str, Any] = chart.to_dict(validate=False)
     spec.pop("config", None)
     return spec
 

@@ -14,8 +14,8 @@ from tests.conftest import MACHINE, tiny
 
 MOMENTS = [
     *(f"phase:{phase.__name__}" for phase in PHASES),
-    "inside:train",
-    "inside:generat",
+    "inside:fit",
+    "inside:generate",
     *(f"{kind}:{table}" for table in ("corpus", "weights", "state", "commits") for kind in ("write", "part")),
 ]
 

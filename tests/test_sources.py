@@ -77,6 +77,11 @@ def test_held_out_must_leave_something_to_publish(docs, held_out):
         FiniteReservoir("docs", docs, held_out, Streams(3))
 
 
+def test_a_reservoir_of_nothing_is_refused():
+    with pytest.raises(DataError, match=r"^sources\.docs: there are no documents in it\.$"):
+        FiniteReservoir("docs", DOCS.head(0), 0.1, Streams(3))
+
+
 def test_documents_need_not_be_text():
     vectors, moved = (pl.Series("text", np.arange(20.0).reshape(10, 2) + by) for by in (0, 1))
     reservoir = FiniteReservoir("cloud", vectors, 0.2, Streams(3))
@@ -99,12 +104,19 @@ def test_every_source_is_registered_and_writes_itself_as_data():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("held_out", "sentence"), [(2.5, "whole number"), (-0.1, "greater than or equal to 0")])
-def test_a_wrong_held_out_is_a_sentence_with_its_path(held_out, sentence):
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"held_out": 2.5}, "sources.docs.held_out: must be a share below 1 or a whole number"),
+        ({"held_out": -0.1}, "sources.docs.held_out: input should be greater than or equal to 0"),
+        ({"min_chars": 90, "max_chars": 80}, "sources.docs: min_chars (90) must be below max_chars (80)"),
+    ],
+)
+def test_a_wrong_field_is_a_sentence_with_its_path(fields, sentence):
     with pytest.raises(ValidationError) as error:
-        PythonDocs(held_out=held_out)
+        PythonDocs(**fields)
     (problem,) = explain(error.value, "sources.docs", PythonDocs)
-    assert problem.startswith("sources.docs.held_out: ") and sentence in problem
+    assert problem.startswith(sentence)
 
 
 # python_docs.
@@ -268,6 +280,8 @@ BAD_FILES = [
     (TextFiles, "e.txt", b"caf\xe9 au lait", {}, r"is not UTF-8 text .* at byte 3.*iconv"),
     (TextFiles, "e.txt", b"ab\n\ncd", {"min_chars": 10}, r"all 2 texts are shorter than min_chars = 10; lower it"),
     (TextFiles, "e.txt", b"only one", {}, r"leaves none to publish"),
+    (JsonLines, "folder", None, {}, r'is a folder; .*"folder/\*\.jsonl"'),
+    (Parquet, "folder", None, {}, r'is a folder; .*"folder/\*\.parquet"'),
     (JsonLines, "e.jsonl", b"", {}, r"there is no text in it"),
     (
         JsonLines,
