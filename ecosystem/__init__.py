@@ -13,7 +13,12 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["Run", "Scenario", "World", "run"]
 
-_HOME = {"Run": "ecosystem.runs", "Scenario": "ecosystem.scenario", "World": "ecosystem.world", "run": "ecosystem.session"}
+_HOME = {
+    "Run": "ecosystem.runs",
+    "Scenario": "ecosystem.scenario",
+    "World": "ecosystem.world",
+    "run": "ecosystem.session",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -99,9 +99,7 @@ class Curator(Actor):
         streams = self.model.stream(f"curators/{self.name}/review"), self.model.stream(f"curators/{self.name}/judge")
         order, verdict = (stream.uniform(watched["doc"]) for stream in streams)
         rate = (
-            pl.when(pl.col("synthetic"))
-            .then(self.recipe.true_positive_rate)
-            .otherwise(self.recipe.false_positive_rate)
+            pl.when(pl.col("synthetic")).then(self.recipe.true_positive_rate).otherwise(self.recipe.false_positive_rate)
         )
         return (
             watched.with_columns(order=pl.Series(order), suspect=pl.Series(verdict) < rate)

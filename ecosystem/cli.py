@@ -104,7 +104,9 @@ def _scenario(file: Path, settings: tuple[str, ...], seed: int | None, steps: in
     for setting in settings:
         path, equals, value = setting.partition("=")
         if not equals or not path.strip():
-            raise ScenarioError(f'--set "{setting}": write it as path=value, for instance --set trainers.naive.count=3.')
+            raise ScenarioError(
+                f'--set "{setting}": write it as path=value, for instance --set trainers.naive.count=3.'
+            )
         values[path.strip()] = parse_value(value.strip())
     values |= {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
     spec = Scenario.load(file)
@@ -160,7 +162,7 @@ def schema() -> None:
     """Print the JSON Schema of scenario files, for editors that complete and check TOML."""
     import json
 
-    from ecosystem.scenario import json_schema
+    from ecosystem.listing import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
 

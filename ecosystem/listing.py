@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel
 
+from ecosystem.corpus.sources import SOURCES
 from ecosystem.errors import EcosystemError, nearest
+from ecosystem.families.base import FAMILIES
+from ecosystem.policies.base import POLICIES
+from ecosystem.registry import Registry
 from ecosystem.runs import Run
-from ecosystem.scenario import bundled, fields_of, presets, read_toml
+from ecosystem.scenario import Scenario, bundled, presets, read_toml
+
+_REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 
 
 def listing(what: str, as_json: bool) -> str:
@@ -36,11 +45,6 @@ def _entry(entry: dict[str, Any]) -> str:
 
 
 def _kinds(section: str) -> list[dict[str, Any]]:
-    from ecosystem.corpus.sources import SOURCES
-    from ecosystem.families.base import FAMILIES
-    from ecosystem.policies.base import POLICIES
-
-    registry: Any = {"policies": POLICIES, "sources": SOURCES, "families": FAMILIES}[section]
     return [
         {
             "name": name,
@@ -50,7 +54,7 @@ def _kinds(section: str) -> list[dict[str, Any]]:
                 for field, kind, default, about in fields_of(cls)
             ],
         }
-        for name, cls in registry.all().items()
+        for name, cls in _REGISTRIES[section].all().items()
     ]
 
 
@@ -64,7 +68,8 @@ def _scenarios() -> list[dict[str, Any]]:
         for file in sorted(place.rglob("*.toml")):
             data = read_toml(file)
             about = data.get("description") or data.get("name", "")
-            found.setdefault(file.name, {"name": str(file), "about": about})
+            shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+            found.setdefault(file.name, {"name": str(shown), "about": about})
     return list(found.values())
 
 
@@ -73,15 +78,13 @@ def _models() -> list[dict[str, Any]]:
     for name, file in presets().items():
         comment = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
         entries.append({"name": f'preset = "{name}"', "about": " ".join(comment)})
-    return entries + [{**entry, "name": f'kind = "{entry["name"]}"'} for entry in _kinds("families")]
+    return entries + [{**entry, "name": f'kind = "{entry["name"]}"'} for entry in _kinds("models")]
 
 
 def _metrics() -> list[dict[str, Any]]:
     from ecosystem.metrics.base import DEFINITIONS
 
-    return [
-        {"name": name, "about": f"{d.text} Unit: {d.unit}."} for name, d in DEFINITIONS.items()
-    ]
+    return [{"name": name, "about": f"{d.text}; unit: {d.unit}" if d.unit != "1" else d.text} for name, d in DEFINITIONS.items()]
 
 
 def published(run: Run, step: int | None, author: str | None, limit: int) -> str:
@@ -100,7 +103,9 @@ def published(run: Run, step: int | None, author: str | None, limit: int) -> str
             known = documents["author"].unique().sort().to_list()
             names = sorted({*known, *(k.rsplit("/", 1)[0] for k in known)})
             hint = nearest(author, names)
-            raise EcosystemError(f'--author "{author}" published nothing at step {step}{hint}; authors: {", ".join(names)}.')
+            raise EcosystemError(
+                f'--author "{author}" published nothing at step {step}{hint}; authors: {", ".join(names)}.'
+            )
     lines = [f"{chosen.height} documents at step {step}" + (f", the first {limit}:" if chosen.height > limit else ":")]
     for row in chosen.head(limit).iter_rows(named=True):
         fate = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
@@ -112,3 +117,36 @@ def published(run: Run, step: int | None, author: str | None, limit: int) -> str
 
 def _safe(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return a JSON Schema of scenario files for editors, with every registered kind."""
+    schema = Scenario.model_json_schema(by_alias=True)
+    definitions = schema["$defs"]
+    for section, registry in _REGISTRIES.items():
+        options: list[dict[str, Any]] = []
+        for kind, cls in registry.all().items():
+            one = cls.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+            definitions.update(one.pop("$defs", {}))
+            one["properties"] = {"kind": {"const": kind}, **one.get("properties", {})}
+            one["required"] = ["kind", *one.get("required", [])]
+            definitions[f"{section}_{kind}"] = one
+            options.append({"$ref": f"#/$defs/{section}_{kind}"})
+        if section == "models":
+            preset = {"preset": {"enum": sorted(presets())}}
+            options.append({"type": "object", "properties": preset, "required": ["preset"]})
+        schema["properties"][section] = {"type": "object", "additionalProperties": {"anyOf": options}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def fields_of(cls: type[BaseModel]) -> list[tuple[str, str, str, str]]:
+    """Return (name, type, default or "required", description) of every field of a spec, for listings."""
+    rows = []
+    for name, field in cls.model_fields.items():
+        kind = getattr(field.annotation, "__name__", None) or str(field.annotation)
+        if getattr(field.annotation, "__args__", None):
+            kind = str(field.annotation)
+        kind = re.sub(r"\b(?:typing|ecosystem(?:\.\w+)*|builtins)\.", "", kind).replace("NoneType", "None")
+        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+        rows.append((field.alias or name, kind, default, field.description or ""))
+    return rows

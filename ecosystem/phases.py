@@ -168,7 +168,9 @@ def select(world: World, step: Step) -> None:
         if not trainer.wants_to_fit:
             continue
         candidates = step.candidates[trainer.name].with_columns(weight=pl.lit(1.0))
-        signed = gate(candidates.drop("verdict", "reason"), world.policies(trainer.recipe.select), world.context(trainer.name))
+        signed = gate(
+            candidates.drop("verdict", "reason"), world.policies(trainer.recipe.select), world.context(trainer.name)
+        )
         book = signed.with_columns(reader=pl.lit(trainer.name), document="doc", source="injected_from").select(
             pl.col(name).cast(dtype) for name, dtype in LEDGER.items()
         )

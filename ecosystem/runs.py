@@ -226,9 +226,7 @@ def begin(
             yield _commit(store, world, scenario, started)
 
 
-def _world(
-    scenario: Scenario, seed: int, machine: Machine, base: Path, cache: Path, progress: Progress
-) -> World:
+def _world(scenario: Scenario, seed: int, machine: Machine, base: Path, cache: Path, progress: Progress) -> World:
     import torch
 
     from ecosystem.world import World

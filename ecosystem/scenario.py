@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ecosystem.corpus.sources import SOURCES, Source
 from ecosystem.corpus.web import WebSpec
@@ -273,12 +273,15 @@ def _with_preset(data: Mapping[str, Any], base: Path | None, chain: tuple[str, .
         raise ScenarioError(f"presets refer to one another in a circle: {' -> '.join([*chain, name])}")
     if name not in known:
         raise ScenarioError(
-            f'preset: there is no model preset "{name}"{nearest(str(name), known)}; there are {", ".join(sorted(known))}'
+            f'preset: there is no model preset "{name}"{nearest(str(name), known)}; '
+            f"there are {', '.join(sorted(known))}"
         )
     below = _with_preset(read_toml(known[name]), base, (*chain, name))
     own = {key: value for key, value in data.items() if key != "preset"}
     if own.get("kind", below.get("kind")) != below.get("kind"):
-        raise ScenarioError(f'preset "{name}" is of kind {below.get("kind")}, but kind = "{own["kind"]}" stands beside it')
+        raise ScenarioError(
+            f'preset "{name}" is of kind {below.get("kind")}, but kind = "{own["kind"]}" stands beside it'
+        )
     return _merge(below, own)
 
 
@@ -353,7 +356,9 @@ def _broken_references(s: Scenario) -> list[str]:
     def refer(path: str, name: str, table: Mapping[str, Any], section: str) -> None:
         if name not in table:
             there = ", ".join(sorted(table)) or "none"
-            problems.append(f'{path}: there is no [{section}.{name}]{nearest(name, table)}; defined in [{section}]: {there}')
+            problems.append(
+                f"{path}: there is no [{section}.{name}]{nearest(name, table)}; defined in [{section}]: {there}"
+            )
 
     def gate(path: str, names: Sequence[str], allowed: tuple[type[Policy], ...], what: str) -> None:
         for name in names:
@@ -387,44 +392,10 @@ def _broken_references(s: Scenario) -> list[str]:
             refer(f"policies.{name}.source", source, s.sources, "sources")
         if model is not None:
             refer(f"policies.{name}.model", model, s.models, "models")
-    for metric in s.measure.texts or []:
-        if metric not in METRICS.all():
-            problems.append(
-                f'measure.texts: there is no text metric "{metric}"{nearest(metric, METRICS.all())}; '
-                f"there are {', '.join(METRICS.all())}"
-            )
+    known = METRICS.all()
+    problems += [
+        f'measure.texts: there is no text metric "{m}"{nearest(m, known)}; there are {", ".join(known)}'
+        for m in s.measure.texts or []
+        if m not in known
+    ]
     return problems
-
-
-def json_schema() -> dict[str, Any]:
-    """Return a JSON Schema of scenario files for editors, with every registered kind."""
-    schema = Scenario.model_json_schema(by_alias=True)
-    definitions = schema["$defs"]
-    sections: list[tuple[str, Registry[Any]]] = [("sources", SOURCES), ("models", FAMILIES), ("policies", POLICIES)]
-    for section, registry in sections:
-        options = []
-        for kind, cls in registry.all().items():
-            one = cls.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
-            definitions.update(one.pop("$defs", {}))
-            one["properties"] = {"kind": {"const": kind}, **one.get("properties", {})}
-            one["required"] = ["kind", *one.get("required", [])]
-            definitions[f"{section}_{kind}"] = one
-            options.append({"$ref": f"#/$defs/{section}_{kind}"})
-        if registry is FAMILIES:
-            preset = {"preset": {"enum": sorted(presets())}}
-            options.append({"type": "object", "properties": preset, "required": ["preset"]})
-        schema["properties"][section] = {"type": "object", "additionalProperties": {"anyOf": options}}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def fields_of(cls: type[BaseModel]) -> list[tuple[str, str, str, str]]:
-    """Return (name, type, default or "required", description) of every field of a spec, for listings."""
-    rows = []
-    for name, field in cls.model_fields.items():
-        kind = getattr(field.annotation, "__name__", None) or str(field.annotation)
-        if getattr(field.annotation, "__args__", None):
-            kind = str(field.annotation)
-        kind = re.sub(r"\b(?:typing|ecosystem(?:\.\w+)*|builtins)\.", "", kind).replace("NoneType", "None")
-        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
-        rows.append((field.alias or name, kind, default, field.description or ""))
-    return rows

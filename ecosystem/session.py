@@ -74,9 +74,7 @@ def run_scenario(
     done = last
     try:
         with display:
-            steps = begin(
-                scenario, out=out, machine=machine, fresh=fresh, base=base, progress=display.progress
-            )
+            steps = begin(scenario, out=out, machine=machine, fresh=fresh, base=base, progress=display.progress)
             step_started = time.monotonic()
             for snapshot in steps:
                 done = snapshot.t

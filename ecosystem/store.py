@@ -130,9 +130,7 @@ class Store:
 
     def table(self, name: str, steps: range | None = None) -> pl.DataFrame:
         """Return one table (a key of TABLES) of all committed steps, or of some, each file checked."""
-        parts = [
-            pl.read_parquet(self.read(c, name)) for c in self.commits() if steps is None or c.step in steps
-        ]
+        parts = [pl.read_parquet(self.read(c, name)) for c in self.commits() if steps is None or c.step in steps]
         return pl.concat([empty(TABLES[name]), *parts])
 
     def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
@@ -197,7 +195,9 @@ class Store:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise StoreError(f"{self.folder}: another process is working on this run; wait for it or stop it.") from None
+                raise StoreError(
+                    f"{self.folder}: another process is working on this run; wait for it or stop it."
+                ) from None
             yield
 
     def write(self, name: str, content: bytes) -> None:

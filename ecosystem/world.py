@@ -74,7 +74,7 @@ class World(mesa.Model):
         self.curators = self._populate(Curator, scenario.curators)
         self.trainers: list[Trainer] = []
         around = Surroundings(initial["text"], self.streams, device, threads, cache, progress)
-        counts = {name: 0 for name in scenario.models}
+        counts = dict.fromkeys(scenario.models, 0)
         for population, recipe in scenario.trainers.items():
             for number in range(recipe.count):
                 homes = self.web.homes(f"trainers/{population}/{number}", recipe.sites)

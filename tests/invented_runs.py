@@ -18,7 +18,24 @@ from ecosystem.store import Store
 
 POPULATIONS = {"naive": [], "filtered": ["neardup", "quality"], "anchored": ["neardup", "quality", "archive"]}
 DRIFT = {"naive": 0.07, "filtered": 0.035, "anchored": 0.0}  # nats per token and step
-WORDS = "the module returns a list of names that have been imported when no argument is given".split()
+WORDS = [
+    "the",
+    "module",
+    "returns",
+    "a",
+    "list",
+    "of",
+    "names",
+    "that",
+    "have",
+    "been",
+    "imported",
+    "when",
+    "no",
+    "argument",
+    "is",
+    "given",
+]
 Row = tuple[int, str, str, str, float | None, float | None]
 
 
@@ -78,7 +95,13 @@ def measurements(spec: Scenario, step: int, drift: Mapping[str, float] = DRIFT) 
             trainer, gone = f"{population}/{number}", drift.get(population, 0.02) * step
             nats = 3.84 + gone + luck.normal(0, 0.008)
             put("trainer", trainer, **_quality(nats), **_text(gone), cross_entropy_synthetic=(3.6 - gone, 0.02))
-            put("trainer", trainer, documents_published=300.0, mean_words=(45.0 - 20 * gone, 0.8), training_loss=nats - 0.1)
+            put(
+                "trainer",
+                trainer,
+                documents_published=300.0,
+                mean_words=(45.0 - 20 * gone, 0.8),
+                training_loss=nats - 0.1,
+            )
             put("trainer", trainer, tokens_trained=50_000.0)
             put("training_set", trainer, synthetic_share=share * 0.95, depth=share * 0.5 * step, documents=500.0)
             put("training_set", trainer, injected_share=0.25 if "archive" in recipe.select else 0.0)

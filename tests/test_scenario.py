@@ -9,7 +9,8 @@ import tomllib
 import pytest
 
 from ecosystem.errors import ScenarioError
-from ecosystem.scenario import Scenario, json_schema
+from ecosystem.listing import json_schema
+from ecosystem.scenario import Scenario
 from ecosystem.spec import parse_value, set_path
 from tests.conftest import ROOT, SMOKE, tiny
 
@@ -33,7 +34,11 @@ def test_the_fingerprint_names_the_experiment_and_not_how_long_or_often_it_runs(
 
 
 BAD = [
-    ("trainers.naive.publsh", 3, r'trainers\.naive\.publsh: unknown key \(did you mean "publish"\?\); allowed here: .*budget'),
+    (
+        "trainers.naive.publsh",
+        3,
+        r'trainers\.naive\.publsh: unknown key \(did you mean "publish"\?\); allowed here: .*budget',
+    ),
     ("trainers.naive.scrape.dcs", 3, r'scrape\.dcs: unknown key \(did you mean "docs"\?\); allowed here: docs'),
     ("policies.short.min_wrds", 3, r'policies\.short\.min_wrds: unknown key \(did you mean "min_words"'),
     ("stps", 3, r'stps: unknown key \(did you mean "steps"'),
@@ -53,10 +58,18 @@ BAD = [
     ("models.tiny", {"preset": "gpt2-nan"}, r'there is no model preset "gpt2-nan" \(did you mean "gpt2-nano"'),
     ("models.tiny", 3, r"models\.tiny: must be a table"),
     ("trainers.naive.budget", {"tokens": 5, "epochs": 1}, r"exactly one of tokens and epochs"),
-    ("trainers.naive.decoding.prompt", {"tokens": 64}, r"prompt\.tokens: a prompt of 64 tokens leaves no room.*at most 62"),
+    (
+        "trainers.naive.decoding.prompt",
+        {"tokens": 64},
+        r"prompt\.tokens: a prompt of 64 tokens leaves no room.*at most 62",
+    ),
     ("name", "../elsewhere", r'the name "\.\./elsewhere" may only have letters'),
     ("measure.texts", ["distnct"], r'no text metric "distnct" \(did you mean "distinct"'),
-    ("changes", [{"at": 2, "set": {"trainers.naive.count": 5}}], r'"trainers\.naive\.count" cannot change inside a run'),
+    (
+        "changes",
+        [{"at": 2, "set": {"trainers.naive.count": 5}}],
+        r'"trainers\.naive\.count" cannot change inside a run',
+    ),
     ("changes", [{"at": 2, "set": {"policies.short.min_words": "x"}}], r"changes\.0 \(at step 2\).*min_words"),
 ]
 
@@ -93,7 +106,8 @@ def test_a_change_holds_from_its_step_on():
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("3", 3), ("0.5", 0.5), ("true", True), ("reach", "reach"), ('["a"]', ["a"]), ("{a = 1}", {"a": 1})]
+    ("text", "value"),
+    [("3", 3), ("0.5", 0.5), ("true", True), ("reach", "reach"), ('["a"]', ["a"]), ("{a = 1}", {"a": 1})],
 )
 def test_the_right_hand_side_of_set_is_toml_or_a_word(text, value):
     assert parse_value(text) == value

@@ -15,11 +15,27 @@ from ecosystem.store import Store, set_aside
 
 
 def snapshot(t: int) -> Snapshot:
-    row = {"doc": t, "t": t, "site": 0, "size": 5, "weight": 1.0, "author": "naive/0", "synthetic": True, "text": f"doc {t}"}
+    row = {
+        "doc": t,
+        "t": t,
+        "site": 0,
+        "size": 5,
+        "weight": 1.0,
+        "author": "naive/0",
+        "synthetic": True,
+        "text": f"doc {t}",
+    }
     segment = pl.DataFrame([row]).with_columns(
         pl.lit(None).cast(dtype).alias(name) for name, dtype in SEGMENT.items() if name not in row
     )
-    metrics = {"step": [t], "scope": ["web"], "id": ["web"], "metric": ["documents"], "value": [t + 1.0], "error": [None]}
+    metrics = {
+        "step": [t],
+        "scope": ["web"],
+        "id": ["web"],
+        "metric": ["documents"],
+        "value": [t + 1.0],
+        "error": [None],
+    }
     return Snapshot(
         t=t,
         segment=segment.select(pl.col(name).cast(dtype) for name, dtype in SEGMENT.items()),
@@ -96,7 +112,7 @@ def test_a_record_cannot_be_edited_or_left_out(tmp_path):
     path = tmp_path / "commits/000001.json"
     whole = path.read_text()
     path.write_text(json.dumps(json.loads(whole) | {"seconds": 1.0}))
-    with pytest.raises(StoreError, match="does not match its digest|do not match its digest"):
+    with pytest.raises(StoreError, match="do not match its digest"):
         store.commits()
     path.unlink()
     with pytest.raises(StoreError, match="record of step 1 is missing"):

@@ -23,7 +23,9 @@ def test_a_stream_is_a_pure_function_of_seed_name_and_step():
 
 
 def test_the_numbers_are_the_same_in_another_process():
-    code = "from ecosystem.streams import Stream; s = Stream(3, 'a/b', 2); print(s.integer(), s.uniform([1, 2]).tolist())"
+    code = (
+        "from ecosystem.streams import Stream; s = Stream(3, 'a/b', 2); print(s.integer(), s.uniform([1, 2]).tolist())"
+    )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     s = Stream(3, "a/b", 2)
     assert other == f"{s.integer()} {s.uniform([1, 2]).tolist()}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -31,7 +32,9 @@ def folder_of(where: str, key: str) -> Path:
     if is_local(where):
         folder = Path(where).expanduser()
         if not folder.is_dir():
-            raise DataError(f'{key} = "{where}" is not a folder; give a checkpoint folder (with a config.json) or a Hub id.')
+            raise DataError(
+                f'{key} = "{where}" is no folder; give a checkpoint folder (with a config.json) or a Hub id.'
+            )
         return folder
     from huggingface_hub import snapshot_download
 
@@ -40,9 +43,19 @@ def folder_of(where: str, key: str) -> Path:
     except Exception as error:  # the Hub's client raises many kinds; offline, not found, gated: the remedy is one
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f'{key} = "{where}" could not be had from the Hugging Face Hub ({reason.rstrip(".")}); check the name and the '
-            "connection, or download it elsewhere and give the path of the local checkpoint folder instead."
+            f'{key} = "{where}" could not be had from the Hugging Face Hub ({reason.rstrip(".")}); check the name and '
+            "the connection, or download it elsewhere and give the path of the local checkpoint folder instead."
         ) from error
+
+
+def mark(folder: Path) -> str:
+    """Return 16 hexadecimal digits that change whenever a file of the checkpoint does."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
+            with path.open("rb") as file:
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def read_gpt2(folder: Path, shape: Shape) -> dict[str, Any]:
@@ -67,7 +80,9 @@ def read_gpt2(folder: Path, shape: Shape) -> dict[str, Any]:
     weights = {}
     for name, size in shape.parameters().items():
         if name not in found:
-            raise DataError(f'{folder} lacks the weight "{name}"; it does not hold the GPT-2 its config.json describes.')
+            raise DataError(
+                f'{folder} lacks the weight "{name}"; it does not hold the GPT-2 its config.json describes.'
+            )
         if tuple(found[name].shape) != size:
             raise DataError(f'the weight "{name}" in {folder} has shape {tuple(found[name].shape)}, not {size}.')
         weights[name] = found[name].float()

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.errors import TrainingError
+from ecosystem.errors import DataError, TrainingError
 from ecosystem.families import sampling, scoring
 from ecosystem.families.base import (
+    Budget,
     FitRecord,
     FitRequest,
     GenerateRequest,
@@ -32,6 +33,7 @@ from ecosystem.families.crew import Crew
 from ecosystem.families.packing import Packing
 from ecosystem.families.recipe import Training
 from ecosystem.families.tokenizer import Tokenizer
+from ecosystem.streams import Stream
 
 Nll = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Inputs, targets (int64), scored (bool), [rows, length] each → nats of the scored targets, in row order."""
@@ -133,7 +135,9 @@ class LanguageCohort(ABC):
         _check_members([request.member for request in requests], self.members, once=False)
         starts = [self._starts(request) for request in requests]
         total = sum(
-            min(r.decoding.max_tokens, self.context - len(s)) for r, begun in zip(requests, starts, strict=True) for s in begun
+            min(r.decoding.max_tokens, self.context - len(s))
+            for r, begun in zip(requests, starts, strict=True)
+            for s in begun
         )
         tokens: list[list[list[int]]] = [[[] for _ in range(request.n)] for request in requests]
         with Crew(*self._crew) as crew:
@@ -219,7 +223,8 @@ class LanguageCohort(ABC):
 
     def _pieces(self, requests: Sequence[GenerateRequest]) -> list[list[Piece]]:
         """Cut the requests into jobs; how depends on the requests alone, never on the number of threads."""
-        most = _WRITTEN_ROWS if not self._stacks else 8 * _WRITTEN_ROWS
+        on_cpu = self.device.type == "cpu"
+        most = _WRITTEN_ROWS if on_cpu else 8 * _WRITTEN_ROWS
         groups: dict[Any, list[int]] = {}
         for i, request in enumerate(requests):
             key = (request.decoding, request.n) if self._stacks else i
@@ -229,9 +234,29 @@ class LanguageCohort(ABC):
         for group in groups.values():
             n = requests[group[0]].n
             # An even number of pieces, so that two threads finish together.
-            parts = 1 if n < 16 or (self._stacks and n <= most) else 2 * -(-n // (2 * most))
+            parts = 1 if n < 16 or (not on_cpu and n <= most) else 2 * -(-n // (2 * most))
             jobs += [[(i, rows) for i in group] for rows in np.array_split(np.arange(n), parts)]
         return jobs
+
+
+def pretrain(cohort: LanguageCohort, budget: Budget, stream: Stream, around: Surroundings) -> dict[str, NDArray[Any]]:
+    """Train the only member of a cohort on the human documents; return its weights, without the member axis."""
+    request = FitRequest(0, around.human, np.ones(len(around.human)), budget, None, "foundation", stream)
+    cohort.fit([request], lambda _, done, total: around.progress("foundation", done, total))
+    return {name: values[0] for name, values in cohort.state().items()}
+
+
+def copy_state(model: str, weights: Mapping[str, Tensor], state: Mapping[str, NDArray[Any]]) -> None:
+    """Copy stored arrays into weights; raise DataError, changing nothing, if a name or a shape does not fit."""
+    for name, tensor in weights.items():
+        found = state[name].shape if name in state else "missing"
+        if found != tuple(tensor.shape):
+            raise DataError(
+                f'the stored weights of model "{model}" do not fit: {name} is {found}, not {tuple(tensor.shape)}; '
+                "they belong to another preset or another number of members."
+            )
+    for name, tensor in weights.items():
+        tensor.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
 
 
 def _check_members(members: Sequence[int], size: int, once: bool) -> None:

@@ -18,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.errors import DataError
 from ecosystem.families import loss, transformer
 from ecosystem.families.base import FitRecord, FitRequest, Progress, Surroundings
-from ecosystem.families.cohort import LanguageCohort, Nll
+from ecosystem.families.cohort import LanguageCohort, Nll, copy_state
 from ecosystem.families.crew import Crew
 from ecosystem.families.packing import Packing
 from ecosystem.families.recipe import Training
@@ -56,9 +55,7 @@ class Gpt2Cohort(LanguageCohort):
         super().__init__(name, members, tokenizer, context, training, around, crew, not on_cpu, fingerprint)
         self.shape = shape
         self._initial = {k: v.to(self.device, torch.float32).contiguous() for k, v in initial.items()}
-        self._weights = {
-            k: v.unsqueeze(0).repeat(members, *[1] * v.dim()) for k, v in self._initial.items()
-        }
+        self._weights = {k: v.unsqueeze(0).repeat(members, *[1] * v.dim()) for k, v in self._initial.items()}
         self._narrow = narrow
 
     @property
@@ -77,15 +74,7 @@ class Gpt2Cohort(LanguageCohort):
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what :meth:`state` returned; raise DataError if it belongs to another shape."""
-        for name, tensor in self._weights.items():
-            found = state[name].shape if name in state else "nothing"
-            if found != tuple(tensor.shape):
-                raise DataError(
-                    f'the stored weights of model "{self.name}" do not fit: {name} is {found}, not '
-                    f"{tuple(tensor.shape)}; they belong to another preset or another number of members."
-                )
-        for name, tensor in self._weights.items():
-            tensor.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
+        copy_state(self.name, self._weights, state)
 
     # Training.
 
@@ -120,9 +109,7 @@ class Gpt2Cohort(LanguageCohort):
                     self._weights[name][member].copy_(parameter[place] if fit.stacked else parameter)
         return [by_member[request.member] for request in requests]
 
-    def _single(
-        self, requests: Sequence[FitRequest], packings: Sequence[Packing], peaks: Sequence[float]
-    ) -> list[Fit]:
+    def _single(self, requests: Sequence[FitRequest], packings: Sequence[Packing], peaks: Sequence[float]) -> list[Fit]:
         """One fit per member, on two-dimensional weights."""
         fits = []
         for request, packing, peak in zip(requests, packings, peaks, strict=True):

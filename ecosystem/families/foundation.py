@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem.errors import StoreError
+from ecosystem.errors import DataError, StoreError
 
 _HASHES = "hashes.json"
 _LAYOUT = 1  # of the entries and of the numbers in them; raised when a change of the engine changes either
@@ -45,6 +44,25 @@ def fingerprint(values: Mapping[str, Any], human: pl.Series, **surroundings: Any
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def relevant(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a family's plain values what its foundation does not depend on."""
+    kept = {key: value for key, value in values.items() if key not in ("training", "foundation")}
+    if values["init"] == "foundation":
+        own = values["foundation"]
+        kept["training"] = {key: value for key, value in values["training"].items() if key not in own}
+        kept["foundation"] = own
+    return kept
+
+
+def require_documents(name: str, human: pl.Series) -> None:
+    """Raise DataError if there is nothing to train a tokenizer and a foundation on."""
+    if len(human) == 0:
+        raise DataError(
+            f'model "{name}" is trained from scratch, but the web begins without human documents; '
+            "give web.initial.documents, or start from a checkpoint."
+        )
+
+
 def find(cache: Path, name: str) -> Path | None:
     """Return the entry's folder if it is complete and every file is as it was written, else None."""
     folder = cache / name
@@ -56,14 +74,16 @@ def find(cache: Path, name: str) -> Path | None:
     return folder if whole else None
 
 
-def obtain(cache: Path, name: str, write: Callable[[Path], None]) -> Path:
-    """Return the entry's folder, calling ``write(folder)`` to fill a new one if there is none or it was altered.
+def obtain(cache: Path, name: str, make: Callable[[], Callable[[Path], None]]) -> Path:
+    """Return the entry's folder, making it if there is none or it was altered.
 
-    Raises StoreError if the cache cannot be written.
+    ``make()`` does the slow work and returns the function that writes the result into a given folder. Raises StoreError
+    if the cache cannot be written.
     """
     found = find(cache, name)
     if found is not None:
         return found
+    write = make()
     building = cache / f".{name}-{uuid.uuid4().hex[:8]}"
     try:
         building.mkdir(parents=True)
@@ -93,7 +113,7 @@ def _move(building: Path, cache: Path, name: str) -> None:
         # What stands there is damaged: take it away under another name first, so that readers never see half of it.
         damaged = cache / f".{name}-{uuid.uuid4().hex[:8]}"
         try:
-            os.rename(target, damaged)
+            target.rename(damaged)
         except FileNotFoundError:
             continue  # another process took it away
         shutil.rmtree(damaged, ignore_errors=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
 from ecosystem.errors import DataError
 from ecosystem.families import checkpoint, foundation
-from ecosystem.families.base import FAMILIES, Cohort, Family, FitRequest, Surroundings, Workload
+from ecosystem.families.base import FAMILIES, Cohort, Family, Surroundings, Workload
 from ecosystem.families.recipe import Foundation, Positive, Training
 from ecosystem.families.shape import NARROW, Shape
 from ecosystem.streams import Stream
@@ -56,7 +55,9 @@ class Gpt2(Family):
         if missing:
             raise ValueError(f'init = "{self.init}" needs {", ".join(missing)}; only a checkpoint brings its own sizes')
         if self.tokenizer is None and self.vocabulary is not None and self.vocabulary < 257:
-            raise ValueError(f"vocabulary = {self.vocabulary} is too small: 256 bytes and the end of text are 257 tokens")
+            raise ValueError(
+                f"vocabulary = {self.vocabulary} is too small: 256 bytes and the end of text are 257 tokens"
+            )
         return self
 
     @property
@@ -68,15 +69,15 @@ class Gpt2(Family):
         return Shape(self.n_layer, self.n_embd, self.n_head, vocabulary, self.context, 4 * self.n_embd)
 
     def _fingerprint(self, around: Surroundings) -> str:
-        values = self.plain()
-        values["training"] = {k: v for k, v in values["training"].items() if k not in ("batch", "learning_rate")}
-        if self.init != "foundation":
-            del values["training"], values["foundation"]
         # The thread count changes the numbers of a large model only; see engine.py.
         wide = around.device != "cpu" or self._shape(self.vocabulary or 0).count() > NARROW
         threads = around.threads if wide else 0
         return foundation.fingerprint(
-            values, around.human, seed=around.streams.seed, device=around.device, threads=threads
+            foundation.relevant(self.plain()),
+            around.human,
+            seed=around.streams.seed,
+            device=around.device,
+            threads=threads,
         )
 
     def workload(self) -> Workload:
@@ -103,19 +104,14 @@ class Gpt2(Family):
         from ecosystem.families.tokenizer import Tokenizer
 
         if self._from_scratch:
-            if len(around.human) == 0:
-                raise DataError(
-                    f'model "{name}" is trained from scratch, but the web begins without human documents; give '
-                    "web.initial.documents, or start from a checkpoint."
-                )
+            foundation.require_documents(name, around.human)
             mark = self._fingerprint(around)
-            folder = foundation.obtain(around.cache, mark, lambda target: self._prepare(target, around))
+            folder = foundation.obtain(around.cache, mark, lambda: self._prepare(around))
         else:
-            mark, folder = self.init, checkpoint.folder_of(self.init, "init")
-        if self.tokenizer is None or self._from_scratch:
-            tokenizer = Tokenizer.load(folder)
-        else:
-            tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
+            folder = checkpoint.folder_of(self.init, "init")
+            mark = checkpoint.mark(folder)
+        own = self.tokenizer is None or self._from_scratch
+        tokenizer = Tokenizer.load(folder if own else checkpoint.folder_of(str(self.tokenizer), "tokenizer"))
         shape = Shape.read(folder)
         self._check(shape, tokenizer.size, folder)
         context = min(self.context or shape.context, shape.context)
@@ -140,32 +136,34 @@ class Gpt2(Family):
         if self.context is not None and self.context > shape.context:
             raise DataError(f'context = {self.context}, but the checkpoint "{self.init}" goes only to {shape.context}.')
 
-    def _prepare(self, folder: Path, around: Surroundings) -> None:
-        """Fill a cache entry: the tokenizer and the configuration, and the weights if there is a foundation."""
+    def _prepare(self, around: Surroundings) -> Callable[[Path], None]:
+        """Train tokenizer and foundation; return what writes them as a checkpoint into a folder."""
+        from ecosystem.families.cohort import pretrain
         from ecosystem.families.engine import Gpt2Cohort, draw
         from ecosystem.families.tokenizer import Tokenizer
 
         if self.tokenizer is None:
-            assert self.vocabulary is not None
-            tokenizer = Tokenizer.train(around.human.to_list(), self.vocabulary)
+            tokenizer = Tokenizer.train(around.human.to_list(), self.vocabulary or 0)
+            shape = self._shape(tokenizer.size)
         else:
             tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
-        shape = self._shape(max(tokenizer.size, self.vocabulary or 0) if self.tokenizer else tokenizer.size)
-        tokenizer.save(folder, shape.context)
-        checkpoint.write_config(folder, shape.config(tokenizer.end))
-        if self.init != "foundation":
-            return
-        # Not named after the model: two models with the same preset share one foundation.
-        stream = Stream(around.streams.seed, "foundation/gpt2")
-        initial = draw(shape, stream.child("initial"))
-        recipe = self.training.model_copy(
-            update={"batch": self.foundation.batch, "learning_rate": self.foundation.learning_rate}
-        )
-        cohort = Gpt2Cohort("foundation", 1, shape, initial, tokenizer, shape.context, recipe, around)
-        weight = np.ones(len(around.human))
-        request = FitRequest(0, around.human, weight, self.foundation.budget(), None, "foundation", stream)
-        cohort.fit([request], lambda _, done, total: around.progress("foundation", done, total))
-        checkpoint.write_weights(folder, {key: values[0] for key, values in cohort.state().items()})
+            shape = self._shape(max(tokenizer.size, self.vocabulary or 0))
+        weights = None
+        if self.init == "foundation":
+            # Not named after the model: two models with the same preset share one foundation.
+            stream = Stream(around.streams.seed, "foundation/gpt2")
+            initial = draw(shape, stream.child("initial"))
+            recipe = self.foundation.training(self.training)
+            cohort = Gpt2Cohort("foundation", 1, shape, initial, tokenizer, shape.context, recipe, around)
+            weights = pretrain(cohort, self.foundation.budget(), stream, around)
+
+        def write(folder: Path) -> None:
+            tokenizer.save(folder, shape.context)
+            checkpoint.write_config(folder, shape.config(tokenizer.end))
+            if weights is not None:
+                checkpoint.write_weights(folder, weights)
+
+        return write
 
     def save_assets(self, cohort: Any, folder: Path) -> None:
         """Write config.json and the tokenizer's files into ``folder``."""

@@ -19,7 +19,7 @@ def token_nll(x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood in nats of each target: x [N, d], table [V, d], targets [N] → [N]; no gradient."""
     losses = []
     rows = max(16, _CHUNK.get(x.device.type, 1 << 22) // len(table))
-    for part, goal in zip(x.split(rows), targets.split(rows), strict=True):
+    for part, goal in zip(torch.split(x, rows), torch.split(targets, rows), strict=True):
         log_p = torch.log_softmax((part @ table.t()).float(), -1)
         losses.append(-log_p.gather(-1, goal.unsqueeze(-1)).squeeze(-1))
     return torch.cat(losses) if losses else x.new_zeros(0)
@@ -31,7 +31,7 @@ def weighted_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> T
     Shapes: x [N, d], table [V, d], targets and scale [N] → []; or, with a leading member axis on all, → [M].
     Under autocast the products are computed in its type, the softmax and the sums in float32.
     """
-    loss: Tensor = _Loss.apply(x, table, targets, scale)
+    loss: Tensor = _Loss.apply(x, table, targets, scale)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -62,7 +62,7 @@ class _Loss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Multiply the stored gradients by the gradient of the loss."""
         grad_x, grad_table = ctx.saved_tensors
         grad = grad.unsqueeze(-1).unsqueeze(-1)

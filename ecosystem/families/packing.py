@@ -59,7 +59,7 @@ class Packing:
             what = "every document has weight 0" if len(tokens) else "there is no document"
             raise TrainingError(f"{what}, so there is nothing to train on; loosen the policies or scrape more.")
         closing = np.array([end], dtype=np.int32)
-        self._documents = [np.append(tokens[i], closing) for i in kept]
+        self._documents = [np.append(tokens[i], closing) for i in kept.tolist()]
         sizes = np.array([len(document) for document in self._documents])
         self._weight = weight[kept] * (sizes.sum() / (weight[kept] @ sizes))
         self._sizes = sizes
@@ -92,6 +92,7 @@ class Packing:
             inputs, scale = targets.copy(), np.zeros(rows * self.length, dtype=np.float32)
             targets[:n], scale[:n] = tokens[:n], weight[:n]
             inputs[0], inputs[1:] = before, targets[:-1]
-            yield Batch(*(a.reshape(rows, self.length) for a in (inputs, targets, scale)), n)
+            size = (rows, self.length)
+            yield Batch(inputs.reshape(size), targets.reshape(size), scale.reshape(size), n)
             before, left = int(targets[n - 1]), left - n
             tokens, weight = tokens[n:], weight[n:]

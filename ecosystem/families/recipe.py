@@ -34,6 +34,10 @@ class Foundation(Spec):
     learning_rate: Rate = 3e-3
     batch: Positive = 32
 
+    def training(self, usual: Training) -> Training:
+        """Return how the pre-training fit trains, given how the others do."""
+        return usual.model_copy(update={"batch": self.batch, "learning_rate": self.learning_rate})
+
     def budget(self) -> Budget:
         """Return the budget of the pre-training fit."""
         return Budget(tokens=self.tokens)

@@ -55,7 +55,7 @@ class Tokenizer:
             show_progress=False,
         )
         model.train_from_iterator(texts, trainer=trainer)
-        return cls(model, model.token_to_id(END_OF_TEXT))
+        return cls(model, _end_of(model, None))
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -119,7 +119,8 @@ def _through_transformers(folder: Path) -> tokenizers.Tokenizer:
 
     try:
         loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        return loaded.backend_tokenizer
+        model: tokenizers.Tokenizer = loaded.backend_tokenizer
+        return model
     except Exception as error:  # transformers raises many kinds; all mean the same to the user
         raise DataError(
             f"{folder} holds no tokenizer that can be opened ({type(error).__name__}: {str(error).splitlines()[0]}); "
@@ -127,20 +128,27 @@ def _through_transformers(folder: Path) -> tokenizers.Tokenizer:
         ) from error
 
 
-def _end_of(model: tokenizers.Tokenizer, folder: Path) -> int:
+def _end_of(model: tokenizers.Tokenizer, folder: Path | None) -> int:
     """Find the id of the end of text: named in the tokenizer's or the model's configuration, or by its usual name."""
-    words: list[str] = []
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        path = folder / name
-        if path.is_file():
-            word = json.loads(path.read_text(encoding="utf-8")).get("eos_token")
-            words.append(word["content"] if isinstance(word, dict) else word)
-    for word in [*words, END_OF_TEXT, "</s>"]:
-        if word and (found := model.token_to_id(word)) is not None:
-            return int(found)
-    path = folder / "config.json"
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-        if isinstance(found, int) and found < model.get_vocab_size():
+    words = [END_OF_TEXT, "</s>"]
+    if folder is not None:
+        named = [
+            _table(folder / name).get("eos_token") for name in ("special_tokens_map.json", "tokenizer_config.json")
+        ]
+        words = [word["content"] if isinstance(word, dict) else word for word in reversed(named) if word] + words
+    for word in words:
+        if (found := model.token_to_id(word)) is not None:
             return found
+    found = _table(folder / "config.json").get("eos_token_id") if folder is not None else None
+    if isinstance(found, int) and found < model.get_vocab_size():
+        return found
     raise DataError(f"the tokenizer in {folder} names no end-of-text token; set eos_token in tokenizer_config.json.")
+
+
+def _table(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as a JSON table: {error}.") from error

@@ -101,18 +101,19 @@ class Fit:
             member = self.members[place]
             raise MemberError(
                 member,
-                f"the loss of member {member} is not a finite number at step {first + step + 1} of {steps} (peak learning rate "
-                f"{self.peak:g}); lower the learning rate or start from weights that are finite.",
+                f"the loss of member {member} is not a finite number at step {first + step + 1} of {steps} "
+                f"(peak learning rate {self.peak:g}); lower the learning rate or start from weights that are finite.",
             )
 
 
 def _clip(grads: Sequence[Tensor], largest: float, stacked: bool) -> Tensor:
     """Scale every member's gradient to a norm of at most ``largest``, in place; return the norms ([] or [M])."""
     if not stacked:
-        norm = torch.stack(torch._foreach_norm(list(grads))).norm()
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
         torch._foreach_mul_(list(grads), (largest / (norm + 1e-6)).clamp(max=1.0))
         return norm
-    norm = torch.stack([grad.flatten(1).norm(dim=1) for grad in grads]).norm(dim=0)
+    norms = [torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in grads]
+    norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
     share = (largest / (norm + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(share.view(-1, *[1] * (grad.dim() - 1)))

@@ -1,23 +1,17 @@
-"""Assembles the report of a run from its tables, section by section, and writes it into the run's folder."""
+"""Assembles the report of a run and writes it, with its charts, into the run's folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from ecosystem import charts
-from ecosystem.charts import Look, Words
-from ecosystem.metrics.definitions import DEFINITIONS
-from ecosystem.policies.base import Adder
-from ecosystem.report import exhibits, figures, findings, page, sites
-from ecosystem.report.figures import Outcome
-from ecosystem.report.findings import number, percent, signed
+from ecosystem.report import figures, findings, page
+from ecosystem.report.book import Book
+from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape
+from ecosystem.report.sections import CONTENTS, SECTIONS
 from ecosystem.runs import Run
 
 # What the report hopes to find: what it is called → (scope, metric).
@@ -29,66 +23,7 @@ EXPECTED = {
     "diversity": ("trainer", "distinct_2"),
     "the vocabulary that is kept": ("trainer", "vocabulary_kept_1"),
 }
-QUALITY = {
-    "cross_entropy": ("Cross-entropy", "nats per token", ".2f", False),
-    "perplexity": ("Perplexity", "perplexity (log scale)", ".3~s", True),
-    "bits_per_byte": ("Bits per byte", "bits per byte", ".2f", False),
-    "excess_nats": ("Distance to the truth", "nats per document above the true process", ".2f", False),
-}
-TEXT = {
-    "distinct_1": "Distinct words",
-    "distinct_2": "Distinct 2-grams",
-    "distinct_3": "Distinct 3-grams",
-    "distinct_4": "Distinct 4-grams",
-    "self_bleu": "Self-BLEU",
-    "rep_4": "Repeated 4-grams",
-    "entropy": "Entropy of words",
-    "compression_ratio": "Compression ratio",
-    "zipf_exponent": "Zipf exponent",
-    "mean_words": "Length of documents",
-}
-LATE = {
-    "cross_entropy_frequent": "Change on frequent tokens",
-    "cross_entropy_rare": "Change on rare tokens",
-}
-CARDS = 6
-
-
-@dataclass
-class Book:
-    """A run being reported: its tables, what all charts share, and the charts drawn so far."""
-
-    run: Run
-    metrics: pl.DataFrame
-    look: Look
-    models: dict[str, str]  # population → name of its model
-    started: dict[str, str]  # the same, of populations that start from given weights rather than anew at each fit
-    specs: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, run: Run) -> Book:
-        """Read the tables of a run; raise StoreError where one is damaged."""
-        scenario, metrics = run.scenario, run.metrics
-        changes = [(c.at, ", ".join(f"{path} = {value}" for path, value in c.set.items())) for c in scenario.changes]
-        trainers = scenario.trainers
-        return cls(
-            run=run,
-            metrics=metrics,
-            look=Look(list(trainers), run.steps, 0, sorted((at, what) for at, what in changes if at <= run.steps)),
-            models={name: recipe.model for name, recipe in trainers.items()},
-            started={name: recipe.model for name, recipe in trainers.items() if recipe.start != "scratch"},
-        )
-
-    @cached_property
-    def outcomes(self) -> list[Outcome]:
-        """What became of each population, in the order of the scenario."""
-        found = {o.population: o for o in figures.outcomes(self.metrics, self.models, self.started)}
-        return [found[name] for name in self.look.populations if name in found]
-
-    def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
-        """Keep a chart and return its place on the page."""
-        self.specs[name] = charts.specification(chart)
-        return page.figure(name, self.specs[name], full=full)
+CARDS = 6  # populations, at most, that get a card of their own
 
 
 def write_report(run: Run) -> Path:
@@ -115,7 +50,7 @@ def _header(book: Book) -> str:
         "seed": run.seed,
         "trainers": f"{trainers} in {len(scenario.trainers)} populations" if trainers else "none",
         "models": ", ".join(dict.fromkeys(book.models.values())) or "none",
-        "sites": max(_last(figures.series(book.metrics, "site", "documents").group_by("step").len(), "len"), 0) or None,
+        "sites": book.metrics.filter(pl.col("scope") == "site")["id"].n_unique() or None,
         "documents": f"{_last(figures.series(book.metrics, 'web', 'documents'), 'value'):,.0f} on the web at the end",
     }
     shown = "".join(f"<li>{name} <b>{escape(value)}</b></li>" for name, value in facts.items() if value is not None)
@@ -128,7 +63,7 @@ def _header(book: Book) -> str:
     ]
     notes = [s for s in (findings.missing(book.metrics, EXPECTED), findings.caution(book.outcomes)) if s]
     legend = "".join(
-        f'<span class="{page.hue(list(look.populations), name)}"><i class="dot"></i>{escape(name)}</span>'
+        f'<span class="{page.hue(book.populations, name)}"><i class="dot"></i>{escape(name)}</span>'
         for name in look.populations[:8]
     ) + (f"<span>and {len(look.populations) - 8} more</span>" if len(look.populations) > 8 else "")
     links = "".join(f'<a href="#{key}">{title}</a>' for key, title in CONTENTS.items())
@@ -138,8 +73,8 @@ def _header(book: Book) -> str:
         + f'<ul class="facts">{shown}</ul></header>'
         f'<nav><div>{links}</div><div class="legend">{legend}</div></nav><main>'
         + (f'<p class="wait">{escape(state)}</p>' if state else "")
-        + f'<h2 id="findings">Findings</h2>{_cards(book)}<p class="findings">{escape(" ".join(sentences))}</p>'
-        + "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+        + f'<h2 id="findings">Findings</h2>{_cards(book)}<p class="findings">{page.prose(" ".join(sentences))}</p>'
+        + "".join(f'<p class="note">{page.prose(note)}</p>' for note in notes)
     )
 
 
@@ -161,217 +96,23 @@ def _cards(book: Book) -> str:
         ranked = sorted(told, key=lambda o: o.change)
         told = [*ranked[:2], *ranked[-2:]]
     for o in told:
-        error = "" if o.error is None else f" <small>± {number(o.error)}</small>"
-        way = f" · {percent(o.towards_random)} of the way to random" if o.towards_random and o.verdict == "degraded" else ""
+        change, known, error = plus_minus(o.change, o.error, sign=True).partition("\u00a0±")
+        error = f" <small>{known}{error}</small>" if known else ""
+        way = (
+            f" · {percent(o.towards_random)} of the way to random"
+            if o.towards_random and o.verdict == "degraded"
+            else ""
+        )
         way = " · no measurable change" if o.verdict == "unchanged" else way
+        course = f"nats per token, {number(o.before)} → {number(o.after)}{way}"
         cards.append(
-            f'<div class="card {page.hue(list(book.look.populations), o.population)}"><span>{escape(o.population)}</span>'
-            f"<b>{signed(o.change)}{error}</b><span>nats per token, {number(o.before)} → {number(o.after)}{way}</span></div>"
+            f'<div class="card {page.hue(book.populations, o.population)}"><span>{escape(o.population)}</span>'
+            f"<b>{change}{error}</b><span>{course}</span></div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
-def _section(key: str, about: str, body: str) -> str:
-    none = '<p class="empty">Nothing of this was measured in this run.</p>'
-    return f'<section><h2 id="{key}">{CONTENTS[key]}</h2><p class="note">{about}</p>{body or none}</section>'
-
-
-def _quality(book: Book) -> str:
-    panels = []
-    for metric, (label, axis, form, log) in QUALITY.items():
-        single = figures.from_start(book.metrics, metric, book.started)
-        if single.is_empty():
-            continue
-        known = figures.references(book.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
-        words = Words(
-            f"{label} on held-out human text",
-            f"{axis}; lower is better; bands are ± one standard error, thin lines single trainers",
-            axis,
-            form,
-        )
-        chart = charts.over_steps(
-            figures.means(single), book.look, words, single=single, levels=known, size=charts.WIDE, log=log
-        )
-        panels.append((label, book.figure(f"quality_{metric}", chart, full=True)))
-    if not panels:
-        return _section("quality", "", "")
-    moved = figures.changes(book.metrics, "cross_entropy", book.started)
-    words = Words(
-        "Change in cross-entropy since each trainer's start",
-        "nats per token on held-out human text; above zero is worse than the weights it started from",
-        "nats per token",
-        "+.2f",
-    )
-    zero = pl.DataFrame({"label": ["no change"], "value": [0.0]})
-    change = charts.over_steps(
-        figures.means(moved), book.look, words, single=moved, levels=zero, size=charts.WIDE
-    )
-    about = (
-        "How well each population predicts text that people wrote and that nobody ever published. The dotted lines are "
-        "measured once: a randomly initialised model, where collapse would end, and a model that knows only how often "
-        "each token occurs."
-    )
-    body = page.tabs(panels, "quality-view") + (book.figure("quality_change", change, full=True) if moved["step"].n_unique() > 1 else "")
-    return _section("quality", about, body)
-
-
-def _contamination(book: Book) -> str:
-    drawn = []
-    names = {
-        "synthetic_share": Words("Synthetic share", "of the documents on the web, and of training sets by weight", "synthetic share", ".0%"),
-        "depth": Words("Mean depth", "model hops back to human text, of the web and of training sets", "model hops", ".1f"),
-    }  # fmt: skip
-    for metric, words in names.items():
-        web = figures.series(book.metrics, "web", metric).with_columns(label=pl.lit("web"))
-        single = figures.members(book.metrics, metric, "training_set")
-        if web.is_empty() and single.is_empty():
-            continue
-        chart = charts.over_steps(
-            figures.means(single), book.look, words, single=single, whole=web, size=(560, 300),
-            domain=[0, 1.0] if metric == "synthetic_share" else None,
-        )  # fmt: skip
-        drawn.append(book.figure(f"contamination_{metric}", chart))
-    about = "How much of the web, and of what each population trained on, models wrote; and how far that is from people."
-    return _section("contamination", about, _grid(drawn, two=True))
-
-
-def _grid(drawn: Sequence[str], two: bool = False) -> str:
-    return f'<div class="grid{" two" if two else ""}">{"".join(drawn)}</div>' if drawn else ""
-
-
-def _diversity(book: Book) -> str:
-    drawn = []
-    for metric, title in TEXT.items():
-        single = figures.members(book.metrics, metric)
-        if single.is_empty():
-            continue
-        known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
-        definition = DEFINITIONS.get(metric)
-        unit = "" if definition is None or definition.unit == "1" else definition.unit
-        below = definition.text if definition else "words per published document, mean"
-        words = Words(title, below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
-        chart = charts.over_steps(figures.means(single), book.look, words, single=single, levels=known)
-        drawn.append(book.figure(f"text_{metric}", chart))
-    body = _grid(drawn) + _vocabulary(book) + _tails(book)
-    about = (
-        "Of what each population publishes, in samples of equally many words, against real held-out text measured in "
-        "the same way; and what becomes of rare words, which go first."
-    )
-    return _section("diversity", about, body)
-
-
-def _vocabulary(book: Book) -> str:
-    parts, people = [], []
-    for decile in range(1, 11):
-        metric = f"vocabulary_kept_{decile}"
-        means = figures.means(figures.members(book.metrics, metric))
-        for when, ordered in (("first", means), ("last", means.reverse())):
-            rows = ordered.unique("population", keep="first", maintain_order=True)
-            parts.append(rows.with_columns(decile=pl.lit(decile), when=pl.lit(when)))
-        known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
-        people.append(known.select(decile=pl.lit(decile), value="value"))
-    frame = pl.concat(parts)
-    if frame.is_empty():
-        return ""
-    words = Words(
-        "Human vocabulary kept, by frequency",
-        "words that occur in what is published, per expected in as much human text; first step dashed, last step solid",
-        "share kept",
-        ".0%",
-    )
-    return book.figure("vocabulary_kept", charts.vocabulary(frame, pl.concat(people), book.look, words), full=True)
-
-
-def _tails(book: Book) -> str:
-    moves = {metric: figures.changes(book.metrics, metric, book.started) for metric in LATE}
-    moves = {metric: frame for metric, frame in moves.items() if frame["step"].n_unique() > 1}
-    drawn, zero = [], pl.DataFrame({"label": ["no change"], "value": [0.0]})
-    ends = [value for frame in moves.values() for value in frame["value"]]
-    # One scale for both, so that rare and frequent tokens can be compared by eye.
-    air = 0.12 * (max(ends) - min(ends)) if ends else 0.0
-    for metric, frame in moves.items():
-        words = Words(LATE[metric], "nats per token since the start, on held-out human text; one scale for both", "nats per token", "+.2f")
-        domain = [min(*ends, 0.0) - air, max(*ends, 0.0) + air]
-        chart = charts.over_steps(figures.means(frame), book.look, words, single=frame, levels=zero, domain=domain)
-        drawn.append(book.figure(metric, chart))
-    single = figures.members(book.metrics, "cross_entropy_synthetic")
-    if single.height:
-        words = Words("Cross-entropy on synthetic text", "nats per token, on unpublished text by all trainers of the same step", "nats per token", ".2f")
-        chart = charts.over_steps(figures.means(single), book.look, words, single=single)
-        drawn.append(book.figure("cross_entropy_synthetic", chart))
-    return _grid(drawn)
-
-
-def _ledger(book: Book) -> str:
-    adders = [name for name, policy in book.run.scenario.policies.items() if isinstance(policy, Adder)]
-    refused = figures.refusals(book.metrics).filter(~pl.col("what").is_in(adders))
-    parts = []
-    if refused.height:
-        if refused.select("who", "what").unique().height > 24:
-            whole = refused.group_by("what", "origin", maintain_order=True).agg(pl.col("flagged", "total").sum())
-            rate = pl.col("flagged") / pl.col("total")
-            refused = whole.with_columns(rate=rate).with_columns(error=(rate * (1 - rate) / pl.col("total")).sqrt(), row="what")
-        else:
-            refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
-        words = Words(
-            "What each policy refused, by true origin",
-            "share of the documents that reached it, over all steps; grey: human, violet: synthetic; bars: ± standard error",
-            "share refused",
-        )
-        parts.append(book.figure("refusals", charts.rates(refused, words), full=True))
-        parts.append(exhibits.counts_table(refused, ("population · policy", "refused", "reached it")))
-    caught = figures.detections(book.metrics).with_columns(row="who")
-    if caught.height:
-        words = Words(
-            "What curators took for synthetic, by true origin",
-            "violet: synthetic documents caught (the rest were missed); grey: human documents accused wrongly",
-            "share of the documents reviewed",
-        )
-        parts.append(book.figure("detections", charts.rates(caught, words), full=True))
-        parts.append(exhibits.counts_table(caught, ("curators", "suspected", "reviewed")))
-    about = "Policies and curators see the text; the truth below is known to the simulator alone."
-    return _section("ledger", about, "".join(parts))
-
-
-def _web(book: Book) -> str:
-    drawn = [book.figure(name, chart) for name, chart in sites.graphs(book.run.path, book.metrics, book.run.steps)]
-    about = "Each dot is a site: its area is the number of documents on it, its colour their synthetic share."
-    return _section("web", about, _grid(drawn))
-
-
-def _samples(book: Book) -> str:
-    about = (
-        "The first documents that the first trainers of each population published at the step: nothing was picked. "
-        "Control characters are shown by their pictures."
-    )
-    return _section("texts", about, exhibits.samples(book.run, list(book.look.populations), book.run.trainers()))
-
-
-def _figures(book: Book) -> str:
-    about = "At each population's last measurement: mean over its trainers ± standard error."
-    body = exhibits.final_table(book.metrics, book.outcomes, list(book.look.populations))
-    return _section("figures", about, body)
-
-
-def _run(book: Book) -> str:
-    body = f"<h3>What happened</h3>{exhibits.events(book.run.events)}<h3>How to reproduce it</h3>{exhibits.reproduction(book.run)}"
-    return _section("run", "", body)
-
-
 def _footer(book: Book) -> str:
     versions = book.run.environment.get("packages", {})
-    return f"</main><footer>Written by ecosystem {escape(versions.get('ecosystem', ''))}. This page loads nothing from anywhere.</footer>"
-
-
-CONTENTS = {
-    "findings": "Findings",
-    "quality": "Quality",
-    "contamination": "Contamination",
-    "diversity": "Diversity and tails",
-    "ledger": "Ledger",
-    "web": "The web",
-    "texts": "Texts",
-    "figures": "Final figures",
-    "run": "The run",
-}
-SECTIONS = (_quality, _contamination, _diversity, _ledger, _web, _samples, _figures, _run)
+    version = escape(versions.get("ecosystem", ""))
+    return f"</main><footer>Written by ecosystem {version}. This page loads nothing from anywhere.</footer>"

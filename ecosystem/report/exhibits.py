@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
 from ecosystem.report import figures
-from ecosystem.report.findings import number, percent, plus_minus, signed
 from ecosystem.report.figures import Outcome
+from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape, hue, table
 from ecosystem.runs import Run
 
@@ -99,9 +100,7 @@ def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations:
     fates = {o.population: o for o in outcomes}
     there = [m for m in FINAL if not figures.members(metrics, m).is_empty()]
     final = {m: figures.means(figures.members(metrics, m)) for m in there}
-    trained = {
-        m: figures.means(figures.members(metrics, m, "training_set")) for m in ("synthetic_share", "depth")
-    }
+    trained = {m: figures.means(figures.members(metrics, m, "training_set")) for m in ("synthetic_share", "depth")}
     head = ["population", "cross-entropy<small>nats per token</small>", "since the start<small>nats per token</small>"]
     head += ["towards random"] + [FINAL[m][0] for m in there]
     head += ["synthetic share<small>of the training set</small>", "depth<small>of the training set</small>"]
@@ -113,10 +112,10 @@ def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations:
             rows.append([name, "–", "–", "–"])
         else:
             level = figures.at(figures.means(figures.members(metrics, "cross_entropy")), population)
-            change = signed(o.change, 3) + ("" if o.error is None else f" ± {number(o.error, 3)}")
+            change = plus_minus(o.change, o.error, 3, sign=True)
             rows.append([name, plus_minus(o.after, level[1] if level else None, 3)])
             rows[-1] += [change if o.last_step > o.first_step else "–"]
-            rows[-1] += ["–" if o.towards_random is None else percent(o.towards_random)]
+            rows[-1] += [percent(o.towards_random) if o.towards_random and o.towards_random > 0 else "–"]
         rows[-1] += [_estimate(figures.at(final[m], population), FINAL[m][1]) for m in there]
         rows[-1] += [_estimate(figures.at(trained["synthetic_share"], population), None)]
         rows[-1] += [_estimate(figures.at(trained["depth"], population), 2)]
@@ -127,9 +126,7 @@ def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations:
 
 
 def _reference_rows(metrics: pl.DataFrame, kind: str, there: Sequence[str]) -> list[list[str]]:
-    values = {
-        m: figures.references(metrics, m).filter(pl.col("kind") == kind) for m in ("cross_entropy", *there)
-    }
+    values = {m: figures.references(metrics, m).filter(pl.col("kind") == kind) for m in ("cross_entropy", *there)}
     labels = list(dict.fromkeys(label for frame in values.values() for label in frame["label"]))
     rows = []
     for label in labels:
@@ -154,7 +151,9 @@ def _estimate(found: tuple[float, float | None, int] | None, digits: int | None)
 def counts_table(rates: pl.DataFrame, names: tuple[str, str, str]) -> str:
     """Return counts behind a chart of rates; ``names``: of its rows, of what was flagged, and of all."""
     row_name, flagged_name, total_name = names
-    head = [row_name] + [f"{o}<small>{what}</small>" for o in figures.ORIGINS for what in (flagged_name, total_name, "rate")]
+    head = [row_name] + [
+        f"{o}<small>{what}</small>" for o in figures.ORIGINS for what in (flagged_name, total_name, "rate")
+    ]
     rows = []
     for row in rates["row"].unique(maintain_order=True):
         cells = [escape(row)]
@@ -178,16 +177,19 @@ def events(found: Sequence[tuple[int, str]]) -> str:
     return f'<ul class="events">{items}{rest}</ul>'
 
 
+def _source(name: str, known: dict[str, Any]) -> str:
+    size = known.get("size")
+    documents = "endless" if size is None else f"{size:,} documents"
+    return f"{name} ({documents}, {str(known.get('digest', ''))[:16]})"
+
+
 def reproduction(run: Run) -> str:
     """Return how to get the same numbers again: command, machine, versions, sources and resolved scenario."""
     known = run.environment
     device, threads = str(known.get("device", "cpu")), known.get("threads")
     command = f"ecosystem run scenario.toml --device {device}" + (f" --threads {threads}" if threads else "")
     packages = ", ".join(f"{name} {version}" for name, version in dict(known.get("packages", {})).items())
-    sources = "; ".join(
-        f"{name} ({source.get('size', '?'):,} documents, {str(source.get('digest', ''))[:16]})"
-        for name, source in dict(known.get("sources", {})).items()
-    )
+    sources = "; ".join(_source(name, source) for name, source in dict(known.get("sources", {})).items())
     seconds = sum(commit.seconds for commit in run.store.commits())
     facts = {
         "Seed": known.get("seed", "?"),
@@ -206,8 +208,8 @@ def reproduction(run: Run) -> str:
     return (
         "<p>In this run's folder, whose <code>scenario.toml</code> holds the resolved scenario with its seed:</p>"
         f"<pre>{escape(command)}</pre>"
-        '<p class="note">With the same versions, device and number of threads a CPU gives the same numbers bit for bit; '
-        "with others the same draws, and numbers within tolerance.</p>"
+        '<p class="note">With the same versions, device and number of threads a CPU gives the same numbers bit for '
+        "bit; with others the same draws, and numbers within tolerance.</p>"
         f"<dl>{listed}</dl>"
         f'<details class="block"><summary>The resolved scenario</summary><pre>{escape(scenario)}</pre></details>'
     )

@@ -5,6 +5,7 @@ A change is called one only beyond two standard errors. What was not measured is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import polars as pl
@@ -29,17 +30,25 @@ def percent(value: float) -> str:
     """Return a share as a percentage: whole numbers, with a decimal where it is small or nearly all."""
     shown = 100 * value
     digits = 0 if abs(shown) < 1e-9 or 10 <= shown <= 99 or shown == 100 else 1
-    return f"{shown:.{digits}f} %".replace("-", "−")
+    return f"{shown:.{digits}f}\u00a0%".replace("-", "−")
 
 
-def plus_minus(value: float, error: float | None, digits: int = 2) -> str:
-    """Return ``value ± error``, or the value alone where its error is unknown."""
-    return number(value, digits) + ("" if error is None else f" ± {number(error, digits)}")
+def plus_minus(value: float, error: float | None, digits: int = 2, *, sign: bool = False) -> str:
+    """Return ``value ± error``, or the value alone where its error is unknown; more digits where the error is small."""
+    if error is not None and 0 < error < 10.0**-digits:
+        digits = min(5, math.ceil(-math.log10(error)))
+    told = signed(value, digits) if sign else number(value, digits)
+    return told if error is None else f"{told}\u00a0±\u00a0{number(error, digits)}"
 
 
 def listed(parts: Sequence[str]) -> str:
     """Return ``a, b and c``."""
     return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1] if parts else ""
+
+
+def bold(name: str) -> str:
+    """Return a name as it stands in a sentence, marked so that the page can set it off."""
+    return f"**{name}**"
 
 
 def _plural(n: int, word: str) -> str:
@@ -74,7 +83,7 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
     for population in populations:
         last_set = figures.at(trained, population)
         if last_set is not None:
-            parts.append((last_set[0], f"{population} {percent(last_set[0])}"))
+            parts.append((last_set[0], f"{bold(population)} {percent(last_set[0])}"))
     if 0 < len(parts) <= TOLD:
         found.append(f"Of what they last trained on, {listed([told for _, told in parts])} was synthetic.")
     elif parts:
@@ -86,7 +95,7 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
 def quality(outcomes: Sequence[Outcome]) -> list[str]:
     """Say which population degraded, by how much and how far towards the randomly initialised model."""
     moved = [o for o in outcomes if o.verdict != "unknown"]
-    alone = [o.population for o in outcomes if o.first_step == o.last_step]
+    alone = [bold(o.population) for o in outcomes if o.first_step == o.last_step]
     blind = [o for o in outcomes if o.first_step != o.last_step and o.error is None]
     ranked = sorted(moved, key=lambda o: -o.change)
     told = ranked if len(ranked) <= TOLD else [*ranked[:2], *ranked[-2:]]
@@ -100,7 +109,7 @@ def quality(outcomes: Sequence[Outcome]) -> list[str]:
             "the two that fared worst and the two that fared best:",
         )
     found += [
-        f"{o.population} moved by {signed(o.change)} nats per token ({number(o.before)} → {number(o.after)}); "
+        f"{bold(o.population)} moved by {signed(o.change)} nats per token ({number(o.before)} → {number(o.after)}); "
         "its standard error is unknown."
         for o in blind[:TOLD]
     ]
@@ -112,12 +121,12 @@ def quality(outcomes: Sequence[Outcome]) -> list[str]:
 
 def _outcome(o: Outcome) -> str:
     course = f"{number(o.before)} → {number(o.after)}"
-    change = f"{signed(o.change)} ± {number(o.error or 0.0)}"
+    change = plus_minus(o.change, o.error, sign=True)
     if o.verdict == "unchanged":
-        return f"{o.population} shows no measurable change ({change} nats per token, {course})."
+        return f"{bold(o.population)} shows no measurable change ({change} nats per token, {course})."
     verb = "degraded" if o.verdict == "degraded" else "improved"
-    size = f"{number(abs(o.change))} ± {number(o.error or 0.0)}"
-    sentence = f"{o.population} {verb} by {size} nats per token on held-out human text ({course})"
+    size = plus_minus(abs(o.change), o.error)
+    sentence = f"{bold(o.population)} {verb} by {size} nats per token on held-out human text ({course})"
     if o.towards_random is not None and o.verdict == "degraded":
         sentence += f", {percent(o.towards_random)} of the way to the randomly initialised model"
     return sentence + "."
@@ -137,13 +146,15 @@ def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
             continue
         begun = levels.filter(pl.col("population") == population)["step"][0]
         if begun == level[2]:
-            parts.append((level[0], f"{population} {plus_minus(level[0], level[1])} (measured once)"))
+            parts.append((level[0], f"{bold(population)} {plus_minus(level[0], level[1])} (measured once)"))
         elif change[1] is None or abs(change[0]) > 2 * change[1]:
             verb = "fell" if change[0] < 0 else "rose"
             course = f"from {number(level[0] - change[0])} to {plus_minus(level[0], level[1])}"
-            parts.append((change[0], f"{population} {verb} {course}"))
+            parts.append((change[0], f"{bold(population)} {verb} {course}"))
         else:
-            parts.append((change[0], f"{population} did not change measurably ({plus_minus(level[0], level[1])})"))
+            parts.append(
+                (change[0], f"{bold(population)} did not change measurably ({plus_minus(level[0], level[1])})")
+            )
     if not parts:
         return []
     shown = [told for _, told in (parts if len(parts) <= TOLD else [min(parts), max(parts)])]
@@ -157,25 +168,22 @@ def refusals(metrics: pl.DataFrame) -> list[str]:
     table = figures.refusals(metrics).filter(pl.col("flagged").sum().over("what") > 0)
     for policy in table["what"].unique(maintain_order=True).to_list()[:TOLD]:
         rows = table.filter(pl.col("what") == policy)
-        found.append(f"The policy {policy} refused {_by_origin(rows)}.")
+        found.append(f"The policy {bold(policy)} refused {_by_origin(rows)}.")
     caught = figures.detections(metrics)
     for curators in caught["who"].unique(maintain_order=True).to_list()[:3]:
         rows = caught.filter(pl.col("who") == curators)
-        found.append(f"The {curators} took for synthetic {_by_origin(rows)} that they reviewed.")
+        found.append(f"The {bold(curators)} took for synthetic {_by_origin(rows)} that they reviewed.")
     return found
 
 
 def _by_origin(rows: pl.DataFrame) -> str:
-    sums: Mapping[str, tuple[float, float]] = {
-        o: (rows.filter(pl.col("origin") == o)["flagged"].sum(), rows.filter(pl.col("origin") == o)["total"].sum())
-        for o in figures.ORIGINS
-    }
-    parts = [
-        f"{percent(flagged / total)} of the {total:,.0f} {origin} documents"
-        for origin, (flagged, total) in sums.items()
-        if total
-    ]
-    return listed(parts)
+    sums = rows.group_by("origin", maintain_order=True).agg(pl.col("flagged", "total").sum())
+    return listed(
+        [
+            f"{percent(flagged / total)} of the {total:,.0f} {origin} documents"
+            for origin, flagged, total in sums.iter_rows()
+        ]
+    )
 
 
 def missing(metrics: pl.DataFrame, expected: Mapping[str, tuple[str, str]]) -> str:

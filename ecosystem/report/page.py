@@ -11,6 +11,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -52,6 +53,11 @@ $body
 def escape(text: object) -> str:
     """Return text as HTML: markup is inert, and control characters are shown by their pictures."""
     return html.escape(str(text).translate(_CONTROL), quote=True)
+
+
+def prose(text: str) -> str:
+    """Return a sentence as HTML, with the names between double asterisks in bold."""
+    return re.sub(r"\*\*([\w./-]+)\*\*", r"<b>\1</b>", escape(text))
 
 
 def embed(data: Any) -> str:
@@ -118,7 +124,8 @@ def figure(name: str, spec: dict[str, Any], *, full: bool = False) -> str:
     """Return the place of a chart, with its title and links to its pictures."""
     title, below = spec["title"]["text"], spec["title"].get("subtitle", "")
     return (
-        f'<figure{" class=full" if full else ""}><figcaption><h3>{escape(title)}</h3><p>{escape(below)}</p></figcaption>'
+        f"<figure{' class=full' if full else ''}>"
+        f"<figcaption><h3>{escape(title)}</h3><p>{escape(below)}</p></figcaption>"
         f'<div class="chart" data-chart="{escape(name)}" role="img" aria-label="{escape(title)}"></div>'
         f'<p class="files"><a href="charts/{escape(name)}.svg">SVG</a><a href="charts/{escape(name)}.png">PNG</a></p>'
         "</figure>"

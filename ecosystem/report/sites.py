@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ecosystem import charts
 from ecosystem.charts import Words
+from ecosystem.streams import Streams
 
-LINKS = 3000  # drawn, at most
+LINKS = 1500  # drawn, at most: more are a grey cloud
 SEED = 1
 
 
@@ -41,7 +42,9 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
     most = float(measured.filter((pl.col("metric") == "documents") & pl.col("step").is_in(steps))["value"].max() or 1)  # type: ignore[arg-type]
     found = []
     for step in steps:
-        wide = measured.filter(pl.col("step") == step).pivot("metric", index="id", values="value", aggregate_function="first")
+        wide = measured.filter(pl.col("step") == step).pivot(
+            "metric", index="id", values="value", aggregate_function="first"
+        )
         nodes = sites.join(wide, on="id", how="left", maintain_order="left")
         for name in ("documents", "synthetic_share"):
             if name not in nodes.columns:
@@ -73,9 +76,11 @@ def layout(graph: Any) -> NDArray[np.float64]:
         return np.linspace([0.3, 0.5], [0.7, 0.5], n) if n == 2 else np.full((n, 2), 0.5)
     begin = dict(zip(graph.nodes, _by_distance(graph), strict=True))
     steps = int(min(60, max(6, 12_000 // n)))  # each costs time in proportion to n^2
-    places = nx.spring_layout(graph, pos=begin, seed=SEED, iterations=steps, weight=None, method="force", k=1.6 / n**0.5)
+    places = nx.spring_layout(
+        graph, pos=begin, seed=SEED, iterations=steps, weight=None, method="force", k=1.6 / n**0.5
+    )
     found = np.array([places[node] for node in graph.nodes])
-    # A few stray sites must not press all others into a corner: ranks share the room more evenly than distances.
+    # A few stray sites must not press all others into a corner.
     low, high = np.quantile(found, [0.01, 0.99], axis=0)
     return np.asarray(np.clip((found - low) / np.maximum(high - low, 1e-9), -0.02, 1.02))
 
@@ -104,6 +109,6 @@ def _by_distance(graph: Any, pivots: int = 24) -> NDArray[np.float64]:
     if found.shape[1] < 2:
         found = np.column_stack([found, np.zeros(len(nodes))])
     # Nodes at equal distances coincide on the map, and forces cannot part what coincides.
-    jitter = np.random.default_rng(SEED).normal(size=(len(nodes), 2))
+    jitter = Streams(SEED).at("report/sites").rng().normal(size=(len(nodes), 2))
     size = np.abs(found).max() or 1.0
     return np.asarray(found / size + 0.05 * jitter)

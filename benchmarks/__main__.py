@@ -1,0 +1,149 @@
+"""``python -m benchmarks``: measure everything in one run and print the ratios (``--json`` for machines)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import statistics
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+# transformers speaks through its own logger; a table should stand alone on the page.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+TARGETS = {
+    "gpt2-nano": {"generate": 3.5, "train/plain": 1.2, "train/trainer": 1.5, "recursion": 2.5},
+    "gpt2-micro": {"generate": 3.0, "train/plain": 1.2, "train/trainer": 1.5, "recursion": 2.5},
+}
+
+
+@click.command()
+@click.option("--preset", "names", multiple=True, type=click.Choice(["gpt2-nano", "gpt2-micro", "gpt2"]))
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=int, default=len(os.sched_getaffinity(0)), show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Repetitions, in turn.")
+@click.option("--generations", type=click.IntRange(min=0), default=5, show_default=True, help="0: no recursion.")
+@click.option("--json", "as_json", is_flag=True)
+def main(names: tuple[str, ...], device: str, threads: int, rounds: int, generations: int, as_json: bool) -> None:
+    """Measure tokens per second of the cohort engine and of transformers on the same weights and documents."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    names = names or (("gpt2-nano", "gpt2-micro") if device == "cpu" else ("gpt2",))
+    results = {"machine": _machine(device, threads), "presets": {}}
+    for name in names:
+        results["presets"][name] = measure(name, device, threads, rounds, generations)
+        if not as_json:
+            _print(name, results["presets"][name])
+    if as_json:
+        click.echo(json.dumps(results, indent=1))
+    else:
+        click.echo(results["machine"])
+
+
+def measure(name: str, device: str, threads: int, rounds: int, generations: int) -> dict[str, Any]:
+    """Return medians over rounds in which both sides take turns, so that a drifting machine drifts for both."""
+    from benchmarks.engines import Bench, matrix_rate
+
+    large = name == "gpt2"
+    bench = Bench(name, device, threads, batch=8 if large else 32, rows=64 if large else 256, tokens=131_072)
+    matrix = matrix_rate(device, 8192 if device == "cuda" else 2048)
+    written = bench.rows * (bench.context - 1)
+    trained = bench.blocks.numel()
+    model = bench.model()
+    work: dict[str, tuple[int, Callable[[], Any]]] = {
+        "ours/generate": (written, lambda: bench.ours_generate()),
+        "theirs/generate": (written, lambda: bench.theirs_generate(model)),
+        "ours/train": (4 * trained, lambda: bench.ours_train(4)),
+        "theirs/plain": (4 * trained, lambda: [bench.plain_train(model) for _ in range(4)]),
+        "theirs/trainer": (4 * trained, lambda: [bench.trainer_train(model) for _ in range(4)]),
+    }
+    times: dict[str, list[float]] = {key: [] for key in work}
+    for one_round in range(rounds + 1):
+        for key, (_, job) in work.items():
+            bench.cohort.load(bench.state)
+            model.load_state_dict(bench.model().state_dict())
+            elapsed = bench.seconds(job)
+            if one_round:  # the first round warms up
+                times[key].append(elapsed)
+    rate = {key: work[key][0] / statistics.median(values) for key, values in times.items()}
+
+    def ratio(ours: str, theirs: str) -> dict[str, float]:
+        pairs = [b / a for a, b in zip(times[ours], times[theirs], strict=True)]
+        return {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
+
+    ratios = {
+        "generate": ratio("ours/generate", "theirs/generate"),
+        "train/plain": ratio("ours/train", "theirs/plain"),
+        "train/trainer": ratio("ours/train", "theirs/trainer"),
+    }
+    if generations:
+        times |= {"ours/recursion": [], "theirs/recursion": []}
+        for _ in range(rounds):
+            bench.cohort.load(bench.state)
+            times["ours/recursion"].append(bench.seconds(bench.ours_recursion, generations))
+            times["theirs/recursion"].append(bench.seconds(bench.theirs_recursion, generations, bench.model()))
+        ratios["recursion"] = ratio("ours/recursion", "theirs/recursion")
+    flops = bench.cohort.flops
+    return {
+        "parameters": bench.cohort.parameters,
+        "context": bench.context,
+        "tokens_per_second": rate,
+        "seconds": {key: statistics.median(values) for key, values in times.items()},
+        "ratios": ratios,
+        "matrix_flop_per_second": matrix,
+        # Forward and backward cost three forwards; generation is one, with attention over half the context.
+        "share_of_matrix_rate": {
+            "ours/train": 3 * flops * rate["ours/train"] / matrix,
+            "theirs/plain": 3 * flops * rate["theirs/plain"] / matrix,
+            "ours/generate": flops * rate["ours/generate"] / matrix,
+            "theirs/generate": flops * rate["theirs/generate"] / matrix,
+        },
+        "peak_memory_mib": {side: peak_memory(name, device, threads, side) for side in ("ours", "theirs")},
+    }
+
+
+def peak_memory(name: str, device: str, threads: int, side: str) -> float:
+    """Return the peak memory (MiB, resident) of a fresh process that does one round of one side's recursion."""
+    code = (
+        "from benchmarks.engines import Bench\n"
+        f"b = Bench({name!r}, {device!r}, {threads}, {8 if name == 'gpt2' else 32}, {64 if name == 'gpt2' else 256}, 131072)\n"
+        + ("b.ours_recursion(1)\n" if side == "ours" else "b.theirs_recursion(1, b.model())\n")
+    )
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-W", "ignore", "-c", code], dict(os.environ))
+    _, status, usage = os.wait4(pid, 0)
+    if status:
+        raise RuntimeError(f"the {side} side of {name} failed in a fresh process")
+    return usage.ru_maxrss / 1024
+
+
+def _machine(device: str, threads: int) -> str:
+    import torch
+    import transformers
+
+    name = torch.cuda.get_device_name(0) if device == "cuda" else f"{threads} CPU threads, {platform.machine()}"
+    return f"{name}; Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
+
+
+def _print(name: str, found: dict[str, Any]) -> None:
+    click.echo(f"\n{name}: {found['parameters']:,} parameters, context {found['context']}")
+    for key, rate in found["tokens_per_second"].items():
+        share = found["share_of_matrix_rate"].get(key)
+        click.echo(f"  {key:18} {rate:10,.0f} tokens/s" + (f"  {share:5.1%} of the matrix rate" if share else ""))
+    click.echo(f"  {'matrix product':18} {found['matrix_flop_per_second'] / 1e9:10,.0f} GFLOP/s")
+    for key, ratio in found["ratios"].items():
+        target = TARGETS.get(name, {}).get(key)
+        aim = f"  (to reach: {target}x)" if target else ""
+        click.echo(f"  {key:18} {ratio['median']:9.2f}x  [{ratio['min']:.2f} to {ratio['max']:.2f}]{aim}")
+    for side, peak in found["peak_memory_mib"].items():
+        click.echo(f"  peak memory {side:6} {peak:10,.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

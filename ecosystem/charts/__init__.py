@@ -1,0 +1,28 @@
+"""The charts of a report: pure functions from tables of numbers to Altair charts.
+
+Colours, type and backgrounds are not in a chart but in :data:`LIGHT` and :data:`DARK`, from which
+:func:`configuration` makes two Vega configurations with the same names, so that one specification serves the page
+in both modes and the files on disk. A population has the colour of its place in ``Look.populations``, everywhere.
+"""
+
+from ecosystem.charts.files import pictures, specification
+from ecosystem.charts.lines import over_steps, vocabulary
+from ecosystem.charts.look import DARK, LIGHT, NARROW, WIDE, Look, Scheme, Words, configuration
+from ecosystem.charts.marks import rates, site_graph
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "NARROW",
+    "WIDE",
+    "Look",
+    "Scheme",
+    "Words",
+    "configuration",
+    "over_steps",
+    "pictures",
+    "rates",
+    "site_graph",
+    "specification",
+    "vocabulary",
+]

@@ -1,0 +1,100 @@
+"""How charts look: the colours of a light and a dark page, sizes, and what all charts of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+WIDE, NARROW = (780, 320), (400, 230)  # width and height in pixels; the page stretches the width
+LABELLED = 10  # populations, at most, that are all named beside their lines
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+HUMAN, SYNTHETIC = "#8793a3", "#8b5cd6"  # legible on both backgrounds; violet is never a population
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The colours of one mode of the page."""
+
+    paper: str
+    ink: str
+    soft: str  # secondary text, axes
+    grid: str
+    populations: tuple[str, ...]
+    share: tuple[str, str, str]  # from all human to all synthetic
+
+
+LIGHT = Scheme(
+    paper="#ffffff",
+    ink="#1c2430",
+    soft="#5d6877",
+    grid="#e6e9ee",
+    populations=("#0072b2", "#d55e00", "#009e73", "#c2528b", "#b97e00", "#2e9bd6", "#7f4f24", "#6b7f00"),
+    share=("#c3ccd7", "#a48bd8", "#4c1d95"),
+)
+DARK = Scheme(
+    paper="#161a21",
+    ink="#e8ecf2",
+    soft="#9aa6b5",
+    grid="#2a313c",
+    populations=("#4ba3e3", "#ff8a4c", "#2fcb9b", "#f08dbd", "#ffc247", "#9bd7ff", "#cf9f6b", "#bccb4a"),
+    share=("#4a5564", "#8f74c9", "#dcc7ff"),
+)
+
+
+def configuration(scheme: Scheme) -> dict[str, Any]:
+    """Return the Vega-Lite configuration of a mode."""
+    text = {"labelColor": scheme.soft, "titleColor": scheme.soft, "labelFontSize": 11, "titleFontSize": 11.5}
+    return {
+        "background": scheme.paper,
+        "font": FONT,
+        "view": {"stroke": None},
+        "title": {
+            "color": scheme.ink,
+            "subtitleColor": scheme.soft,
+            "fontSize": 14,
+            "fontWeight": 600,
+            "subtitleFontSize": 11.5,
+            "anchor": "start",
+            "frame": "group",
+            "offset": 12,
+            "subtitlePadding": 4,
+        },
+        "axis": {
+            **text,
+            "gridColor": scheme.grid,
+            "domain": False,
+            "ticks": False,
+            "labelPadding": 7,
+            "titleFontWeight": "normal",
+            "titlePadding": 10,
+        },
+        "legend": {**text, "titleFontWeight": "normal", "gradientThickness": 8, "gradientLength": 140},
+        "range": {"category": list(scheme.populations), "ramp": list(scheme.share), "heatmap": list(scheme.share)},
+        "text": {"fontSize": 11.5},
+        "style": {
+            "ink": {"color": scheme.ink},
+            "soft": {"color": scheme.soft},
+            "halo": {"stroke": scheme.paper},
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all charts of a run share: populations in the order of their colours, last step, timed changes."""
+
+    populations: Sequence[str]
+    last: int
+    first: int = 0
+    changes: Sequence[tuple[int, str]] = field(default=())  # step, what changed
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a chart says about itself: title, a line below it, y axis, and the d3 format of its values."""
+
+    title: str
+    below: str
+    axis: str
+    format: str = ".3f"

@@ -1,0 +1,57 @@
+"""What every part of a report reads: the tables of a run, and what all its charts share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from ecosystem import charts
+from ecosystem.charts import Look
+from ecosystem.report import figures, page
+from ecosystem.report.figures import Outcome
+from ecosystem.runs import Run
+
+
+@dataclass
+class Book:
+    """A run being reported: its tables, what all charts share, and the charts drawn so far."""
+
+    run: Run
+    metrics: pl.DataFrame
+    look: Look
+    models: dict[str, str]  # population → name of its model
+    started: dict[str, str]  # the same, of populations that start from given weights rather than anew at each fit
+    specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: Run) -> Book:
+        """Read the tables of a run; raise StoreError where one is damaged."""
+        scenario, metrics = run.scenario, run.metrics
+        changes = [(c.at, ", ".join(f"{path} = {value}" for path, value in c.set.items())) for c in scenario.changes]
+        trainers = scenario.trainers
+        return cls(
+            run=run,
+            metrics=metrics,
+            look=Look(list(trainers), run.steps, 0, sorted((at, what) for at, what in changes if at <= run.steps)),
+            models={name: recipe.model for name, recipe in trainers.items()},
+            started={name: recipe.model for name, recipe in trainers.items() if recipe.start != "scratch"},
+        )
+
+    @property
+    def populations(self) -> list[str]:
+        """All populations, in the order of their colours."""
+        return list(self.look.populations)
+
+    @cached_property
+    def outcomes(self) -> list[Outcome]:
+        """What became of each population, in the order of the scenario."""
+        found = {o.population: o for o in figures.outcomes(self.metrics, self.models, self.started)}
+        return [found[name] for name in self.look.populations if name in found]
+
+    def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
+        """Keep a chart and return its place on the page."""
+        self.specs[name] = charts.specification(chart)
+        return page.figure(name, self.specs[name], full=full)

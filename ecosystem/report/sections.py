@@ -1,0 +1,261 @@
+"""The sections of a report: each reads the book of a run, draws its charts and returns its HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from ecosystem import charts
+from ecosystem.charts import Words
+from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.policies.base import Adder
+from ecosystem.report import exhibits, figures, page, sites
+from ecosystem.report.book import Book
+
+QUALITY = {
+    "cross_entropy": ("Cross-entropy", "nats per token", ".2f", False),
+    "perplexity": ("Perplexity", "perplexity (log scale)", ".3~s", True),
+    "bits_per_byte": ("Bits per byte", "bits per byte", ".2f", False),
+    "excess_nats": ("Distance to the truth", "nats per document above the true process", ".2f", False),
+}
+TEXT = {
+    "distinct_1": "Distinct words",
+    "distinct_2": "Distinct 2-grams",
+    "distinct_4": "Distinct 4-grams",
+    "self_bleu": "Self-BLEU",
+    "rep_4": "Repeated 4-grams",
+    "entropy": "Entropy of words",
+    "compression_ratio": "Compression ratio",
+    "zipf_exponent": "Zipf exponent",
+    "mean_words": "Length of documents",
+}
+LATE = {
+    "cross_entropy_frequent": "Change on frequent tokens",
+    "cross_entropy_rare": "Change on rare tokens",
+}
+
+
+def _section(key: str, about: str, body: str) -> str:
+    none = '<p class="empty">Nothing of this was measured in this run.</p>'
+    return f'<section><h2 id="{key}">{CONTENTS[key]}</h2><p class="note">{about}</p>{body or none}</section>'
+
+
+def _quality(book: Book) -> str:
+    panels = []
+    for metric, (label, axis, form, log) in QUALITY.items():
+        single = figures.from_start(book.metrics, metric, book.started)
+        if single.is_empty():
+            continue
+        known = figures.references(book.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
+        words = Words(
+            f"{label} on held-out human text",
+            f"{axis}; lower is better; bands are ± one standard error, thin lines single trainers",
+            axis,
+            form,
+        )
+        chart = charts.over_steps(
+            figures.means(single), book.look, words, single=single, levels=known, size=charts.WIDE, log=log
+        )
+        panels.append((label, book.figure(f"quality_{metric}", chart, full=True)))
+    if not panels:
+        return _section("quality", "", "")
+    moved = figures.changes(book.metrics, "cross_entropy", book.started)
+    words = Words(
+        "Change in cross-entropy since each trainer's start",
+        "nats per token on held-out human text; above zero is worse than the weights it started from",
+        "nats per token",
+        "+.2f",
+    )
+    zero = pl.DataFrame({"label": ["no change"], "value": [0.0]})
+    change = charts.over_steps(figures.means(moved), book.look, words, single=moved, levels=zero, size=charts.WIDE)
+    about = (
+        "How well each population predicts text that people wrote and that nobody ever published. The dotted lines are "
+        "measured once: a randomly initialised model, where collapse would end, and a model that knows only how often "
+        "each token occurs."
+    )
+    body = page.tabs(panels, "quality-view") + (
+        book.figure("quality_change", change, full=True) if moved["step"].n_unique() > 1 else ""
+    )
+    return _section("quality", about, body)
+
+
+def _contamination(book: Book) -> str:
+    drawn = []
+    names = {
+        "synthetic_share": Words(
+            "Synthetic share", "of the documents on the web, and of training sets by weight", "synthetic share", ".0%"
+        ),
+        "depth": Words(
+            "Mean depth", "model hops back to human text, of the web and of training sets", "model hops", ".1f"
+        ),
+    }
+    for metric, words in names.items():
+        web = figures.series(book.metrics, "web", metric).with_columns(label=pl.lit("web"))
+        single = figures.members(book.metrics, metric, "training_set")
+        if web.is_empty() and single.is_empty():
+            continue
+        chart = charts.over_steps(
+            figures.means(single),
+            book.look,
+            words,
+            single=single,
+            whole=web,
+            size=(560, 300),
+            domain=[0, 1.0] if metric == "synthetic_share" else None,
+        )
+        drawn.append(book.figure(f"contamination_{metric}", chart))
+    about = (
+        "How much of the web, and of what each population trained on, models wrote; and how far that is from people."
+    )
+    return _section("contamination", about, _grid(drawn, "two"))
+
+
+def _grid(drawn: Sequence[str], shape: str = "") -> str:
+    return f'<div class="grid {shape}">{"".join(drawn)}</div>' if drawn else ""
+
+
+def _diversity(book: Book) -> str:
+    drawn = []
+    for metric, title in TEXT.items():
+        single = figures.members(book.metrics, metric)
+        if single.is_empty():
+            continue
+        known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
+        definition = DEFINITIONS.get(metric)
+        unit = "" if definition is None or definition.unit == "1" else definition.unit
+        below = definition.text if definition else "words per published document, mean"
+        words = Words(title, below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
+        chart = charts.over_steps(figures.means(single), book.look, words, single=single, levels=known)
+        drawn.append(book.figure(f"text_{metric}", chart))
+    body = _grid(drawn) + _vocabulary(book) + _tails(book)
+    about = (
+        "Of what each population publishes, in samples of equally many words, against real held-out text measured in "
+        "the same way; and what becomes of rare words, which go first."
+    )
+    return _section("diversity", about, body)
+
+
+def _vocabulary(book: Book) -> str:
+    parts, people = [], []
+    for decile in range(1, 11):
+        metric = f"vocabulary_kept_{decile}"
+        means = figures.means(figures.members(book.metrics, metric))
+        for when, ordered in (("first", means), ("last", means.reverse())):
+            rows = ordered.unique("population", keep="first", maintain_order=True)
+            parts.append(rows.with_columns(decile=pl.lit(decile), when=pl.lit(when)))
+        known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
+        people.append(known.select(decile=pl.lit(decile), value="value"))
+    frame = pl.concat(parts)
+    if frame.is_empty():
+        return ""
+    words = Words(
+        "Human vocabulary kept, by frequency",
+        "words that occur in what is published, per expected in as much human text; first step dashed, last step solid",
+        "share kept",
+        ".0%",
+    )
+    return book.figure("vocabulary_kept", charts.vocabulary(frame, pl.concat(people), book.look, words), full=True)
+
+
+def _tails(book: Book) -> str:
+    moves = {metric: figures.changes(book.metrics, metric, book.started) for metric in LATE}
+    moves = {metric: frame for metric, frame in moves.items() if frame["step"].n_unique() > 1}
+    drawn, zero = [], pl.DataFrame({"label": ["no change"], "value": [0.0]})
+    ends = [value for frame in moves.values() for value in frame["value"]]
+    # One scale for both, so that rare and frequent tokens can be compared by eye.
+    air = 0.12 * (max(ends) - min(ends)) or 0.1 if ends else 0.1
+    for metric, frame in moves.items():
+        words = Words(
+            LATE[metric],
+            "nats per token since the start, on held-out human text; one scale for both",
+            "nats per token",
+            "+.2f",
+        )
+        domain = [min(*ends, 0.0) - air, max(*ends, 0.0) + air]
+        chart = charts.over_steps(figures.means(frame), book.look, words, single=frame, levels=zero, domain=domain)
+        drawn.append(book.figure(metric, chart))
+    single = figures.members(book.metrics, "cross_entropy_synthetic")
+    if single.height:
+        words = Words(
+            "Cross-entropy on synthetic text",
+            "nats per token, on unpublished text by all trainers of the same step",
+            "nats per token",
+            ".2f",
+        )
+        chart = charts.over_steps(figures.means(single), book.look, words, single=single)
+        drawn.append(book.figure("cross_entropy_synthetic", chart))
+    return _grid(drawn)
+
+
+def _ledger(book: Book) -> str:
+    adders = [name for name, policy in book.run.scenario.policies.items() if isinstance(policy, Adder)]
+    refused = figures.refusals(book.metrics).filter(~pl.col("what").is_in(adders))
+    parts = []
+    if refused.height:
+        if refused.select("who", "what").unique().height > 24:
+            whole = refused.group_by("what", "origin", maintain_order=True).agg(pl.col("flagged", "total").sum())
+            rate = pl.col("flagged") / pl.col("total")
+            refused = whole.with_columns(rate=rate).with_columns(
+                error=(rate * (1 - rate) / pl.col("total")).sqrt(), row="what"
+            )
+        else:
+            refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
+        words = Words(
+            "What each policy refused, by true origin",
+            "share of the documents that reached it, over all steps; grey: human, violet: synthetic; "
+            "lines: ± one standard error",
+            "share refused",
+        )
+        parts.append(book.figure("refusals", charts.rates(refused, words), full=True))
+        parts.append(exhibits.counts_table(refused, ("population · policy", "refused", "reached it")))
+    caught = figures.detections(book.metrics).with_columns(row="who")
+    if caught.height:
+        words = Words(
+            "What curators took for synthetic, by true origin",
+            "violet: synthetic documents caught (the rest were missed); grey: human documents accused wrongly",
+            "share of the documents reviewed",
+        )
+        parts.append(book.figure("detections", charts.rates(caught, words), full=True))
+        parts.append(exhibits.counts_table(caught, ("curators", "suspected", "reviewed")))
+    about = "Policies and curators see the text; the truth below is known to the simulator alone."
+    return _section("ledger", about, "".join(parts))
+
+
+def _web(book: Book) -> str:
+    drawn = [book.figure(name, chart) for name, chart in sites.graphs(book.run.path, book.metrics, book.run.steps)]
+    about = "Each dot is a site: its area is the number of documents on it, its colour their synthetic share."
+    return _section("web", about, _grid(drawn, "three"))
+
+
+def _samples(book: Book) -> str:
+    about = (
+        "The first documents that the first trainers of each population published at the step: nothing was picked. "
+        "Control characters are shown by their pictures."
+    )
+    return _section("texts", about, exhibits.samples(book.run, book.populations, book.run.trainers()))
+
+
+def _figures(book: Book) -> str:
+    about = "At each population's last measurement: mean over its trainers ± standard error."
+    body = exhibits.final_table(book.metrics, book.outcomes, book.populations)
+    return _section("figures", about, body)
+
+
+def _run(book: Book) -> str:
+    happened, again = exhibits.events(book.run.events), exhibits.reproduction(book.run)
+    return _section("run", "", f"<h3>What happened</h3>{happened}<h3>How to reproduce it</h3>{again}")
+
+
+CONTENTS = {
+    "findings": "Findings",
+    "quality": "Quality",
+    "contamination": "Contamination",
+    "diversity": "Diversity and tails",
+    "ledger": "Ledger",
+    "web": "The web",
+    "texts": "Texts",
+    "figures": "Final figures",
+    "run": "The run",
+}
+SECTIONS = (_quality, _contamination, _diversity, _ledger, _web, _samples, _figures, _run)
