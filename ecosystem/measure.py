@@ -120,7 +120,7 @@ def measure_models(world: World, step: Step) -> None:
             values |= _quality(world, model, next(scores))
         if synthetic.len():
             values["cross_entropy_synthetic"] = ratio(*next(scores).per_document())
-        mine = step.segment.filter(pl.col("author") == trainer.name)
+        mine = step.segment.filter((pl.col("author") == trainer.name) & pl.col("verdict").is_null())
         values["documents_published"] = float(mine.height)
         if mine.height:
             values["mean_words"] = _mean(mine["words"])
@@ -139,7 +139,10 @@ def _quality(world: World, model: str, score: Score) -> Values:
     values: Values = {**quality(nats, tokens, known.sizes)}
     values |= by_frequency(score.nll, score.unit, document, known.frequent[model])
     # Paired by document: most of the spread of the cross-entropy is that some documents are harder than others.
-    values["cross_entropy_change"] = ratio(nats - known.initial[model].per_document()[0], tokens)
+    more = score.nll - known.initial[model].nll
+    values["cross_entropy_change"] = ratio(np.bincount(document, weights=more, minlength=tokens.size), tokens)
+    paired = by_frequency(more, score.unit, document, known.frequent[model])
+    values |= {f"{name}_change": change for name, change in paired.items()}
     if known.truth is not None:
         # A document's true log-likelihood under the process: what no model can beat on average.
         values["excess_nats"] = ratio(nats + known.truth, np.ones_like(tokens))

@@ -109,8 +109,8 @@ def retain(world: World, step: Step) -> None:
     if not policies:
         return
     live = world.corpus.live()
-    after = gate(live, policies, world.context("web"))
-    world.corpus.reweigh(live["doc"], after["weight"] / live["weight"])
+    after = gate(live.with_columns(weight=pl.lit(1.0)), policies, world.context("web"))
+    world.corpus.reweigh(live["doc"], after["weight"])
     world.corpus.retire(after.filter(pl.col("verdict").is_not_null())["doc"], step.t)
 
 

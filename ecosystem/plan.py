@@ -31,14 +31,16 @@ class Plan:
     tokens_to_pretrain: int
     tokens_to_train: int
     tokens_to_generate: int
-    foundation: str
-    seconds: float
+    cache: str
+    seconds: float  # of the steps, with starting and reporting
+    seconds_to_pretrain: float  # unless the foundations are cached
 
     @classmethod
     def of(cls, scenario: Scenario, machine: Machine, cache: Path) -> Plan:
         """Count what the scenario asks for; the time comes from a matrix product measured here and now."""
         rate = matrix_rate(machine)
         pretrain = train = generate = 0
+        foundation = 0.0
         seconds = 6.0 + 0.5 * scenario.steps  # starting up, policies, metrics and the report
         for name, family in scenario.models.items():
             load = family.workload()
@@ -49,7 +51,8 @@ class Plan:
             model_train, model_generate = sum(t for t, _ in work), sum(g for _, g in work)
             train, generate = train + model_train, generate + model_generate
             flops = load.flops_per_token
-            seconds += 3 * flops * (load.tokens_to_pretrain + model_train) / (TRAINING_SHARE * rate)
+            foundation += 3 * flops * load.tokens_to_pretrain / (TRAINING_SHARE * rate)
+            seconds += 3 * flops * model_train / (TRAINING_SHARE * rate)
             seconds += flops * model_generate / (GENERATION_SHARE * rate)
         people = sum(w.count * w.rate for w in scenario.writers.values())
         machines = sum(t.count * t.publish for t in scenario.trainers.values())
@@ -65,14 +68,16 @@ class Plan:
             tokens_to_pretrain=pretrain,
             tokens_to_train=train,
             tokens_to_generate=generate,
-            foundation=str(cache),
+            cache=str(cache),
             seconds=seconds,
+            seconds_to_pretrain=foundation,
         )
 
     def text(self) -> str:
         """Return the plan in a few lines."""
-        pretrain = (
-            f"once {self.tokens_to_pretrain:,} tokens of foundation (unless cached in {self.foundation}), then "
+        once = f"{self.tokens_to_pretrain:,} once, for the foundation; " if self.tokens_to_pretrain else ""
+        first = (
+            f", and {_duration(self.seconds_to_pretrain)} for the foundation unless it is in {self.cache}"
             if self.tokens_to_pretrain
             else ""
         )
@@ -81,9 +86,8 @@ class Plan:
                 f"{self.name}: {self.steps} steps on {self.device}",
                 f"  agents     {self.trainers} trainers, {self.writers} writers, {self.curators} curators",
                 f"  documents  {self.initial_documents:,} at first, about {self.documents_per_step:,.0f} more a step",
-                f"  tokens     {pretrain}{self.tokens_to_train:,} to train, "
-                f"up to {self.tokens_to_generate:,} to generate",
-                f"  time       about {_duration(self.seconds)}",
+                f"  tokens     {once}{self.tokens_to_train:,} to train, up to {self.tokens_to_generate:,} to generate",
+                f"  time       about {_duration(self.seconds)}{first}",
             ]
         )
 

@@ -51,8 +51,6 @@ class Machine:
         if device not in there:
             raise EcosystemError(f"--device {device}: this machine has none; it has {', '.join(there)}.")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if threads is not None and threads < 1:
-            raise EcosystemError(f"--threads {threads}: must be at least 1.")
         return cls(device, threads or cores)
 
     def describe(self) -> str:

@@ -287,7 +287,7 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             remedy = "Make room and run the same command again: it goes on after the last committed step"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
             remedy = "Choose another folder with --out, or change its permissions"
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
             remedy = "A file stands where a folder is needed: choose another folder with --out"

@@ -143,7 +143,7 @@ def test_presets_are_families(path):
     family = FAMILIES.get(data.pop("kind"))(**data)
     assert path.read_text(encoding="utf-8").startswith("# ")
     load = family.workload()
-    expected = {"gpt2-nano": 173_824, "gpt2-micro": 675_584, "gpt2-mini": 10_101_760}.get(path.stem, 0)
+    expected = {"gpt2-nano": 173_824, "gpt2-micro": 675_328, "gpt2-mini": 10_101_760}.get(path.stem, 0)
     assert load.parameters == expected
     assert (load.tokens_to_pretrain > 0) == (family.init == "foundation")
 
@@ -280,7 +280,7 @@ def test_an_entry_that_another_process_finished_meanwhile_is_taken(tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match="model cache .* cannot be written"):
+    with pytest.raises(StoreError, match=r"model cache .* cannot be written"):
         foundation.obtain(tmp_path / "file", "entry", lambda: lambda folder: None)
 
 
@@ -324,10 +324,10 @@ def test_checkpoints_are_opened_by_transformers_and_by_us(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert type(model).__name__ == "GPT2LMHeadModel" and model.config.vocab_size == made.tokenizer.size
-    ids = torch.tensor([[theirs.eos_token_id, *theirs(HUMAN[3])["input_ids"], theirs.eos_token_id]])
+    ids = torch.tensor([[theirs.eos_token_id, *theirs(HUMAN[3][:20])["input_ids"], theirs.eos_token_id]])
     with torch.no_grad():
         mean = model.eval()(ids, labels=ids).loss.item()
-    (score,) = made.score([ScoreRequest(1, pl.Series([HUMAN[3]]))])
+    (score,) = made.score([ScoreRequest(1, pl.Series([HUMAN[3][:20]]))])
     assert score.nll.mean() == pytest.approx(mean, rel=1e-5)
 
     again = Gpt2(init=str(tmp_path / "saved"))
@@ -389,11 +389,11 @@ def rewrite(folder, **values):
 def test_sizes_that_contradict_the_checkpoint_are_sentences(tmp_path):
     made = TINY.cohort("a", 1, around(tmp_path / "cache"))
     folder = str(tmp_path / "cache" / made.fingerprint)
-    with pytest.raises(DataError, match="n_layer = 5, but the checkpoint .* has 1; leave n_layer out"):
+    with pytest.raises(DataError, match=r"n_layer = 5, but the checkpoint .* has 1; leave n_layer out"):
         Gpt2(init=folder, n_layer=5).cohort("a", 1, around(tmp_path))
-    with pytest.raises(DataError, match="context = 64, but the checkpoint .* goes only to 32"):
+    with pytest.raises(DataError, match=r"context = 64, but the checkpoint .* goes only to 32"):
         Gpt2(init=folder, context=64).cohort("a", 1, around(tmp_path))
-    with pytest.raises(DataError, match="context = 64, but the checkpoint .* goes only to 32"):
+    with pytest.raises(DataError, match=r"context = 64, but the checkpoint .* goes only to 32"):
         CausalLm(init=folder, context=64).cohort("a", 1, around(tmp_path))
 
 
@@ -460,8 +460,8 @@ def test_any_architecture_fits_writes_scores_and_is_saved(architecture, tmp_path
     model, theirs = (c.from_pretrained(tmp_path / "saved") for c in (AutoModelForCausalLM, AutoTokenizer))
     ids = torch.tensor([[theirs.eos_token_id, *theirs(HUMAN[5])["input_ids"], theirs.eos_token_id]])
     with torch.no_grad():
-        mean = model.eval()(ids[:, :33], labels=ids[:, :33]).loss.item()
-    chosen = scores[1].nll[scores[1].offsets[5] :][: min(32, ids.shape[1] - 1)]
+        mean = model.eval()(ids[:, :32], labels=ids[:, :32]).loss.item()
+    chosen = scores[1].nll[scores[1].offsets[5] :][: min(32, ids.shape[1]) - 1]
     assert chosen.mean() == pytest.approx(mean, rel=1e-4)
 
     opened = CausalLm(init=str(tmp_path / "saved"), training=family.training).cohort("n", 1, around(tmp_path, human=[]))
@@ -514,7 +514,7 @@ def test_gpt2_and_causal_lm_train_alike(tmp_path):
 
 
 def test_architectures_that_cannot_be_are_sentences(tmp_path):
-    with pytest.raises(DataError, match='no architecture "lama".*did you mean "llama"'):
+    with pytest.raises(DataError, match=r'no architecture "lama".*did you mean "llama"'):
         CausalLm(init="random", architecture="lama", vocabulary=300, context=32).cohort("m", 1, around(tmp_path))
     odd = CausalLm(
         init="random",

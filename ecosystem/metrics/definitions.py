@@ -30,6 +30,8 @@ DEFINITIONS: dict[str, Definition] = {
     "cross_entropy_frequent": Definition(
         "nats per token", "", "cross_entropy on the most frequent token types that make up 80 % of human tokens"
     ),
+    "cross_entropy_frequent_change": Definition("nats per token", "up", "cross_entropy_change on frequent token types"),
+    "cross_entropy_rare_change": Definition("nats per token", "up", "cross_entropy_change on rare token types"),
     "cross_entropy_rare": Definition("nats per token", "up", "cross_entropy on the tokens of all other types"),
     "cross_entropy_synthetic": Definition(
         "nats per token", "down", "the same on fresh text of all trainers, unpublished: low where all write alike"

@@ -1,0 +1,178 @@
+"""The command line as a user meets it: what it prints, where, and how it answers mistakes and Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ecosystem
+from ecosystem.runs import Run
+from tests.conftest import ROOT, TINY, tiny
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder to work in, with the tiny scenario in it."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "tiny.toml").write_text(tiny().to_toml())
+    return folder
+
+
+def command(place, *arguments, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "ecosystem", *map(str, arguments)], cwd=place, capture_output=True, text=True, **more
+    )
+
+
+@pytest.fixture(scope="module")
+def first(place):
+    return command(place, "run", "tiny.toml")
+
+
+def test_a_run_prints_its_plan_its_steps_and_last_the_report(first, place):
+    assert first.returncode == 0, first.stderr
+    lines = first.stdout.splitlines()
+    assert lines[0].startswith("smoke: 3 steps on cpu with")
+    for word in ("agents", "documents", "tokens", "time"):
+        assert any(line.strip().startswith(word) for line in lines[:6])
+    assert sum(line.startswith("step ") and "nats/token" in line for line in lines) == 3
+    report = place / lines[-1]
+    assert report.name == "report.html" and "<html" in report.read_text()
+    assert Run.open(report.parent).steps == 3
+    assert not list(report.parent.rglob("*.part"))
+
+
+def test_the_same_command_again_says_where_the_finished_run_is(first, place):
+    again = command(place, "run", "tiny.toml", "--json")
+    summary = json.loads(again.stdout)
+    assert summary["report"] == first.stdout.splitlines()[-1]
+    assert "This run is finished" in again.stderr
+    assert set(summary["final"]) == {"web", "naive", "careful"}
+    assert summary["final"]["naive"]["cross_entropy"]["error"] > 0
+
+
+def test_quiet_prints_the_path_alone(first, place):
+    assert command(place, "run", "tiny.toml", "--quiet").stdout == first.stdout.splitlines()[-1] + "\n"
+
+
+def test_fresh_sets_the_old_run_aside(first, place):
+    report = place / first.stdout.splitlines()[-1]
+    before = (report.parent / "commits/000003.json").read_text()
+    again = command(place, "run", "tiny.toml", "--fresh", "--steps", 1, "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert Run.open(report.parent).steps == 1
+    assert (report.parent.with_name("1.old-1") / "commits/000003.json").read_text() == before
+    assert command(place, "run", "tiny.toml", "--quiet").returncode == 0  # goes on to step 3
+    files = [json.loads(folder.read_text())["files"] for folder in report.parent.parent.glob("1*/commits/000003.json")]
+    assert files[0] == files[1]
+
+
+def test_a_dry_run_leaves_nothing(place):
+    plan = command(place, "run", "tiny.toml", "--dry-run", "--json", "--seed", 7)
+    assert plan.returncode == 0 and json.loads(plan.stdout)["plan"]["trainers"] == 3
+    assert not list((place / "outputs").glob("*/7"))
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(place):
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "ecosystem", "run", "tiny.toml", "--seed", "3", "--steps", "500"],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step   2/500"):
+            break
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "are committed; give the same command again to go on." in output
+    assert "Traceback" not in errors
+    [folder] = (place / "outputs").glob("*/3")
+    assert Run.open(folder).steps >= 2
+
+
+MISTAKES = [
+    (["run", "nothing.toml"], "nothing.toml: there is no such file"),
+    (["run", "tiny.tml"], 'did you mean "tiny.toml"?'),
+    (["run", "tiny.toml", "--set", "trainers.naive.publsh=3"], 'unknown key (did you mean "publish"?)'),
+    (["run", "tiny.toml", "--set", "steps"], "write it as path=value"),
+    (["run", "tiny.toml", "--threads", "0"], "--threads"),
+    (["run", "tiny.toml", "--seed", "8", "--device", "cuda"], "this machine has none"),
+    (["run", "tiny.toml", "--seed", "-1"], "--seed"),
+    (["run", "tiny.toml", "--out", "tiny.toml", "--seed", "8"], "--out"),
+    (["run", "tiny.toml", "--seed", "8", "--set", "trainers.naive.learning_rate=1e30"], "step 1, naive/"),
+    (["run", "tiny.toml", "--seed", "8", "--set", 'sources.language={kind="text", path="no/*.txt"}'], "sources.language"),
+    (["check", "tiny.toml", "broken.toml"], "broken.toml: is not valid TOML"),
+    (["report", "."], "is not a run folder"),
+    (["show", "nowhere"], "is not a run folder"),
+    (["list", "nothing"], "nothing"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_a_mistake_is_a_sentence_and_exit_code_2(arguments, sentence, place):
+    if arguments[-1] == "cuda":
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+    (place / "broken.toml").write_text("name = ")
+    result = command(place, *arguments)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert sentence in result.stderr and "Traceback" not in result.stderr
+
+
+def test_debug_shows_the_traceback(place):
+    assert "Traceback" in command(place, "run", "nothing.toml", "--debug").stderr
+
+
+def test_an_unwritable_folder_is_a_sentence(place):
+    if os.geteuid() == 0:
+        result = command(place, "run", "tiny.toml", "--out", "/proc/ecosystem")
+    else:
+        (place / "locked").mkdir(mode=0o500, exist_ok=True)
+        result = command(place, "run", "tiny.toml", "--out", "locked")
+    assert result.returncode == 2 and "cannot be written" in result.stderr and "--out" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_show_reads_what_was_published_and_names_the_authors(first, place):
+    folder = Path(first.stdout.splitlines()[-1]).parent
+    shown = command(place, "show", folder, "--step", 1, "--author", "naive", "--limit", 2)
+    assert shown.returncode == 0 and shown.stdout.startswith("24 documents at step 1, the first 2:")
+    assert "synthetic, depth 1.00" in shown.stdout
+    wrong = command(place, "show", folder, "--author", "navie")
+    assert wrong.returncode == 2 and 'did you mean "naive"?' in wrong.stderr
+    assert command(place, "report", folder).stdout.strip().endswith("report.html")
+
+
+@pytest.mark.parametrize("what", ["scenarios", "models", "policies", "sources", "metrics"])
+def test_every_listing_is_text_and_json(what):
+    text, data = command(ROOT, "list", what), command(ROOT, "list", what, "--json")
+    entries = json.loads(data.stdout)
+    assert len(entries) >= 4 and all(entry["name"] in text.stdout and entry["about"] for entry in entries)
+    if what in ("policies", "sources", "models"):
+        undescribed = [
+            f"{entry['name']}.{field['name']}" for entry in entries for field in entry.get("fields", []) if not field["about"]
+        ]
+        assert not undescribed
+
+
+def test_the_python_surface(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr("ecosystem.session.CACHE", cache)
+    monkeypatch.setattr("ecosystem.runs.CACHE", cache)
+    scenario = ecosystem.Scenario.load(ROOT / "scenarios/smoke.toml").override(TINY | {"steps": 1})
+    run = ecosystem.run(scenario, seed=4, out=tmp_path, device="cpu", threads=2)
+    assert run.path == tmp_path / run.path.parent.name / "4" and (run.path / "report.html").exists()
+    assert run.metrics["step"].max() == 1 and run.documents.collect().height and run.ledger.collect().height
+    with pytest.raises(AttributeError):
+        _ = ecosystem.nothing

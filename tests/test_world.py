@@ -1,0 +1,258 @@
+"""Laws of the world: luck that stays with its owner, a ledger that adds up, and agents that do what they say."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ecosystem.agents import Curator, Trainer, Writer
+from ecosystem.phases import _sample
+from ecosystem.scenario import Scenario
+from ecosystem.world import World
+from tests.conftest import MACHINE, tiny
+
+
+def world_of(scenario, cache, seed=1) -> World:
+    return World(scenario, seed, cache=cache, threads=MACHINE.threads)
+
+
+@pytest.fixture(scope="module")
+def stepped(cache) -> World:
+    world = world_of(tiny(), cache)
+    world.step()
+    world.step()
+    return world
+
+
+def test_the_world_is_a_mesa_model(stepped):
+    assert {kind: len(agents) for kind, agents in stepped.agents_by_type.items()} == {Writer: 2, Curator: 1, Trainer: 3}
+    assert stepped.running and stepped.t == 2
+
+
+def test_adding_a_population_leaves_everybody_elses_luck(cache):
+    data = tiny().plain()
+    more = data | {"trainers": data["trainers"] | {"extra": data["trainers"]["naive"]}}
+    small, large = world_of(tiny(), cache), world_of(Scenario.parse(more), cache)
+    small.step()
+    large.step()
+
+    def written(world):
+        segment = world.snapshot().segment.filter(~pl.col("author").str.starts_with("extra"))
+        return segment.select("author", "site", "text").rows()
+
+    assert written(small) == written(large)
+    assert {t.name: t.homes.tolist() for t in small.trainers}.items() <= {
+        t.name: t.homes.tolist() for t in large.trainers
+    }.items()
+
+
+def test_a_change_that_changes_nothing_leaves_everything(cache):
+    same = tiny(changes=[{"at": 1, "set": {"trainers.naive.publish": 12, "policies.short.min_words": 3}}])
+    worlds = [world_of(s, cache) for s in (tiny(changes=[]), same)]
+    for world in worlds:
+        world.step()
+    a, b = (world.snapshot() for world in worlds)
+    assert a.segment.equals(b.segment) and a.ledger.equals(b.ledger) and a.metrics.equals(b.metrics)
+    for name, array in a.weights["tiny"].items():
+        assert np.array_equal(array, b.weights["tiny"][name])
+
+
+def test_the_ledger_adds_up(finished):
+    ledger, documents = finished.ledger.collect(), finished.documents.collect()
+    web = ledger.filter(pl.col("source").is_null()).join(documents, left_on="document", right_on="doc", how="left")
+    assert web["t"].is_not_null().all()
+    assert (web["t"] <= web["step"]).all(), "nobody reads what is not yet written"
+    gone = web.filter(pl.col("retired_at").is_not_null())
+    assert (gone["retired_at"] > gone["step"]).all(), "nobody reads what has left the web"
+    assert (web["synthetic"] == web["synthetic_right"]).all() and (web["depth"] == web["depth_right"]).all()
+    injected = ledger.filter(pl.col("source").is_not_null())
+    assert set(injected["reader"]) == {"careful/0"} and not injected["synthetic"].any()
+
+
+def test_measured_shares_are_those_of_the_tables(finished):
+    metrics = finished.metrics.filter((pl.col("step") == 3) & (pl.col("metric") == "synthetic_share"))
+    live = finished.documents.collect().filter(pl.col("retired_at").is_null() & pl.col("verdict").is_null())
+    assert metrics.filter(pl.col("scope") == "web")["value"].item() == pytest.approx(live["synthetic"].mean())
+    naive = finished.ledger.collect().filter((pl.col("step") == 3) & (pl.col("reader") == "naive/0"))
+    measured = metrics.filter((pl.col("scope") == "training_set") & (pl.col("id") == "naive/0"))["value"].item()
+    assert measured == pytest.approx(naive.filter(pl.col("verdict").is_null())["synthetic"].mean())
+
+
+def test_depth_is_one_more_than_the_mean_of_what_the_author_was_trained_on(finished):
+    documents = finished.documents.collect()
+    ledger = finished.ledger.collect().filter((pl.col("reader") == "naive/0") & pl.col("verdict").is_null())
+    assert documents.filter(~pl.col("synthetic"))["depth"].unique().to_list() == [0.0]
+    for step in (1, 2, 3):
+        depth = documents.filter((pl.col("author") == "naive/0") & (pl.col("t") == step))["depth"].unique().item()
+        trained = ledger.filter(pl.col("step") == step - 1)["depth"].mean() if step > 1 else 0.0
+        assert depth == pytest.approx(1 + trained)
+
+
+def test_a_dry_source_is_an_event_and_not_the_end(tmp_path, cache):
+    (tmp_path / "few.txt").write_text("\n\n".join(f"sentence number {i} of a small source" for i in range(60)))
+    source = {"kind": "text", "path": str(tmp_path / "few.txt"), "held_out": 5}
+    data = tiny().plain() | {"sources": {"language": source}}
+    data["web"] = data["web"] | {"initial": {"source": "language", "documents": 40}}
+    world = world_of(Scenario.parse(data), cache)
+    for _ in range(3):
+        world.step()
+    assert world.drawn["language"] == 55
+    events = world.snapshot().state["events"]
+    assert any('the source "language" ran dry' in event for event in events)
+
+
+def test_a_trainer_whose_every_candidate_was_refused_keeps_its_model(cache):
+    world = world_of(tiny(policies__short__min_words=10_000, trainers__careful__select=["short"]), cache)
+    world.step()
+    [event] = [e for e in world.snapshot().state["events"] if "careful/0" in e]
+    assert "nothing to train on: all 30 candidates were refused (30 by short); it keeps its model" in event
+    careful = next(t for t in world.trainers if t.name == "careful/0")
+    start = world_of(tiny(), cache).cohorts["tiny"].state()
+    for name, array in world.cohorts["tiny"].state().items():
+        assert np.array_equal(array[careful.member], start[name][careful.member])
+
+
+def scraped(world, **how):
+    """How often each live document is scraped over many independent steps."""
+    trainer = world.trainers[0]
+    recipe = trainer.recipe.model_copy(update={"scrape": trainer.recipe.scrape.model_copy(update=how)})
+    world.spec = world.spec.model_copy(update={"trainers": world.spec.trainers | {"naive": recipe}})
+    return trainer
+
+
+def counts_over_steps(world, trainer, live, steps=400):
+    """Documents drawn one at a time, at many steps."""
+    now = world.t
+    drawn = []
+    for t in range(now, now + steps):
+        world.t = t
+        drawn.append(_sample(world, trainer, live)["doc"].item())
+    world.t = now
+    return np.bincount(drawn, minlength=len(world.corpus))
+
+
+def test_scraping_is_in_proportion_to_prominence(cache):
+    world = world_of(tiny(), cache)
+    live = world.corpus.live().head(4).with_columns(weight=pl.Series([0.0, 1.0, 1.0, 2.0]))
+    trainer = scraped(world, docs=1, strategy="uniform")
+    found = counts_over_steps(world, trainer, live)[:4]
+    n, p = found.sum(), np.array([0, 0.25, 0.25, 0.5])
+    # Within 4 standard errors of a multinomial; a document of weight 0 is never drawn.
+    assert (np.abs(found - n * p) <= 4 * np.sqrt(n * p * (1 - p))).all()
+
+
+def test_recent_documents_are_likelier_by_their_half_life(cache):
+    world = world_of(tiny(), cache)
+    world.t = 4
+    live = world.corpus.live().head(2).with_columns(t=pl.Series([0, 4], dtype=pl.Int32))
+    trainer = scraped(world, docs=1, strategy="recent", half_life=2.0)
+    now = world.t
+    draws = []
+    for i in range(400):
+        world.streams = type(world.streams)(i)  # another seed, since age must stay the same
+        draws.append(_sample(world, trainer, live)["doc"].item())
+    assert world.t == now
+    share = np.mean(draws)
+    assert abs(share - 0.8) < 4 * np.sqrt(0.8 * 0.2 / 400)  # 4 steps are two half-lives: 1 to 4
+
+
+def test_reach_stays_within_its_links(cache):
+    world = world_of(tiny(), cache)
+    trainer = scraped(world, docs=10_000, strategy="reach", links=0)
+    assert set(_sample(world, trainer, world.corpus.live())["site"]) <= set(trainer.homes.tolist())
+
+
+def test_lag_hides_what_is_new(stepped):
+    trainer = stepped.trainers[0]
+    recipe = trainer.recipe.model_copy(update={"lag": 2})
+    before, stepped.spec = stepped.spec, stepped.spec.model_copy(
+        update={"trainers": stepped.spec.trainers | {"naive": recipe}}
+    )
+    assert _sample(stepped, trainer, stepped.corpus.live())["t"].unique().to_list() == [0]
+    stepped.spec = before
+
+
+def test_curators_err_at_their_rates(cache):
+    world = world_of(tiny(curators__editors__reviews=100_000), cache)
+    n = 20_000
+    documents = pl.DataFrame({"doc": np.arange(n), "site": [int(world.curators[0].homes[0])] * n}).with_columns(
+        synthetic=pl.col("doc") % 2 == 0
+    )
+    judged = world.curators[0].review(documents)
+    assert judged.height == n
+    for synthetic, rate in ((True, 0.8), (False, 0.05)):
+        suspect = judged.filter(pl.col("synthetic") == synthetic)["suspect"]
+        assert abs(suspect.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / suspect.len())
+
+
+@pytest.mark.parametrize("action", ["remove", "down_weight", "endorse"])
+def test_what_curators_do(action, cache):
+    scenario = tiny(
+        curators__editors__action=action,
+        curators__editors__reviews=500,
+        curators__editors__sites=12,
+        curators__editors__strength=0.5,
+    )
+    world = world_of(scenario, cache)
+    world.step()
+    documents = world.corpus.index
+    if action == "remove":
+        gone = documents.filter(pl.col("retired_at").is_not_null())
+        assert gone["synthetic"].mean() > 0.5 and not world.web.endorsements()
+    elif action == "down_weight":
+        assert documents["retired_at"].is_null().all()
+        assert set(documents["weight"]) == {0.5, 1.0}
+    else:
+        assert (documents["weight"] == 1.0).all() and world.web.endorsements()
+
+
+def test_writers_write_less_as_they_read_more_machine_text(cache):
+    world = world_of(tiny(writers__people__rate=10.0, writers__people__reaction=1.0), cache)
+    writer = world.writers[0]
+    assert writer.wants_to_write(0.0) == 10 and writer.wants_to_write(1.0) == 0
+    assert writer.wants_to_write(0.5) == 5
+    assert writer.wants_to_write(0.55) in (4, 5)
+
+
+def test_every_and_offset_say_when_a_trainer_fits(cache):
+    world = world_of(tiny(trainers__naive__every=2, trainers__naive__offset=1), cache)
+    trainer, fits = world.trainers[0], []
+    for t in range(1, 7):
+        world.t = t
+        fits.append(trainer.wants_to_fit)
+    assert fits == [False, True, False, True, False, True]
+
+
+def test_a_model_that_was_never_trained_publishes_nothing(cache):
+    data = tiny(models__tiny__init="random", trainers__careful__publish=0).plain()
+    world = world_of(Scenario.parse(data), cache)
+    world.step()
+    assert not world.snapshot().segment["synthetic"].any()
+    world.step()
+    assert world.snapshot().segment["synthetic"].any()
+
+
+def test_a_failed_step_leaves_the_world_stopped(cache, monkeypatch):
+    world = world_of(tiny(), cache)
+    monkeypatch.setattr(world.cohorts["tiny"], "generate", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        world.step()
+    assert not world.running
+
+
+def test_a_loss_that_is_not_finite_names_trainer_and_step(cache):
+    from ecosystem.errors import TrainingError
+
+    world = world_of(tiny(trainers__careful__learning_rate=1e30, trainers__careful__budget__tokens=20_000), cache)
+    with pytest.raises(TrainingError, match=r"step 1, careful/0: .*(loss|learning rate)"):
+        world.step()
+
+
+def test_a_stored_model_opens_in_transformers_and_is_the_one_that_was_trained(finished, cache):
+    import torch
+
+    model = finished.model("naive/1", step=2)
+    ids = model.tokenizer("lo mi ra", return_tensors="pt").input_ids
+    assert type(model).__name__ == "GPT2LMHeadModel"
+    with torch.no_grad():
+        before, after = (finished.model("naive/1", step=s)(ids).logits for s in (1, 2))
+        assert torch.equal(model(ids).logits, after) and not torch.equal(before, after)
