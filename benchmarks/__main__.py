@@ -52,7 +52,7 @@ def measure(name: str, device: str, threads: int, rounds: int, generations: int)
     from benchmarks.engines import Bench, matrix_rate
 
     large = name == "gpt2"
-    bench = Bench(name, device, threads, batch=8 if large else 32, rows=64 if large else 256, tokens=131_072)
+    bench = Bench(name, device, threads, batch=8 if large else 32, rows=64 if large else 256, tokens=65_536)
     matrix = matrix_rate(device, 8192 if device == "cuda" else 2048)
     written = bench.rows * (bench.context - 1)
     trained = bench.blocks.numel()
@@ -113,7 +113,7 @@ def peak_memory(name: str, device: str, threads: int, side: str) -> float:
     """Return the peak memory (MiB, resident) of a fresh process that does one round of one side's recursion."""
     code = (
         "from benchmarks.engines import Bench\n"
-        f"b = Bench({name!r}, {device!r}, {threads}, {8 if name == 'gpt2' else 32}, {64 if name == 'gpt2' else 256}, 131072)\n"
+        f"b = Bench({name!r}, {device!r}, {threads}, {8 if name == 'gpt2' else 32}, {64 if name == 'gpt2' else 256}, 65536)\n"
         + ("b.ours_recursion(1)\n" if side == "ours" else "b.theirs_recursion(1, b.model())\n")
     )
     pid = os.posix_spawn(sys.executable, [sys.executable, "-W", "ignore", "-c", code], dict(os.environ))

@@ -17,15 +17,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-import transformers
 
 from ecosystem.corpus.sources import SOURCES
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, Surroundings
 from ecosystem.families.gpt2 import Gpt2
 from ecosystem.scenario import presets, read_toml
 from ecosystem.streams import Stream, Streams
-
-transformers.utils.logging.disable_progress_bar()
 
 LEARNING_RATE = 1e-3
 FULL_SIZE = {"n_layer": 12, "n_embd": 768, "n_head": 12, "vocabulary": 16384, "context": 1024}
@@ -98,10 +95,10 @@ class Bench:
         self.cohort.fit(requests)
 
     def ours_recursion(self, generations: int) -> None:
-        """Replace: write, train on what was written for two epochs, and again."""
+        """Replace: write as text, train one epoch on what was written, and again."""
         for _ in range(generations):
             self.cohort.load(self._without_end(self.cohort.state()))
-            self.ours_train(1, self.ours_generate(), epochs=2)
+            self.ours_train(1, self.ours_generate(), epochs=1)
 
     def _without_end(self, weights: dict[str, Any]) -> dict[str, Any]:
         """Make the logit of end of text -50: the first of the final features is constant, and only it reads that."""
@@ -115,6 +112,9 @@ class Bench:
 
     def model(self) -> Any:
         """Return the same weights as a ``GPT2LMHeadModel`` without dropout."""
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
         off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         model = transformers.GPT2LMHeadModel.from_pretrained(self.checkpoint, **off)
         return model.to(self.device)
@@ -149,14 +149,16 @@ class Bench:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
 
-    def trainer_train(self, model: Any, blocks: torch.Tensor | None = None, epochs: int = 1) -> None:
+    def trainer_train(self, model: Any, blocks: torch.Tensor | None = None) -> None:
         """Train with ``transformers.Trainer``, everything that only reports switched off."""
+        import transformers
+
         blocks = self.blocks if blocks is None else blocks
         data = [{"input_ids": row, "labels": row} for row in blocks.cpu()]
         arguments = transformers.TrainingArguments(
             output_dir=str(self.folder / "trainer"),
             per_device_train_batch_size=self.batch,
-            num_train_epochs=epochs,
+            num_train_epochs=1,
             learning_rate=LEARNING_RATE,
             weight_decay=0.01,
             max_grad_norm=1.0,
@@ -171,11 +173,17 @@ class Bench:
             transformers.Trainer(model=model, args=arguments, train_dataset=data).train()
 
     def theirs_recursion(self, generations: int, model: Any) -> None:
-        """The same recursion with ``generate`` and ``Trainer``."""
+        """The same recursion with ``generate``, text in between as in published code, and ``Trainer``."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.checkpoint)
         for _ in range(generations):
             with torch.no_grad():
                 self._without_end(dict(model.named_parameters()))
-            self.trainer_train(model, self.theirs_generate(model), epochs=2)
+            texts = tokenizer.batch_decode(self.theirs_generate(model), skip_special_tokens=True)
+            ids = np.concatenate([np.append(d, tokenizer.eos_token_id) for d in tokenizer(texts)["input_ids"]])
+            blocks = ids[: len(ids) // self.context * self.context].reshape(-1, self.context)
+            self.trainer_train(model, torch.from_numpy(blocks.astype(np.int64)))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda")

@@ -18,7 +18,6 @@ from torch import Tensor
 from ecosystem.families.base import Decoding
 from ecosystem.streams import Stream
 
-_GROUP = 32  # entries of the vocabulary per group in the two-level search
 _DENSE = 0.8  # share of rows still being written below which the batch is compacted
 _STRIDE = 1 << 20  # positions a document has room for in the keys of its uniform numbers
 
@@ -62,27 +61,13 @@ def _sorted(p: Tensor) -> Tensor:
 
 
 def pick(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Return the token of each row whose slice of the cumulative distribution holds ``uniform``: [N, V], [N] → [N].
+    """Return the token of each row whose slice of the cumulative distribution holds ``uniform``: [N, V], [N, 1] → [N].
 
-    Two levels: first the group of tokens, then the token, so that only the groups' sums and one group's entries are
-    accumulated instead of the whole vocabulary.
+    The numbers are in [0, 1).
     """
-    n, size = logits.shape
-    p = torch.softmax(logits, -1)
-    if size % _GROUP:
-        p = torch.nn.functional.pad(p, (0, _GROUP - size % _GROUP))
-    groups = p.view(n, -1, _GROUP)
-    sums = groups.sum(-1)
-    upto = sums.cumsum(-1)
-    goal = uniform.unsqueeze(-1) * upto[:, -1:]
-    # right=True: the first group that goes beyond the goal, so that an empty one is never chosen.
-    group = torch.searchsorted(upto, goal, right=True).clamp_(max=upto.shape[-1] - 1)
-    rest = goal - (upto.gather(-1, group) - sums.gather(-1, group))
-    inside = groups.gather(1, group.unsqueeze(-1).expand(-1, -1, _GROUP)).squeeze(1).cumsum(-1)
-    # Rounding may leave the rest a hair outside its group: then it is the group's first or last token with mass.
-    rest = torch.minimum(rest.clamp_(min=0.0), torch.nextafter(inside[:, -1:], inside.new_zeros(())))
-    token = torch.searchsorted(inside, rest, right=True).clamp_(max=_GROUP - 1)
-    return (group * _GROUP + token).squeeze(-1)
+    upto = torch.softmax(logits, -1).cumsum_(-1)
+    # right=True: the first token that goes beyond the goal, so that one without probability is never chosen.
+    return torch.searchsorted(upto, upto.narrow(1, -1, 1) * uniform, right=True).squeeze(1)
 
 
 def luck(stream: Stream, documents: NDArray[np.int64], length: int) -> NDArray[np.float32]:
@@ -142,7 +127,7 @@ def write(
         seen = torch.zeros(logits.shape, dtype=torch.bool, device=device).scatter_(1, ids, True)
     while True:
         place = np.clip(position - sizes[rows], 0, uniform.shape[1] - 1)  # rows that have ended may be past theirs
-        chosen = pick(adjust(logits, decoding, seen), torch.from_numpy(uniform[rows, place]).to(device)).cpu().numpy()
+        chosen = pick(adjust(logits, decoding, seen), torch.from_numpy(uniform[rows, place, None]).to(device)).cpu().numpy()
         forced = position < sizes[rows]  # still inside a prompt that is longer than the shortest one
         chosen = np.where(forced, written[rows, np.minimum(position, written.shape[1] - 1)], chosen)
         written[rows[live], position] = chosen[live]

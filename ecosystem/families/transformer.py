@@ -79,7 +79,7 @@ def hidden(weights: Weights, shape: Shape, ids: Tensor, cache: Cache | None = No
         qkv = linear(a, weights[block + "attn.c_attn.weight"], weights[block + "attn.c_attn.bias"])
         q, k, v = qkv.view(rows, length, 3, heads, d // heads).permute(2, 0, 3, 1, 4).unbind(0)
         if cache is not None:
-            cache.write(i, 0, k, v)
+            cache.layers[i][:, 0, :, :length], cache.layers[i][:, 1, :, :length] = k, v
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         a = a.transpose(1, 2).reshape(x.shape)
         x = x + linear(a, weights[block + "attn.c_proj.weight"], weights[block + "attn.c_proj.bias"])
@@ -97,53 +97,46 @@ def logits(weights: Weights, x: Tensor) -> Tensor:
 
 @dataclass
 class Cache:
-    """Keys and values of all positions so far: tensors [layers, rows, heads, context, head width] each.
+    """Keys and values of all positions so far: one tensor [rows, 2, heads, positions, head width] per layer.
 
     With a stack of members ``rows`` counts the rows of all members, member by member.
     """
 
-    keys: Tensor
-    values: Tensor
+    layers: list[Tensor]
 
     @classmethod
     def empty(cls, shape: Shape, rows: int, length: int, like: Tensor) -> Cache:
         """Room for ``rows`` documents of up to ``length`` positions, on the device and in the type of ``like``."""
-        size = (shape.n_layer, rows, shape.n_head, length, shape.n_embd // shape.n_head)
-        return cls(like.new_empty(size), like.new_empty(size))
-
-    def write(self, layer: int, first: int, keys: Tensor, values: Tensor) -> None:
-        """Store keys and values [rows, heads, T, head width] at positions first..first+T-1."""
-        places = slice(first, first + keys.shape[2])
-        self.keys[layer, :, :, places] = keys
-        self.values[layer, :, :, places] = values
+        size = (rows, 2, shape.n_head, length, shape.n_embd // shape.n_head)
+        return cls([like.new_empty(size) for _ in range(shape.n_layer)])
 
     def keep(self, rows: Tensor, used: int) -> None:
-        """Keep only these rows (an index tensor), of which ``used`` positions are filled."""
-        for layer in range(len(self.keys)):
-            for store in (self.keys, self.values):
-                # The kept rows move to the front, layer by layer, so that the copy stays small.
-                store[layer, : len(rows), :, :used] = store[layer, rows, :, :used]
-        self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
+        """Keep only these rows (a rising index tensor), of which ``used`` positions are filled."""
+        for i, layer in enumerate(self.layers):
+            # The kept rows move to the front of the same memory; a new tensor would have to be paged in.
+            layer[: len(rows), :, :, :used] = layer[rows, :, :, :used]
+            self.layers[i] = layer[: len(rows)]
 
 
 def decode(weights: Weights, shape: Shape, ids: Tensor, position: int, cache: Cache) -> Tensor:
-    """Take one more token per row, ids [B] (or [M, B]), at one position: the hidden states [B, d] (or [M, B, d])."""
-    d, heads, eps = shape.n_embd, shape.n_head, shape.eps
-    width = d // heads
+    """Take one more token per row, ids [B] (or [M, B]), at one position: the hidden states [B, d] (or [M, B, d]).
+
+    Small models spend as much time between operations as in them, and threads wait for each other there (every
+    operation hands the interpreter lock on and takes it back), so this is written with as few of them as possible.
+    """
+    rows, heads, eps = ids.numel(), shape.n_head, shape.eps
     x = embed(weights, ids.unsqueeze(-1), position)
-    rows = ids.numel()
-    for i in range(shape.n_layer):
+    for i, layer in enumerate(cache.layers):
         block = f"transformer.h.{i}."
         a = layer_norm(x, weights[block + "ln_1.weight"], weights[block + "ln_1.bias"], eps)
         qkv = linear(a, weights[block + "attn.c_attn.weight"], weights[block + "attn.c_attn.bias"])
-        q, k, v = qkv.view(rows, 3, heads, 1, width).unbind(1)
-        cache.write(i, position, k, v)
-        keys, values = cache.keys[i, :, :, : position + 1], cache.values[i, :, :, : position + 1]
-        a = torch.matmul(q * width**-0.5, keys.transpose(-1, -2))
-        a = torch.matmul(torch.softmax(a, -1), values).reshape(x.shape)
-        x = x + linear(a, weights[block + "attn.c_proj.weight"], weights[block + "attn.c_proj.bias"])
+        qkv = qkv.view(rows, 3, heads, 1, shape.n_embd // heads)
+        layer.narrow(3, position, 1).copy_(qkv.narrow(1, 1, 2))
+        keys, values = layer.narrow(3, 0, position + 1).unbind(1)
+        a = F.scaled_dot_product_attention(qkv.select(1, 0), keys, values).view(x.shape)
+        x += linear(a, weights[block + "attn.c_proj.weight"], weights[block + "attn.c_proj.bias"])
         a = layer_norm(x, weights[block + "ln_2.weight"], weights[block + "ln_2.bias"], eps)
         a = linear(a, weights[block + "mlp.c_fc.weight"], weights[block + "mlp.c_fc.bias"])
         a = F.gelu(a, approximate="tanh")
-        x = x + linear(a, weights[block + "mlp.c_proj.weight"], weights[block + "mlp.c_proj.bias"])
+        x += linear(a, weights[block + "mlp.c_proj.weight"], weights[block + "mlp.c_proj.bias"])
     return layer_norm(x, weights["transformer.ln_f.weight"], weights["transformer.ln_f.bias"], eps)
