@@ -111,10 +111,9 @@ def measure(name: str, device: str, threads: int, rounds: int, generations: int)
 
 def peak_memory(name: str, device: str, threads: int, side: str) -> float:
     """Return the peak memory (MiB, resident) of a fresh process that does one round of one side's recursion."""
-    code = (
-        "from benchmarks.engines import Bench\n"
-        f"b = Bench({name!r}, {device!r}, {threads}, {8 if name == 'gpt2' else 32}, {64 if name == 'gpt2' else 256}, 65536)\n"
-        + ("b.ours_recursion(1)\n" if side == "ours" else "b.theirs_recursion(1, b.model())\n")
+    size = "8, 64" if name == "gpt2" else "32, 256"
+    code = f"from benchmarks.engines import Bench\nb = Bench({name!r}, {device!r}, {threads}, {size}, 65536)\n" + (
+        "b.ours_recursion(1)\n" if side == "ours" else "b.theirs_recursion(1, b.model())\n"
     )
     pid = os.posix_spawn(sys.executable, [sys.executable, "-W", "ignore", "-c", code], dict(os.environ))
     _, status, usage = os.wait4(pid, 0)
@@ -128,7 +127,8 @@ def _machine(device: str, threads: int) -> str:
     import transformers
 
     name = torch.cuda.get_device_name(0) if device == "cuda" else f"{threads} CPU threads, {platform.machine()}"
-    return f"{name}; Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return f"{name}; Python {platform.python_version()}, {versions}"
 
 
 def _print(name: str, found: dict[str, Any]) -> None:

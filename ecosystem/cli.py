@@ -58,7 +58,9 @@ def cli() -> None:
 @click.option("--steps", type=click.IntRange(min=1), help="Number of steps (default: the scenario's).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores; a resumed run keeps its own).")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores; a resumed run keeps its own)."
+)
 @click.option("--dry-run", is_flag=True, help="Validate and print the plan only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the report.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,10 @@ def _models() -> list[dict[str, Any]]:
 def _metrics() -> list[dict[str, Any]]:
     from ecosystem.metrics.base import DEFINITIONS
 
-    return [{"name": name, "about": f"{d.text}; unit: {d.unit}" if d.unit != "1" else d.text} for name, d in DEFINITIONS.items()]
+    return [
+        {"name": name, "about": f"{d.text}; unit: {d.unit}" if d.unit != "1" else d.text}
+        for name, d in DEFINITIONS.items()
+    ]
 
 
 def published(run: Run, step: int | None, author: str | None, limit: int) -> str:
@@ -139,14 +141,30 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def fields_of(cls: type[BaseModel]) -> list[tuple[str, str, str, str]]:
-    """Return (name, type, default or "required", description) of every field of a spec, for listings."""
+def fields_of(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """Return (path, type, default or "required", description) of every field of a spec, nested ones included."""
     rows = []
+    properties = cls.model_json_schema(by_alias=True)["properties"]
     for name, field in cls.model_fields.items():
-        kind = getattr(field.annotation, "__name__", None) or str(field.annotation)
-        if getattr(field.annotation, "__args__", None):
-            kind = str(field.annotation)
-        kind = re.sub(r"\b(?:typing|ecosystem(?:\.\w+)*|builtins)\.", "", kind).replace("NoneType", "None")
-        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
-        rows.append((field.alias or name, kind, default, field.description or ""))
+        path = prefix + (field.alias or name)
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            rows += fields_of(type(default), f"{path}.")
+            continue
+        shown = "required" if field.is_required() else "absent" if default is None else json.dumps(default)
+        rows.append((path, _type(properties[field.alias or name]), shown, field.description or ""))
     return rows
+
+
+_LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """Return a JSON Schema in a few words, such as ``integer > 0`` or ``"fixed" | "fresh"``."""
+    if "anyOf" in schema:
+        return " | ".join(_type(part) for part in schema["anyOf"] if part.get("type") != "null")
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    if choices:
+        return " | ".join(json.dumps(choice) for choice in choices)
+    name = {"array": "list", "object": "table"}.get(schema.get("type", "object"), schema.get("type", "table"))
+    return " ".join([name, *(f"{sign} {schema[key]:g}" for key, sign in _LIMITS.items() if key in schema)])

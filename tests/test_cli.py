@@ -110,7 +110,10 @@ MISTAKES = [
     (["run", "tiny.toml", "--seed", "-1"], "--seed"),
     (["run", "tiny.toml", "--out", "tiny.toml", "--seed", "8"], "--out"),
     (["run", "tiny.toml", "--seed", "8", "--set", "trainers.naive.learning_rate=1e30"], "step 1, naive/"),
-    (["run", "tiny.toml", "--seed", "8", "--set", 'sources.language={kind="text", path="no/*.txt"}'], "sources.language"),
+    (
+        ["run", "tiny.toml", "--seed", "8", "--set", 'sources.language={kind="text", path="no/*.txt"}'],
+        "sources.language",
+    ),
     (["check", "tiny.toml", "broken.toml"], "broken.toml: is not valid TOML"),
     (["report", "."], "is not a run folder"),
     (["show", "nowhere"], "is not a run folder"),
@@ -162,7 +165,10 @@ def test_every_listing_is_text_and_json(what):
     assert len(entries) >= 4 and all(entry["name"] in text.stdout and entry["about"] for entry in entries)
     if what in ("policies", "sources", "models"):
         undescribed = [
-            f"{entry['name']}.{field['name']}" for entry in entries for field in entry.get("fields", []) if not field["about"]
+            f"{entry['name']}.{field['name']}"
+            for entry in entries
+            for field in entry.get("fields", [])
+            if not field["about"]
         ]
         assert not undescribed
 

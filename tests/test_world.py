@@ -164,8 +164,9 @@ def test_reach_stays_within_its_links(cache):
 def test_lag_hides_what_is_new(stepped):
     trainer = stepped.trainers[0]
     recipe = trainer.recipe.model_copy(update={"lag": 2})
-    before, stepped.spec = stepped.spec, stepped.spec.model_copy(
-        update={"trainers": stepped.spec.trainers | {"naive": recipe}}
+    before, stepped.spec = (
+        stepped.spec,
+        stepped.spec.model_copy(update={"trainers": stepped.spec.trainers | {"naive": recipe}}),
     )
     assert _sample(stepped, trainer, stepped.corpus.live())["t"].unique().to_list() == [0]
     stepped.spec = before

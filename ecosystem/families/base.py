@@ -42,8 +42,8 @@ class MemberError(TrainingError):
 class Budget(Spec):
     """How much a fit trains: exactly one of a number of tokens or of epochs over the training set."""
 
-    tokens: Annotated[int, Field(gt=0)] | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    tokens: Annotated[int, Field(gt=0)] | None = Field(None, description="tokens seen, with repetition")
+    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="times through the training set")
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
@@ -55,20 +55,20 @@ class Budget(Spec):
 class Prompt(Spec):
     """The beginning of each generated document: the first tokens of a real or a scraped one."""
 
-    tokens: Annotated[int, Field(gt=0)] = 8
-    origin: Literal["real", "scraped"] = "real"
-    keep: bool = True  # False: publish only the continuation
+    tokens: Annotated[int, Field(gt=0)] = Field(8, description="length in tokens")
+    origin: Literal["real", "scraped"] = Field("real", description="human documents, or any that are on the web")
+    keep: bool = Field(True, description="false: publish only the continuation")
 
 
 class Decoding(Spec):
     """How a model's distribution is turned into text."""
 
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    top_k: Annotated[int, Field(gt=0)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
-    max_tokens: Annotated[int, Field(gt=0)] = 96
-    prompt: Prompt | None = None
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="divides the logits")
+    top_k: Annotated[int, Field(gt=0)] | None = Field(None, description="only the k likeliest tokens")
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="only the likeliest with this mass")
+    repetition_penalty: Annotated[float, Field(gt=0)] = Field(1.0, description="on tokens written before")
+    max_tokens: Annotated[int, Field(gt=0)] = Field(96, description="new tokens per document, at most")
+    prompt: Prompt | None = Field(None, description="absent: documents begin from nothing")
 
 
 Start = Literal["foundation", "previous", "scratch"]

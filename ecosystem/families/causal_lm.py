@@ -35,14 +35,14 @@ class CausalLm(Family):
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "text"
 
-    init: str
-    architecture: str | None = None
-    config: dict[str, Any] = Field(default_factory=dict)
-    vocabulary: Positive | None = None
-    context: Positive | None = None
-    tokenizer: str | None = None
-    training: Training = Training(batch=8, learning_rate=5e-5)
-    foundation: Foundation = Foundation()
+    init: str = Field(description="foundation, random, a checkpoint folder, or a Hub id")
+    architecture: str | None = Field(None, description="model type of transformers: opt, llama, gpt_neox …")
+    config: dict[str, Any] = Field(default_factory=dict, description="sizes, as its configuration names them")
+    vocabulary: Positive | None = Field(None, description="tokens of the byte-level BPE trained from scratch")
+    context: Positive | None = Field(None, description="longest input in tokens; absent: the checkpoint's")
+    tokenizer: str | None = Field(None, description="checkpoint to take the tokenizer from; absent: its own")
+    training: Training = Field(Training(batch=8, learning_rate=5e-5), description="how every fit trains")
+    foundation: Foundation = Field(Foundation(), description="how the foundation is pre-trained")
 
     @model_validator(mode="after")
     def _fits_together(self) -> CausalLm:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ecosystem.errors import DataError
 from ecosystem.families import checkpoint, foundation
@@ -31,15 +31,15 @@ class Gpt2(Family):
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "text"
 
-    init: str = "foundation"
-    n_layer: Positive | None = None
-    n_embd: Positive | None = None
-    n_head: Positive | None = None
-    vocabulary: Positive | None = None
-    context: Positive | None = None  # tokens, the end-of-text token before a document included
-    tokenizer: str | None = None
-    training: Training = Training()
-    foundation: Foundation = Foundation()
+    init: str = Field("foundation", description="foundation, random, a checkpoint folder, or a Hub id")
+    n_layer: Positive | None = Field(None, description="layers")
+    n_embd: Positive | None = Field(None, description="width")
+    n_head: Positive | None = Field(None, description="attention heads, a divisor of the width")
+    vocabulary: Positive | None = Field(None, description="tokens of the byte-level BPE trained from scratch")
+    context: Positive | None = Field(None, description="longest input in tokens, the first end-of-text token included")
+    tokenizer: str | None = Field(None, description="checkpoint to take the tokenizer from; absent: its own")
+    training: Training = Field(Training(), description="how every fit trains")
+    foundation: Foundation = Field(Foundation(), description="how the foundation is pre-trained")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Gpt2:

@@ -17,22 +17,24 @@ Rate = Annotated[float, Field(gt=0)]
 class Training(Spec):
     """One fit: fused AdamW (Loshchilov & Hutter 2019) on packed blocks, with a fresh optimiser every time."""
 
-    batch: Positive = 32  # blocks of `context` tokens a step
-    learning_rate: Rate = 1e-3  # at its peak
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the steps
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01  # on matrices and embeddings, not on biases and norms
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    clip: Rate = 1.0  # largest norm of a member's gradient
+    batch: Positive = Field(32, description="blocks of `context` tokens per optimiser step")
+    learning_rate: Rate = Field(1e-3, description="at its peak")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up: down to zero, or level")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of the optimiser steps")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.01, description="on matrices and embeddings, not on biases and norms"
+    )
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="decay of the mean of gradients")
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="decay of the mean of their squares")
+    clip: Rate = Field(1.0, description="largest norm of a member's gradient")
 
 
 class Foundation(Spec):
     """Pre-training on the web's initial human documents; what is not said here is as in ``training``."""
 
-    tokens: Positive = 2_000_000  # seen, with repetition
-    learning_rate: Rate = 3e-3
-    batch: Positive = 32
+    tokens: Positive = Field(2_000_000, description="tokens seen, with repetition")
+    learning_rate: Rate = Field(3e-3, description="at its peak")
+    batch: Positive = Field(32, description="blocks per optimiser step")
 
     def training(self, usual: Training) -> Training:
         """Return how the pre-training fit trains, given how the others do."""

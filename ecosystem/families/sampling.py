@@ -127,7 +127,9 @@ def write(
         seen = torch.zeros(logits.shape, dtype=torch.bool, device=device).scatter_(1, ids, True)
     while True:
         place = np.clip(position - sizes[rows], 0, uniform.shape[1] - 1)  # rows that have ended may be past theirs
-        chosen = pick(adjust(logits, decoding, seen), torch.from_numpy(uniform[rows, place, None]).to(device)).cpu().numpy()
+        chosen = (
+            pick(adjust(logits, decoding, seen), torch.from_numpy(uniform[rows, place, None]).to(device)).cpu().numpy()
+        )
         forced = position < sizes[rows]  # still inside a prompt that is longer than the shortest one
         chosen = np.where(forced, written[rows, np.minimum(position, written.shape[1] - 1)], chosen)
         written[rows[live], position] = chosen[live]
