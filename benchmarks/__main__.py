@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -112,14 +113,14 @@ def measure(name: str, device: str, threads: int, rounds: int, generations: int)
 def peak_memory(name: str, device: str, threads: int, side: str) -> float:
     """Return the peak memory (MiB, resident) of a fresh process that does one round of one side's recursion."""
     size = "8, 64" if name == "gpt2" else "32, 256"
-    code = f"from benchmarks.engines import Bench\nb = Bench({name!r}, {device!r}, {threads}, {size}, 65536)\n" + (
-        "b.ours_recursion(1)\n" if side == "ours" else "b.theirs_recursion(1, b.model())\n"
+    code = (
+        "from benchmarks.engines import Bench, peak\n"
+        f"b = Bench({name!r}, {device!r}, {threads}, {size}, 65536)\n"
+        + ("b.ours_recursion(1)\n" if side == "ours" else "b.theirs_recursion(1, b.model())\n")
+        + "print(peak())\n"
     )
-    pid = os.posix_spawn(sys.executable, [sys.executable, "-W", "ignore", "-c", code], dict(os.environ))
-    _, status, usage = os.wait4(pid, 0)
-    if status:
-        raise RuntimeError(f"the {side} side of {name} failed in a fresh process")
-    return usage.ru_maxrss / 1024
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
 
 
 def _machine(device: str, threads: int) -> str:

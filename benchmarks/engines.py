@@ -201,3 +201,14 @@ def matrix_rate(device: str, size: int) -> float:
         c[0, 0].item()
         rates.append(4 * 2 * size**3 / (time.perf_counter() - started))
     return sorted(rates)[3]
+
+
+def peak() -> float:
+    """Return the peak resident memory of this process in MiB (its own, not what it was forked from, on Linux)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
