@@ -241,6 +241,21 @@ def test_prompts_that_cannot_be_are_sentences():
         made.generate([generate_request(3, Decoding(prompt=Prompt(tokens=2)), prompts=documents(2))])
 
 
+def test_broken_weights_are_a_sentence():
+    made = cohort()
+    made.load({name: values * np.nan for name, values in made.state().items()})
+    with pytest.raises(TrainingError, match="no longer finite"):
+        made.generate([generate_request(3)])
+
+
+def test_caches_too_large_for_the_memory_are_cut_into_smaller_batches(monkeypatch):
+    made = cohort(2)
+    (whole,) = made.generate([generate_request(20)])
+    monkeypatch.setattr("ecosystem.families.cohort._CACHED_VALUES", {"cpu": 3 * 2 * 2 * 32 * 24})  # of 3 documents
+    assert [len(rows) for job in made._pieces([generate_request(20)]) for _, rows in job] == [3, 3, 3, 3, 2, 2, 2, 2]
+    assert made.generate([generate_request(20)])[0].to_list() == whole.to_list()
+
+
 def test_nothing_asked_nothing_done():
     made = cohort()
     assert made.generate([]) == [] and made.score([]) == [] and made.fit([]) == []

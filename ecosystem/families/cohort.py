@@ -41,7 +41,9 @@ Piece = tuple[int, NDArray[np.int64]]
 """The position of a request and the numbers of some of its documents."""
 
 _SCORED_TOKENS = 2048  # positions in a batch to score on a CPU; the activations of a small model stay in the cache
-_WRITTEN_ROWS = 192  # most documents written at once by a thread
+_WRITTEN_ROWS = 192  # most documents written at once by a thread; 8 times as many on a GPU
+_CACHED_VALUES = {"cpu": 1 << 26, "cuda": 1 << 32}
+"""Most keys and values in a cache: 256 MB in float32 on a CPU (per thread), 8 GB in bfloat16 on a GPU."""
 
 
 class LanguageCohort(ABC):
@@ -61,8 +63,12 @@ class LanguageCohort(ABC):
         crew: tuple[int, int],
         stacks: bool,
         fingerprint: str,
+        cached_values: int,
     ) -> None:
-        """``context`` is the longest input in tokens; ``fingerprint`` names what the members start from."""
+        """``context`` is the longest input in tokens; ``fingerprint`` names what the members start from.
+
+        ``cached_values`` is how many keys and values one position of one document takes.
+        """
         self.name = name
         self.members = members
         self.tokenizer = tokenizer
@@ -73,6 +79,7 @@ class LanguageCohort(ABC):
         self.random_stream = around.streams.at(f"model/{name}/random")
         self._crew = crew
         self._stacks = stacks
+        self._cached_values = cached_values
 
     # What an architecture brings.
 
@@ -176,7 +183,7 @@ class LanguageCohort(ABC):
         """Score documents, one Score per request; nats, each document's end of text included."""
         _check_members([r.member for r in requests if isinstance(r.member, int)], self.members, once=False)
         outlines = [scoring.units(self.tokenizer.encode(request.docs), self.tokenizer.end) for request in requests]
-        batch = _SCORED_TOKENS if self.device.type == "cpu" else 32 * _SCORED_TOKENS
+        batch = _SCORED_TOKENS if self.device.type == "cpu" else 8 * _SCORED_TOKENS
         batches = [
             scoring.padded(scoring.windows(*outline, self.tokenizer.end, self.context), batch) for outline in outlines
         ]
@@ -224,7 +231,7 @@ class LanguageCohort(ABC):
     def _pieces(self, requests: Sequence[GenerateRequest]) -> list[list[Piece]]:
         """Cut the requests into jobs; how depends on the requests alone, never on the number of threads."""
         on_cpu = self.device.type == "cpu"
-        most = _WRITTEN_ROWS if on_cpu else 8 * _WRITTEN_ROWS
+        room = _CACHED_VALUES.get(self.device.type, 1 << 28) // (self._cached_values * self.context)
         groups: dict[Any, list[int]] = {}
         for i, request in enumerate(requests):
             key = (request.decoding, request.n) if self._stacks else i
@@ -233,8 +240,9 @@ class LanguageCohort(ABC):
         jobs: list[list[Piece]] = []
         for group in groups.values():
             n = requests[group[0]].n
+            most = max(1, min(_WRITTEN_ROWS if on_cpu else 8 * _WRITTEN_ROWS, room // len(group)))
             # An even number of pieces, so that two threads finish together.
-            parts = 1 if n < 16 or (not on_cpu and n <= most) else 2 * -(-n // (2 * most))
+            parts = 1 if n <= min(most, 15 if on_cpu else n) else min(n, 2 * -(-n // (2 * most)))
             jobs += [[(i, rows) for i in group] for rows in np.array_split(np.arange(n), parts)]
         return jobs
 

@@ -31,6 +31,7 @@ from ecosystem.families.training import Fit, Gradients, Rows
 from ecosystem.streams import Stream
 
 _PART_TOKENS = 1024  # of a batch, computed at once on a CPU
+_STACK_TOKENS = 1 << 15  # of the batches of a stack, computed at once on a GPU; bounds the activations in memory
 
 
 class Gpt2Cohort(LanguageCohort):
@@ -52,11 +53,21 @@ class Gpt2Cohort(LanguageCohort):
         on_cpu = around.device == "cpu"
         narrow = shape.count() <= NARROW
         crew = ((around.threads, 1) if narrow else (1, around.threads)) if on_cpu else (1, around.threads)
-        super().__init__(name, members, tokenizer, context, training, around, crew, not on_cpu, fingerprint)
+        super().__init__(
+            name,
+            members,
+            tokenizer,
+            context,
+            training,
+            around,
+            crew,
+            not on_cpu,
+            fingerprint,
+            cached_values=2 * shape.n_layer * shape.n_embd,
+        )
         self.shape = shape
         self._initial = {k: v.to(self.device, torch.float32).contiguous() for k, v in initial.items()}
         self._weights = {k: v.unsqueeze(0).repeat(members, *[1] * v.dim()) for k, v in self._initial.items()}
-        self._narrow = narrow
 
     @property
     def parameters(self) -> int:
@@ -148,6 +159,7 @@ class Gpt2Cohort(LanguageCohort):
                     self.training,
                     peak,
                     self._gradients(stack),
+                    part_rows=max(1, _STACK_TOKENS // (packings[chosen[0]].length * len(chosen))),
                     stacked=True,
                 )
             )
@@ -207,6 +219,7 @@ class Gpt2Decoder:
         table = weights[transformer.WTE]
         self._lead = (len(table), -1) if table.dim() == 3 else (-1,)
         self._cache = transformer.Cache.empty(shape, rows, length, table)
+        self._blocks = transformer.blocks(weights, shape)
 
     def begin(self, ids: Tensor) -> Tensor:
         """Take the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
@@ -217,8 +230,8 @@ class Gpt2Decoder:
 
     def step(self, ids: Tensor, position: int) -> Tensor:
         """Take the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
-        ids = ids.view(self._lead)
-        return self._logits(transformer.decode(self._weights, self._shape, ids, position, self._cache))
+        x = transformer.decode(self._weights, self._blocks, self._shape, ids.view(self._lead), position, self._cache)
+        return self._logits(x)
 
     def keep(self, rows: Tensor, used: int) -> None:
         """Go on with these rows only (an index tensor), of which ``used`` positions have been taken."""

@@ -45,7 +45,11 @@ class ModuleCohort(LanguageCohort):
         fingerprint: str,
     ) -> None:
         """``module`` is a causal language model of transformers in float32; ``context`` the longest input in tokens."""
-        super().__init__(name, members, tokenizer, context, training, around, (1, around.threads), False, fingerprint)
+        config = module.config
+        cached = 2 * getattr(config, "num_hidden_layers", 12) * getattr(config, "hidden_size", 768)
+        super().__init__(
+            name, members, tokenizer, context, training, around, (1, around.threads), False, fingerprint, cached
+        )
         size = module.get_output_embeddings().weight.shape[0]
         if tokenizer.size > size:
             raise DataError(

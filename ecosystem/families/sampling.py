@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ecosystem.errors import TrainingError
 from ecosystem.families.base import Decoding
 from ecosystem.streams import Stream
 
@@ -113,44 +114,56 @@ def write(
     """
     sizes = np.array([len(start) for start in starts])
     limits = np.minimum(sizes + decoding.max_tokens, context)  # tokens a document can have, its start included
-    written = np.full((len(starts), int(limits.max())), end, dtype=np.int64)
+    written = np.full((int(limits.max()), len(starts)), end, dtype=np.int64)  # [positions, documents]
     for row, start in enumerate(starts):
-        written[row, : len(start)] = start
+        written[: len(start), row] = start
+    position = int(sizes.min())  # index, within the documents, of the token to be chosen
+    longest, least = int(sizes.max()), int(limits.min())  # up to where prompts go, and from where documents are full
+    ids = torch.from_numpy(np.concatenate([np.full((1, len(starts)), end), written[:position]]).T).to(device)
+    # The number that chooses at a position, [positions, rows, 1]: the first one right after the prompt.
+    place = np.clip(np.arange(len(written))[:, None] - sizes, 0, uniform.shape[1] - 1)
+    numbers = torch.from_numpy(uniform[np.arange(len(starts)), place, None]).to(device)
     lengths = limits.copy()
     rows = np.arange(len(starts))  # the document of every row that is computed
     live = np.ones(len(starts), dtype=bool)  # rows whose document has not ended
-    position = int(sizes.min())  # index, within the documents, of the token to be chosen
-    ids = torch.from_numpy(np.concatenate([np.full((len(starts), 1), end), written[:, :position]], axis=1)).to(device)
     logits = decoder.begin(ids)
+    if not torch.isfinite(logits).all():
+        raise TrainingError(
+            "a model's weights are no longer finite numbers; lower the learning rate it is trained with."
+        )
     seen = None
     if decoding.repetition_penalty != 1.0:
         seen = torch.zeros(logits.shape, dtype=torch.bool, device=device).scatter_(1, ids, True)
     while True:
-        place = np.clip(position - sizes[rows], 0, uniform.shape[1] - 1)  # rows that have ended may be past theirs
-        chosen = (
-            pick(adjust(logits, decoding, seen), torch.from_numpy(uniform[rows, place, None]).to(device)).cpu().numpy()
-        )
-        forced = position < sizes[rows]  # still inside a prompt that is longer than the shortest one
-        chosen = np.where(forced, written[rows, np.minimum(position, written.shape[1] - 1)], chosen)
-        written[rows[live], position] = chosen[live]
-        stopped = live & ~forced & (chosen == end)
-        lengths[rows[stopped]] = position
-        ended = stopped | (live & (position + 1 >= limits[rows]))
-        report(int((live & ~forced).sum()) + int((limits[rows[ended]] - position - 1).sum()))
-        live &= ~ended
-        if not live.any():
-            return [row[:length].tolist() for row, length in zip(written, lengths, strict=True)]
+        picked = pick(adjust(logits, decoding, seen), numbers[position])
+        chosen = picked.cpu().numpy()
+        ended, done = live & (chosen == end), int(live.sum())
+        if position < longest:  # some documents are still inside prompts that are longer than the shortest
+            inside = position < sizes[rows]
+            chosen = np.where(inside, written[position, rows], chosen)
+            picked = torch.from_numpy(chosen).to(device)
+            ended, done = ended & ~inside, int((live & ~inside).sum())
+        written[position, rows] = chosen  # what ended documents would go on with is never read
         position += 1
+        if ended.any() or position >= least:
+            lengths[rows[ended]] = position - 1
+            ended |= live & (position >= limits[rows])
+            done += int((limits[rows[ended]] - position).sum())
+            live &= ~ended
+            if live.any():
+                least = int(limits[rows[live]].min())
+        report(done)
+        if not live.any():
+            return [column[:length].tolist() for column, length in zip(written.T, lengths, strict=True)]
         # Rows that have ended go on being computed until leaving them out is worth the copying.
         most = int(live.reshape(members, -1).sum(1).max())
         if most * members <= _DENSE * len(rows):
             order = np.argsort(~live.reshape(members, -1), axis=1, kind="stable")[:, :most]
-            kept = (order + np.arange(members)[:, None] * (len(rows) // members)).ravel()
+            kept = np.sort(order + np.arange(members)[:, None] * (len(rows) // members), axis=1).ravel()
             index = torch.from_numpy(kept).to(device)
             decoder.keep(index, position)
-            rows, live, chosen = rows[kept], live[kept], chosen[kept]
+            rows, live, picked, numbers = rows[kept], live[kept], picked[index], numbers[:, index]
             seen = None if seen is None else seen[index]
-        ids = torch.from_numpy(chosen).to(device)
         if seen is not None:
-            seen.scatter_(1, ids.unsqueeze(1), True)
-        logits = decoder.step(ids, position)
+            seen.scatter_(1, picked.unsqueeze(1), True)
+        logits = decoder.step(picked, position)

@@ -42,28 +42,33 @@ class Shape:
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Names and sizes of one member's parameters, as in a checkpoint of ``GPT2LMHeadModel``."""
-        d, inner = self.n_embd, self.n_inner
+        d = self.n_embd
         sizes: dict[str, tuple[int, ...]] = {
             "transformer.wte.weight": (self.vocabulary, d),
             "transformer.wpe.weight": (self.context, d),
         }
         for i in range(self.n_layer):
-            block = f"transformer.h.{i}."
-            sizes |= {
-                block + "ln_1.weight": (d,),
-                block + "ln_1.bias": (d,),
-                block + "attn.c_attn.weight": (d, 3 * d),
-                block + "attn.c_attn.bias": (3 * d,),
-                block + "attn.c_proj.weight": (d, d),
-                block + "attn.c_proj.bias": (d,),
-                block + "ln_2.weight": (d,),
-                block + "ln_2.bias": (d,),
-                block + "mlp.c_fc.weight": (d, inner),
-                block + "mlp.c_fc.bias": (inner,),
-                block + "mlp.c_proj.weight": (inner, d),
-                block + "mlp.c_proj.bias": (d,),
-            }
+            sizes |= self.layer(i)
         return sizes | {"transformer.ln_f.weight": (d,), "transformer.ln_f.bias": (d,)}
+
+    def layer(self, i: int) -> dict[str, tuple[int, ...]]:
+        """Names and sizes of the parameters of layer i."""
+        d, inner = self.n_embd, self.n_inner
+        block = f"transformer.h.{i}."
+        return {
+            block + "ln_1.weight": (d,),
+            block + "ln_1.bias": (d,),
+            block + "attn.c_attn.weight": (d, 3 * d),
+            block + "attn.c_attn.bias": (3 * d,),
+            block + "attn.c_proj.weight": (d, d),
+            block + "attn.c_proj.bias": (d,),
+            block + "ln_2.weight": (d,),
+            block + "ln_2.bias": (d,),
+            block + "mlp.c_fc.weight": (d, inner),
+            block + "mlp.c_fc.bias": (inner,),
+            block + "mlp.c_proj.weight": (inner, d),
+            block + "mlp.c_proj.bias": (d,),
+        }
 
     def count(self) -> int:
         """Number of parameters of one member."""

@@ -66,7 +66,7 @@ class Fit:
                 optimiser.step(grads, learning_rate(self.training, self.peak, step, steps))
                 self.report(sum(batch.tokens for batch in batches))
         last = max(1, steps // 10)
-        means = torch.stack(losses[-last:]).double().mean(0).reshape(-1).tolist()
+        means = torch.stack(losses[-last:]).cpu().double().mean(0).reshape(-1).tolist()
         seconds = time.perf_counter() - begin
         return [FitRecord(p.total, mean, seconds) for p, mean in zip(self.packings, means, strict=True)]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +49,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Layer normalisation over the last axis of x, [N, d] or [M, N, d]."""
     if weight.dim() == 1:
-        return F.layer_norm(x, weight.shape, weight, bias, eps)
-    return F.layer_norm(x, weight.shape[-1:], None, None, eps) * weight.unsqueeze(1) + bias.unsqueeze(1)
+        return torch.layer_norm(x, weight.shape, weight, bias, eps)
+    return torch.layer_norm(x, weight.shape[-1:], None, None, eps) * weight.unsqueeze(1) + bias.unsqueeze(1)
 
 
 def embed(weights: Weights, ids: Tensor, first: int = 0) -> Tensor:
@@ -64,6 +65,36 @@ def embed(weights: Weights, ids: Tensor, first: int = 0) -> Tensor:
     return (tokens + wpe[:, None, places]).flatten(1, 2)
 
 
+class Block(NamedTuple):
+    """The parameters of one layer, in the order of the checkpoint."""
+
+    ln_1_weight: Tensor
+    ln_1_bias: Tensor
+    c_attn_weight: Tensor
+    c_attn_bias: Tensor
+    attn_proj_weight: Tensor
+    attn_proj_bias: Tensor
+    ln_2_weight: Tensor
+    ln_2_bias: Tensor
+    c_fc_weight: Tensor
+    c_fc_bias: Tensor
+    mlp_proj_weight: Tensor
+    mlp_proj_bias: Tensor
+
+
+def blocks(weights: Weights, shape: Shape) -> list[Block]:
+    """Sort the parameters by layer."""
+    names = shape.layer(0)
+    return [Block(*(weights[name.replace(".h.0.", f".h.{i}.")] for name in names)) for i in range(shape.n_layer)]
+
+
+def feed_forward(x: Tensor, block: Block, eps: float) -> Tensor:
+    """Return what the second half of a block adds to x."""
+    a = layer_norm(x, block.ln_2_weight, block.ln_2_bias, eps)
+    a = F.gelu(linear(a, block.c_fc_weight, block.c_fc_bias), approximate="tanh")
+    return linear(a, block.mlp_proj_weight, block.mlp_proj_bias)
+
+
 def hidden(weights: Weights, shape: Shape, ids: Tensor, cache: Cache | None = None) -> Tensor:
     """Run the blocks over token ids [B, T] (or [M, B, T]) from position 0, up to and with the last layer norm.
 
@@ -71,22 +102,23 @@ def hidden(weights: Weights, shape: Shape, ids: Tensor, cache: Cache | None = No
     given, the keys and values of all positions are written into it.
     """
     *lead, length = ids.shape
-    rows, d, heads, eps = math.prod(lead), shape.n_embd, shape.n_head, shape.eps
+    rows, heads, eps = math.prod(lead), shape.n_head, shape.eps
     x = embed(weights, ids)
-    for i in range(shape.n_layer):
-        block = f"transformer.h.{i}."
-        a = layer_norm(x, weights[block + "ln_1.weight"], weights[block + "ln_1.bias"], eps)
-        qkv = linear(a, weights[block + "attn.c_attn.weight"], weights[block + "attn.c_attn.bias"])
-        q, k, v = qkv.view(rows, length, 3, heads, d // heads).permute(2, 0, 3, 1, 4).unbind(0)
+    for i, block in enumerate(blocks(weights, shape)):
+        a = layer_norm(x, block.ln_1_weight, block.ln_1_bias, eps)
+        qkv = linear(a, block.c_attn_weight, block.c_attn_bias)
+        q, k, v = qkv.view(rows, length, 3, heads, shape.n_embd // heads).permute(2, 0, 3, 1, 4).unbind(0)
         if cache is not None:
             cache.layers[i][:, 0, :, :length], cache.layers[i][:, 1, :, :length] = k, v
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         a = a.transpose(1, 2).reshape(x.shape)
-        x = x + linear(a, weights[block + "attn.c_proj.weight"], weights[block + "attn.c_proj.bias"])
-        a = layer_norm(x, weights[block + "ln_2.weight"], weights[block + "ln_2.bias"], eps)
-        a = linear(a, weights[block + "mlp.c_fc.weight"], weights[block + "mlp.c_fc.bias"])
-        a = F.gelu(a, approximate="tanh")
-        x = x + linear(a, weights[block + "mlp.c_proj.weight"], weights[block + "mlp.c_proj.bias"])
+        x = x + linear(a, block.attn_proj_weight, block.attn_proj_bias)
+        x = x + feed_forward(x, block, eps)
+    return final(weights, x, eps)
+
+
+def final(weights: Weights, x: Tensor, eps: float) -> Tensor:
+    """Apply the last layer norm."""
     return layer_norm(x, weights["transformer.ln_f.weight"], weights["transformer.ln_f.bias"], eps)
 
 
@@ -118,25 +150,21 @@ class Cache:
             self.layers[i] = layer[: len(rows)]
 
 
-def decode(weights: Weights, shape: Shape, ids: Tensor, position: int, cache: Cache) -> Tensor:
+def decode(weights: Weights, layers: list[Block], shape: Shape, ids: Tensor, position: int, cache: Cache) -> Tensor:
     """Take one more token per row, ids [B] (or [M, B]), at one position: the hidden states [B, d] (or [M, B, d]).
 
     Small models spend as much time between operations as in them, and threads wait for each other there (every
-    operation hands the interpreter lock on and takes it back), so this is written with as few of them as possible.
+    operation hands the interpreter lock on and takes it back), so this is written with as few of them as possible;
+    ``layers`` are the blocks of the weights, sorted once.
     """
-    rows, heads, eps = ids.numel(), shape.n_head, shape.eps
+    size, eps = (ids.numel(), 3, shape.n_head, 1, shape.n_embd // shape.n_head), shape.eps
     x = embed(weights, ids.unsqueeze(-1), position)
-    for i, layer in enumerate(cache.layers):
-        block = f"transformer.h.{i}."
-        a = layer_norm(x, weights[block + "ln_1.weight"], weights[block + "ln_1.bias"], eps)
-        qkv = linear(a, weights[block + "attn.c_attn.weight"], weights[block + "attn.c_attn.bias"])
-        qkv = qkv.view(rows, 3, heads, 1, shape.n_embd // heads)
-        layer.narrow(3, position, 1).copy_(qkv.narrow(1, 1, 2))
-        keys, values = layer.narrow(3, 0, position + 1).unbind(1)
+    for block, store in zip(layers, cache.layers, strict=True):
+        a = layer_norm(x, block.ln_1_weight, block.ln_1_bias, eps)
+        qkv = linear(a, block.c_attn_weight, block.c_attn_bias).view(size)
+        store.narrow(3, position, 1).copy_(qkv.narrow(1, 1, 2))
+        keys, values = store.narrow(3, 0, position + 1).unbind(1)
         a = F.scaled_dot_product_attention(qkv.select(1, 0), keys, values).view(x.shape)
-        x += linear(a, weights[block + "attn.c_proj.weight"], weights[block + "attn.c_proj.bias"])
-        a = layer_norm(x, weights[block + "ln_2.weight"], weights[block + "ln_2.bias"], eps)
-        a = linear(a, weights[block + "mlp.c_fc.weight"], weights[block + "mlp.c_fc.bias"])
-        a = F.gelu(a, approximate="tanh")
-        x += linear(a, weights[block + "mlp.c_proj.weight"], weights[block + "mlp.c_proj.bias"])
-    return layer_norm(x, weights["transformer.ln_f.weight"], weights["transformer.ln_f.bias"], eps)
+        x += linear(a, block.attn_proj_weight, block.attn_proj_bias)
+        x += feed_forward(x, block, eps)
+    return final(weights, x, eps)
