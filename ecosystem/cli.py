@@ -16,6 +16,8 @@ SET = click.option(
     "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set a dotted path of the scenario; repeatable."
 )
 
+SMALLER = "Make its models, counts or batches smaller; what is committed stays."
+
 
 def main() -> None:
     """Run the command line; a user's mistake ends with one clear sentence and exit code 2."""
@@ -30,6 +32,18 @@ def main() -> None:
             raise
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        if debug:
+            raise
+        click.echo(
+            f"Error: this machine has too little memory for what the scenario asks ({error}). {SMALLER}", err=True
+        )
+        sys.exit(2)
+    except RuntimeError as error:  # how torch says the same
+        if debug or "allocate" not in str(error):
+            raise
+        click.echo(f"Error: this machine has too little memory for what the scenario asks. {SMALLER}", err=True)
+        sys.exit(2)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

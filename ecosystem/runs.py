@@ -289,7 +289,10 @@ def _read_environment(folder: Path) -> dict[str, Any]:
     path = folder / "environment.json"
     try:
         environment: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        missing = {"seed", "device", "threads", "sources", "foundations", "resumed"} - set(environment)
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except (OSError, ValueError, TypeError) as error:
         raise StoreError(f"{path}: cannot be read ({error}). Start afresh with --fresh (nothing is deleted).") from None
     return environment
 

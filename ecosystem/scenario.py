@@ -26,8 +26,8 @@ from ecosystem.policies.base import POLICIES, Adder, Filter, Policy, Weigher
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec, explain, set_path
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[int, Field(gt=0, le=10**9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -37,7 +37,7 @@ class WriterSpec(Spec):
 
     count: Positive = 1
     source: str = Field(description="the source their documents are drawn from, without replacement")
-    rate: Annotated[float, Field(ge=0)] = Field(5.0, description="documents a step, each writer, on average")
+    rate: Annotated[float, Field(ge=0, le=1e9)] = Field(5.0, description="documents a step, each writer, on average")
     sites: Positive = Field(3, description="home sites of each writer")
     reaction: Share = Field(
         0.0, description="0: writes regardless; 1: stops writing when all it reads around its home sites is synthetic"
@@ -267,14 +267,13 @@ def _with_preset(data: Mapping[str, Any], base: Path | None, chain: tuple[str, .
     """Replace ``preset = "name"`` by what that file says, overridden by the other keys of ``data``."""
     if "preset" not in data:
         return dict(data)
-    name = data["preset"]
+    name = str(data["preset"])
     known = presets(base)
     if name in chain:
         raise ScenarioError(f"presets refer to one another in a circle: {' -> '.join([*chain, name])}")
     if name not in known:
         raise ScenarioError(
-            f'preset: there is no model preset "{name}"{nearest(str(name), known)}; '
-            f"there are {', '.join(sorted(known))}"
+            f'preset: there is no model preset "{name}"{nearest(name, known)}; there are {", ".join(sorted(known))}'
         )
     below = _with_preset(read_toml(known[name]), base, (*chain, name))
     own = {key: value for key, value in data.items() if key != "preset"}
@@ -379,7 +378,13 @@ def _broken_references(s: Scenario) -> list[str]:
         path = f"trainers.{name}"
         refer(f"{path}.model", trainer.model, s.models, "models")
         gate(f"{path}.select", trainer.select, (Filter, Weigher, Adder), "")
-        gate(f"{path}.retain", trainer.retain or [], (Filter, Weigher), "only filters and weighers can thin an archive")
+        problems += [
+            f'{path}.retain: the policy "{name}" ({s.policies[name].kind}) cannot thin an archive, which knows only '
+            "when a document was acquired; replace, accumulate, accumulate_subsample, window and decay can"
+            for name in trainer.retain or []
+            if name in s.policies and s.policies[name].needs_content
+        ]
+        gate(f"{path}.retain", trainer.retain or [], (Policy,), "")
         prompt, context = trainer.decoding.prompt, getattr(s.models.get(trainer.model), "context", None)
         if prompt is not None and context is not None and prompt.tokens + 1 >= context:
             problems.append(

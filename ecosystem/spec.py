@@ -20,7 +20,9 @@ from ecosystem.errors import ScenarioError, nearest
 class Spec(BaseModel):
     """A frozen value with named, typed fields; an unknown field is an error that suggests the right name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     kind: ClassVar[str] = ""
 

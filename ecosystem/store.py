@@ -85,10 +85,13 @@ class Store:
         for number, path in enumerate(sorted((self.folder / "commits").glob("*.json"))):
             record = Commit.read(path)
             if record.step != number:
-                raise StoreError(
-                    f"{path.parent}: the record of step {number} is missing, but that of step {record.step} is there; "
-                    f"to go on from step {number - 1}, delete the later records."
+                there = f"the record of step {number} is missing, but that of step {record.step} is there"
+                remedy = (
+                    f"To go on from step {number - 1}, delete the later records"
+                    if number
+                    else "Restore it from a copy, or start afresh with --fresh (nothing is deleted)"
                 )
+                raise StoreError(f"{path.parent}: {there}. {remedy}.")
             if record.parent != (records[-1].digest if records else ""):
                 raise StoreError(_damaged(path, "it does not follow from the record before it"))
             records.append(record)

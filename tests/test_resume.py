@@ -82,3 +82,24 @@ def test_another_machine_or_source_is_refused(finished, cache, tmp_path):
     (folder / "environment.json").write_text(environment.replace(digest, "0" * 64))
     with pytest.raises(EcosystemError, match='source "language" is no longer what it was'):
         next(begin(tiny(steps=4), out=tmp_path, machine=MACHINE, cache=cache))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"seed": 1}'])
+def test_a_damaged_environment_is_a_sentence(content, finished, cache, tmp_path):
+    from ecosystem.errors import StoreError
+
+    folder = tmp_path / finished.path.parent.name / "1"
+    shutil.copytree(finished.path, folder)
+    (folder / "environment.json").write_text(content)
+    with pytest.raises(StoreError, match=r"environment\.json: cannot be read.*--fresh"):
+        next(begin(tiny(steps=4), out=tmp_path, machine=MACHINE, cache=cache))
+
+
+def test_a_damaged_site_graph_is_a_sentence(finished, tmp_path):
+    from ecosystem.errors import StoreError
+    from ecosystem.report import write_report
+
+    shutil.copytree(finished.path, tmp_path / "1")
+    (tmp_path / "1/web.graphml").write_text("<graphml")
+    with pytest.raises(StoreError, match=r"web\.graphml: this site graph is damaged"):
+        write_report(Run.open(tmp_path / "1"))

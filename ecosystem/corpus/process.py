@@ -32,7 +32,7 @@ from ecosystem.corpus.sources import SOURCES, Source
 from ecosystem.errors import DataError
 from ecosystem.streams import Stream, Streams
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**6)]
 
 _SYLLABLES = ["".join(letters) for letters in product("bdfgklmnprstvz", "aeiou")]  # 70, so words can be spoken
 

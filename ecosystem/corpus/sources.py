@@ -47,7 +47,7 @@ class Source(Spec):
     @field_validator("held_out")
     @classmethod
     def _share_or_number(cls, value: float) -> float:
-        if value > 1 and value != int(value):
+        if value > 1 and not float(value).is_integer():
             raise ValueError(f"must be a share below 1 or a whole number of documents, not {value!r}")
         return value
 

@@ -21,7 +21,7 @@ from ecosystem.errors import DataError
 from ecosystem.spec import Spec
 from ecosystem.streams import Streams
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class InitialSpec(Spec):

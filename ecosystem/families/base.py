@@ -42,8 +42,8 @@ class MemberError(TrainingError):
 class Budget(Spec):
     """How much a fit trains: exactly one of a number of tokens or of epochs over the training set."""
 
-    tokens: Annotated[int, Field(gt=0)] | None = Field(None, description="tokens seen, with repetition")
-    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="times through the training set")
+    tokens: Annotated[int, Field(gt=0, le=10**15)] | None = Field(None, description="tokens seen, with repetition")
+    epochs: Annotated[float, Field(gt=0, le=1e6)] | None = Field(None, description="times through the training set")
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
@@ -55,7 +55,7 @@ class Budget(Spec):
 class Prompt(Spec):
     """The beginning of each generated document: the first tokens of a real or a scraped one."""
 
-    tokens: Annotated[int, Field(gt=0)] = Field(8, description="length in tokens")
+    tokens: Annotated[int, Field(gt=0, le=10**6)] = Field(8, description="length in tokens")
     origin: Literal["real", "scraped"] = Field("real", description="human documents, or any that are on the web")
     keep: bool = Field(True, description="false: publish only the continuation")
 
@@ -64,10 +64,10 @@ class Decoding(Spec):
     """How a model's distribution is turned into text."""
 
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="divides the logits")
-    top_k: Annotated[int, Field(gt=0)] | None = Field(None, description="only the k likeliest tokens")
+    top_k: Annotated[int, Field(gt=0, le=10**9)] | None = Field(None, description="only the k likeliest tokens")
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="only the likeliest with this mass")
     repetition_penalty: Annotated[float, Field(gt=0)] = Field(1.0, description="on tokens written before")
-    max_tokens: Annotated[int, Field(gt=0)] = Field(96, description="new tokens per document, at most")
+    max_tokens: Annotated[int, Field(gt=0, le=10**6)] = Field(96, description="new tokens per document, at most")
     prompt: Prompt | None = Field(None, description="absent: documents begin from nothing")
 
 

@@ -72,8 +72,11 @@ class CausalLm(Family):
             if not checkpoint.is_local(self.init):
                 return Workload(0, 0, 0)
             config = read_config(checkpoint.folder_of(self.init, "init"))
-        width, layers = (next((config[key] for key in keys if key in config), 0) for keys in (_WIDTH, _LAYERS))
-        parameters = 12 * layers * width**2 + config.get("vocab_size", self.vocabulary or 0) * width
+        width, layers, words = (
+            next((config[key] for key in keys if isinstance(config.get(key), int)), 0)
+            for keys in (_WIDTH, _LAYERS, ("vocab_size",))
+        )
+        parameters = 12 * layers * width**2 + (words or self.vocabulary or 0) * width
         return Workload(parameters, 2 * parameters, self.foundation.tokens if self.init == "foundation" else 0)
 
     def is_prepared(self, around: Surroundings) -> bool:

@@ -10,7 +10,7 @@ from pydantic import Field
 from ecosystem.families.base import Budget
 from ecosystem.spec import Spec
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=10**12)]
 Rate = Annotated[float, Field(gt=0)]
 
 

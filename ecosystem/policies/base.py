@@ -47,6 +47,7 @@ class Policy(Spec):
     """A rule about documents: exactly one of Filter, Weigher and Adder."""
 
     oracle: ClassVar[bool] = False  # True: sees the truth columns
+    needs_content: ClassVar[bool] = True  # False: `doc`, `t` and `weight` are enough, so it can thin an archive
     row_wise: ClassVar[bool] = True  # False: the verdict on a row may depend on which other rows there are
 
 

@@ -22,6 +22,8 @@ Positive = Annotated[int, Field(ge=1)]
 class Replace(Filter):
     """Keeps only what this step brought: each generation sees the one before it and nothing older."""
 
+    needs_content: ClassVar[bool] = False
+
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse documents of earlier steps."""
         return first_reason(docs, [(pl.col("t") < ctx.t, pl.lit("replaced by a later step"))])
@@ -31,6 +33,8 @@ class Replace(Filter):
 class Accumulate(Filter):
     """Keeps everything: all generations side by side with the first, human one."""
 
+    needs_content: ClassVar[bool] = False
+
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse nothing."""
         return first_reason(docs, [])
@@ -39,6 +43,8 @@ class Accumulate(Filter):
 @POLICIES.register("window")
 class Window(Filter):
     """Keeps the documents of the last ``steps`` steps, this one included; ``steps = 1`` is replace."""
+
+    needs_content: ClassVar[bool] = False
 
     steps: Positive = Field(5, description="how many steps are kept, this one included")
 
@@ -57,6 +63,7 @@ class AccumulateSubsample(Filter):
     only the kept ones are remembered.
     """
 
+    needs_content: ClassVar[bool] = False
     row_wise: ClassVar[bool] = False
 
     capacity: Positive = Field(2000, description="most documents kept")
@@ -79,6 +86,8 @@ class Decay(Weigher):
     share (``keeps_weights = true``). Where weights begin anew each time, as at a select gate, set it to false and
     the whole age is taken off at once.
     """
+
+    needs_content: ClassVar[bool] = False
 
     half_life: Annotated[float, Field(gt=0)] = Field(5.0, description="steps in which a weight halves")
     keeps_weights: bool = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ecosystem import charts
 from ecosystem.charts import Words
+from ecosystem.errors import StoreError
 from ecosystem.streams import Streams
 
 LINKS = 1500  # drawn, at most: more are a grey cloud
@@ -26,7 +28,7 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
     graph = _read(file)
     places = layout(graph)
     number = {node: i for i, node in enumerate(graph.nodes)}
-    links = np.array([(number[a], number[b]) for a, b in graph.edges]).reshape(-1, 2)
+    links = np.array([(number[a], number[b]) for a, b in graph.edges], dtype=np.int64).reshape(-1, 2)
     few = links[np.linspace(0, len(links) - 1, min(LINKS, len(links))).astype(int)] if len(links) else links
     ends = np.hstack([places[few[:, 0]], places[few[:, 1]]]).round(4)
     drawn = pl.DataFrame(ends, schema=["x", "y", "x2", "y2"], orient="row")
@@ -59,7 +61,13 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
 def _read(file: Path) -> Any:
     import networkx as nx
 
-    graph = nx.Graph(nx.read_graphml(file))  # both directions of a link are one line
+    try:
+        graph = nx.Graph(nx.read_graphml(file))  # both directions of a link are one line
+    except (ParseError, nx.NetworkXError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"{file}: this site graph is damaged ({error}). Restore it from a copy, or delete it: the report then goes "
+            "without the picture of the web."
+        ) from None
     graph.remove_edges_from(nx.selfloop_edges(graph))
     return graph
 
