@@ -32,6 +32,10 @@ def main() -> None:
             raise
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        if debug:
+            raise
+        sys.exit(130)
     except MemoryError as error:
         if debug:
             raise
@@ -39,7 +43,7 @@ def main() -> None:
             f"Error: this machine has too little memory for what the scenario asks ({error}). {SMALLER}", err=True
         )
         sys.exit(2)
-    except RuntimeError as error:  # how torch says the same
+    except RuntimeError as error:  # how torch says the same (click's Abort is one too, but was caught above)
         if debug or "allocate" not in str(error):
             raise
         click.echo(f"Error: this machine has too little memory for what the scenario asks. {SMALLER}", err=True)
@@ -47,10 +51,6 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        if debug:
-            raise
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone (| head); there is nobody to tell
         sys.exit(0)

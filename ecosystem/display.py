@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import click
 from rich.console import Console
@@ -38,15 +40,31 @@ class Display:
         self._inside: TaskID | None = None
         self._work = ""
         self._began = self._told = time.monotonic()
+        self._asked_to_stop = False
+        self._usual_handler: signal._HANDLER = signal.default_int_handler
 
     def __enter__(self) -> Display:
+        if threading.current_thread() is threading.main_thread():
+            self._usual_handler = signal.signal(signal.SIGINT, self._ask_to_stop)
         self._bars.start()
         return self
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        """Wait for the next sign of progress, where libraries written in other languages are not interrupted."""
+        if self._asked_to_stop:
+            raise KeyboardInterrupt  # asked twice: at once
+        self._asked_to_stop = True
+
+    def _stop_if_asked(self) -> None:
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._usual_handler)
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -59,13 +77,15 @@ class Display:
             click.echo(text, err=self._lines_to_stderr)
 
     def steps(self, done: int, total: int) -> None:
-        """Move the outer bar."""
+        """Move the outer bar; raise KeyboardInterrupt if the user has pressed Ctrl-C."""
+        self._stop_if_asked()
         if self._steps is None:
             self._steps = self._bars.add_task("step", total=total)
         self._bars.update(self._steps, completed=done, description=f"step {done}/{total}")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Move the inner bar: ``done`` of ``total`` tokens of ``what``."""
+        """Move the inner bar: ``done`` of ``total`` tokens of ``what``; raise KeyboardInterrupt after Ctrl-C."""
+        self._stop_if_asked()
         now = time.monotonic()
         if what != self._work or done == 0:
             if self._inside is not None:

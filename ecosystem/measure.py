@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem.errors import TrainingError
 from ecosystem.families.base import Score, ScoreRequest
 from ecosystem.metrics import tables
 from ecosystem.metrics.base import METRICS, Estimate, TextMetric, Vocabulary, measure_texts, sample_groups
@@ -117,7 +118,13 @@ def measure_models(world: World, step: Step) -> None:
         asked = [docs for docs in (world.references.held_out, synthetic) if docs.len()]
         scores = iter(world.cohorts[model].score([ScoreRequest(trainer.member, docs) for docs in asked]))
         if world.references.held_out.len():
-            values |= _quality(world, model, next(scores))
+            score = next(scores)
+            if not np.isfinite(score.nll).all():
+                raise TrainingError(
+                    f"step {step.t}, {trainer.name}: its model has diverged (its loss on held-out text is not a finite "
+                    "number); lower its learning_rate. Nothing of this step is committed."
+                )
+            values |= _quality(world, model, score)
         if synthetic.len():
             values["cross_entropy_synthetic"] = ratio(*next(scores).per_document())
         mine = step.segment.filter((pl.col("author") == trainer.name) & pl.col("verdict").is_null())

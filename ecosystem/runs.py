@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from ecosystem.corpus.schema import Snapshot
@@ -195,8 +196,9 @@ def begin(
     """
     seed = scenario.seed if seed is None else seed
     folder = folder_of(scenario, seed, out)
-    if fresh:
-        set_aside(folder)
+    if fresh and folder.exists():
+        with Store(folder).lock():  # never while another process is at work in it
+            set_aside(folder)
     store = Store(folder)
     with store.lock():
         last = store.last()
@@ -222,6 +224,7 @@ def begin(
             if world.t != before + 1 or not world.running:
                 raise EcosystemError(f"{folder}: the world did not move past step {before}.")
             yield _commit(store, world, scenario, started)
+        _export_web(store, world)
 
 
 def _world(scenario: Scenario, seed: int, machine: Machine, base: Path, cache: Path, progress: Progress) -> World:
@@ -263,9 +266,18 @@ def _open(store: Store, scenario: Scenario, seed: int, machine: Machine, world: 
             scenario.models[name].save_assets(cohort, Path(folder))
             for path in sorted(Path(folder).iterdir()):
                 store.write(f"models/{name}/{path.name}", path.read_bytes())
+    _export_web(store, world)
+
+
+def _export_web(store: Store, world: World) -> None:
+    """Write the site graph as GraphML and GEXF, with every site's documents and their synthetic share."""
+    live = world.corpus.live().group_by("site").agg(pl.len(), pl.col("synthetic").mean())
+    documents, share = np.zeros(world.web.sites, np.int64), np.full(world.web.sites, 0.0)
+    documents[live["site"]], share[live["site"]] = live["len"], live["synthetic"]
     with tempfile.TemporaryDirectory() as folder:
-        world.web.export(Path(folder) / "web.graphml", {})
-        store.write("web.graphml", (Path(folder) / "web.graphml").read_bytes())
+        for name in ("web.graphml", "web.gexf"):
+            world.web.export(Path(folder) / name, {"documents": documents, "synthetic_share": share})
+            store.write(name, (Path(folder) / name).read_bytes())
 
 
 def _write_scenario(store: Store, scenario: Scenario, seed: int) -> None:

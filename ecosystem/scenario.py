@@ -227,7 +227,7 @@ def _check_changeable(path: str, where: str) -> None:
 def read_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file; raise ScenarioError that names the file, and the place of a syntax error."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ScenarioError(f"{file}: there is no such file.{_scenarios_beside(file)}") from None
     except IsADirectoryError:

@@ -56,13 +56,14 @@ def run_scenario(
     last = -1 if fresh else Store(folder).last()
     if last >= scenario.steps and not dry_run:
         report = folder / "report.html"
+        record = folder / "commits" / f"{last:06d}.json"
+        current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
         display.say(f"This run is finished: {folder} has all {scenario.steps} steps (--fresh begins it anew).")
-        return _summary(Run.open(folder), str(report if report.exists() else _report(folder)), started)
-    # A resumed run keeps its device and threads; asking for others is an error that says so.
-    asked = device != "auto" or threads is not None
+        return _summary(Run.open(folder), str(report) if current else _report(folder), started)
+    if last >= 0:  # a resumed run keeps its device and threads; asking for others is an error that says so
+        begun = Run(folder).machine
+        device, threads = begun.device if device == "auto" else device, threads or begun.threads
     machine = Machine.choose(device, threads)
-    if last >= 0 and not asked:
-        machine = Run(folder).machine
     plan = Plan.of(scenario, machine, CACHE)
     display.say(plan.text())
     if dry_run:
@@ -78,10 +79,10 @@ def run_scenario(
             step_started = time.monotonic()
             for snapshot in steps:
                 done = snapshot.t
-                display.steps(done, scenario.steps)
                 display.say(step_line(snapshot, scenario.steps, time.monotonic() - step_started))
                 for event in snapshot.state["events"]:
                     display.say(f"  note: {event}")
+                display.steps(done, scenario.steps)
                 step_started = time.monotonic()
     except KeyboardInterrupt:
         committed = f"Steps up to {done} of {scenario.steps} are committed" if done >= 0 else "Nothing is committed yet"

@@ -58,12 +58,18 @@ class Commit:
 
 def _damaged(path: Path, why: str) -> str:
     step = int(path.stem) if path.stem.isdigit() else 0
-    remedy = (
-        f"To go on from step {step - 1}, delete {path.name} and every later record in {path.parent}"
-        if step
-        else "Start afresh with --fresh (the damaged folder is set aside, not deleted)"
+    return f"{path}: this commit record is damaged ({why}). {_way_back(path.parent.parent, step)}"
+
+
+def _way_back(folder: Path, step: int) -> str:
+    """Say how to go on when step ``step`` cannot be used: from the last step before it whose models were kept."""
+    kept = [t for t in range(step) if (folder / Store._name("weights", t)).exists()]
+    if not kept:
+        return "Restore it from a copy, or start afresh with --fresh (the damaged folder is set aside, not deleted)."
+    return (
+        f"Restore it from a copy, or, to go on from step {kept[-1]}, delete the records of step {kept[-1] + 1} and "
+        f"later in {folder / 'commits'}."
     )
-    return f"{path}: this commit record is damaged ({why}). {remedy}."
 
 
 def _record_digest(data: Mapping[str, Any]) -> str:
@@ -86,12 +92,7 @@ class Store:
             record = Commit.read(path)
             if record.step != number:
                 there = f"the record of step {number} is missing, but that of step {record.step} is there"
-                remedy = (
-                    f"To go on from step {number - 1}, delete the later records"
-                    if number
-                    else "Restore it from a copy, or start afresh with --fresh (nothing is deleted)"
-                )
-                raise StoreError(f"{path.parent}: {there}. {remedy}.")
+                raise StoreError(f"{path.parent}: {there}. {_way_back(self.folder, number)}")
             if record.parent != (records[-1].digest if records else ""):
                 raise StoreError(_damaged(path, "it does not follow from the record before it"))
             records.append(record)
@@ -123,13 +124,7 @@ class Store:
         return content
 
     def _remedy(self, commit: Commit) -> str:
-        if commit.step == 0:
-            return "Start afresh with --fresh (the damaged folder is set aside, not deleted)."
-        records = self.folder / "commits"
-        return (
-            f"Restore it from a copy, or delete the records of step {commit.step} and later in {records} "
-            f"to go on from step {commit.step - 1}."
-        )
+        return _way_back(self.folder, commit.step)
 
     def table(self, name: str, steps: range | None = None) -> pl.DataFrame:
         """Return one table (a key of TABLES) of all committed steps, or of some, each file checked."""

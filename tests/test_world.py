@@ -257,3 +257,15 @@ def test_a_stored_model_opens_in_transformers_and_is_the_one_that_was_trained(fi
     with torch.no_grad():
         before, after = (finished.model("naive/1", step=s)(ids).logits for s in (1, 2))
         assert torch.equal(model(ids).logits, after) and not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("name", ["web.graphml", "web.gexf"])
+def test_the_site_graph_is_left_for_other_tools(name, finished):
+    import networkx as nx
+
+    read = nx.read_graphml if name.endswith("graphml") else nx.read_gexf
+    graph = read(finished.path / name)
+    live = finished.documents.collect().filter(pl.col("retired_at").is_null() & pl.col("verdict").is_null())
+    assert sum(graph.nodes[n]["documents"] for n in graph) == live.height
+    total = sum(graph.nodes[n]["documents"] * graph.nodes[n]["synthetic_share"] for n in graph)
+    assert total == pytest.approx(live["synthetic"].sum())
