@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
+
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.display import Display
 from ecosystem.plan import Plan
@@ -84,11 +86,12 @@ def run_scenario(
                     display.say(f"  note: {event}")
                 display.steps(done, scenario.steps)
                 step_started = time.monotonic()
+        written = _report(folder)
     except KeyboardInterrupt:
         committed = f"Steps up to {done} of {scenario.steps} are committed" if done >= 0 else "Nothing is committed yet"
-        display.say(f"Stopped. {committed}; give the same command again to go on.")
+        click.echo(f"Stopped. {committed}; give the same command again to go on.", err=True)
         raise
-    return _summary(Run.open(folder), _report(folder), started)
+    return _summary(Run.open(folder), written, started)
 
 
 def _report(folder: Path) -> str:

@@ -21,7 +21,7 @@ class Spec(BaseModel):
     """A frozen value with named, typed fields; an unknown field is an error that suggests the right name."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
+        frozen=True, extra="forbid", strict=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
     )
 
     kind: ClassVar[str] = ""

@@ -92,9 +92,9 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(place):
             break
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "are committed; give the same command again to go on." in output
+    assert "are committed; give the same command again to go on." in errors
     assert "Traceback" not in errors
     [folder] = (place / "outputs").glob("*/3")
     assert Run.open(folder).steps >= 2

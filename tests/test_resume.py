@@ -1,6 +1,7 @@
 """The promise of the run folder: a run killed at any moment and resumed equals the uninterrupted one, bit for bit."""
 
 import multiprocessing
+import os
 import shutil
 import signal
 
@@ -103,3 +104,41 @@ def test_a_damaged_site_graph_is_a_sentence(finished, tmp_path):
     (tmp_path / "1/web.graphml").write_text("<graphml")
     with pytest.raises(StoreError, match=r"web\.graphml: this site graph is damaged"):
         write_report(Run.open(tmp_path / "1"))
+
+
+def test_fresh_leaves_a_run_alone_that_somebody_is_working_on(cache, tmp_path):
+    from ecosystem.errors import StoreError
+
+    steps = begin(tiny(), out=tmp_path, machine=MACHINE, cache=cache)
+    next(steps)
+    with pytest.raises(StoreError, match="another process"):
+        next(begin(tiny(), out=tmp_path, machine=MACHINE, cache=cache, fresh=True))
+    assert [s.t for s in steps] == [1, 2, 3]
+
+
+def test_the_remedy_for_a_damaged_file_names_a_step_that_can_be_resumed(cache, tmp_path):
+    from ecosystem.errors import StoreError
+
+    scenario = tiny(weights_every=2)
+    for _ in begin(scenario, out=tmp_path, machine=MACHINE, cache=cache):
+        pass
+    folder = folder_of(scenario, 1, tmp_path)
+    (folder / "corpus/000002.parquet").write_bytes(b"")
+    longer = tiny(weights_every=2, steps=4)
+    with pytest.raises(StoreError, match="to go on from step 0, delete the records of step 1 and later"):
+        list(begin(longer, out=tmp_path, machine=MACHINE, cache=cache))
+    for record in sorted((folder / "commits").glob("*.json"))[1:]:
+        record.unlink()
+    assert [s.t for s in begin(longer, out=tmp_path, machine=MACHINE, cache=cache)] == [1, 2, 3, 4]
+
+
+def test_a_report_older_than_its_run_is_written_again(finished, tmp_path):
+    from ecosystem.display import Display
+    from ecosystem.session import run_scenario
+
+    folder = tmp_path / finished.path.parent.name / "1"
+    shutil.copytree(finished.path, folder)
+    (folder / "report.html").write_text("of an earlier step")
+    os.utime(folder / "report.html", (1, 1))
+    run_scenario(tiny(), Display(quiet=True), out=tmp_path)
+    assert "<html" in (folder / "report.html").read_text()

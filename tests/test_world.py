@@ -248,6 +248,15 @@ def test_a_loss_that_is_not_finite_names_trainer_and_step(cache):
         world.step()
 
 
+def test_a_model_that_diverged_in_its_last_update_is_not_committed(cache):
+    from ecosystem.errors import TrainingError
+
+    world = world_of(tiny(trainers__careful__learning_rate=1e30), cache)  # one update, whose loss was still finite
+    with pytest.raises(TrainingError, match=r"step 1, careful/0: .*diverged.*learning_rate"):
+        world.step()
+    assert world.snapshot().t == 0
+
+
 def test_a_stored_model_opens_in_transformers_and_is_the_one_that_was_trained(finished, cache):
     import torch
 

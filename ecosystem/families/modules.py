@@ -213,6 +213,11 @@ def configuration(architecture: str, sizes: Mapping[str, Any], end: int) -> Any:
                 f'transformers has no architecture "{architecture}"{nearest(architecture, known)}; '
                 "give a model type such as opt, llama or gpt_neox."
             )
+        empty = known[architecture]()
+        names = {*empty.to_dict(), *empty.attribute_map}
+        for name in sizes:  # transformers takes any name and builds its default size, of billions perhaps
+            if name not in names:
+                raise DataError(f'config: {architecture} has no "{name}"{nearest(name, names)}.')
         try:
             config = transformers.AutoConfig.for_model(
                 architecture, bos_token_id=end, eos_token_id=end, pad_token_id=None, **sizes
