@@ -51,10 +51,9 @@ class Bench:
         self.cohort: Any = self.family.cohort("bench", 4, around)
         self.state = self._without_end(self.cohort.state())
         self.cohort.load(self.state)
-        assets, self.checkpoint = self.folder / "assets", self.folder / "checkpoint"
-        self.family.save_assets(self.cohort, assets)
-        self.checkpoint.mkdir()
-        self.family.save_checkpoint(self.checkpoint, self.state, 0, assets)
+        self.checkpoint = self.folder / "checkpoint"
+        self.family.save_assets(self.cohort, self.checkpoint)
+        self.family.save_weights(self.checkpoint, self.state, 0)
         self.context = self.cohort.context
         ids = np.concatenate([np.append(d, self.cohort.tokenizer.end) for d in self.cohort.tokenizer.encode(self.docs)])
         length = len(ids) // self.context * self.context

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,8 +22,15 @@ SET = click.option(
 SMALLER = "Make its models, counts or batches smaller; what is committed stays."
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Answer Ctrl-C where nothing is under way that could be lost: at once, also inside the import of a library."""
+    os.write(2, b"Stopped; nothing that was committed is lost.\n")
+    os._exit(130)
+
+
 def main() -> None:
     """Run the command line; a user's mistake ends with one clear sentence and exit code 2."""
+    signal.signal(signal.SIGINT, _stop)  # until a run begins, which finishes what it is writing
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     from ecosystem.errors import EcosystemError
@@ -119,7 +129,7 @@ def _scenario(file: Path, settings: tuple[str, ...], seed: int | None, steps: in
     values: dict[str, Any] = {}
     for setting in settings:
         path, equals, value = setting.partition("=")
-        if not equals or not path.strip():
+        if not equals or not all(path.strip().split(".")):
             raise ScenarioError(
                 f'--set "{setting}": write it as path=value, for instance --set trainers.naive.count=3.'
             )
@@ -138,12 +148,19 @@ def _scenario(file: Path, settings: tuple[str, ...], seed: int | None, steps: in
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @SET
 def check(files: tuple[Path, ...], settings: tuple[str, ...]) -> None:
-    """Validate scenario files without running them."""
+    """Validate scenario files without running them; of run folders, every file against its recorded hash."""
     from ecosystem.errors import EcosystemError
 
     problems = []
     for file in files:
         try:
+            if file.is_dir():
+                from ecosystem.runs import Run
+
+                stored = Run.open(file)
+                whole = stored.store.verify()
+                click.echo(f"{file}: good (steps 0 to {stored.steps}, {whole} files as they were committed)")
+                continue
             spec = _scenario(file, settings, None, None)
             click.echo(f"{file}: good ({spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers)")
         except EcosystemError as error:

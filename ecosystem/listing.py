@@ -104,7 +104,7 @@ def published(run: Run, step: int | None, author: str | None, limit: int) -> str
         if chosen.is_empty():
             known = documents["author"].unique().sort().to_list()
             names = sorted({*known, *(k.rsplit("/", 1)[0] for k in known)})
-            hint = nearest(author, names)
+            hint = nearest(author, [name for name in names if name != author])
             raise EcosystemError(
                 f'--author "{author}" published nothing at step {step}{hint}; authors: {", ".join(names)}.'
             )

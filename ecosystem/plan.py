@@ -34,6 +34,7 @@ class Plan:
     cache: str
     seconds: float  # of the steps, with starting and reporting
     seconds_to_pretrain: float  # unless the foundations are cached
+    notes: list[str]  # what will not happen or not be measured, though the scenario may seem to say so
 
     @classmethod
     def of(cls, scenario: Scenario, machine: Machine, cache: Path) -> Plan:
@@ -71,6 +72,7 @@ class Plan:
             cache=str(cache),
             seconds=seconds,
             seconds_to_pretrain=foundation,
+            notes=_notes(scenario),
         )
 
     def text(self) -> str:
@@ -88,12 +90,23 @@ class Plan:
                 f"  documents  {self.initial_documents:,} at first, about {self.documents_per_step:,.0f} more a step",
                 f"  tokens     {once}{self.tokens_to_train:,} to train, up to {self.tokens_to_generate:,} to generate",
                 f"  time       about {_duration(self.seconds)}{first}",
+                *(f"  note       {note}" for note in self.notes),
             ]
         )
 
     def plain(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         return asdict(self)
+
+
+def _notes(scenario: Scenario) -> list[str]:
+    late = [change.at for change in scenario.changes if change.at > scenario.steps]
+    notes = [f"the change at step {at} never comes, since the run has {scenario.steps} steps" for at in late]
+    initial = scenario.web.initial
+    if initial is None or not scenario.sources[initial.source].held_out:
+        why = f"sources.{initial.source}.held_out is 0" if initial else "the web begins without human documents"
+        notes.append(f"no quality on human text will be measured: {why}")
+    return notes
 
 
 def _trainer_tokens(recipe: TrainerSpec, scenario: Scenario) -> tuple[int, int]:
@@ -124,7 +137,7 @@ def matrix_rate(machine: Machine, size: int = 768) -> float:
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(1, seconds):.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"

@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -47,6 +47,8 @@ class Machine:
             there.append("cuda")
         if torch.backends.mps.is_available():
             there.append("mps")
+        if threads is not None and threads < 1:
+            raise EcosystemError(f"threads = {threads}: give at least 1, or leave it out for all cores.")
         if device == "auto":
             device = there[-1]
         if device not in there:
@@ -63,9 +65,9 @@ class Machine:
         return f"{self.device} with {self.threads} compute thread{'s' if self.threads > 1 else ''}"
 
 
-def folder_of(scenario: Scenario, seed: int, out: str | Path = "outputs") -> Path:
-    """Return where the run of this scenario and seed lives: ``<out>/<name>-<fingerprint>/<seed>``."""
-    return Path(out) / f"{scenario.name}-{scenario.fingerprint()}" / str(seed)
+def folder_of(scenario: Scenario, out: str | Path = "outputs") -> Path:
+    """Return where the run of this scenario lives: ``<out>/<name>-<fingerprint>/<seed>``."""
+    return Path(out) / f"{scenario.name}-{scenario.fingerprint()}" / str(scenario.seed)
 
 
 class Run:
@@ -152,12 +154,12 @@ class Run:
 
         ``trainer`` is ``population/number``. The tokenizer is on the model as ``model.tokenizer``.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from ecosystem.families.modules import quietly
 
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, quietly() as transformers:
             self.save_model(trainer, folder, step)
-            model = AutoModelForCausalLM.from_pretrained(folder)
-            model.tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+            model.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         return model
 
     def save_model(self, trainer: str, folder: str | Path, step: int | None = None) -> Path:
@@ -173,15 +175,15 @@ class Run:
         weights = self.store.weights(self.steps if step is None else step)[model]
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        family = self.scenario.models[model]
-        family.save_checkpoint(target, weights, sharing.index(trainer), self.path / "models" / model)
+        for name, content in self.store.assets(f"models/{model}").items():
+            (target / name).write_bytes(content)
+        self.scenario.models[model].save_weights(target, weights, sharing.index(trainer))
         return target
 
 
 def begin(
     scenario: Scenario,
     *,
-    seed: int | None = None,
     out: str | Path = "outputs",
     machine: Machine | None = None,
     fresh: bool = False,
@@ -194,8 +196,7 @@ def begin(
     The first snapshot is step 0 (the web as it opens) unless the run is resumed. An iterator that is dropped, or
     a process that is killed, loses at most the step in progress.
     """
-    seed = scenario.seed if seed is None else seed
-    folder = folder_of(scenario, seed, out)
+    folder = folder_of(scenario, out)
     if fresh and folder.exists():
         with Store(folder).lock():  # never while another process is at work in it
             set_aside(folder)
@@ -209,15 +210,16 @@ def begin(
         if last >= 0:
             chosen = _same_machine(folder, machine)
         started = time.monotonic()
-        world = _world(scenario, seed, chosen, base, cache, progress)
+        world = _world(scenario, chosen, base, cache, progress)
         if last >= 0:
+            store.verify(weights=False)
             _same_inputs(folder, world)
             world.restore(store.past())
             _note_resume(store, last)
         else:
-            _open(store, scenario, seed, chosen, world)
-            yield _commit(store, world, scenario, started)
-        _write_scenario(store, scenario, seed)
+            assets = _open(store, scenario, chosen, world)
+            yield _commit(store, world, scenario, started, assets)
+        _write_scenario(store, scenario)
         while world.t < scenario.steps:
             before, started = world.t, time.monotonic()
             world.step()
@@ -227,28 +229,32 @@ def begin(
         _export_web(store, world)
 
 
-def _world(scenario: Scenario, seed: int, machine: Machine, base: Path, cache: Path, progress: Progress) -> World:
+def _world(scenario: Scenario, machine: Machine, base: Path, cache: Path, progress: Progress) -> World:
     import torch
 
     from ecosystem.world import World
 
     torch.set_num_threads(machine.threads)
-    return World(
-        scenario, seed, base=base, cache=cache, device=machine.device, threads=machine.threads, progress=progress
-    )
+    return World(scenario, base=base, cache=cache, device=machine.device, threads=machine.threads, progress=progress)
 
 
-def _commit(store: Store, world: World, scenario: Scenario, started: float) -> Snapshot:
+def _commit(
+    store: Store, world: World, scenario: Scenario, started: float, beside: Mapping[str, dict[str, Any]] | None = None
+) -> Snapshot:
     snapshot = world.snapshot()
     kept = snapshot.t % scenario.weights_every == 0
-    store.commit(snapshot, kept=kept, seconds=time.monotonic() - started)
+    store.commit(snapshot, kept=kept, seconds=time.monotonic() - started, beside=beside)
     return snapshot
 
 
-def _open(store: Store, scenario: Scenario, seed: int, machine: Machine, world: World) -> None:
-    """Write what stands beside the steps: the environment, the site graph and what checkpoints need."""
+def _open(store: Store, scenario: Scenario, machine: Machine, world: World) -> dict[str, dict[str, Any]]:
+    """Write what stands beside the steps; return size and hash of the files that never change again.
+
+    They are what checkpoints need besides weights. The environment notes every resume, the site graph is drawn again
+    at the end.
+    """
     environment = {
-        "seed": seed,
+        "seed": scenario.seed,
         "device": machine.device,
         "device_name": machine.describe(),
         "threads": machine.threads,
@@ -259,14 +265,17 @@ def _open(store: Store, scenario: Scenario, seed: int, machine: Machine, world: 
         "foundations": {name: getattr(cohort, "fingerprint", None) for name, cohort in world.cohorts.items()},
         "resumed": [],
     }
-    _write_scenario(store, scenario, seed)
+    _write_scenario(store, scenario)
     store.write("environment.json", json.dumps(environment, indent=1).encode())
+    assets = {}
     for name, cohort in world.cohorts.items():
         with tempfile.TemporaryDirectory() as folder:
             scenario.models[name].save_assets(cohort, Path(folder))
             for path in sorted(Path(folder).iterdir()):
-                store.write(f"models/{name}/{path.name}", path.read_bytes())
+                file = f"models/{name}/{path.name}"
+                assets[file] = store.write(file, path.read_bytes())
     _export_web(store, world)
+    return assets
 
 
 def _export_web(store: Store, world: World) -> None:
@@ -280,8 +289,8 @@ def _export_web(store: Store, world: World) -> None:
             store.write(name, (Path(folder) / name).read_bytes())
 
 
-def _write_scenario(store: Store, scenario: Scenario, seed: int) -> None:
-    text = scenario.override({"seed": seed}).to_toml()
+def _write_scenario(store: Store, scenario: Scenario) -> None:
+    text = scenario.to_toml()
     path = store.folder / "scenario.toml"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         store.write("scenario.toml", text.encode())

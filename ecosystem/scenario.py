@@ -229,7 +229,7 @@ def read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise ScenarioError(f"{file}: there is no such file.{_scenarios_beside(file)}") from None
+        raise ScenarioError(f"{file}: there is no such file{_scenarios_beside(file)}.") from None
     except IsADirectoryError:
         raise ScenarioError(f"{file}: is a folder, not a scenario file.") from None
     except UnicodeDecodeError as error:
@@ -241,8 +241,8 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def _scenarios_beside(file: Path) -> str:
-    names = [p.name for p in file.parent.glob("*.toml")] if file.parent.is_dir() else []
-    return nearest(file.name, names)
+    names = [p.stem for p in file.parent.glob("*.toml")] if file.parent.is_dir() else []
+    return nearest(file.stem, names).replace('"?', '.toml"?')  # the endings are all alike and would decide
 
 
 def bundled(folder: Literal["models", "scenarios"], base: Path | None = None) -> list[Path]:
@@ -259,7 +259,8 @@ def presets(base: Path | None = None) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for place in bundled("models", base):
         for file in sorted(place.glob("*.toml")):
-            found.setdefault(file.stem, file)
+            if file.is_file():
+                found.setdefault(file.stem, file)
     return found
 
 
@@ -293,6 +294,8 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
+    if not isinstance(data, Mapping):
+        raise ScenarioError(f"{where}: must be a table of keys and values, not {data!r}.")
     problems: list[str] = []
     values = dict(data)
     kinds: list[tuple[str, Registry[Any]]] = [("sources", SOURCES), ("models", FAMILIES), ("policies", POLICIES)]

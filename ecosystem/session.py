@@ -54,7 +54,7 @@ def run_scenario(
 ) -> dict[str, Any]:
     """Plan, run or resume, and report; return a summary: run, report, steps, seconds and final figures."""
     started = time.monotonic()
-    folder = folder_of(scenario, scenario.seed, out)
+    folder = folder_of(scenario, out)
     last = -1 if fresh else Store(folder).last()
     if last >= scenario.steps and not dry_run:
         report = folder / "report.html"

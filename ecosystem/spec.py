@@ -76,7 +76,7 @@ def explain(error: ValidationError, path: str, model: type[BaseModel]) -> list[s
 
 def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
     where = [str(part) for part in problem["loc"]]
-    path = ".".join([prefix, *where]) if prefix else ".".join(where)
+    path = ".".join([prefix, *where] if prefix else where) or "the scenario"
     if problem["type"] == "extra_forbidden":
         allowed = sorted(_fields_at(model, where[:-1]))
         return f"{path}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"

@@ -49,8 +49,10 @@ class Commit:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             commit = cls(**data)
-        except (OSError, ValueError, TypeError) as error:
-            raise StoreError(_damaged(path, str(error))) from None
+        except OSError as error:
+            raise StoreError(_damaged(path, error.strerror or "it cannot be read")) from None
+        except (ValueError, TypeError):
+            raise StoreError(_damaged(path, "it is not a record in JSON")) from None
         if commit.digest != _record_digest(data):
             raise StoreError(_damaged(path, "its contents do not match its digest"))
         return commit
@@ -102,9 +104,8 @@ class Store:
         """Return the number of the last committed step, -1 if there is none."""
         return len(self.commits()) - 1
 
-    def read(self, commit: Commit, table: str) -> bytes:
-        """Return a file of a commit after checking its size and hash; raise StoreError naming the file."""
-        [name] = [n for n in commit.files if n.startswith(f"{table}/")]
+    def read(self, commit: Commit, name: str) -> bytes:
+        """Return a file that a record names after checking its size and hash; raise StoreError naming the file."""
         path = self.folder / name
         try:
             content = path.read_bytes()
@@ -128,7 +129,8 @@ class Store:
 
     def table(self, name: str, steps: range | None = None) -> pl.DataFrame:
         """Return one table (a key of TABLES) of all committed steps, or of some, each file checked."""
-        parts = [pl.read_parquet(self.read(c, name)) for c in self.commits() if steps is None or c.step in steps]
+        chosen = [c for c in self.commits() if steps is None or c.step in steps]
+        parts = [pl.read_parquet(self.read(c, self._name(name, c.step))) for c in chosen]
         return pl.concat([empty(TABLES[name]), *parts])
 
     def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
@@ -140,7 +142,7 @@ class Store:
                 f"{self.folder}: the models of step {step} were not kept (weights_every in the scenario); "
                 f"kept are those of steps {', '.join(map(str, there))}."
             )
-        arrays = load(self.read(commit, "weights"))
+        arrays = load(self.read(commit, self._name("weights", step)))
         models: dict[str, dict[str, NDArray[Any]]] = {}
         for key, array in arrays.items():
             model, parameter = key.split("/", 1)
@@ -153,8 +155,31 @@ class Store:
 
     def state(self, step: int) -> dict[str, Any]:
         """Return the JSON state of a step."""
-        state: dict[str, Any] = json.loads(self.read(self._commit(step), "state"))
+        state: dict[str, Any] = json.loads(self.read(self._commit(step), self._name("state", step)))
         return state
+
+    def assets(self, folder: str) -> dict[str, bytes]:
+        """Return the files that were written beside the steps in a folder of the run, by name, each checked."""
+        first = self._commit(0)
+        return {Path(name).name: self.read(first, name) for name in first.files if Path(name).parent == Path(folder)}
+
+    def verify(self, *, weights: bool = True) -> int:
+        """Check every file that a record names and that was not pruned; return how many there are.
+
+        ``weights`` False leaves out the models, which are most of the bytes. Raises StoreError naming the first file
+        that is missing, truncated or altered.
+        """
+        commits = self.commits()
+        last = len(commits) - 1
+        checked = 0
+        for commit in commits:
+            for name in commit.files:
+                table = name.split("/")[0]
+                pruned = table in _PRUNED and commit.step < last and not commit.kept
+                if not pruned and (weights or table != "weights"):
+                    self.read(commit, name)
+                    checked += 1
+        return checked
 
     def past(self) -> Snapshot:
         """Return everything a world needs to go on after the last committed step; every file is checked."""
@@ -198,8 +223,8 @@ class Store:
                 ) from None
             yield
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file atomically: it is there in full or not at all, also after a power cut."""
+    def write(self, name: str, content: bytes) -> dict[str, Any]:
+        """Write a file atomically (in full or not at all, also after a power cut); return its size and hash."""
         path = self.folder / name
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,15 +235,20 @@ class Store:
                 os.fsync(handle.fileno())
             beside.replace(path)
             _flush_folder(path.parent)
+        return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
-    def commit(self, snapshot: Snapshot, *, kept: bool, seconds: float) -> Commit:
-        """Write a snapshot as the next step and return its record; then prune weights that nothing needs."""
+    def commit(
+        self, snapshot: Snapshot, *, kept: bool, seconds: float, beside: Mapping[str, dict[str, Any]] | None = None
+    ) -> Commit:
+        """Write a snapshot as the next step and return its record; then prune weights that nothing needs.
+
+        ``beside`` are files that :meth:`write` has already written and that belong to the record too.
+        """
         commits = self.commits()
-        files: dict[str, dict[str, Any]] = {}
+        files = dict(beside or {})
         for table, content in _files(snapshot):
             name = self._name(table, snapshot.t)
-            self.write(name, content)
-            files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            files[name] = self.write(name, content)
         record: dict[str, Any] = {
             "step": snapshot.t,
             "parent": commits[-1].digest if commits else "",

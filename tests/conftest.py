@@ -47,4 +47,4 @@ def finished(tmp_path_factory, cache) -> Run:
     scenario = tiny()
     for _ in begin(scenario, out=out, machine=MACHINE, cache=cache):
         pass
-    return Run.open(folder_of(scenario, scenario.seed, out))
+    return Run.open(folder_of(scenario, out))

@@ -53,7 +53,7 @@ def run_and_die(out: Path, cache: Path, moment: str) -> None:
                     die()
                 write(self, path, content)
                 die()
-            write(self, path, content)
+            return write(self, path, content)
 
         Store.write = dying
     for snapshot in begin(tiny(), out=out, machine=MACHINE, cache=cache, progress=progress):

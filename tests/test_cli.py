@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,47 @@ def test_a_dry_run_leaves_nothing(place):
     assert not list((place / "outputs").glob("*/7"))
 
 
+def test_the_plan_says_what_will_not_happen(place):
+    late = 'changes=[{at=9, set={"trainers.naive.publish"=1}}]'
+    plan = command(
+        place, "run", "tiny.toml", "--dry-run", "--seed", 7, "--set", late, "--set", "sources.language.held_out=0"
+    )
+    assert "note       the change at step 9 never comes, since the run has 3 steps" in plan.stdout, plan.stderr
+    assert "sources.language.held_out is 0" in plan.stdout
+
+
+def test_ctrl_c_before_anything_has_begun_says_so(place):
+    """Also inside the imports of libraries, which turn an interruption into errors of their own."""
+    slow = """
+import sys, time, types
+from ecosystem import cli
+def stuck(*arguments, **more):
+    print("now", flush=True)
+    time.sleep(60)
+sys.modules["json"] = types.SimpleNamespace(dumps=stuck)
+sys.argv = ["ecosystem", "schema"]
+cli.main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "now\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "Stopped; nothing that was committed is lost.\n")
+
+
+def test_check_finds_a_damaged_file_of_a_run(first, place, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree((place / first.stdout.splitlines()[-1]).parent, folder)
+    whole = command(place, "check", folder)
+    assert whole.returncode == 0 and "good (steps 0 to 3" in whole.stdout
+    for name in ("models/tiny/tokenizer.json", "index/000001.parquet", "weights/000000.safetensors"):
+        kept = (folder / name).read_bytes()
+        (folder / name).write_bytes(kept[:-1] + b"?")
+        result = command(place, "check", folder)
+        assert result.returncode == 2 and f"{name}: this file of step" in result.stderr, name
+        (folder / name).write_bytes(kept)
+
+
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(place):
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "ecosystem", "run", "tiny.toml", "--seed", "3", "--steps", "500"],
@@ -115,6 +157,9 @@ MISTAKES = [
         "sources.language",
     ),
     (["check", "tiny.toml", "broken.toml"], "broken.toml: is not valid TOML"),
+    (["run", "tiny.toml", "--set", ".=3"], "write it as path=value"),
+    (["run", "tiny.toml", "--set", 'models.tiny.init="foundatoin"'], 'say "foundation"'),
+    (["run", "tiny.toml", "--set", "name=été"], 'the name "été" may only have letters'),
     (["report", "."], "is not a run folder"),
     (["show", "nowhere"], "is not a run folder"),
     (["list", "nothing"], "nothing"),

@@ -194,9 +194,9 @@ def test_causal_lm_presets_that_do_not_fit_together():
 def test_a_foundation_is_trained_once_and_found_again(tmp_path):
     progress = []
     place = around(tmp_path, progress=lambda *at: progress.append(at))
-    assert TINY.workload().tokens_to_pretrain == 2000 and not TINY.is_prepared(place)
+    assert TINY.workload().tokens_to_pretrain == 2000
     first = TINY.cohort("a", 2, place)
-    assert ("foundation", 2000, 2000) in progress and TINY.is_prepared(place)
+    assert ("foundation", 2000, 2000) in progress
     progress.clear()
     second = TINY.cohort("b", 3, around(tmp_path, progress=lambda *at: progress.append(at), threads=1))
     assert progress == [] and second.members == 3 and first.fingerprint == second.fingerprint
@@ -226,29 +226,29 @@ def test_a_damaged_foundation_is_rebuilt(tmp_path, damage):
         path.unlink()
     else:
         path.write_bytes(whole[: len(whole) // 2] + (b"?" + whole[len(whole) // 2 + 1 :] if damage == "alter" else b""))
-    assert not TINY.is_prepared(place)
+    assert foundation.find(tmp_path, made.fingerprint) is None
     again = TINY.cohort("a", 1, place)
     assert largest_difference(made.state(), again.state()) == 0 and path.read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == [made.fingerprint]
 
 
 def test_fingerprints_cover_what_a_foundation_depends_on(tmp_path):
-    mark = TINY._fingerprint(around(tmp_path))
-    assert mark == TINY._fingerprint(around(tmp_path / "elsewhere", threads=7))
-    assert mark == changed(TINY, training=Training(batch=9, learning_rate=1.0))._fingerprint(around(tmp_path))
+    mark = TINY.fingerprint(around(tmp_path))
+    assert mark == TINY.fingerprint(around(tmp_path / "elsewhere", threads=7))
+    assert mark == changed(TINY, training=Training(batch=9, learning_rate=1.0)).fingerprint(around(tmp_path))
     others = [
-        changed(TINY, n_layer=2)._fingerprint(around(tmp_path)),
-        changed(TINY, foundation=Foundation(tokens=2001, batch=4))._fingerprint(around(tmp_path)),
-        changed(TINY, training=Training(batch=4, clip=0.5))._fingerprint(around(tmp_path)),
-        changed(TINY, init="random")._fingerprint(around(tmp_path)),
-        TINY._fingerprint(around(tmp_path, seed=8)),
-        TINY._fingerprint(around(tmp_path, human=HUMAN[::-1])),
-        TINY._fingerprint(around(tmp_path, human=[*HUMAN[:-2], HUMAN[-2] + HUMAN[-1]])),
-        TINY._fingerprint(around(tmp_path, device="cuda")),
+        changed(TINY, n_layer=2).fingerprint(around(tmp_path)),
+        changed(TINY, foundation=Foundation(tokens=2001, batch=4)).fingerprint(around(tmp_path)),
+        changed(TINY, training=Training(batch=4, clip=0.5)).fingerprint(around(tmp_path)),
+        changed(TINY, init="random").fingerprint(around(tmp_path)),
+        TINY.fingerprint(around(tmp_path, seed=8)),
+        TINY.fingerprint(around(tmp_path, human=HUMAN[::-1])),
+        TINY.fingerprint(around(tmp_path, human=[*HUMAN[:-2], HUMAN[-2] + HUMAN[-1]])),
+        TINY.fingerprint(around(tmp_path, device="cuda")),
     ]
     assert len({mark, *others}) == 9
     wide = changed(TINY, n_embd=1024, n_layer=2)
-    assert wide._fingerprint(around(tmp_path, threads=1)) != wide._fingerprint(around(tmp_path, threads=2))
+    assert wide.fingerprint(around(tmp_path, threads=1)) != wide.fingerprint(around(tmp_path, threads=2))
 
 
 def test_processes_that_build_the_same_foundation_at_once(tmp_path):
@@ -292,7 +292,7 @@ def test_no_human_documents_is_a_sentence(tmp_path):
 def test_random_initialisation_caches_the_tokenizer_alone(tmp_path):
     family = changed(TINY, init="random")
     place = around(tmp_path)
-    assert family.workload().tokens_to_pretrain == 0 and family.is_prepared(place) and not family.begins_trained
+    assert family.workload().tokens_to_pretrain == 0 and not family.begins_trained
     made = family.cohort("a", 2, place)
     names = {path.name for path in (tmp_path / made.fingerprint).iterdir()}
     assert names == {"config.json", "tokenizer.json", "tokenizer_config.json", "hashes.json"}
@@ -319,8 +319,8 @@ def test_checkpoints_are_opened_by_transformers_and_by_us(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     made = trained(TINY.cohort("a", 2, around(tmp_path / "cache")))
-    TINY.save_assets(made, tmp_path / "assets")
-    TINY.save_checkpoint(tmp_path / "saved", made.state(), 1, tmp_path / "assets")
+    TINY.save_assets(made, tmp_path / "saved")
+    TINY.save_weights(tmp_path / "saved", made.state(), 1)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert type(model).__name__ == "GPT2LMHeadModel" and model.config.vocab_size == made.tokenizer.size
@@ -331,7 +331,7 @@ def test_checkpoints_are_opened_by_transformers_and_by_us(tmp_path):
     assert score.nll.mean() == pytest.approx(mean, rel=1e-5)
 
     again = Gpt2(init=str(tmp_path / "saved"))
-    assert again.workload().parameters == made.parameters and again.is_prepared(around(tmp_path))
+    assert again.workload().parameters == made.parameters
     opened = again.cohort("b", 1, around(tmp_path / "cache", human=[]))
     assert all((opened.state()[name][0] == made.state()[name][1]).all() for name in made.state())
     assert opened.context == 32 and opened.fingerprint != made.fingerprint
@@ -455,8 +455,8 @@ def test_any_architecture_fits_writes_scores_and_is_saved(architecture, tmp_path
     assert [t.len() for t in texts] == [9, 9] and texts[0].to_list() != texts[1].to_list()
     assert made.generate(requests[1:])[0].to_list() == texts[1].to_list()
 
-    family.save_assets(made, tmp_path / "assets")
-    family.save_checkpoint(tmp_path / "saved", made.state(), 1, tmp_path / "assets")
+    family.save_assets(made, tmp_path / "saved")
+    family.save_weights(tmp_path / "saved", made.state(), 1)
     model, theirs = (c.from_pretrained(tmp_path / "saved") for c in (AutoModelForCausalLM, AutoTokenizer))
     ids = torch.tensor([[theirs.eos_token_id, *theirs(HUMAN[5])["input_ids"], theirs.eos_token_id]])
     with torch.no_grad():
@@ -491,9 +491,9 @@ def test_any_architecture_fits_writes_scores_and_is_saved(architecture, tmp_path
 def test_a_causal_lm_foundation_is_cached(tmp_path):
     family = tiny_lm("llama", "foundation")
     place = around(tmp_path)
-    assert family.workload().tokens_to_pretrain == 1500 and not family.is_prepared(place)
+    assert family.workload().tokens_to_pretrain == 1500
     made = family.cohort("m", 1, place)
-    assert family.is_prepared(place)
+    assert foundation.find(tmp_path, made.fingerprint)
     assert largest_difference(made.state(), family.cohort("m", 1, place).state()) == 0
     trained, chance = made.score([ScoreRequest(w, pl.Series(HUMAN)) for w in ("initial", "random")])
     assert trained.nll.mean() < chance.nll.mean() - 0.3

@@ -278,7 +278,7 @@ def test_scores_equal_transformers_loss():
         chain = torch.tensor([[0, *ids.tolist(), 0]])
         with torch.no_grad():
             mean = model(chain, labels=chain).loss.item()
-        assert units[i] == len(ids) + 1 == made.count(docs)[i]
+        assert units[i] == len(ids) + 1
         assert nats[i] / units[i] == pytest.approx(mean, rel=1e-5)
         assert score.unit[score.offsets[i] : score.offsets[i + 1]].tolist() == [*ids.tolist(), 0]
 

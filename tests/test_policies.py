@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ecosystem.errors import EcosystemError
-from ecosystem.policies.base import POLICIES, Adder, Filter, Weigher, gate, with_name
+from ecosystem.policies.base import POLICIES, Adder, Filter, Weigher, gate
 from ecosystem.policies.duplicates import ExactDedup, MinhashDedup, NearDuplicates, rows_per_band, shingle_hashes
 from ecosystem.policies.filters import GopherQuality, Length, Oracle, PerplexityBand, Repetition, SyntheticDetector
 from ecosystem.policies.retention import Accumulate, AccumulateSubsample, Decay, Replace, Window
@@ -234,13 +234,6 @@ def test_a_gate_names_the_policy_that_breaks_its_contract():
         through(Negative())
     with pytest.raises(EcosystemError, match=r"policies\.p: Spec is no Filter"):
         gate(INDEX, [("p", type("Spec", (), {"oracle": False})())], sample_context(DOCS))
-
-
-def test_a_policy_under_another_name_has_other_luck():
-    ctx = sample_context(DOCS)("a")
-    other = with_name(ctx, "b")
-    assert (other.policy, other.lasting.t) == ("b", 0)
-    assert other.stream.uniform([1]) != ctx.stream.uniform([1])
 
 
 # Filters.

@@ -40,7 +40,7 @@ def test_killed_and_resumed_equals_uninterrupted(moment, server, finished, cache
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL, f"the process was to die at {moment}"
-    folder = folder_of(tiny(), 1, tmp_path)
+    folder = folder_of(tiny(), tmp_path)
     died_after_commit = moment == "write:commits"
     assert Store(folder).last() == killing.STEP - (0 if died_after_commit else 1)
     resumed = [snapshot.t for snapshot in begin(tiny(), out=tmp_path, machine=MACHINE, cache=cache)]
@@ -60,15 +60,15 @@ def test_more_steps_continue_a_run(finished, cache, tmp_path):
     short = tiny(steps=2)
     for _ in begin(short, out=tmp_path, machine=MACHINE, cache=cache):
         pass
-    assert folder_of(short, 1, tmp_path) == folder_of(tiny(), 1, tmp_path)
+    assert folder_of(short, tmp_path) == folder_of(tiny(), tmp_path)
     assert [s.t for s in begin(tiny(), out=tmp_path, machine=MACHINE, cache=cache)] == [3]
-    assert fingerprints(folder_of(short, 1, tmp_path)) == fingerprints(finished.path)
+    assert fingerprints(folder_of(short, tmp_path)) == fingerprints(finished.path)
 
 
 def test_a_rebuilt_foundation_is_the_same_one(finished, tmp_path):
     for _ in begin(tiny(), out=tmp_path / "out", machine=MACHINE, cache=tmp_path / "empty_cache"):
         pass
-    assert fingerprints(folder_of(tiny(), 1, tmp_path / "out")) == fingerprints(finished.path)
+    assert fingerprints(folder_of(tiny(), tmp_path / "out")) == fingerprints(finished.path)
 
 
 def test_another_machine_or_source_is_refused(finished, cache, tmp_path):
@@ -122,7 +122,7 @@ def test_the_remedy_for_a_damaged_file_names_a_step_that_can_be_resumed(cache, t
     scenario = tiny(weights_every=2)
     for _ in begin(scenario, out=tmp_path, machine=MACHINE, cache=cache):
         pass
-    folder = folder_of(scenario, 1, tmp_path)
+    folder = folder_of(scenario, tmp_path)
     (folder / "corpus/000002.parquet").write_bytes(b"")
     longer = tiny(weights_every=2, steps=4)
     with pytest.raises(StoreError, match="to go on from step 0, delete the records of step 1 and later"):
@@ -130,6 +130,27 @@ def test_the_remedy_for_a_damaged_file_names_a_step_that_can_be_resumed(cache, t
     for record in sorted((folder / "commits").glob("*.json"))[1:]:
         record.unlink()
     assert [s.t for s in begin(longer, out=tmp_path, machine=MACHINE, cache=cache)] == [1, 2, 3, 4]
+
+
+def test_a_damaged_file_of_an_early_step_stops_a_resume_before_it_computes(finished, cache, tmp_path):
+    from ecosystem.errors import StoreError
+
+    folder = tmp_path / finished.path.parent.name / "1"
+    shutil.copytree(finished.path, folder)
+    (folder / "metrics/000000.parquet").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"metrics/000000\.parquet: this file of step 0 is truncated or altered"):
+        next(begin(tiny(steps=4), out=tmp_path, machine=MACHINE, cache=cache))
+
+
+def test_a_model_is_never_built_from_damaged_files(finished, tmp_path):
+    from ecosystem.errors import StoreError
+
+    shutil.copytree(finished.path, tmp_path / "1")
+    [model] = finished.scenario.models
+    path = tmp_path / "1/models" / model / "config.json"
+    path.write_text(path.read_text().replace('"n_layer": ', '"n_layer": 1'))
+    with pytest.raises(StoreError, match=r"config\.json: this file of step 0 is truncated or altered"):
+        Run.open(tmp_path / "1").model("naive/0")
 
 
 def test_a_report_older_than_its_run_is_written_again(finished, tmp_path):

@@ -150,9 +150,6 @@ class Cohort(Protocol):
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Score documents, one Score per request."""
 
-    def count(self, docs: pl.Series) -> NDArray[np.int64]:
-        """Return the number of units (tokens with the end of text) of every document, shape [documents]."""
-
     def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
         """Return how often each type of unit (token id) occurs in documents, ends of text included, shape [types]."""
 
@@ -202,23 +199,13 @@ class Family(Spec):
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
         """Build M members under the model name ``name``, pre-training (or loading) what they start from."""
 
-    def is_prepared(self, around: Surroundings) -> bool:
-        """Whether :meth:`cohort` has nothing to pre-train, for instance because the cache holds its foundation.
-
-        Quick, and without heavy imports; it has to read the human documents, though.
-        """
-        return self.workload().tokens_to_pretrain == 0
-
-    @abstractmethod
-    def save_checkpoint(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int, assets: Path) -> None:
-        """Write one member of a ``Cohort.state()`` as a folder that ``transformers`` can open.
-
-        ``assets`` is the folder that :meth:`save_assets` wrote.
-        """
-
     @abstractmethod
     def save_assets(self, cohort: Any, folder: Path) -> None:
         """Write what a checkpoint needs besides weights (configuration, tokenizer) into ``folder``."""
+
+    @abstractmethod
+    def save_weights(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int) -> None:
+        """Write one member of a ``Cohort.state()`` into a folder of assets, which ``transformers`` can then open."""
 
 
 FAMILIES: Registry[type[Family]] = Registry("family", "ecosystem.families.gpt2", "ecosystem.families.causal_lm")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.errors import DataError
-from ecosystem.families import checkpoint, foundation
-from ecosystem.families.base import FAMILIES, Cohort, Family, Surroundings, Workload
-from ecosystem.families.recipe import Foundation, Positive, Training
+from ecosystem.families import checkpoint
+from ecosystem.families.base import FAMILIES, Cohort, Surroundings, Workload
+from ecosystem.families.language import LanguageFamily
+from ecosystem.families.recipe import Training
 from ecosystem.families.shape import read_config
 from ecosystem.streams import Stream
+
+if TYPE_CHECKING:
+    from ecosystem.families.tokenizer import Tokenizer
 
 # What architectures call their longest input, width and number of layers.
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
@@ -23,7 +26,7 @@ _LAYERS = ("num_hidden_layers", "num_layers", "n_layer")
 
 
 @FAMILIES.register("causal_lm")
-class CausalLm(Family):
+class CausalLm(LanguageFamily):
     """Any causal language model of transformers (OPT, Pythia, Llama, GPT-Neo ...).
 
     ``init`` says where members start: "foundation" (pre-trained on the web's initial human documents), "random", a
@@ -33,42 +36,23 @@ class CausalLm(Family):
     input in tokens, by default the checkpoint's. Dropout is off, in training too.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "text"
+    needed: ClassVar[tuple[str, ...]] = ("architecture", "context")
 
     init: str = Field(description="foundation, random, a checkpoint folder, or a Hub id")
     architecture: str | None = Field(None, description="model type of transformers: opt, llama, gpt_neox …")
     config: dict[str, Any] = Field(default_factory=dict, description="sizes, as its configuration names them")
-    vocabulary: Positive | None = Field(None, description="tokens of the byte-level BPE trained from scratch")
-    context: Positive | None = Field(None, description="longest input in tokens; absent: the checkpoint's")
-    tokenizer: str | None = Field(None, description="checkpoint to take the tokenizer from; absent: its own")
     training: Training = Field(Training(batch=8, learning_rate=5e-5), description="how every fit trains")
-    foundation: Foundation = Field(Foundation(), description="how the foundation is pre-trained")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> CausalLm:
-        if self.context is not None and self.context < 2:
-            raise ValueError("context = 1 leaves no room for text after the end-of-text token; give at least 2")
-        if not self._from_scratch:
-            if self.architecture is not None or self.config:
-                raise ValueError(f'the checkpoint "{self.init}" brings its architecture and config; leave both out')
-            return self
-        missing = [name for name in ("architecture", "context") if getattr(self, name) is None]
-        if self.tokenizer is None and self.vocabulary is None:
-            missing.append("vocabulary")
-        if missing:
-            raise ValueError(f'init = "{self.init}" needs {", ".join(missing)}; only a checkpoint brings its own')
-        if self.tokenizer is None and self.vocabulary is not None and self.vocabulary < 257:
-            raise ValueError(f"vocabulary = {self.vocabulary} is too small: 256 bytes and the end of text make 257")
+    def _alone(self) -> Self:
+        if not self.from_scratch and (self.architecture is not None or self.config):
+            raise ValueError(f'the checkpoint "{self.init}" brings its architecture and config; leave both out')
         return self
-
-    @property
-    def _from_scratch(self) -> bool:
-        return self.init in ("foundation", "random")
 
     def workload(self) -> Workload:
         """Return what a plan needs to know; parameters are estimated from width and layers (12 L d² + V d)."""
         config: Mapping[str, Any] = self.config
-        if not self._from_scratch:
+        if not self.from_scratch:
             if not checkpoint.is_local(self.init):
                 return Workload(0, 0, 0)
             config = read_config(checkpoint.folder_of(self.init, "init"))
@@ -79,62 +63,11 @@ class CausalLm(Family):
         parameters = 12 * layers * width**2 + (words or self.vocabulary or 0) * width
         return Workload(parameters, 2 * parameters, self.foundation.tokens if self.init == "foundation" else 0)
 
-    def is_prepared(self, around: Surroundings) -> bool:
-        """Whether there is nothing to pre-train, or the cache already holds it."""
-        return self.init != "foundation" or foundation.find(around.cache, self._fingerprint(around)) is not None
-
-    def _fingerprint(self, around: Surroundings) -> str:
-        return foundation.fingerprint(
-            foundation.relevant(self.plain()),
-            around.human,
-            seed=around.streams.seed,
-            device=around.device,
-            threads=around.threads,
-        )
-
-    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
-        """Build M members; pre-trains the foundation, or takes it from the cache, if that is where they start.
-
-        Raises DataError if there are no human documents to train a tokenizer on, or a checkpoint cannot be had.
-        """
-        from ecosystem.families.modules import ModuleCohort, build, load, read_configuration
-        from ecosystem.families.tokenizer import Tokenizer
-
-        if self._from_scratch:
-            foundation.require_documents(name, around.human)
-            mark = self._fingerprint(around)
-            folder = foundation.obtain(around.cache, mark, lambda: self._prepare(around))
-        else:
-            folder = checkpoint.folder_of(self.init, "init")
-            mark = checkpoint.mark(folder)
-        own = self.tokenizer is None or self._from_scratch
-        tokenizer = Tokenizer.load(folder if own else checkpoint.folder_of(str(self.tokenizer), "tokenizer"))
-        if self.init == "random":
-            module = build(read_configuration(folder), around.streams.at(f"model/{name}/initial"))
-        else:
-            module = load(folder)
-        return ModuleCohort(name, members, module, tokenizer, self._longest(folder), self.training, around, mark)
-
-    def _longest(self, folder: Path) -> int:
-        config = read_config(folder)
-        found = next((config[key] for key in _CONTEXT if isinstance(config.get(key), int)), None)
-        if self.context is None and found is None:
-            raise DataError(f"{folder / 'config.json'} does not say how long an input may be; give context in tokens.")
-        if self.context is not None and found is not None and self.context > found:
-            raise DataError(f'context = {self.context}, but the checkpoint "{self.init}" goes only to {found}.')
-        return int(self.context or found or 0)
-
-    def _prepare(self, around: Surroundings) -> Callable[[Path], None]:
-        """Train tokenizer and foundation; return what writes them as a checkpoint into a folder."""
+    def _found(self, tokenizer: Tokenizer, around: Surroundings) -> Callable[[Path], None]:
         from ecosystem.families.cohort import pretrain
         from ecosystem.families.modules import ModuleCohort, build, configuration
-        from ecosystem.families.tokenizer import Tokenizer
 
         context = self.context or 0
-        if self.tokenizer is None:
-            tokenizer = Tokenizer.train(around.human.to_list(), self.vocabulary or 0)
-        else:
-            tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
         sizes = {"max_position_embeddings": context, "vocab_size": tokenizer.size, **self.config}
         config = configuration(self.architecture or "", sizes, tokenizer.end)
         weights = None
@@ -153,13 +86,28 @@ class CausalLm(Family):
 
         return write
 
+    def _open(
+        self, folder: Path, tokenizer: Tokenizer, name: str, members: int, around: Surroundings, mark: str
+    ) -> Cohort:
+        from ecosystem.families.modules import ModuleCohort, build, load, read_configuration
+
+        if self.init == "random":
+            module = build(read_configuration(folder), around.streams.at(f"model/{name}/initial"))
+        else:
+            module = load(folder)
+        return ModuleCohort(name, members, module, tokenizer, self._longest(folder), self.training, around, mark)
+
+    def _longest(self, folder: Path) -> int:
+        config = read_config(folder)
+        found = next((config[key] for key in _CONTEXT if isinstance(config.get(key), int)), None)
+        if self.context is None and found is None:
+            raise DataError(f"{folder / 'config.json'} does not say how long an input may be; give context in tokens.")
+        if self.context is not None and found is not None and self.context > found:
+            raise DataError(f'context = {self.context}, but the checkpoint "{self.init}" goes only to {found}.')
+        return int(self.context or found or 0)
+
     def save_assets(self, cohort: Any, folder: Path) -> None:
         """Write config.json and the tokenizer's files into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         cohort.tokenizer.save(folder, cohort.context)
         cohort.module.config.save_pretrained(str(folder))
-
-    def save_checkpoint(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int, assets: Path) -> None:
-        """Write one member of a ``Cohort.state()`` as a folder that ``transformers`` opens."""
-        checkpoint.copy_assets(assets, folder)
-        checkpoint.write_weights(folder, {name: values[member] for name, values in state.items()})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,11 +99,3 @@ def write_weights(folder: Path, weights: Mapping[str, NDArray[Any]]) -> None:
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write ``config.json``."""
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def copy_assets(assets: Path, folder: Path) -> None:
-    """Copy what a checkpoint has besides weights into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(assets.iterdir()):
-        if path.is_file() and path.suffix in (".json", ".txt", ".model"):
-            shutil.copyfile(path, folder / path.name)

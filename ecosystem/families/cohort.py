@@ -205,10 +205,6 @@ class LanguageCohort(ABC):
             for outline, parts in zip(outlines, batches, strict=True)
         ]
 
-    def count(self, docs: pl.Series) -> NDArray[np.int64]:
-        """Return the number of tokens of every document, its end of text included, shape [documents]."""
-        return np.array([len(ids) + 1 for ids in self.tokenizer.encode(docs)], dtype=np.int64)
-
     def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
         """Return how often each token id occurs in documents, one end of text each included, shape [vocabulary]."""
         ids = np.concatenate([np.full(len(docs), self.tokenizer.end), *self.tokenizer.encode(docs)])

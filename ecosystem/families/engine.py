@@ -218,8 +218,8 @@ class Gpt2Decoder:
         self._weights, self._shape = weights, shape
         table = weights[transformer.WTE]
         self._lead = (len(table), -1) if table.dim() == 3 else (-1,)
-        self._cache = transformer.Cache.empty(shape, rows, length, table)
-        self._blocks = transformer.blocks(weights, shape)
+        self._cache = transformer.Cache(shape, rows, length, table)
+        self._blocks = transformer.decoding_blocks(weights, shape)
 
     def begin(self, ids: Tensor) -> Tensor:
         """Take the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""

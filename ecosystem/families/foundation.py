@@ -2,7 +2,7 @@
 
 An entry is written to a folder of its own and renamed into place when it is complete, so that a reader never sees half
 of one and two processes can build the same one at once. Every file's hash is stored with it; an altered entry is
-rebuilt. No heavy import: a plan asks here what is cached.
+rebuilt.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ class _ModuleDecoder:
 
 
 @contextmanager
-def _quietly() -> Iterator[Any]:
+def quietly() -> Iterator[Any]:
     """Give transformers, without its progress bars and advice on standard error."""
     import transformers
     from transformers.utils import logging
@@ -206,7 +206,7 @@ def _quietly() -> Iterator[Any]:
 
 def configuration(architecture: str, sizes: Mapping[str, Any], end: int) -> Any:
     """Return the configuration of a new model; raise DataError if transformers knows no such architecture or sizes."""
-    with _quietly() as transformers:
+    with quietly() as transformers:
         known = transformers.models.auto.configuration_auto.CONFIG_MAPPING
         if architecture not in known:
             raise DataError(
@@ -232,21 +232,21 @@ def configuration(architecture: str, sizes: Mapping[str, Any], end: int) -> Any:
 
 def read_configuration(folder: Path) -> Any:
     """Return the configuration in a checkpoint folder."""
-    with _quietly() as transformers:
+    with quietly() as transformers:
         return transformers.AutoConfig.from_pretrained(str(folder))
 
 
 def build(config: Any, stream: Stream) -> Any:
     """Return the model of a configuration in float32, with its architecture's own random initialisation."""
     # transformers draws from PyTorch's global generator; it is lent the stream's seed and then put back.
-    with _quietly() as transformers, torch.random.fork_rng(devices=[]):
+    with quietly() as transformers, torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream.integer())
         return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
 def load(folder: Path) -> Any:
     """Return the model of a checkpoint folder in float32; raise DataError if it is not whole."""
-    with _quietly() as transformers:
+    with quietly() as transformers:
         try:
             module, found = transformers.AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=torch.float32, local_files_only=True, output_loading_info=True

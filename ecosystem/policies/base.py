@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -122,12 +122,6 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
         else:
             raise EcosystemError(f"policies.{name}: {type(policy).__name__} is no Filter, Weigher or Adder.")
     return pl.concat([table, *added], how="diagonal_relaxed") if added else table
-
-
-def with_name(ctx: Context, policy: str) -> Context:
-    """Return the context as seen by another policy: its own name and streams."""
-    streams = Stream(ctx.stream.seed, f"policy/{policy}/{ctx.reader}", ctx.t)
-    return replace(ctx, policy=policy, stream=streams, lasting=replace(streams, t=0))
 
 
 def _ask(rule: Callable[[pl.DataFrame, Context], pl.Series], docs: pl.DataFrame, ctx: Context) -> pl.Series:
