@@ -7,6 +7,7 @@ stream named after the agent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import mesa
@@ -107,3 +108,11 @@ class Curator(Actor):
             .head(self.recipe.reviews)
             .drop("order")
         )
+
+
+def by_model(trainers: Sequence[Trainer]) -> dict[str, list[Trainer]]:
+    """Group trainers by the name of their model, in order."""
+    groups: dict[str, list[Trainer]] = {}
+    for trainer in trainers:
+        groups.setdefault(trainer.recipe.model, []).append(trainer)
+    return groups

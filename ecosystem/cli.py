@@ -170,6 +170,24 @@ def check(files: tuple[Path, ...], settings: tuple[str, ...]) -> None:
 
 
 @cli.command()
+@click.option("--check", "names", multiple=True, metavar="NAME", help="Only this validation scenario; repeatable.")
+@click.option(
+    "--replicates", type=click.IntRange(min=2), help="Trainers of every population (default: the scenario's)."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Another seed must pass as well.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("outputs/validation"), show_default=True)
+def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
+    """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
+    from ecosystem import validate as checks
+
+    found = checks.validate(names, seed=seed, replicates=replicates)
+    click.echo(checks.text(found))
+    click.echo(checks.write(found, out))
+    if not all(check.passed for check in found):
+        sys.exit(1)
+
+
+@cli.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 def report(runs: tuple[Path, ...]) -> None:
     """Write (again) the report of finished or unfinished runs and print where each is."""

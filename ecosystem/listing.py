@@ -113,7 +113,7 @@ def published(run: Run, step: int | None, author: str | None, limit: int) -> str
         fate = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
         fate += f", off the web at step {row['retired_at']}" if row["retired_at"] is not None else ""
         kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else "human"
-        lines += ["", f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{fate}", _safe(row["text"])]
+        lines += ["", f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{fate}", _safe(row["content"])]
     return "\n".join(lines)
 
 

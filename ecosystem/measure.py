@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.errors import TrainingError
-from ecosystem.families.base import Score, ScoreRequest
+from ecosystem.agents import by_model
+from ecosystem.corpus.sources import Truth
+from ecosystem.errors import DataError, TrainingError
+from ecosystem.families.base import DescribedCohort, Score, ScoreRequest, TextCohort
 from ecosystem.metrics import tables
 from ecosystem.metrics.base import METRICS, Estimate, TextMetric, Vocabulary, measure_texts, sample_groups
 from ecosystem.metrics.quality import by_frequency, frequent_types, quality, ratio, unigram_nll
@@ -45,7 +47,7 @@ class References:
             reservoir = world.reservoirs[initial.source]
             held_out = reservoir.held_out.head(world.spec.measure.held_out)
             truth = reservoir.log_likelihood(held_out)
-        counts = {name: cohort.type_counts(human) for name, cohort in world.cohorts.items()}
+        counts = {name: cast(TextCohort, cohort).type_counts(human) for name, cohort in world.cohorts.items()}
         return cls(
             held_out=held_out,
             sizes=byte_sizes(held_out),
@@ -61,6 +63,20 @@ class References:
         )
 
 
+def truth_of(world: World, human: pl.Series) -> Truth:
+    """Return what vectors or categories are held against: the source's exact law, or else the initial documents'."""
+    initial = world.spec.web.initial
+    exact = world.reservoirs[initial.source].truth if initial is not None else None
+    if exact is not None:
+        return exact
+    if human.len() == 0:
+        raise DataError("the web begins without documents, so there is no truth to measure by; give web.initial.")
+    x = human.to_numpy()
+    if world.spec.modality == "category":
+        return Truth(probabilities=np.bincount(x) / len(x))
+    return Truth(mean=x.mean(axis=0), covariance=np.cov(x, rowvar=False).reshape(x.shape[1], x.shape[1]))
+
+
 def byte_sizes(docs: pl.Series) -> NDArray[np.int64]:
     """Return the bytes of each document in UTF-8, shape [documents]."""
     return docs.str.len_bytes().cast(pl.Int64).to_numpy()
@@ -74,6 +90,9 @@ def text_metrics(world: World) -> list[TextMetric]:
 
 def measure_opening(world: World, step: Step) -> None:
     """Measure once, at step 0, what later steps are held against: reference models and human text."""
+    measure_web(world, step)
+    if world.spec.modality != "text":
+        return
     known = world.references
     for name, initial in known.initial.items():
         [random] = world.cohorts[name].score([ScoreRequest("random", known.held_out)])
@@ -82,12 +101,14 @@ def measure_opening(world: World, step: Step) -> None:
             step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", _quality(world, name, score)))
     human = _texts(world, known.held_out, "reference/human")
     step.metrics.append(rows(step.t, "reference", "human", human))
-    measure_web(world, step)
 
 
 def measure_step(world: World, step: Step) -> None:
     """Measure every trainer, its training set and its policies, the curators and the web."""
-    measure_models(world, step)
+    if world.spec.modality == "text":
+        measure_models(world, step)
+    else:
+        measure_parameters(world, step)
     if step.training:
         step.metrics.append(tables.training_sets(pl.concat(step.training.values()), step.t))
         select = {trainer.name: trainer.recipe.select for trainer in world.trainers}
@@ -131,11 +152,24 @@ def measure_models(world: World, step: Step) -> None:
         values["documents_published"] = float(mine.height)
         if mine.height:
             values["mean_words"] = _mean(mine["words"])
-            values |= _texts(world, mine["text"], f"trainers/{trainer.name}/sample")
+            values |= _texts(world, mine["content"], f"trainers/{trainer.name}/sample")
         if trainer.name in step.fits:
             fit = step.fits[trainer.name]
             values |= {"training_loss": fit.loss, "tokens_trained": float(fit.tokens)}
         step.metrics.append(rows(step.t, "trainer", trainer.name, values))
+
+
+def measure_parameters(world: World, step: Step) -> None:
+    """Hold the parameters of every trainer's model against the truth; they are known exactly, so without an error."""
+    assert world.truth is not None
+    for model, trainers in by_model(world.trainers).items():
+        ready = [trainer for trainer in trainers if trainer.has_model]
+        found = cast(DescribedCohort, world.cohorts[model]).describe(world.truth)
+        members = [trainer.member for trainer in ready]
+        names = np.array([trainer.name for trainer in ready])
+        values = {metric: column[members] for metric, column in found.items()}
+        values["documents_trained"] = np.array([getattr(step.fits.get(n), "tokens", np.nan) for n in names.tolist()])
+        step.metrics.append(tables.many(step.t, "trainer", names, values))
 
 
 def _quality(world: World, model: str, score: Score) -> Values:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from ecosystem.agents import Trainer
-from ecosystem.corpus.schema import ARCHIVE, LEDGER, SEGMENT, empty
+from ecosystem.agents import Trainer, by_model
+from ecosystem.corpus.schema import ARCHIVE, INDEX, LEDGER, SEGMENT, empty
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import FitRecord, FitRequest, GenerateRequest
 from ecosystem.measure import measure_step
@@ -23,7 +24,7 @@ from ecosystem.policies.base import gate
 if TYPE_CHECKING:
     from ecosystem.world import World
 
-DRAFT = {name: SEGMENT[name] for name in ("site", "author", "synthetic", "depth", "model", "source", "row", "text")}
+DRAFT = {name: SEGMENT[name] for name in ("site", "author", "synthetic", "depth", "model", "source", "row", "content")}
 
 
 @dataclass
@@ -34,7 +35,8 @@ class Step:
     drafts: list[pl.DataFrame] = field(default_factory=list)  # columns of DRAFT
     unpublished: dict[str, pl.Series] = field(default_factory=dict)  # per trainer: text written for scoring only
     segment: pl.DataFrame = field(default_factory=lambda: empty(SEGMENT))
-    candidates: dict[str, pl.DataFrame] = field(default_factory=dict)  # per trainer: index rows
+    live: pl.DataFrame = field(default_factory=lambda: empty(INDEX))  # the index rows that can be scraped
+    candidates: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # per trainer: rows of `live`
     ledger: pl.DataFrame = field(default_factory=lambda: empty(LEDGER))
     training: dict[str, pl.DataFrame] = field(default_factory=dict)  # per trainer: the ledger rows it trains on
     fits: dict[str, FitRecord] = field(default_factory=dict)
@@ -50,9 +52,9 @@ def write(world: World, step: Step) -> None:
         share = float(here.mean() or 0.0)  # type: ignore[arg-type]
         rows = world.draw(writer.recipe.source, writer.wants_to_write(share), writer.name)
         if len(rows):
-            text = world.reservoirs[writer.recipe.source].rows(rows)
+            content = world.reservoirs[writer.recipe.source].rows(rows)
             step.drafts.append(
-                human_drafts(text, writer.recipe.source, rows, f"writers/{writer.name}", writer.place(len(rows)))
+                human_drafts(content, writer.recipe.source, rows, f"writers/{writer.name}", writer.place(len(rows)))
             )
 
 
@@ -63,19 +65,21 @@ def generate(world: World, step: Step) -> None:
     for model, trainers in by_model(asking).items():
         requests = [_generate_request(world, trainer, trainer.recipe.publish + extra) for trainer in trainers]
         written = world.cohorts[model].generate(requests, world.progress)
-        for trainer, texts in zip(trainers, written, strict=True):
-            step.unpublished[trainer.name] = texts.tail(extra)
-            published = texts.head(trainer.recipe.publish)
-            step.drafts.append(
-                _draft(
-                    published,
-                    site=trainer.place(published.len()),
-                    author=trainer.name,
-                    synthetic=True,
-                    depth=1.0 + trainer.depth,
-                    model=model,
-                )
+        published = []
+        for trainer, docs in zip(trainers, written, strict=True):
+            step.unpublished[trainer.name] = docs.tail(extra)
+            published.append(docs.head(trainer.recipe.publish))
+        counts = [docs.len() for docs in published]
+        step.drafts.append(
+            _draft(
+                pl.concat(published),
+                site=np.concatenate([t.place(n) for t, n in zip(trainers, counts, strict=True)]),
+                author=np.repeat([trainer.name for trainer in trainers], counts),
+                synthetic=True,
+                depth=np.repeat([1.0 + trainer.depth for trainer in trainers], counts),
+                model=model,
             )
+        )
 
 
 def _generate_request(world: World, trainer: Trainer, n: int) -> GenerateRequest:
@@ -89,14 +93,14 @@ def _generate_request(world: World, trainer: Trainer, n: int) -> GenerateRequest
             decoding = decoding.model_copy(update={"prompt": None})
         else:
             luck = world.stream(f"trainers/{trainer.name}/prompts").uniform(np.arange(n))
-            prompts = world.corpus.text(index["doc"].gather((luck * index.height).astype(np.int64)))
+            prompts = world.corpus.contents(index["doc"].gather((luck * index.height).astype(np.int64)))
     stream = world.stream(f"trainers/{trainer.name}/generate")
     return GenerateRequest(trainer.member, n, decoding, prompts, stream)
 
 
 def publish(world: World, step: Step) -> None:
     """The drafts of this step become one segment; the publish gate may refuse some of them."""
-    drafts = pl.concat(step.drafts) if step.drafts else empty(DRAFT)
+    drafts = pl.concat(step.drafts) if step.drafts else empty({**DRAFT, "content": world.corpus.content})
     segment = world.corpus.prepare(drafts, step.t)
     signed = gate(segment, world.policies(world.spec.web.publish), world.context("web"))
     step.segment = signed.select(SEGMENT.keys())
@@ -131,54 +135,97 @@ def curate(world: World, step: Step) -> None:
                 world.web.endorse(int(curator.homes[0]), site, strength)
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """The live documents as scrapers look through them: columns as arrays, and which rows stand on each site."""
+
+    doc: NDArray[np.int64]
+    t: NDArray[np.int64]
+    site: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    order: NDArray[np.int64]  # rows sorted by site
+    starts: NDArray[np.int64]  # where each site begins in `order`, [sites + 1]
+
+    @classmethod
+    def of(cls, live: pl.DataFrame, sites: int) -> Shelf:
+        """Sort the rows of ``live`` (columns of the index) by site."""
+        doc, t, site, weight = (live[name].to_numpy() for name in ("doc", "t", "site", "weight"))
+        order = np.argsort(site, kind="stable")
+        return cls(doc, t, site, weight, order, np.searchsorted(site[order], np.arange(sites + 1)))
+
+    def on(self, sites: Sequence[int]) -> NDArray[np.int64]:
+        """Return the rows on these sites, in ascending order."""
+        return np.sort(np.concatenate([self.order[self.starts[site] : self.starts[site + 1]] for site in sites]))
+
+
 def scrape(world: World, step: Step) -> None:
     """Every trainer that will train collects candidates: a weighted sample without replacement."""
-    live = world.corpus.live()
+    step.live = world.corpus.live()
+    shelf = Shelf.of(step.live, world.web.sites)
     for trainer in world.trainers:
         if trainer.wants_to_fit:
-            step.candidates[trainer.name] = _sample(world, trainer, live)
+            step.candidates[trainer.name] = sample(world, trainer, shelf)
 
 
-def _sample(world: World, trainer: Trainer, live: pl.DataFrame) -> pl.DataFrame:
-    """Draw a trainer's candidates from the live documents it can see.
+def sample(world: World, trainer: Trainer, shelf: Shelf) -> NDArray[np.int64]:
+    """Draw a trainer's candidates from the live documents it can see; return their rows.
 
     Weighted sampling without replacement with one keyed number per document (Efraimidis & Spirakis 2006,
     exponential keys): whether a document is drawn depends on no other document's position in the table.
     """
     how = trainer.recipe.scrape
-    seen = live.filter((pl.col("t") <= world.t - trainer.recipe.lag) & (pl.col("weight") > 0))
-    appeal = seen["weight"].to_numpy()
     if how.strategy == "reach":
-        seen = seen.filter(pl.col("site").is_in(world.web.reach(trainer.homes, how.links).tolist()))
-        appeal = seen["weight"].to_numpy()
-    elif how.strategy == "recent":
-        appeal = appeal * 0.5 ** ((world.t - seen["t"].to_numpy()) / how.half_life)
+        rows = shelf.on(world.web.reach(trainer.homes, how.links).tolist())
+    else:
+        rows = np.arange(shelf.doc.size)
+    rows = rows[(shelf.t[rows] <= world.t - trainer.recipe.lag) & (shelf.weight[rows] > 0)]
+    if len(rows) <= how.docs:
+        return rows  # all of them, whatever their luck
+    appeal = shelf.weight[rows]
+    if how.strategy == "recent":
+        appeal = appeal * 0.5 ** ((world.t - shelf.t[rows]) / how.half_life)
     elif how.strategy == "popularity":
-        appeal = appeal * world.web.popularity()[seen["site"].to_numpy()]
-    luck = world.stream(f"trainers/{trainer.name}/scrape").uniform(seen["doc"])
-    arrival = -np.log(luck) / appeal
+        appeal = appeal * world.web.popularity()[shelf.site[rows]]
+    luck = world.stream(f"trainers/{trainer.name}/scrape").uniform(shelf.doc[rows])
+    with np.errstate(divide="ignore"):
+        arrival = -np.log(luck) / appeal
     chosen = np.argsort(arrival, kind="stable")[: how.docs]
-    return seen[np.sort(chosen)]
+    return rows[np.sort(chosen)]
 
 
 def select(world: World, step: Step) -> None:
     """The select gate: each trainer's policies sign, weigh and add; what has no verdict is its training set."""
     books: list[pl.DataFrame] = []
+    free = [t for t in world.trainers if t.wants_to_fit and not t.recipe.select]
+    if free:  # where no policy stands at the gate, everything passes: all such trainers in one table
+        counts = [len(step.candidates[trainer.name]) for trainer in free]
+        readers = pl.Series(np.repeat([trainer.name for trainer in free], counts), dtype=pl.String)
+        table = step.live[np.concatenate([step.candidates[trainer.name] for trainer in free])]
+        whole = _book(table.with_columns(injected_from=pl.lit(None, pl.String), weight=pl.lit(1.0)), readers)
+        first = np.concatenate([[0], np.cumsum(counts)]).tolist()
+        passed = {t.name: whole[a:b] for t, a, b in zip(free, first[:-1], first[1:], strict=True)}
     for trainer in world.trainers:
         if not trainer.wants_to_fit:
             continue
-        candidates = step.candidates[trainer.name].with_columns(weight=pl.lit(1.0))
-        signed = gate(
-            candidates.drop("verdict", "reason"), world.policies(trainer.recipe.select), world.context(trainer.name)
-        )
-        book = signed.with_columns(reader=pl.lit(trainer.name), document="doc", source="injected_from").select(
-            pl.col(name).cast(dtype) for name, dtype in LEDGER.items()
-        )
+        if trainer.recipe.select:
+            table = step.live[step.candidates[trainer.name]].with_columns(weight=pl.lit(1.0))
+            policies = world.policies(trainer.recipe.select)
+            signed = gate(table.drop("verdict", "reason"), policies, world.context(trainer.name))
+            book = _book(signed, pl.lit(trainer.name))
+        else:
+            book = passed[trainer.name]
         books.append(book)
-        kept = book.filter(pl.col("verdict").is_null())
+        kept = book.filter(pl.col("verdict").is_null()) if trainer.recipe.select else book
         step.training[trainer.name] = kept if trainer.recipe.retain is None else _archive(world, trainer, kept)
     if books:
         step.ledger = pl.concat(books)
+
+
+def _book(signed: pl.DataFrame, reader: pl.Expr | pl.Series) -> pl.DataFrame:
+    """Return the ledger rows of a table that has been through a gate."""
+    return signed.with_columns(reader=reader, document="doc", source="injected_from").select(
+        pl.col(name).cast(dtype) for name, dtype in LEDGER.items()
+    )
 
 
 def _archive(world: World, trainer: Trainer, kept: pl.DataFrame) -> pl.DataFrame:
@@ -217,7 +264,7 @@ def fit(world: World, step: Step) -> None:
             else:
                 ready.append(trainer)
     for model, trainers in by_model(ready).items():
-        requests = [_fit_request(world, step, trainer) for trainer in trainers]
+        requests = _fit_requests(world, step, trainers)
         try:
             records = world.cohorts[model].fit(requests, world.progress)
         except TrainingError as error:
@@ -230,17 +277,23 @@ def fit(world: World, step: Step) -> None:
             trainer.has_model = True
 
 
-def _fit_request(world: World, step: Step, trainer: Trainer) -> FitRequest:
-    rows = step.training[trainer.name]
-    return FitRequest(
-        member=trainer.member,
-        docs=world.contents(rows),
-        weight=_positive(rows["weight"]),
-        budget=trainer.recipe.budget,
-        learning_rate=trainer.recipe.learning_rate,
-        start=trainer.recipe.start,
-        stream=world.stream(f"trainers/{trainer.name}/fit"),
-    )
+def _fit_requests(world: World, step: Step, trainers: Sequence[Trainer]) -> list[FitRequest]:
+    """Ask for one fit per trainer; contents are gathered for all of them at once."""
+    sets = [step.training[trainer.name] for trainer in trainers]
+    contents = world.contents(pl.concat(sets))
+    first = np.concatenate([[0], np.cumsum([rows.height for rows in sets])]).tolist()
+    return [
+        FitRequest(
+            member=trainer.member,
+            docs=contents[a:b],
+            weight=_positive(rows["weight"]),
+            budget=trainer.recipe.budget,
+            learning_rate=trainer.recipe.learning_rate,
+            start=trainer.recipe.start,
+            stream=world.stream(f"trainers/{trainer.name}/fit"),
+        )
+        for trainer, rows, a, b in zip(trainers, sets, first[:-1], first[1:], strict=True)
+    ]
 
 
 def _positive(weight: pl.Series) -> np.ndarray:
@@ -262,28 +315,20 @@ def measure(world: World, step: Step) -> None:
     measure_step(world, step)
 
 
-def by_model(trainers: Sequence[Trainer]) -> dict[str, list[Trainer]]:
-    """Group trainers by the name of their model, in order."""
-    groups: dict[str, list[Trainer]] = {}
-    for trainer in trainers:
-        groups.setdefault(trainer.recipe.model, []).append(trainer)
-    return groups
-
-
-def _draft(text: pl.Series, **columns: object) -> pl.DataFrame:
+def _draft(content: pl.Series, **columns: object) -> pl.DataFrame:
     """Return drafts with these contents; a scalar stands for every row, a missing column is null."""
-    frame = pl.DataFrame({"text": text.cast(pl.String)})
+    frame = pl.DataFrame({"content": content})
     for name, dtype in DRAFT.items():
         value = columns.get(name)
-        if name != "text":
+        if name != "content":
             column = pl.lit(pl.Series(value) if isinstance(value, np.ndarray) else value)
             frame = frame.with_columns(column.cast(dtype).alias(name))
     return frame.select(DRAFT.keys())
 
 
-def human_drafts(text: pl.Series, source: str, rows: np.ndarray, author: str, sites: np.ndarray) -> pl.DataFrame:
+def human_drafts(content: pl.Series, source: str, rows: np.ndarray, author: str, sites: np.ndarray) -> pl.DataFrame:
     """Return drafts written by people."""
-    return _draft(text, site=sites, author=author, synthetic=False, depth=0.0, source=source, row=rows)
+    return _draft(content, site=sites, author=author, synthetic=False, depth=0.0, source=source, row=rows)
 
 
 Phase = Callable[["World", Step], None]

@@ -22,6 +22,8 @@ from ecosystem.corpus.web import WebSpec
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.families.base import FAMILIES, Budget, Decoding, Family, Start
 from ecosystem.metrics.base import METRICS
+from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.metrics.laws import wrong_law
 from ecosystem.policies.base import POLICIES, Adder, Filter, Policy, Weigher
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec, explain, set_path
@@ -120,6 +122,18 @@ class Change(Spec):
     set: dict[str, Any]
 
 
+class TheorySpec(Spec):
+    """A closed form beside the simulation: a curve in the report, and checks for ``ecosystem validate``."""
+
+    metric: str = Field(description="what it predicts, averaged over the trainers of a population")
+    population: str = Field(description="name of an entry in [trainers]")
+    law: str = Field(description="name of a function of the generation (ecosystem list laws)")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="its other arguments")
+    first: int = Field(0, description="generation at step 0; the law is drawn from generation 1 on")
+    check: list[Positive] = Field([], description="steps at which `ecosystem validate` compares")
+    source: str = Field("", description="where the law comes from")
+
+
 class Scenario(Spec):
     """A whole experiment. Read one with :meth:`load`, vary it with :meth:`override`."""
 
@@ -137,6 +151,7 @@ class Scenario(Spec):
     curators: dict[str, CuratorSpec] = {}
     measure: MeasureSpec = MeasureSpec()
     changes: list[Change] = []
+    theory: list[TheorySpec] = []
 
     @model_validator(mode="after")
     def _names(self) -> Scenario:
@@ -144,6 +159,12 @@ class Scenario(Spec):
             if not NAME.fullmatch(name):
                 raise ValueError(f'the name "{name}" may only have letters, digits, "_" and "-"')
         return self
+
+    @property
+    def modality(self) -> str:
+        """What all documents are: text, vector or category (checked to be the same in sources and models)."""
+        parts: list[Source | Family] = [*self.sources.values(), *self.models.values()]
+        return parts[0].modality if parts else "text"
 
     def _tables(self) -> list[tuple[str, Mapping[str, Spec]]]:
         names = ("sources", "models", "policies", "writers", "trainers", "curators")
@@ -204,7 +225,7 @@ class Scenario(Spec):
 
     def fingerprint(self) -> str:
         """Return 12 hexadecimal digits that name this experiment (not its name, seed or number of steps)."""
-        data = {k: v for k, v in self.plain().items() if k not in ("name", "description", "seed", "steps")}
+        data = {k: v for k, v in self.plain().items() if k not in ("name", "description", "seed", "steps", "theory")}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -400,10 +421,58 @@ def _broken_references(s: Scenario) -> list[str]:
             refer(f"policies.{name}.source", source, s.sources, "sources")
         if model is not None:
             refer(f"policies.{name}.model", model, s.models, "models")
+    problems += _mixed(s)
+    for number, theory in enumerate(s.theory):
+        refer(f"theory.{number}.population", theory.population, s.trainers, "trainers")
+        wrong = wrong_law(theory.law, theory.parameters)
+        if wrong:
+            problems.append(f"theory.{number}.{wrong}")
+        if theory.metric not in DEFINITIONS:
+            problems.append(
+                f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, DEFINITIONS)}; '
+                "see `ecosystem list metrics`"
+            )
     known = METRICS.all()
     problems += [
         f'measure.texts: there is no text metric "{m}"{nearest(m, known)}; there are {", ".join(known)}'
         for m in s.measure.texts or []
         if m not in known
     ]
+    return problems
+
+
+def _mixed(s: Scenario) -> list[str]:
+    """Return a sentence for every part that cannot work with the others' kind of documents."""
+    problems = []
+    for section in ("sources", "models"):
+        for name, part in getattr(s, section).items():
+            if part.modality != s.modality:
+                problems.append(
+                    f"{section}.{name}: is for {part.modality} documents, but this scenario's are {s.modality}; "
+                    "sources and models must be of one sort"
+                )
+    if s.web.graph == "isolated" and s.web.sites is not None:
+        agents: list[WriterSpec | CuratorSpec | TrainerSpec] = [
+            *s.writers.values(),
+            *s.curators.values(),
+            *s.trainers.values(),
+        ]
+        needed = sum(agent.count * agent.sites for agent in agents)
+        if needed > s.web.sites:
+            problems.append(f"web.sites: {s.web.sites} sites are too few for agents that need {needed} of their own")
+    if s.modality == "text":
+        return problems
+    for name, policy in s.policies.items():
+        if policy.reads_text:
+            problems.append(f"policies.{name}: {policy.kind} reads words, but documents here are of sort {s.modality}")
+    for name, trainer in s.trainers.items():
+        decoding = trainer.decoding
+        unused = {"prompt": decoding.prompt is not None, "repetition_penalty": decoding.repetition_penalty != 1.0}
+        if s.modality == "vector":
+            unused |= {"top_k": decoding.top_k is not None, "top_p": decoding.top_p is not None}
+        problems += [
+            f"trainers.{name}.decoding.{field}: has no meaning for {s.modality} documents; leave it out"
+            for field, given in unused.items()
+            if given
+        ]
     return problems

@@ -131,7 +131,7 @@ class Store:
         """Return one table (a key of TABLES) of all committed steps, or of some, each file checked."""
         chosen = [c for c in self.commits() if steps is None or c.step in steps]
         parts = [pl.read_parquet(self.read(c, self._name(name, c.step))) for c in chosen]
-        return pl.concat([empty(TABLES[name]), *parts])
+        return pl.concat(parts) if parts else empty(TABLES[name])
 
     def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
         """Return the weights of a step as model name → arrays with a leading member axis."""

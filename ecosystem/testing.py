@@ -1,16 +1,20 @@
-"""The laws that every policy must obey, built in or not, for the tests of those who write one.
+"""The laws that every policy and every family must obey, built in or not, for the tests of those who write one.
 
 ::
 
-    from ecosystem.testing import check_policy
+    from ecosystem.testing import check_family, check_policy
 
     def test_my_policy():
         check_policy(MyPolicy(limit=3))
+
+    def test_my_family(tmp_path):
+        check_family(MyFamily(), documents, tmp_path)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -19,6 +23,16 @@ from numpy.typing import NDArray
 from ecosystem.corpus.features import features
 from ecosystem.corpus.schema import INDEX, SEGMENT, TRUTH
 from ecosystem.errors import EcosystemError
+from ecosystem.families.base import (
+    Budget,
+    Cohort,
+    Decoding,
+    Family,
+    FitRequest,
+    GenerateRequest,
+    ScoreRequest,
+    Surroundings,
+)
 from ecosystem.policies.base import Adder, Context, Filter, Policy, Weigher, gate
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.streams import Stream, Streams
@@ -30,7 +44,7 @@ _T = 6  # the pretended step
 def check_policy(policy: Policy, docs: pl.DataFrame | None = None) -> None:
     """Raise AssertionError, naming the law in a sentence, if ``policy`` breaks one.
 
-    ``docs`` has the columns of ``schema.SEGMENT`` (an index and ``text``); without it, 60 made-up documents
+    ``docs`` has the columns of ``schema.SEGMENT`` (an index and ``content``); without it, 60 made-up documents
     serve. The laws: the policy survives being written to a file and read back; it is blind to the truth unless
     its class says ``oracle = True``, to the order of rows, to other rows unless its class says
     ``row_wise = False``; asked twice it says the same; what it kept it keeps when asked again; a reason is never
@@ -97,7 +111,7 @@ def sample_documents(n: int = 60) -> pl.DataFrame:
     for i in range(n):
         copied = i % 7 == 6
         texts.append(texts[i // 2] + (" again" if i % 2 else "") if copied else kinds[i % 9 % 4]())
-    text = pl.Series("text", texts, dtype=pl.String)
+    text = pl.Series("content", texts, dtype=pl.String)
     synthetic = rng.random(n) < 0.5
     frame = features(text).with_columns(
         text,
@@ -130,8 +144,8 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
     table = table.sort("doc")
     near: dict[tuple[int, int, float], NearDuplicates] = {}
 
-    def text(ids: pl.Series) -> pl.Series:
-        return table["text"].gather(table["doc"].search_sorted(ids))
+    def contents(ids: pl.Series) -> pl.Series:
+        return table["content"].gather(table["doc"].search_sorted(ids))
 
     def score(model: str, ids: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         tokens = (streams.at(f"tokens/{model}").uniform(ids.to_numpy()) * 80).astype(np.int64)
@@ -141,7 +155,7 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
         key = (num_perm, shingle, threshold)
         if key not in near:
             near[key] = NearDuplicates(*key)
-            near[key].add(table["doc"], table["text"])
+            near[key].add(table["doc"], table["content"])
         return near[key].earliest(ids)
 
     def of(policy: str) -> Context:
@@ -151,13 +165,60 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
             t=t,
             stream=streams.at(f"policies/{policy}/reader", t),
             lasting=streams.at(f"policies/{policy}"),
-            text=text,
+            contents=contents,
             score=score,
             near_duplicate=near_duplicate,
             source_rows=lambda _: rows,
         )
 
     return of
+
+
+def check_family(family: Family, human: pl.Series, cache: Path) -> None:
+    """Check the laws of every family of models; raise AssertionError with a sentence that names the one broken.
+
+    ``human`` are documents of the family's modality (a few dozen), ``cache`` a folder for foundations. Laws: a cohort
+    of two equals two cohorts of one; luck belongs to the document, whatever the size of the batch; a state that is
+    loaded goes on exactly; the number of threads changes nothing; a score has one number per unit.
+    """
+    name = type(family).__name__
+    streams = Streams(3)
+
+    def build(members: int, threads: int = 1) -> Cohort:
+        return family.cohort("law", members, Surroundings(human, streams, "cpu", threads, cache))
+
+    def fit(member: int, who: int) -> FitRequest:
+        docs = human.gather(np.arange(who, human.len(), 2))
+        budget = Budget(tokens=400)
+        return FitRequest(member, docs, np.ones(docs.len()), budget, None, "foundation", streams.at(f"fit/{who}"))
+
+    def ask(member: int, who: int, n: int = 9) -> GenerateRequest:
+        return GenerateRequest(member, n, Decoding(max_tokens=8), None, streams.at(f"generate/{who}"))
+
+    pair = build(2)
+    pair.fit([fit(0, 0), fit(1, 1)])
+    written = pair.generate([ask(0, 0), ask(1, 1)])
+    for who in (0, 1):
+        alone = build(1, threads=2)
+        alone.fit([fit(0, who)])
+        [docs] = alone.generate([ask(0, who)])
+        law = "a cohort of two must equal two cohorts of one, whatever the number of threads"
+        assert docs.equals(written[who]), f"{name}: {law} (what member {who} writes differs)."
+        ours, theirs = pair.score([ScoreRequest(who, human)])[0], alone.score([ScoreRequest(0, human)])[0]
+        assert np.array_equal(ours.nll, theirs.nll, equal_nan=True), f"{name}: {law} (scores of member {who} differ)."
+    [fewer] = pair.generate([ask(0, 0, n=4)])
+    assert fewer.equals(written[0].head(4)), f"{name}: a document's luck must not depend on how many are asked for."
+    [nothing] = pair.generate([ask(0, 0, n=0)])
+    assert nothing.len() == 0, f"{name}: asked for no documents it must return none."
+    twin = build(2)
+    twin.load(pair.state())
+    same = all(a.equals(b) for a, b in zip(twin.generate([ask(0, 0), ask(1, 1)]), written, strict=True))
+    assert same, f"{name}: loaded into another cohort, a state must go on exactly as before."
+    for array in pair.state().values():
+        assert isinstance(array, np.ndarray), f"{name}: a state holds NumPy arrays only."
+    [score] = pair.score([ScoreRequest(1, human)])
+    whole = score.offsets[0] == 0 and score.offsets[-1] == score.nll.size == score.unit.size
+    assert whole and score.offsets.size == human.len() + 1, f"{name}: a score has one number per unit of each document."
 
 
 def _check_adder(policy: Adder, name: str) -> None:

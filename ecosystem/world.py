@@ -6,7 +6,7 @@ saved itself. A stored snapshot restored into a fresh world continues exactly as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from ecosystem.agents import Curator, Trainer, Writer
 from ecosystem.corpus.documents import Corpus
 from ecosystem.corpus.schema import ARCHIVE, Snapshot, empty
-from ecosystem.corpus.sources import Reservoir
+from ecosystem.corpus.sources import Reservoir, Truth
 from ecosystem.corpus.web import Web
+from ecosystem.errors import DataError
 from ecosystem.families.base import Cohort, Progress, ScoreRequest, Surroundings, silent
-from ecosystem.measure import References, measure_opening
+from ecosystem.measure import References, measure_opening, truth_of
 from ecosystem.phases import PHASES, Step, human_drafts
 from ecosystem.policies.base import Context, Policy
 from ecosystem.policies.duplicates import NearDuplicates
@@ -57,13 +58,14 @@ class World(mesa.Model):
         super().__init__(rng=self.streams.at("mesa").integer() % 2**32)
         self.scenario_read, self.spec, self.t = scenario, scenario, 0
         self.progress = progress
-        self.corpus = Corpus()
         self.archive = empty(ARCHIVE)
         self.reservoirs: dict[str, Reservoir] = {
             name: source.open(name, self.streams, base) for name, source in scenario.sources.items()
         }
+        self.corpus = Corpus(_content_type(self.reservoirs))
         self.drawn = dict.fromkeys(self.reservoirs, 0)  # documents that people have taken from each source
         self.web = Web(scenario.web, self.streams, base)
+        self.truth: Truth | None = None  # of vectors and categories; texts have references
         self._events: list[str] = []
         self._scores: dict[str, dict[int, tuple[float, int]]] = {}
         self._near: dict[tuple[int, int, float], NearDuplicates] = {}
@@ -73,7 +75,7 @@ class World(mesa.Model):
         self.writers = self._populate(Writer, scenario.writers)
         self.curators = self._populate(Curator, scenario.curators)
         self.trainers: list[Trainer] = []
-        around = Surroundings(initial["text"], self.streams, device, threads, cache, progress)
+        around = Surroundings(initial["content"], self.streams, device, threads, cache, progress)
         counts = dict.fromkeys(scenario.models, 0)
         for population, recipe in scenario.trainers.items():
             for number in range(recipe.count):
@@ -96,16 +98,19 @@ class World(mesa.Model):
         """Return what people had written before the first step, spread evenly over the sites."""
         initial = self.spec.web.initial
         if initial is None:
-            return human_drafts(pl.Series([], dtype=pl.String), "", np.array([], np.int64), "", np.array([], np.int64))
+            nothing = pl.Series([], dtype=self.corpus.content)
+            return human_drafts(nothing, "", np.array([], np.int64), "", np.array([], np.int64))
         rows = self.draw(initial.source, initial.documents, "the initial web")
-        luck = self.stream("web/initial/place").uniform(rows)
-        sites = (luck * self.web.sites).astype(np.int64)
+        sites = self.web.places("web/initial/place", rows)
         return human_drafts(self.reservoirs[initial.source].rows(rows), initial.source, rows, "initial", sites)
 
     def _open_web(self, drafts: pl.DataFrame) -> None:
         step = Step(0, segment=self.corpus.prepare(drafts, 0))
         self.corpus.publish(step.segment)
-        self.references = References.of(self, drafts["text"])
+        if self.spec.modality == "text":
+            self.references = References.of(self, drafts["content"])
+        else:
+            self.truth = truth_of(self, drafts["content"])
         measure_opening(self, step)
         self._latest = self._photograph(step)
 
@@ -149,7 +154,7 @@ class World(mesa.Model):
         """Continue from a stored past: its segment and changes are those of all steps up to ``past.t``."""
         self.t = past.t
         self.spec = self.scenario_read.at(past.t)
-        self.corpus = Corpus()
+        self.corpus = Corpus(self.corpus.content)
         self.corpus.restore(past.segment, past.changes)
         self.archive = past.archive
         self.drawn = dict(past.state["drawn"])
@@ -186,11 +191,11 @@ class World(mesa.Model):
         parts: list[pl.DataFrame] = []
         for (source,), group in where.group_by("source", maintain_order=True):
             if source is None:
-                text = self.corpus.text(group["document"])
+                content = self.corpus.contents(group["document"])
             else:
-                text = self.reservoirs[str(source)].rows(group["document"].to_numpy())
-            parts.append(group.select("place").with_columns(text=text))
-        return pl.concat(parts).sort("place")["text"]
+                content = self.reservoirs[str(source)].rows(group["document"].to_numpy())
+            parts.append(group.select("place").with_columns(content=content))
+        return pl.concat(parts).sort("place")["content"]
 
     def policies(self, names: Sequence[str]) -> list[tuple[str, Policy]]:
         """Return policies by name as they are in force now."""
@@ -206,7 +211,7 @@ class World(mesa.Model):
                 t=self.t,
                 stream=self.stream(f"policies/{policy}/{reader}"),
                 lasting=self.streams.at(f"policies/{policy}"),
-                text=self.corpus.text,
+                contents=self.corpus.contents,
                 score=self._score,
                 near_duplicate=self._near_duplicate,
                 source_rows=lambda source: self.reservoirs[source].size,
@@ -219,7 +224,7 @@ class World(mesa.Model):
         known = self._scores.setdefault(model, {})
         new = docs.filter(~docs.is_in(list(known))) if known else docs
         if new.len():
-            [score] = self.cohorts[model].score([ScoreRequest("initial", self.corpus.text(new))])
+            [score] = self.cohorts[model].score([ScoreRequest("initial", self.corpus.contents(new))])
             nats, units = score.per_document()
             known.update(zip(new.to_list(), zip(nats.tolist(), units.tolist(), strict=True), strict=True))
         found = [known[doc] for doc in docs.to_list()]
@@ -231,5 +236,14 @@ class World(mesa.Model):
         last = self.corpus.last_id
         if len(index) <= last:
             ids = pl.Series(np.arange(len(index), last + 1))
-            index.add(ids, self.corpus.text(ids))
+            index.add(ids, self.corpus.contents(ids))
         return index.earliest(docs)
+
+
+def _content_type(reservoirs: Mapping[str, Reservoir]) -> pl.DataType:
+    """Return the type of all sources' documents; raise DataError if they are vectors of different lengths."""
+    types = {name: reservoir.held_out.dtype for name, reservoir in reservoirs.items()}
+    if len(set(types.values())) > 1:
+        told = ", ".join(f"{name}: {kind}" for name, kind in types.items())
+        raise DataError(f"the documents of all sources must be of one type, but they are {told}.")
+    return next(iter(types.values()), pl.String())

@@ -156,7 +156,7 @@ def segment(spec: Scenario, step: int, text: Callable[[str, int, int], str] | No
             "depth": 0.7 * step,
             "model": "small" if step else None,
             "words": 40,
-            "text": text(author, step, k) if text else " ".join(luck.choice(WORDS, 40)),
+            "content": text(author, step, k) if text else " ".join(luck.choice(WORDS, 40)),
         }
         for i, author in enumerate(authors)
         for k in range(3)

@@ -23,7 +23,7 @@ from ecosystem.policies.sampling import Importance, InjectReal
 from ecosystem.testing import check_policy, sample_context, sample_documents
 
 DOCS = sample_documents()
-INDEX = DOCS.drop("text")
+INDEX = DOCS.drop("content")
 FIELDS = {
     "perplexity_band": [{"model": "small", "low": 5, "high": 300}, {"model": "small"}],
     "inject_real": [
@@ -456,8 +456,8 @@ def test_near_duplicates_complain_of_wrong_ids():
 
 
 def test_the_reason_names_the_matched_document():
-    frame = DOCS.with_columns(text=pl.lit("all of these are the very same text")).drop("text")
-    copies = DOCS.with_columns(text=pl.lit("all of these are the very same text"))
+    frame = DOCS.with_columns(content=pl.lit("all of these are the very same text")).drop("content")
+    copies = DOCS.with_columns(content=pl.lit("all of these are the very same text"))
     after = through(MinhashDedup(), frame, sample_context(copies))
     assert after["reason"].to_list() == [None, *["near-duplicate of document 0"] * 59]
 

@@ -23,7 +23,7 @@ def snapshot(t: int) -> Snapshot:
         "weight": 1.0,
         "author": "naive/0",
         "synthetic": True,
-        "text": f"doc {t}",
+        "content": f"doc {t}",
     }
     segment = pl.DataFrame([row]).with_columns(
         pl.lit(None).cast(dtype).alias(name) for name, dtype in SEGMENT.items() if name not in row
@@ -59,7 +59,7 @@ def test_what_is_committed_is_what_is_read(tmp_path):
     store = committed(tmp_path, 3)
     past = Store(tmp_path).past()
     assert past.t == 2 and store.last() == 2
-    assert past.segment["text"].to_list() == ["doc 0", "doc 1", "doc 2"]
+    assert past.segment["content"].to_list() == ["doc 0", "doc 1", "doc 2"]
     assert past.weights["small"]["w"].tolist() == [[2, 2, 2], [2, 2, 2]]
     assert store.table("metrics")["value"].to_list() == [1, 2, 3]
     assert store.sweep() == []

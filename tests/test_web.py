@@ -268,7 +268,10 @@ def test_a_spec_is_plain_data_and_back():
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"kind": "barabasi"}, "web.kind: input should be 'barabasi_albert', 'watts_strogatz', 'complete' or 'file'"),
+        (
+            {"kind": "barabasi"},
+            "web.kind: input should be 'barabasi_albert', 'watts_strogatz', 'complete', 'isolated' or 'file'",
+        ),
         ({}, 'web: kind = "barabasi_albert" needs sites'),
         ({"sites": 3, "degree": 3}, "web: degree (3) must be below sites (3)"),
         ({"kind": "watts_strogatz", "sites": 9, "degree": 3}, "web: degree (3) must be even for watts_strogatz"),

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from ecosystem.agents import Curator, Trainer, Writer
-from ecosystem.phases import _sample
+from ecosystem.phases import Shelf, sample
 from ecosystem.scenario import Scenario
 from ecosystem.world import World
 from tests.conftest import MACHINE, tiny
@@ -37,7 +37,7 @@ def test_adding_a_population_leaves_everybody_elses_luck(cache):
 
     def written(world):
         segment = world.snapshot().segment.filter(~pl.col("author").str.starts_with("extra"))
-        return segment.select("author", "site", "text").rows()
+        return segment.select("author", "site", "content").rows()
 
     assert written(small) == written(large)
     assert {t.name: t.homes.tolist() for t in small.trainers}.items() <= {
@@ -125,7 +125,7 @@ def counts_over_steps(world, trainer, live, steps=400):
     drawn = []
     for t in range(now, now + steps):
         world.t = t
-        drawn.append(_sample(world, trainer, live)["doc"].item())
+        drawn.append(live[sample(world, trainer, Shelf.of(live, world.web.sites))]["doc"].item())
     world.t = now
     return np.bincount(drawn, minlength=len(world.corpus))
 
@@ -149,7 +149,7 @@ def test_recent_documents_are_likelier_by_their_half_life(cache):
     draws = []
     for i in range(400):
         world.streams = type(world.streams)(i)  # another seed, since age must stay the same
-        draws.append(_sample(world, trainer, live)["doc"].item())
+        draws.append(live[sample(world, trainer, Shelf.of(live, world.web.sites))]["doc"].item())
     assert world.t == now
     share = np.mean(draws)
     assert abs(share - 0.8) < 4 * np.sqrt(0.8 * 0.2 / 400)  # 4 steps are two half-lives: 1 to 4
@@ -158,7 +158,8 @@ def test_recent_documents_are_likelier_by_their_half_life(cache):
 def test_reach_stays_within_its_links(cache):
     world = world_of(tiny(), cache)
     trainer = scraped(world, docs=10_000, strategy="reach", links=0)
-    assert set(_sample(world, trainer, world.corpus.live())["site"]) <= set(trainer.homes.tolist())
+    live = world.corpus.live()
+    assert set(live[sample(world, trainer, Shelf.of(live, world.web.sites))]["site"]) == set(trainer.homes.tolist())
 
 
 def test_lag_hides_what_is_new(stepped):
@@ -168,7 +169,8 @@ def test_lag_hides_what_is_new(stepped):
         stepped.spec,
         stepped.spec.model_copy(update={"trainers": stepped.spec.trainers | {"naive": recipe}}),
     )
-    assert _sample(stepped, trainer, stepped.corpus.live())["t"].unique().to_list() == [0]
+    live = stepped.corpus.live()
+    assert live[sample(stepped, trainer, Shelf.of(live, stepped.web.sites))]["t"].unique().to_list() == [0]
     stepped.spec = before
 
 

@@ -75,6 +75,7 @@ def over_steps(
     single: pl.DataFrame | None = None,
     whole: pl.DataFrame | None = None,
     levels: pl.DataFrame | None = None,
+    laws: pl.DataFrame | None = None,
     size: tuple[int, int] = NARROW,
     log: bool = False,
     domain: Sequence[float] | None = None,
@@ -84,6 +85,7 @@ def over_steps(
     ``frame``: population, step, value, error, members (:func:`ecosystem.report.figures.means`); the band is the
     standard error. ``single``: the same of single trainers, drawn faintly. ``whole``: step, value, error and
     label of things that are no population (the web), in ink. ``levels``: label and value of reference lines.
+    ``laws``: population, law, step, value of closed forms, drawn dashed through the simulation.
     """
     width, height = size
     frame = _with_band(frame, log)
@@ -92,6 +94,7 @@ def over_steps(
     values = [*frame["low"], *frame["high"], *frame["value"], *levels["value"]]
     values += [] if single is None else list(single["value"])
     values += [] if whole is None else list(whole["value"])
+    values += [] if laws is None else list(laws["value"])
     domain = list(domain) if domain else _domain([v for v in values if v is not None and (v > 0 or not log)], log)
     x = _steps(look, width)
     scale = alt.Scale(type="log" if log else "linear", domain=domain, nice=False, zero=False)
@@ -110,6 +113,10 @@ def over_steps(
         layers.append(alt.Chart(whole).mark_line(strokeWidth=2.6, style="ink").encode(x=x, y=y()))
         dots = alt.Chart(whole).mark_circle(size=30, style="ink", opacity=1)
         layers.append(dots.encode(x=x, y=y(), tooltip=[alt.Tooltip("label:N", title="of"), "step:Q", _value(words)]))
+    if laws is not None and laws.height:
+        dashes = alt.Chart(laws).mark_line(strokeDash=[6, 4], strokeWidth=1.6, style="ink")
+        tooltip = [alt.Tooltip("law:N"), alt.Tooltip("population:N"), "step:Q", _value(words)]
+        layers.append(dashes.encode(x=x, y=y(), detail=["population:N", "law:N"], tooltip=tooltip))
     layers += _names(_ends(frame, whole, levels), look, y, domain, height, log)
     # All at once: each later change of an Altair chart would copy it whole.
     title = alt.TitleParams(words.title, subtitle=words.below)

@@ -9,17 +9,17 @@ from __future__ import annotations
 import polars as pl
 
 from ecosystem.corpus.features import features
-from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, SEGMENT, empty
+from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, empty, segment
 
 
 class Corpus:
     """All documents of one web; the world publishes, retires and reweighs them through this."""
 
-    def __init__(self) -> None:
-        """Begin with an empty web."""
+    def __init__(self, content: pl.DataType | None = None) -> None:
+        """Begin with an empty web of documents whose contents have this type (absent: text)."""
         self.index = empty(INDEX)
-        self._text = pl.Series("text", [], dtype=pl.String)
-        self._drafts = self._text  # contents prepared but not yet published
+        self._contents = pl.Series("content", [], dtype=content or pl.String())
+        self._drafts = self._contents  # contents prepared but not yet published
         self._first_with_hash: dict[int, int] = {}
         self._changed = empty(INDEX_CHANGE)
 
@@ -28,18 +28,23 @@ class Corpus:
         return self.index.height
 
     @property
+    def content(self) -> pl.DataType:
+        """The type of every document's contents."""
+        return self._contents.dtype
+
+    @property
     def last_id(self) -> int:
         """Return the id of the newest document or draft (-1 if there is none)."""
         return len(self) + self._drafts.len() - 1
 
     def prepare(self, drafts: pl.DataFrame, t: int) -> pl.DataFrame:
-        """Turn drafts (site, author, synthetic, depth, model, source, row, text) into a segment at step ``t``.
+        """Turn drafts (site, author, synthetic, depth, model, source, row, content) into a segment at step ``t``.
 
         Ids, features and earlier exact duplicates are filled in; nothing is published yet.
         """
-        observed = features(drafts["text"])
-        self._drafts = drafts["text"]
-        segment = pl.concat([drafts, observed], how="horizontal").with_columns(
+        observed = features(drafts["content"])
+        self._drafts = drafts["content"]
+        table = pl.concat([drafts, observed], how="horizontal").with_columns(
             doc=pl.int_range(len(self), len(self) + drafts.height, dtype=pl.Int64),
             t=pl.lit(t, pl.Int32),
             duplicate_of=self._earlier(observed["content_hash"]),
@@ -48,7 +53,8 @@ class Corpus:
             verdict=pl.lit(None, pl.String),
             reason=pl.lit(None, pl.String),
         )
-        return segment.select(pl.col(name).cast(dtype) for name, dtype in SEGMENT.items())
+        columns = segment(self._contents.dtype)
+        return table.select(pl.col(name).cast(dtype) for name, dtype in columns.items())
 
     def _earlier(self, hashes: pl.Series) -> pl.Series:
         """Return the first document with each hash, or null where this is the first; remember new ones."""
@@ -58,20 +64,20 @@ class Corpus:
             found.append(None if first == doc else first)
         return pl.Series(found, dtype=pl.Int64)
 
-    def publish(self, segment: pl.DataFrame) -> None:
+    def publish(self, table: pl.DataFrame) -> None:
         """Append a segment (columns of SEGMENT); rows with a verdict are recorded but never on the web."""
-        self.index = pl.concat([self.index, segment.select(INDEX.keys())])
-        self._text = pl.concat([self._text, segment["text"]])
-        self._drafts = self._text.clear()
+        self.index = pl.concat([self.index, table.select(INDEX.keys())])
+        self._contents = pl.concat([self._contents, table["content"]])
+        self._drafts = self._contents.clear()
 
     def live(self) -> pl.DataFrame:
         """Return the index rows of the documents that are on the web now."""
         return self.index.filter(pl.col("retired_at").is_null() & pl.col("verdict").is_null())
 
-    def text(self, docs: pl.Series) -> pl.Series:
+    def contents(self, docs: pl.Series) -> pl.Series:
         """Return the contents of documents (or of prepared drafts) by id, in the order of ``docs``."""
-        contents = pl.concat([self._text, self._drafts], rechunk=False) if self._drafts.len() else self._text
-        return contents.gather(docs)
+        known = pl.concat([self._contents, self._drafts], rechunk=False) if self._drafts.len() else self._contents
+        return known.gather(docs)
 
     def retire(self, docs: pl.Series, t: int) -> None:
         """Take documents off the web at step ``t``."""

@@ -1,4 +1,4 @@
-"""Observable properties of texts, computed once when they are published, for all documents at a time.
+"""Observable properties of documents, computed once when they are published, for all documents at a time.
 
 They are what the quality and repetition rules of Rae et al. (2021, "Scaling Language Models: Methods, Analysis &
 Insights from Training Gopher", appendix A1) look at. Words are whatever stands between white space; lines are
@@ -32,6 +32,8 @@ def features(text: pl.Series) -> pl.DataFrame:
     (the longest of equally frequent ones) over all characters, at most 1; ``duplicate_5grams`` counts each
     character once.
     """
+    if text.dtype not in (pl.String, pl.Null):
+        return _of_numbers(text)
     text = text.fill_null("").rename("text")
     found = words(text, SPACED)
     lengths = found.vocabulary.str.len_chars().to_numpy().astype(np.int64)[found.codes]
@@ -52,6 +54,25 @@ def features(text: pl.Series) -> pl.DataFrame:
     }
     schema = {"size": pl.Int32(), **FEATURES}
     return pl.DataFrame([pl.Series(name, columns[name]).cast(dtype) for name, dtype in schema.items()])
+
+
+def _of_numbers(content: pl.Series) -> pl.DataFrame:
+    """Return the same columns for vectors or categories: size and hash of their bytes, and no word for the rest."""
+    values = np.ascontiguousarray(content.to_numpy())
+    rows = values.reshape(len(values), -1) if len(values) else np.zeros((0, 0))
+    size = rows.shape[1] * rows.itemsize
+    digests = [blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
+    known = {
+        "size": pl.Series(np.full(len(rows), size)),
+        "content_hash": pl.Series(np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)),
+    }
+    schema = {"size": pl.Int32(), **FEATURES}
+    return pl.DataFrame(
+        [
+            known[n].alias(n).cast(kind) if n in known else pl.repeat(None, len(rows), dtype=kind, eager=True).alias(n)
+            for n, kind in schema.items()
+        ]
+    )
 
 
 def content_hash(text: pl.Series) -> pl.Series:

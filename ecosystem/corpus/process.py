@@ -28,7 +28,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, field_validator, model_validator
 
-from ecosystem.corpus.sources import SOURCES, Source
+from ecosystem.corpus.sources import SOURCES, Source, Truth
 from ecosystem.errors import DataError
 from ecosystem.streams import Stream, Streams
 
@@ -109,6 +109,7 @@ class ProcessReservoir:
     """The opened language. Row i is a function of (seed, source name, language, i) alone, whatever else is asked."""
 
     size: int | None = None
+    truth: Truth | None = None  # of vectors and categories only; what is known here is log_likelihood
 
     def __init__(self, spec: Process, name: str, streams: Streams) -> None:
         """Draw lexicon and chains; ``name`` is the source's name in the scenario."""

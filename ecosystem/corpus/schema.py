@@ -52,7 +52,8 @@ TRUTH: dict[str, pl.DataType] = {
 PUBLISH = {"verdict": pl.String(), "reason": pl.String()}  # null, or the policy that refused it at the door, and why
 
 INDEX = {**OBSERVABLE, **TRUTH, **PUBLISH}
-SEGMENT = {**INDEX, "text": pl.String()}
+SEGMENT = {**INDEX, "content": pl.String()}
+"""Of text; vectors have content of type Array(Float64, d), categories of type Int32 (see :func:`segment`)."""
 
 INDEX_CHANGE: dict[str, pl.DataType] = {"doc": pl.Int64(), "retired_at": pl.Int32(), "weight": pl.Float64()}
 
@@ -83,6 +84,11 @@ METRICS: dict[str, pl.DataType] = {
     "value": pl.Float64(),
     "error": pl.Float64(),  # standard error where the value is an estimate, else null
 }
+
+
+def segment(content: pl.DataType) -> dict[str, pl.DataType]:
+    """Return the columns of a segment whose documents have contents of this type."""
+    return {**SEGMENT, "content": content}
 
 
 def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -23,12 +24,25 @@ from ecosystem.spec import Spec
 from ecosystem.streams import Streams
 
 
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is exactly known of the distribution that documents come from; None: not known, or there is no such thing.
+
+    ``mean`` [d] and ``covariance`` [d, d] of vectors; ``probabilities`` [K] of the symbols 0, 1, …, K - 1.
+    """
+
+    mean: NDArray[np.float64] | None = None
+    covariance: NDArray[np.float64] | None = None
+    probabilities: NDArray[np.float64] | None = None
+
+
 class Reservoir(Protocol):
     """An opened source: held-out documents, and the others in the order in which they may be drawn."""
 
     size: int | None  # documents that can be drawn (held-out ones are not among them); None: endless
     digest: str  # hash of everything in it, recorded with a run
     held_out: pl.Series  # never published: the reference of every measurement
+    truth: Truth | None  # what is known exactly of where they come from; None: nothing
 
     def rows(self, rows: NDArray[np.int64]) -> pl.Series:
         """Return documents by their place in the drawing order; raise DataError past the end."""
@@ -39,6 +53,8 @@ class Reservoir(Protocol):
 
 class Source(Spec):
     """Where documents come from; ``held_out`` is the share (below 1) or number of documents never published."""
+
+    modality: ClassVar[Literal["text", "vector", "category"]] = "text"
 
     held_out: Annotated[float, Field(ge=0)] = Field(
         0.1, description="documents never published, for measuring: a share (below 1) or a number (1 or more)"
@@ -68,6 +84,8 @@ class FiniteReservoir:
     or smaller held-out part leaves row 0, row 1, … what they were.
     """
 
+    truth: Truth | None = None
+
     def __init__(self, name: str, docs: pl.Series, held_out: float, streams: Streams) -> None:
         """``docs``: one row per document, of any type; ``held_out`` as in :class:`Source`."""
         count = docs.len()
@@ -83,8 +101,8 @@ class FiniteReservoir:
         self.name = name
         self.size: int | None = count - kept_back
         self.digest = digest(docs)
-        self.held_out = docs.gather(order[count - kept_back :]).alias("text")
-        self._drawn = docs.gather(order[: count - kept_back]).alias("text")
+        self.held_out = docs.gather(order[count - kept_back :]).alias("content")
+        self._drawn = docs.gather(order[: count - kept_back]).alias("content")
 
     def rows(self, rows: ArrayLike) -> pl.Series:
         """Return documents by their place in the drawing order, shape [rows]; raise DataError past the end."""
@@ -117,5 +135,10 @@ def digest(docs: pl.Series) -> str:
 
 
 SOURCES: Registry[type[Source]] = Registry(
-    "source", "ecosystem.corpus.python_docs", "ecosystem.corpus.readers", "ecosystem.corpus.process"
+    "source",
+    "ecosystem.corpus.python_docs",
+    "ecosystem.corpus.readers",
+    "ecosystem.corpus.process",
+    "ecosystem.corpus.vectors",
+    "ecosystem.corpus.symbols",
 )

@@ -34,11 +34,12 @@ class InitialSpec(Spec):
 class WebSpec(Spec):
     """The graph of sites, what is on it at the beginning, and the policies that guard it."""
 
-    graph: Literal["barabasi_albert", "watts_strogatz", "complete", "file"] = Field(
+    graph: Literal["barabasi_albert", "watts_strogatz", "complete", "isolated", "file"] = Field(
         "barabasi_albert",
         alias="kind",
         description="barabasi_albert: grown, a few sites with very many links; watts_strogatz: a small world; "
-        "complete: every site links to every other; file: read from `path`",
+        "complete: every site links to every other; isolated: no links, every agent has sites of its own and initial "
+        "documents are dealt out evenly (replicates of one loop); file: read from `path`",
     )
     sites: Positive | None = Field(None, description="number of sites; absent with a file, which says it itself")
     degree: Positive = Field(
@@ -68,7 +69,7 @@ class WebSpec(Spec):
             raise ValueError(f'path is only read with kind = "file", not "{self.graph}"; remove path or change kind')
         if self.sites is None:
             raise ValueError(f'kind = "{self.graph}" needs sites, the number of sites, for instance sites = 60')
-        if self.graph != "complete" and self.degree >= self.sites:
+        if self.graph in ("barabasi_albert", "watts_strogatz") and self.degree >= self.sites:
             raise ValueError(f"degree ({self.degree}) must be below sites ({self.sites})")
         if self.graph == "watts_strogatz" and self.degree % 2:
             raise ValueError(
@@ -86,6 +87,7 @@ class Web:
         ``base`` is the folder of the scenario file, where a path is sought that the current folder does not have.
         """
         self._streams = streams
+        self._isolated, self._given = spec.graph == "isolated", 0
         self._graph = _directed(_build(spec, streams, base))
         self.sites: int = self._graph.number_of_nodes()
         self._endorsed: dict[tuple[int, int], float] = {}
@@ -105,10 +107,22 @@ class Web:
         """Return ``n`` different home sites (all sites, if there are not so many) for the agent ``name``.
 
         Every site draws one number from the stream ``home/<name>``; homes are those with the smallest, so an
-        agent that gets one more home keeps the others.
+        agent that gets one more home keeps the others. On an isolated web the next ``n`` sites that nobody has yet.
         """
+        if self._isolated:
+            self._given += n
+            return np.arange(self._given - n, self._given, dtype=np.int64)
         luck = self._streams.at(f"home/{name}").uniform(np.arange(self.sites))
         return np.argsort(luck, kind="stable")[:n].astype(np.int64)
+
+    def places(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sites that initial documents (rows of a source) appear on, spread evenly by chance.
+
+        On an isolated web they are dealt out in turn, so that every site gets equally many.
+        """
+        if self._isolated:
+            return rows % self.sites
+        return (self._streams.at(name).uniform(rows) * self.sites).astype(np.int64)
 
     def reach(self, homes: ArrayLike, links: int) -> NDArray[np.int64]:
         """Return the sites at most ``links`` links from any of ``homes``, themselves included, in ascending order."""
@@ -223,7 +237,7 @@ def _build(spec: WebSpec, streams: Streams, base: Path) -> Any:
         return nx.barabasi_albert_graph(spec.sites, spec.degree, seed=seed)
     if spec.graph == "watts_strogatz":
         return nx.watts_strogatz_graph(spec.sites, spec.degree, spec.rewire, seed=seed)
-    return nx.complete_graph(spec.sites)
+    return nx.complete_graph(spec.sites) if spec.graph == "complete" else nx.empty_graph(spec.sites)
 
 
 def _directed(graph: Any) -> Any:

@@ -17,7 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.errors import TrainingError
+from ecosystem.corpus.sources import Truth
+from ecosystem.errors import EcosystemError, TrainingError
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream, Streams
@@ -150,14 +151,25 @@ class Cohort(Protocol):
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Score documents, one Score per request."""
 
-    def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
-        """Return how often each type of unit (token id) occurs in documents, ends of text included, shape [types]."""
-
     def state(self) -> dict[str, NDArray[Any]]:
         """Return what fit() has changed, as arrays with a leading member axis."""
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what ``state`` returned."""
+
+
+class TextCohort(Cohort, Protocol):
+    """A cohort of language models."""
+
+    def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
+        """Return how often each type of unit (token id) occurs in documents, ends of text included, shape [types]."""
+
+
+class DescribedCohort(Cohort, Protocol):
+    """A cohort of models of vectors or categories, whose own parameters say how far from the truth they are."""
+
+    def describe(self, truth: Truth) -> dict[str, NDArray[np.float64]]:
+        """Return metric name → value of every member, each of shape [members]; NaN where it has none."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +201,7 @@ class Family(Spec):
     @property
     def begins_trained(self) -> bool:
         """Whether a member can write before its first fit (it starts from a foundation or a checkpoint)."""
-        return getattr(self, "init", "random") != "random"
+        return getattr(self, "init", "random") not in ("random", "untrained")
 
     @abstractmethod
     def workload(self) -> Workload:
@@ -199,13 +211,20 @@ class Family(Spec):
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
         """Build M members under the model name ``name``, pre-training (or loading) what they start from."""
 
-    @abstractmethod
     def save_assets(self, cohort: Any, folder: Path) -> None:
         """Write what a checkpoint needs besides weights (configuration, tokenizer) into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
 
-    @abstractmethod
     def save_weights(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int) -> None:
         """Write one member of a ``Cohort.state()`` into a folder of assets, which ``transformers`` can then open."""
+        raise EcosystemError(f'a model of kind "{self.kind}" is no transformers model; its parameters are in weights/.')
 
 
-FAMILIES: Registry[type[Family]] = Registry("family", "ecosystem.families.gpt2", "ecosystem.families.causal_lm")
+FAMILIES: Registry[type[Family]] = Registry(
+    "family",
+    "ecosystem.families.gpt2",
+    "ecosystem.families.causal_lm",
+    "ecosystem.families.ngram",
+    "ecosystem.families.categorical",
+    "ecosystem.families.gaussian",
+)

@@ -48,7 +48,9 @@ DEFINITIONS: dict[str, Definition] = {
     **_by_n("rep", "1 - different {n}-grams / all {n}-grams within one document, mean over documents", "up"),
     "self_bleu": Definition("1", "up", "mean BLEU-4 of each sampled document against all the others"),
     "compression_ratio": Definition("1", "up", "bytes of text / bytes after zlib: the higher, the more redundant"),
-    "entropy": Definition("nats per word", "down", "entropy of the word frequencies of a sample, Miller-Madow"),
+    "entropy": Definition(
+        "nats", "down", "entropy of the word frequencies of a sample (Miller-Madow), or of a categorical model"
+    ),
     "zipf_exponent": Definition("1", "up", "s of the power law rank^-s fitted to a sample by maximum likelihood"),
     **{
         f"vocabulary_kept_{k}": Definition(
@@ -58,6 +60,24 @@ DEFINITIONS: dict[str, Definition] = {
         )
         for k in range(1, 11)
     },
+    # of a model of categories, by its own probabilities
+    "simpson": Definition("1", "up", "sum of squared probabilities: the chance that two draws are alike"),
+    "gini_simpson": Definition("1", "down", "1 - sum of squared probabilities: the chance that two draws differ"),
+    "support": Definition("types", "down", "symbols of positive probability"),
+    "max_probability": Definition("1", "up", "probability of the likeliest symbol"),
+    "first_type": Definition("1", "", "probability of the symbol that is likeliest under the truth"),
+    "tail_mass": Definition("1", "down", "probability of all symbols but the likeliest tenth under the truth"),
+    "tail_types": Definition("types", "down", "symbols of positive probability among them"),
+    "l1": Definition("1", "up", "sum of absolute differences from the true probabilities"),
+    "l2": Definition("1", "up", "sum of squared differences from the true probabilities"),
+    # of a model of vectors, by its own parameters
+    "mean_error": Definition("squared units", "up", "squared distance of the mean from the true one"),
+    "variance": Definition("1", "down", "trace of the covariance, as a share of the true one's"),
+    "log_variance": Definition("nats", "down", "logarithm of variance"),
+    "standard_deviation": Definition("1", "down", "square root of variance"),
+    "w2": Definition("squared units", "up", "squared Wasserstein-2 distance between the normals of model and truth"),
+    "collapsed": Definition("1", "up", "1 if nothing varies any more: one symbol, or no variance"),
+    "documents_trained": Definition("documents", "", "documents that the model was fitted to in this step"),
     # of the web and of training sets
     "synthetic_share": Definition("1", "up", "share written by models: of live documents, or of a set by weight"),
     "depth": Definition("model hops", "up", "mean number of models between a document and human data (human: 0)"),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import METRICS
 
@@ -21,6 +23,16 @@ def rows(step: int, scope: str, identity: str, values: Mapping[str, tuple[float,
         schema={"metric": pl.String, "value": pl.Float64, "error": pl.Float64},
     )
     return _finish(frame.with_columns(step=pl.lit(step), scope=pl.lit(scope), id=pl.lit(identity)))
+
+
+def many(step: int, scope: str, names: NDArray[np.str_], values: Mapping[str, NDArray[np.float64]]) -> pl.DataFrame:
+    """Return metric rows of many things at once from name → values, each of shape [things]; NaN becomes no row."""
+    frames = [
+        pl.DataFrame({"id": names, "value": column.astype(np.float64)}).with_columns(metric=pl.lit(m))
+        for m, column in values.items()
+    ]
+    table = pl.concat(frames).filter(pl.col("value").is_not_nan())
+    return _finish(table.with_columns(step=pl.lit(step), scope=pl.lit(scope), error=pl.lit(None, pl.Float64)))
 
 
 def web(index: pl.DataFrame, step: int) -> pl.DataFrame:

@@ -26,7 +26,7 @@ from ecosystem.streams import Stream
 class Context:
     """What a policy may ask for besides the table: services, never the world itself.
 
-    ``text(ids)``: contents of documents. ``score(model, ids)``: (total nats, i.e. minus the log-likelihood, and
+    ``contents(ids)``: contents of documents. ``score(model, ids)``: (total nats, i.e. minus the log-likelihood, and
     tokens) per document under the named model's starting weights. ``near_duplicate(num_perm, shingle, threshold,
     ids)``: for every id the earliest published near-duplicate, or null. ``source_rows(source)``: how many
     documents of a source may be injected (None: endless), leaving out its held-out part.
@@ -37,7 +37,7 @@ class Context:
     t: int
     stream: Stream  # of this policy at this step; use .uniform(ids) so that a row's luck is its own
     lasting: Stream  # the same at step 0: for what must not change between steps
-    text: Callable[[pl.Series], pl.Series]
+    contents: Callable[[pl.Series], pl.Series]
     score: Callable[[str, pl.Series], tuple[NDArray[np.float64], NDArray[np.int64]]]
     near_duplicate: Callable[[int, int, float, pl.Series], pl.Series]
     source_rows: Callable[[str], int | None]
@@ -48,6 +48,7 @@ class Policy(Spec):
 
     oracle: ClassVar[bool] = False  # True: sees the truth columns
     needs_content: ClassVar[bool] = True  # False: `doc`, `t` and `weight` are enough, so it can thin an archive
+    reads_text: ClassVar[bool] = False  # True: has no meaning for vectors and categories
     row_wise: ClassVar[bool] = True  # False: the verdict on a row may depend on which other rows there are
 
 

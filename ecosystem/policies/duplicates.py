@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import polars as pl
@@ -43,6 +43,8 @@ class MinhashDedup(Filter):
     (in lower case, punctuation left out) is at least ``threshold`` (Lee et al. 2022, "Deduplicating Training
     Data Makes Language Models Better"). The earliest of several stays.
     """
+
+    reads_text: ClassVar[bool] = True
 
     threshold: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="least similarity, of at most 1")
     num_perm: Annotated[int, Field(ge=16, le=1024)] = Field(128, description="length of the signature of a document")

@@ -47,6 +47,8 @@ def _said(column: str, what: str, side: str, limit: float) -> pl.Expr:
 class Length(Filter):
     """Refuses documents with too few or too many words (words stand between white space)."""
 
+    reads_text: ClassVar[bool] = True
+
     min_words: Count = Field(5, description="fewest words")
     max_words: Count | None = Field(None, description="most words; absent: no limit")
 
@@ -71,6 +73,8 @@ class GopherQuality(Filter):
     The published rules ask for 50 words and two stop words and so refuse most short texts, whoever wrote them.
     The ``short_text`` variant asks for 5 words and one stop word and leaves the other rules as they are.
     """
+
+    reads_text: ClassVar[bool] = True
 
     variant: Literal["standard", "short_text"] = Field(
         "standard", description="standard: at least 50 words and 2 stop words, as published; short_text: 5 and 1"
@@ -117,6 +121,8 @@ class Repetition(Filter):
 
     N-grams count as repeated only if they occur at least twice in the document (:mod:`ecosystem.corpus.features`).
     """
+
+    reads_text: ClassVar[bool] = True
 
     max_duplicate_lines: Share = Field(0.3, description="largest share of lines that repeat an earlier line")
     max_top_2gram: Share = Field(0.2, description="largest share of characters in the most frequent word 2-gram")

@@ -20,13 +20,20 @@ Positive = Annotated[int, Field(ge=1)]
 
 @POLICIES.register("replace")
 class Replace(Filter):
-    """Keeps only what this step brought: each generation sees the one before it and nothing older."""
+    """Keeps only what this step brought: each generation sees the one before it and nothing older.
+
+    With ``keep_initial`` the web's first, human documents stay as well: the partially synthetic loop of Seddik et al.
+    (2024), the fixed real data of Alemohammad et al. (2023).
+    """
 
     needs_content: ClassVar[bool] = False
 
+    keep_initial: bool = Field(False, description="true: documents of step 0 stay for ever")
+
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse documents of earlier steps."""
-        return first_reason(docs, [(pl.col("t") < ctx.t, pl.lit("replaced by a later step"))])
+        old = (pl.col("t") < ctx.t) & ((pl.col("t") > 0) if self.keep_initial else pl.lit(True))
+        return first_reason(docs, [(old, pl.lit("replaced by a later step"))])
 
 
 @POLICIES.register("accumulate")

@@ -11,7 +11,7 @@ from ecosystem.report import figures, findings, page
 from ecosystem.report.book import Book
 from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape
-from ecosystem.report.sections import CONTENTS, SECTIONS
+from ecosystem.report.sections import CONTENTS, sections
 from ecosystem.runs import Run
 
 # What the report hopes to find: what it is called → (scope, metric).
@@ -32,7 +32,7 @@ def write_report(run: Run) -> Path:
     Works for an unfinished run too. Raise StoreError where the folder cannot be read or written.
     """
     book = Book.of(run)
-    body = "".join([_header(book), *(section(book) for section in SECTIONS), _footer(book)])
+    body = "".join([_header(book), *(section(book) for section in sections(book).values()), _footer(book)])
     content = page.page(f"{run.scenario.name}, seed {run.seed}", body, book.specs, len(book.look.populations))
     for name, spec in book.specs.items():
         svg, png = charts.pictures(spec)
@@ -61,12 +61,14 @@ def _header(book: Book) -> str:
         *findings.diversity(book.metrics, look.populations),
         *findings.refusals(book.metrics),
     ]
-    notes = [s for s in (findings.missing(book.metrics, EXPECTED), findings.caution(book.outcomes)) if s]
+    expected = EXPECTED if scenario.modality == "text" else {}
+    notes = [s for s in (findings.missing(book.metrics, expected), findings.caution(book.outcomes)) if s]
     legend = "".join(
         f'<span class="{page.hue(book.populations, name)}"><i class="dot"></i>{escape(name)}</span>'
         for name in look.populations[:8]
     ) + (f"<span>and {len(look.populations) - 8} more</span>" if len(look.populations) > 8 else "")
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title in CONTENTS.items())
+    shown_here = {"findings", *sections(book)}
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title in CONTENTS.items() if key in shown_here)
     return (
         f"<header><h1>{escape(scenario.name)}</h1>"
         + (f'<p class="lead">{escape(scenario.description)}</p>' if scenario.description else "")

@@ -10,9 +10,12 @@ import polars as pl
 
 from ecosystem import charts
 from ecosystem.charts import Look
+from ecosystem.corpus.sources import Truth
+from ecosystem.metrics.laws import TRUTH
 from ecosystem.report import figures, page
 from ecosystem.report.figures import Outcome
 from ecosystem.runs import Run
+from ecosystem.streams import Streams
 
 
 @dataclass
@@ -50,6 +53,15 @@ class Book:
         """What became of each population, in the order of the scenario."""
         found = {o.population: o for o in figures.outcomes(self.metrics, self.models, self.started)}
         return [found[name] for name in self.look.populations if name in found]
+
+    @cached_property
+    def truth(self) -> Truth | None:
+        """What the initial source knows exactly of its documents, where closed forms ask for it."""
+        scenario = self.run.scenario
+        initial = scenario.web.initial
+        if initial is None or not any(TRUTH in one.parameters.values() for one in scenario.theory):
+            return None
+        return scenario.sources[initial.source].open(initial.source, Streams(self.run.seed), self.run.path).truth
 
     def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
         """Keep a chart and return its place on the page."""

@@ -74,7 +74,7 @@ def _cell(segment: pl.DataFrame, step: int, authors: Sequence[str]) -> str:
 
 def _text(row: dict[str, object]) -> str:
     """Return one document, folded where it is long."""
-    text = str(row["text"] or "")
+    text = str(row["content"] or "")
     words = row["words"]
     about = f"{escape(row['author'])} · document {row['doc']} · {words} words"
     if row["synthetic"]:

@@ -8,10 +8,15 @@ and the error of their mean, since each was trained with luck of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+
+from ecosystem.corpus.sources import Truth
+from ecosystem.metrics.laws import predict
+from ecosystem.scenario import TheorySpec
 
 ORIGINS = ("human", "synthetic")
 
@@ -44,6 +49,20 @@ def means(frame: pl.DataFrame) -> pl.DataFrame:
         .agg(pl.col("value").mean(), error=pl.max_horizontal(within, between), members=pl.len())
         .sort("step", maintain_order=True)
     )
+
+
+def laws(theory: Sequence[TheorySpec], metric: str, steps: int, truth: Truth | None) -> pl.DataFrame:
+    """Return the closed forms of a metric as curves: population, law, step, value; from their generation 1 on."""
+    frames = [pl.DataFrame(schema={"population": pl.String, "law": pl.String, "step": pl.Int64, "value": pl.Float64})]
+    for one in theory:
+        at = np.arange(max(0, 1 - one.first), steps + 1, dtype=np.int64)
+        if one.metric == metric and at.size:
+            values = predict(one.law, at + one.first, one.parameters, truth)
+            curve = pl.DataFrame({"step": at, "value": values})
+            frames.append(
+                curve.select(pl.lit(one.population).alias("population"), pl.lit(one.law).alias("law"), "step", "value")
+            )
+    return pl.concat(frames)
 
 
 def from_start(metrics: pl.DataFrame, metric: str, models: Mapping[str, str]) -> pl.DataFrame:

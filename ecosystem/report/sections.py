@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
@@ -30,6 +30,23 @@ TEXT = {
     "zipf_exponent": "Zipf exponent",
     "mean_words": "Length of documents",
 }
+PARAMETERS = (
+    "mean_error",
+    "variance",
+    "log_variance",
+    "standard_deviation",
+    "w2",
+    "simpson",
+    "gini_simpson",
+    "entropy",
+    "support",
+    "max_probability",
+    "tail_mass",
+    "tail_types",
+    "l1",
+    "l2",
+    "collapsed",
+)
 LATE = {
     "cross_entropy_frequent": "Change on frequent tokens",
     "cross_entropy_rare": "Change on rare tokens",
@@ -78,6 +95,28 @@ def _quality(book: Book) -> str:
         book.figure("quality_change", change, full=True) if moved["step"].n_unique() > 1 else ""
     )
     return _section("quality", about, body)
+
+
+def _parameters(book: Book) -> str:
+    drawn = []
+    for metric in PARAMETERS:
+        single = figures.members(book.metrics, metric)
+        if single.is_empty():
+            continue
+        definition = DEFINITIONS[metric]
+        unit = "" if definition.unit == "1" else definition.unit
+        laws = figures.laws(book.run.scenario.theory, metric, book.run.steps, book.truth)
+        words = Words(metric.replace("_", " ").capitalize(), definition.text, unit, ".3~g")
+        levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
+        chart = charts.over_steps(figures.means(single), book.look, words, single=single, levels=levels, laws=laws)
+        drawn.append(book.figure(f"model_{metric}", chart))
+    about = (
+        "The models' own parameters held against the truth: mean over the trainers of each population ± standard "
+        "error. Dashed lines are closed forms, where the scenario names one."
+    )
+    sources = sorted({f"{t.metric}: {t.law} ({t.source})" for t in book.run.scenario.theory if t.source})
+    told = "".join(f"<li>{page.escape(source)}</li>" for source in sources)
+    return _section("parameters", about, _grid(drawn) + (f"<h3>Closed forms</h3><ul>{told}</ul>" if told else ""))
 
 
 def _contamination(book: Book) -> str:
@@ -250,6 +289,7 @@ def _run(book: Book) -> str:
 CONTENTS = {
     "findings": "Findings",
     "quality": "Quality",
+    "parameters": "Models and theory",
     "contamination": "Contamination",
     "diversity": "Diversity and tails",
     "ledger": "Ledger",
@@ -258,4 +298,12 @@ CONTENTS = {
     "figures": "Final figures",
     "run": "The run",
 }
-SECTIONS = (_quality, _contamination, _diversity, _ledger, _web, _samples, _figures, _run)
+_TEXT = (_quality, _contamination, _diversity, _ledger, _web, _samples, _figures, _run)
+_NUMBERS = (_parameters, _contamination, _ledger, _web, _samples, _figures, _run)
+_KEYS = {section: section.__name__.removeprefix("_") for section in (*_TEXT, *_NUMBERS)} | {_samples: "texts"}
+
+
+def sections(book: Book) -> dict[str, Callable[[Book], str]]:
+    """Return the sections of this run's report by their key in CONTENTS: texts, or vectors and categories."""
+    chosen = _TEXT if book.run.scenario.modality == "text" else _NUMBERS
+    return {_KEYS[section]: section for section in chosen}

@@ -1,0 +1,858 @@
+"""The closed forms of the literature: limits agree with recursions, small independent simulations agree with both.
+
+A simulation must lie within 4 standard errors of the formula and, where a mistake is plausible (a biased variance,
+a wrong sign, sampling with replacement), more than 4 from what the mistake would give.
+"""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+
+from ecosystem.errors import DataError
+from ecosystem.metrics import theory as th
+
+T = np.arange(0, 41)
+
+
+def zipf(k, s=1.0):
+    weights = np.arange(1, k + 1) ** -float(s)
+    return weights / weights.sum()
+
+
+def uniform(k):
+    return np.full(k, 1 / k)
+
+
+def agrees(sample, expected, *mistakes):
+    """Compare the mean over axis 0 with ``expected``, and its distance from ``mistakes``, in standard errors."""
+    sample = np.asarray(sample, float)
+    mean, error = sample.mean(axis=0), sample.std(axis=0, ddof=1) / math.sqrt(len(sample))
+    assert np.all(np.abs(mean - expected) <= 4 * error + 1e-12), (mean, expected, error)
+    for mistake in mistakes:
+        assert np.all(np.abs(mean - mistake) > 4 * error), (mean, mistake, error)
+
+
+def diversity(p):
+    return 1 - (p**2).sum(axis=-1)
+
+
+# Diversity when every model is fitted to samples of earlier ones.
+
+
+def test_one_fit_is_the_same_in_every_workflow():
+    for n in (1, 2, 10, 1000):
+        first = 0.7 * (1 - 1 / n)
+        for f in (
+            th.diversity_replace,
+            th.diversity_accumulate,
+            th.diversity_random_mixture,
+            th.diversity_accumulate_subsample,
+            th.pool_diversity_accumulate_subsample,
+        ):
+            assert f(0.7, n, [0, 1]) == pytest.approx([0.7, first], abs=1e-15)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 100, 10_000])
+def test_limits_are_where_the_recursions_go(n):
+    far = 200_000
+    assert th.diversity_accumulate(1, n, far) == pytest.approx(th.diversity_accumulate_limit(1, n), rel=1e-5)
+    fit = th.diversity_accumulate_subsample(1, n, far)
+    assert fit == pytest.approx(th.diversity_accumulate_subsample_limit(1, n), rel=2e-5)
+    assert th.diversity_replace(1, n, far) <= math.exp(-far / n)
+
+
+@pytest.mark.parametrize("n", [2, 10, 100])
+def test_workflows_are_ordered(n):
+    replace, accumulate = th.diversity_replace(1, n, T), th.diversity_accumulate(1, n, T)
+    fit, pool = th.diversity_accumulate_subsample(1, n, T), th.pool_diversity_accumulate_subsample(1, n, T)
+    assert (replace[2:] < fit[2:]).all()
+    assert (fit[2:] < pool[2:]).all()
+    assert (pool[3:] < accumulate[3:]).all()  # the first fit is on the whole pool
+    for values in (replace, accumulate, fit, pool):
+        assert (np.diff(values) < 0).all()
+
+
+def test_known_values_of_diversity():
+    assert th.diversity_accumulate(1, 10, [1, 10, 50]) == pytest.approx([0.9, 0.85150, 0.84511], abs=5e-6)
+    keep_all = [th.diversity_accumulate(1, n, 1000) for n in (100, 500, 1000, 10_000)]
+    assert keep_all == pytest.approx([0.98364, 0.99672, 0.99836, 0.99984], abs=6e-6)
+    fit = th.diversity_accumulate_subsample(1, 10, [1, 2, 4, 8, 12])
+    assert fit == pytest.approx([0.9, 0.8313, 0.7887, 0.7648, 0.7564], abs=6e-5)
+    assert th.squared_drift(1, fit) == pytest.approx([0.1, 0.1687, 0.2113, 0.2352, 0.2436], abs=6e-5)
+    limits = [th.diversity_accumulate_subsample_limit(1, n) for n in (10, 100)]
+    assert limits == pytest.approx([0.7390, 0.97100], abs=6e-5)
+    pools = [limit / (1 - 1 / n) for n, limit in zip((10, 100), limits, strict=True)]
+    assert pools == pytest.approx([0.8211, 0.98081], abs=6e-5)
+    assert 1 - th.diversity_accumulate_limit(0.9, 10) == pytest.approx(0.2409, abs=5e-5)
+    assert 1 - th.diversity_replace(0.9, 10, 50) == pytest.approx(0.9954, abs=5e-5)
+    h0 = th.gini_simpson(zipf(20))
+    s = 1 - th.diversity_replace(h0, 50, [1, 10, 30, 100])
+    assert s == pytest.approx([0.14085, 0.28368, 0.52178, 0.88373], abs=6e-6)
+    h0 = 0.93794  # the law behind three of the numbers simulated for this project
+    assert th.diversity_random_mixture(h0, 10, 50) == pytest.approx(0.79266, abs=6e-6)
+    assert th.diversity_accumulate(h0, 20, 50) == pytest.approx(0.86353, abs=6e-6)
+    assert th.distance_fresh_data_limit(h0, 20, 80) == pytest.approx(0.02549, abs=6e-6)
+
+
+def test_replace_and_accumulate_of_unigrams():
+    rng, p, n, runs = np.random.default_rng(1), zipf(10), 10, 6000
+    h0 = th.gini_simpson(p)
+    last = np.broadcast_to(p, (runs, 10))
+    pool = np.zeros((runs, 10))
+    fit = last
+    for t in range(1, 16):
+        last = rng.multinomial(n, last) / n
+        pool += rng.multinomial(n, fit)
+        fit = pool / (n * t)
+        if t in (1, 5, 15):
+            agrees(diversity(last), th.diversity_replace(h0, n, t), h0 * (1 - 1 / n) ** (t + 1))
+            agrees(((last - p) ** 2).sum(axis=1), th.squared_drift(h0, th.diversity_replace(h0, n, t)))
+            mistake = th.diversity_accumulate_subsample(h0, n, t) if t > 1 else h0
+            agrees(diversity(fit), th.diversity_accumulate(h0, n, t), mistake)
+
+
+def test_random_mixture_of_past_models():
+    rng, p, n, runs = np.random.default_rng(2), zipf(10), 10, 6000
+    past = [np.broadcast_to(p, (runs, 10))]
+    for t in range(1, 13):
+        # Each sample chooses its model first: a mixture by counts, not by averaged probabilities.
+        chosen = rng.multinomial(n, uniform(t), size=runs)
+        counts = sum(rng.multinomial(chosen[:, m], past[m]) for m in range(t))
+        past.append(counts / n)
+    h0 = th.gini_simpson(p)
+    wrong = th.diversity_replace(h0, n, 12), th.diversity_accumulate_subsample(h0, n, 12)
+    agrees(diversity(past[12]), th.diversity_random_mixture(h0, n, 12), *wrong)
+
+
+def test_accumulate_and_subsample_of_gaussians():
+    rng, n, runs = np.random.default_rng(3), 10, 30_000
+    pool = rng.normal(size=(runs, n))
+    for t in range(1, 10):
+        chosen = rng.random(pool.shape).argpartition(n - 1, axis=1)[:, :n] if t > 1 else np.arange(n)[None]
+        items = np.take_along_axis(pool, np.broadcast_to(chosen, (runs, n)), axis=1)
+        mean, sd = items.mean(axis=1), items.std(axis=1)
+        if t in (2, 9):
+            fitted = th.diversity_accumulate_subsample(1, n, t)
+            pooled = th.pool_diversity_accumulate_subsample(1, n, t)
+            replaced = [pooled * (1 - 1 / n)] if t == 2 else []  # later, drawing with replacement is nearly the same
+            agrees(sd**2, fitted, th.diversity_replace(1, n, t), *replaced)
+            agrees(pool.var(axis=1), pooled, *([th.diversity_accumulate(1, n, t)] if t > 2 else []))
+            agrees(mean**2, th.squared_drift(1, fitted), t / n)
+        pool = np.concatenate([pool, rng.normal(mean[:, None], sd[:, None], size=(runs, n))], axis=1)
+
+
+# Diversity when human data stays in, or comes in.
+
+MIXES = [(10, 100), (100, 10), (100, 100), (5, 1), (7, 0), (1, 3)]
+
+
+@pytest.mark.parametrize(("real", "synthetic"), MIXES)
+def test_the_closed_form_solves_the_recursion(real, synthetic):
+    closed = th.simpson_partially_synthetic(0.3, real, synthetic, T)
+    assert closed == pytest.approx(th.simpson_partially_synthetic_recursion(0.3, real, synthetic, T), abs=1e-14)
+    assert closed[0] == 0.3
+    assert closed[1] == pytest.approx(1 / real + (1 - 1 / real) * 0.3)
+    limit = th.simpson_partially_synthetic_limit(0.3, real, synthetic)
+    assert th.simpson_partially_synthetic(0.3, real, synthetic, 10_000) == pytest.approx(limit, abs=1e-13)
+
+
+def as_printed(s0, real, synthetic, m):
+    """Theorem 2 of Seddik et al. with the sign of the print, of S_{m+1}."""
+    alpha = synthetic / (real + synthetic)
+    beta = alpha * ((1 + 1 / real) * alpha - 1 / real)
+    scale = 1 + (1 + 1 / real) * alpha
+    first = (1 + 2 * alpha - (1 - 1 / real) * alpha * beta**m) / (real * scale)
+    return first + (1 - 1 / real) * s0 / scale * (1 + alpha - alpha / real * beta**m)
+
+
+def test_partially_synthetic_unigrams_and_the_sign_in_print():
+    rng, p, real, synthetic, runs = np.random.default_rng(4), np.array([0.6, 0.3, 0.1]), 10, 100, 40_000
+    s0 = float(p @ p)
+    table = {1: (0.51379, 0.47636), 2: (0.51779, 0.48722), 4: (0.52386, 0.50338), 8: (0.53057, 0.52143)}
+    human = rng.multinomial(real, p, size=runs)
+    first = model = human / real
+    for m in range(1, 9):
+        if m > 1:
+            model = (human + rng.multinomial(synthetic, model)) / (real + synthetic)
+        if m in table:
+            simulated, printed = table[m]
+            expected = th.simpson_partially_synthetic(s0, real, synthetic, m)
+            assert expected == pytest.approx(simulated, abs=0.001)
+            assert as_printed(s0, real, synthetic, m - 1) == pytest.approx(printed, abs=6e-6)
+            agrees(1 - diversity(model), expected, printed)
+            agrees(((model - first) ** 2).sum(axis=1), th.distance_partially_synthetic(s0, real, synthetic, m))
+
+
+def test_known_values_of_partially_synthetic_loops():
+    assert th.simpson_partially_synthetic(0.1, 100, 10, 1) == pytest.approx(0.1090)
+    limits = [th.simpson_partially_synthetic_limit(0.1, 100, n) for n in (10, 100, 1000)]
+    assert limits == pytest.approx([0.10974, 0.11196, 0.11322], abs=6e-6)
+
+
+@pytest.mark.parametrize(("real", "synthetic"), MIXES)
+def test_bounds_of_the_l1_distance_are_ordered(real, synthetic):
+    support, s0 = 52, 0.1
+    assert th.distance_partially_synthetic(s0, real, synthetic, 0) == pytest.approx((1 - s0) / real)
+    bound = th.l1_bound_partially_synthetic(s0, support, real, synthetic, T[1:])
+    assert bound[0] == pytest.approx(0, abs=1e-7)
+    assert (np.diff(bound) >= -1e-12).all()
+    assert bound[-1] <= th.l1_ceiling_partially_synthetic(support, real, synthetic)
+
+
+def test_l1_distances_stay_below_the_bounds_that_say_something():
+    rng, real, runs = np.random.default_rng(5), 100, 400
+    p = zipf(52, 0.62)
+    human = rng.multinomial(real, p, size=runs)
+    for synthetic, ceiling in ((10, 0.226), (100, 0.51), (1000, 0.51)):
+        model = human / real
+        for _ in range(30):
+            model = (human + rng.multinomial(synthetic, model)) / (real + synthetic)
+        distance = np.abs(model - human / real).sum(axis=1).mean()
+        bound = th.l1_bound_partially_synthetic(float(p @ p), 52, real, synthetic, 31)
+        assert th.l1_ceiling_partially_synthetic(52, real, synthetic) == pytest.approx(ceiling, abs=5e-4)
+        assert distance < bound < 2.2 * distance
+        assert th.l1_bound_seddik(600, real, synthetic) > 10_000 > 2  # what is printed says nothing
+
+
+def test_the_published_l1_bound():
+    assert th.l1_bound_seddik(600, 100, 10) == pytest.approx(24_923, rel=1e-4)
+    assert th.l1_bound_seddik(1, 100, 10) == 0
+    assert th.l1_bound_seddik(3, 100, 10) == pytest.approx(math.sqrt(5 * math.pi) / 100 * 6)
+    assert math.isinf(th.l1_bound_seddik(100_000, 100, 100_000))
+    n = 1000
+    edge = math.e**2 / (2 * math.pi) * n + 2  # the first two cases meet here up to the shift by 2
+    types, reach = math.floor(edge), math.e**3 / (2 * math.pi) * n
+    second = math.log(6 * math.e / math.pi**1.5 * types) + types / 2 * math.log(reach / types)
+    assert math.log(th.l1_bound_seddik(types, 100, n)) == pytest.approx(
+        second + math.log(5 * math.pi) / 2 - math.log(10)
+    )
+    bounds = [th.l1_bound_seddik(types + step, 100, n) for step in (0, 1)]
+    assert bounds[1] / bounds[0] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(("real", "synthetic"), MIXES)
+def test_fresh_data_has_a_limit_that_forgets_the_start(real, synthetic):
+    limit = th.distance_fresh_data_limit(0.9, real, synthetic)
+    for start in (0.0, 0.5):
+        path = th.distance_fresh_data(0.9, real, synthetic, [0, 100_000], start)
+        assert path == pytest.approx([start, limit], abs=1e-12)
+        before = th.distance_fresh_data(0.9, real, synthetic, T, start)
+        size, kept = real + synthetic, synthetic**2 - synthetic
+        assert before[1:] == pytest.approx(0.9 / size + kept / size**2 * before[:-1])
+    size = th.effective_sample_size(real, synthetic)
+    share = synthetic / (real + synthetic)
+    assert size / real == pytest.approx(1 + share + share / real)
+    assert size >= real
+
+
+def test_fresh_data_of_unigrams():
+    assert th.effective_sample_size(20, 80) == pytest.approx(36.8)
+    rng, p, real, synthetic, runs = np.random.default_rng(6), zipf(12), 10, 40, 8000
+    model = np.broadcast_to(p, (runs, 12))
+    h0 = th.gini_simpson(p)
+    for t in range(1, 26):
+        drawn = rng.multinomial(real, p, size=runs) + rng.multinomial(synthetic, model)
+        model = drawn / (real + synthetic)
+        if t in (1, 3, 25):
+            distance = ((model - p) ** 2).sum(axis=1)
+            agrees(distance, th.distance_fresh_data(h0, real, synthetic, t), h0 / real)
+    agrees(distance, th.distance_fresh_data_limit(h0, real, synthetic), h0 / 50, h0 / (50 * (1 - 0.8**2)))
+
+
+# When and where a chain of unigram models ends.
+
+
+def two_types(n, share):
+    """Return, exactly, for a chain of two types: its transition matrix and the law of the first fit."""
+    states = np.arange(n + 1)
+    log_choose = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in states]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        q = states[:, None] / n
+        logs = np.asarray(log_choose) + np.where(states > 0, states * np.log(q), 0)
+        logs = logs + np.where(states < n, (n - states) * np.log1p(-q), 0)
+    chain = np.exp(logs)
+    first = np.exp(log_choose + states * math.log(share) + (n - states) * math.log1p(-share))
+    return chain, first
+
+
+def test_two_types_exactly():
+    n, share = 60, 0.2
+    p = [share, 1 - share]
+    chain, law = two_types(n, share)
+    k = np.arange(n + 1) / n
+    for t in range(1, 400):
+        lower = th.collapse_probability_lower_bound(p, n, t)
+        upper = th.collapse_probability_upper_bound(p, n, t)
+        collapsed = law[0] + law[-1]
+        assert lower <= collapsed + 1e-12
+        assert collapsed <= upper + 1e-12
+        assert law @ (2 * k * (1 - k)) == pytest.approx(th.diversity_replace(0.32, n, t))
+        assert law @ k == pytest.approx(th.expected_tail_mass(p, 1, t))
+        law = law @ chain
+    far = law @ np.linalg.matrix_power(chain, 5000)
+    assert [far[-1], far[0]] == pytest.approx(th.fixation_probability(p))
+
+
+def test_both_bounds_of_collapse_are_exact_for_two_samples():
+    # One state is left besides the ends, so the diversity alone tells how often it is met.
+    for t in range(1, 12):
+        expected = 1 - 2 * th.diversity_replace(0.32, 2, t)
+        assert th.collapse_probability_lower_bound([0.2, 0.8], 2, t) == pytest.approx(expected)
+        assert th.collapse_probability_upper_bound([0.2, 0.8], 2, t) == pytest.approx(expected)
+    assert th.time_to_collapse_bounds([0.2, 0.8], 2) == pytest.approx((1.64, 1.64))
+
+
+def test_time_to_collapse_is_the_large_sample_limit():
+    error = []
+    for n in (25, 50, 100, 200):
+        chain, law = two_types(n, 0.3)
+        inner = np.linalg.solve(np.eye(n - 1) - chain[1:-1, 1:-1], np.ones(n - 1))
+        exact = 1 + law[1:-1] @ inner
+        low, high = th.time_to_collapse_bounds([0.3, 0.7], n)
+        assert low <= exact <= high
+        error.append(exact / th.time_to_collapse([0.3, 0.7], n) - 1)
+    assert abs(error[-1]) < 0.01
+    assert np.all(np.abs(np.array(error[1:]) / error[:-1]) < 0.7)  # falls about as 1/n
+
+
+def test_known_times_to_collapse():
+    assert th.time_to_collapse(zipf(20), 50) == pytest.approx(93.3, abs=0.05)
+    assert th.time_to_collapse(uniform(10), 100) == pytest.approx(189.6, abs=0.05)
+    assert th.time_to_collapse(uniform(10), 10) == pytest.approx(18.96, abs=0.005)
+    assert th.time_to_collapse(uniform(2), 100) == pytest.approx(200 * math.log(2))
+    assert th.time_to_collapse(uniform(100_000), 100) == pytest.approx(200, rel=1e-4)
+    assert th.time_to_collapse_bounds(uniform(10), 100) == pytest.approx((100, 8911))
+    assert th.time_to_collapse([1.0, 0.0], 100) == 0
+    assert th.time_to_collapse_bounds([0.0, 1.0], 100) == (0, 0)
+    assert th.collapse_probability_lower_bound([1.0], 5, [0, 1]).tolist() == [1, 1]
+    assert th.collapse_probability_upper_bound([0.0, 1.0], 5, [0, 1]).tolist() == [1, 1]
+    assert th.collapse_probability_lower_bound([0.01, 0.99], 5, 0) == 0
+
+
+def test_time_and_place_of_collapse():
+    rng, p, n, runs = np.random.default_rng(7), zipf(6), 50, 1500
+    counts, time, winner = np.broadcast_to(p, (runs, 6)), np.zeros(runs), np.zeros(runs, int)
+    active, t = np.arange(runs), 0
+    while active.size:
+        t += 1
+        counts = rng.multinomial(n, counts) / n
+        done = counts.max(axis=1) == 1
+        time[active[done]], winner[active[done]] = t, counts[done].argmax(axis=1)
+        active, counts = active[~done], counts[~done]
+    error = time.std() / math.sqrt(runs)
+    expected = th.time_to_collapse(p, n)
+    assert abs(time.mean() - expected) < 4 * error + 0.02 * expected
+    assert abs(time.mean() - expected / 2) > 4 * error  # a diploid population: 4N, or N genes instead of 2N
+    share = np.bincount(winner, minlength=6) / runs
+    assert np.all(np.abs(share - th.fixation_probability(p)) < 4 * np.sqrt(p * (1 - p) / runs))
+
+
+def test_known_numbers_of_surviving_types():
+    large = th.surviving_types(zipf(20_000), 20_000, [1, 2, 5, 10, 30])
+    assert large == pytest.approx([5380, 3933, 2353, 1492, 662], abs=0.6)
+    small = th.surviving_types(zipf(1000), 1000, [1, 5, 10, 50, 100])
+    assert small == pytest.approx([333.7, 150.5, 96.3, 28.7, 16.1], abs=0.05)
+
+
+def test_survival_of_types():
+    assert th.surviving_types([0.5, 0.5, 0.0], 10, 0) == 2
+    count = np.array([0.0, 0.1, 1.0, 30.0])
+    alive = th.survival_probability(count, T)
+    assert alive.shape == (41, 4)
+    assert alive[:2].tolist() == [[0, 1, 1, 1], pytest.approx(-np.expm1(-count))]
+    assert (np.diff(alive[1:, 1:], axis=0) < 0).all()
+    assert (alive >= th.survival_lower_bound(count, T)).all()
+    assert th.survival_probability(0.001, 5000) == pytest.approx(0.001 * 2 / 5000, rel=0.01)
+    n = 400
+    chain, law = two_types(n, 2 / n)
+    for t in range(1, 30):  # the branching process against the exact chain
+        assert 1 - law[0] == pytest.approx(th.survival_probability(2.0, t), rel=0.02)
+        assert 1 - law[0] >= th.survival_lower_bound(2.0, t)
+        law = law @ chain
+
+
+def test_tail_types_die_and_tail_mass_stays():
+    rng, p, runs, n = np.random.default_rng(8), zipf(200), 400, 200
+    model = np.broadcast_to(p, (runs, 200))
+    for t in range(1, 11):
+        model = rng.multinomial(n, model) / n
+        if t in (1, 10):
+            agrees(model[:, 20:].sum(axis=1), th.expected_tail_mass(p, 20, t))
+            alive, expected = (model > 0).sum(axis=1), float(th.surviving_types(p, n, t))
+            error = alive.std() / math.sqrt(runs)
+            assert abs(alive.mean() - expected) < 4 * error + 0.01 * expected
+            assert abs(alive.mean() - th.surviving_types(p, n, t + 1)) > 4 * error + 0.01 * expected
+    assert th.expected_tail_mass(zipf(1000), 100, 7) == pytest.approx(0.307, abs=5e-4)
+    assert th.expected_tail_mass(zipf(1000)[::-1], 100, [7]) == pytest.approx(0.307, abs=5e-4)
+
+
+# Sampling that bends the distribution.
+
+
+def test_maps_compose_and_begin_at_the_truth():
+    p = np.array([0.1, 0.4, 0.0, 0.3, 0.2])
+    for law in (
+        lambda p, t: th.temperature_map(p, 0.8, t),
+        lambda p, t: th.top_k_map(p, 3, t),
+        lambda p, t: th.top_p_map(p, 0.6, t),
+    ):
+        assert law(p, 0) == pytest.approx(p)
+        path = law(p, [0, 1, 2, 3])
+        assert path.shape == (4, 5)
+        assert path.sum(axis=1) == pytest.approx(np.ones(4))
+        assert law(law(p, 1), 2) == pytest.approx(path[3])
+        assert (path[:, 2] == 0).all()
+
+
+def test_temperature_multiplies_log_odds():
+    p = th.temperature_map([0.6, 0.4], 0.9, 10)
+    assert math.log(p[0] / p[1]) == pytest.approx(1.163, abs=5e-4)
+    assert th.temperature_map([0.6, 0.4], 1.0, 50) == pytest.approx([0.6, 0.4])
+    assert th.temperature_map([0.6, 0.4, 0], 2.0, 10_000) == pytest.approx([0.5, 0.5, 0])
+    assert th.temperature_map([0.6, 0.4], 0.01, 10_000).tolist() == [1, 0]
+    assert th.temperature_map([0.5, 0.5], 0.01, 10_000).tolist() == [0.5, 0.5]
+
+
+def test_top_k_cuts_once_and_top_p_again():
+    path = th.top_k_map(zipf(50), 7, [1, 2, 9])
+    assert (path == path[0]).all()
+    assert np.count_nonzero(path[0]) == 7
+    assert th.top_k_map([0.2] * 5, 2, 1).tolist() == [0.5, 0.5, 0, 0, 0]
+    support = np.count_nonzero(th.top_p_map(zipf(1000), 0.95, np.arange(6)), axis=1)
+    assert support.tolist() == [1000, 688, 482, 344, 250, 185]
+    assert np.count_nonzero(th.top_p_map(uniform(20), 0.95, 1)) == 19  # reached up to rounding
+    assert th.top_p_map([0.3, 0.7], 1, 5) == pytest.approx([0.3, 0.7])
+    assert th.top_p_map([0.3, 0.7], 0.5, 1).tolist() == [0, 1]
+
+
+# Gaussians.
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_gaussian_loops(unbiased):
+    rng, n, runs, variance, bias = np.random.default_rng(9), 5, 30_000, 4.0, 0.9
+    for sampling_bias in (1.0, bias):
+        mean, sd = np.zeros(runs), np.full(runs, math.sqrt(variance))
+        for t in range(1, 9):
+            spread = sd * math.sqrt(sampling_bias)
+            x = mean[:, None] + spread[:, None] * rng.normal(size=(runs, n))
+            mean, sd = x.mean(axis=1), x.std(axis=1, ddof=int(unbiased))
+            if t not in (1, 8):
+                continue
+            own, other = ((n, t, variance, flag, sampling_bias) for flag in (unbiased, not unbiased))
+            agrees(sd**2, th.gaussian_variance(*own), th.gaussian_variance(*other))
+            agrees(sd, th.gaussian_sd(*own), th.gaussian_sd(*other))
+            agrees(2 * np.log(sd), th.gaussian_log_variance(*own), th.gaussian_log_variance(*other))
+            agrees(mean**2, th.gaussian_mean_error(*own), *([th.gaussian_mean_error(*other)] if t == 8 else []))
+            mistake = [th.gaussian_w2(*other)] if t == 8 else []
+            agrees(mean**2 + (sd - math.sqrt(variance)) ** 2, th.gaussian_w2(*own), *mistake)
+            logs = 2 * np.log(sd)
+            squares = (logs - logs.mean()) ** 2
+            agrees(squares, th.gaussian_log_variance_variance(n, t))
+            for ratio in (0.3, 0.7, 1.0):
+                exceeds = (sd > ratio * math.sqrt(variance)).mean()
+                assert exceeds <= th.gaussian_sd_tail_bound(n, t, ratio)
+
+
+def test_gaussian_laws():
+    for n in (2, 3, 10, 1000):
+        bound = th.gaussian_sd_tail_bound(n, T, 2.0)
+        assert (th.gaussian_sd(n, T) / 2 <= bound).all()  # Markov's inequality, with c4 < exp(-1/(4n))
+        assert bound == pytest.approx(math.exp(-1 / (4 * n)) ** T / 2)
+        assert th.gaussian_variance(n, T, unbiased=False) == pytest.approx(th.diversity_replace(1, n, T))
+        drift = th.squared_drift(3, th.diversity_replace(3, n, T))
+        assert th.gaussian_mean_error(n, T, 3, unbiased=False) == pytest.approx(drift)
+        assert th.gaussian_log_variance(n, T)[1:].max() < 0  # Jensen
+        assert th.gaussian_typical_variance(n, T) == pytest.approx(np.exp(th.gaussian_log_variance(n, T)))
+    small, switched = (1 - th.c4(n) for n in (1001, 1002))  # from gamma functions, from their series
+    assert small / switched == pytest.approx(1001 / 1000, rel=1e-6)
+    large = 10**6
+    assert th.gaussian_w2(large, 20) == pytest.approx(th.gaussian_w2_first_order(large, 20), rel=1e-4)
+    assert th.gaussian_log_variance(large, 5) == pytest.approx(-5 / large, rel=1e-3)
+    assert th.gaussian_log_variance(large, 5, unbiased=False) == pytest.approx(-10 / large, rel=1e-3)
+    for f in (th.gaussian_w2, th.gaussian_mean_error, th.gaussian_log_variance):
+        assert f(10, 0) == pytest.approx(0, abs=1e-15)
+
+
+def test_known_values_of_gaussians():
+    assert th.gaussian_w2(100, 20) == pytest.approx(0.29850, abs=6e-6)
+    assert th.gaussian_w2(10, 20) == pytest.approx(2.851, abs=5e-4)
+    assert th.gaussian_w2_first_order(10, 20) == pytest.approx(3)
+    assert th.gaussian_log_variance(100, [20, 100]) == pytest.approx([-0.2027, -1.01350], abs=6e-5)
+    assert th.gaussian_log_variance(100, 100, unbiased=False) == pytest.approx(-2.01854, abs=6e-6)
+    assert [float(th.gaussian_sd(n, 20)) for n in (100, 10)] == pytest.approx([0.95075, 0.57440], abs=6e-6)
+    assert th.gaussian_variance(100, 100, unbiased=False) == pytest.approx(0.3660, abs=6e-5)
+    assert th.gaussian_mean_error(100, 100, unbiased=False) == pytest.approx(0.6340, abs=6e-5)
+    assert th.gaussian_variance(10, 5, sampling_bias=0.8) == pytest.approx(0.32768)
+    sizes, t = (100, 500, 1000, 10_000), 1000
+    means = [float(th.gaussian_variance(n, t, unbiased=False)) for n in sizes]
+    assert means == pytest.approx([4.3e-5, 0.1351, 0.3677, 0.9048], rel=0.01)
+    medians = [float(th.gaussian_typical_variance(n, t, unbiased=False)) for n in sizes]
+    assert medians == pytest.approx([1.7e-9, 0.0182, 0.1351, 0.8187], rel=0.02)
+
+
+# Linear regression.
+
+
+def fit_rows(x, y):
+    gram = np.einsum("rij,rik->rjk", x, x)
+    return np.linalg.solve(gram, np.einsum("rij,ri->rj", x, y)[..., None])[..., 0]
+
+
+def test_regression_on_the_same_rows():
+    rng, d, rows, runs, noise = np.random.default_rng(10), 5, 20, 8000, 2.0
+    x = rng.normal(size=(runs, rows, d))
+    replace, accumulate, labels = np.zeros((runs, d)), np.zeros((runs, d)), np.zeros((runs, rows))
+    for t in range(1, 6):
+        replace = fit_rows(x, np.einsum("rij,rj->ri", x, replace) + math.sqrt(noise) * rng.normal(size=(runs, rows)))
+        fresh = np.einsum("rij,rj->ri", x, accumulate) + math.sqrt(noise) * rng.normal(size=(runs, rows))
+        labels += fresh  # least squares on all labellings of the same rows is least squares on their mean
+        accumulate = fit_rows(x, labels / t)
+        if t in (1, 5):
+            expected = th.ols_error_replace(noise, d, rows, t)
+            agrees((replace**2).sum(axis=1), expected, noise * d / rows * t, noise * d / (rows - d) * t)
+            expected = th.ols_error_accumulate(noise, d, rows, t)
+            agrees((accumulate**2).sum(axis=1), expected, noise * d / (rows - d) * expected / (noise * d / 14))
+
+
+def test_known_regression_errors():
+    base = 10 / 39
+    assert base == pytest.approx(0.25641, abs=6e-6)
+    t = [0, 1, 2, 5, 10]
+    assert th.ols_error_replace(1, 10, 50, t) == pytest.approx([0, 0.2564, 0.5128, 1.2821, 2.5641], abs=6e-5)
+    assert th.ols_error_accumulate(1, 10, 50, t) == pytest.approx([0, 0.2564, 0.3205, 0.3753, 0.3974], abs=6e-5)
+    bound = th.ols_error_accumulate_bound(1, 10, 50)
+    assert bound == pytest.approx(0.4218, abs=6e-5)
+    far = th.ols_error_accumulate(1, 10, 50, 10**6)
+    assert bound * (1 - 1e-5) < far < bound
+    direct = base * np.cumsum(1 / np.arange(1, 41) ** 2)
+    assert th.ols_error_accumulate(1, 10, 50, T[1:]) == pytest.approx(direct)
+
+
+def test_any_synthetic_share_leaves_an_error():
+    found = [th.strong_collapse_error(0.25, 0.1, p2, 1) for p2 in (0, 0.1, 0.5, 1)]
+    assert found == pytest.approx([0.0278, 0.0478, 0.3056, 1.0278], abs=6e-5)
+    assert th.strong_collapse_error(0.25, 0, 0.1, 1) == pytest.approx(0.01)  # endless rows: the plateau
+    rng, d, rows, runs = np.random.default_rng(11), 20, 200, 1000
+    shift = rng.normal(size=(runs, d)) / math.sqrt(d)
+    x = rng.normal(size=(runs, rows, d))
+    y = 0.5 * rng.normal(size=(runs, rows))
+    y[:, : rows // 2] += np.einsum("rij,rj->ri", x[:, : rows // 2], shift)
+    expected = th.strong_collapse_error(0.25, d / rows, 0.5, 1)
+    error = (fit_rows(x, y) ** 2).sum(axis=1)
+    assert abs(error.mean() - expected) < 4 * error.std() / math.sqrt(runs) + 0.01 * expected
+    assert abs(error.mean() - 0.25 - 0.25 / 9) > 4 * error.std() / math.sqrt(runs)  # without the mixed term
+
+
+# Errors that add up.
+
+
+def test_errors_in_a_growing_corpus():
+    rng, real, synthetic = np.random.default_rng(12), 100.0, 7.0
+    errors = rng.normal(size=(50, 3))
+    truth = np.array([1.0, 2.0, 3.0])
+    corpus, size, models = real * truth, real, []
+    for error in errors:
+        model = corpus / size + error
+        corpus, size = corpus + synthetic * model, size + synthetic
+        models.append(model)
+    assert th.drift_growing_corpus(errors, real, synthetic) == pytest.approx(np.array(models) - truth, abs=1e-12)
+    assert th.drift_growing_corpus(errors, real, 0) == pytest.approx(errors)
+    assert th.drift_replace(errors)[-1] == pytest.approx(errors.sum(axis=0))
+    nearly_replace = th.drift_growing_corpus(errors[:5], 1e-9, 1e9)
+    assert nearly_replace[1] == pytest.approx(errors[0] + errors[1])
+
+
+def test_a_constant_bias_grows_without_end():
+    drift = th.drift_growing_corpus_constant(0.01, 100, 5, np.arange(0, 51))
+    exact = 0.3 + 0.01 * (1 + sum(5 / (100 + 5 * i) for i in range(1, 50)))
+    assert 0.3 + drift[50] == pytest.approx(exact, abs=1e-12)
+    assert drift[1:] == pytest.approx(th.drift_growing_corpus(np.full(50, 0.01), 100, 5), abs=1e-14)
+    assert drift[:2].tolist() == [0, 0.01]
+    assert th.drift_growing_corpus_constant(0.01, 100, 0, [0, 1, 9]).tolist() == [0, 0.01, 0.01]
+    far = 10 ** np.array([3, 6, 9])
+    # What the approximation leaves out stays of the order of one bias, while both grow as the logarithm.
+    gap = th.drift_growing_corpus_constant(1, 100, 5, far) - th.drift_growing_corpus_approximation(1, 100, 5, far)
+    assert (np.abs(gap) < 1.1).all()
+    steps = np.diff(th.drift_growing_corpus_constant(1, 100, 5, far))
+    assert steps[1] == pytest.approx(math.log(1000), rel=1e-4)
+
+
+def test_errors_without_bias_stay_bounded_in_a_growing_corpus():
+    rng, runs = np.random.default_rng(13), 500
+    drift = th.drift_growing_corpus(rng.normal(size=(400, runs)), 1, 1)
+    variance = 1 + (1 / np.arange(2, 401) ** 2).sum()
+    agrees(drift[-1] ** 2, variance, 400)
+    agrees(th.drift_replace(rng.normal(size=(400, runs)))[-1] ** 2, 400, variance)
+
+
+# Heavy tails.
+
+
+def test_unseen_mass_of_a_sample():
+    rng, p, n, runs = np.random.default_rng(14), zipf(50, 1.5), 40, 4000
+    seen = rng.multinomial(n, p, size=runs) > 0
+    agrees((~seen) @ p, th.hutter_error(p, n), th.hutter_error(p, n + 2), ((1 - p) ** n).mean())
+    cut = p[:10] / p[:10].sum()
+    seen = rng.multinomial(n, cut, size=runs) > 0
+    agrees((~seen) @ p[:10] + p[10:].sum(), th.hutter_error(p, n, cut=10), th.hutter_error(p, n))
+    assert th.hutter_error(p, [0, 10**6], cut=10) == pytest.approx([1, p[10:].sum()])
+    assert th.hutter_error(p[::-1], [[n]], cut=10) == pytest.approx(th.hutter_error(p, [[n]], cut=10))
+
+
+def test_scaling_of_the_unseen_mass():
+    p = zipf(1_000_000, 1.5)
+    sizes = 10 ** np.arange(2, 6)
+    slopes = np.diff(np.log10(th.hutter_error(p, sizes)))
+    assert slopes == pytest.approx([-0.334, -0.337, -0.342], abs=6e-4)
+    assert slopes == pytest.approx(np.diff(np.log10(th.hutter_scaling(sizes, 1.5))), abs=0.02)
+    plateaus = [float(th.hutter_error(p, 10**7, cut=k)) for k in (100, 1000, 10_000)]
+    assert plateaus == pytest.approx([0.0757, 0.0235, 0.0069], rel=0.01)
+    assert th.hutter_scaling(1e30, 1.5, cut=100) == pytest.approx(0.1)
+    # Beyond the samples that cut where the cut is, the plateau takes over.
+    balance = th.hutter_scaling([1000.0], 1.5, cut=th.hutter_cut(1000, 1.5))
+    assert balance == pytest.approx(2 * th.hutter_scaling([1000.0], 1.5))
+
+
+def test_unseen_mass_over_generations():
+    p = zipf(200_000, 1.5)
+    found = th.hutter_error_replace(p, 2000, [0, 1, 2, 5, 10])
+    assert found == pytest.approx([0, 0.0746, 0.0852, 0.1088, 0.1323], rel=0.03)  # one run had 3 % of chance at t = 1
+    assert found[1] == pytest.approx(th.hutter_error(p, 2000), rel=1e-3)
+    assert found[4] < 10 * found[1]  # slower than linear
+    rng, q, n, runs = np.random.default_rng(15), zipf(300, 1.5), 300, 1000
+    model = np.broadcast_to(q, (runs, 300))
+    for _ in range(5):
+        model = rng.multinomial(n, model) / n
+    dead = (model == 0) @ q
+    expected = th.hutter_error_replace(q, n, 5)
+    assert abs(dead.mean() - expected) < 4 * dead.std() / math.sqrt(runs) + 0.01 * expected
+
+
+# A verifier, a stable mixture, and a model trained on its own text step by step.
+
+
+def test_a_verifier_has_a_threshold():
+    assert th.verification_threshold(0.8, 0.2) == pytest.approx(0.8)
+    assert th.verification_threshold(1, 0) == 1
+    for keep_correct, keep_wrong in ((0.8, 0.2), (0.5, 0.5), (0.3, 0.9)):
+        threshold = th.verification_threshold(keep_correct, keep_wrong)
+        assert th.kept_correct_share(threshold, keep_correct, keep_wrong) == pytest.approx(0.5)
+    rng, d, n = np.random.default_rng(16), 20, 20_000
+    accuracy = []
+    for wrong in (0.75, 0.8, 0.85):
+        direction = np.eye(d)[0]
+        x = rng.normal(size=(n, d))
+        correct = rng.random(n) >= wrong
+        kept = rng.random(n) < np.where(correct, 0.8, 0.2)
+        share = th.kept_correct_share(wrong, 0.8, 0.2)
+        error = math.sqrt(share * (1 - share) / kept.sum())
+        assert abs(correct[kept].mean() - share) < 4 * error
+        label = np.sign(x @ direction) * np.where(correct, 1, -1)
+        learnt = label[kept] @ x[kept]
+        accuracy.append(1 - math.acos(learnt @ direction / np.linalg.norm(learnt)) / math.pi)
+    assert accuracy[0] > 0.85
+    assert 0.3 <= accuracy[1] <= 0.7
+    assert accuracy[2] < 0.15
+
+
+def test_retraining_is_stable_below_one_half():
+    for weight, curvature, lipschitz, distance in ((0.1, 1, 2, 0.5), (0.4, 2, 1, 1), (0.49, 1, 0, 0), (0.6, 1, 1, 1)):
+        stable = weight * (1 + lipschitz * distance / curvature) < 0.5
+        assert (th.retraining_rate(weight, curvature, lipschitz, distance) < 1) == stable
+    assert math.isinf(th.retraining_rate(1, 1, 0, 0))
+    rng = np.random.default_rng(17)
+    for _ in range(200):
+        basis = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        real = basis @ np.diag(1 + rng.exponential(size=3)) @ basis.T
+        change = rng.normal(size=(3, 3))
+        change = (change + change.T) * 0.4 / np.linalg.norm(change + change.T, 2)
+        weight = rng.uniform(0, 0.7)
+        jacobian = np.linalg.solve(real + weight * (real + change), weight * (real + change))
+        assert np.abs(np.linalg.eigvals(jacobian)).max() <= th.retraining_rate(weight, 1, 0.8, 0.5)
+
+
+def test_own_samples_give_no_direction_unless_truncated():
+    rng, p, tokens, runs = np.random.default_rng(18), zipf(30), 20, 5000
+    gradient = rng.multinomial(tokens, p, size=runs) / tokens - p
+    size = th.self_training_gradient(p, tokens)
+    agrees((gradient**2).sum(axis=1), size**2, 1 / tokens)
+    assert np.linalg.norm(gradient.mean(axis=0)) < 2 * size / math.sqrt(runs)
+    assert th.self_training_gradient(p, 10**6) == pytest.approx(9.48e-4, rel=1e-3)
+    drift = th.self_training_drift(p, 10)
+    cut = np.where(np.arange(30) < 10, p, 0)
+    gradient = rng.multinomial(tokens, cut / cut.sum(), size=runs) / tokens - p
+    agrees(gradient[:, :12], drift[:12], 0)
+    assert drift.sum() == pytest.approx(0)
+
+
+def steps_to_half(rate, k, tokens=20, runs=200, seed=19):
+    """Return the median number of plain gradient steps that a softmax unigram takes to half its entropy."""
+    rng, p = np.random.default_rng(seed), zipf(30)
+    logits = np.repeat(np.log(p)[None], runs, axis=0)
+    half = -(p @ np.log(p)) / 2
+    done = np.zeros(runs)
+    for step in range(1, 4000):
+        q = np.exp(logits - logits.max(axis=1, keepdims=True))
+        q /= q.sum(axis=1, keepdims=True)
+        entropy = -(q * np.log(np.maximum(q, 1e-300))).sum(axis=1)
+        done[(entropy < half) & (done == 0)] = step
+        if (done > 0).mean() > 0.5:
+            return float(np.median(np.where(done > 0, done, np.inf)))
+        sampled = q
+        if k < 30:
+            least = np.partition(q, -k, axis=1)[:, -k, None]
+            sampled = np.where(q >= least, q, 0)
+            sampled = sampled / sampled.sum(axis=1, keepdims=True)
+        logits = logits + rate * (rng.multinomial(tokens, sampled) / tokens - q)
+    raise AssertionError("did not collapse")
+
+
+def test_collapse_slows_with_the_square_of_the_rate_or_with_the_rate():
+    assert th.halving_time_ratio(2) == 0.25
+    assert th.halving_time_ratio(2, 4) == 1
+    assert th.halving_time_ratio(2, 4, truncated=True) == 0.5
+    free = steps_to_half(2.0, 30) / steps_to_half(1.0, 30)
+    assert 1 / 5.5 <= free <= 1 / 3
+    cut = steps_to_half(2.0, 10) / steps_to_half(1.0, 10)
+    assert 1 / 2.4 <= cut <= 1 / 1.7
+
+
+# What goes in and comes out.
+
+P = [0.5, 0.3, 0.2]
+OF_TIME = {
+    "diversity_replace": (0.5, 10),
+    "diversity_accumulate": (0.5, 10),
+    "diversity_random_mixture": (0.5, 10),
+    "diversity_accumulate_subsample": (0.5, 10),
+    "pool_diversity_accumulate_subsample": (0.5, 10),
+    "simpson_partially_synthetic": (0.5, 10, 5),
+    "simpson_partially_synthetic_recursion": (0.5, 10, 5),
+    "distance_partially_synthetic": (0.5, 10, 5),
+    "l1_bound_partially_synthetic": (0.5, 3, 10, 5),
+    "distance_fresh_data": (0.5, 10, 5),
+    "collapse_probability_lower_bound": (P, 10),
+    "collapse_probability_upper_bound": (P, 10),
+    "survival_probability": (1.5,),
+    "surviving_types": (P, 10),
+    "survival_lower_bound": (1.5,),
+    "expected_tail_mass": (P, 1),
+    "temperature_map": (P, 0.5),
+    "top_k_map": (P, 2),
+    "top_p_map": (P, 0.8),
+    "gaussian_variance": (10,),
+    "gaussian_sd": (10,),
+    "gaussian_log_variance": (10,),
+    "gaussian_log_variance_variance": (10,),
+    "gaussian_typical_variance": (10,),
+    "gaussian_mean_error": (10,),
+    "gaussian_w2": (10,),
+    "gaussian_w2_first_order": (10,),
+    "ols_error_replace": (1, 3, 10),
+    "ols_error_accumulate": (1, 3, 10),
+    "drift_growing_corpus_constant": (0.1, 100, 5),
+    "drift_growing_corpus_approximation": (0.1, 100, 5),
+    "hutter_error": (P,),
+    "hutter_error_replace": (P, 10),
+}
+
+
+@pytest.mark.parametrize("name", OF_TIME)
+def test_generations_of_any_shape(name):
+    law, arguments = getattr(th, name), OF_TIME[name]
+    generations = np.array([[1, 2, 0], [40, 5, 1]])
+    found = law(*arguments, generations)
+    types = (3,) if name.endswith("_map") else ()
+    assert found.dtype == np.float64
+    assert found.shape == (2, 3, *types)
+    assert found[1, 0] == pytest.approx(law(*arguments, 40))
+    assert isinstance(law(*arguments, 1), np.ndarray)
+    assert law(*arguments, 1).shape == types
+    assert law(*arguments, np.array([], int)).shape == (0, *types)
+    for wrong in (-1, [1, -3], 1.5, [0.5], True):
+        with pytest.raises(DataError, match=r"whole numbers.*\.$"):
+            law(*arguments, wrong)
+
+
+def test_every_law_of_time_is_checked():
+    named = {
+        name
+        for name, law in inspect.getmembers(th, inspect.isfunction)
+        if not name.startswith("_") and law.__module__ == th.__name__ and "t" in inspect.signature(law).parameters
+    }
+    assert named - set(OF_TIME) == {"gaussian_sd_tail_bound"}  # whose last argument is another
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: th.diversity_replace(0.5, 0, 1), "n must be a finite number of at least 1, not 0"),
+        (lambda: th.diversity_replace(-0.5, 3, 1), "h0 must be"),
+        (lambda: th.diversity_replace(math.nan, 3, 1), "h0 must be"),
+        (lambda: th.diversity_accumulate(0.5, math.inf, 1), "n must be"),
+        (lambda: th.diversity_accumulate_limit(0.5, 0), "n must be"),
+        (lambda: th.diversity_accumulate_subsample_limit(0.5, 0), "n must be"),
+        (lambda: th.squared_drift(0.5, 0.6), "between 0 and h0"),
+        (lambda: th.simpson_partially_synthetic(1.5, 5, 5, 1), "s0 must lie between 0 and 1"),
+        (lambda: th.simpson_partially_synthetic_recursion(0.5, 0, 5, 1), "n_real"),
+        (lambda: th.simpson_partially_synthetic_limit(0.5, 5, -1), "n_synthetic"),
+        (lambda: th.distance_partially_synthetic(0.5, 5, 5, -1), "at least 0, not -1"),
+        (lambda: th.l1_bound_partially_synthetic(0.5, 0, 5, 5, 1), "support"),
+        (lambda: th.l1_ceiling_partially_synthetic(3, 0, 5), "n_real"),
+        (lambda: th.l1_bound_seddik(0, 5, 5), "types"),
+        (lambda: th.effective_sample_size(0, 5), "n_real"),
+        (lambda: th.distance_fresh_data(0.5, 5, 5, 1, start=-1), "start"),
+        (lambda: th.gini_simpson([0.5, 0.4]), "add up to 1, not 0.9"),
+        (lambda: th.gini_simpson([0.5, 0.5 + 1e-8]), "add up to 1"),
+        (lambda: th.gini_simpson([1.5, -0.5]), "negative"),
+        (lambda: th.gini_simpson([math.nan, 1]), "NaN"),
+        (lambda: th.gini_simpson([[0.5, 0.5]]), "vector"),
+        (lambda: th.gini_simpson([]), "vector"),
+        (lambda: th.time_to_collapse([1.0], 0), "n must be"),
+        (lambda: th.time_to_collapse_bounds([0.5], 5), "add up"),
+        (lambda: th.collapse_probability_lower_bound([0.5, 0.4], 5, 1), "add up"),
+        (lambda: th.collapse_probability_upper_bound([0.5, 0.5], 0, 1), "n must be"),
+        (lambda: th.fixation_probability([0.5]), "add up"),
+        (lambda: th.survival_probability(-1, 1), "expected_count"),
+        (lambda: th.survival_lower_bound(-1, 1), "expected_count"),
+        (lambda: th.expected_tail_mass(P, -1, 1), "k must hold"),
+        (lambda: th.temperature_map(P, 0, 1), "temperature must be a finite number above 0"),
+        (lambda: th.top_k_map(P, 0, 1), "k must hold"),
+        (lambda: th.top_p_map(P, 0, 1), "top_p"),
+        (lambda: th.top_p_map(P, 1.1, 1), "top_p"),
+        (lambda: th.c4(1), "n must be a finite number of at least 2"),
+        (lambda: th.gaussian_variance(10, 1, variance=-1), "variance"),
+        (lambda: th.gaussian_sd(1, 1), "n must be"),
+        (lambda: th.gaussian_log_variance(10, 1, variance=0), "variance must be a finite number above 0"),
+        (lambda: th.gaussian_log_variance_variance(1, 1), "n must be"),
+        (lambda: th.gaussian_mean_error(10, 1, sampling_bias=0), "sampling_bias"),
+        (lambda: th.gaussian_w2_first_order(10, 1, variance=-1), "variance"),
+        (lambda: th.gaussian_sd_tail_bound(10, 1, 0), "ratio"),
+        (lambda: th.ols_error_replace(1, 10, 11, 1), "rows must be at least dimension"),
+        (lambda: th.ols_error_accumulate_bound(-1, 10, 20), "noise_variance"),
+        (lambda: th.strong_collapse_error(1, 1, 0.5, 1), "phi must be below 1"),
+        (lambda: th.strong_collapse_error(1, 0.5, 1.5, 1), "synthetic"),
+        (lambda: th.drift_growing_corpus([1.0], 0, 1), "n_real"),
+        (lambda: th.drift_growing_corpus_constant(1, 1, -1, 1), "n_synthetic"),
+        (lambda: th.hutter_error(P, -1), "samples must hold"),
+        (lambda: th.hutter_error(P, 1, cut=0), "cut must hold"),
+        (lambda: th.hutter_scaling(0, 1.5), "samples"),
+        (lambda: th.hutter_scaling(1, 1), "beta must be above 1"),
+        (lambda: th.hutter_scaling(1, 1.5, cut=0), "cut"),
+        (lambda: th.hutter_cut(10, 1), "beta"),
+        (lambda: th.hutter_cut(0, 2), "samples"),
+        (lambda: th.verification_threshold(0, 0), "keeps nothing"),
+        (lambda: th.verification_threshold(1.1, 0), "keep_correct"),
+        (lambda: th.kept_correct_share(1, 0.5, 0), "keeps nothing"),
+        (lambda: th.retraining_rate(0.1, 0, 1, 1), "curvature"),
+        (lambda: th.self_training_gradient(P, 0), "tokens"),
+        (lambda: th.halving_time_ratio(0), "rate_ratio"),
+    ],
+)
+def test_arguments_outside_their_domain(call, message):
+    with pytest.raises(DataError, match=message) as caught:
+        call()
+    assert str(caught.value).endswith(".")
