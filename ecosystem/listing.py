@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import textwrap
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from ecosystem.corpus.sources import SOURCES
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.families.base import FAMILIES
+from ecosystem.metrics.laws import laws
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.runs import Run
@@ -22,13 +24,14 @@ _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES,
 
 
 def listing(what: str, as_json: bool) -> str:
-    """Return everything of one sort (scenarios, models, policies, sources, metrics), read from the specs."""
+    """Return everything of one sort (scenarios, models, policies, sources, metrics, laws), read from the specs."""
     entries = {
         "scenarios": _scenarios,
         "models": _models,
         "policies": lambda: _kinds("policies"),
         "sources": lambda: _kinds("sources"),
         "metrics": _metrics,
+        "laws": _laws,
     }[what]()
     if as_json:
         return json.dumps(entries, indent=1)
@@ -87,6 +90,23 @@ def _metrics() -> list[dict[str, Any]]:
         {"name": name, "about": f"{d.text}; unit: {d.unit}" if d.unit != "1" else d.text}
         for name, d in DEFINITIONS.items()
     ]
+
+
+def _laws() -> list[dict[str, Any]]:
+    entries = []
+    for name, law in laws().items():
+        arguments = [p for p in inspect.signature(law).parameters.values() if p.name != "t"]
+        fields = [
+            {
+                "name": p.name,
+                "type": str(p.annotation).replace("ArrayLike", "list"),
+                "default": "required" if p.default is p.empty else json.dumps(p.default),
+                "about": "",
+            }
+            for p in arguments
+        ]
+        entries.append({"name": name, "about": _about(law.__doc__), "fields": fields})
+    return entries
 
 
 def published(run: Run, step: int | None, author: str | None, limit: int) -> str:

@@ -142,8 +142,9 @@ def measure_models(world: World, step: Step) -> None:
             score = next(scores)
             if not np.isfinite(score.nll).all():
                 raise TrainingError(
-                    f"step {step.t}, {trainer.name}: its model has diverged (its loss on held-out text is not a finite "
-                    "number); lower its learning_rate. Nothing of this step is committed."
+                    f"step {step.t}, {trainer.name}: its loss on held-out text is not a finite number. A neural model "
+                    "has diverged: lower its learning_rate. A model of counts finds what it never saw impossible: "
+                    'smooth it (smoothing = "kneser_ney"). Nothing of this step is committed.'
                 )
             values |= _quality(world, model, score)
         if synthetic.len():

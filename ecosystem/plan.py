@@ -113,9 +113,20 @@ def _trainer_tokens(recipe: TrainerSpec, scenario: Scenario) -> tuple[int, int]:
     """Return (tokens to train, tokens to generate at most) of a population over the whole run."""
     fits = max(0, math.ceil((scenario.steps - recipe.offset) / recipe.every))
     budget = recipe.budget
-    per_fit = budget.tokens or round((budget.epochs or 1.0) * recipe.scrape.docs * TOKENS_PER_DOCUMENT)
+    docs = min(recipe.scrape.docs, _documents_in_sight(recipe, scenario))
+    per_fit = budget.tokens or round((budget.epochs or 1.0) * docs * TOKENS_PER_DOCUMENT)
     written = (recipe.publish + scenario.measure.synthetic) * recipe.decoding.max_tokens * scenario.steps
     return recipe.count * fits * per_fit, recipe.count * written
+
+
+def _documents_in_sight(recipe: TrainerSpec, scenario: Scenario) -> int:
+    """Return how many documents a trainer can scrape half-way through the run, if all of them stay."""
+    web, half = scenario.web, scenario.steps / 2
+    initial = web.initial.documents if web.initial else 0
+    if web.graph == "isolated" and web.sites:
+        return round(initial / web.sites * recipe.sites + half * recipe.publish)
+    written = sum(w.count * w.rate for w in scenario.writers.values())
+    return round(initial + half * (written + sum(t.count * t.publish for t in scenario.trainers.values())))
 
 
 def matrix_rate(machine: Machine, size: int = 768) -> float:

@@ -389,7 +389,7 @@ def test_contamination_is_told_with_its_direction():
     nbsp = "\u00a0"
     assert findings.contamination(web(0, 0.8), ["a", "b"]) == [
         f"Between steps 0 and 4 the synthetic share of the web rose from 0{nbsp}% to 80{nbsp}%, at a mean depth of 2.5 "
-        "model hops from human text.",
+        "model hops from human data.",
         f"Of what they last trained on, **a** 25{nbsp}% and **b** 75{nbsp}% was synthetic.",
     ]
     assert f"fell from 80{nbsp}% to 12{nbsp}%" in findings.contamination(web(0.8, 0.12), [])[0]

@@ -10,6 +10,7 @@ import polars as pl
 
 from ecosystem.charts.look import LABELLED, NARROW, WIDE, Look, Words
 
+FEW = 24  # trainers, at most, whose single lines decide how far an axis goes
 Vertical = Callable[..., alt.Y]  # column → y channel of a chart
 
 
@@ -92,7 +93,8 @@ def over_steps(
     whole = None if whole is None or whole.is_empty() else whole
     levels = pl.DataFrame(schema={"label": pl.String, "value": pl.Float64}) if levels is None else levels
     values = [*frame["low"], *frame["high"], *frame["value"], *levels["value"]]
-    values += [] if single is None else list(single["value"])
+    # Where many trainers are drawn, a single far-off one must not flatten everything else.
+    values += [] if single is None or single["trainer"].n_unique() > FEW else list(single["value"])
     values += [] if whole is None else list(whole["value"])
     values += [] if laws is None else list(laws["value"])
     domain = list(domain) if domain else _domain([v for v in values if v is not None and (v > 0 or not log)], log)
@@ -140,7 +142,7 @@ def _population_layers(
     colour, base = _colour(look), alt.Chart(frame)
     layers = []
     if single is not None and frame["members"].max() != 1 and single["trainer"].n_unique() <= 200:
-        faint = alt.Chart(single).mark_line(strokeWidth=1, strokeOpacity=0.3)
+        faint = alt.Chart(single).mark_line(strokeWidth=1, strokeOpacity=0.3, clip=True)
         layers.append(faint.encode(x=x, y=y(), color=colour, detail="trainer:N"))
     low, high = y("low"), alt.Y2("high:Q")
     if look.first == look.last:

@@ -28,12 +28,15 @@ from ecosystem.streams import Streams
 class Truth:
     """What is exactly known of the distribution that documents come from; None: not known, or there is no such thing.
 
-    ``mean`` [d] and ``covariance`` [d, d] of vectors; ``probabilities`` [K] of the symbols 0, 1, …, K - 1.
+    ``mean`` [d] and ``covariance`` [d, d] of vectors, and whether they are those of a ``normal`` distribution;
+    ``probabilities`` [K] of the symbols 0, 1, …, K - 1; ``weights`` [d] of a regression of the last number on the others.
     """
 
     mean: NDArray[np.float64] | None = None
     covariance: NDArray[np.float64] | None = None
     probabilities: NDArray[np.float64] | None = None
+    weights: NDArray[np.float64] | None = None
+    normal: bool = False
 
 
 class Reservoir(Protocol):
@@ -141,4 +144,5 @@ SOURCES: Registry[type[Source]] = Registry(
     "ecosystem.corpus.process",
     "ecosystem.corpus.vectors",
     "ecosystem.corpus.symbols",
+    "ecosystem.corpus.regression",
 )

@@ -138,7 +138,11 @@ class Score:
 
 
 class Cohort(Protocol):
-    """M members of one family and one shape; every array in ``state`` has the member as its leading axis."""
+    """M members of one family and one shape.
+
+    Every array in ``state`` has the member as its leading axis; where members differ in size, each has arrays of its
+    own, named ``<member>/…``.
+    """
 
     members: int
 
@@ -152,7 +156,7 @@ class Cohort(Protocol):
         """Score documents, one Score per request."""
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what fit() has changed, as arrays with a leading member axis."""
+        """Return what fit() has changed."""
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what ``state`` returned."""
@@ -227,4 +231,7 @@ FAMILIES: Registry[type[Family]] = Registry(
     "ecosystem.families.ngram",
     "ecosystem.families.categorical",
     "ecosystem.families.gaussian",
+    "ecosystem.families.kde",
+    "ecosystem.families.gmm",
+    "ecosystem.families.linear",
 )

@@ -26,10 +26,10 @@ class Ngram(Family):
     sees every document once: ``budget`` and ``learning_rate`` have no meaning here.
 
     ``smoothing = "none"`` is maximum likelihood: what never followed a context has probability 0 after it, so that text
-    which holds such a thing has infinite nats: give the source ``held_out = 0``. "add_k" adds k to every count (Laplace).
-    "kneser_ney" takes one absolute discount from every count and gives it to the shorter context, down to the uniform
-    distribution; shorter contexts count how many different tokens an n-gram follows (Kneser & Ney 1995, interpolated
-    as in Chen & Goodman 1999). With all of them a context that never occurred stands for its last tokens.
+    which holds such a thing has infinite nats: give the source ``held_out = 0``. "add_k" adds k to every count
+    (Laplace). "kneser_ney" takes one absolute discount from every count and gives it to the shorter context, down to
+    the uniform distribution; shorter contexts count how many different tokens an n-gram follows (Kneser & Ney 1995,
+    interpolated as in Chen & Goodman 1999). With all of them a context that never occurred stands for its last tokens.
     """
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "text"

@@ -27,7 +27,7 @@ def ratio(numerator: Floats | Ints, denominator: Floats | Ints) -> Estimate:
     if total <= 0:
         return math.nan, math.nan
     value = float(y.sum()) / total
-    if n < 2:
+    if n < 2 or not math.isfinite(value):
         return value, math.nan
     residuals = (y - value * x)[x > 0]
     return value, math.sqrt(n / (n - 1) * float(residuals @ residuals)) / total

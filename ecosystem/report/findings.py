@@ -76,7 +76,7 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
         course = percent(end) if moved == "stayed at" else f"from {percent(start)} to {percent(end)}"
         sentence = f"Between steps {first} and {last} the synthetic share of the web {moved} {course}"
         if depth.height:
-            sentence += f", at a mean depth of {number(depth['value'][-1], 1)} model hops from human text"
+            sentence += f", at a mean depth of {number(depth['value'][-1], 1)} model hops from human data"
         found.append(sentence + ".")
     trained = figures.means(figures.members(metrics, "synthetic_share", "training_set"))
     parts = []

@@ -12,6 +12,7 @@ from ecosystem.metrics.definitions import DEFINITIONS
 from ecosystem.policies.base import Adder
 from ecosystem.report import exhibits, figures, page, sites
 from ecosystem.report.book import Book
+from ecosystem.report.findings import plus_minus
 
 QUALITY = {
     "cross_entropy": ("Cross-entropy", "nats per token", ".2f", False),
@@ -36,6 +37,9 @@ PARAMETERS = (
     "log_variance",
     "standard_deviation",
     "w2",
+    "density_distance",
+    "density_change",
+    "test_error",
     "simpson",
     "gini_simpson",
     "entropy",
@@ -119,6 +123,26 @@ def _parameters(book: Book) -> str:
     return _section("parameters", about, _grid(drawn) + (f"<h3>Closed forms</h3><ul>{told}</ul>" if told else ""))
 
 
+def _parameter_figures(book: Book) -> str:
+    theory, rows = book.run.scenario.theory, []
+    for metric in PARAMETERS:
+        means = figures.means(figures.members(book.metrics, metric))
+        laws = figures.laws(theory, metric, book.run.steps, book.truth)
+        for population in book.populations:
+            last = means.filter(pl.col("population") == population).tail(1)
+            if last.is_empty():
+                continue
+            step, value, error = last.select("step", "value", "error").row(0)
+            known = laws.filter((pl.col("population") == population) & (pl.col("step") == step))["value"]
+            hue = page.hue(book.populations, population)
+            name = f'<span class="{hue}"><span class="dot"></span>{page.escape(population)}</span>'
+            predicted = ", ".join(f"{v:.4g}" for v in known) or "–"
+            rows.append([metric.replace("_", " "), name, plus_minus(value, error, 4), predicted])
+    about = "At the last step: mean over each population's trainers ± standard error, and what a closed form says."
+    body = page.table(["metric", "population", "simulated", "predicted"], rows) if rows else ""
+    return _section("figures", about, body)
+
+
 def _contamination(book: Book) -> str:
     drawn = []
     names = {
@@ -126,7 +150,7 @@ def _contamination(book: Book) -> str:
             "Synthetic share", "of the documents on the web, and of training sets by weight", "synthetic share", ".0%"
         ),
         "depth": Words(
-            "Mean depth", "model hops back to human text, of the web and of training sets", "model hops", ".1f"
+            "Mean depth", "model hops back to human data, of the web and of training sets", "model hops", ".1f"
         ),
     }
     for metric, words in names.items():
@@ -299,8 +323,9 @@ CONTENTS = {
     "run": "The run",
 }
 _TEXT = (_quality, _contamination, _diversity, _ledger, _web, _samples, _figures, _run)
-_NUMBERS = (_parameters, _contamination, _ledger, _web, _samples, _figures, _run)
-_KEYS = {section: section.__name__.removeprefix("_") for section in (*_TEXT, *_NUMBERS)} | {_samples: "texts"}
+_NUMBERS = (_parameters, _contamination, _ledger, _web, _samples, _parameter_figures, _run)
+_KEYS = {section: section.__name__.removeprefix("_") for section in (*_TEXT, *_NUMBERS)}
+_KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 
 
 def sections(book: Book) -> dict[str, Callable[[Book], str]]:

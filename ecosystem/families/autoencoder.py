@@ -1,0 +1,411 @@
+"""The cohort of variational autoencoders: training, sampling and scoring of members that share one shape.
+
+Every member is computed on its own with two-dimensional matrix products, as many members at once as there are threads
+and each with one compute thread: the numbers of a member depend neither on the others nor on the number of threads.
+Documents are written and scored in blocks of fixed size, since a matrix product rounds differently for different
+numbers of rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ecosystem.corpus.sources import Truth
+from ecosystem.corpus.vectors import as_documents
+from ecosystem.errors import DataError
+from ecosystem.families import checkpoint
+from ecosystem.families.base import (
+    Budget,
+    Decoding,
+    FitRecord,
+    FitRequest,
+    GenerateRequest,
+    MemberError,
+    Progress,
+    Score,
+    ScoreRequest,
+    Surroundings,
+    silent,
+)
+from ecosystem.families.cohort import copy_state
+from ecosystem.families.crew import Crew
+from ecosystem.families.gaussian import GaussianCohort
+from ecosystem.families.packing import Packing
+from ecosystem.families.training import Fit, Gradients, Rows
+from ecosystem.streams import Stream
+
+if TYPE_CHECKING:
+    from ecosystem.families.vae import Vae
+
+Floats = NDArray[np.float32]
+Weights = Mapping[str, Tensor]
+Writer = Callable[[Path], None]
+
+_ROWS = 128  # documents of a block
+_DRAWS = 8  # latent numbers tried for each document that is scored
+_DESCRIBED = 500  # documents that a member writes to be described
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The shape of one member: ``length`` numbers a document, ``latent`` ones behind them, dense layers between."""
+
+    length: int
+    latent: int
+    hidden: int
+    layers: int
+
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Return name → shape of every parameter, in order; the encoder ends in means and log variances."""
+        between = [self.hidden] * self.layers
+        widths = {
+            "encoder": [self.length, *between, 2 * self.latent],
+            "decoder": [self.latent, *between, self.length],
+        }
+        found: dict[str, tuple[int, ...]] = {}
+        for part, chain in widths.items():
+            for i, (inputs, outputs) in enumerate(pairwise(chain)):
+                found |= {f"{part}.{i}.weight": (outputs, inputs), f"{part}.{i}.bias": (outputs,)}
+        return found
+
+
+def draw(sizes: Sizes, stream: Stream) -> dict[str, Tensor]:
+    """Draw one member's weights as PyTorch does for dense layers: uniform within ± 1 / √inputs."""
+    generator = torch.Generator().manual_seed(stream.integer())
+    weights: dict[str, Tensor] = {}
+    bound = 1.0
+    for name, shape in sizes.parameters().items():
+        if len(shape) == 2:  # a bias has the bound of the weights before it
+            bound = 1 / math.sqrt(shape[1])
+        weights[name] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
+    return weights
+
+
+def outside(x: NDArray[np.float64]) -> str:
+    """Return what is wrong with documents that are not within [0, 1], as the end of a sentence, or ""."""
+    if bool(((x >= 0) & (x <= 1)).all()):  # not so where one is not a number
+        return ""
+    return (
+        f"their values run from {x.min():g} to {x.max():g}, but the binary cross-entropy of a vae is defined from 0 to "
+        "1; scale them in the source, or use a model of kind gaussian."
+    )
+
+
+# One member.
+
+
+def _dense(weights: Weights, part: Literal["encoder", "decoder"], x: Tensor) -> Tensor:
+    count = sum(name.startswith(part) for name in weights) // 2
+    for i in range(count):
+        x = F.linear(x, weights[f"{part}.{i}.weight"], weights[f"{part}.{i}.bias"])
+        if i < count - 1:
+            x = F.relu(x)
+    return x
+
+
+def encode(weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return means and log variances of the latent numbers of documents x [n, d], each [n, latent]."""
+    mean, log_variance = _dense(weights, "encoder", x).chunk(2, dim=1)
+    return mean, log_variance
+
+
+def decode(weights: Weights, z: Tensor) -> Tensor:
+    """Return the decoder's means, from 0 to 1, for latent numbers z [n, latent]."""
+    return torch.sigmoid(_dense(weights, "decoder", z))
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return the Kullback-Leibler divergence of each N(mean, variance) from the standard normal, in nats, [n]."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def reconstruction(weights: Weights, x: Tensor, z: Tensor) -> Tensor:
+    """Return the binary cross-entropy of documents x [n, d] given latent numbers, in nats, [n]."""
+    logits = _dense(weights, "decoder", z)
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+
+
+def loss(weights: Weights, x: Tensor, noise: Tensor, beta: float) -> Tensor:
+    """Return the loss of each document, [n], with one latent draw made of ``noise`` [n, latent].
+
+    With ``beta`` = 1 this is minus the evidence lower bound (Kingma & Welling 2014, equation 10).
+    """
+    mean, log_variance = encode(weights, x)
+    z = mean + (0.5 * log_variance).exp() * noise
+    return reconstruction(weights, x, z) + beta * divergence(mean, log_variance)
+
+
+# Batches.
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Documents [rows, d], the luck of their latent numbers [rows, latent] and their weights [rows, 1]."""
+
+    inputs: Floats
+    targets: Floats
+    weight: Floats
+    tokens: int
+
+
+class Deck:
+    """The batches of one fit, as a :class:`Packing` has them: in every epoch all documents, in an order drawn anew.
+
+    Documents of weight 0 are left out, weights are scaled to a mean of 1. Raises MemberError if nothing is left.
+    """
+
+    def __init__(self, request: FitRequest, batch: int, latent: int) -> None:
+        member = request.member
+        weight = np.asarray(request.weight, dtype=np.float64)
+        if not (np.isfinite(weight) & (weight >= 0)).all():
+            raise MemberError(member, f"a weight of a document of member {member} is negative or not a number.")
+        x = request.docs.to_numpy()
+        kept = np.flatnonzero(weight > 0)
+        if not kept.size:
+            raise MemberError(
+                member,
+                f"member {member} has nothing to train on, as "
+                f"{'every document has weight 0' if x.size else 'there is no document'}; loosen the policies or let "
+                "it scrape more.",
+            )
+        wrong = outside(x[kept])
+        if wrong:
+            raise MemberError(member, f"member {member} cannot be trained on its documents: {wrong}")
+        self._x = x[kept].astype(np.float32)
+        self._weight = (weight[kept] / weight[kept].mean()).astype(np.float32)
+        self._batch, self._latent, self._stream = batch, latent, request.stream
+        budget = request.budget
+        epochs = budget.epochs or 0
+        self.total = budget.tokens if budget.tokens is not None else max(1, round(epochs * kept.size))
+        self.steps = math.ceil(self.total / batch)
+
+    def _order(self) -> Iterator[NDArray[np.int64]]:
+        epoch = 0
+        while True:
+            yield self._stream.child(f"order/epoch/{epoch}").rng().permutation(len(self._x))
+            epoch += 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the ``steps`` batches; together they hold ``total`` documents."""
+        luck = self._stream.child("noise").rng()
+        epochs, left = self._order(), self.total
+        order = next(epochs)
+        while left:
+            n = min(self._batch, left)
+            while len(order) < n:
+                order = np.append(order, next(epochs))
+            rows, order = order[:n], order[n:]
+            noise = luck.standard_normal((n, self._latent), dtype=np.float32)
+            yield Batch(self._x[rows], noise, self._weight[rows, None], n)
+            left -= n
+
+
+# The cohort.
+
+
+class VaeCohort:
+    """M variational autoencoders; ``initial`` are the weights (of one member) that all of them start from."""
+
+    def __init__(
+        self,
+        name: str,
+        members: int,
+        sizes: Sizes,
+        initial: Weights,
+        family: Vae,
+        around: Surroundings,
+        fingerprint: str = "",
+    ) -> None:
+        """``fingerprint`` names the foundation that the members start from; "" if there is none."""
+        self.name = name
+        self.members = members
+        self.sizes = sizes
+        self.fingerprint = fingerprint
+        self.device = torch.device(around.device)
+        self._family, self._streams = family, around.streams
+        self._crew = (around.threads, 1) if around.device == "cpu" else (1, around.threads)
+        self._initial = {k: v.to(self.device, torch.float32).contiguous() for k, v in initial.items()}
+        self._weights = {k: v.unsqueeze(0).repeat(members, *[1] * v.dim()) for k, v in self._initial.items()}
+
+    def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
+        """Train members, each on its own documents.
+
+        Raises MemberError if there is nothing to train on, a value is outside [0, 1] or a loss is not finite; the
+        members of the call then keep the weights they had.
+        """
+        training, fits = self._family.training(), []
+        for request in requests:
+            start = self._start(request)
+            deck = Deck(request, training.batch, self.sizes.latent)
+            peak = training.learning_rate if request.learning_rate is None else request.learning_rate
+            fits.append(
+                Fit(
+                    [request.member],
+                    list(start.values()),
+                    [False] * len(start),
+                    [cast(Packing, deck)],
+                    training,
+                    peak,
+                    self._gradients(list(start), list(start.values())),
+                )
+            )
+        total = sum(fit.packings[0].total for fit in fits)
+        with Crew(*self._crew) as crew:
+            for fit in fits:
+                fit.report = crew.report
+            records = crew.run([fit.run for fit in fits], "fit", total, progress)
+        for fit in fits:
+            for name, parameter in zip(self._weights, fit.parameters, strict=True):
+                self._weights[name][fit.members[0]].copy_(parameter)
+        return [record for [record] in records]
+
+    def _start(self, request: FitRequest) -> dict[str, Tensor]:
+        if request.start == "scratch":
+            drawn = draw(self.sizes, request.stream.child("initial"))
+            return {name: tensor.to(self.device) for name, tensor in drawn.items()}
+        if request.start == "previous":
+            return {name: tensor[request.member].clone() for name, tensor in self._weights.items()}
+        return {name: tensor.clone() for name, tensor in self._initial.items()}
+
+    def _gradients(self, names: Sequence[str], parameters: Sequence[Tensor]) -> Gradients:
+        beta = self._family.beta
+
+        def gradients(rows: Rows) -> tuple[Tensor, Sequence[Tensor]]:
+            x, noise, scale = rows
+            leaves = [parameter.detach().requires_grad_() for parameter in parameters]
+            with torch.enable_grad():
+                total = loss(dict(zip(names, leaves, strict=True)), x, noise, beta) @ scale[:, 0]
+                grads = torch.autograd.grad(total, leaves)
+            return total.detach(), grads
+
+        return gradients
+
+    def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
+        """Write documents, one Series of length ``n`` per request: the decoder's means for latent numbers.
+
+        The latent numbers are N(0, temperature), keyed by the document's number.
+        """
+        from scipy.special import ndtri
+
+        latent = self.sizes.latent
+
+        def job(request: GenerateRequest) -> NDArray[np.float64]:
+            luck = request.stream.uniform(np.arange(request.n * latent)).reshape(request.n, latent)
+            z = (ndtri(luck) * math.sqrt(request.decoding.temperature)).astype(np.float32)
+            weights = self._of(request.member)
+            return self._blocks(lambda part: decode(weights, part), z, self.sizes.length)
+
+        with Crew(*self._crew) as crew:
+            total = sum(request.n for request in requests)
+            found = crew.run([lambda r=r: job(r) for r in requests], "generate", total, progress)  # type: ignore[misc]
+        return [as_documents(x) for x in found]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Score documents by minus their evidence lower bound in nats (whatever ``beta`` is); a document is one unit.
+
+        The divergence is exact; the reconstruction is averaged over a few latent draws that are the same for every
+        document, so that a score is a function of the document alone. Raises DataError for values outside [0, 1].
+        """
+        from scipy.special import ndtri
+
+        latent = self.sizes.latent
+        luck = self._streams.at("vae/score").uniform(np.arange(_DRAWS * latent)).reshape(_DRAWS, latent)
+        noise = torch.from_numpy(ndtri(luck).astype(np.float32)).to(self.device)
+
+        def job(request: ScoreRequest) -> Score:
+            weights, n = self._of(request.member), request.docs.len()
+            x = request.docs.to_numpy().reshape(n, self.sizes.length)
+            wrong = outside(x) if n else ""
+            if wrong:
+                raise DataError(f'model "{self.name}" cannot score these documents: {wrong}')
+
+            def bound(part: Tensor) -> Tensor:
+                each = [loss(weights, part, one.expand(len(part), -1), 1.0) for one in noise]
+                return torch.stack(each, dim=1).double().mean(1, keepdim=True)
+
+            nll = self._blocks(bound, x.astype(np.float32), 1)[:, 0]
+            return Score(nll, np.zeros(n, dtype=np.int64), np.arange(n + 1))
+
+        with Crew(*self._crew) as crew:
+            return crew.run([lambda r=r: job(r) for r in requests])  # type: ignore[misc]
+
+    def _blocks(self, function: Callable[[Tensor], Tensor], rows: Floats, width: int) -> NDArray[np.float64]:
+        """Apply a function to rows [n, …], block by block, the last one filled up with zeros; [n, width]."""
+        found = np.zeros((len(rows), width))
+        with torch.inference_mode():
+            for i in range(0, len(rows), _ROWS):
+                part = rows[i : i + _ROWS]
+                block = torch.zeros(_ROWS, rows.shape[1])
+                block[: len(part)] = torch.from_numpy(part)
+                found[i : i + _ROWS] = function(block.to(self.device))[: len(part)].double().cpu().numpy()
+        return found
+
+    def _of(self, member: int | Literal["initial", "random"]) -> Weights:
+        """Return the weights of one member, the initial or random ones."""
+        if member == "initial":
+            return self._initial
+        if member == "random":
+            drawn = draw(self.sizes, self._streams.at(f"model/{self.name}/random"))
+            return {name: tensor.to(self.device) for name, tensor in drawn.items()}
+        return {name: tensor[member] for name, tensor in self._weights.items()}
+
+    def describe(self, truth: Truth) -> dict[str, NDArray[np.float64]]:
+        """Hold what members write against the truth: 500 documents each, from latent numbers that never change.
+
+        They are described as a normal distribution of the same moments (``mean_error``, ``variance``,
+        ``log_variance``, ``w2``; the moments of 500 documents are estimates, so that even the truth itself would not
+        have distances of exactly 0). ``latent_log_std`` is the figure of Shumailov et al. (2024): the foundation's
+        encoder looks at these documents, and of the means that it finds the standard deviation is taken over documents
+        and latent numbers alike; the logarithm of it. Without a foundation it is left out.
+        """
+        stream = self._streams.at(f"model/{self.name}/describe")
+        requests = [GenerateRequest(m, _DESCRIBED, Decoding(), None, stream) for m in range(self.members)]
+        x = np.stack([docs.to_numpy() for docs in self.generate(requests)])
+        normal = GaussianCohort(self.name, self.members, self.sizes.length, unbiased=True)
+        normal.load(normal.estimate(x, np.ones(x.shape[:2])))
+        found = normal.describe(truth)
+        kept = {metric: found[metric] for metric in ("mean_error", "variance", "log_variance", "w2")}
+        if self.fingerprint:
+            latent = self.sizes.latent
+            means = [
+                self._blocks(lambda part: encode(self._initial, part)[0], own.astype(np.float32), latent) for own in x
+            ]
+            with np.errstate(divide="ignore"):
+                logarithm = np.log(np.stack(means).std(axis=(1, 2)))
+            kept["latent_log_std"] = np.where(np.isfinite(logarithm), logarithm, np.nan)
+        return kept
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return every member's parameters, float32 with a leading member axis."""
+        return {name: np.array(tensor.cpu().numpy()) for name, tensor in self._weights.items()}
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what :meth:`state` returned; raise DataError, changing nothing, if it belongs to another shape."""
+        copy_state(self.name, self._weights, state)
+
+
+def pretrained(cohort: VaeCohort, budget: Budget, stream: Stream, around: Surroundings) -> Writer:
+    """Train the only member of a cohort on the human documents; return what writes its weights into a folder."""
+    request = FitRequest(0, around.human, np.ones(around.human.len()), budget, None, "foundation", stream)
+    cohort.fit([request], lambda _, done, total: around.progress("foundation", done, total))
+    weights = {name: values[0] for name, values in cohort.state().items()}
+    return lambda folder: checkpoint.write_weights(folder, weights)
+
+
+def read(folder: Path) -> dict[str, Tensor]:
+    """Return the weights that :func:`pretrained` has written into a folder of the cache."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")

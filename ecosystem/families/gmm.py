@@ -1,0 +1,255 @@
+"""The ``gmm`` family: a mixture of normals, by scikit-learn's expectation maximisation.
+
+The model of the two-component toy of Shumailov et al. (2024), whose measure of collapse is the squared L2 distance
+between densities: between mixtures of normals it is a closed form.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ecosystem.corpus.sources import Truth
+from ecosystem.corpus.vectors import as_documents
+from ecosystem.errors import TrainingError
+from ecosystem.families.base import FAMILIES, Cohort, Decoding, Family, Surroundings, Workload
+from ecosystem.families.gaussian import square_root
+from ecosystem.families.singles import SinglesCohort, choose, coordinates, moments, stored, unfitted
+from ecosystem.families.stacked import human_documents
+from ecosystem.streams import Stream
+
+Floats = NDArray[np.float64]
+
+
+@FAMILIES.register("gmm")
+class GaussianMixture(Family):
+    """A mixture of normals, each with a full covariance of its own, fitted by scikit-learn's GaussianMixture.
+
+    Scikit-learn takes no weights: where those of the documents differ, as many documents are drawn from them, each as
+    often as its weight says (systematic resampling: rounded up or down by chance). A component that is left with too
+    few different documents for a covariance stops the run with a sentence, unless ``regularization`` keeps it alive; if
+    all documents are equal, that is a result: the model has collapsed to them. ``temperature`` of a trainer's decoding
+    multiplies the covariance of every component.
+    """
+
+    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+
+    init: Literal["foundation", "untrained"] = Field(
+        "untrained",
+        description="foundation: fitted to the web's initial human documents; untrained: publishes nothing before its "
+        "first fit",
+    )
+    components: Annotated[int, Field(ge=1, le=10_000)] = Field(2, description="normals in the mixture")
+    tol: Annotated[float, Field(gt=0)] = Field(
+        1e-3, description="the fit ends when a step gains less than this, in nats per document"
+    )
+    max_iter: Annotated[int, Field(ge=1, le=10**6)] = Field(100, description="steps of the fit, at most")
+    regularization: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="variance added to every coordinate of every component (scikit-learn's reg_covar: 1e-6 there)"
+    )
+
+    def workload(self) -> Workload:
+        """Return zeros: a plan has no unit for steps of expectation maximisation."""
+        return Workload(0, 0, 0)
+
+    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+        """Build M mixtures; raise DataError without initial documents."""
+        dimension = human_documents(name, around, "vector").shape[1]
+        cohort = SinglesCohort(name, members, around.human.dtype, lambda: FittedMixture(self, dimension))
+        if self.init == "foundation":
+            cohort.begin_from(around.human, around.streams.at(f"models/{name}/foundation"))
+        return cohort
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """A mixture of k normals: weights [k], means [k, d] and covariances [k, d, d]."""
+
+    weight: Floats
+    mean: Floats
+    covariance: Floats
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether it is a single point."""
+        return bool((self.covariance == 0).all() and (self.mean == self.mean[0]).all())
+
+    def whole(self) -> tuple[Floats, Floats]:
+        """Return the mean [d] and covariance [d, d] of the mixture as a whole."""
+        first = self.mean[0]  # taken off before averaging, so that equal means differ from their mean by exactly zero
+        mean = first + self.weight @ (self.mean - first)
+        apart = self.mean - mean
+        return mean, np.einsum("k,kde->de", self.weight, self.covariance + apart[:, :, None] * apart[:, None])
+
+    def log_density(self, x: Floats) -> Floats:
+        """Return the log density of x [n, d]; of a collapsed mixture infinite on its point and minus infinite off it."""
+        from scipy.special import logsumexp
+
+        if self.collapsed:
+            return np.where((x == self.mean[0]).all(axis=1), np.inf, -np.inf)
+        with np.errstate(divide="ignore"):  # a component may have no weight
+            share = np.log(self.weight)
+        return np.asarray(logsumexp(share + self._log_normal(x[:, None] - self.mean, self.covariance), axis=1))
+
+    def overlap(self, other: Mixture) -> float:
+        """Return the integral of the product of two densities, a sum of normal densities at the means' differences."""
+        apart = self.mean[:, None] - other.mean
+        spread = self.covariance[:, None] + other.covariance
+        return float(self.weight @ np.exp(self._log_normal(apart, spread)) @ other.weight)
+
+    def distance(self, other: Mixture) -> float:
+        """Return the integral of the squared difference of two densities, neither of them collapsed."""
+        return max(self.overlap(self) + other.overlap(other) - 2 * self.overlap(other), 0.0)
+
+    @staticmethod
+    def _log_normal(x: Floats, covariance: Floats) -> Floats:
+        """Return the log density of normals of mean 0 at x [..., d]."""
+        root = np.linalg.cholesky(covariance)
+        white = np.linalg.solve(root, x[..., None])[..., 0]
+        scale = np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum(axis=-1)
+        return np.asarray(-0.5 * (white**2).sum(axis=-1) - scale - 0.5 * x.shape[-1] * np.log(2 * np.pi))
+
+
+class FittedMixture:
+    """One mixture, and the first that was fitted here, from which it is measured how far it has gone."""
+
+    def __init__(self, family: GaussianMixture, dimension: int) -> None:
+        """``dimension``: numbers in a document."""
+        self._family = family
+        self._dimension = dimension
+        self._now: Mixture | None = None
+        self._first: Mixture | None = None
+
+    def fit(self, docs: pl.Series, *, weight: Floats, stream: Stream) -> dict[str, float]:
+        """Run expectation maximisation from a k-means start; raise TrainingError if a component dies."""
+        x = docs.to_numpy()[resampled(weight, stream)]
+        components = self._family.components
+        if len(x) < components:
+            raise TrainingError(
+                f"a mixture of {components} components needs at least as many documents, but there are {len(x)}; let "
+                "it scrape more, or give it fewer components."
+            )
+        if (x == x[0]).all():
+            self._learn(
+                Mixture(
+                    np.full(components, 1 / components),
+                    np.repeat(x[:1], components, axis=0),
+                    np.zeros((components, self._dimension, self._dimension)),
+                )
+            )
+            return {"loss": -np.inf}
+        found, loss = self._maximised(x, stream)
+        self._learn(found)
+        return {"loss": loss}
+
+    def _maximised(self, x: Floats, stream: Stream) -> tuple[Mixture, float]:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture as Maximiser
+        from threadpoolctl import threadpool_limits
+
+        how = self._family
+        maximiser = Maximiser(
+            how.components,
+            tol=how.tol,
+            max_iter=how.max_iter,
+            reg_covar=how.regularization,
+            random_state=stream.integer() % 2**32,  # scikit-learn takes seeds of 32 bits
+        )
+        dead = (
+            "a component of the mixture has died: the documents left to it do not vary in every direction (its "
+            "covariance is singular). Give it fewer components or more documents, or a regularization above 0."
+        )
+        # Threads of k-means add up in the order in which they finish: with one, the same documents give the same fit.
+        with warnings.catch_warnings(), threadpool_limits(limits=1):
+            warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter and tol are the scenario's choice
+            try:
+                maximiser.fit(x)
+            except ValueError as error:
+                raise TrainingError(dead) from error
+        found = Mixture(maximiser.weights_, maximiser.means_, maximiser.covariances_)
+        # Rounding may leave a singular covariance a variance that is too small to be one.
+        rounding = self._dimension * np.finfo(np.float64).eps * float(x.var(axis=0).sum())
+        if np.linalg.eigvalsh(found.covariance).min() <= rounding:
+            raise TrainingError(dead)
+        return found, -float(maximiser.lower_bound_)
+
+    def _learn(self, mixture: Mixture) -> None:
+        self._now = mixture
+        self._first = self._first or mixture
+
+    def generate(self, n: int, *, stream: Stream, decoding: Decoding) -> pl.Series:
+        """Pick a component by its weight and draw from its normal.
+
+        The sums run over coordinates one by one: a matrix product rounds differently for different numbers of rows.
+        """
+        from scipy.special import ndtri
+
+        now = self._known()
+        luck = coordinates(n, 1 + self._dimension, stream)
+        chosen = choose(now.weight, luck[:, 0])
+        root = square_root(now.covariance * decoding.temperature)[chosen]
+        values = now.mean[chosen]
+        for j in range(self._dimension):
+            values = values + root[:, :, j] * ndtri(luck[:, 1 + j, None])
+        return as_documents(values)
+
+    def score(self, docs: pl.Series) -> Floats:
+        """Return the log density of the documents."""
+        return self._known().log_density(docs.to_numpy())
+
+    def describe(self, truth: Truth) -> dict[str, float]:
+        """Return moments against the truth's, and distances of the density from the true one and from the first fit's.
+
+        The true density is known if it is normal; a collapsed mixture has no density, and so no distance.
+        """
+        if self._now is None or self._first is None:
+            return {}
+        said = {**moments(*self._now.whole(), truth), "collapsed": float(self._now.collapsed)}
+        if not self._now.collapsed:
+            if truth.normal and truth.mean is not None and truth.covariance is not None:
+                normal = Mixture(np.ones(1), truth.mean[None], truth.covariance[None])
+                said["density_distance"] = self._now.distance(normal)
+            if not self._first.collapsed:
+                said["density_change"] = self._now.distance(self._first)
+        return said
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return weights [k], means [k, d] and covariances [k, d, d], and those of the first fit."""
+        if self._now is None or self._first is None:
+            return {}
+        return {**vars(self._now), **{f"first_{name}": array for name, array in vars(self._first).items()}}
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what :meth:`state` returned."""
+        k, d = self._family.components, self._dimension
+        now, first = (
+            Mixture(
+                stored(state, f"{when}weight", k),
+                stored(state, f"{when}mean", k, d),
+                stored(state, f"{when}covariance", k, d, d),
+            )
+            for when in ("", "first_")
+        )
+        self._now, self._first = now, first
+
+    def _known(self) -> Mixture:
+        if self._now is None:
+            raise unfitted()
+        return self._now
+
+
+def resampled(weight: Floats, stream: Stream) -> NDArray[np.int64]:
+    """Return as many places in ``weight`` as it has, each about as often as its share; all once if they are alike."""
+    n = weight.size
+    if (weight == weight[0]).all():
+        return np.arange(n)
+    # Evenly spaced marks behind one random number: the least luck that gives every document its share on average.
+    marks = (np.arange(n) + stream.child("resample").uniform(0)) / n
+    return choose(weight, marks)

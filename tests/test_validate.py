@@ -1,0 +1,147 @@
+"""Simulation against theory: the checks agree, would find a plausible bug, and travel the whole house."""
+
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ecosystem import validate
+from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.runs import Machine, Run, begin, folder_of
+from ecosystem.scenario import Scenario
+from ecosystem.streams import Streams
+from tests.conftest import ROOT
+
+VALIDATION = ROOT / "scenarios" / "validation"
+MACHINE = Machine("cpu", 1)
+
+
+def loop(**changes):
+    """A tiny loop of categories with three replicates."""
+    scenario = validate.sized(Scenario.load(VALIDATION / "categorical_replace.toml"), 3)
+    return scenario.override({"steps": 3} | {k.replace("__", "."): v for k, v in changes.items()})
+
+
+def test_there_are_enough_checks_and_every_file_has_some():
+    loaded = [Scenario.load(file) for file in validate.files().values()]
+    assert all(scenario.theory for scenario in loaded)
+    assert sum(len(theory.check) for scenario in loaded for theory in scenario.theory) >= 30
+
+
+@pytest.mark.parametrize("name", ["gaussian_replace", "categorical_replace"])
+def test_a_small_batch_agrees_with_theory(name):
+    """60 replicates; |z| <= 4 for every check, and standard errors that are not absurd."""
+    checks = validate.run_checks(VALIDATION / f"{name}.toml", seed=11, replicates=60)
+    assert [c.name for c in checks if not c.passed] == []
+    assert all(c.replicates == 60 and 0 < c.error < 1 + abs(c.predicted) for c in checks)
+
+
+def test_a_plausible_bug_is_found(tmp_path):
+    """The biased divisor where the unbiased one is claimed: off by a factor 0.9 a generation, z far beyond 4."""
+    text = (VALIDATION / "gaussian_replace.toml").read_text()
+    wrong = text.replace('covariance = "maximum_likelihood"', "")
+    (tmp_path / "wrong.toml").write_text(wrong)
+    checks = validate.run_checks(tmp_path / "wrong.toml", seed=1, replicates=120)
+    failed = [c for c in checks if not c.passed]
+    assert {c.name.split("/")[1] for c in failed} == {"biased"}
+    assert any("log_variance@10" in c.name for c in failed)
+
+
+def test_another_number_of_replicates_changes_nothing_else():
+    scenario = Scenario.load(VALIDATION / "gaussian_replace.toml")
+    small = validate.sized(scenario, 7)
+    assert small.web.sites == 14 and small.web.initial.documents == 140
+    assert {t.count for t in small.trainers.values()} == {7}
+    with pytest.raises(EcosystemError, match="only the trainers of an isolated web"):
+        validate.sized(Scenario.load(ROOT / "scenarios" / "smoke.toml"), 3)
+
+
+def test_z_and_the_table(tmp_path):
+    exact = validate.Check("a", "", 1.0, 1.0, 0.0, 9)
+    off = validate.Check("<b>", "x", 1.0, 1.5, 0.1, 9)
+    never = validate.Check("c", "", 1.0, 1.1, 0.0, 9)
+    assert (exact.z, off.z, never.z) == (0.0, pytest.approx(5), float("inf"))
+    page = validate.write([exact, off], tmp_path / "v")
+    assert "&lt;b&gt;" in page.read_text() and "1 of 2 checks agree" in page.read_text()
+    frame = pl.read_parquet(tmp_path / "v/validation.parquet")
+    assert frame["verdict"].to_list() == ["agrees", "differs"]
+    assert "DIFFERS" in validate.text([exact, off])
+    with pytest.raises(EcosystemError, match='there is none \\(did you mean "gaussian_replace"'):
+        validate.validate(["gaussian_replaced"])
+
+
+def test_replicates_are_independent_and_alone(tmp_path):
+    """Every trainer reads its own site only, and gets equally many initial documents."""
+    scenario = loop()
+    for _ in begin(scenario, out=tmp_path, machine=MACHINE):
+        pass
+    run = Run.open(folder_of(scenario, tmp_path))
+    documents = run.documents.collect()
+    assert documents["content"].dtype == pl.Int32
+    assert documents.filter(pl.col("t") == 0).group_by("site").len()["len"].to_list() == [50] * 3
+    ledger = run.ledger.collect().join(documents.select("doc", "site", "author"), left_on="document", right_on="doc")
+    assert ledger.group_by("reader").agg(pl.col("site").n_unique())["site"].to_list() == [1] * 3
+    synthetic = ledger.filter(pl.col("author") != "initial")
+    assert (synthetic["reader"] == synthetic["author"]).all() and synthetic.height == 3 * 2 * 50
+    assert run.metrics.filter(pl.col("metric") == "gini_simpson").height == 9
+
+
+def test_vectors_resume_bit_for_bit(tmp_path):
+    """A run of vectors stopped after a step and gone on with equals the uninterrupted one."""
+    scenario = validate.sized(Scenario.load(VALIDATION / "gaussian_bias.toml"), 2).override({"steps": 4})
+    for _ in begin(scenario, out=tmp_path / "whole", machine=MACHINE):
+        pass
+    short = scenario.override({"steps": 2})
+    for _ in begin(short, out=tmp_path / "parts", machine=MACHINE):
+        pass
+    assert [s.t for s in begin(scenario, out=tmp_path / "parts", machine=MACHINE)] == [3, 4]
+    whole, parts = (Run.open(folder_of(scenario, tmp_path / name)) for name in ("whole", "parts"))
+    assert [c.files for c in whole.store.commits()] == [c.files for c in parts.store.commits()]
+
+
+def test_the_report_draws_the_laws(tmp_path):
+    from ecosystem.report import write_report
+    from ecosystem.report.figures import laws
+
+    scenario = loop()
+    for _ in begin(scenario, out=tmp_path, machine=MACHINE):
+        pass
+    run = Run.open(folder_of(scenario, tmp_path))
+    truth = scenario.sources["truth"].open("truth", Streams(1), tmp_path).truth
+    curve = laws(scenario.theory, "gini_simpson", 3, truth)
+    h0 = 1 - (truth.probabilities**2).sum()
+    assert curve["step"].to_list() == [1, 2, 3] and np.allclose(curve["value"], h0 * 0.98 ** np.arange(1, 4))
+    page = write_report(run).read_text()
+    assert "Models and theory" in page and "diversity_replace" in page and "Seddik" in page
+    assert (run.path / "charts/model_gini_simpson.svg").exists()
+    shutil.rmtree(run.path)
+
+
+MISTAKES = [
+    (
+        {"models.frequencies": {"kind": "gaussian"}},
+        "models.frequencies: is for vector documents, but this scenario's are",
+    ),
+    ({"policies.near": {"kind": "minhash_dedup"}}, "policies.near: minhash_dedup reads words"),
+    ({"trainers.loop.decoding.repetition_penalty": 1.5}, "decoding.repetition_penalty: has no meaning for category"),
+    ({"web.sites": 2}, "web.sites: 2 sites are too few for agents that need 3 of their own"),
+    ({"theory.0.law": "diversity_replaced"}, 'no law "diversity_replaced" (did you mean "diversity_replace"?)'),
+    ({"theory.0.parameters": {"n": 3}}, "the law diversity_replace takes h0, n; given n"),
+    ({"theory.0.metric": "gini"}, 'there is no metric "gini"'),
+    ({"theory.0.population": "lop"}, 'there is no [trainers.lop] (did you mean "loop"?)'),
+]
+
+
+@pytest.mark.parametrize(("values", "sentence"), MISTAKES, ids=[s[:30] for _, s in MISTAKES])
+def test_a_mistake_is_a_sentence(values, sentence):
+    with pytest.raises(ScenarioError) as caught:
+        loop().override(values)
+    assert sentence in str(caught.value)
+
+
+def test_truth_that_cannot_be_known_is_a_sentence():
+    from ecosystem.metrics.laws import predict
+
+    with pytest.raises(EcosystemError, match='theory: p = "truth" cannot be read off the initial source'):
+        predict("surviving_types", np.array([1]), {"p": "truth", "n": 3})
