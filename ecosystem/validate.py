@@ -2,6 +2,8 @@
 
 A check is a ``[[theory]]`` entry of a scenario with steps to ``check`` at: the scenario runs as a world (agents, gates,
 corpus), each trainer on a site of its own being one replicate, and the mean over its trainers is compared with the law.
+What takes hundreds of generations (times to collapse) is checked on :mod:`ecosystem.recursions`, which a test holds
+against the world.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, nearest
@@ -22,6 +25,7 @@ from ecosystem.metrics.laws import predict
 from ecosystem.scenario import Scenario, bundled
 from ecosystem.store import explained
 
+LONG = "long"  # the name of the checks that no scenario file holds
 LIMIT = 4.0
 """Standard errors beyond which a check has failed."""
 
@@ -65,19 +69,60 @@ def validate(names: Sequence[str] = (), *, seed: int | None = None, replicates: 
 
     ``replicates`` is the number of trainers of every population. Scenarios run side by side, one process for each core.
     """
-    known = files()
+    known = {**files(), LONG: None}
     for name in names:
         if name not in known:
             raise EcosystemError(
                 f'--check "{name}": there is none{nearest(name, known)}; there are {", ".join(known)}.'
             )
-    chosen = [known[name] for name in (names or known)]
+    chosen = [(name, known[name]) for name in (names or known)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if min(cores, len(chosen)) == 1:
-        return [check for file in chosen for check in run_checks(file, seed, replicates)]
+        return [check for name, file in chosen for check in _checks(file, seed, replicates)]
     with ProcessPoolExecutor(min(cores, len(chosen)), multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(run_checks, file, seed, replicates) for file in chosen]
+        jobs = [pool.submit(_checks, file, seed, replicates) for _, file in chosen]
         return [check for job in jobs for check in job.result()]
+
+
+def _checks(file: Path | None, seed: int | None, replicates: int | None) -> list[Check]:
+    return long_checks(seed or 1, replicates or 2000) if file is None else run_checks(file, seed, replicates)
+
+
+def long_checks(seed: int, replicates: int) -> list[Check]:
+    """Check what takes hundreds of generations, on loops without agents."""
+    from ecosystem.metrics import theory
+    from ecosystem.recursions import categorical_replace, gaussian_replace
+
+    def check(name: str, source: str, predicted: float, values: NDArray[np.float64]) -> Check:
+        error = float(values.std(ddof=1) / np.sqrt(values.size))
+        return Check(f"{LONG}/{name}", source, predicted, float(values.mean()), error, values.size)
+
+    found = []
+    # Fewer samples or more generations make the tail so heavy that no standard error can be trusted.
+    short = gaussian_replace(10 * replicates, 20, 100, seed=seed)
+    w2 = short.mean[-1] ** 2 + (np.sqrt(short.variance[-1]) - 1) ** 2
+    found.append(check("gaussian n=100/w2@20", "derived", float(theory.gaussian_w2(100, 20)), w2))
+    for unbiased in (True, False):
+        loop = gaussian_replace(replicates, 100, 100, unbiased=unbiased, seed=seed)
+        name = f"gaussian n=100 {'unbiased' if unbiased else 'biased'}/log_variance@100"
+        predicted = float(theory.gaussian_log_variance(100, 100, unbiased=unbiased))
+        found.append(check(name, "derived", predicted, np.log(loop.variance[-1])))
+    biased = gaussian_replace(replicates, 10, 10, sampling_bias=0.8, seed=seed)
+    predicted = float(theory.gaussian_variance(10, 9, sampling_bias=0.8))
+    found.append(check("gaussian lambda=0.8/variance@10", "Alemohammad et al. 2023", predicted, biased.variance[-1]))
+    uniform = np.full(10, 0.1)
+    ended = categorical_replace(uniform, replicates, 1200, 100, seed=seed)
+    time = (ended.support > 1).sum(axis=0) + 1.0  # generation at which one symbol is left
+    found.append(check("uniform K=10 n=100/time_to_collapse", "derived", theory.time_to_collapse(uniform, 100), time))
+    zipf = 1 / np.arange(1, 21)
+    zipf /= zipf.sum()
+    fixed = categorical_replace(zipf, replicates, 800, 50, seed=seed)
+    first = (fixed.survivor == 0).astype(np.float64)
+    found.append(check("Zipf-20 n=50/fixation of the first", "Seddik et al. 2024, Proposition 1", zipf[0], first))
+    h0 = 1 - float((zipf**2).sum())
+    predicted = float(theory.diversity_replace(h0, 50, 60))
+    found.append(check("Zipf-20 n=50/gini_simpson@60", "Seddik et al. 2024", predicted, fixed.gini_simpson[59]))
+    return found
 
 
 def run_checks(file: Path, seed: int | None = None, replicates: int | None = None) -> list[Check]:

@@ -1,0 +1,84 @@
+"""Loops without agents against the world's loop and against theory; tolerances in standard errors."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ecosystem import validate
+from ecosystem.errors import DataError
+from ecosystem.metrics import theory
+from ecosystem.recursions import categorical_replace, gaussian_replace
+from ecosystem.scenario import Scenario
+from ecosystem.world import World
+from tests.test_validate import VALIDATION
+
+
+def measured(name, replicates, steps, metric):
+    """The world's values of a metric: population → [steps, replicates]."""
+    world = World(validate.sized(Scenario.load(VALIDATION / f"{name}.toml"), replicates), 5)
+    frames = []
+    for _ in range(steps):
+        world.step()
+        frames.append(world.snapshot().metrics.filter(pl.col("metric") == metric))
+    table = pl.concat(frames).with_columns(population=pl.col("id").str.split("/").list.first())
+    return {
+        name: part["value"].to_numpy().reshape(steps, replicates)
+        for (name,), part in table.group_by("population", maintain_order=True)
+    }
+
+
+def agree(a, b):
+    """Means of two independent samples, one per row, within 4 standard errors of their difference."""
+    error = np.sqrt(a.var(axis=1, ddof=1) / a.shape[1] + b.var(axis=1, ddof=1) / b.shape[1])
+    return (np.abs(a.mean(axis=1) - b.mean(axis=1)) < 4 * error).all()
+
+
+def test_normals_agree_with_the_world():
+    world = measured("gaussian_replace", 150, 5, "log_variance")
+    for unbiased in (True, False):
+        ours = gaussian_replace(2000, 5, 10, unbiased=unbiased)
+        theirs = world["unbiased" if unbiased else "biased"]
+        assert agree(np.log(ours.variance), theirs)
+        assert not agree(np.log(ours.variance) + 0.5, theirs), "the test must be able to fail"
+
+
+def test_symbols_agree_with_the_world():
+    scenario = Scenario.load(VALIDATION / "categorical_replace.toml")
+    p = World(validate.sized(scenario, 2), 1).truth.probabilities
+    ours = categorical_replace(p, 2000, 5, 50)
+    assert agree(ours.gini_simpson, measured("categorical_replace", 150, 5, "gini_simpson")["loop"])
+    assert agree(ours.support.astype(float), measured("categorical_replace", 150, 5, "support")["loop"])
+
+
+def test_the_long_checks_pass_for_other_seeds():
+    for seed in (3, 4):
+        checks = validate.long_checks(seed, 1500)
+        assert [c.name for c in checks if not c.passed] == []
+
+
+def test_collapse_is_for_ever_and_the_survivor_is_one_of_the_symbols():
+    found = categorical_replace([0.7, 0.0, 0.3], 300, 60, 5)
+    assert (np.diff((found.support == 1).astype(int), axis=0) >= 0).all() and (found.support[-1] == 1).all()
+    assert set(found.survivor.tolist()) == {0, 2}
+    assert abs((found.survivor == 0).mean() - 0.7) < 4 * np.sqrt(0.21 / 300)
+    assert (found.gini_simpson[-1] == 0).all()
+
+
+def test_seeds_blocks_and_replicates():
+    a, b = gaussian_replace(600, 4, 10, seed=1), gaussian_replace(300, 4, 10, seed=1)
+    assert (a.mean[:, :250] == b.mean[:, :250]).all() and not (
+        gaussian_replace(10, 4, 10, seed=2).mean == a.mean[:, :10]
+    ).any()
+    assert categorical_replace([0.5, 0.5], 3, 2, 70_000).support.max() == 2, "more than 16 bits of documents"
+
+
+def test_the_mean_error_grows_as_theory_says():
+    mean = gaussian_replace(20_000, 10, 20).mean
+    found, error = (mean**2).mean(axis=1), (mean**2).std(axis=1) / np.sqrt(20_000)
+    assert (np.abs(found - theory.gaussian_mean_error(20, np.arange(1, 11))) < 4 * error).all()
+
+
+@pytest.mark.parametrize("call", [lambda: gaussian_replace(1, 1, 1), lambda: categorical_replace([0.5], 1, 1, 1)])
+def test_what_cannot_be_is_a_sentence(call):
+    with pytest.raises(DataError, match=r"must be 2 or more|sum to one"):
+        call()
