@@ -31,9 +31,24 @@ TARGETS = {
 @click.option("--threads", type=int, default=len(os.sched_getaffinity(0)), show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Repetitions, in turn.")
 @click.option("--generations", type=click.IntRange(min=0), default=5, show_default=True, help="0: no recursion.")
+@click.option("--recursions", is_flag=True, help="Only closed-form recursions against a NumPy loop.")
 @click.option("--json", "as_json", is_flag=True)
-def main(names: tuple[str, ...], device: str, threads: int, rounds: int, generations: int, as_json: bool) -> None:
+def main(
+    names: tuple[str, ...],
+    device: str,
+    threads: int,
+    rounds: int,
+    generations: int,
+    recursions: bool,
+    as_json: bool,
+) -> None:
     """Measure tokens per second of the cohort engine and of transformers on the same weights and documents."""
+    if recursions:
+        from benchmarks.recursions import measure as measure_recursions
+
+        found = measure_recursions(rounds)
+        click.echo(json.dumps(found, indent=1) if as_json else _recursions(found))
+        return
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     names = names or (("gpt2-nano", "gpt2-micro") if device == "cpu" else ("gpt2",))
@@ -121,6 +136,17 @@ def peak_memory(name: str, device: str, threads: int, side: str) -> float:
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
+
+
+def _recursions(found: dict[str, dict[str, Any]]) -> str:
+    lines = ["1,000 replicates, 100 generations, 100 samples each"]
+    for name, result in found.items():
+        ratio = result["ratio"]
+        lines.append(
+            f"  {name:12} {result['ours_seconds'] * 1e3:8.1f} ms against {result['numpy_seconds']:6.2f} s: "
+            f"{ratio['median']:.0f}x  [{ratio['min']:.0f} to {ratio['max']:.0f}]  (to reach: 100x)"
+        )
+    return "\n".join(lines)
 
 
 def _machine(device: str, threads: int) -> str:

@@ -10,7 +10,7 @@ import polars as pl
 
 from ecosystem.charts.look import LABELLED, NARROW, WIDE, Look, Words
 
-FEW = 24  # trainers, at most, whose single lines decide how far an axis goes
+FEW = 24  # trainers, at most, that are drawn one by one
 Vertical = Callable[..., alt.Y]  # column → y channel of a chart
 
 
@@ -84,7 +84,7 @@ def over_steps(
     """Draw lines over steps, one colour per population, each named at its end.
 
     ``frame``: population, step, value, error, members (:func:`ecosystem.report.figures.means`); the band is the
-    standard error. ``single``: the same of single trainers, drawn faintly. ``whole``: step, value, error and
+    standard error. ``single``: the same of single trainers, drawn faintly (of many, what four fifths of them span). ``whole``: step, value, error and
     label of things that are no population (the web), in ink. ``levels``: label and value of reference lines.
     ``laws``: population, law, step, value of closed forms, drawn dashed through the simulation.
     """
@@ -93,8 +93,11 @@ def over_steps(
     whole = None if whole is None or whole.is_empty() else whole
     levels = pl.DataFrame(schema={"label": pl.String, "value": pl.Float64}) if levels is None else levels
     values = [*frame["low"], *frame["high"], *frame["value"], *levels["value"]]
-    # Where many trainers are drawn, a single far-off one must not flatten everything else.
-    values += [] if single is None or single["trainer"].n_unique() > FEW else list(single["value"])
+    if single is not None and single["trainer"].n_unique() > FEW:
+        single = _most(single)  # a hundred lines say less than where most of them are, and take minutes to paint
+        values += [*single["low"], *single["high"]]
+    elif single is not None:
+        values += list(single["value"])
     values += [] if whole is None else list(whole["value"])
     values += [] if laws is None else list(laws["value"])
     domain = list(domain) if domain else _domain([v for v in values if v is not None and (v > 0 or not log)], log)
@@ -125,6 +128,13 @@ def over_steps(
     return alt.layer(*layers, width=width, height=height, title=title)
 
 
+def _most(single: pl.DataFrame) -> pl.DataFrame:
+    """Return population, step, low and high: what lies between the first and the last tenth of the trainers."""
+    return single.group_by("population", "step", maintain_order=True).agg(
+        low=pl.col("value").quantile(0.1, "linear"), high=pl.col("value").quantile(0.9, "linear")
+    )
+
+
 def _value(words: Words) -> alt.Tooltip:
     return alt.Tooltip("value:Q", title=words.axis, format=words.format)
 
@@ -141,8 +151,11 @@ def _population_layers(
 ) -> list[alt.Chart]:
     colour, base = _colour(look), alt.Chart(frame)
     layers = []
-    if single is not None and frame["members"].max() != 1 and single["trainer"].n_unique() <= 200:
-        faint = alt.Chart(single).mark_line(strokeWidth=1, strokeOpacity=0.3, clip=True)
+    if single is not None and "trainer" not in single.columns:
+        most = alt.Chart(single).mark_area(opacity=1, fillOpacity=0.07)
+        layers.append(most.encode(x=x, y=y("low"), y2=alt.Y2("high:Q"), color=colour))
+    elif single is not None and frame["members"].max() != 1:
+        faint = alt.Chart(single).mark_line(strokeWidth=1, strokeOpacity=0.3)
         layers.append(faint.encode(x=x, y=y(), color=colour, detail="trainer:N"))
     low, high = y("low"), alt.Y2("high:Q")
     if look.first == look.last:

@@ -116,7 +116,8 @@ def _parameters(book: Book) -> str:
         drawn.append(book.figure(f"model_{metric}", chart))
     about = (
         "The models' own parameters held against the truth: mean over the trainers of each population ± standard "
-        "error. Dashed lines are closed forms, where the scenario names one."
+        "error; faint: single trainers, or what four fifths of them span. Dashed lines are closed forms, where the "
+        "scenario names one."
     )
     sources = sorted({f"{t.metric}: {t.law} ({t.source})" for t in book.run.scenario.theory if t.source})
     told = "".join(f"<li>{page.escape(source)}</li>" for source in sources)
