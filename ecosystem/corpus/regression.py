@@ -28,8 +28,9 @@ class Regression(EndlessSource):
     dim: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="numbers before the last in a document; absent: as many as there are weights, or 1"
     )
-    weights: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1, max_length=4096)] | None
-    weights = Field(None, description="of the numbers before the last, one for each; absent: all 0")
+    weights: Annotated[list[float], Field(min_length=1, max_length=4096)] | None = Field(
+        None, description="of the numbers before the last, one for each; absent: all 0"
+    )
     noise: Annotated[float, Field(gt=0)] = Field(1.0, description="variance of the last number around their sum")
 
     @model_validator(mode="after")
@@ -91,7 +92,7 @@ def log_density(documents: Floats, weights: Floats, noise: float) -> Floats:
 
     Without noise, it is infinite where y is the weighted sum and minus infinite everywhere else.
     """
-    possible = np.isfinite(documents).all(axis=1)
+    possible = np.asarray(np.isfinite(documents).all(axis=1))
     known = np.where(possible[:, None], documents, 0.0)
     x, y = known[:, :-1], known[:, -1]
     gap = y - x @ weights

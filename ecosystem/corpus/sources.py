@@ -29,7 +29,7 @@ class Truth:
     """What is exactly known of the distribution that documents come from; None: not known, or there is no such thing.
 
     ``mean`` [d] and ``covariance`` [d, d] of vectors, and whether they are those of a ``normal`` distribution;
-    ``probabilities`` [K] of the symbols 0, 1, …, K - 1; ``weights`` [d] of a regression of the last number on the others.
+    ``probabilities`` [K] of the symbols 0, 1, …, K - 1; ``weights`` [d] of a regression of the last number on others.
     """
 
     mean: NDArray[np.float64] | None = None

@@ -183,7 +183,7 @@ class GaussianReservoir(EndlessReservoir):
         self._root = np.sqrt(spread) if spread.ndim == 1 else np.linalg.cholesky(spread)
         scales = self._root if spread.ndim == 1 else np.diagonal(self._root)
         self._log_peak = float(-0.5 * spec.dim * np.log(2 * np.pi) - np.log(scales).sum())  # log density at the mean
-        super().__init__(spec, name, streams, Truth(mean=self._mean, covariance=covariance))
+        super().__init__(spec, name, streams, Truth(mean=self._mean, covariance=covariance, normal=True))
 
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
         """Give every coordinate a normal number of its own and colour them with the root of the covariance.

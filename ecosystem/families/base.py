@@ -231,6 +231,7 @@ FAMILIES: Registry[type[Family]] = Registry(
     "ecosystem.families.ngram",
     "ecosystem.families.categorical",
     "ecosystem.families.gaussian",
+    "ecosystem.families.vae",
     "ecosystem.families.kde",
     "ecosystem.families.gmm",
     "ecosystem.families.linear",

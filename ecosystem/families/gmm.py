@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -89,7 +90,7 @@ class Mixture:
         return mean, np.einsum("k,kde->de", self.weight, self.covariance + apart[:, :, None] * apart[:, None])
 
     def log_density(self, x: Floats) -> Floats:
-        """Return the log density of x [n, d]; of a collapsed mixture infinite on its point and minus infinite off it."""
+        """Return the log density of x [n, d]; a collapsed mixture's is infinite on its point, minus infinite off it."""
         from scipy.special import logsumexp
 
         if self.collapsed:
@@ -152,7 +153,6 @@ class FittedMixture:
     def _maximised(self, x: Floats, stream: Stream) -> tuple[Mixture, float]:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture as Maximiser
-        from threadpoolctl import threadpool_limits
 
         how = self._family
         maximiser = Maximiser(
@@ -166,8 +166,9 @@ class FittedMixture:
             "a component of the mixture has died: the documents left to it do not vary in every direction (its "
             "covariance is singular). Give it fewer components or more documents, or a regularization above 0."
         )
-        # Threads of k-means add up in the order in which they finish: with one, the same documents give the same fit.
-        with warnings.catch_warnings(), threadpool_limits(limits=1):
+        # Threads of k-means add up in the order in which they finish: with one, the same documents give the same fit,
+        # and sooner, for several would spend their time waiting for one another.
+        with warnings.catch_warnings(), _threads().limit(limits=1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter and tol are the scenario's choice
             try:
                 maximiser.fit(x)
@@ -243,6 +244,15 @@ class FittedMixture:
         if self._now is None:
             raise unfitted()
         return self._now
+
+
+@cache
+def _threads() -> Any:
+    """Return what limits the threads of the libraries below scikit-learn; finding them takes milliseconds."""
+    import sklearn.mixture  # noqa: F401  # only libraries that are loaded are found
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
 
 
 def resampled(weight: Floats, stream: Stream) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """One model at a time: what the author of a new family writes, and the cohort that a loop makes of it.
 
-A :class:`GenerativeModel` knows nothing of members, requests or runs. Its family hands :class:`SinglesCohort` a function
-that makes one, and agents, gates, resuming, measuring and reporting work for it as for every other family::
+A :class:`GenerativeModel` knows nothing of members, requests or runs. Its family hands :class:`SinglesCohort` a
+function that makes one; agents, gates, resuming, measuring and reporting then work as for every other family::
 
     @FAMILIES.register("normal")
     class Normal(Family):
@@ -208,7 +208,7 @@ def _of_member(member: int, error: TrainingError) -> MemberError:
 
 def unfitted() -> TrainingError:
     """Return the error of a model that is asked for something before its first fit."""
-    return TrainingError('it has been fitted to nothing yet; set init = "foundation" in its model, or let it train first.')
+    return TrainingError('it has been fitted to nothing yet; let it train first, or set init = "foundation".')
 
 
 def stored(state: Mapping[str, NDArray[Any]], name: str, *shape: int) -> Floats:
@@ -230,7 +230,8 @@ def choose(weight: Floats, luck: Floats) -> NDArray[np.int64]:
     """Turn uniform numbers [n] into places in ``weight``, each as often as its share."""
     upto = weight.cumsum()
     # No place of weight 0 is chosen, for it takes up nothing of the line from 0 to the sum.
-    return np.searchsorted(upto, luck * upto[-1], side="right").clip(max=np.flatnonzero(weight)[-1])
+    places = np.searchsorted(upto, luck * upto[-1], side="right")
+    return np.asarray(np.minimum(places, np.flatnonzero(weight)[-1]), dtype=np.int64)
 
 
 def moments(mean: Floats, covariance: Floats, truth: Truth) -> dict[str, float]:

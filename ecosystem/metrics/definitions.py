@@ -77,10 +77,15 @@ DEFINITIONS: dict[str, Definition] = {
     "standard_deviation": Definition("1", "down", "square root of variance"),
     "w2": Definition("squared units", "up", "squared Wasserstein-2 distance between the normals of model and truth"),
     "density_distance": Definition(
-        "1", "up", "integral of the squared difference between the density of model and truth, where that is normal"
+        "per unit of volume", "up", "integral of the squared difference of the model's density from a normal truth's"
     ),
-    "density_change": Definition("1", "up", "the same between the density of the model and that of its first fit"),
+    "density_change": Definition(
+        "per unit of volume", "up", "the same difference from the density of the model's own first fit"
+    ),
     "test_error": Definition("squared units", "up", "squared distance of regression weights from the true ones"),
+    "latent_log_std": Definition(
+        "nats", "down", "log standard deviation of what the foundation's encoder finds in a model's images (its means)"
+    ),
     "collapsed": Definition("1", "up", "1 if nothing varies any more: one symbol, or no variance"),
     "documents_trained": Definition("documents", "", "documents that the model was fitted to in this step"),
     # of the web and of training sets

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from base64 import b64encode
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ecosystem.report import figures
@@ -12,10 +16,14 @@ from ecosystem.report.figures import Outcome
 from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape, hue, table
 from ecosystem.runs import Run
+from ecosystem.scenario import Scenario
 
 CLIP, LONGEST = 420, 6000  # characters shown at first, and at all
 OPEN_POPULATIONS = 8  # whose texts are open; those of the rest unfold
 EACH = 2  # texts in a cell
+IMAGES = 10  # images in a cell
+PIXEL = 6  # side on the page, in CSS pixels, of one pixel of an image
+NUMBERS = 8  # numbers of a vector that is no image
 
 # Column of the table of final figures → digits; shares are marked by None and shown as percentages.
 FINAL: dict[str, tuple[str, int | None]] = {
@@ -37,10 +45,13 @@ def chosen_steps(last: int) -> list[int]:
 def samples(run: Run, populations: list[str], trainers: Sequence[str]) -> str:
     """Return sample texts of every population at the first, middle and last step, after human ones of step 0."""
     opening = run.store.table("corpus", range(1))
-    human = opening.filter(~pl.col("synthetic")).head(3)
+    shape = image_shape(run.scenario, opening["content"].dtype)
+    human = opening.filter(~pl.col("synthetic")).head(3 if shape is None else IMAGES)
+    shown = [human] if shape else [human[i : i + 1] for i in range(human.height)]
+    title = "Human text" if run.scenario.modality == "text" else "Real images" if shape else "Real documents"
     parts = [
-        '<div class="row"><h3>Human text the web began with</h3>',
-        f'<div class="cells">{"".join(f"<div>{_text(row)}</div>" for row in human.iter_rows(named=True))}</div></div>'
+        f'<div class="row"><h3>{title} the web began with</h3>',
+        f'<div class="cells">{"".join(f"<div>{_documents(rows, shape)}</div>" for rows in shown)}</div></div>'
         if human.height
         else '<p class="empty">The web opened empty.</p></div>',
     ]
@@ -49,7 +60,7 @@ def samples(run: Run, populations: list[str], trainers: Sequence[str]) -> str:
     rows = []
     for population in populations:
         authors = [name for name in trainers if name.rsplit("/", 1)[0] == population]
-        cells = "".join(_cell(segments[step], step, authors) for step in steps)
+        cells = "".join(_cell(segments[step], step, authors, shape) for step in steps)
         colour = hue(populations, population)
         rows.append(
             f'<div class="row {colour}"><h3><span class="dot"></span>{escape(population)}</h3>'
@@ -63,20 +74,73 @@ def samples(run: Run, populations: list[str], trainers: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _cell(segment: pl.DataFrame, step: int, authors: Sequence[str]) -> str:
+def _cell(segment: pl.DataFrame, step: int, authors: Sequence[str], shape: tuple[int, int] | None) -> str:
     """Return what a population published at a step: the first text of each of its first members, nothing picked."""
     mine = segment.filter(pl.col("author").is_in(list(authors)))
     turn = pl.int_range(pl.len()).over("author")
-    texts = mine.with_columns(turn=turn).sort("turn", maintain_order=True).head(EACH)
-    body = "".join(_text(row) for row in texts.iter_rows(named=True))
+    first = mine.with_columns(turn=turn).sort("turn", maintain_order=True).head(EACH if shape is None else IMAGES)
+    body = _documents(first, shape)
     return f"<div><h4>Step {step}</h4>{body or '<p class=empty>Nothing published at this step.</p>'}</div>"
+
+
+def image_shape(scenario: Scenario, content: pl.DataType) -> tuple[int, int] | None:
+    """Return (height, width) of the documents if they are images, else None.
+
+    Images from files whose scenario does not say their size are taken for squares.
+    """
+    initial = scenario.web.initial
+    source = scenario.sources[initial.source] if initial is not None else None
+    shape = getattr(source, "image_shape", None)
+    length = content.size if isinstance(content, pl.Array) else 0
+    if getattr(source, "kind", "") == "images":
+        shape = getattr(source, "size", None) or [math.isqrt(length)] * 2
+    return (int(shape[0]), int(shape[1])) if shape is not None and length == shape[0] * shape[1] > 0 else None
+
+
+def _documents(rows: pl.DataFrame, shape: tuple[int, int] | None) -> str:
+    """Return documents: images side by side in one frame, anything else one below the other."""
+    documents = list(rows.iter_rows(named=True))
+    if shape is None or not documents:
+        return "".join(_text(row) for row in documents)
+    authors = ", ".join(dict.fromkeys(escape(row["author"]) for row in documents))
+    about = f"{authors} · {len(documents)} images"
+    if documents[0]["synthetic"]:
+        about += f" · depth {number(float(str(rows['depth'].mean())), 1)}"
+    refused = sum(bool(row["verdict"]) for row in documents)
+    about += f" · {refused} of them refused" if refused else ""
+    strip = "".join(_image(row, shape) for row in documents)
+    style = "display:flex;flex-wrap:wrap;gap:6px"
+    return f'<div class="text"><div style="{style}">{strip}</div><div class="about">{about}</div></div>'
+
+
+def _image(row: dict[str, Any], shape: tuple[int, int]) -> str:
+    """Return a vector of grey values (0: black, 1: white) as a picture in the page; what is beyond is cut off."""
+    from PIL import Image
+
+    height, width = shape
+    grey = np.round(np.clip(np.nan_to_num(np.asarray(row["content"], np.float64)), 0, 1) * 255).astype(np.uint8)
+    file = BytesIO()
+    Image.fromarray(grey.reshape(shape)).save(file, "PNG")
+    says = f"document {row['doc']} by {row['author']}, an image of {height} by {width} grey values"
+    says += f", refused by {row['verdict']}" if row["verdict"] else ""
+    style = f"width:{PIXEL * width}px;max-width:100%;image-rendering:pixelated"
+    source = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+    return f'<img src="{source}" alt="{escape(says)}" title="{escape(says)}" style="{style}">'
+
+
+def _readable(content: object) -> str:
+    """Return a document as text; of a vector its first numbers, rounded."""
+    if isinstance(content, list):
+        more = f", … ({len(content)} numbers)" if len(content) > NUMBERS else ""
+        return ", ".join(f"{value:.3g}" for value in content[:NUMBERS]) + more
+    return "" if content is None else str(content)
 
 
 def _text(row: dict[str, object]) -> str:
     """Return one document, folded where it is long."""
-    text = str(row["content"] or "")
-    words = row["words"]
-    about = f"{escape(row['author'])} · document {row['doc']} · {words} words"
+    text = _readable(row["content"])
+    about = f"{escape(row['author'])} · document {row['doc']}"
+    about += f" · {row['words']} words" if isinstance(row["content"], str | None) else ""
     if row["synthetic"]:
         about += f" · depth {number(float(str(row['depth'])), 1)}"
     if row["verdict"]:

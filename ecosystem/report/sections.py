@@ -49,6 +49,7 @@ PARAMETERS = (
     "tail_types",
     "l1",
     "l2",
+    "latent_log_std",
     "collapsed",
 )
 LATE = {
