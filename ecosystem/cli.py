@@ -158,7 +158,7 @@ def check(files: tuple[Path, ...], settings: tuple[str, ...]) -> None:
                 from ecosystem.runs import Run
 
                 stored = Run.open(file)
-                whole = stored.store.verify()
+                whole = stored.verify()
                 click.echo(f"{file}: good (steps 0 to {stored.steps}, {whole} files as they were committed)")
                 continue
             spec = _scenario(file, settings, None, None)
@@ -172,7 +172,7 @@ def check(files: tuple[Path, ...], settings: tuple[str, ...]) -> None:
 @cli.command()
 @click.option("--check", "names", multiple=True, metavar="NAME", help="Only this validation scenario; repeatable.")
 @click.option(
-    "--replicates", type=click.IntRange(min=2), help="Trainers of every population (default: the scenario's)."
+    "--replicates", type=click.IntRange(min=10), help="Trainers of every population (default: the scenario's)."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Another seed must pass as well.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs/validation"), show_default=True)

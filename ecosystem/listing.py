@@ -133,8 +133,15 @@ def published(run: Run, step: int | None, author: str | None, limit: int) -> str
         fate = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
         fate += f", off the web at step {row['retired_at']}" if row["retired_at"] is not None else ""
         kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else "human"
-        lines += ["", f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{fate}", _safe(row["content"])]
+        lines += ["", f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{fate}", _shown(row["content"])]
     return "\n".join(lines)
+
+
+def _shown(content: Any) -> str:
+    """Return a text, the numbers of a vector, or a symbol."""
+    if isinstance(content, str):
+        return _safe(content)
+    return " ".join(f"{number:.4g}" for number in content) if isinstance(content, list) else str(content)
 
 
 def _safe(text: str) -> str:

@@ -181,7 +181,8 @@ def _quality(world: World, model: str, score: Score) -> Values:
     values: Values = {**quality(nats, tokens, known.sizes)}
     values |= by_frequency(score.nll, score.unit, document, known.frequent[model])
     # Paired by document: most of the spread of the cross-entropy is that some documents are harder than others.
-    more = score.nll - known.initial[model].nll
+    with np.errstate(invalid="ignore"):  # a model of counts may find text impossible, before and after
+        more = score.nll - known.initial[model].nll
     values["cross_entropy_change"] = ratio(np.bincount(document, weights=more, minlength=tokens.size), tokens)
     paired = by_frequency(more, score.unit, document, known.frequent[model])
     values |= {f"{name}_change": change for name, change in paired.items()}

@@ -48,6 +48,9 @@ class Plan:
             if not any(recipe.model == name for recipe in scenario.trainers.values()) and not load.tokens_to_pretrain:
                 continue
             pretrain += load.tokens_to_pretrain
+            if family.modality != "text":
+                seconds += 0.001 * scenario.steps * sum(r.count for r in scenario.trainers.values() if r.model == name)
+                continue  # documents there are not made of tokens
             work = [_trainer_tokens(r, scenario) for r in scenario.trainers.values() if r.model == name]
             model_train, model_generate = sum(t for t, _ in work), sum(g for _, g in work)
             train, generate = train + model_train, generate + model_generate
@@ -77,6 +80,7 @@ class Plan:
 
     def text(self) -> str:
         """Return the plan in a few lines."""
+        tokens = f"{self.tokens_to_train:,} to train, up to {self.tokens_to_generate:,} to generate"
         once = f"{self.tokens_to_pretrain:,} once, for the foundation; " if self.tokens_to_pretrain else ""
         first = (
             f", and {_duration(self.seconds_to_pretrain)} for the foundation unless it is in {self.cache}"
@@ -88,7 +92,7 @@ class Plan:
                 f"{self.name}: {self.steps} steps on {self.device}",
                 f"  agents     {self.trainers} trainers, {self.writers} writers, {self.curators} curators",
                 f"  documents  {self.initial_documents:,} at first, about {self.documents_per_step:,.0f} more a step",
-                f"  tokens     {once}{self.tokens_to_train:,} to train, up to {self.tokens_to_generate:,} to generate",
+                *([f"  tokens     {once}{tokens}"] if self.tokens_to_train else []),
                 f"  time       about {_duration(self.seconds)}{first}",
                 *(f"  note       {note}" for note in self.notes),
             ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from ecosystem.corpus.graph_files import read_graph
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
 from ecosystem.families.base import Progress, silent
@@ -103,6 +105,28 @@ class Run:
     def scenario(self) -> Scenario:
         """The resolved scenario that was run."""
         return Scenario.load(self.path / "scenario.toml")
+
+    def redraw(self, scenario: Scenario) -> bool:
+        """Take over the closed forms of this scenario, which no number depends on; return whether they were others."""
+        if scenario.theory == self.scenario.theory:
+            return False
+        mine = self.scenario.model_copy(update={"theory": scenario.theory})
+        self.store.write("scenario.toml", mine.to_toml().encode())
+        self.__dict__.pop("scenario", None)
+        return True
+
+    def verify(self) -> int:
+        """Check every file of the folder that is ever read again; return how many the commit records name.
+
+        Raises StoreError, or a ScenarioError for a scenario that does not parse, naming the first that is damaged.
+        """
+        named = re.fullmatch(r".+-([0-9a-f]{12})", self.path.resolve().parent.name)
+        if named and named[1] != self.scenario.fingerprint():
+            file = self.path / "scenario.toml"
+            raise StoreError(f"{file}: has been altered (it is not the one this run is named after).")
+        _ = self.environment
+        read_graph("web.graphml", self.path)
+        return self.store.verify()
 
     @cached_property
     def environment(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from ecosystem.spec import Spec, explain, set_path
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Positive = Annotated[int, Field(gt=0, le=10**9)]
 Share = Annotated[float, Field(ge=0, le=1)]
+_PRESET = re.compile(r"models\.[^.]+\.preset")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -204,13 +205,14 @@ class Scenario(Spec):
     def override(self, values: Mapping[str, Any], *, base: Path | None = None) -> Scenario:
         """Return the scenario with dotted paths set, validated like a file; raise ScenarioError if it is not.
 
-        Setting ``models.<name>.preset`` replaces that whole model, since fields of one family mean nothing to another.
+        Setting ``models.<name>.preset`` replaces that whole model, since fields of one family mean nothing to another;
+        other fields of it that are set beside it, before or after, are set on the new one.
         """
         data = self.plain()
-        for path, value in values.items():
-            section, *rest = path.split(".")
-            if section == "models" and rest[1:] == ["preset"]:
-                data = set_path(data, f"models.{rest[0]}", {"preset": value})
+        presets_first = sorted(values.items(), key=lambda item: not _PRESET.fullmatch(item[0]))
+        for path, value in presets_first:
+            if _PRESET.fullmatch(path):
+                data = set_path(data, path.removesuffix(".preset"), {"preset": value})
             else:
                 data = set_path(data, path, value)
         return _parse(data, "", base)
@@ -424,7 +426,7 @@ def _broken_references(s: Scenario) -> list[str]:
     problems += _mixed(s)
     for number, theory in enumerate(s.theory):
         refer(f"theory.{number}.population", theory.population, s.trainers, "trainers")
-        wrong = wrong_law(theory.law, theory.parameters)
+        wrong = wrong_law(theory.law, theory.parameters, s.modality)
         if wrong:
             problems.append(f"theory.{number}.{wrong}")
         if theory.metric not in DEFINITIONS:

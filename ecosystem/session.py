@@ -60,6 +60,7 @@ def run_scenario(
         report = folder / "report.html"
         record = folder / "commits" / f"{last:06d}.json"
         current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
+        current = not Run.open(folder).redraw(scenario) and current
         display.say(f"This run is finished: {folder} has all {scenario.steps} steps (--fresh begins it anew).")
         return _summary(Run.open(folder), str(report) if current else _report(folder), started)
     if last >= 0:  # a resumed run keeps its device and threads; asking for others is an error that says so

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, nearest
@@ -51,8 +52,10 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the simulation agrees with the law."""
-        return abs(self.z) <= LIMIT
+        """Whether the simulation agrees: as likely, by Student's t, as LIMIT standard errors of a normal are."""
+        if not np.isfinite(self.z):
+            return False
+        return bool(2 * t.sf(abs(self.z), self.replicates - 1) >= 2 * norm.sf(LIMIT))
 
 
 def files() -> dict[str, Path]:
@@ -75,7 +78,7 @@ def validate(names: Sequence[str] = (), *, seed: int | None = None, replicates: 
             raise EcosystemError(
                 f'--check "{name}": there is none{nearest(name, known)}; there are {", ".join(known)}.'
             )
-    chosen = [(name, known[name]) for name in (names or known)]
+    chosen = [(name, known[name]) for name in dict.fromkeys(names or known)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if min(cores, len(chosen)) == 1:
         return [check for name, file in chosen for check in _checks(file, seed, replicates)]

@@ -20,7 +20,7 @@ from ecosystem.corpus.documents import Corpus
 from ecosystem.corpus.schema import ARCHIVE, Snapshot, empty
 from ecosystem.corpus.sources import Reservoir, Truth
 from ecosystem.corpus.web import Web
-from ecosystem.errors import DataError
+from ecosystem.errors import DataError, ScenarioError
 from ecosystem.families.base import Cohort, Progress, ScoreRequest, Surroundings, silent
 from ecosystem.measure import References, measure_opening, truth_of
 from ecosystem.phases import PHASES, Step, human_drafts
@@ -53,6 +53,8 @@ class World(mesa.Model):
         ``base`` is the folder that relative paths of the scenario are sought in (after the current one); the
         seed of the scenario is used if ``seed`` is None.
         """
+        if seed is not None and seed < 0:
+            raise ScenarioError(f"seed = {seed}: give a whole number of at least 0.")
         self.streams = Streams(scenario.seed if seed is None else seed)
         # Mesa insists on a generator of its own; nothing here draws from it.
         super().__init__(rng=self.streams.at("mesa").integer() % 2**32)

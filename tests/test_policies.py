@@ -1,6 +1,7 @@
 """Laws of the gate and of every policy, then each policy by example."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from ecosystem.policies.filters import GopherQuality, Length, Oracle, Perplexity
 from ecosystem.policies.retention import Accumulate, AccumulateSubsample, Decay, Replace, Window
 from ecosystem.policies.sampling import Importance, InjectReal
 from ecosystem.testing import check_policy, sample_context, sample_documents
+from tests.conftest import ROOT
 
 DOCS = sample_documents()
 INDEX = DOCS.drop("content")
@@ -586,3 +588,13 @@ def test_subsampling_is_uniform_irrevocable_and_the_same_in_instalments():
     assert held["doc"].to_list() == kept(policy, pl.concat(offered), context)
     many_kept = kept(AccumulateSubsample(capacity=5000), many(), context)
     assert abs(np.mean(many_kept) - 9999.5) < 4 * (20_000 / 12**0.5) / 5000**0.5
+
+
+def test_the_filter_in_the_readme_obeys_the_laws():
+    [block] = [b for b in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "Filter" in b]
+    names = {}
+    try:
+        exec(block, names)
+        check_policy(names["NoShouting"]())
+    finally:
+        POLICIES._kinds.pop("no_shouting", None)

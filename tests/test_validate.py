@@ -58,10 +58,11 @@ def test_another_number_of_replicates_changes_nothing_else():
 
 
 def test_z_and_the_table(tmp_path):
-    exact = validate.Check("a", "", 1.0, 1.0, 0.0, 9)
-    off = validate.Check("<b>", "x", 1.0, 1.5, 0.1, 9)
+    exact = validate.Check("a", "", 1.0, 1.0, 0.0, 900)
+    off = validate.Check("<b>", "x", 1.0, 1.5, 0.1, 900)
     never = validate.Check("c", "", 1.0, 1.1, 0.0, 9)
     assert (exact.z, off.z, never.z) == (0.0, pytest.approx(5), float("inf"))
+    assert validate.Check("few", "", 1.0, 1.5, 0.1, 9).passed, "five of nine runs' standard errors are no rarity"
     page = validate.write([exact, off], tmp_path / "v")
     assert "&lt;b&gt;" in page.read_text() and "1 of 2 checks agree" in page.read_text()
     frame = pl.read_parquet(tmp_path / "v/validation.parquet")
@@ -118,7 +119,33 @@ def test_the_report_draws_the_laws(tmp_path):
     shutil.rmtree(run.path)
 
 
+def test_a_finished_run_takes_over_another_theory(tmp_path):
+    from ecosystem.display import Display
+    from ecosystem.session import run_scenario
+
+    scenario, quiet = loop(), Display(quiet=True)
+    first = run_scenario(scenario, quiet, out=tmp_path)
+    fewer = scenario.model_copy(update={"theory": scenario.theory[:1]})
+    again = run_scenario(fewer, quiet, out=tmp_path)
+    assert again["run"] == first["run"] and len(Run.open(again["run"]).scenario.theory) == 1
+    assert "surviving_types" not in (tmp_path / again["run"] / "report.html").read_text()
+
+
 MISTAKES = [
+    ({"theory.0.parameters": {"h0": "truth", "n": 0}}, "theory.0.parameters: n must be"),
+    ({"theory.0.parameters": {"h0": "truth", "n": "ten"}}, "the law diversity_replace cannot be computed with"),
+    ({"theory.0.parameters": {"h0": "truth", "n": "truth"}}, 'n = "truth" cannot be read off a source of category'),
+    (
+        {
+            "theory.0": {
+                "metric": "l1",
+                "population": "loop",
+                "law": "top_k_map",
+                "parameters": {"p": [0.5, 0.5], "k": 1},
+            }
+        },
+        "top_k_map is not one number for each generation",
+    ),
     (
         {"models.frequencies": {"kind": "gaussian"}},
         "models.frequencies: is for vector documents, but this scenario's are",

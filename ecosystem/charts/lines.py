@@ -84,8 +84,9 @@ def over_steps(
     """Draw lines over steps, one colour per population, each named at its end.
 
     ``frame``: population, step, value, error, members (:func:`ecosystem.report.figures.means`); the band is the
-    standard error. ``single``: the same of single trainers, drawn faintly (of many, what four fifths of them span). ``whole``: step, value, error and
-    label of things that are no population (the web), in ink. ``levels``: label and value of reference lines.
+    standard error. ``single``: the same of single trainers, drawn faintly (of many, what four fifths of them span).
+    ``whole``: step, value, error and label of things that are no population (the web), in ink. ``levels``: label and
+    value of reference lines.
     ``laws``: population, law, step, value of closed forms, drawn dashed through the simulation.
     """
     width, height = size

@@ -1,9 +1,11 @@
 """The cohort of variational autoencoders: training, sampling and scoring of members that share one shape.
 
-Every member is computed on its own with two-dimensional matrix products, as many members at once as there are threads
-and each with one compute thread: the numbers of a member depend neither on the others nor on the number of threads.
-Documents are written and scored in blocks of fixed size, since a matrix product rounds differently for different
-numbers of rows.
+Every tensor has the member as its leading axis. Small members are trained in stacks, since calling the functions takes
+longer than what they compute; large ones one by one, as many at once as there are threads. A matrix product rounds
+differently where its numbers of rows or columns fill no whole vectors of the processor, and then also by where a matrix
+lies in memory. So rows are filled up, members whose layers do not fill vectors are trained on their own, and documents
+are written and scored in blocks of fixed size: the numbers of a member depend neither on the others nor on the number
+of threads.
 """
 
 from __future__ import annotations
@@ -54,6 +56,9 @@ Weights = Mapping[str, Tensor]
 Writer = Callable[[Path], None]
 
 _ROWS = 128  # documents of a block
+_VECTOR = 16  # numbers in the widest vector of a processor (512 bits)
+_STACK = 16  # members of a stack, at most
+_STACK_FLOPS = 1e8  # of a member's training step; beyond, a thread of its own is better than a stack
 _DRAWS = 8  # latent numbers tried for each document that is scored
 _DESCRIBED = 500  # documents that a member writes to be described
 
@@ -77,8 +82,14 @@ class Sizes:
         found: dict[str, tuple[int, ...]] = {}
         for part, chain in widths.items():
             for i, (inputs, outputs) in enumerate(pairwise(chain)):
-                found |= {f"{part}.{i}.weight": (outputs, inputs), f"{part}.{i}.bias": (outputs,)}
+                found |= {f"{part}.{i}.weight": (inputs, outputs), f"{part}.{i}.bias": (1, outputs)}
         return found
+
+    def stack(self, batch: int) -> int:
+        """Return how many members are trained in one stack, at most."""
+        flops = 6 * batch * sum(math.prod(shape) for shape in self.parameters().values())
+        aligned = all(width % _VECTOR == 0 for width in (self.length, self.hidden, 2 * self.latent))
+        return _STACK if aligned and flops < _STACK_FLOPS else 1
 
 
 def draw(sizes: Sizes, stream: Stream) -> dict[str, Tensor]:
@@ -87,8 +98,8 @@ def draw(sizes: Sizes, stream: Stream) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     bound = 1.0
     for name, shape in sizes.parameters().items():
-        if len(shape) == 2:  # a bias has the bound of the weights before it
-            bound = 1 / math.sqrt(shape[1])
+        if name.endswith("weight"):  # a bias has the bound of the weights before it
+            bound = 1 / math.sqrt(shape[0])
         weights[name] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
     return weights
 
@@ -103,42 +114,42 @@ def outside(x: NDArray[np.float64]) -> str:
     )
 
 
-# One member.
+# Members, each with documents of its own.
 
 
 def _dense(weights: Weights, part: Literal["encoder", "decoder"], x: Tensor) -> Tensor:
     count = sum(name.startswith(part) for name in weights) // 2
     for i in range(count):
-        x = F.linear(x, weights[f"{part}.{i}.weight"], weights[f"{part}.{i}.bias"])
+        x = torch.baddbmm(weights[f"{part}.{i}.bias"], x, weights[f"{part}.{i}.weight"])
         if i < count - 1:
             x = F.relu(x)
     return x
 
 
 def encode(weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return means and log variances of the latent numbers of documents x [n, d], each [n, latent]."""
-    mean, log_variance = _dense(weights, "encoder", x).chunk(2, dim=1)
+    """Return means and log variances of the latent numbers of documents x [M, n, d], each [M, n, latent]."""
+    mean, log_variance = _dense(weights, "encoder", x).chunk(2, dim=-1)
     return mean, log_variance
 
 
 def decode(weights: Weights, z: Tensor) -> Tensor:
-    """Return the decoder's means, from 0 to 1, for latent numbers z [n, latent]."""
+    """Return the decoder's means, from 0 to 1, for latent numbers z [M, n, latent]."""
     return torch.sigmoid(_dense(weights, "decoder", z))
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return the Kullback-Leibler divergence of each N(mean, variance) from the standard normal, in nats, [n]."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+    """Return the Kullback-Leibler divergence of each N(mean, variance) from the standard normal, in nats, [M, n]."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
 
 
 def reconstruction(weights: Weights, x: Tensor, z: Tensor) -> Tensor:
-    """Return the binary cross-entropy of documents x [n, d] given latent numbers, in nats, [n]."""
+    """Return the binary cross-entropy of documents x [M, n, d] given latent numbers, in nats, [M, n]."""
     logits = _dense(weights, "decoder", z)
-    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
 
 
 def loss(weights: Weights, x: Tensor, noise: Tensor, beta: float) -> Tensor:
-    """Return the loss of each document, [n], with one latent draw made of ``noise`` [n, latent].
+    """Return the loss of each document, [M, n], with one latent draw made of ``noise`` [M, n, latent].
 
     With ``beta`` = 1 this is minus the evidence lower bound (Kingma & Welling 2014, equation 10).
     """
@@ -152,7 +163,10 @@ def loss(weights: Weights, x: Tensor, noise: Tensor, beta: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Documents [rows, d], the luck of their latent numbers [rows, latent] and their weights [rows, 1]."""
+    """Documents [rows, d], the luck of their latent numbers [rows, latent] and their weights [rows, 1].
+
+    ``tokens`` counts the documents; behind the last of them rows of zeros, of weight 0, fill the last vector up.
+    """
 
     inputs: Floats
     targets: Floats
@@ -208,8 +222,13 @@ class Deck:
                 order = np.append(order, next(epochs))
             rows, order = order[:n], order[n:]
             noise = luck.standard_normal((n, self._latent), dtype=np.float32)
-            yield Batch(self._x[rows], noise, self._weight[rows, None], n)
+            yield Batch(_filled(self._x[rows]), _filled(noise), _filled(self._weight[rows, None]), n)
             left -= n
+
+
+def _filled(rows: Floats) -> Floats:
+    missing = -len(rows) % _VECTOR
+    return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
 
 
 # The cohort.
@@ -236,7 +255,8 @@ class VaeCohort:
         self.device = torch.device(around.device)
         self._family, self._streams = family, around.streams
         self._crew = (around.threads, 1) if around.device == "cpu" else (1, around.threads)
-        self._initial = {k: v.to(self.device, torch.float32).contiguous() for k, v in initial.items()}
+        # In the order of the parameters, whatever that of the file they were read from.
+        self._initial = {k: initial[k].to(self.device, torch.float32).contiguous() for k in sizes.parameters()}
         self._weights = {k: v.unsqueeze(0).repeat(members, *[1] * v.dim()) for k, v in self._initial.items()}
 
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
@@ -245,31 +265,41 @@ class VaeCohort:
         Raises MemberError if there is nothing to train on, a value is outside [0, 1] or a loss is not finite; the
         members of the call then keep the weights they had.
         """
-        training, fits = self._family.training(), []
-        for request in requests:
-            start = self._start(request)
-            deck = Deck(request, training.batch, self.sizes.latent)
-            peak = training.learning_rate if request.learning_rate is None else request.learning_rate
-            fits.append(
-                Fit(
-                    [request.member],
-                    list(start.values()),
-                    [False] * len(start),
-                    [cast(Packing, deck)],
-                    training,
-                    peak,
-                    self._gradients(list(start), list(start.values())),
-                )
-            )
-        total = sum(fit.packings[0].total for fit in fits)
+        training = self._family.training()
+        decks = [Deck(request, training.batch, self.sizes.latent) for request in requests]
+        peaks = [training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
+        alike: dict[tuple[int, float], list[int]] = {}
+        for i, (deck, peak) in enumerate(zip(decks, peaks, strict=True)):
+            alike.setdefault((deck.total, peak), []).append(i)
+        stacks: list[list[int]] = []
+        for group in alike.values():
+            size = min(self.sizes.stack(training.batch), math.ceil(len(group) / self._crew[0]))
+            stacks += [group[i : i + size] for i in range(0, len(group), size)]
         with Crew(*self._crew) as crew:
-            for fit in fits:
-                fit.report = crew.report
-            records = crew.run([fit.run for fit in fits], "fit", total, progress)
-        for fit in fits:
+            fits = []
+            for stack in stacks:
+                starts = [self._start(requests[i]) for i in stack]
+                weights = {name: torch.stack([start[name] for start in starts]) for name in self._initial}
+                fits.append(
+                    Fit(
+                        [requests[i].member for i in stack],
+                        list(weights.values()),
+                        [False] * len(weights),
+                        [cast(Packing, decks[i]) for i in stack],
+                        training,
+                        peaks[stack[0]],
+                        self._gradients(weights),
+                        stacked=True,
+                        report=crew.report,
+                    )
+                )
+            found = crew.run([fit.run for fit in fits], "fit", sum(deck.total for deck in decks), progress)
+        records: dict[int, FitRecord] = {}
+        for fit, own in zip(fits, found, strict=True):
+            records |= dict(zip(fit.members, own, strict=True))
             for name, parameter in zip(self._weights, fit.parameters, strict=True):
-                self._weights[name][fit.members[0]].copy_(parameter)
-        return [record for [record] in records]
+                self._weights[name][list(fit.members)] = parameter
+        return [records[request.member] for request in requests]
 
     def _start(self, request: FitRequest) -> dict[str, Tensor]:
         if request.start == "scratch":
@@ -279,16 +309,17 @@ class VaeCohort:
             return {name: tensor[request.member].clone() for name, tensor in self._weights.items()}
         return {name: tensor.clone() for name, tensor in self._initial.items()}
 
-    def _gradients(self, names: Sequence[str], parameters: Sequence[Tensor]) -> Gradients:
+    def _gradients(self, weights: Weights) -> Gradients:
         beta = self._family.beta
 
         def gradients(rows: Rows) -> tuple[Tensor, Sequence[Tensor]]:
             x, noise, scale = rows
-            leaves = [parameter.detach().requires_grad_() for parameter in parameters]
+            leaves = [weight.detach().requires_grad_() for weight in weights.values()]
             with torch.enable_grad():
-                total = loss(dict(zip(names, leaves, strict=True)), x, noise, beta) @ scale[:, 0]
-                grads = torch.autograd.grad(total, leaves)
-            return total.detach(), grads
+                each = loss(dict(zip(weights, leaves, strict=True)), x, noise, beta)
+                losses = (each * scale[..., 0]).sum(-1)
+                grads = torch.autograd.grad(losses.sum(), leaves)
+            return losses.detach(), grads
 
         return gradients
 
@@ -332,8 +363,8 @@ class VaeCohort:
                 raise DataError(f'model "{self.name}" cannot score these documents: {wrong}')
 
             def bound(part: Tensor) -> Tensor:
-                each = [loss(weights, part, one.expand(len(part), -1), 1.0) for one in noise]
-                return torch.stack(each, dim=1).double().mean(1, keepdim=True)
+                each = [loss(weights, part, one.expand(*part.shape[:2], -1), 1.0) for one in noise]
+                return torch.stack(each, dim=-1).mean(-1, keepdim=True)
 
             nll = self._blocks(bound, x.astype(np.float32), 1)[:, 0]
             return Score(nll, np.zeros(n, dtype=np.int64), np.arange(n + 1))
@@ -347,19 +378,19 @@ class VaeCohort:
         with torch.inference_mode():
             for i in range(0, len(rows), _ROWS):
                 part = rows[i : i + _ROWS]
-                block = torch.zeros(_ROWS, rows.shape[1])
-                block[: len(part)] = torch.from_numpy(part)
-                found[i : i + _ROWS] = function(block.to(self.device))[: len(part)].double().cpu().numpy()
+                block = torch.zeros(1, _ROWS, rows.shape[1])
+                block[0, : len(part)] = torch.from_numpy(part)
+                found[i : i + _ROWS] = function(block.to(self.device))[0, : len(part)].cpu().numpy()
         return found
 
     def _of(self, member: int | Literal["initial", "random"]) -> Weights:
-        """Return the weights of one member, the initial or random ones."""
+        """Return the weights of one member, the initial or random ones, as a stack of one with memory of its own."""
         if member == "initial":
-            return self._initial
+            return {name: tensor[None] for name, tensor in self._initial.items()}
         if member == "random":
             drawn = draw(self.sizes, self._streams.at(f"model/{self.name}/random"))
-            return {name: tensor.to(self.device) for name, tensor in drawn.items()}
-        return {name: tensor[member] for name, tensor in self._weights.items()}
+            return {name: tensor[None].to(self.device) for name, tensor in drawn.items()}
+        return {name: tensor[[member]] for name, tensor in self._weights.items()}
 
     def describe(self, truth: Truth) -> dict[str, NDArray[np.float64]]:
         """Hold what members write against the truth: 500 documents each, from latent numbers that never change.
@@ -379,9 +410,8 @@ class VaeCohort:
         kept = {metric: found[metric] for metric in ("mean_error", "variance", "log_variance", "w2")}
         if self.fingerprint:
             latent = self.sizes.latent
-            means = [
-                self._blocks(lambda part: encode(self._initial, part)[0], own.astype(np.float32), latent) for own in x
-            ]
+            eyes = self._of("initial")
+            means = [self._blocks(lambda part: encode(eyes, part)[0], own.astype(np.float32), latent) for own in x]
             with np.errstate(divide="ignore"):
                 logarithm = np.log(np.stack(means).std(axis=(1, 2)))
             kept["latent_log_std"] = np.where(np.isfinite(logarithm), logarithm, np.nan)
@@ -408,4 +438,5 @@ def read(folder: Path) -> dict[str, Tensor]:
     """Return the weights that :func:`pretrained` has written into a folder of the cache."""
     from safetensors.torch import load_file
 
-    return load_file(folder / "model.safetensors")
+    weights: dict[str, Tensor] = load_file(folder / "model.safetensors")
+    return weights

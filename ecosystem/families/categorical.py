@@ -6,7 +6,6 @@ The model of Seddik et al. (2024) for one context, and of every discrete recursi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -45,7 +44,7 @@ class Categorical(Family):
         types = self.types or int(symbols.max()) + 1
         cohort = CategoricalCohort(name, members, types, self.add_k)
         if self.init == "foundation":
-            cohort.begin_from(cohort.estimate(symbols[None], np.ones((1, len(symbols)))))
+            cohort.begin_from(symbols)
         return cohort
 
 
@@ -56,6 +55,12 @@ class CategoricalCohort(StackedCohort):
         super().__init__(name, members, pl.Int32(), {"probability": np.full(types, 1 / types)})
         self.types = types
         self.add_k = add_k
+
+    def unfit(self, x: NDArray[Any]) -> str:
+        """Refuse symbols beyond the number of types as well."""
+        if len(x) and int(x.max()) >= self.types:
+            return f"the symbol {int(x.max())} is not one of its {self.types} types; raise types"
+        return super().unfit(x)
 
     def estimate(self, x: NDArray[Any], weight: Floats) -> Parameters:
         """Weighted frequencies of the symbols x [M, n], plus k."""
@@ -100,11 +105,6 @@ class CategoricalCohort(StackedCohort):
             "l2": ((p - true) ** 2).sum(axis=1),
             "collapsed": (p.max(axis=1) == 1).astype(np.float64),
         }
-
-    def begin_from(self, fitted: Mapping[str, Floats]) -> None:
-        """Let every member start from these parameters of one member."""
-        self._initial["probability"] = fitted["probability"][0]
-        self._parameters["probability"] = np.repeat(fitted["probability"], self.members, axis=0)
 
 
 def decoded(p: Floats, decoding: Decoding) -> Floats:

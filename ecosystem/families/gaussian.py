@@ -6,7 +6,6 @@ al. (2025): its recursions have closed forms (:mod:`ecosystem.metrics.theory`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -47,7 +46,7 @@ class Gaussian(Family):
         x = human_documents(name, around, "vector")
         cohort = GaussianCohort(name, members, x.shape[1], self.covariance == "unbiased")
         if self.init == "foundation":
-            cohort.begin_from(cohort.estimate(x[None], np.ones((1, len(x)))))
+            cohort.begin_from(x)
         return cohort
 
 
@@ -122,12 +121,6 @@ class GaussianCohort(StackedCohort):
             "w2": np.maximum(error + trace + whole - 2 * crossed, 0.0),
             "collapsed": (share == 0).astype(np.float64),
         }
-
-    def begin_from(self, fitted: Mapping[str, Floats]) -> None:
-        """Let every member start from these parameters of one member."""
-        for key, value in fitted.items():
-            self._initial[key] = value[0]
-            self._parameters[key] = np.repeat(value, self.members, axis=0)
 
 
 def square_root(covariance: Floats) -> Floats:

@@ -69,6 +69,22 @@ class StackedCohort(ABC):
     def describe(self, truth: Truth) -> dict[str, Floats]:
         """Return metric name → value of every member's own parameters held against the truth, each of shape [M]."""
 
+    def unfit(self, x: NDArray[Any]) -> str:
+        """Return why nothing can be estimated from documents x [n, …] (the end of a sentence), or an empty string."""
+        if len(x) < self.least:
+            return f"it has {len(x)} of the {self.least} documents that it needs at least; give it more to scrape"
+        return ""
+
+    def begin_from(self, human: NDArray[Any]) -> None:
+        """Let every member start from the estimate from these documents [n, …]; raise DataError if there is none."""
+        wrong = self.unfit(human)
+        if wrong:
+            raise DataError(f'model "{self.name}" has no foundation: {wrong}, on the web at the beginning.')
+        fitted = self.estimate(human[None], np.ones((1, len(human))))
+        for key, value in fitted.items():
+            self._initial[key] = value[0]
+            self._parameters[key] = np.repeat(value, self.members, axis=0)
+
     @property
     def luck_shape(self) -> tuple[int, ...]:
         """Uniform numbers that one document takes."""
@@ -85,12 +101,9 @@ class StackedCohort(ABC):
         started = time.perf_counter()
         sizes: dict[int, list[FitRequest]] = {}
         for request in requests:
-            if request.docs.len() < self.least:
-                raise MemberError(
-                    request.member,
-                    f"member {request.member} has {request.docs.len()} documents to learn from, but this model needs "
-                    f"at least {self.least}; let it scrape more.",
-                )
+            wrong = self.unfit(request.docs.to_numpy())
+            if wrong:
+                raise MemberError(request.member, f"member {request.member} cannot be fitted: {wrong}.")
             sizes.setdefault(request.docs.len(), []).append(request)
         records: dict[int, FitRecord] = {}
         for n, group in sizes.items():
@@ -98,6 +111,13 @@ class StackedCohort(ABC):
             x = np.stack([request.docs.to_numpy() for request in group])
             weight = np.stack([request.weight for request in group])
             found = self.estimate(x, weight / weight.mean(axis=1, keepdims=True))
+            for place, request in enumerate(group):
+                if not all(np.isfinite(value[place]).all() for value in found.values()):
+                    raise MemberError(
+                        request.member,
+                        f"member {request.member} has diverged: what it learnt from is too large for a number; lower "
+                        "its decoding.temperature, or the source's variance.",
+                    )
             for key, value in found.items():
                 self._parameters[key][members] = value
             for place, request in enumerate(group):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import polars as pl
 from pydantic import Field
 
@@ -37,9 +36,9 @@ class Vae(Family):
     beta: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the divergence from the prior; 1: the ELBO")
     likelihood: Literal["bernoulli"] = Field("bernoulli", description="of a value in [0, 1]: binary cross-entropy")
     epochs: Rate = Field(100.0, description="times that the foundation sees the initial human documents")
-    batch: Positive = Field(64, description="documents per optimiser step")
+    batch: Positive = Field(128, description="documents per optimiser step")
     learning_rate: Rate = Field(2e-3, description="at its peak, of the foundation and of every fit that says no other")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the rate: down to zero, or level")
+    schedule: Literal["cosine", "constant"] = Field("constant", description="of the rate: down to zero, or level")
 
     def training(self) -> Training:
         """Return how every fit trains: Adam, gradients left as they are."""

@@ -18,6 +18,8 @@ from ecosystem.errors import DataError, nearest
 
 Law = Callable[..., Any]
 TRUTH = "truth"
+_READABLE = {"category": ("p", "s0", "h0"), "vector": ("h0", "variance")}
+_EXAMPLE: dict[str, Any] = {"p": [0.5, 0.3, 0.2], "s0": 0.4, "h0": 0.5, "variance": 1.0}
 
 
 def laws() -> dict[str, Law]:
@@ -32,7 +34,7 @@ def laws() -> dict[str, Law]:
     return dict(sorted(found.items()))
 
 
-def wrong_law(name: str, parameters: Mapping[str, Any]) -> str:
+def wrong_law(name: str, parameters: Mapping[str, Any], modality: str) -> str:
     """Return what is wrong with a law and its arguments, as the end of a sentence that begins with its path, or ""."""
     known = laws()
     if name not in known:
@@ -43,6 +45,20 @@ def wrong_law(name: str, parameters: Mapping[str, Any]) -> str:
     if unknown or missing:
         needs = ", ".join(p.name for p in others) or "nothing"
         return f"parameters: the law {name} takes {needs}; given {', '.join(parameters) or 'none'}"
+    readable = _READABLE.get(modality, ())
+    strange = [key for key, value in parameters.items() if value == TRUTH and key not in readable]
+    if strange:
+        can = f"what can be is {', '.join(readable)}" if readable else "nothing can be"
+        return f'parameters: {strange[0]} = "{TRUTH}" cannot be read off a source of {modality} documents; {can}'
+    example = {key: _EXAMPLE[key] if value == TRUTH else value for key, value in parameters.items()}
+    try:
+        value = np.asarray(known[name](t=np.array([1, 2]), **example), dtype=np.float64)
+    except DataError as error:
+        return f"parameters: {str(error).rstrip('.')}"
+    except (TypeError, ValueError, ArithmeticError, IndexError):
+        return f"parameters: the law {name} cannot be computed with {dict(parameters)!r}"
+    if value.shape != (2,):
+        return f"law: {name} is not one number for each generation, so it cannot be drawn"
     return ""
 
 

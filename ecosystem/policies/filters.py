@@ -152,6 +152,8 @@ class PerplexityBand(Filter):
     is refused.
     """
 
+    reads_text: ClassVar[bool] = True
+
     model: str = Field(description="name of the model that scores, as it was when its trainers began")
     low: Annotated[float, Field(ge=1)] = Field(1.0, description="least perplexity")
     high: Annotated[float, Field(ge=1)] | None = Field(None, description="most perplexity; absent: no limit")

@@ -38,6 +38,9 @@ def write_report(run: Run) -> Path:
         svg, png = charts.pictures(spec)
         run.store.write(f"charts/{name}.svg", svg)
         run.store.write(f"charts/{name}.png", png)
+    for path in (run.path / "charts").glob("*.*"):
+        if path.stem not in book.specs:  # of a report on fewer steps
+            path.unlink()
     run.store.write("report.html", content)
     return run.path / "report.html"
 

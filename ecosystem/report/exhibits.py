@@ -21,7 +21,7 @@ from ecosystem.scenario import Scenario
 CLIP, LONGEST = 420, 6000  # characters shown at first, and at all
 OPEN_POPULATIONS = 8  # whose texts are open; those of the rest unfold
 EACH = 2  # texts in a cell
-IMAGES = 10  # images in a cell
+IMAGES, IN_A_ROW = 10, 5  # images in a cell, and side by side
 PIXEL = 6  # side on the page, in CSS pixels, of one pixel of an image
 NUMBERS = 8  # numbers of a vector that is no image
 
@@ -102,14 +102,15 @@ def _documents(rows: pl.DataFrame, shape: tuple[int, int] | None) -> str:
     documents = list(rows.iter_rows(named=True))
     if shape is None or not documents:
         return "".join(_text(row) for row in documents)
-    authors = ", ".join(dict.fromkeys(escape(row["author"]) for row in documents))
-    about = f"{authors} · {len(documents)} images"
+    authors = list(dict.fromkeys(escape(row["author"]) for row in documents))
+    about = ", ".join(authors) if len(authors) < 4 else f"{len(authors)} trainers"
+    about += f" · {len(documents)} images"
     if documents[0]["synthetic"]:
         about += f" · depth {number(float(str(rows['depth'].mean())), 1)}"
     refused = sum(bool(row["verdict"]) for row in documents)
     about += f" · {refused} of them refused" if refused else ""
     strip = "".join(_image(row, shape) for row in documents)
-    style = "display:flex;flex-wrap:wrap;gap:6px"
+    style = f"display:grid;grid-template-columns:repeat({IN_A_ROW},minmax(0,{PIXEL * shape[1]}px));gap:{PIXEL}px"
     return f'<div class="text"><div style="{style}">{strip}</div><div class="about">{about}</div></div>'
 
 
@@ -123,7 +124,7 @@ def _image(row: dict[str, Any], shape: tuple[int, int]) -> str:
     Image.fromarray(grey.reshape(shape)).save(file, "PNG")
     says = f"document {row['doc']} by {row['author']}, an image of {height} by {width} grey values"
     says += f", refused by {row['verdict']}" if row["verdict"] else ""
-    style = f"width:{PIXEL * width}px;max-width:100%;image-rendering:pixelated"
+    style = "width:100%;image-rendering:pixelated"
     source = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
     return f'<img src="{source}" alt="{escape(says)}" title="{escape(says)}" style="{style}">'
 

@@ -52,6 +52,15 @@ PARAMETERS = (
     "latent_log_std",
     "collapsed",
 )
+TITLES = {
+    "simpson": "Sum of squared probabilities",
+    "gini_simpson": "Gini-Simpson diversity",
+    "w2": "Squared Wasserstein distance",
+    "l1": "L1 distance to the truth",
+    "l2": "Squared L2 distance to the truth",
+    "mean_error": "Squared error of the mean",
+    "support": "Symbols alive",
+}
 LATE = {
     "cross_entropy_frequent": "Change on frequent tokens",
     "cross_entropy_rare": "Change on rare tokens",
@@ -102,6 +111,10 @@ def _quality(book: Book) -> str:
     return _section("quality", about, body)
 
 
+def _title(metric: str) -> str:
+    return TITLES.get(metric, metric.replace("_", " ").capitalize())
+
+
 def _parameters(book: Book) -> str:
     drawn = []
     for metric in PARAMETERS:
@@ -111,7 +124,11 @@ def _parameters(book: Book) -> str:
         definition = DEFINITIONS[metric]
         unit = "" if definition.unit == "1" else definition.unit
         laws = figures.laws(book.run.scenario.theory, metric, book.run.steps, book.truth)
-        words = Words(metric.replace("_", " ").capitalize(), definition.text, unit, ".3~g")
+        if metric == "collapsed" and bool((single["value"] == 0).all()):
+            continue
+        drawn_laws = laws.select(pl.format("{} ({})", "law", "population")).unique(maintain_order=True).to_series()
+        below = definition.text + (f"; dashed: {', '.join(drawn_laws)}" if len(drawn_laws) else "")
+        words = Words(_title(metric), below, unit, ".3~g")
         levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
         chart = charts.over_steps(figures.means(single), book.look, words, single=single, levels=levels, laws=laws)
         drawn.append(book.figure(f"model_{metric}", chart))
@@ -139,7 +156,7 @@ def _parameter_figures(book: Book) -> str:
             hue = page.hue(book.populations, population)
             name = f'<span class="{hue}"><span class="dot"></span>{page.escape(population)}</span>'
             predicted = ", ".join(f"{v:.4g}" for v in known) or "–"
-            rows.append([metric.replace("_", " "), name, plus_minus(value, error, 4), predicted])
+            rows.append([_title(metric), name, plus_minus(value, error, 4), predicted])
     about = "At the last step: mean over each population's trainers ± standard error, and what a closed form says."
     body = page.table(["metric", "population", "simulated", "predicted"], rows) if rows else ""
     return _section("figures", about, body)
@@ -283,7 +300,7 @@ def _ledger(book: Book) -> str:
         )
         parts.append(book.figure("detections", charts.rates(caught, words), full=True))
         parts.append(exhibits.counts_table(caught, ("curators", "suspected", "reviewed")))
-    about = "Policies and curators see the text; the truth below is known to the simulator alone."
+    about = "Policies and curators see documents; the truth below is known to the simulator alone."
     return _section("ledger", about, "".join(parts))
 
 
@@ -298,6 +315,8 @@ def _samples(book: Book) -> str:
         "The first documents that the first trainers of each population published at the step: nothing was picked. "
         "Control characters are shown by their pictures."
     )
+    if book.run.scenario.modality != "text":
+        about = "The first documents that the first trainers of each population published at the step: nothing was picked."
     return _section("texts", about, exhibits.samples(book.run, book.populations, book.run.trainers()))
 
 
@@ -320,7 +339,7 @@ CONTENTS = {
     "diversity": "Diversity and tails",
     "ledger": "Ledger",
     "web": "The web",
-    "texts": "Texts",
+    "texts": "Documents",
     "figures": "Final figures",
     "run": "The run",
 }
