@@ -316,7 +316,7 @@ def _samples(book: Book) -> str:
         "Control characters are shown by their pictures."
     )
     if book.run.scenario.modality != "text":
-        about = "The first documents that the first trainers of each population published at the step: nothing was picked."
+        about = "The first documents that each population's first trainers published at the step: nothing was picked."
     return _section("texts", about, exhibits.samples(book.run, book.populations, book.run.trainers()))
 
 
