@@ -26,9 +26,9 @@ from typing import Annotated
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from ecosystem.corpus.sources import SOURCES, Source, Truth
+from ecosystem.corpus.sources import SOURCES, EndlessSource, Truth
 from ecosystem.errors import DataError
 from ecosystem.streams import Stream, Streams
 
@@ -38,10 +38,9 @@ _SYLLABLES = ["".join(letters) for letters in product("bdfgklmnprstvz", "aeiou")
 
 
 @SOURCES.register("process")
-class Process(Source):
+class Process(EndlessSource):
     """An endless formal language: a topic mixture of Markov chains over a Zipfian lexicon, of known entropy."""
 
-    held_out: Annotated[float, Field(ge=0)] = Field(500, description="number of documents kept for measuring")
     lexicon: Annotated[int, Field(ge=1, le=5000)] = Field(500, description="words of the language")
     topics: Positive = Field(4, description="Markov chains that documents follow, each equally likely")
     branching: Positive = Field(8, description="successors of every word within a topic")
@@ -53,15 +52,6 @@ class Process(Source):
     sentence_words: Annotated[float, Field(ge=1)] = Field(
         8.0, description="words from full stop to full stop, on average"
     )
-
-    @field_validator("held_out")
-    @classmethod
-    def _number(cls, value: float) -> float:
-        if 0 < value < 1:
-            raise ValueError(
-                f"an endless source has no share to keep back; give a number of documents such as 500, not {value!r}"
-            )
-        return value
 
     @model_validator(mode="after")
     def _sizes(self) -> Process:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Protocol
@@ -120,6 +120,57 @@ class FiniteReservoir:
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64] | None:
         """Return None: nobody knows the true distribution of collected documents."""
         return None
+
+
+class EndlessSource(Source):
+    """A source that never runs dry; ``held_out`` is a number of documents, for there is no whole to take a share of."""
+
+    held_out: Annotated[float, Field(ge=0)] = Field(500, description="number of documents kept for measuring")
+
+    @field_validator("held_out")
+    @classmethod
+    def _number(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError(
+                f"an endless source has no share to keep back; give a number of documents such as 500, not {value!r}"
+            )
+        return value
+
+
+class EndlessReservoir(ABC):
+    """Documents made when they are asked for, each a function of (seed, source name, row) alone.
+
+    Held-out documents come from streams of their own, so that no row is one of them and their number changes none.
+    """
+
+    size: int | None = None
+
+    def __init__(self, spec: EndlessSource, name: str, streams: Streams, truth: Truth) -> None:
+        """``name`` is the source's name in the scenario; whatever :meth:`draw` needs must be there already."""
+        self.name = name
+        self.truth: Truth | None = truth
+        self._streams = streams
+        self.digest = hashlib.sha256(repr((sorted(spec.plain().items()), streams.seed, name)).encode()).hexdigest()
+        self.held_out = self.draw(np.arange(int(spec.held_out)), "held_out")
+
+    def rows(self, rows: ArrayLike) -> pl.Series:
+        """Return documents by number (any number from 0), shape [rows]; raise DataError below 0."""
+        index = np.asarray(rows, dtype=np.int64).reshape(-1)
+        if index.size and index.min() < 0:
+            raise DataError(f"sources.{self.name}: row {index.min()} was asked for; rows are counted from 0.")
+        return self.draw(index, "rows")
+
+    def luck(self, rows: NDArray[np.int64], what: str, choice: int = 0) -> NDArray[np.float64]:
+        """Return one uniform number per row for one of the choices that make up a document."""
+        return self._streams.at(f"source/{self.name}/{what}", choice).uniform(rows)
+
+    @abstractmethod
+    def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
+        """Make documents by number from the luck of ``what``: "rows" or "held_out"."""
+
+    @abstractmethod
+    def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64]:
+        """Return the exact log-likelihood of each document in nats, -inf where it is impossible."""
 
 
 def digest(docs: pl.Series) -> str:

@@ -15,8 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.sources import SOURCES, Truth
-from ecosystem.corpus.vectors import EndlessReservoir, EndlessSource
+from ecosystem.corpus.sources import SOURCES, EndlessReservoir, EndlessSource, Truth
 from ecosystem.errors import DataError
 from ecosystem.streams import Streams
 

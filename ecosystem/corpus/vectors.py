@@ -1,25 +1,23 @@
 """Sources of vector documents: normal distributions, toy shapes, and images.
 
-A vector document is one row of a Series of type ``Array(Float64, d)``. Sources without end (:class:`EndlessSource`)
-make row i from numbers keyed by i alone, so that neither the order in which rows are asked for nor how many of them
-makes a difference, to the last bit: a resumed run and a batch of a thousand replicates see the same documents.
+A vector document is one row of a Series of type ``Array(Float64, d)``. Sources without end make row i from numbers keyed
+by i alone, so that neither the order in which rows are asked for nor how many of them makes a difference, to the last
+bit: a resumed run and a batch of a thousand replicates see the same documents.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from abc import ABC, abstractmethod
 from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, model_validator
 
-from ecosystem.corpus.sources import SOURCES, FiniteReservoir, Source, Truth
+from ecosystem.corpus.sources import SOURCES, EndlessReservoir, EndlessSource, FiniteReservoir, Source, Truth
 from ecosystem.errors import DataError, nearest
 from ecosystem.streams import Streams
 
@@ -34,60 +32,6 @@ def as_documents(values: Floats) -> pl.Series:
     if not count:
         return pl.Series("content", [], dtype=pl.Array(pl.Float64, dim))
     return pl.Series("content", np.ascontiguousarray(values, dtype=np.float64).reshape(-1)).reshape((count, dim))
-
-
-# Sources without end.
-
-
-class EndlessSource(Source):
-    """A source that never runs dry; ``held_out`` is a number of documents, for there is no whole to take a share of."""
-
-    held_out: Annotated[float, Field(ge=0)] = Field(500, description="number of documents kept for measuring")
-
-    @field_validator("held_out")
-    @classmethod
-    def _number(cls, value: float) -> float:
-        if 0 < value < 1:
-            raise ValueError(
-                f"an endless source has no share to keep back; give a number of documents such as 500, not {value!r}"
-            )
-        return value
-
-
-class EndlessReservoir(ABC):
-    """Documents made when they are asked for, each a function of (seed, source name, row) alone.
-
-    Held-out documents come from streams of their own, so that no row is one of them and their number changes none.
-    """
-
-    size: int | None = None
-
-    def __init__(self, spec: EndlessSource, name: str, streams: Streams, truth: Truth) -> None:
-        """``name`` is the source's name in the scenario; whatever :meth:`draw` needs must be there already."""
-        self.name = name
-        self.truth: Truth | None = truth
-        self._streams = streams
-        self.digest = hashlib.sha256(repr((sorted(spec.plain().items()), streams.seed, name)).encode()).hexdigest()
-        self.held_out = self.draw(np.arange(int(spec.held_out)), "held_out")
-
-    def rows(self, rows: ArrayLike) -> pl.Series:
-        """Return documents by number (any number from 0), shape [rows]; raise DataError below 0."""
-        index = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if index.size and index.min() < 0:
-            raise DataError(f"sources.{self.name}: row {index.min()} was asked for; rows are counted from 0.")
-        return self.draw(index, "rows")
-
-    def luck(self, rows: NDArray[np.int64], what: str, choice: int = 0) -> Floats:
-        """Return one uniform number per row for one of the choices that make up a document."""
-        return self._streams.at(f"source/{self.name}/{what}", choice).uniform(rows)
-
-    @abstractmethod
-    def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
-        """Make documents by number from the luck of ``what``: "rows" or "held_out"."""
-
-    @abstractmethod
-    def log_likelihood(self, docs: pl.Series) -> Floats:
-        """Return the exact log-likelihood of each document in nats, -inf where it is impossible."""
 
 
 # Normal distributions.
