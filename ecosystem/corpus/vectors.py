@@ -1,8 +1,8 @@
 """Sources of vector documents: normal distributions, toy shapes, and images.
 
-A vector document is one row of a Series of type ``Array(Float64, d)``. Sources without end make row i from numbers keyed
-by i alone, so that neither the order in which rows are asked for nor how many of them makes a difference, to the last
-bit: a resumed run and a batch of a thousand replicates see the same documents.
+A vector document is one row of a Series of type ``Array(Float64, d)``. Sources without end make row i from numbers
+keyed by i alone, so that neither the order in which rows are asked for nor how many of them makes a difference, to the
+last bit: a resumed run and a batch of a thousand replicates see the same documents.
 """
 
 from __future__ import annotations
