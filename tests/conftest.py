@@ -31,7 +31,7 @@ TINY = {
 
 def tiny(**changes) -> Scenario:
     """The smoke scenario made tiny, with more dotted paths set (``__`` stands for a dot)."""
-    return Scenario.load(SMOKE).override(TINY | {k.replace("__", "."): v for k, v in changes.items()})
+    return Scenario.load(SMOKE).override(TINY).override({k.replace("__", "."): v for k, v in changes.items()})
 
 
 @pytest.fixture(scope="session")
