@@ -22,7 +22,7 @@ from ecosystem.streams import Stream, Streams
 T = TypeVar("T")
 Floats = NDArray[np.float64]
 
-_BLOCK = 250  # replicates that share a stream: small enough to stay in a core's cache, and to share out over cores
+_BLOCK = 500  # replicates that share a stream: few enough for a cache, enough that threads do not wait for each other
 
 
 @dataclass(frozen=True)
