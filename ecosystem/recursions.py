@@ -7,7 +7,6 @@ carried by its sufficient statistics, symbols by who copied whom. A test holds t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ecosystem.cores import cores
 from ecosystem.errors import DataError
 from ecosystem.streams import Stream, Streams
 
@@ -116,6 +116,5 @@ def _blocks(replicates: int, seed: int, name: str, block: Callable[[int, Stream]
     starts = range(0, replicates, _BLOCK)
     streams = [Streams(seed).at(f"recursions/{name}/{start}") for start in starts]
     sizes = [min(_BLOCK, replicates - start) for start in starts]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(min(cores, len(sizes))) as pool:
+    with ThreadPoolExecutor(min(cores(), len(sizes))) as pool:
         return list(pool.map(block, sizes, streams))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import tempfile
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from ecosystem.cores import cores
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
@@ -55,8 +55,7 @@ class Machine:
             device = there[-1]
         if device not in there:
             raise EcosystemError(f"--device {device}: this machine has none; it has {', '.join(there)}.")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cls(device, threads or cores)
+        return cls(device, threads or cores())
 
     def describe(self) -> str:
         """Return the device in words."""

@@ -9,7 +9,6 @@ against the world.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
+from ecosystem.cores import cores
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.metrics.laws import predict
@@ -41,6 +41,12 @@ class Check:
     simulated: float
     error: float  # standard error over trainers
     replicates: int
+
+    @classmethod
+    def of(cls, name: str, source: str, predicted: float, values: NDArray[np.float64]) -> Check:
+        """Compare the mean of independent values, one per replicate, with a prediction."""
+        error = float(values.std(ddof=1) / np.sqrt(values.size))
+        return cls(name, source, predicted, float(values.mean()), error, values.size)
 
     @property
     def z(self) -> float:
@@ -79,10 +85,10 @@ def validate(names: Sequence[str] = (), *, seed: int | None = None, replicates: 
                 f'--check "{name}": there is none{nearest(name, known)}; there are {", ".join(known)}.'
             )
     chosen = [(name, known[name]) for name in dict.fromkeys(names or known)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if min(cores, len(chosen)) == 1:
+    workers = min(cores(), len(chosen))
+    if workers == 1:
         return [check for name, file in chosen for check in _checks(file, seed, replicates)]
-    with ProcessPoolExecutor(min(cores, len(chosen)), multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(_checks, file, seed, replicates) for _, file in chosen]
         return [check for job in jobs for check in job.result()]
 
@@ -97,8 +103,7 @@ def long_checks(seed: int, replicates: int) -> list[Check]:
     from ecosystem.recursions import categorical_replace, gaussian_replace
 
     def check(name: str, source: str, predicted: float, values: NDArray[np.float64]) -> Check:
-        error = float(values.std(ddof=1) / np.sqrt(values.size))
-        return Check(f"{LONG}/{name}", source, predicted, float(values.mean()), error, values.size)
+        return Check.of(f"{LONG}/{name}", source, predicted, values)
 
     found = []
     # Fewer samples or more generations make the tail so heavy that no standard error can be trusted.
@@ -171,14 +176,8 @@ def compare(name: str, scenario: Scenario, metrics: pl.DataFrame, truth: Truth |
                     f"{name}: {theory.population} has {values.size} measurements of {theory.metric} at step {step}; "
                     "a check needs at least two."
                 )
-            yield Check(
-                name=f"{name}/{theory.population}/{theory.metric}@{step}",
-                source=theory.source,
-                predicted=float(predicted),
-                simulated=float(values.mean()),
-                error=float(values.std(ddof=1) / np.sqrt(values.size)),
-                replicates=values.size,
-            )
+            label = f"{name}/{theory.population}/{theory.metric}@{step}"
+            yield Check.of(label, theory.source, float(predicted), values)
 
 
 def table(checks: Sequence[Check]) -> pl.DataFrame:

@@ -14,29 +14,20 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ecosystem.corpus.sources import Truth
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Family, Surroundings, Workload
-from ecosystem.families.stacked import Floats, Parameters, StackedCohort, human_documents
+from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
+from ecosystem.families.stacked import FittedFamily, Floats, Parameters, StackedCohort, human_documents
 
 
 @FAMILIES.register("categorical")
-class Categorical(Family):
+class Categorical(FittedFamily):
     """Frequencies of symbols, with ``add_k`` added to every count (0: maximum likelihood)."""
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "category"
 
-    init: Literal["foundation", "untrained"] = Field(
-        "untrained",
-        description="foundation: fitted to the web's initial human documents; untrained: publishes nothing before its "
-        "first fit",
-    )
     types: Annotated[int, Field(gt=0, le=10**7)] | None = Field(
         None, description="number of symbols; absent: as many as the initial human documents have"
     )
     add_k: Annotated[float, Field(ge=0)] = Field(0.0, description="added to the count of every symbol")
-
-    def workload(self) -> Workload:
-        """Return zeros: counting takes no time worth planning."""
-        return Workload(0, 0, 0)
 
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
         """Build M distributions, uniform until they are fitted; raise DataError without initial documents."""

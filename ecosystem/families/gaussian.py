@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ecosystem.corpus.sources import Truth
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Family, Surroundings, Workload
-from ecosystem.families.stacked import Floats, Parameters, StackedCohort, human_documents
+from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
+from ecosystem.families.stacked import FittedFamily, Floats, Parameters, StackedCohort, human_documents
 
 
 @FAMILIES.register("gaussian")
-class Gaussian(Family):
+class Gaussian(FittedFamily):
     """A normal distribution fitted to vector documents.
 
     ``temperature`` of a trainer's decoding multiplies the covariance it samples with: the sampling bias lambda of
@@ -28,18 +28,9 @@ class Gaussian(Family):
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
-    init: Literal["foundation", "untrained"] = Field(
-        "untrained",
-        description="foundation: fitted to the web's initial human documents; untrained: publishes nothing before its "
-        "first fit",
-    )
     covariance: Literal["unbiased", "maximum_likelihood"] = Field(
         "unbiased", description="divides by the sample size less one, or by the sample size"
     )
-
-    def workload(self) -> Workload:
-        """Return zeros: a closed form takes no time worth planning."""
-        return Workload(0, 0, 0)
 
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
         """Build M normals, standard ones until they are fitted; raise DataError without initial documents."""
@@ -98,29 +89,38 @@ class GaussianCohort(StackedCohort):
             return np.asarray(-0.5 * (squares + np.log(2 * np.pi * values)).sum(axis=1))
 
     def describe(self, truth: Truth) -> dict[str, Floats]:
-        """Return squared error of the mean, variance (as a share of the true one), its logarithm and W2².
+        """Return the moments held against the truth, and whether any variance is left.
 
-        W2² between normals is |μ - ν|² + tr(A + B - 2 (√B A √B)^½) (Dowson & Landau 1982). A collapsed member, without
-        any variance, has no log variance (NaN).
+        A collapsed member, without any variance, has no log variance (NaN).
         """
-        assert truth.mean is not None and truth.covariance is not None
-        mean, covariance = self._parameters["mean"], self._parameters["covariance"]
-        error = ((mean - truth.mean) ** 2).sum(axis=1)
-        trace = np.trace(covariance, axis1=1, axis2=2)
-        whole = float(np.trace(truth.covariance))
-        share = np.maximum(trace, 0.0) / whole
-        root = square_root(truth.covariance[None])[0]
-        crossed = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariance @ root), 0.0)).sum(axis=1)
+        found = moments(self._parameters["mean"], self._parameters["covariance"], truth)
+        share = found["variance"]
         with np.errstate(divide="ignore"):
             logarithm = np.log(share)
         return {
-            "mean_error": error,
-            "variance": share,
+            **found,
             "log_variance": np.where(np.isfinite(logarithm), logarithm, np.nan),
             "standard_deviation": np.sqrt(share),
-            "w2": np.maximum(error + trace + whole - 2 * crossed, 0.0),
             "collapsed": (share == 0).astype(np.float64),
         }
+
+
+def moments(mean: Floats, covariance: Floats, truth: Truth) -> dict[str, Floats]:
+    """Return ``mean_error``, ``variance`` (as a share of the true one) and ``w2`` of moments [M, d], [M, d, d].
+
+    W2² is that between normals: |μ - ν|² + tr(A + B - 2 (√B A √B)^½) (Dowson & Landau 1982).
+    """
+    assert truth.mean is not None and truth.covariance is not None
+    error = ((mean - truth.mean) ** 2).sum(axis=1)
+    trace = np.trace(covariance, axis1=1, axis2=2)
+    whole = float(np.trace(truth.covariance))
+    root = square_root(truth.covariance[None])[0]
+    crossed = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariance @ root), 0.0)).sum(axis=1)
+    return {
+        "mean_error": error,
+        "variance": np.maximum(trace, 0.0) / whole,
+        "w2": np.maximum(error + trace + whole - 2 * crossed, 0.0),
+    }
 
 
 def square_root(covariance: Floats) -> Floats:

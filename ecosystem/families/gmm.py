@@ -20,17 +20,17 @@ from pydantic import Field
 from ecosystem.corpus.sources import Truth
 from ecosystem.corpus.vectors import as_documents
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Family, Surroundings, Workload
+from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
 from ecosystem.families.gaussian import square_root
 from ecosystem.families.singles import SinglesCohort, choose, coordinates, moments, stored, unfitted
-from ecosystem.families.stacked import human_documents
+from ecosystem.families.stacked import FittedFamily, human_documents
 from ecosystem.streams import Stream
 
 Floats = NDArray[np.float64]
 
 
 @FAMILIES.register("gmm")
-class GaussianMixture(Family):
+class GaussianMixture(FittedFamily):
     """A mixture of normals, each with a full covariance of its own, fitted by scikit-learn's GaussianMixture.
 
     Scikit-learn takes no weights: where those of the documents differ, as many documents are drawn from them, each as
@@ -42,11 +42,6 @@ class GaussianMixture(Family):
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
-    init: Literal["foundation", "untrained"] = Field(
-        "untrained",
-        description="foundation: fitted to the web's initial human documents; untrained: publishes nothing before its "
-        "first fit",
-    )
     components: Annotated[int, Field(ge=1, le=10_000)] = Field(2, description="normals in the mixture")
     tol: Annotated[float, Field(gt=0)] = Field(
         1e-3, description="the fit ends when a step gains less than this, in nats per document"
@@ -55,10 +50,6 @@ class GaussianMixture(Family):
     regularization: Annotated[float, Field(ge=0)] = Field(
         0.0, description="variance added to every coordinate of every component (scikit-learn's reg_covar: 1e-6 there)"
     )
-
-    def workload(self) -> Workload:
-        """Return zeros: a plan has no unit for steps of expectation maximisation."""
-        return Workload(0, 0, 0)
 
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
         """Build M mixtures; raise DataError without initial documents."""

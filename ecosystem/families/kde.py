@@ -18,9 +18,9 @@ from pydantic import BeforeValidator, Field
 
 from ecosystem.corpus.sources import Truth
 from ecosystem.corpus.vectors import as_documents
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Family, Surroundings, Workload
+from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
 from ecosystem.families.singles import SinglesCohort, choose, coordinates, moments, stored, unfitted
-from ecosystem.families.stacked import human_documents
+from ecosystem.families.stacked import FittedFamily, human_documents
 from ecosystem.streams import Stream
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ def _number_or_rule(value: Any) -> Any:
 
 
 @FAMILIES.register("kde")
-class KernelDensity(Family):
+class KernelDensity(FittedFamily):
     """A Gaussian kernel density estimate: one normal of standard deviation ``bandwidth`` around every document.
 
     "scott" and "silverman" depend on the number n of documents and the dimension d alone, as in scikit-learn, and so
@@ -46,18 +46,9 @@ class KernelDensity(Family):
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
-    init: Literal["foundation", "untrained"] = Field(
-        "untrained",
-        description="foundation: fitted to the web's initial human documents; untrained: publishes nothing before its "
-        "first fit",
-    )
     bandwidth: Annotated[float | Literal["scott", "silverman"], BeforeValidator(_number_or_rule)] = Field(
         "scott", description="standard deviation of the kernel in every direction, or the rule that chooses it"
     )
-
-    def workload(self) -> Workload:
-        """Return zeros: a fit only keeps its documents."""
-        return Workload(0, 0, 0)
 
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
         """Build M estimates; raise DataError without initial documents."""

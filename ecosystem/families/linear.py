@@ -20,16 +20,16 @@ from ecosystem.corpus.regression import log_density
 from ecosystem.corpus.sources import Truth
 from ecosystem.corpus.vectors import as_documents
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Family, Surroundings, Workload
+from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
 from ecosystem.families.singles import SinglesCohort, coordinates, stored, unfitted
-from ecosystem.families.stacked import human_documents
+from ecosystem.families.stacked import FittedFamily, human_documents
 from ecosystem.streams import Stream
 
 Floats = NDArray[np.float64]
 
 
 @FAMILIES.register("linear")
-class LinearRegression(Family):
+class LinearRegression(FittedFamily):
     """Least squares of the last number of a document on the others, without an intercept, and noise around it.
 
     It writes documents of a ``fixed`` design, the x of the first documents that it was ever fitted to, row by row and
@@ -39,19 +39,10 @@ class LinearRegression(Family):
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
-    init: Literal["foundation", "untrained"] = Field(
-        "untrained",
-        description="foundation: fitted to the web's initial human documents; untrained: publishes nothing before its "
-        "first fit",
-    )
     design: Literal["fixed", "fresh"] = Field(
         "fixed", description="where the x of its documents come from: its first training documents, or new draws"
     )
     noise: Annotated[float, Field(ge=0)] = Field(1.0, description="variance of its labels around x·w")
-
-    def workload(self) -> Workload:
-        """Return zeros: a closed form takes no time worth planning."""
-        return Workload(0, 0, 0)
 
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
         """Build M regressions; raise DataError if there are no initial documents, or they have no x."""

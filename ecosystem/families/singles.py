@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError, TrainingError
+from ecosystem.families import gaussian
 from ecosystem.families.base import (
     Decoding,
     FitRecord,
@@ -40,7 +41,6 @@ from ecosystem.families.base import (
     ScoreRequest,
     silent,
 )
-from ecosystem.families.gaussian import square_root
 from ecosystem.streams import Stream
 
 Floats = NDArray[np.float64]
@@ -235,15 +235,7 @@ def choose(weight: Floats, luck: Floats) -> NDArray[np.int64]:
 
 
 def moments(mean: Floats, covariance: Floats, truth: Truth) -> dict[str, float]:
-    """Return ``mean_error``, ``variance`` and ``w2`` of a model with this mean [d] and covariance [d, d].
-
-    As for the family ``gaussian``: the variance is a share of the true one, and W2² is that between normals of these
-    moments (Dowson & Landau 1982). Nothing where the truth has no moments.
-    """
+    """Return the moments of the family ``gaussian`` for one mean [d] and covariance [d, d]; nothing without a truth."""
     if truth.mean is None or truth.covariance is None:
         return {}
-    error = float(((mean - truth.mean) ** 2).sum())
-    trace, whole = max(float(np.trace(covariance)), 0.0), float(np.trace(truth.covariance))
-    root = square_root(truth.covariance[None])[0]
-    crossed = float(np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariance @ root), 0.0)).sum())
-    return {"mean_error": error, "variance": trace / whole, "w2": max(error + trace + whole - 2 * crossed, 0.0)}
+    return {name: float(value[0]) for name, value in gaussian.moments(mean[None], covariance[None], truth).items()}

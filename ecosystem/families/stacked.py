@@ -9,16 +9,18 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError
 from ecosystem.families.base import (
     Decoding,
+    Family,
     FitRecord,
     FitRequest,
     GenerateRequest,
@@ -27,12 +29,27 @@ from ecosystem.families.base import (
     Score,
     ScoreRequest,
     Surroundings,
+    Workload,
     silent,
 )
 
 Floats = NDArray[np.float64]
 Parameters = dict[str, Floats]
 """Name → array of shape [members, …]."""
+
+
+class FittedFamily(Family):
+    """A family whose fit is one estimate from the documents, without steps that a plan could count."""
+
+    init: Literal["foundation", "untrained"] = Field(
+        "untrained",
+        description="foundation: fitted to the web's initial human documents; untrained: publishes nothing before its "
+        "first fit",
+    )
+
+    def workload(self) -> Workload:
+        """Return zeros: an estimate takes no time worth planning."""
+        return Workload(0, 0, 0)
 
 
 class StackedCohort(ABC):

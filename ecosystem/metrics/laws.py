@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ _READABLE = {"category": ("p", "s0", "h0"), "vector": ("h0", "variance")}
 _EXAMPLE: dict[str, Any] = {"p": [0.5, 0.3, 0.2], "s0": 0.4, "h0": 0.5, "variance": 1.0}
 
 
+@cache
 def laws() -> dict[str, Law]:
     """Return every public function of the theory with an argument ``t``, the generation."""
     from ecosystem.metrics import theory
