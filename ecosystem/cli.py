@@ -19,6 +19,8 @@ SET = click.option(
     "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set a dotted path of the scenario; repeatable."
 )
 
+VARIANT = click.option("--variant", metavar="NAME", help="One of the scenario's variants, for instance published.")
+
 SMALLER = "Make its models, counts or batches smaller; what is committed stays."
 
 
@@ -77,6 +79,7 @@ def cli() -> None:
 
 @cli.command()
 @SCENARIO
+@VARIANT
 @SET
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all chance (default: the scenario's).")
 @click.option("--steps", type=click.IntRange(min=1), help="Number of steps (default: the scenario's).")
@@ -91,6 +94,7 @@ def cli() -> None:
 @click.option("--fresh", is_flag=True, help="Begin anew; an earlier run in the same place is set aside, not deleted.")
 def run(
     scenario: Path,
+    variant: str | None,
     settings: tuple[str, ...],
     seed: int | None,
     steps: int | None,
@@ -105,7 +109,7 @@ def run(
     """Run a scenario (or resume it) and write its report; the path of the report is printed last."""
     from ecosystem.display import Display
 
-    spec = _scenario(scenario, settings, seed, steps)
+    spec = _scenario(scenario, variant, settings, seed, steps)
     display = Display(quiet=quiet, json=as_json)
     from ecosystem.session import run_scenario
 
@@ -120,8 +124,10 @@ def run(
         click.echo(summary["report"])
 
 
-def _scenario(file: Path, settings: tuple[str, ...], seed: int | None, steps: int | None) -> Scenario:
-    """Read a scenario and apply --set, --seed and --steps, each checked like the file itself."""
+def _scenario(
+    file: Path, variant: str | None, settings: tuple[str, ...], seed: int | None, steps: int | None
+) -> Scenario:
+    """Read a scenario and apply --variant, --set, --seed and --steps, each checked like the file itself."""
     from ecosystem.errors import ScenarioError
     from ecosystem.scenario import Scenario
     from ecosystem.spec import parse_value
@@ -136,6 +142,8 @@ def _scenario(file: Path, settings: tuple[str, ...], seed: int | None, steps: in
         values[path.strip()] = parse_value(value.strip())
     values |= {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
     spec = Scenario.load(file)
+    if variant is not None:
+        spec = spec.variant(variant, base=file.parent)
     if not values:
         return spec
     try:
@@ -146,8 +154,9 @@ def _scenario(file: Path, settings: tuple[str, ...], seed: int | None, steps: in
 
 @cli.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@VARIANT
 @SET
-def check(files: tuple[Path, ...], settings: tuple[str, ...]) -> None:
+def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...]) -> None:
     """Validate scenario files without running them; of run folders, every file against its recorded hash."""
     from ecosystem.errors import EcosystemError
 
@@ -161,7 +170,7 @@ def check(files: tuple[Path, ...], settings: tuple[str, ...]) -> None:
                 whole = stored.verify()
                 click.echo(f"{file}: good (steps 0 to {stored.steps}, {whole} files as they were committed)")
                 continue
-            spec = _scenario(file, settings, None, None)
+            spec = _scenario(file, variant, settings, None, None)
             click.echo(f"{file}: good ({spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers)")
         except EcosystemError as error:
             problems.append(str(error))

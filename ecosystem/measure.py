@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.agents import by_model
+from ecosystem.agents import Trainer, by_model
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families.base import DescribedCohort, Score, ScoreRequest, TextCohort
+from ecosystem.families.base import DescribedCohort, Member, Score, ScoreRequest, TextCohort
 from ecosystem.metrics import tables
 from ecosystem.metrics.base import METRICS, Estimate, TextMetric, Vocabulary, measure_texts, sample_groups
 from ecosystem.metrics.quality import by_frequency, frequent_types, quality, ratio, unigram_nll
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ecosystem.world import World
 
 Values = dict[str, Estimate | float]
+CONTEXT_TOKENS = 16  # of a held-out document, after which next-token distributions are compared
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class References:
     frequent: dict[str, NDArray[np.bool_]]  # per model: which token types are frequent in human text
     unigram: dict[str, NDArray[np.float64]]  # per model: nats of each token type under human frequencies
     initial: dict[str, Score]  # per model: the held-out documents under the weights that trainers start from
+    next_token: dict[str, NDArray[np.float32]]  # per model: their next-token distributions after held-out beginnings
 
     @classmethod
     def of(cls, world: World, human: pl.Series) -> References:
@@ -60,6 +62,7 @@ class References:
                 for name, cohort in world.cohorts.items()
                 if held_out.len()
             },
+            next_token={name: _next_token(world, name, "initial", held_out) for name in world.cohorts},
         )
 
 
@@ -147,6 +150,7 @@ def measure_models(world: World, step: Step) -> None:
                     'smooth it (smoothing = "kneser_ney"). Nothing of this step is committed.'
                 )
             values |= _quality(world, model, score)
+            values |= _next_token_change(world, trainer)
         if synthetic.len():
             values["cross_entropy_synthetic"] = ratio(*next(scores).per_document())
         mine = step.segment.filter((pl.col("author") == trainer.name) & pl.col("verdict").is_null())
@@ -190,6 +194,24 @@ def _quality(world: World, model: str, score: Score) -> Values:
         # A document's true log-likelihood under the process: what no model can beat on average.
         values["excess_nats"] = ratio(nats + known.truth, np.ones_like(tokens))
     return values
+
+
+def _next_token(world: World, model: str, member: Member, held_out: pl.Series) -> NDArray[np.float32]:
+    """Return next-token distributions after the beginnings of held-out documents that the scenario asks for."""
+    wanted = world.spec.measure.contexts
+    cohort = cast(TextCohort, world.cohorts[model])
+    found = cohort.next_token(member, held_out if wanted else held_out.head(0), CONTEXT_TOKENS)
+    return found[:wanted]
+
+
+def _next_token_change(world: World, trainer: Trainer) -> Values:
+    """Return how far a trainer's next-token distributions are from those it started from (Seddik et al. 2024)."""
+    known = world.references.next_token[trainer.recipe.model]
+    if not len(known):
+        return {}
+    now = _next_token(world, trainer.recipe.model, trainer.member, world.references.held_out)
+    distance = np.abs(now.astype(np.float64) - known).sum(axis=1)
+    return {"next_token_l1": ratio(distance, np.ones_like(distance))}
 
 
 def _texts(world: World, texts: pl.Series, stream: str) -> Values:

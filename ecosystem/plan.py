@@ -127,8 +127,9 @@ def _documents_in_sight(recipe: TrainerSpec, scenario: Scenario) -> int:
     """Return how many documents a trainer can scrape half-way through the run, if all of them stay."""
     web, half = scenario.web, scenario.steps / 2
     initial = web.initial.documents if web.initial else 0
-    if web.graph == "isolated" and web.sites:
-        return round(initial / web.sites * recipe.sites + half * recipe.publish)
+    if web.graph in ("isolated", "islands") and web.sites:
+        authors = recipe.count if web.graph == "islands" else 1
+        return round(initial / web.sites * recipe.sites + half * authors * recipe.publish)
     written = sum(w.count * w.rate for w in scenario.writers.values())
     return round(initial + half * (written + sum(t.count * t.publish for t in scenario.trainers.values())))
 

@@ -109,6 +109,9 @@ class MeasureSpec(Spec):
     """How much is measured, and how finely."""
 
     held_out: Positive = Field(200, description="human documents, at most, on which every trainer is scored")
+    contexts: Count = Field(
+        0, description="beginnings of held-out documents, at most, after which next-token distributions are compared"
+    )
     synthetic: Count = Field(10, description="extra documents each trainer writes per step for scoring, unpublished")
     texts: list[str] | None = Field(None, description="text metrics to compute; absent: all of them")
     words: Positive = Field(1000, description="words in each equal-size sample on which text metrics are computed")
@@ -153,10 +156,13 @@ class Scenario(Spec):
     measure: MeasureSpec = MeasureSpec()
     changes: list[Change] = []
     theory: list[TheorySpec] = []
+    variants: dict[str, dict[str, Any]] = Field(
+        {}, description="other sizes of the experiment by name, each a table of dotted path = value (run --variant)"
+    )
 
     @model_validator(mode="after")
     def _names(self) -> Scenario:
-        for name in (self.name, *(n for _, table in self._tables() for n in table)):
+        for name in (self.name, *self.variants, *(n for _, table in self._tables() for n in table)):
             if not NAME.fullmatch(name):
                 raise ValueError(f'the name "{name}" may only have letters, digits, "_" and "-"')
         return self
@@ -189,6 +195,11 @@ class Scenario(Spec):
                 state = state.override(change.set)
             except ScenarioError as error:
                 raise ScenarioError(f"{where}: changes.{number} (at step {change.at}): {error}") from None
+        for name in scenario.variants:
+            try:
+                scenario.variant(name, base=base)
+            except ScenarioError as error:
+                raise ScenarioError(f"{where}: variants.{name}: {error}") from None
         return scenario
 
     def plain(self) -> dict[str, Any]:
@@ -199,8 +210,8 @@ class Scenario(Spec):
         return {key: value for key, value in data.items() if value not in ({}, [])}
 
     def to_toml(self) -> str:
-        """Return the resolved scenario as a TOML file that can itself be run."""
-        return tomli_w.dumps(self.plain())
+        """Return the resolved scenario as a TOML file that can itself be run; it is one variant and has no others."""
+        return tomli_w.dumps({key: value for key, value in self.plain().items() if key != "variants"})
 
     def override(self, values: Mapping[str, Any], *, base: Path | None = None) -> Scenario:
         """Return the scenario with dotted paths set, validated like a file; raise ScenarioError if it is not.
@@ -217,6 +228,13 @@ class Scenario(Spec):
                 data = set_path(data, path, value)
         return _parse(data, "", base)
 
+    def variant(self, name: str, *, base: Path | None = None) -> Scenario:
+        """Return this scenario with the paths of one of its variants set; raise ScenarioError if it has no such one."""
+        if name not in self.variants:
+            there = f"there are {', '.join(self.variants)}" if self.variants else "it has none"
+            raise ScenarioError(f'{self.name}: no variant "{name}"{nearest(name, self.variants)}; {there}')
+        return self.model_copy(update={"variants": {}}).override(self.variants[name], base=base)
+
     def at(self, t: int) -> Scenario:
         """Return the scenario in force at step ``t``: this one with every change up to then applied."""
         state = self
@@ -227,7 +245,8 @@ class Scenario(Spec):
 
     def fingerprint(self) -> str:
         """Return 12 hexadecimal digits that name this experiment (not its name, seed or number of steps)."""
-        data = {k: v for k, v in self.plain().items() if k not in ("name", "description", "seed", "steps", "theory")}
+        told = ("name", "description", "seed", "steps", "theory", "variants")
+        data = {k: v for k, v in self.plain().items() if k not in told}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -453,15 +472,7 @@ def _mixed(s: Scenario) -> list[str]:
                     f"{section}.{name}: is for {part.modality} documents, but this scenario's are {s.modality}; "
                     "sources and models must be of one sort"
                 )
-    if s.web.graph == "isolated" and s.web.sites is not None:
-        agents: list[WriterSpec | CuratorSpec | TrainerSpec] = [
-            *s.writers.values(),
-            *s.curators.values(),
-            *s.trainers.values(),
-        ]
-        needed = sum(agent.count * agent.sites for agent in agents)
-        if needed > s.web.sites:
-            problems.append(f"web.sites: {s.web.sites} sites are too few for agents that need {needed} of their own")
+    problems += _dealt(s)
     if s.modality == "text":
         return problems
     for name, policy in s.policies.items():
@@ -478,3 +489,29 @@ def _mixed(s: Scenario) -> list[str]:
             if given
         ]
     return problems
+
+
+def _dealt(s: Scenario) -> list[str]:
+    """Return what is wrong with how the sites of an isolated web, or of islands, are dealt out."""
+    if s.web.graph not in ("isolated", "islands") or s.web.sites is None:
+        return []
+    agents: list[tuple[str, WriterSpec | CuratorSpec | TrainerSpec]] = [
+        *s.writers.items(),
+        *s.curators.items(),
+        *s.trainers.items(),
+    ]
+    if s.web.graph == "isolated":
+        needed = sum(agent.count * agent.sites for _, agent in agents)
+        whose = "agents that need"
+    else:
+        islands: dict[str, set[int]] = {}
+        for name, agent in agents:
+            islands.setdefault(name, set()).add(agent.sites)
+        uneven = [name for name, sites in islands.items() if len(sites) > 1]
+        if uneven:
+            return [f'web: all that live on the island "{uneven[0]}" share its sites; give them equally many']
+        needed = sum(max(sites) for sites in islands.values())
+        whose = "islands (populations by name) that need"
+    if needed > s.web.sites:
+        return [f"web.sites: {s.web.sites} sites are too few for {whose} {needed} of their own"]
+    return []

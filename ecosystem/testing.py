@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -30,8 +31,10 @@ from ecosystem.families.base import (
     Family,
     FitRequest,
     GenerateRequest,
+    Member,
     ScoreRequest,
     Surroundings,
+    TextCohort,
 )
 from ecosystem.policies.base import Adder, Context, Filter, Policy, Weigher, gate
 from ecosystem.policies.duplicates import NearDuplicates
@@ -219,6 +222,23 @@ def check_family(family: Family, human: pl.Series, cache: Path) -> None:
     [score] = pair.score([ScoreRequest(1, human)])
     whole = score.offsets[0] == 0 and score.offsets[-1] == score.nll.size == score.unit.size
     assert whole and score.offsets.size == human.len() + 1, f"{name}: a score has one number per unit of each document."
+    if family.modality == "text":
+        _check_next_token(cast(TextCohort, pair), 1, human, name)
+        _check_next_token(cast(TextCohort, pair), "initial", human, name)
+
+
+def _check_next_token(cohort: TextCohort, member: Member, human: pl.Series, name: str) -> None:
+    """A distribution after some tokens sums to one and says of the next token what scoring the document says."""
+    begun = 2
+    [score] = cohort.score([ScoreRequest(member, human)])
+    p = cohort.next_token(member, human, begun)
+    place = score.offsets[:-1][np.diff(score.offsets) > begun + 1] + begun  # documents with more tokens, and the end
+    assert len(p) == len(place), f"{name}: a next-token distribution is due for every document of more tokens."
+    assert np.allclose(p.sum(axis=1), 1, atol=1e-4), f"{name}: a next-token distribution must sum to one."
+    with np.errstate(divide="ignore"):
+        nats = -np.log(p[np.arange(len(p)), score.unit[place]])
+    law = f"{name}: next-token distributions of member {member} must agree with its scores."
+    assert np.allclose(np.exp(-nats), np.exp(-score.nll[place]), rtol=1e-3, atol=1e-6), law
 
 
 def _check_adder(policy: Adder, name: str) -> None:

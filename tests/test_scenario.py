@@ -22,7 +22,7 @@ def test_the_resolved_scenario_is_itself_a_scenario_and_the_same(file, tmp_path)
     scenario = Scenario.load(file)
     again = tmp_path / "scenario.toml"
     again.write_text(scenario.to_toml())
-    assert Scenario.load(again) == scenario
+    assert Scenario.load(again) == scenario.model_copy(update={"variants": {}})  # it is one of them
     assert Scenario.load(again).fingerprint() == scenario.fingerprint()
     assert "preset" not in again.read_text()
 
@@ -145,3 +145,31 @@ def test_help_and_check_import_nothing_heavy():
     empty = seconds("-c", "import click, pydantic, polars, numpy, networkx")
     assert seconds("-m", "ecosystem", "--help") < empty
     assert seconds("-m", "ecosystem", "check", str(SMOKE)) < 4 * empty
+
+
+def test_a_variant_sets_its_paths_and_a_wrong_one_is_found_when_the_file_is_read(tmp_path):
+    file = tmp_path / "loop.toml"
+    text = (ROOT / "scenarios" / "single_trainer.toml").read_text()
+    file.write_text(text + '\n[variants.large]\nsteps = 99\n"web.initial.documents" = 77\n')
+    read = Scenario.load(file)
+    large = read.variant("large")
+    assert (large.steps, large.web.initial.documents) == (99, 77)
+    assert large.variants == {} and "variants" not in large.to_toml()
+    assert (
+        read.fingerprint()
+        == Scenario.load(ROOT / "scenarios" / "single_trainer.toml").fingerprint()
+        != large.fingerprint()
+    )
+    with pytest.raises(ScenarioError, match=r'no variant "larg"'):
+        read.variant("larg")
+    file.write_text(text + '\n[variants.large]\n"web.initial.document" = 77\n')
+    with pytest.raises(ScenarioError, match=r"variants\.large: .*web\.initial\.document"):
+        Scenario.load(file)
+
+
+def test_an_island_has_one_number_of_sites():
+    islands = Scenario.load(ROOT / "scenarios" / "papers" / "hodel_monoculture.toml")
+    with pytest.raises(ScenarioError, match=r"web\.sites: 4 sites are too few for islands .* that need 5"):
+        islands.override({"web.sites": 4})
+    with pytest.raises(ScenarioError, match='on the island "of_2" share its sites'):
+        islands.override({"writers.of_2": {"source": "docs", "sites": 3}})

@@ -270,7 +270,7 @@ def test_a_spec_is_plain_data_and_back():
     [
         (
             {"kind": "barabasi"},
-            "web.kind: input should be 'barabasi_albert', 'watts_strogatz', 'complete', 'isolated' or 'file'",
+            "web.kind: input should be 'barabasi_albert', 'watts_strogatz', 'complete', 'isolated', 'islands'",
         ),
         ({}, 'web: kind = "barabasi_albert" needs sites'),
         ({"sites": 3, "degree": 3}, "web: degree (3) must be below sites (3)"),
@@ -289,3 +289,15 @@ def test_a_wrong_field_is_a_sentence(fields, sentence):
         WebSpec(**fields)
     (problem,) = explain(error.value, "web", WebSpec)
     assert problem.startswith(sentence)
+
+
+def test_islands_are_dealt_to_populations_and_isolated_sites_to_agents():
+    shared = web(kind="islands", sites=6)
+    first, again = shared.homes("trainers/a/0", 2), shared.homes("trainers/a/1", 2)
+    assert first.tolist() == again.tolist() == [0, 1]
+    assert shared.homes("trainers/b/0", 2).tolist() == [2, 3]
+    assert shared.homes("writers/a/0", 2).tolist() == [0, 1]  # people of the same name live on the same island
+    assert shared.reach(first, 5).tolist() == [0, 1]
+    assert np.bincount(shared.places("x", np.arange(60)), minlength=6).tolist() == [10] * 6
+    apart = web(kind="isolated", sites=6)
+    assert [apart.homes(f"trainers/a/{i}", 2).tolist() for i in range(3)] == [[0, 1], [2, 3], [4, 5]]

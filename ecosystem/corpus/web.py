@@ -34,12 +34,13 @@ class InitialSpec(Spec):
 class WebSpec(Spec):
     """The graph of sites, what is on it at the beginning, and the policies that guard it."""
 
-    graph: Literal["barabasi_albert", "watts_strogatz", "complete", "isolated", "file"] = Field(
+    graph: Literal["barabasi_albert", "watts_strogatz", "complete", "isolated", "islands", "file"] = Field(
         "barabasi_albert",
         alias="kind",
         description="barabasi_albert: grown, a few sites with very many links; watts_strogatz: a small world; "
         "complete: every site links to every other; isolated: no links, every agent has sites of its own and initial "
-        "documents are dealt out evenly (replicates of one loop); file: read from `path`",
+        "documents are dealt out evenly (replicates of one loop); islands: the same, but the agents of one population "
+        "share its sites (webs side by side that know nothing of each other); file: read from `path`",
     )
     sites: Positive | None = Field(None, description="number of sites; absent with a file, which says it itself")
     degree: Positive = Field(
@@ -87,7 +88,8 @@ class Web:
         ``base`` is the folder of the scenario file, where a path is sought that the current folder does not have.
         """
         self._streams = streams
-        self._isolated, self._given = spec.graph == "isolated", 0
+        self._dealt, self._shared = spec.graph in ("isolated", "islands"), spec.graph == "islands"
+        self._owned: dict[str, NDArray[np.int64]] = {}  # sites that were dealt out, by agent or population
         self._graph = _directed(_build(spec, streams, base))
         self.sites: int = self._graph.number_of_nodes()
         self._endorsed: dict[tuple[int, int], float] = {}
@@ -107,20 +109,22 @@ class Web:
         """Return ``n`` different home sites (all sites, if there are not so many) for the agent ``name``.
 
         Every site draws one number from the stream ``home/<name>``; homes are those with the smallest, so an
-        agent that gets one more home keeps the others. On an isolated web the next ``n`` sites that nobody has yet.
+        agent that gets one more home keeps the others. On an isolated web they are the next ``n`` sites that nobody
+        has yet; on islands, those of the agent's population (the last but one part of ``name``).
         """
-        if self._isolated:
-            self._given += n
-            return np.arange(self._given - n, self._given, dtype=np.int64)
+        if self._dealt:
+            owner = name.split("/")[-2] if self._shared else name
+            given = sum(sites.size for sites in self._owned.values())
+            return self._owned.setdefault(owner, np.arange(given, given + n, dtype=np.int64)).copy()
         luck = self._streams.at(f"home/{name}").uniform(np.arange(self.sites))
         return np.argsort(luck, kind="stable")[:n].astype(np.int64)
 
     def places(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the sites that initial documents (rows of a source) appear on, spread evenly by chance.
 
-        On an isolated web they are dealt out in turn, so that every site gets equally many.
+        On an isolated web and on islands they are dealt out in turn, so that every site gets equally many.
         """
-        if self._isolated:
+        if self._dealt:
             return rows % self.sites
         return (self._streams.at(name).uniform(rows) * self.sites).astype(np.int64)
 

@@ -73,6 +73,8 @@ class Decoding(Spec):
 
 
 Start = Literal["foundation", "previous", "scratch"]
+Member = int | Literal["initial", "random"]
+"""A member of a cohort, the weights that members start from, or random weights."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class GenerateRequest:
 class ScoreRequest:
     """Score documents under a member, under the weights that members start from, or under random weights."""
 
-    member: int | Literal["initial", "random"]
+    member: Member
     docs: pl.Series
 
 
@@ -167,6 +169,9 @@ class TextCohort(Cohort, Protocol):
 
     def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
         """Return how often each type of unit (token id) occurs in documents, ends of text included, shape [types]."""
+
+    def next_token(self, member: Member, docs: pl.Series, tokens: int) -> NDArray[np.float32]:
+        """Return the distribution after the first ``tokens`` tokens of every document that has more, [some, types]."""
 
 
 class DescribedCohort(Cohort, Protocol):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,7 @@ from ecosystem.families.base import (
     FitRecord,
     FitRequest,
     GenerateRequest,
+    Member,
     MemberError,
     Progress,
     Score,
@@ -90,11 +91,11 @@ class LanguageCohort(ABC):
         """Train the members of the requests on their packings, with these peak learning rates."""
 
     @abstractmethod
-    def _decoder(self, members: Sequence[int], rows: int, length: int) -> sampling.Decoder:
+    def _decoder(self, members: Sequence[Member], rows: int, length: int) -> sampling.Decoder:
         """Return a decoder of ``rows`` documents of each of these members, of up to ``length`` tokens."""
 
     @abstractmethod
-    def _nll(self, member: int | Literal["initial", "random"]) -> Nll:
+    def _nll(self, member: Member) -> Nll:
         """Return the function that scores batches under these weights."""
 
     @abstractmethod
@@ -209,6 +210,30 @@ class LanguageCohort(ABC):
         """Return how often each token id occurs in documents, one end of text each included, shape [vocabulary]."""
         ids = np.concatenate([np.full(len(docs), self.tokenizer.end), *self.tokenizer.encode(docs)])
         return np.bincount(ids, minlength=self.tokenizer.size)
+
+    def next_token(self, member: Member, docs: pl.Series, tokens: int) -> NDArray[np.float32]:
+        """Return the distribution after the first ``tokens`` tokens of every document that has more, [some, types].
+
+        Raises DataError if they do not fit the context with the end-of-text token before them.
+        """
+        if tokens >= self.context and len(docs):
+            raise DataError(
+                f'model "{self.name}": contexts of {tokens} tokens do not fit its context of {self.context}.'
+            )
+        begun = [ids[:tokens] for ids in self.tokenizer.encode(docs) if len(ids) > tokens]
+        if not begun:
+            return np.zeros((0, self.tokenizer.size), np.float32)
+        ends = np.full((len(begun), 1), self.tokenizer.end)
+        ids = torch.from_numpy(np.hstack([ends, np.stack(begun)]).astype(np.int64)).to(self.device)
+        with Crew(*self._crew) as crew:
+
+            def job() -> NDArray[np.float32]:
+                with torch.inference_mode():
+                    logits = self._decoder([member], len(ids), ids.shape[1]).begin(ids)
+                    found: NDArray[np.float32] = torch.softmax(logits, -1).cpu().numpy()
+                return found
+
+            return crew.run([job])[0]
 
     def _starts(self, request: GenerateRequest) -> list[NDArray[np.int32]]:
         prompt = request.decoding.prompt

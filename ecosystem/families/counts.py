@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ecosystem.errors import DataError
 from ecosystem.families import scoring
-from ecosystem.families.base import FitRecord, FitRequest, Progress, Surroundings
+from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
 from ecosystem.families.cohort import LanguageCohort, Nll
 from ecosystem.families.crew import Crew
 from ecosystem.families.ngram import require_keys
@@ -284,14 +284,16 @@ class CountCohort(LanguageCohort):
 
     # Writing and scoring.
 
-    def _decoder(self, members: Sequence[int], rows: int, length: int) -> Decoder:
-        return CountDecoder([self._tables[member] for member in members], rows, self.family.order, self.tokenizer.end)
-
-    def _nll(self, member: int | Literal["initial", "random"]) -> Nll:
+    def _of(self, member: Member) -> Table:
         if member == "initial":
-            table = self._initial_table
-        else:
-            table = self._table(NOTHING) if member == "random" else self._tables[member]
+            return self._initial_table
+        return self._table(NOTHING) if member == "random" else self._tables[member]
+
+    def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
+        return CountDecoder([self._of(member) for member in members], rows, self.family.order, self.tokenizer.end)
+
+    def _nll(self, member: Member) -> Nll:
+        table = self._of(member)
 
         def nll(inputs: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
             ids, where = inputs.numpy(), scored.numpy()

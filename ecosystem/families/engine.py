@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecosystem.families import loss, transformer
-from ecosystem.families.base import FitRecord, FitRequest, Progress, Surroundings
+from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
 from ecosystem.families.cohort import LanguageCohort, Nll, copy_state
 from ecosystem.families.crew import Crew
 from ecosystem.families.packing import Packing
@@ -187,20 +187,23 @@ class Gpt2Cohort(LanguageCohort):
 
     # Writing and scoring.
 
-    def _decoder(self, members: Sequence[int], rows: int, length: int) -> Decoder:
+    def _of(self, member: Member) -> dict[str, Tensor]:
+        if member == "initial":
+            return self._initial
+        if member == "random":
+            return {k: v.to(self.device) for k, v in draw(self.shape, self.random_stream).items()}
+        return {k: v[member] for k, v in self._weights.items()}
+
+    def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
         if not self._stacks:
-            return Gpt2Decoder({k: v[members[0]] for k, v in self._weights.items()}, self.shape, rows, length)
+            return Gpt2Decoder(self._of(members[0]), self.shape, rows, length)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        weights = {k: v[list(members)].to(dtype) for k, v in self._weights.items()}
+        each = [self._of(member) for member in members]
+        weights = {k: torch.stack([one[k] for one in each]).to(dtype) for k in self._weights}
         return Gpt2Decoder(weights, self.shape, rows * len(members), length)
 
-    def _nll(self, member: int | Literal["initial", "random"]) -> Nll:
-        if member == "initial":
-            weights = self._initial
-        elif member == "random":
-            weights = {k: v.to(self.device) for k, v in draw(self.shape, self.random_stream).items()}
-        else:
-            weights = {k: v[member] for k, v in self._weights.items()}
+    def _nll(self, member: Member) -> Nll:
+        weights = self._of(member)
 
         def nll(inputs: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
             with self._autocast():

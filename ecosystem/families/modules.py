@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecosystem.errors import DataError, nearest
-from ecosystem.families.base import FitRecord, FitRequest, Progress, Surroundings
+from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
 from ecosystem.families.cohort import LanguageCohort, Nll, copy_state
 from ecosystem.families.crew import Crew
 from ecosystem.families.packing import Packing
@@ -78,7 +78,11 @@ class ModuleCohort(LanguageCohort):
         for name, parameter in self.module.named_parameters():
             parameter.data = weights[name]
 
-    def _of(self, member: int) -> dict[str, Tensor]:
+    def _of(self, member: Member) -> dict[str, Tensor]:
+        if member == "initial":
+            return self._initial
+        if member == "random":
+            return self._drawn(self.random_stream)
         return {name: tensor[member] for name, tensor in self._weights.items()}
 
     def _fit(
@@ -135,15 +139,12 @@ class ModuleCohort(LanguageCohort):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
-    def _decoder(self, members: Sequence[int], rows: int, length: int) -> Decoder:
+    def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
         self._put(self._of(members[0]))
         return _ModuleDecoder(self)
 
-    def _nll(self, member: int | Literal["initial", "random"]) -> Nll:
-        if member == "initial":
-            weights = self._initial
-        else:
-            weights = self._drawn(self.random_stream) if member == "random" else self._of(member)
+    def _nll(self, member: Member) -> Nll:
+        weights = self._of(member)
 
         def nll(inputs: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
             self._put(weights)

@@ -51,6 +51,11 @@ DEFINITIONS: dict[str, Definition] = {
     "entropy": Definition(
         "nats", "down", "entropy of the word frequencies of a sample (Miller-Madow), or of a categorical model"
     ),
+    "next_token_l1": Definition(
+        "1",
+        "up",
+        "L1 distance (0 to 2) of next-token distributions from those of the starting weights, mean over contexts",
+    ),
     "zipf_exponent": Definition("1", "up", "s of the power law rank^-s fitted to a sample by maximum likelihood"),
     **{
         f"vocabulary_kept_{k}": Definition(

@@ -61,6 +61,20 @@ TITLES = {
     "mean_error": "Squared error of the mean",
     "support": "Symbols alive",
 }
+OTHERS = {
+    "cross_entropy_synthetic": Words(
+        "Cross-entropy on synthetic text",
+        "nats per token, on unpublished text by all trainers of the same step",
+        "nats per token",
+        ".2f",
+    ),
+    "next_token_l1": Words(
+        "Next-token distributions against the start",
+        "L1 distance (0 to 2) from those of the weights that trainers begin with, mean over held-out contexts",
+        "L1 distance",
+        ".2f",
+    ),
+}
 LATE = {
     "cross_entropy_frequent": "Change on frequent tokens",
     "cross_entropy_rare": "Change on rare tokens",
@@ -257,16 +271,11 @@ def _tails(book: Book) -> str:
         domain = [min(*ends, 0.0) - air, max(*ends, 0.0) + air]
         chart = charts.over_steps(figures.means(frame), book.look, words, single=frame, levels=zero, domain=domain)
         drawn.append(book.figure(metric, chart))
-    single = figures.members(book.metrics, "cross_entropy_synthetic")
-    if single.height:
-        words = Words(
-            "Cross-entropy on synthetic text",
-            "nats per token, on unpublished text by all trainers of the same step",
-            "nats per token",
-            ".2f",
-        )
-        chart = charts.over_steps(figures.means(single), book.look, words, single=single)
-        drawn.append(book.figure("cross_entropy_synthetic", chart))
+    for metric, words in OTHERS.items():
+        single = figures.members(book.metrics, metric)
+        if single.height:
+            chart = charts.over_steps(figures.means(single), book.look, words, single=single)
+            drawn.append(book.figure(metric, chart))
     return _grid(drawn)
 
 
