@@ -755,6 +755,7 @@ OF_TIME = {
     "ols_error_accumulate": (1, 3, 10),
     "drift_growing_corpus_constant": (0.1, 100, 5),
     "drift_growing_corpus_approximation": (0.1, 100, 5),
+    "largest_share_growing_corpus": (P, 100, 5, 0.9),
     "hutter_error": (P,),
     "hutter_error_replace": (P, 10),
 }
@@ -856,3 +857,18 @@ def test_arguments_outside_their_domain(call, message):
     with pytest.raises(DataError, match=message) as caught:
         call()
     assert str(caught.value).endswith(".")
+
+
+def test_a_biased_sampler_drifts_for_every_amount_and_an_unbiased_one_for_none():
+    t = np.arange(0, 400)
+    for amount in (0.1, 1, 10):
+        cool = th.largest_share_growing_corpus([0.5, 0.3, 0.2], 100, amount, 0.9, t)
+        assert (np.diff(cool[1:]) > 0).all() and cool[0] == cool[1] == 0.5
+        assert th.largest_share_growing_corpus([0.5, 0.3, 0.2], 100, amount, 1.0, t) == pytest.approx(0.5, abs=1e-12)
+    # As little as changes the bias itself by nothing: the constant-bias sum, without the last model's own error.
+    bias = th.temperature_map([0.5, 0.3, 0.2], 0.9, 1)[0] - 0.5
+    little = th.largest_share_growing_corpus([0.5, 0.3, 0.2], 1e6, 1.0, 0.9, [101])[0] - 0.5
+    assert little == pytest.approx(bias * np.log1p(100 / 1e6), rel=1e-3)
+    # Replacing (all of the corpus is new): the temperature map.
+    replaced = th.largest_share_growing_corpus([0.5, 0.3, 0.2], 1e-9, 1e9, 0.9, [2])
+    assert replaced == pytest.approx(th.temperature_map([0.5, 0.3, 0.2], 0.9, 1)[:1])

@@ -735,6 +735,27 @@ def drift_growing_corpus_approximation(bias: float, n_real: float, n_synthetic: 
     return _floats(bias * np.log1p(_whole("t", t) * n_synthetic / n_real))
 
 
+def largest_share_growing_corpus(
+    p: ArrayLike, n_real: float, n_synthetic: float, temperature: float, t: ArrayLike
+) -> Floats:
+    """Return the largest probability of the t-th model (t = 1, 2, ...; 0 is ``p``) fitted to a corpus that grows.
+
+    The corpus begins with ``n_real`` real units; every model fits all of it and adds ``n_synthetic`` units at a
+    temperature. Exact as both go to infinity at a constant ratio; at temperature 1 nothing moves, however much is added.
+    Shape of ``t``. Derived for this project; the argument is Wang et al. 2412.14872.
+    """
+    _corpus(n_real, n_synthetic)
+    _positive(temperature=temperature)
+    corpus, generations, size = _distribution(p), _whole("t", t), float(n_real)
+    states = [corpus, corpus]
+    for _ in range(1, int(generations.max(initial=0))):
+        written = temperature_map(corpus, temperature, 1)
+        corpus = (size * corpus + n_synthetic * written) / (size + n_synthetic)
+        size += n_synthetic
+        states.append(corpus)
+    return _floats(_floats([state.max() for state in states])[generations])
+
+
 # Heavy tails: the memorising learner of Hutter, on Zipf's law (Dohmatob et al. 2402.07043).
 
 
