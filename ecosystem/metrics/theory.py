@@ -741,7 +741,7 @@ def largest_share_growing_corpus(
     """Return the largest probability of the t-th model (t = 1, 2, ...; 0 is ``p``) fitted to a corpus that grows.
 
     The corpus begins with ``n_real`` real units; every model fits all of it and adds ``n_synthetic`` units at a
-    temperature. Exact as both go to infinity at a constant ratio; at temperature 1 nothing moves, however much is added.
+    temperature. Exact as both go to infinity at a constant ratio; at temperature 1 nothing moves, whatever is added.
     Shape of ``t``. Derived for this project; the argument is Wang et al. 2412.14872.
     """
     _corpus(n_real, n_synthetic)
