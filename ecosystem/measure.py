@@ -167,6 +167,7 @@ def measure_models(world: World, step: Step) -> None:
 def measure_parameters(world: World, step: Step) -> None:
     """Hold the parameters of every trainer's model against the truth; they are known exactly, so without an error."""
     assert world.truth is not None
+    right = _right_labels(world, step)
     for model, trainers in by_model(world.trainers).items():
         ready = [trainer for trainer in trainers if trainer.has_model]
         found = cast(DescribedCohort, world.cohorts[model]).describe(world.truth)
@@ -174,7 +175,21 @@ def measure_parameters(world: World, step: Step) -> None:
         names = np.array([trainer.name for trainer in ready])
         values = {metric: column[members] for metric, column in found.items()}
         values["documents_trained"] = np.array([getattr(step.fits.get(n), "tokens", np.nan) for n in names.tolist()])
+        values["label_accuracy"] = np.array([right.get(n, np.nan) for n in names.tolist()])
         step.metrics.append(tables.many(step.t, "trainer", names, values))
+
+
+def _right_labels(world: World, step: Step) -> dict[str, float]:
+    """Return the share of right labels, by weight, in the training set of every trainer that has been fitted now.
+
+    None at all where no label is right or wrong.
+    """
+    if world.truth is None or world.truth.plane is None or not step.fits:
+        return {}
+    rows = pl.concat([step.training[name] for name in step.fits])
+    judged = rows.with_columns(right=pl.Series(world.right(world.contents(rows)))).filter(pl.col("weight") > 0)
+    share = (pl.col("right") * pl.col("weight")).sum() / pl.col("weight").sum()
+    return dict(judged.group_by("reader").agg(share).iter_rows())
 
 
 def _quality(world: World, model: str, score: Score) -> Values:

@@ -473,6 +473,19 @@ def _mixed(s: Scenario) -> list[str]:
                     "sources and models must be of one sort"
                 )
     problems += _dealt(s)
+    readers: dict[str, Family | Policy] = {f"models.{name}": family for name, family in s.models.items()}
+    readers |= {f"policies.{name}": policy for name, policy in s.policies.items()}
+    needs = [path for path, part in readers.items() if part.needs_labels]
+    if needs:
+        who = f"{needs[0]} ({readers[needs[0]].kind})"
+        if s.web.initial is None:
+            problems.append(f"web.initial: is missing, but its source says which labels are right, as {who} needs")
+        problems += [
+            f"sources.{name}: {source.kind} documents have no labels that are right or wrong, but {who} needs them; "
+            "give a source of kind labelled"
+            for name, source in s.sources.items()
+            if not source.labelled
+        ]
     if s.modality == "text":
         return problems
     for name, policy in s.policies.items():

@@ -140,8 +140,8 @@ def sample_documents(n: int = 60) -> pl.DataFrame:
 def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -> Callable[[str], Context]:
     """Return what makes a policy's context at step ``t`` over ``table`` (columns of ``schema.SEGMENT``).
 
-    Texts and near-duplicates are those of the table; scores are made up; every source has ``rows`` documents
-    (None: endless).
+    Texts and near-duplicates are those of the table; scores and right labels are made up; every source has ``rows``
+    documents (None: endless).
     """
     streams = Streams(1)
     table = table.sort("doc")
@@ -172,6 +172,7 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
             score=score,
             near_duplicate=near_duplicate,
             source_rows=lambda _: rows,
+            right=lambda ids: streams.at("right").uniform(ids.to_numpy()) < 0.5,
         )
 
     return of

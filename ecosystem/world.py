@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ecosystem.agents import Curator, Trainer, Writer
 from ecosystem.corpus.documents import Corpus
+from ecosystem.corpus.labelled import right
 from ecosystem.corpus.schema import ARCHIVE, Snapshot, empty
 from ecosystem.corpus.sources import Reservoir, Truth
 from ecosystem.corpus.web import Web
@@ -217,9 +218,22 @@ class World(mesa.Model):
                 score=self._score,
                 near_duplicate=self._near_duplicate,
                 source_rows=lambda source: self.reservoirs[source].size,
+                right=lambda docs: self.right(self.corpus.contents(docs)),
             )
 
         return of
+
+    def right(self, docs: pl.Series) -> NDArray[np.bool_]:
+        """Return whether each document's label is right by the truth of the initial source.
+
+        Raises DataError where no label is right or wrong.
+        """
+        if self.truth is None or self.truth.plane is None:
+            raise DataError(
+                "no label is right or wrong here: what is right is said by the source of the initial documents, which "
+                "must be of kind labelled."
+            )
+        return right(docs, self.truth.plane)
 
     def _score(self, model: str, docs: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Score documents under a model's starting weights, each document once in the life of the world."""

@@ -105,6 +105,9 @@ def test_what_a_collapsed_model_says(tmp_path):
     made.fit([fit(one)])
     said = made.describe(Truth(probabilities=np.array([0.4, 0.3, 0.2, 0.1])))
     assert said["collapsed"] == [1] and said["support"] == [1] and said["entropy"] == [0] and said["first_type"] == [0]
+    assert said["unseen_mass"] == pytest.approx([0.9])
+    longer = made.describe(Truth(probabilities=np.array([0.2, 0.2, 0.1, 0.2, 0.3])))
+    assert longer["unseen_mass"] == pytest.approx([0.8]), "symbols that the model does not have are unseen as well"
 
 
 def test_w2_between_normals_in_one_dimension(tmp_path):

@@ -546,6 +546,21 @@ def test_any_synthetic_share_leaves_an_error():
     assert abs(error.mean() - 0.25 - 0.25 / 9) > 4 * error.std() / math.sqrt(runs)  # without the mixed term
 
 
+def test_a_mixture_of_few_rows():
+    """Two batches of 8 real and 4 synthetic rows for 5 numbers; the published form is for large problems."""
+    rng, d, runs = np.random.default_rng(23), 5, 20_000
+    x = rng.normal(size=(runs, 24, d))
+    y = 0.5 * rng.normal(size=(runs, 24))
+    y[:, :8] += x[:, :8, 0]
+    mistakes = th.strong_collapse_error(0.25, 5 / 24, 1 / 3, 1), th.ols_error_mixture(0.25, 1, d, 8, 4, 1)
+    agrees((fit_rows(x, y) ** 2).sum(axis=1), th.ols_error_mixture(0.25, 1, d, 8, 4, 2), *mistakes)
+    large = th.ols_error_mixture(0.25, 1, 5000, 25_000, 25_000, 1)
+    assert large == pytest.approx(th.strong_collapse_error(0.25, 0.1, 0.5, 1), rel=1e-3)
+    assert th.ols_error_mixture(1, 3, 4, 10, 0, 2) == pytest.approx(th.ols_error_replace(1, 4, 20, 1))
+    assert th.ols_error_mixture(1, 3, 4, 0, 10, 2) == pytest.approx(th.ols_error_replace(1, 4, 20, 1) + 3)
+    assert np.isnan(th.ols_error_mixture(1, 3, 4, 0, 10, [0, 1])).tolist() == [True, False]
+
+
 # Errors that add up.
 
 
@@ -616,6 +631,26 @@ def test_scaling_of_the_unseen_mass():
     assert balance == pytest.approx(2 * th.hutter_scaling([1000.0], 1.5))
 
 
+def test_unseen_mass_of_a_mixture():
+    rng, p, n, clean, runs = np.random.default_rng(24), zipf(50, 1.5), 40, 10, 4000
+    cut = p[:10] / p[:10].sum()
+    seen = rng.multinomial(3 * n, cut_to(cut, 50), size=runs) + rng.multinomial(3 * clean, p, size=runs) > 0
+    agrees(
+        (~seen) @ p,
+        th.hutter_error_accumulate(p, n, 3, cut=10, clean=clean),
+        th.hutter_error_accumulate(p, n, 3, cut=10),
+        th.hutter_error_accumulate(p, n + clean, 3),
+        th.hutter_error_accumulate(p, n, 2, cut=10, clean=clean),
+    )
+    assert th.hutter_error_accumulate(p, n, [0, 1, 7]) == pytest.approx(th.hutter_error(p, [0, n, 7 * n]))
+    assert th.hutter_error_accumulate(p, n, 2, cut=10) == pytest.approx(th.hutter_error(p, 2 * n, cut=10))
+    assert th.hutter_error_accumulate([1.0], 3, [0, 1], clean=2) == pytest.approx([1, 0])
+
+
+def cut_to(p, types):
+    return np.concatenate([p, np.zeros(types - len(p))])
+
+
 def test_unseen_mass_over_generations():
     p = zipf(200_000, 1.5)
     found = th.hutter_error_replace(p, 2000, [0, 1, 2, 5, 10])
@@ -632,6 +667,46 @@ def test_unseen_mass_over_generations():
 
 
 # A verifier, a stable mixture, and a model trained on its own text step by step.
+
+
+@pytest.mark.parametrize(
+    ("wrong", "d", "n", "keep"), [(0.75, 3, 300, (0.8, 0.2)), (0.3, 1, 41, (1, 1)), (0.85, 4, 600, (0.8, 0.2))]
+)
+def test_accuracy_after_a_verifier(wrong, d, n, keep):
+    """The mistakes: all documents kept, no verifier, one dimension more or fewer."""
+    rng, runs, found = np.random.default_rng(25), 4000, []
+    for _ in range(4):
+        x = rng.normal(size=(runs // 4, n, d))
+        correct = rng.random(x.shape[:2]) >= wrong
+        kept = rng.random(x.shape[:2]) < np.where(correct, *keep)
+        learnt = np.einsum("rn,rnd->rd", np.where(correct, 1, -1) * np.sign(x[..., 0]) * kept, x)
+        found.append(1 - np.arctan2(np.linalg.norm(learnt[:, 1:], axis=1), learnt[:, 0]) / math.pi)
+    mistakes = [th.verified_accuracy(wrong, d + 1, n, 1, *keep)]
+    if keep != (1, 1):
+        mistakes += [th.verified_accuracy(wrong, d, n, 1), th.verified_accuracy(wrong, d, 2 * n, 1, *keep)]
+    agrees(np.concatenate(found), th.verified_accuracy(wrong, d, n, 1, *keep), *mistakes)
+
+
+def test_the_accuracy_behind_a_verifier_has_a_transition():
+    below, at, above = (float(th.verified_accuracy(p, 20, 20_000, 1, 0.8, 0.2)) for p in (0.75, 0.8, 0.85))
+    assert below > 0.85 and at == pytest.approx(0.5) and above < 0.15
+    assert below + above == pytest.approx(1, abs=0.02)  # nearly as many are kept, and wrong by as much
+    endless = [float(th.verified_accuracy(p, 20, 10**12, 1, 0.8, 0.2)) for p in (0.79, 0.81)]
+    assert endless == pytest.approx([1, 0], abs=1e-3)
+
+
+def test_verified_at_every_generation():
+    """Labels as often right as those kept last, verified again: odds in a geometric series, not another threshold."""
+    rng, n, right = np.random.default_rng(26), 400_000, 0.15
+    law = th.kept_correct_share(0.85, 0.8, 0.2, [0, 1, 2, 3])
+    assert law[0] == pytest.approx(0.15) and law[1] < 0.5 < law[2]
+    for t in (1, 2, 3):
+        correct = rng.random(n) < right
+        kept = correct[rng.random(n) < np.where(correct, 0.8, 0.2)]
+        right = kept.mean()
+        assert abs(right - law[t]) < 4 * 2 * math.sqrt(law[t] * (1 - law[t]) / kept.size)
+    assert th.kept_correct_share(0.3, 1, 0, [1, 5000]) == pytest.approx(1)
+    assert th.kept_correct_share(0.9, 0.01, 0.002, 5000) == pytest.approx(1), "powers that are no number by themselves"
 
 
 def test_a_verifier_has_a_threshold():
@@ -753,11 +828,13 @@ OF_TIME = {
     "gaussian_w2_first_order": (10,),
     "ols_error_replace": (1, 3, 10),
     "ols_error_accumulate": (1, 3, 10),
+    "kept_correct_share": (0.6, 0.8, 0.2),
     "drift_growing_corpus_constant": (0.1, 100, 5),
     "drift_growing_corpus_approximation": (0.1, 100, 5),
     "largest_share_growing_corpus": (P, 100, 5, 0.9),
     "hutter_error": (P,),
     "hutter_error_replace": (P, 10),
+    "hutter_error_accumulate": (P, 10),
 }
 
 
@@ -784,7 +861,8 @@ def test_every_law_of_time_is_checked():
         for name, law in inspect.getmembers(th, inspect.isfunction)
         if not name.startswith("_") and law.__module__ == th.__name__ and "t" in inspect.signature(law).parameters
     }
-    assert named - set(OF_TIME) == {"gaussian_sd_tail_bound"}  # whose last argument is another
+    # The last arguments of two are others, and the third has no value at generation 0.
+    assert named - set(OF_TIME) == {"gaussian_sd_tail_bound", "verified_accuracy", "ols_error_mixture"}
 
 
 @pytest.mark.parametrize(
@@ -848,6 +926,12 @@ def test_every_law_of_time_is_checked():
         (lambda: th.verification_threshold(0, 0), "keeps nothing"),
         (lambda: th.verification_threshold(1.1, 0), "keep_correct"),
         (lambda: th.kept_correct_share(1, 0.5, 0), "keeps nothing"),
+        (lambda: th.verified_accuracy(0.5, 3, 1, 1, 0.5, 0.5), "at least one document is kept"),
+        (lambda: th.verified_accuracy(0.5, 0, 10, 1), "dimension"),
+        (lambda: th.ols_error_mixture(1, 1, 10, 6, 5, [1, 2]), "add up to at least dimension"),
+        (lambda: th.ols_error_mixture(1, 1, 10, -6, 50, 1), "n_real"),
+        (lambda: th.hutter_error_accumulate(P, 1, 1, cut=0), "cut must hold"),
+        (lambda: th.hutter_error_accumulate(P, -1, 1), "n must be"),
         (lambda: th.retraining_rate(0.1, 0, 1, 1), "curvature"),
         (lambda: th.self_training_gradient(P, 0), "tokens"),
         (lambda: th.halving_time_ratio(0), "rate_ratio"),

@@ -29,7 +29,9 @@ def test_there_are_enough_checks_and_every_file_has_some():
     assert sum(len(theory.check) for scenario in loaded for theory in scenario.theory) >= 30
 
 
-@pytest.mark.parametrize("name", ["gaussian_replace", "categorical_replace"])
+@pytest.mark.parametrize(
+    "name", ["gaussian_replace", "categorical_replace", "verifier_transition", "hutter_tails", "strong_collapse"]
+)
 def test_a_small_batch_agrees_with_theory(name):
     """60 replicates; |z| <= 4 for every check, and standard errors that are not absurd."""
     checks = validate.run_checks(VALIDATION / f"{name}.toml", seed=11, replicates=60)

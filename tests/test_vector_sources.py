@@ -200,6 +200,13 @@ def test_the_probabilities_are_what_was_asked_for():
     listed = opened(Categorical(probabilities=[0.1, 0.6, 0.3])).truth
     assert listed.probabilities == pytest.approx([0.1, 0.6, 0.3], rel=1e-15)  # the user's order stays
     assert listed.mean is None and listed.covariance is None
+    cut = opened(Categorical(types=50, shape="zipf", cut=3)).truth.probabilities
+    assert cut == pytest.approx(np.append(zipf, np.zeros(47)), rel=1e-15)
+    assert opened(Categorical(probabilities=[0.1, 0.6, 0.3], cut=2)).truth.probabilities == pytest.approx(
+        [0, 2 / 3, 1 / 3]
+    )
+    assert opened(Categorical(types=4, cut=2)).truth.probabilities.tolist() == [0.5, 0.5, 0, 0]
+    assert set(opened(Categorical(types=50, cut=3)).rows(np.arange(200)).to_list()) == {0, 1, 2}
     thirds = opened(Categorical(probabilities=[0.3333333333] * 3)).truth.probabilities
     assert thirds.tolist() == [1 / 3] * 3
 

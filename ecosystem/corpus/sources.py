@@ -29,13 +29,15 @@ class Truth:
     """What is exactly known of the distribution that documents come from; None: not known, or there is no such thing.
 
     ``mean`` [d] and ``covariance`` [d, d] of vectors, and whether they are those of a ``normal`` distribution;
-    ``probabilities`` [K] of the symbols 0, 1, …, K - 1; ``weights`` [d] of a regression of the last number on others.
+    ``probabilities`` [K] of the symbols 0, 1, …, K - 1; ``weights`` [d] of a regression of the last number on others;
+    ``plane`` [d], of length 1: the last number is a label, right if it is the sign of the others' product with it.
     """
 
     mean: NDArray[np.float64] | None = None
     covariance: NDArray[np.float64] | None = None
     probabilities: NDArray[np.float64] | None = None
     weights: NDArray[np.float64] | None = None
+    plane: NDArray[np.float64] | None = None
     normal: bool = False
 
 
@@ -58,6 +60,7 @@ class Source(Spec):
     """Where documents come from; ``held_out`` is the share (below 1) or number of documents never published."""
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "text"
+    labelled: ClassVar[bool] = False  # True: its documents carry labels that are right or wrong
 
     held_out: Annotated[float, Field(ge=0)] = Field(
         0.1, description="documents never published, for measuring: a share (below 1) or a number (1 or more)"
@@ -196,4 +199,5 @@ SOURCES: Registry[type[Source]] = Registry(
     "ecosystem.corpus.vectors",
     "ecosystem.corpus.symbols",
     "ecosystem.corpus.regression",
+    "ecosystem.corpus.labelled",
 )

@@ -38,6 +38,9 @@ class Categorical(EndlessSource):
     probabilities: Annotated[list[float], Field(min_length=1)] | None = Field(
         None, description="of the symbols 0, 1, 2, … in this order, instead of types and shape"
     )
+    cut: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="only the so many likeliest symbols occur, in the same proportions; absent: all"
+    )
 
     @model_validator(mode="after")
     def _one_distribution(self) -> Categorical:
@@ -61,13 +64,18 @@ class Categorical(EndlessSource):
         return self
 
     def distribution(self) -> NDArray[np.float64]:
-        """Return the probabilities, shape [K], with sum 1: the rounding of a list is divided out."""
+        """Return the probabilities, shape [K], with sum 1: the rounding of a list is divided out.
+
+        Of equally likely symbols those of lower number are cut off last.
+        """
         if self.probabilities is not None:
             weight = np.array(self.probabilities, dtype=np.float64)
         else:
             assert self.types is not None  # checked when the fields were read
             exponent = (1.0 if self.exponent is None else self.exponent) if self.shape == "zipf" else 0.0
             weight = np.arange(1, self.types + 1, dtype=np.float64) ** -exponent
+        if self.cut is not None:
+            weight[np.argsort(-weight, kind="stable")[self.cut :]] = 0
         return np.asarray(weight / weight.sum(), dtype=np.float64)
 
     def open(self, name: str, streams: Streams, base: Path) -> CategoricalReservoir:

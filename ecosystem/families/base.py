@@ -206,6 +206,7 @@ class Family(Spec):
     """A preset: which architecture, of what size, starting from where."""
 
     modality: ClassVar[Literal["text", "vector", "category"]]
+    needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
 
     @property
     def begins_trained(self) -> bool:
@@ -240,4 +241,5 @@ FAMILIES: Registry[type[Family]] = Registry(
     "ecosystem.families.kde",
     "ecosystem.families.gmm",
     "ecosystem.families.linear",
+    "ecosystem.families.classifier",
 )

@@ -92,6 +92,7 @@ class CategoricalCohort(StackedCohort):
             "first_type": p[:, ranked[0]],
             "tail_mass": p[:, tail].sum(axis=1),
             "tail_types": (p[:, tail] > 0).sum(axis=1).astype(np.float64),
+            "unseen_mass": (p == 0) @ true + truth.probabilities[self.types :].sum(),
             "l1": np.abs(p - true).sum(axis=1),
             "l2": ((p - true) ** 2).sum(axis=1),
             "collapsed": (p.max(axis=1) == 1).astype(np.float64),

@@ -73,6 +73,7 @@ DEFINITIONS: dict[str, Definition] = {
     "first_type": Definition("1", "", "probability of the symbol that is likeliest under the truth"),
     "tail_mass": Definition("1", "down", "probability of all symbols but the likeliest tenth under the truth"),
     "tail_types": Definition("types", "down", "symbols of positive probability among them"),
+    "unseen_mass": Definition("1", "up", "true probability of all symbols of probability 0 in the model"),
     "l1": Definition("1", "up", "sum of absolute differences from the true probabilities"),
     "l2": Definition("1", "up", "sum of squared differences from the true probabilities"),
     # of a model of vectors, by its own parameters
@@ -88,6 +89,13 @@ DEFINITIONS: dict[str, Definition] = {
         "per unit of volume", "up", "the same difference from the density of the model's own first fit"
     ),
     "test_error": Definition("squared units", "up", "squared distance of regression weights from the true ones"),
+    "accuracy": Definition(
+        "1", "", "chance that its label of a new document is right: 1 - angle between its plane and the true one / π"
+    ),
+    "label_accuracy": Definition(
+        "1", "", "share of right labels, by weight, among those it was fitted to in this step"
+    ),
+    "label_noise": Definition("1", "", "chance that a model writes the label that it takes for wrong"),
     "latent_log_std": Definition(
         "nats", "down", "log standard deviation of what the foundation's encoder finds in a model's images (its means)"
     ),

@@ -21,7 +21,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import digamma, gammaln, polygamma
+from scipy.special import digamma, gammaln, ndtr, polygamma
 
 from ecosystem.errors import DataError
 
@@ -676,6 +676,31 @@ def strong_collapse_error(noise_variance: float, phi: float, synthetic: float, s
     return noise_variance * odds + (synthetic**2 + (1 - synthetic) * synthetic * odds) * shift
 
 
+def ols_error_mixture(
+    noise_variance: float, shift: float, dimension: int, n_real: int, n_synthetic: int, t: ArrayLike
+) -> Floats:
+    """Return E||w_t - w*||^2 of least squares on t batches of real and synthetic rows, all of them kept: exact.
+
+    Each batch has ``n_real`` rows labelled by w* and ``n_synthetic`` by a vector at the squared distance ``shift`` from
+    it, with noise of ``noise_variance`` on all labels, and standard Gaussian designs of ``dimension`` d, new each time.
+    With n1 real and n2 synthetic rows so far, n = n1 + n2 >= d + 2, it is sigma^2 d/(n-d-1) + c^2 [(n2/n)^2 + b (1 -
+    2/n + (nd-2)/(n-d-1))] with b = n1 n2/(n (n-1) (n+2)); in squared units of w; shape of ``t``, NaN at 0. Its limit
+    for large problems is :func:`strong_collapse_error`, of Dohmatob et al. 2410.04840; the exact form derived for this
+    project from the second moments of a matrix-variate beta distribution.
+    """
+    _at_least(0, noise_variance=noise_variance, shift=shift, n_real=n_real, n_synthetic=n_synthetic)
+    _at_least(1, dimension=dimension)
+    generations = _whole("t", t)
+    batches = np.where(generations > 0, generations, np.nan)  # before the first there is no model
+    real, synthetic = n_real * batches, n_synthetic * batches
+    n = real + synthetic
+    if (n < dimension + 2).any():
+        raise DataError(f"n_real and n_synthetic must add up to at least dimension + 2 = {dimension + 2} rows.")
+    beta = real * synthetic / (n * (n - 1) * (n + 2))
+    moved = (synthetic / n) ** 2 + beta * (1 - 2 / n + (n * dimension - 2) / (n - dimension - 1))
+    return _floats(noise_variance * dimension / (n - dimension - 1) + shift * moved)
+
+
 # Errors that add up: the argument of Wang et al. 2412.14872.
 
 
@@ -782,6 +807,24 @@ def hutter_error_replace(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
     return _floats((1 - survival_probability(n * array, t)) @ array)
 
 
+def hutter_error_accumulate(p: ArrayLike, n: int, t: ArrayLike, cut: int | None = None, clean: int = 0) -> Floats:
+    """Return the expected mass of ``p`` that a learner has not seen in t batches of documents, all of them kept.
+
+    Each batch has ``n`` documents drawn from ``p`` or, with ``cut``, from its ``cut`` most frequent types only, and
+    ``clean`` more drawn from all of ``p``: (1 - q_i)^(n t) (1 - p_i)^(clean t) is the chance to miss a type, q_i its
+    probability after the cut. Shape of ``t``. Dohmatob et al. 2402.07043 (unread; Theorem 3.2 for the mixture).
+    """
+    _at_least(0, n=n, clean=clean)
+    batches = _whole("t", t)
+    array = np.sort(_distribution(p))[::-1]
+    seen = array.copy()
+    if cut is not None:
+        seen[int(_whole("cut", cut, least=1)) :] = 0
+        seen /= seen.sum()
+    missed = np.maximum(1 - seen, 0) ** n * np.maximum(1 - array, 0) ** clean
+    return _floats([array @ missed**size for size in batches.ravel()]).reshape(batches.shape)
+
+
 def hutter_scaling(samples: ArrayLike, beta: float, cut: float | None = None) -> Floats:
     """Return T^(-(beta-1)/beta) + cut^(-(beta-1)), how the unseen mass of Zipf's law scales, up to constants.
 
@@ -826,17 +869,53 @@ def verification_threshold(keep_correct: float, keep_wrong: float) -> float:
     return keep_correct / (keep_correct + keep_wrong)
 
 
-def kept_correct_share(wrong: float, keep_correct: float, keep_wrong: float) -> float:
-    """Return the correct share of the labels that a verifier keeps, (1-p) phi/((1-p) phi + p psi).
+def kept_correct_share(wrong: float, keep_correct: float, keep_wrong: float, t: ArrayLike = 1) -> Floats:
+    """Return the correct share of the labels that a verifier keeps, (1-p) phi^t/((1-p) phi^t + p psi^t).
 
-    ``wrong`` p is the share of wrong labels before; the others as in :func:`verification_threshold`. One half at
-    the threshold. Feng et al. 2406.07515 (Bayes' rule).
+    ``wrong`` p is the share of wrong labels at first; the others as in :func:`verification_threshold`. One half at
+    the threshold. Shape of ``t``: at generation 1 the verifier sees labels of which p are wrong (Feng et al.
+    2406.07515, Bayes' rule), at each later one labels as often right as those that it kept the last time, so that the
+    odds are multiplied by phi/psi again: the loop of a model that errs as often as what it learnt from, for endless
+    documents (derived for this project).
     """
     _share(wrong=wrong, keep_correct=keep_correct, keep_wrong=keep_wrong)
-    kept = (1 - wrong) * keep_correct + wrong * keep_wrong
-    if kept == 0:
+    most = max(keep_correct, keep_wrong)
+    if (1 - wrong) * keep_correct + wrong * keep_wrong == 0:
         raise DataError("A verifier that keeps nothing has no correct share.")
-    return (1 - wrong) * keep_correct / kept
+    rounds = _whole("t", t).astype(np.float64)
+    right = (1 - wrong) * (keep_correct / most) ** rounds
+    return _floats(right / (right + wrong * (keep_wrong / most) ** rounds))
+
+
+def verified_accuracy(
+    wrong: float, dimension: int, n: int, t: ArrayLike, keep_correct: float = 1.0, keep_wrong: float = 1.0
+) -> Floats:
+    """Return the expected accuracy of the mean of y x over what a verifier keeps of ``n`` labelled documents.
+
+    x ~ N(0, I) of ``dimension`` d, y the side of a plane on which x lies, wrong with chance ``wrong`` whatever x is;
+    accuracy is 1 - angle/pi between the true plane and the fitted one. Along the true normal the mean is a = (2q - 1)
+    sqrt(2/pi) with the variance (1 - a^2)/m, across it exactly N(0, I/m), m documents being kept, of which the share q
+    is right; the chance that both planes say the same of a new x at the angle phi from the normal is then
+    Phi(a sqrt(m) cos phi / sqrt(1 - a^2 cos^2 phi)), whose mean over phi (of density ~ sin^(d-2)) is returned.
+
+    One fit, and so the same for every generation in the shape of ``t``. Within 0.002 if at least 50 documents are kept:
+    m is put at its mean, and the mean along the normal at a normal distribution. Derived for this project; the setting
+    is Feng et al. 2406.07515.
+    """
+    _at_least(1, dimension=dimension)
+    share = float(kept_correct_share(wrong, keep_correct, keep_wrong))
+    m = n * ((1 - wrong) * keep_correct + wrong * keep_wrong)
+    if not m >= 1:
+        raise DataError(f"n must be so large that at least one document is kept, not {n}, of which {m:.2g} are.")
+    a = (2 * share - 1) * math.sqrt(2 / math.pi)
+    if dimension == 1:
+        cosine, density = np.ones(1), np.ones(1)
+    else:
+        nodes, weights = np.polynomial.legendre.leggauss(400)
+        angle = (nodes + 1) * math.pi / 4
+        cosine, density = np.cos(angle), weights * np.sin(angle) ** (dimension - 2)
+    agreed = ndtr(a * math.sqrt(m) * cosine / np.sqrt(1 - (a * cosine) ** 2))
+    return np.full(_whole("t", t).shape, float(agreed @ density / density.sum()))
 
 
 def retraining_rate(weight: float, curvature: float, lipschitz: float, distance: float) -> float:

@@ -29,7 +29,8 @@ class Context:
     ``contents(ids)``: contents of documents. ``score(model, ids)``: (total nats, i.e. minus the log-likelihood, and
     tokens) per document under the named model's starting weights. ``near_duplicate(num_perm, shingle, threshold,
     ids)``: for every id the earliest published near-duplicate, or null. ``source_rows(source)``: how many
-    documents of a source may be injected (None: endless), leaving out its held-out part.
+    documents of a source may be injected (None: endless), leaving out its held-out part. ``right(ids)``: whether the
+    label of each document is right, for an oracle.
     """
 
     policy: str  # the name of the policy in the scenario
@@ -41,6 +42,7 @@ class Context:
     score: Callable[[str, pl.Series], tuple[NDArray[np.float64], NDArray[np.int64]]]
     near_duplicate: Callable[[int, int, float, pl.Series], pl.Series]
     source_rows: Callable[[str], int | None]
+    right: Callable[[pl.Series], NDArray[np.bool_]]
 
 
 class Policy(Spec):
@@ -49,6 +51,7 @@ class Policy(Spec):
     oracle: ClassVar[bool] = False  # True: sees the truth columns
     needs_content: ClassVar[bool] = True  # False: `doc`, `t` and `weight` are enough, so it can thin an archive
     reads_text: ClassVar[bool] = False  # True: has no meaning for vectors and categories
+    needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
     row_wise: ClassVar[bool] = True  # False: the verdict on a row may depend on which other rows there are
 
 

@@ -184,7 +184,7 @@ class PerplexityBand(Filter):
 
 @POLICIES.register("synthetic_detector")
 class SyntheticDetector(Filter):
-    """A fallible detector of machine text, with chosen error rates: the imperfect verifier of Feng et al. (2024).
+    """A fallible detector of machine text, with chosen error rates.
 
     It looks at the truth (an oracle) and errs at random, always alike on the same document.
     """
@@ -210,3 +210,31 @@ class Oracle(Filter):
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse what a model wrote."""
         return first_reason(docs, [(pl.col("synthetic"), pl.lit("synthetic"))])
+
+
+@POLICIES.register("verifier")
+class Verifier(Filter):
+    """A fallible judge of labels, whoever wrote them: the imperfect verifier of Feng et al. (2024).
+
+    It keeps right labels and wrong ones with chances of their own, always alike on the same document. What is learnt
+    from the labels that it keeps is right as long as the share of wrong ones before was below
+    keep_correct / (keep_correct + keep_wrong).
+    """
+
+    oracle: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+
+    keep_correct: Share = Field(0.8, description="chance that a document with a right label is kept")
+    keep_wrong: Share = Field(0.2, description="chance that a document with a wrong label is kept")
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Verifier:
+        if self.keep_correct == self.keep_wrong == 0:
+            raise ValueError("keep_correct and keep_wrong are both 0, so that nothing would be kept; raise one of them")
+        return self
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse what does not pass for right."""
+        rate = np.where(ctx.right(docs["doc"]), self.keep_correct, self.keep_wrong)
+        refused = pl.lit(pl.Series("refused", ctx.lasting.uniform(docs["doc"].to_numpy()) >= rate, dtype=pl.Boolean))
+        return first_reason(docs, [(refused, pl.lit("judged to be labelled wrongly"))])

@@ -40,6 +40,9 @@ PARAMETERS = (
     "density_distance",
     "density_change",
     "test_error",
+    "accuracy",
+    "label_accuracy",
+    "label_noise",
     "simpson",
     "gini_simpson",
     "entropy",
@@ -47,6 +50,7 @@ PARAMETERS = (
     "max_probability",
     "tail_mass",
     "tail_types",
+    "unseen_mass",
     "l1",
     "l2",
     "latent_log_std",
@@ -60,6 +64,10 @@ TITLES = {
     "l2": "Squared L2 distance to the truth",
     "mean_error": "Squared error of the mean",
     "support": "Symbols alive",
+    "unseen_mass": "Mass that the model gives no chance",
+    "accuracy": "Accuracy of the model",
+    "label_accuracy": "Right labels in the training set",
+    "label_noise": "Noise of a model's own labels",
 }
 OTHERS = {
     "cross_entropy_synthetic": Words(
