@@ -168,6 +168,9 @@ class TextCohort(Cohort, Protocol):
     def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
         """Return how often each type of unit (token id) occurs in documents, ends of text included, shape [types]."""
 
+    def excerpts(self, docs: pl.Series, first: int, tokens: int) -> pl.Series:
+        """Return the text of ``tokens`` tokens from token ``first`` on, of every document that has so many."""
+
 
 class DescribedCohort(Cohort, Protocol):
     """A cohort of models of vectors or categories, whose own parameters say how far from the truth they are."""
