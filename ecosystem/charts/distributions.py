@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import altair as alt
 import polars as pl
 
-from ecosystem.charts.lines import change_rules, colours, span, steps_axis
+from ecosystem.charts.lines import change_rules, colours, steps_axis
 from ecosystem.charts.look import HUMAN, NARROW, Look, Words
 
 
@@ -20,9 +21,10 @@ def fan(frame: pl.DataFrame, people: pl.DataFrame, look: Look, words: Words, dom
     width, height = NARROW
     x = steps_axis(look, width)
     scale = alt.Scale(type="log", domain=list(domain), nice=False)
+    axis = alt.Axis(format=words.format, values=_ticks(*domain))
 
     def y(column: str = "value") -> alt.Y:
-        return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=alt.Axis(format=words.format, tickCount=5))
+        return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
 
     tooltip = [
         "population:N",
@@ -52,6 +54,13 @@ def fan(frame: pl.DataFrame, people: pl.DataFrame, look: Look, words: Words, dom
     return alt.layer(*layers, width=width, height=height, title=title)
 
 
+def _ticks(low: float, high: float) -> list[float]:
+    """Return round numbers on a logarithmic axis: powers of ten, and where there are few twice and five times them."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    parts = (1, 2, 5) if high / low < 300 else (1,)
+    return [part * 10.0**k for k in powers for part in parts if low <= part * 10.0**k <= high]
+
+
 def densities(
     frame: pl.DataFrame,
     truth: pl.DataFrame,
@@ -70,13 +79,11 @@ def densities(
     ``x``, on a logarithmic axis (the truth is filled); otherwise they are curves, and the truth is dashed.
     """
     steps = sorted(frame["step"].unique().to_list())
-    least = 0.25 if len(steps) > 1 else 1.0
-    strength = [least + (1 - least) * i / max(1, len(steps) - 1) for i in range(len(steps))]
-    legend = alt.Legend(title="step", orient="top-right", symbolType="stroke", symbolStrokeWidth=2.2, offset=0)
-    opacity = alt.StrokeOpacity("step:O", scale=alt.Scale(domain=steps, range=strength), legend=legend)
+    fade = alt.Scale(domain=steps, range=[0.3, 1] if len(steps) > 1 else [1, 1])
+    opacity = alt.StrokeOpacity("step:O", scale=fade, legend=None)
     interpolate = "step-after" if bins else "linear"
     scale = alt.Scale(type="log" if bins else "linear", domain=list(x), nice=False, zero=False)
-    form = alt.Axis(format=".3~s" if bins else ".3~g", tickCount=6, grid=False)
+    form = alt.Axis(format=".3~s", values=_ticks(*x), grid=False) if bins else alt.Axis(tickCount=6, grid=False)
     h = alt.X("x:Q", title=across, scale=scale, axis=form)
     v = alt.Y("density:Q", title=words.axis, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=4))
     layers: list[alt.Chart] = []

@@ -166,8 +166,8 @@ def _fixations(book: Book, found: list[Fate]) -> str:
             rows.append([_name(book, fate.population), which, f"{p:.4f}", str(count), number(expected, 1), told])
     early = [fate.population for fate in found if fate.collapsed < fate.trainers]
     about = (
-        "The symbol that was left to each collapsed trainer. Sampling alone leaves each with its true probability; z is "
-        "the difference in standard deviations."
+        "The symbol that was left to each collapsed trainer. Sampling alone leaves each with its true probability; z "
+        "is the difference in standard deviations."
     )
     if early:
         about += (
@@ -178,4 +178,5 @@ def _fixations(book: Book, found: list[Fate]) -> str:
 
 
 def _name(book: Book, population: str) -> str:
-    return f'<span class="{page.hue(book.populations, population)}"><span class="dot"></span>{page.escape(population)}</span>'
+    hue = page.hue(book.populations, population)
+    return f'<span class="{hue}"><span class="dot"></span>{page.escape(population)}</span>'

@@ -140,7 +140,8 @@ def _parameters(book: Book) -> str:
     sources = sorted({f"{t.metric}: {t.law} ({t.source})" for t in book.run.scenario.theory if t.source})
     told = "".join(f"<li>{page.escape(source)}</li>" for source in sources)
     forms = f"<h3>Closed forms</h3><ul>{told}</ul>" if told else ""
-    return _section("parameters", about, _grid(drawn) + collapse.tables(book) + forms)
+    body = _grid(drawn) + distributions.vectors(book) + collapse.tables(book) + forms
+    return _section("parameters", about, body)
 
 
 def _parameter_figures(book: Book) -> str:
