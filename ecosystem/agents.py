@@ -66,6 +66,7 @@ class Trainer(Actor):
         self.member = member  # its place in the cohort of its model
         self.depth = 0.0  # mean depth of what its present model was trained on
         self.has_model = world.spec.models[self.recipe.model].begins_trained
+        self.collapsed_at: int | None = None  # the first step after which nothing varied any more in its model
 
     @property
     def recipe(self) -> TrainerSpec:

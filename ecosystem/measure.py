@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -15,13 +16,16 @@ from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import DescribedCohort, Member, Score, ScoreRequest, TextCohort
 from ecosystem.metrics import tables
 from ecosystem.metrics.base import METRICS, Estimate, TextMetric, Vocabulary, measure_texts, sample_groups
-from ecosystem.metrics.quality import by_frequency, frequent_types, quality, ratio, unigram_nll
+from ecosystem.metrics.quality import by_frequency, frequent_types, perplexity_quantiles, quality, ratio, unigram_nll
 from ecosystem.metrics.tables import rows
+from ecosystem.scenario import TrainerSpec
 from ecosystem.streams import Stream
 
 if TYPE_CHECKING:
     from ecosystem.phases import Step
     from ecosystem.world import World
+
+NAMED = 3  # trainers, at most, whose collapse is told of each by name
 
 Values = dict[str, Estimate | float]
 CONTEXT_TOKENS = 16  # of a held-out document, after which next-token distributions are compared
@@ -104,6 +108,10 @@ def measure_opening(world: World, step: Step) -> None:
             step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", _quality(world, name, score)))
     human = _texts(world, known.held_out, "reference/human")
     step.metrics.append(rows(step.t, "reference", "human", human))
+    for population, recipe in world.spec.trainers.items():
+        prompt = recipe.decoding.prompt
+        values = _initial_perplexities(world, recipe, known.held_out, prompt.tokens if prompt is not None else 0)
+        step.metrics.append(rows(step.t, "reference", f"{population}/human", values))
 
 
 def measure_step(world: World, step: Step) -> None:
@@ -137,6 +145,7 @@ def measure_models(world: World, step: Step) -> None:
     """Score every trainer's model on held-out human and on fresh synthetic text, and measure what it published."""
     written = [text for text in step.unpublished.values() if text.len()]
     synthetic = pl.concat(written) if written else pl.Series([], dtype=pl.String)
+    published = step.segment.filter(pl.col("verdict").is_null())
     for trainer in world.trainers:
         model, values = trainer.recipe.model, Values()
         asked = [docs for docs in (world.references.held_out, synthetic) if docs.len()]
@@ -153,11 +162,14 @@ def measure_models(world: World, step: Step) -> None:
             values |= _next_token_change(world, trainer)
         if synthetic.len():
             values["cross_entropy_synthetic"] = ratio(*next(scores).per_document())
-        mine = step.segment.filter((pl.col("author") == trainer.name) & pl.col("verdict").is_null())
+        mine = published.filter(pl.col("author") == trainer.name)
         values["documents_published"] = float(mine.height)
         if mine.height:
             values["mean_words"] = _mean(mine["words"])
             values |= _texts(world, mine["content"], f"trainers/{trainer.name}/sample")
+            prompt = trainer.recipe.decoding.prompt
+            begun = prompt.tokens if prompt is not None and prompt.keep else 0
+            values |= _initial_perplexities(world, trainer.recipe, mine["content"], begun)
         if trainer.name in step.fits:
             fit = step.fits[trainer.name]
             values |= {"training_loss": fit.loss, "tokens_trained": float(fit.tokens)}
@@ -176,7 +188,39 @@ def measure_parameters(world: World, step: Step) -> None:
         values = {metric: column[members] for metric, column in found.items()}
         values["documents_trained"] = np.array([getattr(step.fits.get(n), "tokens", np.nan) for n in names.tolist()])
         values["label_accuracy"] = np.array([right.get(n, np.nan) for n in names.tolist()])
+        if "collapsed" in values:
+            values["collapsed_at"] = _collapses(world, ready, values["collapsed"] == 1)
         step.metrics.append(tables.many(step.t, "trainer", names, values))
+
+
+def _collapses(world: World, trainers: Sequence[Trainer], collapsed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Record who has collapsed at this step for the first time; return the step for these, NaN for all others.
+
+    Of a large population the first one, half and all are told, since a hundred replicates need no hundred sentences.
+    """
+    found = np.full(len(trainers), np.nan)
+    new: dict[str, list[str]] = {}
+    for place in np.flatnonzero(collapsed).tolist():
+        trainer = trainers[place]
+        if trainer.collapsed_at is None:
+            trainer.collapsed_at = world.t
+            found[place] = world.t
+            new.setdefault(trainer.population, []).append(trainer.name)
+    what = "collapsed: nothing varies any more in what was learnt"
+    for population, names in new.items():
+        fates = [trainer.collapsed_at for trainer in world.trainers if trainer.population == population]
+        count = len(fates) - fates.count(None)
+        before, half = count - len(names), (len(fates) + 1) // 2
+        if len(fates) <= NAMED:
+            for name in names:
+                world.note(f"{name} {what}")
+        elif count == len(fates):
+            world.note(f"all {count} trainers of {population} have {what}")
+        elif before < half <= count:
+            world.note(f"half of the {len(fates)} trainers of {population} have {what}")
+        elif before == 0:
+            world.note(f"{names[0]} is the first of {len(fates)} trainers of {population} that has {what}")
+    return found
 
 
 def _right_labels(world: World, step: Step) -> dict[str, float]:
@@ -227,6 +271,25 @@ def _next_token_change(world: World, trainer: Trainer) -> Values:
     now = _next_token(world, trainer.recipe.model, trainer.member, world.references.held_out)
     distance = np.abs(now.astype(np.float64) - known).sum(axis=1)
     return {"next_token_l1": ratio(distance, np.ones_like(distance))}
+
+
+def _initial_perplexities(world: World, recipe: TrainerSpec, texts: pl.Series, begun: int) -> Values:
+    """Return the quantiles of the perplexities of single texts under the weights that trainers start from.
+
+    All are taken on equally many tokens, behind a prompt of ``begun`` tokens: how probable a token is depends on how
+    many are known before it. The end of a text is not counted, since a text that was cut has none. The texts were
+    written independently, so the first serve. Nothing is measured of a model that starts from random weights.
+    """
+    how = world.spec.measure
+    if not how.initial_perplexity or not world.spec.models[recipe.model].begins_trained:
+        return {}
+    cohort = cast(TextCohort, world.cohorts[recipe.model])
+    docs = cohort.excerpts(texts, begun, min(how.initial_tokens, recipe.decoding.max_tokens))
+    if docs.is_empty():
+        return {}
+    [score] = cohort.score([ScoreRequest("initial", docs.head(how.initial_perplexity))])
+    nats, tokens = score.per_document()
+    return {**perplexity_quantiles(nats - score.nll[score.offsets[1:] - 1], tokens - 1)}
 
 
 def _texts(world: World, texts: pl.Series, stream: str) -> Values:

@@ -117,6 +117,14 @@ class MeasureSpec(Spec):
     words: Positive = Field(1000, description="words in each equal-size sample on which text metrics are computed")
     groups: Annotated[int, Field(ge=2)] = Field(8, description="how many such samples, at most")
     sites: bool = Field(True, description="record the synthetic share of every site")
+    initial_perplexity: Count = Field(
+        100,
+        description="published texts of each trainer, at most, whose perplexity under the weights that trainers start "
+        "from is taken at every step; 0: none",
+    )
+    initial_tokens: Positive = Field(
+        32, description="tokens of each of them, its first ones without a prompt; shorter texts are left out"
+    )
 
 
 class Change(Spec):

@@ -138,7 +138,10 @@ class World(mesa.Model):
         state = {
             "t": self.t,
             "drawn": self.drawn,
-            "trainers": {t.name: {"depth": t.depth, "has_model": t.has_model} for t in self.trainers},
+            "trainers": {
+                t.name: {"depth": t.depth, "has_model": t.has_model, "collapsed_at": t.collapsed_at}
+                for t in self.trainers
+            },
             "endorsements": self.web.endorsements(),
             "events": events,
         }
@@ -165,6 +168,7 @@ class World(mesa.Model):
         for trainer in self.trainers:
             known = past.state["trainers"][trainer.name]
             trainer.depth, trainer.has_model = known["depth"], known["has_model"]
+            trainer.collapsed_at = known.get("collapsed_at")
         for name, arrays in past.weights.items():
             self.cohorts[name].load(arrays)
         self._latest = past

@@ -5,8 +5,9 @@ Colours, type and backgrounds are not in a chart but in :data:`LIGHT` and :data:
 in both modes and the files on disk. A population has the colour of its place in ``Look.populations``, everywhere.
 """
 
+from ecosystem.charts.distributions import densities, fan, scatter
 from ecosystem.charts.files import pictures, specification
-from ecosystem.charts.lines import over_steps, vocabulary
+from ecosystem.charts.lines import over_steps, span, vocabulary
 from ecosystem.charts.look import DARK, LIGHT, NARROW, WIDE, Look, Scheme, Words, configuration
 from ecosystem.charts.marks import rates, site_graph
 
@@ -19,10 +20,14 @@ __all__ = [
     "Scheme",
     "Words",
     "configuration",
+    "densities",
+    "fan",
     "over_steps",
     "pictures",
     "rates",
+    "scatter",
     "site_graph",
+    "span",
     "specification",
     "vocabulary",
 ]

@@ -14,11 +14,12 @@ FEW = 24  # trainers, at most, that are drawn one by one
 Vertical = Callable[..., alt.Y]  # column → y channel of a chart
 
 
-def _colour(look: Look) -> alt.Color:
+def colours(look: Look) -> alt.Color:
+    """Return the colour channel: that of a population is its place in the look."""
     return alt.Color("population:N", scale=alt.Scale(domain=list(look.populations)), legend=None)
 
 
-def _steps(look: Look, width: int) -> alt.X:
+def steps_axis(look: Look, width: int) -> alt.X:
     """Return the axis of steps: whole numbers only, at most as many as have room."""
     every = max(1, math.ceil((look.last - look.first) / (10 if width > 500 else 6)))
     alone = look.first == look.last
@@ -30,7 +31,7 @@ def _steps(look: Look, width: int) -> alt.X:
     )
 
 
-def _domain(values: Sequence[float], log: bool = False) -> list[float]:
+def span(values: Sequence[float], log: bool = False) -> list[float]:
     """Return an axis that holds all values with a little air."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if log:
@@ -101,15 +102,15 @@ def over_steps(
         values += list(single["value"])
     values += [] if whole is None else list(whole["value"])
     values += [] if laws is None else list(laws["value"])
-    domain = list(domain) if domain else _domain([v for v in values if v is not None and (v > 0 or not log)], log)
-    x = _steps(look, width)
+    domain = list(domain) if domain else span([v for v in values if v is not None and (v > 0 or not log)], log)
+    x = steps_axis(look, width)
     scale = alt.Scale(type="log" if log else "linear", domain=domain, nice=False, zero=False)
     axis = alt.Axis(format=words.format, tickCount=5)
 
     def y(column: str = "value") -> alt.Y:
         return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
 
-    layers = _change_rules(look, width)
+    layers = change_rules(look, width)
     if levels.height:
         rule = alt.Chart(levels).mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
         layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), _value(words)]))
@@ -150,7 +151,7 @@ def _with_band(frame: pl.DataFrame, log: bool) -> pl.DataFrame:
 def _population_layers(
     frame: pl.DataFrame, single: pl.DataFrame | None, look: Look, x: alt.X, y: Vertical, words: Words
 ) -> list[alt.Chart]:
-    colour, base = _colour(look), alt.Chart(frame)
+    colour, base = colours(look), alt.Chart(frame)
     layers = []
     if single is not None and "trainer" not in single.columns:
         most = alt.Chart(single).mark_area(opacity=1, fillOpacity=0.07)
@@ -199,12 +200,12 @@ def _names(
         if rows.height:
             chart = alt.Chart(rows)
             text = chart.mark_text(align="left", dx=9, fontWeight=500, **({"style": style} if style else {}))
-            colour = {} if style else {"color": _colour(look)}
+            colour = {} if style else {"color": colours(look)}
             layers.append(text.encode(x=alt.value("width"), y=y("place"), text="population:N", **colour))
     return layers
 
 
-def _change_rules(look: Look, width: int) -> list[alt.Chart]:
+def change_rules(look: Look, width: int) -> list[alt.Chart]:
     """Return a dotted line at every timed change, with its name where there is room."""
     here = [(step, what) for step, what in look.changes if look.first <= step <= look.last]
     if not here:
@@ -212,7 +213,7 @@ def _change_rules(look: Look, width: int) -> list[alt.Chart]:
     rows = pl.DataFrame(here, schema=["step", "change"], orient="row")
     short = pl.when(pl.col("change").str.len_chars() > 44).then(pl.col("change").str.head(42) + "…").otherwise("change")
     rows = rows.with_columns(short=short)
-    x = _steps(look, width)
+    x = steps_axis(look, width)
     rule = alt.Chart(rows).mark_rule(strokeDash=[1, 3], strokeWidth=1.6, style="ink")
     layers = [rule.encode(x=x, tooltip=[alt.Tooltip("step:Q", title="from step"), alt.Tooltip("change:N")])]
     if width > 700:
@@ -243,7 +244,7 @@ def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, look: Look, words: Word
     if human.height:
         line = alt.Chart(human).mark_line(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
         layers.append(line.encode(x=x, y=y()))
-    colour, base = _colour(look), alt.Chart(frame)
+    colour, base = colours(look), alt.Chart(frame)
     ends = ["first", "last"]
     dash = alt.StrokeDash("when:O", scale=alt.Scale(domain=ends, range=[[5, 3], [1, 0]]), legend=None)
     fade = alt.Scale(domain=ends, range=[0.55, 1])

@@ -173,6 +173,9 @@ class TextCohort(Cohort, Protocol):
     def next_token(self, member: Member, docs: pl.Series, tokens: int) -> NDArray[np.float32]:
         """Return the distribution after the first ``tokens`` tokens of every document that has more, [some, types]."""
 
+    def excerpts(self, docs: pl.Series, first: int, tokens: int) -> pl.Series:
+        """Return the text of ``tokens`` tokens from token ``first`` on, of every document that has so many."""
+
 
 class DescribedCohort(Cohort, Protocol):
     """A cohort of models of vectors or categories, whose own parameters say how far from the truth they are."""

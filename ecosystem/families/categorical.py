@@ -89,6 +89,7 @@ class CategoricalCohort(StackedCohort):
             "entropy": entropy,
             "support": (p > 0).sum(axis=1).astype(np.float64),
             "max_probability": p.max(axis=1),
+            "mode": p.argmax(axis=1).astype(np.float64),
             "first_type": p[:, ranked[0]],
             "tail_mass": p[:, tail].sum(axis=1),
             "tail_types": (p[:, tail] > 0).sum(axis=1).astype(np.float64),

@@ -235,6 +235,12 @@ class LanguageCohort(ABC):
 
             return crew.run([job])[0]
 
+    def excerpts(self, docs: pl.Series, first: int, tokens: int) -> pl.Series:
+        """Return the text of ``tokens`` tokens from token ``first`` on, of every document that has so many."""
+        last = first + tokens
+        rows = [ids[first:last].tolist() for ids in self.tokenizer.encode(docs) if len(ids) >= last]
+        return pl.Series("text", self.tokenizer.decode(rows), dtype=pl.String)
+
     def _starts(self, request: GenerateRequest) -> list[NDArray[np.int32]]:
         prompt = request.decoding.prompt
         if prompt is None:

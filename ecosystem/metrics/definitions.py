@@ -17,6 +17,9 @@ def _by_n(name: str, text: str, collapse: str) -> dict[str, Definition]:
     return {f"{name}_{n}": Definition("1", collapse, text.format(n=n)) for n in range(1, 5)}
 
 
+QUANTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
+"""Of the perplexities of single texts, in percent."""
+
 DEFINITIONS: dict[str, Definition] = {
     # of a model, on held-out text
     "cross_entropy": Definition("nats per token", "up", "minus the mean log-likelihood of held-out human text"),
@@ -39,6 +42,15 @@ DEFINITIONS: dict[str, Definition] = {
     "excess_nats": Definition(
         "nats per document", "up", "cross-entropy above the entropy of the true process, where that is known"
     ),
+    **{
+        f"initial_perplexity_q{q:02d}": Definition(
+            "1",
+            "",
+            f"{q} % quantile of the perplexities of single published texts (their first 32 tokens, unless the scenario "
+            "says otherwise) under the weights that trainers start from",
+        )
+        for q in QUANTILES
+    },
     "training_loss": Definition("nats per token", "", "mean loss while the model was trained in this step"),
     "tokens_trained": Definition("tokens", "", "tokens that the model was trained on in this step"),
     "documents_published": Definition("documents", "", "documents that a trainer published in this step"),
@@ -70,6 +82,9 @@ DEFINITIONS: dict[str, Definition] = {
     "gini_simpson": Definition("1", "down", "1 - sum of squared probabilities: the chance that two draws differ"),
     "support": Definition("types", "down", "symbols of positive probability"),
     "max_probability": Definition("1", "up", "probability of the likeliest symbol"),
+    "mode": Definition(
+        "symbol", "", "the likeliest symbol (of several, the first): the one that is left after collapse"
+    ),
     "first_type": Definition("1", "", "probability of the symbol that is likeliest under the truth"),
     "tail_mass": Definition("1", "down", "probability of all symbols but the likeliest tenth under the truth"),
     "tail_types": Definition("types", "down", "symbols of positive probability among them"),
@@ -100,6 +115,7 @@ DEFINITIONS: dict[str, Definition] = {
         "nats", "down", "log standard deviation of what the foundation's encoder finds in a model's images (its means)"
     ),
     "collapsed": Definition("1", "up", "1 if nothing varies any more: one symbol, or no variance"),
+    "collapsed_at": Definition("step", "", "the first step after whose fit nothing varies any more, said at that step"),
     "documents_trained": Definition("documents", "", "documents that the model was fitted to in this step"),
     # of the web and of training sets
     "synthetic_share": Definition("1", "up", "share written by models: of live documents, or of a set by weight"),

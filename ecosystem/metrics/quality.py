@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.metrics.base import Estimate
+from ecosystem.metrics.definitions import QUANTILES
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -58,6 +59,24 @@ def quality(nats: Floats, tokens: Ints, size: Ints) -> dict[str, Estimate]:
         "perplexity": perplexity(entropy),
         "bits_per_byte": bits_per_byte(nats, size),
     }
+
+
+def perplexity_quantiles(nats: Floats, tokens: Ints) -> dict[str, Estimate]:
+    """Return the quantiles of the perplexities of single texts, exp(nats / tokens), each of shape [texts].
+
+    A standard error is half the distance between the quantiles one binomial standard error below and above (Woodruff
+    1952), and not a number where that leaves the range of what so few texts can tell. Empty texts must be left out.
+    """
+    each = np.exp(np.asarray(nats, dtype=np.float64) / tokens)
+    found: dict[str, Estimate] = {}
+    for percent in QUANTILES if each.size else ():
+        share = percent / 100
+        doubt = math.sqrt(share * (1 - share) / each.size)
+        with np.errstate(invalid="ignore"):  # a model of counts may find text impossible
+            low, value, high = np.quantile(each, np.clip([share - doubt, share, share + doubt], 0, 1)).tolist()
+        told = each.size > 1 and doubt < share < 1 - doubt
+        found[f"initial_perplexity_q{percent:02d}"] = value, (high - low) / 2 if told else math.nan
+    return found
 
 
 def frequent_types(counts: Ints, share: float = FREQUENT_SHARE) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from ecosystem import charts
-from ecosystem.report import figures, findings, page
+from ecosystem.report import collapse, figures, findings, page
 from ecosystem.report.book import Book
 from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape
@@ -62,6 +62,7 @@ def _header(book: Book) -> str:
         *findings.contamination(book.metrics, look.populations),
         *findings.quality(book.outcomes),
         *findings.diversity(book.metrics, look.populations),
+        *collapse.findings(book),
         *findings.refusals(book.metrics),
     ]
     expected = EXPECTED if scenario.modality == "text" else {}

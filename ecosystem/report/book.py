@@ -10,7 +10,7 @@ import polars as pl
 
 from ecosystem import charts
 from ecosystem.charts import Look
-from ecosystem.corpus.sources import Truth
+from ecosystem.corpus.sources import EndlessSource, Truth
 from ecosystem.metrics.laws import TRUTH
 from ecosystem.report import figures, page
 from ecosystem.report.figures import Outcome
@@ -56,12 +56,15 @@ class Book:
 
     @cached_property
     def truth(self) -> Truth | None:
-        """What the initial source knows exactly of its documents, where closed forms ask for it."""
+        """What the initial source knows exactly of its documents: an endless one, or where closed forms ask for it."""
         scenario = self.run.scenario
         initial = scenario.web.initial
-        if initial is None or not any(TRUTH in one.parameters.values() for one in scenario.theory):
+        if initial is None:
             return None
-        return scenario.sources[initial.source].open(initial.source, Streams(self.run.seed), self.run.path).truth
+        source = scenario.sources[initial.source]
+        if not isinstance(source, EndlessSource) and not any(TRUTH in t.parameters.values() for t in scenario.theory):
+            return None  # to open it might mean to read files, which need not be where they were
+        return source.open(initial.source, Streams(self.run.seed), self.run.path).truth
 
     def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
         """Keep a chart and return its place on the page."""

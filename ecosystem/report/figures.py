@@ -166,6 +166,33 @@ def series(metrics: pl.DataFrame, scope: str, metric: str) -> pl.DataFrame:
     return rows.select("step", "value", "error").sort("step", maintain_order=True)
 
 
+def quantiles(metrics: pl.DataFrame, prefix: str, percents: Sequence[int]) -> pl.DataFrame:
+    """Return population, step, percent, value of quantiles, each the mean over the members of a population.
+
+    The same of human text, measured once and cut as the texts of a population are, has the step null.
+    """
+    parts = [
+        pl.DataFrame(schema={"population": pl.String, "step": pl.Int32, "percent": pl.Int32, "value": pl.Float64}),
+    ]
+    for percent in percents:
+        metric = f"{prefix}_q{percent:02d}"
+        own = means(members(metrics, metric))
+        people = members(metrics, metric, "reference").with_columns(step=pl.lit(None, pl.Int32))
+        rows = pl.concat([frame.select("population", "step", "value") for frame in (own, people)])
+        parts.append(rows.with_columns(percent=pl.lit(percent, pl.Int32)).select(parts[0].columns))
+    return pl.concat(parts)
+
+
+def between_quantiles(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the density of the logarithm between neighbouring quantiles of one sample: x, density, one row an edge.
+
+    ``frame``: percent and value (positive). The density of a row reaches up to the next row; that of the last is zero.
+    """
+    at = frame.sort("percent").filter(pl.col("value") > 0).group_by("value", maintain_order=True).agg(pl.max("percent"))
+    x, share = at["value"].to_numpy(), at["percent"].to_numpy() / 100
+    return pl.DataFrame({"x": x, "density": np.append(np.diff(share) / np.diff(np.log(x)), 0.0)[: x.size]})
+
+
 def refusals(metrics: pl.DataFrame) -> pl.DataFrame:
     """Return how often each policy of each population refused, by true origin, over all steps and members.
 

@@ -10,7 +10,7 @@ from ecosystem import charts
 from ecosystem.charts import Words
 from ecosystem.metrics.definitions import DEFINITIONS
 from ecosystem.policies.base import Adder
-from ecosystem.report import exhibits, figures, page, sites
+from ecosystem.report import collapse, distributions, exhibits, figures, page, sites
 from ecosystem.report.book import Book
 from ecosystem.report.findings import plus_minus
 
@@ -161,7 +161,9 @@ def _parameters(book: Book) -> str:
     )
     sources = sorted({f"{t.metric}: {t.law} ({t.source})" for t in book.run.scenario.theory if t.source})
     told = "".join(f"<li>{page.escape(source)}</li>" for source in sources)
-    return _section("parameters", about, _grid(drawn) + (f"<h3>Closed forms</h3><ul>{told}</ul>" if told else ""))
+    forms = f"<h3>Closed forms</h3><ul>{told}</ul>" if told else ""
+    body = _grid(drawn) + distributions.vectors(book) + collapse.tables(book) + forms
+    return _section("parameters", about, body)
 
 
 def _parameter_figures(book: Book) -> str:
@@ -232,10 +234,11 @@ def _diversity(book: Book) -> str:
         words = Words(title, below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
         chart = charts.over_steps(figures.means(single), book.look, words, single=single, levels=known)
         drawn.append(book.figure(f"text_{metric}", chart))
-    body = _grid(drawn) + _vocabulary(book) + _tails(book)
+    body = _grid(drawn) + _vocabulary(book) + _tails(book) + _grid(distributions.perplexities(book), "two")
     about = (
         "Of what each population publishes, in samples of equally many words, against real held-out text measured in "
-        "the same way; and what becomes of rare words, which go first."
+        "the same way; what becomes of rare words, which go first; and how probable single texts are to the weights "
+        "that trainers start from."
     )
     return _section("diversity", about, body)
 

@@ -1,0 +1,189 @@
+"""Distributions over the generations: how probable written texts are to the first model, and what vectors look like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem import charts
+from ecosystem.charts import Words
+from ecosystem.metrics.definitions import QUANTILES
+from ecosystem.report import exhibits, figures
+from ecosystem.report.book import Book
+from ecosystem.report.findings import listed
+
+Floats = NDArray[np.float64]
+
+SHOWN = 12  # populations, at most
+CURVES = 5  # generations in a chart of densities, at most
+POINTS = 400  # documents of each generation in a scatter chart, at most
+PEAK = 5.0  # times the truth's highest density: what rises above is cut off
+GRID = 201  # places at which a density is drawn
+
+
+def perplexities(book: Book) -> list[str]:
+    """Return a fan over steps and densities at a few steps for each population that wrote text: HTML of figures."""
+    frame = figures.quantiles(book.metrics, "initial_perplexity", QUANTILES)
+    drawn: list[str] = []
+    if frame["step"].drop_nulls().is_empty():
+        return drawn
+    values = frame["value"]
+    domain = charts.span([v for v in values if v > 0], log=True)
+    densest: dict[str, tuple[pl.DataFrame, pl.DataFrame]] = {}
+    for population in book.populations[:SHOWN]:
+        mine = frame.filter(pl.col("population") == population)
+        own, people = mine.filter(pl.col("step").is_not_null()), mine.filter(pl.col("step").is_null())
+        if own.is_empty():
+            continue
+        words = Words(
+            f"Perplexity under the first model: {population}",
+            "of single texts; line: median; bands: 1 to 99 %, 5 to 95 % …; dotted: 1, 50 and 99 % of human text",
+            "perplexity (log scale)",
+            ".3~s",
+        )
+        drawn.append(book.figure(f"initial_perplexity_{population}", charts.fan(own, people, book.look, words, domain)))
+        steps = spread(sorted(own["step"].unique().to_list()), 3)
+        parts = [
+            figures.between_quantiles(own.filter(pl.col("step") == step)).with_columns(
+                population=pl.lit(population), step=pl.lit(step)
+            )
+            for step in steps
+        ]
+        densest[population] = pl.concat(parts), figures.between_quantiles(people)
+    tops = [part["density"].max() for pair in densest.values() for part in pair if part.height]
+    top = 1.06 * max([float(t) for t in tops if isinstance(t, float)], default=1.0)
+    for population, (own, people) in densest.items():
+        words = Words(
+            f"Histogram of these perplexities: {population}",
+            f"at {_told(own['step'].unique().to_list())}; grey: human text; from quantiles",
+            "share per factor of e",
+            ".3~s",
+        )
+        chart = charts.densities(
+            own, people, book.look, words, across="perplexity (log scale)", x=domain, top=top, bins=True
+        )
+        drawn.append(book.figure(f"initial_perplexity_histogram_{population}", chart))
+    return drawn
+
+
+def _told(steps: Sequence[int]) -> str:
+    """Return the steps of a chart in words."""
+    steps = sorted(steps)
+    return (
+        f"steps {listed([str(step) for step in steps])}, later ones stronger" if len(steps) > 1 else f"step {steps[0]}"
+    )
+
+
+def spread(values: Sequence[int], most: int) -> list[int]:
+    """Return at most ``most`` of some ascending numbers, evenly spread, the first and the last among them."""
+    places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
+    return [values[place] for place in places.tolist()]
+
+
+def vectors(book: Book) -> str:
+    """Return how what the first trainer of each population wrote is distributed at a few steps: HTML of figures.
+
+    One number: densities over one another, before the truth. Two or more: points of the first two, first, middle and
+    last step, before those the web began with. Nothing of images, which are shown themselves, of categories, and of
+    regressions on several numbers, whose first two are not what is learnt.
+    """
+    human = _content(book, 0, None)
+    length = human.dtype.size if isinstance(human.dtype, pl.Array) else 0
+    initial = book.run.scenario.web.initial
+    kind = book.run.scenario.sources[initial.source].kind if initial is not None else ""
+    images = exhibits.image_shape(book.run.scenario, human.dtype) is not None
+    if not length or not human.len() or images or (kind == "regression" and length > 2):
+        return ""
+    draw, shape = (_curves, "two") if length == 1 else (_points, "three")
+    drawn = [figure for population in book.populations[:SHOWN] for figure in draw(book, population, human)]
+    return f'<div class="grid {shape}">{"".join(drawn)}</div>' if drawn else ""
+
+
+def _published(book: Book, population: str, most: int) -> dict[int, Floats]:
+    """Return what the first trainer of a population published [n, numbers] at a few of the steps at which it could."""
+    scenario, author = book.run.scenario, f"{population}/0"
+    recipe = scenario.trainers[population]
+    first = 1 if scenario.models[recipe.model].begins_trained else 2 + recipe.offset
+    steps = spread(range(first, book.run.steps + 1), most)
+    found = {step: _numbers(_content(book, step, author)) for step in steps}
+    return {step: x for step, x in found.items() if len(x) > 1}
+
+
+def _content(book: Book, step: int, author: str | None) -> pl.Series:
+    """Return the documents of a step, all of them or one author's, that no gate refused."""
+    segment = book.run.store.table("corpus", range(step, step + 1)).filter(pl.col("verdict").is_null())
+    return (segment if author is None else segment.filter(pl.col("author") == author))["content"]
+
+
+def _numbers(docs: pl.Series) -> Floats:
+    """Return vector documents as an array [n, numbers]."""
+    assert isinstance(docs.dtype, pl.Array)
+    return docs.to_numpy().reshape(-1, docs.dtype.size)
+
+
+def _curves(book: Book, population: str, human: pl.Series) -> list[str]:
+    found = {step: x[:, 0] for step, x in _published(book, population, CURVES).items()}
+    people, truth = _numbers(human)[:, 0], book.truth
+    if not found or people.size < 2:
+        return []
+    ends = [np.quantile(x, share) for x in (people, *found.values()) for share in (0.005, 0.995)]
+    grid = np.linspace(min(ends), max(ends), GRID)
+    if truth is not None and truth.normal and truth.mean is not None and truth.covariance is not None:
+        mean, variance, what = truth.mean[0], truth.covariance[0, 0], "the truth"
+        dashed = np.exp(-0.5 * (grid - mean) ** 2 / variance) / math.sqrt(2 * math.pi * variance)
+    else:
+        dashed, what = kernels(people, grid), "what people wrote"
+    parts = [
+        pl.DataFrame({"x": grid, "density": kernels(x, grid)}).with_columns(
+            population=pl.lit(population), step=pl.lit(step)
+        )
+        for step, x in found.items()
+    ]
+    words = Words(
+        f"What {population}/0 wrote",
+        f"densities at {_told(list(found))}; dashed: {what}; cut off at {PEAK:g} times its peak",
+        "density",
+        ".3~g",
+    )
+    frame = pl.concat(parts)
+    top = 1.06 * min(PEAK * float(dashed.max()), max(float(dashed.max()), float(np.max(frame["density"].to_numpy()))))
+    below = pl.DataFrame({"x": grid, "density": dashed})
+    chart = charts.densities(frame, below, book.look, words, across="", x=[grid[0], grid[-1]], top=top)
+    return [book.figure(f"documents_{population}", chart)]
+
+
+def kernels(x: Floats, at: Floats) -> Floats:
+    """Return the kernel density estimate of numbers x [n] at evenly spaced places ``at`` [k], shape [k].
+
+    Silverman's rule (1986, equation 3.31) chooses the width, at least the distance between two places, so that a single
+    point shows as a peak.
+    """
+    low, high = np.quantile(x, [0.25, 0.75])
+    widths = [w for w in (float(x.std(ddof=1)), float(high - low) / 1.34) if w > 0]
+    width = max(0.9 * min(widths, default=0.0) * x.size**-0.2, float(at[1] - at[0]))
+    found = np.zeros(at.size)
+    for part in np.array_split(x, 1 + x.size * at.size // 1_000_000):
+        found += np.exp(-0.5 * ((at[:, None] - part) / width) ** 2).sum(axis=1)
+    return np.asarray(found / (x.size * width * math.sqrt(2 * math.pi)))
+
+
+def _points(book: Book, population: str, human: pl.Series) -> list[str]:
+    people = _numbers(human.head(POINTS))
+    found = {step: x[:POINTS] for step, x in _published(book, population, 3).items()}
+    whole = np.concatenate([people, *found.values()])[:, :2]
+    low, high = np.quantile(whole, [0.002, 0.998], axis=0)
+    air = 0.06 * np.where(high > low, high - low, 1.0)
+    window = np.stack([low - air, high + air], axis=1).tolist()
+    behind = pl.DataFrame(people[:, :2], schema=["x", "y"])
+    drawn = []
+    for step, x in found.items():
+        which = "" if x.shape[1] == 2 else f"the first two of {x.shape[1]} numbers; "
+        words = Words(f"What {population}/0 wrote at step {step}", f"{which}grey: what people wrote", "", ".3~g")
+        frame = pl.DataFrame(x[:, :2], schema=["x", "y"]).with_columns(population=pl.lit(population))
+        chart = charts.scatter(frame, behind, book.look, words, window)
+        drawn.append(book.figure(f"documents_{population}_{step:06d}", chart))
+    return drawn
