@@ -126,6 +126,23 @@ def test_random_mixture_of_past_models():
     agrees(diversity(past[12]), th.diversity_random_mixture(h0, n, 12), *wrong)
 
 
+def test_a_subsample_of_more_documents_than_are_read():
+    """Models publish 12 documents and read 4 of all: between accumulate-subsample and a mixture of past models."""
+    rng, p, n, published, runs = np.random.default_rng(4), zipf(10), 4, 12, 6000
+    pool = rng.choice(10, (runs, published), p=p)
+    for t in range(1, 7):
+        chosen = rng.random(pool.shape).argpartition(n - 1, axis=1)[:, :n]
+        items = np.take_along_axis(pool, chosen, axis=1)
+        shares = (items[:, :, None] == np.arange(10)).mean(axis=1)
+        copied = np.take_along_axis(items, rng.integers(0, n, (runs, published)), axis=1)
+        pool = np.hstack([pool, copied])
+    h0 = th.gini_simpson(p)
+    wrong = th.diversity_random_mixture(h0, n, 6), th.diversity_accumulate_subsample(h0, n, 6)
+    agrees(diversity(shares), th.diversity_accumulate_subsample(h0, n, 6, published), *wrong)
+    limit = th.diversity_accumulate_subsample(h0, n, T, 10**8)
+    assert limit == pytest.approx(th.diversity_random_mixture(h0, n, T), rel=1e-6)
+
+
 def test_accumulate_and_subsample_of_gaussians():
     rng, n, runs = np.random.default_rng(3), 10, 30_000
     pool = rng.normal(size=(runs, n))
@@ -795,6 +812,7 @@ def test_every_law_of_time_is_checked():
         (lambda: th.diversity_accumulate(0.5, math.inf, 1), "n must be"),
         (lambda: th.diversity_accumulate_limit(0.5, 0), "n must be"),
         (lambda: th.diversity_accumulate_subsample_limit(0.5, 0), "n must be"),
+        (lambda: th.diversity_accumulate_subsample(0.5, 10, 1, 9), "published must be"),
         (lambda: th.squared_drift(0.5, 0.6), "between 0 and h0"),
         (lambda: th.simpson_partially_synthetic(1.5, 5, 5, 1), "s0 must lie between 0 and 1"),
         (lambda: th.simpson_partially_synthetic_recursion(0.5, 0, 5, 1), "n_real"),

@@ -136,36 +136,47 @@ def diversity_random_mixture(h0: float, n: int, t: ArrayLike) -> Floats:
     return diversity_accumulate(h0, n, t)
 
 
-def _subsample_share(n: int, t: Floats) -> Floats:
-    """Return the fitted over the pooled diversity when ``n`` of ``t n`` items are drawn without replacement."""
-    if n == 1:
-        return np.zeros_like(t)
-    return t * (n - 1) / (t * n - 1)
+def _batch(n: int, published: int | None) -> int:
+    """Return how many documents each generation adds to the pool of which models see ``n``."""
+    _at_least(1, n=n)
+    if published is None:
+        return n
+    _at_least(n, published=published)
+    return published
 
 
-def pool_diversity_accumulate_subsample(h0: float, n: int, t: ArrayLike) -> Floats:
-    """Return the expected diversity of the pool of ``t`` batches of ``n`` when models see ``n`` items of it.
+def _pool_share(size: Floats) -> Floats:
+    """Return the chance that two draws with replacement from a pool of ``size`` items are not the same item."""
+    return np.where(size == 0, 1.0, 1 - 1 / np.maximum(size, 1))
 
-    In the unit of ``h0``; shape of ``t``; ``t = 0`` gives ``h0``. Derived for this project; the workflow is Kazdan
-    et al. 2410.16713.
+
+def pool_diversity_accumulate_subsample(h0: float, n: int, t: ArrayLike, published: int | None = None) -> Floats:
+    """Return the expected diversity of the pool of ``t`` batches when models see ``n`` items of it.
+
+    A batch has ``published`` items (absent: ``n``). In the unit of ``h0``; shape of ``t``; ``t = 0`` gives ``h0``.
+    Derived for this project; the workflow is Kazdan et al. 2410.16713.
     """
     _at_least(0, h0=h0)
-    _at_least(1, n=n)
-    generations = _whole("t", t)
-    size = _until(generations)[:-1]  # batches in the pool before each step from 1 batch to the last
-    steps = 1 - (1 - (1 - 1 / n) * _subsample_share(n, size)) / (size + 1) ** 2
-    pool = np.concatenate([[1.0], (1 - 1 / n) * _products(steps)])
-    return _floats(h0 * pool[generations])
+    batch, generations = _batch(n, published), _whole("t", t)
+    # The chance that two different items of the pool differ falls where both are new, and less so where one is: the new
+    # one may be a copy of the old one.
+    size = batch * (_until(generations)[:-1] + 1)  # of the pool after each step from 1 batch on
+    steps = 1 - batch * ((batch - 1) / n + 2) / (size * (size - 1))
+    pairs = np.concatenate([[1.0], _products(steps)])
+    return _floats(h0 * pairs[generations] * _pool_share(batch * generations.astype(np.float64)))
 
 
-def diversity_accumulate_subsample(h0: float, n: int, t: ArrayLike) -> Floats:
+def diversity_accumulate_subsample(h0: float, n: int, t: ArrayLike, published: int | None = None) -> Floats:
     """Return the expected diversity of the model fitted to ``n`` items of the pool, drawn without replacement.
 
-    In the unit of ``h0``; shape of ``t``. Derived for this project; the workflow is Kazdan et al. 2410.16713.
+    Each generation adds ``published`` items to it (absent: ``n``); the more, the nearer to
+    :func:`diversity_random_mixture`, because the same item is drawn less often at different generations. In the unit of
+    ``h0``; shape of ``t``. Derived for this project; the workflow is Kazdan et al. 2410.16713.
     """
     generations = _whole("t", t)
-    share = np.concatenate([[1.0], _subsample_share(n, _until(generations))])
-    return _floats(pool_diversity_accumulate_subsample(h0, n, generations) * share[generations])
+    size = _batch(n, published) * generations.astype(np.float64)
+    share = np.where(generations == 0, 1.0, (1 - 1 / n) / np.where(size > 1, _pool_share(size), 1.0))
+    return _floats(pool_diversity_accumulate_subsample(h0, n, generations, published) * share)
 
 
 def diversity_accumulate_subsample_limit(h0: float, n: int) -> float:
