@@ -633,6 +633,58 @@ def gaussian_sd_tail_bound(n: int, t: ArrayLike, ratio: float) -> Floats:
     return _floats(np.minimum(1, np.exp(-_whole("t", t) / (4 * n)) / ratio))
 
 
+# Kernel density estimates: a normal of standard deviation ``bandwidth`` around every document of a training set.
+
+
+def _kde(n: int, bandwidth: float, variance: float) -> None:
+    _at_least(1, n=n)
+    _at_least(0, variance=variance)
+    _positive(bandwidth=bandwidth)
+
+
+def kde_variance_replace(n: int, bandwidth: float, t: ArrayLike, variance: float = 1.0) -> Floats:
+    """Return the expected variance per coordinate of the estimate from ``n`` samples of the last one.
+
+    v_t = (1 - 1/n) v_(t-1) + h^2 with h = ``bandwidth``, which settles at n h^2: kernels put back what sampling takes
+    away. ``variance`` is the truth's, v_0; in its unit; shape of ``t``. Derived for this project; the setting is Kazdan
+    et al. 2410.16713.
+    """
+    _kde(n, bandwidth, variance)
+    limit = n * bandwidth**2
+    return _floats(limit + (variance - limit) * (1 - 1 / n) ** _whole("t", t))
+
+
+def kde_variance_accumulate(n: int, bandwidth: float, t: ArrayLike, variance: float = 1.0) -> Floats:
+    """Return the same for the estimate from all batches of ``n`` so far: grows for ever, like bandwidth^2 ln t.
+
+    Arguments of :func:`kde_variance_replace`; shape of ``t``. An error that is not zero on average adds up although
+    everything is kept. Derived for this project; the setting is Kazdan et al. 2410.16713.
+    """
+    return _kde_variance_pool(n, bandwidth, t, variance, subsample=False)
+
+
+def kde_variance_accumulate_subsample(n: int, bandwidth: float, t: ArrayLike, variance: float = 1.0) -> Floats:
+    """Return the same for the estimate from ``n`` documents of all batches so far, drawn without replacement.
+
+    Arguments of :func:`kde_variance_replace`; shape of ``t``. Derived for this project; the setting is Kazdan et al.
+    2410.16713.
+    """
+    return _kde_variance_pool(n, bandwidth, t, variance, subsample=True)
+
+
+def _kde_variance_pool(n: int, bandwidth: float, t: ArrayLike, variance: float, subsample: bool) -> Floats:
+    _kde(n, bandwidth, variance)
+    generations, values = _whole("t", t), [variance]
+    apart = variance  # half the mean squared difference of two documents of the pool
+    for batches in range(1, generations.max(initial=0) + 1):
+        old, new = batches * n, (batches + 1) * n
+        fit = (1 - 1 / (n if subsample else old)) * apart + bandwidth**2
+        values.append(fit)
+        mixed = (1 - 1 / old) * apart + bandwidth**2 / 2  # a new document is a moved copy of an old one
+        apart = (n * (n - 1) * fit + old * (old - 1) * apart + 2 * n * old * mixed) / (new * (new - 1))
+    return _floats(_floats(values)[generations])
+
+
 # Linear regression.
 
 
