@@ -128,9 +128,9 @@ def test_random_mixture_of_past_models():
 
 @pytest.mark.parametrize("workflow", ["replace", "accumulate", "accumulate_subsample"])
 def test_variance_of_kernel_density_estimates(workflow):
-    rng, n, width, runs = np.random.default_rng(6), 5, 0.4, 8000
+    rng, n, width, t, runs = np.random.default_rng(6), 5, 0.4, 5, 8000
     pool = rng.normal(size=(runs, n))
-    for t in range(1, 6):
+    for _ in range(t):
         fitted = pool
         if workflow == "accumulate_subsample":
             fitted = np.take_along_axis(pool, rng.random(pool.shape).argpartition(n - 1, axis=1)[:, :n], axis=1)
@@ -151,7 +151,7 @@ def test_a_subsample_of_more_documents_than_are_read():
     """Models publish 12 documents and read 4 of all: between accumulate-subsample and a mixture of past models."""
     rng, p, n, published, runs = np.random.default_rng(4), zipf(10), 4, 12, 6000
     pool = rng.choice(10, (runs, published), p=p)
-    for _ in range(1, 7):
+    for _ in range(6):
         chosen = rng.random(pool.shape).argpartition(n - 1, axis=1)[:, :n]
         items = np.take_along_axis(pool, chosen, axis=1)
         shares = (items[:, :, None] == np.arange(10)).mean(axis=1)
