@@ -50,9 +50,8 @@ class References:
         initial = world.spec.web.initial
         held_out, truth = pl.Series([], dtype=pl.String), None
         if initial is not None:
-            reservoir = world.reservoirs[initial.source]
-            held_out = reservoir.held_out.head(world.spec.measure.held_out)
-            truth = reservoir.log_likelihood(held_out)
+            held_out = held_out_of(world)
+            truth = world.reservoirs[initial.source].log_likelihood(held_out)
         counts = {name: cast(TextCohort, cohort).type_counts(human) for name, cohort in world.cohorts.items()}
         return cls(
             held_out=held_out,
@@ -68,6 +67,14 @@ class References:
             },
             next_token={name: _next_token(world, name, "initial", held_out) for name in world.cohorts},
         )
+
+
+def held_out_of(world: World) -> pl.Series:
+    """Return the real documents on which every trainer is scored; none if the web opens empty."""
+    initial = world.spec.web.initial
+    if initial is None:
+        return pl.Series([], dtype=world.corpus.content)
+    return world.reservoirs[initial.source].held_out.head(world.spec.measure.held_out)
 
 
 def truth_of(world: World, human: pl.Series) -> Truth:
@@ -177,9 +184,10 @@ def measure_models(world: World, step: Step) -> None:
 
 
 def measure_parameters(world: World, step: Step) -> None:
-    """Hold the parameters of every trainer's model against the truth; they are known exactly, so without an error."""
+    """Hold every trainer's parameters, which are known exactly, against the truth, and score held-out documents."""
     assert world.truth is not None
     right = _right_labels(world, step)
+    held_out = held_out_of(world)
     for model, trainers in by_model(world.trainers).items():
         ready = [trainer for trainer in trainers if trainer.has_model]
         found = cast(DescribedCohort, world.cohorts[model]).describe(world.truth)
@@ -190,7 +198,12 @@ def measure_parameters(world: World, step: Step) -> None:
         values["label_accuracy"] = np.array([right.get(n, np.nan) for n in names.tolist()])
         if "collapsed" in values:
             values["collapsed_at"] = _collapses(world, ready, values["collapsed"] == 1)
-        step.metrics.append(tables.many(step.t, "trainer", names, values))
+        errors = {}
+        if held_out.len():
+            scores = world.cohorts[model].score([ScoreRequest(member, held_out) for member in members])
+            nats = [ratio(*score.per_document()) for score in scores]
+            values["held_out_nll"], errors["held_out_nll"] = np.array(nats, np.float64).reshape(-1, 2).T
+        step.metrics.append(tables.many(step.t, "trainer", names, values, errors))
 
 
 def _collapses(world: World, trainers: Sequence[Trainer], collapsed: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,8 @@ T = TypeVar("T")
 Floats = NDArray[np.float64]
 
 _BLOCK = 500  # replicates that share a stream: few enough for a cache, enough that threads do not wait for each other
+_MANY = 20  # borders a replicate, on average, beyond which a generation is counted and not compared
+_CROWDED = 0.75  # share of borders still needed below which the others are worth removing
 
 
 @dataclass(frozen=True)
@@ -75,33 +77,31 @@ def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int,
     Drawing from frequencies of n draws is copying n of them at random with replacement, so after the first generation
     no probability is ever looked up.
     """
-    truth = np.asarray(p, dtype=np.float64)
     if n < 1 or replicates < 1 or generations < 1:
         raise DataError(f"n = {n}, replicates = {replicates} and generations = {generations} must be 1 or more.")
-    if truth.ndim != 1 or truth.size == 0 or (truth < 0).any() or abs(truth.sum() - 1) > 1e-9:
-        raise DataError("p must be a list of probabilities that sum to one.")
+    truth = _distribution(p)
     upto = truth.cumsum()
 
     def block(size: int, stream: Stream) -> Symbols:
         rng = stream.rng()
-        drawn = np.sort(np.searchsorted(upto, rng.random((size, n)) * upto[-1], side="right"), axis=1)
-        # Symbols get numbers of their own in every replicate, fewer than n, so that counting them is cheap.
-        fresh = np.diff(drawn, axis=1, prepend=drawn[:, :1]) > 0
-        local = fresh.cumsum(axis=1)
-        names = np.zeros((size, n), np.int64)
-        np.put_along_axis(names, local, drawn, axis=1)
-        rows = np.arange(size, dtype=np.int64)[:, None] * n
-        held = (local + rows).ravel()
-        small = np.uint16 if n <= 1 << 16 else np.uint32  # NumPy draws bounded 8-bit numbers four times as slowly
-        diversity, support = np.empty((generations, size)), np.empty((generations, size), np.int64)
+        drawn = np.searchsorted(upto, np.sort(rng.random((size, n)), axis=1) * upto[-1], side="right")
+        lines = _Lines.of(drawn.astype(np.min_scalar_type(truth.size)))
+        diversity, support = np.zeros((generations, size)), np.ones((generations, size), np.int64)
         for t in range(generations):
             if t:
-                held = held.take((rng.integers(0, n, (size, n), dtype=small) + rows).ravel())
-            counts = np.bincount(held, minlength=size * n).reshape(size, n)
-            diversity[t] = 1 - np.einsum("rk,rk->r", counts, counts) / n**2
-            support[t] = np.count_nonzero(counts, axis=1)
-        winner = counts.argmax(axis=1)
-        return Symbols(diversity, support, np.take_along_axis(names, winner[:, None], axis=1)[:, 0])
+                if not lines.open:
+                    break  # one symbol is left everywhere
+                lines.resample(rng)
+            counts = lines.counts()
+            alive = np.count_nonzero(counts, axis=0)
+            diversity[t, lines.replicate] = 1 - np.einsum("kr,kr->r", counts, counts, dtype=np.int64) / n**2
+            support[t, lines.replicate] = alive
+            if alive.sum() < _CROWDED * (sum(lines.open) + size):
+                lines = lines.without(counts == 0)
+        survivor = np.empty(size, np.int64)
+        likeliest = lines.counts().argmax(axis=0)
+        survivor[lines.replicate] = np.take_along_axis(lines.symbol, likeliest[None], axis=0)[0]
+        return Symbols(diversity, support, survivor)
 
     parts = _blocks(replicates, seed, "categorical_replace", block)
     return Symbols(
@@ -109,6 +109,95 @@ def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int,
         np.hstack([part.support for part in parts]),
         np.concatenate([part.survivor for part in parts]),
     )
+
+
+class _Lines:
+    """The n documents of each of many replicates as a line sorted by symbol, of which only the borders are known.
+
+    Which of a symbol's documents is copied makes no difference, so a new generation needs n parents, but of its
+    documents only how many have a parent before each border. ``ends`` [symbols, replicates] is where each symbol's part
+    ends (n after the last, where the one before does for a symbol that has died), ``symbol`` its name. Replicates are
+    sorted by falling number of symbols: the first ``open[j]`` of them have a j-th border inside the line.
+    """
+
+    def __init__(self, ends: NDArray[Any], symbol: NDArray[Any], replicate: NDArray[np.int64], n: int) -> None:
+        self.ends, self.symbol, self.replicate, self.n = ends, symbol, replicate, n
+        self._inside = ends < n
+        counts = np.count_nonzero(self._inside, axis=1)
+        self.open: list[int] = counts[counts > 0].tolist()
+
+    @classmethod
+    def of(cls, drawn: NDArray[Any]) -> _Lines:
+        """Begin with symbols [replicates, n], sorted in each replicate."""
+        size, n = drawn.shape
+        ends = np.broadcast_to(np.arange(1, n + 1, dtype=np.min_scalar_type(n)), drawn.shape)
+        last = np.ones(drawn.shape, np.bool_)
+        np.not_equal(drawn[:, 1:], drawn[:, :-1], out=last[:, :-1])
+        return cls._sorted(ends, drawn, np.arange(size), last)
+
+    @classmethod
+    def _sorted(
+        cls, ends: NDArray[Any], symbol: NDArray[Any], replicate: NDArray[np.int64], keep: NDArray[np.bool_]
+    ) -> _Lines:
+        """Take the borders to ``keep`` from arrays [replicates, places]."""
+        number = np.count_nonzero(keep, axis=1)
+        order = np.argsort(-number, kind="stable")
+        keep, number, n = keep[order], number[order], int(ends[0, -1])
+        place = np.arange(number[0]) < number[:, None]
+
+        def packed(values: NDArray[Any], rest: int) -> NDArray[Any]:
+            found = np.full(place.shape, rest, values.dtype)
+            found[place] = values[order][keep]
+            return np.ascontiguousarray(found.T)
+
+        return cls(packed(ends, n), packed(symbol, 0), replicate[order], n)
+
+    def without(self, dead: NDArray[np.bool_]) -> _Lines:
+        """Return the lines without the symbols that have died [symbols, replicates]."""
+        return self._sorted(self.ends.T, self.symbol.T, self.replicate, ~dead.T)
+
+    def counts(self) -> NDArray[Any]:
+        """Return the documents of each symbol, [symbols, replicates]."""
+        return np.diff(self.ends, axis=0, prepend=self.ends.dtype.type(0))
+
+    def resample(self, rng: np.random.Generator) -> None:
+        """Copy n documents of each replicate at random."""
+        n, live = self.n, self.open[0]
+        parents = _below(n, n * live, rng)
+        if sum(self.open) > _MANY * live:  # borders for which it pays to count the copies of every document
+            rows = np.arange(live)[:, None] * (n + 1)
+            places = (parents.reshape(live, n) + (rows + 1)).ravel()
+            before = np.bincount(places, minlength=live * (n + 1)).reshape(live, n + 1).cumsum(axis=1)
+            self.ends[:, :live] = before.ravel().take(self.ends[:, :live].T + rows).T
+        else:
+            parents = parents.reshape(n, live)
+            near = np.concatenate([parents[:, :columns] for columns in self.open], axis=1)
+            below = near < self.ends[self._inside]
+            self.ends[self._inside] = below.view(np.uint8).sum(axis=0, dtype=self.ends.dtype)
+
+
+def _below(n: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Return whole numbers below n, all equally likely, in the smallest type that holds n.
+
+    They are remainders of 16 random bits, of which those are drawn again that would favour small ones; NumPy's own
+    take half as long again.
+    """
+    small = np.min_scalar_type(n)
+    if n > 1 << 15:
+        return rng.integers(0, n, count, dtype=small)
+    fair = (1 << 16) // n * n
+    bits = rng.bit_generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
+    again = np.flatnonzero(bits >= fair)
+    bits[again] = rng.integers(0, fair, again.size)
+    bits -= bits // n * np.uint16(n)
+    return bits.astype(small, copy=False)
+
+
+def _distribution(p: ArrayLike) -> Floats:
+    truth = np.asarray(p, dtype=np.float64)
+    if truth.ndim != 1 or truth.size == 0 or (truth < 0).any() or abs(truth.sum() - 1) > 1e-9:
+        raise DataError("p must be a list of probabilities that sum to one.")
+    return truth
 
 
 def _blocks(replicates: int, seed: int, name: str, block: Callable[[int, Stream], T]) -> list[T]:

@@ -3,8 +3,9 @@
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import chisquare
 
-from ecosystem import validate
+from ecosystem import recursions, validate
 from ecosystem.errors import DataError
 from ecosystem.metrics import theory
 from ecosystem.recursions import categorical_replace, gaussian_replace
@@ -25,6 +26,11 @@ def measured(name, replicates, steps, metric):
         name: part["value"].to_numpy().reshape(steps, replicates)
         for (name,), part in table.group_by("population", maintain_order=True)
     }
+
+
+def zipf(types):
+    p = 1 / np.arange(1, types + 1)
+    return p / p.sum()
 
 
 def agree(a, b):
@@ -48,6 +54,30 @@ def test_symbols_agree_with_the_world():
     ours = categorical_replace(p, 2000, 5, 50)
     assert agree(ours.gini_simpson, measured("categorical_replace", 150, 5, "gini_simpson")["loop"])
     assert agree(ours.support.astype(float), measured("categorical_replace", 150, 5, "support")["loop"])
+
+
+@pytest.mark.parametrize("many", [0, 10**9])
+def test_borders_counted_and_compared_are_the_same_process(many, monkeypatch):
+    """Means over 6,000 runs of diversity (exact law) and of what is left of the likeliest, within 4 standard errors."""
+    monkeypatch.setattr(recursions, "_MANY", many)
+    p = zipf(40)
+    found = categorical_replace(p, 6000, 25, 30)
+    error = found.gini_simpson.std(axis=1, ddof=1) / np.sqrt(6000)
+    law = theory.diversity_replace(theory.gini_simpson(p), 30, np.arange(1, 26))
+    assert (np.abs(found.gini_simpson.mean(axis=1) - law) < 4 * error).all()
+    assert (np.abs(law * (1 - 1 / 30) - law) > 4 * error).all(), "one generation too many would be seen"
+    ended = categorical_replace(p, 4000, 400, 30, seed=2).survivor
+    assert chisquare(np.bincount(ended, minlength=40), 4000 * p).pvalue > 6e-5  # 4 standard errors of a normal
+
+
+@pytest.mark.parametrize("n", [2, 100, 256, 40_000])
+def test_parents_are_equally_likely(n):
+    """Chi-square over 100 (or n) cells; a plain remainder of 16 bits would favour small numbers by a quarter."""
+    drawn = recursions._below(n, 400_003, np.random.default_rng(n))
+    assert drawn.size == 400_003 and drawn.max() == n - 1
+    cells = min(n, 100)
+    edges = np.linspace(0, n, cells + 1).round()
+    assert chisquare(np.histogram(drawn, edges)[0], 400_003 * np.diff(edges) / n).pvalue > 6e-5
 
 
 def test_the_long_checks_pass_for_other_seeds():

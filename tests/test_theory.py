@@ -126,6 +126,44 @@ def test_random_mixture_of_past_models():
     agrees(diversity(past[12]), th.diversity_random_mixture(h0, n, 12), *wrong)
 
 
+@pytest.mark.parametrize("workflow", ["replace", "accumulate", "accumulate_subsample"])
+def test_variance_of_kernel_density_estimates(workflow):
+    rng, n, width, t, runs = np.random.default_rng(6), 5, 0.4, 5, 8000
+    pool = rng.normal(size=(runs, n))
+    for _ in range(t):
+        fitted = pool
+        if workflow == "accumulate_subsample":
+            fitted = np.take_along_axis(pool, rng.random(pool.shape).argpartition(n - 1, axis=1)[:, :n], axis=1)
+        variance = fitted.var(axis=1) + width**2
+        chosen = np.take_along_axis(fitted, rng.integers(0, fitted.shape[1], (runs, n)), axis=1)
+        new = chosen + width * rng.normal(size=(runs, n))
+        pool = new if workflow == "replace" else np.hstack([pool, new])
+    laws = {name: getattr(th, f"kde_variance_{name}")(n, width, t) for name in ("replace", "accumulate")}
+    law = getattr(th, f"kde_variance_{workflow}")(n, width, t)
+    wrong = [value for name, value in laws.items() if name != workflow]
+    agrees(variance, law, *wrong, law - width**2)
+    assert th.kde_variance_replace(10, 0.5, 10**4) == pytest.approx(10 * 0.5**2), "settles at n h^2"
+    later, far = th.kde_variance_accumulate(10, 0.5, [1000, 4000])
+    assert far - later == pytest.approx(0.25 * math.log(4), rel=0.01), "and grows for ever like a logarithm"
+
+
+def test_a_subsample_of_more_documents_than_are_read():
+    """Models publish 12 documents and read 4 of all: between accumulate-subsample and a mixture of past models."""
+    rng, p, n, published, runs = np.random.default_rng(4), zipf(10), 4, 12, 6000
+    pool = rng.choice(10, (runs, published), p=p)
+    for _ in range(6):
+        chosen = rng.random(pool.shape).argpartition(n - 1, axis=1)[:, :n]
+        items = np.take_along_axis(pool, chosen, axis=1)
+        shares = (items[:, :, None] == np.arange(10)).mean(axis=1)
+        copied = np.take_along_axis(items, rng.integers(0, n, (runs, published)), axis=1)
+        pool = np.hstack([pool, copied])
+    h0 = th.gini_simpson(p)
+    wrong = th.diversity_random_mixture(h0, n, 6), th.diversity_accumulate_subsample(h0, n, 6)
+    agrees(diversity(shares), th.diversity_accumulate_subsample(h0, n, 6, published), *wrong)
+    limit = th.diversity_accumulate_subsample(h0, n, T, 10**8)
+    assert limit == pytest.approx(th.diversity_random_mixture(h0, n, T), rel=1e-6)
+
+
 def test_accumulate_and_subsample_of_gaussians():
     rng, n, runs = np.random.default_rng(3), 10, 30_000
     pool = rng.normal(size=(runs, n))
@@ -826,6 +864,9 @@ OF_TIME = {
     "gaussian_mean_error": (10,),
     "gaussian_w2": (10,),
     "gaussian_w2_first_order": (10,),
+    "kde_variance_replace": (10, 0.5),
+    "kde_variance_accumulate": (10, 0.5),
+    "kde_variance_accumulate_subsample": (10, 0.5),
     "ols_error_replace": (1, 3, 10),
     "ols_error_accumulate": (1, 3, 10),
     "kept_correct_share": (0.6, 0.8, 0.2),
@@ -874,6 +915,7 @@ def test_every_law_of_time_is_checked():
         (lambda: th.diversity_accumulate(0.5, math.inf, 1), "n must be"),
         (lambda: th.diversity_accumulate_limit(0.5, 0), "n must be"),
         (lambda: th.diversity_accumulate_subsample_limit(0.5, 0), "n must be"),
+        (lambda: th.diversity_accumulate_subsample(0.5, 10, 1, 9), "published must be"),
         (lambda: th.squared_drift(0.5, 0.6), "between 0 and h0"),
         (lambda: th.simpson_partially_synthetic(1.5, 5, 5, 1), "s0 must lie between 0 and 1"),
         (lambda: th.simpson_partially_synthetic_recursion(0.5, 0, 5, 1), "n_real"),
@@ -910,6 +952,8 @@ def test_every_law_of_time_is_checked():
         (lambda: th.gaussian_mean_error(10, 1, sampling_bias=0), "sampling_bias"),
         (lambda: th.gaussian_w2_first_order(10, 1, variance=-1), "variance"),
         (lambda: th.gaussian_sd_tail_bound(10, 1, 0), "ratio"),
+        (lambda: th.kde_variance_replace(10, 0, 1), "bandwidth"),
+        (lambda: th.kde_variance_accumulate(0, 0.5, 1), "n must be"),
         (lambda: th.ols_error_replace(1, 10, 11, 1), "rows must be at least dimension"),
         (lambda: th.ols_error_accumulate_bound(-1, 10, 20), "noise_variance"),
         (lambda: th.strong_collapse_error(1, 1, 0.5, 1), "phi must be below 1"),

@@ -5,12 +5,15 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import multivariate_normal
 
 from ecosystem import validate
 from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.report import figures
 from ecosystem.runs import Machine, Run, begin, folder_of
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
+from ecosystem.world import World
 from tests.conftest import ROOT
 
 VALIDATION = ROOT / "scenarios" / "validation"
@@ -119,6 +122,40 @@ def test_the_report_draws_the_laws(tmp_path):
     assert "Models and theory" in page and "diversity_replace" in page and "Seddik" in page
     assert (run.path / "charts/model_gini_simpson.svg").exists()
     shutil.rmtree(run.path)
+
+
+def test_held_out_documents_are_scored_under_every_model():
+    """The family's own density of the source's held-out documents, with the error of a mean over documents."""
+    scenario = validate.sized(Scenario.load(VALIDATION / "gaussian_bias.toml"), 2)
+    world = World(scenario.override({"sources.truth.held_out": 50, "measure.held_out": 40}), 1)
+    world.step()
+    mine = world.snapshot().metrics.filter(metric="held_out_nll")
+    assert mine["id"].to_list() == ["biased/0", "biased/1", "faithful/0", "faithful/1"]
+    docs, state = world.reservoirs["truth"].held_out.head(40).to_numpy(), world.cohorts["normal"].state()
+    for value, error, mean, covariance in zip(
+        mine["value"], mine["error"], state["mean"], state["covariance"], strict=True
+    ):
+        nats = -multivariate_normal(mean, covariance).logpdf(docs)
+        assert value == pytest.approx(nats.mean()) and error == pytest.approx(nats.std(ddof=1) / np.sqrt(40))
+
+
+def test_a_symbol_that_cannot_be_has_infinite_nats_and_so_has_the_mean():
+    world = World(loop(sources__truth__held_out=200), 1)
+    world.step()
+    found = world.snapshot().metrics.filter(metric="held_out_nll")
+    assert found["value"].is_infinite().all() and found["error"].is_null().all()
+    finite = found.with_columns(value=pl.Series([1.0, 2.0, np.inf]))
+    assert figures.members(finite, "held_out_nll").is_empty(), "a mean of those that are finite would be no mean"
+    assert figures.members(finite.head(2), "held_out_nll").height == 2
+
+
+def test_entropy_as_a_share_of_the_truths():
+    world = World(loop(), 1)
+    world.step()
+    p, q = world.truth.probabilities, world.cohorts["frequencies"].state()["probability"]
+    share = -np.where(q > 0, q * np.log(np.maximum(q, 1e-300)), 0).sum(axis=1) / -(p * np.log(p)).sum()
+    found = world.snapshot().metrics.filter(metric="entropy_share")["value"]
+    assert found.to_numpy() == pytest.approx(share) and (share < 0.95).all()
 
 
 def test_a_finished_run_takes_over_another_theory(tmp_path):

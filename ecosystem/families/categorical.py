@@ -83,10 +83,12 @@ class CategoricalCohort(StackedCohort):
         squares = (p**2).sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             entropy = -np.where(p > 0, p * np.log(p), 0.0).sum(axis=1)
+            initial = -np.where(true > 0, true * np.log(true), 0.0).sum()
         return {
             "simpson": squares,
             "gini_simpson": 1 - squares,
             "entropy": entropy,
+            "entropy_share": entropy / initial if initial > 0 else np.ones_like(entropy),
             "support": (p > 0).sum(axis=1).astype(np.float64),
             "max_probability": p.max(axis=1),
             "mode": p.argmax(axis=1).astype(np.float64),

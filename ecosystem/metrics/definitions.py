@@ -77,9 +77,14 @@ DEFINITIONS: dict[str, Definition] = {
         )
         for k in range(1, 11)
     },
+    # of a model of vectors or categories, on held-out documents
+    "held_out_nll": Definition(
+        "nats per document", "up", "minus the mean log-likelihood of held-out real documents; infinite if one cannot be"
+    ),
     # of a model of categories, by its own probabilities
     "simpson": Definition("1", "up", "sum of squared probabilities: the chance that two draws are alike"),
     "gini_simpson": Definition("1", "down", "1 - sum of squared probabilities: the chance that two draws differ"),
+    "entropy_share": Definition("1", "down", "entropy of a categorical model, as a share of the truth's"),
     "support": Definition("types", "down", "symbols of positive probability"),
     "max_probability": Definition("1", "up", "probability of the likeliest symbol"),
     "mode": Definition(

@@ -25,14 +25,26 @@ def rows(step: int, scope: str, identity: str, values: Mapping[str, tuple[float,
     return _finish(frame.with_columns(step=pl.lit(step), scope=pl.lit(scope), id=pl.lit(identity)))
 
 
-def many(step: int, scope: str, names: NDArray[np.str_], values: Mapping[str, NDArray[np.float64]]) -> pl.DataFrame:
-    """Return metric rows of many things at once from name → values, each of shape [things]; NaN becomes no row."""
+def many(
+    step: int,
+    scope: str,
+    names: NDArray[np.str_],
+    values: Mapping[str, NDArray[np.float64]],
+    errors: Mapping[str, NDArray[np.float64]],
+) -> pl.DataFrame:
+    """Return metric rows of many things at once from name → values, each of shape [things]; NaN becomes no row.
+
+    ``errors`` has the standard errors of those metrics that are estimates.
+    """
+    unknown = np.full(names.size, np.nan)
     frames = [
-        pl.DataFrame({"id": names, "value": column.astype(np.float64)}).with_columns(metric=pl.lit(m))
+        pl.DataFrame({"id": names, "value": column.astype(np.float64), "error": errors.get(m, unknown)}).with_columns(
+            metric=pl.lit(m)
+        )
         for m, column in values.items()
     ]
     table = pl.concat(frames).filter(pl.col("value").is_not_nan())
-    return _finish(table.with_columns(step=pl.lit(step), scope=pl.lit(scope), error=pl.lit(None, pl.Float64)))
+    return _finish(table.with_columns(step=pl.lit(step), scope=pl.lit(scope)))
 
 
 def web(index: pl.DataFrame, step: int) -> pl.DataFrame:

@@ -136,36 +136,47 @@ def diversity_random_mixture(h0: float, n: int, t: ArrayLike) -> Floats:
     return diversity_accumulate(h0, n, t)
 
 
-def _subsample_share(n: int, t: Floats) -> Floats:
-    """Return the fitted over the pooled diversity when ``n`` of ``t n`` items are drawn without replacement."""
-    if n == 1:
-        return np.zeros_like(t)
-    return t * (n - 1) / (t * n - 1)
+def _batch(n: int, published: int | None) -> int:
+    """Return how many documents each generation adds to the pool of which models see ``n``."""
+    _at_least(1, n=n)
+    if published is None:
+        return n
+    _at_least(n, published=published)
+    return published
 
 
-def pool_diversity_accumulate_subsample(h0: float, n: int, t: ArrayLike) -> Floats:
-    """Return the expected diversity of the pool of ``t`` batches of ``n`` when models see ``n`` items of it.
+def _pool_share(size: Floats) -> Floats:
+    """Return the chance that two draws with replacement from a pool of ``size`` items are not the same item."""
+    return np.where(size == 0, 1.0, 1 - 1 / np.maximum(size, 1))
 
-    In the unit of ``h0``; shape of ``t``; ``t = 0`` gives ``h0``. Derived for this project; the workflow is Kazdan
-    et al. 2410.16713.
+
+def pool_diversity_accumulate_subsample(h0: float, n: int, t: ArrayLike, published: int | None = None) -> Floats:
+    """Return the expected diversity of the pool of ``t`` batches when models see ``n`` items of it.
+
+    A batch has ``published`` items (absent: ``n``). In the unit of ``h0``; shape of ``t``; ``t = 0`` gives ``h0``.
+    Derived for this project; the workflow is Kazdan et al. 2410.16713.
     """
     _at_least(0, h0=h0)
-    _at_least(1, n=n)
-    generations = _whole("t", t)
-    size = _until(generations)[:-1]  # batches in the pool before each step from 1 batch to the last
-    steps = 1 - (1 - (1 - 1 / n) * _subsample_share(n, size)) / (size + 1) ** 2
-    pool = np.concatenate([[1.0], (1 - 1 / n) * _products(steps)])
-    return _floats(h0 * pool[generations])
+    batch, generations = _batch(n, published), _whole("t", t)
+    # The chance that two different items of the pool differ falls where both are new, and less so where one is: the new
+    # one may be a copy of the old one.
+    size = batch * (_until(generations)[:-1] + 1)  # of the pool after each step from 1 batch on
+    steps = 1 - batch * ((batch - 1) / n + 2) / (size * (size - 1))
+    pairs = np.concatenate([[1.0], _products(steps)])
+    return _floats(h0 * pairs[generations] * _pool_share(batch * generations.astype(np.float64)))
 
 
-def diversity_accumulate_subsample(h0: float, n: int, t: ArrayLike) -> Floats:
+def diversity_accumulate_subsample(h0: float, n: int, t: ArrayLike, published: int | None = None) -> Floats:
     """Return the expected diversity of the model fitted to ``n`` items of the pool, drawn without replacement.
 
-    In the unit of ``h0``; shape of ``t``. Derived for this project; the workflow is Kazdan et al. 2410.16713.
+    Each generation adds ``published`` items to it (absent: ``n``); the more, the nearer to
+    :func:`diversity_random_mixture`, because the same item is drawn less often at different generations. In the unit of
+    ``h0``; shape of ``t``. Derived for this project; the workflow is Kazdan et al. 2410.16713.
     """
     generations = _whole("t", t)
-    share = np.concatenate([[1.0], _subsample_share(n, _until(generations))])
-    return _floats(pool_diversity_accumulate_subsample(h0, n, generations) * share[generations])
+    size = _batch(n, published) * generations.astype(np.float64)
+    share = np.where(generations == 0, 1.0, (1 - 1 / n) / np.where(size > 1, _pool_share(size), 1.0))
+    return _floats(pool_diversity_accumulate_subsample(h0, n, generations, published) * share)
 
 
 def diversity_accumulate_subsample_limit(h0: float, n: int) -> float:
@@ -620,6 +631,58 @@ def gaussian_sd_tail_bound(n: int, t: ArrayLike, ratio: float) -> Floats:
     _at_least(2, n=n)
     _positive(ratio=ratio)
     return _floats(np.minimum(1, np.exp(-_whole("t", t) / (4 * n)) / ratio))
+
+
+# Kernel density estimates: a normal of standard deviation ``bandwidth`` around every document of a training set.
+
+
+def _kde(n: int, bandwidth: float, variance: float) -> None:
+    _at_least(1, n=n)
+    _at_least(0, variance=variance)
+    _positive(bandwidth=bandwidth)
+
+
+def kde_variance_replace(n: int, bandwidth: float, t: ArrayLike, variance: float = 1.0) -> Floats:
+    """Return the expected variance per coordinate of the estimate from ``n`` samples of the last one.
+
+    v_t = (1 - 1/n) v_(t-1) + h^2 with h = ``bandwidth``, which settles at n h^2: kernels put back what sampling takes
+    away. ``variance`` is the truth's, v_0; in its unit; shape of ``t``. Derived for this project; the setting is Kazdan
+    et al. 2410.16713.
+    """
+    _kde(n, bandwidth, variance)
+    limit = n * bandwidth**2
+    return _floats(limit + (variance - limit) * (1 - 1 / n) ** _whole("t", t))
+
+
+def kde_variance_accumulate(n: int, bandwidth: float, t: ArrayLike, variance: float = 1.0) -> Floats:
+    """Return the same for the estimate from all batches of ``n`` so far: grows for ever, like bandwidth^2 ln t.
+
+    Arguments of :func:`kde_variance_replace`; shape of ``t``. An error that is not zero on average adds up although
+    everything is kept. Derived for this project; the setting is Kazdan et al. 2410.16713.
+    """
+    return _kde_variance_pool(n, bandwidth, t, variance, subsample=False)
+
+
+def kde_variance_accumulate_subsample(n: int, bandwidth: float, t: ArrayLike, variance: float = 1.0) -> Floats:
+    """Return the same for the estimate from ``n`` documents of all batches so far, drawn without replacement.
+
+    Arguments of :func:`kde_variance_replace`; shape of ``t``. Derived for this project; the setting is Kazdan et al.
+    2410.16713.
+    """
+    return _kde_variance_pool(n, bandwidth, t, variance, subsample=True)
+
+
+def _kde_variance_pool(n: int, bandwidth: float, t: ArrayLike, variance: float, subsample: bool) -> Floats:
+    _kde(n, bandwidth, variance)
+    generations, values = _whole("t", t), [variance]
+    apart = variance  # half the mean squared difference of two documents of the pool
+    for batches in range(1, generations.max(initial=0) + 1):
+        old, new = batches * n, (batches + 1) * n
+        fit = (1 - 1 / (n if subsample else old)) * apart + bandwidth**2
+        values.append(fit)
+        mixed = (1 - 1 / old) * apart + bandwidth**2 / 2  # a new document is a moved copy of an old one
+        apart = (n * (n - 1) * fit + old * (old - 1) * apart + 2 * n * old * mixed) / (new * (new - 1))
+    return _floats(_floats(values)[generations])
 
 
 # Linear regression.

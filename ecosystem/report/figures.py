@@ -25,13 +25,16 @@ _MEMBERS = ["population", "trainer", "step", "value", "error"]
 
 
 def members(metrics: pl.DataFrame, metric: str, scope: str = "trainer") -> pl.DataFrame:
-    """Return one measurement of every trainer: population, trainer, step, value, error; without non-finite values."""
+    """Return one measurement of every trainer: population, trainer, step, value, error.
+
+    Where a trainer's value is infinite, so is the mean of its population: all of it is left out at that step.
+    """
     rows = metrics.filter(
         (pl.col("scope") == scope)
         & (pl.col("metric") == metric)
         & pl.col("value").is_not_null()
-        & pl.col("value").is_finite()
-    )
+        & pl.col("value").is_not_nan()
+    ).filter(pl.col("value").is_finite().all().over(_POPULATION, "step"))
     return rows.select(population=_POPULATION, trainer="id", step="step", value="value", error="error").sort(
         "step", maintain_order=True
     )

@@ -32,6 +32,7 @@ TEXT = {
     "mean_words": "Length of documents",
 }
 PARAMETERS = (
+    "held_out_nll",
     "mean_error",
     "variance",
     "log_variance",
@@ -46,6 +47,7 @@ PARAMETERS = (
     "simpson",
     "gini_simpson",
     "entropy",
+    "entropy_share",
     "support",
     "max_probability",
     "tail_mass",
@@ -57,6 +59,7 @@ PARAMETERS = (
     "collapsed",
 )
 TITLES = {
+    "held_out_nll": "Held-out negative log-likelihood",
     "simpson": "Sum of squared probabilities",
     "gini_simpson": "Gini-Simpson diversity",
     "w2": "Squared Wasserstein distance",
