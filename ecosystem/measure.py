@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ecosystem.agents import by_model
 from ecosystem.corpus.sources import Truth
+from ecosystem.downstream import Downstream
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import DescribedCohort, Score, ScoreRequest, TextCohort
 from ecosystem.metrics import tables
@@ -36,15 +37,18 @@ class References:
     vocabulary: Vocabulary  # words of the web's initial human documents
     frequent: dict[str, NDArray[np.bool_]]  # per model: which token types are frequent in human text
     unigram: dict[str, NDArray[np.float64]]  # per model: nats of each token type under human frequencies
+    downstream: Downstream | None  # tasks made from documents that are never published, if there are to be any
     initial: dict[str, Score]  # per model: the held-out documents under the weights that trainers start from
 
     @classmethod
     def of(cls, world: World, human: pl.Series) -> References:
         """Take the references from the web's initial source and documents (none of them if it opens empty)."""
         initial = world.spec.web.initial
-        held_out, truth = pl.Series([], dtype=pl.String), None
+        held_out, truth, downstream = pl.Series([], dtype=pl.String), None, None
         if initial is not None:
             reservoir = world.reservoirs[initial.source]
+            how = world.spec.measure.downstream
+            downstream = None if how is None else Downstream.of(how, reservoir, world.streams)
             held_out = reservoir.held_out.head(world.spec.measure.held_out)
             truth = reservoir.log_likelihood(held_out)
         counts = {name: cast(TextCohort, cohort).type_counts(human) for name, cohort in world.cohorts.items()}
@@ -55,6 +59,7 @@ class References:
             vocabulary=Vocabulary.of(human),
             frequent={name: frequent_types(count) for name, count in counts.items()},
             unigram={name: unigram_nll(count) for name, count in counts.items()},
+            downstream=downstream,
             initial={
                 name: cohort.score([ScoreRequest("initial", held_out)])[0]
                 for name, cohort in world.cohorts.items()
@@ -99,8 +104,22 @@ def measure_opening(world: World, step: Step) -> None:
         unigram = Score(known.unigram[name][initial.unit], initial.unit, initial.offsets)
         for reference, score in (("initial", initial), ("random", random), ("unigram", unigram)):
             step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", _quality(world, name, score)))
+    if known.downstream is not None:
+        _measure_baselines(world, step, known.downstream)
     human = _texts(world, known.held_out, "reference/human")
     step.metrics.append(rows(step.t, "reference", "human", human))
+
+
+def _measure_baselines(world: World, step: Step, downstream: Downstream) -> None:
+    """Measure what downstream accuracies are held against: guessing, random weights and what members start from."""
+    step.metrics.append(rows(step.t, "reference", "chance", downstream.chance()))
+    for name, cohort in world.cohorts.items():
+        family = world.spec.models[name]
+        if downstream.how.tasks and not family.tunable:
+            world.note(f'model "{name}" is of kind {family.kind}, which cannot be fine-tuned: no accuracy after that')
+        found = downstream.references(cohort, family.tunable, family.begins_trained, world.progress)
+        for reference, values in found.items():
+            step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", values))
 
 
 def measure_step(world: World, step: Step) -> None:
@@ -134,8 +153,9 @@ def measure_models(world: World, step: Step) -> None:
     """Score every trainer's model on held-out human and on fresh synthetic text, and measure what it published."""
     written = [text for text in step.unpublished.values() if text.len()]
     synthetic = pl.concat(written) if written else pl.Series([], dtype=pl.String)
+    judged = _judge(world, step)
     for trainer in world.trainers:
-        model, values = trainer.recipe.model, Values()
+        model, values = trainer.recipe.model, Values(judged.get(trainer.name, {}))
         asked = [docs for docs in (world.references.held_out, synthetic) if docs.len()]
         scores = iter(world.cohorts[model].score([ScoreRequest(trainer.member, docs) for docs in asked]))
         if world.references.held_out.len():
@@ -158,6 +178,21 @@ def measure_models(world: World, step: Step) -> None:
             fit = step.fits[trainer.name]
             values |= {"training_loss": fit.loss, "tokens_trained": float(fit.tokens)}
         step.metrics.append(rows(step.t, "trainer", trainer.name, values))
+
+
+def _judge(world: World, step: Step) -> dict[str, Values]:
+    """Judge every trainer that has a model on the downstream tasks, if it is time to; return accuracies by name."""
+    downstream, found = world.references.downstream, dict[str, Values]()
+    if downstream is None or not downstream.due(step.t):
+        return found
+    for model, trainers in by_model([trainer for trainer in world.trainers if trainer.has_model]).items():
+        members, family = [trainer.member for trainer in trainers], world.spec.models[model]
+        try:
+            values = downstream.judge(world.cohorts[model], members, family.tunable, world.progress)
+        except TrainingError as error:
+            raise TrainingError(f"step {step.t}, {model}: {error}") from error
+        found |= dict(zip([trainer.name for trainer in trainers], values, strict=True))
+    return found
 
 
 def measure_parameters(world: World, step: Step) -> None:

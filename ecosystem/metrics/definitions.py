@@ -17,6 +17,18 @@ def _by_n(name: str, text: str, collapse: str) -> dict[str, Definition]:
     return {f"{name}_{n}": Definition("1", collapse, text.format(n=n)) for n in range(1, 5)}
 
 
+_TASKS = {
+    "topic": "which part of its source a passage comes from",
+    "next_sentence": "a passage's next sentence or one of another document",
+    "word_order": "a sentence as written or with two words swapped",
+    "next_word": "a passage's next word or one of three as frequent",
+}
+
+
+def _of_tasks(name: str, text: str, collapse: str) -> dict[str, Definition]:
+    return {f"{name}_{task}": Definition("1", collapse, text.format(task=what)) for task, what in _TASKS.items()}
+
+
 DEFINITIONS: dict[str, Definition] = {
     # of a model, on held-out text
     "cross_entropy": Definition("nats per token", "up", "minus the mean log-likelihood of held-out human text"),
@@ -39,6 +51,10 @@ DEFINITIONS: dict[str, Definition] = {
     "excess_nats": Definition(
         "nats per document", "up", "cross-entropy above the entropy of the true process, where that is known"
     ),
+    **_of_tasks(
+        "accuracy", "share of right answers after fine-tuning from the model's present weights: {task}", "down"
+    ),
+    **_of_tasks("zero_shot", "share of right answers of the model as it is: {task}", "down"),
     "training_loss": Definition("nats per token", "", "mean loss while the model was trained in this step"),
     "tokens_trained": Definition("tokens", "", "tokens that the model was trained on in this step"),
     "documents_published": Definition("documents", "", "documents that a trainer published in this step"),
