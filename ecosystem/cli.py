@@ -208,10 +208,10 @@ def report(runs: tuple[Path, ...]) -> None:
 
 
 @cli.command("list")
-@click.argument("what", type=click.Choice(["scenarios", "models", "policies", "sources", "metrics", "laws"]))
+@click.argument("what", type=click.Choice(["scenarios", "models", "policies", "sources", "metrics", "laws", "tasks"]))
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def list_(what: str, as_json: bool) -> None:
-    """List scenarios, model presets and families, policies, sources, metrics or laws with all their fields."""
+    """List scenarios, model presets and families, policies, sources, metrics, laws or tasks with all their fields."""
     from ecosystem.listing import listing
 
     click.echo(listing(what, as_json))

@@ -15,6 +15,7 @@ from ecosystem.corpus.sources import SOURCES
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.families.base import FAMILIES
 from ecosystem.metrics.laws import laws
+from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.runs import Run
@@ -24,7 +25,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES,
 
 
 def listing(what: str, as_json: bool) -> str:
-    """Return everything of one sort (scenarios, models, policies, sources, metrics, laws), read from the specs."""
+    """Return everything of one sort (scenarios, models, …, tasks), read from the specs."""
     entries = {
         "scenarios": _scenarios,
         "models": _models,
@@ -32,6 +33,7 @@ def listing(what: str, as_json: bool) -> str:
         "sources": lambda: _kinds("sources"),
         "metrics": _metrics,
         "laws": _laws,
+        "tasks": _tasks,
     }[what]()
     if as_json:
         return json.dumps(entries, indent=1)
@@ -90,6 +92,10 @@ def _metrics() -> list[dict[str, Any]]:
         {"name": name, "about": f"{d.text}; unit: {d.unit}" if d.unit != "1" else d.text}
         for name, d in DEFINITIONS.items()
     ]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    return [{"name": name, "about": _about(task.__doc__)} for name, task in TASKS.all().items()]
 
 
 def _laws() -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ecosystem.agents import Trainer, by_model
 from ecosystem.corpus.sources import Truth
+from ecosystem.downstream import Downstream
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import DescribedCohort, Member, Score, ScoreRequest, TextCohort
 from ecosystem.metrics import tables
@@ -41,6 +42,7 @@ class References:
     vocabulary: Vocabulary  # words of the web's initial human documents
     frequent: dict[str, NDArray[np.bool_]]  # per model: which token types are frequent in human text
     unigram: dict[str, NDArray[np.float64]]  # per model: nats of each token type under human frequencies
+    downstream: Downstream | None  # tasks made from documents that are never published, if there are to be any
     initial: dict[str, Score]  # per model: the held-out documents under the weights that trainers start from
     next_token: dict[str, NDArray[np.float32]]  # per model: their next-token distributions after held-out beginnings
 
@@ -48,10 +50,12 @@ class References:
     def of(cls, world: World, human: pl.Series) -> References:
         """Take the references from the web's initial source and documents (none of them if it opens empty)."""
         initial = world.spec.web.initial
-        held_out, truth = pl.Series([], dtype=pl.String), None
+        held_out, truth, downstream = pl.Series([], dtype=pl.String), None, None
         if initial is not None:
+            reservoir, how = world.reservoirs[initial.source], world.spec.measure.downstream
+            downstream = None if how is None else Downstream.of(how, reservoir, world.streams)
             held_out = held_out_of(world)
-            truth = world.reservoirs[initial.source].log_likelihood(held_out)
+            truth = reservoir.log_likelihood(held_out)
         counts = {name: cast(TextCohort, cohort).type_counts(human) for name, cohort in world.cohorts.items()}
         return cls(
             held_out=held_out,
@@ -60,6 +64,7 @@ class References:
             vocabulary=Vocabulary.of(human),
             frequent={name: frequent_types(count) for name, count in counts.items()},
             unigram={name: unigram_nll(count) for name, count in counts.items()},
+            downstream=downstream,
             initial={
                 name: cohort.score([ScoreRequest("initial", held_out)])[0]
                 for name, cohort in world.cohorts.items()
@@ -113,12 +118,26 @@ def measure_opening(world: World, step: Step) -> None:
         unigram = Score(known.unigram[name][initial.unit], initial.unit, initial.offsets)
         for reference, score in (("initial", initial), ("random", random), ("unigram", unigram)):
             step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", _quality(world, name, score)))
+    if known.downstream is not None:
+        _measure_baselines(world, step, known.downstream)
     human = _texts(world, known.held_out, "reference/human")
     step.metrics.append(rows(step.t, "reference", "human", human))
     for population, recipe in world.spec.trainers.items():
         prompt = recipe.decoding.prompt
         values = _initial_perplexities(world, recipe, known.held_out, prompt.tokens if prompt is not None else 0)
         step.metrics.append(rows(step.t, "reference", f"{population}/human", values))
+
+
+def _measure_baselines(world: World, step: Step, downstream: Downstream) -> None:
+    """Measure what downstream accuracies are held against: guessing, random weights and what members start from."""
+    step.metrics.append(rows(step.t, "reference", "chance", downstream.chance()))
+    for name, cohort in world.cohorts.items():
+        family = world.spec.models[name]
+        if downstream.how.tasks and not family.tunable:
+            world.note(f'model "{name}" is of kind {family.kind}, which cannot be fine-tuned: no accuracy after that')
+        found = downstream.references(cohort, family.tunable, family.begins_trained, world.progress)
+        for reference, values in found.items():
+            step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", values))
 
 
 def measure_step(world: World, step: Step) -> None:
@@ -153,8 +172,9 @@ def measure_models(world: World, step: Step) -> None:
     written = [text for text in step.unpublished.values() if text.len()]
     synthetic = pl.concat(written) if written else pl.Series([], dtype=pl.String)
     published = step.segment.filter(pl.col("verdict").is_null())
+    judged = _judge(world, step)
     for trainer in world.trainers:
-        model, values = trainer.recipe.model, Values()
+        model, values = trainer.recipe.model, Values(judged.get(trainer.name, {}))
         asked = [docs for docs in (world.references.held_out, synthetic) if docs.len()]
         scores = iter(world.cohorts[model].score([ScoreRequest(trainer.member, docs) for docs in asked]))
         if world.references.held_out.len():
@@ -181,6 +201,21 @@ def measure_models(world: World, step: Step) -> None:
             fit = step.fits[trainer.name]
             values |= {"training_loss": fit.loss, "tokens_trained": float(fit.tokens)}
         step.metrics.append(rows(step.t, "trainer", trainer.name, values))
+
+
+def _judge(world: World, step: Step) -> dict[str, Values]:
+    """Judge every trainer that has a model on the downstream tasks, if it is time to; return accuracies by name."""
+    downstream, found = world.references.downstream, dict[str, Values]()
+    if downstream is None or not downstream.due(step.t):
+        return found
+    for model, trainers in by_model([trainer for trainer in world.trainers if trainer.has_model]).items():
+        members, family = [trainer.member for trainer in trainers], world.spec.models[model]
+        try:
+            values = downstream.judge(world.cohorts[model], members, family.tunable, world.progress)
+        except TrainingError as error:
+            raise TrainingError(f"step {step.t}, {model}: {error}") from error
+        found |= dict(zip([trainer.name for trainer in trainers], values, strict=True))
+    return found
 
 
 def measure_parameters(world: World, step: Step) -> None:

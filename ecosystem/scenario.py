@@ -24,6 +24,7 @@ from ecosystem.families.base import FAMILIES, Budget, Decoding, Family, Start
 from ecosystem.metrics.base import METRICS
 from ecosystem.metrics.definitions import DEFINITIONS
 from ecosystem.metrics.laws import wrong_law
+from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES, Adder, Filter, Policy, Weigher
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec, explain, set_path
@@ -105,6 +106,26 @@ class CuratorSpec(Spec):
     strength: Annotated[float, Field(gt=0)] = 0.25
 
 
+class DownstreamSpec(Spec):
+    """Tasks that models are judged on, made from real documents that are never published."""
+
+    tasks: list[str] = Field([], description="tasks on which members are fine-tuned from their weights, then judged")
+    zero_shot: list[str] = Field([], description="tasks that members are judged on as they are")
+    every: Positive = Field(1, description="judge at step 1 and every so many steps after it")
+    train: Positive = Field(400, description="examples to fine-tune on, each task")
+    test: Annotated[int, Field(ge=2, le=10**6)] = Field(200, description="examples to judge by, of other documents")
+    epochs: Annotated[float, Field(gt=0, le=1e6)] = Field(3.0, description="times through the training examples")
+    batch: Positive = Field(16, description="examples per optimiser step")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="absent: the model's own")
+    random: Positive = Field(3, description="randomly initialised models, fine-tuned alike, that the baseline is of")
+
+    @model_validator(mode="after")
+    def _some(self) -> DownstreamSpec:
+        if not self.tasks and not self.zero_shot:
+            raise ValueError("names no task; give tasks or zero_shot, or leave the table out")
+        return self
+
+
 class MeasureSpec(Spec):
     """How much is measured, and how finely."""
 
@@ -125,6 +146,7 @@ class MeasureSpec(Spec):
     initial_tokens: Positive = Field(
         32, description="tokens of each of them, its first ones without a prompt; shorter texts are left out"
     )
+    downstream: DownstreamSpec | None = Field(None, description="absent: models are judged on no tasks")
 
 
 class Change(Spec):
@@ -259,7 +281,7 @@ class Scenario(Spec):
 
 
 _CHANGEABLE = re.compile(
-    r"policies\.[^.]+\..+|web\.(retain|publish)|measure\..+"
+    r"policies\.[^.]+\..+|web\.(retain|publish)|measure\.(?!downstream\b).+"
     r"|writers\.[^.]+\.(rate|reaction)"
     r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|decoding(\..+)?|publish|every|offset|lag)"
     r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength)"
@@ -270,7 +292,7 @@ def _check_changeable(path: str, where: str) -> None:
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run; what can: fields of policies, web.retain, web.publish, '
-            "measure, the rates of writers and curators, and of trainers all but count, model and sites."
+            "measure but downstream, the rates of writers and curators, and of trainers all but count, model and sites."
         )
 
 
@@ -461,12 +483,54 @@ def _broken_references(s: Scenario) -> list[str]:
                 f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, DEFINITIONS)}; '
                 "see `ecosystem list metrics`"
             )
+    problems += _downstream(s)
     known = METRICS.all()
     problems += [
         f'measure.texts: there is no text metric "{m}"{nearest(m, known)}; there are {", ".join(known)}'
         for m in s.measure.texts or []
         if m not in known
     ]
+    return problems
+
+
+def _downstream(s: Scenario) -> list[str]:
+    """Return a sentence for every reason why the downstream tasks cannot be made or judged."""
+    how, path = s.measure.downstream, "measure.downstream"
+    if how is None:
+        return []
+    if s.modality != "text":
+        return [f"{path}: tasks are made of text, but this scenario's documents are of sort {s.modality}; leave it out"]
+    known, problems = TASKS.all(), []
+    for field in ("tasks", "zero_shot"):
+        names = getattr(how, field)
+        problems += [
+            f'{path}.{field}: there is no task "{name}"{nearest(name, known)}; there are {", ".join(known)}'
+            for name in names
+            if name not in known
+        ]
+        if len(set(names)) < len(names):
+            problems.append(f"{path}.{field}: names a task twice")
+    source = s.sources.get(s.web.initial.source) if s.web.initial is not None else None
+    if s.web.initial is None:
+        problems.append(f"{path}: tasks are made from the source that the web begins with; give web.initial")
+    elif source is not None and not source.held_out:
+        problems.append(
+            f"{path}: tasks are made from documents that are never published, but "
+            f"sources.{s.web.initial.source}.held_out is 0"
+        )
+    elif source is not None and not source.has_topics:
+        problems += [
+            f'{path}: the task "{name}" asks for the topics of documents, which a source of kind {source.kind} does '
+            "not know (python_docs does); leave the task out"
+            for name in dict.fromkeys([*how.tasks, *how.zero_shot])
+            if name in known and known[name].needs_topics
+        ]
+    if how.tasks and not how.zero_shot and s.models and not any(model.tunable for model in s.models.values()):
+        kinds = ", ".join(sorted({model.kind for model in s.models.values()}))
+        problems.append(
+            f"{path}.tasks: no model of this scenario can be fine-tuned on a task ({kinds}; gpt2 and causal_lm can); "
+            "give zero_shot instead"
+        )
     return problems
 
 

@@ -108,17 +108,16 @@ class World(mesa.Model):
         return human_drafts(self.reservoirs[initial.source].rows(rows), initial.source, rows, "initial", sites)
 
     def _open_web(self, drafts: pl.DataFrame) -> None:
-        step = Step(0, segment=self.corpus.prepare(drafts, 0))
-        self.corpus.publish(step.segment)
+        self._opening = Step(0, segment=self.corpus.prepare(drafts, 0))
+        self.corpus.publish(self._opening.segment)
         if self.spec.modality == "text":
             self.references = References.of(self, drafts["content"])
         else:
             self.truth = truth_of(self, drafts["content"])
-        measure_opening(self, step)
-        self._latest = self._photograph(step)
 
     def step(self) -> None:
         """Let one step pass: apply the timed changes, then run the phases in order."""
+        self.snapshot()  # the opening is measured before anything changes
         self.running = False  # stays so if a phase fails, since Mesa would silently skip later steps
         self.t += 1
         self.spec = self.scenario_read.at(self.t)
@@ -129,8 +128,13 @@ class World(mesa.Model):
         self.running = True
 
     def snapshot(self) -> Snapshot:
-        """Return what the last step (or the opening of the web, step 0) left behind."""
-        assert self._latest is not None
+        """Return what the last step (or the opening of the web, step 0) left behind.
+
+        The opening is measured when it is first asked for, so that a restored world need not do it again.
+        """
+        if self._latest is None:
+            measure_opening(self, self._opening)
+            self._latest = self._photograph(self._opening)
         return self._latest
 
     def _photograph(self, step: Step) -> Snapshot:
@@ -171,7 +175,7 @@ class World(mesa.Model):
             trainer.collapsed_at = known.get("collapsed_at")
         for name, arrays in past.weights.items():
             self.cohorts[name].load(arrays)
-        self._latest = past
+        self._latest, self._events = past, []
 
     # What the phases ask of the world.
 

@@ -139,7 +139,7 @@ def test_python_docs_are_many_clean_different_documents(docs):
 
 
 def test_python_docs_have_a_fixed_order_and_hash(docs):
-    assert docs.digest == digest(pl.Series(python_docs.documents(40, 1500)))
+    assert docs.digest == digest(pl.Series(list(python_docs.documents(40, 1500))))
     again = PythonDocs().open("docs", Streams(1), Path("/elsewhere"))
     assert again.digest == docs.digest and everything(again).equals(everything(docs))
 
@@ -176,7 +176,13 @@ def test_docstrings_come_in_the_order_of_the_file(monkeypatch, tmp_path):
     )
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "t.py").write_text('"""Left out."""')
-    assert list(python_docs._docstrings(tmp_path)) == ["Module.", "A class.", "A method.", "Inner.", "A coroutine."]
+    assert [text for _, text in python_docs._docstrings(tmp_path)] == [
+        "Module.",
+        "A class.",
+        "A method.",
+        "Inner.",
+        "A coroutine.",
+    ]
 
 
 @pytest.mark.parametrize(

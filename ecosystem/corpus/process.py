@@ -99,6 +99,7 @@ class ProcessReservoir:
     """The opened language. Row i is a function of (seed, source name, language, i) alone, whatever else is asked."""
 
     size: int | None = None
+    topics: pl.Series | None = None
     truth: Truth | None = None  # of vectors and categories only; what is known here is log_likelihood
 
     def __init__(self, spec: Process, name: str, streams: Streams) -> None:

@@ -14,10 +14,11 @@ import os
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, ClassVar
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -37,7 +38,12 @@ REPEATABLE = 60  # characters: shorter paragraphs ("For example:") may occur in 
 
 @SOURCES.register("python_docs")
 class PythonDocs(Source):
-    """Docstrings of the standard library and the topics of ``help()``, cleaned, without exact duplicates."""
+    """Docstrings of the standard library and the topics of ``help()``, cleaned, without exact duplicates.
+
+    A document's topic is the package or module it is from, or "language" for the topics of ``help()``.
+    """
+
+    has_topics: ClassVar[bool] = True
 
     min_chars: Annotated[int, Field(ge=1)] = Field(40, description="documents shorter than this are left out")
     max_chars: Annotated[int, Field(ge=1)] = Field(
@@ -58,7 +64,8 @@ class PythonDocs(Source):
                 f"sources.{name}: found no docstrings below {stdlib()}; this Python seems to be installed without "
                 "the source of its standard library: use another interpreter, or a source of kind text."
             )
-        return FiniteReservoir(name, pl.Series("text", docs, dtype=pl.String), self.held_out, streams)
+        texts, topics = (pl.Series(list(part), dtype=pl.String) for part in (docs.keys(), docs.values()))
+        return FiniteReservoir(name, texts.alias("text"), self.held_out, streams, topics)
 
 
 def stdlib() -> Path:
@@ -67,26 +74,27 @@ def stdlib() -> Path:
 
 
 @lru_cache(maxsize=8)
-def documents(min_chars: int, max_chars: int) -> tuple[str, ...]:
-    """Return the cleaned documents in the order of their files and lines, topics last, without repetition.
+def documents(min_chars: int, max_chars: int) -> Mapping[str, str]:
+    """Return the cleaned documents, each with its topic, in the order of files and lines, without repetition.
 
     Some topics contain others whole, and docstrings are copied between classes: a paragraph of at least
     ``REPEATABLE`` characters is kept where it stands first, or held-out documents would be published elsewhere.
     """
     seen: set[str] = set()
-    kept: dict[str, None] = {}
-    for text in raw_texts():
+    kept: dict[str, str] = {}
+    for topic, text in raw_texts():
         paragraphs = dict.fromkeys(clean(text).split("\n\n"))
         new = [p for p in paragraphs if len(p) < REPEATABLE or p not in seen]
         seen.update(new)
-        kept.update(dict.fromkeys(split("\n\n".join(new), max_chars)))
-    return tuple(piece for piece in kept if len(piece) >= min_chars)
+        for piece in split("\n\n".join(new), max_chars):
+            kept.setdefault(piece, topic)
+    return MappingProxyType({piece: topic for piece, topic in kept.items() if len(piece) >= min_chars})
 
 
 @lru_cache(maxsize=1)
-def raw_texts() -> tuple[str, ...]:
-    """Return every docstring of the standard library, then every topic of ``help()``, as they are written."""
-    return (*_docstrings(stdlib()), *_topics())
+def raw_texts() -> tuple[tuple[str, str], ...]:
+    """Return (topic, text) of every docstring of the standard library, then of what ``help()`` shows, as written."""
+    return (*_docstrings(stdlib()), *(("language", text) for text in _topics()))
 
 
 def _topics() -> Iterator[str]:
@@ -98,15 +106,16 @@ def _topics() -> Iterator[str]:
         yield text
 
 
-def _docstrings(root: Path) -> Iterator[str]:
+def _docstrings(root: Path) -> Iterator[tuple[str, str]]:
     for file in _source_files(root):
+        topic = file.relative_to(root).parts[0].removesuffix(".py")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # old escapes in other people's files are no concern of ours
                 tree = ast.parse(file.read_bytes())
         except (SyntaxError, ValueError, OSError):
             continue  # a few files of the library are templates or samples of bad syntax
-        yield from _docstrings_in(tree)
+        yield from ((topic, text) for text in _docstrings_in(tree))
 
 
 def _source_files(root: Path) -> list[Path]:

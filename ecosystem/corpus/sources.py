@@ -47,6 +47,7 @@ class Reservoir(Protocol):
     size: int | None  # documents that can be drawn (held-out ones are not among them); None: endless
     digest: str  # hash of everything in it, recorded with a run
     held_out: pl.Series  # never published: the reference of every measurement
+    topics: pl.Series | None  # of the held-out documents: which part of the source each is from; None: nobody knows
     truth: Truth | None  # what is known exactly of where they come from; None: nothing
 
     def rows(self, rows: NDArray[np.int64]) -> pl.Series:
@@ -61,6 +62,7 @@ class Source(Spec):
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "text"
     labelled: ClassVar[bool] = False  # True: its documents carry labels that are right or wrong
+    has_topics: ClassVar[bool] = False  # whether it knows which part of it a document is from
 
     held_out: Annotated[float, Field(ge=0)] = Field(
         0.1, description="documents never published, for measuring: a share (below 1) or a number (1 or more)"
@@ -92,8 +94,10 @@ class FiniteReservoir:
 
     truth: Truth | None = None
 
-    def __init__(self, name: str, docs: pl.Series, held_out: float, streams: Streams) -> None:
-        """``docs``: one row per document, of any type; ``held_out`` as in :class:`Source`."""
+    def __init__(
+        self, name: str, docs: pl.Series, held_out: float, streams: Streams, topics: pl.Series | None = None
+    ) -> None:
+        """``docs`` and their ``topics``: one row per document; ``held_out`` as in :class:`Source`."""
         count = docs.len()
         if count == 0:
             raise DataError(f"sources.{name}: there are no documents in it.")
@@ -108,6 +112,7 @@ class FiniteReservoir:
         self.size: int | None = count - kept_back
         self.digest = digest(docs)
         self.held_out = docs.gather(order[count - kept_back :]).alias("content")
+        self.topics = None if topics is None else topics.gather(order[count - kept_back :])
         self._drawn = docs.gather(order[: count - kept_back]).alias("content")
 
     def rows(self, rows: ArrayLike) -> pl.Series:
@@ -147,6 +152,7 @@ class EndlessReservoir(ABC):
     """
 
     size: int | None = None
+    topics: pl.Series | None = None
 
     def __init__(self, spec: EndlessSource, name: str, streams: Streams, truth: Truth) -> None:
         """``name`` is the source's name in the scenario; whatever :meth:`draw` needs must be there already."""

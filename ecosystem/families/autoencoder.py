@@ -44,7 +44,7 @@ from ecosystem.families.base import (
 from ecosystem.families.cohort import copy_state
 from ecosystem.families.crew import Crew
 from ecosystem.families.gaussian import GaussianCohort
-from ecosystem.families.packing import Packing
+from ecosystem.families.packing import Batches
 from ecosystem.families.training import Fit, Gradients, Rows
 from ecosystem.streams import Stream
 
@@ -175,7 +175,7 @@ class Batch:
 
 
 class Deck:
-    """The batches of one fit, as a :class:`Packing` has them: in every epoch all documents, in an order drawn anew.
+    """The batches of one fit, as language models have them: in every epoch all documents, in an order drawn anew.
 
     Documents of weight 0 are left out, weights are scaled to a mean of 1. Raises MemberError if nothing is left.
     """
@@ -285,7 +285,7 @@ class VaeCohort:
                         [requests[i].member for i in stack],
                         list(weights.values()),
                         [False] * len(weights),
-                        [cast(Packing, decks[i]) for i in stack],
+                        [cast(Batches, decks[i]) for i in stack],
                         training,
                         peaks[stack[0]],
                         self._gradients(weights),

@@ -79,7 +79,11 @@ Member = int | Literal["initial", "random"]
 
 @dataclass(frozen=True)
 class FitRequest:
-    """Train one member on documents (``weight``: loss weight per document, shape [documents])."""
+    """Train one member on documents (``weight``: loss weight per document, shape [documents]).
+
+    With ``prompts`` (one per document) a document is the answer to its prompt, which is read and not learnt; each
+    example then stands alone. ``batch``: rows per optimiser step, if not as many as the family takes.
+    """
 
     member: int
     docs: pl.Series
@@ -88,6 +92,8 @@ class FitRequest:
     learning_rate: float | None  # None: the family's default
     start: Start
     stream: Stream
+    prompts: pl.Series | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,15 @@ class GenerateRequest:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Score documents under a member, under the weights that members start from, or under random weights."""
+    """Score documents under a member, under the weights that members start from, or under random weights.
+
+    With ``prompts`` (one per document) a document is scored as the answer to its prompt, whose own units are not in
+    the Score.
+    """
 
     member: Member
     docs: pl.Series
+    prompts: pl.Series | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +221,7 @@ class Family(Spec):
 
     modality: ClassVar[Literal["text", "vector", "category"]]
     needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
+    tunable: ClassVar[bool] = False  # whether members understand prompts in fit and score, as downstream tasks need
 
     @property
     def begins_trained(self) -> bool:

@@ -31,7 +31,7 @@ from ecosystem.families.base import (
     silent,
 )
 from ecosystem.families.crew import Crew
-from ecosystem.families.packing import Packing
+from ecosystem.families.packing import Answers, Batches, Packing
 from ecosystem.families.recipe import Training
 from ecosystem.families.tokenizer import Tokenizer
 from ecosystem.streams import Stream
@@ -86,7 +86,7 @@ class LanguageCohort(ABC):
 
     @abstractmethod
     def _fit(
-        self, requests: Sequence[FitRequest], packings: Sequence[Packing], peaks: Sequence[float], progress: Progress
+        self, requests: Sequence[FitRequest], packings: Sequence[Batches], peaks: Sequence[float], progress: Progress
     ) -> list[FitRecord]:
         """Train the members of the requests on their packings, with these peak learning rates."""
 
@@ -118,21 +118,18 @@ class LanguageCohort(ABC):
         packings = []
         for request in requests:
             try:
-                packings.append(
-                    Packing(
-                        self.tokenizer.encode(request.docs),
-                        request.weight,
-                        self.tokenizer.end,
-                        self.context,
-                        self.training.batch,
-                        request.budget,
-                        request.stream.child("order"),
-                    )
-                )
+                packings.append(self._batches(request))
             except TrainingError as error:
                 raise MemberError(request.member, f"member {request.member} cannot be trained: {error}") from error
         peaks = [self.training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
         return self._fit(requests, packings, peaks, progress) if requests else []
+
+    def _batches(self, request: FitRequest) -> Batches:
+        docs, batch = self.tokenizer.encode(request.docs), request.batch or self.training.batch
+        given = (request.weight, self.tokenizer.end, self.context, batch, request.budget, request.stream.child("order"))
+        if request.prompts is None:
+            return Packing(docs, *given)
+        return Answers(self.tokenizer.encode(request.prompts), docs, *given)
 
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
         """Write documents, one Series of length ``n`` per request; a document may be empty.
@@ -181,12 +178,16 @@ class LanguageCohort(ABC):
         return [pl.Series("text", self.tokenizer.decode(rows), dtype=pl.String) for rows in tokens]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Score documents, one Score per request; nats, each document's end of text included."""
+        """Score documents, one Score per request; nats, each document's end of text included.
+
+        Raises TrainingError if the answer to a prompt is longer than the context.
+        """
         _check_members([r.member for r in requests if isinstance(r.member, int)], self.members, once=False)
         outlines = [scoring.units(self.tokenizer.encode(request.docs), self.tokenizer.end) for request in requests]
         batch = _SCORED_TOKENS if self.device.type == "cpu" else 8 * _SCORED_TOKENS
         batches = [
-            scoring.padded(scoring.windows(*outline, self.tokenizer.end, self.context), batch) for outline in outlines
+            scoring.padded(self._windows(request, outline), batch)
+            for request, outline in zip(requests, outlines, strict=True)
         ]
         with Crew(*self._crew) as crew:
 
@@ -205,6 +206,12 @@ class LanguageCohort(ABC):
             scoring.assemble(*outline, parts, [next(results) for _ in parts])
             for outline, parts in zip(outlines, batches, strict=True)
         ]
+
+    def _windows(self, request: ScoreRequest, outline: scoring.Outline) -> list[scoring.Window]:
+        if request.prompts is None:
+            return scoring.windows(*outline, self.tokenizer.end, self.context)
+        prompts = self.tokenizer.encode(request.prompts)
+        return scoring.answers(prompts, *outline, self.tokenizer.end, self.context)
 
     def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
         """Return how often each token id occurs in documents, one end of text each included, shape [vocabulary]."""

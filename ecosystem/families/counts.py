@@ -21,11 +21,11 @@ from torch import Tensor
 
 from ecosystem.errors import DataError
 from ecosystem.families import scoring
-from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
+from ecosystem.families.base import FitRecord, FitRequest, Member, MemberError, Progress, Surroundings
 from ecosystem.families.cohort import LanguageCohort, Nll
 from ecosystem.families.crew import Crew
 from ecosystem.families.ngram import require_keys
-from ecosystem.families.packing import Packing
+from ecosystem.families.packing import Batches
 from ecosystem.families.recipe import Training
 from ecosystem.families.sampling import Decoder
 from ecosystem.families.tokenizer import Tokenizer
@@ -242,9 +242,13 @@ class CountCohort(LanguageCohort):
         return Table.of(counts, self.family, self.tokenizer.size, self.tokenizer.end)
 
     def _fit(
-        self, requests: Sequence[FitRequest], packings: Sequence[Packing], peaks: Sequence[float], progress: Progress
+        self, requests: Sequence[FitRequest], packings: Sequence[Batches], peaks: Sequence[float], progress: Progress
     ) -> list[FitRecord]:
         # The packings have found documents and weights to be sound; batches and rates mean nothing to counts.
+        for request in requests:
+            if request.prompts is not None:
+                raise MemberError(request.member, f"member {request.member} counts documents and learns no answers.")
+
         def job(request: FitRequest, tokens: Sequence[NDArray[np.int32]]) -> tuple[Counts, Table, FitRecord]:
             began = perf_counter()
             weight = np.asarray(request.weight, dtype=np.float64)

@@ -22,7 +22,7 @@ from ecosystem.families import loss, transformer
 from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
 from ecosystem.families.cohort import LanguageCohort, Nll, copy_state
 from ecosystem.families.crew import Crew
-from ecosystem.families.packing import Packing
+from ecosystem.families.packing import Batches
 from ecosystem.families.recipe import Training
 from ecosystem.families.sampling import Decoder
 from ecosystem.families.shape import NARROW, Shape
@@ -98,7 +98,7 @@ class Gpt2Cohort(LanguageCohort):
         return {name: tensor.clone() for name, tensor in self._initial.items()}
 
     def _fit(
-        self, requests: Sequence[FitRequest], packings: Sequence[Packing], peaks: Sequence[float], progress: Progress
+        self, requests: Sequence[FitRequest], packings: Sequence[Batches], peaks: Sequence[float], progress: Progress
     ) -> list[FitRecord]:
         total = sum(packing.total for packing in packings)
         fits = self._grouped(requests, packings, peaks) if self._stacks else self._single(requests, packings, peaks)
@@ -120,7 +120,7 @@ class Gpt2Cohort(LanguageCohort):
                     self._weights[name][member].copy_(parameter[place] if fit.stacked else parameter)
         return [by_member[request.member] for request in requests]
 
-    def _single(self, requests: Sequence[FitRequest], packings: Sequence[Packing], peaks: Sequence[float]) -> list[Fit]:
+    def _single(self, requests: Sequence[FitRequest], packings: Sequence[Batches], peaks: Sequence[float]) -> list[Fit]:
         """One fit per member, on two-dimensional weights."""
         fits = []
         for request, packing, peak in zip(requests, packings, peaks, strict=True):
@@ -140,7 +140,7 @@ class Gpt2Cohort(LanguageCohort):
         return fits
 
     def _grouped(
-        self, requests: Sequence[FitRequest], packings: Sequence[Packing], peaks: Sequence[float]
+        self, requests: Sequence[FitRequest], packings: Sequence[Batches], peaks: Sequence[float]
     ) -> list[Fit]:
         """One fit per group of members that share learning rate and steps, on stacked weights."""
         groups: dict[tuple[int, int, float], list[int]] = {}
@@ -175,8 +175,11 @@ class Gpt2Cohort(LanguageCohort):
             local = dict(zip(names, leaves, strict=True))
             flat = (inputs.dim() - 2, inputs.dim() - 1)
             with torch.enable_grad(), self._autocast():
-                x = transformer.hidden(local, shape, inputs)
-                losses = loss.weighted_loss(x, local[transformer.WTE], targets.flatten(*flat), scale.flatten(*flat))
+                x, goal, weight = transformer.hidden(local, shape, inputs), targets.flatten(*flat), scale.flatten(*flat)
+                if weight.dim() == 1 and 2 * weight.count_nonzero() < len(weight):
+                    places = weight.nonzero().squeeze(-1)  # where only answers count, no other logits are needed
+                    x, goal, weight = x[places], goal[places], weight[places]
+                losses = loss.weighted_loss(x, local[transformer.WTE], goal, weight)
                 grads = torch.autograd.grad(losses.sum(), leaves)
             return losses.detach(), grads
 

@@ -20,7 +20,7 @@ from ecosystem.errors import DataError, nearest
 from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
 from ecosystem.families.cohort import LanguageCohort, Nll, copy_state
 from ecosystem.families.crew import Crew
-from ecosystem.families.packing import Packing
+from ecosystem.families.packing import Batches
 from ecosystem.families.recipe import Training
 from ecosystem.families.sampling import Decoder
 from ecosystem.families.tokenizer import Tokenizer
@@ -86,11 +86,11 @@ class ModuleCohort(LanguageCohort):
         return {name: tensor[member] for name, tensor in self._weights.items()}
 
     def _fit(
-        self, requests: Sequence[FitRequest], packings: Sequence[Packing], peaks: Sequence[float], progress: Progress
+        self, requests: Sequence[FitRequest], packings: Sequence[Batches], peaks: Sequence[float], progress: Progress
     ) -> list[FitRecord]:
         trained: list[dict[str, Tensor]] = []
 
-        def job(crew: Crew, request: FitRequest, packing: Packing, peak: float) -> FitRecord:
+        def job(crew: Crew, request: FitRequest, packing: Batches, peak: float) -> FitRecord:
             weights = {name: tensor.clone() for name, tensor in self._start(request).items()}
             self._put(weights)
             fit = Fit(

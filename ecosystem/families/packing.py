@@ -1,7 +1,7 @@
-"""Documents packed into blocks: what a fit sees, batch by batch.
+"""What a fit sees, batch by batch: documents packed into blocks, or answers behind their prompts, one a row.
 
-The training set is one endless chain of tokens: every epoch, all documents in an order drawn anew, each followed by
-the end-of-text token. A batch is the next ``batch × length`` tokens of the chain, cut into rows.
+Packed, the training set is one endless chain of tokens: every epoch, all documents in an order drawn anew, each
+followed by the end-of-text token. A batch is the next ``batch × length`` tokens of the chain, cut into rows.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,8 @@ from ecosystem.streams import Stream
 class Batch:
     """Rows of tokens: ``inputs``, ``targets`` (int64) and ``weight`` (float32), each of shape [rows, length].
 
-    ``tokens`` counts the targets; behind the last of them the final row is filled up with weight 0.
+    ``tokens`` is what the sum of weighted losses is divided by: the number of targets, those of weight 0 at the end of
+    the final row left out.
     """
 
     inputs: NDArray[np.int64]
@@ -31,8 +33,19 @@ class Batch:
     tokens: int
 
 
+class Batches(Protocol):
+    """The ``steps`` batches of one fit: ``total`` tokens in rows of ``length``."""
+
+    total: int
+    length: int
+    steps: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the batches; asked again, over the same ones."""
+
+
 class Packing:
-    """The batches of one fit.
+    """The batches of a fit on documents.
 
     Documents of weight 0 are left out, weights are scaled to a mean of 1 over tokens, so that doubling one is the
     same as having the document twice. A row is ``context`` tokens long, or as long as the whole training set if that
@@ -49,15 +62,7 @@ class Packing:
         budget: Budget,
         stream: Stream,
     ) -> None:
-        weight = np.asarray(weight, dtype=np.float64)
-        if len(weight) != len(tokens):
-            raise TrainingError(f"there are {len(tokens)} documents to train on but {len(weight)} weights.")
-        if not (np.isfinite(weight) & (weight >= 0)).all():
-            raise TrainingError("a document's weight is negative or not a number; weights are finite and at least 0.")
-        kept = np.flatnonzero(weight > 0)
-        if len(kept) == 0:
-            what = "every document has weight 0" if len(tokens) else "there is no document"
-            raise TrainingError(f"{what}, so there is nothing to train on; loosen the policies or scrape more.")
+        weight, kept = _weighed(len(tokens), weight)
         closing = np.array([end], dtype=np.int32)
         self._documents = [np.append(tokens[i], closing) for i in kept.tolist()]
         sizes = np.array([len(document) for document in self._documents])
@@ -96,3 +101,85 @@ class Packing:
             yield Batch(inputs.reshape(size), targets.reshape(size), scale.reshape(size), n)
             before, left = int(targets[n - 1]), left - n
             tokens, weight = tokens[n:], weight[n:]
+
+
+class Answers:
+    """The batches of a fit on answers: one example a row, so that none is cut in two and none sees another.
+
+    A row holds the end of text, the prompt, the answer and the end of text. The loss is the mean over the answers'
+    tokens and the ends behind them; prompts are read and not learnt. The rows of a batch are filled up with weight 0 to
+    its longest example; where that exceeds ``context``, prompts lose their first tokens. A batch is ``batch`` examples,
+    and each counts as many tokens as the longest of all, whatever its own. Weights are as in :class:`Packing`, and so are the errors; besides,
+    TrainingError is raised if an answer alone is longer than the context.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[NDArray[np.int32]],
+        answers: Sequence[NDArray[np.int32]],
+        weight: NDArray[np.float64],
+        end: int,
+        context: int,
+        batch: int,
+        budget: Budget,
+        stream: Stream,
+    ) -> None:
+        weight, kept = _weighed(len(answers), weight)
+        chains = [chain(prompts[i], answers[i], end, context) for i in kept.tolist()]
+        scored = np.array([len(answers[i]) + 1 for i in kept.tolist()])
+        self._sizes = np.array([len(one) for one in chains]) - 1
+        self.length = int(self._sizes.max())
+        rows = np.full((len(chains), self.length + 1), end, dtype=np.int64)
+        self._weight = np.zeros((len(chains), self.length), dtype=np.float32)
+        even = weight[kept] * (scored.sum() / (weight[kept] @ scored))
+        for i, (one, n) in enumerate(zip(chains, scored.tolist(), strict=True)):
+            rows[i, : len(one)] = one
+            self._weight[i, len(one) - 1 - n : len(one) - 1] = even[i]
+        self._rows, self._batch, self._stream = rows, batch, stream
+        epochs = budget.epochs * len(rows) if budget.epochs is not None else (budget.tokens or 0) / self.length
+        self._examples = max(1, round(epochs))
+        self.total = self._examples * self.length
+        self.steps = math.ceil(self._examples / batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the ``steps`` batches, in an order drawn anew every epoch."""
+        count = len(self._rows)
+        epochs = range(math.ceil(self._examples / count))
+        order = np.concatenate([self._stream.child(f"epoch/{e}").rng().permutation(count) for e in epochs])
+        for first in range(0, self._examples, self._batch):
+            chosen = order[first : min(first + self._batch, self._examples)]
+            widest = self._sizes[chosen].max()
+            rows, weight = self._rows[chosen, : widest + 1], self._weight[chosen, :widest]
+            # The loss of a batch is divided by its tokens; here the mean is one over the answers alone.
+            tokens = len(chosen) * self.length
+            weight = weight * np.float32(tokens / np.count_nonzero(weight))
+            yield Batch(rows[:, :-1], rows[:, 1:], weight, tokens)
+
+
+def chain(prompt: NDArray[np.int32], answer: NDArray[np.int32], end: int, context: int) -> NDArray[np.int32]:
+    """Return the end of text, the prompt's last tokens, the answer and the end of text: ``context + 1`` at most.
+
+    Raises TrainingError if the answer leaves no room for the end of text before it.
+    """
+    room = context - 1 - len(answer)
+    if room < 0:
+        raise TrainingError(
+            f"an answer of {len(answer)} tokens does not fit the context of {context}; shorten it, or give a longer "
+            "context."
+        )
+    edge = np.array([end], dtype=np.int32)
+    return np.concatenate([edge, prompt[max(0, len(prompt) - room) :], answer, edge])
+
+
+def _weighed(documents: int, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the weights and which documents have any; raise TrainingError if none has or one makes no sense."""
+    weight = np.asarray(weight, dtype=np.float64)
+    if len(weight) != documents:
+        raise TrainingError(f"there are {documents} documents to train on but {len(weight)} weights.")
+    if not (np.isfinite(weight) & (weight >= 0)).all():
+        raise TrainingError("a document's weight is negative or not a number; weights are finite and at least 0.")
+    kept = np.flatnonzero(weight > 0)
+    if len(kept) == 0:
+        what = "every document has weight 0" if documents else "there is no document"
+        raise TrainingError(f"{what}, so there is nothing to train on; loosen the policies or scrape more.")
+    return weight, kept

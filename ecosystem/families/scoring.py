@@ -9,6 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.families.base import Score
+from ecosystem.families.packing import chain
+
+Outline = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""``unit`` and ``offsets`` of a Score."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Padded:
     place: NDArray[np.int64]
 
 
-def units(tokens: Sequence[NDArray[np.int32]], end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def units(tokens: Sequence[NDArray[np.int32]], end: int) -> Outline:
     """Return (unit, offsets) of a Score: every document's tokens and its end of text."""
     closing = np.array([end], dtype=np.int32)
     pieces = [piece for document in tokens for piece in (document, closing)]
@@ -63,6 +67,24 @@ def windows(unit: NDArray[np.int64], offsets: NDArray[np.int64], end: int, conte
             last = min(first + context, total)
             result.append(Window(chain[first:last], chain[first + 1 : last + 1], scored - first, begin + scored))
             scored = last
+    return result
+
+
+def answers(
+    prompts: Sequence[NDArray[np.int32]],
+    unit: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    end: int,
+    context: int,
+) -> list[Window]:
+    """Put each document behind its prompt, in one window that scores the document alone.
+
+    Beyond ``context`` the prompt loses its first tokens; raises TrainingError if the document itself does not fit.
+    """
+    result = []
+    for prompt, begin, stop in zip(prompts, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        whole = chain(prompt, unit[begin : stop - 1].astype(np.int32), end, context)
+        result.append(Window(whole[:-1], whole[1:], len(whole) - 1 - (stop - begin), begin))
     return result
 
 

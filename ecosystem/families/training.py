@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ecosystem.families.base import FitRecord, MemberError
-from ecosystem.families.packing import Batch, Packing
+from ecosystem.families.packing import Batch, Batches
 from ecosystem.families.recipe import Training, learning_rate
 
 Rows = tuple[Tensor, Tensor, Tensor]
@@ -38,7 +38,7 @@ class Fit:
     members: Sequence[int]
     parameters: Sequence[Tensor]
     decayed: Sequence[bool]
-    packings: Sequence[Packing]
+    packings: Sequence[Batches]
     training: Training
     peak: float
     gradients: Gradients
@@ -72,7 +72,7 @@ class Fit:
 
     def _gradients(self, batches: Sequence[Batch], device: torch.device) -> tuple[Tensor, list[Tensor]]:
         if self.stacked:
-            arrays = [np.stack([getattr(b, name) for b in batches]) for name in ("inputs", "targets", "weight")]
+            arrays = [_stack([getattr(b, name) for b in batches]) for name in ("inputs", "targets", "weight")]
         else:
             arrays = [batches[0].inputs, batches[0].targets, batches[0].weight]
         inputs, targets, scale = (torch.from_numpy(a).to(device, non_blocking=True) for a in arrays)
@@ -104,6 +104,12 @@ class Fit:
                 f"the loss of member {member} is not a finite number at step {first + step + 1} of {steps} "
                 f"(peak learning rate {self.peak:g}); lower the learning rate or start from weights that are finite.",
             )
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack arrays [rows, length]; narrower ones are filled up with zeros, of which a weight of zero makes nothing."""
+    widest = max(array.shape[1] for array in arrays)
+    return np.stack([np.pad(array, ((0, 0), (0, widest - array.shape[1]))) for array in arrays])
 
 
 def _clip(grads: Sequence[Tensor], largest: float, stacked: bool) -> Tensor:

@@ -19,6 +19,17 @@ def _by_n(name: str, text: str, collapse: str) -> dict[str, Definition]:
 
 QUANTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 """Of the perplexities of single texts, in percent."""
+_TASKS = {
+    "topic": "which part of its source a passage comes from",
+    "next_sentence": "a passage's next sentence or one of another document",
+    "word_order": "a sentence as written or with two words swapped",
+    "next_word": "a passage's next word or one of three as frequent",
+}
+
+
+def _of_tasks(name: str, text: str, collapse: str) -> dict[str, Definition]:
+    return {f"{name}_{task}": Definition("1", collapse, text.format(task=what)) for task, what in _TASKS.items()}
+
 
 DEFINITIONS: dict[str, Definition] = {
     # of a model, on held-out text
@@ -51,6 +62,10 @@ DEFINITIONS: dict[str, Definition] = {
         )
         for q in QUANTILES
     },
+    **_of_tasks(
+        "accuracy", "share of right answers after fine-tuning from the model's present weights: {task}", "down"
+    ),
+    **_of_tasks("zero_shot", "share of right answers of the model as it is: {task}", "down"),
     "training_loss": Definition("nats per token", "", "mean loss while the model was trained in this step"),
     "tokens_trained": Definition("tokens", "", "tokens that the model was trained on in this step"),
     "documents_published": Definition("documents", "", "documents that a trainer published in this step"),
