@@ -143,7 +143,9 @@ def test_presets_are_families(path):
     family = FAMILIES.get(data.pop("kind"))(**data)
     assert path.read_text(encoding="utf-8").startswith("# ")
     load = family.workload()
-    expected = {"gpt2-nano": 173_824, "gpt2-micro": 675_328, "gpt2-mini": 10_101_760}.get(path.stem, 0)
+    expected = {"gpt2-char": 128_832, "gpt2-nano": 173_824, "gpt2-micro": 675_328, "gpt2-mini": 10_101_760}.get(
+        path.stem, 0
+    )
     assert load.parameters == expected
     assert (load.tokens_to_pretrain > 0) == (family.init == "foundation" and family.kind != "ngram")
 

@@ -67,6 +67,7 @@ TITLES = {
     "l2": "Squared L2 distance to the truth",
     "mean_error": "Squared error of the mean",
     "support": "Symbols alive",
+    "first_type": "Probability of the likeliest true symbol",
     "unseen_mass": "Mass that the model gives no chance",
     "accuracy": "Accuracy of the model",
     "label_accuracy": "Right labels in the training set",
@@ -140,9 +141,14 @@ def _title(metric: str) -> str:
     return TITLES.get(metric, metric.replace("_", " ").capitalize())
 
 
+def _shown(book: Book) -> list[str]:
+    """Return the metrics of models of vectors or categories in order: first those that a closed form speaks of."""
+    return list(dict.fromkeys([*(theory.metric for theory in book.run.scenario.theory), *PARAMETERS]))
+
+
 def _parameters(book: Book) -> str:
     drawn = []
-    for metric in PARAMETERS:
+    for metric in _shown(book):
         single = figures.members(book.metrics, metric)
         if single.is_empty():
             continue
@@ -171,7 +177,7 @@ def _parameters(book: Book) -> str:
 
 def _parameter_figures(book: Book) -> str:
     theory, rows = book.run.scenario.theory, []
-    for metric in PARAMETERS:
+    for metric in _shown(book):
         means = figures.means(figures.members(book.metrics, metric))
         laws = figures.laws(theory, metric, book.run.steps, book.truth)
         for population in book.populations:
