@@ -125,7 +125,8 @@ def _title(metric: str) -> str:
 
 def _parameters(book: Book) -> str:
     drawn = []
-    for metric in PARAMETERS:
+    predicted = {theory.metric for theory in book.run.scenario.theory}
+    for metric in sorted(PARAMETERS, key=lambda metric: metric not in predicted):  # what a law speaks of comes first
         single = figures.members(book.metrics, metric)
         if single.is_empty():
             continue
