@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from ecosystem.cores import cores
 from ecosystem.errors import DataError
+from ecosystem.families.base import Budget, FitRequest
+from ecosystem.families.categorical import CategoricalCohort
 from ecosystem.streams import Stream, Streams
 
 T = TypeVar("T")
@@ -71,6 +74,34 @@ def gaussian_replace(
     return Normals(np.hstack([part.mean for part in parts]), np.hstack([part.variance for part in parts]))
 
 
+def gaussian_accumulate(replicates: int, generations: int, n: int, *, seed: int = 1) -> Normals:
+    """Fit by maximum likelihood n samples of a standard normal, then these and n of their fit, and so on.
+
+    The mean and the sum of squares of n samples stand for them (see :func:`gaussian_replace`), and those of all so far
+    are updated by them.
+    """
+    if n < 2 or replicates < 1 or generations < 1:
+        asked = f"n = {n}, replicates = {replicates}, generations = {generations}"
+        raise DataError(f"{asked}: n must be 2 or more, the others 1 or more.")
+
+    def block(size: int, stream: Stream) -> Normals:
+        rng = stream.rng()
+        shift = rng.standard_normal((generations, size)) / np.sqrt(n)
+        growth = 2 * rng.standard_gamma((n - 1) / 2, (generations, size))
+        means, variances = np.empty((generations, size)), np.empty((generations, size))
+        mean, variance, squares = np.zeros(size), np.ones(size), np.zeros(size)
+        for t in range(generations):
+            apart = np.sqrt(variance) * shift[t]  # of the new samples' mean from that of all before
+            squares += variance * growth[t] + apart**2 * n * t / (t + 1)
+            mean = mean + apart / (t + 1)
+            variance = squares / (n * (t + 1))
+            means[t], variances[t] = mean, variance
+        return Normals(means, variances)
+
+    parts = _blocks(replicates, seed, "gaussian_accumulate", block)
+    return Normals(np.hstack([part.mean for part in parts]), np.hstack([part.variance for part in parts]))
+
+
 def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int, *, seed: int = 1) -> Symbols:
     """Estimate the frequencies of n draws from p, then of n draws from those, and so on.
 
@@ -109,6 +140,144 @@ def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int,
         np.hstack([part.support for part in parts]),
         np.concatenate([part.survivor for part in parts]),
     )
+
+
+def categorical_mixture(p: ArrayLike, replicates: int, generations: int, n: int, *, seed: int = 1) -> Floats:
+    """Estimate frequencies of n draws, each from a model drawn at random among p and all estimates so far.
+
+    Returns the Gini-Simpson diversity of the estimates, [generations, replicates]. "Randomly Sampled Data" of Seddik et
+    al. 2404.05090, section 4.2.
+    """
+    if n < 1 or replicates < 1 or generations < 1:
+        raise DataError(f"n = {n}, replicates = {replicates} and generations = {generations} must be 1 or more.")
+    upto = _distribution(p).cumsum()
+
+    def block(size: int, stream: Stream) -> Floats:
+        rng = stream.rng()
+        held = np.empty((generations, size, n), np.int64)
+        diversity = np.empty((generations, size))
+        rows = np.arange(size)[:, None]
+        for t in range(generations):
+            # Whoever does not copy one of the n draws of an earlier estimate draws from p.
+            drawn = np.searchsorted(upto, rng.random((size, n)) * upto[-1], side="right")
+            if t:
+                model = rng.integers(-1, t, (size, n))
+                copied = held[np.maximum(model, 0), rows, rng.integers(0, n, (size, n))]
+                drawn = np.where(model < 0, drawn, copied)
+            held[t] = drawn
+            counts = np.bincount((drawn + rows * upto.size).ravel(), minlength=size * upto.size)
+            diversity[t] = 1 - (counts.reshape(size, -1) ** 2).sum(axis=1) / n**2
+        return diversity
+
+    return np.hstack(_blocks(replicates, seed, "categorical_mixture", block))
+
+
+def categorical_with_real(
+    p: ArrayLike,
+    replicates: int,
+    generations: int,
+    n_real: int,
+    n_synthetic: int,
+    *,
+    start: ArrayLike | None = None,
+    seed: int = 1,
+) -> Floats:
+    """Estimate frequencies of n_real draws from p beside n_synthetic from the last estimate, and so on.
+
+    Without a ``start`` the real draws are always the same, and the first estimate is from them alone (the partially
+    synthetic loop of Seddik et al. 2404.05090); with one, a distribution, they are new each time, and it is the model
+    before the first (the fresh data loop of Alemohammad et al. 2307.01850). Returns the estimates [generations,
+    replicates, types].
+    """
+    if min(n_real, n_synthetic, replicates, generations) < 1:
+        asked = (
+            f"n_real = {n_real}, n_synthetic = {n_synthetic}, replicates = {replicates}, generations = {generations}"
+        )
+        raise DataError(f"{asked}: all must be 1 or more.")
+    truth = _distribution(p)
+    before = None if start is None else _distribution(start)
+
+    def block(size: int, stream: Stream) -> Floats:
+        rng = stream.rng()
+        real = rng.multinomial(n_real, truth, size)
+        share = real / n_real if before is None else np.tile(before, (size, 1))
+        found = np.empty((generations, size, truth.size))
+        for t in range(generations):
+            if before is not None:
+                real = rng.multinomial(n_real, truth, size)
+            if t or before is not None:
+                share = (real + rng.multinomial(n_synthetic, share)) / (n_real + n_synthetic)
+            found[t] = share
+        return found
+
+    return np.concatenate(_blocks(replicates, seed, "categorical_with_real", block), axis=1)
+
+
+def self_training(
+    p: ArrayLike, replicates: int, rate: float, tokens: int, *, top_k: int | None = None, seed: int = 1
+) -> NDArray[np.int64]:
+    """Let softmax models over the types of p learn from their own samples until their entropy has halved.
+
+    Each step is one of plain gradient descent, of this ``rate``, on the cross-entropy of ``tokens`` samples (of the
+    ``top_k`` likeliest types, if given), from the logits ln p. Returns the steps taken, [replicates]. The algorithm of
+    Herel and Mikolov 2404.02305 for one context.
+    """
+    if replicates < 1 or tokens < 1 or not rate > 0:
+        raise DataError(
+            f"replicates = {replicates}, tokens = {tokens}, rate = {rate}: must be 1, 1 and above 0 or more."
+        )
+    truth = _distribution(p)
+    if np.count_nonzero(truth) < truth.size or truth.size < 2:
+        raise DataError("p must have two types or more, all of them possible: a softmax has no zeros.")
+    half = -(truth @ np.log(truth)) / 2
+
+    def block(size: int, stream: Stream) -> NDArray[np.int64]:
+        rng = stream.rng()
+        logits, left = np.tile(np.log(truth), (size, 1)), np.arange(size)
+        steps = np.zeros(size, np.int64)
+        while left.size:
+            share = np.exp(logits - logits.max(axis=1, keepdims=True))
+            share /= share.sum(axis=1, keepdims=True)
+            steps[left] += 1
+            logits = logits + rate * own_gradient(share, tokens, rng, top_k=top_k)
+            log_share = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            going = -(np.exp(log_share) * log_share).sum(axis=1) > half
+            logits, left = logits[going], left[going]
+        return steps
+
+    return np.concatenate(_blocks(replicates, seed, "self_training", block))
+
+
+def own_gradient(share: Floats, tokens: int, rng: np.random.Generator, *, top_k: int | None = None) -> Floats:
+    """Return the gradient of the mean log-likelihood of own samples with respect to the logits, [replicates, types].
+
+    ``share`` [replicates, types] are the models' probabilities; ``tokens`` and ``top_k`` as in :func:`self_training`.
+    """
+    sampled = share
+    if top_k is not None and top_k < share.shape[1]:
+        least = np.partition(share, -top_k, axis=1)[:, -top_k, None]
+        sampled = np.where(share >= least, share, 0.0)
+        sampled /= sampled.sum(axis=1, keepdims=True)
+    return np.asarray(rng.multinomial(tokens, sampled) / tokens - share)
+
+
+def growing_corpus(p: float, bias: float, n_real: float, n_synthetic: float, generations: int) -> Floats:
+    """Fit the share of one of two symbols in a corpus that grows by what a biased model writes; without chance.
+
+    The corpus begins with ``n_real`` units of text, of which the share ``p`` is that symbol. Each model is the
+    maximum likelihood fit to all of it, off by ``bias``, and adds ``n_synthetic`` units in its own proportions.
+    Returns the models' share of the symbol, [generations]. The setting of Wang et al. 2412.14872.
+    """
+    stream, docs, weight = Streams(0).at("recursions/growing_corpus"), [0, 1], [n_real * (1 - p), n_real * p]
+    cohort = CategoricalCohort("growing_corpus", 1, 2)
+    found = np.empty(generations)
+    for t in range(generations):
+        corpus = pl.Series(docs, dtype=pl.Int32)
+        cohort.fit([FitRequest(0, corpus, np.array(weight), Budget(epochs=1), None, "scratch", stream)])
+        found[t] = share = float(cohort.state()["probability"][0, 1]) + bias
+        docs += [0, 1]
+        weight += [n_synthetic * (1 - share), n_synthetic * share]
+    return found
 
 
 class _Lines:

@@ -2,8 +2,7 @@
 
 A check is a ``[[theory]]`` entry of a scenario with steps to ``check`` at: the scenario runs as a world (agents, gates,
 corpus), each trainer on a site of its own being one replicate, and the mean over its trainers is compared with the law.
-What takes hundreds of generations (times to collapse) is checked on :mod:`ecosystem.recursions`, which a test holds
-against the world.
+What takes hundreds of generations (times to collapse) stands in :mod:`ecosystem.checks`.
 """
 
 from __future__ import annotations
@@ -11,57 +10,18 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
-from scipy.stats import norm, t
 
+from ecosystem.checks import LIMIT, LONG, Check, long_checks
 from ecosystem.cores import cores
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.metrics.laws import predict
 from ecosystem.scenario import Scenario, bundled
 from ecosystem.store import explained
-
-LONG = "long"  # the name of the checks that no scenario file holds
-LIMIT = 4.0
-"""Standard errors beyond which a check has failed."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison: a metric of a population at one step."""
-
-    name: str  # scenario/population/metric@step
-    source: str
-    predicted: float
-    simulated: float
-    error: float  # standard error over trainers
-    replicates: int
-
-    @classmethod
-    def of(cls, name: str, source: str, predicted: float, values: NDArray[np.float64]) -> Check:
-        """Compare the mean of independent values, one per replicate, with a prediction."""
-        error = float(values.std(ddof=1) / np.sqrt(values.size))
-        return cls(name, source, predicted, float(values.mean()), error, values.size)
-
-    @property
-    def z(self) -> float:
-        """How many standard errors the simulation is from the law; 0 where both are exact and equal."""
-        difference = self.simulated - self.predicted
-        if abs(difference) <= 1e-9 * max(1.0, abs(self.predicted)):
-            return 0.0
-        return difference / self.error if self.error > 0 else float("inf")
-
-    @property
-    def passed(self) -> bool:
-        """Whether the simulation agrees: as likely, by Student's t, as LIMIT standard errors of a normal are."""
-        if not np.isfinite(self.z):
-            return False
-        return bool(2 * t.sf(abs(self.z), self.replicates - 1) >= 2 * norm.sf(LIMIT))
 
 
 def files() -> dict[str, Path]:
@@ -95,42 +55,6 @@ def validate(names: Sequence[str] = (), *, seed: int | None = None, replicates: 
 
 def _checks(file: Path | None, seed: int | None, replicates: int | None) -> list[Check]:
     return long_checks(seed or 1, replicates or 2000) if file is None else run_checks(file, seed, replicates)
-
-
-def long_checks(seed: int, replicates: int) -> list[Check]:
-    """Check what takes hundreds of generations, on loops without agents."""
-    from ecosystem.metrics import theory
-    from ecosystem.recursions import categorical_replace, gaussian_replace
-
-    def check(name: str, source: str, predicted: float, values: NDArray[np.float64]) -> Check:
-        return Check.of(f"{LONG}/{name}", source, predicted, values)
-
-    found = []
-    # Fewer samples or more generations make the tail so heavy that no standard error can be trusted.
-    short = gaussian_replace(10 * replicates, 20, 100, seed=seed)
-    w2 = short.mean[-1] ** 2 + (np.sqrt(short.variance[-1]) - 1) ** 2
-    found.append(check("gaussian n=100/w2@20", "derived", float(theory.gaussian_w2(100, 20)), w2))
-    for unbiased in (True, False):
-        loop = gaussian_replace(replicates, 100, 100, unbiased=unbiased, seed=seed)
-        name = f"gaussian n=100 {'unbiased' if unbiased else 'biased'}/log_variance@100"
-        predicted = float(theory.gaussian_log_variance(100, 100, unbiased=unbiased))
-        found.append(check(name, "derived", predicted, np.log(loop.variance[-1])))
-    biased = gaussian_replace(replicates, 10, 10, sampling_bias=0.8, seed=seed)
-    predicted = float(theory.gaussian_variance(10, 9, sampling_bias=0.8))
-    found.append(check("gaussian lambda=0.8/variance@10", "Alemohammad et al. 2023", predicted, biased.variance[-1]))
-    uniform = np.full(10, 0.1)
-    ended = categorical_replace(uniform, replicates, 1200, 100, seed=seed)
-    time = (ended.support > 1).sum(axis=0) + 1.0  # generation at which one symbol is left
-    found.append(check("uniform K=10 n=100/time_to_collapse", "derived", theory.time_to_collapse(uniform, 100), time))
-    zipf = 1 / np.arange(1, 21)
-    zipf /= zipf.sum()
-    fixed = categorical_replace(zipf, replicates, 800, 50, seed=seed)
-    first = (fixed.survivor == 0).astype(np.float64)
-    found.append(check("Zipf-20 n=50/fixation of the first", "Seddik et al. 2024, Proposition 1", zipf[0], first))
-    h0 = 1 - float((zipf**2).sum())
-    predicted = float(theory.diversity_replace(h0, 50, 60))
-    found.append(check("Zipf-20 n=50/gini_simpson@60", "Seddik et al. 2024", predicted, fixed.gini_simpson[59]))
-    return found
 
 
 def run_checks(file: Path, seed: int | None = None, replicates: int | None = None) -> list[Check]:
@@ -181,12 +105,16 @@ def compare(name: str, scenario: Scenario, metrics: pl.DataFrame, truth: Truth |
 
 
 def table(checks: Sequence[Check]) -> pl.DataFrame:
-    """Return the checks as a table: check, source, predicted, simulated, error, z, replicates, verdict."""
+    """Return the checks as a table: check, source, predicted, relation, simulated, error, z, replicates, verdict.
+
+    ``relation`` is that of the simulated value to the predicted one: equal, or not beyond a bound.
+    """
     return pl.DataFrame(
         {
             "check": [c.name for c in checks],
             "source": [c.source for c in checks],
             "predicted": [c.predicted for c in checks],
+            "relation": [c.relation for c in checks],
             "simulated": [c.simulated for c in checks],
             "error": [c.error for c in checks],
             "z": [c.z for c in checks],
@@ -199,11 +127,13 @@ def table(checks: Sequence[Check]) -> pl.DataFrame:
 def text(checks: Sequence[Check]) -> str:
     """Return the table for a terminal, and one line that sums up."""
     width = max(len(c.name) for c in checks)
-    lines = [f"{'check':{width}}  {'predicted':>10}  {'simulated ± SE':>22}  {'z':>6}"]
+    lines = [f"{'check':{width}}  {'predicted':>11}  {'simulated ± SE':>22}  {'z':>6}"]
     for c in checks:
         simulated = f"{c.simulated:.5g} ± {c.error:.2g}"
         verdict = "" if c.passed else "  DIFFERS"
-        lines.append(f"{c.name:{width}}  {c.predicted:>10.5g}  {simulated:>22}  {c.z:>+6.2f}{verdict}")
+        lines.append(
+            f"{c.name:{width}}  {c.relation.strip('='):1}{c.predicted:>10.5g}  {simulated:>22}  {c.z:>+6.2f}{verdict}"
+        )
     failed = sum(not c.passed for c in checks)
     lines.append(f"{len(checks) - failed} of {len(checks)} checks agree with theory (|z| <= {LIMIT:g})")
     return "\n".join(lines)
@@ -231,7 +161,7 @@ def write(checks: Sequence[Check], folder: Path) -> Path:
             "color-scheme:light dark}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
             "th,td{padding:.3rem .6rem;text-align:left;border-bottom:1px solid #8884}.differs td{color:#c22}"
             f"</style><h1>Simulation against theory</h1><p>{len(checks) - failed} of {len(checks)} checks agree: the "
-            f"simulated mean is within {LIMIT:g} standard errors of the closed form.</p>"
+            f"simulated mean is within {LIMIT:g} standard errors of the closed form, or not beyond a bound.</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>"
         )
         (folder / "validation.html").write_text(page, encoding="utf-8")

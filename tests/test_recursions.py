@@ -8,10 +8,21 @@ from scipy.stats import chisquare
 from ecosystem import recursions, validate
 from ecosystem.errors import DataError
 from ecosystem.metrics import theory
-from ecosystem.recursions import categorical_replace, gaussian_replace
+from ecosystem.recursions import (
+    categorical_mixture,
+    categorical_replace,
+    categorical_with_real,
+    gaussian_accumulate,
+    gaussian_replace,
+    growing_corpus,
+    self_training,
+)
 from ecosystem.scenario import Scenario
 from ecosystem.world import World
+from tests.conftest import ROOT
 from tests.test_validate import VALIDATION
+
+PAPERS = ROOT / "scenarios" / "papers"
 
 
 def measured(name, replicates, steps, metric):
@@ -80,10 +91,60 @@ def test_parents_are_equally_likely(n):
     assert chisquare(np.histogram(drawn, edges)[0], 400_003 * np.diff(edges) / n).pvalue > 6e-5
 
 
-def test_the_long_checks_pass_for_other_seeds():
-    for seed in (3, 4):
-        checks = validate.long_checks(seed, 1500)
-        assert [c.name for c in checks if not c.passed] == []
+def test_real_data_beside_synthetic_agree_with_the_world():
+    p = zipf(100)
+    fixed = (categorical_with_real(p, 2000, 5, 50, 50) ** 2).sum(axis=2)
+    assert agree(fixed, measured("categorical_partially_synthetic", 150, 5, "simpson")["loop"])
+    world = measured("categorical_fresh", 150, 5, "l2")["loop"]  # whose first fit is to 50 of the people's documents
+    first = np.random.default_rng(1).multinomial(50, p, 300) / 50
+    parts = [categorical_with_real(p, 1, 4, 20, 80, start=start, seed=i) for i, start in enumerate(first)]
+    ours = ((np.concatenate(parts, axis=1) - p) ** 2).sum(axis=2)
+    assert agree(ours, world[1:]) and not agree(1.25 * ours, world[1:]), "the test must be able to fail"
+
+
+def test_accumulated_normals_agree_with_the_world():
+    ours = gaussian_accumulate(2000, 5, 10)
+    assert agree(ours.variance, measured("gaussian_accumulate", 150, 5, "variance")["accumulate"])
+    assert agree(ours.mean**2, measured("gaussian_accumulate", 150, 5, "mean_error")["accumulate"])
+
+
+def test_mixtures_of_past_models_agree_with_the_world():
+    """Models drawn by drawing from 300 documents of each: the published scenario, with fewer replicates and steps."""
+    scenario = validate.sized(Scenario.load(PAPERS / "seddik_random_data.toml"), 100)
+    world = World(scenario.override({"trainers.any.publish": 300, "web.initial.documents": 30_000}), 3)
+    found = []
+    for _ in range(6):
+        world.step()
+        found.append(world.snapshot().metrics.filter(metric="gini_simpson")["value"].to_numpy())
+    assert agree(categorical_mixture(world.truth.probabilities, 2000, 6, 10), np.array(found))
+
+
+def test_self_training_takes_as_many_steps_as_one_model_after_the_other():
+    """Against a loop over single models and tokens; 4 standard errors of the mean logarithm of the steps."""
+    p, rng, theirs = zipf(5), np.random.default_rng(8), []
+    half = -(p @ np.log(p)) / 2
+    for _ in range(60):
+        logits, steps, entropy = np.log(p), 0, np.inf
+        while entropy > half:
+            q = np.exp(logits) / np.exp(logits).sum()
+            tokens = rng.choice(np.argsort(-q)[:3], 2, p=np.sort(q)[::-1][:3] / np.sort(q)[::-1][:3].sum())
+            logits = logits + 0.5 * (np.bincount(tokens, minlength=5) / 2 - q)
+            q = np.exp(logits) / np.exp(logits).sum()
+            entropy, steps = -(q @ np.log(q)), steps + 1
+        theirs.append(np.log(steps))
+    ours = np.log(self_training(p, 600, 0.5, 2, top_k=3))
+    assert agree(ours[None], np.array([theirs])) and not agree(ours[None] + 0.5, np.array([theirs]))
+
+
+def test_a_growing_corpus_is_the_weighted_mean_of_what_was_written():
+    share = growing_corpus(0.3, 0.01, 100, 5, 3)
+    assert share[0] == pytest.approx(0.31, abs=1e-15)
+    assert share[1] == pytest.approx((100 * 0.3 + 5 * 0.31) / 105 + 0.01, abs=1e-15)
+
+
+def test_the_long_checks_pass_for_another_seed():
+    checks = validate.long_checks(3, 200)
+    assert len(checks) > 70 and [c.name for c in checks if not c.passed] == []
 
 
 def test_collapse_is_for_ever_and_the_survivor_is_one_of_the_symbols():
@@ -108,7 +169,18 @@ def test_the_mean_error_grows_as_theory_says():
     assert (np.abs(found - theory.gaussian_mean_error(20, np.arange(1, 11))) < 4 * error).all()
 
 
-@pytest.mark.parametrize("call", [lambda: gaussian_replace(1, 1, 1), lambda: categorical_replace([0.5], 1, 1, 1)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: gaussian_replace(1, 1, 1),
+        lambda: gaussian_accumulate(1, 1, 1),
+        lambda: categorical_replace([0.5], 1, 1, 1),
+        lambda: categorical_mixture([1.0], 1, 1, 0),
+        lambda: categorical_with_real([1.0], 1, 1, 1, 0),
+        lambda: self_training([0.5, 0.5], 1, 0.0, 1),
+        lambda: self_training([1.0, 0.0], 1, 0.1, 1),
+    ],
+)
 def test_what_cannot_be_is_a_sentence(call):
-    with pytest.raises(DataError, match=r"must be 2 or more|sum to one"):
+    with pytest.raises(DataError, match=r"must be 2 or more|sum to one|be 1 or more|above 0|no zeros"):
         call()

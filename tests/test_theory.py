@@ -297,6 +297,14 @@ def test_fresh_data_of_unigrams():
             distance = ((model - p) ** 2).sum(axis=1)
             agrees(distance, th.distance_fresh_data(h0, real, synthetic, t), h0 / real)
     agrees(distance, th.distance_fresh_data_limit(h0, real, synthetic), h0 / 50, h0 / (50 * (1 - 0.8**2)))
+    model = np.tile(np.eye(12)[11], (runs, 1))
+    apart = model[0] - p
+    for _ in range(4):
+        model = (rng.multinomial(real, p, size=runs) + rng.multinomial(synthetic, model)) / (real + synthetic)
+    start = {"start": apart @ apart, "overlap": p @ apart}
+    mistake = th.distance_fresh_data(h0, real, synthetic, 4, start=apart @ apart)
+    agrees(((model - p) ** 2).sum(axis=1), th.distance_fresh_data(h0, real, synthetic, 4, **start), mistake)
+    assert th.distance_fresh_data(h0, 10, 0, [1, 2], **start) == pytest.approx(h0 / 10), "no trace of the start"
 
 
 # When and where a chain of unigram models ends.
@@ -340,6 +348,35 @@ def test_both_bounds_of_collapse_are_exact_for_two_samples():
         assert th.collapse_probability_lower_bound([0.2, 0.8], 2, t) == pytest.approx(expected)
         assert th.collapse_probability_upper_bound([0.2, 0.8], 2, t) == pytest.approx(expected)
     assert th.time_to_collapse_bounds([0.2, 0.8], 2) == pytest.approx((1.64, 1.64))
+
+
+def test_what_adds_up_over_types_is_known_exactly():
+    rng, p, n, runs = np.random.default_rng(21), zipf(6), 8, 20_000
+    shares, ended = np.broadcast_to(p, (runs, 6)), np.zeros(runs)
+    for t in range(1, 120):
+        shares = rng.multinomial(n, shares) / n
+        alive = (shares > 0).sum(axis=1)
+        ended[(alive == 1) & (ended == 0)] = t
+        if t in (1, 3, 12):
+            agrees(alive, th.surviving_types_exact(p, n, t), th.surviving_types_exact(p, n, t + 1))
+            agrees(alive == 1, th.collapse_probability(p, n, t), th.collapse_probability(p, n, t + 1))
+    assert ended.all()
+    agrees(ended, th.time_to_collapse_exact(p, n), th.time_to_collapse(p, n))
+
+
+def test_exact_values_lie_within_bounds_and_near_approximations():
+    p, n, t = zipf(20), 50, np.arange(1, 400)
+    exact = th.collapse_probability(p, n, t)
+    assert (th.collapse_probability_lower_bound(p, n, t) <= exact).all()
+    assert (exact <= th.collapse_probability_upper_bound(p, n, t)).all()
+    time = th.time_to_collapse_exact(p, n)
+    assert time == pytest.approx(1 + (1 - th.collapse_probability(p, n, np.arange(1, 4000))).sum())
+    assert time < th.time_to_collapse(p, n) < 1.03 * time
+    types = th.surviving_types_exact(zipf(300), 300, [0, 1, 5, 15])
+    assert types == pytest.approx(th.surviving_types(zipf(300), 300, [0, 1, 5, 15]), rel=0.01)
+    assert (types >= th.survival_lower_bound(300 * zipf(300), [0, 1, 5, 15]).sum(axis=1)).all()
+    assert th.time_to_collapse_exact([1.0], 5) == 0 and th.time_to_collapse_exact(P, 1) == 1
+    assert th.time_to_collapse_exact([0.5, 0.5], 2) == pytest.approx(2), "a coin until both tosses agree"
 
 
 def test_time_to_collapse_is_the_large_sample_limit():
@@ -847,6 +884,10 @@ OF_TIME = {
     "distance_partially_synthetic": (0.5, 10, 5),
     "l1_bound_partially_synthetic": (0.5, 3, 10, 5),
     "distance_fresh_data": (0.5, 10, 5),
+    "squared_drift_accumulate": (0.5, 10),
+    "squared_drift_accumulate_subsample": (0.5, 10),
+    "collapse_probability": (P, 10),
+    "surviving_types_exact": (P, 10),
     "collapse_probability_lower_bound": (P, 10),
     "collapse_probability_upper_bound": (P, 10),
     "survival_probability": (1.5,),
@@ -934,6 +975,8 @@ def test_every_law_of_time_is_checked():
         (lambda: th.gini_simpson([]), "vector"),
         (lambda: th.time_to_collapse([1.0], 0), "n must be"),
         (lambda: th.time_to_collapse_bounds([0.5], 5), "add up"),
+        (lambda: th.time_to_collapse_exact(P, 5000), "n must be at most 4000"),
+        (lambda: th.collapse_probability(P, 0, 1), "n must be"),
         (lambda: th.collapse_probability_lower_bound([0.5, 0.4], 5, 1), "add up"),
         (lambda: th.collapse_probability_upper_bound([0.5, 0.5], 0, 1), "n must be"),
         (lambda: th.fixation_probability([0.5]), "add up"),

@@ -77,6 +77,17 @@ def test_z_and_the_table(tmp_path):
         validate.validate(["gaussian_replaced"])
 
 
+def test_a_bound_may_be_kept_but_not_passed():
+    def check(simulated, error, relation):
+        return validate.Check("a", "", 1.0, simulated, error, 900, relation)
+
+    assert check(0.2, 0.1, "≤").passed and check(1.3, 0.1, "≤").passed and not check(1.5, 0.1, "≤").passed
+    assert check(9.0, 0.1, "≥").passed and check(0.7, 0.1, "≥").passed and not check(0.5, 0.1, "≥").passed
+    assert check(2.0, 0.0, "≥").passed and not check(0.9, 0.0, "≥").passed
+    assert check(1 + 1e-13, 0.0, "=").passed and not check(1 + 1e-11, 0.0, "=").passed
+    assert "≥" in validate.text([check(9.0, 0.1, "≥")])
+
+
 def test_replicates_are_independent_and_alone(tmp_path):
     """Every trainer reads its own site only, and gets equally many initial documents."""
     scenario = loop()

@@ -21,7 +21,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import digamma, gammaln, ndtr, polygamma
+from scipy.special import digamma, gammaln, ndtr, polygamma, xlog1py, xlogy
 
 from ecosystem.errors import DataError
 
@@ -209,6 +209,16 @@ def squared_drift(h0: float, h: ArrayLike) -> Floats:
     return _floats(h0 - diversity)
 
 
+def squared_drift_accumulate(h0: float, n: int, t: ArrayLike) -> Floats:
+    """Return :func:`squared_drift` under :func:`diversity_accumulate`; shape of ``t``."""
+    return squared_drift(h0, diversity_accumulate(h0, n, t))
+
+
+def squared_drift_accumulate_subsample(h0: float, n: int, t: ArrayLike, published: int | None = None) -> Floats:
+    """Return :func:`squared_drift` under :func:`diversity_accumulate_subsample`; shape of ``t``."""
+    return squared_drift(h0, diversity_accumulate_subsample(h0, n, t, published))
+
+
 # Diversity when human data stays in, or comes in.
 
 
@@ -322,16 +332,22 @@ def effective_sample_size(n_real: int, n_synthetic: int) -> float:
     return (n_real + n_synthetic) * (1 - alpha**2) + alpha
 
 
-def distance_fresh_data(h0: float, n_real: int, n_synthetic: int, t: ArrayLike, start: float = 0.0) -> Floats:
+def distance_fresh_data(
+    h0: float, n_real: int, n_synthetic: int, t: ArrayLike, start: float = 0.0, overlap: float = 0.0
+) -> Floats:
     """Return E||p^(t) - p^(0)||^2 when every training set mixes new real samples with some of the last model.
 
-    ``start`` is the squared distance of the model of generation 0; in the unit of ``h0``; shape of ``t``. Derived
-    for this project.
+    ``start`` is the squared distance of the model of generation 0, q, from the truth, ``overlap`` the inner product of
+    the truth p with q - p, zero where q is right on average (its samples are less diverse by twice as much otherwise,
+    while it lasts); in the unit of ``h0``; shape of ``t``. Derived for this project.
     """
     _at_least(0, h0=h0, start=start)
-    _, beta = _mix(n_real, n_synthetic)
+    alpha, beta = _mix(n_real, n_synthetic)
+    generations = _whole("t", t)
     limit = h0 / effective_sample_size(n_real, n_synthetic)
-    return _floats(limit + (start - limit) * beta ** _whole("t", t))
+    # alpha - beta is the divisor of a geometric series; without synthetic samples nothing of the start is left.
+    fading = (alpha**generations - beta**generations) * alpha**2 / (n_synthetic * (alpha - beta)) if n_synthetic else 0
+    return _floats(limit + (start - limit) * beta**generations - 2 * overlap * fading)
 
 
 def distance_fresh_data_limit(h0: float, n_real: int, n_synthetic: int) -> float:
@@ -343,7 +359,69 @@ def distance_fresh_data_limit(h0: float, n_real: int, n_synthetic: int) -> float
     return h0 / effective_sample_size(n_real, n_synthetic)
 
 
-# When and where a chain of unigram models ends.
+# When and where a chain of unigram models ends. The count of one type is a Markov chain of its own, so whatever adds up
+# over types (how many are alive, whether one is alone) is known exactly.
+
+MOST_SAMPLES = 4000  # for which the chain of one count is solved: a matrix of their square
+
+
+def _binomial(n: int, p: Floats) -> Floats:
+    """Return the chances of 0, 1, ..., n successes of probabilities p [k]: [k, n + 1]."""
+    count = np.arange(n + 1)
+    ways = gammaln(n + 1) - gammaln(count + 1) - gammaln(n - count + 1)
+    return _floats(np.exp(ways + xlogy(count, p[:, None]) + xlog1py(n - count, -p[:, None])))
+
+
+def _one_count(p: ArrayLike, n: int) -> tuple[Floats, Floats]:
+    """Return the expected number of types of each count after the first fit [n + 1], and the chain of one count."""
+    _at_least(1, n=n)
+    if n > MOST_SAMPLES:
+        raise DataError(f"n must be at most {MOST_SAMPLES} for the exact chain, not {n}.")
+    return _binomial(n, _distribution(p)).sum(axis=0), _binomial(n, np.arange(n + 1) / n)
+
+
+def _expected_types(p: ArrayLike, n: int, t: ArrayLike, wanted: Ints, at_first: float) -> Floats:
+    """Return the expected number of types at ``t`` whose count is among ``wanted``; ``at_first`` at t = 0."""
+    generations = _whole("t", t)
+    spectrum, chain = _one_count(p, n)
+    values = [at_first]
+    for _ in range(generations.max(initial=0)):
+        values.append(float(spectrum[wanted].sum()))
+        spectrum = spectrum @ chain
+    return _floats(_floats(values)[generations])
+
+
+def surviving_types_exact(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
+    """Return the expected number of types alive at generation ``t`` under Replace; ``n`` up to 4,000.
+
+    Shape of ``t``. :func:`surviving_types` is close, and has no such limit. Derived for this project.
+    """
+    return _expected_types(p, n, t, np.arange(1, n + 1), float(np.count_nonzero(p)))
+
+
+def collapse_probability(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
+    """Return the chance that one type is left by generation ``t`` under Replace; ``n`` up to 4,000.
+
+    Shape of ``t``. Derived for this project; bounds are Seddik et al. 2404.05090, Theorem 1.2.
+    """
+    return _expected_types(p, n, t, np.array([n]), float(np.count_nonzero(p) == 1))
+
+
+def time_to_collapse_exact(p: ArrayLike, n: int) -> float:
+    """Return the expected generations until one type is left under Replace; ``n`` up to 4,000.
+
+    :func:`time_to_collapse` is some two generations longer, and has no such limit. Derived for this project.
+    """
+    if np.count_nonzero(_distribution(p)) == 1:
+        return 0.0
+    spectrum, chain = _one_count(p, n)
+    if n == 1:
+        return 1.0
+    # A type ends up alone with the chance of its share. What is missing of that, added up over types and generations,
+    # is the chance that none is alone yet, added up over generations.
+    share = np.arange(1, n) / n
+    missing = np.linalg.solve(np.eye(n - 1) - chain[1:n, 1:n], share)
+    return float(1 + spectrum[1:n] @ missing)
 
 
 def time_to_collapse(p: ArrayLike, n: int) -> float:
