@@ -238,3 +238,21 @@ def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> 
     from ecosystem.runs import Run
 
     click.echo(published(Run.open(run_folder), step, author, limit))
+
+
+@cli.command()
+@click.argument("place", metavar="SCENARIO_OR_RUN", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--trainer", metavar="NAME", help="Of a run: write this trainer's model as well, in FOLDER/model.")
+@click.option("--step", type=click.IntRange(min=0), help="Step of that model (default: the last).")
+@click.option(
+    "--before",
+    default="<|endoftext|>",
+    show_default=True,
+    help="What stands before every text: the models' end of text (</s> for OPT).",
+)
+def tasks(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> None:
+    """Write the downstream tasks' test examples for lm-evaluation-harness, and print how to call it."""
+    from ecosystem.listing import harness
+
+    click.echo(harness(place, folder, trainer, step, before))

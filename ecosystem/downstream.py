@@ -6,8 +6,10 @@ and between steps are differences of what they start from. The baseline is what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -133,6 +135,39 @@ class Downstream:
         nats = likelihoods(cohort, whose, test, alone=False)
         alone = likelihoods(cohort, whose, test, alone=True) if TASKS.get(kind).relative else [None] * len(whose)
         return [tasks.accuracy(n, a, test)[0] for n, a in zip(nats, alone, strict=True)]
+
+
+def write_harness(examples: Mapping[str, Sequence[Example]], folder: Path, before: str) -> list[str]:
+    """Write tasks as lm-evaluation-harness reads them from a folder (``--include_path``); return their names.
+
+    Per task: its examples as JSON lines, and a task file, which is JSON and therefore YAML. ``before`` stands before
+    every text, as the end of text does before every document that a model here was trained on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for kind, asked in examples.items():
+        name = f"ecosystem_{kind}"
+        data = folder.resolve() / f"{name}.jsonl"
+        data.write_text("".join(json.dumps(example._asdict()) + "\n" for example in asked), encoding="utf-8")
+        metric = "acc_mutual_info" if TASKS.get(kind).relative else "acc"
+        task = {
+            "task": name,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(data)}},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "description": before,
+            "doc_to_text": "{{text}}",
+            "doc_to_choice": "{{choices}}",
+            "doc_to_target": "{{answer}}",
+            "target_delimiter": "",
+            "num_fewshot": 0,
+            "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True}],
+            "metadata": {"version": 1.0},
+        }
+        (folder / f"{name}.yaml").write_text(json.dumps(task, indent=2) + "\n", encoding="utf-8")
+        names.append(name)
+    return names
 
 
 def likelihoods(cohort: Cohort, whose: Sequence[Weights], examples: Sequence[Example], alone: bool) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ import polars as pl
 from pydantic import BaseModel
 
 from ecosystem.corpus.sources import SOURCES
+from ecosystem.downstream import Downstream, write_harness
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.families.base import FAMILIES
 from ecosystem.metrics.laws import laws
@@ -20,6 +21,7 @@ from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario, bundled, presets, read_toml
+from ecosystem.streams import Streams
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 
@@ -152,6 +154,25 @@ def _shown(content: Any) -> str:
 
 def _safe(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def harness(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> str:
+    """Write a scenario's or a run's downstream tasks for lm-evaluation-harness; return the command that reads them."""
+    run = Run.open(place) if place.is_dir() else None
+    scenario, base = (Scenario.load(place), place.parent) if run is None else (run.scenario, run.path)
+    how, initial = scenario.measure.downstream, scenario.web.initial
+    if how is None or initial is None:
+        raise EcosystemError(f"{place}: asks for no downstream tasks; give it a table [measure.downstream].")
+    if trainer is not None and run is None:
+        raise EcosystemError(f"--trainer {trainer}: {place} is no run folder, and only a run has models.")
+    streams = Streams(scenario.seed if run is None else run.seed)
+    reservoir = scenario.sources[initial.source].open(initial.source, streams, base)
+    made = Downstream.of(how, reservoir, streams).examples
+    names = write_harness({kind: test for kind, (_, test) in made.items()}, folder, before)
+    model = "CHECKPOINT"
+    if run is not None and trainer is not None:
+        model = str(run.save_model(trainer, folder / "model", step))
+    return f"lm_eval --model hf --model_args pretrained={model} --tasks {','.join(names)} --include_path {folder}"
 
 
 def json_schema() -> dict[str, Any]:

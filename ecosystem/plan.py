@@ -11,6 +11,8 @@ from typing import Any
 from ecosystem.runs import Machine
 from ecosystem.scenario import Scenario, TrainerSpec
 
+TOKENS_PER_EXAMPLE = 70  # of a downstream task, text and one choice
+CHOICES = 4  # of an example, at most
 TOKENS_PER_DOCUMENT = 90  # assumed for sources not yet read; python_docs has about this many under 1,024 tokens
 # Shares of the matrix-product rate that the engine reaches, measured on two CPU cores with gpt2-nano and -micro.
 TRAINING_SHARE, GENERATION_SHARE = 0.35, 0.25
@@ -31,6 +33,7 @@ class Plan:
     tokens_to_pretrain: int
     tokens_to_train: int
     tokens_to_generate: int
+    tokens_for_tasks: int  # to fine-tune on downstream tasks
     cache: str
     seconds: float  # of the steps, with starting and reporting
     seconds_to_pretrain: float  # unless the foundations are cached
@@ -40,7 +43,7 @@ class Plan:
     def of(cls, scenario: Scenario, machine: Machine, cache: Path) -> Plan:
         """Count what the scenario asks for; the time comes from a matrix product measured here and now."""
         rate = matrix_rate(machine)
-        pretrain = train = generate = 0
+        pretrain = train = generate = for_tasks = 0
         foundation = 0.0
         seconds = 6.0 + 0.5 * scenario.steps  # starting up, policies, metrics and the report
         for name, family in scenario.models.items():
@@ -55,6 +58,9 @@ class Plan:
             model_train, model_generate = sum(t for t, _ in work), sum(g for _, g in work)
             train, generate = train + model_train, generate + model_generate
             flops = load.flops_per_token
+            tuned, judged = _task_tokens(name, scenario)
+            for_tasks += tuned
+            seconds += flops * (3 * tuned + judged) / (TRAINING_SHARE * rate)
             foundation += 3 * flops * load.tokens_to_pretrain / (TRAINING_SHARE * rate)
             seconds += 3 * flops * model_train / (TRAINING_SHARE * rate)
             seconds += flops * model_generate / (GENERATION_SHARE * rate)
@@ -72,6 +78,7 @@ class Plan:
             tokens_to_pretrain=pretrain,
             tokens_to_train=train,
             tokens_to_generate=generate,
+            tokens_for_tasks=for_tasks,
             cache=str(cache),
             seconds=seconds,
             seconds_to_pretrain=foundation,
@@ -81,6 +88,8 @@ class Plan:
     def text(self) -> str:
         """Return the plan in a few lines."""
         tokens = f"{self.tokens_to_train:,} to train, up to {self.tokens_to_generate:,} to generate"
+        if self.tokens_for_tasks:
+            tokens += f", about {self.tokens_for_tasks:,} for downstream tasks"
         once = f"{self.tokens_to_pretrain:,} once, for the foundation; " if self.tokens_to_pretrain else ""
         first = (
             f", and {_duration(self.seconds_to_pretrain)} for the foundation unless it is in {self.cache}"
@@ -110,6 +119,12 @@ def _notes(scenario: Scenario) -> list[str]:
     if initial is None or not scenario.sources[initial.source].held_out:
         why = f"sources.{initial.source}.held_out is 0" if initial else "the web begins without human documents"
         notes.append(f"no quality on human text will be measured: {why}")
+    if scenario.measure.downstream is not None and scenario.measure.downstream.tasks:
+        notes += [
+            f"models.{name} is of kind {family.kind}, which cannot be fine-tuned on downstream tasks"
+            for name, family in scenario.models.items()
+            if not family.tunable
+        ]
     return notes
 
 
@@ -121,6 +136,18 @@ def _trainer_tokens(recipe: TrainerSpec, scenario: Scenario) -> tuple[int, int]:
     per_fit = budget.tokens or round((budget.epochs or 1.0) * docs * TOKENS_PER_DOCUMENT)
     written = (recipe.publish + scenario.measure.synthetic) * recipe.decoding.max_tokens * scenario.steps
     return recipe.count * fits * per_fit, recipe.count * written
+
+
+def _task_tokens(model: str, scenario: Scenario) -> tuple[int, int]:
+    """Return about how many tokens a model's members are fine-tuned on, and answer, for downstream tasks."""
+    how, family = scenario.measure.downstream, scenario.models[model]
+    members = sum(recipe.count for recipe in scenario.trainers.values() if recipe.model == model)
+    if how is None:
+        return 0, 0
+    times = members * math.ceil(scenario.steps / how.every)
+    tuned = (times + how.random + family.begins_trained) * len(how.tasks) if family.tunable else 0
+    answers = (tuned + (times + 1) * len(how.zero_shot)) * how.test * CHOICES
+    return round(tuned * how.epochs * how.train * TOKENS_PER_EXAMPLE), answers * TOKENS_PER_EXAMPLE
 
 
 def _documents_in_sight(recipe: TrainerSpec, scenario: Scenario) -> int:

@@ -115,7 +115,7 @@ class DownstreamSpec(Spec):
     train: Positive = Field(400, description="examples to fine-tune on, each task")
     test: Annotated[int, Field(ge=2, le=10**6)] = Field(200, description="examples to judge by, of other documents")
     epochs: Annotated[float, Field(gt=0, le=1e6)] = Field(3.0, description="times through the training examples")
-    batch: Positive = Field(16, description="examples per optimiser step")
+    batch: Positive = Field(8, description="examples per optimiser step")
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="absent: the model's own")
     random: Positive = Field(3, description="randomly initialised models, fine-tuned alike, that the baseline is of")
 

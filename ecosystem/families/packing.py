@@ -109,8 +109,8 @@ class Answers:
     A row holds the end of text, the prompt, the answer and the end of text. The loss is the mean over the answers'
     tokens and the ends behind them; prompts are read and not learnt. The rows of a batch are filled up with weight 0 to
     its longest example; where that exceeds ``context``, prompts lose their first tokens. A batch is ``batch`` examples,
-    and each counts as many tokens as the longest of all, whatever its own. Weights are as in :class:`Packing`, and so are
-    the errors; besides, TrainingError is raised if an answer alone is longer than the context.
+    and each counts as many tokens as the longest of all. Weights and errors are as in :class:`Packing`; besides,
+    TrainingError is raised if an answer alone is longer than the context.
     """
 
     def __init__(

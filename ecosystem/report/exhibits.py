@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ecosystem.metrics.tasks import TASKS
 from ecosystem.report import figures
 from ecosystem.report.figures import Outcome
 from ecosystem.report.findings import number, percent, plus_minus
@@ -34,6 +35,11 @@ FINAL: dict[str, tuple[str, int | None]] = {
     "self_bleu": ("self-BLEU", 3),
     "entropy": ("entropy<small>nats a word</small>", 2),
     "vocabulary_kept_10": ("rarest decile kept", None),
+    **{
+        f"{name}_{kind}": (f"{kind.replace('_', ' ')}<small>{how}</small>", None)
+        for name, how in (("accuracy", "accuracy, fine-tuned"), ("zero_shot", "accuracy, zero-shot"))
+        for kind in TASKS.all()
+    },
 }
 
 
@@ -184,7 +190,7 @@ def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations:
         rows[-1] += [_estimate(figures.at(final[m], population), FINAL[m][1]) for m in there]
         rows[-1] += [_estimate(figures.at(trained["synthetic_share"], population), None)]
         rows[-1] += [_estimate(figures.at(trained["depth"], population), 2)]
-    for kind in ("initial", "unigram", "random", "human"):
+    for kind in ("initial", "unigram", "random", "human", "chance"):
         rows += _reference_rows(metrics, kind, there)
     width = len(head)
     return table(head, [row + ["–"] * (width - len(row)) for row in rows])

@@ -143,7 +143,10 @@ def at(frame: pl.DataFrame, population: str, step: int | None = None) -> tuple[f
 
 
 def references(metrics: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """Return the reference lines of a metric: label, kind (random, unigram, initial or human), model, value, error."""
+    """Return the reference lines of a metric: label, kind, model, value, error.
+
+    A kind is random, unigram, initial, human or chance.
+    """
     rows = metrics.filter(
         (pl.col("scope") == "reference") & (pl.col("metric") == metric) & pl.col("value").is_finite()
     ).unique("id", keep="first", maintain_order=True)

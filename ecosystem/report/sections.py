@@ -299,6 +299,38 @@ def _tails(book: Book) -> str:
     return _grid(drawn)
 
 
+def _downstream(book: Book) -> str:
+    how = book.run.scenario.measure.downstream
+    asked = [("zero_shot", how.zero_shot), ("accuracy", how.tasks)] if how is not None else []
+    about = {"accuracy": "share of right answers after fine-tuning", "zero_shot": "share of right answers as it is"}
+    drawn = []
+    for name, kinds in reversed(asked):
+        for kind in kinds:
+            single = figures.members(book.metrics, f"{name}_{kind}")
+            known = figures.references(book.metrics, f"{name}_{kind}")
+            if single.is_empty():
+                continue
+            title = f"{_title(kind)}, {'fine-tuned' if name == 'accuracy' else 'zero-shot'}"
+            words = Words(title, f"{about[name]}; dotted: the same of random weights, and guessing", "accuracy", ".0%")
+            ends = [*single["value"], *known["value"]]
+            domain = [max(0.0, min(ends) - 0.05), min(1.0, max(ends) + 0.05)]
+            chart = charts.over_steps(
+                figures.means(single), book.look, words, single=single, levels=known, domain=domain
+            )
+            drawn.append(book.figure(f"{name}_{kind}", chart))
+    asked_of = (
+        f"Each model is fine-tuned on a task's {how.train:,} examples from the weights it has at that step, answers "
+        f"{how.test:,} others, and is then put back as it was. "
+        if how is not None and how.tasks
+        else ""
+    )
+    about_all = (
+        f"Questions made from real documents that nobody ever published. {asked_of}The dotted lines are randomly "
+        "initialised weights treated in the same way, where collapse would end, and what guessing gets."
+    )
+    return _section("downstream", about_all, _grid(drawn))
+
+
 def _ledger(book: Book) -> str:
     adders = [name for name, policy in book.run.scenario.policies.items() if isinstance(policy, Adder)]
     refused = figures.refusals(book.metrics).filter(~pl.col("what").is_in(adders))
@@ -366,13 +398,14 @@ CONTENTS = {
     "parameters": "Models and theory",
     "contamination": "Contamination",
     "diversity": "Diversity and tails",
+    "downstream": "Downstream tasks",
     "ledger": "Ledger",
     "web": "The web",
     "texts": "Documents",
     "figures": "Final figures",
     "run": "The run",
 }
-_TEXT = (_quality, _contamination, _diversity, _ledger, _web, _samples, _figures, _run)
+_TEXT = (_quality, _contamination, _diversity, _downstream, _ledger, _web, _samples, _figures, _run)
 _NUMBERS = (_parameters, _contamination, _ledger, _web, _samples, _parameter_figures, _run)
 _KEYS = {section: section.__name__.removeprefix("_") for section in (*_TEXT, *_NUMBERS)}
 _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
@@ -381,4 +414,5 @@ _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 def sections(book: Book) -> dict[str, Callable[[Book], str]]:
     """Return the sections of this run's report by their key in CONTENTS: texts, or vectors and categories."""
     chosen = _TEXT if book.run.scenario.modality == "text" else _NUMBERS
-    return {_KEYS[section]: section for section in chosen}
+    asked = book.run.scenario.measure.downstream is not None
+    return {_KEYS[section]: section for section in chosen if asked or section is not _downstream}
