@@ -182,14 +182,16 @@ def test_convolutions_are_those_of_torch():
     for m, own in enumerate(members):
         images = x[m].view(4, 1, 8, 12)
         for i, channels in enumerate((5, 10)):
-            kernel = own[f"encoder.convolution.{i}.weight"].T.reshape(channels, -1, 4, 4)
+            cells = own[f"encoder.convolution.{i}.weight"].view(2, 2, 2, 2, -1, channels)
+            kernel = cells.permute(5, 4, 0, 2, 1, 3).reshape(channels, -1, 4, 4)
             bias = own[f"encoder.convolution.{i}.bias"][0]
             images = relu(functional.conv2d(images, kernel, bias, stride=2, padding=1))
-        seen = images.flatten(1) @ own["encoder.dense.weight"] + own["encoder.dense.bias"]
+        seen = images.permute(0, 2, 3, 1).flatten(1) @ own["encoder.dense.weight"] + own["encoder.dense.bias"]
         assert torch.allclose(torch.cat([mean[m], log_variance[m]], dim=1), seen, atol=1e-6)
-        images = (z[m] @ own["decoder.dense.weight"] + own["decoder.dense.bias"]).view(4, 10, 2, 3)
+        images = (z[m] @ own["decoder.dense.weight"] + own["decoder.dense.bias"]).view(4, 2, 3, 10).permute(0, 3, 1, 2)
         for i, (inputs, channels) in enumerate(((10, 5), (5, 1))):
-            kernel = own[f"decoder.transposed.{i}.weight"].reshape(inputs, channels, 4, 4)
+            cells = own[f"decoder.transposed.{i}.weight"].view(inputs, 2, 2, 2, 2, channels)
+            kernel = cells.permute(0, 5, 1, 3, 2, 4).reshape(inputs, channels, 4, 4)
             bias = own[f"decoder.transposed.{i}.bias"][0]
             images = functional.conv_transpose2d(images, kernel, bias, stride=2, padding=1)
             images = relu(images) if i == 0 else images

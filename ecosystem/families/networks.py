@@ -1,7 +1,7 @@
 """The networks of variational autoencoders, dense or convolutional: shapes of parameters and passes through them.
 
-Every tensor has the member as its leading axis. Convolutions are matrix products of patches (:func:`unfold
-<torch.nn.functional.unfold>`), so that members are stacked in them as in dense layers.
+Every tensor has the member as its leading axis. Convolutions are matrix products of patches, so that members are
+stacked in them as in dense layers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Weights = Mapping[str, Tensor]
 VECTOR = 16  # numbers in the widest vector of a processor (512 bits)
 _STACK = 16  # members of a stack, at most
 _STACK_FLOPS = 1e8  # of a member's training step; beyond, a thread of its own is better than a stack
-_KERNEL, _STRIDE, _PADDING = 4, 2, 1  # each convolution halves the sides of an image
+_PATCH = 16  # pixels of a kernel of 4 by 4
 
 
 class Network(ABC):
@@ -148,7 +148,7 @@ class Convolutional(Network):
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Return name → shape of every parameter, in order; of a convolution (inputs of a patch, channels)."""
-        c, patch = self.capacity, _KERNEL**2
+        c, patch = self.capacity, _PATCH
         return {
             "encoder.convolution.0.weight": (patch, c),
             "encoder.convolution.0.bias": (1, c),
@@ -166,7 +166,7 @@ class Convolutional(Network):
 
     def products(self) -> int:
         """Return those of the dense layers, and of each convolution once for every place of its kernel."""
-        c, patch = self.capacity, _KERNEL**2
+        c, patch = self.capacity, _PATCH
         convolutions = self.length // 4 * patch * c + self.length // 16 * patch * c * 2 * c
         return 2 * convolutions + 3 * self.latent * self._inner  # those of encoder and decoder are equally many
 
@@ -177,32 +177,54 @@ class Convolutional(Network):
     def encode(self, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and log variances of images x [M, n, height * width]."""
         members, n = x.shape[:2]
-        images = x.reshape(members * n, 1, self.height, self.width)
+        images = x.reshape(members * n, self.height, self.width, 1)
         for i in range(2):
-            height, width = images.shape[2] // 2, images.shape[3] // 2
-            patches = F.unfold(images, _KERNEL, padding=_PADDING, stride=_STRIDE)  # [M n, inputs, places]
-            rows = patches.transpose(1, 2).reshape(members, n * height * width, -1)
-            found = F.relu(_rows(weights, f"encoder.convolution.{i}", rows))
-            images = found.view(members * n, height * width, -1).transpose(1, 2).reshape(members * n, -1, height, width)
-        mean, log_variance = _rows(weights, "encoder.dense", images.reshape(members, n, self._inner)).chunk(2, dim=-1)
+            patches = _patches(images)
+            height, width = patches.shape[1:3]
+            found = _rows(weights, f"encoder.convolution.{i}", patches.view(members, n * height * width, -1))
+            images = F.relu(found).view(members * n, height, width, -1)
+        mean, log_variance = _rows(weights, "encoder.dense", images.view(members, n, self._inner)).chunk(2, dim=-1)
         return mean, log_variance
 
     def logits(self, weights: Weights, z: Tensor) -> Tensor:
         """Return logits [M, n, height * width] for latent numbers z [M, n, latent]."""
         members, n = z.shape[:2]
         height, width = self.height // 4, self.width // 4
-        images = _rows(weights, "decoder.dense", z).view(members * n, 2 * self.capacity, height * width)
+        images = _rows(weights, "decoder.dense", z).view(members * n, height, width, 2 * self.capacity)
         for i in range(2):
-            rows = images.transpose(1, 2).reshape(members, n * height * width, -1)
+            rows = images.reshape(members, n * height * width, -1)
             patches = torch.bmm(rows, weights[f"decoder.transposed.{i}.weight"])
-            patches = patches.view(members * n, height * width, -1).transpose(1, 2)
+            images = _together(patches.view(members * n, height, width, -1))
             height, width = 2 * height, 2 * width
-            found = F.fold(patches, (height, width), _KERNEL, padding=_PADDING, stride=_STRIDE)
-            channels = found.view(members, n, -1, height * width)
-            bias = weights[f"decoder.transposed.{i}.bias"]
-            channels = channels + bias.view(members, 1, -1, 1)
-            images = (F.relu(channels) if i == 0 else channels).reshape(members * n, -1, height * width)
-        return images.reshape(members, n, self.length)
+            images = images.reshape(members, n * height * width, -1) + weights[f"decoder.transposed.{i}.bias"]
+            images = (F.relu(images) if i == 0 else images).view(members * n, height, width, -1)
+        return images.view(members, n, self.length)
+
+
+_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def _patches(images: Tensor) -> Tensor:
+    """Return what the kernel sees of images [n, h, w, c] at each place, [n, h / 2, w / 2, 16 c].
+
+    A kernel of 4 with a stride of 2 is one of 2 by 2 cells of 2 by 2 pixels; an entry is (row and column of the cell,
+    row and column in it, channel). With channels last this copies whole cells at once.
+    """
+    n, height, width, channels = images.shape
+    rows, columns = height // 2, width // 2
+    padded = F.pad(images, (0, 0, 1, 1, 1, 1)).view(n, rows + 1, 2, columns + 1, 2, channels)
+    cells = padded.transpose(2, 3).reshape(n, rows + 1, columns + 1, 4 * channels)
+    return torch.cat([cells[:, a : a + rows, b : b + columns] for a, b in _CORNERS], dim=-1)
+
+
+def _together(patches: Tensor) -> Tensor:
+    """Add up overlapping patches [n, h, w, 16 c] to images [n, 2 h, 2 w, c]: the reverse of :func:`_patches`."""
+    n, height, width, inputs = patches.shape
+    parts = zip(_CORNERS, patches.chunk(4, dim=-1), strict=True)
+    cells = sum(F.pad(part, (0, 0, b, 1 - b, a, 1 - a)) for (a, b), part in parts)
+    assert isinstance(cells, Tensor)
+    pixels = cells.view(n, height + 1, width + 1, 2, 2, inputs // 16).transpose(2, 3)
+    return pixels.reshape(n, 2 * height + 2, 2 * width + 2, -1)[:, 1:-1, 1:-1]
 
 
 def _rows(weights: Weights, layer: str, x: Tensor) -> Tensor:
