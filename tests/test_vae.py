@@ -18,6 +18,7 @@ from ecosystem.errors import DataError, TrainingError
 from ecosystem.families import autoencoder
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
 from ecosystem.families.gaussian import GaussianCohort
+from ecosystem.families.networks import Convolutional, Dense
 from ecosystem.families.vae import Vae
 from ecosystem.report import exhibits, write_report
 from ecosystem.runs import Machine, Run, begin, folder_of
@@ -60,16 +61,19 @@ def same(one, two) -> bool:
         (Vae(**TINY), ODD),
         (Vae(init="untrained", latent=8, hidden=32, batch=48), DIGITS.head(60)),
         (Vae(latent=3, hidden=16, epochs=1.0, schedule="cosine"), DIGITS.head(60)),
+        (Vae(architecture="convolutional", epochs=1.0, batch=48), DIGITS.head(60)),
+        (Vae(architecture="convolutional", init="untrained", capacity=3, latent=3), DIGITS.head(60)),
     ],
-    ids=["layers of odd sizes, one by one", "in stacks", "odd latent"],
+    ids=["layers of odd sizes, one by one", "in stacks", "odd latent", "convolutions in stacks", "odd convolutions"],
 )
 def test_the_laws_of_a_family(family, human, tmp_path):
     check_family(family, human, tmp_path)
 
 
-def test_a_member_is_the_same_in_any_stack_and_on_any_thread():
-    family = Vae(init="untrained", hidden=32)
-    assert autoencoder.Sizes(64, 8, 32, 1).stack(family.batch) > 1
+@pytest.mark.parametrize("architecture", ["dense", "convolutional"])
+def test_a_member_is_the_same_in_any_stack_and_on_any_thread(architecture):
+    family = Vae(init="untrained", architecture=architecture, hidden=32)
+    assert family.cohort("v", 1, around()).network.stack(family.batch) > 1
     requests = [fit(DIGITS.gather(np.arange(m, 300, 2 + m % 2)), m) for m in range(5)]
     together = family.cohort("v", 5, around())
     together.fit(requests)
@@ -85,10 +89,11 @@ def test_a_member_is_the_same_in_any_stack_and_on_any_thread():
 
 
 def test_large_members_and_odd_ones_are_trained_one_by_one():
-    sizes = autoencoder.Sizes
-    assert sizes(64, 8, 128, 1).stack(128) == 16
-    assert sizes(784, 16, 1024, 2).stack(256) == 1
-    assert sizes(63, 8, 128, 1).stack(128) == sizes(64, 3, 128, 1).stack(128) == sizes(64, 8, 100, 1).stack(128) == 1
+    assert Dense(64, 8, 128, 1).stack(128) == 16
+    assert Dense(784, 16, 1024, 2).stack(256) == 1
+    assert Dense(63, 8, 128, 1).stack(128) == Dense(64, 3, 128, 1).stack(128) == Dense(64, 8, 100, 1).stack(128) == 1
+    assert Convolutional(8, 8, 8, 16).stack(128) == 16
+    assert Convolutional(28, 28, 16, 64).stack(128) == Convolutional(8, 8, 8, 12).stack(128) == 1
 
 
 def test_it_learns():
@@ -165,6 +170,49 @@ def by_hand(weights, part, x, layers=2):
     return x
 
 
+def test_convolutions_are_those_of_torch():
+    """Patches and matrix products against PyTorch's own convolutions, each member with weights of its own."""
+    network = Convolutional(8, 12, 3, 5)
+    members = [network.draw(STREAMS.at(f"convolutions/{m}")) for m in range(2)]
+    weights = {name: torch.stack([member[name] for member in members]) for name in members[0]}
+    x, z = torch.from_numpy(RNG.random((2, 4, 96))).float(), torch.from_numpy(RNG.standard_normal((2, 4, 3))).float()
+    mean, log_variance = network.encode(weights, x)
+    logits = network.logits(weights, z)
+    relu, functional = torch.relu, torch.nn.functional
+    for m, own in enumerate(members):
+        images = x[m].view(4, 1, 8, 12)
+        for i, channels in enumerate((5, 10)):
+            cells = own[f"encoder.convolution.{i}.weight"].view(2, 2, 2, 2, -1, channels)
+            kernel = cells.permute(5, 4, 0, 2, 1, 3).reshape(channels, -1, 4, 4)
+            bias = own[f"encoder.convolution.{i}.bias"][0]
+            images = relu(functional.conv2d(images, kernel, bias, stride=2, padding=1))
+        seen = images.permute(0, 2, 3, 1).flatten(1) @ own["encoder.dense.weight"] + own["encoder.dense.bias"]
+        assert torch.allclose(torch.cat([mean[m], log_variance[m]], dim=1), seen, atol=1e-6)
+        images = (z[m] @ own["decoder.dense.weight"] + own["decoder.dense.bias"]).view(4, 2, 3, 10).permute(0, 3, 1, 2)
+        for i, (inputs, channels) in enumerate(((10, 5), (5, 1))):
+            cells = own[f"decoder.transposed.{i}.weight"].view(inputs, 2, 2, 2, 2, channels)
+            kernel = cells.permute(0, 5, 1, 3, 2, 4).reshape(inputs, channels, 4, 4)
+            bias = own[f"decoder.transposed.{i}.bias"][0]
+            images = functional.conv_transpose2d(images, kernel, bias, stride=2, padding=1)
+            images = relu(images) if i == 0 else images
+        assert torch.allclose(logits[m], images.flatten(1), atol=1e-6)
+
+
+def test_which_images_convolutions_take(tmp_path):
+    def family(**more):
+        return Vae(architecture="convolutional", init="untrained", **more).cohort("v", 1, around(human, tmp_path))
+
+    human = as_documents(RNG.random((4, 36)))
+    with pytest.raises(DataError, match="sides are divisible by 4, but these are 6 by 6"):
+        family()
+    human = as_documents(RNG.random((4, 32)))
+    with pytest.raises(DataError, match=r"vectors of 32 numbers: that is no square; set models\.v\.image"):
+        family()
+    with pytest.raises(DataError, match=r"image = \[4, 9\] makes 36"):
+        family(image=[4, 9])
+    assert (family(image=[4, 8]).network.height, family(image=[4, 8]).network.width) == (4, 8)
+
+
 def test_divergence_reconstruction_and_loss_against_numpy():
     made = Vae(init="untrained", beta=0.3, **TINY).cohort("v", 1, around(ODD))
     weights = {name: 3 * values[0].astype(np.float64) for name, values in made.state().items()}
@@ -179,8 +227,8 @@ def test_divergence_reconstruction_and_loss_against_numpy():
     given = torch.from_numpy(x)[None], torch.from_numpy(noise)[None]
     found = autoencoder.divergence(*(torch.from_numpy(a)[None] for a in (mean, log_variance)))
     assert np.allclose(found[0], kl)
-    assert np.allclose(autoencoder.loss(tensors, *given, 0.0)[0], cross_entropy)
-    assert np.allclose(autoencoder.loss(tensors, *given, 0.3)[0], cross_entropy + 0.3 * kl)
+    assert np.allclose(autoencoder.loss(made.network, tensors, *given, 0.0)[0], cross_entropy)
+    assert np.allclose(autoencoder.loss(made.network, tensors, *given, 0.3)[0], cross_entropy + 0.3 * kl)
     assert autoencoder.divergence(torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)).item() == 0, "the prior itself"
     # In one dimension: KL(N(1, e^2) || N(0, 1)) = (e^2 + 1 - 1 - 2) / 2.
     one = autoencoder.divergence(torch.tensor([[[1.0]]]), torch.tensor([[[2.0]]]))
@@ -227,7 +275,8 @@ def test_what_members_write_is_held_against_the_truth(tmp_path):
         normal.load({"mean": x.mean(axis=0)[None], "covariance": np.cov(x, rowvar=False)[None]})
         assert found["w2"][member] == pytest.approx(normal.describe(truth)["w2"][0])
         eyes = {name: values[:1] for name, values in family.cohort("v", 1, around(cache=tmp_path)).state().items()}
-        seen = autoencoder.encode({k: torch.from_numpy(v) for k, v in eyes.items()}, torch.tensor(x[None]).float())[0]
+        weights = {k: torch.from_numpy(v) for k, v in eyes.items()}
+        seen = made.network.encode(weights, torch.tensor(x[None]).float())[0]
         assert found["latent_log_std"][member] == pytest.approx(np.log(seen.numpy().std()), rel=1e-4)
     assert "latent_log_std" not in Vae(init="untrained").cohort("v", 1, around()).describe(truth)
 

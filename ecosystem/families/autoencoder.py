@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -44,6 +43,7 @@ from ecosystem.families.base import (
 from ecosystem.families.cohort import copy_state
 from ecosystem.families.crew import Crew
 from ecosystem.families.gaussian import GaussianCohort
+from ecosystem.families.networks import VECTOR, Network, Weights
 from ecosystem.families.packing import Batches
 from ecosystem.families.training import Fit, Gradients, Rows
 from ecosystem.streams import Stream
@@ -52,56 +52,11 @@ if TYPE_CHECKING:
     from ecosystem.families.vae import Vae
 
 Floats = NDArray[np.float32]
-Weights = Mapping[str, Tensor]
 Writer = Callable[[Path], None]
 
 _ROWS = 128  # documents of a block
-_VECTOR = 16  # numbers in the widest vector of a processor (512 bits)
-_STACK = 16  # members of a stack, at most
-_STACK_FLOPS = 1e8  # of a member's training step; beyond, a thread of its own is better than a stack
 _DRAWS = 8  # latent numbers tried for each document that is scored
 _DESCRIBED = 500  # documents that a member writes to be described
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The shape of one member: ``length`` numbers a document, ``latent`` ones behind them, dense layers between."""
-
-    length: int
-    latent: int
-    hidden: int
-    layers: int
-
-    def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Return name → shape of every parameter, in order; the encoder ends in means and log variances."""
-        between = [self.hidden] * self.layers
-        widths = {
-            "encoder": [self.length, *between, 2 * self.latent],
-            "decoder": [self.latent, *between, self.length],
-        }
-        found: dict[str, tuple[int, ...]] = {}
-        for part, chain in widths.items():
-            for i, (inputs, outputs) in enumerate(pairwise(chain)):
-                found |= {f"{part}.{i}.weight": (inputs, outputs), f"{part}.{i}.bias": (1, outputs)}
-        return found
-
-    def stack(self, batch: int) -> int:
-        """Return how many members are trained in one stack, at most."""
-        flops = 6 * batch * sum(math.prod(shape) for shape in self.parameters().values())
-        aligned = all(width % _VECTOR == 0 for width in (self.length, self.hidden, 2 * self.latent))
-        return _STACK if aligned and flops < _STACK_FLOPS else 1
-
-
-def draw(sizes: Sizes, stream: Stream) -> dict[str, Tensor]:
-    """Draw one member's weights as PyTorch does for dense layers: uniform within ± 1 / √inputs."""
-    generator = torch.Generator().manual_seed(stream.integer())
-    weights: dict[str, Tensor] = {}
-    bound = 1.0
-    for name, shape in sizes.parameters().items():
-        if name.endswith("weight"):  # a bias has the bound of the weights before it
-            bound = 1 / math.sqrt(shape[0])
-        weights[name] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
-    return weights
 
 
 def outside(x: NDArray[np.float64]) -> str:
@@ -117,45 +72,20 @@ def outside(x: NDArray[np.float64]) -> str:
 # Members, each with documents of its own.
 
 
-def _dense(weights: Weights, part: Literal["encoder", "decoder"], x: Tensor) -> Tensor:
-    count = sum(name.startswith(part) for name in weights) // 2
-    for i in range(count):
-        x = torch.baddbmm(weights[f"{part}.{i}.bias"], x, weights[f"{part}.{i}.weight"])
-        if i < count - 1:
-            x = F.relu(x)
-    return x
-
-
-def encode(weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return means and log variances of the latent numbers of documents x [M, n, d], each [M, n, latent]."""
-    mean, log_variance = _dense(weights, "encoder", x).chunk(2, dim=-1)
-    return mean, log_variance
-
-
-def decode(weights: Weights, z: Tensor) -> Tensor:
-    """Return the decoder's means, from 0 to 1, for latent numbers z [M, n, latent]."""
-    return torch.sigmoid(_dense(weights, "decoder", z))
-
-
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return the Kullback-Leibler divergence of each N(mean, variance) from the standard normal, in nats, [M, n]."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
 
 
-def reconstruction(weights: Weights, x: Tensor, z: Tensor) -> Tensor:
-    """Return the binary cross-entropy of documents x [M, n, d] given latent numbers, in nats, [M, n]."""
-    logits = _dense(weights, "decoder", z)
-    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
-
-
-def loss(weights: Weights, x: Tensor, noise: Tensor, beta: float) -> Tensor:
+def loss(network: Network, weights: Weights, x: Tensor, noise: Tensor, beta: float) -> Tensor:
     """Return the loss of each document, [M, n], with one latent draw made of ``noise`` [M, n, latent].
 
     With ``beta`` = 1 this is minus the evidence lower bound (Kingma & Welling 2014, equation 10).
     """
-    mean, log_variance = encode(weights, x)
+    mean, log_variance = network.encode(weights, x)
     z = mean + (0.5 * log_variance).exp() * noise
-    return reconstruction(weights, x, z) + beta * divergence(mean, log_variance)
+    found = F.binary_cross_entropy_with_logits(network.logits(weights, z), x, reduction="none").sum(-1)
+    return found + beta * divergence(mean, log_variance)
 
 
 # Batches.
@@ -227,7 +157,7 @@ class Deck:
 
 
 def _filled(rows: Floats) -> Floats:
-    missing = -len(rows) % _VECTOR
+    missing = -len(rows) % VECTOR
     return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
 
 
@@ -241,7 +171,7 @@ class VaeCohort:
         self,
         name: str,
         members: int,
-        sizes: Sizes,
+        network: Network,
         initial: Weights,
         family: Vae,
         around: Surroundings,
@@ -250,13 +180,13 @@ class VaeCohort:
         """``fingerprint`` names the foundation that the members start from; "" if there is none."""
         self.name = name
         self.members = members
-        self.sizes = sizes
+        self.network = network
         self.fingerprint = fingerprint
         self.device = torch.device(around.device)
         self._family, self._streams = family, around.streams
         self._crew = (around.threads, 1) if around.device == "cpu" else (1, around.threads)
         # In the order of the parameters, whatever that of the file they were read from.
-        self._initial = {k: initial[k].to(self.device, torch.float32).contiguous() for k in sizes.parameters()}
+        self._initial = {k: initial[k].to(self.device, torch.float32).contiguous() for k in network.parameters()}
         self._weights = {k: v.unsqueeze(0).repeat(members, *[1] * v.dim()) for k, v in self._initial.items()}
 
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
@@ -266,14 +196,14 @@ class VaeCohort:
         members of the call then keep the weights they had.
         """
         training = self._family.training()
-        decks = [Deck(request, training.batch, self.sizes.latent) for request in requests]
+        decks = [Deck(request, training.batch, self.network.latent) for request in requests]
         peaks = [training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
         alike: dict[tuple[int, float], list[int]] = {}
         for i, (deck, peak) in enumerate(zip(decks, peaks, strict=True)):
             alike.setdefault((deck.total, peak), []).append(i)
         stacks: list[list[int]] = []
         for group in alike.values():
-            size = min(self.sizes.stack(training.batch), math.ceil(len(group) / self._crew[0]))
+            size = min(self.network.stack(training.batch), math.ceil(len(group) / self._crew[0]))
             stacks += [group[i : i + size] for i in range(0, len(group), size)]
         with Crew(*self._crew) as crew:
             fits = []
@@ -303,20 +233,20 @@ class VaeCohort:
 
     def _start(self, request: FitRequest) -> dict[str, Tensor]:
         if request.start == "scratch":
-            drawn = draw(self.sizes, request.stream.child("initial"))
+            drawn = self.network.draw(request.stream.child("initial"))
             return {name: tensor.to(self.device) for name, tensor in drawn.items()}
         if request.start == "previous":
             return {name: tensor[request.member].clone() for name, tensor in self._weights.items()}
         return {name: tensor.clone() for name, tensor in self._initial.items()}
 
     def _gradients(self, weights: Weights) -> Gradients:
-        beta = self._family.beta
+        beta, network = self._family.beta, self.network
 
         def gradients(rows: Rows) -> tuple[Tensor, Sequence[Tensor]]:
             x, noise, scale = rows
             leaves = [weight.detach().requires_grad_() for weight in weights.values()]
             with torch.enable_grad():
-                each = loss(dict(zip(weights, leaves, strict=True)), x, noise, beta)
+                each = loss(network, dict(zip(weights, leaves, strict=True)), x, noise, beta)
                 losses = (each * scale[..., 0]).sum(-1)
                 grads = torch.autograd.grad(losses.sum(), leaves)
             return losses.detach(), grads
@@ -330,13 +260,13 @@ class VaeCohort:
         """
         from scipy.special import ndtri
 
-        latent = self.sizes.latent
+        latent = self.network.latent
 
         def job(request: GenerateRequest) -> NDArray[np.float64]:
             luck = request.stream.uniform(np.arange(request.n * latent)).reshape(request.n, latent)
             z = (ndtri(luck) * math.sqrt(request.decoding.temperature)).astype(np.float32)
             weights = self._of(request.member)
-            return self._blocks(lambda part: decode(weights, part), z, self.sizes.length)
+            return self._blocks(lambda part: self.network.decode(weights, part), z, self.network.length)
 
         with Crew(*self._crew) as crew:
             total = sum(request.n for request in requests)
@@ -351,19 +281,19 @@ class VaeCohort:
         """
         from scipy.special import ndtri
 
-        latent = self.sizes.latent
+        latent = self.network.latent
         luck = self._streams.at("vae/score").uniform(np.arange(_DRAWS * latent)).reshape(_DRAWS, latent)
         noise = torch.from_numpy(ndtri(luck).astype(np.float32)).to(self.device)
 
         def job(request: ScoreRequest) -> Score:
             weights, n = self._of(request.member), request.docs.len()
-            x = request.docs.to_numpy().reshape(n, self.sizes.length)
+            x = request.docs.to_numpy().reshape(n, self.network.length)
             wrong = outside(x) if n else ""
             if wrong:
                 raise DataError(f'model "{self.name}" cannot score these documents: {wrong}')
 
             def bound(part: Tensor) -> Tensor:
-                each = [loss(weights, part, one.expand(*part.shape[:2], -1), 1.0) for one in noise]
+                each = [loss(self.network, weights, part, one.expand(*part.shape[:2], -1), 1.0) for one in noise]
                 return torch.stack(each, dim=-1).mean(-1, keepdim=True)
 
             nll = self._blocks(bound, x.astype(np.float32), 1)[:, 0]
@@ -388,7 +318,7 @@ class VaeCohort:
         if member == "initial":
             return {name: tensor[None] for name, tensor in self._initial.items()}
         if member == "random":
-            drawn = draw(self.sizes, self._streams.at(f"model/{self.name}/random"))
+            drawn = self.network.draw(self._streams.at(f"model/{self.name}/random"))
             return {name: tensor[None].to(self.device) for name, tensor in drawn.items()}
         return {name: tensor[[member]] for name, tensor in self._weights.items()}
 
@@ -404,14 +334,15 @@ class VaeCohort:
         stream = self._streams.at(f"model/{self.name}/describe")
         requests = [GenerateRequest(m, _DESCRIBED, Decoding(), None, stream) for m in range(self.members)]
         x = np.stack([docs.to_numpy() for docs in self.generate(requests)])
-        normal = GaussianCohort(self.name, self.members, self.sizes.length, unbiased=True)
+        normal = GaussianCohort(self.name, self.members, self.network.length, unbiased=True)
         normal.load(normal.estimate(x, np.ones(x.shape[:2])))
         found = normal.describe(truth)
         kept = {metric: found[metric] for metric in ("mean_error", "variance", "log_variance", "w2")}
         if self.fingerprint:
-            latent = self.sizes.latent
+            latent = self.network.latent
             eyes = self._of("initial")
-            means = [self._blocks(lambda part: encode(eyes, part)[0], own.astype(np.float32), latent) for own in x]
+            look = self.network.encode
+            means = [self._blocks(lambda part: look(eyes, part)[0], own.astype(np.float32), latent) for own in x]
             with np.errstate(divide="ignore"):
                 logarithm = np.log(np.stack(means).std(axis=(1, 2)))
             kept["latent_log_std"] = np.where(np.isfinite(logarithm), logarithm, np.nan)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import math
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import polars as pl
 from pydantic import Field
@@ -14,10 +15,13 @@ from ecosystem.families.base import FAMILIES, Budget, Cohort, Family, Surroundin
 from ecosystem.families.recipe import Positive, Rate, Training
 from ecosystem.families.stacked import human_documents
 
+if TYPE_CHECKING:
+    from ecosystem.families.networks import Network
+
 
 @FAMILIES.register("vae")
 class Vae(Family):
-    """A dense variational autoencoder with a standard normal prior, as in Shumailov et al. (2024, on digits).
+    """A variational autoencoder with a standard normal prior, as in Shumailov et al. (2024, on digits).
 
     A trainer's ``budget`` in tokens is a number of documents seen, with repetition. What it publishes is the decoder's
     mean; ``temperature`` of its decoding multiplies the variance of the latent numbers.
@@ -31,8 +35,19 @@ class Vae(Family):
         "publishes nothing before its first fit",
     )
     latent: Positive = Field(8, description="latent numbers of a document")
-    hidden: Positive = Field(128, description="width of each dense layer of encoder and decoder")
-    layers: Annotated[int, Field(ge=1, le=8)] = Field(1, description="dense layers in each of them, before the output")
+    architecture: Literal["dense", "convolutional"] = Field(
+        "dense",
+        description="dense: layers of one width; convolutional: two convolutions of kernel 4 and stride 2 and a dense "
+        "layer, for images whose sides are divisible by 4",
+    )
+    hidden: Positive = Field(128, description="dense: width of each layer of encoder and decoder")
+    layers: Annotated[int, Field(ge=1, le=8)] = Field(1, description="dense: layers in each, before the output")
+    capacity: Positive = Field(
+        16, description="convolutional: channels after the first convolution; the second has twice as many"
+    )
+    image: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="convolutional: [height, width] of the documents; absent: they are squares"
+    )
     beta: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the divergence from the prior; 1: the ELBO")
     likelihood: Literal["bernoulli"] = Field("bernoulli", description="of a value in [0, 1]: binary cross-entropy")
     epochs: Rate = Field(100.0, description="times that the foundation sees the initial human documents")
@@ -67,9 +82,9 @@ class Vae(Family):
         wrong = autoencoder.outside(x)
         if wrong:
             raise DataError(f'model "{name}" cannot be trained on the web\'s initial documents: {wrong}')
-        sizes = autoencoder.Sizes(x.shape[1], self.latent, self.hidden, self.layers)
+        network = self._network(name, x.shape[1])
         if self.init == "untrained":
-            initial, mark = autoencoder.draw(sizes, around.streams.at(f"model/{name}/initial")), ""
+            initial, mark = network.draw(around.streams.at(f"model/{name}/initial")), ""
         else:
             mark = foundation.fingerprint(
                 self.plain(),
@@ -82,12 +97,31 @@ class Vae(Family):
             budget = Budget(epochs=self.epochs)
 
             def make() -> autoencoder.Writer:
-                first = autoencoder.draw(sizes, stream.child("initial"))
-                alone = autoencoder.VaeCohort("foundation", 1, sizes, first, self, around)
+                first = network.draw(stream.child("initial"))
+                alone = autoencoder.VaeCohort("foundation", 1, network, first, self, around)
                 try:
                     return autoencoder.pretrained(alone, budget, stream, around)
                 except TrainingError as error:
                     raise TrainingError(f'the foundation of model "{name}": {error}') from error
 
             initial = autoencoder.read(foundation.obtain(around.cache, mark, make))
-        return autoencoder.VaeCohort(name, members, sizes, initial, self, around, mark)
+        return autoencoder.VaeCohort(name, members, network, initial, self, around, mark)
+
+    def _network(self, name: str, length: int) -> Network:
+        from ecosystem.families.networks import Convolutional, Dense
+
+        if self.architecture == "dense":
+            return Dense(length, self.latent, self.hidden, self.layers)
+        height, width = self.image or [math.isqrt(length)] * 2
+        if height * width != length:
+            of = f"image = {self.image} makes {height * width}" if self.image else "that is no square"
+            raise DataError(
+                f'model "{name}" is convolutional, but its documents are vectors of {length} numbers: {of}; set '
+                f"models.{name}.image to their [height, width]."
+            )
+        if height % 4 or width % 4:
+            raise DataError(
+                f'model "{name}" is convolutional, which needs images whose sides are divisible by 4, but these are '
+                f'{height} by {width}; bring them to another size in the source, or set architecture = "dense".'
+            )
+        return Convolutional(height, width, self.latent, self.capacity)
