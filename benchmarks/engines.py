@@ -21,7 +21,7 @@ import torch
 from ecosystem.corpus.sources import SOURCES
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, Surroundings
 from ecosystem.families.gpt2 import Gpt2
-from ecosystem.scenario import presets, read_toml
+from ecosystem.presets import presets, read_toml
 from ecosystem.streams import Stream, Streams
 
 LEARNING_RATE = 1e-3

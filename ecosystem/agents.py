@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.scenario import CuratorSpec, TrainerSpec, WriterSpec
+from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
 
 if TYPE_CHECKING:
     from ecosystem.world import World

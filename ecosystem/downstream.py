@@ -25,7 +25,7 @@ from ecosystem.streams import Streams
 
 if TYPE_CHECKING:
     from ecosystem.families.base import Progress
-    from ecosystem.scenario import DownstreamSpec
+    from ecosystem.recipes import DownstreamSpec
 
 Values = dict[str, Estimate | float]
 Weights = int | Literal["initial", "random"]

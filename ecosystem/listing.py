@@ -18,9 +18,10 @@ from ecosystem.families.base import FAMILIES
 from ecosystem.metrics.laws import laws
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
+from ecosystem.presets import bundled, presets, read_toml
 from ecosystem.registry import Registry
 from ecosystem.runs import Run
-from ecosystem.scenario import Scenario, bundled, presets, read_toml
+from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}

@@ -19,7 +19,7 @@ from ecosystem.metrics import tables
 from ecosystem.metrics.base import METRICS, Estimate, TextMetric, Vocabulary, measure_texts, sample_groups
 from ecosystem.metrics.quality import by_frequency, frequent_types, perplexity_quantiles, quality, ratio, unigram_nll
 from ecosystem.metrics.tables import rows
-from ecosystem.scenario import TrainerSpec
+from ecosystem.recipes import TrainerSpec
 from ecosystem.streams import Stream
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ecosystem.recipes import TrainerSpec
 from ecosystem.runs import Machine
-from ecosystem.scenario import Scenario, TrainerSpec
+from ecosystem.scenario import Scenario
 
 TOKENS_PER_EXAMPLE = 70  # of a downstream task, text and one choice
 CHOICES = 4  # of an example, at most

@@ -9,163 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
+from ecosystem.coherence import incoherent
 from ecosystem.corpus.sources import SOURCES, Source
 from ecosystem.corpus.web import WebSpec
 from ecosystem.errors import ScenarioError, nearest
-from ecosystem.families.base import FAMILIES, Budget, Decoding, Family, Start
-from ecosystem.metrics.base import METRICS
-from ecosystem.metrics.definitions import DEFINITIONS
-from ecosystem.metrics.laws import wrong_law
-from ecosystem.metrics.tasks import TASKS
-from ecosystem.policies.base import POLICIES, Adder, Filter, Policy, Weigher
+from ecosystem.families.base import FAMILIES, Family
+from ecosystem.policies.base import POLICIES, Policy
+from ecosystem.presets import read_toml, with_preset
+from ecosystem.recipes import Change, Count, CuratorSpec, MeasureSpec, Positive, TheorySpec, TrainerSpec, WriterSpec
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec, explain, set_path
 
-Count = Annotated[int, Field(ge=0, le=10**9)]
-Positive = Annotated[int, Field(gt=0, le=10**9)]
-Share = Annotated[float, Field(ge=0, le=1)]
 _PRESET = re.compile(r"models\.[^.]+\.preset")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-
-class WriterSpec(Spec):
-    """A population of people who write documents."""
-
-    count: Positive = 1
-    source: str = Field(description="the source their documents are drawn from, without replacement")
-    rate: Annotated[float, Field(ge=0, le=1e9)] = Field(5.0, description="documents a step, each writer, on average")
-    sites: Positive = Field(3, description="home sites of each writer")
-    reaction: Share = Field(
-        0.0, description="0: writes regardless; 1: stops writing when all it reads around its home sites is synthetic"
-    )
-
-
-class ScrapeSpec(Spec):
-    """How a trainer collects candidates from the web."""
-
-    docs: Positive = Field(1000, description="candidates a step, without replacement")
-    strategy: Literal["uniform", "recent", "reach", "popularity"] = Field(
-        "uniform",
-        description="uniform: all alike; recent: newer ones more often; reach: only sites within `links` of its "
-        "home sites; popularity: in proportion to the PageRank of their site",
-    )
-    links: Count = Field(2, description="for reach: how many links away from the home sites")
-    half_life: Annotated[float, Field(gt=0)] = Field(
-        2.0, description="for recent: steps after which a document is half as likely to be scraped"
-    )
-
-
-class TrainerSpec(Spec):
-    """A population of trainers that share one recipe; each has its own model, home sites and luck."""
-
-    count: Positive = 1
-    model: str = Field(description="name of an entry in [models]")
-    sites: Positive = Field(3, description="home sites, where it publishes and from where reach is counted")
-    scrape: ScrapeSpec = ScrapeSpec()
-    select: list[str] = Field([], description="policies applied to the candidates, in this order")
-    retain: list[str] | None = Field(
-        None,
-        description="absent: train on this step's selection alone; a list: keep an archive of everything selected "
-        "so far, thinned by these retention policies ([] keeps all)",
-    )
-    start: Start = Field(
-        "previous",
-        alias="from",
-        description="the weights each fit starts from: foundation, previous (its own last model) or scratch",
-    )
-    budget: Budget = Budget(tokens=50_000)
-    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="absent: the model's own")
-    decoding: Decoding = Decoding()
-    publish: Count = Field(100, description="documents published a step, each trainer")
-    every: Positive = Field(1, description="fit at every so many steps")
-    offset: Count = Field(0, description="first step at which it may fit is 1 + offset")
-    lag: Count = Field(0, description="scrape only what was published at least so many steps ago")
-
-
-class CuratorSpec(Spec):
-    """A population of fallible reviewers who look for machine text on some sites."""
-
-    count: Positive = 1
-    sites: Positive = Field(10, description="sites each curator watches")
-    reviews: Count = Field(40, description="documents reviewed a step, each curator")
-    true_positive_rate: Share = Field(0.8, description="chance of recognising a synthetic document")
-    false_positive_rate: Share = Field(0.05, description="chance of taking a human document for synthetic")
-    action: Literal["remove", "down_weight", "endorse"] = Field(
-        "remove",
-        description="remove: take suspects off the web; down_weight: multiply their prominence by `strength`; "
-        "endorse: strengthen links to the sites of documents taken for human by `strength`",
-    )
-    strength: Annotated[float, Field(gt=0)] = 0.25
-
-
-class DownstreamSpec(Spec):
-    """Tasks that models are judged on, made from real documents that are never published."""
-
-    tasks: list[str] = Field([], description="tasks on which members are fine-tuned from their weights, then judged")
-    zero_shot: list[str] = Field([], description="tasks that members are judged on as they are")
-    every: Positive = Field(1, description="judge at step 1 and every so many steps after it")
-    train: Positive = Field(400, description="examples to fine-tune on, each task")
-    test: Annotated[int, Field(ge=2, le=10**6)] = Field(200, description="examples to judge by, of other documents")
-    epochs: Annotated[float, Field(gt=0, le=1e6)] = Field(3.0, description="times through the training examples")
-    batch: Positive = Field(8, description="examples per optimiser step")
-    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="absent: the model's own")
-    random: Positive = Field(3, description="randomly initialised models, fine-tuned alike, that the baseline is of")
-
-    @model_validator(mode="after")
-    def _some(self) -> DownstreamSpec:
-        if not self.tasks and not self.zero_shot:
-            raise ValueError("names no task; give tasks or zero_shot, or leave the table out")
-        return self
-
-
-class MeasureSpec(Spec):
-    """How much is measured, and how finely."""
-
-    held_out: Positive = Field(200, description="human documents, at most, on which every trainer is scored")
-    contexts: Count = Field(
-        0, description="beginnings of held-out documents, at most, after which next-token distributions are compared"
-    )
-    synthetic: Count = Field(10, description="extra documents each trainer writes per step for scoring, unpublished")
-    texts: list[str] | None = Field(None, description="text metrics to compute; absent: all of them")
-    words: Positive = Field(1000, description="words in each equal-size sample on which text metrics are computed")
-    groups: Annotated[int, Field(ge=2)] = Field(8, description="how many such samples, at most")
-    sites: bool = Field(True, description="record the synthetic share of every site")
-    initial_perplexity: Count = Field(
-        100,
-        description="published texts of each trainer, at most, whose perplexity under the weights that trainers start "
-        "from is taken at every step; 0: none",
-    )
-    initial_tokens: Positive = Field(
-        32, description="tokens of each of them, its first ones without a prompt; shorter texts are left out"
-    )
-    downstream: DownstreamSpec | None = Field(None, description="absent: models are judged on no tasks")
-
-
-class Change(Spec):
-    """A timed policy: from step ``at`` on, these dotted paths have these values."""
-
-    at: Positive
-    set: dict[str, Any]
-
-
-class TheorySpec(Spec):
-    """A closed form beside the simulation: a curve in the report, and checks for ``ecosystem validate``."""
-
-    metric: str = Field(description="what it predicts, averaged over the trainers of a population")
-    population: str = Field(description="name of an entry in [trainers]")
-    law: str = Field(description="name of a function of the generation (ecosystem list laws)")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="its other arguments")
-    first: int = Field(0, description="generation at step 0; the law is drawn from generation 1 on")
-    check: list[Positive] = Field([], description="steps at which `ecosystem validate` compares")
-    source: str = Field("", description="where the law comes from")
 
 
 class Scenario(Spec):
@@ -296,75 +159,6 @@ def _check_changeable(path: str, where: str) -> None:
         )
 
 
-def read_toml(file: Path) -> dict[str, Any]:
-    """Read a TOML file; raise ScenarioError that names the file, and the place of a syntax error."""
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ScenarioError(f"{file}: there is no such file{_scenarios_beside(file)}.") from None
-    except IsADirectoryError:
-        raise ScenarioError(f"{file}: is a folder, not a scenario file.") from None
-    except UnicodeDecodeError as error:
-        raise ScenarioError(f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}).") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{file}: is not valid TOML: {error}.") from None
-    except OSError as error:
-        raise ScenarioError(f"{file}: cannot be read: {error.strerror}.") from None
-
-
-def _scenarios_beside(file: Path) -> str:
-    names = [p.stem for p in file.parent.glob("*.toml")] if file.parent.is_dir() else []
-    return nearest(file.stem, names).replace('"?', '.toml"?')  # the endings are all alike and would decide
-
-
-def bundled(folder: Literal["models", "scenarios"], base: Path | None = None) -> list[Path]:
-    """Return the folders in which presets or scenarios are sought, nearest first."""
-    package = Path(__file__).parent
-    places = [Path.cwd() / folder, package.parent / folder, package / "_bundled" / folder]
-    if base is not None:
-        places[1:1] = [base / folder, base.parent / folder]
-    return [place for place in dict.fromkeys(p.resolve() for p in places) if place.is_dir()]
-
-
-def presets(base: Path | None = None) -> dict[str, Path]:
-    """Return every model preset by name; of two with one name the nearer wins."""
-    found: dict[str, Path] = {}
-    for place in bundled("models", base):
-        for file in sorted(place.glob("*.toml")):
-            if file.is_file():
-                found.setdefault(file.stem, file)
-    return found
-
-
-def _with_preset(data: Mapping[str, Any], base: Path | None, chain: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Replace ``preset = "name"`` by what that file says, overridden by the other keys of ``data``."""
-    if "preset" not in data:
-        return dict(data)
-    name = str(data["preset"])
-    known = presets(base)
-    if name in chain:
-        raise ScenarioError(f"presets refer to one another in a circle: {' -> '.join([*chain, name])}")
-    if name not in known:
-        raise ScenarioError(
-            f'preset: there is no model preset "{name}"{nearest(name, known)}; there are {", ".join(sorted(known))}'
-        )
-    below = _with_preset(read_toml(known[name]), base, (*chain, name))
-    own = {key: value for key, value in data.items() if key != "preset"}
-    if own.get("kind", below.get("kind")) != below.get("kind"):
-        raise ScenarioError(
-            f'preset "{name}" is of kind {below.get("kind")}, but kind = "{own["kind"]}" stands beside it'
-        )
-    return _merge(below, own)
-
-
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
-    return merged
-
-
 def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
     if not isinstance(data, Mapping):
         raise ScenarioError(f"{where}: must be a table of keys and values, not {data!r}.")
@@ -390,7 +184,7 @@ def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
     except ValidationError as error:
         problems += explain(error, "", Scenario)
     if scenario is not None and not bad_parts:
-        problems += _broken_references(scenario)
+        problems += incoherent(scenario)
     if problems or scenario is None:
         at = f"{where}: " if where else ""
         raise ScenarioError("\n".join(f"{at}{problem}." for problem in problems))
@@ -405,7 +199,7 @@ def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | Non
         problems.append(f"{path}: must be a table with a kind, not {entry!r}")
         return None
     try:
-        fields = _with_preset(entry, base) if registry is FAMILIES else dict(entry)
+        fields = with_preset(entry, base) if registry is FAMILIES else dict(entry)
         kind = fields.pop("kind", None)
         if not isinstance(kind, str):
             hint = ' or a preset (preset = "gpt2-nano")' if registry is FAMILIES else ""
@@ -421,182 +215,3 @@ def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | Non
         problems.extend(explain(error, path, cls))
         return None
     return part
-
-
-def _broken_references(s: Scenario) -> list[str]:
-    """Return a sentence for every name that refers to nothing or to the wrong sort of thing."""
-    problems: list[str] = []
-
-    def refer(path: str, name: str, table: Mapping[str, Any], section: str) -> None:
-        if name not in table:
-            there = ", ".join(sorted(table)) or "none"
-            problems.append(
-                f"{path}: there is no [{section}.{name}]{nearest(name, table)}; defined in [{section}]: {there}"
-            )
-
-    def gate(path: str, names: Sequence[str], allowed: tuple[type[Policy], ...], what: str) -> None:
-        for name in names:
-            refer(path, name, s.policies, "policies")
-            policy = s.policies.get(name)
-            if policy is not None and not isinstance(policy, allowed):
-                problems.append(f'{path}: the policy "{name}" ({policy.kind}) cannot stand here; {what}')
-        if len(set(names)) < len(names):
-            problems.append(f"{path}: names a policy twice; each may stand once at a gate")
-
-    if s.web.initial is not None:
-        refer("web.initial.source", s.web.initial.source, s.sources, "sources")
-    gate("web.publish", s.web.publish, (Filter,), "only filters can stand at the publish gate")
-    gate("web.retain", s.web.retain, (Filter, Weigher), "only filters and weighers can stand at the retain gate")
-    for name, writer in s.writers.items():
-        refer(f"writers.{name}.source", writer.source, s.sources, "sources")
-    for name, trainer in s.trainers.items():
-        path = f"trainers.{name}"
-        refer(f"{path}.model", trainer.model, s.models, "models")
-        gate(f"{path}.select", trainer.select, (Filter, Weigher, Adder), "")
-        problems += [
-            f'{path}.retain: the policy "{name}" ({s.policies[name].kind}) cannot thin an archive, which knows only '
-            "when a document was acquired; replace, accumulate, accumulate_subsample, window and decay can"
-            for name in trainer.retain or []
-            if name in s.policies and s.policies[name].needs_content
-        ]
-        gate(f"{path}.retain", trainer.retain or [], (Policy,), "")
-        prompt, context = trainer.decoding.prompt, getattr(s.models.get(trainer.model), "context", None)
-        if prompt is not None and context is not None and prompt.tokens + 1 >= context:
-            problems.append(
-                f"{path}.decoding.prompt.tokens: a prompt of {prompt.tokens} tokens leaves no room to write in the "
-                f"model's context of {context}; at most {context - 2}"
-            )
-    for name, policy in s.policies.items():
-        source, model = getattr(policy, "source", None), getattr(policy, "model", None)
-        if source is not None:
-            refer(f"policies.{name}.source", source, s.sources, "sources")
-        if model is not None:
-            refer(f"policies.{name}.model", model, s.models, "models")
-    problems += _mixed(s)
-    for number, theory in enumerate(s.theory):
-        refer(f"theory.{number}.population", theory.population, s.trainers, "trainers")
-        wrong = wrong_law(theory.law, theory.parameters, s.modality)
-        if wrong:
-            problems.append(f"theory.{number}.{wrong}")
-        if theory.metric not in DEFINITIONS:
-            problems.append(
-                f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, DEFINITIONS)}; '
-                "see `ecosystem list metrics`"
-            )
-    problems += _downstream(s)
-    known = METRICS.all()
-    problems += [
-        f'measure.texts: there is no text metric "{m}"{nearest(m, known)}; there are {", ".join(known)}'
-        for m in s.measure.texts or []
-        if m not in known
-    ]
-    return problems
-
-
-def _downstream(s: Scenario) -> list[str]:
-    """Return a sentence for every reason why the downstream tasks cannot be made or judged."""
-    how, path = s.measure.downstream, "measure.downstream"
-    if how is None:
-        return []
-    if s.modality != "text":
-        return [f"{path}: tasks are made of text, but this scenario's documents are of sort {s.modality}; leave it out"]
-    known, problems = TASKS.all(), []
-    for field in ("tasks", "zero_shot"):
-        names = getattr(how, field)
-        problems += [
-            f'{path}.{field}: there is no task "{name}"{nearest(name, known)}; there are {", ".join(known)}'
-            for name in names
-            if name not in known
-        ]
-        if len(set(names)) < len(names):
-            problems.append(f"{path}.{field}: names a task twice")
-    source = s.sources.get(s.web.initial.source) if s.web.initial is not None else None
-    if s.web.initial is None:
-        problems.append(f"{path}: tasks are made from the source that the web begins with; give web.initial")
-    elif source is not None and not source.held_out:
-        problems.append(
-            f"{path}: tasks are made from documents that are never published, but "
-            f"sources.{s.web.initial.source}.held_out is 0"
-        )
-    elif source is not None and not source.has_topics:
-        problems += [
-            f'{path}: the task "{name}" asks for the topics of documents, which a source of kind {source.kind} does '
-            "not know (python_docs does); leave the task out"
-            for name in dict.fromkeys([*how.tasks, *how.zero_shot])
-            if name in known and known[name].needs_topics
-        ]
-    if how.tasks and not how.zero_shot and s.models and not any(model.tunable for model in s.models.values()):
-        kinds = ", ".join(sorted({model.kind for model in s.models.values()}))
-        problems.append(
-            f"{path}.tasks: no model of this scenario can be fine-tuned on a task ({kinds}; gpt2 and causal_lm can); "
-            "give zero_shot instead"
-        )
-    return problems
-
-
-def _mixed(s: Scenario) -> list[str]:
-    """Return a sentence for every part that cannot work with the others' kind of documents."""
-    problems = []
-    for section in ("sources", "models"):
-        for name, part in getattr(s, section).items():
-            if part.modality != s.modality:
-                problems.append(
-                    f"{section}.{name}: is for {part.modality} documents, but this scenario's are {s.modality}; "
-                    "sources and models must be of one sort"
-                )
-    problems += _dealt(s)
-    readers: dict[str, Family | Policy] = {f"models.{name}": family for name, family in s.models.items()}
-    readers |= {f"policies.{name}": policy for name, policy in s.policies.items()}
-    needs = [path for path, part in readers.items() if part.needs_labels]
-    if needs:
-        who = f"{needs[0]} ({readers[needs[0]].kind})"
-        if s.web.initial is None:
-            problems.append(f"web.initial: is missing, but its source says which labels are right, as {who} needs")
-        problems += [
-            f"sources.{name}: {source.kind} documents have no labels that are right or wrong, but {who} needs them; "
-            "give a source of kind labelled"
-            for name, source in s.sources.items()
-            if not source.labelled
-        ]
-    if s.modality == "text":
-        return problems
-    for name, policy in s.policies.items():
-        if policy.reads_text:
-            problems.append(f"policies.{name}: {policy.kind} reads words, but documents here are of sort {s.modality}")
-    for name, trainer in s.trainers.items():
-        decoding = trainer.decoding
-        unused = {"prompt": decoding.prompt is not None, "repetition_penalty": decoding.repetition_penalty != 1.0}
-        if s.modality == "vector":
-            unused |= {"top_k": decoding.top_k is not None, "top_p": decoding.top_p is not None}
-        problems += [
-            f"trainers.{name}.decoding.{field}: has no meaning for {s.modality} documents; leave it out"
-            for field, given in unused.items()
-            if given
-        ]
-    return problems
-
-
-def _dealt(s: Scenario) -> list[str]:
-    """Return what is wrong with how the sites of an isolated web, or of islands, are dealt out."""
-    if s.web.graph not in ("isolated", "islands") or s.web.sites is None:
-        return []
-    agents: list[tuple[str, WriterSpec | CuratorSpec | TrainerSpec]] = [
-        *s.writers.items(),
-        *s.curators.items(),
-        *s.trainers.items(),
-    ]
-    if s.web.graph == "isolated":
-        needed = sum(agent.count * agent.sites for _, agent in agents)
-        whose = "agents that need"
-    else:
-        islands: dict[str, set[int]] = {}
-        for name, agent in agents:
-            islands.setdefault(name, set()).add(agent.sites)
-        uneven = [name for name, sites in islands.items() if len(sites) > 1]
-        if uneven:
-            return [f'web: all that live on the island "{uneven[0]}" share its sites; give them equally many']
-        needed = sum(max(sites) for sites in islands.values())
-        whose = "islands (populations by name) that need"
-    if needed > s.web.sites:
-        return [f"web.sites: {s.web.sites} sites are too few for {whose} {needed} of their own"]
-    return []

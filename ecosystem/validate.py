@@ -20,7 +20,8 @@ from ecosystem.cores import cores
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.metrics.laws import predict
-from ecosystem.scenario import Scenario, bundled
+from ecosystem.presets import bundled
+from ecosystem.scenario import Scenario
 from ecosystem.store import explained
 
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from ecosystem.corpus.sources import Truth
 from ecosystem.metrics.laws import predict
-from ecosystem.scenario import TheorySpec
+from ecosystem.recipes import TheorySpec
 
 ORIGINS = ("human", "synthetic")
 

@@ -1,0 +1,200 @@
+"""What must go together in a scenario: names that refer to something, parts of one sort, sites enough for all.
+
+Each part has been checked by itself before. Every function returns sentences that begin with a dotted path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ecosystem.errors import nearest
+from ecosystem.families.base import Family
+from ecosystem.metrics.base import METRICS
+from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.metrics.laws import wrong_law
+from ecosystem.metrics.tasks import TASKS
+from ecosystem.policies.base import Adder, Filter, Policy, Weigher
+from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
+
+if TYPE_CHECKING:
+    from ecosystem.scenario import Scenario
+
+
+def incoherent(s: Scenario) -> list[str]:
+    """Return a sentence for everything in a scenario, sound part by part, that does not go together."""
+    problems: list[str] = []
+
+    def refer(path: str, name: str, table: Mapping[str, Any], section: str) -> None:
+        if name not in table:
+            there = ", ".join(sorted(table)) or "none"
+            problems.append(
+                f"{path}: there is no [{section}.{name}]{nearest(name, table)}; defined in [{section}]: {there}"
+            )
+
+    def gate(path: str, names: Sequence[str], allowed: tuple[type[Policy], ...], what: str) -> None:
+        for name in names:
+            refer(path, name, s.policies, "policies")
+            policy = s.policies.get(name)
+            if policy is not None and not isinstance(policy, allowed):
+                problems.append(f'{path}: the policy "{name}" ({policy.kind}) cannot stand here; {what}')
+        if len(set(names)) < len(names):
+            problems.append(f"{path}: names a policy twice; each may stand once at a gate")
+
+    if s.web.initial is not None:
+        refer("web.initial.source", s.web.initial.source, s.sources, "sources")
+    gate("web.publish", s.web.publish, (Filter,), "only filters can stand at the publish gate")
+    gate("web.retain", s.web.retain, (Filter, Weigher), "only filters and weighers can stand at the retain gate")
+    for name, writer in s.writers.items():
+        refer(f"writers.{name}.source", writer.source, s.sources, "sources")
+    for name, trainer in s.trainers.items():
+        path = f"trainers.{name}"
+        refer(f"{path}.model", trainer.model, s.models, "models")
+        gate(f"{path}.select", trainer.select, (Filter, Weigher, Adder), "")
+        problems += [
+            f'{path}.retain: the policy "{name}" ({s.policies[name].kind}) cannot thin an archive, which knows only '
+            "when a document was acquired; replace, accumulate, accumulate_subsample, window and decay can"
+            for name in trainer.retain or []
+            if name in s.policies and s.policies[name].needs_content
+        ]
+        gate(f"{path}.retain", trainer.retain or [], (Policy,), "")
+        prompt, context = trainer.decoding.prompt, getattr(s.models.get(trainer.model), "context", None)
+        if prompt is not None and context is not None and prompt.tokens + 1 >= context:
+            problems.append(
+                f"{path}.decoding.prompt.tokens: a prompt of {prompt.tokens} tokens leaves no room to write in the "
+                f"model's context of {context}; at most {context - 2}"
+            )
+    for name, policy in s.policies.items():
+        source, model = getattr(policy, "source", None), getattr(policy, "model", None)
+        if source is not None:
+            refer(f"policies.{name}.source", source, s.sources, "sources")
+        if model is not None:
+            refer(f"policies.{name}.model", model, s.models, "models")
+    problems += _mixed(s)
+    for number, theory in enumerate(s.theory):
+        refer(f"theory.{number}.population", theory.population, s.trainers, "trainers")
+        wrong = wrong_law(theory.law, theory.parameters, s.modality)
+        if wrong:
+            problems.append(f"theory.{number}.{wrong}")
+        if theory.metric not in DEFINITIONS:
+            problems.append(
+                f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, DEFINITIONS)}; '
+                "see `ecosystem list metrics`"
+            )
+    problems += _downstream(s)
+    known = METRICS.all()
+    problems += [
+        f'measure.texts: there is no text metric "{m}"{nearest(m, known)}; there are {", ".join(known)}'
+        for m in s.measure.texts or []
+        if m not in known
+    ]
+    return problems
+
+
+def _downstream(s: Scenario) -> list[str]:
+    """Return a sentence for every reason why the downstream tasks cannot be made or judged."""
+    how, path = s.measure.downstream, "measure.downstream"
+    if how is None:
+        return []
+    if s.modality != "text":
+        return [f"{path}: tasks are made of text, but this scenario's documents are of sort {s.modality}; leave it out"]
+    known, problems = TASKS.all(), []
+    for field in ("tasks", "zero_shot"):
+        names = getattr(how, field)
+        problems += [
+            f'{path}.{field}: there is no task "{name}"{nearest(name, known)}; there are {", ".join(known)}'
+            for name in names
+            if name not in known
+        ]
+        if len(set(names)) < len(names):
+            problems.append(f"{path}.{field}: names a task twice")
+    source = s.sources.get(s.web.initial.source) if s.web.initial is not None else None
+    if s.web.initial is None:
+        problems.append(f"{path}: tasks are made from the source that the web begins with; give web.initial")
+    elif source is not None and not source.held_out:
+        problems.append(
+            f"{path}: tasks are made from documents that are never published, but "
+            f"sources.{s.web.initial.source}.held_out is 0"
+        )
+    elif source is not None and not source.has_topics:
+        problems += [
+            f'{path}: the task "{name}" asks for the topics of documents, which a source of kind {source.kind} does '
+            "not know (python_docs does); leave the task out"
+            for name in dict.fromkeys([*how.tasks, *how.zero_shot])
+            if name in known and known[name].needs_topics
+        ]
+    if how.tasks and not how.zero_shot and s.models and not any(model.tunable for model in s.models.values()):
+        kinds = ", ".join(sorted({model.kind for model in s.models.values()}))
+        problems.append(
+            f"{path}.tasks: no model of this scenario can be fine-tuned on a task ({kinds}; gpt2 and causal_lm can); "
+            "give zero_shot instead"
+        )
+    return problems
+
+
+def _mixed(s: Scenario) -> list[str]:
+    """Return a sentence for every part that cannot work with the others' kind of documents."""
+    problems = []
+    for section in ("sources", "models"):
+        for name, part in getattr(s, section).items():
+            if part.modality != s.modality:
+                problems.append(
+                    f"{section}.{name}: is for {part.modality} documents, but this scenario's are {s.modality}; "
+                    "sources and models must be of one sort"
+                )
+    problems += _dealt(s)
+    readers: dict[str, Family | Policy] = {f"models.{name}": family for name, family in s.models.items()}
+    readers |= {f"policies.{name}": policy for name, policy in s.policies.items()}
+    needs = [path for path, part in readers.items() if part.needs_labels]
+    if needs:
+        who = f"{needs[0]} ({readers[needs[0]].kind})"
+        if s.web.initial is None:
+            problems.append(f"web.initial: is missing, but its source says which labels are right, as {who} needs")
+        problems += [
+            f"sources.{name}: {source.kind} documents have no labels that are right or wrong, but {who} needs them; "
+            "give a source of kind labelled"
+            for name, source in s.sources.items()
+            if not source.labelled
+        ]
+    if s.modality == "text":
+        return problems
+    for name, policy in s.policies.items():
+        if policy.reads_text:
+            problems.append(f"policies.{name}: {policy.kind} reads words, but documents here are of sort {s.modality}")
+    for name, trainer in s.trainers.items():
+        decoding = trainer.decoding
+        unused = {"prompt": decoding.prompt is not None, "repetition_penalty": decoding.repetition_penalty != 1.0}
+        if s.modality == "vector":
+            unused |= {"top_k": decoding.top_k is not None, "top_p": decoding.top_p is not None}
+        problems += [
+            f"trainers.{name}.decoding.{field}: has no meaning for {s.modality} documents; leave it out"
+            for field, given in unused.items()
+            if given
+        ]
+    return problems
+
+
+def _dealt(s: Scenario) -> list[str]:
+    """Return what is wrong with how the sites of an isolated web, or of islands, are dealt out."""
+    if s.web.graph not in ("isolated", "islands") or s.web.sites is None:
+        return []
+    agents: list[tuple[str, WriterSpec | CuratorSpec | TrainerSpec]] = [
+        *s.writers.items(),
+        *s.curators.items(),
+        *s.trainers.items(),
+    ]
+    if s.web.graph == "isolated":
+        needed = sum(agent.count * agent.sites for _, agent in agents)
+        whose = "agents that need"
+    else:
+        islands: dict[str, set[int]] = {}
+        for name, agent in agents:
+            islands.setdefault(name, set()).add(agent.sites)
+        uneven = [name for name, sites in islands.items() if len(sites) > 1]
+        if uneven:
+            return [f'web: all that live on the island "{uneven[0]}" share its sites; give them equally many']
+        needed = sum(max(sites) for sites in islands.values())
+        whose = "islands (populations by name) that need"
+    if needed > s.web.sites:
+        return [f"web.sites: {s.web.sites} sites are too few for {whose} {needed} of their own"]
+    return []

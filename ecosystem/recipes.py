@@ -1,0 +1,146 @@
+"""What the entries of a scenario say: writers, trainers, curators, measurements, timed changes and closed forms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ecosystem.families.base import Budget, Decoding, Start
+from ecosystem.spec import Spec
+
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[int, Field(gt=0, le=10**9)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class WriterSpec(Spec):
+    """A population of people who write documents."""
+
+    count: Positive = 1
+    source: str = Field(description="the source their documents are drawn from, without replacement")
+    rate: Annotated[float, Field(ge=0, le=1e9)] = Field(5.0, description="documents a step, each writer, on average")
+    sites: Positive = Field(3, description="home sites of each writer")
+    reaction: Share = Field(
+        0.0, description="0: writes regardless; 1: stops writing when all it reads around its home sites is synthetic"
+    )
+
+
+class ScrapeSpec(Spec):
+    """How a trainer collects candidates from the web."""
+
+    docs: Positive = Field(1000, description="candidates a step, without replacement")
+    strategy: Literal["uniform", "recent", "reach", "popularity"] = Field(
+        "uniform",
+        description="uniform: all alike; recent: newer ones more often; reach: only sites within `links` of its "
+        "home sites; popularity: in proportion to the PageRank of their site",
+    )
+    links: Count = Field(2, description="for reach: how many links away from the home sites")
+    half_life: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="for recent: steps after which a document is half as likely to be scraped"
+    )
+
+
+class TrainerSpec(Spec):
+    """A population of trainers that share one recipe; each has its own model, home sites and luck."""
+
+    count: Positive = 1
+    model: str = Field(description="name of an entry in [models]")
+    sites: Positive = Field(3, description="home sites, where it publishes and from where reach is counted")
+    scrape: ScrapeSpec = ScrapeSpec()
+    select: list[str] = Field([], description="policies applied to the candidates, in this order")
+    retain: list[str] | None = Field(
+        None,
+        description="absent: train on this step's selection alone; a list: keep an archive of everything selected "
+        "so far, thinned by these retention policies ([] keeps all)",
+    )
+    start: Start = Field(
+        "previous",
+        alias="from",
+        description="the weights each fit starts from: foundation, previous (its own last model) or scratch",
+    )
+    budget: Budget = Budget(tokens=50_000)
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="absent: the model's own")
+    decoding: Decoding = Decoding()
+    publish: Count = Field(100, description="documents published a step, each trainer")
+    every: Positive = Field(1, description="fit at every so many steps")
+    offset: Count = Field(0, description="first step at which it may fit is 1 + offset")
+    lag: Count = Field(0, description="scrape only what was published at least so many steps ago")
+
+
+class CuratorSpec(Spec):
+    """A population of fallible reviewers who look for machine text on some sites."""
+
+    count: Positive = 1
+    sites: Positive = Field(10, description="sites each curator watches")
+    reviews: Count = Field(40, description="documents reviewed a step, each curator")
+    true_positive_rate: Share = Field(0.8, description="chance of recognising a synthetic document")
+    false_positive_rate: Share = Field(0.05, description="chance of taking a human document for synthetic")
+    action: Literal["remove", "down_weight", "endorse"] = Field(
+        "remove",
+        description="remove: take suspects off the web; down_weight: multiply their prominence by `strength`; "
+        "endorse: strengthen links to the sites of documents taken for human by `strength`",
+    )
+    strength: Annotated[float, Field(gt=0)] = 0.25
+
+
+class DownstreamSpec(Spec):
+    """Tasks that models are judged on, made from real documents that are never published."""
+
+    tasks: list[str] = Field([], description="tasks on which members are fine-tuned from their weights, then judged")
+    zero_shot: list[str] = Field([], description="tasks that members are judged on as they are")
+    every: Positive = Field(1, description="judge at step 1 and every so many steps after it")
+    train: Positive = Field(400, description="examples to fine-tune on, each task")
+    test: Annotated[int, Field(ge=2, le=10**6)] = Field(200, description="examples to judge by, of other documents")
+    epochs: Annotated[float, Field(gt=0, le=1e6)] = Field(3.0, description="times through the training examples")
+    batch: Positive = Field(8, description="examples per optimiser step")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="absent: the model's own")
+    random: Positive = Field(3, description="randomly initialised models, fine-tuned alike, that the baseline is of")
+
+    @model_validator(mode="after")
+    def _some(self) -> DownstreamSpec:
+        if not self.tasks and not self.zero_shot:
+            raise ValueError("names no task; give tasks or zero_shot, or leave the table out")
+        return self
+
+
+class MeasureSpec(Spec):
+    """How much is measured, and how finely."""
+
+    held_out: Positive = Field(200, description="human documents, at most, on which every trainer is scored")
+    contexts: Count = Field(
+        0, description="beginnings of held-out documents, at most, after which next-token distributions are compared"
+    )
+    synthetic: Count = Field(10, description="extra documents each trainer writes per step for scoring, unpublished")
+    texts: list[str] | None = Field(None, description="text metrics to compute; absent: all of them")
+    words: Positive = Field(1000, description="words in each equal-size sample on which text metrics are computed")
+    groups: Annotated[int, Field(ge=2)] = Field(8, description="how many such samples, at most")
+    sites: bool = Field(True, description="record the synthetic share of every site")
+    initial_perplexity: Count = Field(
+        100,
+        description="published texts of each trainer, at most, whose perplexity under the weights that trainers start "
+        "from is taken at every step; 0: none",
+    )
+    initial_tokens: Positive = Field(
+        32, description="tokens of each of them, its first ones without a prompt; shorter texts are left out"
+    )
+    downstream: DownstreamSpec | None = Field(None, description="absent: models are judged on no tasks")
+
+
+class Change(Spec):
+    """A timed policy: from step ``at`` on, these dotted paths have these values."""
+
+    at: Positive
+    set: dict[str, Any]
+
+
+class TheorySpec(Spec):
+    """A closed form beside the simulation: a curve in the report, and checks for ``ecosystem validate``."""
+
+    metric: str = Field(description="what it predicts, averaged over the trainers of a population")
+    population: str = Field(description="name of an entry in [trainers]")
+    law: str = Field(description="name of a function of the generation (ecosystem list laws)")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="its other arguments")
+    first: int = Field(0, description="generation at step 0; the law is drawn from generation 1 on")
+    check: list[Positive] = Field([], description="steps at which `ecosystem validate` compares")
+    source: str = Field("", description="where the law comes from")
