@@ -132,6 +132,32 @@ def _downstream(s: Scenario) -> list[str]:
     return problems
 
 
+def _sizes(s: Scenario) -> list[str]:
+    """Return a sentence for what has no documents to begin from, or documents of another length than others."""
+    problems = []
+    if s.web.initial is None and s.models:
+        problems.append(
+            f"web.initial: is missing, but models of {s.modality} documents learn from what the web begins with what a "
+            "document is, and are measured against it; give it a source and a number of documents"
+        )
+    widths = {name: source.width for name, source in s.sources.items() if source.width is not None}
+    if s.modality == "vector" and len(set(widths.values())) > 1:
+        told = ", ".join(f"{name} {width}" for name, width in widths.items())
+        problems.append(
+            f"sources: their documents must be vectors of one length, but the lengths are {told}; make them equal, or "
+            "leave out a source"
+        )
+    for name, model in s.models.items():
+        types = getattr(model, "types", None)
+        wide = next((source for source, width in widths.items() if types is not None and width > types), None)
+        if wide is not None:
+            problems.append(
+                f'models.{name}.types: {types} symbols are too few for the source "{wide}", which has {widths[wide]}; '
+                f"give at least {widths[wide]}, or leave types out"
+            )
+    return problems
+
+
 def _mixed(s: Scenario) -> list[str]:
     """Return a sentence for every part that cannot work with the others' kind of documents."""
     problems = []
@@ -158,6 +184,7 @@ def _mixed(s: Scenario) -> list[str]:
         ]
     if s.modality == "text":
         return problems
+    problems += _sizes(s)
     for name, policy in s.policies.items():
         if policy.reads_text:
             problems.append(f"policies.{name}: {policy.kind} reads words, but documents here are of sort {s.modality}")

@@ -124,10 +124,10 @@ def test_what_cannot_be_fitted_is_a_sentence(tmp_path):
         made.fit([fit(VECTORS.head(1))])
     with pytest.raises(DataError, match="form from the web's initial human documents"):
         Gaussian().cohort("g", 1, around(VECTORS.clear(), tmp_path))
-    with pytest.raises(DataError, match='model "g" has no foundation: it has 1 of the 2'):
+    with pytest.raises(DataError, match="web begins with: it has 1 of the 2"):
         Gaussian(init="foundation").cohort("g", 1, around(VECTORS.head(1), tmp_path))
     huge = pl.Series("content", [[1e300, 0.0], [-1e300, 0.0]], dtype=pl.Array(pl.Float64, 2))
-    with np.errstate(over="ignore"), pytest.raises(TrainingError, match="has diverged"):
+    with pytest.raises(TrainingError, match="has diverged"):
         made.fit([fit(huge)])
     with pytest.raises(TrainingError, match="the symbol 6 is not one of its 5 types"):
         Categorical(types=5).cohort("c", 1, around(SYMBOLS, tmp_path)).fit([fit(SYMBOLS)])

@@ -42,6 +42,11 @@ class Regression(EndlessSource):
             )
         return self
 
+    @property
+    def width(self) -> int:
+        """Numbers in a document, the last one among them."""
+        return 1 + (len(self.weights) if self.weights is not None else self.dim or 1)
+
     def open(self, name: str, streams: Streams, base: Path) -> RegressionReservoir:
         """Prepare the distribution; never fails."""
         return RegressionReservoir(self, name, streams)

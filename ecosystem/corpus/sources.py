@@ -75,6 +75,11 @@ class Source(Spec):
             raise ValueError(f"must be a share below 1 or a whole number of documents, not {value!r}")
         return value
 
+    @property
+    def width(self) -> int | None:
+        """Numbers in a vector document, or different symbols; None where only the documents themselves tell."""
+        return None
+
     @abstractmethod
     def open(self, name: str, streams: Streams, base: Path) -> Reservoir:
         """Read (or prepare to make) the documents; raise DataError if there are none.

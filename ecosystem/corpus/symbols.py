@@ -63,6 +63,11 @@ class Categorical(EndlessSource):
             )
         return self
 
+    @property
+    def width(self) -> int | None:
+        """Different symbols."""
+        return self.types if self.probabilities is None else len(self.probabilities)
+
     def distribution(self) -> NDArray[np.float64]:
         """Return the probabilities, shape [K], with sum 1: the rounding of a list is divided out.
 

@@ -81,6 +81,11 @@ class Gaussian(EndlessSource):
             _check_covariance(self.covariance, self.dim)
         return self
 
+    @property
+    def width(self) -> int:
+        """Numbers in a document."""
+        return self.dim
+
     def parameters(self) -> tuple[Floats, Floats]:
         """Return the mean [d], and the variances [d] or the covariance [d, d], whichever was given."""
         mean = np.broadcast_to(np.asarray(self.mean, dtype=np.float64), self.dim).copy()
@@ -188,6 +193,11 @@ class Toy(Source):
         description="standard deviation around the curve or sheet, or of a blob; absent: 1 for blobs, 0.1 for others",
     )
 
+    @property
+    def width(self) -> int:
+        """Numbers in a document."""
+        return 3 if self.shape == "swiss_roll" else 2
+
     def open(self, name: str, streams: Streams, base: Path) -> FiniteReservoir:
         """Make the points from the stream ``source/<name>/points``; raise DataError if too many are held out."""
         from sklearn import datasets
@@ -223,6 +233,11 @@ class Digits(Source):
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
     image_shape: ClassVar[tuple[int, int]] = (8, 8)
 
+    @property
+    def width(self) -> int:
+        """Numbers in a document."""
+        return math.prod(self.image_shape)
+
     def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
         """Read the bundled file, whose grey values run from 0 to 16."""
         from sklearn.datasets import load_digits
@@ -246,6 +261,11 @@ class Images(Source):
     scale: Annotated[float, Field(gt=0)] | None = Field(
         None, description="value of white; absent: the largest of the file's type (255 of 8 bits), 1 of fractions"
     )
+
+    @property
+    def width(self) -> int | None:
+        """Numbers in a document, where images are brought to one size."""
+        return math.prod(self.size) if self.size else None
 
     def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
         """Read all images into memory; raise DataError if there are none, or one is damaged or of another size.

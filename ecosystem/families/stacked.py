@@ -89,14 +89,17 @@ class StackedCohort(ABC):
     def unfit(self, x: NDArray[Any]) -> str:
         """Return why nothing can be estimated from documents x [n, …] (the end of a sentence), or an empty string."""
         if len(x) < self.least:
-            return f"it has {len(x)} of the {self.least} documents that it needs at least; give it more to scrape"
+            return f"it has {len(x)} of the {self.least} documents that it needs at least; give it more"
         return ""
 
     def begin_from(self, human: NDArray[Any]) -> None:
         """Let every member start from the estimate from these documents [n, …]; raise DataError if there is none."""
         wrong = self.unfit(human)
         if wrong:
-            raise DataError(f'model "{self.name}" has no foundation: {wrong}, on the web at the beginning.')
+            raise DataError(
+                f'model "{self.name}" cannot be fitted to the documents that the web begins with: {wrong}; see '
+                "web.initial."
+            )
         fitted = self.estimate(human[None], np.ones((1, len(human))))
         for key, value in fitted.items():
             self._initial[key] = value[0]
@@ -127,7 +130,8 @@ class StackedCohort(ABC):
             members = [request.member for request in group]
             x = np.stack([request.docs.to_numpy() for request in group])
             weight = np.stack([request.weight for request in group])
-            found = self.estimate(x, weight / weight.mean(axis=1, keepdims=True))
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told of below
+                found = self.estimate(x, weight / weight.mean(axis=1, keepdims=True))
             for place, request in enumerate(group):
                 if not all(np.isfinite(value[place]).all() for value in found.values()):
                     raise MemberError(
@@ -159,7 +163,8 @@ class StackedCohort(ABC):
             own = {key: value[members] for key, value in self._parameters.items()}
             each = int(np.prod(self.luck_shape, dtype=np.int64))
             luck = np.stack([requests[place].stream.uniform(np.arange(n * each)) for place in places])
-            drawn = self.draw(own, decoding, luck.reshape(len(places), n, *self.luck_shape))
+            with np.errstate(over="ignore", invalid="ignore"):  # who learns from it finds out
+                drawn = self.draw(own, decoding, luck.reshape(len(places), n, *self.luck_shape))
             for place, docs in zip(places, drawn, strict=True):
                 written[place] = pl.Series("content", docs, dtype=self.dtype)
         progress("generate", len(requests), len(requests))

@@ -124,10 +124,9 @@ def tables(book: Book) -> str:
         "median",
         "closed form<small>large samples</small>",
     ]
-    about = (
-        "Trainers in whose model nothing varied any more at some step up to the last. ≥: some had not collapsed; they "
-        "count as the last step, so that the mean is a lower bound."
-    )
+    about = "Trainers in whose model nothing varied any more at some step up to the last."
+    if any(fate.collapsed < fate.trainers for fate in found):
+        about += " ≥: some had not collapsed; they count as the last step, so that the mean is a lower bound."
     body = f'<h3>Total collapse</h3><p class="note">{about}</p>{page.table(head, rows)}'
     return body + _fixations(book, found)
 
