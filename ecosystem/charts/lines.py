@@ -20,14 +20,20 @@ def colours(look: Look) -> alt.Color:
 
 
 def steps_axis(look: Look, width: int) -> alt.X:
-    """Return the axis of steps: whole numbers only, at most as many as have room."""
-    every = max(1, math.ceil((look.last - look.first) / (10 if width > 500 else 6)))
+    """Return the axis of steps: whole numbers only, round ones, at most as many as have room."""
+    least = (look.last - look.first) / (10 if width > 500 else 6)
+    every = next(n * 10**k for k in range(10) for n in (1, 2, 5) if n * 10**k >= least)
     alone = look.first == look.last
     return alt.X(
         "step:Q",
         title="step",
         scale=alt.Scale(domain=[look.first - 0.5, look.last + 0.5] if alone else [look.first, look.last], nice=False),
-        axis=alt.Axis(values=list(range(look.first, look.last + 1, every)), format="d", grid=False, labelFlush=False),
+        axis=alt.Axis(
+            values=list(range(-(-look.first // every) * every, look.last + 1, every)),
+            format="d",
+            grid=False,
+            labelFlush=False,
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from ecosystem.report import collapse, figures, findings, page
 from ecosystem.report.book import Book
 from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape
-from ecosystem.report.sections import CONTENTS, sections
+from ecosystem.report.sections import CONTENTS, called, sections
 from ecosystem.runs import Run
 
 # What the report hopes to find: what it is called → (scope, metric).
@@ -60,6 +60,7 @@ def _header(book: Book) -> str:
     state = findings.progress(run.steps, scenario.steps)
     sentences = [
         *findings.contamination(book.metrics, look.populations),
+        *findings.agreement(book.agreements),
         *findings.quality(book.outcomes),
         *findings.diversity(book.metrics, look.populations),
         *collapse.findings(book),
@@ -97,6 +98,13 @@ def _cards(book: Book) -> str:
             f'<div class="card"><span>Synthetic share of the web</span><b>{percent(last)}</b>'
             f"<span>{percent(first)} at step {share['step'][0]}</span></div>"
         )
+    cards += [
+        f'<div class="card {page.hue(book.populations, one.population)}"><span>{escape(one.population)}, '
+        f"{called(one.metric)} at step {one.step}</span><b>{number(one.simulated, 3)}"
+        + (f" <small>±\u00a0{number(one.error, 3)}</small>" if one.error else "")
+        + f"</b><span>closed form {number(one.predicted, 3)}</span></div>"
+        for one in book.agreements[:CARDS]
+    ]
     told = [o for o in book.outcomes if o.last_step > o.first_step]
     if len(told) > CARDS:
         ranked = sorted(told, key=lambda o: o.change)

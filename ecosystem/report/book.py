@@ -13,7 +13,7 @@ from ecosystem.charts import Look
 from ecosystem.corpus.sources import EndlessSource, Truth
 from ecosystem.metrics.laws import TRUTH
 from ecosystem.report import figures, page
-from ecosystem.report.figures import Outcome
+from ecosystem.report.figures import Agreement, Outcome
 from ecosystem.runs import Run
 from ecosystem.streams import Streams
 
@@ -53,6 +53,11 @@ class Book:
         """What became of each population, in the order of the scenario."""
         found = {o.population: o for o in figures.outcomes(self.metrics, self.models, self.started)}
         return [found[name] for name in self.look.populations if name in found]
+
+    @cached_property
+    def agreements(self) -> list[Agreement]:
+        """What the scenario's closed forms predict for the last step, and what came out."""
+        return figures.agreements(self.metrics, self.run.scenario.theory, self.run.steps, self.truth)
 
     @cached_property
     def truth(self) -> Truth | None:

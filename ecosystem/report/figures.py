@@ -68,6 +68,34 @@ def laws(theory: Sequence[TheorySpec], metric: str, steps: int, truth: Truth | N
     return pl.concat(frames)
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """A closed form at the last step: simulated mean over a population's trainers, its error, and the prediction."""
+
+    population: str
+    metric: str
+    step: int
+    simulated: float
+    error: float | None
+    predicted: float
+
+    @property
+    def z(self) -> float | None:
+        """How many standard errors the simulation is from the law; None where its error is unknown."""
+        return (self.simulated - self.predicted) / self.error if self.error else None
+
+
+def agreements(metrics: pl.DataFrame, theory: Sequence[TheorySpec], steps: int, truth: Truth | None) -> list[Agreement]:
+    """Hold every closed form of a scenario against the last measurement of what it speaks of."""
+    found = []
+    for one in theory:
+        measured = means(members(metrics, one.metric)).filter(pl.col("population") == one.population).tail(1)
+        for step, value, error in measured.select("step", "value", "error").iter_rows():
+            curve = laws([one], one.metric, steps, truth).filter(pl.col("step") == step)
+            found += [Agreement(one.population, one.metric, step, value, error, p) for p in curve["value"]]
+    return found
+
+
 def from_start(metrics: pl.DataFrame, metric: str, models: Mapping[str, str]) -> pl.DataFrame:
     """Return :func:`members` of a measure of quality, beginning with the weights each trainer starts from.
 

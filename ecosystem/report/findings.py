@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from ecosystem.report import figures
-from ecosystem.report.figures import Outcome
+from ecosystem.report.figures import Agreement, Outcome
 
 TOLD = 6  # populations, at most, that get a sentence of their own
 
@@ -90,6 +90,23 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
         low, high = min(parts), max(parts)
         found.append(f"The synthetic share of what they last trained on ranged from {low[1]} to {high[1]}.")
     return found
+
+
+def agreement(found: Sequence[Agreement]) -> list[str]:
+    """Say how many closed forms the simulation agrees with at the last step, and name those it does not."""
+    known = [(one, one.z) for one in found if one.z is not None]
+    if not known:
+        return []
+    off = [(one, z) for one, z in known if abs(z) > 2]
+    sentence = (
+        f"At the last step {len(known) - len(off)} of {_plural(len(known), 'closed form')} lie within two standard "
+        "errors of the simulated mean"
+    )
+    if off:
+        worst = sorted(off, key=lambda pair: -abs(pair[1]))[:TOLD]
+        told = [f"{one.metric} of {bold(one.population)} ({signed(z, 1)} standard errors)" for one, z in worst]
+        sentence += f"; further away {'is' if len(off) == 1 else 'are'} {listed(told)}"
+    return [sentence + "."]
 
 
 def quality(outcomes: Sequence[Outcome]) -> list[str]:

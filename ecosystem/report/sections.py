@@ -137,7 +137,8 @@ def _quality(book: Book) -> str:
     return _section("quality", about, body)
 
 
-def _title(metric: str) -> str:
+def called(metric: str) -> str:
+    """Return what a metric of models of vectors or categories is called above a chart."""
     return TITLES.get(metric, metric.replace("_", " ").capitalize())
 
 
@@ -157,9 +158,9 @@ def _parameters(book: Book) -> str:
         laws = figures.laws(book.run.scenario.theory, metric, book.run.steps, book.truth)
         if metric == "collapsed" and bool((single["value"] == 0).all()):
             continue
-        drawn_laws = laws.select(pl.format("{} ({})", "law", "population")).unique(maintain_order=True).to_series()
+        drawn_laws = laws.select("law").unique(maintain_order=True).to_series()
         below = definition.text + (f"; dashed: {', '.join(drawn_laws)}" if len(drawn_laws) else "")
-        words = Words(_title(metric), below, unit, ".3~g")
+        words = Words(called(metric), below, unit, ".3~g")
         levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
         chart = charts.over_steps(figures.means(single), book.look, words, single=single, levels=levels, laws=laws)
         drawn.append(book.figure(f"model_{metric}", chart))
@@ -189,7 +190,7 @@ def _parameter_figures(book: Book) -> str:
             hue = page.hue(book.populations, population)
             name = f'<span class="{hue}"><span class="dot"></span>{page.escape(population)}</span>'
             predicted = ", ".join(f"{v:.4g}" for v in known) or "–"
-            rows.append([_title(metric), name, plus_minus(value, error, 4), predicted])
+            rows.append([called(metric), name, plus_minus(value, error, 4), predicted])
     about = "At the last step: mean over each population's trainers ± standard error, and what a closed form says."
     body = page.table(["metric", "population", "simulated", "predicted"], rows) if rows else ""
     return _section("figures", about, body)
@@ -310,7 +311,7 @@ def _downstream(book: Book) -> str:
             known = figures.references(book.metrics, f"{name}_{kind}")
             if single.is_empty():
                 continue
-            title = f"{_title(kind)}, {'fine-tuned' if name == 'accuracy' else 'zero-shot'}"
+            title = f"{called(kind)}, {'fine-tuned' if name == 'accuracy' else 'zero-shot'}"
             words = Words(title, f"{about[name]}; dotted: the same of random weights, and guessing", "accuracy", ".0%")
             ends = [*single["value"], *known["value"]]
             domain = [max(0.0, min(ends) - 0.05), min(1.0, max(ends) + 0.05)]
