@@ -1,8 +1,8 @@
 """Loops of one closed-form model for many replicates at once, past agents, web and documents.
 
 For questions that need ten thousand runs or a thousand generations (times to collapse, rare events). Each function
-draws exactly what the world's loop of the same name draws in distribution, but never makes a document: a normal is
-carried by its sufficient statistics, symbols by who copied whom. A test holds them against the world.
+draws exactly what the world's loop draws in distribution, but makes no documents: a normal is carried by its sufficient
+statistics, symbols by their counts or by who copied whom. Tests hold them against the world where it has such a loop.
 """
 
 from __future__ import annotations
