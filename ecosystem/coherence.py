@@ -153,7 +153,7 @@ def _sizes(s: Scenario) -> list[str]:
         if wide is not None:
             problems.append(
                 f'models.{name}.types: {types} symbols are too few for the source "{wide}", which has {widths[wide]}; '
-                f"give at least {widths[wide]}, or leave types out"
+                f"give at least {widths[wide]}"
             )
     return problems
 
