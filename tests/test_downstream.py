@@ -17,10 +17,11 @@ from ecosystem.families.packing import Answers
 from ecosystem.listing import harness, listing
 from ecosystem.metrics import tasks
 from ecosystem.metrics.tasks import TASKS, Example
+from ecosystem.recipes import DownstreamSpec
 from ecosystem.report.book import Book
 from ecosystem.report.sections import sections
 from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import DownstreamSpec, Scenario
+from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
 from tests.conftest import MACHINE, ROOT, tiny
 from tests.families_shared import STREAMS, cohort, documents, in_transformers
