@@ -17,7 +17,7 @@ import polars as pl
 
 from ecosystem.corpus.sources import Reservoir
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import Budget, Cohort, FitRequest, ScoreRequest, Start
+from ecosystem.families.base import Budget, Cohort, FitRequest, Member, ScoreRequest, Start
 from ecosystem.metrics import tasks
 from ecosystem.metrics.base import Estimate, mean_and_error
 from ecosystem.metrics.tasks import TASKS, Example
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ecosystem.recipes import DownstreamSpec
 
 Values = dict[str, Estimate | float]
-Weights = int | Literal["initial", "random"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Downstream:
         names = [("accuracy", kind) for kind in self.how.tasks] + [("zero_shot", kind) for kind in self.how.zero_shot]
         return {f"{name}_{kind}": tasks.chance(self.examples[kind][1]) for name, kind in names}
 
-    def _untuned(self, cohort: Cohort, whose: Sequence[Weights]) -> list[Values]:
+    def _untuned(self, cohort: Cohort, whose: Sequence[Member]) -> list[Values]:
         found: list[Values] = [{} for _ in whose]
         for kind in self.how.zero_shot:
             for values, estimate in zip(found, self._answers(cohort, whose, kind), strict=True):
@@ -130,7 +129,7 @@ class Downstream:
                 cohort.load(before)
         return found
 
-    def _answers(self, cohort: Cohort, whose: Sequence[Weights], kind: str) -> list[Estimate]:
+    def _answers(self, cohort: Cohort, whose: Sequence[Member], kind: str) -> list[Estimate]:
         _, test = self.examples[kind]
         nats = likelihoods(cohort, whose, test, alone=False)
         alone = likelihoods(cohort, whose, test, alone=True) if TASKS.get(kind).relative else [None] * len(whose)
@@ -170,7 +169,7 @@ def write_harness(examples: Mapping[str, Sequence[Example]], folder: Path, befor
     return names
 
 
-def likelihoods(cohort: Cohort, whose: Sequence[Weights], examples: Sequence[Example], alone: bool) -> list[np.ndarray]:
+def likelihoods(cohort: Cohort, whose: Sequence[Member], examples: Sequence[Example], alone: bool) -> list[np.ndarray]:
     """Return minus the log-likelihood, in nats, of every choice of every example after its text (or after nothing).
 
     One array [choices] for each of ``whose``. The end of text behind a choice is not counted.
