@@ -1,5 +1,6 @@
 """Kernel density estimates, mixtures of normals and least squares, the cohort that a loop makes, and their source."""
 
+import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from ecosystem.families.base import (
 from ecosystem.families.gmm import GaussianMixture, Mixture, resampled
 from ecosystem.families.kde import KernelDensity
 from ecosystem.families.linear import LinearRegression
+from ecosystem.families.maximisation import k_means, maximise
 from ecosystem.families.singles import SinglesCohort, choose
 from ecosystem.runs import Run, begin, folder_of
 from ecosystem.scenario import Scenario
@@ -163,10 +165,11 @@ def test_weighted_kernels_are_those_of_scipy(tmp_path, monkeypatch):
     assert by_rule == pytest.approx(reference.scotts_factor()), "the effective number of documents"
 
 
-def test_a_mixture_is_the_one_that_scikit_learn_finds(tmp_path):
+@pytest.mark.parametrize("algorithm", ["batched", "scikit_learn"])
+def test_a_mixture_is_the_one_that_scikit_learn_finds(algorithm, tmp_path):
     from sklearn.mixture import GaussianMixture as Reference
 
-    made = fitted(GaussianMixture(tol=1e-8, max_iter=1000), PLANE, tmp_path)
+    made = fitted(GaussianMixture(algorithm=algorithm, tol=1e-8, max_iter=1000), PLANE, tmp_path)
     reference = Reference(2, tol=1e-8, max_iter=1000, reg_covar=0.0, random_state=0).fit(PLANE.to_numpy())
     x = vectors(RNG.normal(0.0, 4.0, (200, 2)))
     [score] = made.score([ScoreRequest(0, x)])
@@ -174,6 +177,35 @@ def test_a_mixture_is_the_one_that_scikit_learn_finds(tmp_path):
     [record] = made.fit([fit(PLANE)])
     [score] = made.score([ScoreRequest(0, PLANE)])
     assert record.tokens == 60 and record.loss == pytest.approx(score.nll.mean(), abs=1e-6)
+
+
+def test_every_step_of_a_stack_is_scikit_learns():
+    """From the same shares on, after a few steps, for overlapping normals that are far from converged."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture as Reference
+
+    x = RNG.normal(size=(3, 80, 2)) + 1.5 * (RNG.random((3, 80, 1)) < 0.3)
+    luck = RNG.random((3, 3))
+    parts = k_means(x, luck)
+    for steps in (1, 4):
+        found = maximise(x, luck, tol=1e-12, max_iter=steps, regularization=1e-6)
+        for member in range(3):
+            by_part = [x[member][parts[member] == j] for j in range(3)]
+            start = Reference(
+                3,
+                tol=1e-12,
+                max_iter=steps,
+                weights_init=[len(part) / 80 for part in by_part],
+                means_init=[part.mean(axis=0) for part in by_part],
+                precisions_init=[np.linalg.inv(np.cov(p, rowvar=False, bias=True) + 1e-6 * np.eye(2)) for p in by_part],
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                start.fit(x[member])
+            assert np.allclose(found.weight[member], start.weights_, atol=1e-9)
+            assert np.allclose(found.mean[member], start.means_, atol=1e-9)
+            assert np.allclose(found.covariance[member], start.covariances_, atol=1e-9)
+            assert found.loss[member] == pytest.approx(-start.lower_bound_, abs=1e-9)
 
 
 def test_distances_between_mixtures_are_the_integrals(tmp_path):
@@ -379,8 +411,13 @@ def test_a_component_that_dies_is_a_sentence(tmp_path):
     few = vectors(np.repeat([[0.0, 0.0], [5.0, 1.0], [1.0, 9.0]], 2, axis=0))
     flat = vectors(np.column_stack([np.arange(30.0), 2 * np.arange(30.0)]))
     for docs in (few, flat):
-        with pytest.raises(MemberError, match="a component of the mixture has died"):
-            made.fit([fit(docs)])
+        for algorithm in ("batched", "scikit_learn"):
+            alone = cohort(GaussianMixture(components=3, algorithm=algorithm), docs, tmp_path)
+            with pytest.raises(MemberError, match="member 0: a component of the mixture has died"):
+                alone.fit([fit(docs)])
+        with pytest.raises(MemberError, match="member 1: a component of the mixture has died"):
+            made.fit([fit(PLANE), fit(docs, 1)])
+        assert made.state() == {}, "nobody has learnt"
         alive = fitted(GaussianMixture(components=3, regularization=1e-3), docs, tmp_path)
         assert np.isfinite(said(alive, mean=np.zeros(2), covariance=np.eye(2))["w2"])
 
@@ -508,7 +545,7 @@ RUNS = {
         {"variance", "mean_error", "w2", "collapsed", "density_change"},
     ),
     "gmm_of_normals": (
-        {"kind": "gmm"},
+        {"kind": "gmm", "algorithm": "scikit_learn"},
         ROWS_OF_THREE,
         {"variance", "mean_error", "w2", "collapsed", "density_change", "density_distance"},
     ),

@@ -1,4 +1,4 @@
-"""The ``gmm`` family: a mixture of normals, by scikit-learn's expectation maximisation.
+"""The ``gmm`` family: a mixture of normals, by expectation maximisation.
 
 The model of the two-component toy of Shumailov et al. (2024), whose measure of collapse is the squared L2 distance
 between densities: between mixtures of normals it is a closed form.
@@ -6,8 +6,9 @@ between densities: between mixtures of normals it is a closed form.
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,21 +21,45 @@ from pydantic import Field
 from ecosystem.corpus.sources import Truth
 from ecosystem.corpus.vectors import as_documents
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
+from ecosystem.families.base import (
+    FAMILIES,
+    Cohort,
+    Decoding,
+    FitRecord,
+    FitRequest,
+    Progress,
+    Surroundings,
+    silent,
+)
 from ecosystem.families.gaussian import square_root
-from ecosystem.families.singles import SinglesCohort, choose, coordinates, moments, stored, unfitted
+from ecosystem.families.maximisation import maximise
+from ecosystem.families.singles import (
+    SinglesCohort,
+    check_finite,
+    choose,
+    coordinates,
+    moments,
+    of_member,
+    stored,
+    unfitted,
+)
 from ecosystem.families.stacked import FittedFamily, human_documents
 from ecosystem.streams import Stream
 
 Floats = NDArray[np.float64]
 
+DEAD = (
+    "a component of the mixture has died: the documents left to it do not vary in every direction (its covariance is "
+    "singular). Give it fewer components or more documents, or a regularization above 0."
+)
+
 
 @FAMILIES.register("gmm")
 class GaussianMixture(FittedFamily):
-    """A mixture of normals, each with a full covariance of its own, fitted by scikit-learn's GaussianMixture.
+    """A mixture of normals, each with a full covariance of its own, fitted by expectation maximisation.
 
-    Scikit-learn takes no weights: where those of the documents differ, as many documents are drawn from them, each as
-    often as its weight says (systematic resampling: rounded up or down by chance). A component that is left with too
+    Where the weights of documents differ, as many documents are drawn from them, each as often as its weight says
+    (systematic resampling: rounded up or down by chance). A component that is left with too
     few different documents for a covariance stops the run with a sentence, unless ``regularization`` keeps it alive; if
     all documents are equal, that is a result: the model has collapsed to them. ``temperature`` of a trainer's decoding
     multiplies the covariance of every component.
@@ -43,6 +68,11 @@ class GaussianMixture(FittedFamily):
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
     components: Annotated[int, Field(ge=1, le=10_000)] = Field(2, description="normals in the mixture")
+    algorithm: Literal["batched", "scikit_learn"] = Field(
+        "batched",
+        description="batched: the mixtures of all members with equally many documents in one stack of arrays; "
+        "scikit_learn: one after the other by its GaussianMixture, which starts by chance of its own",
+    )
     tol: Annotated[float, Field(gt=0)] = Field(
         1e-3, description="the fit ends when a step gains less than this, in nats per document"
     )
@@ -54,7 +84,8 @@ class GaussianMixture(FittedFamily):
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
         """Build M mixtures; raise DataError without initial documents."""
         dimension = human_documents(name, around, "vector").shape[1]
-        cohort = SinglesCohort(name, members, around.human.dtype, lambda: FittedMixture(self, dimension))
+        kind = MixtureCohort if self.algorithm == "batched" else SinglesCohort
+        cohort = kind(name, members, around.human.dtype, lambda: FittedMixture(self, dimension))
         if self.init == "foundation":
             cohort.begin_from(around.human, around.streams.at(f"models/{name}/foundation"))
         return cohort
@@ -114,48 +145,56 @@ class FittedMixture:
 
     def __init__(self, family: GaussianMixture, dimension: int) -> None:
         """``dimension``: numbers in a document."""
-        self._family = family
+        self.family = family
         self._dimension = dimension
         self._now: Mixture | None = None
         self._first: Mixture | None = None
 
     def fit(self, docs: pl.Series, *, weight: Floats, stream: Stream) -> dict[str, float]:
         """Run expectation maximisation from a k-means start; raise TrainingError if a component dies."""
+        x = self.sample(docs, weight, stream)
+        if x is None:
+            return {"loss": -np.inf}
+        if self.family.algorithm == "batched":
+            [(found, loss)] = together(self.family, [x], [stream])
+        else:
+            found, loss = self._maximised(x, stream)
+        if found is None:
+            raise TrainingError(DEAD)
+        self.learn(found)
+        return {"loss": loss}
+
+    def sample(self, docs: pl.Series, weight: Floats, stream: Stream) -> Floats | None:
+        """Return the documents to fit, [n, d]; None if they are all equal: then the model has collapsed to them."""
         x = docs.to_numpy()[resampled(weight, stream)]
-        components = self._family.components
+        components = self.family.components
         if len(x) < components:
             raise TrainingError(
                 f"a mixture of {components} components needs at least as many documents, but there are {len(x)}; let "
                 "it scrape more, or give it fewer components."
             )
         if (x == x[0]).all():
-            self._learn(
+            self.learn(
                 Mixture(
                     np.full(components, 1 / components),
                     np.repeat(x[:1], components, axis=0),
                     np.zeros((components, self._dimension, self._dimension)),
                 )
             )
-            return {"loss": -np.inf}
-        found, loss = self._maximised(x, stream)
-        self._learn(found)
-        return {"loss": loss}
+            return None
+        return x
 
     def _maximised(self, x: Floats, stream: Stream) -> tuple[Mixture, float]:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture as Maximiser
 
-        how = self._family
+        how = self.family
         maximiser = Maximiser(
             how.components,
             tol=how.tol,
             max_iter=how.max_iter,
             reg_covar=how.regularization,
             random_state=stream.integer() % 2**32,  # scikit-learn takes seeds of 32 bits
-        )
-        dead = (
-            "a component of the mixture has died: the documents left to it do not vary in every direction (its "
-            "covariance is singular). Give it fewer components or more documents, or a regularization above 0."
         )
         # Threads of k-means add up in the order in which they finish: with one, the same documents give the same fit,
         # and sooner, for several would spend their time waiting for one another.
@@ -164,15 +203,16 @@ class FittedMixture:
             try:
                 maximiser.fit(x)
             except ValueError as error:
-                raise TrainingError(dead) from error
+                raise TrainingError(DEAD) from error
         found = Mixture(maximiser.weights_, maximiser.means_, maximiser.covariances_)
         # Rounding may leave a singular covariance a variance that is too small to be one.
         rounding = self._dimension * np.finfo(np.float64).eps * float(x.var(axis=0).sum())
         if np.linalg.eigvalsh(found.covariance).min() <= rounding:
-            raise TrainingError(dead)
+            raise TrainingError(DEAD)
         return found, -float(maximiser.lower_bound_)
 
-    def _learn(self, mixture: Mixture) -> None:
+    def learn(self, mixture: Mixture) -> None:
+        """Take over a mixture; the first one is remembered."""
         self._now = mixture
         self._first = self._first or mixture
 
@@ -220,7 +260,7 @@ class FittedMixture:
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what :meth:`state` returned."""
-        k, d = self._family.components, self._dimension
+        k, d = self.family.components, self._dimension
         now, first = (
             Mixture(
                 stored(state, f"{when}weight", k),
@@ -235,6 +275,49 @@ class FittedMixture:
         if self._now is None:
             raise unfitted()
         return self._now
+
+
+class MixtureCohort(SinglesCohort):
+    """Mixtures that are fitted together, in one stack for all that have equally many documents."""
+
+    def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
+        """Fit members to their own documents; the same comes out, and is raised, as one by one, but nothing is learnt
+        before all have been fitted.
+        """
+        started = time.perf_counter()
+        losses = np.full(len(requests), -np.inf)
+        stacks: dict[int, list[tuple[int, Floats]]] = {}
+        for place, request in enumerate(requests):
+            with of_member(request.member):
+                check_finite(request.docs)
+                x = self.model(request.member).sample(request.docs, request.weight, request.stream)
+            if x is not None:
+                stacks.setdefault(len(x), []).append((place, x))
+        learnt: list[tuple[FittedMixture, Mixture]] = []
+        for stack in stacks.values():
+            streams = [requests[place].stream for place, _ in stack]
+            found = together(self.model(0).family, [x for _, x in stack], streams)
+            for (place, _), (mixture, loss) in zip(stack, found, strict=True):
+                with of_member(requests[place].member):
+                    if mixture is None:
+                        raise TrainingError(DEAD)
+                    learnt.append((self.model(requests[place].member), mixture))
+                losses[place] = loss
+        for model, mixture in learnt:
+            model.learn(mixture)
+        progress("fit", len(requests), len(requests))
+        seconds = (time.perf_counter() - started) / max(1, len(requests))
+        return [FitRecord(r.docs.len(), float(loss), seconds) for r, loss in zip(requests, losses, strict=True)]
+
+
+def together(
+    how: GaussianMixture, documents: Sequence[Floats], streams: Sequence[Stream]
+) -> list[tuple[Mixture | None, float]]:
+    """Fit a mixture to each of several sets of documents [n, d]; None where a component has died; and the losses."""
+    luck = np.stack([stream.child("start").uniform(np.arange(how.components)) for stream in streams])
+    found = maximise(np.stack(documents), luck, tol=how.tol, max_iter=how.max_iter, regularization=how.regularization)
+    rows = zip(found.weight, found.mean, found.covariance, found.loss.tolist(), found.dead, strict=True)
+    return [(None if dead else Mixture(w, m, c), loss) for w, m, c, loss, dead in rows]
 
 
 @cache

@@ -20,7 +20,8 @@ own. ``ecosystem.testing.check_family`` holds the laws.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -105,17 +106,9 @@ class SinglesCohort:
         records = []
         for done, request in enumerate(requests, 1):
             started = time.perf_counter()
-            values = request.docs.to_numpy()
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise MemberError(
-                    request.member,
-                    f"member {request.member}: some of its documents hold numbers that are not finite; what wrote them "
-                    "has diverged.",
-                )
-            try:
+            with of_member(request.member):
+                check_finite(request.docs)
                 told = self._models[request.member].fit(request.docs, weight=request.weight, stream=request.stream)
-            except TrainingError as error:
-                raise _of_member(request.member, error) from error
             seconds = time.perf_counter() - started
             records.append(FitRecord(request.docs.len(), float(told.get("loss", np.nan)), seconds))
             progress("fit", done, len(requests))
@@ -128,10 +121,8 @@ class SinglesCohort:
             docs = pl.Series("content", [], dtype=self.dtype)
             if request.n > 0:
                 model = self._models[request.member]
-                try:
+                with of_member(request.member):
                     docs = model.generate(request.n, stream=request.stream, decoding=request.decoding)
-                except TrainingError as error:
-                    raise _of_member(request.member, error) from error
             if docs.len() != request.n or docs.dtype != self.dtype:
                 raise MemberError(
                     request.member,
@@ -155,10 +146,14 @@ class SinglesCohort:
                 nll = -np.asarray(model.score(request.docs), dtype=np.float64) if n else np.zeros(0)
             except TrainingError as error:
                 if isinstance(request.member, int):
-                    raise _of_member(request.member, error) from error
+                    raise MemberError(request.member, f"member {request.member}: {error}") from error
                 raise TrainingError(f'model "{self.name}": {error}') from error
             scores.append(Score(nll, np.zeros(n, dtype=np.int64), np.arange(n + 1)))
         return scores
+
+    def model(self, member: int) -> Any:
+        """Return a member's own model."""
+        return self._models[member]
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return every member's arrays as ``<member>/<name>``; a number on its own becomes an array of one."""
@@ -199,8 +194,20 @@ class SinglesCohort:
         return model
 
 
-def _of_member(member: int, error: TrainingError) -> MemberError:
-    return MemberError(member, f"member {member}: {error}")
+@contextmanager
+def of_member(member: int) -> Iterator[None]:
+    """Say of a TrainingError that is raised inside whose it is."""
+    try:
+        yield
+    except TrainingError as error:
+        raise MemberError(member, f"member {member}: {error}") from error
+
+
+def check_finite(docs: pl.Series) -> None:
+    """Raise TrainingError if documents hold numbers that are not finite."""
+    values = docs.to_numpy()
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise TrainingError("some of its documents hold numbers that are not finite; what wrote them has diverged.")
 
 
 # What such models share.
