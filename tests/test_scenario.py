@@ -169,7 +169,7 @@ def test_a_variant_sets_its_paths_and_a_wrong_one_is_found_when_the_file_is_read
 
 def test_an_island_has_one_number_of_sites():
     islands = Scenario.load(ROOT / "scenarios" / "papers" / "hodel_monoculture.toml")
-    with pytest.raises(ScenarioError, match=r"web\.sites: 4 sites are too few for islands .* that need 5"):
-        islands.override({"web.sites": 4})
+    with pytest.raises(ScenarioError, match=r"web\.sites: 3 sites are too few for islands .* that need 4"):
+        islands.override({"web.sites": 3})
     with pytest.raises(ScenarioError, match='on the island "of_2" share its sites'):
         islands.override({"writers.of_2": {"source": "docs", "sites": 3}})
