@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.corpus.sources import SOURCES, EndlessReservoir, EndlessSource, Truth
-from ecosystem.corpus.vectors import as_documents
-from ecosystem.errors import DataError
+from ecosystem.corpus.vectors import as_documents, as_matrix
 from ecosystem.streams import Streams
 
 Floats = NDArray[np.float64]
@@ -98,13 +97,8 @@ class LabelledReservoir(EndlessReservoir):
 
         Raises DataError if the documents are no vectors of this length.
         """
-        length = self._direction.size + 1
-        if docs.dtype != pl.Array(pl.Float64, length):
-            raise DataError(
-                f"sources.{self.name}: its documents are vectors of {length} numbers, so that the likelihood of "
-                f"{docs.dtype} cannot be told."
-            )
-        return label_log_density(docs.to_numpy().reshape(-1, length), self._direction, self._noise)
+        x = as_matrix(docs, self._direction.size + 1, self.name)
+        return label_log_density(x, self._direction, self._noise)
 
 
 def side(x: Floats, weights: Floats) -> Floats:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.corpus.sources import SOURCES, EndlessReservoir, EndlessSource, Truth
-from ecosystem.corpus.vectors import as_documents
-from ecosystem.errors import DataError
+from ecosystem.corpus.vectors import as_documents, as_matrix
 from ecosystem.streams import Streams
 
 Floats = NDArray[np.float64]
@@ -83,13 +82,8 @@ class RegressionReservoir(EndlessReservoir):
 
         Raises DataError if the documents are no vectors of this length.
         """
-        length = self._weights.size + 1
-        if docs.dtype != pl.Array(pl.Float64, length):
-            raise DataError(
-                f"sources.{self.name}: its documents are vectors of {length} numbers, so that the likelihood of "
-                f"{docs.dtype} cannot be told."
-            )
-        return log_density(docs.to_numpy().reshape(-1, length), self._weights, self._noise)
+        x = as_matrix(docs, self._weights.size + 1, self.name)
+        return log_density(x, self._weights, self._noise)
 
 
 def log_density(documents: Floats, weights: Floats, noise: float) -> Floats:

@@ -34,6 +34,16 @@ def as_documents(values: Floats) -> pl.Series:
     return pl.Series("content", np.ascontiguousarray(values, dtype=np.float64).reshape(-1)).reshape((count, dim))
 
 
+def as_matrix(docs: pl.Series, dim: int, source: str) -> Floats:
+    """Return vector documents as a matrix [n, dim]; raise DataError, naming the source, if they are no such vectors."""
+    if docs.dtype != pl.Array(pl.Float64, dim):
+        raise DataError(
+            f"sources.{source}: its documents are vectors of {dim} numbers, so that the likelihood of {docs.dtype} "
+            "cannot be told."
+        )
+    return docs.to_numpy().reshape(-1, dim)
+
+
 # Normal distributions.
 
 
@@ -157,14 +167,8 @@ class GaussianReservoir(EndlessReservoir):
 
         Raises DataError if the documents are no vectors of this dimension.
         """
-        dim = self._mean.size
-        if docs.dtype != pl.Array(pl.Float64, dim):
-            raise DataError(
-                f"sources.{self.name}: its documents are vectors of {dim} numbers, so that the likelihood of "
-                f"{docs.dtype} cannot be told."
-            )
-        x = docs.to_numpy().reshape(-1, dim)
-        possible = np.isfinite(x).all(axis=1)
+        x = as_matrix(docs, self._mean.size, self.name)
+        possible = np.asarray(np.isfinite(x).all(axis=1))
         centred = np.where(possible[:, None], x - self._mean, 0.0)
         if self._root.ndim == 1:
             white = centred / self._root
