@@ -19,6 +19,7 @@ SET = click.option(
     "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set a dotted path of the scenario; repeatable."
 )
 
+LISTED = ["scenarios", "entries", "models", "policies", "sources", "metrics", "laws", "tasks"]
 VARIANT = click.option("--variant", metavar="NAME", help="One of the scenario's variants, for instance published.")
 
 SMALLER = "Make its models, counts or batches smaller; what is committed stays."
@@ -208,7 +209,7 @@ def report(runs: tuple[Path, ...]) -> None:
 
 
 @cli.command("list")
-@click.argument("what", type=click.Choice(["scenarios", "models", "policies", "sources", "metrics", "laws", "tasks"]))
+@click.argument("what", type=click.Choice(LISTED))
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def list_(what: str, as_json: bool) -> None:
     """List scenarios, model presets and families, policies, sources, metrics, laws or tasks with all their fields."""

@@ -12,19 +12,47 @@ import polars as pl
 from pydantic import BaseModel
 
 from ecosystem.corpus.sources import SOURCES
+from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.downstream import Downstream, write_harness
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.families.base import FAMILIES
+from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
 from ecosystem.metrics.laws import laws
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
 from ecosystem.presets import bundled, presets, read_toml
+from ecosystem.recipes import (
+    Change,
+    CuratorSpec,
+    DownstreamSpec,
+    MeasureSpec,
+    ScrapeSpec,
+    TheorySpec,
+    TrainerSpec,
+    WriterSpec,
+)
 from ecosystem.registry import Registry
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
+
+
+_ENTRIES: dict[str, type[BaseModel]] = {
+    "[web]": WebSpec,
+    "[web] initial": InitialSpec,
+    "[writers.NAME]": WriterSpec,
+    "[trainers.NAME]": TrainerSpec,
+    "[trainers.NAME] scrape": ScrapeSpec,
+    "[trainers.NAME] budget": Budget,
+    "[trainers.NAME] decoding": Decoding,
+    "[trainers.NAME] decoding.prompt": Prompt,
+    "[curators.NAME]": CuratorSpec,
+    "[measure]": MeasureSpec,
+    "[measure.downstream]": DownstreamSpec,
+    "[[changes]]": Change,
+    "[[theory]]": TheorySpec,
+}
 
 
 def listing(what: str, as_json: bool) -> str:
@@ -37,6 +65,7 @@ def listing(what: str, as_json: bool) -> str:
         "metrics": _metrics,
         "laws": _laws,
         "tasks": _tasks,
+        "entries": _entries,
     }[what]()
     if as_json:
         return json.dumps(entries, indent=1)
@@ -51,18 +80,20 @@ def _entry(entry: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _kinds(section: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "about": _about(cls.__doc__),
-            "fields": [
-                {"name": field, "type": kind, "default": default, "about": about}
-                for field, kind, default, about in fields_of(cls)
-            ],
-        }
-        for name, cls in _REGISTRIES[section].all().items()
+def _described(name: str, cls: type[BaseModel]) -> dict[str, Any]:
+    fields = [
+        {"name": field, "type": kind, "default": default, "about": about}
+        for field, kind, default, about in fields_of(cls)
     ]
+    return {"name": name, "about": _about(cls.__doc__), "fields": fields}
+
+
+def _kinds(section: str) -> list[dict[str, Any]]:
+    return [_described(name, cls) for name, cls in _REGISTRIES[section].all().items()]
+
+
+def _entries() -> list[dict[str, Any]]:
+    return [_described(name, cls) for name, cls in _ENTRIES.items()]
 
 
 def _about(doc: str | None) -> str:
@@ -75,6 +106,8 @@ def _scenarios() -> list[dict[str, Any]]:
         for file in sorted(place.rglob("*.toml")):
             data = read_toml(file)
             about = data.get("description") or data.get("name", "")
+            if data.get("variants"):
+                about += f" Variants: {', '.join(data['variants'])}."
             shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
             found.setdefault(file.name, {"name": str(shown), "about": about})
     return list(found.values())

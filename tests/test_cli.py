@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ecosystem
+from ecosystem.cli import LISTED
 from ecosystem.runs import Run
 from tests.conftest import ROOT, TINY, tiny
 
@@ -203,7 +204,7 @@ def test_show_reads_what_was_published_and_names_the_authors(first, place):
     assert command(place, "report", folder).stdout.strip().endswith("report.html")
 
 
-@pytest.mark.parametrize("what", ["scenarios", "models", "policies", "sources", "metrics"])
+@pytest.mark.parametrize("what", LISTED)
 def test_every_listing_is_text_and_json(what):
     text, data = command(ROOT, "list", what), command(ROOT, "list", what, "--json")
     entries = json.loads(data.stdout)
