@@ -38,6 +38,7 @@ class Plan:
     cache: str
     seconds: float  # of the steps, with starting and reporting
     seconds_to_pretrain: float  # unless the foundations are cached
+    unknown: list[str]  # models of unknown size, whose time is not in `seconds`
     notes: list[str]  # what will not happen or not be measured, though the scenario may seem to say so
 
     @classmethod
@@ -46,6 +47,7 @@ class Plan:
         rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0
         foundation = 0.0
+        unknown = []
         seconds = 6.0 + 0.5 * scenario.steps  # starting up, policies, metrics and the report
         for name, family in scenario.models.items():
             load = family.workload()
@@ -59,6 +61,8 @@ class Plan:
             model_train, model_generate = sum(t for t, _ in work), sum(g for _, g in work)
             train, generate = train + model_train, generate + model_generate
             flops = load.flops_per_token
+            if not flops:
+                unknown.append(name)
             tuned, judged = _task_tokens(name, scenario)
             for_tasks += tuned
             seconds += flops * (3 * tuned + judged) / (TRAINING_SHARE * rate)
@@ -83,6 +87,7 @@ class Plan:
             cache=str(cache),
             seconds=seconds,
             seconds_to_pretrain=foundation,
+            unknown=unknown,
             notes=_notes(scenario),
         )
 
@@ -97,13 +102,16 @@ class Plan:
             if self.tokens_to_pretrain
             else ""
         )
+        time = f"about {_duration(self.seconds)}{first}"
+        if self.unknown:
+            time = f"unknown: only its checkpoint can tell how large {' and '.join(self.unknown)} is"
         return "\n".join(
             [
                 f"{self.name}: {self.steps} steps on {self.device}",
                 f"  agents     {self.trainers} trainers, {self.writers} writers, {self.curators} curators",
                 f"  documents  {self.initial_documents:,} at first, about {self.documents_per_step:,.0f} more a step",
                 *([f"  tokens     {once}{tokens}"] if self.tokens_to_train else []),
-                f"  time       about {_duration(self.seconds)}{first}",
+                f"  time       {time}",
                 *(f"  note       {note}" for note in self.notes),
             ]
         )
@@ -184,4 +192,6 @@ def _duration(seconds: float) -> str:
         return f"{max(1, seconds):.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:,.0f} days"

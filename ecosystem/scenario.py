@@ -27,7 +27,7 @@ from ecosystem.recipes import Change, Count, CuratorSpec, MeasureSpec, Positive,
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec, explain, set_path
 
-_PRESET = re.compile(r"models\.[^.]+\.preset")
+_WHOLE = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # decides what the others mean
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -109,14 +109,16 @@ class Scenario(Spec):
     def override(self, values: Mapping[str, Any], *, base: Path | None = None) -> Scenario:
         """Return the scenario with dotted paths set, validated like a file; raise ScenarioError if it is not.
 
-        Setting ``models.<name>.preset`` replaces that whole model, since fields of one family mean nothing to another;
-        other fields of it that are set beside it, before or after, are set on the new one.
+        Setting ``models.<name>.preset``, or another ``kind`` of a model, source or policy, replaces all of it, since
+        fields of one kind mean nothing to another; fields of it that are set beside that, before or after, are set on
+        the new one.
         """
         data = self.plain()
-        presets_first = sorted(values.items(), key=lambda item: not _PRESET.fullmatch(item[0]))
-        for path, value in presets_first:
-            if _PRESET.fullmatch(path):
-                data = set_path(data, path.removesuffix(".preset"), {"preset": value})
+        whole_first = sorted(values.items(), key=lambda item: not _WHOLE.fullmatch(item[0]))
+        for path, value in whole_first:
+            part, _, field = path.rpartition(".")
+            if _WHOLE.fullmatch(path) and _at(data, path) != value:
+                data = set_path(data, part, {field: value})
             else:
                 data = set_path(data, path, value)
         return _parse(data, "", base)
@@ -157,6 +159,13 @@ def _check_changeable(path: str, where: str) -> None:
             f'{where}: "{path}" cannot change inside a run; what can: fields of policies, web.retain, web.publish, '
             "measure but downstream, the rates of writers and curators, and of trainers all but count, model and sites."
         )
+
+
+def _at(data: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a dotted path of three, None where there is none."""
+    section, name, field = path.split(".")
+    part = data.get(section, {}).get(name, {})
+    return part.get(field) if isinstance(part, Mapping) else None
 
 
 def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:

@@ -128,12 +128,13 @@ def table(checks: Sequence[Check]) -> pl.DataFrame:
 def text(checks: Sequence[Check]) -> str:
     """Return the table for a terminal, and one line that sums up."""
     width = max(len(c.name) for c in checks)
-    lines = [f"{'check':{width}}  {'predicted':>11}  {'simulated ± SE':>22}  {'z':>6}"]
+    lines = [f"{'check':{width}}  {'predicted':>11}  {'simulated ± SE':>22}  {'z':>6}  {'verdict':7}  source"]
     for c in checks:
         simulated = f"{c.simulated:.5g} ± {c.error:.2g}"
-        verdict = "" if c.passed else "  DIFFERS"
+        verdict = "agrees" if c.passed else "DIFFERS"
         lines.append(
-            f"{c.name:{width}}  {c.relation.strip('='):1}{c.predicted:>10.5g}  {simulated:>22}  {c.z:>+6.2f}{verdict}"
+            f"{c.name:{width}}  {c.relation.strip('='):1}{c.predicted:>10.5g}  {simulated:>22}  {c.z:>+6.2f}"
+            f"  {verdict:7}  {c.source}"
         )
     failed = sum(not c.passed for c in checks)
     lines.append(f"{len(checks) - failed} of {len(checks)} checks agree with theory (|z| <= {LIMIT:g})")

@@ -113,11 +113,12 @@ def test_right_choices_are_what_people_wrote_and_wrong_ones_are_not():
 
 def test_too_few_documents_are_a_sentence():
     with pytest.raises(
-        DataError, match=r"task \"topic\" needs 500 examples, but \d+ real documents.* yield \d+; raise"
+        DataError,
+        match=r"task \"topic\" needs 500 examples to train on and 500 to test on, .* yield \d+ to \w+ on; raise",
     ):
         made("topic", train=500, test=500)
     docs, _ = written()
-    with pytest.raises(DataError, match="needs 12 examples, but 53 real documents that are never published yield 0"):
+    with pytest.raises(DataError, match=r"but 160 real documents that are never published, .* yield 0 to"):
         made("topic", docs, None)
 
 

@@ -49,6 +49,7 @@ class Categorical(EndlessSource):
                 raise ValueError("needs types (how many symbols) or probabilities (a list)")
             if self.exponent is not None and self.shape != "zipf":
                 raise ValueError('exponent has a meaning for shape = "zipf" only; set the shape or leave it out')
+            self._check_cut(self.types)
             return self
         beside = [field for field in ("types", "shape", "exponent") if getattr(self, field) is not None]
         if beside:
@@ -61,7 +62,12 @@ class Categorical(EndlessSource):
                 f"probabilities must sum to one, but these {len(self.probabilities)} sum to {total:.10g}; "
                 "divide each by their sum"
             )
+        self._check_cut(len(self.probabilities))
         return self
+
+    def _check_cut(self, types: int) -> None:
+        if self.cut is not None and self.cut > types:
+            raise ValueError(f"cut = {self.cut} keeps more symbols than there are ({types}); lower it, or leave it out")
 
     @property
     def width(self) -> int | None:

@@ -182,9 +182,10 @@ def make(
         made[part] = task.examples(own, n, stream.child(f"{kind}/{part}").rng(), dealt[border:])
         if len(made[part]) < n:
             raise DataError(
-                f'measure.downstream.{part}: the task "{kind}" needs {n} examples, but {len(own):,} real documents '
-                f"that are never published yield {len(made[part])}; raise held_out of the source that the web begins "
-                f"with, or lower measure.downstream.{part}."
+                f'measure.downstream: the task "{kind}" needs {train} examples to train on and {test} to test on, but '
+                f"{len(dealt):,} real documents that are never published, dealt to both, yield {len(made[part])} to "
+                f"{part} on; raise held_out of the source that the web begins with, or lower measure.downstream.train "
+                "or test."
             )
     return made["train"], made["test"]
 

@@ -24,6 +24,7 @@ EXPECTED = {
     "the vocabulary that is kept": ("trainer", "vocabulary_kept_1"),
 }
 CARDS = 6  # populations, at most, that get a card of their own
+LAWS = 12  # closed forms, at most, that do; the table of final figures has all
 
 
 def write_report(run: Run) -> Path:
@@ -101,9 +102,9 @@ def _cards(book: Book) -> str:
     cards += [
         f'<div class="card {page.hue(book.populations, one.population)}"><span>{escape(one.population)}, '
         f"{called(one.metric)} at step {one.step}</span><b>{number(one.simulated, 3)}"
-        + (f" <small>±\u00a0{number(one.error, 3)}</small>" if one.error else "")
+        + (f" <small>±\u00a0{one.error:.1g}</small>" if one.error else "")
         + f"</b><span>closed form {number(one.predicted, 3)}</span></div>"
-        for one in book.agreements[:CARDS]
+        for one in book.agreements[:LAWS]
     ]
     told = [o for o in book.outcomes if o.last_step > o.first_step]
     if len(told) > CARDS:
