@@ -26,6 +26,7 @@ T = TypeVar("T")
 Floats = NDArray[np.float64]
 
 _BLOCK = 500  # replicates that share a stream: few enough for a cache, enough that threads do not wait for each other
+_LINES = 1000  # the same where a block is thousands of short calls, between which threads would wait for each other
 _MANY = 20  # borders a replicate, on average, beyond which a generation is counted and not compared
 _CROWDED = 0.75  # share of borders still needed below which the others are worth removing
 
@@ -134,7 +135,7 @@ def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int,
         survivor[lines.replicate] = np.take_along_axis(lines.symbol, likeliest[None], axis=0)[0]
         return Symbols(diversity, support, survivor)
 
-    parts = _blocks(replicates, seed, "categorical_replace", block)
+    parts = _blocks(replicates, seed, "categorical_replace", block, _LINES)
     return Symbols(
         np.hstack([part.gini_simpson for part in parts]),
         np.hstack([part.support for part in parts]),
@@ -369,10 +370,10 @@ def _distribution(p: ArrayLike) -> Floats:
     return truth
 
 
-def _blocks(replicates: int, seed: int, name: str, block: Callable[[int, Stream], T]) -> list[T]:
+def _blocks(replicates: int, seed: int, name: str, block: Callable[[int, Stream], T], most: int = _BLOCK) -> list[T]:
     """Compute blocks of replicates, each with a stream of its own, over all cores; results do not depend on cores."""
-    starts = range(0, replicates, _BLOCK)
+    starts = range(0, replicates, most)
     streams = [Streams(seed).at(f"recursions/{name}/{start}") for start in starts]
-    sizes = [min(_BLOCK, replicates - start) for start in starts]
+    sizes = [min(most, replicates - start) for start in starts]
     with ThreadPoolExecutor(min(cores(), len(sizes))) as pool:
         return list(pool.map(block, sizes, streams))
