@@ -28,6 +28,7 @@ class Book:
     models: dict[str, str]  # population → name of its model
     started: dict[str, str]  # the same, of populations that start from given weights rather than anew at each fit
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _published: dict[int, pl.DataFrame] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Run) -> Book:
@@ -70,6 +71,13 @@ class Book:
         if not isinstance(source, EndlessSource) and not any(TRUTH in t.parameters.values() for t in scenario.theory):
             return None  # to open it might mean to read files, which need not be where they were
         return source.open(initial.source, Streams(self.run.seed), self.run.path).truth
+
+    def published(self, step: int) -> pl.DataFrame:
+        """Return the documents of a step that no gate refused (columns of ``schema.SEGMENT``), read once."""
+        if step not in self._published:
+            segment = self.run.store.table("corpus", range(step, step + 1))
+            self._published[step] = segment.filter(pl.col("verdict").is_null())
+        return self._published[step]
 
     def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
         """Keep a chart and return its place on the page."""

@@ -108,7 +108,7 @@ def tables(book: Book) -> str:
         bound = "" if fate.collapsed == fate.trainers else "≥ "
         rows.append(
             [
-                _name(book, fate.population),
+                page.tinted(book.populations, fate.population),
                 f"{fate.collapsed} of {fate.trainers}",
                 f"{percent(share)} ± {number(100 * error, 1)}",
                 bound + plus_minus(fate.mean, fate.error, 1),
@@ -162,7 +162,16 @@ def _fixations(book: Book, found: list[Fate]) -> str:
         for symbol, p, count, expected, z in fixations(book, fate.population).iter_rows():
             told = "–" if z is None else f"{z:+.1f}".replace("-", "−")
             which = "all others" if symbol is None else str(symbol)
-            rows.append([_name(book, fate.population), which, f"{p:.4f}", str(count), number(expected, 1), told])
+            rows.append(
+                [
+                    page.tinted(book.populations, fate.population),
+                    which,
+                    f"{p:.4f}",
+                    str(count),
+                    number(expected, 1),
+                    told,
+                ]
+            )
     early = [fate.population for fate in found if fate.collapsed < fate.trainers]
     about = (
         "The symbol that was left to each collapsed trainer. Sampling alone leaves each with its true probability; z "
@@ -174,8 +183,3 @@ def _fixations(book: Book, found: list[Fate]) -> str:
         )
     head = ["population", "symbol", "true probability", "left to", "expected", "z"]
     return f'<h3>What was left</h3><p class="note">{about}</p>{page.table(head, rows)}'
-
-
-def _name(book: Book, population: str) -> str:
-    hue = page.hue(book.populations, population)
-    return f'<span class="{hue}"><span class="dot"></span>{page.escape(population)}</span>'

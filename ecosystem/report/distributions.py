@@ -115,7 +115,7 @@ def _published(book: Book, population: str, most: int) -> dict[int, Floats]:
 
 def _content(book: Book, step: int, author: str | None) -> pl.Series:
     """Return the documents of a step, all of them or one author's, that no gate refused."""
-    segment = book.run.store.table("corpus", range(step, step + 1)).filter(pl.col("verdict").is_null())
+    segment = book.published(step)
     return (segment if author is None else segment.filter(pl.col("author") == author))["content"]
 
 

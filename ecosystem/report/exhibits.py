@@ -15,7 +15,7 @@ from ecosystem.metrics.tasks import TASKS
 from ecosystem.report import figures
 from ecosystem.report.figures import Outcome
 from ecosystem.report.findings import number, percent, plus_minus
-from ecosystem.report.page import escape, hue, table
+from ecosystem.report.page import escape, hue, table, tinted
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 
@@ -178,7 +178,7 @@ def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations:
     rows = []
     for population in populations:
         o = fates.get(population)
-        name = f'<span class="{hue(populations, population)}"><span class="dot"></span>{escape(population)}</span>'
+        name = tinted(populations, population)
         if o is None:
             rows.append([name, "–", "–", "–"])
         else:

@@ -114,6 +114,11 @@ def hue(populations: list[str], name: str) -> str:
     return f"p{populations.index(name) % len(charts.LIGHT.populations)}" if name in populations else ""
 
 
+def tinted(populations: list[str], name: str) -> str:
+    """Return the name of a population behind a dot of its colour."""
+    return f'<span class="{hue(populations, name)}"><span class="dot"></span>{escape(name)}</span>'
+
+
 def _responsive(spec: dict[str, Any]) -> dict[str, Any]:
     """Return a specification that fills its place; its title is left to the page."""
     fluid = {key: value for key, value in spec.items() if key != "title"}

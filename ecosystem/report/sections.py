@@ -187,8 +187,7 @@ def _parameter_figures(book: Book) -> str:
                 continue
             step, value, error = last.select("step", "value", "error").row(0)
             known = laws.filter((pl.col("population") == population) & (pl.col("step") == step))["value"]
-            hue = page.hue(book.populations, population)
-            name = f'<span class="{hue}"><span class="dot"></span>{page.escape(population)}</span>'
+            name = page.tinted(book.populations, population)
             predicted = ", ".join(f"{v:.4g}" for v in known) or "–"
             rows.append([called(metric), name, plus_minus(value, error, 4), predicted])
     about = "At the last step: mean over each population's trainers ± standard error, and what a closed form says."
