@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -195,6 +197,86 @@ def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, o
     click.echo(checks.write(found, out))
     if not all(check.passed for check in found):
         sys.exit(1)
+
+
+def means(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say with what many runs are made."""
+    options = [
+        click.option(
+            "--engine", type=click.Choice(["serial", "processes", "ray"]), default="processes", show_default=True
+        ),
+        click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: one a core)."),
+        click.option(
+            "--threads", type=click.IntRange(min=1), help="Compute threads of each run (default: the cores shared out)."
+        ),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+        click.option("--address", help="Of a Ray cluster; auto finds it (default: Ray is started on this machine)."),
+        click.option("--gpus", type=click.FloatRange(min=0), default=0.0, help="Of a GPU, for each run, on Ray."),
+        click.option("--out", default="outputs", show_default=True, help="Folder for the runs and for what they say."),
+        click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last."),
+        click.option("--quiet", is_flag=True, help="Print nothing but the path of the report."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("file", metavar="STUDY", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Check every arm and list the runs only.")
+@means
+def study(file: Path, dry_run: bool, out: str, as_json: bool, quiet: bool, **how: Any) -> None:
+    """Run every arm of a study with every seed (or what is missing), and write its report; its path is printed last."""
+    from ecosystem.studies.board import Board
+    from ecosystem.studies.conduct import Means, conduct, listing
+    from ecosystem.studies.spec import Study
+
+    spec = Study.load(file)
+    if dry_run:
+        click.echo(listing(spec, file.parent, out))
+        return
+    with _interruptible():
+        done = conduct(spec, file.parent, Means(**how), Board(quiet=quiet, json=as_json), out=out)
+    _tell(done.summary() if as_json else done.report)
+
+
+@cli.command()
+@click.argument("file", metavar="FRONTIER", type=click.Path(path_type=Path))
+@means
+def frontier(file: Path, out: str, as_json: bool, quiet: bool, **how: Any) -> None:
+    """Find where along a lever a measure crosses a limit; the path of the report is printed last."""
+    from ecosystem.studies.board import Board
+    from ecosystem.studies.conduct import Means
+    from ecosystem.studies.frontier import Frontier, conduct_frontier, sentence, summary
+
+    spec, board = Frontier.load(file), Board(quiet=quiet, json=as_json)
+    with _interruptible():
+        found, page = conduct_frontier(spec, file.parent, Means(**how), board, out=out)
+    board.say(sentence(spec, found))
+    _tell(summary(spec, found) | {"report": str(page)} if as_json else page)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C break off work that has to put things away; say what becomes of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Stopped. What runs had committed stays; give the same command again to go on.", err=True)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _tell(result: Path | dict[str, Any]) -> None:
+    """Print the last line: the path of a report, or a summary as JSON."""
+    if isinstance(result, dict):
+        import json
+
+        click.echo(json.dumps(result))
+    else:
+        click.echo(result)
 
 
 @cli.command()

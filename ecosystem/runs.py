@@ -66,6 +66,17 @@ class Machine:
         return f"{self.device} with {self.threads} compute thread{'s' if self.threads > 1 else ''}"
 
 
+def machine_for(folder: Path, device: str = "auto", threads: int | None = None) -> Machine:
+    """Return what a run is to be computed on: a resumed run keeps its device and threads unless others are asked for.
+
+    Asking for others is an error that :func:`begin` explains.
+    """
+    if Store(folder).last() >= 0:
+        begun = Run(folder).machine
+        device, threads = begun.device if device == "auto" else device, threads or begun.threads
+    return Machine.choose(device, threads)
+
+
 def folder_of(scenario: Scenario, out: str | Path = "outputs") -> Path:
     """Return where the run of this scenario lives: ``<out>/<name>-<fingerprint>/<seed>``."""
     return Path(out) / f"{scenario.name}-{scenario.fingerprint()}" / str(scenario.seed)

@@ -11,7 +11,7 @@ import click
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.display import Display
 from ecosystem.plan import Plan
-from ecosystem.runs import CACHE, Machine, Run, begin, folder_of
+from ecosystem.runs import CACHE, Run, begin, folder_of, machine_for
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 
@@ -63,10 +63,7 @@ def run_scenario(
         current = not Run.open(folder).redraw(scenario) and current
         display.say(f"This run is finished: {folder} has all {scenario.steps} steps (--fresh begins it anew).")
         return _summary(Run.open(folder), str(report) if current else _report(folder), started)
-    if last >= 0:  # a resumed run keeps its device and threads; asking for others is an error that says so
-        begun = Run(folder).machine
-        device, threads = begun.device if device == "auto" else device, threads or begun.threads
-    machine = Machine.choose(device, threads)
+    machine = machine_for(folder, device, threads)
     plan = Plan.of(scenario, machine, CACHE)
     display.say(plan.text())
     if dry_run:

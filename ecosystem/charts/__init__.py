@@ -6,6 +6,7 @@ in both modes and the files on disk. A population has the colour of its place in
 """
 
 from ecosystem.charts.distributions import densities, fan, scatter
+from ecosystem.charts.effects import bars, crossing, forest, heatmap, tradeoff
 from ecosystem.charts.files import pictures, specification
 from ecosystem.charts.lines import over_steps, span, vocabulary
 from ecosystem.charts.look import DARK, LIGHT, NARROW, WIDE, Look, Scheme, Words, configuration
@@ -19,9 +20,13 @@ __all__ = [
     "Look",
     "Scheme",
     "Words",
+    "bars",
     "configuration",
+    "crossing",
     "densities",
     "fan",
+    "forest",
+    "heatmap",
     "over_steps",
     "pictures",
     "rates",
@@ -29,5 +34,6 @@ __all__ = [
     "site_graph",
     "span",
     "specification",
+    "tradeoff",
     "vocabulary",
 ]

@@ -4,6 +4,6 @@
 (sample texts, tables, how to reproduce) into HTML, ``page`` holds the shell, and ``assemble`` puts all together.
 """
 
-from ecosystem.report.assemble import write_report
+from ecosystem.report.assemble import publish, write_report
 
-__all__ = ["write_report"]
+__all__ = ["publish", "write_report"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -13,6 +14,7 @@ from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape
 from ecosystem.report.sections import CONTENTS, called, sections
 from ecosystem.runs import Run
+from ecosystem.store import Store
 
 # What the report hopes to find: what it is called → (scope, metric).
 EXPECTED = {
@@ -34,16 +36,20 @@ def write_report(run: Run) -> Path:
     """
     book = Book.of(run)
     body = "".join([_header(book), *(section(book) for section in sections(book).values()), _footer(book)])
-    content = page.page(f"{run.scenario.name}, seed {run.seed}", body, book.specs, len(book.look.populations))
-    for name, spec in book.specs.items():
+    return publish(run.store, f"{run.scenario.name}, seed {run.seed}", body, book.specs, len(book.look.populations))
+
+
+def publish(store: Store, title: str, body: str, specs: dict[str, dict[str, Any]], populations: int) -> Path:
+    """Write a page as ``report.html`` with a picture of each of its charts beside it; return the page's path."""
+    for name, spec in specs.items():
         svg, png = charts.pictures(spec)
-        run.store.write(f"charts/{name}.svg", svg)
-        run.store.write(f"charts/{name}.png", png)
-    for path in (run.path / "charts").glob("*.*"):
-        if path.stem not in book.specs:  # of a report on fewer steps
+        store.write(f"charts/{name}.svg", svg)
+        store.write(f"charts/{name}.png", png)
+    for path in (store.folder / "charts").glob("*.*"):
+        if path.stem not in specs:  # of a report on fewer steps
             path.unlink()
-    run.store.write("report.html", content)
-    return run.path / "report.html"
+    store.write("report.html", page.page(title, body, specs, populations))
+    return store.folder / "report.html"
 
 
 def _header(book: Book) -> str:

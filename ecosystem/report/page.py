@@ -57,7 +57,7 @@ def escape(text: object) -> str:
 
 def prose(text: str) -> str:
     """Return a sentence as HTML, with the names between double asterisks in bold."""
-    return re.sub(r"\*\*([\w./-]+)\*\*", r"<b>\1</b>", escape(text))
+    return re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", escape(text))
 
 
 def embed(data: Any) -> str:

@@ -1,0 +1,344 @@
+"""Frontiers: where along one lever a measure crosses a limit, found by bisection, with an interval.
+
+The same seeds run at every value that is tried (common random numbers), so that the mean over seeds is a fixed function
+of the lever and can be bisected; its standard error at each value says how far the crossing may lie to either side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+from scipy import stats
+
+from ecosystem import charts
+from ecosystem.charts import Words
+from ecosystem.corpus.sources import Truth
+from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.metrics.laws import predict
+from ecosystem.presets import read_toml
+from ecosystem.report import page, publish
+from ecosystem.report.findings import number
+from ecosystem.report.page import escape
+from ecosystem.runs import Run
+from ecosystem.scenario import NAME, Scenario
+from ecosystem.spec import Spec, explain
+from ecosystem.store import Store
+from ecosystem.streams import Streams
+from ecosystem.studies.board import Board
+from ecosystem.studies.compare import LEVEL, mean_interval
+from ecosystem.studies.conduct import Means, Plan, Workshop
+from ecosystem.studies.results import course_of, value_of, write_table
+from ecosystem.studies.spec import Measure, Range, Seed, Step, find, with_values
+
+Floats = NDArray[np.float64]
+Evaluate = Callable[[list[float | int]], list[Floats]]
+"""Values of the lever → the measure of every seed at each of them, each of shape [seeds]."""
+
+
+class ClosedForm(Spec):
+    """A law that says where the threshold lies; its argument ``varies`` is the lever's value."""
+
+    law: str = Field(description="a name from `ecosystem list laws`")
+    varies: str = Field(description="the argument of the law that the lever is")
+    divided_by: Annotated[float, Field(gt=0)] = Field(1.0, description="the argument is the lever's value over this")
+    parameters: dict[str, Any] = Field({}, description="its other arguments")
+    first: int = Field(0, description="generation at step 0")
+
+
+class Frontier(Spec):
+    """Where a measure crosses a limit along one lever. Read one with :meth:`load`."""
+
+    name: str
+    description: str = ""
+    base: str = Field(description="the base scenario: a file, from this file's folder, or the name of a bundled one")
+    variant: str | None = Field(None, description="which of its variants")
+    set: dict[str, Any] = Field({}, description="paths set in every run (the model tier, the steps …)")
+    seeds: Annotated[list[Seed], Field(min_length=2)] = Field(description="the replicates at every value tried")
+    path: str = Field(description="the lever: a dotted path of the scenario")
+    range: Range = Field(description="where the threshold is sought")
+    measure: Measure
+    limit: float = Field(description="what the measure is not to cross (of cross_entropy_change: a tolerance)")
+    since: Step | None = Field(None, description="the limit is on the change of the measure since this step")
+    precision: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.01, description="how finely the threshold is sought, as a share of the range (in its scale)"
+    )
+    closed_form: ClosedForm | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> Frontier:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f'the name "{self.name}" may only have letters, digits, "_" and "-"')
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each may stand there once only; the same seed gives the same run")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> Frontier:
+        """Read a frontier file; raise ScenarioError listing what is wrong."""
+        file = Path(path)
+        try:
+            return cls.model_validate(read_toml(file))
+        except ValidationError as error:
+            told = (problem.replace("the scenario: ", "") for problem in explain(error, "", cls))
+            raise ScenarioError("\n".join(f"{file}: {problem}." for problem in told)) from None
+
+    def fingerprint(self) -> str:
+        """Return 12 hexadecimal digits that name this search (not its name or description)."""
+        data = {key: value for key, value in self.plain().items() if key not in ("name", "description")}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+    def scenario(self, folder: Path, value: float | int, seed: int) -> tuple[Scenario, Path]:
+        """Return the scenario at one value of the lever, and the folder that its own paths begin from."""
+        file = find(self.base, folder)
+        base = Scenario.load(file)
+        if self.variant is not None:
+            base = base.variant(self.variant, base=file.parent)
+        try:
+            found = with_values(base, {**self.set, self.path: value, "seed": seed}, file.parent)
+        except ScenarioError as error:
+            raise ScenarioError(f"{self.name}: {self.path} = {value:g}: {error}") from None
+        last = max(self.measure.steps(found.steps)[1], self.since or 0)
+        if last > found.steps:
+            raise ScenarioError(f"{self.name}: measure: step {last} comes after the last step, {found.steps}.")
+        if self.measure.of not in (None, "web", *found.trainers):
+            raise ScenarioError(f"{self.name}: measure.of: there is no [trainers.{self.measure.of}].")
+        return found, file.parent
+
+    def measured(self, run: Run, steps: int) -> float:
+        """Return what is held against the limit, of one run; NaN where it was not measured."""
+        course = course_of(run.metrics, self.measure)
+        value = value_of(course, self.measure, steps)
+        if value is None or self.since is None:
+            return math.nan if value is None else value
+        start = course.filter(pl.col("step") == self.since)["value"]
+        return math.nan if start.is_empty() else value - float(start[0])
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where the mean over seeds crosses the limit; None where it does not within the range.
+
+    ``low`` and ``high``: the ends of the 95 % interval, all values at which the mean cannot be told from the limit
+    (inversion of Student's test), the resolution of the search included; an end that is the range's own may lie beyond
+    it. ``predicted``: what the closed form says.
+    """
+
+    value: float | None
+    low: float
+    high: float
+    rising: bool  # whether the measure grows along the lever
+    predicted: float | None = None
+    tried: dict[float, Floats] = field(default_factory=dict)  # value of the lever → measures, each of shape [seeds]
+
+
+def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.01, level: float = LEVEL) -> Threshold:
+    """Find where the mean of a measure that rises or falls along a lever crosses ``limit``, by bisection.
+
+    Three crossings are bisected, of the mean and of both ends of its interval over seeds, to ``precision`` of the range
+    each; a value that has been tried is not tried again. Raises EcosystemError where a run has no value.
+    """
+    tried: dict[float, Floats] = {}
+
+    def at(u: float) -> Floats:
+        x = span.at(u)
+        if x not in tried:
+            [tried[x]] = evaluate([x])
+            missing = int((~np.isfinite(tried[x])).sum())
+            if missing:
+                raise EcosystemError(
+                    f"at {x:g}: {missing} of {tried[x].size} runs failed or did not record the measure at its step."
+                )
+        return tried[x] - limit
+
+    def edge(u: float, side: int) -> float:
+        """The mean over seeds, or an end of its interval, above the limit."""
+        g = at(u)
+        half = stats.t.ppf((1 + level) / 2, g.size - 1) * g.std(ddof=1) / math.sqrt(g.size)
+        return float(g.mean() + side * half)
+
+    rising = edge(1.0, 0) > edge(0.0, 0)
+    sign = 1 if rising else -1
+
+    def crossing(side: int) -> tuple[float, float]:
+        """Bracket where an edge crosses zero; an end of the range twice where it has crossed there, or never does."""
+        low, high = 0.0, 1.0
+        if sign * edge(low, side) > 0:
+            return low, low
+        if sign * edge(high, side) < 0:
+            return high, high
+        while high - low > precision:
+            middle = (low + high) / 2
+            if span.at(middle) in (span.at(low), span.at(high)):
+                break  # whole numbers: nothing lies between
+            low, high = (low, middle) if sign * edge(middle, side) > 0 else (middle, high)
+        return low, high
+
+    centre, first, last = (
+        crossing(0),
+        crossing(sign),
+        crossing(-sign),
+    )  # where it may be crossed, and where it surely is
+    return Threshold(
+        value=float(span.at(sum(centre) / 2)) if centre[0] < centre[1] else None,
+        low=float(span.at(first[0])),
+        high=float(span.at(last[1])),
+        rising=rising,
+        tried=dict(sorted(tried.items())),
+    )
+
+
+def predicted(frontier: Frontier, scenario: Scenario, base: Path) -> float | None:
+    """Return where the closed form crosses the limit within the range; None where it does not, or there is none."""
+    form = frontier.closed_form
+    if form is None:
+        return None
+    truth: Truth | None = None
+    if scenario.web.initial is not None:
+        name = scenario.web.initial.source
+        truth = scenario.sources[name].open(name, Streams(scenario.seed), base).truth
+    t = np.array([frontier.measure.steps(scenario.steps)[1] + form.first])
+    known = np.linspace(0, 1, 2001)
+
+    def at(u: float) -> float:
+        x = frontier.range.at(u)
+        return (
+            float(predict(form.law, t, {**form.parameters, form.varies: x / form.divided_by}, truth)[0])
+            - frontier.limit
+        )
+
+    g = np.array([at(u) for u in known])
+    crossed = np.flatnonzero(np.sign(g[:-1]) != np.sign(g[1:]))
+    return float(frontier.range.at(float(known[crossed[0]] + known[crossed[0] + 1]) / 2)) if crossed.size else None
+
+
+def conduct_frontier(
+    frontier: Frontier, base: Path, means: Means, board: Board, *, out: str = "outputs"
+) -> tuple[Threshold, Path]:
+    """Search for the threshold (``base``: the folder of its file); return it and the path of its report.
+
+    Runs that are there already are not run again. Raises ScenarioError for a value that makes no scenario, and
+    EcosystemError where a run fails for good.
+    """
+    scenario, folder = frontier.scenario(base, frontier.range.at(1.0), frontier.seeds[0])
+    frontier.scenario(base, frontier.range.at(0.0), frontier.seeds[0])
+    with Workshop(means, board) as shop:
+
+        def evaluate(values: list[float | int]) -> list[Floats]:
+            plan = Plan(folder, means, out)
+            asked = [
+                [plan.add_run(frontier.scenario(base, x, seed)[0], f"{x:g}, seed {seed}") for seed in frontier.seeds]
+                for x in values
+            ]
+            made = shop.make(plan, f"{frontier.name} at {', '.join(f'{x:g}' for x in values)}")
+            failed = next((outcome.error for outcome in made if outcome.error), "")
+            if failed:
+                raise EcosystemError(f"{frontier.name}: a run failed: {failed}")
+            return [
+                np.array([frontier.measured(Run(Path(made[n].run)), scenario.steps) for n in numbers])
+                for numbers in asked
+            ]
+
+        found = search(evaluate, frontier.range, frontier.limit, frontier.precision)
+    found = replace(found, predicted=predicted(frontier, scenario, folder))
+    store = Store(Path(out) / "frontiers" / f"{frontier.name}-{frontier.fingerprint()}")
+    with store.lock():
+        store.write("frontier.json", json.dumps(summary(frontier, found), indent=1).encode())
+        rows = [(x, seed, y) for x, ys in found.tried.items() for seed, y in zip(frontier.seeds, ys, strict=True)]
+        write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
+        return found, _write_page(frontier, found, store)
+
+
+def summary(frontier: Frontier, found: Threshold) -> dict[str, Any]:
+    """Return what was found, machine-readable."""
+    return {
+        "frontier": frontier.plain(),
+        "threshold": found.value,
+        "interval": [found.low, found.high],
+        "closed_form": found.predicted,
+        "rising": found.rising,
+        "values_tried": len(found.tried),
+    }
+
+
+def sentence(frontier: Frontier, found: Threshold) -> str:
+    """Say what was found."""
+    means = [float(y.mean()) for y in found.tried.values()]
+    what, way = frontier.measure.name, "rises" if found.rising else "falls"
+    if found.value is None:
+        return (
+            f"{what} {way} from {means[0]:.4g} to {means[-1]:.4g} between {frontier.path} = {frontier.range.low:g} and "
+            f"{frontier.range.high:g} and does not cross {frontier.limit:g}; the threshold lies outside this range."
+        )
+    ends = [
+        f"{end:.4g}{' or beyond' if end == edge else ''}"
+        for end, edge in ((found.low, frontier.range.at(0.0)), (found.high, frontier.range.at(1.0)))
+    ]
+    told = (
+        f"{what} crosses {frontier.limit:g} at {frontier.path} = {found.value:.4g} (95 % interval {ends[0]} to "
+        f"{ends[1]}, {len(frontier.seeds)} seeds at each of {len(found.tried)} values)."
+    )
+    if found.predicted is None:
+        return told
+    inside = "inside" if found.low <= found.predicted <= found.high else "outside"
+    return f"{told} The closed form says {found.predicted:.4g}, {inside} the interval."
+
+
+def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
+    rows = [
+        {"value": x, "measure": i.mean, "low": i.low, "high": i.high}
+        for x, i in ((x, mean_interval(y)) for x, y in found.tried.items())
+    ]
+    measure = frontier.measure
+    since = f", change since step {frontier.since}" if frontier.since is not None else ""
+    words = Words(
+        f"{measure.name}{since}",
+        f"mean over {len(frontier.seeds)} seeds with its 95 % interval at every value tried; shaded: where the limit "
+        "may be crossed",
+        measure.unit if measure.unit != "1" else measure.metric,
+        ".3~g",
+    )
+    marks = {"threshold": found.value, "closed form": found.predicted}
+    chart = charts.crossing(
+        pl.DataFrame(rows),
+        frontier.limit,
+        (found.low, found.high) if found.value is not None else None,
+        {name: x for name, x in marks.items() if x is not None},
+        words,
+        frontier.path,
+        log=frontier.range.scale == "log",
+    )
+    specs = {"frontier": charts.specification(chart)}
+    table = page.table(
+        [escape(frontier.path), escape(measure.name), "95 % interval", *(f"seed {seed}" for seed in frontier.seeds)],
+        [
+            [f"{r['value']:g}", number(r["measure"], 4), f"{number(r['low'], 4)} to {number(r['high'], 4)}"]
+            + [number(float(y), 4) for y in found.tried[r["value"]]]
+            for r in rows
+        ],
+    )
+    lead = f'<p class="lead">{escape(frontier.description)}</p>' if frontier.description else ""
+    body = (
+        f"<header><h1>{escape(frontier.name)}</h1>{lead}</header><main>"
+        f'<p class="findings">{escape(sentence(frontier, found))}</p>'
+        f"{page.figure('frontier', specs['frontier'], full=True)}{table}<h2>Methods</h2><p>{escape(_METHODS)}</p>"
+        "</main><footer>Written by ecosystem. This page loads nothing from anywhere.</footer>"
+    )
+    return publish(store, frontier.name, body, specs, 0)
+
+
+_METHODS = (
+    "The same seeds run at every value tried, so that the mean over seeds is one fixed curve along the lever, which is "
+    "taken to rise or to fall throughout. Its crossing with the limit is bisected, and so are those of both ends of the "
+    "mean's 95 % interval (Student's, over seeds): the values between them are those at which a test at 5 % does not tell the "
+    "mean from the limit. The interval holds the resolution of the search."
+)

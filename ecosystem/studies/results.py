@@ -1,0 +1,118 @@
+"""From the run folders of a study to tidy tables: one row per number, named by arm, world and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import polars as pl
+
+from ecosystem.errors import EcosystemError
+from ecosystem.runs import Run
+from ecosystem.store import Store
+from ecosystem.studies.jobs import Outcome
+from ecosystem.studies.spec import WEB, Cell, Measure, Study
+
+CELL = {"arm": pl.String, "world": pl.String, "seed": pl.Int64}
+RUNS = {
+    **CELL,
+    "run": pl.String,  # its folder, null if it failed
+    "error": pl.String,  # why it failed, else null
+    "attempts": pl.Int64,  # by this study; 0 for a run that was there
+    "seconds": pl.Float64,  # of its committed steps
+}
+VALUES = {**CELL, "measure": pl.String, "value": pl.Float64}
+SERIES = {**CELL, "of": pl.String, "metric": pl.String, "step": pl.Int64, "value": pl.Float64}
+COSTS = {**CELL, "cost": pl.String, "amount": pl.Float64}
+WALL = "wall_seconds"
+
+
+@dataclass(frozen=True)
+class Results:
+    """All numbers of a study: ``runs``, ``values`` of measures, their ``series`` over steps, and ``costs`` of runs."""
+
+    runs: pl.DataFrame
+    values: pl.DataFrame
+    series: pl.DataFrame
+    costs: pl.DataFrame
+
+    @classmethod
+    def of(cls, study: Study, cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> Results:
+        """Read what every cell's run measured and cost; a run that cannot be read counts as failed."""
+        runs, values, series, costs = [], [], [], []
+        for cell, outcome in zip(cells, outcomes, strict=True):
+            who = (cell.arm, cell.world, cell.scenario.seed)
+            error, seconds = outcome.error, None
+            if not error:
+                try:
+                    run = Run(Path(outcome.run))
+                    metrics = run.metrics.filter(pl.col("step") <= cell.scenario.steps)
+                    seconds = sum(c.seconds for c in run.store.commits() if c.step <= cell.scenario.steps)
+                    for measure in study.measures:
+                        course = course_of(metrics, measure)
+                        value = value_of(course, measure, cell.scenario.steps)
+                        values.append((*who, measure.name, value))
+                        series += [(*who, measure.of or "", measure.metric, *point) for point in course.iter_rows()]
+                    costs += [(*who, *row) for row in costs_of(metrics).iter_rows()]
+                    costs.append((*who, WALL, seconds))
+                except EcosystemError as problem:
+                    error = str(problem)
+            runs.append((*who, outcome.run or None, error or None, outcome.attempts, seconds))
+        return cls(
+            pl.DataFrame(runs, schema=RUNS, orient="row"),
+            pl.DataFrame(values, schema=VALUES, orient="row"),
+            pl.DataFrame(series, schema=SERIES, orient="row").unique(maintain_order=True),
+            pl.DataFrame(costs, schema=COSTS, orient="row"),
+        )
+
+    def spending(self, study: Study) -> pl.DataFrame:
+        """Return what every run cost at the study's prices: the cell's columns and ``cost``, in their units."""
+        prices = pl.DataFrame(
+            {"cost": list(study.prices), "price": list(study.prices.values())},
+            schema={"cost": pl.String, "price": pl.Float64},
+        )
+        priced = self.costs.join(prices, on="cost", how="left").with_columns(pl.col("price").fill_null(0.0))
+        return priced.group_by(list(CELL), maintain_order=True).agg(cost=(pl.col("amount") * pl.col("price")).sum())
+
+    def write(self, store: Store) -> None:
+        """Write every table beside the report, as Parquet and as CSV."""
+        for name in ("runs", "values", "series", "costs"):
+            write_table(store, name, getattr(self, name))
+
+
+def write_table(store: Store, name: str, table: pl.DataFrame) -> None:
+    """Write a table into a study's folder, as Parquet and as CSV."""
+    parquet = BytesIO()
+    table.write_parquet(parquet)
+    store.write(f"{name}.parquet", parquet.getvalue())
+    store.write(f"{name}.csv", table.write_csv().encode())
+
+
+def course_of(metrics: pl.DataFrame, measure: Measure) -> pl.DataFrame:
+    """Return a measure's metric over steps (step, value): of the web, or the mean over trainers (their training sets).
+
+    A metric that belongs to no trainer and to no training set is the web's.
+    """
+    rows = metrics.filter((pl.col("metric") == measure.metric) & pl.col("value").is_not_null())
+    found = set(rows["scope"].unique())
+    scope = next((s for s in ("trainer", "training_set") if s in found and measure.of != WEB), WEB)
+    rows = rows.filter(pl.col("scope") == scope)
+    if measure.of not in (None, WEB):
+        rows = rows.filter(pl.col("id").str.split("/").list.first() == measure.of)
+    means = rows.group_by("step", maintain_order=True).agg(pl.col("value").mean()).sort("step")
+    return means.select(pl.col("step").cast(pl.Int64), "value")
+
+
+def value_of(course: pl.DataFrame, measure: Measure, last: int) -> float | None:
+    """Return the one number of a run, from a metric's course; None if it was not measured when it counts."""
+    first, until = measure.steps(last)
+    counted = course.filter(pl.col("step").is_between(first, until))["value"]
+    return None if counted.is_empty() else float(counted.mean())  # type: ignore[arg-type]
+
+
+def costs_of(metrics: pl.DataFrame) -> pl.DataFrame:
+    """Return what a run cost in all (cost, amount), summed over its steps and over whom it cost."""
+    rows = metrics.filter((pl.col("scope") == "cost") & pl.col("value").is_not_null())
+    return rows.group_by("metric", maintain_order=True).agg(pl.col("value").sum()).select(cost="metric", amount="value")

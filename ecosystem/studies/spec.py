@@ -1,0 +1,419 @@
+"""Study files: a base scenario, arms or axes, seeds and measures, as one frozen value that is checked when it is read.
+
+A *lever* is what somebody could decide (the arms or axes of a study); an *uncertainty* is what the world may turn out
+to be (its ``worlds``). Every cell of a study, arm × world × seed, is an ordinary run with an ordinary run folder: one
+that is there already is never run again, and one that was interrupted is resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from ecosystem.errors import ScenarioError, nearest
+from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.presets import bundled, read_toml
+from ecosystem.scenario import NAME, Scenario
+from ecosystem.spec import Spec, explain
+
+Seed = Annotated[int, Field(ge=0, le=10**9)]
+Step = Annotated[int, Field(ge=0, le=10**9)]
+WEB = "web"  # as whose measure: that of the whole web
+FORK = "branch.step"  # the lever that moves the step at which an arm leaves the others
+_ALONE = ""  # the name of the world where a study has one only
+
+
+class Range(Spec):
+    """The values an axis may take, for designs that choose them: uniform, or uniform in the logarithm."""
+
+    low: float
+    high: float
+    scale: Literal["linear", "log"] = Field("linear", description="how the values are spread")
+    whole: bool = Field(False, description="true: rounded to whole numbers")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        if self.scale == "log" and self.low <= 0:
+            raise ValueError('scale = "log" needs low above 0')
+        return self
+
+    def at(self, u: float) -> float | int:
+        """Return the value at the share ``u`` of the way from low to high."""
+        if self.scale == "log":
+            value = self.low * float((self.high / self.low) ** u)
+        else:
+            value = self.low + u * (self.high - self.low)
+        return round(value) if self.whole else value
+
+
+class Design(Spec):
+    """How the points of the axes are chosen."""
+
+    method: Literal["grid", "latin_hypercube", "sobol", "morris", "sensitivity"] = Field(
+        "grid",
+        description="grid: every combination of listed values; latin_hypercube, sobol: points spread over ranges; "
+        "morris: screening by elementary effects; sensitivity: Sobol indices (both through SALib)",
+    )
+    points: Annotated[int, Field(ge=2, le=10**5)] | None = Field(
+        None,
+        description="not for a grid: points; of morris trajectories (k + 1 runs each, k axes); of sensitivity base "
+        "points, a power of two (k + 2 runs each)",
+    )
+    seed: Seed = Field(1, description="of the design's own randomisation")
+
+    @model_validator(mode="after")
+    def _counted(self) -> Design:
+        if self.method == "grid" and self.points is not None:
+            raise ValueError("points: a grid has as many as there are combinations; leave it out")
+        if self.method != "grid" and self.points is None:
+            raise ValueError(f"points: say how many a {self.method} design has")
+        if self.method in ("sobol", "sensitivity") and self.points is not None and self.points & (self.points - 1):
+            raise ValueError(f"points: {self.points} is no power of two, as {self.method} sequences need")
+        return self
+
+
+Axes = dict[str, list[Any] | Range]
+
+
+class Measure(Spec):
+    """One number per run: a metric of somebody, at a step or averaged over a window of steps."""
+
+    metric: str = Field(description="a name from `ecosystem list metrics`")
+    of: str | None = Field(
+        None, description="a population of trainers, whose mean counts; web; absent: the mean over all trainers"
+    )
+    at: Step | None = Field(None, description="the step at which it counts; absent: the last")
+    window: Annotated[list[Step], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="first and last step over which it is averaged, instead of one step"
+    )
+    goal: Literal["lower", "higher"] | None = Field(None, description="which is better; absent: what the metric says")
+
+    @model_validator(mode="after")
+    def _when(self) -> Measure:
+        if self.metric not in DEFINITIONS:
+            raise ValueError(
+                f'there is no metric "{self.metric}"{nearest(self.metric, DEFINITIONS)}; see `ecosystem list metrics`'
+            )
+        if self.at is not None and self.window is not None:
+            raise ValueError("give at (one step) or window (two), not both")
+        if self.window is not None and self.window[0] > self.window[1]:
+            raise ValueError(f"window: {self.window[0]} comes after {self.window[1]}")
+        if self.goal is None and not DEFINITIONS[self.metric].collapse:
+            raise ValueError(f'say goal = "lower" or "higher": of {self.metric} neither is better in itself')
+        return self
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables: of whom, which metric, when."""
+        when = f"@{self.at}" if self.at is not None else f"@{self.window[0]}-{self.window[1]}" if self.window else ""
+        return f"{self.of}/{self.metric}{when}" if self.of else f"{self.metric}{when}"
+
+    @property
+    def unit(self) -> str:
+        """The metric's unit ("1" for a pure number)."""
+        return DEFINITIONS[self.metric].unit
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller value is the better one."""
+        return self.goal == "lower" if self.goal else DEFINITIONS[self.metric].collapse == "up"
+
+    def steps(self, last: int) -> tuple[int, int]:
+        """Return the first and the last step that count, in a run of ``last`` steps."""
+        if self.window is not None:
+            return self.window[0], self.window[1]
+        step = last if self.at is None else self.at
+        return step, step
+
+
+class Branch(Spec):
+    """Where the arms leave the world that they share: their levers are in force after ``step``."""
+
+    step: Step = Field(description="the last step that all arms share")
+    run: str | None = Field(
+        None,
+        description="a stored run whose history they share: a run folder without its seed, for instance "
+        "outputs/name-0123456789ab; absent: the base scenario is run for it",
+    )
+
+
+class EqualCost(Spec):
+    """Ways to spend compared at the same cost: each a series of arms that spend more and more than the base arm."""
+
+    levers: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
+        description="name of a way to spend → its arms; between their costs the measure is interpolated, seed by seed"
+    )
+    at: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        description="the costs at which the ways are compared, in units of `prices`"
+    )
+
+
+class Study(Spec):
+    """A whole study. Read one with :meth:`load`; its runs are the cells of :meth:`cells`."""
+
+    name: str
+    description: str = ""
+    base: str = Field(description="the base scenario: a file, from the study's folder, or the name of a bundled one")
+    variant: str | None = Field(None, description="which of its variants")
+    set: dict[str, Any] = Field({}, description="paths set in every arm and world (the model tier, the steps …)")
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="one replicate of every arm and world each")
+    reference: str | None = Field(None, description="the arm that others are compared with; absent: the first")
+    arms: dict[str, dict[str, Any]] = Field({}, description="named levers: tables of dotted path = value")
+    axes: Axes = Field({}, description="levers by path, instead of arms: a list of values, or a range")
+    design: Design = Design()
+    worlds: dict[str, dict[str, Any]] = Field({}, description="uncertainties: what the world may be, like arms")
+    uncertain: Axes = Field({}, description="uncertainties by path, instead of worlds: a list of values, or a range")
+    draw: Design = Field(Design(), description="how the points of `uncertain` are chosen")
+    branch: Branch | None = None
+    measures: Annotated[list[Measure], Field(min_length=1)]
+    prices: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="what one unit of a cost (`ecosystem list metrics`, scope cost) costs, for quality against cost"
+    )
+    equal_cost: EqualCost | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Study:
+        for name in (self.name, *self.arms, *self.worlds):
+            if not NAME.fullmatch(name):
+                raise ValueError(f'the name "{name}" may only have letters, digits, "_" and "-"')
+        if bool(self.arms) == bool(self.axes):
+            raise ValueError("give either arms (named sets of path = value) or axes (path → values)")
+        if self.worlds and self.uncertain:
+            raise ValueError("give either worlds (named sets of path = value) or uncertain (path → values)")
+        _designed(self.axes, self.design, "axes", "design")
+        _designed(self.uncertain, self.draw, "uncertain", "draw")
+        if self.draw.method in ("morris", "sensitivity"):
+            raise ValueError(f"draw.method: {self.draw.method} tells how much an axis matters; it can stand in design")
+        levers = list(self.levers())
+        if len(levers) < 2:
+            raise ValueError("one arm alone compares with nothing; give at least two")
+        if self.reference is not None and self.reference not in levers:
+            raise ValueError(
+                f'reference: there is no arm "{self.reference}"{nearest(self.reference, levers)}; there are '
+                f"{', '.join(levers[:12])}"
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each may stand there once only; the same seed gives the same run")
+        if self.compares and len(self.seeds) < 2:
+            raise ValueError("seeds: a difference needs at least two, or nothing is known of its uncertainty")
+        self._priced(levers)
+        return self
+
+    def _priced(self, levers: list[str]) -> None:
+        for cost in self.prices:
+            if cost not in DEFINITIONS:
+                raise ValueError(f'prices: there is no cost "{cost}"{nearest(cost, DEFINITIONS)}')
+        if self.equal_cost is None:
+            return
+        if not self.prices:
+            raise ValueError("equal_cost: say in prices what things cost")
+        for way, arms in self.equal_cost.levers.items():
+            for arm in arms:
+                if arm not in levers:
+                    raise ValueError(f'equal_cost.levers.{way}: there is no arm "{arm}"{nearest(arm, levers)}')
+        if len(self.equal_cost.levers) < 2:
+            raise ValueError("equal_cost.levers: one way to spend compares with nothing; give at least two")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Read a study file and check every cell's scenario; raise ScenarioError listing what is wrong."""
+        file = Path(path)
+        try:
+            study = cls.model_validate(read_toml(file))
+        except ValidationError as error:
+            told = (problem.replace("the scenario: ", "") for problem in explain(error, "", cls))
+            raise ScenarioError("\n".join(f"{file}: {problem}." for problem in told)) from None
+        return study
+
+    @property
+    def compares(self) -> bool:
+        """Whether arms are compared with a base arm (not so where indices of sensitivity are asked for)."""
+        return self.design.method not in ("morris", "sensitivity")
+
+    @property
+    def base_arm(self) -> str:
+        """The arm that others are compared with."""
+        return self.reference or next(iter(self.levers()))
+
+    def levers(self) -> dict[str, dict[str, Any]]:
+        """Return the arms by name; those of axes are named by their values."""
+        return dict(self.arms) if self.arms else _points(self.axes, self.design)
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Return the worlds by name; one without a name where nothing is uncertain."""
+        if self.worlds:
+            return dict(self.worlds)
+        return _points(self.uncertain, self.draw) if self.uncertain else {_ALONE: {}}
+
+    def fingerprint(self) -> str:
+        """Return 12 hexadecimal digits that name this study (not its name or description)."""
+        data = {key: value for key, value in self.plain().items() if key not in ("name", "description")}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+    def cells(self, folder: Path) -> list[Cell]:
+        """Return every run of the study, seed by seed; raise ScenarioError for an arm or world that is no scenario.
+
+        ``folder`` is that of the study file, from which its base is sought.
+        """
+        base, at = self.scenario(folder)
+        found = []
+        for world, uncertain in self.settings().items():
+            for arm, lever in self.levers().items():
+                where = f"arms.{arm}" + (f" in worlds.{world}" if world else "")
+                try:
+                    scenario, trunk, fork = self._arm(base, uncertain, lever, at)
+                except ScenarioError as error:
+                    raise ScenarioError(f"{self.name}: {where}: {error}") from None
+                self._measurable(scenario, where)
+                found += [
+                    Cell(arm, world, _seeded(scenario, seed), trunk and _seeded(trunk, seed), fork)
+                    for seed in self.seeds
+                ]
+        return sorted(found, key=lambda cell: self.seeds.index(cell.scenario.seed))
+
+    def scenario(self, folder: Path) -> tuple[Scenario, Path]:
+        """Return the base scenario with what is set for every arm, and the folder that its own paths begin from."""
+        file = find(self.base, folder)
+        base = Scenario.load(file)
+        if self.variant is not None:
+            base = base.variant(self.variant, base=file.parent)
+        try:
+            return with_values(base, self.set, file.parent), file.parent
+        except ScenarioError as error:
+            raise ScenarioError(f"{self.name}: set: {error}") from None
+
+    def _arm(
+        self, base: Scenario, uncertain: Mapping[str, Any], lever: Mapping[str, Any], at: Path
+    ) -> tuple[Scenario, Scenario | None, int]:
+        """Return an arm's scenario in one world; if it forks, also the scenario and the last step it shares."""
+        values = {path: value for path, value in lever.items() if path != FORK}
+        step = lever.get(FORK, None if self.branch is None else self.branch.step)
+        if step is None:
+            return with_values(base, {**uncertain, **values}, at), None, -1
+        if not isinstance(step, int) or not 0 <= step < base.steps:
+            raise ScenarioError(f"{FORK} = {step!r}: give a step from 0 to {base.steps - 1}, before the last.")
+        world = with_values(base, uncertain, at)
+        return world.forked(step, values, base=at), world if values else None, step
+
+    def _measurable(self, scenario: Scenario, where: str) -> None:
+        for number, measure in enumerate(self.measures):
+            if measure.of not in (None, WEB) and measure.of not in scenario.trainers:
+                raise ScenarioError(
+                    f"{self.name}: measures.{number}.of: {where} has no [trainers.{measure.of}]"
+                    f"{nearest(str(measure.of), [*scenario.trainers, WEB])}; there are "
+                    f"{', '.join([*scenario.trainers, WEB])}."
+                )
+            last = measure.steps(scenario.steps)[1]
+            if last > scenario.steps:
+                raise ScenarioError(
+                    f"{self.name}: measures.{number}: step {last} comes after the last step, {scenario.steps}."
+                )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: a scenario with its seed, which arm and world it belongs to, and where it forks."""
+
+    arm: str
+    world: str
+    scenario: Scenario
+    trunk: Scenario | None = None  # the scenario whose history it shares
+    fork: int = -1  # up to this step
+
+    @property
+    def label(self) -> str:
+        """How a person names it."""
+        return f"{self.arm}{f' in {self.world}' if self.world else ''}, seed {self.scenario.seed}"
+
+
+def find(name: str, folder: Path) -> Path:
+    """Return the scenario file: from ``folder``, from the current folder, or a bundled one by its name."""
+    for place in (folder / name, Path(name)):
+        if place.is_file():
+            return place
+    known = {
+        file.stem: file for place in reversed(bundled("scenarios", folder)) for file in sorted(place.glob("*.toml"))
+    }
+    if name in known:
+        return known[name]
+    raise ScenarioError(
+        f'base: there is no scenario "{name}"{nearest(name, known)}; give a file or one of {", ".join(sorted(known))}.'
+    )
+
+
+def with_values(scenario: Scenario, values: Mapping[str, Any], base: Path) -> Scenario:
+    """Return a scenario with values set, its timed changes checked again."""
+    return Scenario.parse(scenario.override(values, base=base).plain(), where="", base=base) if values else scenario
+
+
+def _seeded(scenario: Scenario, seed: int) -> Scenario:
+    return scenario.model_copy(update={"seed": seed})  # checked already, as a whole and as a seed
+
+
+def _designed(axes: Axes, design: Design, section: str, how: str) -> None:
+    """Raise ValueError if these axes and this design do not go together."""
+    if not axes:
+        if design != Design():
+            raise ValueError(f"{how}: there is nothing to choose points of; give {section}")
+        return
+    for path, values in axes.items():
+        if isinstance(values, Range) == (design.method == "grid"):
+            needs = "listed values, [ …, … ]" if design.method == "grid" else "a range, { low = …, high = … }"
+            raise ValueError(f'{section}."{path}": a {design.method} design needs {needs}')
+        if isinstance(values, list) and not values:
+            raise ValueError(f'{section}."{path}": has no values')
+
+
+def _points(axes: Axes, design: Design) -> dict[str, dict[str, Any]]:
+    """Return the points of a design by name."""
+    named: dict[str, dict[str, Any]] = {}
+    endings = [path.rsplit(".", 1)[-1] for path in axes]
+    for values in _chosen(axes, design):
+        shown = [
+            f"{path if endings.count(ending) > 1 else ending}={_short(value)}"
+            for (path, value), ending in zip(values.items(), endings, strict=True)
+        ]
+        label = ", ".join(shown)
+        named[label if label not in named else f"{label} (point {len(named)})"] = values
+    return named
+
+
+def _chosen(axes: Axes, design: Design) -> Iterator[dict[str, Any]]:
+    listed = {path: values for path, values in axes.items() if isinstance(values, list)}
+    ranges = {path: values for path, values in axes.items() if isinstance(values, Range)}
+    if listed:  # a grid: all axes are
+        for row in itertools.product(*listed.values()):
+            yield dict(zip(listed, row, strict=True))
+        return
+    for shares in _shares(len(ranges), design):
+        yield {path: r.at(u) for (path, r), u in zip(ranges.items(), shares, strict=True)}
+
+
+def _shares(k: int, design: Design) -> list[list[float]]:
+    """Return the points of a design in the unit cube of ``k`` axes."""
+    import numpy as np
+
+    n = design.points or 0
+    if design.method in ("morris", "sensitivity"):
+        from ecosystem.studies.sensitivity import sample
+
+        return sample(k, design)
+    from scipy.stats import qmc
+
+    kinds = {"latin_hypercube": qmc.LatinHypercube, "sobol": qmc.Sobol}
+    points = kinds[design.method](k, rng=np.random.default_rng(design.seed)).random(n)
+    rows: list[list[float]] = points.tolist()
+    return rows
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
