@@ -120,12 +120,17 @@ class Store:
 
     # Reading
 
+    @property
+    def fork(self) -> Fork | None:
+        """Where this run branches off another one, None if it is no branch; raise StoreError if that is damaged."""
+        return Fork.read(self.folder)
+
     def commits(self, through: int | None = None) -> list[Commit]:
         """Return the records of all committed steps in order, or of those up to ``through``.
 
         Those of a branch begin with its parent's. Raises StoreError where one is damaged or missing.
         """
-        fork = Fork.read(self.folder)
+        fork = self.fork
         records = [] if fork is None else self._inherited(fork, through)
         for path in sorted((self.folder / "commits").glob("*.json")):
             number = len(records)
@@ -181,17 +186,17 @@ class Store:
 
     def holder(self, step: int) -> Store:
         """Return the run folder in which the files of a step lie: this one, or one that it branches off."""
-        fork = Fork.read(self.folder)
+        fork = self.fork
         return self if fork is None or step > fork.step else self._parent(fork).holder(step)
 
     def _first(self) -> int:
         """Return the first step whose files lie, or will lie, in this folder."""
-        fork = Fork.read(self.folder)
+        fork = self.fork
         return 0 if fork is None else fork.step + 1
 
     def ancestry(self) -> list[Path]:
         """Return this run's folder and all that it branches off, the nearest first."""
-        fork = Fork.read(self.folder)
+        fork = self.fork
         return [self.folder, *([] if fork is None else self._parent(fork).ancestry())]
 
     def last(self) -> int:
