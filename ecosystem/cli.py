@@ -301,6 +301,54 @@ def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> 
 
 
 @cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--policy", "names", multiple=True, metavar="NAME", help="A policy of the run's scenario; repeatable.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="A policy of your own, policies.NAME={kind=...}, or a field of one, policies.NAME.FIELD=...; repeatable.",
+)
+@click.option(
+    "--policies", type=click.Path(path_type=Path), metavar="FILE", help="TOML file with tables [policies.NAME]."
+)
+@click.option("--at", "step", type=click.IntRange(min=0), help="Step whose web is looked at (default: the last).")
+@click.option("--all", "everything", is_flag=True, help="All documents so far, also those that left or never got in.")
+@click.option(
+    "--reader", default="web", show_default=True, help="For whom the gate stands: web or a trainer (naive/0)."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the figures as a tidy table: .parquet or .csv.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def audit(
+    run_folder: Path,
+    names: tuple[str, ...],
+    settings: tuple[str, ...],
+    policies: Path | None,
+    step: int | None,
+    everything: bool,
+    reader: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Apply policies, each by itself, to a stored web, and count what they do by true origin, depth and author.
+
+    Nothing is run. Refusing counts as taking a document for synthetic: precision and recall are those of a detector.
+    """
+    from ecosystem import audit as audits
+    from ecosystem.runs import Run
+
+    values = ({} if policies is None else audits.policies_of(policies)) | _values(settings)
+    found = audits.audit(Run.open(run_folder), names, values, step=step, everything=everything, reader=reader)
+    if out is not None:
+        audits.write(found, out)
+    if as_json:
+        click.echo(found.write_json())
+    else:
+        audits.show(found)
+
+
+@cli.command()
 @click.argument("place", metavar="SCENARIO_OR_RUN", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--trainer", metavar="NAME", help="Of a run: write this trainer's model as well, in FOLDER/model.")

@@ -315,20 +315,27 @@ def begin(
 
 
 def restored(
-    run: Run, step: int, scenario: Scenario | None = None, *, cache: Path = CACHE, progress: Progress = silent
+    run: Run,
+    step: int,
+    values: Mapping[str, Any] | None = None,
+    *,
+    cache: Path = CACHE,
+    progress: Progress = silent,
 ) -> World:
     """Return the web and its agents as they stood after a committed step, to be looked at; it is not to be stepped.
 
-    Models are built when something asks for them, with their starting weights. ``scenario`` is the run's with
-    additions that alter no number of it, such as further policies. Raises StoreError where the step is not committed
-    or a source is not what it was.
+    Models are built only when something asks for one, with the weights that its trainers began with, so that a step
+    whose models were pruned will do. ``values`` are dotted paths set in the scenario in force at that step, such as
+    further policies. Raises StoreError where the step is not committed or a source is not what it was, ScenarioError
+    for values that are wrong.
     """
     run.store.require(step, weights=False)
+    scenario = run.scenario.at(step).model_copy(update={"changes": []}).override(values or {}, base=run.base)
     try:
         machine = Machine.choose(run.machine.device, run.machine.threads)
     except EcosystemError:  # scores differ a little on another device, which is better than none
         machine = Machine.choose("cpu")
-    world = _world(scenario or run.scenario, machine, run.base, cache, progress, models=False)
+    world = _world(scenario, machine, run.base, cache, progress, models=False)
     same_inputs(run, world)
     world.restore(run.store.past(step, models=False))
     return world
