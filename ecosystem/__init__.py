@@ -5,18 +5,20 @@ The public surface is small and imported on first use, so that ``import ecosyste
     scenario = ecosystem.Scenario.load("scenarios/finite_web.toml").override({"steps": 3})
     run = ecosystem.run(scenario, seed=1, out="outputs")
     run.metrics, run.documents, run.ledger, run.model("naive/0", step=3)
+    other = ecosystem.branch(run, 2, {"trainers.naive.publish": 0})
 """
 
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "Scenario", "World", "run"]
+__all__ = ["Run", "Scenario", "World", "branch", "run"]
 
 _HOME = {
     "Run": "ecosystem.runs",
     "Scenario": "ecosystem.scenario",
     "World": "ecosystem.world",
+    "branch": "ecosystem.session",
     "run": "ecosystem.session",
 }
 

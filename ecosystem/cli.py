@@ -119,6 +119,10 @@ def run(
     summary = run_scenario(
         spec, display, out=out, device=device, threads=threads, dry_run=dry_run, fresh=fresh, base=scenario.parent
     )
+    _print_summary(summary, as_json)
+
+
+def _print_summary(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         import json
 
@@ -133,16 +137,8 @@ def _scenario(
     """Read a scenario and apply --variant, --set, --seed and --steps, each checked like the file itself."""
     from ecosystem.errors import ScenarioError
     from ecosystem.scenario import Scenario
-    from ecosystem.spec import parse_value
 
-    values: dict[str, Any] = {}
-    for setting in settings:
-        path, equals, value = setting.partition("=")
-        if not equals or not all(path.strip().split(".")):
-            raise ScenarioError(
-                f'--set "{setting}": write it as path=value, for instance --set trainers.naive.count=3.'
-            )
-        values[path.strip()] = parse_value(value.strip())
+    values = _values(settings)
     values |= {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
     spec = Scenario.load(file)
     if variant is not None:
@@ -153,6 +149,69 @@ def _scenario(
         return Scenario.parse(spec.override(values, base=file.parent).plain(), where=str(file), base=file.parent)
     except ScenarioError as error:
         raise ScenarioError(f"{file} with {' '.join(f'--set {s}' for s in settings)}: {error}") from None
+
+
+def _values(settings: tuple[str, ...]) -> dict[str, Any]:
+    """Read every --set PATH=VALUE; raise ScenarioError for what is not written so."""
+    from ecosystem.errors import ScenarioError
+    from ecosystem.spec import parse_value
+
+    values: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals or not all(path.strip().split(".")):
+            raise ScenarioError(
+                f'--set "{setting}": write it as path=value, for instance --set trainers.naive.count=3.'
+            )
+        values[path.strip()] = parse_value(value.strip())
+    return values
+
+
+@cli.command()
+@click.argument("place", metavar="RUN@STEP")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="What differs from the next step on, as in a timed change; repeatable.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Number of steps, the parent's counted (default: its own).")
+@click.option("--name", help="Name of the branch (default: the parent's).")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
+@click.option("--dry-run", is_flag=True, help="Validate and print the plan only.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
+@click.option("--quiet", is_flag=True, help="Print nothing but the path of the report.")
+@click.option(
+    "--fresh", is_flag=True, help="Begin anew; an earlier branch in the same place is set aside, not deleted."
+)
+def branch(
+    place: str,
+    settings: tuple[str, ...],
+    steps: int | None,
+    name: str | None,
+    out: Path,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    fresh: bool,
+) -> None:
+    """Fork a stored run after a committed step (default: the last) under another policy, or resume that branch.
+
+    Nothing is copied: what came before is read in the run's own folder. Device and threads are the run's.
+    """
+    from ecosystem.display import Display
+    from ecosystem.errors import ScenarioError
+    from ecosystem.runs import Branch, Run
+    from ecosystem.session import run_branch
+
+    folder, at, step = (place, "", "") if Path(place).is_dir() else place.rpartition("@")
+    if at and not step.isdecimal():
+        raise ScenarioError(f"{place}: write it as RUN@STEP, for instance {folder}@6.")
+    parent = Run.open(folder if at else place)
+    forked = Branch.of(parent, int(step) if at else parent.steps, _values(settings), steps=steps, name=name)
+    display = Display(quiet=quiet, json=as_json)
+    _print_summary(run_branch(forked, display, out=out, dry_run=dry_run, fresh=fresh), as_json)
 
 
 @cli.command()
@@ -321,6 +380,54 @@ def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> 
     from ecosystem.runs import Run
 
     click.echo(published(Run.open(run_folder), step, author, limit))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--policy", "names", multiple=True, metavar="NAME", help="A policy of the run's scenario; repeatable.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="A policy of your own, policies.NAME={kind=...}, or a field of one, policies.NAME.FIELD=...; repeatable.",
+)
+@click.option(
+    "--policies", type=click.Path(path_type=Path), metavar="FILE", help="TOML file with tables [policies.NAME]."
+)
+@click.option("--at", "step", type=click.IntRange(min=0), help="Step whose web is looked at (default: the last).")
+@click.option("--all", "everything", is_flag=True, help="All documents so far, also those that left or never got in.")
+@click.option(
+    "--reader", default="web", show_default=True, help="For whom the gate stands: web or a trainer (naive/0)."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the figures as a tidy table: .parquet or .csv.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def audit(
+    run_folder: Path,
+    names: tuple[str, ...],
+    settings: tuple[str, ...],
+    policies: Path | None,
+    step: int | None,
+    everything: bool,
+    reader: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Apply policies, each by itself, to a stored web, and count what they do by true origin, depth and author.
+
+    Nothing is run. Refusing counts as taking a document for synthetic: precision and recall are those of a detector.
+    """
+    from ecosystem import audit as audits
+    from ecosystem.runs import Run
+
+    values = ({} if policies is None else audits.policies_of(policies)) | _values(settings)
+    found = audits.audit(Run.open(run_folder), names, values, step=step, everything=everything, reader=reader)
+    if out is not None:
+        audits.write(found, out)
+    if as_json:
+        click.echo(found.write_json())
+    else:
+        audits.show(found)
 
 
 @cli.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import tempfile
@@ -66,13 +67,15 @@ class Machine:
         return f"{self.device} with {self.threads} compute thread{'s' if self.threads > 1 else ''}"
 
 
-def machine_for(folder: Path, device: str = "auto", threads: int | None = None) -> Machine:
-    """Return what a run is to be computed on: a resumed run keeps its device and threads unless others are asked for.
+def machine_for(
+    folder: Path, device: str = "auto", threads: int | None = None, branch: Branch | None = None
+) -> Machine:
+    """Return what a run is to be computed on: a resumed run keeps its device and threads, and a branch its parent's.
 
-    Asking for others is an error that :func:`begin` explains.
+    Asking for others is an error, which :func:`begin` explains.
     """
-    if Store(folder).last() >= 0:
-        begun = Run(folder).machine
+    if Store(folder).last() >= 0 or branch is not None:
+        begun = Run(folder).machine if Store(folder).last() >= 0 or branch is None else branch.parent.machine
         device, threads = begun.device if device == "auto" else device, threads or begun.threads
     return Machine.choose(device, threads)
 
@@ -80,6 +83,50 @@ def machine_for(folder: Path, device: str = "auto", threads: int | None = None) 
 def folder_of(scenario: Scenario, out: str | Path = "outputs") -> Path:
     """Return where the run of this scenario lives: ``<out>/<name>-<fingerprint>/<seed>``."""
     return Path(out) / f"{scenario.name}-{scenario.fingerprint()}" / str(scenario.seed)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A run that is to leave another one's history after a step: the parent opened, the step, and its scenario."""
+
+    parent: Run
+    step: int
+    scenario: Scenario
+
+    @classmethod
+    def of(
+        cls,
+        parent: Run,
+        step: int,
+        values: Mapping[str, Any],
+        *,
+        steps: int | None = None,
+        name: str | None = None,
+    ) -> Branch:
+        """Fork ``parent`` after a committed ``step``, with these dotted paths set from the next one on.
+
+        Raises StoreError where the step is not committed, ScenarioError where a path cannot differ at a fork or no step
+        would follow.
+        """
+        asked = {key: value for key, value in (("steps", steps), ("name", name)) if value is not None}
+        parent.store.require(step, weights=False)
+        scenario = parent.scenario.forked(step, {**values, **asked}, base=parent.base)
+        if scenario.steps <= step:
+            raise ScenarioError(
+                f"{parent.path}@{step}: no step would follow, since the run is to have {scenario.steps} steps; give "
+                f"--steps {step + 1} or more."
+            )
+        return cls(parent, step, scenario)
+
+    def folder(self, out: str | Path) -> Path:
+        """Return where this branch lives; raise ScenarioError if that is the parent's own folder, or its parent's."""
+        folder = folder_of(self.scenario, out)
+        if folder.resolve() in [above.resolve() for above in self.parent.store.ancestry()]:
+            raise ScenarioError(
+                f"{folder}: a branch that changes no number is the run {self.parent.path} itself; change something "
+                "with --set, or give it a place of its own with --name or --out."
+            )
+        return folder
 
 
 class Run:
@@ -154,6 +201,11 @@ class Run:
         return Machine(self.environment["device"], self.environment["threads"])
 
     @property
+    def base(self) -> Path:
+        """The folder that relative paths of the scenario are sought in (after the current one)."""
+        return self.path / str(self.environment.get("base", ""))
+
+    @property
     def metrics(self) -> pl.DataFrame:
         """Every measurement: step, scope, id, metric, value, error."""
         return self.store.table("metrics")
@@ -224,13 +276,15 @@ def begin(
     base: Path = Path(),
     cache: Path = CACHE,
     progress: Progress = silent,
+    branch: Branch | None = None,
 ) -> Iterator[Snapshot]:
     """Run a scenario step by step, yielding each snapshot once it is committed; resume where a folder has steps.
 
-    The first snapshot is step 0 (the web as it opens) unless the run is resumed. An iterator that is dropped, or
-    a process that is killed, loses at most the step in progress.
+    The first snapshot is step 0 (the web as it opens) unless the run is resumed; that of a ``branch``, whose scenario
+    this is, is the one after the fork. An iterator that is dropped, or a process that is killed, loses at most the
+    step in progress.
     """
-    folder = folder_of(scenario, out)
+    folder = folder_of(scenario, out) if branch is None else branch.folder(out)
     if fresh and folder.exists():
         with Store(folder).lock():  # never while another process is at work in it
             set_aside(folder)
@@ -243,15 +297,25 @@ def begin(
         chosen = machine or Machine.choose()
         if last >= 0:
             chosen = _same_machine(folder, machine)
+        elif branch is not None:
+            branch.parent.store.require(branch.step)  # before anything is built
+            chosen = _same_machine(branch.parent.path, machine)
         started = time.monotonic()
         world = _world(scenario, chosen, base, cache, progress)
         if last >= 0:
             store.verify(weights=False)
-            _same_inputs(folder, world)
+            same_inputs(Run(folder), world)
             world.restore(store.past())
             _note_resume(store, last)
+        elif branch is not None:
+            parent = branch.parent.store
+            parent.verify(weights=False, through=branch.step)
+            same_inputs(branch.parent, world)
+            world.restore(parent.past(branch.step))
+            _open(store, scenario, chosen, world, base, assets=False)
+            store.branch_off(parent, branch.step)
         else:
-            assets = _open(store, scenario, chosen, world)
+            assets = _open(store, scenario, chosen, world, base)
             yield _commit(store, world, scenario, started, assets)
         _write_scenario(store, scenario)
         while world.t < scenario.steps:
@@ -263,13 +327,43 @@ def begin(
         _export_web(store, world)
 
 
-def _world(scenario: Scenario, machine: Machine, base: Path, cache: Path, progress: Progress) -> World:
+def restored(
+    run: Run,
+    step: int,
+    values: Mapping[str, Any] | None = None,
+    *,
+    cache: Path = CACHE,
+    progress: Progress = silent,
+) -> World:
+    """Return the web and its agents as they stood after a committed step, to be looked at; it is not to be stepped.
+
+    Models are built only when something asks for one, with the weights that its trainers began with, so that a step
+    whose models were pruned will do. ``values`` are dotted paths set in the scenario in force at that step, such as
+    further policies. Raises StoreError where the step is not committed or a source is not what it was, ScenarioError
+    for values that are wrong.
+    """
+    run.store.require(step, weights=False)
+    scenario = run.scenario.at(step).model_copy(update={"changes": []}).override(values or {}, base=run.base)
+    try:
+        machine = Machine.choose(run.machine.device, run.machine.threads)
+    except EcosystemError:  # scores differ a little on another device, which is better than none
+        machine = Machine.choose("cpu")
+    world = _world(scenario, machine, run.base, cache, progress, models=False)
+    same_inputs(run, world)
+    world.restore(run.store.past(step, models=False))
+    return world
+
+
+def _world(
+    scenario: Scenario, machine: Machine, base: Path, cache: Path, progress: Progress, *, models: bool = True
+) -> World:
     import torch
 
     from ecosystem.world import World
 
     torch.set_num_threads(machine.threads)
-    return World(scenario, base=base, cache=cache, device=machine.device, threads=machine.threads, progress=progress)
+    device, threads = machine.device, machine.threads
+    return World(scenario, base=base, cache=cache, device=device, threads=threads, progress=progress, models=models)
 
 
 def _commit(
@@ -281,11 +375,13 @@ def _commit(
     return snapshot
 
 
-def _open(store: Store, scenario: Scenario, machine: Machine, world: World) -> dict[str, dict[str, Any]]:
+def _open(
+    store: Store, scenario: Scenario, machine: Machine, world: World, base: Path, *, assets: bool = True
+) -> dict[str, dict[str, Any]]:
     """Write what stands beside the steps; return size and hash of the files that never change again.
 
-    They are what checkpoints need besides weights. The environment notes every resume, the site graph is drawn again
-    at the end.
+    They are what checkpoints need besides weights (``assets`` False: a branch has them from its parent). The
+    environment notes every resume, the site graph is drawn again at the end.
     """
     environment = {
         "seed": scenario.seed,
@@ -297,19 +393,20 @@ def _open(store: Store, scenario: Scenario, machine: Machine, world: World) -> d
         "packages": _versions(),
         "sources": {name: {"digest": r.digest, "size": r.size} for name, r in world.reservoirs.items()},
         "foundations": {name: getattr(cohort, "fingerprint", None) for name, cohort in world.cohorts.items()},
+        "base": os.path.relpath(base.resolve(), store.folder.resolve()),
         "resumed": [],
     }
     _write_scenario(store, scenario)
     store.write("environment.json", json.dumps(environment, indent=1).encode())
-    assets = {}
-    for name, cohort in world.cohorts.items():
+    written = {}
+    for name, cohort in world.cohorts.items() if assets else ():
         with tempfile.TemporaryDirectory() as folder:
             scenario.models[name].save_assets(cohort, Path(folder))
             for path in sorted(Path(folder).iterdir()):
                 file = f"models/{name}/{path.name}"
-                assets[file] = store.write(file, path.read_bytes())
+                written[file] = store.write(file, path.read_bytes())
     _export_web(store, world)
-    return assets
+    return written
 
 
 def _export_web(store: Store, world: World) -> None:
@@ -364,9 +461,9 @@ def _same_machine(folder: Path, asked: Machine | None) -> Machine:
     return begun
 
 
-def _same_inputs(folder: Path, world: World) -> None:
-    """Refuse to go on if a source or a foundation is not what it was when the run began."""
-    known = _read_environment(folder)
+def same_inputs(run: Run, world: World) -> None:
+    """Raise StoreError if a source, or the foundation of a model that is built, is not what it was for this run."""
+    folder, known = run.path, run.environment
     for name, reservoir in world.reservoirs.items():
         if reservoir.digest != known["sources"][name]["digest"]:
             raise StoreError(

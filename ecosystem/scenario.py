@@ -138,6 +138,30 @@ class Scenario(Spec):
                 state = state.override(change.set)
         return state
 
+    def forked(self, step: int, values: Mapping[str, Any], *, base: Path | None = None) -> Scenario:
+        """Return the scenario of a run that leaves this one's after ``step``: these paths hold from the next step on.
+
+        It is this scenario with one more timed change, so that running it from step 0 gives this one's numbers up to
+        ``step``. What a later timed change would have set at the same path, above or below it is left out: the
+        values hold to the end. Name, description, steps, weights_every and theory are set for the whole.
+        Raises ScenarioError for what cannot change inside a run, and for what is wrong in any scenario.
+        """
+        whole = {path: value for path, value in values.items() if path.split(".")[0] in _WHOLE_RUN}
+        timed = {path: value for path, value in values.items() if path not in whole}
+        for path, value in timed.items():
+            _check_changeable(path, f"branch after step {step}", f" A branch may also set {', '.join(_WHOLE_RUN)}.")
+            if value is None:
+                raise ScenarioError(f'branch after step {step}: "{path}" = None: a change needs a value.')
+        data = self.override(whole, base=base).plain()
+        changes = []
+        for change in self.changes:
+            left = {p: v for p, v in change.set.items() if change.at <= step or not any(_overlap(p, q) for q in timed)}
+            if left:
+                changes.append({"at": change.at, "set": left})
+        if timed:
+            changes.append({"at": step + 1, "set": timed})
+        return Scenario.parse({**data, "changes": changes}, where=f"branch after step {step}", base=base)
+
     def fingerprint(self) -> str:
         """Return 12 hexadecimal digits that name this experiment (not its name, seed or number of steps)."""
         told = ("name", "description", "seed", "steps", "theory", "variants")
@@ -145,20 +169,29 @@ class Scenario(Spec):
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
+_WHOLE_RUN = ("name", "description", "steps", "weights_every", "theory")  # no number of any step depends on them
 _CHANGEABLE = re.compile(
-    r"policies\.[^.]+\..+|web\.(retain|publish)|measure\.(?!downstream\b).+"
+    r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
     r"|writers\.[^.]+\.(rate|reaction)"
     r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|decoding(\..+)?|publish|every|offset|lag)"
     r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength)"
 )
 
 
-def _check_changeable(path: str, where: str) -> None:
+def _check_changeable(path: str, where: str, besides: str = "") -> None:
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
-            f'{where}: "{path}" cannot change inside a run; what can: fields of policies, web.retain, web.publish, '
-            "measure but downstream, the rates of writers and curators, and of trainers all but count, model and sites."
+            f'{where}: "{path}" cannot change inside a run; what can: policies, web.retain, web.publish, measure but '
+            "downstream, the rates of writers and curators, and of trainers all but count, model and sites."
+            f"{besides}"
         )
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Return whether setting one of two dotted paths decides, wholly or in part, what stands at the other."""
+    whole = [p.rpartition(".")[0] if _WHOLE.fullmatch(p) else p for p in (path, other)]
+    one, two = (f"{p}." for p in whole)
+    return one.startswith(two) or two.startswith(one)
 
 
 def _at(data: Mapping[str, Any], path: str) -> Any:

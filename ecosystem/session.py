@@ -1,8 +1,12 @@
-"""What ``ecosystem run`` does, from the plan to the report; :func:`run` is the same for Python."""
+"""What ``ecosystem run`` and ``ecosystem branch`` do, from the plan to the report.
+
+:func:`run` and :func:`branch` are the same for Python.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import click
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.display import Display
 from ecosystem.plan import Plan
-from ecosystem.runs import CACHE, Run, begin, folder_of, machine_for
+from ecosystem.runs import CACHE, Branch, Run, begin, folder_of, machine_for
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 
@@ -41,6 +45,54 @@ def run(
     return Run.open(summary["run"])
 
 
+def branch(
+    parent: Run | str | Path,
+    step: int | None = None,
+    values: Mapping[str, Any] | None = None,
+    out: str | Path = "outputs",
+    *,
+    steps: int | None = None,
+    name: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    fresh: bool = False,
+    quiet: bool = True,
+) -> Run:
+    """Fork a stored run after ``step`` (default: its last) under other values, or resume that; return the branch.
+
+    ``values`` are dotted paths as of a timed change (:meth:`Scenario.forked`), in force from the next step on. What
+    came before is read in the parent's folder and never written there. Errors a user can mend are EcosystemError.
+    """
+    parent = parent if isinstance(parent, Run) else Run.open(parent)
+    forked = Branch.of(parent, parent.steps if step is None else step, values or {}, steps=steps, name=name)
+    display = Display(quiet=quiet)
+    return Run.open(run_branch(forked, display, out=out, device=device, threads=threads, fresh=fresh)["run"])
+
+
+def run_branch(
+    forked: Branch,
+    display: Display,
+    *,
+    out: str | Path = "outputs",
+    device: str = "auto",
+    threads: int | None = None,
+    dry_run: bool = False,
+    fresh: bool = False,
+) -> dict[str, Any]:
+    """Plan, run or resume, and report a branch; return the summary that :func:`run_scenario` does."""
+    return run_scenario(
+        forked.scenario,
+        display,
+        out=out,
+        device=device,
+        threads=threads,
+        dry_run=dry_run,
+        fresh=fresh,
+        base=forked.parent.base,
+        branch=forked,
+    )
+
+
 def run_scenario(
     scenario: Scenario,
     display: Display,
@@ -51,10 +103,14 @@ def run_scenario(
     dry_run: bool = False,
     fresh: bool = False,
     base: Path = Path(),
+    branch: Branch | None = None,
 ) -> dict[str, Any]:
-    """Plan, run or resume, and report; return a summary: run, report, steps, seconds and final figures."""
+    """Plan, run or resume, and report; return a summary: run, report, steps, seconds and final figures.
+
+    ``branch`` says where a run that does not begin at step 0 comes from; ``scenario`` is then the branch's.
+    """
     started = time.monotonic()
-    folder = folder_of(scenario, out)
+    folder = folder_of(scenario, out) if branch is None else branch.folder(out)
     last = -1 if fresh else Store(folder).last()
     if last >= scenario.steps and not dry_run:
         report = folder / "report.html"
@@ -63,19 +119,25 @@ def run_scenario(
         current = not Run.open(folder).redraw(scenario) and current
         display.say(f"This run is finished: {folder} has all {scenario.steps} steps (--fresh begins it anew).")
         return _summary(Run.open(folder), str(report) if current else _report(folder), started)
-    machine = machine_for(folder, device, threads)
+    if branch is not None and last < 0:
+        branch.parent.store.require(branch.step)
+    machine = machine_for(folder, device, threads, branch)
     plan = Plan.of(scenario, machine, CACHE)
     display.say(plan.text())
     if dry_run:
         return {"run": str(folder), "plan": plan.plain()}
     if last >= 0:
         display.say(f"Resuming {folder} after step {last} of {scenario.steps}.")
+    elif branch is not None:
+        display.say(f"Branching off {branch.parent.path} after step {branch.step} of {scenario.steps}: {folder}")
     else:
         display.say(f"Run folder: {folder}")
     done = last
     try:
         with display:
-            steps = begin(scenario, out=out, machine=machine, fresh=fresh, base=base, progress=display.progress)
+            steps = begin(
+                scenario, out=out, machine=machine, fresh=fresh, base=base, progress=display.progress, branch=branch
+            )
             step_started = time.monotonic()
             for snapshot in steps:
                 done = snapshot.t

@@ -3,6 +3,9 @@
 Every file is written beside its place, flushed to disk and renamed; the commit record, which names each file
 with its size and hash and the record before it, comes last. A killed process therefore leaves a folder that is
 either before or after a step, never between; files that no record names are swept when the folder is opened.
+
+A branch is a run folder whose history stands in another one: ``branch.json`` names that folder, the last step that
+is read there, and the digest of its record, which is the parent of the branch's first own record.
 """
 
 from __future__ import annotations
@@ -30,6 +33,34 @@ from ecosystem.errors import StoreError
 FORMAT = 1
 TABLES = {"corpus": SEGMENT, "index": INDEX_CHANGE, "ledger": LEDGER, "metrics": METRICS, "archive": ARCHIVE}
 _PRUNED = ("weights", "archive")  # kept for some steps only: what a resume needs and what the reader asked for
+BRANCH = "branch.json"
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Where a branch begins: the last step whose files are read in the parent's folder."""
+
+    parent: Path
+    step: int
+    digest: str  # of the parent's record of that step, so that the parent cannot be mistaken wherever it lies
+
+    @classmethod
+    def read(cls, folder: Path) -> Fork | None:
+        """Return where the run in ``folder`` branches off, None if it is no branch; raise StoreError if damaged."""
+        path = folder / BRANCH
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            parent, step, digest = (data[key] for key in ("parent", "step", "digest"))
+            if not (isinstance(parent, str) and isinstance(step, int) and isinstance(digest, str)):
+                raise TypeError
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError):
+            raise StoreError(
+                f"{path}: is damaged; it says where this branch begins (parent, step, digest). Restore it from a copy, "
+                "or branch again with --fresh (the damaged folder is set aside, not deleted)."
+            ) from None
+        return cls((folder / parent).resolve(), step, digest)
 
 
 @dataclass(frozen=True)
@@ -84,14 +115,28 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._known: dict[Path, tuple[tuple[int, ...], Commit]] = {}  # records as they were when last read
+        self._above: Store | None = None
 
     # Reading
 
-    def commits(self) -> list[Commit]:
-        """Return the records of all committed steps in order; raise StoreError where one is damaged or missing."""
-        records: list[Commit] = []
-        for number, path in enumerate(sorted((self.folder / "commits").glob("*.json"))):
-            record = Commit.read(path)
+    @property
+    def fork(self) -> Fork | None:
+        """Where this run branches off another one, None if it is no branch; raise StoreError if that is damaged."""
+        return Fork.read(self.folder)
+
+    def commits(self, through: int | None = None) -> list[Commit]:
+        """Return the records of all committed steps in order, or of those up to ``through``.
+
+        Those of a branch begin with its parent's. Raises StoreError where one is damaged or missing.
+        """
+        fork = self.fork
+        records = [] if fork is None else self._inherited(fork, through)
+        for path in sorted((self.folder / "commits").glob("*.json")):
+            number = len(records)
+            if through is not None and number > through:
+                break
+            record = self._record(path)
             if record.step != number:
                 there = f"the record of step {number} is missing, but that of step {record.step} is there"
                 raise StoreError(f"{path.parent}: {there}. {_way_back(self.folder, number)}")
@@ -100,13 +145,67 @@ class Store:
             records.append(record)
         return records
 
+    def _record(self, path: Path) -> Commit:
+        """Read a record, again only if the file is not the one that was read before."""
+        try:
+            told = path.stat()
+        except OSError as error:
+            raise StoreError(_damaged(path, error.strerror or "it cannot be read")) from None
+        mark = (told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
+        known = self._known.get(path)
+        if known is None or known[0] != mark:
+            known = self._known[path] = mark, Commit.read(path)
+        return known[1]
+
+    def _inherited(self, fork: Fork, through: int | None) -> list[Commit]:
+        """Return the records that a branch has from its parent, checked to be those that it began from."""
+        story = f"{self.folder}: this run branches off {fork.parent} after step {fork.step} and reads its history there"
+        parent, above = self._parent(fork), Fork.read(fork.parent)
+        if not (fork.parent / "commits").is_dir():
+            raise StoreError(
+                f"{story}, but there is no run. Put it back, or, if it has moved, correct parent in "
+                f"{self.folder / BRANCH}."
+            )
+        if above is not None and above.step >= fork.step:
+            raise StoreError(f"{story}, but that step stands in another folder: {BRANCH} has been altered.")
+        try:
+            records = parent.commits(through=fork.step)
+        except StoreError as error:
+            raise StoreError(f"{story}. {error}") from None
+        if len(records) <= fork.step or records[-1].digest != fork.digest:
+            raise StoreError(
+                f"{story}, but the run there is not, or no longer, the one that it began from. Restore that run, or, "
+                f"if it has moved, correct parent in {self.folder / BRANCH}."
+            )
+        return records if through is None else records[: through + 1]
+
+    def _parent(self, fork: Fork) -> Store:
+        if self._above is None or self._above.folder != fork.parent:
+            self._above = Store(fork.parent)
+        return self._above
+
+    def holder(self, step: int) -> Store:
+        """Return the run folder in which the files of a step lie: this one, or one that it branches off."""
+        fork = self.fork
+        return self if fork is None or step > fork.step else self._parent(fork).holder(step)
+
+    def _first(self) -> int:
+        """Return the first step whose files lie, or will lie, in this folder."""
+        fork = self.fork
+        return 0 if fork is None else fork.step + 1
+
+    def ancestry(self) -> list[Path]:
+        """Return this run's folder and all that it branches off, the nearest first."""
+        fork = self.fork
+        return [self.folder, *([] if fork is None else self._parent(fork).ancestry())]
+
     def last(self) -> int:
         """Return the number of the last committed step, -1 if there is none."""
         return len(self.commits()) - 1
 
     def read(self, commit: Commit, name: str) -> bytes:
         """Return a file that a record names after checking its size and hash; raise StoreError naming the file."""
-        path = self.folder / name
+        path = self.holder(commit.step).folder / name
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -125,6 +224,9 @@ class Store:
         return content
 
     def _remedy(self, commit: Commit) -> str:
+        holder = self.holder(commit.step)
+        if holder is not self:
+            return f"Restore it from a copy: {self.folder} branches off there and reads it."
         return _way_back(self.folder, commit.step)
 
     def table(self, name: str, steps: range | None = None) -> pl.DataFrame:
@@ -135,42 +237,47 @@ class Store:
 
     def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
         """Return the weights of a step as model name → arrays with a leading member axis."""
-        commit = self._commit(step)
-        there = self.steps_with_weights()
-        if step not in there and not commit.kept:
-            raise StoreError(
-                f"{self.folder}: the models of step {step} were not kept (weights_every in the scenario); "
-                f"kept are those of steps {', '.join(map(str, there))}."
-            )
-        arrays = load(self.read(commit, self._name("weights", step)))
+        arrays = load(self.read(self.require(step), self._name("weights", step)))
         models: dict[str, dict[str, NDArray[Any]]] = {}
         for key, array in arrays.items():
             model, parameter = key.split("/", 1)
             models.setdefault(model, {})[parameter] = array
         return models
 
+    def require(self, step: int, *, weights: bool = True) -> Commit:
+        """Return the record of a step; raise StoreError where it is not committed, or its weights were not kept."""
+        commits = self.commits()
+        if not 0 <= step < len(commits):
+            raise StoreError(f"{self.folder}: there is no step {step}; committed are steps 0 to {len(commits) - 1}.")
+        if weights and not commits[step].kept and step not in (there := self.steps_with_weights()):
+            raise StoreError(
+                f"{self.folder}: the models of step {step} were not kept (weights_every in the scenario); "
+                f"kept are those of steps {', '.join(map(str, there))}."
+            )
+        return commits[step]
+
     def steps_with_weights(self) -> list[int]:
         """Return the steps whose weights are still in the folder."""
-        return [c.step for c in self.commits() if (self.folder / self._name("weights", c.step)).exists()]
+        return [c.step for c in self.commits() if self._path("weights", c.step).exists()]
 
     def state(self, step: int) -> dict[str, Any]:
         """Return the JSON state of a step."""
-        state: dict[str, Any] = json.loads(self.read(self._commit(step), self._name("state", step)))
+        state: dict[str, Any] = json.loads(self.read(self.require(step, weights=False), self._name("state", step)))
         return state
 
     def assets(self, folder: str) -> dict[str, bytes]:
         """Return the files that were written beside the steps in a folder of the run, by name, each checked."""
-        first = self._commit(0)
+        first = self.require(0, weights=False)
         return {Path(name).name: self.read(first, name) for name in first.files if Path(name).parent == Path(folder)}
 
-    def verify(self, *, weights: bool = True) -> int:
+    def verify(self, *, weights: bool = True, through: int | None = None) -> int:
         """Check every file that a record names and that was not pruned; return how many there are.
 
-        ``weights`` False leaves out the models, which are most of the bytes. Raises StoreError naming the first file
-        that is missing, truncated or altered.
+        ``weights`` False leaves out the models, which are most of the bytes, and ``through`` all steps after it.
+        Raises StoreError naming the first file that is missing, truncated or altered.
         """
-        commits = self.commits()
-        last = len(commits) - 1
+        commits = self.commits(through)
+        last = self.last()
         checked = 0
         for commit in commits:
             for name in commit.files:
@@ -181,25 +288,27 @@ class Store:
                     checked += 1
         return checked
 
-    def past(self) -> Snapshot:
-        """Return everything a world needs to go on after the last committed step; every file is checked."""
-        step = self.last()
+    def past(self, step: int | None = None, *, models: bool = True) -> Snapshot:
+        """Return everything a world needs to go on after a committed step (default: the last); all files are checked.
+
+        ``models`` False leaves out what is pruned, the weights and the archive: enough to look at the web of that step.
+        """
+        step = self.last() if step is None else step
+        now, so_far = range(step, step + 1), range(step + 1)
+        weights = self.weights(step) if models else {}  # first, since it says which steps have been kept
         return Snapshot(
             t=step,
-            segment=self.table("corpus"),
-            changes=self.table("index"),
-            ledger=self.table("ledger", range(step, step + 1)),
-            metrics=self.table("metrics", range(step, step + 1)),
-            archive=self.table("archive", range(step, step + 1)),
+            segment=self.table("corpus", so_far),
+            changes=self.table("index", so_far),
+            ledger=self.table("ledger", now),
+            metrics=self.table("metrics", now),
+            archive=self.table("archive", now) if models else empty(ARCHIVE),
             state=self.state(step),
-            weights=self.weights(step),
+            weights=weights,
         )
 
-    def _commit(self, step: int) -> Commit:
-        commits = self.commits()
-        if not 0 <= step < len(commits):
-            raise StoreError(f"{self.folder}: there is no step {step}; committed are steps 0 to {len(commits) - 1}.")
-        return commits[step]
+    def _path(self, table: str, step: int) -> Path:
+        return self.holder(step).folder / self._name(table, step)
 
     @staticmethod
     def _name(table: str, step: int) -> str:
@@ -258,15 +367,29 @@ class Store:
         }
         record["digest"] = _record_digest(record)
         self.write(f"commits/{snapshot.t:06d}.json", json.dumps(record, indent=1).encode())
-        for earlier in commits:
+        for earlier in commits[self._first() :]:
             if not earlier.kept:
                 for table in _PRUNED:
                     (self.folder / self._name(table, earlier.step)).unlink(missing_ok=True)
         return Commit(**record)
 
+    def branch_off(self, parent: Store, step: int) -> None:
+        """Make this folder a branch of another run, which goes on after ``step`` of it.
+
+        The parent is named by its path from here, so that a folder of runs may be moved as a whole.
+        """
+        holder = parent.holder(step)
+        here, there = self.folder.resolve(), holder.folder.resolve()
+        record = {
+            "parent": os.path.relpath(there, here),
+            "step": step,
+            "digest": parent.require(step, weights=False).digest,
+        }
+        self.write(BRANCH, json.dumps(record, indent=1).encode())
+
     def sweep(self) -> list[str]:
         """Delete files that no commit record names (left by a process that was killed); return their names."""
-        named = {name for commit in self.commits() for name in commit.files}
+        named = {name for commit in self.commits()[self._first() :] for name in commit.files}
         swept = []
         for table in (*TABLES, "weights", "state", "commits"):
             for path in sorted((self.folder / table).glob("*")):

@@ -48,11 +48,13 @@ class World(mesa.Model):
         device: str = "cpu",
         threads: int = 1,
         progress: Progress = silent,
+        models: bool = True,
     ) -> None:
         """Open the sources, lay out the web with its initial documents and build every agent and model.
 
         ``base`` is the folder that relative paths of the scenario are sought in (after the current one); the
-        seed of the scenario is used if ``seed`` is None.
+        seed of the scenario is used if ``seed`` is None. ``models`` False builds a model only when something asks
+        for it, for a world that is looked at and never stepped.
         """
         if seed is not None and seed < 0:
             raise ScenarioError(f"seed = {seed}: give a whole number of at least 0.")
@@ -85,9 +87,9 @@ class World(mesa.Model):
                 homes = self.web.homes(f"trainers/{population}/{number}", recipe.sites)
                 self.trainers.append(Trainer(self, population, number, homes, counts[recipe.model]))
                 counts[recipe.model] += 1
-        self.cohorts: dict[str, Cohort] = {
-            name: family.cohort(name, max(1, counts[name]), around) for name, family in scenario.models.items()
-        }
+        self.cohorts = _Cohorts(lambda name: scenario.models[name].cohort(name, max(1, counts[name]), around))
+        for name in scenario.models if models else ():
+            self.cohorts[name]
         self._open_web(initial)
 
     def _populate(self, kind: type[Any], populations: dict[str, Any]) -> list[Any]:
@@ -262,6 +264,18 @@ class World(mesa.Model):
             ids = pl.Series(np.arange(len(index), last + 1))
             index.add(ids, self.corpus.contents(ids))
         return index.earliest(docs)
+
+
+class _Cohorts(dict[str, Cohort]):
+    """Cohorts by the name of their model; one that is asked for and not there is built."""
+
+    def __init__(self, build: Callable[[str], Cohort]) -> None:
+        super().__init__()
+        self._build = build
+
+    def __missing__(self, name: str) -> Cohort:
+        self[name] = cohort = self._build(name)
+        return cohort
 
 
 def _content_type(reservoirs: Mapping[str, Reservoir]) -> pl.DataType:

@@ -262,6 +262,7 @@ def reproduction(run: Run) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in dict(known.get("packages", {})).items())
     sources = "; ".join(_source(name, source) for name, source in dict(known.get("sources", {})).items())
     seconds = sum(commit.seconds for commit in run.store.commits())
+    fork = run.store.fork
     facts = {
         "Seed": known.get("seed", "?"),
         "Device": known.get("device_name", device),
@@ -271,6 +272,7 @@ def reproduction(run: Run) -> str:
         "Packages": packages or "?",
         "Sources": sources or "none",
         "Resumed": ", ".join(f"after step {r.get('after_step')}" for r in known.get("resumed", [])) or "never",
+        **({} if fork is None else {"Branch": f"of {fork.parent} after step {fork.step}, whose history is read there"}),
         "Time": f"{seconds:,.0f} s for {run.steps} steps and the opening",
         "Fingerprint": run.scenario.fingerprint(),
     }

@@ -332,7 +332,8 @@ def _downstream(book: Book) -> str:
 
 
 def _ledger(book: Book) -> str:
-    adders = [name for name, policy in book.run.scenario.policies.items() if isinstance(policy, Adder)]
+    policies = book.run.scenario.at(book.run.steps).policies  # with those that a timed change brought
+    adders = [name for name, policy in policies.items() if isinstance(policy, Adder)]
     refused = figures.refusals(book.metrics).filter(~pl.col("what").is_in(adders))
     parts = []
     if refused.height:

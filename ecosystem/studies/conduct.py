@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from ecosystem.cores import cores
-from ecosystem.errors import EcosystemError
-from ecosystem.runs import folder_of
+from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.runs import Run, folder_of
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.studies.board import Board
@@ -114,6 +114,11 @@ class Plan:
         stored = study.branch.run if study.branch is not None else None
         if stored is not None:
             parent, after = Path(stored) / str(cell.scenario.seed), None
+            if Run.open(parent).scenario.fingerprint() != cell.trunk.fingerprint():
+                raise ScenarioError(
+                    f"{study.name}: branch.run: {parent} is a run of another scenario than the base of this study "
+                    f"(that would be {folder_of(cell.trunk, self._out)}); leave branch.run out, or mend base and set."
+                )
         else:
             after = self.add_run(cell.trunk, f"the world before the fork, seed {cell.scenario.seed}")
             parent = self.folders[after]

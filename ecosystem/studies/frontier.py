@@ -338,7 +338,7 @@ def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
 
 _METHODS = (
     "The same seeds run at every value tried, so that the mean over seeds is one fixed curve along the lever, which is "
-    "taken to rise or to fall throughout. Its crossing with the limit is bisected, and so are those of both ends of the "
-    "mean's 95 % interval (Student's, over seeds): the values between them are those at which a test at 5 % does not tell the "
-    "mean from the limit. The interval holds the resolution of the search."
+    "taken to rise or to fall throughout. Its crossing with the limit is bisected, and so are those of both ends of "
+    "the mean's 95 % interval (Student's, over seeds): the values between them are those at which a test at 5 % does "
+    "not tell the mean from the limit. The interval holds the resolution of the search."
 )

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.families.base import Progress
-from ecosystem.runs import begin, folder_of, machine_for
+from ecosystem.runs import Branch, Run, begin, folder_of, machine_for
 from ecosystem.scenario import Scenario
 
 ATTEMPTS = 3
@@ -54,15 +54,11 @@ class Ended:
 def work(job: Job, progress: Progress | None = None) -> str:
     """Run or resume one job in this process and return its run folder; raise EcosystemError where it cannot be run."""
     scenario = Scenario.parse(tomllib.loads(job.scenario), base=Path(job.base))
+    branch = Branch(Run.open(job.parent), job.step, scenario) if job.parent else None
     folder = folder_of(scenario, job.out)
-    machine = machine_for(folder, job.device, job.threads)
-    for _ in begin(
-        scenario,
-        out=job.out,
-        machine=machine,
-        base=Path(job.base),
-        progress=progress or _while_parent_lives(),
-    ):
+    machine = machine_for(folder, job.device, job.threads, branch)
+    told = progress or _while_parent_lives()
+    for _ in begin(scenario, out=job.out, machine=machine, base=Path(job.base), progress=told, branch=branch):
         pass
     return str(folder)
 
