@@ -38,7 +38,7 @@ from ecosystem.studies.board import Board
 from ecosystem.studies.compare import LEVEL, mean_interval
 from ecosystem.studies.conduct import Means, Plan, Workshop
 from ecosystem.studies.results import course_of, value_of, write_table
-from ecosystem.studies.spec import Measure, Range, Seed, Step, find, with_values
+from ecosystem.studies.spec import Measure, Range, Seed, Step, based, with_values
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
@@ -99,10 +99,7 @@ class Frontier(Spec):
 
     def scenario(self, folder: Path, value: float | int, seed: int) -> tuple[Scenario, Path]:
         """Return the scenario at one value of the lever, and the folder that its own paths begin from."""
-        file = find(self.base, folder)
-        base = Scenario.load(file)
-        if self.variant is not None:
-            base = base.variant(self.variant, base=file.parent)
+        base, file = based(self.name, self.base, self.variant, folder)
         try:
             found = with_values(base, {**self.set, self.path: value, "seed": seed}, file.parent)
         except ScenarioError as error:

@@ -124,6 +124,14 @@ def findings(sheet: Sheet) -> list[str]:
     narrow = [row.narrower for row in sheet.effects if np.isfinite(row.narrower)]
     if narrow:
         told.append(pairing(sheet.effects))
+    for measure in study.measures:
+        values = sheet.results.values.filter(pl.col("measure") == measure.name)["value"]
+        lacking = values.len() - int((values.is_not_null() & values.is_finite()).fill_null(False).sum())
+        if lacking:
+            told.append(
+                f"{measure.name} has no finite value in {lacking} of {values.len()} runs, which are left out of it: it "
+                "was not measured at its step (the events of those runs may say why)."
+            )
     failed = sheet.results.runs["error"].is_not_null().sum()
     if failed:
         told.append(f"{failed} of {sheet.results.runs.height} runs failed and are left out (see Runs).")

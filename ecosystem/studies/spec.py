@@ -282,10 +282,7 @@ class Study(Spec):
 
     def scenario(self, folder: Path) -> tuple[Scenario, Path]:
         """Return the base scenario with what is set for every arm, and the folder that its own paths begin from."""
-        file = find(self.base, folder)
-        base = Scenario.load(file)
-        if self.variant is not None:
-            base = base.variant(self.variant, base=file.parent)
+        base, file = based(self.name, self.base, self.variant, folder)
         try:
             return with_values(base, self.set, file.parent), file.parent
         except ScenarioError as error:
@@ -335,8 +332,18 @@ class Cell:
         return f"{self.arm}{f' in {self.world}' if self.world else ''}, seed {self.scenario.seed}"
 
 
-def find(name: str, folder: Path) -> Path:
-    """Return the scenario file: from ``folder``, from the current folder, or a bundled one by its name."""
+def based(who: str, name: str, variant: str | None, folder: Path) -> tuple[Scenario, Path]:
+    """Return the base scenario that ``who`` names, and its file; raise ScenarioError if there is none."""
+    try:
+        file = _find(name, folder)
+        base = Scenario.load(file)
+        return base if variant is None else base.variant(variant, base=file.parent), file
+    except ScenarioError as error:
+        raise ScenarioError(f"{who}: {error}") from None
+
+
+def _find(name: str, folder: Path) -> Path:
+    """Return a scenario file: from ``folder``, from the current folder, or a bundled one by its name."""
     for place in (folder / name, Path(name)):
         if place.is_file():
             return place

@@ -1,0 +1,412 @@
+"""Study files, what their runs come to, and the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from ecosystem.cli import cli
+from ecosystem.errors import ScenarioError
+from ecosystem.runs import Run, folder_of
+from ecosystem.store import Store
+from ecosystem.studies import analysis
+from ecosystem.studies.board import Board
+from ecosystem.studies.conduct import Means, conduct
+from ecosystem.studies.frontier import Frontier, conduct_frontier, sentence
+from ecosystem.studies.report import write_study
+from ecosystem.studies.results import Results
+from ecosystem.studies.spec import Study
+
+WORLD = """
+name = "loop"
+steps = 4
+[sources.truth]
+kind = "gaussian"
+[web]
+kind = "isolated"
+sites = 4
+initial = { source = "truth", documents = 80 }
+[[changes]]
+at = 2
+set = { "web.retain" = ["newest"] }
+[policies.newest]
+kind = "replace"
+[policies.fresh]
+kind = "inject_real"
+source = "truth"
+fraction = 0.5
+mode = "fresh"
+[models.normal]
+kind = "gaussian"
+[trainers.lab]
+count = 4
+model = "normal"
+sites = 1
+scrape = { docs = 100, strategy = "reach", links = 0 }
+publish = 20
+[measure]
+synthetic = 0
+sites = false
+"""
+
+STUDY = """
+name = "small"
+base = "loop.toml"
+seeds = [1, 2, 3]
+reference = "alone"
+[arms.alone]
+[arms.helped]
+"trainers.lab.select" = ["fresh"]
+[arms.more]
+"trainers.lab.select" = ["fresh"]
+"policies.fresh.fraction" = 0.8
+[[measures]]
+metric = "variance"
+[[measures]]
+metric = "w2"
+of = "lab"
+window = [2, 4]
+"""
+
+SERIAL = Means(engine="serial", threads=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "loop.toml").write_text(WORLD)
+    (tmp_path / "small.toml").write_text(STUDY)
+    return tmp_path
+
+
+def study(folder: Path, text: str = STUDY) -> Study:
+    (folder / "study.toml").write_text(text)
+    return Study.load(folder / "study.toml")
+
+
+def done(folder: Path, text: str = STUDY, **more):
+    return conduct(study(folder, text), folder, SERIAL, Board(quiet=True), out=str(folder / "out"), **more)
+
+
+# What may stand in a file
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('metric = "variance"', 'metric = "varience"'), 'no metric "varience" (did you mean "variance"?)'),
+        (('of = "lab"', 'of = "labs"'), 'no [trainers.labs] (did you mean "lab"?)'),
+        (("window = [2, 4]", "window = [2, 9]"), "step 9 comes after the last step, 4"),
+        (("window = [2, 4]", "window = [4, 2]"), "window: 4 comes after 2"),
+        (("seeds = [1, 2, 3]", "seeds = [1, 1]"), "seeds: each may stand there once only"),
+        (("seeds = [1, 2, 3]", "seeds = [1]"), "a difference needs at least two"),
+        (('reference = "alone"', 'reference = "alon"'), 'no arm "alon" (did you mean "alone"?)'),
+        (('base = "loop.toml"', 'base = "loob"'), 'there is no scenario "loob"'),
+        (('fraction" = 0.8', 'fraction" = 1.8'), "arms.more: policies.fresh.fraction"),
+        (('fraction" = 0.8', 'fracton" = 0.8'), 'unknown key (did you mean "fraction"?)'),
+        (("[arms.more]", "[arms.'more money']"), 'the name "more money" may only have'),
+        (("[arms.alone]", "[axes]\nsteps = [3, 4]\n[arms.alone]"), "either arms (named sets of path = value) or axes"),
+        (('name = "small"', 'nam = "small"'), 'unknown key (did you mean "name"?)'),
+        (('metric = "w2"', 'metric = "mean_words"'), 'say goal = "lower" or "higher"'),
+        (("[arms.alone]", "[branch]\nstep = 4\n[arms.alone]"), "branch.step = 4: give a step from 0 to 3"),
+        (("[arms.alone]", "[prices]\nmilk = 2.0\n[arms.alone]"), 'prices: there is no cost "milk"'),
+        (("[arms.alone]", '[design]\nmethod = "sobol"\npoints = 3\n[arms.alone]'), "no power of two"),
+    ],
+)
+def test_a_mistake_is_told_where_it_stands(folder: Path, change: tuple[str, str], said: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        study(folder, STUDY.replace(*change)).cells(folder)
+    assert said in str(error.value)
+    assert "small" in str(error.value) or "study.toml" in str(error.value)
+
+
+def test_a_mistake_in_a_file_ends_the_command_with_a_sentence(folder: Path) -> None:
+    (folder / "small.toml").write_text(STUDY.replace("0.8", "1.8"))
+    result = CliRunner().invoke(cli, ["study", str(folder / "small.toml"), "--dry-run"])
+    assert isinstance(result.exception, ScenarioError) and not (folder / "out").exists()
+
+
+def test_cells_are_arms_by_worlds_by_seeds_and_seeds_come_first(folder: Path) -> None:
+    worlds = STUDY + '[worlds.short]\nsteps = 4\n[worlds.wide]\n"trainers.lab.publish" = 30\n'
+    cells = study(folder, worlds).cells(folder)
+    assert len(cells) == 3 * 2 * 3
+    assert [cell.scenario.seed for cell in cells] == [1] * 6 + [2] * 6 + [3] * 6
+    assert cells[0].label == "alone in short, seed 1"
+    wide = next(c for c in cells if (c.arm, c.world) == ("more", "wide"))
+    assert wide.scenario.trainers["lab"].publish == 30 and wide.scenario.policies["fresh"].fraction == 0.8
+
+
+def axes(design: str, values: str) -> str:
+    return STUDY[: STUDY.index("reference")] + f'[axes]\n{values}\n{design}\n[[measures]]\nmetric = "variance"\n'
+
+
+def test_axes_make_a_grid_of_named_arms(folder: Path) -> None:
+    text = axes("", '"trainers.lab.publish" = [10, 20]\n"policies.fresh.fraction" = [0.25, 0.5, 0.75]')
+    found = study(folder, text)
+    assert len(found.levers()) == 6 and len(found.cells(folder)) == 18
+    assert list(found.levers())[0] == found.base_arm == "publish=10, fraction=0.25"
+
+
+@pytest.mark.parametrize("method", ["latin_hypercube", "sobol"])
+def test_designs_spread_points_over_ranges(folder: Path, method: str) -> None:
+    ranges = '"trainers.lab.publish" = { low = 10, high = 1000, scale = "log", whole = true }\n'
+    ranges += '"policies.fresh.fraction" = { low = 0.0, high = 0.8 }'
+    found = study(folder, axes(f'[design]\nmethod = "{method}"\npoints = 16', ranges))
+    points = list(found.levers().values())
+    counts = np.array([point["trainers.lab.publish"] for point in points])
+    shares = np.array([point["policies.fresh.fraction"] for point in points])
+    assert len(points) == 16 and counts.dtype.kind == "i" and 10 <= counts.min() < counts.max() <= 1000
+    assert np.unique(np.floor(shares / 0.8 * 16)).size >= 15  # one in every sixteenth of the range (rounding aside)
+    assert found.levers() == study(folder, axes(f'[design]\nmethod = "{method}"\npoints = 16', ranges)).levers()
+
+
+def test_a_grid_of_a_range_and_a_spread_of_a_list_are_mistakes(folder: Path) -> None:
+    with pytest.raises(ScenarioError, match="a grid design needs listed values"):
+        study(folder, axes("", '"policies.fresh.fraction" = { low = 0.0, high = 0.8 }'))
+    with pytest.raises(ScenarioError, match="a sobol design needs a range"):
+        study(folder, axes('[design]\nmethod = "sobol"\npoints = 4', '"policies.fresh.fraction" = [0.1, 0.2]'))
+    with pytest.raises(ScenarioError, match="points: say how many"):
+        study(folder, axes('[design]\nmethod = "sobol"', '"policies.fresh.fraction" = { low = 0.0, high = 0.8 }'))
+
+
+# What comes out
+
+
+def test_a_study_measures_what_its_runs_did(folder: Path) -> None:
+    """Every value is the mean over trainers at its step, or over a window, of the ordinary run of that arm and seed."""
+    made = done(folder)
+    assert made.results.runs["error"].null_count() == 9
+    for arm, _, seed, run, *_ in made.results.runs.iter_rows():
+        stored = Run.open(run)
+        assert stored.seed == seed
+        metrics = stored.metrics.filter(pl.col("scope") == "trainer")
+        found = dict(
+            made.results.values.filter((pl.col("arm") == arm) & (pl.col("seed") == seed))
+            .select("measure", "value")
+            .iter_rows()
+        )
+        variance = metrics.filter((pl.col("metric") == "variance") & (pl.col("step") == 4))["value"].mean()
+        w2 = metrics.filter((pl.col("metric") == "w2") & pl.col("step").is_between(2, 4))["value"].mean()
+        assert found["variance"] == pytest.approx(variance) and found["lab/w2@2-4"] == pytest.approx(w2)
+
+
+def test_the_table_of_effects_is_that_of_the_values(folder: Path) -> None:
+    made = done(folder)
+    table = pl.read_parquet(made.folder / "effects.parquet")
+    values = pl.read_csv(made.folder / "values.csv")
+
+    def of(arm: str) -> np.ndarray:
+        rows = values.filter((pl.col("arm") == arm) & (pl.col("measure") == "variance")).sort("seed")
+        return rows["value"].to_numpy()
+
+    row = table.row(by_predicate=(pl.col("arm") == "helped") & (pl.col("measure") == "variance"), named=True)
+    assert row["effect"] == pytest.approx((of("helped") - of("alone")).mean())
+    assert row["low"] < row["effect"] < row["high"] and row["seeds"] == 3
+    assert row["p_holm"] >= row["p"]
+    assert table.height == 4  # two arms against the base arm in two measures
+
+
+def test_a_second_call_runs_nothing_and_says_the_same(folder: Path) -> None:
+    first = done(folder)
+    times = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("loop-*/*/commits/*.json")}
+    second = done(folder)
+    assert times == {p: p.stat().st_mtime_ns for p in times} and len(times) == 9 * 5
+    assert second.results.values.equals(first.results.values)
+    assert second.results.runs["attempts"].to_list() == [0] * 9
+
+
+def test_arms_that_come_to_the_same_scenario_share_its_run(folder: Path) -> None:
+    text = STUDY.replace("[arms.more]", '[arms.named]\n"policies.fresh.mode" = "fresh"\n[arms.more]')
+    made = done(folder, text)
+    runs = made.results.runs
+    assert runs.height == 12 and runs["run"].n_unique() == 9
+
+
+def test_arms_that_fork_share_the_history_of_the_base(folder: Path) -> None:
+    """After the fork they are what the uninterrupted scenario with that timed change is, bit for bit."""
+    text = STUDY + "[branch]\nstep = 2\n"
+    made = done(folder, text)
+    assert made.results.runs["error"].null_count() == 9
+    cells = {(c.arm, c.scenario.seed): c for c in study(folder, text).cells(folder)}
+    alone = Run.open(folder_of(cells["alone", 1].scenario, folder / "out"))
+    helped = Run.open(folder_of(cells["helped", 1].scenario, folder / "out"))
+    early = pl.col("step") <= 2
+    assert helped.metrics.filter(early).equals(alone.metrics.filter(early))
+    assert not helped.metrics.filter(~early).equals(alone.metrics.filter(~early))
+    assert not (helped.path / "corpus" / "000001.parquet").exists()  # read through, not copied
+    import ecosystem
+
+    whole = ecosystem.run(cells["helped", 1].scenario, out=folder / "elsewhere")
+    assert whole.metrics.equals(helped.metrics)
+
+
+def test_a_lever_may_be_the_step_at_which_an_arm_forks(folder: Path) -> None:
+    text = STUDY.replace(
+        "[arms.more]", '[arms.later]\n"branch.step" = 3\n"trainers.lab.select" = ["fresh"]\n[arms.more]'
+    )
+    cells = study(folder, text + "[branch]\nstep = 1\n").cells(folder)
+    assert {cell.arm: cell.fork for cell in cells} == {"alone": 1, "helped": 1, "later": 3, "more": 1}
+    assert {cell.arm: cell.trunk is None for cell in cells}["alone"]  # nothing to fork: it is the base itself
+
+
+def test_a_stored_run_of_another_scenario_is_no_trunk(folder: Path) -> None:
+    import ecosystem
+    from ecosystem.scenario import Scenario
+
+    other = ecosystem.run(
+        Scenario.load(folder / "loop.toml").override({"trainers.lab.publish": 21}), out=folder / "out"
+    )
+    text = STUDY + f'[branch]\nstep = 2\nrun = "{other.path.parent}"\n'
+    with pytest.raises(ScenarioError, match="a run of another scenario"):
+        done(folder, text)
+
+
+# Worlds, costs
+
+
+def table_of(rows: list[tuple[str, str, int, float]], measure: str = "variance") -> Results:
+    cells = pl.DataFrame([r[:3] for r in rows], schema=["arm", "world", "seed"], orient="row")
+    values = cells.with_columns(measure=pl.lit(measure), value=pl.Series([r[3] for r in rows]))
+    runs = cells.with_columns(run=pl.lit("x"), error=pl.lit(None, pl.String), attempts=pl.lit(0), seconds=pl.lit(1.0))
+    series = cells.with_columns(
+        of=pl.lit(""), metric=pl.lit(measure), step=pl.lit(4, pl.Int64), value=pl.Series([r[3] for r in rows])
+    )
+    return Results(runs, values, series, cells.with_columns(cost=pl.lit("reviews"), amount=pl.lit(0.0)).clear())
+
+
+def test_regret_is_against_the_best_arm_of_the_same_world(folder: Path) -> None:
+    worlds = '[worlds.a]\n[worlds.b]\n"trainers.lab.publish" = 30\n'
+    found = study(folder, STUDY + worlds)
+    means = {("alone", "a"): 1.0, ("alone", "b"): 9.0, ("helped", "a"): 2.0, ("helped", "b"): 4.0}
+    means |= {("more", "a"): 6.0, ("more", "b"): 3.0}
+    rows = [(arm, world, seed, mean + d) for (arm, world), mean in means.items() for seed, d in ((1, -0.1), (2, 0.1))]
+    measure = found.measures[0].model_copy(update={"goal": "lower"})
+    regrets = analysis.regrets(found, table_of(rows), measure)
+    assert [r.arm for r in regrets] == ["helped", "more", "alone"]
+    assert [round(r.worst_regret, 6) for r in regrets] == [1.0, 5.0, 6.0]
+    assert [r.worst_world for r in regrets] == ["a", "a", "b"] and regrets[0].mean == pytest.approx(3.0)
+
+
+def test_ways_to_spend_are_compared_at_equal_cost(folder: Path) -> None:
+    """Between its arms a way is interpolated, beyond the dearest it is not; by hand: 4 - 6 at a cost of 10."""
+    text = STUDY + (
+        '[prices]\nreviews = 2.0\n[equal_cost]\nat = [10.0, 50.0]\nlevers = { one = ["helped"], other = ["more"] }\n'
+    )
+    rows = [(arm, "", s, y + s / 10) for arm, y in (("alone", 8.0), ("helped", 4.0), ("more", 2.0)) for s in (1, 2, 3)]
+    results = table_of(rows)
+    amount = {"alone": 5.0, "helped": 15.0, "more": 20.0}
+    costs = results.values.select("arm", "world", "seed", cost=pl.lit("reviews"))
+    costs = costs.with_columns(amount=pl.col("arm").replace_strict(amount))
+    results = Results(results.runs, results.values, results.series, costs)
+    found = study(folder, text)
+    assert results.spending(found).filter(pl.col("arm") == "more")["cost"].to_list() == [40.0] * 3
+    [row] = [m for m in analysis.matched(found, results) if m.measure == "variance"]
+    one, other = 8 - 4 * 10 / 20, 8 - 6 * 10 / 30
+    assert row.difference == pytest.approx(other - one) and (row.cost, row.way, row.against) == (10.0, "other", "one")
+
+
+# The report
+
+
+def test_the_report_has_every_part_and_nothing_can_run(folder: Path) -> None:
+    text = STUDY.replace('name = "small"', 'name = "small"\ndescription = "<script>alert(1)</script> & more"')
+    worlds = '[worlds.a]\n[worlds.b]\n"trainers.lab.publish" = 30\n'
+    made = done(folder, text + worlds)
+    page = made.report.read_text()
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+    for part in ("What each arm changes", "Ranking", "Over uncertain worlds", "Over time", "Runs", "Methods"):
+        assert part in page
+    for name in ("effect_variance_a", "course_lab_w2_b"):
+        assert (made.folder / "charts" / f"{name}.svg").exists() and f'data-chart="{name}"' in page
+    assert "Sharing luck between arms" in page
+
+
+def test_a_failed_run_is_told_and_left_out(folder: Path) -> None:
+    made = done(folder)
+    broken = made.results.runs["run"][0]
+    for file in Path(broken).glob("metrics/000004.parquet"):
+        file.write_bytes(b"damaged")
+    again = done(folder)
+    runs = again.results.runs
+    assert runs["error"].is_not_null().sum() == 1 and "000004.parquet" in runs["error"][0]
+    assert "1 of 9 runs failed" in again.report.read_text()
+    table = pl.read_parquet(again.folder / "effects.parquet")
+    assert set(table["seeds"]) == {2}
+
+
+def test_the_command_says_where_the_report_is_and_as_json_what_failed(folder: Path) -> None:
+    arguments = ["study", str(folder / "small.toml"), "--out", str(folder / "out"), "--engine", "serial"]
+    result = CliRunner().invoke(cli, [*arguments, "--json"])
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert summary["runs"] == 9 and summary["failed"] == [] and Path(summary["report"]).exists()
+    dry = CliRunner().invoke(cli, [*arguments, "--dry-run"])
+    assert dry.stdout.count("(there already)") == 9
+
+
+def test_sensitivity_of_a_study_says_which_lever_matters(folder: Path) -> None:
+    ranges = '"trainers.lab.publish" = { low = 5, high = 80, whole = true }\n'
+    ranges += '"policies.fresh.fraction" = { low = 0.0, high = 0.8 }'  # not selected by anybody: it does nothing
+    text = axes('[design]\nmethod = "morris"\npoints = 4', ranges).replace("[1, 2, 3]", "[1, 2]")
+    made = done(folder, text)
+    page = made.report.read_text()
+    assert "How much each axis matters" in page and "What each arm changes" not in page
+    charts = json.loads(page.split('id="specs">')[1].split("</script>")[0])
+    rows = next(iter(charts["index_variance"]["datasets"].values()))
+    size = {(r["row"], r["index"]): r["value"] for r in rows}
+    assert size["policies.fresh.fraction", "mu*: mean size of its effects"] == 0
+    assert size["trainers.lab.publish", "mu*: mean size of its effects"] > 0
+
+
+# Frontiers
+
+
+FRONTIER = """
+name = "where"
+base = "loop.toml"
+seeds = [1, 2, 3]
+path = "trainers.lab.publish"
+range = { low = 5, high = 200, whole = true, scale = "log" }
+measure = { metric = "variance" }
+limit = 0.8
+precision = 0.1
+"""
+
+
+def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
+    (folder / "where.toml").write_text(FRONTIER)
+    frontier = Frontier.load(folder / "where.toml")
+    found, page = conduct_frontier(frontier, folder, SERIAL, Board(quiet=True), out=str(folder / "out"))
+    assert found.rising and found.low <= found.high and len(found.tried) >= 3
+    told = sentence(frontier, found)
+    assert "variance" in told and told.split(";")[0][:40] in page.read_text()
+    times = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("loop-*/*/commits/*.json")}
+    again, _ = conduct_frontier(frontier, folder, SERIAL, Board(quiet=True), out=str(folder / "out"))
+    assert again.value == found.value and times == {p: p.stat().st_mtime_ns for p in times}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('path = "trainers.lab.publish"', 'path = "trainers.lab.publis"'), "publis: unknown key"),
+        (('measure = { metric = "variance" }', 'measure = { metric = "variance", at = 9 }'), "step 9 comes after"),
+        (('measure = { metric = "variance" }', 'measure = { metric = "variance", of = "x" }'), "no [trainers.x]"),
+        (("low = 5", "low = 500"), "low (500) must be below high (200)"),
+        (("seeds = [1, 2, 3]", "seeds = [1]"), "seeds"),
+    ],
+)
+def test_a_mistake_in_a_frontier_is_told(folder: Path, change: tuple[str, str], said: str) -> None:
+    (folder / "where.toml").write_text(FRONTIER.replace(*change))
+    with pytest.raises(ScenarioError) as error:
+        frontier = Frontier.load(folder / "where.toml")
+        conduct_frontier(frontier, folder, SERIAL, Board(quiet=True), out=str(folder / "out"))
+    assert said in str(error.value)
+
+
+def test_a_report_of_a_study_without_any_value(folder: Path) -> None:
+    found = study(folder)
+    empty = table_of([("alone", "", 1, float("nan"))])
+    assert write_study(found, empty, Store(folder / "s")).exists()
