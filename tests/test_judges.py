@@ -226,7 +226,7 @@ def learning(**changes):
         "seen": {"kind": "learned_detector", "every": 3, "examples": 120, "false_positive_rate": 0.1},
         "odds": {"kind": "importance", "detector": "seen"},
         "good": {"kind": "quality_classifier", "source": "language", "examples": 60, "keep": 0.9},
-        "spread": {"kind": "diversity", "count": 20},
+        "spread": {"kind": "diversity", "count": 10},
         "old": {"kind": "verified_archive", "source": "language", "fraction": 0.2},
         "paid": {"kind": "paid_writing", "source": "language", "count": 3, "price": 2.0},
         "labels": {"kind": "provenance_label", "lost": 0.5},
