@@ -16,7 +16,6 @@ from ecosystem.metrics.laws import wrong_law
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier
-from ecosystem.policies.filters import PerplexityBand
 from ecosystem.policies.sampling import Importance, VerifiedArchive
 from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
 
@@ -106,11 +105,10 @@ def _wanting(s: Scenario, name: str, policy: Policy) -> list[str]:
                 f'{path}.detector: there is no policy "{policy.detector}" of kind learned_detector'
                 f"{nearest(policy.detector, detectors)}; there are: {there}"
             )
-    ordinary = isinstance(policy, QualityClassifier) or (isinstance(policy, PerplexityBand) and policy.keep is not None)
-    if ordinary and s.web.initial is None:
+    if isinstance(policy, QualityClassifier) and policy.step == 1 and s.web.initial is None:
         problems.append(
-            f"{path}: {policy.kind} compares with the documents that the web begins with, but there are none; give "
-            "web.initial"
+            f"{path}.step: at step 1 it would learn from what the web begins with, but that is nothing; give "
+            "web.initial or a later step"
         )
     if isinstance(policy, VerifiedArchive) and policy.source in s.sources:
         begun = [] if s.web.initial is None else [s.web.initial.source]

@@ -174,7 +174,7 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
             source_rows=lambda _: rows,
             right=lambda ids: streams.at("right").uniform(ids.to_numpy()) < 0.5,
             judge=lambda name, ids: Judged(streams.at(f"judge/{name}").uniform(ids.to_numpy()), np.arange(200) / 200),
-            initial=lambda: table.filter(pl.col("t") == 0)["doc"],
+            live=lambda: table["doc"],
             drawn=lambda source, until: min(40, 40 if rows is None else rows),
         )
 

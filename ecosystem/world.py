@@ -230,7 +230,7 @@ class World(mesa.Model):
                 source_rows=lambda source: self.reservoirs[source].size,
                 right=lambda docs: self.right(self.corpus.contents(docs)),
                 judge=self.judges.ask,
-                initial=lambda: self.corpus.index.filter(pl.col("t") == 0)["doc"],
+                live=lambda: self.corpus.live()["doc"],
                 drawn=self._drawn,
             )
 

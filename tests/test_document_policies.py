@@ -130,32 +130,33 @@ def test_only_paid_writing_has_a_price_unless_it_is_given():
         PaidWriting(source="s", count=1, price=-1.0)
 
 
-# Perplexity by quantiles of ordinary documents.
+# Perplexity by quantiles of what is on the web.
 
 
-def test_a_band_of_quantiles_is_that_of_the_first_documents():
-    frame = pl.DataFrame({"doc": range(2000), "t": [0] * 1000 + [5] * 1000})
-    perplexity = np.concatenate([np.arange(1000) + 10.0, np.full(1000, 200.0)])
-    perplexity[7] = 1e9  # without tokens: it has no perplexity and does not count
-    tokens = np.where(np.arange(2000) == 7, 0, 10)
+def test_a_band_of_quantiles_is_that_of_the_web_as_it_is():
+    frame = pl.DataFrame({"doc": range(2000), "t": [0] * 2000})
+    perplexity = np.arange(2000) + 10.0
+    tokens = np.where(np.arange(2000) % 100 == 7, 0, 10)  # one in a hundred has no perplexity and does not count
     base = sample_context(DOCS)
 
-    def context(name):
-        def score(model, ids):
-            at = ids.to_numpy()
-            return np.log(perplexity[at]) * 10, tokens[at]
+    def score(model, ids):
+        at = ids.to_numpy()
+        return np.log(perplexity[at]) * 10, tokens[at]
 
-        return replace(base(name), score=score, initial=lambda: frame["doc"].head(1000))
+    def kept(keep, live, docs=frame):
+        context = lambda name: replace(base(name), score=score, live=lambda: frame["doc"].gather(live))  # noqa: E731
+        return ~refused(PerplexityBand(model="m", keep=keep), docs, context)
 
-    def kept(keep):
-        return ~refused(PerplexityBand(model="m", keep=keep), frame, context)
-
-    ordinary = np.delete(perplexity[:1000], 7)
+    live = np.arange(500, 1400)
+    ordinary = perplexity[live][tokens[live] > 0]
     for keep in ([0.0, 0.3], [0.3, 0.6], [0.6, 1.0]):
         low, high = np.quantile(ordinary, keep)
-        expected = (np.arange(2000) != 7) & (perplexity >= low - 1e-6) & (perplexity <= high + 1e-6)
-        assert (kept(keep) == expected).all()
-    assert kept([0.0, 0.3])[1000:].all() and not kept([0.3, 0.6])[1000:].any()  # a collapsed web goes as a whole
+        low, high = (0 if keep[0] == 0 else low), (np.inf if keep[1] == 1 else high)
+        assert (kept(keep, live) == (tokens > 0) & (perplexity >= low - 1e-6) & (perplexity <= high + 1e-6)).all()
+    # Of more than 1,000 a sample is taken: the quantile 0.4 is then known to sqrt(0.24 / 1,000).
+    share = kept([0.0, 0.4], np.arange(2000))[tokens > 0].mean()
+    assert 0 < abs(share - 0.4) < 4 * (0.24 / 1000) ** 0.5
+    assert kept([0.0, 0.4], live[:0])[tokens > 0].all()
     for wrong in ({"keep": [0.5, 0.2]}, {"keep": [0.1]}, {"keep": [0.0, 0.3], "high": 9.0}):
         with pytest.raises(ValidationError):
             PerplexityBand(model="m", **wrong)

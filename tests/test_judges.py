@@ -15,6 +15,7 @@ from ecosystem.policies.base import Judged, gate
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier, TextClassifier, cutoff
 from ecosystem.policies.sampling import Importance
 from ecosystem.runs import Run, begin, folder_of
+from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.streams import Streams
 from ecosystem.testing import sample_context, sample_documents
@@ -230,6 +231,7 @@ def learning(**changes):
         "old": {"kind": "verified_archive", "source": "language", "fraction": 0.2},
         "paid": {"kind": "paid_writing", "source": "language", "count": 3, "price": 2.0},
         "labels": {"kind": "provenance_label", "lost": 0.5},
+        "fluent": {"kind": "perplexity_band", "model": "tiny", "keep": [0.0, 0.95]},
         "cap": {"kind": "synthetic_cap", "per_author": 10},
     }
     base = tiny().override({"models.tiny": {"preset": "bigram", "vocabulary": 300, "context": 64}})
@@ -238,7 +240,7 @@ def learning(**changes):
         {
             "web.publish": ["cap"],
             "trainers.careful.select": ["good", "seen", "odds", "spread", "old", "paid"],
-            "trainers.naive.select": ["labels", "seen"],
+            "trainers.naive.select": ["labels", "seen", "fluent"],
             **{key.replace("__", "."): value for key, value in changes.items()},
         }
     )
@@ -266,7 +268,7 @@ def test_a_resumed_run_has_the_same_classifiers(cache, tmp_path):
     assert archived.len() and archived.is_in(opening.implode()).all() and bought.len() == bought.n_unique() == 12
     published = documents.filter(pl.col("synthetic") & pl.col("verdict").is_null()).group_by("t", "author").len()
     assert published["len"].max() == 10
-    assert {"labels", "spread", "good"} <= set(ledger["verdict"].drop_nulls())
+    assert {"labels", "spread", "good", "fluent"} <= set(ledger["verdict"].drop_nulls())
 
 
 @pytest.mark.parametrize(
@@ -276,15 +278,19 @@ def test_a_resumed_run_has_the_same_classifiers(cache, tmp_path):
         ({"policies.odds.detector": "short"}, r"of kind learned_detector.*there are: seen"),
         ({"policies.good.source": "nowhere"}, r"policies\.good\.source: there is no \[sources\.nowhere\]"),
         ({"policies.old.source": "other", "sources.other": {"kind": "process"}}, r"old\.source: nobody publishes"),
-        ({"policies.fluent": {"kind": "perplexity_band", "model": "tiny", "keep": [0.0, 0.3]}}, None),
     ],
 )
 def test_what_a_policy_needs_is_asked_when_a_scenario_is_read(changes, sentence):
-    if sentence is not None:
-        with pytest.raises(ScenarioError, match=sentence):
-            learning(**changes)
-        return
-    data = learning(**changes).plain()
+    with pytest.raises(ScenarioError, match=sentence):
+        learning(**changes)
+
+
+def test_a_web_that_begins_empty_has_no_archive_and_nothing_to_compare_with():
+    data = learning().plain()
     del data["web"]["initial"]
-    with pytest.raises(ScenarioError, match=r"policies\.fluent: perplexity_band compares with the documents that the"):
-        type(learning()).parse(data)
+    with pytest.raises(ScenarioError) as error:
+        Scenario.parse(data)
+    assert "policies.good.step: at step 1 it would learn from what the web begins with" in str(error.value)
+    assert "policies.old.source: nobody publishes" in str(error.value)
+    data["policies"]["good"]["step"], data["policies"]["old"]["until"] = 2, 1
+    Scenario.parse(data)

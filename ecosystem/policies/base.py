@@ -43,8 +43,8 @@ class Context:
     ids)``: for every id the earliest published near-duplicate, or null. ``source_rows(source)``: how many
     documents of a source may be injected (None: endless), leaving out its held-out part. ``right(ids)``: whether the
     label of each document is right, for an oracle. ``judge(policy, ids)``: what the classifier of the named policy
-    says, or None as long as there is none. ``initial()``: the documents that the web began with, in random order.
-    ``drawn(source, t)``: how many of a source's first rows people had drawn by the end of step ``t``.
+    says, or None as long as there is none. ``live()``: the documents on the web now, ascending. ``drawn(source,
+    t)``: how many of a source's first rows people had drawn by the end of step ``t``.
     """
 
     policy: str  # the name of the policy in the scenario
@@ -58,7 +58,7 @@ class Context:
     source_rows: Callable[[str], int | None]
     right: Callable[[pl.Series], NDArray[np.bool_]]
     judge: Callable[[str, pl.Series], Judged | None]
-    initial: Callable[[], pl.Series]
+    live: Callable[[], pl.Series]
     drawn: Callable[[str, int], int]
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.policies.base import POLICIES, Context, Filter
 
-_ORDINARY = 1000  # documents that quantiles of the perplexity are taken of
+_CRAWL = 1000  # documents of the web, at most, that quantiles of the perplexity are taken of
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -152,9 +152,10 @@ class PerplexityBand(Filter):
     """Refuses documents too easy or too hard for a model's starting weights (cf. Wenzek et al. 2020, CCNet).
 
     The perplexity is that of the document's tokens, exp(nats / tokens). A document without tokens has none and
-    is refused. The band is given in perplexities (``low``, ``high``) or, as CCNet does, in quantiles of those of
-    ordinary documents (``keep``), here of up to 1,000 that the web began with: [0, 0.3] is CCNet's head, [0.3, 0.6]
-    its middle. Quantiles of the candidates themselves would keep as much of a collapsed web as of a sound one.
+    is refused. The band is given in perplexities (``low``, ``high``) or, as CCNet does, in quantiles of those of the
+    crawl (``keep``), here of 1,000 random documents that are on the web at the time: [0, 0.33] is CCNet's head,
+    [0.33, 0.67] its middle. Quantiles keep as much of a collapsed web as of a sound one. Documents that the scoring
+    model has learnt from, as a foundation has from those that the web began with, are easier for it than others.
     """
 
     reads_text: ClassVar[bool] = True
@@ -163,7 +164,7 @@ class PerplexityBand(Filter):
     low: Annotated[float, Field(ge=1)] = Field(1.0, description="least perplexity")
     high: Annotated[float, Field(ge=1)] | None = Field(None, description="most perplexity; absent: no limit")
     keep: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="instead of low and high: lowest and highest quantile of the web's first documents"
+        None, description="instead of low and high: lowest and highest quantile among what is on the web"
     )
 
     @model_validator(mode="after")
@@ -199,7 +200,9 @@ class PerplexityBand(Filter):
 
     def _quantiles(self, keep: list[float], ctx: Context) -> tuple[float, float | None]:
         """Return the least and the most perplexity; no limit at the quantiles 0 and 1."""
-        tokens, perplexity = self._perplexity(ctx.initial().head(_ORDINARY), ctx)
+        live = ctx.live()
+        chosen = np.sort(np.argsort(ctx.lasting.uniform(live.to_numpy()), kind="stable")[:_CRAWL])
+        tokens, perplexity = self._perplexity(live.gather(chosen), ctx)
         if not (tokens > 0).any():
             return 1.0, None
         low, high = np.quantile(perplexity[tokens > 0], keep)
