@@ -100,7 +100,7 @@ class Judges:
 
     def _detected(self, name: str, policy: LearnedDetector, t: int) -> Examples:
         """Draw human and synthetic documents published before step ``t``, labelled by people who err."""
-        docs = self._lot(name, t, pl.col("t") < t, policy.examples // 2)
+        docs = self._lot(name, t, _published_before(t), policy.examples // 2)
         truth, ids = docs["synthetic"].to_numpy(), docs["doc"].to_numpy()
         # A document that is labelled again at a later training gets the same label.
         wrong = self._world.streams.at(f"policies/{name}/labels").uniform(ids) < policy.label_error
@@ -112,18 +112,18 @@ class Judges:
         half, reservoir = policy.examples // 2, self._world.reservoirs[policy.source]
         stream = self._world.streams.at(f"policies/{name}/trusted", t)
         trusted = reservoir.rows(some_rows(half, 0, reservoir.size, stream))
-        docs = self._lot(name, t, pl.col("t") < t, half, apart=False)
+        docs = self._lot(name, t, _published_before(t), half, apart=False)
         positive = np.arange(trusted.len() + docs.height) < trusted.len()
         aside = np.concatenate([_aside(np.arange(trusted.len())), _aside(np.arange(docs.height))])
         texts = pl.concat([trusted, self._world.corpus.contents(docs["doc"])])
         return Examples(texts, positive, aside, docs["doc"])
 
     def _lot(self, name: str, t: int, which: pl.Expr, n: int, apart: bool = True) -> pl.DataFrame:
-        """Return at most ``n`` published documents at random, or ``n`` of each origin if those are kept ``apart``.
+        """Return at most ``n`` documents at random, or ``n`` of each origin if those are kept ``apart``.
 
         Columns of the index, in the order of their luck.
         """
-        index = self._world.corpus.index.filter(which & pl.col("verdict").is_null())
+        index = self._world.corpus.index.filter(which)
         luck = self._world.streams.at(f"policies/{name}/examples", t).uniform(index["doc"].to_numpy())
         drawn = index.with_columns(luck=pl.Series(luck, dtype=pl.Float64)).sort("luck", "doc")
         rank = pl.int_range(pl.len())
@@ -155,7 +155,11 @@ class Judges:
         return list(dict.fromkeys([*stand, *read]))
 
     def _error_rates(self, name: str, policy: LearnedDetector, judge: Judge) -> list[pl.DataFrame]:
-        """Return a detector's rates by origin, and by depth rounded to whole model hops, on documents it never saw."""
+        """Return a detector's rates by origin, and by depth rounded to whole model hops, on documents it never saw.
+
+        Drafts that were refused when they were to be published count: by what it let pass a detector at the door
+        would seem to find nothing.
+        """
         t = self._world.t
         unseen = ~pl.col("doc").is_in(judge.examples.docs.implode())
         docs = self._lot(f"{name}/test", t, (pl.col("t") <= t) & unseen, _TESTED)
@@ -175,6 +179,10 @@ class Judges:
                 values["false_positive_rate"] = share(refused[~synthetic])
             frames.append(rows(t, "policy", identity, values))
         return frames
+
+
+def _published_before(t: int) -> pl.Expr:
+    return (pl.col("t") < t) & pl.col("verdict").is_null()
 
 
 def _aside(place: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -158,6 +158,20 @@ def test_error_rates_by_origin_and_depth_are_measured_when_it_is_trained():
     assert Judges(web(policies, t=3)).measured() == []  # not retrained
 
 
+def test_a_detector_at_the_door_is_judged_by_all_that_was_written_and_learns_from_what_was_published():
+    policies = {"d": LearnedDetector(every=2, examples=400, false_positive_rate=0.1)}
+    whole, sifted = web(policies, human=1600, synthetic=(400, 800)), web(policies, human=1600, synthetic=(400, 800))
+    judged = Judges(whole).ask("d", whole.corpus.index["doc"])
+    caught = pl.Series(policies["d"].refused(judged)) & (whole.corpus.index["t"] == 2)
+    verdict = pl.when(caught).then(pl.lit("d"))
+    sifted.corpus.index = sifted.corpus.index.with_columns(verdict=verdict)
+    assert caught.sum() > 20 and measured(sifted) == measured(whole)
+    sifted.t = whole.t = 4
+    learnt = Judges(sifted)._judge("d").examples.docs
+    assert not learnt.is_in(sifted.corpus.index.filter(caught)["doc"].implode()).any()
+    assert Judges(whole)._judge("d").examples.docs.is_in(whole.corpus.index.filter(caught)["doc"].implode()).any()
+
+
 def test_scores_as_weights_average_one_where_they_are_right():
     rng = np.random.default_rng(2)
     synthetic = rng.random(40_000) < 0.3
@@ -238,7 +252,7 @@ def learning(**changes):
     base = base.override({f"policies.{name}": policy for name, policy in policies.items()})
     return base.override(
         {
-            "web.publish": ["cap"],
+            "web.publish": ["cap", "seen"],
             "trainers.careful.select": ["good", "seen", "odds", "spread", "old", "paid"],
             "trainers.naive.select": ["labels", "seen", "fluent"],
             **{key.replace("__", "."): value for key, value in changes.items()},
