@@ -41,8 +41,6 @@ class Examples:
 class Judge:
     """A fitted classifier, what it said of examples set aside, and what it has said of documents so far."""
 
-    policy: Classifying
-    fitted_at: int
     examples: Examples
     classifier: TextClassifier
     held: NDArray[np.float64]  # scores of the examples set aside
@@ -96,7 +94,7 @@ class Judges:
             return None
         classifier = TextClassifier.fit(texts.filter(pl.Series(learnt)), positive)
         held = classifier.probability(texts.filter(pl.Series(examples.aside)))
-        return Judge(policy, t, examples, classifier, held)
+        return Judge(examples, classifier, held)
 
     def _detected(self, name: str, policy: LearnedDetector, t: int) -> Examples:
         """Draw human and synthetic documents published before step ``t``, labelled by people who err."""

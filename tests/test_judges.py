@@ -158,6 +158,18 @@ def test_error_rates_by_origin_and_depth_are_measured_when_it_is_trained():
     assert Judges(web(policies, t=3)).measured() == []  # not retrained
 
 
+def test_only_detectors_that_somebody_heeds_are_measured():
+    policies = {"d": LearnedDetector(every=2, examples=200, threshold=0.5), "w": Importance(detector="d")}
+    world = web(policies)
+    for select, ids in (
+        ([], set()),
+        (["w"], {"d", "d/depth-1", "d/depth-2"}),
+        (["d"], {"d", "d/depth-1", "d/depth-2"}),
+    ):
+        world.spec.trainers["r"].select = select
+        assert {i for frame in Judges(world).measured() for i in frame["id"]} == ids
+
+
 def test_a_detector_at_the_door_is_judged_by_all_that_was_written_and_learns_from_what_was_published():
     policies = {"d": LearnedDetector(every=2, examples=400, false_positive_rate=0.1)}
     whole, sifted = web(policies, human=1600, synthetic=(400, 800)), web(policies, human=1600, synthetic=(400, 800))
