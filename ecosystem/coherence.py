@@ -15,6 +15,8 @@ from ecosystem.metrics.definitions import DEFINITIONS
 from ecosystem.metrics.laws import wrong_law
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher
+from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier
+from ecosystem.policies.sampling import Importance, VerifiedArchive
 from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def incoherent(s: Scenario) -> list[str]:
             refer(f"policies.{name}.source", source, s.sources, "sources")
         if model is not None:
             refer(f"policies.{name}.model", model, s.models, "models")
+        problems += _wanting(s, name, policy)
     problems += _mixed(s)
     for number, theory in enumerate(s.theory):
         refer(f"theory.{number}.population", theory.population, s.trainers, "trainers")
@@ -88,6 +91,34 @@ def incoherent(s: Scenario) -> list[str]:
         for m in s.measure.texts or []
         if m not in known
     ]
+    return problems
+
+
+def _wanting(s: Scenario, name: str, policy: Policy) -> list[str]:
+    """Return a sentence for what a policy needs of the rest of the scenario, beyond names that there must be."""
+    problems, path = [], f"policies.{name}"
+    if isinstance(policy, Importance) and policy.detector is not None:
+        detectors = [other for other, p in s.policies.items() if isinstance(p, LearnedDetector)]
+        if policy.detector not in detectors:
+            there = ", ".join(sorted(detectors)) or "none"
+            problems.append(
+                f'{path}.detector: there is no policy "{policy.detector}" of kind learned_detector'
+                f"{nearest(policy.detector, detectors)}; there are: {there}"
+            )
+    if isinstance(policy, QualityClassifier) and policy.step == 1 and s.web.initial is None:
+        problems.append(
+            f"{path}.step: at step 1 it would learn from what the web begins with, but that is nothing; give "
+            "web.initial or a later step"
+        )
+    if isinstance(policy, VerifiedArchive) and policy.source in s.sources:
+        begun = [] if s.web.initial is None else [s.web.initial.source]
+        published = {*begun, *(w.source for w in s.writers.values() if policy.until > 0)}
+        if policy.source not in published:
+            there = ", ".join(sorted(published)) or "none"
+            problems.append(
+                f'{path}.source: nobody publishes documents of "{policy.source}" up to step {policy.until}, so that '
+                f"its archive would be empty; those published by then are of: {there}"
+            )
     return problems
 
 

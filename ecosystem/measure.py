@@ -153,6 +153,7 @@ def measure_step(world: World, step: Step) -> None:
     if world.spec.web.publish:
         door = step.segment.with_columns(reader=pl.lit("web"), source=pl.lit(None, pl.String))
         step.metrics.append(tables.policies(door, {"web": world.spec.web.publish}, step.t))
+    step.metrics += world.judges.measured()
     if step.reviews:
         reviews = pl.concat(step.reviews)
         for curator in world.curators:

@@ -36,7 +36,7 @@ from ecosystem.families.base import (
     Surroundings,
     TextCohort,
 )
-from ecosystem.policies.base import Adder, Context, Filter, Policy, Weigher, gate
+from ecosystem.policies.base import Adder, Context, Filter, Judged, Policy, Weigher, gate
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.streams import Stream, Streams
 
@@ -140,8 +140,8 @@ def sample_documents(n: int = 60) -> pl.DataFrame:
 def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -> Callable[[str], Context]:
     """Return what makes a policy's context at step ``t`` over ``table`` (columns of ``schema.SEGMENT``).
 
-    Texts and near-duplicates are those of the table; scores and right labels are made up; every source has ``rows``
-    documents (None: endless).
+    Texts and near-duplicates are those of the table; scores, what classifiers say and right labels are made up; every
+    source has ``rows`` documents (None: endless), of which people have drawn the first 40.
     """
     streams = Streams(1)
     table = table.sort("doc")
@@ -173,6 +173,9 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
             near_duplicate=near_duplicate,
             source_rows=lambda _: rows,
             right=lambda ids: streams.at("right").uniform(ids.to_numpy()) < 0.5,
+            judge=lambda name, ids: Judged(streams.at(f"judge/{name}").uniform(ids.to_numpy()), np.arange(200) / 200),
+            live=lambda: table["doc"],
+            drawn=lambda source, until: min(40, 40 if rows is None else rows),
         )
 
     return of

@@ -23,6 +23,7 @@ from ecosystem.corpus.sources import Reservoir, Truth
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError, ScenarioError
 from ecosystem.families.base import Cohort, Progress, ScoreRequest, Surroundings, silent
+from ecosystem.judges import Judges
 from ecosystem.measure import References, measure_opening, truth_of
 from ecosystem.phases import PHASES, Step, human_drafts
 from ecosystem.policies.base import Context, Policy
@@ -74,6 +75,7 @@ class World(mesa.Model):
         self._events: list[str] = []
         self._scores: dict[str, dict[int, tuple[float, int]]] = {}
         self._near: dict[tuple[int, int, float], NearDuplicates] = {}
+        self.judges = Judges(self)
         self._latest: Snapshot | None = None
 
         initial = self._initial_drafts()
@@ -229,6 +231,9 @@ class World(mesa.Model):
                 near_duplicate=self._near_duplicate,
                 source_rows=lambda source: self.reservoirs[source].size,
                 right=lambda docs: self.right(self.corpus.contents(docs)),
+                judge=self.judges.ask,
+                live=lambda: self.corpus.live()["doc"],
+                drawn=self._drawn,
             )
 
         return of
@@ -255,6 +260,10 @@ class World(mesa.Model):
             known.update(zip(new.to_list(), zip(nats.tolist(), units.tolist(), strict=True), strict=True))
         found = [known[doc] for doc in docs.to_list()]
         return np.array([f[0] for f in found], dtype=np.float64), np.array([f[1] for f in found], dtype=np.int64)
+
+    def _drawn(self, source: str, t: int) -> int:
+        """Return how many of a source's first rows people had drawn by the end of step ``t``."""
+        return self.corpus.index.filter((pl.col("source") == source) & (pl.col("t") <= t)).height
 
     def _near_duplicate(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
         """Return each document's earliest near-duplicate among all that were ever published (or null)."""

@@ -27,7 +27,11 @@ from tests.conftest import ROOT
 DOCS = sample_documents()
 INDEX = DOCS.drop("content")
 FIELDS = {
-    "perplexity_band": [{"model": "small", "low": 5, "high": 300}, {"model": "small"}],
+    "perplexity_band": [
+        {"model": "small", "low": 5, "high": 300},
+        {"model": "small"},
+        {"model": "small", "keep": [0.2, 0.6]},
+    ],
     "inject_real": [
         {"source": "docs", "fraction": 0.25},
         {"source": "docs", "fraction": 0.9, "mode": "fresh"},
@@ -37,7 +41,14 @@ FIELDS = {
     "gopher_quality": [{}, {"variant": "short_text"}],
     "length": [{}, {"min_words": 3, "max_words": 10}],
     "decay": [{}, {"keeps_weights": False}],
-    "importance": [{}, {"auc": 0.5}],
+    "importance": [{}, {"auc": 0.5}, {"detector": "seen"}],
+    "verified_archive": [{"source": "docs", "fraction": 0.5}, {"source": "docs", "count": 60, "mode": "fresh"}],
+    "paid_writing": [{"source": "docs", "fraction": 0.5}, {"source": "docs", "count": 60, "price": 3.5}],
+    "provenance_label": [{}, {"liars": 0.5, "lost": 0.3, "false_labels": 0.2}],
+    "synthetic_cap": [{"per_author": 4}, {"share": 0.3}, {"per_author": 7, "share": 0.2}],
+    "learned_detector": [{"false_positive_rate": 0.05}, {"threshold": 0.7}],
+    "quality_classifier": [{"source": "docs", **rule} for rule in ({"threshold": 0.4}, {"keep": 0.3}, {"pareto": 9.0})],
+    "diversity": [{"count": 25}, {}],
 }
 CASES = [(kind, fields) for kind in POLICIES.all() for fields in FIELDS.get(kind, [{}])]
 

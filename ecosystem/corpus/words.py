@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import polars as pl
@@ -74,3 +75,18 @@ def gram_keys(codes: NDArray[np.int64], starts: NDArray[np.int64], n: int, types
         key = key * types + codes[starts + k]
         size *= types
     return key
+
+
+def word_hashes(vocabulary: pl.Series) -> NDArray[np.uint64]:
+    """Return a number per word that is the same in every process, (words,)."""
+    found = (int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little") for word in vocabulary)
+    return np.fromiter(found, np.uint64, vocabulary.len())
+
+
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit numbers one to one (the finaliser of SplitMix64)."""
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

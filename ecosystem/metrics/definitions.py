@@ -147,6 +147,15 @@ DEFINITIONS: dict[str, Definition] = {
     "refused_human": Definition("documents", "", "human documents that it refused (its false positives)"),
     "kept_synthetic": Definition("documents", "", "synthetic documents that reached the policy and passed"),
     "refused_synthetic": Definition("documents", "", "synthetic documents that it refused (its true positives)"),
+    # of a policy's classifier, when it is trained, on documents that it did not learn from
+    "true_positive_rate": Definition("1", "", "share of synthetic documents that a learned detector refuses"),
+    "false_positive_rate": Definition("1", "", "share of human documents that a learned detector refuses"),
+    "auc": Definition(
+        "1",
+        "",
+        "chance that a classifier's score is higher for a synthetic (or trusted) document than for a human (or web) "
+        "one",
+    ),
     # of a curator
     "reviewed_human": Definition("documents", "", "human documents that a curator reviewed in this step"),
     "reviewed_synthetic": Definition("documents", "", "synthetic documents that a curator reviewed in this step"),

@@ -23,6 +23,18 @@ from ecosystem.streams import Stream
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What a fitted classifier says of documents.
+
+    ``score`` [documents]: the probability that each is of the sort that it looks for. ``reference``: the same, in
+    ascending order, of labelled documents of the other sort that it did not learn from.
+    """
+
+    score: NDArray[np.float64]
+    reference: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Context:
     """What a policy may ask for besides the table: services, never the world itself.
 
@@ -30,7 +42,9 @@ class Context:
     tokens) per document under the named model's starting weights. ``near_duplicate(num_perm, shingle, threshold,
     ids)``: for every id the earliest published near-duplicate, or null. ``source_rows(source)``: how many
     documents of a source may be injected (None: endless), leaving out its held-out part. ``right(ids)``: whether the
-    label of each document is right, for an oracle.
+    label of each document is right, for an oracle. ``judge(policy, ids)``: what the classifier of the named policy
+    says, or None as long as there is none. ``live()``: the documents on the web now, ascending. ``drawn(source,
+    t)``: how many of a source's first rows people had drawn by the end of step ``t``.
     """
 
     policy: str  # the name of the policy in the scenario
@@ -43,6 +57,9 @@ class Context:
     near_duplicate: Callable[[int, int, float, pl.Series], pl.Series]
     source_rows: Callable[[str], int | None]
     right: Callable[[pl.Series], NDArray[np.bool_]]
+    judge: Callable[[str, pl.Series], Judged | None]
+    live: Callable[[], pl.Series]
+    drawn: Callable[[str, int], int]
 
 
 class Policy(Spec):
@@ -85,6 +102,9 @@ POLICIES: Registry[type[Policy]] = Registry(
     "ecosystem.policies.duplicates",
     "ecosystem.policies.sampling",
     "ecosystem.policies.retention",
+    "ecosystem.policies.provenance",
+    "ecosystem.policies.classifiers",
+    "ecosystem.policies.diversity",
 )
 
 

@@ -6,8 +6,6 @@ equal entries of two short signatures; banding (Indyk & Motwani 1998) finds the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from hashlib import blake2b
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -15,7 +13,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from ecosystem.corpus.words import LETTERED, windows, words
+from ecosystem.corpus.words import LETTERED, mix, windows, word_hashes, words
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Context, Filter
 from ecosystem.policies.filters import first_reason
@@ -125,7 +123,7 @@ class NearDuplicates:
         signature = self._signature(places)[:, : bands * self.rows].reshape(-1, bands, self.rows).astype(np.uint64)
         key = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), signature.shape[:2]).copy()
         for k in range(self.rows):
-            key = _mix(key + signature[:, :, k])
+            key = mix(key + signature[:, :, k])
         return key
 
     def _remember(self, keys: NDArray[np.uint64], places: NDArray[np.int64]) -> None:
@@ -184,7 +182,7 @@ def shingle_hashes(texts: pl.Series, n: int) -> tuple[NDArray[np.uint64], NDArra
     """
     found = words(texts.str.to_lowercase(), LETTERED)
     lengths = found.lengths()
-    each = np.fromiter(_hashes(found.vocabulary), np.uint64, found.vocabulary.len())[found.codes]
+    each = word_hashes(found.vocabulary)[found.codes]
     begin = np.concatenate([[0], np.cumsum(lengths)])[:-1]
     short = (lengths > 0) & (lengths < n)
     # Windows of full length, and for a short text one that begins at its first word.
@@ -195,14 +193,9 @@ def shingle_hashes(texts: pl.Series, n: int) -> tuple[NDArray[np.uint64], NDArra
     for k in range(n):
         inside = k < length
         word = each[np.minimum(start + k, max(each.size - 1, 0))]
-        key = np.where(inside, _mix(key + word), key)
+        key = np.where(inside, mix(key + word), key)
     counts = np.bincount(document, minlength=found.documents)
     return key, np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
-
-
-def _hashes(vocabulary: pl.Series) -> Iterator[int]:
-    for word in vocabulary:
-        yield int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little")
 
 
 def _signatures(hashes: NDArray[np.uint64], starts: NDArray[np.uint64], num_perm: int) -> NDArray[np.uint32]:
@@ -211,12 +204,3 @@ def _signatures(hashes: NDArray[np.uint64], starts: NDArray[np.uint64], num_perm
 
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, num_perm, _SEED)
     return np.array(matrix.to_rows(), dtype=np.uint32).reshape(-1, num_perm)
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble 64-bit numbers one to one (the finaliser of SplitMix64)."""
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -6,9 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.policies.base import POLICIES, Context, Filter
+
+_CRAWL = 1000  # documents of the web, at most, that quantiles of the perplexity are taken of
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -149,7 +152,10 @@ class PerplexityBand(Filter):
     """Refuses documents too easy or too hard for a model's starting weights (cf. Wenzek et al. 2020, CCNet).
 
     The perplexity is that of the document's tokens, exp(nats / tokens). A document without tokens has none and
-    is refused.
+    is refused. The band is given in perplexities (``low``, ``high``) or, as CCNet does, in quantiles of those of the
+    crawl (``keep``), here of 1,000 random documents that are on the web at the time: [0, 0.33] is CCNet's head,
+    [0.33, 0.67] its middle. Quantiles keep as much of a collapsed web as of a sound one. Documents that the scoring
+    model has learnt from, as a foundation has from those that the web began with, are easier for it than others.
     """
 
     reads_text: ClassVar[bool] = True
@@ -157,29 +163,50 @@ class PerplexityBand(Filter):
     model: str = Field(description="name of the model that scores, as it was when its trainers began")
     low: Annotated[float, Field(ge=1)] = Field(1.0, description="least perplexity")
     high: Annotated[float, Field(ge=1)] | None = Field(None, description="most perplexity; absent: no limit")
+    keep: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="instead of low and high: lowest and highest quantile among what is on the web"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> PerplexityBand:
+        if self.keep is not None and (self.low != 1.0 or self.high is not None):
+            raise ValueError("give either keep or low and high")
+        if self.keep is not None and self.keep[0] >= self.keep[1]:
+            raise ValueError(f"keep = {self.keep}: the first quantile must be below the second")
         if self.high is not None and self.high < self.low:
             raise ValueError(f"high = {self.high:g} is below low = {self.low:g}")
         return self
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse by perplexity."""
-        nats, tokens = ctx.score(self.model, docs["doc"])
-        # Beyond exp(700) a float overflows, and no band reaches there.
-        perplexity = np.exp(np.minimum(nats / np.maximum(tokens, 1), 700.0))
+        tokens, perplexity = self._perplexity(docs["doc"], ctx)
+        low, high = (self.low, self.high) if self.keep is None else self._quantiles(self.keep, ctx)
         table = pl.DataFrame({"tokens": tokens, "perplexity": perplexity})
         # Not _below and _above: a perplexity may lie outside the range of Float32.
         shown = pl.col("perplexity").round(1)
         rules = [
             (pl.col("tokens") == 0, pl.lit("has no tokens to score")),
-            (pl.col("perplexity") < self.low, pl.format("perplexity {} is below {}", shown, pl.lit(f"{self.low:g}"))),
+            (pl.col("perplexity") < low, pl.format("perplexity {} is below {}", shown, pl.lit(f"{low:g}"))),
         ]
-        if self.high is not None:
-            over = pl.format("perplexity {} is above {}", shown, pl.lit(f"{self.high:g}"))
-            rules.append((pl.col("perplexity") > self.high, over))
+        if high is not None:
+            over = pl.format("perplexity {} is above {}", shown, pl.lit(f"{high:g}"))
+            rules.append((pl.col("perplexity") > high, over))
         return first_reason(table, rules)
+
+    def _perplexity(self, docs: pl.Series, ctx: Context) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        nats, tokens = ctx.score(self.model, docs)
+        # Beyond exp(700) a float overflows, and no band reaches there.
+        return tokens, np.exp(np.minimum(nats / np.maximum(tokens, 1), 700.0))
+
+    def _quantiles(self, keep: list[float], ctx: Context) -> tuple[float, float | None]:
+        """Return the least and the most perplexity; no limit at the quantiles 0 and 1."""
+        live = ctx.live()
+        chosen = np.sort(np.argsort(ctx.lasting.uniform(live.to_numpy()), kind="stable")[:_CRAWL])
+        tokens, perplexity = self._perplexity(live.gather(chosen), ctx)
+        if not (tokens > 0).any():
+            return 1.0, None
+        low, high = np.quantile(perplexity[tokens > 0], keep)
+        return float(low) if keep[0] > 0 else 1.0, float(high) if keep[1] < 1 else None
 
 
 @POLICIES.register("synthetic_detector")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from statistics import NormalDist
 from typing import Annotated, ClassVar, Literal
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.policies.base import POLICIES, Adder, Context, Weigher
+from ecosystem.streams import Stream
 
 _BLOCK_BITS = 24  # rows of an endless source that one injection may take: 16.8 million
 _BLOCKS_BITS = 36
@@ -24,7 +26,8 @@ class Importance(Weigher):
     The detector is simulated: its score is N(0, 1) for a human document and N(d, 1) for a synthetic one (the
     binormal model), with d = sqrt(2) * inverse normal of ``auc``; a document keeps its score for ever. With q
     the ``synthetic_prior``, the weight is P(human | score) / (1 - q): its mean over documents of which the share q
-    is synthetic is exactly 1, and with an ``auc`` of 0.5 every weight is 1.
+    is synthetic is exactly 1, and with an ``auc`` of 0.5 every weight is 1. With ``detector`` the score is that of a
+    learned_detector instead, and neither ``auc`` nor the truth counts; until that has been trained every weight is 1.
     """
 
     oracle: ClassVar[bool] = True
@@ -35,9 +38,14 @@ class Importance(Weigher):
     synthetic_prior: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="synthetic share that the trainer believes in"
     )
+    detector: str | None = Field(
+        None, description="name of a learned_detector whose score is used; absent: the simulated detector"
+    )
 
     def weigh(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Return the weights, between 0 and 1 / (1 - synthetic_prior)."""
+        if self.detector is not None:
+            return pl.Series("factor", self._learned(self.detector, docs["doc"], ctx))
         normal = NormalDist()
         shift = math.sqrt(2) * normal.inv_cdf(self.auc)
         luck = ctx.lasting.uniform(docs["doc"].to_numpy())
@@ -47,17 +55,20 @@ class Importance(Weigher):
         human = 1 / (1 + odds * np.exp(shift * score - shift**2 / 2))
         return pl.Series("factor", human / (1 - self.synthetic_prior))
 
+    def _learned(self, detector: str, docs: pl.Series, ctx: Context) -> NDArray[np.float64]:
+        judged = ctx.judge(detector, docs)
+        if judged is None:
+            return np.ones(docs.len())
+        # The detector has learnt from both sorts as if they were equally frequent.
+        q, s = self.synthetic_prior, judged.score
+        return (1 - s) / ((1 - q) * (1 - s) + q * s)
 
-@POLICIES.register("inject_real")
-class InjectReal(Adder):
-    """Adds real documents from a source to what was kept: the fixed or fresh real data of Alemohammad et al. (2023).
+
+class Injection(Adder):
+    """Adds real documents from a source to what was kept.
 
     ``fraction`` = f adds f / (1 - f) documents per kept one (rounded), so that the share f of the result is
-    injected; ``count`` adds that many whatever was kept. ``fixed``: the same rows at every step (as many of them
-    as are asked for) and for every reader; ``fresh``: another draw at each step and for each reader. From a
-    finite source they are the rows with the smallest keyed numbers; more asked than there are: all there are.
-    From an endless one they are consecutive rows of a block far behind those that people draw (from row 0 on),
-    one block for good (fixed) or a new one each time (fresh).
+    injected; ``count`` adds that many whatever was kept.
     """
 
     source: str = Field(description="name of the source of real documents")
@@ -67,29 +78,26 @@ class InjectReal(Adder):
     count: Annotated[int, Field(ge=0, le=1 << _BLOCK_BITS)] | None = Field(
         None, description="number of injected documents; give either this or fraction"
     )
-    mode: Literal["fixed", "fresh"] = Field(
-        "fixed", description="fixed: always the same rows; fresh: new ones each step"
+    price: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="what each injected document costs, in units of money; absent: nothing is paid"
     )
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> InjectReal:
+    def _one_of_two(self) -> Injection:
         if (self.fraction is None) == (self.count is None):
             raise ValueError("give exactly one of fraction and count")
         return self
 
     def add(self, kept: int, ctx: Context) -> pl.DataFrame:
         """Return the injected rows, each of weight 1, ordered by row."""
-        stream = ctx.lasting if self.mode == "fixed" else ctx.stream
-        wanted, size = self.wanted(kept), ctx.source_rows(self.source)
-        if size is None:
-            first = (1 + stream.integer() % (1 << _BLOCKS_BITS)) << _BLOCK_BITS
-            rows: NDArray[np.int64] = np.arange(first, first + min(wanted, 1 << _BLOCK_BITS), dtype=np.int64)
-        else:
-            luck = stream.uniform(np.arange(size))
-            rows = np.sort(np.argsort(luck, kind="stable")[:wanted])
+        rows = self.rows(self.wanted(kept), ctx)
         return pl.DataFrame(
             {"source": pl.repeat(self.source, rows.size, dtype=pl.String, eager=True), "document": rows}
         ).with_columns(weight=pl.lit(1.0))
+
+    @abstractmethod
+    def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
+        """Return ``n`` different rows of the source (fewer if there are no more), ascending."""
 
     def wanted(self, kept: int) -> int:
         """Return how many documents to add to ``kept`` kept ones, if the source has as many."""
@@ -97,3 +105,69 @@ class InjectReal(Adder):
             return self.count
         fraction = self.fraction or 0.0
         return round(fraction / (1 - fraction) * kept)
+
+
+def some_rows(n: int, first: int, size: int | None, stream: Stream) -> NDArray[np.int64]:
+    """Return ``n`` rows of a source at random, ascending: of the rows from ``first`` to before ``size``, if finite.
+
+    Of an endless source (``size`` None) they are consecutive rows of a block far behind those that people draw.
+    """
+    if size is None:
+        block = (1 + stream.integer() % (1 << _BLOCKS_BITS)) << _BLOCK_BITS
+        return np.arange(block, block + min(n, 1 << _BLOCK_BITS), dtype=np.int64)
+    rows = np.arange(first, max(first, size), dtype=np.int64)
+    return np.sort(rows[np.argsort(stream.uniform(rows), kind="stable")[:n]])
+
+
+@POLICIES.register("inject_real")
+class InjectReal(Injection):
+    """Adds real documents from a source to what was kept: the fixed or fresh real data of Alemohammad et al. (2023).
+
+    ``fraction`` = f adds f / (1 - f) documents per kept one (rounded), so that the share f of the result is
+    injected; ``count`` adds that many whatever was kept. ``fixed``: the same rows at every step (as many of them
+    as are asked for) and for every reader; ``fresh``: another draw at each step and for each reader. From a
+    finite source they are the rows with the smallest keyed numbers, whether or not they are on the web too; more
+    asked than there are: all there are. From an endless one they are consecutive rows of a block far behind those
+    that people draw (from row 0 on), one block for good (fixed) or a new one each time (fresh).
+    """
+
+    mode: Literal["fixed", "fresh"] = Field(
+        "fixed", description="fixed: always the same rows; fresh: new ones each step"
+    )
+
+    def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
+        """Return rows from the whole source."""
+        stream = ctx.lasting if self.mode == "fixed" else ctx.stream
+        return some_rows(n, 0, ctx.source_rows(self.source), stream)
+
+
+@POLICIES.register("verified_archive")
+class VerifiedArchive(InjectReal):
+    """Adds human documents kept from before a given step: an archive of what people had published until then.
+
+    With ``until`` = 0 it holds what the web began with, before any synthetic text existed. It is drawn from as
+    inject_real draws from the whole source; asked for more than it holds, it adds all of it.
+    """
+
+    until: Annotated[int, Field(ge=0)] = Field(0, description="last step whose human documents were archived")
+
+    def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
+        """Return rows that people had published."""
+        stream = ctx.lasting if self.mode == "fixed" else ctx.stream
+        return some_rows(n, 0, ctx.drawn(self.source, min(self.until, ctx.t)), stream)
+
+
+@POLICIES.register("paid_writing")
+class PaidWriting(Injection):
+    """Adds new human documents that are paid for, each at ``price``, and that nobody has published.
+
+    They are rows of the source that people have not drawn yet, another draw at each step and for each reader. A
+    finite source runs out of them as people go on writing, and may give the same row at two steps; an endless one
+    never does.
+    """
+
+    price: Annotated[float, Field(ge=0)] = Field(1.0, description="what each document costs, in units of money")
+
+    def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
+        """Return rows that nobody has published."""
+        return some_rows(n, ctx.drawn(self.source, ctx.t), ctx.source_rows(self.source), ctx.stream)

@@ -1,0 +1,219 @@
+"""The classifiers behind policies: which documents each learns from, what it says, and how often it is right.
+
+A classifier is a function of the policy, of the documents published before the step at which it was fitted, and of
+(seed, policy, step): nothing of it is stored, and a resumed run or a branch fits the same one again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.metrics.tables import rows
+from ecosystem.policies.base import Judged
+from ecosystem.policies.classifiers import Classifying, LearnedDetector, QualityClassifier, TextClassifier
+from ecosystem.policies.sampling import Importance, some_rows
+
+if TYPE_CHECKING:
+    from ecosystem.world import World
+
+_TESTED = 2000  # documents of each origin, at most, on which error rates are measured
+_ASIDE = 4  # every so many examples one is set aside to calibrate
+
+Values = dict[str, tuple[float, float] | float]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled texts in a fixed order; ``aside`` are those to calibrate with, ``docs`` the web's documents in it."""
+
+    texts: pl.Series
+    positive: NDArray[np.bool_]
+    aside: NDArray[np.bool_]
+    docs: pl.Series
+
+
+@dataclass
+class Judge:
+    """A fitted classifier, what it said of examples set aside, and what it has said of documents so far."""
+
+    examples: Examples
+    classifier: TextClassifier
+    held: NDArray[np.float64]  # scores of the examples set aside
+    said: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> NDArray[np.float64]:
+        """Scores of the examples set aside that are labelled as of the other sort, ascending."""
+        return np.sort(self.held[~self.examples.positive[self.examples.aside]])
+
+
+class Judges:
+    """The classifiers of one world by policy, each as last fitted."""
+
+    def __init__(self, world: World) -> None:
+        """``world``: whose documents they learn from."""
+        self._world = world
+        self._known: dict[str, tuple[Classifying, int, Judge | None]] = {}
+
+    def ask(self, name: str, docs: pl.Series) -> Judged | None:
+        """Return what the classifier of the policy ``name`` says of documents, None if there is none yet."""
+        judge = self._judge(name)
+        if judge is None:
+            return None
+        new = docs.filter(~docs.is_in(list(judge.said))) if judge.said else docs
+        if new.len():
+            scores = judge.classifier.probability(self._world.corpus.contents(new))
+            judge.said.update(zip(new.to_list(), scores.tolist(), strict=True))
+        score = np.array([judge.said[doc] for doc in docs.to_list()], dtype=np.float64)
+        return Judged(score, judge.reference)
+
+    def _judge(self, name: str) -> Judge | None:
+        """Return the classifier in use now, fitted if it has not been."""
+        policy = self._world.spec.policies[name]
+        assert isinstance(policy, Classifying)
+        t = policy.fitted_at(self._world.t)
+        known = self._known.get(name)
+        if known is None or known[:2] != (policy, t):
+            known = self._known[name] = (policy, t, self._fit(name, policy, t) if t else None)
+        return known[2]
+
+    def _fit(self, name: str, policy: Classifying, t: int) -> Judge | None:
+        examples = self._detected(name, policy, t) if isinstance(policy, LearnedDetector) else None
+        if isinstance(policy, QualityClassifier):
+            examples = self._trusted(name, policy, t)
+        if examples is None:
+            return None
+        learnt, texts = ~examples.aside, examples.texts
+        positive = examples.positive[learnt]
+        if positive.all() or not positive.any():
+            return None
+        classifier = TextClassifier.fit(texts.filter(pl.Series(learnt)), positive)
+        held = classifier.probability(texts.filter(pl.Series(examples.aside)))
+        return Judge(examples, classifier, held)
+
+    def _detected(self, name: str, policy: LearnedDetector, t: int) -> Examples:
+        """Draw human and synthetic documents published before step ``t``, labelled by people who err."""
+        docs = self._lot(name, t, _published_before(t), policy.examples // 2)
+        truth, ids = docs["synthetic"].to_numpy(), docs["doc"].to_numpy()
+        # A document that is labelled again at a later training gets the same label.
+        wrong = self._world.streams.at(f"policies/{name}/labels").uniform(ids) < policy.label_error
+        aside = _aside(docs.select(pl.int_range(pl.len()).over("synthetic")).to_series().to_numpy())
+        return Examples(self._world.corpus.contents(docs["doc"]), truth ^ wrong, aside, docs["doc"])
+
+    def _trusted(self, name: str, policy: QualityClassifier, t: int) -> Examples:
+        """Draw documents of the trusted source, and others that were published before step ``t``."""
+        half, reservoir = policy.examples // 2, self._world.reservoirs[policy.source]
+        stream = self._world.streams.at(f"policies/{name}/trusted", t)
+        trusted = reservoir.rows(some_rows(half, 0, reservoir.size, stream))
+        docs = self._lot(name, t, _published_before(t), half, apart=False)
+        positive = np.arange(trusted.len() + docs.height) < trusted.len()
+        aside = np.concatenate([_aside(np.arange(trusted.len())), _aside(np.arange(docs.height))])
+        texts = pl.concat([trusted, self._world.corpus.contents(docs["doc"])])
+        return Examples(texts, positive, aside, docs["doc"])
+
+    def _lot(self, name: str, t: int, which: pl.Expr, n: int, apart: bool = True) -> pl.DataFrame:
+        """Return at most ``n`` documents at random, or ``n`` of each origin if those are kept ``apart``.
+
+        Columns of the index, in the order of their luck.
+        """
+        index = self._world.corpus.index.filter(which)
+        luck = self._world.streams.at(f"policies/{name}/examples", t).uniform(index["doc"].to_numpy())
+        drawn = index.with_columns(luck=pl.Series(luck, dtype=pl.Float64)).sort("luck", "doc")
+        rank = pl.int_range(pl.len())
+        return drawn.filter((rank.over("synthetic") if apart else rank) < n)
+
+    def measured(self) -> list[pl.DataFrame]:
+        """Return how well the classifiers fitted at this step do, for those whose policies stand at a gate."""
+        frames: list[pl.DataFrame] = []
+        for name in self._in_use():
+            policy = self._world.spec.policies[name]
+            if not isinstance(policy, Classifying) or policy.fitted_at(self._world.t) != self._world.t:
+                continue
+            judge = self._judge(name)
+            if judge is not None and isinstance(policy, LearnedDetector):
+                frames += self._error_rates(name, policy, judge)
+            elif judge is not None:
+                positive = judge.examples.positive[judge.examples.aside]
+                found: Values = {"auc": area(judge.held[positive], judge.held[~positive])}
+                frames.append(rows(self._world.t, "policy", name, found))
+        return frames
+
+    def _in_use(self) -> list[str]:
+        """Return the names of the policies that stand at a gate or whose scores one of those reads."""
+        spec = self._world.spec
+        gates = [spec.web.publish, spec.web.retain]
+        gates += [names for trainer in spec.trainers.values() for names in (trainer.select, trainer.retain or [])]
+        stand = dict.fromkeys(name for names in gates for name in names)
+        read = [p.detector for p in (spec.policies[n] for n in stand) if isinstance(p, Importance) and p.detector]
+        return list(dict.fromkeys([*stand, *read]))
+
+    def _error_rates(self, name: str, policy: LearnedDetector, judge: Judge) -> list[pl.DataFrame]:
+        """Return a detector's rates by origin, and by depth rounded to whole model hops, on documents it never saw.
+
+        Drafts that were refused when they were to be published count: by what it let pass a detector at the door
+        would seem to find nothing.
+        """
+        t = self._world.t
+        unseen = ~pl.col("doc").is_in(judge.examples.docs.implode())
+        docs = self._lot(f"{name}/test", t, (pl.col("t") <= t) & unseen, _TESTED)
+        judged = self.ask(name, docs["doc"])
+        if judged is None or docs.is_empty():
+            return []
+        refused, synthetic = policy.refused(judged), docs["synthetic"].to_numpy()
+        human, depth = judged.score[~synthetic], np.round(docs["depth"].to_numpy()).astype(int)
+        groups = {name: synthetic}
+        groups |= {f"{name}/depth-{d}": synthetic & (depth == d) for d in np.unique(depth[synthetic]).tolist()}
+        frames = []
+        for identity, group in groups.items():
+            values: Values = {}
+            if group.any():
+                values = {"true_positive_rate": share(refused[group]), "auc": area(judged.score[group], human)}
+            if identity == name and human.size:
+                values["false_positive_rate"] = share(refused[~synthetic])
+            frames.append(rows(t, "policy", identity, values))
+        return frames
+
+
+def _published_before(t: int) -> pl.Expr:
+    return (pl.col("t") < t) & pl.col("verdict").is_null()
+
+
+def _aside(place: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which examples are set aside, from their place among those of their sort."""
+    return np.asarray(place % _ASIDE == _ASIDE - 1)
+
+
+def share(flags: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return a share and its standard error (of a binomial; NaN where there is nothing to take a share of)."""
+    if flags.size == 0:
+        return float("nan"), float("nan")
+    p = float(flags.mean())
+    return p, float(np.sqrt(p * (1 - p) / flags.size))
+
+
+def area(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the area under the ROC curve and its standard error (DeLong, DeLong & Clarke-Pearson 1988).
+
+    It is the mean over pairs of 1 where the positive one scores higher, 1/2 where both score alike; NaN without
+    pairs, and a NaN error for fewer than two of either sort.
+    """
+    if not (positive.size and negative.size):
+        return float("nan"), float("nan")
+    above = _placed(positive, negative)
+    below = 1 - _placed(negative, positive)
+    if min(positive.size, negative.size) < 2:
+        return float(above.mean()), float("nan")
+    variance = above.var(ddof=1) / positive.size + below.var(ddof=1) / negative.size
+    return float(above.mean()), float(np.sqrt(variance))
+
+
+def _placed(scores: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of ``others`` that each score exceeds, equal ones counting half."""
+    ordered = np.sort(others)
+    exceeded = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
+    return np.asarray(exceeded / (2 * others.size), dtype=np.float64)

@@ -1,0 +1,85 @@
+"""Filters that rest on what is declared or known of a document's origin: labels of machine text, and caps on it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ecosystem.policies.base import POLICIES, Context, Filter
+from ecosystem.policies.filters import Count, Share, first_reason
+
+
+@POLICIES.register("provenance_label")
+class ProvenanceLabel(Filter):
+    """Refuses what carries a label that says it is machine text.
+
+    Every machine text should carry one, but some authors never label (``liars``, drawn once for ever: a larger
+    share has the same ones and more), and some labels are lost on their way (``lost``, drawn per document). Some
+    human documents are labelled by mistake (``false_labels``).
+    """
+
+    oracle: ClassVar[bool] = True
+
+    liars: Share = Field(0.0, description="share of the authors of machine text who never label it")
+    lost: Share = Field(0.0, description="share of the other machine texts whose label is lost")
+    false_labels: Share = Field(0.0, description="share of human documents labelled as machine text by mistake")
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse what still carries a label."""
+        ids = docs["doc"].to_numpy()
+        authors = docs["author"].unique().to_list()
+        luck = {author: float(ctx.lasting.child(f"author/{author}").uniform(0)[0]) for author in authors}
+        honest = np.array([luck[author] >= self.liars for author in docs["author"]], np.bool_)
+        kept = ctx.lasting.child("lost").uniform(ids) >= self.lost
+        mistaken = ctx.lasting.child("false").uniform(ids) < self.false_labels
+        labelled = np.where(docs["synthetic"].to_numpy(), honest & kept, mistaken)
+        return _refused(docs, labelled, "labelled as machine text")
+
+
+@POLICIES.register("synthetic_cap")
+class SyntheticCap(Filter):
+    """Caps synthetic publishing: refuses, by luck, what exceeds so many per author or such a share of all.
+
+    For the publish gate, where the documents of one step stand (at another gate, its documents are counted).
+    ``per_author`` is applied first. With ``share`` = s at most s / (1 - s) synthetic documents are kept per human
+    one: none at all in a step in which nobody else publishes. Which ones are refused is drawn per document, so that
+    a laxer cap keeps what a stricter one keeps.
+    """
+
+    oracle: ClassVar[bool] = True
+    row_wise: ClassVar[bool] = False
+
+    per_author: Count | None = Field(None, description="most synthetic documents of one author; absent: no limit")
+    share: Share | None = Field(None, description="largest synthetic share of what is kept; absent: no limit")
+
+    @model_validator(mode="after")
+    def _caps_something(self) -> SyntheticCap:
+        if self.per_author is None and self.share is None:
+            raise ValueError("give per_author, share or both")
+        return self
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse what exceeds the caps."""
+        synthetic = docs["synthetic"].to_numpy()
+        ids = docs["doc"].to_numpy()
+        order = np.lexsort((ids, ctx.lasting.uniform(ids)))
+        order = order[synthetic[order]]  # synthetic rows, the luckiest first
+        refused = np.zeros(docs.height, np.bool_)
+        if self.per_author is not None:
+            mine = pl.DataFrame({"row": order, "author": docs["author"].gather(order)})
+            rank = mine.select(pl.int_range(pl.len()).over("author")).to_series().to_numpy()
+            refused[order[rank >= self.per_author]] = True
+            order = order[rank < self.per_author]
+        if self.share is not None and self.share < 1:
+            # The small term: 0.3 / (1 - 0.3) * 7 is less than 3 in floating point.
+            most = int(self.share / (1 - self.share) * (~synthetic).sum() + 1e-9)
+            refused[order[most:]] = True
+        return _refused(docs, refused, "exceeds the cap on synthetic documents")
+
+
+def _refused(docs: pl.DataFrame, refused: NDArray[np.bool_], why: str) -> pl.Series:
+    return first_reason(docs, [(pl.lit(pl.Series("refused", refused, dtype=pl.Boolean)), pl.lit(why))])

@@ -1,0 +1,322 @@
+"""Classifiers that learn from the web: what they learn from, that a resumed run has the same, and how they err."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from ecosystem.corpus.documents import Corpus
+from ecosystem.errors import ScenarioError
+from ecosystem.judges import Judges, area, share
+from ecosystem.phases import human_drafts
+from ecosystem.policies.base import Judged, gate
+from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier, TextClassifier, cutoff
+from ecosystem.policies.sampling import Importance
+from ecosystem.runs import Run, begin, folder_of
+from ecosystem.scenario import Scenario
+from ecosystem.store import Store
+from ecosystem.streams import Streams
+from ecosystem.testing import sample_context, sample_documents
+from tests.conftest import MACHINE, tiny
+
+DOCS = sample_documents()
+
+
+def prose(n, seed, odd):
+    """Return texts; those of machines use some words more often, ``odd`` of them in a hundred."""
+    rng = np.random.default_rng(seed)
+    plain, machine = [f"w{i}" for i in range(400)], [f"m{i}" for i in range(20)]
+    return [
+        " ".join(np.where(rng.random(30) < odd / 100, rng.choice(machine, 30), rng.choice(plain, 30))) for _ in range(n)
+    ]
+
+
+def web(policies, t=2, human=600, synthetic=(300, 300), odd=(12, 3), source=None):
+    """Return a world of nothing but a corpus: people wrote at step 0, machines of depth 1, 2, … at steps 1, 2, …"""
+    corpus = Corpus()
+    drafts = [(0, 0.0, prose(human, 1, 1))]
+    drafts += [(k + 1, k + 1.0, prose(n, k + 2, odd[k])) for k, n in enumerate(synthetic)]
+    for step, depth, texts in drafts:
+        n = len(texts)
+        frame = human_drafts(pl.Series(texts, dtype=pl.String), "docs", np.arange(n), "a", np.zeros(n, np.int64))
+        frame = frame.with_columns(synthetic=pl.lit(depth > 0), depth=pl.lit(depth))
+        corpus.publish(corpus.prepare(frame, step))
+    spec = SimpleNamespace(policies=policies, web=SimpleNamespace(publish=[], retain=[]), trainers={})
+    spec.trainers["r"] = SimpleNamespace(select=list(policies), retain=None)
+    reservoir = SimpleNamespace(size=None if source is None else len(source), rows=lambda at: pl.Series(source)[at])
+    return SimpleNamespace(t=t, spec=spec, corpus=corpus, streams=Streams(5), reservoirs={"trusted": reservoir})
+
+
+def measured(world):
+    frame = pl.concat(Judges(world).measured())
+    return {(i, m): (v, e) for i, m, v, e in frame.select("id", "metric", "value", "error").iter_rows()}
+
+
+# The arithmetic.
+
+
+def test_the_area_is_the_share_of_pairs_and_its_error_that_of_repetitions():
+    rng = np.random.default_rng(0)
+    a, b = np.round(rng.normal(1, 1, 40), 1), np.round(rng.normal(0, 1, 30), 1)
+    pairs = (a[:, None] > b).mean() + (a[:, None] == b).mean() / 2
+    assert area(a, b)[0] == pytest.approx(pairs)
+    found = np.array([area(rng.normal(1, 1, 60), rng.normal(0, 1, 90)) for _ in range(400)])
+    spread = found[:, 0].std(ddof=1)  # known to 1 / sqrt(2 * 400) of itself
+    assert abs(found[:, 1].mean() / spread - 1) < 4 / 800**0.5
+    assert np.isnan(area(a, a[:0])).all() and np.isnan(share(a[:0] > 0)).all()
+    assert share(np.arange(100) < 20) == (0.2, 0.04)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.05, 0.2, 0.5, 1.0])
+def test_a_cut_lets_the_expected_share_exceed_it(rate):
+    rng = np.random.default_rng(3)
+    exceed = [(rng.random(50) > cutoff(np.sort(rng.random(79)), rate)).mean() for _ in range(2000)]
+    m = int(rate * 80 + 1e-9)  # (n + 1) * rate = 80 * rate, exactly m / (n + 1) if scores are continuous
+    assert abs(np.mean(exceed) - m / 80) <= 4 * np.std(exceed) / 2000**0.5
+    assert m / 80 <= rate
+
+
+def test_a_score_is_of_the_text_alone():
+    texts = pl.Series([*prose(80, 1, 1), *prose(80, 2, 20)])
+    positive = np.arange(160) >= 80
+    classifier = TextClassifier.fit(texts, positive)
+    whole = classifier.probability(texts)
+    assert np.array_equal(classifier.probability(texts[40:41]), whole[40:41])
+    again = TextClassifier.fit(texts, positive).probability(texts)
+    assert np.array_equal(again, whole) and area(whole[positive], whole[~positive])[0] > 0.99
+
+
+# What a detector learns from.
+
+
+def test_a_detector_learns_from_older_documents_only_and_never_changes():
+    policy = LearnedDetector(every=2, examples=200, threshold=0.5)
+    world = web({"d": policy})
+    docs = pl.Series(np.arange(0, 1200, 7))
+    now = Judges(world).ask("d", docs)
+    assert now is not None and now.score[docs.to_numpy() >= 600].mean() > now.score[docs.to_numpy() < 600].mean()
+    judge = Judges(world)._judge("d")
+    assert judge.examples.docs.len() == 200 and judge.examples.docs.max() < 900  # those of step 2 do not count
+    world.t = 3  # another step, the same classifier: also for one who comes later and asks other documents first
+    other = Judges(world)
+    other.ask("d", docs[:3])
+    for judges in (other, Judges(web({"d": policy}, t=3, synthetic=(300,)))):
+        some = docs.filter(docs < 900)
+        later = judges.ask("d", some)
+        assert np.array_equal(later.score, now.score[: some.len()])
+        assert np.array_equal(later.reference, now.reference)
+    world.t = 4
+    assert not np.array_equal(Judges(world).ask("d", docs).score, now.score)
+
+
+def test_there_is_no_detector_before_there_is_something_to_detect():
+    for t, every in ((1, 1), (1, 2), (4, 5)):
+        assert Judges(web({"d": LearnedDetector(every=every, threshold=0.5)}, t=t)).ask("d", pl.Series([0])) is None
+    base = sample_context(DOCS)
+
+    def nobody(name):
+        ctx = base(name)
+        return type(ctx)(**{**ctx.__dict__, "judge": lambda policy, ids: None})
+
+    index = DOCS.drop("content")
+    for policy in (LearnedDetector(threshold=0.0), QualityClassifier(source="s", threshold=1.0)):
+        assert gate(index, [("p", policy)], nobody)["verdict"].null_count() == 60
+    assert gate(index, [("p", Importance(detector="d"))], nobody)["weight"].equals(index["weight"])
+
+
+def test_people_label_as_wrongly_as_they_are_said_to():
+    world = web({"d": LearnedDetector(every=1, examples=1000, threshold=0.5, label_error=0.2)})
+    examples = Judges(world)._judge("d").examples
+    truth = world.corpus.index["synthetic"].gather(examples.docs).to_numpy()
+    assert truth.sum() == 300 and truth.size == 800  # as far as there are
+    wrong = (truth != examples.positive).mean()
+    assert abs(wrong - 0.2) < 4 * (0.16 / 800) ** 0.5
+    assert examples.aside[truth].sum() == 75 and examples.aside[~truth].sum() == 125
+    # Labels belong to documents: whoever is shown again is labelled alike.
+    world.t = 3
+    again = Judges(world)._judge("d").examples
+    first = dict(zip(examples.docs, examples.positive.tolist(), strict=True))
+    both = [(first[d], p) for d, p in zip(again.docs, again.positive.tolist(), strict=True) if d in first]
+    assert len(both) > 300 and all(a == b for a, b in both)
+
+
+# How well it does.
+
+
+def test_error_rates_by_origin_and_depth_are_measured_when_it_is_trained():
+    policies = {"d": LearnedDetector(every=2, examples=400, false_positive_rate=0.1)}
+    found = measured(web(policies, t=2, human=1600, synthetic=(800, 400)))
+    rate, error = found["d", "false_positive_rate"]
+    # The cut is taken from 50 human documents, which adds its own error to that of the 1,400 that are measured.
+    assert abs(rate - 0.1) < 4 * (error**2 + 0.09 / 50) ** 0.5
+    assert found["d", "auc"][0] > 0.75
+    (near, e1), (far, e2) = found["d/depth-1", "true_positive_rate"], found["d/depth-2", "true_positive_rate"]
+    assert near - far > 4 * (e1**2 + e2**2) ** 0.5  # it has learnt from the first and never seen the second
+    assert ("d/depth-1", "false_positive_rate") not in found
+    assert Judges(web(policies, t=3)).measured() == []  # not retrained
+
+
+def test_only_detectors_that_somebody_heeds_are_measured():
+    policies = {"d": LearnedDetector(every=2, examples=200, threshold=0.5), "w": Importance(detector="d")}
+    world = web(policies)
+    for select, ids in (
+        ([], set()),
+        (["w"], {"d", "d/depth-1", "d/depth-2"}),
+        (["d"], {"d", "d/depth-1", "d/depth-2"}),
+    ):
+        world.spec.trainers["r"].select = select
+        assert {i for frame in Judges(world).measured() for i in frame["id"]} == ids
+
+
+def test_a_detector_at_the_door_is_judged_by_all_that_was_written_and_learns_from_what_was_published():
+    policies = {"d": LearnedDetector(every=2, examples=400, false_positive_rate=0.1)}
+    whole, sifted = web(policies, human=1600, synthetic=(400, 800)), web(policies, human=1600, synthetic=(400, 800))
+    judged = Judges(whole).ask("d", whole.corpus.index["doc"])
+    caught = pl.Series(policies["d"].refused(judged)) & (whole.corpus.index["t"] == 2)
+    verdict = pl.when(caught).then(pl.lit("d"))
+    sifted.corpus.index = sifted.corpus.index.with_columns(verdict=verdict)
+    assert caught.sum() > 20 and measured(sifted) == measured(whole)
+    sifted.t = whole.t = 4
+    learnt = Judges(sifted)._judge("d").examples.docs
+    assert not learnt.is_in(sifted.corpus.index.filter(caught)["doc"].implode()).any()
+    assert Judges(whole)._judge("d").examples.docs.is_in(whole.corpus.index.filter(caught)["doc"].implode()).any()
+
+
+def test_scores_as_weights_average_one_where_they_are_right():
+    rng = np.random.default_rng(2)
+    synthetic = rng.random(40_000) < 0.3
+    # Scores that are the exact posterior at even odds: two normals at a distance of 1.5.
+    x = rng.normal(1.5 * synthetic, 1)
+    score = 1 / (1 + np.exp(-(1.5 * x - 1.5**2 / 2)))
+    ctx = sample_context(DOCS)("p")
+    ctx = type(ctx)(**{**ctx.__dict__, "judge": lambda policy, ids: Judged(score, score[:0])})
+    weight = Importance(detector="d", synthetic_prior=0.3).weigh(pl.DataFrame({"doc": range(40_000)}), ctx).to_numpy()
+    assert abs(weight.mean() - 1) < 4 * weight.std() / 200
+    assert weight[~synthetic].mean() > weight[synthetic].mean() and weight.max() <= 1 / 0.7
+    assert Importance().plain() == {"kind": "importance", "auc": 0.9, "synthetic_prior": 0.5}  # as it always was
+
+
+# Quality.
+
+
+def test_quality_is_likeness_to_a_trusted_source_and_a_share_is_that_of_the_first_web():
+    source = prose(600, 9, 15)  # the words that are rare on the web of people
+    policies = {"q": QualityClassifier(source="trusted", examples=400, keep=0.2)}
+    world = web(policies, t=1, synthetic=(500,), odd=(15,), source=source)
+    assert measured(world)["q", "auc"][0] > 0.75
+    judged = Judges(world).ask("q", pl.Series(np.arange(1100)))
+    refused = policies["q"].refused(judged)
+    # Of the web's own documents a fifth is kept, the cut being taken from 50 others of them.
+    assert abs((~refused[:600]).mean() - 0.2) < 4 * (0.16 / 600 + 0.16 / 50) ** 0.5
+    assert (~refused[600:]).mean() > 0.5
+    assert Judges(web({"q": QualityClassifier(source="trusted", keep=0.2, step=3)})).ask("q", pl.Series([0])) is None
+
+
+def test_the_pareto_rule_keeps_as_often_as_it_should():
+    n = 20_000
+    docs = pl.DataFrame({"doc": range(n)})
+    ctx = sample_context(DOCS)("p")
+    for score in (0.0, 0.5, 0.9, 1.0):
+        judged = Judged(np.full(n, score), np.array([]))
+        context = type(ctx)(**{**ctx.__dict__, "judge": lambda policy, ids, judged=judged: judged})
+        kept = QualityClassifier(source="s", pareto=9.0).refuse(docs, context).is_null().mean()
+        # NumPy's Pareto is the Lomax distribution of the rule.
+        expected = (np.random.default_rng(1).pareto(9.0, 400_000) > 1 - score).mean()
+        assert abs(kept - expected) <= 4 * (expected * (1 - expected) * (1 / n + 1 / 400_000)) ** 0.5 + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (LearnedDetector, {}),
+        (LearnedDetector, {"threshold": 0.5, "false_positive_rate": 0.1}),
+        (QualityClassifier, {"source": "s"}),
+        (QualityClassifier, {"source": "s", "keep": 0.5, "pareto": 9.0}),
+        (LearnedDetector, {"examples": 80, "false_positive_rate": 0.09}),
+        (QualityClassifier, {"source": "s", "examples": 80, "keep": 0.05}),
+    ],
+)
+def test_a_classifier_is_cut_in_one_way_that_its_examples_can_tell(kind, fields):
+    sentence = r"give at least 0\.091, or more examples" if "examples" in fields else "give exactly one of"
+    with pytest.raises(ValidationError, match=sentence):
+        kind(**fields)
+
+
+# In a world.
+
+
+def learning(**changes):
+    """Return the tiny scenario with bigrams for models, which are quick, a detector at the gate and its scores."""
+    policies = {
+        "seen": {"kind": "learned_detector", "every": 3, "examples": 120, "false_positive_rate": 0.1},
+        "odds": {"kind": "importance", "detector": "seen"},
+        "good": {"kind": "quality_classifier", "source": "language", "examples": 60, "keep": 0.9},
+        "spread": {"kind": "diversity", "count": 10},
+        "old": {"kind": "verified_archive", "source": "language", "fraction": 0.2},
+        "paid": {"kind": "paid_writing", "source": "language", "count": 3, "price": 2.0},
+        "labels": {"kind": "provenance_label", "lost": 0.5},
+        "fluent": {"kind": "perplexity_band", "model": "tiny", "keep": [0.0, 0.95]},
+        "cap": {"kind": "synthetic_cap", "per_author": 10},
+    }
+    base = tiny().override({"models.tiny": {"preset": "bigram", "vocabulary": 300, "context": 64}})
+    base = base.override({f"policies.{name}": policy for name, policy in policies.items()})
+    return base.override(
+        {
+            "web.publish": ["cap", "seen"],
+            "trainers.careful.select": ["good", "seen", "odds", "spread", "old", "paid"],
+            "trainers.naive.select": ["labels", "seen", "fluent"],
+            **{key.replace("__", "."): value for key, value in changes.items()},
+        }
+    )
+
+
+def test_a_resumed_run_has_the_same_classifiers(cache, tmp_path):
+    for out, parts in (("whole", [4]), ("parts", [3, 4])):
+        for steps in parts:
+            for _ in begin(learning(steps=steps), out=tmp_path / out, machine=MACHINE, cache=cache):
+                pass
+    folders = [folder_of(learning(), tmp_path / out) for out in ("whole", "parts")]
+    one, other = ([commit.files for commit in Store(folder).commits()] for folder in folders)
+    assert one == other
+    run = Run.open(folders[0])
+    refused = run.ledger.filter(pl.col("verdict") == "seen").collect()
+    assert refused.height > 0 and refused["reason"].str.starts_with("P(synthetic) = ").all()
+    metrics = run.metrics.filter((pl.col("scope") == "policy") & (pl.col("metric") == "auc"))
+    found = set(metrics.select("step", "id").rows())
+    assert {(3, "seen"), (3, "seen/depth-1"), (1, "good")} <= found and {step for step, _ in found} == {1, 3}
+    documents, ledger = run.documents.collect(), run.ledger.collect()
+    paid = ledger.filter((pl.col("source") == "language") & (pl.col("reader") == "careful/0"))["document"]
+    # The formal language is endless: what is paid for lies behind all that people draw, the archive before it.
+    archived, bought = paid.filter(paid < 2**24), paid.filter(paid >= 2**24)
+    opening = documents.filter(pl.col("t") == 0)["row"]
+    assert archived.len() and archived.is_in(opening.implode()).all() and bought.len() == bought.n_unique() == 12
+    published = documents.filter(pl.col("synthetic") & pl.col("verdict").is_null()).group_by("t", "author").len()
+    assert published["len"].max() == 10
+    assert {"labels", "spread", "good", "fluent"} <= set(ledger["verdict"].drop_nulls())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"policies.odds.detector": "sen"}, r'odds\.detector: there is no policy "sen".*did you mean "seen"'),
+        ({"policies.odds.detector": "short"}, r"of kind learned_detector.*there are: seen"),
+        ({"policies.good.source": "nowhere"}, r"policies\.good\.source: there is no \[sources\.nowhere\]"),
+        ({"policies.old.source": "other", "sources.other": {"kind": "process"}}, r"old\.source: nobody publishes"),
+    ],
+)
+def test_what_a_policy_needs_is_asked_when_a_scenario_is_read(changes, sentence):
+    with pytest.raises(ScenarioError, match=sentence):
+        learning(**changes)
+
+
+def test_a_web_that_begins_empty_has_no_archive_and_nothing_to_compare_with():
+    data = learning().plain()
+    del data["web"]["initial"]
+    with pytest.raises(ScenarioError) as error:
+        Scenario.parse(data)
+    assert "policies.good.step: at step 1 it would learn from what the web begins with" in str(error.value)
+    assert "policies.old.source: nobody publishes" in str(error.value)
+    data["policies"]["good"]["step"], data["policies"]["old"]["until"] = 2, 1
+    Scenario.parse(data)
