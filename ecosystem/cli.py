@@ -21,7 +21,7 @@ SET = click.option(
     "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set a dotted path of the scenario; repeatable."
 )
 
-LISTED = ["scenarios", "entries", "models", "policies", "sources", "metrics", "laws", "tasks"]
+LISTED = ["scenarios", "studies", "entries", "models", "policies", "sources", "metrics", "laws", "tasks"]
 VARIANT = click.option("--variant", metavar="NAME", help="One of the scenario's variants, for instance published.")
 
 SMALLER = "Make its models, counts or batches smaller; what is committed stays."
@@ -353,7 +353,7 @@ def report(runs: tuple[Path, ...]) -> None:
 @click.argument("what", type=click.Choice(LISTED))
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def list_(what: str, as_json: bool) -> None:
-    """List scenarios, model presets and families, policies, sources, metrics, laws or tasks with all their fields."""
+    """List scenarios, studies, models, policies, sources, metrics, laws or tasks with all their fields."""
     from ecosystem.listing import listing
 
     click.echo(listing(what, as_json))

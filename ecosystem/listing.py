@@ -19,7 +19,7 @@ from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
 from ecosystem.metrics.laws import laws
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
-from ecosystem.presets import bundled, presets, read_toml
+from ecosystem.presets import STUDIES, bundled, presets, read_toml
 from ecosystem.recipes import (
     Change,
     CuratorSpec,
@@ -34,6 +34,8 @@ from ecosystem.registry import Registry
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
+from ecosystem.studies.frontier import ClosedForm, Frontier
+from ecosystem.studies.spec import Branch, Design, EqualCost, Measure, Range, Study
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 
@@ -52,13 +54,22 @@ _ENTRIES: dict[str, type[BaseModel]] = {
     "[measure.downstream]": DownstreamSpec,
     "[[changes]]": Change,
     "[[theory]]": TheorySpec,
+    "a study file": Study,
+    "a study's [design] and [draw]": Design,
+    "a study's range of an axis": Range,
+    "a study's [[measures]]": Measure,
+    "a study's [branch]": Branch,
+    "a study's [equal_cost]": EqualCost,
+    "a frontier file": Frontier,
+    "a frontier's [closed_form]": ClosedForm,
 }
 
 
 def listing(what: str, as_json: bool) -> str:
-    """Return everything of one sort (scenarios, models, …, tasks), read from the specs."""
+    """Return everything of one sort (scenarios, studies, models, …, tasks), read from the specs."""
     entries = {
-        "scenarios": _scenarios,
+        "scenarios": lambda: _files(studies=False),
+        "studies": lambda: _files(studies=True),
         "models": _models,
         "policies": lambda: _kinds("policies"),
         "sources": lambda: _kinds("sources"),
@@ -100,10 +111,13 @@ def _about(doc: str | None) -> str:
     return " ".join((doc or "").split())
 
 
-def _scenarios() -> list[dict[str, Any]]:
+def _files(*, studies: bool) -> list[dict[str, Any]]:
+    """Return the bundled scenario files, or those of studies and frontiers."""
     found: dict[str, dict[str, Any]] = {}
     for place in bundled("scenarios"):
         for file in sorted(place.rglob("*.toml")):
+            if (file.parent.name == STUDIES) != studies:
+                continue
             data = read_toml(file)
             about = data.get("description") or data.get("name", "")
             if data.get("variants"):

@@ -31,6 +31,9 @@ def _scenarios_beside(file: Path) -> str:
     return nearest(file.stem, names).replace('"?', '.toml"?')  # the endings are all alike and would decide
 
 
+STUDIES = "studies"  # the folder of scenarios in which studies and frontiers lie
+
+
 def bundled(folder: Literal["models", "scenarios"], base: Path | None = None) -> list[Path]:
     """Return the folders in which presets or scenarios are sought, nearest first."""
     package = Path(__file__).parent

@@ -148,7 +148,7 @@ def test_axes_make_a_grid_of_named_arms(folder: Path) -> None:
     text = axes("", '"trainers.lab.publish" = [10, 20]\n"policies.fresh.fraction" = [0.25, 0.5, 0.75]')
     found = study(folder, text)
     assert len(found.levers()) == 6 and len(found.cells(folder)) == 18
-    assert list(found.levers())[0] == found.base_arm == "publish=10, fraction=0.25"
+    assert next(iter(found.levers())) == found.base_arm == "publish=10, fraction=0.25"
 
 
 @pytest.mark.parametrize("method", ["latin_hypercube", "sobol"])
@@ -410,3 +410,19 @@ def test_a_report_of_a_study_without_any_value(folder: Path) -> None:
     found = study(folder)
     empty = table_of([("alone", "", 1, float("nan"))])
     assert write_study(found, empty, Store(folder / "s")).exists()
+
+
+# What the project brings
+
+
+SHIPPED = sorted((Path(__file__).parents[1] / "scenarios" / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_study_that_comes_with_the_project_is_sound(file: Path) -> None:
+    if "[[measures]]" in file.read_text():
+        assert len(Study.load(file).cells(file.parent)) >= 4
+    else:
+        frontier = Frontier.load(file)
+        for end in (frontier.range.low, frontier.range.high):
+            frontier.scenario(file.parent, round(end) if frontier.range.whole else end, 1)
