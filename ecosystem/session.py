@@ -114,7 +114,7 @@ def run_scenario(
     last = -1 if fresh else Store(folder).last()
     if last >= scenario.steps and not dry_run:
         report = folder / "report.html"
-        record = folder / "commits" / f"{last:06d}.json"
+        record = Store(folder).holder(last).folder / "commits" / f"{last:06d}.json"
         current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
         current = not Run.open(folder).redraw(scenario) and current
         display.say(f"This run is finished: {folder} has all {scenario.steps} steps (--fresh begins it anew).")
