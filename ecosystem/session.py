@@ -80,6 +80,12 @@ def run_branch(
     fresh: bool = False,
 ) -> dict[str, Any]:
     """Plan, run or resume, and report a branch; return the summary that :func:`run_scenario` does."""
+    left = {(change.at, path) for change in forked.scenario.changes for path in change.set}
+    for change in forked.parent.scenario.changes:
+        for path in change.set:
+            if (change.at, path) not in left:
+                why = f"the branch says what holds from step {forked.step + 1} on"
+                display.say(f"The parent's change of {path} at step {change.at} is left out: {why}.")
     return run_scenario(
         forked.scenario,
         display,

@@ -53,7 +53,7 @@ class Fork:
             parent, step, digest = (data[key] for key in ("parent", "step", "digest"))
             if not (isinstance(parent, str) and isinstance(step, int) and isinstance(digest, str)):
                 raise TypeError
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError, KeyError):
             raise StoreError(

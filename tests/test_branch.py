@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
+from ecosystem.display import Display
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.report.exhibits import reproduction
 from ecosystem.runs import Branch, Machine, Run, begin, folder_of
 from ecosystem.scenario import Scenario
+from ecosystem.session import run_branch
 from ecosystem.store import Store
 from tests.conftest import MACHINE, tiny
 
@@ -370,3 +372,13 @@ def test_files_are_found_from_where_the_parent_found_them(cache, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     parent = ran(scenario, "outputs", cache=cache, base=tmp_path / "work")
     assert branched(parent, 1, {"trainers.naive.publish": 0}, "outputs", cache, steps=2).steps == 2
+
+
+def test_a_later_change_that_is_left_out_is_told(cache, tmp_path, capsys):
+    planned = [{"at": 5, "set": {"trainers.naive.publish": 2, "trainers.careful.publish": 2}}]
+    parent = ran(words(steps=1, changes=planned), tmp_path, cache=cache)
+    branch = Branch.of(parent, 1, {"trainers.naive.publish": 0}, steps=6)
+    run_branch(branch, Display(), out=tmp_path, dry_run=True)
+    told = capsys.readouterr().out
+    assert "change of trainers.naive.publish at step 5 is left out: the branch says what holds from step 2 on" in told
+    assert "careful" not in told and not branch.folder(tmp_path).exists()
