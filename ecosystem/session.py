@@ -80,6 +80,12 @@ def run_branch(
     fresh: bool = False,
 ) -> dict[str, Any]:
     """Plan, run or resume, and report a branch; return the summary that :func:`run_scenario` does."""
+    left = {(change.at, path) for change in forked.scenario.changes for path in change.set}
+    for change in forked.parent.scenario.changes:
+        for path in change.set:
+            if (change.at, path) not in left:
+                why = f"the branch says what holds from step {forked.step + 1} on"
+                display.say(f"The parent's change of {path} at step {change.at} is left out: {why}.")
     return run_scenario(
         forked.scenario,
         display,
@@ -114,7 +120,7 @@ def run_scenario(
     last = -1 if fresh else Store(folder).last()
     if last >= scenario.steps and not dry_run:
         report = folder / "report.html"
-        record = folder / "commits" / f"{last:06d}.json"
+        record = Store(folder).holder(last).folder / "commits" / f"{last:06d}.json"
         current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
         current = not Run.open(folder).redraw(scenario) and current
         display.say(f"This run is finished: {folder} has all {scenario.steps} steps (--fresh begins it anew).")

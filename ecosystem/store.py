@@ -53,7 +53,7 @@ class Fork:
             parent, step, digest = (data[key] for key in ("parent", "step", "digest"))
             if not (isinstance(parent, str) and isinstance(step, int) and isinstance(digest, str)):
                 raise TypeError
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError, KeyError):
             raise StoreError(
@@ -115,7 +115,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[Path, tuple[tuple[int, ...], Commit]] = {}  # records as they were when last read
+        self._known: dict[str, tuple[tuple[int, ...], Commit]] = {}  # records as they were when last read
         self._above: Store | None = None
 
     # Reading
@@ -132,29 +132,31 @@ class Store:
         """
         fork = self.fork
         records = [] if fork is None else self._inherited(fork, through)
-        for path in sorted((self.folder / "commits").glob("*.json")):
+        folder = self.folder / "commits"
+        there = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 (speed)
+        for name in sorted(name for name in there if name.endswith(".json")):
             number = len(records)
             if through is not None and number > through:
                 break
-            record = self._record(path)
+            record = self._record(folder, name)
             if record.step != number:
-                there = f"the record of step {number} is missing, but that of step {record.step} is there"
-                raise StoreError(f"{path.parent}: {there}. {_way_back(self.folder, number)}")
+                gap = f"the record of step {number} is missing, but that of step {record.step} is there"
+                raise StoreError(f"{folder}: {gap}. {_way_back(self.folder, number)}")
             if record.parent != (records[-1].digest if records else ""):
-                raise StoreError(_damaged(path, "it does not follow from the record before it"))
+                raise StoreError(_damaged(folder / name, "it does not follow from the record before it"))
             records.append(record)
         return records
 
-    def _record(self, path: Path) -> Commit:
+    def _record(self, folder: Path, name: str) -> Commit:
         """Read a record, again only if the file is not the one that was read before."""
         try:
-            told = path.stat()
+            told = os.stat(f"{folder}/{name}")  # noqa: PTH116 (speed)
         except OSError as error:
-            raise StoreError(_damaged(path, error.strerror or "it cannot be read")) from None
+            raise StoreError(_damaged(folder / name, error.strerror or "it cannot be read")) from None
         mark = (told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
-        known = self._known.get(path)
+        known = self._known.get(name)
         if known is None or known[0] != mark:
-            known = self._known[path] = mark, Commit.read(path)
+            known = self._known[name] = mark, Commit.read(folder / name)
         return known[1]
 
     def _inherited(self, fork: Fork, through: int | None) -> list[Commit]:
