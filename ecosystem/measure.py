@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ecosystem.agents import Trainer, by_model
 from ecosystem.corpus.sources import Truth
+from ecosystem.costs import measure_costs
 from ecosystem.downstream import Downstream
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import DescribedCohort, Member, Score, ScoreRequest, TextCohort
@@ -158,6 +159,7 @@ def measure_step(world: World, step: Step) -> None:
         for curator in world.curators:
             step.metrics.append(rows(step.t, "curator", curator.name, _reviews(reviews, curator.name)))
     measure_web(world, step)
+    measure_costs(world, step)
 
 
 def measure_web(world: World, step: Step) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem import costs
 from ecosystem.agents import Curator, Trainer, Writer
 from ecosystem.corpus.documents import Corpus
 from ecosystem.corpus.labelled import right
@@ -69,6 +70,7 @@ class World(mesa.Model):
         self.drawn = dict.fromkeys(self.reservoirs, 0)  # documents that people have taken from each source
         self.web = Web(scenario.web, self.streams, base)
         self.truth: Truth | None = None  # of vectors and categories; texts have references
+        self.bought: costs.Bought = {}  # what adders with a price have paid for
         self._events: list[str] = []
         self._scores: dict[str, dict[int, tuple[float, int]]] = {}
         self._near: dict[tuple[int, int, float], NearDuplicates] = {}
@@ -148,6 +150,7 @@ class World(mesa.Model):
             },
             "endorsements": self.web.endorsements(),
             "events": events,
+            **({"bought": costs.plain(self.bought)} if self.bought else {}),
         }
         return Snapshot(
             t=self.t,
@@ -168,6 +171,7 @@ class World(mesa.Model):
         self.corpus.restore(past.segment, past.changes)
         self.archive = past.archive
         self.drawn = dict(past.state["drawn"])
+        self.bought = costs.known(past.state.get("bought", {}))
         self.web.restore([(int(a), int(b), float(w)) for a, b, w in past.state["endorsements"]])
         for trainer in self.trainers:
             known = past.state["trainers"][trainer.name]

@@ -147,6 +147,23 @@ DEFINITIONS: dict[str, Definition] = {
     "refused_human": Definition("documents", "", "human documents that it refused (its false positives)"),
     "kept_synthetic": Definition("documents", "", "synthetic documents that reached the policy and passed"),
     "refused_synthetic": Definition("documents", "", "synthetic documents that it refused (its true positives)"),
+    # of what a step cost (scope "cost"), beside tokens_trained and documents_trained
+    "tokens_generated": Definition(
+        "tokens", "", "tokens that a model drew, ends of text and unpublished texts included"
+    ),
+    "tokens_published": Definition("tokens", "", "tokens drawn for documents that the publish gate let pass"),
+    "documents_generated": Definition(
+        "documents", "", "vectors or categories that a model wrote, unpublished included"
+    ),
+    "flops": Definition(
+        "operations", "", "floating-point operations of training and writing, by the architecture's own formula"
+    ),
+    "human_documents": Definition("documents", "", "documents that a writer wrote, or that an adder paid for anew"),
+    "documents_injected": Definition(
+        "documents", "", "documents that an adder brought into training sets, with repetition"
+    ),
+    "reviews": Definition("documents", "", "documents that a curator reviewed"),
+    "spent": Definition("money", "", "price times the documents paid for"),
     # of a curator
     "reviewed_human": Definition("documents", "", "human documents that a curator reviewed in this step"),
     "reviewed_synthetic": Definition("documents", "", "synthetic documents that a curator reviewed in this step"),

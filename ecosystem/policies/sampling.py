@@ -70,6 +70,9 @@ class InjectReal(Adder):
     mode: Literal["fixed", "fresh"] = Field(
         "fixed", description="fixed: always the same rows; fresh: new ones each step"
     )
+    price: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="paid for a document when it is first injected; absent: nothing is paid or counted"
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> InjectReal:
