@@ -36,7 +36,8 @@ def measure_costs(world: World, step: Step) -> None:
         costs[f"trainers/{trainer.name}"] = _of_trainer(world, step, trainer, mine["open"].to_numpy())
     for writer in world.writers:
         author = f"writers/{writer.name}"
-        costs[author] = {"human_documents": float(drafts[author].height if author in drafts else 0)}
+        wrote, pay = drafts[author].height if author in drafts else 0, writer.recipe.pay
+        costs[author] = {"human_documents": float(wrote)} | ({} if pay is None else {"spent": pay * wrote})
     for name, added in step.injected.items():
         costs[f"policies/{name}"] = _of_adder(world, name, added)
     for curator, reviewed in zip(world.curators, step.reviews, strict=True):

@@ -154,6 +154,12 @@ def measure_step(world: World, step: Step) -> None:
     if world.spec.web.publish:
         door = step.segment.with_columns(reader=pl.lit("web"), source=pl.lit(None, pl.String))
         step.metrics.append(tables.policies(door, {"web": world.spec.web.publish}, step.t))
+    if step.audiences:
+        names = np.array(list(step.audiences))
+        audience = np.array(list(step.audiences.values()))
+        writing = np.array([not writer.has_left for writer in world.writers if writer.name in step.audiences])
+        told = {"audience": audience, "writing": writing.astype(np.float64)}
+        step.metrics.append(tables.many(step.t, "writer", names, told, {}))
     if step.reviews:
         reviews = pl.concat(step.reviews)
         for curator in world.curators:

@@ -33,6 +33,7 @@ class Step:
 
     t: int
     drafts: list[pl.DataFrame] = field(default_factory=list)  # columns of DRAFT
+    audiences: dict[str, float] = field(default_factory=dict)  # per writer that may leave: share of people's prominence
     unpublished: dict[str, pl.Series] = field(default_factory=dict)  # per trainer: text written for scoring only
     written: dict[str, WriteRecord | int] = field(default_factory=dict)  # per trainer: what that took, or documents
     segment: pl.DataFrame = field(default_factory=lambda: empty(SEGMENT))
@@ -49,15 +50,32 @@ class Step:
 def write(world: World, step: Step) -> None:
     """People write: documents from their source, without replacement, until it runs dry."""
     live = world.corpus.live()
+    moved: dict[tuple[str, bool], int] = {}  # per population: writers that left, and that came back
     for writer in world.writers:
-        here = live.filter(pl.col("site").is_in(writer.homes.tolist()))["synthetic"]
-        share = float(here.mean() or 0.0)  # type: ignore[arg-type]
+        here = live.filter(pl.col("site").is_in(writer.homes.tolist()))
+        share = float(here["synthetic"].mean() or 0.0)  # type: ignore[arg-type]
+        if writer.recipe.leaves_below is not None:
+            step.audiences[writer.name] = _audience(here)
+        left = writer.has_left
+        writer.hear_of(step.audiences.get(writer.name, 1.0))
+        if writer.has_left != left:
+            moved[writer.population, writer.has_left] = moved.get((writer.population, writer.has_left), 0) + 1
         rows = world.draw(writer.recipe.source, writer.wants_to_write(share), writer.name)
         if len(rows):
             content = world.reservoirs[writer.recipe.source].rows(rows)
             step.drafts.append(
                 human_drafts(content, writer.recipe.source, rows, f"writers/{writer.name}", writer.place(len(rows)))
             )
+
+    for (population, left), some in moved.items():
+        told = "left for want of readers" if left else "came back"
+        world.note(f"{some} of the {world.spec.writers[population].count} writers of {population} {told}")
+
+
+def _audience(here: pl.DataFrame) -> float:
+    """Return the share of the prominence of these documents that people wrote; 1 where there are none."""
+    weight, people = here["weight"].to_numpy(), ~here["synthetic"].to_numpy()
+    return float(weight[people].sum() / weight.sum()) if weight.sum() > 0 else 1.0
 
 
 def generate(world: World, step: Step) -> None:

@@ -147,9 +147,9 @@ class Scenario(Spec):
 
 _CHANGEABLE = re.compile(
     r"policies\.[^.]+\..+|web\.(retain|publish)|measure\.(?!downstream\b).+"
-    r"|writers\.[^.]+\.(rate|reaction)"
+    r"|writers\.[^.]+\.(rate|reaction|leaves_below|returns_above|pay|wage)"
     r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|decoding(\..+)?|publish|every|offset|lag)"
-    r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength)"
+    r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength|quality_bias)"
 )
 
 
@@ -157,7 +157,8 @@ def _check_changeable(path: str, where: str) -> None:
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run; what can: fields of policies, web.retain, web.publish, '
-            "measure but downstream, the rates of writers and curators, and of trainers all but count, model and sites."
+            "measure but downstream, the rates and pay of writers, what curators do, and of trainers all but count, "
+            "model and sites."
         )
 
 

@@ -150,6 +150,7 @@ class World(mesa.Model):
             },
             "endorsements": self.web.endorsements(),
             "events": events,
+            **({"left": left} if (left := [w.name for w in self.writers if w.has_left]) else {}),
             **({"bought": costs.plain(self.bought)} if self.bought else {}),
         }
         return Snapshot(
@@ -177,6 +178,8 @@ class World(mesa.Model):
             known = past.state["trainers"][trainer.name]
             trainer.depth, trainer.has_model = known["depth"], known["has_model"]
             trainer.collapsed_at = known.get("collapsed_at")
+        for writer in self.writers:
+            writer.has_left = writer.name in past.state.get("left", [])
         for name, arrays in past.weights.items():
             self.cohorts[name].load(arrays)
         self._latest, self._events = past, []
@@ -257,6 +260,21 @@ class World(mesa.Model):
             known.update(zip(new.to_list(), zip(nats.tolist(), units.tolist(), strict=True), strict=True))
         found = [known[doc] for doc in docs.to_list()]
         return np.array([f[0] for f in found], dtype=np.float64), np.array([f[1] for f in found], dtype=np.int64)
+
+    def fluency(self, model: str, docs: pl.Series) -> NDArray[np.float64]:
+        """Return each document's mean log-likelihood per token under a model's starting weights, standardised.
+
+        The mean and the standard deviation are those of the held-out documents, which those weights have never seen
+        either, so that a document's fluency depends on no other and never changes. Raises DataError where they are all
+        equally fluent, or impossible.
+        """
+        known, tokens = self.references.initial[model].per_document()
+        deviation = (known / tokens).std()
+        if not deviation > 0:
+            raise DataError(f'model "{model}" is no judge: it finds held-out documents equally fluent, or impossible.')
+        nats, units = self._score(model, docs)
+        z: NDArray[np.float64] = np.clip(((known / tokens).mean() - nats / units) / deviation, -1e6, 1e6)
+        return z
 
     def _near_duplicate(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
         """Return each document's earliest near-duplicate among all that were ever published (or null)."""

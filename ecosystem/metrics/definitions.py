@@ -164,6 +164,11 @@ DEFINITIONS: dict[str, Definition] = {
     ),
     "reviews": Definition("documents", "", "documents that a curator reviewed"),
     "spent": Definition("money", "", "price times the documents paid for"),
+    # of a writer that may leave
+    "audience": Definition(
+        "1", "down", "share of the prominence at its home sites that documents by people have, before it writes"
+    ),
+    "writing": Definition("1", "down", "1 if it writes at this step, 0 if it has left"),
     # of a curator
     "reviewed_human": Definition("documents", "", "human documents that a curator reviewed in this step"),
     "reviewed_synthetic": Definition("documents", "", "synthetic documents that a curator reviewed in this step"),
