@@ -92,7 +92,12 @@ class Corpus:
 
     def _apply(self, rows: pl.DataFrame) -> None:
         change = rows.select(pl.col(name).cast(dtype) for name, dtype in INDEX_CHANGE.items())
-        self.index = self.index.update(change, on="doc", how="left")
+        # A document's id is its row, so that nothing has to be sought.
+        gone = change.filter(pl.col("retired_at").is_not_null())
+        self.index = self.index.with_columns(
+            self.index["weight"].scatter(change["doc"], change["weight"]),
+            self.index["retired_at"].scatter(gone["doc"], gone["retired_at"]),
+        )
         self._changed = pl.concat([self._changed, change]).unique("doc", keep="last", maintain_order=True)
 
     def take_changes(self) -> pl.DataFrame:

@@ -290,10 +290,13 @@ class LanguageCohort(ABC):
         for group in groups.values():
             n = requests[group[0]].n
             most = max(1, min(_WRITTEN_ROWS if on_cpu else 8 * _WRITTEN_ROWS, room // len(group)))
-            # An even number of pieces, so that two threads finish together.
-            parts = 1 if n <= min(most, 15 if on_cpu else n) else min(n, 2 * -(-n // (2 * most)))
+            parts = 1 if n <= min(most, 15 if on_cpu else n) else min(n, self._parts(n, most))
             jobs += [[(i, rows) for i in group] for rows in np.array_split(np.arange(n), parts)]
         return jobs
+
+    def _parts(self, n: int, most: int) -> int:
+        """Return how many pieces of at most ``most`` documents ``n`` are cut into: evenly many, for two threads."""
+        return 2 * -(-n // (2 * most))
 
 
 def pretrain(cohort: LanguageCohort, budget: Budget, stream: Stream, around: Surroundings) -> dict[str, NDArray[Any]]:

@@ -21,7 +21,16 @@ from torch import Tensor
 
 from ecosystem.errors import DataError
 from ecosystem.families import scoring
-from ecosystem.families.base import FitRecord, FitRequest, Member, MemberError, Progress, Surroundings
+from ecosystem.families.base import (
+    FitRecord,
+    FitRequest,
+    Member,
+    MemberError,
+    Progress,
+    Score,
+    ScoreRequest,
+    Surroundings,
+)
 from ecosystem.families.cohort import LanguageCohort, Nll
 from ecosystem.families.crew import Crew
 from ecosystem.families.ngram import require_keys
@@ -232,11 +241,14 @@ class CountCohort(LanguageCohort):
 
     def _count(self, tokens: Sequence[NDArray[np.int32]], weight: Floats) -> Counts:
         unit, offsets = scoring.units(tokens, self.tokenizer.end)
-        sizes = np.diff(offsets)
-        place = np.arange(len(unit)) - np.repeat(offsets[:-1], sizes)  # of a token in its document
+        before = self._before(unit, offsets)
+        return Counts.of(_keys([*before, unit], self.tokenizer.size), np.repeat(weight, np.diff(offsets)))
+
+    def _before(self, unit: Ints, offsets: Ints) -> list[Ints]:
+        """Return the order - 1 tokens before every unit of documents, oldest first; before a document, ends of text."""
+        place = np.arange(len(unit)) - np.repeat(offsets[:-1], np.diff(offsets))  # of a token in its document
         lags = range(self.family.order - 1, 0, -1)
-        before = [np.where(place >= lag, np.roll(unit, lag), self.tokenizer.end) for lag in lags]
-        return Counts.of(_keys([*before, unit], self.tokenizer.size), np.repeat(weight, sizes))
+        return [np.where(place >= lag, np.roll(unit, lag), self.tokenizer.end) for lag in lags]
 
     def _table(self, counts: Counts) -> Table:
         return Table.of(counts, self.family, self.tokenizer.size, self.tokenizer.end)
@@ -292,6 +304,19 @@ class CountCohort(LanguageCohort):
         if member == "initial":
             return self._initial_table
         return self._table(NOTHING) if member == "random" else self._tables[member]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Score documents as every language model does, but whole: no window is too long for counts."""
+        return [super(CountCohort, self).score([r])[0] if r.prompts is not None else self._score(r) for r in requests]
+
+    def _score(self, request: ScoreRequest) -> Score:
+        unit, offsets = scoring.units(self.tokenizer.encode(request.docs), self.tokenizer.end)
+        log_p = self._of(request.member).log_probability(self._before(unit, offsets), unit)
+        return Score((-log_p).astype(np.float32).astype(np.float64), unit, offsets)
+
+    def _parts(self, n: int, most: int) -> int:
+        # Rows have nothing in common here, so that their number may follow that of the threads.
+        return max(self._crew[0], -(-n // most))
 
     def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
         return CountDecoder([self._of(member) for member in members], rows, self.family.order, self.tokenizer.end)
