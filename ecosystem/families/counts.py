@@ -377,6 +377,7 @@ class CountDecoder:
         self._levels = [_Rows.of(tables, lag, self._vocabulary) for lag in range(1, order)]
         self._table = np.repeat(np.arange(len(tables)), rows)  # whose each row is
         self._history = np.zeros((0, 0), np.int64)  # [order - 1, rows], oldest first
+        self._logits = np.empty((len(self._table), self._vocabulary), np.float32)
 
     def begin(self, ids: Tensor) -> Tensor:
         """Take the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
@@ -395,7 +396,7 @@ class CountDecoder:
         self._table, self._history = self._table[kept], self._history[:, kept]
 
     def _row(self) -> Tensor:
-        """Return the log-probabilities after every row's history."""
+        """Return the log-probabilities after every row's history, which the next call overwrites."""
         vocabulary, rows = self._vocabulary, len(self._table)
         found: list[tuple[_Rows, Ints]] = []
         context, place = np.zeros(rows, np.int64), 1
@@ -417,11 +418,19 @@ class CountDecoder:
             at = at[here]
             size = level.size[at]
             after = np.cumsum(size)
-            entry = np.arange(size.sum()) + np.repeat(level.start[at] - after + size, size)
-            cell = np.repeat(here * vocabulary, size) + level.tokens[entry]
-            written.append((cell, level.log_p[entry] + np.repeat(left[here], size)))
+            # All that follows has a row per entry or per token of the vocabulary: added to in place, taken into memory
+            # that is there.
+            entry = np.repeat(level.start[at] - after + size, size)
+            entry += np.arange(len(entry))
+            cell, log_p = level.tokens.take(entry), level.log_p.take(entry)
+            cell += np.repeat(here * vocabulary, size)
+            log_p += np.repeat(left[here], size)
+            written.append((cell, log_p))
             left[here] += level.log_rest[at]
-        logits = self._first[base] + left[:, None]
+        logits = self._logits[:rows]
+        np.take(self._first, base, axis=0, out=logits, mode="clip")
+        logits += left[:, None]
+        flat = logits.reshape(-1)
         for cell, log_p in reversed(written):  # the longest context has the last word
-            logits.ravel()[cell] = log_p
+            flat[cell] = log_p
         return torch.from_numpy(logits)
