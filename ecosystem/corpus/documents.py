@@ -81,12 +81,15 @@ class Corpus:
 
     def retire(self, docs: pl.Series, t: int) -> None:
         """Take documents off the web at step ``t``."""
-        rows = self.index.select("doc", "weight").filter(pl.col("doc").is_in(docs.implode()))
-        self._apply(rows.with_columns(retired_at=pl.lit(t, pl.Int32)))
+        if docs.len():
+            rows = self.index.select("doc", "weight")[docs.unique().sort()]
+            self._apply(rows.with_columns(retired_at=pl.lit(t, pl.Int32)))
 
     def reweigh(self, docs: pl.Series, factor: pl.Series) -> None:
         """Multiply the prominence of live documents by ``factor`` (one per document)."""
         change = pl.DataFrame({"doc": docs, "factor": factor}).filter(pl.col("factor") != 1.0)
+        if change.is_empty():
+            return
         rows = self.index.select("doc", "weight", "retired_at").join(change, on="doc", how="inner")
         self._apply(rows.with_columns(weight=pl.col("weight") * pl.col("factor")))
 

@@ -64,6 +64,9 @@ class Counts:
     @classmethod
     def of(cls, keys: Ints, values: Floats) -> Counts:
         """Add up the values of equal keys."""
+        if len(values) and (values == 1).all():  # no sum of ones depends on its order
+            unique, count = np.unique(keys, return_counts=True)
+            return cls(unique, count.astype(np.float64))
         unique, place = np.unique(keys, return_inverse=True)
         return cls(unique, np.bincount(place, weights=values).astype(np.float64))
 
@@ -290,6 +293,8 @@ class CountCohort(LanguageCohort):
         old = start[request.start]
         values = self.family.memory * old.values
         kept = values > _FADED
+        if not kept.any():
+            return new
         return Counts.of(np.append(old.keys[kept], new.keys), np.append(values[kept], new.values))
 
     def _columns(self, keys: Ints) -> tuple[list[Ints], Ints]:
