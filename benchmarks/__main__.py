@@ -106,7 +106,7 @@ def measure(name: str, device: str, threads: int, rounds: int, generations: int)
             times["ours/recursion"].append(bench.seconds(bench.ours_recursion, generations))
             times["theirs/recursion"].append(bench.seconds(bench.theirs_recursion, generations, bench.model()))
         ratios["recursion"] = ratio("ours/recursion", "theirs/recursion")
-    flops = bench.cohort.flops
+    flops = bench.cohort.flops_per_token(bench.cohort.context)
     return {
         "parameters": bench.cohort.parameters,
         "context": bench.context,

@@ -40,17 +40,33 @@ class Actor(mesa.Agent):
 
 
 class Writer(Actor):
-    """A person who writes; may fall silent as what it reads fills with machine text."""
+    """A person who writes; may fall silent as what it reads fills with machine text, or leave for want of readers."""
 
     section = "writers"
+
+    def __init__(self, world: World, population: str, number: int, homes: NDArray[np.int64]) -> None:
+        super().__init__(world, population, number, homes)
+        self.has_left = False
 
     @property
     def recipe(self) -> WriterSpec:
         """The population's entry in the scenario in force."""
         return self.model.spec.writers[self.population]
 
+    def hear_of(self, audience: float) -> None:
+        """Leave, stay or come back, given the share of the prominence at home that documents by people have."""
+        recipe = self.recipe
+        if recipe.leaves_below is None or (recipe.wage is not None and (recipe.pay or 0.0) >= recipe.wage):
+            self.has_left = False
+        elif self.has_left:
+            self.has_left = audience <= (recipe.leaves_below if recipe.returns_above is None else recipe.returns_above)
+        else:
+            self.has_left = audience < recipe.leaves_below
+
     def wants_to_write(self, synthetic_share: float) -> int:
         """Return how many documents to write, given the synthetic share of the live documents at home."""
+        if self.has_left:
+            return 0
         mean = self.recipe.rate * (1.0 - self.recipe.reaction * synthetic_share)
         luck = self.model.stream(f"writers/{self.name}/write").uniform(0)[0]
         return int(np.floor(mean + luck))  # rounds up with the probability that keeps the mean
@@ -99,16 +115,23 @@ class Curator(Actor):
         """Return the documents reviewed now (rows of ``live``) with a Boolean column ``suspect``."""
         watched = live.filter(pl.col("site").is_in(self.homes.tolist()))
         streams = self.model.stream(f"curators/{self.name}/review"), self.model.stream(f"curators/{self.name}/judge")
-        order, verdict = (stream.uniform(watched["doc"]) for stream in streams)
+        order, luck = (stream.uniform(watched["doc"]) for stream in streams)
         rate = (
             pl.when(pl.col("synthetic")).then(self.recipe.true_positive_rate).otherwise(self.recipe.false_positive_rate)
         )
-        return (
-            watched.with_columns(order=pl.Series(order), suspect=pl.Series(verdict) < rate)
-            .sort("order")
-            .head(self.recipe.reviews)
-            .drop("order")
-        )
+        reviewed = watched.with_columns(order=pl.Series(order), luck=pl.Series(luck), rate=rate).sort("order")
+        reviewed = reviewed.head(self.recipe.reviews)
+        if self.recipe.judge is not None:
+            leniency = (self.recipe.quality_bias or 0.0) * self.model.fluency(self.recipe.judge, reviewed["doc"])
+            reviewed = reviewed.with_columns(rate=pl.Series(shifted(reviewed["rate"].to_numpy(), -leniency)))
+        return reviewed.with_columns(suspect=pl.col("luck") < pl.col("rate")).drop("order", "luck", "rate")
+
+
+def shifted(rate: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities whose log-odds are ``by`` above those of ``rate``, [documents] each; 0 and 1 stay."""
+    with np.errstate(divide="ignore"):
+        log_odds = np.log(rate) - np.log1p(-rate)
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * (log_odds + by))), dtype=np.float64)
 
 
 def by_model(trainers: Sequence[Trainer]) -> dict[str, list[Trainer]]:

@@ -66,6 +66,22 @@ def incoherent(s: Scenario) -> list[str]:
                 f"{path}.decoding.prompt.tokens: a prompt of {prompt.tokens} tokens leaves no room to write in the "
                 f"model's context of {context}; at most {context - 2}"
             )
+    for name, curator in s.curators.items():
+        if curator.judge is None:
+            continue
+        path, judge = f"curators.{name}.judge", s.models.get(curator.judge)
+        refer(path, curator.judge, s.models, "models")
+        if s.modality != "text":
+            problems.append(f"{path}: fluency is of text, but this scenario's documents are {s.modality}; leave it out")
+        elif judge is not None and not judge.begins_trained:
+            problems.append(
+                f'{path}: the model "{curator.judge}" starts from random weights and cannot tell fluent text'
+            )
+        elif s.web.initial is None or not getattr(s.sources.get(s.web.initial.source), "held_out", 1):
+            problems.append(
+                f"{path}: fluency is told against documents that are never published; give web.initial, from a source "
+                "with held_out documents"
+            )
     for name, policy in s.policies.items():
         source, model = getattr(policy, "source", None), getattr(policy, "model", None)
         if source is not None:

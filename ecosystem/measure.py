@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ecosystem.agents import Trainer, by_model
 from ecosystem.corpus.sources import Truth
+from ecosystem.costs import measure_costs
 from ecosystem.downstream import Downstream
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import DescribedCohort, Member, Score, ScoreRequest, TextCohort
@@ -154,11 +155,18 @@ def measure_step(world: World, step: Step) -> None:
         door = step.segment.with_columns(reader=pl.lit("web"), source=pl.lit(None, pl.String))
         step.metrics.append(tables.policies(door, {"web": world.spec.web.publish}, step.t))
     step.metrics += world.judges.measured()
+    if step.audiences:
+        names = np.array(list(step.audiences))
+        audience = np.array(list(step.audiences.values()))
+        writing = np.array([not writer.has_left for writer in world.writers if writer.name in step.audiences])
+        told = {"audience": audience, "writing": writing.astype(np.float64)}
+        step.metrics.append(tables.many(step.t, "writer", names, told, {}))
     if step.reviews:
         reviews = pl.concat(step.reviews)
         for curator in world.curators:
             step.metrics.append(rows(step.t, "curator", curator.name, _reviews(reviews, curator.name)))
     measure_web(world, step)
+    measure_costs(world, step)
 
 
 def measure_web(world: World, step: Step) -> None:
@@ -355,9 +363,9 @@ def _mean(values: pl.Series) -> Estimate:
 
 def _reviews(reviews: pl.DataFrame, curator: str) -> Values:
     mine = reviews.filter(pl.col("curator") == curator)
+    synthetic, suspect = mine["synthetic"].to_numpy(), mine["suspect"].to_numpy()
     values: Values = {}
-    for origin, synthetic in (("human", False), ("synthetic", True)):
-        of = mine.filter(pl.col("synthetic") == synthetic)
-        values[f"reviewed_{origin}"] = float(of.height)
-        values[f"suspect_{origin}"] = float(of.filter("suspect").height)
+    for origin, of in (("human", ~synthetic), ("synthetic", synthetic)):
+        values[f"reviewed_{origin}"] = float(of.sum())
+        values[f"suspect_{origin}"] = float((of & suspect).sum())
     return values

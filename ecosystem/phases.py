@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ecosystem.agents import Trainer, by_model
 from ecosystem.corpus.schema import ARCHIVE, INDEX, LEDGER, SEGMENT, empty
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import FitRecord, FitRequest, GenerateRequest
+from ecosystem.families.base import FitRecord, FitRequest, GenerateRequest, WriteRecord
 from ecosystem.measure import measure_step
 from ecosystem.policies.base import gate
 
@@ -33,13 +33,16 @@ class Step:
 
     t: int
     drafts: list[pl.DataFrame] = field(default_factory=list)  # columns of DRAFT
+    audiences: dict[str, float] = field(default_factory=dict)  # per writer that may leave: share of people's prominence
     unpublished: dict[str, pl.Series] = field(default_factory=dict)  # per trainer: text written for scoring only
+    written: dict[str, WriteRecord | int] = field(default_factory=dict)  # per trainer: what that took, or documents
     segment: pl.DataFrame = field(default_factory=lambda: empty(SEGMENT))
     live: pl.DataFrame = field(default_factory=lambda: empty(INDEX))  # the index rows that can be scraped
     candidates: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # per trainer: rows of `live`
     ledger: pl.DataFrame = field(default_factory=lambda: empty(LEDGER))
     training: dict[str, pl.DataFrame] = field(default_factory=dict)  # per trainer: the ledger rows it trains on
     fits: dict[str, FitRecord] = field(default_factory=dict)
+    injected: dict[str, pl.DataFrame] = field(default_factory=dict)  # per adder: source and document, for all readers
     reviews: list[pl.DataFrame] = field(default_factory=list)
     metrics: list[pl.DataFrame] = field(default_factory=list)
 
@@ -47,15 +50,32 @@ class Step:
 def write(world: World, step: Step) -> None:
     """People write: documents from their source, without replacement, until it runs dry."""
     live = world.corpus.live()
+    moved: dict[tuple[str, bool], int] = {}  # per population: writers that left, and that came back
     for writer in world.writers:
-        here = live.filter(pl.col("site").is_in(writer.homes.tolist()))["synthetic"]
-        share = float(here.mean() or 0.0)  # type: ignore[arg-type]
+        here = live.filter(pl.col("site").is_in(writer.homes.tolist()))
+        share = float(here["synthetic"].mean() or 0.0)  # type: ignore[arg-type]
+        if writer.recipe.leaves_below is not None:
+            step.audiences[writer.name] = _audience(here)
+        left = writer.has_left
+        writer.hear_of(step.audiences.get(writer.name, 1.0))
+        if writer.has_left != left:
+            moved[writer.population, writer.has_left] = moved.get((writer.population, writer.has_left), 0) + 1
         rows = world.draw(writer.recipe.source, writer.wants_to_write(share), writer.name)
         if len(rows):
             content = world.reservoirs[writer.recipe.source].rows(rows)
             step.drafts.append(
                 human_drafts(content, writer.recipe.source, rows, f"writers/{writer.name}", writer.place(len(rows)))
             )
+
+    for (population, left), some in moved.items():
+        told = "left for want of readers" if left else "came back"
+        world.note(f"{some} of the {world.spec.writers[population].count} writers of {population} {told}")
+
+
+def _audience(here: pl.DataFrame) -> float:
+    """Return the share of the prominence of these documents that people wrote; 1 where there are none."""
+    weight, people = here["weight"].to_numpy(), ~here["synthetic"].to_numpy()
+    return float(weight[people].sum() / weight.sum()) if weight.sum() > 0 else 1.0
 
 
 def generate(world: World, step: Step) -> None:
@@ -65,6 +85,8 @@ def generate(world: World, step: Step) -> None:
     for model, trainers in by_model(asking).items():
         requests = [_generate_request(world, trainer, trainer.recipe.publish + extra) for trainer in trainers]
         written = world.cohorts[model].generate(requests, world.progress)
+        took = getattr(world.cohorts[model], "written", [request.n for request in requests])
+        step.written |= dict(zip([trainer.name for trainer in trainers], took, strict=True))
         published = []
         for trainer, docs in zip(trainers, written, strict=True):
             step.unpublished[trainer.name] = docs.tail(extra)
@@ -211,6 +233,7 @@ def select(world: World, step: Step) -> None:
             table = step.live[step.candidates[trainer.name]].with_columns(weight=pl.lit(1.0))
             policies = world.policies(trainer.recipe.select)
             signed = gate(table.drop("verdict", "reason"), policies, world.context(trainer.name))
+            _note_injected(step, signed)
             book = _book(signed, pl.lit(trainer.name))
         else:
             book = passed[trainer.name]
@@ -219,6 +242,15 @@ def select(world: World, step: Step) -> None:
         step.training[trainer.name] = kept if trainer.recipe.retain is None else _archive(world, trainer, kept)
     if books:
         step.ledger = pl.concat(books)
+
+
+def _note_injected(step: Step, signed: pl.DataFrame) -> None:
+    """Remember which adder of a gate brought which documents; what was injected where is in the ledger."""
+    if "added_by" in signed.columns:
+        added = signed.select("added_by", source="injected_from", document="doc").drop_nulls("added_by")
+        for (name,), rows in added.group_by("added_by", maintain_order=True):
+            before = step.injected.get(str(name))
+            step.injected[str(name)] = rows if before is None else pl.concat([before, rows])
 
 
 def _book(signed: pl.DataFrame, reader: pl.Expr | pl.Series) -> pl.DataFrame:

@@ -24,6 +24,27 @@ class WriterSpec(Spec):
     reaction: Share = Field(
         0.0, description="0: writes regardless; 1: stops writing when all it reads around its home sites is synthetic"
     )
+    leaves_below: Share | None = Field(
+        None,
+        description="leaves when a reader at its home sites meets a document by people less often than this (share of "
+        "the prominence there); absent: never",
+    )
+    returns_above: Share | None = Field(
+        None, description="comes back when that share is above this; absent: above leaves_below"
+    )
+    pay: Annotated[float, Field(ge=0)] | None = Field(None, description="what it is paid for a document, in money")
+    wage: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="pay from which on it writes, whoever reads it; absent: no pay makes up for readers"
+    )
+
+    @model_validator(mode="after")
+    def _may_leave(self) -> WriterSpec:
+        for field in ("returns_above", "wage"):
+            if self.leaves_below is None and getattr(self, field) is not None:
+                raise ValueError(f"{field} has no meaning for writers that never leave; give leaves_below too")
+        if self.leaves_below is not None and self.returns_above is not None and self.returns_above < self.leaves_below:
+            raise ValueError(f"returns_above = {self.returns_above:g} is below leaves_below = {self.leaves_below:g}")
+        return self
 
 
 class ScrapeSpec(Spec):
@@ -82,6 +103,20 @@ class CuratorSpec(Spec):
         "endorse: strengthen links to the sites of documents taken for human by `strength`",
     )
     strength: Annotated[float, Field(gt=0)] = 0.25
+    quality_bias: Annotated[float, Field(ge=-100, le=100)] | None = Field(
+        None,
+        description="how far fluent text passes for human: taken off the log-odds of suspecting a document for every "
+        "standard deviation that it is more fluent than held-out human text; below 0: fluent text is suspected",
+    )
+    judge: str | None = Field(
+        None, description="name of the model whose starting weights say how fluent a document is; with quality_bias"
+    )
+
+    @model_validator(mode="after")
+    def _both(self) -> CuratorSpec:
+        if (self.quality_bias is None) != (self.judge is None):
+            raise ValueError("give quality_bias and judge together, or neither")
+        return self
 
 
 class DownstreamSpec(Spec):

@@ -211,6 +211,19 @@ class Run:
         return self.store.table("metrics")
 
     @property
+    def seconds(self) -> float:
+        """Wall time of all committed steps and of the opening, in seconds; it differs from run to run."""
+        return sum(commit.seconds for commit in self.store.commits())
+
+    def costs(self, *, total: bool = False) -> pl.DataFrame:
+        """Return what every step cost (step, id, metric, value), or with ``total`` the sums (id, metric, value).
+
+        ``id`` is who: ``trainers/naive/0``, ``writers/people/0``, ``curators/editors/0`` or ``policies/archive``.
+        """
+        spent = self.metrics.filter(pl.col("scope") == "cost").select("step", "id", "metric", "value")
+        return spent.group_by("id", "metric", maintain_order=True).agg(pl.col("value").sum()) if total else spent
+
+    @property
     def documents(self) -> pl.LazyFrame:
         """Every document ever published, with its text and with its state after the last step."""
         segments = self.store.table("corpus").lazy()

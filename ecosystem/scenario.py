@@ -172,9 +172,9 @@ class Scenario(Spec):
 _WHOLE_RUN = ("name", "description", "steps", "weights_every", "theory")  # no number of any step depends on them
 _CHANGEABLE = re.compile(
     r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
-    r"|writers\.[^.]+\.(rate|reaction)"
+    r"|writers\.[^.]+\.(rate|reaction|leaves_below|returns_above|pay|wage)"
     r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|decoding(\..+)?|publish|every|offset|lag)"
-    r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength)"
+    r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength|quality_bias)"
 )
 
 
@@ -182,8 +182,8 @@ def _check_changeable(path: str, where: str, besides: str = "") -> None:
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run; what can: policies, web.retain, web.publish, measure but '
-            "downstream, the rates of writers and curators, and of trainers all but count, model and sites."
-            f"{besides}"
+            "downstream, the rates and pay of writers, what curators do, and of trainers all but count, model and "
+            f"sites.{besides}"
         )
 
 

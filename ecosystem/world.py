@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem import costs
 from ecosystem.agents import Curator, Trainer, Writer
 from ecosystem.corpus.documents import Corpus
 from ecosystem.corpus.labelled import right
@@ -72,6 +73,7 @@ class World(mesa.Model):
         self.drawn = dict.fromkeys(self.reservoirs, 0)  # documents that people have taken from each source
         self.web = Web(scenario.web, self.streams, base)
         self.truth: Truth | None = None  # of vectors and categories; texts have references
+        self.bought: costs.Bought = {}  # what adders with a price have paid for
         self._events: list[str] = []
         self._scores: dict[str, dict[int, tuple[float, int]]] = {}
         self._near: dict[tuple[int, int, float], NearDuplicates] = {}
@@ -152,6 +154,8 @@ class World(mesa.Model):
             },
             "endorsements": self.web.endorsements(),
             "events": events,
+            **({"left": left} if (left := [w.name for w in self.writers if w.has_left]) else {}),
+            **({"bought": costs.plain(self.bought)} if self.bought else {}),
         }
         return Snapshot(
             t=self.t,
@@ -172,11 +176,14 @@ class World(mesa.Model):
         self.corpus.restore(past.segment, past.changes)
         self.archive = past.archive
         self.drawn = dict(past.state["drawn"])
+        self.bought = costs.known(past.state.get("bought", {}))
         self.web.restore([(int(a), int(b), float(w)) for a, b, w in past.state["endorsements"]])
         for trainer in self.trainers:
             known = past.state["trainers"][trainer.name]
             trainer.depth, trainer.has_model = known["depth"], known["has_model"]
             trainer.collapsed_at = known.get("collapsed_at")
+        for writer in self.writers:
+            writer.has_left = writer.name in past.state.get("left", [])
         for name, arrays in past.weights.items():
             self.cohorts[name].load(arrays)
         self._latest, self._events = past, []
@@ -264,6 +271,21 @@ class World(mesa.Model):
     def _drawn(self, source: str, t: int) -> int:
         """Return how many of a source's first rows people had drawn by the end of step ``t``."""
         return self.corpus.index.filter((pl.col("source") == source) & (pl.col("t") <= t)).height
+
+    def fluency(self, model: str, docs: pl.Series) -> NDArray[np.float64]:
+        """Return each document's mean log-likelihood per token under a model's starting weights, standardised.
+
+        The mean and the standard deviation are those of the held-out documents, which those weights have never seen
+        either, so that a document's fluency depends on no other and never changes. Raises DataError where they are all
+        equally fluent, or impossible.
+        """
+        known, tokens = self.references.initial[model].per_document()
+        deviation = (known / tokens).std()
+        if not deviation > 0:
+            raise DataError(f'model "{model}" is no judge: it finds held-out documents equally fluent, or impossible.')
+        nats, units = self._score(model, docs)
+        z: NDArray[np.float64] = np.clip(((known / tokens).mean() - nats / units) / deviation, -1e6, 1e6)
+        return z
 
     def _near_duplicate(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
         """Return each document's earliest near-duplicate among all that were ever published (or null)."""

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ecosystem.errors import DataError, EcosystemError, TrainingError
 from ecosystem.families.base import FAMILIES, Decoding, MemberError, Prompt, ScoreRequest
+from ecosystem.families.cohort import LanguageCohort
 from ecosystem.families.counts import CountCohort
 from ecosystem.families.ngram import Ngram
 from ecosystem.runs import Run, begin, folder_of
@@ -233,11 +234,12 @@ def test_greedy_writing_goes_on_from_prompts_with_the_likeliest_token():
 @pytest.mark.parametrize("fields", SMOOTHINGS, ids=lambda fields: fields["smoothing"])
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 def test_scores_are_those_of_the_distribution_that_writes(order, fields):
-    """Long documents too: windows are wide enough for every token to see its whole context."""
+    """Long documents too, bit for bit as in windows, in which every token sees its whole context."""
     long = " ".join(map(str, np.random.default_rng(0).integers(1, 7, 61)))
     docs = pl.concat([DOCS, pl.Series([long, "6 6 1"])])
     made = fitted(order=order, context=8, **fields)
-    [score] = made.score([ScoreRequest(0, docs)])
+    [score], [windowed] = made.score([ScoreRequest(0, docs)]), LanguageCohort.score(made, [ScoreRequest(0, docs)])
+    assert (score.nll == windowed.nll).all() and (score.offsets == windowed.offsets).all()
     place = 0
     for ids in Few().encode(docs):
         words = [*ids.tolist(), 0]

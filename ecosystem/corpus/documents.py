@@ -81,18 +81,26 @@ class Corpus:
 
     def retire(self, docs: pl.Series, t: int) -> None:
         """Take documents off the web at step ``t``."""
-        rows = self.index.select("doc", "weight").filter(pl.col("doc").is_in(docs.implode()))
-        self._apply(rows.with_columns(retired_at=pl.lit(t, pl.Int32)))
+        if docs.len():
+            rows = self.index.select("doc", "weight")[docs.unique().sort()]
+            self._apply(rows.with_columns(retired_at=pl.lit(t, pl.Int32)))
 
     def reweigh(self, docs: pl.Series, factor: pl.Series) -> None:
         """Multiply the prominence of live documents by ``factor`` (one per document)."""
         change = pl.DataFrame({"doc": docs, "factor": factor}).filter(pl.col("factor") != 1.0)
+        if change.is_empty():
+            return
         rows = self.index.select("doc", "weight", "retired_at").join(change, on="doc", how="inner")
         self._apply(rows.with_columns(weight=pl.col("weight") * pl.col("factor")))
 
     def _apply(self, rows: pl.DataFrame) -> None:
         change = rows.select(pl.col(name).cast(dtype) for name, dtype in INDEX_CHANGE.items())
-        self.index = self.index.update(change, on="doc", how="left")
+        # A document's id is its row, so that nothing has to be sought.
+        gone = change.filter(pl.col("retired_at").is_not_null())
+        self.index = self.index.with_columns(
+            self.index["weight"].scatter(change["doc"], change["weight"]),
+            self.index["retired_at"].scatter(gone["doc"], gone["retired_at"]),
+        )
         self._changed = pl.concat([self._changed, change]).unique("doc", keep="last", maintain_order=True)
 
     def take_changes(self) -> pl.DataFrame:

@@ -78,7 +78,7 @@ ARCHIVE: dict[str, pl.DataType] = {
 
 METRICS: dict[str, pl.DataType] = {
     "step": pl.Int32(),
-    "scope": pl.String(),  # trainer, training_set, web, site, policy, reference, writer, curator, source
+    "scope": pl.String(),  # trainer, training_set, web, site, policy, reference, writer, curator, cost
     "id": pl.String(),
     "metric": pl.String(),
     "value": pl.Float64(),

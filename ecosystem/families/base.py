@@ -130,6 +130,14 @@ class FitRecord:
 
 
 @dataclass(frozen=True)
+class WriteRecord:
+    """What writing took: tokens drawn, the end of text included, and tokens read of the prompt; each of shape [n]."""
+
+    drawn: NDArray[np.int64]
+    read: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Score:
     """Negative log-likelihood of documents in nats, unit by unit (token, or whole document for vectors).
 
@@ -177,6 +185,12 @@ class Cohort(Protocol):
 
 class TextCohort(Cohort, Protocol):
     """A cohort of language models."""
+
+    context: int  # longest input in tokens
+    written: list[WriteRecord]  # of the last generate(), one per request
+
+    def flops_per_token(self, length: int) -> float | None:
+        """Return the floating-point operations per token of one forward pass over ``length`` tokens; None: unknown."""
 
     def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
         """Return how often each type of unit (token id) occurs in documents, ends of text included, shape [types]."""

@@ -28,6 +28,7 @@ from ecosystem.families.base import (
     Score,
     ScoreRequest,
     Surroundings,
+    WriteRecord,
     silent,
 )
 from ecosystem.families.crew import Crew
@@ -81,6 +82,7 @@ class LanguageCohort(ABC):
         self._crew = crew
         self._stacks = stacks
         self._cached_values = cached_values
+        self.written: list[WriteRecord] = []
 
     # What an architecture brings.
 
@@ -97,6 +99,13 @@ class LanguageCohort(ABC):
     @abstractmethod
     def _nll(self, member: Member) -> Nll:
         """Return the function that scores batches under these weights."""
+
+    def flops_per_token(self, length: int) -> float | None:
+        """Return the floating-point operations per token of one forward pass over ``length`` tokens.
+
+        None where a model does no matrix products, as one that counts.
+        """
+        return None
 
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
@@ -145,6 +154,10 @@ class LanguageCohort(ABC):
             for s in begun
         )
         tokens: list[list[list[int]]] = [[[] for _ in range(request.n)] for request in requests]
+        self.written = [
+            WriteRecord(np.zeros(request.n, np.int64), np.array([len(s) for s in begun], np.int64))
+            for request, begun in zip(requests, starts, strict=True)
+        ]
         with Crew(*self._crew) as crew:
 
             def job(pieces: Sequence[Piece]) -> None:
@@ -170,8 +183,10 @@ class LanguageCohort(ABC):
                     )
                 places = [(i, row) for i, rows in pieces for row in rows]
                 for (i, row), text in zip(places, texts, strict=True):
-                    prompt = requests[i].decoding.prompt
-                    tokens[i][row] = text if prompt is None or prompt.keep else text[len(starts[i][row]) :]
+                    prompt, begins = requests[i].decoding.prompt, len(starts[i][row])
+                    # A document that is shorter than it might be has ended with the end of text, which was drawn too.
+                    self.written[i].drawn[row] = min(len(text) + 1, begins + most, self.context) - begins
+                    tokens[i][row] = text if prompt is None or prompt.keep else text[begins:]
 
             jobs = self._pieces(requests)
             crew.run([lambda pieces=pieces: job(pieces) for pieces in jobs], "generate", total, progress)  # type: ignore[misc]
@@ -275,10 +290,13 @@ class LanguageCohort(ABC):
         for group in groups.values():
             n = requests[group[0]].n
             most = max(1, min(_WRITTEN_ROWS if on_cpu else 8 * _WRITTEN_ROWS, room // len(group)))
-            # An even number of pieces, so that two threads finish together.
-            parts = 1 if n <= min(most, 15 if on_cpu else n) else min(n, 2 * -(-n // (2 * most)))
+            parts = 1 if n <= min(most, 15 if on_cpu else n) else min(n, self._parts(n, most))
             jobs += [[(i, rows) for i in group] for rows in np.array_split(np.arange(n), parts)]
         return jobs
+
+    def _parts(self, n: int, most: int) -> int:
+        """Return how many pieces of at most ``most`` documents ``n`` are cut into: evenly many, for two threads."""
+        return 2 * -(-n // (2 * most))
 
 
 def pretrain(cohort: LanguageCohort, budget: Budget, stream: Stream, around: Surroundings) -> dict[str, NDArray[Any]]:

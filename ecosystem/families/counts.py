@@ -21,7 +21,16 @@ from torch import Tensor
 
 from ecosystem.errors import DataError
 from ecosystem.families import scoring
-from ecosystem.families.base import FitRecord, FitRequest, Member, MemberError, Progress, Surroundings
+from ecosystem.families.base import (
+    FitRecord,
+    FitRequest,
+    Member,
+    MemberError,
+    Progress,
+    Score,
+    ScoreRequest,
+    Surroundings,
+)
 from ecosystem.families.cohort import LanguageCohort, Nll
 from ecosystem.families.crew import Crew
 from ecosystem.families.ngram import require_keys
@@ -55,6 +64,9 @@ class Counts:
     @classmethod
     def of(cls, keys: Ints, values: Floats) -> Counts:
         """Add up the values of equal keys."""
+        if len(values) and (values == 1).all():  # no sum of ones depends on its order
+            unique, count = np.unique(keys, return_counts=True)
+            return cls(unique, count.astype(np.float64))
         unique, place = np.unique(keys, return_inverse=True)
         return cls(unique, np.bincount(place, weights=values).astype(np.float64))
 
@@ -232,11 +244,14 @@ class CountCohort(LanguageCohort):
 
     def _count(self, tokens: Sequence[NDArray[np.int32]], weight: Floats) -> Counts:
         unit, offsets = scoring.units(tokens, self.tokenizer.end)
-        sizes = np.diff(offsets)
-        place = np.arange(len(unit)) - np.repeat(offsets[:-1], sizes)  # of a token in its document
+        before = self._before(unit, offsets)
+        return Counts.of(_keys([*before, unit], self.tokenizer.size), np.repeat(weight, np.diff(offsets)))
+
+    def _before(self, unit: Ints, offsets: Ints) -> list[Ints]:
+        """Return the order - 1 tokens before every unit of documents, oldest first; before a document, ends of text."""
+        place = np.arange(len(unit)) - np.repeat(offsets[:-1], np.diff(offsets))  # of a token in its document
         lags = range(self.family.order - 1, 0, -1)
-        before = [np.where(place >= lag, np.roll(unit, lag), self.tokenizer.end) for lag in lags]
-        return Counts.of(_keys([*before, unit], self.tokenizer.size), np.repeat(weight, sizes))
+        return [np.where(place >= lag, np.roll(unit, lag), self.tokenizer.end) for lag in lags]
 
     def _table(self, counts: Counts) -> Table:
         return Table.of(counts, self.family, self.tokenizer.size, self.tokenizer.end)
@@ -278,6 +293,8 @@ class CountCohort(LanguageCohort):
         old = start[request.start]
         values = self.family.memory * old.values
         kept = values > _FADED
+        if not kept.any():
+            return new
         return Counts.of(np.append(old.keys[kept], new.keys), np.append(values[kept], new.values))
 
     def _columns(self, keys: Ints) -> tuple[list[Ints], Ints]:
@@ -292,6 +309,19 @@ class CountCohort(LanguageCohort):
         if member == "initial":
             return self._initial_table
         return self._table(NOTHING) if member == "random" else self._tables[member]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Score documents as every language model does, but whole: no window is too long for counts."""
+        return [super(CountCohort, self).score([r])[0] if r.prompts is not None else self._score(r) for r in requests]
+
+    def _score(self, request: ScoreRequest) -> Score:
+        unit, offsets = scoring.units(self.tokenizer.encode(request.docs), self.tokenizer.end)
+        log_p = self._of(request.member).log_probability(self._before(unit, offsets), unit)
+        return Score((-log_p).astype(np.float32).astype(np.float64), unit, offsets)
+
+    def _parts(self, n: int, most: int) -> int:
+        # Rows have nothing in common here, so that their number may follow that of the threads.
+        return max(self._crew[0], -(-n // most))
 
     def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
         return CountDecoder([self._of(member) for member in members], rows, self.family.order, self.tokenizer.end)
@@ -352,6 +382,7 @@ class CountDecoder:
         self._levels = [_Rows.of(tables, lag, self._vocabulary) for lag in range(1, order)]
         self._table = np.repeat(np.arange(len(tables)), rows)  # whose each row is
         self._history = np.zeros((0, 0), np.int64)  # [order - 1, rows], oldest first
+        self._logits = np.empty((len(self._table), self._vocabulary), np.float32)
 
     def begin(self, ids: Tensor) -> Tensor:
         """Take the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
@@ -370,7 +401,7 @@ class CountDecoder:
         self._table, self._history = self._table[kept], self._history[:, kept]
 
     def _row(self) -> Tensor:
-        """Return the log-probabilities after every row's history."""
+        """Return the log-probabilities after every row's history, which the next call overwrites."""
         vocabulary, rows = self._vocabulary, len(self._table)
         found: list[tuple[_Rows, Ints]] = []
         context, place = np.zeros(rows, np.int64), 1
@@ -392,11 +423,19 @@ class CountDecoder:
             at = at[here]
             size = level.size[at]
             after = np.cumsum(size)
-            entry = np.arange(size.sum()) + np.repeat(level.start[at] - after + size, size)
-            cell = np.repeat(here * vocabulary, size) + level.tokens[entry]
-            written.append((cell, level.log_p[entry] + np.repeat(left[here], size)))
+            # All that follows has a row per entry or per token of the vocabulary: added to in place, taken into memory
+            # that is there.
+            entry = np.repeat(level.start[at] - after + size, size)
+            entry += np.arange(len(entry))
+            cell, log_p = level.tokens.take(entry), level.log_p.take(entry)
+            cell += np.repeat(here * vocabulary, size)
+            log_p += np.repeat(left[here], size)
+            written.append((cell, log_p))
             left[here] += level.log_rest[at]
-        logits = self._first[base] + left[:, None]
+        logits = self._logits[:rows]
+        np.take(self._first, base, axis=0, out=logits, mode="clip")
+        logits += left[:, None]
+        flat = logits.reshape(-1)
         for cell, log_p in reversed(written):  # the longest context has the last word
-            logits.ravel()[cell] = log_p
+            flat[cell] = log_p
         return torch.from_numpy(logits)

@@ -74,10 +74,9 @@ class Gpt2Cohort(LanguageCohort):
         """Number of parameters of one member."""
         return self.shape.count()
 
-    @property
-    def flops(self) -> int:
-        """Floating-point operations per token of a forward pass at full context; training takes three times that."""
-        return self.shape.flops(self.context)
+    def flops_per_token(self, length: int) -> float:
+        """Return the floating-point operations per token of one forward pass over ``length`` tokens."""
+        return float(self.shape.flops(length))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return every member's parameters by their checkpoint names, float32 with a leading member axis."""

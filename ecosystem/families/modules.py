@@ -57,6 +57,8 @@ class ModuleCohort(LanguageCohort):
                 "they do not belong together."
             )
         self.module = module.to(self.device).eval()
+        width, layers = getattr(config, "hidden_size", 768), getattr(config, "num_hidden_layers", 12)
+        self._attention = 2 * layers * width
         self._initial = {name: p.detach().clone() for name, p in module.named_parameters()}
         self._weights = {k: v.unsqueeze(0).repeat(members, *[1] * v.dim()) for k, v in self._initial.items()}
 
@@ -64,6 +66,16 @@ class ModuleCohort(LanguageCohort):
     def parameters(self) -> int:
         """Number of parameters of one member."""
         return sum(tensor.numel() for tensor in self._initial.values())
+
+    def flops_per_token(self, length: int) -> float:
+        """Return the floating-point operations per token of one forward pass over ``length`` tokens.
+
+        Twice the parameters, without an input embedding that is not also the output matrix, and the causal attention
+        (Kaplan et al. 2020, section 2.1).
+        """
+        table, output = self.module.get_input_embeddings().weight, self.module.get_output_embeddings().weight
+        looked_up = 0 if table is output else table.numel()
+        return float(2 * (self.parameters - looked_up) + self._attention * length)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return every member's parameters by their checkpoint names, float32 with a leading member axis."""

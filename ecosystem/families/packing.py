@@ -63,9 +63,8 @@ class Packing:
         stream: Stream,
     ) -> None:
         weight, kept = _weighed(len(tokens), weight)
-        closing = np.array([end], dtype=np.int32)
-        self._documents = [np.append(tokens[i], closing) for i in kept.tolist()]
-        sizes = np.array([len(document) for document in self._documents])
+        self._tokens = [tokens[i] for i in kept.tolist()]
+        sizes = np.array([len(document) + 1 for document in self._tokens])
         self._weight = weight[kept] * (sizes.sum() / (weight[kept] @ sizes))
         self._sizes = sizes
         self._end, self._batch, self._stream = end, batch, stream
@@ -75,10 +74,11 @@ class Packing:
         self.steps = math.ceil(self.total / (batch * self.length))
 
     def _epochs(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
-        epoch = 0
+        epoch, closing = 0, np.array([self._end], dtype=np.int32)
+        documents = [np.append(document, closing) for document in self._tokens]
         while True:
-            order = self._stream.child(f"epoch/{epoch}").rng().permutation(len(self._documents))
-            tokens = np.concatenate([self._documents[i] for i in order])
+            order = self._stream.child(f"epoch/{epoch}").rng().permutation(len(documents))
+            tokens = np.concatenate([documents[i] for i in order])
             yield tokens, np.repeat(self._weight[order], self._sizes[order]).astype(np.float32)
             epoch += 1
 

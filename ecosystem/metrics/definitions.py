@@ -156,6 +156,28 @@ DEFINITIONS: dict[str, Definition] = {
         "chance that a classifier's score is higher for a synthetic (or trusted) document than for a human (or web) "
         "one",
     ),
+    # of what a step cost (scope "cost"), beside tokens_trained and documents_trained
+    "tokens_generated": Definition(
+        "tokens", "", "tokens that a model drew, ends of text and unpublished texts included"
+    ),
+    "tokens_published": Definition("tokens", "", "tokens drawn for documents that the publish gate let pass"),
+    "documents_generated": Definition(
+        "documents", "", "vectors or categories that a model wrote, unpublished included"
+    ),
+    "flops": Definition(
+        "operations", "", "floating-point operations of training and writing, by the architecture's own formula"
+    ),
+    "human_documents": Definition("documents", "", "documents that a writer wrote, or that an adder paid for anew"),
+    "documents_injected": Definition(
+        "documents", "", "documents that an adder brought into training sets, with repetition"
+    ),
+    "reviews": Definition("documents", "", "documents that a curator reviewed"),
+    "spent": Definition("money", "", "price times the documents paid for"),
+    # of a writer that may leave
+    "audience": Definition(
+        "1", "down", "share of the prominence at its home sites that documents by people have, before it writes"
+    ),
+    "writing": Definition("1", "down", "1 if it writes at this step, 0 if it has left"),
     # of a curator
     "reviewed_human": Definition("documents", "", "human documents that a curator reviewed in this step"),
     "reviewed_synthetic": Definition("documents", "", "synthetic documents that a curator reviewed in this step"),

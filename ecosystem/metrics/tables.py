@@ -18,11 +18,14 @@ from ecosystem.corpus.schema import METRICS
 def rows(step: int, scope: str, identity: str, values: Mapping[str, tuple[float, float] | float]) -> pl.DataFrame:
     """Return metric rows of one thing from name → value or (value, standard error); NaN becomes null."""
     pairs = [value if isinstance(value, tuple) else (value, None) for value in values.values()]
-    frame = pl.DataFrame(
-        {"metric": list(values), "value": [p[0] for p in pairs], "error": [p[1] for p in pairs]},
-        schema={"metric": pl.String, "value": pl.Float64, "error": pl.Float64},
-    )
-    return _finish(frame.with_columns(step=pl.lit(step), scope=pl.lit(scope), id=pl.lit(identity)))
+    # Built at once and not by expressions, each of which costs as much as the whole table: there are many of them.
+    columns: list[Sequence[object]] = [[name] * len(pairs) for name in (step, scope, identity)]
+    columns += [list(values), [_known(value) for value, _ in pairs], [_known(error) for _, error in pairs]]
+    return pl.DataFrame(dict(zip(METRICS, columns, strict=True)), schema=METRICS)
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or value != value else float(value)
 
 
 def many(

@@ -113,9 +113,10 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
 
     ``docs`` has a row per document (columns of the index; ``doc`` is the identity) and may already carry
     verdicts; rows keep their order, and one without a weight has weight 1. Each policy sees only the rows that
-    no earlier one refused. Rows that an Adder adds come last, have ``doc`` = row in the source and
-    ``injected_from`` = the source, and are seen by no later filter or weigher: order matters. A later adder
-    counts them among the kept. A policy that breaks its contract raises EcosystemError with its name.
+    no earlier one refused. Rows that an Adder adds come last, have ``doc`` = row in the source,
+    ``injected_from`` = the source and ``added_by`` = the adder, and are seen by no later filter or weigher: order
+    matters. A later adder counts them among the kept. A policy that breaks its contract raises EcosystemError with its
+    name.
     """
     table = docs
     for column, dtype in (("verdict", pl.String()), ("reason", pl.String()), ("injected_from", pl.String())):
@@ -192,6 +193,7 @@ def _injected(rows: pl.DataFrame, name: str) -> pl.DataFrame:
     return rows.select(
         doc=pl.col("document").cast(pl.Int64),
         injected_from=pl.col("source").cast(pl.String),
+        added_by=pl.lit(name),
         weight=pl.col("weight").cast(pl.Float64),
         synthetic=pl.lit(False),
         depth=pl.lit(0.0),

@@ -254,6 +254,45 @@ def _source(name: str, known: dict[str, Any]) -> str:
     return f"{name} ({documents}, {str(known.get('digest', ''))[:16]})"
 
 
+COSTS = {
+    "tokens_trained": "tokens trained",
+    "documents_trained": "documents trained",
+    "tokens_generated": "tokens generated",
+    "tokens_published": "tokens published",
+    "documents_generated": "documents generated",
+    "flops": "operations<small>floating-point</small>",
+    "human_documents": "written by people<small>documents</small>",
+    "documents_injected": "injected<small>documents</small>",
+    "reviews": "reviews<small>documents</small>",
+    "spent": "spent",
+}
+
+
+def costs(run: Run) -> str:
+    """Return what each population and adder spent over all steps, and the wall time."""
+    spent = run.costs(total=True).with_columns(
+        who=pl.when(pl.col("id").str.starts_with("policies/"))
+        .then("id")
+        .otherwise(pl.col("id").str.split("/").list.head(2).list.join("/"))
+    )
+    totals = {
+        (who, metric): value for who, metric, value in spent.group_by("who", "metric").agg(pl.col("value").sum()).rows()
+    }
+    shown = [metric for metric in COSTS if any(value for (_, known), value in totals.items() if known == metric)]
+    rows = [
+        [escape(who), *(_amount(metric, totals.get((who, metric))) for metric in shown)]
+        for who in spent["who"].unique(maintain_order=True)
+    ]
+    told = f'<p class="note">All steps together, {run.seconds:,.0f} s of wall time with the opening and measuring.</p>'
+    return told + (table(["who", *(COSTS[metric] for metric in shown)], rows) if shown else "")
+
+
+def _amount(metric: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if metric == "flops" else number(value, 2 if metric == "spent" else 0)
+
+
 def reproduction(run: Run) -> str:
     """Return how to get the same numbers again: command, machine, versions, sources and resolved scenario."""
     known = run.environment
@@ -261,7 +300,6 @@ def reproduction(run: Run) -> str:
     command = f"ecosystem run scenario.toml --device {device}" + (f" --threads {threads}" if threads else "")
     packages = ", ".join(f"{name} {version}" for name, version in dict(known.get("packages", {})).items())
     sources = "; ".join(_source(name, source) for name, source in dict(known.get("sources", {})).items())
-    seconds = sum(commit.seconds for commit in run.store.commits())
     fork = run.store.fork
     facts = {
         "Seed": known.get("seed", "?"),
@@ -273,7 +311,7 @@ def reproduction(run: Run) -> str:
         "Sources": sources or "none",
         "Resumed": ", ".join(f"after step {r.get('after_step')}" for r in known.get("resumed", [])) or "never",
         **({} if fork is None else {"Branch": f"of {fork.parent} after step {fork.step}, whose history is read there"}),
-        "Time": f"{seconds:,.0f} s for {run.steps} steps and the opening",
+        "Time": f"{run.seconds:,.0f} s for {run.steps} steps and the opening",
         "Fingerprint": run.scenario.fingerprint(),
     }
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())

@@ -390,7 +390,8 @@ def _figures(book: Book) -> str:
 
 def _run(book: Book) -> str:
     happened, again = exhibits.events(book.run.events), exhibits.reproduction(book.run)
-    return _section("run", "", f"<h3>What happened</h3>{happened}<h3>How to reproduce it</h3>{again}")
+    spent = f"<h3>What it cost</h3>{exhibits.costs(book.run)}"
+    return _section("run", "", f"<h3>What happened</h3>{happened}{spent}<h3>How to reproduce it</h3>{again}")
 
 
 CONTENTS = {

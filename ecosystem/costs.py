@@ -1,0 +1,115 @@
+"""What a step cost those who act in it: tokens, floating-point operations, documents, reviews and money, by who.
+
+Rows of scope ``cost`` whose id is a path of the scenario: ``trainers/naive/0``, ``writers/people/0``,
+``curators/editors/0``, ``policies/archive``. What measuring costs is nobody's and left out, but for the texts that
+trainers write for scoring alone, which are drawn like any other; so is what was there before the first step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.agents import Trainer
+from ecosystem.corpus.schema import METRICS
+from ecosystem.families.base import WriteRecord
+
+if TYPE_CHECKING:
+    from ecosystem.phases import Step
+    from ecosystem.world import World
+
+Costs = dict[str, float]
+_BACKWARD = 3  # forward and backward pass together, in forward passes (Kaplan et al. 2020, section 2.1)
+
+
+def measure_costs(world: World, step: Step) -> None:
+    """Append what every trainer, writer, curator and adder spent in this step."""
+    costs: dict[str, Costs] = {}
+    published = step.segment.select("author", "synthetic", open=pl.col("verdict").is_null())
+    drafts = {str(author): rows for (author,), rows in published.group_by("author", maintain_order=True)}
+    for trainer in world.trainers:
+        mine = drafts.get(trainer.name, published.clear())
+        costs[f"trainers/{trainer.name}"] = _of_trainer(world, step, trainer, mine["open"].to_numpy())
+    for writer in world.writers:
+        author = f"writers/{writer.name}"
+        wrote, pay = drafts[author].height if author in drafts else 0, writer.recipe.pay
+        costs[author] = {"human_documents": float(wrote)} | ({} if pay is None else {"spent": pay * wrote})
+    for name, added in step.injected.items():
+        costs[f"policies/{name}"] = _of_adder(world, name, added)
+    for curator, reviewed in zip(world.curators, step.reviews, strict=True):
+        costs[f"curators/{curator.name}"] = {"reviews": float(reviewed.height)}
+    rows = [(who, metric, value) for who, spent in costs.items() for metric, value in spent.items()]
+    frame = pl.DataFrame(rows, schema={name: METRICS[name] for name in ("id", "metric", "value")}, orient="row")
+    known = {"step": pl.lit(step.t), "scope": pl.lit("cost"), "error": pl.lit(None)}
+    step.metrics.append(frame.with_columns(**known).select(pl.col(n).cast(dtype) for n, dtype in METRICS.items()))
+
+
+def _of_trainer(world: World, step: Step, trainer: Trainer, published: NDArray[np.bool_]) -> Costs:
+    """Return what a trainer spent; ``published``: of each document that it handed in, whether it passed the door."""
+    costs, fit = Costs(), step.fits.get(trainer.name)
+    unit = "tokens" if world.spec.modality == "text" else "documents"
+    if fit is not None:
+        costs[f"{unit}_trained"] = float(fit.tokens)
+    written = step.written.get(trainer.name)
+    if isinstance(written, WriteRecord):
+        costs["tokens_generated"] = float(written.drawn.sum())
+        costs["tokens_published"] = float(written.drawn[: len(published)][published].sum())
+    elif written is not None:
+        costs["documents_generated"] = float(written)
+    cohort = world.cohorts[trainer.recipe.model]
+    per_token = getattr(cohort, "flops_per_token", None)
+    if per_token is not None and per_token(1) is not None:
+        # Documents are packed into rows of the whole context; one that is written attends to itself alone.
+        flops = 0.0 if fit is None else _BACKWARD * per_token(getattr(cohort, "context", 1)) * fit.tokens
+        if isinstance(written, WriteRecord):
+            lengths, documents = np.unique(written.drawn + written.read, return_counts=True)
+            passes = zip(lengths.tolist(), documents.tolist(), strict=True)
+            flops += sum(count * length * per_token(length) for length, count in passes)
+        costs["flops"] = flops
+    return costs
+
+
+def _of_adder(world: World, name: str, added: pl.DataFrame) -> Costs:
+    """Return what an adder brought; of one with a price, what is paid for documents that it never brought before.
+
+    A document is bought once, whoever of the trainers reads it and however often.
+    """
+    costs: Costs = {"documents_injected": float(added.height)}
+    price = getattr(world.spec.policies[name], "price", None)
+    if price is not None:
+        new = 0
+        for (source,), rows in added.group_by("source", maintain_order=True):
+            bought = world.bought.setdefault(name, {}).setdefault(str(source), set())
+            before = len(bought)
+            bought.update(rows["document"].to_list())
+            new += len(bought) - before
+        costs |= {"human_documents": float(new), "spent": price * new}
+    return costs
+
+
+Bought = dict[str, dict[str, set[int]]]
+"""Rows of sources by policy and source: what has been paid for."""
+
+
+def plain(bought: Bought) -> dict[str, dict[str, list[list[int]]]]:
+    """Return what was bought as JSON: runs of rows, each with its first and its last."""
+    return {name: {source: _runs(rows) for source, rows in by.items()} for name, by in bought.items()}
+
+
+def known(stored: Mapping[str, Mapping[str, Iterable[Iterable[int]]]]) -> Bought:
+    """Return what :func:`plain` returned as sets again."""
+    return {
+        name: {source: {row for a, b in runs for row in range(a, b + 1)} for source, runs in by.items()}
+        for name, by in stored.items()
+    }
+
+
+def _runs(rows: set[int]) -> list[list[int]]:
+    ordered = np.array(sorted(rows), dtype=np.int64)
+    gaps = np.flatnonzero(np.diff(ordered) > 1)
+    firsts, lasts = np.append(0, gaps + 1), np.append(gaps, len(ordered) - 1)
+    return [[int(ordered[a]), int(ordered[b])] for a, b in zip(firsts, lasts, strict=True)] if len(ordered) else []
