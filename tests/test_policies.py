@@ -38,6 +38,7 @@ FIELDS = {
     "length": [{}, {"min_words": 3, "max_words": 10}],
     "decay": [{}, {"keeps_weights": False}],
     "importance": [{}, {"auc": 0.5}],
+    "watermark": [{"model": "small"}, {"model": "small", "scheme": "synthid", "threshold": 2.0, "min_tokens": 40}],
 }
 CASES = [(kind, fields) for kind in POLICIES.all() for fields in FIELDS.get(kind, [{}])]
 

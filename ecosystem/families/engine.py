@@ -75,6 +75,11 @@ class Gpt2Cohort(LanguageCohort):
         return self.shape.count()
 
     @property
+    def types(self) -> int:
+        """Number of tokens that the model chooses from."""
+        return self.shape.vocabulary
+
+    @property
     def flops(self) -> int:
         """Floating-point operations per token of a forward pass at full context; training takes three times that."""
         return self.shape.flops(self.context)

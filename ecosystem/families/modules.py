@@ -65,6 +65,11 @@ class ModuleCohort(LanguageCohort):
         """Number of parameters of one member."""
         return sum(tensor.numel() for tensor in self._initial.values())
 
+    @property
+    def types(self) -> int:
+        """Number of tokens that the model chooses from."""
+        return int(self.module.get_output_embeddings().weight.shape[0])
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return every member's parameters by their checkpoint names, float32 with a leading member axis."""
         return {name: np.array(tensor.cpu().numpy()) for name, tensor in self._weights.items()}

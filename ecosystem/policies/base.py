@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import OBSERVABLE
 from ecosystem.errors import EcosystemError
+from ecosystem.marks import Mark
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream
@@ -30,7 +31,8 @@ class Context:
     tokens) per document under the named model's starting weights. ``near_duplicate(num_perm, shingle, threshold,
     ids)``: for every id the earliest published near-duplicate, or null. ``source_rows(source)``: how many
     documents of a source may be injected (None: endless), leaving out its held-out part. ``right(ids)``: whether the
-    label of each document is right, for an oracle.
+    label of each document is right, for an oracle. ``watermark(model, mark, ids)``: (z-scores, scored tokens) of
+    documents read with the tokenizer of the named model.
     """
 
     policy: str  # the name of the policy in the scenario
@@ -43,6 +45,7 @@ class Context:
     near_duplicate: Callable[[int, int, float, pl.Series], pl.Series]
     source_rows: Callable[[str], int | None]
     right: Callable[[pl.Series], NDArray[np.bool_]]
+    watermark: Callable[[str, Mark, pl.Series], tuple[NDArray[np.float64], NDArray[np.int64]]]
 
 
 class Policy(Spec):
@@ -85,6 +88,7 @@ POLICIES: Registry[type[Policy]] = Registry(
     "ecosystem.policies.duplicates",
     "ecosystem.policies.sampling",
     "ecosystem.policies.retention",
+    "ecosystem.policies.watermark",
 )
 
 
