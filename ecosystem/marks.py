@@ -27,7 +27,7 @@ class Mark:
     green_share: float = 0.25
     bias: float = 2.0
     context_width: int = 4
-    depth: int = 10
+    depth: int = 5
 
     def keys(self) -> NDArray[np.int64]:
         """Return one key per round of the tournament, shape [depth]; those of a smaller depth are the first ones."""

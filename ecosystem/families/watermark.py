@@ -133,7 +133,7 @@ class _GreenMarker:
             return p
         self._factor = self._factor.to(p.device)
         lists = torch.from_numpy(self._lists.rows(text[-1, rows])).to(p.device)
-        return p.mul_(self._factor[lists.int()].flatten(1)[:, : self._types])
+        return p.mul_(torch.embedding(self._factor, lists.int()).flatten(1)[:, : self._types])
 
 
 def _hash(tokens: Ints) -> Ints:

@@ -45,7 +45,7 @@ class Watermark(Filter):
         None, description="for synthid: tokens before that a mark depends on; absent: 4 (a green list: always 1)"
     )
     depth: Annotated[int, Field(ge=1, le=30)] | None = Field(
-        None, description="for synthid: rounds of the tournament; absent: 10"
+        None, description="for synthid: rounds of the tournament, each of which costs time; absent: 5"
     )
     threshold: Annotated[float, Field(gt=0)] = Field(4.0, description="z-score above which a document is refused")
     min_tokens: Annotated[int, Field(ge=1)] = Field(
