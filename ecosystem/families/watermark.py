@@ -181,16 +181,16 @@ class _TournamentMarker:
         self._known = now + 1
         contexts = self._contexts[now, rows]
         # A context seen before in the same document would bend the distribution alike, and be seen in the text.
-        repeated = (self._contexts[self._width : now, rows] == contexts).any(0)
-        if not repeated.any():
-            return self._play(p, contexts)
-        p[~repeated] = self._play(p[~repeated], contexts[~repeated])
-        return p
+        repeated = np.flatnonzero((self._contexts[self._width : now, rows] == contexts).any(0))
+        played = self._play(p, contexts)
+        if len(repeated):
+            played[repeated] = p[repeated]
+        return played
 
     def _play(self, p: Tensor, contexts: Ints) -> Tensor:
         """Return the distribution of the winner: every round, a 1 doubles the odds against a 0 that it meets."""
         start, total = contexts & (_TABLE - 1), p.sum(-1, keepdim=True)
-        p = p / total.clamp(min=torch.finfo(p.dtype).tiny)
+        p, product = p / total.clamp(min=torch.finfo(p.dtype).tiny), torch.empty_like(p)
         if p.device.type != "cpu":
             if self._moved is None:
                 self._moved = torch.from_numpy(self._bits).to(p.device).unfold(1, self._types, 1)
@@ -200,5 +200,5 @@ class _TournamentMarker:
                 one = torch.from_numpy(self._windows[level][start])  # far quicker than indexing a window in torch
             else:
                 one = self._moved[level][place]
-            p *= one.add_(1 - (p * one).sum(-1, keepdim=True))
+            p *= one.add_(1 - torch.mul(p, one, out=product).sum(-1, keepdim=True))
         return p.mul_(total)
