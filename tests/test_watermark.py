@@ -126,25 +126,26 @@ def test_bits_and_z_scores_of_synthid_are_those_of_transformers():
     assert z == pytest.approx(total / np.sqrt(fresh.sum(1) * (weight @ weight) / 4))
 
 
-def test_marked_distributions_are_those_of_transformers():
+@pytest.mark.parametrize(("mark", "whole"), [(GREEN, 4096), (GREEN, 0), (TOURNAMENT, 0)])
+def test_marked_distributions_are_those_of_transformers(mark, whole, monkeypatch):
     """Step by step along given texts, repeated contexts among them; the end of text (0) is left as it was."""
+    monkeypatch.setattr(watermark, "_WHOLE", whole)  # a large vocabulary's lists stay packed
     texts = np.stack(repetitive(8, 30, types=4)).astype(np.int64)
     logits = 2 * torch.randn(30, 8, V, generator=torch.Generator().manual_seed(1))
-    library = {"green_list": WatermarkLogitsProcessor(V, "cpu"), "synthid": library_synthid(TOURNAMENT)}
-    for mark in (GREEN, TOURNAMENT):
-        ours = watermark.marker(mark, V, (31, 8))
-        for position in range(20):
-            shown = logits[position].clone()
-            shown[:, 0] = -torch.inf  # which leaves it out of theirs, too
-            begun = torch.from_numpy(np.concatenate([np.zeros((8, 1), np.int64), texts[:, :position]], axis=1))
-            # Its detector never sees the first token, so we do not mark it; theirs would, after the end of text.
-            first = position == 0 and mark is GREEN
-            theirs = torch.softmax(shown if first else library[mark.scheme](begun, shown), -1)
-            p = torch.softmax(logits[position], -1)
-            found = sampling._marked(p.clone(), 0, ours, texts.T[:position], np.arange(8))
-            found = found / found.sum(-1, keepdim=True)
-            assert torch.allclose(found[:, 0], p[:, 0], rtol=1e-4)
-            assert torch.allclose(found[:, 1:] / (1 - p[:, :1]), theirs[:, 1:], rtol=2e-4, atol=1e-7), (mark, position)
+    library = WatermarkLogitsProcessor(V, "cpu") if mark is GREEN else library_synthid(mark)
+    ours = watermark.marker(mark, V, (31, 8))
+    for position in range(20):
+        shown = logits[position].clone()
+        shown[:, 0] = -torch.inf  # which leaves it out of theirs, too
+        begun = torch.from_numpy(np.concatenate([np.zeros((8, 1), np.int64), texts[:, :position]], axis=1))
+        # Its detector never sees the first token, so we do not mark it; theirs would, after the end of text.
+        first = position == 0 and mark is GREEN
+        theirs = torch.softmax(shown if first else library(begun, shown), -1)
+        p = torch.softmax(logits[position], -1)
+        found = sampling._marked(p.clone(), 0, ours, texts.T[:position], np.arange(8))
+        found = found / found.sum(-1, keepdim=True)
+        assert torch.allclose(found[:, 0], p[:, 0], rtol=1e-4)
+        assert torch.allclose(found[:, 1:] / (1 - p[:, :1]), theirs[:, 1:], rtol=2e-4, atol=1e-7), position
 
 
 # What a mark does, by its closed form.

@@ -11,6 +11,7 @@ be found again. What depends on a repeated context counts once in a document, si
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -29,6 +30,7 @@ Floats = NDArray[np.float64]
 # The hash of SynthID: a linear congruential generator, of which the size of the table leaves the lowest 16 bits.
 _FACTOR = 6364136223846793005
 _TABLE = 1 << 16
+_WHOLE = 4096  # tokens of a vocabulary whose green lists are unpacked for writing, into at most 64 MB
 
 
 class Marker(Protocol):
@@ -121,19 +123,30 @@ def green_lists(types: int, share: float, key: int) -> GreenLists:
     return GreenLists(types, share, key)
 
 
+@lru_cache(maxsize=8)
+def _odds(mark: Mark, types: int) -> Tensor:
+    """Return what every token's odds are multiplied by after every token, [types, types] (float32)."""
+    every = green_lists(types, mark.green_share, mark.key).rows(np.arange(types))
+    green = np.unpackbits(every, axis=1, count=types, bitorder="little")
+    return torch.from_numpy(np.where(green, np.float32(math.exp(mark.bias)), np.float32(1)))
+
+
 class _GreenMarker:
     def __init__(self, mark: Mark, types: int) -> None:
         self._lists, self._types = green_lists(types, mark.green_share, mark.key), types
-        # What every byte of a list makes of eight odds.
+        self._whole = types <= _WHOLE
+        # Of a large vocabulary only what every byte of a list makes of eight odds is worked out beforehand.
         eight = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-        self._factor = torch.from_numpy(np.exp(eight * np.float32(mark.bias)))
+        self._odds = _odds(mark, types) if self._whole else torch.from_numpy(np.exp(eight * np.float32(mark.bias)))
 
     def __call__(self, p: Tensor, text: Ints, rows: Ints) -> Tensor:
         if not len(text):
             return p
-        self._factor = self._factor.to(p.device)
-        lists = torch.from_numpy(self._lists.rows(text[-1, rows])).to(p.device)
-        return p.mul_(torch.embedding(self._factor, lists.int()).flatten(1)[:, : self._types])
+        self._odds, before = self._odds.to(p.device), text[-1, rows]
+        if self._whole:
+            return p.mul_(self._odds.index_select(0, torch.from_numpy(before).to(p.device)))
+        lists = torch.from_numpy(self._lists.rows(before)).to(p.device)
+        return p.mul_(torch.embedding(self._odds, lists.int()).flatten(1)[:, : self._types])
 
 
 def _hash(tokens: Ints) -> Ints:
