@@ -113,7 +113,7 @@ class Bench:
             for share in SHARES:
                 new = ["".join(change(words_of(text), share, rng)) for text in texts]
                 found[f"{what} {share:.0%}"] = self.strength(mark, pl.Series(new))
-        # A second model goes on where a text is cut off: the first tokens are kept, the rest is written anew.
+        # The same model goes on without a mark where a text is cut off: its first tokens are kept, the rest is new.
         for kept in (32, 16, 8):
             [again] = self.cohort.generate([self.request(None, Decoding(prompt=Prompt(tokens=kept)), texts)])
             found[f"rewritten after {kept} tokens"] = self.strength(mark, again)

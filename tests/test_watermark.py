@@ -340,14 +340,17 @@ def test_a_scenario_without_watermarks_says_nothing_of_them():
 
 
 def test_as_many_comply_as_are_asked_to_and_more_join(cache):
+    world = World(marked(), 1, cache=cache)
     before: set[str] = set()
     for compliance in (0.0, 0.25, 0.5, 0.75, 1.0):
-        world = World(marked(policies__mark__compliance=compliance), 1, cache=cache)
+        world.spec = marked(policies__mark__compliance=compliance)
         now = set(world.marks())
         assert before <= now and len(now) == round(4 * compliance)
         before = now
     few = marked(policies__mark__compliance=0.25)
-    assert len({frozenset(World(few, seed, cache=cache).marks()) for seed in range(1, 7)}) > 1  # who complies is chance
+    assert (
+        len({frozenset(World(few, seed, cache=cache).marks()) for seed in (1, 2, 3, 4)}) > 1
+    )  # who complies is chance
 
 
 def test_a_run_with_a_watermark(tmp_path, cache):
