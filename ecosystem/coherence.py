@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ecosystem.errors import nearest
-from ecosystem.families.base import Family
+from ecosystem.families.base import FAMILIES, Family
 from ecosystem.metrics.base import METRICS
 from ecosystem.metrics.definitions import DEFINITIONS
 from ecosystem.metrics.laws import wrong_law
@@ -17,6 +17,7 @@ from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier
 from ecosystem.policies.sampling import Importance, VerifiedArchive
+from ecosystem.policies.watermark import Watermark
 from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def incoherent(s: Scenario) -> list[str]:
             if name in s.policies and s.policies[name].needs_content
         ]
         gate(f"{path}.retain", trainer.retain or [], (Policy,), "")
+        if trainer.decoding.watermark is not None:
+            refer(f"{path}.decoding.watermark", trainer.decoding.watermark, s.policies, "policies")
+            problems += _watermark(s, path, trainer)
         prompt, context = trainer.decoding.prompt, getattr(s.models.get(trainer.model), "context", None)
         if prompt is not None and context is not None and prompt.tokens + 1 >= context:
             problems.append(
@@ -89,6 +93,11 @@ def incoherent(s: Scenario) -> list[str]:
         if model is not None:
             refer(f"policies.{name}.model", model, s.models, "models")
         problems += _wanting(s, name, policy)
+        if isinstance(policy, Watermark) and model in s.models and not s.models[str(model)].marks:
+            problems.append(
+                f'policies.{name}.model: the model "{model}" is of kind {s.models[str(model)].kind}, which cannot '
+                f"watermark text or look for a watermark; {_marking()} can"
+            )
     problems += _mixed(s)
     for number, theory in enumerate(s.theory):
         refer(f"theory.{number}.population", theory.population, s.trainers, "trainers")
@@ -136,6 +145,26 @@ def _wanting(s: Scenario, name: str, policy: Policy) -> list[str]:
                 f"its archive would be empty; those published by then are of: {there}"
             )
     return problems
+
+
+def _watermark(s: Scenario, path: str, trainer: TrainerSpec) -> list[str]:
+    """Return a sentence if a trainer cannot mark its text with the policy that its decoding names."""
+    name = str(trainer.decoding.watermark)
+    policy, where = s.policies.get(name), f"{path}.decoding.watermark"
+    if policy is None or trainer.model not in s.models:
+        return []
+    if not isinstance(policy, Watermark):
+        return [f'{where}: the policy "{name}" is of kind {policy.kind}; only one of kind watermark can mark text']
+    if policy.model != trainer.model:
+        return [
+            f'{where}: the policy "{name}" reads texts with the model "{policy.model}", but {path}.model is '
+            f'"{trainer.model}"; they must be the same, or what is marked is not found: give it a policy of its own'
+        ]
+    return []
+
+
+def _marking() -> str:
+    return ", ".join(kind for kind, family in FAMILIES.all().items() if family.marks)
 
 
 def _downstream(s: Scenario) -> list[str]:
@@ -238,6 +267,7 @@ def _mixed(s: Scenario) -> list[str]:
     for name, trainer in s.trainers.items():
         decoding = trainer.decoding
         unused = {"prompt": decoding.prompt is not None, "repetition_penalty": decoding.repetition_penalty != 1.0}
+        unused["watermark"] = decoding.watermark is not None
         if s.modality == "vector":
             unused |= {"top_k": decoding.top_k is not None, "top_p": decoding.top_p is not None}
         problems += [

@@ -15,11 +15,12 @@ from ecosystem.corpus.sources import Truth
 from ecosystem.costs import measure_costs
 from ecosystem.downstream import Downstream
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families.base import DescribedCohort, Member, Score, ScoreRequest, TextCohort
+from ecosystem.families.base import DescribedCohort, MarkingCohort, Member, Score, ScoreRequest, TextCohort
 from ecosystem.metrics import tables
 from ecosystem.metrics.base import METRICS, Estimate, TextMetric, Vocabulary, measure_texts, sample_groups
 from ecosystem.metrics.quality import by_frequency, frequent_types, perplexity_quantiles, quality, ratio, unigram_nll
 from ecosystem.metrics.tables import rows
+from ecosystem.policies.watermark import Watermark
 from ecosystem.recipes import TrainerSpec
 from ecosystem.streams import Stream
 
@@ -122,6 +123,10 @@ def measure_opening(world: World, step: Step) -> None:
     if known.downstream is not None:
         _measure_baselines(world, step, known.downstream)
     human = _texts(world, known.held_out, "reference/human")
+    policy = next((p for p in world.spec.policies.values() if isinstance(p, Watermark)), None)
+    if policy is not None:
+        cohort = cast(MarkingCohort, world.cohorts[policy.model])
+        human |= _marked(policy, *cohort.watermark(known.held_out, policy.mark))
     step.metrics.append(rows(step.t, "reference", "human", human))
     for population, recipe in world.spec.trainers.items():
         prompt = recipe.decoding.prompt
@@ -206,6 +211,7 @@ def measure_models(world: World, step: Step) -> None:
             prompt = trainer.recipe.decoding.prompt
             begun = prompt.tokens if prompt is not None and prompt.keep else 0
             values |= _initial_perplexities(world, trainer.recipe, mine["content"], begun)
+        values |= _watermark(world, step, trainer)
         if trainer.name in step.fits:
             fit = step.fits[trainer.name]
             values |= {"training_loss": fit.loss, "tokens_trained": float(fit.tokens)}
@@ -347,6 +353,28 @@ def _initial_perplexities(world: World, recipe: TrainerSpec, texts: pl.Series, b
     [score] = cohort.score([ScoreRequest("initial", docs.head(how.initial_perplexity))])
     nats, tokens = score.per_document()
     return {**perplexity_quantiles(nats - score.nll[score.offsets[1:] - 1], tokens - 1)}
+
+
+def _watermark(world: World, step: Step, trainer: Trainer) -> Values:
+    """Return how marked a trainer's documents of this step are, those refused at the publish gate among them.
+
+    Looked for is the watermark that its decoding names; where it names none, the first of the scenario, which a model
+    may have learnt from others' text. Documents with too few tokens to be judged are left out.
+    """
+    named = trainer.recipe.decoding.watermark
+    policies = [p for n, p in world.spec.policies.items() if isinstance(p, Watermark) and named in (None, n)]
+    mine = step.segment.filter(pl.col("author") == trainer.name)["doc"]
+    if not policies or mine.is_empty():
+        return {}
+    policy = policies[0]
+    found = _marked(policy, *world.watermark(policy.model, policy.mark, mine))
+    return {"complies": float(trainer.name in step.marks), **found} if named is not None else found
+
+
+def _marked(policy: Watermark, z: NDArray[np.float64], scored: NDArray[np.int64]) -> Values:
+    judged = z[scored >= policy.min_tokens]
+    over, each = (judged > policy.threshold).astype(np.float64), np.ones_like(judged)
+    return {"watermark_z": ratio(judged, each), "watermark_found": ratio(over, each)}
 
 
 def _texts(world: World, texts: pl.Series, stream: str) -> Values:

@@ -18,6 +18,7 @@ from ecosystem.agents import Trainer, by_model
 from ecosystem.corpus.schema import ARCHIVE, INDEX, LEDGER, SEGMENT, empty
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import FitRecord, FitRequest, GenerateRequest, WriteRecord
+from ecosystem.marks import Mark
 from ecosystem.measure import measure_step
 from ecosystem.policies.base import gate
 
@@ -34,6 +35,7 @@ class Step:
     t: int
     drafts: list[pl.DataFrame] = field(default_factory=list)  # columns of DRAFT
     audiences: dict[str, float] = field(default_factory=dict)  # per writer that may leave: share of people's prominence
+    marks: dict[str, Mark] = field(default_factory=dict)  # per trainer that watermarks its text
     unpublished: dict[str, pl.Series] = field(default_factory=dict)  # per trainer: text written for scoring only
     written: dict[str, WriteRecord | int] = field(default_factory=dict)  # per trainer: what that took, or documents
     segment: pl.DataFrame = field(default_factory=lambda: empty(SEGMENT))
@@ -81,9 +83,9 @@ def _audience(here: pl.DataFrame) -> float:
 def generate(world: World, step: Step) -> None:
     """Models write: what each trainer publishes, and a little more that is only ever used for scoring."""
     asking = [trainer for trainer in world.trainers if trainer.wants_to_publish]
-    extra = world.spec.measure.synthetic
+    extra, step.marks = world.spec.measure.synthetic, world.marks()
     for model, trainers in by_model(asking).items():
-        requests = [_generate_request(world, trainer, trainer.recipe.publish + extra) for trainer in trainers]
+        requests = [_generate_request(world, t, t.recipe.publish + extra, step.marks.get(t.name)) for t in trainers]
         written = world.cohorts[model].generate(requests, world.progress)
         took = getattr(world.cohorts[model], "written", [request.n for request in requests])
         step.written |= dict(zip([trainer.name for trainer in trainers], took, strict=True))
@@ -104,7 +106,7 @@ def generate(world: World, step: Step) -> None:
         )
 
 
-def _generate_request(world: World, trainer: Trainer, n: int) -> GenerateRequest:
+def _generate_request(world: World, trainer: Trainer, n: int, mark: Mark | None) -> GenerateRequest:
     """Ask a trainer's model for ``n`` documents, with the beginnings that its decoding calls for."""
     decoding, prompts = trainer.recipe.decoding, None
     if decoding.prompt is not None:
@@ -117,7 +119,7 @@ def _generate_request(world: World, trainer: Trainer, n: int) -> GenerateRequest
             luck = world.stream(f"trainers/{trainer.name}/prompts").uniform(np.arange(n))
             prompts = world.corpus.contents(index["doc"].gather((luck * index.height).astype(np.int64)))
     stream = world.stream(f"trainers/{trainer.name}/generate")
-    return GenerateRequest(trainer.member, n, decoding, prompts, stream)
+    return GenerateRequest(trainer.member, n, decoding, prompts, stream, mark)
 
 
 def publish(world: World, step: Step) -> None:

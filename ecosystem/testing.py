@@ -36,6 +36,7 @@ from ecosystem.families.base import (
     Surroundings,
     TextCohort,
 )
+from ecosystem.marks import Mark
 from ecosystem.policies.base import Adder, Context, Filter, Judged, Policy, Weigher, gate
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.streams import Stream, Streams
@@ -140,8 +141,8 @@ def sample_documents(n: int = 60) -> pl.DataFrame:
 def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -> Callable[[str], Context]:
     """Return what makes a policy's context at step ``t`` over ``table`` (columns of ``schema.SEGMENT``).
 
-    Texts and near-duplicates are those of the table; scores, what classifiers say and right labels are made up; every
-    source has ``rows`` documents (None: endless), of which people have drawn the first 40.
+    Texts and near-duplicates are those of the table; scores, what classifiers say, right labels and watermarks are made
+    up; every source has ``rows`` documents (None: endless), of which people have drawn the first 40.
     """
     streams = Streams(1)
     table = table.sort("doc")
@@ -153,6 +154,11 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
     def score(model: str, ids: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         tokens = (streams.at(f"tokens/{model}").uniform(ids.to_numpy()) * 80).astype(np.int64)
         return tokens * 8 * streams.at(f"nats/{model}").uniform(ids.to_numpy()), tokens
+
+    def watermark(model: str, mark: Mark, ids: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        luck = streams.at(f"watermark/{model}/{mark.key}")
+        found = luck.uniform(ids.to_numpy()), luck.child("tokens").uniform(ids.to_numpy())
+        return 20 * found[0] - 10, (80 * found[1]).astype(np.int64)
 
     def near_duplicate(num_perm: int, shingle: int, threshold: float, ids: pl.Series) -> pl.Series:
         key = (num_perm, shingle, threshold)
@@ -172,6 +178,7 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
             score=score,
             near_duplicate=near_duplicate,
             source_rows=lambda _: rows,
+            watermark=watermark,
             right=lambda ids: streams.at("right").uniform(ids.to_numpy()) < 0.5,
             judge=lambda name, ids: Judged(streams.at(f"judge/{name}").uniform(ids.to_numpy()), np.arange(200) / 200),
             live=lambda: table["doc"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mesa
 import numpy as np
@@ -23,12 +23,14 @@ from ecosystem.corpus.schema import ARCHIVE, Snapshot, empty
 from ecosystem.corpus.sources import Reservoir, Truth
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError, ScenarioError
-from ecosystem.families.base import Cohort, Progress, ScoreRequest, Surroundings, silent
+from ecosystem.families.base import Cohort, MarkingCohort, Progress, ScoreRequest, Surroundings, silent
 from ecosystem.judges import Judges
+from ecosystem.marks import Mark
 from ecosystem.measure import References, measure_opening, truth_of
 from ecosystem.phases import PHASES, Step, human_drafts
 from ecosystem.policies.base import Context, Policy
 from ecosystem.policies.duplicates import NearDuplicates
+from ecosystem.policies.watermark import Watermark
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Stream, Streams
 
@@ -76,6 +78,7 @@ class World(mesa.Model):
         self.bought: costs.Bought = {}  # what adders with a price have paid for
         self._events: list[str] = []
         self._scores: dict[str, dict[int, tuple[float, int]]] = {}
+        self._found: dict[tuple[str, Mark], dict[int, tuple[float, int]]] = {}
         self._near: dict[tuple[int, int, float], NearDuplicates] = {}
         self.judges = Judges(self)
         self._latest: Snapshot | None = None
@@ -241,6 +244,7 @@ class World(mesa.Model):
                 judge=self.judges.ask,
                 live=lambda: self.corpus.live()["doc"],
                 drawn=self._drawn,
+                watermark=self.watermark,
             )
 
         return of
@@ -257,16 +261,38 @@ class World(mesa.Model):
             )
         return right(docs, self.truth.plane)
 
+    def marks(self) -> dict[str, Mark]:
+        """Return by name the trainers who watermark their text at this step, and with what.
+
+        Of those whose decoding names one policy the share that complies does, the ones with the smallest numbers; these
+        never change, so that who complies at some share complies at every larger one.
+        """
+        naming: dict[str, list[str]] = {}
+        for trainer in self.trainers:
+            if trainer.recipe.decoding.watermark is not None:
+                naming.setdefault(trainer.recipe.decoding.watermark, []).append(trainer.name)
+        found: dict[str, Mark] = {}
+        for name, trainers in naming.items():
+            policy = cast(Watermark, self.spec.policies[name])
+            luck = {t: self.streams.at(f"policies/{name}/compliance/{t}").uniform(0)[0] for t in trainers}
+            complying = int(policy.compliance * len(trainers) + 0.5)
+            found |= dict.fromkeys(sorted(trainers, key=luck.__getitem__)[:complying], policy.mark)
+        return found
+
+    def watermark(self, model: str, mark: Mark, docs: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Look for a mark in documents (by id): z-scores and numbers of scored tokens, [documents] each."""
+        cohort = cast(MarkingCohort, self.cohorts[model])
+        known = self._found.setdefault((model, mark), {})
+        return _once(known, docs, lambda new: cohort.watermark(self.corpus.contents(new), mark))
+
     def _score(self, model: str, docs: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Score documents under a model's starting weights, each document once in the life of the world."""
-        known = self._scores.setdefault(model, {})
-        new = docs.filter(~docs.is_in(list(known))) if known else docs
-        if new.len():
-            [score] = self.cohorts[model].score([ScoreRequest("initial", self.corpus.contents(new))])
-            nats, units = score.per_document()
-            known.update(zip(new.to_list(), zip(nats.tolist(), units.tolist(), strict=True), strict=True))
-        found = [known[doc] for doc in docs.to_list()]
-        return np.array([f[0] for f in found], dtype=np.float64), np.array([f[1] for f in found], dtype=np.int64)
+
+        def score(new: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+            [found] = self.cohorts[model].score([ScoreRequest("initial", self.corpus.contents(new))])
+            return found.per_document()
+
+        return _once(self._scores.setdefault(model, {}), docs, score)
 
     def _drawn(self, source: str, t: int) -> int:
         """Return how many of a source's first rows people had drawn by the end of step ``t``."""
@@ -307,6 +333,20 @@ class _Cohorts(dict[str, Cohort]):
     def __missing__(self, name: str) -> Cohort:
         self[name] = cohort = self._build(name)
         return cohort
+
+
+def _once(
+    known: dict[int, tuple[float, int]],
+    docs: pl.Series,
+    ask: Callable[[pl.Series], tuple[NDArray[np.float64], NDArray[np.int64]]],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return what is known of documents; what is not is asked for, and known from then on."""
+    new = docs.filter(~docs.is_in(list(known))) if known else docs
+    if new.len():
+        values, counts = ask(new)
+        known.update(zip(new.to_list(), zip(values.tolist(), counts.tolist(), strict=True), strict=True))
+    found = [known[doc] for doc in docs.to_list()]
+    return np.array([f[0] for f in found], dtype=np.float64), np.array([f[1] for f in found], dtype=np.int64)
 
 
 def _content_type(reservoirs: Mapping[str, Reservoir]) -> pl.DataType:

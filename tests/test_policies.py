@@ -42,6 +42,7 @@ FIELDS = {
     "length": [{}, {"min_words": 3, "max_words": 10}],
     "decay": [{}, {"keeps_weights": False}],
     "importance": [{}, {"auc": 0.5}, {"detector": "seen"}],
+    "watermark": [{"model": "small"}, {"model": "small", "scheme": "synthid", "threshold": 2.0, "min_tokens": 40}],
     "verified_archive": [{"source": "docs", "fraction": 0.5}, {"source": "docs", "count": 60, "mode": "fresh"}],
     "paid_writing": [{"source": "docs", "fraction": 0.5}, {"source": "docs", "count": 60, "price": 3.5}],
     "provenance_label": [{}, {"liars": 0.5, "lost": 0.3, "false_labels": 0.2}],

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, TrainingError
+from ecosystem.marks import Mark
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream, Streams
@@ -70,6 +71,9 @@ class Decoding(Spec):
     repetition_penalty: Annotated[float, Field(gt=0)] = Field(1.0, description="on tokens written before")
     max_tokens: Annotated[int, Field(gt=0, le=10**6)] = Field(96, description="new tokens per document, at most")
     prompt: Prompt | None = Field(None, description="absent: documents begin from nothing")
+    watermark: str | None = Field(
+        None, description="name of a watermark in [policies] with which those who comply mark their text"
+    )
 
 
 Start = Literal["foundation", "previous", "scratch"]
@@ -98,13 +102,18 @@ class FitRequest:
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """Write ``n`` documents with one member; ``prompts`` (n whole documents) if ``decoding.prompt`` is set."""
+    """Write ``n`` documents with one member; ``prompts`` (n whole documents) if ``decoding.prompt`` is set.
+
+    The text is watermarked if there is a ``mark``, whatever ``decoding.watermark`` names; only to a cohort of a family
+    that ``marks``.
+    """
 
     member: int
     n: int
     decoding: Decoding
     prompts: pl.Series | None
     stream: Stream
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +211,13 @@ class TextCohort(Cohort, Protocol):
         """Return the text of ``tokens`` tokens from token ``first`` on, of every document that has so many."""
 
 
+class MarkingCohort(TextCohort, Protocol):
+    """A cohort of a family that ``marks``."""
+
+    def watermark(self, docs: pl.Series, mark: Mark) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Look for a mark in texts, read with this cohort's tokenizer: z-scores and scored tokens, [documents] each."""
+
+
 class DescribedCohort(Cohort, Protocol):
     """A cohort of models of vectors or categories, whose own parameters say how far from the truth they are."""
 
@@ -235,6 +251,7 @@ class Family(Spec):
 
     modality: ClassVar[Literal["text", "vector", "category"]]
     needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
+    marks: ClassVar[bool] = False  # whether its cohorts can watermark what they write (MarkingCohort)
     tunable: ClassVar[bool] = False  # whether members understand prompts in fit and score, as downstream tasks need
 
     @property

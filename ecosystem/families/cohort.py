@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families import sampling, scoring
+from ecosystem.families import sampling, scoring, watermark
 from ecosystem.families.base import (
     Budget,
     FitRecord,
@@ -35,6 +35,7 @@ from ecosystem.families.crew import Crew
 from ecosystem.families.packing import Answers, Batches, Packing
 from ecosystem.families.recipe import Training
 from ecosystem.families.tokenizer import Tokenizer
+from ecosystem.marks import Mark
 from ecosystem.streams import Stream
 
 Nll = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -146,6 +147,11 @@ class LanguageCohort(ABC):
         A document ends with the end-of-text token (left out), after ``max_tokens`` new tokens, or when prompt and
         text fill the context. Raises TrainingError if prompts are missing or leave no room in the context.
         """
+        written = self.tokens(requests, progress)
+        return [pl.Series("text", self.tokenizer.decode(rows), dtype=pl.String) for rows in written]
+
+    def tokens(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[list[list[int]]]:
+        """Write documents as :meth:`generate` does, but return the chosen tokens, per request and document."""
         _check_members([request.member for request in requests], self.members, once=False)
         starts = [self._starts(request) for request in requests]
         total = sum(
@@ -162,7 +168,7 @@ class LanguageCohort(ABC):
 
             def job(pieces: Sequence[Piece]) -> None:
                 begun = [starts[i][row] for i, rows in pieces for row in rows]
-                decoding = requests[pieces[0][0]].decoding
+                decoding, mark = requests[pieces[0][0]].decoding, requests[pieces[0][0]].mark
                 most = min(decoding.max_tokens, self.context)
                 uniform = np.concatenate(
                     [sampling.luck(requests[i].stream.child("token"), rows, most) for i, rows in pieces]
@@ -180,6 +186,7 @@ class LanguageCohort(ABC):
                         self.device,
                         crew.report,
                         members=len(pieces),
+                        mark=mark,
                     )
                 places = [(i, row) for i, rows in pieces for row in rows]
                 for (i, row), text in zip(places, texts, strict=True):
@@ -190,7 +197,7 @@ class LanguageCohort(ABC):
 
             jobs = self._pieces(requests)
             crew.run([lambda pieces=pieces: job(pieces) for pieces in jobs], "generate", total, progress)  # type: ignore[misc]
-        return [pl.Series("text", self.tokenizer.decode(rows), dtype=pl.String) for rows in tokens]
+        return tokens
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Score documents, one Score per request; nats, each document's end of text included.
@@ -227,6 +234,15 @@ class LanguageCohort(ABC):
             return scoring.windows(*outline, self.tokenizer.end, self.context)
         prompts = self.tokenizer.encode(request.prompts)
         return scoring.answers(prompts, *outline, self.tokenizer.end, self.context)
+
+    @property
+    def types(self) -> int:
+        """Number of tokens that the model chooses from; a checkpoint may have more than its tokenizer."""
+        return self.tokenizer.size
+
+    def watermark(self, docs: pl.Series, mark: Mark) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Look for a mark in texts, read with the tokenizer: z-scores and scored tokens, [documents] each."""
+        return watermark.detect(mark, self.tokenizer.encode(docs), self.types)
 
     def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
         """Return how often each token id occurs in documents, one end of text each included, shape [vocabulary]."""
@@ -283,7 +299,7 @@ class LanguageCohort(ABC):
         room = _CACHED_VALUES.get(self.device.type, 1 << 28) // (self._cached_values * self.context)
         groups: dict[Any, list[int]] = {}
         for i, request in enumerate(requests):
-            key = (request.decoding, request.n) if self._stacks else i
+            key = (request.decoding, request.mark, request.n) if self._stacks else i
             if request.n:
                 groups.setdefault(key, []).append(i)
         jobs: list[list[Piece]] = []

@@ -78,6 +78,11 @@ class Gpt2Cohort(LanguageCohort):
         """Return the floating-point operations per token of one forward pass over ``length`` tokens."""
         return float(self.shape.flops(length))
 
+    @property
+    def types(self) -> int:
+        """Number of tokens that the model chooses from."""
+        return self.shape.vocabulary
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return every member's parameters by their checkpoint names, float32 with a leading member axis."""
         return {name: np.array(tensor.cpu().numpy()) for name, tensor in self._weights.items()}

@@ -30,6 +30,7 @@ class LanguageFamily(Family):
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "text"
     tunable: ClassVar[bool] = True
+    marks: ClassVar[bool] = True
     needed: ClassVar[tuple[str, ...]]
 
     init: str = Field("foundation", description="foundation, random, a checkpoint folder, or a Hub id")

@@ -77,6 +77,11 @@ class ModuleCohort(LanguageCohort):
         looked_up = 0 if table is output else table.numel()
         return float(2 * (self.parameters - looked_up) + self._attention * length)
 
+    @property
+    def types(self) -> int:
+        """Number of tokens that the model chooses from."""
+        return int(self.module.get_output_embeddings().weight.shape[0])
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return every member's parameters by their checkpoint names, float32 with a leading member axis."""
         return {name: np.array(tensor.cpu().numpy()) for name, tensor in self._weights.items()}

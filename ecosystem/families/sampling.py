@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import Decoding
+from ecosystem.families.watermark import Marker, marker
+from ecosystem.marks import Mark
 from ecosystem.streams import Stream
 
 _DENSE = 0.8  # share of rows still being written below which the batch is compacted
@@ -61,14 +63,29 @@ def _sorted(p: Tensor) -> Tensor:
     return p.sort(dim=-1).values
 
 
-def pick(logits: Tensor, uniform: Tensor) -> Tensor:
+def pick(p: Tensor, uniform: Tensor) -> Tensor:
     """Return the token of each row whose slice of the cumulative distribution holds ``uniform``: [N, V], [N, 1] → [N].
 
-    The numbers are in [0, 1).
+    The numbers are in [0, 1). The probabilities ``p`` are overwritten.
     """
-    upto = torch.softmax(logits, -1).cumsum_(-1)
+    upto = p.cumsum_(-1)
     # right=True: the first token that goes beyond the goal, so that one without probability is never chosen.
     return torch.searchsorted(upto, upto.narrow(1, -1, 1) * uniform, right=True).squeeze(1)
+
+
+def _marked(p: Tensor, end: int, marking: Marker, text: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
+    """Mark all probabilities [N, V] but that of the end of text; the result need not add up to one.
+
+    No reader sees the end of text. Marked too, all texts would be longer, or shorter, as the key happens to like it
+    after a full stop.
+    """
+    ending = p[:, end].clone()
+    p[:, end] = 0
+    rest = p.sum(-1)
+    marked = marking(p, text, rows)
+    # A text that can only end, ends.
+    marked[:, end] = torch.where(rest > 0, ending * marked.sum(-1) / rest, 1.0)
+    return marked
 
 
 def luck(stream: Stream, documents: NDArray[np.int64], length: int) -> NDArray[np.float32]:
@@ -104,13 +121,15 @@ def write(
     device: torch.device,
     report: Callable[[int], None],
     members: int = 1,
+    mark: Mark | None = None,
 ) -> list[list[int]]:
     """Write one document per start; return each document's tokens, those of its start included, without the end.
 
     ``starts`` are the prompts (perhaps empty), before which the end-of-text token is put; ``uniform`` is of shape
     [documents, at least decoding.max_tokens]. A document ends before the end-of-text token, after ``max_tokens`` new
     tokens, or when the context is full. With a stack of ``members`` the documents come member by member, equally
-    many of each. ``report`` is told the tokens written, and those that will not be because a document has ended.
+    many of each. A ``mark`` is put on every document, after all that ``decoding`` does. ``report`` is told the tokens
+    written, and those that will not be because a document has ended.
     """
     sizes = np.array([len(start) for start in starts])
     limits = np.minimum(sizes + decoding.max_tokens, context)  # tokens a document can have, its start included
@@ -131,11 +150,16 @@ def write(
         raise TrainingError(
             "a model's weights are no longer finite numbers; lower the learning rate it is trained with."
         )
+    marking = None if mark is None else marker(mark, logits.shape[-1], written.shape)
     seen = None
     if decoding.repetition_penalty != 1.0:
         seen = torch.zeros(logits.shape, dtype=torch.bool, device=device).scatter_(1, ids, True)
     while True:
-        picked = pick(adjust(logits, decoding, seen), numbers[position])
+        logits = adjust(logits, decoding, seen)
+        p = torch.softmax(logits, -1)
+        if marking is not None:
+            p = _marked(p, end, marking, written[:position], rows)
+        picked = pick(p, numbers[position])
         chosen = picked.cpu().numpy()
         ended, done = live & (chosen == end), int(live.sum())
         if position < longest:  # some documents are still inside prompts that are longer than the shortest

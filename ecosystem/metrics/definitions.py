@@ -69,6 +69,18 @@ DEFINITIONS: dict[str, Definition] = {
     "training_loss": Definition("nats per token", "", "mean loss while the model was trained in this step"),
     "tokens_trained": Definition("tokens", "", "tokens that the model was trained on in this step"),
     "documents_published": Definition("documents", "", "documents that a trainer published in this step"),
+    "complies": Definition(
+        "1", "", "1 where a trainer whose decoding names a watermark does mark its text in this step, else 0"
+    ),
+    "watermark_z": Definition(
+        "1",
+        "",
+        "mean z-score of a trainer's new documents under the watermark that its decoding names, or else the first of "
+        "the scenario: 0 on average without a mark, up to what common phrases do under one key",
+    ),
+    "watermark_found": Definition(
+        "1", "", "share of these documents above the watermark's threshold, refused ones among them"
+    ),
     "mean_words": Definition("words", "", "words per published document, as separated by white space"),
     # of the texts a model publishes, on groups of equally many words
     **_by_n("distinct", "different {n}-grams / all {n}-grams in samples of equally many words", "down"),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import OBSERVABLE
 from ecosystem.errors import EcosystemError
+from ecosystem.marks import Mark
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream
@@ -44,7 +45,8 @@ class Context:
     documents of a source may be injected (None: endless), leaving out its held-out part. ``right(ids)``: whether the
     label of each document is right, for an oracle. ``judge(policy, ids)``: what the classifier of the named policy
     says, or None as long as there is none. ``live()``: the documents on the web now, ascending. ``drawn(source,
-    t)``: how many of a source's first rows people had drawn by the end of step ``t``.
+    t)``: how many of a source's first rows people had drawn by the end of step ``t``. ``watermark(model, mark, ids)``:
+    (z-scores, scored tokens) of documents read with the tokenizer of the named model.
     """
 
     policy: str  # the name of the policy in the scenario
@@ -60,6 +62,7 @@ class Context:
     judge: Callable[[str, pl.Series], Judged | None]
     live: Callable[[], pl.Series]
     drawn: Callable[[str, int], int]
+    watermark: Callable[[str, Mark, pl.Series], tuple[NDArray[np.float64], NDArray[np.int64]]]
 
 
 class Policy(Spec):
@@ -105,6 +108,7 @@ POLICIES: Registry[type[Policy]] = Registry(
     "ecosystem.policies.provenance",
     "ecosystem.policies.classifiers",
     "ecosystem.policies.diversity",
+    "ecosystem.policies.watermark",
 )
 
 
