@@ -79,7 +79,8 @@ class Injection(Adder):
         None, description="number of injected documents; give either this or fraction"
     )
     price: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="what each injected document costs, in units of money; absent: nothing is paid"
+        None,
+        description="what a document costs the first time it is injected, in units of money; absent: nothing is paid",
     )
 
     @model_validator(mode="after")
