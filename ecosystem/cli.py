@@ -306,7 +306,8 @@ def frontier(file: Path, out: str, as_json: bool, quiet: bool, **how: Any) -> No
     """Find where along a lever a measure crosses a limit; the path of the report is printed last."""
     from ecosystem.studies.board import Board
     from ecosystem.studies.conduct import Means
-    from ecosystem.studies.frontier import Frontier, conduct_frontier, sentence, summary
+    from ecosystem.studies.frontier import conduct_frontier, sentence, summary
+    from ecosystem.studies.spec import Frontier
 
     spec, board = Frontier.load(file), Board(quiet=quiet, json=as_json)
     with _interruptible():

@@ -34,8 +34,7 @@ from ecosystem.registry import Registry
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
-from ecosystem.studies.frontier import ClosedForm, Frontier
-from ecosystem.studies.spec import Branch, Design, EqualCost, Measure, Range, Study
+from ecosystem.studies.spec import Branch, ClosedForm, Design, EqualCost, Frontier, Measure, Range, Study
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 

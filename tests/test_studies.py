@@ -17,10 +17,10 @@ from ecosystem.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.board import Board
 from ecosystem.studies.conduct import Means, conduct
-from ecosystem.studies.frontier import Frontier, conduct_frontier, sentence
+from ecosystem.studies.frontier import conduct_frontier, sentence
 from ecosystem.studies.report import write_study
 from ecosystem.studies.results import Results
-from ecosystem.studies.spec import Study
+from ecosystem.studies.spec import Frontier, Study
 
 WORLD = """
 name = "loop"

@@ -6,119 +6,39 @@ of the lever and can be bisected; its standard error at each value says how far 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
 from scipy import stats
 
 from ecosystem import charts
 from ecosystem.charts import Words
 from ecosystem.corpus.sources import Truth
-from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.errors import EcosystemError
 from ecosystem.metrics.laws import predict
-from ecosystem.presets import read_toml
 from ecosystem.report import page, publish
 from ecosystem.report.findings import number
 from ecosystem.report.page import escape
 from ecosystem.runs import Run
-from ecosystem.scenario import NAME, Scenario
-from ecosystem.spec import Spec, explain
+from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.streams import Streams
 from ecosystem.studies.board import Board
 from ecosystem.studies.compare import LEVEL, mean_interval
 from ecosystem.studies.conduct import Means, Plan, Workshop
 from ecosystem.studies.results import course_of, value_of, write_table
-from ecosystem.studies.spec import Measure, Range, Seed, Step, based, with_values
+from ecosystem.studies.spec import Frontier, Range
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
 """Values of the lever → the measure of every seed at each of them, each of shape [seeds]."""
-
-
-class ClosedForm(Spec):
-    """A law that says where the threshold lies; its argument ``varies`` is the lever's value."""
-
-    law: str = Field(description="a name from `ecosystem list laws`")
-    varies: str = Field(description="the argument of the law that the lever is")
-    divided_by: Annotated[float, Field(gt=0)] = Field(1.0, description="the argument is the lever's value over this")
-    parameters: dict[str, Any] = Field({}, description="its other arguments")
-    first: int = Field(0, description="generation at step 0")
-
-
-class Frontier(Spec):
-    """Where a measure crosses a limit along one lever. Read one with :meth:`load`."""
-
-    name: str
-    description: str = ""
-    base: str = Field(description="the base scenario: a file, from this file's folder, or the name of a bundled one")
-    variant: str | None = Field(None, description="which of its variants")
-    set: dict[str, Any] = Field({}, description="paths set in every run (the model tier, the steps …)")
-    seeds: Annotated[list[Seed], Field(min_length=2)] = Field(description="the replicates at every value tried")
-    path: str = Field(description="the lever: a dotted path of the scenario")
-    range: Range = Field(description="where the threshold is sought")
-    measure: Measure
-    limit: float = Field(description="what the measure is not to cross (of cross_entropy_change: a tolerance)")
-    since: Step | None = Field(None, description="the limit is on the change of the measure since this step")
-    precision: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.01, description="how finely the threshold is sought, as a share of the range (in its scale)"
-    )
-    closed_form: ClosedForm | None = None
-
-    @model_validator(mode="after")
-    def _named(self) -> Frontier:
-        if not NAME.fullmatch(self.name):
-            raise ValueError(f'the name "{self.name}" may only have letters, digits, "_" and "-"')
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: each may stand there once only; the same seed gives the same run")
-        return self
-
-    @classmethod
-    def load(cls, path: str | Path) -> Frontier:
-        """Read a frontier file; raise ScenarioError listing what is wrong."""
-        file = Path(path)
-        try:
-            return cls.model_validate(read_toml(file))
-        except ValidationError as error:
-            told = (problem.replace("the scenario: ", "") for problem in explain(error, "", cls))
-            raise ScenarioError("\n".join(f"{file}: {problem}." for problem in told)) from None
-
-    def fingerprint(self) -> str:
-        """Return 12 hexadecimal digits that name this search (not its name or description)."""
-        data = {key: value for key, value in self.plain().items() if key not in ("name", "description")}
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
-
-    def scenario(self, folder: Path, value: float | int, seed: int) -> tuple[Scenario, Path]:
-        """Return the scenario at one value of the lever, and the folder that its own paths begin from."""
-        base, file = based(self.name, self.base, self.variant, folder)
-        try:
-            found = with_values(base, {**self.set, self.path: value, "seed": seed}, file.parent)
-        except ScenarioError as error:
-            raise ScenarioError(f"{self.name}: {self.path} = {value:g}: {error}") from None
-        last = max(self.measure.steps(found.steps)[1], self.since or 0)
-        if last > found.steps:
-            raise ScenarioError(f"{self.name}: measure: step {last} comes after the last step, {found.steps}.")
-        if self.measure.of not in (None, "web", *found.trainers):
-            raise ScenarioError(f"{self.name}: measure.of: there is no [trainers.{self.measure.of}].")
-        return found, file.parent
-
-    def measured(self, run: Run, steps: int) -> float:
-        """Return what is held against the limit, of one run; NaN where it was not measured."""
-        course = course_of(run.metrics, self.measure)
-        value = value_of(course, self.measure, steps)
-        if value is None or self.since is None:
-            return math.nan if value is None else value
-        start = course.filter(pl.col("step") == self.since)["value"]
-        return math.nan if start.is_empty() else value - float(start[0])
 
 
 @dataclass(frozen=True)
@@ -136,6 +56,16 @@ class Threshold:
     rising: bool  # whether the measure grows along the lever
     predicted: float | None = None
     tried: dict[float, Floats] = field(default_factory=dict)  # value of the lever → measures, each of shape [seeds]
+
+
+def measured(frontier: Frontier, run: Run, steps: int) -> float:
+    """Return what is held against the limit, of one run; NaN where it was not measured."""
+    course = course_of(run.metrics, frontier.measure)
+    value = value_of(course, frontier.measure, steps)
+    if value is None or frontier.since is None:
+        return math.nan if value is None else value
+    start = course.filter(pl.col("step") == frontier.since)["value"]
+    return math.nan if start.is_empty() else value - float(start[0])
 
 
 def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.01, level: float = LEVEL) -> Threshold:
@@ -241,7 +171,7 @@ def conduct_frontier(
             if failed:
                 raise EcosystemError(f"{frontier.name}: a run failed: {failed}")
             return [
-                np.array([frontier.measured(Run(Path(made[n].run)), scenario.steps) for n in numbers])
+                np.array([measured(frontier, Run(Path(made[n].run)), scenario.steps) for n in numbers])
                 for numbers in asked
             ]
 

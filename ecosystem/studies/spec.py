@@ -1,4 +1,4 @@
-"""Study files: a base scenario, arms or axes, seeds and measures, as one frozen value that is checked when it is read.
+"""Study and frontier files: frozen values that are checked when they are read.
 
 A *lever* is what somebody could decide (the arms or axes of a study); an *uncertainty* is what the world may turn out
 to be (its ``worlds``). Every cell of a study, arm × world × seed, is an ordinary run with an ordinary run folder: one
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -157,15 +157,52 @@ class EqualCost(Spec):
     )
 
 
-class Study(Spec):
-    """A whole study. Read one with :meth:`load`; its runs are the cells of :meth:`cells`."""
+class Question(Spec):
+    """What a study and a frontier have in common: a base scenario, what is set in it, and the seeds."""
 
     name: str
     description: str = ""
-    base: str = Field(description="the base scenario: a file, from the study's folder, or the name of a bundled one")
+    base: str = Field(description="the base scenario: a file, from this file's folder, or the name of a bundled one")
     variant: str | None = Field(None, description="which of its variants")
-    set: dict[str, Any] = Field({}, description="paths set in every arm and world (the model tier, the steps …)")
-    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="one replicate of every arm and world each")
+    set: dict[str, Any] = Field({}, description="paths set in every run (the model tier, the steps …)")
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="the replicates, the same ones everywhere")
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f'the name "{self.name}" may only have letters, digits, "_" and "-"')
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each may stand there once only; the same seed gives the same run")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file; raise ScenarioError listing what is wrong with it (with its scenarios: when these are made)."""
+        file = Path(path)
+        try:
+            return cls.model_validate(read_toml(file))
+        except ValidationError as error:
+            told = (problem.replace("the scenario: ", "") for problem in explain(error, "", cls))
+            raise ScenarioError("\n".join(f"{file}: {problem}." for problem in told)) from None
+
+    def fingerprint(self) -> str:
+        """Return 12 hexadecimal digits that name this question (not its name or description)."""
+        data = {key: value for key, value in self.plain().items() if key not in ("name", "description")}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+    def found(self, folder: Path) -> tuple[Scenario, Path]:
+        """Return the base scenario, and the folder that its own paths begin from; raise ScenarioError without one."""
+        try:
+            file = _find(self.base, folder)
+            base = Scenario.load(file)
+            return base if self.variant is None else base.variant(self.variant, base=file.parent), file.parent
+        except ScenarioError as error:
+            raise ScenarioError(f"{self.name}: {error}") from None
+
+
+class Study(Question):
+    """A whole study. Read one with :meth:`load`; its runs are the cells of :meth:`cells`."""
+
     reference: str | None = Field(None, description="the arm that others are compared with; absent: the first")
     arms: dict[str, dict[str, Any]] = Field({}, description="named levers: tables of dotted path = value")
     axes: Axes = Field({}, description="levers by path, instead of arms: a list of values, or a range")
@@ -182,7 +219,7 @@ class Study(Spec):
 
     @model_validator(mode="after")
     def _complete(self) -> Study:
-        for name in (self.name, *self.arms, *self.worlds):
+        for name in (*self.arms, *self.worlds):
             if not NAME.fullmatch(name):
                 raise ValueError(f'the name "{name}" may only have letters, digits, "_" and "-"')
         if bool(self.arms) == bool(self.axes):
@@ -201,8 +238,6 @@ class Study(Spec):
                 f'reference: there is no arm "{self.reference}"{nearest(self.reference, levers)}; there are '
                 f"{', '.join(levers[:12])}"
             )
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: each may stand there once only; the same seed gives the same run")
         if self.compares and len(self.seeds) < 2:
             raise ValueError("seeds: a difference needs at least two, or nothing is known of its uncertainty")
         self._priced(levers)
@@ -223,17 +258,6 @@ class Study(Spec):
         if len(self.equal_cost.levers) < 2:
             raise ValueError("equal_cost.levers: one way to spend compares with nothing; give at least two")
 
-    @classmethod
-    def load(cls, path: str | Path) -> Study:
-        """Read a study file and check every cell's scenario; raise ScenarioError listing what is wrong."""
-        file = Path(path)
-        try:
-            study = cls.model_validate(read_toml(file))
-        except ValidationError as error:
-            told = (problem.replace("the scenario: ", "") for problem in explain(error, "", cls))
-            raise ScenarioError("\n".join(f"{file}: {problem}." for problem in told)) from None
-        return study
-
     @property
     def compares(self) -> bool:
         """Whether arms are compared with a base arm (not so where indices of sensitivity are asked for)."""
@@ -253,11 +277,6 @@ class Study(Spec):
         if self.worlds:
             return dict(self.worlds)
         return _points(self.uncertain, self.draw) if self.uncertain else {_ALONE: {}}
-
-    def fingerprint(self) -> str:
-        """Return 12 hexadecimal digits that name this study (not its name or description)."""
-        data = {key: value for key, value in self.plain().items() if key not in ("name", "description")}
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
     def cells(self, folder: Path) -> list[Cell]:
         """Return every run of the study, seed by seed; raise ScenarioError for an arm or world that is no scenario.
@@ -282,9 +301,9 @@ class Study(Spec):
 
     def scenario(self, folder: Path) -> tuple[Scenario, Path]:
         """Return the base scenario with what is set for every arm, and the folder that its own paths begin from."""
-        base, file = based(self.name, self.base, self.variant, folder)
+        base, at = self.found(folder)
         try:
-            return with_values(base, self.set, file.parent), file.parent
+            return with_values(base, self.set, at), at
         except ScenarioError as error:
             raise ScenarioError(f"{self.name}: set: {error}") from None
 
@@ -316,6 +335,50 @@ class Study(Spec):
                 )
 
 
+class ClosedForm(Spec):
+    """A law that says where the threshold lies; its argument ``varies`` is the lever's value."""
+
+    law: str = Field(description="a name from `ecosystem list laws`")
+    varies: str = Field(description="the argument of the law that the lever is")
+    divided_by: Annotated[float, Field(gt=0)] = Field(1.0, description="the argument is the lever's value over this")
+    parameters: dict[str, Any] = Field({}, description="its other arguments")
+    first: int = Field(0, description="generation at step 0")
+
+
+class Frontier(Question):
+    """Where a measure crosses a limit along one lever. Read one with :meth:`load`."""
+
+    path: str = Field(description="the lever: a dotted path of the scenario")
+    range: Range = Field(description="where the threshold is sought")
+    measure: Measure
+    limit: float = Field(description="what the measure is not to cross (of cross_entropy_change: a tolerance)")
+    since: Step | None = Field(None, description="the limit is on the change of the measure since this step")
+    precision: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.01, description="how finely the threshold is sought, as a share of the range (in its scale)"
+    )
+    closed_form: ClosedForm | None = None
+
+    @model_validator(mode="after")
+    def _replicated(self) -> Frontier:
+        if len(self.seeds) < 2:
+            raise ValueError("seeds: an interval needs at least two")
+        return self
+
+    def scenario(self, folder: Path, value: float | int, seed: int) -> tuple[Scenario, Path]:
+        """Return the scenario at one value of the lever, and the folder that its own paths begin from."""
+        base, at = self.found(folder)
+        try:
+            found = with_values(base, {**self.set, self.path: value, "seed": seed}, at)
+        except ScenarioError as error:
+            raise ScenarioError(f"{self.name}: {self.path} = {value:g}: {error}") from None
+        last = max(self.measure.steps(found.steps)[1], self.since or 0)
+        if last > found.steps:
+            raise ScenarioError(f"{self.name}: measure: step {last} comes after the last step, {found.steps}.")
+        if self.measure.of not in (None, "web", *found.trainers):
+            raise ScenarioError(f"{self.name}: measure.of: there is no [trainers.{self.measure.of}].")
+        return found, at
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a study: a scenario with its seed, which arm and world it belongs to, and where it forks."""
@@ -330,16 +393,6 @@ class Cell:
     def label(self) -> str:
         """How a person names it."""
         return f"{self.arm}{f' in {self.world}' if self.world else ''}, seed {self.scenario.seed}"
-
-
-def based(who: str, name: str, variant: str | None, folder: Path) -> tuple[Scenario, Path]:
-    """Return the base scenario that ``who`` names, and its file; raise ScenarioError if there is none."""
-    try:
-        file = _find(name, folder)
-        base = Scenario.load(file)
-        return base if variant is None else base.variant(variant, base=file.parent), file
-    except ScenarioError as error:
-        raise ScenarioError(f"{who}: {error}") from None
 
 
 def _find(name: str, folder: Path) -> Path:
