@@ -6,20 +6,24 @@ The public surface is small and imported on first use, so that ``import ecosyste
     run = ecosystem.run(scenario, seed=1, out="outputs")
     run.metrics, run.documents, run.ledger, run.model("naive/0", step=3)
     other = ecosystem.branch(run, 2, {"trainers.naive.publish": 0})
+    found = ecosystem.study("scenarios/studies/monoculture.toml")
+    found.results.values, found.effects, found.report
 """
 
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "Scenario", "World", "branch", "run"]
+__all__ = ["Run", "Scenario", "Study", "World", "branch", "run", "study"]
 
 _HOME = {
     "Run": "ecosystem.runs",
     "Scenario": "ecosystem.scenario",
+    "Study": "ecosystem.studies.spec",
     "World": "ecosystem.world",
     "branch": "ecosystem.session",
     "run": "ecosystem.session",
+    "study": "ecosystem.studies.conduct",
 }
 
 

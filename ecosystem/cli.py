@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -136,11 +136,18 @@ def _scenario(
 ) -> Scenario:
     """Read a scenario and apply --variant, --set, --seed and --steps, each checked like the file itself."""
     from ecosystem.errors import ScenarioError
+    from ecosystem.presets import read_toml
     from ecosystem.scenario import Scenario
+    from ecosystem.studies.spec import question
 
     values = _values(settings)
     values |= {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
-    spec = Scenario.load(file)
+    data = read_toml(file)
+    asked = question(data)
+    if asked is not None:
+        command = asked.__name__.lower()
+        raise ScenarioError(f"{file}: is a {command}, not a scenario: ecosystem {command} {file}")
+    spec = Scenario.parse(data, where=str(file), base=file.parent)
     if variant is not None:
         spec = spec.variant(variant, base=file.parent)
     if not values:
@@ -219,8 +226,10 @@ def branch(
 @VARIANT
 @SET
 def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...]) -> None:
-    """Validate scenario files without running them; of run folders, every file against its recorded hash."""
+    """Validate scenarios, studies and frontiers without running them; of run folders, every file against its hash."""
     from ecosystem.errors import EcosystemError
+    from ecosystem.presets import read_toml
+    from ecosystem.studies.spec import question
 
     problems = []
     for file in files:
@@ -231,6 +240,10 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
                 stored = Run.open(file)
                 whole = stored.verify()
                 click.echo(f"{file}: good (steps 0 to {stored.steps}, {whole} files as they were committed)")
+                continue
+            asked = question(read_toml(file))
+            if asked is not None:
+                click.echo(f"{file}: good ({asked.load(file).check(file.parent)})")
                 continue
             spec = _scenario(file, variant, settings, None, None)
             click.echo(f"{file}: good ({spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers)")
@@ -361,13 +374,14 @@ def list_(what: str, as_json: bool) -> None:
 
 
 @cli.command()
-def schema() -> None:
-    """Print the JSON Schema of scenario files, for editors that complete and check TOML."""
+@click.argument("what", type=click.Choice(["scenario", "study", "frontier"]), default="scenario")
+def schema(what: Literal["scenario", "study", "frontier"]) -> None:
+    """Print the JSON Schema of scenario, study or frontier files, for editors that complete and check TOML."""
     import json
 
     from ecosystem.listing import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    click.echo(json.dumps(json_schema(what), indent=2))
 
 
 @cli.command()

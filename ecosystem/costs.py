@@ -42,6 +42,8 @@ def measure_costs(world: World, step: Step) -> None:
         costs[f"policies/{name}"] = _of_adder(world, name, added)
     for curator, reviewed in zip(world.curators, step.reviews, strict=True):
         costs[f"curators/{curator.name}"] = {"reviews": float(reviewed.height)}
+    for name, labels in world.judges.labelled().items():
+        costs.setdefault(f"policies/{name}", {})["reviews"] = float(labels)
     rows = [(who, metric, value) for who, spent in costs.items() for metric, value in spent.items()]
     frame = pl.DataFrame(rows, schema={name: METRICS[name] for name in ("id", "metric", "value")}, orient="row")
     known = {"step": pl.lit(step.t), "scope": pl.lit("cost"), "error": pl.lit(None)}

@@ -143,6 +143,17 @@ class Judges:
                 frames.append(rows(self._world.t, "policy", name, found))
         return frames
 
+    def labelled(self) -> dict[str, int]:
+        """Return how many documents people labelled for each detector that was trained at this step and is in use."""
+        found = {}
+        for name in self._in_use():
+            policy, judge = self._world.spec.policies[name], None
+            if isinstance(policy, LearnedDetector) and policy.fitted_at(self._world.t) == self._world.t:
+                judge = self._judge(name)
+            if judge is not None:
+                found[name] = judge.examples.docs.len()
+        return found
+
     def _in_use(self) -> list[str]:
         """Return the names of the policies that stand at a gate or whose scores one of those reads."""
         spec = self._world.spec

@@ -6,7 +6,7 @@ import inspect
 import json
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from pydantic import BaseModel
@@ -222,8 +222,11 @@ def harness(place: Path, folder: Path, trainer: str | None, step: int | None, be
     return f"lm_eval --model hf --model_args pretrained={model} --tasks {','.join(names)} --include_path {folder}"
 
 
-def json_schema() -> dict[str, Any]:
-    """Return a JSON Schema of scenario files for editors, with every registered kind."""
+def json_schema(what: Literal["scenario", "study", "frontier"] = "scenario") -> dict[str, Any]:
+    """Return a JSON Schema of a sort of files for editors; that of scenarios has every registered kind."""
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    if what != "scenario":
+        return draft | (Study if what == "study" else Frontier).model_json_schema(by_alias=True)
     schema = Scenario.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
     for section, registry in _REGISTRIES.items():
@@ -239,7 +242,7 @@ def json_schema() -> dict[str, Any]:
             preset = {"preset": {"enum": sorted(presets())}}
             options.append({"type": "object", "properties": preset, "required": ["preset"]})
         schema["properties"][section] = {"type": "object", "additionalProperties": {"anyOf": options}}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {**draft, **schema}
 
 
 def fields_of(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:

@@ -426,3 +426,28 @@ def test_every_study_that_comes_with_the_project_is_sound(file: Path) -> None:
         frontier = Frontier.load(file)
         for end in (frontier.range.low, frontier.range.high):
             frontier.scenario(file.parent, round(end) if frontier.range.whole else end, 1)
+
+
+def test_a_study_is_checked_and_described_like_a_scenario(folder: Path) -> None:
+    result = CliRunner().invoke(cli, ["check", str(folder / "small.toml"), str(folder / "loop.toml")])
+    assert "small.toml: good (9 runs, 3 arms)" in result.stdout and "loop.toml: good (4 steps" in result.stdout
+    result = CliRunner().invoke(cli, ["run", str(folder / "small.toml")])
+    assert "is a study, not a scenario: ecosystem study" in str(result.exception)
+    for what in ("study", "frontier"):
+        schema = json.loads(CliRunner().invoke(cli, ["schema", what]).stdout)
+        assert {"name", "base", "seeds"} <= set(schema["properties"])
+
+
+def test_from_python_a_study_is_one_call(folder: Path) -> None:
+    import ecosystem
+
+    found = ecosystem.study(folder / "small.toml", folder / "out", engine="serial", threads=1)
+    assert found.effects.height == 4 and found.report.exists() and found.results.values.height == 18
+
+
+def test_the_courses_have_a_line_where_each_policy_starts(folder: Path) -> None:
+    late = STUDY.replace("[arms.more]", '[arms.more]\n"branch.step" = 3') + "[branch]\nstep = 1\n"
+    made = done(folder, late)
+    page = json.loads(made.report.read_text().split('id="specs">')[1].split("</script>")[0])
+    rows = [row for data in page["course_variance"]["datasets"].values() for row in data if "change" in row]
+    assert {(row["step"], row["change"]) for row in rows} == {(2, "helped"), (4, "more")}

@@ -183,7 +183,7 @@ DEFINITIONS: dict[str, Definition] = {
     "documents_injected": Definition(
         "documents", "", "documents that an adder brought into training sets, with repetition"
     ),
-    "reviews": Definition("documents", "", "documents that a curator reviewed"),
+    "reviews": Definition("documents", "", "documents that a curator reviewed, or that people labelled for a detector"),
     "spent": Definition("money", "", "price times the documents paid for"),
     # of a writer that may leave
     "audience": Definition(

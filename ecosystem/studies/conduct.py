@@ -9,11 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import polars as pl
+
 from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs import Run, folder_of
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
+from ecosystem.studies import analysis
 from ecosystem.studies.board import Board
 from ecosystem.studies.engines import Kind, engine_of
 from ecosystem.studies.jobs import Engine, Job, Outcome, complete
@@ -50,6 +53,11 @@ class Conducted:
     seconds: float
     busy: float  # seconds that runs took, added up
 
+    @property
+    def effects(self) -> pl.DataFrame:
+        """Every arm against the base arm (columns of :class:`analysis.Row`)."""
+        return analysis.table(analysis.compared(self.study, self.results))
+
     def summary(self) -> dict[str, Any]:
         """Return the machine-readable summary."""
         failed = self.results.runs.filter(self.results.runs["error"].is_not_null())
@@ -61,6 +69,19 @@ class Conducted:
             "seconds": round(self.seconds, 1),
             "seconds_of_runs": round(self.busy, 1),
         }
+
+
+def study(
+    file: Study | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **how: Any
+) -> Conducted:
+    """Run what is missing of a study (a value, or the path of a file), write its report, and return what it found.
+
+    ``base``: where the base scenario of a value is sought; ``how``: fields of :class:`Means`. The same as the command.
+    """
+    if not isinstance(file, Study):
+        base = Path(file).parent
+        file = Study.load(file)
+    return conduct(file, base, Means(**how), Board(quiet=quiet), out=str(out))
 
 
 def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = "outputs") -> Conducted:

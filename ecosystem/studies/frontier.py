@@ -156,8 +156,8 @@ def conduct_frontier(
     Runs that are there already are not run again. Raises ScenarioError for a value that makes no scenario, and
     EcosystemError where a run fails for good.
     """
+    frontier.check(base)
     scenario, folder = frontier.scenario(base, frontier.range.at(1.0), frontier.seeds[0])
-    frontier.scenario(base, frontier.range.at(0.0), frontier.seeds[0])
     with Workshop(means, board) as shop:
 
         def evaluate(values: list[float | int]) -> list[Floats]:

@@ -22,7 +22,7 @@ from ecosystem.studies import analysis, sensitivity
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.compare import mean_interval
 from ecosystem.studies.results import Results, write_table
-from ecosystem.studies.spec import Measure, Study
+from ecosystem.studies.spec import FORK, Measure, Study
 
 SENTENCES = 6  # arms, at most, that get a sentence of their own
 HELPED = 2.0  # a paired interval is to be this many times narrower than the unpaired one
@@ -53,9 +53,17 @@ class Sheet:
 
     def look(self, last: int = 0) -> Look:
         """Return what charts share: the arms' colours, and a line where each policy starts."""
-        fork = self.study.branch.step if self.study.branch is not None else None
-        changes = [(fork + 1, "the arms part")] if fork is not None and self.arms else []
-        return Look(self.arms, last, 0, changes)
+        return Look(self.arms, last, 0, sorted(self.starts.items()))
+
+    @cached_property
+    def starts(self) -> dict[int, str]:
+        """First step of each policy that does not hold from the beginning → the arms that it is of."""
+        common, starts = self.study.branch.step if self.study.branch is not None else None, dict[int, list[str]]()
+        for arm, lever in self.study.levers().items():
+            step = lever.get(FORK, common)
+            if step is not None and lever:
+                starts.setdefault(step + 1, []).append(arm)
+        return {step: listed(arms) for step, arms in starts.items() if step > 1}
 
     def of(self, measure: Measure, world: str) -> list[Row]:
         """Return the comparisons of one measure in one world."""

@@ -199,6 +199,10 @@ class Question(Spec):
         except ScenarioError as error:
             raise ScenarioError(f"{self.name}: {error}") from None
 
+    def check(self, folder: Path) -> str:
+        """Check every scenario that this asks for, and say in a few words what they are."""
+        raise NotImplementedError
+
 
 class Study(Question):
     """A whole study. Read one with :meth:`load`; its runs are the cells of :meth:`cells`."""
@@ -299,6 +303,10 @@ class Study(Question):
                 ]
         return sorted(found, key=lambda cell: self.seeds.index(cell.scenario.seed))
 
+    def check(self, folder: Path) -> str:
+        """Check the scenario of every cell; return how many runs they are."""
+        return f"{len(self.cells(folder))} runs, {len(self.levers())} arms"
+
     def scenario(self, folder: Path) -> tuple[Scenario, Path]:
         """Return the base scenario with what is set for every arm, and the folder that its own paths begin from."""
         base, at = self.found(folder)
@@ -364,6 +372,12 @@ class Frontier(Question):
             raise ValueError("seeds: an interval needs at least two")
         return self
 
+    def check(self, folder: Path) -> str:
+        """Check the scenarios at both ends of the range; return what is searched."""
+        for end in (0.0, 1.0):
+            self.scenario(folder, self.range.at(end), self.seeds[0])
+        return f"{self.path} from {self.range.low:g} to {self.range.high:g}, {len(self.seeds)} seeds"
+
     def scenario(self, folder: Path, value: float | int, seed: int) -> tuple[Scenario, Path]:
         """Return the scenario at one value of the lever, and the folder that its own paths begin from."""
         base, at = self.found(folder)
@@ -377,6 +391,13 @@ class Frontier(Question):
         if self.measure.of not in (None, "web", *found.trainers):
             raise ScenarioError(f"{self.name}: measure.of: there is no [trainers.{self.measure.of}].")
         return found, at
+
+
+def question(data: Mapping[str, Any]) -> type[Question] | None:
+    """Return what a TOML file seems to be, a Study or a Frontier; None for a scenario."""
+    if "base" not in data:
+        return None
+    return Frontier if "path" in data or "limit" in data else Study
 
 
 @dataclass(frozen=True)
