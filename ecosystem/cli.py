@@ -284,6 +284,8 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
         click.option("--address", help="Of a Ray cluster; auto finds it (default: Ray is started on this machine)."),
         click.option("--gpus", type=click.FloatRange(min=0), default=0.0, help="Of a GPU, for each run, on Ray."),
+        SET,
+        click.option("--seeds", type=click.IntRange(min=1), help="Only the first so many seeds."),
         click.option("--out", default="outputs", show_default=True, help="Folder for the runs and for what they say."),
         click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last."),
         click.option("--quiet", is_flag=True, help="Print nothing but the path of the report."),
@@ -297,13 +299,22 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("file", metavar="STUDY", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check every arm and list the runs only.")
 @means
-def study(file: Path, dry_run: bool, out: str, as_json: bool, quiet: bool, **how: Any) -> None:
+def study(
+    file: Path,
+    dry_run: bool,
+    settings: tuple[str, ...],
+    seeds: int | None,
+    out: str,
+    as_json: bool,
+    quiet: bool,
+    **how: Any,
+) -> None:
     """Run every arm of a study with every seed (or what is missing), and write its report; its path is printed last."""
     from ecosystem.studies.board import Board
     from ecosystem.studies.conduct import Means, conduct, listing
     from ecosystem.studies.spec import Study
 
-    spec = Study.load(file)
+    spec = Study.load(file).varied(_values(settings), seeds)
     if dry_run:
         click.echo(listing(spec, file.parent, out))
         return
@@ -315,14 +326,16 @@ def study(file: Path, dry_run: bool, out: str, as_json: bool, quiet: bool, **how
 @cli.command()
 @click.argument("file", metavar="FRONTIER", type=click.Path(path_type=Path))
 @means
-def frontier(file: Path, out: str, as_json: bool, quiet: bool, **how: Any) -> None:
+def frontier(
+    file: Path, settings: tuple[str, ...], seeds: int | None, out: str, as_json: bool, quiet: bool, **how: Any
+) -> None:
     """Find where along a lever a measure crosses a limit; the path of the report is printed last."""
     from ecosystem.studies.board import Board
     from ecosystem.studies.conduct import Means
     from ecosystem.studies.frontier import conduct_frontier, sentence, summary
     from ecosystem.studies.spec import Frontier
 
-    spec, board = Frontier.load(file), Board(quiet=quiet, json=as_json)
+    spec, board = Frontier.load(file).varied(_values(settings), seeds), Board(quiet=quiet, json=as_json)
     with _interruptible():
         found, page = conduct_frontier(spec, file.parent, Means(**how), board, out=out)
     board.say(sentence(spec, found))

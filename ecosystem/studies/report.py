@@ -95,9 +95,10 @@ def write_study(study: Study, results: Results, store: Store) -> Path:
     links = "".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in shown.items())
     legend = "".join(page.tinted(sheet.arms, arm) for arm in sheet.arms[:8])
     more = f"<span>and {len(sheet.arms) - 8} more</span>" if len(sheet.arms) > 8 else ""
+    told = "".join(f"<li>{page.prose(sentence)}</li>" for sentence in findings(sheet))
     body = (
         f'{_header(sheet)}<nav><div>{links}</div><div class="legend">{legend}{more}</div></nav><main>'
-        f'<h2 id="findings">Findings</h2><p class="findings">{page.prose(" ".join(findings(sheet)))}</p>'
+        f'<h2 id="findings">Findings</h2><ul class="findings">{told}</ul>'
         + "".join(f'<section><h2 id="{key}">{title}</h2>{body}</section>' for key, (title, body) in shown.items())
         + "</main><footer>Written by ecosystem. This page loads nothing from anywhere.</footer>"
     )
@@ -129,9 +130,9 @@ def findings(sheet: Sheet) -> list[str]:
             rows = sheet.of(measure, world)
             if rows:
                 told += _told(measure, world, rows, study.base_arm)
-    narrow = [row.narrower for row in sheet.effects if np.isfinite(row.narrower)]
-    if narrow:
-        told.append(pairing(sheet.effects))
+        paired = [row for row in sheet.effects if row.measure == measure.name]
+        if any(np.isfinite(row.narrower) for row in paired):
+            told.append(pairing(measure, paired))
     for measure in study.measures:
         values = sheet.results.values.filter(pl.col("measure") == measure.name)["value"]
         lacking = values.len() - int((values.is_not_null() & values.is_finite()).fill_null(False).sum())
@@ -167,16 +168,16 @@ def _told(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[
     return found
 
 
-def pairing(rows: Sequence[Row]) -> str:
-    """Say what common random numbers gained: the median ratio of interval widths, and why if it was little."""
+def pairing(measure: Measure, rows: Sequence[Row]) -> str:
+    """Say what common random numbers gained for a measure: how much narrower intervals are, and why if it is little."""
     ratios = np.array([row.narrower for row in rows if np.isfinite(row.narrower)])
     correlations = [row.correlation for row in rows if np.isfinite(row.correlation)]
     typical, r = float(np.median(ratios)), float(np.median(correlations)) if correlations else float("nan")
     saved = int(np.median([row.saved for row in rows]))
     sentence = (
-        f"Sharing luck between arms made the intervals {number(typical, 1)} times narrower (median over comparisons, "
-        f"{number(float(ratios.min()), 1)} to {number(float(ratios.max()), 1)}): a comparison of unpaired runs would "
-        f"have needed {saved} more of them."
+        f"{measure.name}: sharing luck between arms made the intervals {number(typical, 1)} times narrower (median over "
+        f"comparisons, {number(float(ratios.min()), 1)} to {number(float(ratios.max()), 1)}): a comparison of unpaired "
+        f"runs would have needed {saved:,} more of them."
     )
     if typical >= HELPED:
         return sentence
@@ -194,6 +195,11 @@ def interval(low: float, high: float, digits: int = 3) -> str:
 
 def _heading(measure: Measure, world: str) -> str:
     return measure.name + (f", world {world}" if world else "")
+
+
+def _axis(measure: Measure) -> str:
+    """Return what stands beside the axis of a measure: its unit, or what it is if it has none."""
+    return measure.unit if measure.unit != "1" else measure.metric
 
 
 def _key(*parts: str) -> str:
@@ -241,7 +247,7 @@ def _effects(sheet: Sheet) -> str:
 def _effect_table(sheet: Sheet, rows: Sequence[Row]) -> str:
     head = [
         *("arm", "seeds", "base", "effect", "95 % interval", "bootstrap", "unpaired", "correlation", "narrower"),
-        *("runs saved", "p", "p (Holm)"),
+        *("runs saved", "p (Holm)"),
     ]
     body = [
         [
@@ -255,7 +261,6 @@ def _effect_table(sheet: Sheet, rows: Sequence[Row]) -> str:
             number(r.correlation) if np.isfinite(r.correlation) else "–",
             f"{number(r.narrower, 1)} ×" if np.isfinite(r.narrower) else "–",
             str(r.saved),
-            f"{r.p:.2g}",
             f"<b>{r.p_holm:.2g}</b>" if r.settled else f"{r.p_holm:.2g}",
         ]
         for r in rows
@@ -332,7 +337,7 @@ def _sensitivity(sheet: Sheet) -> str:
             words = Words(
                 f"{_heading(measure, world)}: {'elementary effects' if morris else 'shares of its variance'}",
                 "95 % bootstrap intervals where the method gives one; means over seeds",
-                measure.unit if morris else "share of the variance",
+                _axis(measure) if morris else "share of the variance",
                 ".3~g",
             )
             parts.append(
@@ -418,7 +423,7 @@ def _course(sheet: Sheet) -> str:
             words = Words(
                 f"{whose}{measure.metric}" + (f", world {world}" if world else ""),
                 f"{measure.unit if measure.unit != '1' else 'a pure number'}; mean over seeds ± one standard error",
-                measure.unit,
+                _axis(measure),
                 ".3~g",
             )
             last = int(rows["step"].max())  # type: ignore[arg-type]
@@ -488,7 +493,7 @@ def _tradeoff(sheet: Sheet, measure: Measure) -> str:
     words = Words(
         f"{measure.name} against cost",
         f"95 % intervals over seeds; the dashed line joins the arms that none beats in both; prices: {prices}",
-        measure.unit,
+        _axis(measure),
         ".3~g",
     )
     chart = charts.tradeoff(pl.DataFrame(rows), sheet.look(), words, "cost of a run")

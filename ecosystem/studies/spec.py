@@ -190,6 +190,18 @@ class Question(Spec):
         data = {key: value for key, value in self.plain().items() if key not in ("name", "description")}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
+    def varied(self, values: Mapping[str, Any], seeds: int | None = None) -> Self:
+        """Return the same question with more paths set in every run, or of the first so many seeds only."""
+        if seeds is not None and seeds > len(self.seeds):
+            raise ScenarioError(f"{self.name}: --seeds {seeds}: there are {len(self.seeds)}; add some to the file.")
+        data = self.plain() | {"set": {**self.set, **values}, "seeds": self.seeds[:seeds]}
+        try:
+            return type(self).model_validate(data)
+        except ValidationError as error:
+            raise ScenarioError(
+                "\n".join(f"{self.name}: {problem}." for problem in explain(error, "", Question))
+            ) from None
+
     def found(self, folder: Path) -> tuple[Scenario, Path]:
         """Return the base scenario, and the folder that its own paths begin from; raise ScenarioError without one."""
         try:
