@@ -175,7 +175,7 @@ def pairing(measure: Measure, rows: Sequence[Row]) -> str:
     typical, r = float(np.median(ratios)), float(np.median(correlations)) if correlations else float("nan")
     saved = int(np.median([row.saved for row in rows]))
     sentence = (
-        f"{measure.name}: sharing luck between arms made the intervals {number(typical, 1)} times narrower (median over "
+        f"{measure.name}: sharing luck between arms made intervals {number(typical, 1)} times narrower (median over "
         f"comparisons, {number(float(ratios.min()), 1)} to {number(float(ratios.max()), 1)}): a comparison of unpaired "
         f"runs would have needed {saved:,} more of them."
     )
