@@ -199,7 +199,7 @@ class Question(Spec):
             return type(self).model_validate(data)
         except ValidationError as error:
             raise ScenarioError(
-                "\n".join(f"{self.name}: {problem}." for problem in explain(error, "", Question))
+                "\n".join(f"{self.name}: {problem}." for problem in explain(error, "", type(self)))
             ) from None
 
     def found(self, folder: Path) -> tuple[Scenario, Path]:
