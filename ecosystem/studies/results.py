@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import polars as pl
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs import Run
 from ecosystem.store import Store
 from ecosystem.studies.jobs import Outcome
+from ecosystem.studies.remote import opened
 from ecosystem.studies.spec import WEB, Cell, Measure, Study
 
 CELL = {"arm": pl.String, "world": pl.String, "seed": pl.Int64}
 RUNS = {
     **CELL,
-    "run": pl.String,  # its folder, null if it failed
+    "run": pl.String,  # its folder or address, null if it failed
     "error": pl.String,  # why it failed, else null
     "attempts": pl.Int64,  # by this study; 0 for a run that was there
     "seconds": pl.Float64,  # of its committed steps
@@ -47,7 +46,7 @@ class Results:
             error, seconds = outcome.error, None
             if not error:
                 try:
-                    run = Run(Path(outcome.run))
+                    run = opened(outcome.run)
                     metrics = run.metrics.filter(pl.col("step") <= cell.scenario.steps)
                     seconds = sum(c.seconds for c in run.store.commits() if c.step <= cell.scenario.steps)
                     for measure in study.measures:
