@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError
 from ecosystem.studies.jobs import Ended, Job, attempt, caps
 from ecosystem.studies.remote import is_url
+
+_PATIENCE_SECONDS = 10.0  # for a cluster to answer
 
 
 class Ray:
@@ -30,6 +33,7 @@ class Ray:
         if self._mine:
             at_once = slots or max(1, cores() // threads)
             local = {"num_cpus": at_once * threads, "include_dashboard": False} if address is None else {}
+            _answers(address)
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a run asks for its own device
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
@@ -85,6 +89,17 @@ class Ray:
         self._under_way.clear()
         if self._mine:
             self._ray.shutdown()
+
+
+def _answers(address: str | None) -> None:
+    """Raise EcosystemError if nothing listens at HOST:PORT, which Ray itself would go on trying for many minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_SECONDS).close()
+    except OSError as problem:
+        raise EcosystemError(f"--address {address}: nothing answers there ({problem}).") from None
 
 
 def _attempt_there(number: int, job: Job, home: str) -> Ended:
