@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import polars as pl
 import pytest
@@ -260,6 +261,19 @@ def test_a_worker_killed_between_two_jobs_costs_nobody_an_attempt(tmp_path):
         worker.process.kill()
         until(lambda: not alive(worker.process.pid))
         assert complete([job(tmp_path, scenario(steps=1, seed=2))], engine)[0].attempts == 1
+    finally:
+        engine.close()
+
+
+def test_the_script_that_asks_for_a_study_is_not_run_in_its_workers(tmp_path, monkeypatch):
+    script = ModuleType("__main__")
+    script.__file__ = str(tmp_path / "script.py")
+    Path(script.__file__).write_text("raise SystemExit('run again')")
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    engine = Processes(1)
+    try:
+        assert complete([job(tmp_path, scenario(steps=1))], engine)[0].attempts == 1
+        assert sys.modules["__main__"] is script
     finally:
         engine.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, Literal
 
 from ecosystem.cores import cores
@@ -183,15 +185,21 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _left_alone(environment: Mapping[str, str]) -> Iterator[None]:
-    """Let processes begin with this environment, and deaf to Ctrl-C from their first moment on."""
+    """Let processes begin with this environment, deaf to Ctrl-C, and without the script that called for the study.
+
+    They need nothing of that script, which would otherwise be imported in each of them, and run if it has no guard.
+    """
+    main = sys.modules["__main__"]
     before = {name: os.environ.get(name) for name in environment}
     heard = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     os.environ.update(environment)
+    sys.modules["__main__"] = ModuleType("__main__")
     if heard is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
+        sys.modules["__main__"] = main
         if heard is not None:
             signal.signal(signal.SIGINT, heard)
         for name, value in before.items():
