@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -19,6 +20,7 @@ from ecosystem.studies.jobs import Outcome
 from ecosystem.studies.remote import is_url, last_step
 
 _SHOWN = 12  # runs under way, at most, that have a line of their own
+_ASKED_AT_ONCE = 16  # runs, when a study begins
 _ASKING_SECONDS = 5.0  # between two questions to an object store about one run
 _LOOKING_SECONDS = 0.2  # at a time, however many runs are under way
 
@@ -79,7 +81,9 @@ class Board:
         self._name, self._runs, self._there = name, runs, there
         self._began = self._spoke = time.monotonic()
         self._looked = [0.0] * len(runs)
-        self._done = [max(entry.fork, committed(entry.place)) for entry in runs]
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            last = pool.map(committed, [entry.place for entry in runs])
+            self._done = [max(entry.fork, step) for entry, step in zip(runs, last, strict=True)]
         self._first = list(self._done)
         self._told = set()
         already = f" {there} are there already." if there else ""

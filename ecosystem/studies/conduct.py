@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,8 +72,13 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
         cells = study.cells(base)
         plan = Plan(study.scenario(base)[1], means, out)
         numbers = [plan.add(cell, study) for cell in cells]
+        aside = threading.Thread(target=_prepare_report)
+        if means.engine != "serial":
+            aside.start()
         with Workshop(means, board) as shop:
             made = shop.make(plan, study.name)
+        if aside.ident is not None:
+            aside.join()
         from ecosystem.studies.report import write_study
 
         results = Results.of(study, cells, [made[number] for number in numbers])
@@ -83,6 +89,14 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
             upload(store.folder, f"{out}/studies/{store.folder.name}")
     busy = sum(outcome.seconds for outcome in made)
     return Conducted(study, results, store.folder, report, time.monotonic() - started, busy)
+
+
+def _prepare_report() -> None:
+    """Import and build what every report needs, which takes seconds, while the workers import what every run needs."""
+    import ecosystem.studies.report  # noqa: F401
+    from ecosystem.report.page import library
+
+    library()
 
 
 def told_in(out: str, *names: str) -> Path:

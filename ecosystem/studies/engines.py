@@ -116,7 +116,7 @@ class Processes:
         """Give a job to an idle worker, made if there is none."""
         idle = [worker for worker in self._workers if worker.number is None]
         for worker in idle:
-            if not worker.process.is_alive():  # killed between two jobs, which cost nobody anything
+            if worker.pipe.poll():  # nobody speaks unasked: it was killed between two jobs
                 self._workers.remove(worker)
         worker = next((worker for worker in idle if worker in self._workers), None) or self._hire()
         worker.number, worker.began = number, time.monotonic()
