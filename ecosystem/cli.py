@@ -277,16 +277,16 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--engine", type=click.Choice(["serial", "processes", "ray"]), default="processes", show_default=True
         ),
-        click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: one a core)."),
-        click.option(
-            "--threads", type=click.IntRange(min=1), help="Compute threads of each run (default: the cores shared out)."
-        ),
+        click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: what the cores allow)."),
+        click.option("--threads", type=click.IntRange(min=1), help="Compute threads of each run (default: 1)."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
         click.option("--address", help="Of a Ray cluster; auto finds it (default: Ray is started on this machine)."),
         click.option("--gpus", type=click.FloatRange(min=0), default=0.0, help="Of a GPU, for each run, on Ray."),
         SET,
         click.option("--seeds", type=click.IntRange(min=1), help="Only the first so many seeds."),
-        click.option("--out", default="outputs", show_default=True, help="Folder for the runs and for what they say."),
+        click.option(
+            "--out", default="outputs", show_default=True, help="For the runs: a folder, or an s3:// or gs:// URL."
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last."),
         click.option("--quiet", is_flag=True, help="Print nothing but the path of the report."),
     ]

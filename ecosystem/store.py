@@ -32,7 +32,7 @@ from ecosystem.errors import StoreError
 
 FORMAT = 1
 TABLES = {"corpus": SEGMENT, "index": INDEX_CHANGE, "ledger": LEDGER, "metrics": METRICS, "archive": ARCHIVE}
-_PRUNED = ("weights", "archive")  # kept for some steps only: what a resume needs and what the reader asked for
+PRUNED = ("weights", "archive")  # kept for some steps only: what a resume needs and what the reader asked for
 BRANCH = "branch.json"
 
 
@@ -284,7 +284,7 @@ class Store:
         for commit in commits:
             for name in commit.files:
                 table = name.split("/")[0]
-                pruned = table in _PRUNED and commit.step < last and not commit.kept
+                pruned = table in PRUNED and commit.step < last and not commit.kept
                 if not pruned and (weights or table != "weights"):
                     self.read(commit, name)
                     checked += 1
@@ -371,7 +371,7 @@ class Store:
         self.write(f"commits/{snapshot.t:06d}.json", json.dumps(record, indent=1).encode())
         for earlier in commits[self._first() :]:
             if not earlier.kept:
-                for table in _PRUNED:
+                for table in PRUNED:
                     (self.folder / self._name(table, earlier.step)).unlink(missing_ok=True)
         return Commit(**record)
 

@@ -458,6 +458,8 @@ def test_a_study_is_confirmed_with_other_models_and_fewer_seeds(folder: Path) ->
     first = CliRunner().invoke(cli, arguments).stdout
     other = CliRunner().invoke(cli, [*arguments, "--seeds", "2", "--set", "trainers.lab.publish=30"]).stdout
     assert first.count("(to do)") == 9 and other.count("(to do)") == 6
-    assert not {line.split()[3] for line in first.splitlines()[:9]} & {line.split()[3] for line in other.splitlines()[:6]}
+    assert not {line.split()[3] for line in first.splitlines()[:9]} & {
+        line.split()[3] for line in other.splitlines()[:6]
+    }
     for wrong, said in ((["--seeds", "1"], "at least two"), (["--seeds", "4"], "there are 3")):
         assert said in str(CliRunner().invoke(cli, [*arguments, *wrong]).exception)

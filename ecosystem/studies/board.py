@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 
 import click
@@ -14,9 +15,24 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ecosystem.errors import EcosystemError
 from ecosystem.studies.jobs import Outcome
+from ecosystem.studies.remote import is_url, last_step
 
 _SHOWN = 12  # runs under way, at most, that have a line of their own
+_ASKED_AT_ONCE = 16  # runs, when a study begins
+_ASKING_SECONDS = 5.0  # between two questions to an object store about one run
+_LOOKING_SECONDS = 0.2  # at a time, however many runs are under way
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run to be made: how a person names it, where it goes, its last step, and the step after which it forks."""
+
+    label: str
+    place: str
+    steps: int
+    fork: int = -1
 
 
 class Board:
@@ -30,14 +46,15 @@ class Board:
         self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
         if quiet:
             self._live = None
-        self._runs: Sequence[tuple[str, Path, int]] = []
+        self._runs: Sequence[Entry] = []
         self._there, self._name = 0, ""
         self._running: dict[int, float] = {}
         self._outcomes: list[Outcome] = []
         self._told: set[int] = set()
         self._began = self._spoke = self._drawn = time.monotonic()
-        self._at_start = 0
-        self._done: list[int] = []  # committed steps by run, kept once a run has ended
+        self._first: list[int] = []  # the last committed step of each run when the study began
+        self._done: list[int] = []  # and now
+        self._looked: list[float] = []  # when that was last asked
 
     def __enter__(self) -> Board:
         if self._live is not None:
@@ -59,12 +76,15 @@ class Board:
         else:
             click.echo(text, err=self._to_stderr)
 
-    def begin(self, name: str, runs: Sequence[tuple[str, Path, int]], there: int) -> None:
-        """Learn which runs there are to do (label, folder, steps) and how many were there already."""
+    def begin(self, name: str, runs: Sequence[Entry], there: int) -> None:
+        """Learn which runs there are to do, and how many were there already."""
         self._name, self._runs, self._there = name, runs, there
         self._began = self._spoke = time.monotonic()
-        self._done = [committed(folder) for _, folder, _ in runs]
-        self._at_start = sum(self._done)
+        self._looked = [0.0] * len(runs)
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            last = pool.map(committed, [entry.place for entry in runs])
+            self._done = [max(entry.fork, step) for entry, step in zip(runs, last, strict=True)]
+        self._first = list(self._done)
         self._told = set()
         already = f" {there} are there already." if there else ""
         self.say(f"{name}: {len(runs)} run{'s' if len(runs) != 1 else ''} to do.{already}")
@@ -75,12 +95,14 @@ class Board:
         for number, outcome in enumerate(outcomes):
             if number not in self._told and (outcome.run or outcome.error):
                 self._told.add(number)
-                self._done[number] = self._runs[number][2]
+                entry = self._runs[number]
                 again = f" at attempt {outcome.attempts}" if outcome.attempts > 1 else ""
                 if outcome.error:
-                    self.say(f"  failed: {self._runs[number][0]}{again}: {outcome.error}")
-                elif self._live is None:
-                    self.say(f"  {self._runs[number][0]}: {outcome.seconds:.1f} s{again}. {self._state()}")
+                    self.say(f"  failed: {entry.label}{again}: {outcome.error}")
+                    continue
+                self._done[number] = entry.steps
+                if self._live is None:
+                    self.say(f"  {entry.label}: {outcome.seconds:.1f} s{again}. {self._state()}")
                     self._spoke = time.monotonic()
         self.refresh()
 
@@ -90,8 +112,13 @@ class Board:
         if now - self._drawn < 0.5:
             return
         self._drawn = now
-        for number in self._running:
-            self._done[number] = committed(self._runs[number][1])
+        for number in sorted(self._running, key=self._looked.__getitem__):  # the longest unseen first
+            place, looked = self._runs[number].place, self._looked[number]
+            if not is_url(place) or now - looked > _ASKING_SECONDS:
+                self._done[number] = max(self._done[number], committed(place))
+                self._looked[number] = now
+            if time.monotonic() - now > _LOOKING_SECONDS:
+                break
         if self._live is not None:
             self._live.update(self._screen(), refresh=True)
         elif now - self._spoke > self.HEARTBEAT_SECONDS:
@@ -108,22 +135,19 @@ class Board:
 
     def seconds_left(self) -> float | None:
         """Return how long it will take at the pace so far; None before the first step is committed."""
-        total, done = sum(max(0, steps) + 1 for _, _, steps in self._runs), sum(self._done) + len(self._told)
-        made = sum(self._done) - self._at_start
-        if made <= 0:
-            return None
-        return (time.monotonic() - self._began) * (total - done) / made
+        made = sum(self._done) - sum(self._first)
+        left = sum(e.steps - self._done[i] for i, e in enumerate(self._runs) if i not in self._told)
+        return (time.monotonic() - self._began) * left / made if made > 0 else None
 
     def _screen(self) -> Group:
         failed = sum(bool(outcome.error) for outcome in self._outcomes)
-        steps, done = sum(steps for _, _, steps in self._runs), sum(self._done)
+        steps, done = sum(entry.steps for entry in self._runs), sum(self._done)
         head = Text(f"{self._name}: {self._state()}, {clock(time.monotonic() - self._began)} so far")
         if failed:
             head.append(f", {failed} failed", style="red")
         rows = Table.grid(padding=(0, 2))
         for number, began in list(self._running.items())[:_SHOWN]:
-            label, _, last = self._runs[number]
-            at = max(0, self._done[number])
+            label, last, at = self._runs[number].label, self._runs[number].steps, max(0, self._done[number])
             rows.add_row(
                 Text(label),
                 ProgressBar(total=last, completed=at, width=24),
@@ -133,9 +157,12 @@ class Board:
         return Group(head, ProgressBar(total=max(1, steps), completed=max(0, done), width=60), rows)
 
 
-def committed(folder: Path) -> int:
-    """Return the last committed step of a run folder by the names of its records alone (-1: none)."""
-    return len(list((folder / "commits").glob("[0-9]*.json"))) - 1
+def committed(place: str) -> int:
+    """Return the last committed step of a run (-1: none, or an object store that does not answer now)."""
+    try:
+        return last_step(place)
+    except EcosystemError:
+        return -1
 
 
 def clock(seconds: float) -> str:

@@ -1,13 +1,19 @@
-"""A Ray cluster as an engine: strings go out, and the path or address of a run folder comes back."""
+"""A Ray cluster as an engine: strings go out, and the path or address of a run comes back."""
 
 from __future__ import annotations
 
+import os
+import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError
-from ecosystem.studies.jobs import Ended, Job, attempt
+from ecosystem.studies.jobs import Ended, Job, attempt, caps
+from ecosystem.studies.remote import is_url
+
+_PATIENCE_SECONDS = 10.0  # for a cluster to answer
 
 
 class Ray:
@@ -17,27 +23,51 @@ class Ray:
     the place where runs go is one that all machines see: a shared folder, or an object store.
     """
 
-    def __init__(self, slots: int | None, address: str | None, gpus: float) -> None:
+    def __init__(self, slots: int | None, threads: int, address: str | None, gpus: float) -> None:
         try:
             import ray
         except ImportError:
             raise EcosystemError('--engine ray needs the package ray: pip install "ecosystem[ray]".') from None
-        self._ray, self._gpus = ray, gpus
-        if not ray.is_initialized():
-            local = {"num_cpus": slots or cores(), "include_dashboard": False} if address is None else {}
+        self._ray, self._threads, self._gpus = ray, threads, gpus
+        self._mine = not ray.is_initialized()
+        if self._mine:
+            at_once = slots or max(1, cores() // threads)
+            local = {"num_cpus": at_once * threads, "include_dashboard": False} if address is None else {}
+            _answers(address)
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a run asks for its own device
             try:
-                ray.init(address=address, log_to_driver=False, **local)
-            except (ConnectionError, ValueError, RuntimeError) as problem:
-                raise EcosystemError(f"--address {address}: no Ray cluster answers there ({problem}).") from None
-        self.slots = slots or max(1, int(ray.cluster_resources().get("CPU", 1)))
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+            except (OSError, ValueError, RuntimeError) as problem:
+                where = f"--address {address}: no Ray cluster answers there" if address else "Ray cannot be started"
+                raise EcosystemError(f"{where} ({str(problem).splitlines()[0]}).") from None
         self._under_way: dict[Any, tuple[int, float]] = {}
+        room = self._room()
+        self.slots = slots or room
         # Each failure is counted by the study, which tries again itself.
-        self._attempt = ray.remote(max_retries=0)(attempt)
+        self._attempt = ray.remote(max_retries=0)(_attempt_there).options(
+            num_cpus=threads, num_gpus=gpus, runtime_env={"env_vars": caps(threads)}
+        )
+
+    def _room(self) -> int:
+        """Return how many runs the cluster has room for at a time; raise EcosystemError where one alone has none."""
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        fits = [
+            min(
+                int(has.get("CPU", 0) // self._threads),
+                int(has.get("GPU", 0) / self._gpus) if self._gpus else 10**6,
+            )
+            for has in machines
+        ]
+        if not any(fits):
+            asked = f"--threads {self._threads}" + (f" --gpus {self._gpus:g}" if self._gpus else "")
+            has = "; ".join(f"{m.get('CPU', 0):g} CPUs, {m.get('GPU', 0):g} GPUs" for m in machines)
+            self.close()
+            raise EcosystemError(f"{asked}: no machine of this Ray cluster has room for such a run (they have {has}).")
+        return sum(fits)
 
     def start(self, number: int, job: Job) -> None:
         """Hand a job to the cluster, which finds a machine with room for it."""
-        task = self._attempt.options(num_cpus=job.threads, num_gpus=self._gpus).remote(number, job)
-        self._under_way[task] = number, time.monotonic()
+        self._under_way[self._attempt.remote(number, job, str(Path.cwd()))] = number, time.monotonic()
 
     def wait(self, seconds: float) -> list[Ended]:
         """Return what has ended, and what was lost with its worker."""
@@ -57,4 +87,26 @@ class Ray:
         for task in self._under_way:
             self._ray.cancel(task, force=True)
         self._under_way.clear()
-        self._ray.shutdown()
+        if self._mine:
+            self._ray.shutdown()
+
+
+def _answers(address: str | None) -> None:
+    """Raise EcosystemError if nothing listens at HOST:PORT, which Ray itself would go on trying for many minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_SECONDS).close()
+    except OSError as problem:
+        raise EcosystemError(f"--address {address}: nothing answers there ({problem}).") from None
+
+
+def _attempt_there(number: int, job: Job, home: str) -> Ended:
+    """Do a job on a machine of the cluster, from the folder that the study is conducted from if it is there."""
+    if Path(home).is_dir():
+        os.chdir(home)
+    elif not is_url(job.out):
+        why = f"--out {job.out}: a machine of the cluster does not see {home}"
+        return Ended(number, error=f"{why}; give a folder that all share, or the URL of an object store.", final=True)
+    return attempt(number, job)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -11,17 +14,18 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem.cores import cores
-from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.runs import Run, folder_of
+from ecosystem.errors import ScenarioError, StoreError
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.studies import analysis
-from ecosystem.studies.board import Board
+from ecosystem.studies.board import Board, Entry
 from ecosystem.studies.engines import Kind, engine_of
 from ecosystem.studies.jobs import Engine, Job, Outcome, complete
+from ecosystem.studies.remote import is_url, last_step, opened, place_of, upload
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec import Cell, Study
+
+_ASKED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,11 @@ class Means:
     """With what a study is run: the engine, how many runs at a time, and what each of them may use."""
 
     engine: Kind = "processes"
-    jobs: int | None = None  # runs at a time; None: one a core
-    threads: int | None = None  # of each run; None: the cores shared out
+    jobs: int | None = None  # runs at a time; None: as many as there are cores for
+    threads: int | None = None  # of each run; None: one, or those that a run began with
     device: str = "auto"
     address: str | None = None  # of a Ray cluster
     gpus: float = 0.0  # share of a GPU that each run takes, on Ray
-
-    @property
-    def threads_each(self) -> int:
-        """Compute threads of each run: more of them than cores would wait for one another."""
-        at_once = 1 if self.engine == "serial" else self.jobs or cores()
-        return self.threads or max(1, cores() // at_once)
 
 
 @dataclass(frozen=True)
@@ -89,31 +87,53 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
 
     Raises ScenarioError for an arm that is no scenario, before anything runs. A run that fails is told in its cell.
     """
-    from ecosystem.studies.report import write_study
-
     started = time.monotonic()
-    cells = study.cells(base)
-    plan = Plan(study.scenario(base)[1], means, out)
-    numbers = [plan.add(cell, study) for cell in cells]
-    with Workshop(means, board) as shop:
-        made = shop.make(plan, study.name)
-    results = Results.of(study, cells, [made[number] for number in numbers])
-    store = Store(Path(out) / "studies" / f"{study.name}-{study.fingerprint()}")
-    with store.lock():
+    store = Store(told_in(out, "studies", f"{study.name}-{study.fingerprint()}"))
+    with store.lock():  # before anything runs: a place that cannot be written is told now
+        cells = study.cells(base)
+        plan = Plan(study.scenario(base)[1], means, out)
+        numbers = [plan.add(cell, study) for cell in cells]
+        aside = threading.Thread(target=_prepare_report)
+        if means.engine != "serial":
+            aside.start()
+        with Workshop(means, board) as shop:
+            made = shop.make(plan, study.name)
+        if aside.ident is not None:
+            aside.join()
+        from ecosystem.studies.report import write_study
+
+        results = Results.of(study, cells, [made[number] for number in numbers])
         store.write("study.json", json.dumps(study.plain(), indent=1).encode())
         results.write(store)
         report = write_study(study, results, store)
+        if is_url(out):
+            upload(store.folder, f"{out}/studies/{store.folder.name}")
     busy = sum(outcome.seconds for outcome in made)
     return Conducted(study, results, store.folder, report, time.monotonic() - started, busy)
 
 
+def _prepare_report() -> None:
+    """Import and build what every report needs, which takes seconds, while the workers import what every run needs."""
+    import ecosystem.studies.report  # noqa: F401
+    from ecosystem.report.page import library
+
+    library()
+
+
+def told_in(out: str, *names: str) -> Path:
+    """Return the folder on this machine for what a study says; where runs go to an object store, under ``outputs``."""
+    return Path("outputs" if is_url(out) else out, *names)
+
+
 def listing(study: Study, base: Path, out: str) -> str:
     """Return what a study would run, a line for each run, and which of them are there already."""
-    lines = []
-    for cell in study.cells(base):
-        folder = folder_of(cell.scenario, out)
-        there = "there already" if finished(folder, cell.scenario.steps) else "to do"
-        lines.append(f"{cell.label}: {folder} ({there})")
+    cells = study.cells(base)
+    places = [place_of(cell.scenario, out) for cell in cells]
+    there = finished(places, [cell.scenario.steps for cell in cells])
+    lines = [
+        f"{cell.label}: {place} ({'there already' if done else 'to do'})"
+        for cell, place, done in zip(cells, places, there, strict=True)
+    ]
     return "\n".join([*lines, f"{len(lines)} runs"])
 
 
@@ -122,10 +142,10 @@ class Plan:
 
     def __init__(self, base: Path, means: Means, out: str) -> None:
         """``base`` is the folder that relative paths of the scenarios begin from."""
-        self._base, self._means, self._out = str(base.resolve()), means, out
+        self._base, self._means, self._out = str(base.resolve()), means, out.rstrip("/") if is_url(out) else out
         self.jobs: list[Job] = []
         self.steps: list[int] = []
-        self.folders: list[Path] = []
+        self.places: list[str] = []
         self.labels: list[str] = []
 
     def add(self, cell: Cell, study: Study) -> int:
@@ -134,38 +154,43 @@ class Plan:
             return self.add_run(cell.scenario, cell.label)
         stored = study.branch.run if study.branch is not None else None
         if stored is not None:
-            parent, after = Path(stored) / str(cell.scenario.seed), None
-            if Run.open(parent).scenario.fingerprint() != cell.trunk.fingerprint():
+            parent, after = f"{stored.rstrip('/')}/{cell.trunk.seed}", None
+            if is_url(self._out) != is_url(stored) or (is_url(stored) and not stored.startswith(f"{self._out}/")):
+                raise ScenarioError(
+                    f"{study.name}: branch.run: {stored} does not lie where this study's runs go ({self._out}); arms "
+                    "read there what came before the fork, so a folder goes with folders, and a URL lies under --out."
+                )
+            if opened(parent).scenario.fingerprint() != cell.trunk.fingerprint():
                 raise ScenarioError(
                     f"{study.name}: branch.run: {parent} is a run of another scenario than the base of this study "
-                    f"(that would be {folder_of(cell.trunk, self._out)}); leave branch.run out, or mend base and set."
+                    f"(that would be {place_of(cell.trunk, self._out)}); leave branch.run out, or mend base and set."
                 )
         else:
             after = self.add_run(cell.trunk, f"the world before the fork, seed {cell.scenario.seed}")
-            parent = self.folders[after]
-        return self.add_run(cell.scenario, cell.label, str(parent), cell.fork, after)
+            parent = self.places[after]
+        return self.add_run(cell.scenario, cell.label, parent, cell.fork, after)
 
     def add_run(
         self, scenario: Scenario, label: str, parent: str = "", step: int = -1, after: int | None = None
     ) -> int:
         """Add a run, or find it where it was added before (the more steps count); return its job's number."""
-        folder = folder_of(scenario, self._out)
+        place = place_of(scenario, self._out)
         job = Job(
             scenario.to_toml(),
             self._base,
             self._out,
             self._means.device,
-            self._means.threads_each,
+            self._means.threads,
             parent,
             step,
             after,
         )
-        if folder in self.folders:
-            number = self.folders.index(folder)
+        if place in self.places:
+            number = self.places.index(place)
             if scenario.steps > self.steps[number]:
                 self.steps[number], self.jobs[number] = scenario.steps, job
             return number
-        self.folders.append(folder)
+        self.places.append(place)
         self.steps.append(scenario.steps)
         self.labels.append(label)
         self.jobs.append(job)
@@ -190,20 +215,21 @@ class Workshop:
 
     def make(self, plan: Plan, name: str) -> list[Outcome]:
         """Make the runs of a plan that are not there yet; return what became of each of its jobs."""
-        there = [finished(folder, steps) for folder, steps in zip(plan.folders, plan.steps, strict=True)]
+        there = finished(plan.places, plan.steps)
         left = [number for number, done in enumerate(there) if not done]
-        made = [Outcome(run=str(folder)) for folder in plan.folders]
+        made = [Outcome(run=place) for place in plan.places]
         if not left:
             return made
-        place = {number: i for i, number in enumerate(left)}
-        jobs = [_renumbered(plan.jobs[number], place) for number in left]
+        new = {number: i for i, number in enumerate(left)}
+        jobs = [_renumbered(plan.jobs[number], new) for number in left]
         if self._engine is None:
             how = self._means
-            self._engine = engine_of(how.engine, how.jobs, address=how.address, gpus=how.gpus, tick=self._board.refresh)
-        with self._board:
-            self._board.begin(
-                name, [(plan.labels[i], plan.folders[i], plan.steps[i]) for i in left], len(made) - len(left)
+            self._engine = engine_of(
+                how.engine, how.jobs, how.threads or 1, address=how.address, gpus=how.gpus, tick=self._board.refresh
             )
+        runs = [Entry(plan.labels[i], plan.places[i], plan.steps[i], plan.jobs[i].step) for i in left]
+        with self._board:
+            self._board.begin(name, runs, len(made) - len(left))
             for number, outcome in zip(left, complete(jobs, self._engine, self._board.watch), strict=True):
                 made[number] = outcome
         return made
@@ -214,9 +240,14 @@ def _renumbered(job: Job, place: dict[int, int]) -> Job:
     return job if job.after is None else replace(job, after=place.get(job.after))
 
 
-def finished(folder: Path, steps: int) -> bool:
-    """Return whether a run folder has so many steps; a damaged one has not, and its run will say why."""
+def finished(places: Sequence[str], steps: Sequence[int]) -> list[bool]:
+    """Return which runs have as many steps; a damaged one has not, and its run will say why."""
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        return list(pool.map(_finished, places, steps))
+
+
+def _finished(place: str, steps: int) -> bool:
     try:
-        return Store(folder).last() >= steps
-    except EcosystemError:
+        return (last_step(place) if is_url(place) else Store(Path(place)).last()) >= steps
+    except StoreError:
         return False

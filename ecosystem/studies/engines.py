@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, Literal
 
 from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError
-from ecosystem.studies.jobs import Ended, Engine, Job, attempt
+from ecosystem.studies.jobs import Ended, Engine, Job, attempt, caps
 
 Kind = Literal["serial", "processes", "ray"]
 _PRELOAD = ["ecosystem.studies.jobs", "ecosystem.world", "torch", "sklearn.feature_extraction.text"]
 
 
 def engine_of(
-    kind: Kind, slots: int | None = None, *, address: str | None = None, gpus: float = 0.0, tick: Callable[[], None]
+    kind: Kind,
+    slots: int | None = None,
+    threads: int = 1,
+    *,
+    address: str | None = None,
+    gpus: float = 0.0,
+    tick: Callable[[], None] = lambda: None,
 ) -> Engine:
     """Return an engine; ``slots`` None means as many runs at a time as there are cores (serial: always one).
 
-    ``address`` is that of a Ray cluster (``auto`` finds it; None starts one here), ``gpus`` the share of one that each
-    run takes there. ``tick`` is called while a serial engine works.
+    ``threads`` are those of each run, ``address`` is that of a Ray cluster (``auto`` finds it; None starts one here),
+    ``gpus`` the share of one that each run takes there. ``tick`` is called while a serial engine works.
     """
+    if slots is not None and slots < 1:
+        raise EcosystemError(f"--jobs {slots}: give at least 1.")
+    if kind != "ray" and (address is not None or gpus):
+        raise EcosystemError(f"--address and --gpus belong to --engine ray, not to {kind}.")
     if kind == "serial":
         if slots not in (None, 1):
             raise EcosystemError(f"--engine serial does one run at a time, not {slots}; take --engine processes.")
         return Serial(tick)
     if kind == "processes":
-        return Processes(slots or cores())
+        return Processes(slots or max(1, cores() // threads), threads)
     from ecosystem.studies.cluster import Ray
 
-    return Ray(slots, address, gpus)
+    return Ray(slots, threads, address, gpus)
 
 
 class Serial:
@@ -83,24 +98,36 @@ class Processes:
     A worker that is killed costs its run one attempt and nobody else anything; another takes its place.
     """
 
-    def __init__(self, slots: int) -> None:
-        if slots < 1:
-            raise EcosystemError(f"--jobs {slots}: give at least 1.")
+    def __init__(self, slots: int, threads: int = 1) -> None:
         self.slots = slots
         there = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context = multiprocessing.get_context(there)
-        if there == "forkserver":
-            self._context.set_forkserver_preload(_PRELOAD)  # the libraries are imported once, not once a worker
+        self._caps = caps(threads)
         self._workers: list[_Worker] = []
+        if there == "forkserver":
+            # The libraries are imported once, not once a worker, and nothing is used there that starts threads.
+            self._context.set_forkserver_preload(_PRELOAD)
+            from multiprocessing.forkserver import ensure_running
+
+            with _left_alone(self._caps):
+                ensure_running()
 
     def start(self, number: int, job: Job) -> None:
         """Give a job to an idle worker, made if there is none."""
-        worker = next((w for w in self._workers if w.number is None), None)
-        if worker is None:
-            worker = _Worker(self._context)
-            self._workers.append(worker)
+        idle = [worker for worker in self._workers if worker.number is None]
+        for worker in idle:
+            if worker.pipe.poll():  # nobody speaks unasked: it was killed between two jobs
+                self._workers.remove(worker)
+        worker = next((worker for worker in idle if worker in self._workers), None) or self._hire()
         worker.number, worker.began = number, time.monotonic()
-        worker.pipe.send((number, job))
+        with suppress(OSError):  # it has died this moment, as wait() will find
+            worker.pipe.send((number, job))
+
+    def _hire(self) -> _Worker:
+        with _left_alone(self._caps):
+            worker = _Worker(self._context)
+        self._workers.append(worker)
+        return worker
 
     def wait(self, seconds: float) -> list[Ended]:
         """Return what workers have answered, and what those that died were doing."""
@@ -139,9 +166,41 @@ class Processes:
 def _serve(pipe: Connection) -> None:
     """Do jobs until the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which stops its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             number, job = pipe.recv()
         except (EOFError, OSError):
             return
         pipe.send(attempt(number, job))
+
+
+def _end_with_parent() -> None:
+    """End this worker when its study is gone, so that whoever goes on does not find its run locked."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # what was committed is safe, and the rest is of no use to anybody
+
+
+@contextmanager
+def _left_alone(environment: Mapping[str, str]) -> Iterator[None]:
+    """Let processes begin with this environment, deaf to Ctrl-C, and without the script that called for the study.
+
+    They need nothing of that script, which would otherwise be imported in each of them, and run if it has no guard.
+    """
+    main = sys.modules["__main__"]
+    before = {name: os.environ.get(name) for name in environment}
+    heard = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+    os.environ.update(environment)
+    sys.modules["__main__"] = ModuleType("__main__")
+    if heard is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        if heard is not None:
+            signal.signal(signal.SIGINT, heard)
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})

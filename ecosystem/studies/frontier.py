@@ -32,7 +32,8 @@ from ecosystem.store import Store
 from ecosystem.streams import Streams
 from ecosystem.studies.board import Board
 from ecosystem.studies.compare import LEVEL, mean_interval
-from ecosystem.studies.conduct import Means, Plan, Workshop
+from ecosystem.studies.conduct import Means, Plan, Workshop, told_in
+from ecosystem.studies.remote import is_url, opened, upload
 from ecosystem.studies.results import course_of, value_of, write_table
 from ecosystem.studies.spec import Frontier, Range
 
@@ -171,18 +172,21 @@ def conduct_frontier(
             if failed:
                 raise EcosystemError(f"{frontier.name}: a run failed: {failed}")
             return [
-                np.array([measured(frontier, Run(Path(made[n].run)), scenario.steps) for n in numbers])
+                np.array([measured(frontier, opened(made[n].run), scenario.steps) for n in numbers])
                 for numbers in asked
             ]
 
         found = search(evaluate, frontier.range, frontier.limit, frontier.precision)
     found = replace(found, predicted=predicted(frontier, scenario, folder))
-    store = Store(Path(out) / "frontiers" / f"{frontier.name}-{frontier.fingerprint()}")
+    store = Store(told_in(out, "frontiers", f"{frontier.name}-{frontier.fingerprint()}"))
     with store.lock():
         store.write("frontier.json", json.dumps(summary(frontier, found), indent=1).encode())
         rows = [(x, seed, y) for x, ys in found.tried.items() for seed, y in zip(frontier.seeds, ys, strict=True)]
         write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
-        return found, _write_page(frontier, found, store)
+        page = _write_page(frontier, found, store)
+        if is_url(out):
+            upload(store.folder, f"{out}/frontiers/{store.folder.name}")
+    return found, page
 
 
 def summary(frontier: Frontier, found: Threshold) -> dict[str, Any]:

@@ -7,23 +7,24 @@ would happen again.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
 import tomllib
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.families.base import Progress
+from ecosystem.families.base import Progress, silent
 from ecosystem.runs import Branch, Run, begin, folder_of, machine_for
 from ecosystem.scenario import Scenario
+from ecosystem.store import Store
+from ecosystem.studies.remote import Mirror, is_url, place_of
 
 ATTEMPTS = 3
-_WATCH_SECONDS = 2.0
+_WAIT_SECONDS = 0.5  # before a second attempt, and four times as long before a third
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Job:
 
     scenario: str
     base: str
-    out: str
+    out: str  # a folder, or the address of an object store
     device: str = "auto"
-    threads: int = 1
-    parent: str = ""  # the run folder that it branches from
+    threads: int | None = None  # None: those that the run began with; one if it begins now
+    parent: str = ""  # the run that it branches from
     step: int = -1  # after which step
     after: int | None = None  # the number of the job that makes this one's parent
 
@@ -51,19 +52,37 @@ class Ended:
     seconds: float = 0.0
 
 
-def work(job: Job, progress: Progress | None = None) -> str:
-    """Run or resume one job in this process and return its run folder; raise EcosystemError where it cannot be run."""
+def work(job: Job, progress: Progress = silent) -> str:
+    """Run or resume one job in this process and return where its run lies.
+
+    In an object store a run is made in a scratch folder of this machine, and pushed after every commit. Raises
+    EcosystemError where it cannot be run.
+    """
     scenario = Scenario.parse(tomllib.loads(job.scenario), base=Path(job.base))
-    branch = Branch(Run.open(job.parent), job.step, scenario) if job.parent else None
-    folder = folder_of(scenario, job.out)
-    machine = machine_for(folder, job.device, job.threads, branch)
-    told = progress or _while_parent_lives()
-    for _ in begin(scenario, out=job.out, machine=machine, base=Path(job.base), progress=told, branch=branch):
-        pass
-    return str(folder)
+    place, out, parent = place_of(scenario, job.out), job.out, job.parent
+    mirror = Mirror(job.out) if is_url(job.out) else None
+    if mirror is not None:
+        out = str(mirror.folder)
+        mirror.resume(folder_of(scenario, out))
+        if parent:
+            mirror.fetch(mirror.local(parent), weights=job.step)
+            parent = str(mirror.local(parent))
+    folder = folder_of(scenario, out)
+    branch = Branch(Run.open(parent), job.step, scenario) if parent else None
+    begins = branch is None and Store(folder).last() < 0
+    machine = machine_for(folder, job.device, job.threads or (1 if begins else None), branch)
+    with threadpool_limits(machine.threads):
+        for _ in begin(scenario, out=out, machine=machine, base=Path(job.base), progress=progress, branch=branch):
+            if mirror is not None:
+                mirror.push(folder)
+    if mirror is not None:
+        mirror.push(folder)  # the site graph as it is at the end
+        for path in (folder / "weights").glob("*"):
+            path.unlink()  # most of the bytes, and safe where they are
+    return place
 
 
-def attempt(number: int, job: Job, progress: Progress | None = None) -> Ended:
+def attempt(number: int, job: Job, progress: Progress = silent) -> Ended:
     """Do a job and say how it ended."""
     started = time.monotonic()
     run, error, final = "", "", False
@@ -76,18 +95,14 @@ def attempt(number: int, job: Job, progress: Progress | None = None) -> Ended:
     return Ended(number, run, error, final, time.monotonic() - started)
 
 
-def _while_parent_lives() -> Progress:
-    """Return a sign of progress that ends a worker whose study is gone, so that nobody else finds its run locked."""
-    parent, looked = multiprocessing.parent_process(), time.monotonic()
-
-    def watch(what: str, done: int, total: int) -> None:
-        nonlocal looked
-        if parent is not None and time.monotonic() - looked > _WATCH_SECONDS:
-            looked = time.monotonic()
-            if not parent.is_alive():
-                os._exit(1)  # what was committed is safe, and the rest is of no use to anybody
-
-    return watch
+def caps(threads: int) -> dict[str, str]:
+    """Return the environment that keeps every library of a worker to so many threads; they read it when imported."""
+    names = ("OMP", "OPENBLAS", "MKL", "RAYON")
+    return {
+        **{f"{name}_NUM_THREADS": str(threads) for name in names},
+        "POLARS_MAX_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
+    }
 
 
 class Engine(Protocol):
@@ -126,22 +141,23 @@ def complete(jobs: Sequence[Job], engine: Engine, watch: Watch = lambda running,
     says why.
     """
     outcomes = [Outcome() for _ in jobs]
-    waiting = deque(range(len(jobs)))
+    waiting = dict.fromkeys(range(len(jobs)), 0.0)  # and until when
     running: dict[int, float] = {}
     while waiting or running:
-        for number in list(waiting):
-            if len(running) >= engine.slots:
-                break
+        for number, until in list(waiting.items()):
             parent = jobs[number].after
             if parent is not None and outcomes[parent].error:
                 outcomes[number].error = f"the run that it branches from failed: {outcomes[parent].error}"
-                waiting.remove(number)
-            elif parent is None or outcomes[parent].run:
-                waiting.remove(number)
+                del waiting[number]
+            elif len(running) < engine.slots and until <= time.monotonic() and (parent is None or outcomes[parent].run):
+                del waiting[number]
                 running[number] = time.monotonic()
                 engine.start(number, jobs[number])
         watch(running, outcomes)
-        for ended in engine.wait(0.5) if running else []:
+        if not running:
+            time.sleep(0.05 if waiting else 0.0)
+            continue
+        for ended in engine.wait(0.5):
             running.pop(ended.number)
             outcome = outcomes[ended.number]
             outcome.attempts += 1
@@ -151,6 +167,7 @@ def complete(jobs: Sequence[Job], engine: Engine, watch: Watch = lambda running,
             elif ended.final or outcome.attempts >= ATTEMPTS:
                 outcome.error = ended.error
             else:
-                waiting.appendleft(ended.number)
+                pause = _WAIT_SECONDS * 4 ** (outcome.attempts - 1)
+                waiting = {ended.number: time.monotonic() + pause, **waiting}
     watch(running, outcomes)
     return outcomes

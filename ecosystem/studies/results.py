@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import polars as pl
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs import Run
 from ecosystem.store import Store
 from ecosystem.studies.jobs import Outcome
+from ecosystem.studies.remote import opened
 from ecosystem.studies.spec import WEB, Cell, Measure, Study
 
 CELL = {"arm": pl.String, "world": pl.String, "seed": pl.Int64}
 RUNS = {
     **CELL,
-    "run": pl.String,  # its folder, null if it failed
+    "run": pl.String,  # its folder or address, null if it failed
     "error": pl.String,  # why it failed, else null
     "attempts": pl.Int64,  # by this study; 0 for a run that was there
     "seconds": pl.Float64,  # of its committed steps
@@ -27,6 +27,7 @@ VALUES = {**CELL, "measure": pl.String, "value": pl.Float64}
 SERIES = {**CELL, "of": pl.String, "metric": pl.String, "step": pl.Int64, "value": pl.Float64}
 COSTS = {**CELL, "cost": pl.String, "amount": pl.Float64}
 WALL = "wall_seconds"
+_READ_AT_ONCE = 8  # runs, which may lie in an object store
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,19 @@ class Results:
     def of(cls, study: Study, cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> Results:
         """Read what every cell's run measured and cost; a run that cannot be read counts as failed."""
         runs, values, series, costs = [], [], [], []
-        for cell, outcome in zip(cells, outcomes, strict=True):
+        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+            read = list(pool.map(_read, cells, outcomes))
+        for cell, outcome, (metrics, seconds, error) in zip(cells, outcomes, read, strict=True):
             who = (cell.arm, cell.world, cell.scenario.seed)
-            error, seconds = outcome.error, None
-            if not error:
-                try:
-                    run = Run(Path(outcome.run))
-                    metrics = run.metrics.filter(pl.col("step") <= cell.scenario.steps)
-                    seconds = sum(c.seconds for c in run.store.commits() if c.step <= cell.scenario.steps)
-                    for measure in study.measures:
-                        course = course_of(metrics, measure)
-                        value = value_of(course, measure, cell.scenario.steps)
-                        values.append((*who, measure.name, value))
-                        series += [(*who, measure.of or "", measure.metric, *point) for point in course.iter_rows()]
-                    costs += [(*who, *row) for row in costs_of(metrics).iter_rows()]
-                    costs.append((*who, WALL, seconds))
-                except EcosystemError as problem:
-                    error = str(problem)
             runs.append((*who, outcome.run or None, error or None, outcome.attempts, seconds))
+            if metrics is None:
+                continue
+            for measure in study.measures:
+                course = course_of(metrics, measure)
+                values.append((*who, measure.name, value_of(course, measure, cell.scenario.steps)))
+                series += [(*who, measure.of or "", measure.metric, *point) for point in course.iter_rows()]
+            costs += [(*who, *row) for row in costs_of(metrics).iter_rows()]
+            costs.append((*who, WALL, seconds))
         return cls(
             pl.DataFrame(runs, schema=RUNS, orient="row"),
             pl.DataFrame(values, schema=VALUES, orient="row"),
@@ -80,6 +76,18 @@ class Results:
         """Write every table beside the report, as Parquet and as CSV."""
         for name in ("runs", "values", "series", "costs"):
             write_table(store, name, getattr(self, name))
+
+
+def _read(cell: Cell, outcome: Outcome) -> tuple[pl.DataFrame | None, float | None, str]:
+    """Return what a cell's run measured and the seconds of its steps, or why that cannot be told."""
+    if outcome.error:
+        return None, None, outcome.error
+    try:
+        run = opened(outcome.run)
+        seconds = sum(c.seconds for c in run.store.commits() if c.step <= cell.scenario.steps)
+        return run.metrics.filter(pl.col("step") <= cell.scenario.steps), seconds, ""
+    except EcosystemError as problem:
+        return None, None, str(problem)
 
 
 def write_table(store: Store, name: str, table: pl.DataFrame) -> None:
