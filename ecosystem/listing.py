@@ -34,7 +34,8 @@ from ecosystem.registry import Registry
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
-from ecosystem.studies.spec import Branch, ClosedForm, Design, EqualCost, Frontier, Measure, Range, Study
+from ecosystem.studies.design import Design, Range
+from ecosystem.studies.spec import Branch, ClosedForm, EqualCost, Frontier, Measure, Study
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 

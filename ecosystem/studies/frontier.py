@@ -33,9 +33,10 @@ from ecosystem.streams import Streams
 from ecosystem.studies.board import Board
 from ecosystem.studies.compare import LEVEL, mean_interval
 from ecosystem.studies.conduct import Means, Plan, Workshop, told_in
+from ecosystem.studies.design import Range
 from ecosystem.studies.remote import is_url, opened, upload
 from ecosystem.studies.results import course_of, value_of, write_table
-from ecosystem.studies.spec import Frontier, Range
+from ecosystem.studies.spec import Frontier
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]

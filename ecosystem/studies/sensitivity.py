@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ecosystem.errors import DataError
 
 if TYPE_CHECKING:
-    from ecosystem.studies.spec import Design
+    from ecosystem.studies.design import Design
 
 Floats = NDArray[np.float64]
 _LEVELS = 4  # of a Morris design, as is usual

@@ -1,0 +1,143 @@
+"""A study being reported: its tables, what they say in sentences, and the charts drawn so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ecosystem import charts
+from ecosystem.charts import Look
+from ecosystem.report import page
+from ecosystem.report.findings import listed, number, signed
+from ecosystem.studies import analysis
+from ecosystem.studies.analysis import Row
+from ecosystem.studies.results import Results
+from ecosystem.studies.spec import FORK, Measure, Study
+
+SENTENCES = 6  # arms, at most, that get a sentence of their own
+HELPED = 2.0  # a paired interval is to be this many times narrower than the unpaired one
+
+
+@dataclass
+class Sheet:
+    """A study being reported: its tables, what they say, and the charts drawn so far."""
+
+    study: Study
+    results: Results
+    specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def effects(self) -> list[Row]:
+        """All comparisons with the base arm."""
+        return analysis.compared(self.study, self.results) if self.study.compares else []
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """All arms, in the order of their colours."""
+        return list(self.study.levers())
+
+    @property
+    def worlds(self) -> list[str]:
+        """All worlds; one without a name where nothing is uncertain."""
+        return list(self.study.settings())
+
+    def look(self, last: int = 0) -> Look:
+        """Return what charts share: the arms' colours, and a line where each policy starts."""
+        return Look(self.arms, last, 0, sorted(self.starts.items()))
+
+    @cached_property
+    def starts(self) -> dict[int, str]:
+        """First step of each policy that does not hold from the beginning → the arms that it is of."""
+        common, starts = self.study.branch.step if self.study.branch is not None else None, dict[int, list[str]]()
+        for arm, lever in self.study.levers().items():
+            step = lever.get(FORK, common)
+            if step is not None and lever:
+                starts.setdefault(step + 1, []).append(arm)
+        return {step: listed(arms) for step, arms in starts.items() if step > 1}
+
+    def of(self, measure: Measure, world: str) -> list[Row]:
+        """Return the comparisons of one measure in one world."""
+        return [row for row in self.effects if (row.measure, row.world) == (measure.name, world)]
+
+    def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
+        """Keep a chart and return its place on the page."""
+        self.specs[name] = charts.specification(chart)
+        return page.figure(name, self.specs[name], full=full)
+
+
+def findings(sheet: Sheet) -> list[str]:
+    """Return what the study found, in sentences written from its numbers and from nothing else."""
+    study, told = sheet.study, []
+    if not study.compares:
+        return [f"{len(study.seeds)} seed(s) at {len(sheet.arms)} points say how much each axis matters (below)."]
+    for measure in study.measures:
+        for world in sheet.worlds:
+            rows = sheet.of(measure, world)
+            if rows:
+                told += _told(measure, world, rows, study.base_arm)
+        paired = [row for row in sheet.effects if row.measure == measure.name]
+        if any(np.isfinite(row.narrower) for row in paired):
+            told.append(pairing(measure, paired))
+    for measure in study.measures:
+        values = sheet.results.values.filter(pl.col("measure") == measure.name)["value"]
+        lacking = values.len() - int((values.is_not_null() & values.is_finite()).fill_null(False).sum())
+        if lacking:
+            told.append(
+                f"{measure.name} has no finite value in {lacking} of {values.len()} runs, which are left out of it: it "
+                "was not measured at its step (the events of those runs may say why)."
+            )
+    failed = sheet.results.runs["error"].is_not_null().sum()
+    if failed:
+        told.append(f"{failed} of {sheet.results.runs.height} runs failed and are left out (see Runs).")
+    return told
+
+
+def _told(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[str]:
+    where = f" in world **{world}**" if world else ""
+    settled = sorted((r for r in rows if r.settled), key=lambda r: r.effect * (1 if measure.lower_is_better else -1))
+    better = [r for r in settled if r.better(measure)]
+    worse = [r for r in settled if not r.better(measure)][::-1]
+    rest = [r for r in rows if not r.settled]
+    found = []
+    for kind, group in (("better", better), ("worse", worse)):
+        if group:
+            arms = listed(
+                [f"**{r.arm}** ({signed(r.effect, 3)}, {interval(r.low, r.high)})" for r in group[:SENTENCES]]
+            )
+            more = f" and {len(group) - SENTENCES} more" if len(group) > SENTENCES else ""
+            found.append(f"{measure.name}{where}: {kind} than **{base}** are {arms}{more}.")
+    if rest:
+        few = listed([f"**{r.arm}**" for r in rest[:SENTENCES]])
+        more = f" and {len(rest) - SENTENCES} more" if len(rest) > SENTENCES else ""
+        found.append(f"{measure.name}{where}: {few}{more} cannot be told from **{base}**.")
+    return found
+
+
+def pairing(measure: Measure, rows: Sequence[Row]) -> str:
+    """Say what common random numbers gained for a measure: how much narrower intervals are, and why if it is little."""
+    ratios = np.array([row.narrower for row in rows if np.isfinite(row.narrower)])
+    correlations = [row.correlation for row in rows if np.isfinite(row.correlation)]
+    typical, r = float(np.median(ratios)), float(np.median(correlations)) if correlations else float("nan")
+    saved = int(np.median([row.saved for row in rows]))
+    sentence = (
+        f"{measure.name}: sharing luck between arms made intervals {number(typical, 1)} times narrower (median over "
+        f"comparisons, {number(float(ratios.min()), 1)} to {number(float(ratios.max()), 1)}): a comparison of unpaired "
+        f"runs would have needed {saved:,} more of them."
+    )
+    if typical >= HELPED:
+        return sentence
+    return (
+        f"{sentence} That is less than {HELPED:g} times, since the arms' values agree little from seed to seed (median "
+        f"correlation {number(r, 2)}): an arm that changes early what is read or written sends its world another way, "
+        "and what is left of the shared luck does not carry to the step that counts."
+    )
+
+
+def interval(low: float, high: float, digits: int = 3) -> str:
+    """Return an interval for reading."""
+    return f"{signed(low, digits)} to {signed(high, digits)}"
