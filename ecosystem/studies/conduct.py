@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,13 +92,8 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
         cells = study.cells(base)
         plan = Plan(study.scenario(base)[1], means, out)
         numbers = [plan.add(cell, study) for cell in cells]
-        aside = threading.Thread(target=_prepare_report)
-        if means.engine != "serial":
-            aside.start()
         with Workshop(means, board) as shop:
-            made = shop.make(plan, study.name)
-        if aside.ident is not None:
-            aside.join()
+            made = shop.make(plan, study.name, meanwhile=_prepare_report)
         from ecosystem.studies.report import write_study
 
         results = Results.of(study, cells, [made[number] for number in numbers])
@@ -213,8 +207,11 @@ class Workshop:
         if self._engine is not None:
             self._engine.close()
 
-    def make(self, plan: Plan, name: str) -> list[Outcome]:
-        """Make the runs of a plan that are not there yet; return what became of each of its jobs."""
+    def make(self, plan: Plan, name: str, meanwhile: Callable[[], None] = lambda: None) -> list[Outcome]:
+        """Make the runs of a plan that are not there yet; return what became of each of its jobs.
+
+        ``meanwhile`` is what there is to do as soon as the first are under way.
+        """
         there = finished(plan.places, plan.steps)
         left = [number for number, done in enumerate(there) if not done]
         made = [Outcome(run=place) for place in plan.places]
@@ -230,7 +227,14 @@ class Workshop:
         runs = [Entry(plan.labels[i], plan.places[i], plan.steps[i], plan.jobs[i].step) for i in left]
         with self._board:
             self._board.begin(name, runs, len(made) - len(left))
-            for number, outcome in zip(left, complete(jobs, self._engine, self._board.watch), strict=True):
+            to_do = [meanwhile]
+
+            def watch(running: dict[int, float], outcomes: list[Outcome]) -> None:
+                self._board.watch(running, outcomes)
+                while to_do:
+                    to_do.pop()()
+
+            for number, outcome in zip(left, complete(jobs, self._engine, watch), strict=True):
                 made[number] = outcome
         return made
 
