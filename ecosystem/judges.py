@@ -157,9 +157,7 @@ class Judges:
     def _in_use(self) -> list[str]:
         """Return the names of the policies that stand at a gate or whose scores one of those reads."""
         spec = self._world.spec
-        gates = [spec.web.publish, spec.web.retain]
-        gates += [names for trainer in spec.trainers.values() for names in (trainer.select, trainer.retain or [])]
-        stand = dict.fromkeys(name for names in gates for name in names)
+        stand = spec.standing()
         read = [p.detector for p in (spec.policies[n] for n in stand) if isinstance(p, Importance) and p.detector]
         return list(dict.fromkeys([*stand, *read]))
 

@@ -358,11 +358,13 @@ def _initial_perplexities(world: World, recipe: TrainerSpec, texts: pl.Series, b
 def _watermark(world: World, step: Step, trainer: Trainer) -> Values:
     """Return how marked a trainer's documents of this step are, those refused at the publish gate among them.
 
-    Looked for is the watermark that its decoding names; where it names none, the first of the scenario, which a model
-    may have learnt from others' text. Documents with too few tokens to be judged are left out.
+    Looked for is the watermark that its decoding names; where it names none, the first that others put into theirs or
+    that stands at a gate, since a model may have learnt it from others' text. Documents with too few tokens to be
+    judged are left out.
     """
-    named = trainer.recipe.decoding.watermark
-    policies = [p for n, p in world.spec.policies.items() if isinstance(p, Watermark) and named in (None, n)]
+    named, spec = trainer.recipe.decoding.watermark, world.spec
+    used = {*spec.standing(), *(recipe.decoding.watermark for recipe in spec.trainers.values())}
+    policies = [p for n, p in spec.policies.items() if isinstance(p, Watermark) and n in used and named in (None, n)]
     mine = step.segment.filter(pl.col("author") == trainer.name)["doc"]
     if not policies or mine.is_empty():
         return {}

@@ -21,6 +21,7 @@ import polars as pl
 from ecosystem.cores import cores
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.corpus.schema import Snapshot
+from ecosystem.corpus.sources import CACHE
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
 from ecosystem.families.base import Progress, silent
 from ecosystem.scenario import Scenario
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from ecosystem.world import World
 
 PACKAGES = ("ecosystem", "mesa", "networkx", "numpy", "polars", "tokenizers", "torch", "transformers")
-CACHE = Path("models/cache")
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,12 @@ class Scenario(Spec):
             changes.append({"at": step + 1, "set": timed})
         return Scenario.parse({**data, "changes": changes}, where=f"branch after step {step}", base=base)
 
+    def standing(self) -> list[str]:
+        """Return the names of the policies that stand at a gate of the web or of a trainer, each once."""
+        gates = [self.web.publish, self.web.retain]
+        gates += [names for trainer in self.trainers.values() for names in (trainer.select, trainer.retain or [])]
+        return list(dict.fromkeys(name for names in gates for name in names))
+
     def fingerprint(self) -> str:
         """Return 12 hexadecimal digits that name this experiment (not its name, seed or number of steps)."""
         told = ("name", "description", "seed", "steps", "theory", "variants")

@@ -13,9 +13,10 @@ from typing import Any
 import click
 
 from ecosystem.corpus.schema import Snapshot
+from ecosystem.corpus.sources import CACHE
 from ecosystem.display import Display
 from ecosystem.plan import Plan
-from ecosystem.runs import CACHE, Branch, Run, begin, folder_of, machine_for
+from ecosystem.runs import Branch, Run, begin, folder_of, machine_for
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 

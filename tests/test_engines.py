@@ -259,7 +259,7 @@ def test_a_worker_killed_between_two_jobs_costs_nobody_an_attempt(tmp_path):
         assert complete([job(tmp_path, scenario(steps=1))], engine)[0].run
         (worker,) = engine._workers
         worker.process.kill()
-        until(lambda: not alive(worker.process.pid))
+        until(worker.pipe.poll)  # its last thread has gone, and with it its end of the pipe
         assert complete([job(tmp_path, scenario(steps=1, seed=2))], engine)[0].attempts == 1
     finally:
         engine.close()

@@ -10,11 +10,15 @@ The text differs a little between versions of Python; the digest that a run reco
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import os
 import re
+import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +27,7 @@ from typing import Annotated, ClassVar
 import polars as pl
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.sources import SOURCES, FiniteReservoir, Source
+from ecosystem.corpus.sources import CACHE, SOURCES, FiniteReservoir, Source
 from ecosystem.errors import DataError
 from ecosystem.streams import Streams
 
@@ -57,7 +61,7 @@ class PythonDocs(Source):
         return self
 
     def open(self, name: str, streams: Streams, base: Path) -> FiniteReservoir:
-        """Read the standard library once per process (about 2 s); raise DataError if it has no source files."""
+        """Read the standard library once per process; raise DataError if it has no source files."""
         docs = documents(self.min_chars, self.max_chars)
         if not docs:
             raise DataError(
@@ -93,8 +97,26 @@ def documents(min_chars: int, max_chars: int) -> Mapping[str, str]:
 
 @lru_cache(maxsize=1)
 def raw_texts() -> tuple[tuple[str, str], ...]:
-    """Return (topic, text) of every docstring of the standard library, then of what ``help()`` shows, as written."""
-    return (*_docstrings(stdlib()), *(("language", text) for text in _topics()))
+    """Return (topic, text) of every docstring of the standard library, then of what ``help()`` shows, as written.
+
+    Parsing takes seconds, so what was found is kept in a file that is named after all files that were read, their sizes
+    and times, and after this module. Where it cannot be written nothing is lost but time.
+    """
+    root = stdlib()
+    files = _source_files(root)
+    known = [(str(file.relative_to(root)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
+    told = json.dumps([sys.version, known, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()])
+    kept = CACHE / f"python-docs-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
+    try:
+        return tuple((str(topic), str(text)) for topic, text in json.loads(kept.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        found = (*_docstrings(root, files), *(("language", text) for text in _topics()))
+    with suppress(OSError):
+        CACHE.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_name(f".{kept.name}.{os.getpid()}")
+        beside.write_text(json.dumps(found), encoding="utf-8")
+        beside.replace(kept)
+    return found
 
 
 def _topics() -> Iterator[str]:
@@ -106,8 +128,8 @@ def _topics() -> Iterator[str]:
         yield text
 
 
-def _docstrings(root: Path) -> Iterator[tuple[str, str]]:
-    for file in _source_files(root):
+def _docstrings(root: Path, files: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    for file in files:
         topic = file.relative_to(root).parts[0].removesuffix(".py")
         try:
             with warnings.catch_warnings():
