@@ -12,7 +12,7 @@ from ecosystem.policies.base import gate
 from ecosystem.policies.diversity import Diversity, embedded, spread
 from ecosystem.policies.filters import PerplexityBand
 from ecosystem.policies.provenance import ProvenanceLabel, SyntheticCap
-from ecosystem.policies.sampling import InjectReal, PaidWriting, VerifiedArchive
+from ecosystem.policies.sampling import InjectReal, PaidWriting, Sample, VerifiedArchive
 from ecosystem.testing import sample_context, sample_documents
 
 DOCS = sample_documents()
@@ -210,3 +210,17 @@ def test_diversity_keeps_the_same_texts_in_any_order_of_rows():
     back = index.reverse()
     assert len(keep) == 20 and keep == set(back.filter(pl.Series(~refused(policy, back)))["doc"])
     assert not refused(Diversity(count=60), index).any()
+
+
+def test_a_sample_is_of_fixed_size_and_another_one_for_each_reader_and_step() -> None:
+    """Over 40 steps every one of 60 documents is kept as often as any other: 20 of 60, within 4.5 standard errors."""
+    table = sample_documents(60)
+    policy = Sample(count=20)
+    kept = np.zeros((40, 60), np.bool_)
+    for t in range(40):
+        signed = gate(table, [("sample", policy)], sample_context(table, t=t + 1))
+        kept[t] = signed["verdict"].is_null().to_numpy()
+    assert (kept.sum(axis=1) == 20).all()
+    assert len({tuple(row) for row in kept.tolist()}) == 40
+    assert np.abs(kept.mean(axis=0) - 1 / 3).max() < 4.5 * np.sqrt(2 / 9 / 40)
+    assert gate(table.head(5), [("sample", policy)], sample_context(table))["verdict"].null_count() == 5

@@ -12,7 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.policies.base import POLICIES, Adder, Context, Weigher
+from ecosystem.policies.base import POLICIES, Adder, Context, Filter, Weigher
+from ecosystem.policies.filters import first_reason
 from ecosystem.streams import Stream
 
 _BLOCK_BITS = 24  # rows of an endless source that one injection may take: 16.8 million
@@ -62,6 +63,28 @@ class Importance(Weigher):
         # The detector has learnt from both sorts as if they were equally frequent.
         q, s = self.synthetic_prior, judged.score
         return (1 - s) / ((1 - q) * (1 - s) + q * s)
+
+
+@POLICIES.register("sample")
+class Sample(Filter):
+    """Keeps a random sample of fixed size, another one at each step and for each reader.
+
+    Behind filters it makes training sets equally large, whatever these refused: what one refuses is replaced by what
+    stands behind it, as long as there is enough. Otherwise a policy that refuses much is compared at less data.
+    """
+
+    needs_content: ClassVar[bool] = False
+    row_wise: ClassVar[bool] = False
+
+    count: Annotated[int, Field(ge=1, le=10**9)] = Field(1000, description="most documents kept")
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse what lost the draw."""
+        ids = docs["doc"].to_numpy()
+        dropped = np.zeros(docs.height, np.bool_)
+        dropped[np.lexsort((ids, ctx.stream.uniform(ids)))[self.count :]] = True
+        reason = pl.lit(f"not among the {self.count} documents drawn")
+        return first_reason(docs, [(pl.lit(pl.Series("dropped", dropped)), reason)])
 
 
 class Injection(Adder):
