@@ -1,5 +1,6 @@
 """Engines: the same numbers on each, whatever dies meanwhile; runs in object stores; what a study costs a machine."""
 
+import json
 import os
 import pty
 import select
@@ -417,6 +418,20 @@ def test_a_run_in_an_object_store_is_the_run_in_a_folder(tmp_path, scratch):
     shutil.rmtree(mirror.folder)
     with pytest.raises(StoreError, match=r"metrics/000002.parquet: .* has been altered"):
         numbers(place)
+
+
+def test_a_record_that_names_a_file_outside_its_run_writes_nothing(tmp_path, scratch):
+    spec, out = scenario(steps=1), f"memory://{tmp_path}"
+    place = work(job(out, spec))
+    mirror = Mirror(out)
+    at = f"{mirror._at(mirror.local(place))}/commits/000001.json"
+    record = json.loads(mirror._fs.cat_file(at))
+    record["files"]["../../../outside"] = {"size": 1, "sha256": "0"}
+    mirror._fs.pipe_file(at, json.dumps(record).encode())
+    shutil.rmtree(mirror.folder)
+    with pytest.raises(StoreError, match="lies outside its run"):
+        opened(place)
+    assert not list(scratch.rglob("outside"))
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

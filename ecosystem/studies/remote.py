@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError
@@ -233,6 +233,8 @@ def _wanted(records: Iterable[bytes], tables: Iterable[str] | None, weights: int
     wanted = {}
     for record in read:
         for name, told in record["files"].items():
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise StoreError(f'a record names the file "{name}", which lies outside its run: it was tampered with.')
             table = name.split("/")[0]
             pruned = table in PRUNED and not record["kept"] and record is not read[-1]
             left_out = record["step"] != weights if table == "weights" else chosen is not None and table not in chosen
