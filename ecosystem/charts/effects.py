@@ -151,7 +151,7 @@ def crossing(
     """
     scale = alt.Scale(domain=span([*frame["low"], *frame["high"], limit]), nice=False, zero=False)
     across = alt.Scale(
-        type="log" if log else "linear", nice=False, zero=False, domain=span(frame["value"].to_list(), log)
+        **({"type": "log"} if log else {"zero": False}), nice=False, domain=span(frame["value"].to_list(), log)
     )
     axis = alt.Axis(format=words.format, tickCount=6)
     x = alt.X("value:Q", title=lever, scale=across)
