@@ -21,7 +21,7 @@ from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.runs import Run, folder_of
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
-from ecosystem.studies import remote
+from ecosystem.studies import engines, remote
 from ecosystem.studies.board import Board, Entry
 from ecosystem.studies.conduct import Means, Plan, conduct, listing
 from ecosystem.studies.engines import Processes, Serial, engine_of
@@ -600,3 +600,24 @@ def test_a_store_is_asked_about_a_run_now_and_then_only(tmp_path, monkeypatch):
         clock[0] += 1.0
         board.watch({0: 100.0}, [Outcome()])
     assert 4 <= len(asked) <= 6
+
+
+def test_workers_are_hired_again_where_they_come_from_was_killed(tmp_path, monkeypatch):
+    engine, real, failures = Processes(1), engines._Worker, [EOFError, ConnectionResetError]
+
+    def unlucky(context):
+        if failures:
+            raise failures.pop()
+        return real(context)
+
+    monkeypatch.setattr(engines, "_Worker", unlucky)
+    try:
+        assert complete([job(tmp_path, scenario(steps=1))], engine)[0].run
+        failures += [EOFError] * 3
+        for worker in engine._workers:
+            worker.process.kill()
+            until(worker.pipe.poll)
+        with pytest.raises(EcosystemError, match="no worker can be started"):
+            complete([job(tmp_path, scenario(steps=1, seed=2))], engine)
+    finally:
+        engine.close()

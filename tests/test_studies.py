@@ -463,3 +463,68 @@ def test_a_study_is_confirmed_with_other_models_and_fewer_seeds(folder: Path) ->
     }
     for wrong, said in ((["--seeds", "1"], "at least two"), (["--seeds", "4"], "there are 3")):
         assert said in str(CliRunner().invoke(cli, [*arguments, *wrong]).exception)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("[arms.alone]", "[arms.alone]\nseed = 20"), '"seed" is the study\'s own'),
+        (("[[measures]]", '[[measures]]\nmetric = "variance"\n[[measures]]'), "measures: variance stands there twice"),
+        (('base = "loop.toml"', 'base = "small.toml"'), "is itself a study"),
+    ],
+)
+def test_what_would_compare_nothing_is_refused(folder: Path, change: tuple[str, str], said: str) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        study(folder, STUDY.replace(*change, 1)).cells(folder)
+
+
+def test_grids_have_an_end_and_no_value_twice(folder: Path) -> None:
+    with pytest.raises(ScenarioError, match="has a value twice"):
+        study(folder, axes("", '"trainers.lab.publish" = [20, 20]'))
+    many = f'"trainers.lab.publish" = {list(range(1, 201))}\n"trainers.lab.scrape.docs" = {list(range(1, 201))}'
+    with pytest.raises(ScenarioError, match="40,000 arms and worlds are more"):
+        study(folder, axes("", many))
+
+
+def test_the_wrong_sort_of_file_is_told_in_a_sentence(folder: Path) -> None:
+    (folder / "where.toml").write_text(FRONTIER)
+    for kind, file, said in (
+        (Study, "loop.toml", "is a scenario, not a study: ecosystem run"),
+        (Study, "where.toml", "is a frontier, not a study: ecosystem frontier"),
+        (Frontier, "small.toml", "is a study, not a frontier: ecosystem study"),
+    ):
+        with pytest.raises(ScenarioError, match=said):
+            kind.load(folder / file)
+
+
+def test_means_over_different_populations_are_told(folder: Path) -> None:
+    another = '[arms.more]\n"trainers.other" = { count = 1, model = "normal", sites = 1, publish = 20, '
+    another += 'scrape = { docs = 100, strategy = "reach", links = 0 } }\n"web.sites" = 5\n'
+    another += '"web.initial.documents" = 100\n'
+    made = done(folder, STUDY.replace("[arms.more]", another))
+    assert made.results.mixed == ("variance",)  # the other measure says whose it is
+    assert "not all arms have measured the same populations" in made.report.read_text()
+
+
+def test_rankings_and_regrets_are_tables_too_and_costs_have_zeros(folder: Path) -> None:
+    worlds = '[worlds.a]\n[worlds.b]\n"trainers.lab.publish" = 30\n'
+    made = done(folder, STUDY + worlds)
+    ranking = pl.read_csv(made.folder / "ranking.csv")
+    assert ranking.height == 2 * 2 * 3 and ranking["place"].min() == 1
+    assert pl.read_parquet(made.folder / "regret.parquet").height == 2 * 3
+    injected = made.results.costs.filter((pl.col("cost") == "documents_injected") & (pl.col("arm") == "alone"))
+    assert injected["amount"].to_list() == [0.0] * 6
+
+
+def test_a_study_that_measures_nothing_says_so_at_once(folder: Path) -> None:
+    (folder / "loop.toml").write_text(WORLD.replace("[trainers.lab]", "[trainers.lab]\noffset = 9"))
+    arguments = ["study", str(folder / "small.toml"), "--out", str(folder / "out"), "--engine", "serial"]
+    assert "variance has no finite value in 9 of 9 runs" in CliRunner().invoke(cli, arguments).output
+
+
+def test_pairing_that_helped_little_says_why(folder: Path) -> None:
+    """Arms that agree perfectly but vary by different amounts: the spread that one has more is not shared."""
+    rows = [(arm, "", s, k * s) for arm, k in (("alone", 1.0), ("helped", 2.5), ("more", 2.6)) for s in (1, 2, 3)]
+    found = study(folder)
+    write_study(found, table_of(rows), Store(folder / "s"))
+    assert "they vary by different amounts" in (folder / "s" / "report.html").read_text()

@@ -162,6 +162,26 @@ def regrets(study: Study, results: Results, measure: Measure) -> list[Regret]:
     return sorted(found, key=lambda r: r.worst_regret)
 
 
+def places(study: Study, results: Results) -> pl.DataFrame:
+    """Return the rankings of all measures and worlds; tied arms share their group's place."""
+    rows = []
+    for measure in study.measures if study.compares else []:
+        for world in study.settings():
+            place = 1
+            for group in ranked(study, results, measure, world):
+                rows += [(measure.name, world, place, arm, mean) for arm, mean in group]
+                place += len(group)
+    kinds = {"measure": pl.String, "world": pl.String, "place": pl.Int64, "arm": pl.String, "mean": pl.Float64}
+    return pl.DataFrame(rows, schema=kinds, orient="row")
+
+
+def regret_table(study: Study, results: Results) -> pl.DataFrame:
+    """Return the regrets of all measures: columns of :class:`Regret`, behind the measure."""
+    rows = [(m.name, *astuple(r)) for m in study.measures if study.compares for r in regrets(study, results, m)]
+    kinds = {"arm": pl.String, "mean": pl.Float64, "mean_regret": pl.Float64, "worst_regret": pl.Float64}
+    return pl.DataFrame(rows, schema={"measure": pl.String, **kinds, "worst_world": pl.String}, orient="row")
+
+
 def matched(study: Study, results: Results) -> list[Matched]:
     """Compare the ways to spend at equal cost, seed by seed, in the first world of the study.
 

@@ -95,11 +95,14 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
         with Workshop(means, board) as shop:
             made = shop.make(plan, study.name, meanwhile=_prepare_report)
         from ecosystem.studies.report import write_study
+        from ecosystem.studies.sheet import Sheet
 
         results = Results.of(study, cells, [made[number] for number in numbers])
         store.write("study.json", json.dumps(study.plain(), indent=1).encode())
         results.write(store)
         report = write_study(study, results, store)
+        for sentence in Sheet(study, results).gaps():
+            board.say(sentence)
         if is_url(out):
             upload(store.folder, f"{out}/studies/{store.folder.name}")
     busy = sum(outcome.seconds for outcome in made)
@@ -121,14 +124,15 @@ def told_in(out: str, *names: str) -> Path:
 
 def listing(study: Study, base: Path, out: str) -> str:
     """Return what a study would run, a line for each run, and which of them are there already."""
-    cells = study.cells(base)
-    places = [place_of(cell.scenario, out) for cell in cells]
-    there = finished(places, [cell.scenario.steps for cell in cells])
+    cells, plan = study.cells(base), Plan(study.scenario(base)[1], Means(), out)
+    numbers = [plan.add(cell, study) for cell in cells]
+    there = finished(plan.places, plan.steps)
     lines = [
-        f"{cell.label}: {place} ({'there already' if done else 'to do'})"
-        for cell, place, done in zip(cells, places, there, strict=True)
+        f"{cell.label}: {plan.places[n]} ({'there already' if there[n] else 'to do'})"
+        for cell, n in zip(cells, numbers, strict=True)
     ]
-    return "\n".join([*lines, f"{len(lines)} runs"])
+    more = f", {len(set(numbers))} of them different" if len(set(numbers)) < len(cells) else ""
+    return "\n".join([*lines, f"{len(lines)} runs{more}"])
 
 
 class Plan:

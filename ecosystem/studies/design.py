@@ -79,6 +79,8 @@ def designed(axes: Axes, design: Design, section: str, how: str) -> None:
             raise ValueError(f'{section}."{path}": a {design.method} design needs {needs}')
         if isinstance(values, list) and not values:
             raise ValueError(f'{section}."{path}": has no values')
+        if isinstance(values, list) and any(value in values[:i] for i, value in enumerate(values)):
+            raise ValueError(f'{section}."{path}": has a value twice')
 
 
 def points(axes: Axes, design: Design) -> dict[str, dict[str, Any]]:

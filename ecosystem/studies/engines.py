@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError
-from ecosystem.studies.jobs import Ended, Engine, Job, attempt, caps
+from ecosystem.studies.jobs import ATTEMPTS, Ended, Engine, Job, attempt, caps
 
 Kind = Literal["serial", "processes", "ray"]
 _PRELOAD = ["ecosystem.studies.jobs", "ecosystem.world", "torch", "sklearn.feature_extraction.text"]
@@ -124,10 +124,15 @@ class Processes:
             worker.pipe.send((number, job))
 
     def _hire(self) -> _Worker:
-        with _left_alone(self._caps):
-            worker = _Worker(self._context)
-        self._workers.append(worker)
-        return worker
+        for _ in range(ATTEMPTS):
+            with (
+                _left_alone(self._caps),
+                suppress(EOFError, OSError),
+            ):  # what workers come from was killed: begin it anew
+                worker = _Worker(self._context)
+                self._workers.append(worker)
+                return worker
+        raise EcosystemError("no worker can be started: the process that they come from dies each time.")
 
     def wait(self, seconds: float) -> list[Ended]:
         """Return what workers have answered, and what those that died were doing."""

@@ -38,11 +38,13 @@ class Results:
     values: pl.DataFrame
     series: pl.DataFrame
     costs: pl.DataFrame
+    mixed: tuple[str, ...] = ()  # measures over all trainers of which arms have measured different populations
 
     @classmethod
     def of(cls, study: Study, cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> Results:
         """Read what every cell's run measured and cost; a run that cannot be read counts as failed."""
         runs, values, series, costs = [], [], [], []
+        whose: dict[str, set[frozenset[str]]] = {}
         with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
             read = list(pool.map(_read, cells, outcomes))
         for cell, outcome, (metrics, seconds, error) in zip(cells, outcomes, read, strict=True):
@@ -53,6 +55,8 @@ class Results:
             for measure in study.measures:
                 course = course_of(metrics, measure)
                 values.append((*who, measure.name, value_of(course, measure, cell.scenario.steps)))
+                if measure.of is None:
+                    whose.setdefault(measure.name, set()).add(populations(metrics, measure))
                 series += [(*who, measure.of or "", measure.metric, *point) for point in course.iter_rows()]
             costs += [(*who, *row) for row in costs_of(metrics).iter_rows()]
             costs.append((*who, WALL, seconds))
@@ -60,7 +64,8 @@ class Results:
             pl.DataFrame(runs, schema=RUNS, orient="row"),
             pl.DataFrame(values, schema=VALUES, orient="row"),
             pl.DataFrame(series, schema=SERIES, orient="row").unique(maintain_order=True),
-            pl.DataFrame(costs, schema=COSTS, orient="row"),
+            whole(pl.DataFrame(costs, schema=COSTS, orient="row")),
+            tuple(name for name, found in whose.items() if len(found) > 1),
         )
 
     def spending(self, study: Study) -> pl.DataFrame:
@@ -88,6 +93,20 @@ def _read(cell: Cell, outcome: Outcome) -> tuple[pl.DataFrame | None, float | No
         return run.metrics.filter(pl.col("step") <= cell.scenario.steps), seconds, ""
     except EcosystemError as problem:
         return None, None, str(problem)
+
+
+def whole(costs: pl.DataFrame) -> pl.DataFrame:
+    """Return costs with a row of 0 for every run and sort of cost that it never had."""
+    kinds = costs.select("cost").unique(maintain_order=True)
+    cells = costs.select(CELL.keys()).unique(maintain_order=True)
+    every = cells.join(kinds, how="cross", maintain_order="left_right")
+    return every.join(costs, on=[*CELL, "cost"], how="left", maintain_order="left").fill_null(0.0)
+
+
+def populations(metrics: pl.DataFrame, measure: Measure) -> frozenset[str]:
+    """Return the populations over which a measure of all trainers is a mean."""
+    rows = metrics.filter((pl.col("metric") == measure.metric) & pl.col("scope").is_in(["trainer", "training_set"]))
+    return frozenset(rows["id"].str.split("/").list.first().unique())
 
 
 def write_table(store: Store, name: str, table: pl.DataFrame) -> None:

@@ -222,7 +222,7 @@ def worlds(sheet: Sheet) -> str:
                 number(r.mean, 4),
                 number(r.mean_regret, 4),
                 number(r.worst_regret, 4),
-                escape(r.worst_world),
+                escape(r.worst_world) if r.worst_regret > 0 else "–",
             ]
             for r in analysis.regrets(sheet.study, sheet.results, measure)
         ]

@@ -20,6 +20,7 @@ from ecosystem.studies.results import Results
 from ecosystem.studies.spec import FORK, Measure, Study
 
 SENTENCES = 6  # arms, at most, that get a sentence of their own
+AGREE = 0.9  # a correlation from which on pairing would have helped, did arms vary alike
 HELPED = 2.0  # a paired interval is to be this many times narrower than the unpaired one
 
 
@@ -64,6 +65,21 @@ class Sheet:
         """Return the comparisons of one measure in one world."""
         return [row for row in self.effects if (row.measure, row.world) == (measure.name, world)]
 
+    def gaps(self) -> list[str]:
+        """Say which measures have no value in some of the runs that did not fail, and how many failed."""
+        failed, told = self.results.runs["error"].is_not_null().sum(), []
+        for measure in self.study.measures:
+            values = self.results.values.filter(pl.col("measure") == measure.name)["value"]
+            lacking = values.len() - int((values.is_not_null() & values.is_finite()).fill_null(False).sum())
+            if lacking:
+                told.append(
+                    f"{measure.name} has no finite value in {lacking} of {values.len()} runs, which are left out: "
+                    "it was not measured at its step (what happened in a run is in its own report)."
+                )
+        if failed:
+            told.append(f"{failed} of {self.results.runs.height} runs failed and are left out (see Runs).")
+        return told
+
     def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
         """Keep a chart and return its place on the page."""
         self.specs[name] = charts.specification(chart)
@@ -83,17 +99,12 @@ def findings(sheet: Sheet) -> list[str]:
         paired = [row for row in sheet.effects if row.measure == measure.name]
         if any(np.isfinite(row.narrower) for row in paired):
             told.append(pairing(measure, paired))
-    for measure in study.measures:
-        values = sheet.results.values.filter(pl.col("measure") == measure.name)["value"]
-        lacking = values.len() - int((values.is_not_null() & values.is_finite()).fill_null(False).sum())
-        if lacking:
-            told.append(
-                f"{measure.name} has no finite value in {lacking} of {values.len()} runs, which are left out of it: it "
-                "was not measured at its step (the events of those runs may say why)."
-            )
-    failed = sheet.results.runs["error"].is_not_null().sum()
-    if failed:
-        told.append(f"{failed} of {sheet.results.runs.height} runs failed and are left out (see Runs).")
+    told += sheet.gaps()
+    told += [
+        f"{name} is a mean over all trainers, and not all arms have measured the same populations: differences may "
+        "come from who is counted. Say in the study whose it is (of)."
+        for name in sheet.results.mixed
+    ]
     return told
 
 
@@ -120,6 +131,7 @@ def _told(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[
 
 def pairing(measure: Measure, rows: Sequence[Row]) -> str:
     """Say what common random numbers gained for a measure: how much narrower intervals are, and why if it is little."""
+    rows = [row for row in rows if row.low < row.high]  # arms that change nothing have nothing to pair
     ratios = np.array([row.narrower for row in rows if np.isfinite(row.narrower)])
     correlations = [row.correlation for row in rows if np.isfinite(row.correlation)]
     typical, r = float(np.median(ratios)), float(np.median(correlations)) if correlations else float("nan")
@@ -131,6 +143,11 @@ def pairing(measure: Measure, rows: Sequence[Row]) -> str:
     )
     if typical >= HELPED:
         return sentence
+    if r > AGREE:
+        return (
+            f"{sentence} That is less than {HELPED:g} times although the arms agree from seed to seed (median "
+            f"correlation {number(r, 2)}): they vary by different amounts, and what one varies more is not shared."
+        )
     return (
         f"{sentence} That is less than {HELPED:g} times, since the arms' values agree little from seed to seed (median "
         f"correlation {number(r, 2)}): an arm that changes early what is read or written sends its world another way, "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from ecosystem.studies.design import Axes, Design, Range, Seed, designed, points
 Step = Annotated[int, Field(ge=0, le=10**9)]
 WEB = "web"  # as whose measure: that of the whole web
 FORK = "branch.step"  # the lever that moves the step at which an arm leaves the others
+_OF_STUDY = ("seed", "name", "description", "variants", "theory")
+_MOST = 10_000  # arms times worlds
 _ALONE = ""  # the name of the world where a study has one only
 
 
@@ -124,8 +127,13 @@ class Question(Spec):
     def load(cls, path: str | Path) -> Self:
         """Read a file; raise ScenarioError listing what is wrong with it (with its scenarios: when these are made)."""
         file = Path(path)
+        data = read_toml(file)
+        asked, mine = question(data), cls.__name__.lower()
+        if asked is not cls:
+            is_a, command = ("scenario", "run") if asked is None else (asked.__name__.lower(), asked.__name__.lower())
+            raise ScenarioError(f"{file}: is a {is_a}, not a {mine}: ecosystem {command} {file}")
         try:
-            return cls.model_validate(read_toml(file))
+            return cls.model_validate(data)
         except ValidationError as error:
             told = (problem.replace("the scenario: ", "") for problem in explain(error, "", cls))
             raise ScenarioError("\n".join(f"{file}: {problem}." for problem in told)) from None
@@ -151,7 +159,10 @@ class Question(Spec):
         """Return the base scenario, and the folder that its own paths begin from; raise ScenarioError without one."""
         try:
             file = _find(self.base, folder)
-            base = Scenario.load(file)
+            data = read_toml(file)
+            if question(data) is not None:
+                raise ScenarioError(f"base: {file} is itself a study or a frontier; give a scenario.")
+            base = Scenario.parse(data, where=str(file), base=file.parent)
             return base if self.variant is None else base.variant(self.variant, base=file.parent), file.parent
         except ScenarioError as error:
             raise ScenarioError(f"{self.name}: {error}") from None
@@ -191,6 +202,13 @@ class Study(Question):
         designed(self.uncertain, self.draw, "uncertain", "draw")
         if self.draw.method in ("morris", "sensitivity"):
             raise ValueError(f"draw.method: {self.draw.method} tells how much an axis matters; it can stand in design")
+        size = _size(self.axes, self.arms) * _size(self.uncertain, self.worlds)
+        if size > _MOST:
+            raise ValueError(f"{size:,} arms and worlds are more than a study can have ({_MOST:,})")
+        names = [measure.name for measure in self.measures]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"measures: {twice} stands there twice")
         levers = list(self.levers())
         if len(levers) < 2:
             raise ValueError("one arm alone compares with nothing; give at least two")
@@ -277,6 +295,9 @@ class Study(Question):
     ) -> tuple[Scenario, Scenario | None, int]:
         """Return an arm's scenario in one world; if it forks, also the scenario and the last step it shares."""
         values = {path: value for path, value in lever.items() if path != FORK}
+        for path in {**uncertain, **values}:
+            if path in _OF_STUDY:
+                raise ScenarioError(f'"{path}" is the study\'s own and the same in every arm; leave it out.')
         step = lever.get(FORK, None if self.branch is None else self.branch.step)
         if step is None:
             return with_values(base, {**uncertain, **values}, at), None, -1
@@ -352,9 +373,14 @@ class Frontier(Question):
 
 def question(data: Mapping[str, Any]) -> type[Question] | None:
     """Return what a TOML file seems to be, a Study or a Frontier; None for a scenario."""
-    if "base" not in data:
-        return None
-    return Frontier if "path" in data or "limit" in data else Study
+    if "path" in data or "limit" in data:
+        return Frontier
+    return Study if {"base", "arms", "axes", "measures", "seeds"} & data.keys() else None
+
+
+def _size(axes: Axes, named: Mapping[str, Any]) -> int:
+    """Return how many points a grid of axes has, or how many named sets there are."""
+    return math.prod(len(v) for v in axes.values() if isinstance(v, list)) if axes else max(1, len(named))
 
 
 @dataclass(frozen=True)
