@@ -285,7 +285,10 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
         SET,
         click.option("--seeds", type=click.IntRange(min=1), help="Only the first so many seeds."),
         click.option(
-            "--out", default="outputs", show_default=True, help="For the runs: a folder, or an s3:// or gs:// URL."
+            "--out",
+            default="outputs",
+            show_default=True,
+            help="A folder, or an s3:// or gs:// URL (then outputs has the report too).",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last."),
         click.option("--quiet", is_flag=True, help="Print nothing but the path of the report."),

@@ -17,6 +17,19 @@ def _by_n(name: str, text: str, collapse: str) -> dict[str, Definition]:
     return {f"{name}_{n}": Definition("1", collapse, text.format(n=n)) for n in range(1, 5)}
 
 
+COSTS = (
+    "tokens_trained",
+    "tokens_generated",
+    "tokens_published",
+    "documents_trained",
+    "documents_generated",
+    "flops",
+    "human_documents",
+    "documents_injected",
+    "reviews",
+    "spent",
+)
+"""What every step counts of those who act in it (scope ``cost``)."""
 QUANTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 """Of the perplexities of single texts, in percent."""
 _TASKS = {

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from ecosystem.errors import ScenarioError, nearest
-from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.metrics.definitions import COSTS, DEFINITIONS
 from ecosystem.presets import bundled, read_toml
 from ecosystem.scenario import NAME, Scenario
 from ecosystem.spec import Spec, explain
@@ -224,8 +224,10 @@ class Study(Question):
 
     def _priced(self, levers: list[str]) -> None:
         for cost in self.prices:
-            if cost not in DEFINITIONS:
-                raise ValueError(f'prices: there is no cost "{cost}"{nearest(cost, DEFINITIONS)}')
+            if cost not in COSTS:
+                raise ValueError(
+                    f'prices: there is no cost "{cost}"{nearest(cost, COSTS)}; there are {", ".join(COSTS)}'
+                )
         if self.equal_cost is None:
             return
         if not self.prices:
