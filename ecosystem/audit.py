@@ -207,6 +207,11 @@ def show(found: pl.DataFrame) -> None:
             table.add_row("" if by == last else str(by), str(group), *_cells(known, there))
             last = by
         console.print(table, markup=False)
+    console.print(
+        "± is of documents that are refused independently; a policy that goes by author errs in whole authors, and more.",
+        markup=False,
+        style="dim",
+    )
 
 
 def _cells(known: Mapping[str, Mapping[str, Any]], measures: Sequence[str]) -> Iterator[str]:
