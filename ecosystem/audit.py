@@ -208,7 +208,7 @@ def show(found: pl.DataFrame) -> None:
             last = by
         console.print(table, markup=False)
     console.print(
-        "± is of documents that are refused independently; a policy that goes by author errs in whole authors, and more.",
+        "± is of documents refused independently of each other; a policy that goes by author errs in whole authors.",
         markup=False,
         style="dim",
     )
