@@ -112,11 +112,8 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
             low, high = (low, middle) if sign * edge(middle, side) > 0 else (middle, high)
         return low, high
 
-    centre, first, last = (
-        crossing(0),
-        crossing(sign),
-        crossing(-sign),
-    )  # where it may be crossed, and where it surely is
+    # Where it is crossed on average, where it may be already, and where it surely is.
+    centre, first, last = crossing(0), crossing(sign), crossing(-sign)
     return Threshold(
         value=float(span.at(sum(centre) / 2)) if centre[0] < centre[1] else None,
         low=float(span.at(first[0])),
@@ -236,7 +233,7 @@ def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
         f"{measure.name}{since}",
         f"mean over {len(frontier.seeds)} seeds with its 95 % interval at every value tried; shaded: where the limit "
         "may be crossed",
-        measure.unit if measure.unit != "1" else measure.metric,
+        measure.axis,
         ".3~g",
     )
     marks = {"threshold": found.value, "closed form": found.predicted}

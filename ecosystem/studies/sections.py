@@ -26,11 +26,6 @@ def _heading(measure: Measure, world: str) -> str:
     return measure.name + (f", world {world}" if world else "")
 
 
-def _axis(measure: Measure) -> str:
-    """Return what stands beside the axis of a measure: its unit, or what it is if it has none."""
-    return measure.unit if measure.unit != "1" else measure.metric
-
-
 def _key(*parts: str) -> str:
     """Return a name for a chart's file from names that may hold anything."""
     return "_".join("".join(c if c.isalnum() else "-" for c in part) for part in parts if part)[:80]
@@ -169,7 +164,7 @@ def sensitivity(sheet: Sheet) -> str:
             words = Words(
                 f"{_heading(measure, world)}: {'elementary effects' if morris else 'shares of its variance'}",
                 "95 % bootstrap intervals where the method gives one; means over seeds",
-                _axis(measure) if morris else "share of the variance",
+                measure.axis if morris else "share of the variance",
                 ".3~g",
             )
             parts.append(
@@ -258,7 +253,7 @@ def course(sheet: Sheet) -> str:
             words = Words(
                 f"{whose}{measure.metric}" + (f", world {world}" if world else ""),
                 f"{measure.unit if measure.unit != '1' else 'a pure number'}; mean over seeds ± one standard error",
-                _axis(measure),
+                measure.axis,
                 ".3~g",
             )
             last = int(rows["step"].max())  # type: ignore[arg-type]
@@ -329,7 +324,7 @@ def _tradeoff(sheet: Sheet, measure: Measure) -> str:
     words = Words(
         f"{measure.name} against cost",
         f"95 % intervals over seeds; the dashed line joins the arms that none beats in both; prices: {prices}",
-        _axis(measure),
+        measure.axis,
         ".3~g",
     )
     chart = charts.tradeoff(pl.DataFrame(rows), sheet.look(), words, "cost of a run")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,11 @@ class Measure(Spec):
     def unit(self) -> str:
         """The metric's unit ("1" for a pure number)."""
         return DEFINITIONS[self.metric].unit
+
+    @property
+    def axis(self) -> str:
+        """What stands beside its axis: the unit, or what it is if it has none."""
+        return self.unit if self.unit != "1" else self.metric
 
     @property
     def lower_is_better(self) -> bool:
@@ -167,9 +173,9 @@ class Question(Spec):
         except ScenarioError as error:
             raise ScenarioError(f"{self.name}: {error}") from None
 
+    @abstractmethod
     def check(self, folder: Path) -> str:
         """Check every scenario that this asks for, and say in a few words what they are."""
-        raise NotImplementedError
 
 
 class Study(Question):
