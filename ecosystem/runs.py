@@ -8,7 +8,7 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -290,12 +290,13 @@ def begin(
     cache: Path = CACHE,
     progress: Progress = silent,
     branch: Branch | None = None,
-) -> Iterator[Snapshot]:
+) -> Generator[Snapshot, Scenario | None, None]:
     """Run a scenario step by step, yielding each snapshot once it is committed; resume where a folder has steps.
 
     The first snapshot is step 0 (the web as it opens) unless the run is resumed; that of a ``branch``, whose scenario
     this is, is the one after the fork. An iterator that is dropped, or a process that is killed, loses at most the
-    step in progress.
+    step in progress. A scenario that is sent in goes on in the place of this one: it may differ from it in steps to
+    come and in nothing that was (:meth:`Scenario.forked`), and becomes that of the folder.
     """
     folder = folder_of(scenario, out) if branch is None else branch.folder(out)
     if fresh and folder.exists():
@@ -329,14 +330,15 @@ def begin(
             store.branch_off(parent, branch.step)
         else:
             assets = _open(store, scenario, chosen, world, base)
-            yield _commit(store, world, scenario, started, assets)
-        _write_scenario(store, scenario)
+            scenario = (yield _commit(store, world, scenario, started, assets)) or scenario
         while world.t < scenario.steps:
+            _write_scenario(store, scenario)
+            world.scenario_read = scenario
             before, started = world.t, time.monotonic()
             world.step()
             if world.t != before + 1 or not world.running:
                 raise EcosystemError(f"{folder}: the world did not move past step {before}.")
-            yield _commit(store, world, scenario, started)
+            scenario = (yield _commit(store, world, scenario, started)) or scenario
         _export_web(store, world)
 
 

@@ -10,9 +10,10 @@ import polars as pl
 from ecosystem import charts
 from ecosystem.report import collapse, figures, findings, page
 from ecosystem.report.book import Book
+from ecosystem.report.drawings import called
 from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape
-from ecosystem.report.sections import CONTENTS, called, sections
+from ecosystem.report.sections import CONTENTS, sections
 from ecosystem.runs import Run
 from ecosystem.store import Store
 

@@ -8,89 +8,10 @@ import polars as pl
 
 from ecosystem import charts
 from ecosystem.charts import Words
-from ecosystem.metrics.definitions import DEFINITIONS
 from ecosystem.policies.base import Adder
-from ecosystem.report import collapse, distributions, exhibits, figures, page, sites
+from ecosystem.report import collapse, distributions, drawings, exhibits, figures, page, sites
 from ecosystem.report.book import Book
 from ecosystem.report.findings import plus_minus
-
-QUALITY = {
-    "cross_entropy": ("Cross-entropy", "nats per token", ".2f", False),
-    "perplexity": ("Perplexity", "perplexity (log scale)", ".3~s", True),
-    "bits_per_byte": ("Bits per byte", "bits per byte", ".2f", False),
-    "excess_nats": ("Distance to the truth", "nats per document above the true process", ".2f", False),
-}
-TEXT = {
-    "distinct_1": "Distinct words",
-    "distinct_2": "Distinct 2-grams",
-    "distinct_4": "Distinct 4-grams",
-    "self_bleu": "Self-BLEU",
-    "rep_4": "Repeated 4-grams",
-    "entropy": "Entropy of words",
-    "compression_ratio": "Compression ratio",
-    "zipf_exponent": "Zipf exponent",
-    "mean_words": "Length of documents",
-}
-PARAMETERS = (
-    "held_out_nll",
-    "mean_error",
-    "variance",
-    "log_variance",
-    "standard_deviation",
-    "w2",
-    "density_distance",
-    "density_change",
-    "test_error",
-    "accuracy",
-    "label_accuracy",
-    "label_noise",
-    "simpson",
-    "gini_simpson",
-    "entropy",
-    "entropy_share",
-    "support",
-    "max_probability",
-    "tail_mass",
-    "tail_types",
-    "unseen_mass",
-    "l1",
-    "l2",
-    "latent_log_std",
-    "collapsed",
-)
-TITLES = {
-    "held_out_nll": "Held-out negative log-likelihood",
-    "simpson": "Sum of squared probabilities",
-    "gini_simpson": "Gini-Simpson diversity",
-    "w2": "Squared Wasserstein distance",
-    "l1": "L1 distance to the truth",
-    "l2": "Squared L2 distance to the truth",
-    "mean_error": "Squared error of the mean",
-    "support": "Symbols alive",
-    "first_type": "Probability of the likeliest true symbol",
-    "unseen_mass": "Mass that the model gives no chance",
-    "accuracy": "Accuracy of the model",
-    "label_accuracy": "Right labels in the training set",
-    "label_noise": "Noise of a model's own labels",
-}
-OTHERS = {
-    "cross_entropy_synthetic": Words(
-        "Cross-entropy on synthetic text",
-        "nats per token, on unpublished text by all trainers of the same step",
-        "nats per token",
-        ".2f",
-    ),
-    "next_token_l1": Words(
-        "Next-token distributions against the start",
-        "L1 distance (0 to 2) from those of the weights that trainers begin with, mean over held-out contexts",
-        "L1 distance",
-        ".2f",
-    ),
-}
-LATE = {
-    "cross_entropy_frequent": "Change on frequent tokens",
-    "cross_entropy_rare": "Change on rare tokens",
-}
 
 
 def _section(key: str, about: str, body: str) -> str:
@@ -100,70 +21,26 @@ def _section(key: str, about: str, body: str) -> str:
 
 def _quality(book: Book) -> str:
     panels = []
-    for metric, (label, axis, form, log) in QUALITY.items():
-        single = figures.from_start(book.metrics, metric, book.started)
-        if single.is_empty():
-            continue
-        known = figures.references(book.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
-        words = Words(
-            f"{label} on held-out human text",
-            f"{axis}; lower is better; bands are ± one standard error, thin lines single trainers",
-            axis,
-            form,
-        )
-        chart = charts.over_steps(
-            figures.means(single), book.look, words, single=single, levels=known, size=charts.WIDE, log=log
-        )
-        panels.append((label, book.figure(f"quality_{metric}", chart, full=True)))
+    for metric, (label, *_) in drawings.QUALITY.items():
+        if (chart := drawings.quality(book, metric)) is not None:
+            panels.append((label, book.figure(f"quality_{metric}", chart, full=True)))
     if not panels:
         return _section("quality", "", "")
-    moved = figures.changes(book.metrics, "cross_entropy", book.started)
-    words = Words(
-        "Change in cross-entropy since each trainer's start",
-        "nats per token on held-out human text; above zero is worse than the weights it started from",
-        "nats per token",
-        "+.2f",
-    )
-    zero = pl.DataFrame({"label": ["no change"], "value": [0.0]})
-    change = charts.over_steps(figures.means(moved), book.look, words, single=moved, levels=zero, size=charts.WIDE)
+    change = drawings.quality_change(book)
     about = (
         "How well each population predicts text that people wrote and that nobody ever published. The dotted lines are "
         "measured once: a randomly initialised model, where collapse would end, and a model that knows only how often "
         "each token occurs."
     )
     body = page.tabs(panels, "quality-view") + (
-        book.figure("quality_change", change, full=True) if moved["step"].n_unique() > 1 else ""
+        "" if change is None else book.figure("quality_change", change, full=True)
     )
     return _section("quality", about, body)
 
 
-def called(metric: str) -> str:
-    """Return what a metric of models of vectors or categories is called above a chart."""
-    return TITLES.get(metric, metric.replace("_", " ").capitalize())
-
-
-def _shown(book: Book) -> list[str]:
-    """Return the metrics of models of vectors or categories in order: first those that a closed form speaks of."""
-    return list(dict.fromkeys([*(theory.metric for theory in book.run.scenario.theory), *PARAMETERS]))
-
-
 def _parameters(book: Book) -> str:
-    drawn = []
-    for metric in _shown(book):
-        single = figures.members(book.metrics, metric)
-        if single.is_empty():
-            continue
-        definition = DEFINITIONS[metric]
-        unit = "" if definition.unit == "1" else definition.unit
-        laws = figures.laws(book.run.scenario.theory, metric, book.run.steps, book.truth)
-        if metric == "collapsed" and bool((single["value"] == 0).all()):
-            continue
-        drawn_laws = laws.select("law").unique(maintain_order=True).to_series()
-        below = definition.text + (f"; dashed: {', '.join(drawn_laws)}" if len(drawn_laws) else "")
-        words = Words(called(metric), below, unit, ".3~g")
-        levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
-        chart = charts.over_steps(figures.means(single), book.look, words, single=single, levels=levels, laws=laws)
-        drawn.append(book.figure(f"model_{metric}", chart))
+    found = {metric: drawings.parameter(book, metric) for metric in drawings.parameters(book)}
+    drawn = [book.figure(f"model_{metric}", chart) for metric, chart in found.items() if chart is not None]
     about = (
         "The models' own parameters held against the truth: mean over the trainers of each population ± standard "
         "error; faint: single trainers, or what four fifths of them span. Dashed lines are closed forms, where the "
@@ -178,7 +55,7 @@ def _parameters(book: Book) -> str:
 
 def _parameter_figures(book: Book) -> str:
     theory, rows = book.run.scenario.theory, []
-    for metric in _shown(book):
+    for metric in drawings.parameters(book):
         means = figures.means(figures.members(book.metrics, metric))
         laws = figures.laws(theory, metric, book.run.steps, book.truth)
         for population in book.populations:
@@ -189,37 +66,15 @@ def _parameter_figures(book: Book) -> str:
             known = laws.filter((pl.col("population") == population) & (pl.col("step") == step))["value"]
             name = page.tinted(book.populations, population)
             predicted = ", ".join(f"{v:.4g}" for v in known) or "–"
-            rows.append([called(metric), name, plus_minus(value, error, 4), predicted])
+            rows.append([drawings.called(metric), name, plus_minus(value, error, 4), predicted])
     about = "At the last step: mean over each population's trainers ± standard error, and what a closed form says."
     body = page.table(["metric", "population", "simulated", "predicted"], rows) if rows else ""
     return _section("figures", about, body)
 
 
 def _contamination(book: Book) -> str:
-    drawn = []
-    names = {
-        "synthetic_share": Words(
-            "Synthetic share", "of the documents on the web, and of training sets by weight", "synthetic share", ".0%"
-        ),
-        "depth": Words(
-            "Mean depth", "model hops back to human data, of the web and of training sets", "model hops", ".1f"
-        ),
-    }
-    for metric, words in names.items():
-        web = figures.series(book.metrics, "web", metric).with_columns(label=pl.lit("web"))
-        single = figures.members(book.metrics, metric, "training_set")
-        if web.is_empty() and single.is_empty():
-            continue
-        chart = charts.over_steps(
-            figures.means(single),
-            book.look,
-            words,
-            single=single,
-            whole=web,
-            size=(560, 300),
-            domain=[0, 1.0] if metric == "synthetic_share" else None,
-        )
-        drawn.append(book.figure(f"contamination_{metric}", chart))
+    found = {metric: drawings.contamination(book, metric) for metric in drawings.CONTAMINATION}
+    drawn = [book.figure(f"contamination_{metric}", chart) for metric, chart in found.items() if chart is not None]
     about = (
         "How much of the web, and of what each population trained on, models wrote; and how far that is from people."
     )
@@ -231,72 +86,18 @@ def _grid(drawn: Sequence[str], shape: str = "") -> str:
 
 
 def _diversity(book: Book) -> str:
-    drawn = []
-    for metric, title in TEXT.items():
-        single = figures.members(book.metrics, metric)
-        if single.is_empty():
-            continue
-        known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
-        definition = DEFINITIONS.get(metric)
-        unit = "" if definition is None or definition.unit == "1" else definition.unit
-        below = definition.text if definition else "words per published document, mean"
-        words = Words(title, below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
-        chart = charts.over_steps(figures.means(single), book.look, words, single=single, levels=known)
-        drawn.append(book.figure(f"text_{metric}", chart))
-    body = _grid(drawn) + _vocabulary(book) + _tails(book) + _grid(distributions.perplexities(book), "two")
+    found = {metric: drawings.diversity(book, metric) for metric in drawings.TEXT}
+    drawn = [book.figure(f"text_{metric}", chart) for metric, chart in found.items() if chart is not None]
+    vocabulary = drawings.vocabulary(book)
+    kept = "" if vocabulary is None else book.figure("vocabulary_kept", vocabulary, full=True)
+    tails = [book.figure(metric, chart) for metric, chart in drawings.tails(book).items()]
+    body = _grid(drawn) + kept + _grid(tails) + _grid(distributions.perplexities(book), "two")
     about = (
         "Of what each population publishes, in samples of equally many words, against real held-out text measured in "
         "the same way; what becomes of rare words, which go first; and how probable single texts are to the weights "
         "that trainers start from."
     )
     return _section("diversity", about, body)
-
-
-def _vocabulary(book: Book) -> str:
-    parts, people = [], []
-    for decile in range(1, 11):
-        metric = f"vocabulary_kept_{decile}"
-        means = figures.means(figures.members(book.metrics, metric))
-        for when, ordered in (("first", means), ("last", means.reverse())):
-            rows = ordered.unique("population", keep="first", maintain_order=True)
-            parts.append(rows.with_columns(decile=pl.lit(decile), when=pl.lit(when)))
-        known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
-        people.append(known.select(decile=pl.lit(decile), value="value"))
-    frame = pl.concat(parts)
-    if frame.is_empty():
-        return ""
-    words = Words(
-        "Human vocabulary kept, by frequency",
-        "words that occur in what is published, per expected in as much human text; first step dashed, last step solid",
-        "share kept",
-        ".0%",
-    )
-    return book.figure("vocabulary_kept", charts.vocabulary(frame, pl.concat(people), book.look, words), full=True)
-
-
-def _tails(book: Book) -> str:
-    moves = {metric: figures.changes(book.metrics, metric, book.started) for metric in LATE}
-    moves = {metric: frame for metric, frame in moves.items() if frame["step"].n_unique() > 1}
-    drawn, zero = [], pl.DataFrame({"label": ["no change"], "value": [0.0]})
-    ends = [value for frame in moves.values() for value in frame["value"]]
-    # One scale for both, so that rare and frequent tokens can be compared by eye.
-    air = 0.12 * (max(ends) - min(ends)) or 0.1 if ends else 0.1
-    for metric, frame in moves.items():
-        words = Words(
-            LATE[metric],
-            "nats per token since the start, on held-out human text; one scale for both",
-            "nats per token",
-            "+.2f",
-        )
-        domain = [min(*ends, 0.0) - air, max(*ends, 0.0) + air]
-        chart = charts.over_steps(figures.means(frame), book.look, words, single=frame, levels=zero, domain=domain)
-        drawn.append(book.figure(metric, chart))
-    for metric, words in OTHERS.items():
-        single = figures.members(book.metrics, metric)
-        if single.height:
-            chart = charts.over_steps(figures.means(single), book.look, words, single=single)
-            drawn.append(book.figure(metric, chart))
-    return _grid(drawn)
 
 
 def _downstream(book: Book) -> str:
@@ -310,7 +111,7 @@ def _downstream(book: Book) -> str:
             known = figures.references(book.metrics, f"{name}_{kind}")
             if single.is_empty():
                 continue
-            title = f"{called(kind)}, {'fine-tuned' if name == 'accuracy' else 'zero-shot'}"
+            title = f"{drawings.called(kind)}, {'fine-tuned' if name == 'accuracy' else 'zero-shot'}"
             words = Words(title, f"{about[name]}; dotted: the same of random weights, and guessing", "accuracy", ".0%")
             ends = [*single["value"], *known["value"]]
             domain = [max(0.0, min(ends) - 0.05), min(1.0, max(ends) + 0.05)]

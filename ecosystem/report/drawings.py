@@ -1,0 +1,237 @@
+"""The charts over steps that a report and the interactive page share: from the book of a run to an Altair chart.
+
+Each returns None where nothing of what it draws was measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from ecosystem import charts
+from ecosystem.charts import Words
+from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.report import figures
+from ecosystem.report.book import Book
+
+QUALITY = {
+    "cross_entropy": ("Cross-entropy", "nats per token", ".2f", False),
+    "perplexity": ("Perplexity", "perplexity (log scale)", ".3~s", True),
+    "bits_per_byte": ("Bits per byte", "bits per byte", ".2f", False),
+    "excess_nats": ("Distance to the truth", "nats per document above the true process", ".2f", False),
+}
+TEXT = {
+    "distinct_1": "Distinct words",
+    "distinct_2": "Distinct 2-grams",
+    "distinct_4": "Distinct 4-grams",
+    "self_bleu": "Self-BLEU",
+    "rep_4": "Repeated 4-grams",
+    "entropy": "Entropy of words",
+    "compression_ratio": "Compression ratio",
+    "zipf_exponent": "Zipf exponent",
+    "mean_words": "Length of documents",
+}
+PARAMETERS = (
+    "held_out_nll",
+    "mean_error",
+    "variance",
+    "log_variance",
+    "standard_deviation",
+    "w2",
+    "density_distance",
+    "density_change",
+    "test_error",
+    "accuracy",
+    "label_accuracy",
+    "label_noise",
+    "simpson",
+    "gini_simpson",
+    "entropy",
+    "entropy_share",
+    "support",
+    "max_probability",
+    "tail_mass",
+    "tail_types",
+    "unseen_mass",
+    "l1",
+    "l2",
+    "latent_log_std",
+    "collapsed",
+)
+TITLES = {
+    "held_out_nll": "Held-out negative log-likelihood",
+    "simpson": "Sum of squared probabilities",
+    "gini_simpson": "Gini-Simpson diversity",
+    "w2": "Squared Wasserstein distance",
+    "l1": "L1 distance to the truth",
+    "l2": "Squared L2 distance to the truth",
+    "mean_error": "Squared error of the mean",
+    "support": "Symbols alive",
+    "first_type": "Probability of the likeliest true symbol",
+    "unseen_mass": "Mass that the model gives no chance",
+    "accuracy": "Accuracy of the model",
+    "label_accuracy": "Right labels in the training set",
+    "label_noise": "Noise of a model's own labels",
+}
+OTHERS = {
+    "cross_entropy_synthetic": Words(
+        "Cross-entropy on synthetic text",
+        "nats per token, on unpublished text by all trainers of the same step",
+        "nats per token",
+        ".2f",
+    ),
+    "next_token_l1": Words(
+        "Next-token distributions against the start",
+        "L1 distance (0 to 2) from those of the weights that trainers begin with, mean over held-out contexts",
+        "L1 distance",
+        ".2f",
+    ),
+}
+LATE = {
+    "cross_entropy_frequent": "Change on frequent tokens",
+    "cross_entropy_rare": "Change on rare tokens",
+}
+CONTAMINATION = {
+    "synthetic_share": Words(
+        "Synthetic share", "of the documents on the web, and of training sets by weight", "synthetic share", ".0%"
+    ),
+    "depth": Words("Mean depth", "model hops back to human data, of the web and of training sets", "model hops", ".1f"),
+}
+_UNCHANGED = pl.DataFrame({"label": ["no change"], "value": [0.0]})
+
+
+def quality(book: Book, metric: str) -> Any:
+    """Draw a key of QUALITY by population, with the reference lines that were measured once."""
+    label, axis, form, log = QUALITY[metric]
+    single = figures.from_start(book.metrics, metric, book.started)
+    if single.is_empty():
+        return None
+    known = figures.references(book.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
+    words = Words(
+        f"{label} on held-out human text",
+        f"{axis}; lower is better; bands are ± one standard error, thin lines single trainers",
+        axis,
+        form,
+    )
+    return charts.over_steps(
+        figures.means(single), book.look, words, single=single, levels=known, size=charts.WIDE, log=log
+    )
+
+
+def quality_change(book: Book) -> Any:
+    """Draw how far the cross-entropy of each population is from its start."""
+    moved = figures.changes(book.metrics, "cross_entropy", book.started)
+    if moved["step"].n_unique() < 2:
+        return None
+    words = Words(
+        "Change in cross-entropy since each trainer's start",
+        "nats per token on held-out human text; above zero is worse than the weights it started from",
+        "nats per token",
+        "+.2f",
+    )
+    return charts.over_steps(figures.means(moved), book.look, words, single=moved, levels=_UNCHANGED, size=charts.WIDE)
+
+
+def called(metric: str) -> str:
+    """Return what a metric of models of vectors or categories is called above a chart."""
+    return TITLES.get(metric, metric.replace("_", " ").capitalize())
+
+
+def parameters(book: Book) -> list[str]:
+    """Return the metrics of models of vectors or categories in order: first those that a closed form speaks of."""
+    return list(dict.fromkeys([*(theory.metric for theory in book.run.scenario.theory), *PARAMETERS]))
+
+
+def parameter(book: Book, metric: str) -> Any:
+    """Draw a metric of models of vectors or categories, with the scenario's closed forms of it dashed."""
+    single = figures.members(book.metrics, metric)
+    if single.is_empty() or (metric == "collapsed" and bool((single["value"] == 0).all())):
+        return None
+    definition = DEFINITIONS[metric]
+    unit = "" if definition.unit == "1" else definition.unit
+    laws = figures.laws(book.run.scenario.theory, metric, book.look.last, book.truth)
+    drawn = laws.select("law").unique(maintain_order=True).to_series()
+    below = definition.text + (f"; dashed: {', '.join(drawn)}" if len(drawn) else "")
+    levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
+    words = Words(called(metric), below, unit, ".3~g")
+    return charts.over_steps(figures.means(single), book.look, words, single=single, levels=levels, laws=laws)
+
+
+def contamination(book: Book, metric: str) -> Any:
+    """Draw a key of CONTAMINATION, of the web and of the training sets of each population."""
+    web = figures.series(book.metrics, "web", metric).with_columns(label=pl.lit("web"))
+    single = figures.members(book.metrics, metric, "training_set")
+    if web.is_empty() and single.is_empty():
+        return None
+    return charts.over_steps(
+        figures.means(single),
+        book.look,
+        CONTAMINATION[metric],
+        single=single,
+        whole=web,
+        size=(560, 300),
+        domain=[0, 1.0] if metric == "synthetic_share" else None,
+    )
+
+
+def diversity(book: Book, metric: str) -> Any:
+    """Draw a key of TEXT by population, against the same of real held-out text."""
+    single = figures.members(book.metrics, metric)
+    if single.is_empty():
+        return None
+    known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
+    definition = DEFINITIONS.get(metric)
+    unit = "" if definition is None or definition.unit == "1" else definition.unit
+    below = definition.text if definition else "words per published document, mean"
+    words = Words(TEXT[metric], below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
+    return charts.over_steps(figures.means(single), book.look, words, single=single, levels=known)
+
+
+def vocabulary(book: Book) -> Any:
+    """Draw the share of the human vocabulary that each population keeps, by frequency, first and last."""
+    parts, people = [], []
+    for decile in range(1, 11):
+        metric = f"vocabulary_kept_{decile}"
+        means = figures.means(figures.members(book.metrics, metric))
+        for when, ordered in (("first", means), ("last", means.reverse())):
+            rows = ordered.unique("population", keep="first", maintain_order=True)
+            parts.append(rows.with_columns(decile=pl.lit(decile), when=pl.lit(when)))
+        known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
+        people.append(known.select(decile=pl.lit(decile), value="value"))
+    frame = pl.concat(parts)
+    if frame.is_empty():
+        return None
+    words = Words(
+        "Human vocabulary kept, by frequency",
+        "words that occur in what is published, per expected in as much human text; first step dashed, last step solid",
+        "share kept",
+        ".0%",
+    )
+    return charts.vocabulary(frame, pl.concat(people), book.look, words)
+
+
+def tails(book: Book) -> dict[str, Any]:
+    """Draw, by metric, what became of frequent and of rare tokens, and the other measures of distance; may be empty."""
+    moves = {metric: figures.changes(book.metrics, metric, book.started) for metric in LATE}
+    moves = {metric: frame for metric, frame in moves.items() if frame["step"].n_unique() > 1}
+    drawn = {}
+    ends = [value for frame in moves.values() for value in frame["value"]]
+    # One scale for both, so that rare and frequent tokens can be compared by eye.
+    air = 0.12 * (max(ends) - min(ends)) or 0.1 if ends else 0.1
+    for metric, frame in moves.items():
+        words = Words(
+            LATE[metric],
+            "nats per token since the start, on held-out human text; one scale for both",
+            "nats per token",
+            "+.2f",
+        )
+        domain = [min(*ends, 0.0) - air, max(*ends, 0.0) + air]
+        drawn[metric] = charts.over_steps(
+            figures.means(frame), book.look, words, single=frame, levels=_UNCHANGED, domain=domain
+        )
+    for metric, words in OTHERS.items():
+        single = figures.members(book.metrics, metric)
+        if single.height:
+            drawn[metric] = charts.over_steps(figures.means(single), book.look, words, single=single)
+    return drawn
