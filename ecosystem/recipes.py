@@ -169,6 +169,28 @@ class Change(Spec):
     set: dict[str, Any]
 
 
+class Knob(Spec):
+    """A dotted path that the interactive page lets people turn: a slider over numbers, or one of several choices."""
+
+    path: str = Field(description="what is turned; it must be something that may change inside a run")
+    label: str | None = Field(None, description="what it is called on the page; absent: its path")
+    low: float | None = Field(None, description="of a slider: the smallest value")
+    high: float | None = Field(None, description="of a slider: the largest value")
+    step: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of a slider; absent: 1, or a fiftieth of the way"
+    )
+    choices: dict[str, Any] | None = Field(None, description="instead of a slider: values by what they are called")
+
+    @model_validator(mode="after")
+    def _slider_or_choices(self) -> Knob:
+        if self.choices is not None:
+            if len(self.choices) < 2 or any(x is not None for x in (self.low, self.high, self.step)):
+                raise ValueError("choices are two or more, and stand instead of low, high and step")
+        elif self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError("a slider needs low and high, the first below the second; or give choices")
+        return self
+
+
 class TheorySpec(Spec):
     """A closed form beside the simulation: a curve in the report, and checks for ``ecosystem validate``."""
 

@@ -23,7 +23,17 @@ from ecosystem.errors import ScenarioError, nearest
 from ecosystem.families.base import FAMILIES, Family
 from ecosystem.policies.base import POLICIES, Policy
 from ecosystem.presets import read_toml, with_preset
-from ecosystem.recipes import Change, Count, CuratorSpec, MeasureSpec, Positive, TheorySpec, TrainerSpec, WriterSpec
+from ecosystem.recipes import (
+    Change,
+    Count,
+    CuratorSpec,
+    Knob,
+    MeasureSpec,
+    Positive,
+    TheorySpec,
+    TrainerSpec,
+    WriterSpec,
+)
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec, explain, set_path
 
@@ -49,6 +59,7 @@ class Scenario(Spec):
     measure: MeasureSpec = MeasureSpec()
     changes: list[Change] = []
     theory: list[TheorySpec] = []
+    knobs: list[Knob] = Field([], description="what the interactive page (view) lets people turn; absent: it chooses")
     variants: dict[str, dict[str, Any]] = Field(
         {}, description="other sizes of the experiment by name, each a table of dotted path = value (run --variant)"
     )
@@ -88,6 +99,13 @@ class Scenario(Spec):
                 state = state.override(change.set)
             except ScenarioError as error:
                 raise ScenarioError(f"{where}: changes.{number} (at step {change.at}): {error}") from None
+        for number, knob in enumerate(scenario.knobs):
+            _check_changeable(knob.path, f"{where}: knobs.{number}.path")
+            for value in knob.choices.values() if knob.choices is not None else (knob.low, knob.high):
+                try:
+                    scenario.override({knob.path: scenario.like(knob.path, value)})
+                except ScenarioError as error:
+                    raise ScenarioError(f"{where}: knobs.{number}: {error}") from None
         for name in scenario.variants:
             try:
                 scenario.variant(name, base=base)
@@ -138,6 +156,21 @@ class Scenario(Spec):
                 state = state.override(change.set)
         return state
 
+    def value(self, path: str) -> Any:
+        """Return what stands at a dotted path of the plain scenario, None where nothing does."""
+        node: Any = self.plain()
+        for key in path.split("."):
+            if isinstance(node, list):
+                node = node[int(key)] if key.isdigit() and int(key) < len(node) else None
+            else:
+                node = node.get(key) if isinstance(node, Mapping) else None
+        return node
+
+    def like(self, path: str, value: Any) -> Any:
+        """Return a number as a whole one where a whole number stands at the path; anything else as it is."""
+        whole = isinstance(self.value(path), int) and not isinstance(self.value(path), bool)
+        return round(value) if whole and isinstance(value, float) else value
+
     def forked(self, step: int, values: Mapping[str, Any], *, base: Path | None = None) -> Scenario:
         """Return the scenario of a run that leaves this one's after ``step``: these paths hold from the next step on.
 
@@ -170,7 +203,7 @@ class Scenario(Spec):
 
     def fingerprint(self) -> str:
         """Return 12 hexadecimal digits that name this experiment (not its name, seed or number of steps)."""
-        told = ("name", "description", "seed", "steps", "theory", "variants")
+        told = ("name", "description", "seed", "steps", "theory", "variants", "knobs")
         data = {k: v for k, v in self.plain().items() if k not in told}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 

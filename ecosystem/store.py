@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -231,11 +231,16 @@ class Store:
             return f"Restore it from a copy: {self.folder} branches off there and reads it."
         return _way_back(self.folder, commit.step)
 
-    def table(self, name: str, steps: range | None = None) -> pl.DataFrame:
-        """Return one table (a key of TABLES) of all committed steps, or of some, each file checked."""
+    def table(self, name: str, steps: range | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return one table (a key of TABLES) of all committed steps, or of some, each file checked.
+
+        ``columns``: only these of it.
+        """
         chosen = [c for c in self.commits() if steps is None or c.step in steps]
-        parts = [pl.read_parquet(self.read(c, self._name(name, c.step))) for c in chosen]
-        return pl.concat(parts) if parts else empty(TABLES[name])
+        read = None if columns is None else list(columns)
+        parts = [pl.read_parquet(self.read(c, self._name(name, c.step)), columns=read) for c in chosen]
+        nothing = empty(TABLES[name])
+        return pl.concat(parts) if parts else nothing.select(nothing.columns if read is None else read)
 
     def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
         """Return the weights of a step as model name → arrays with a leading member axis."""

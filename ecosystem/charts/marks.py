@@ -50,7 +50,8 @@ def rates(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
 def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: float) -> alt.LayerChart:
     """Draw the sites of the web: colour is the synthetic share, area the number of documents.
 
-    ``nodes``: site, x, y (within 0 to 1), documents, value (synthetic share, null for an empty site).
+    ``nodes``: site, x, y (within 0 to 1), documents, value (synthetic share, null for an empty site) and, where sites
+    that curators look after are to be outlined, curated (true or false).
     ``links``: x, y, x2, y2. ``most``: the documents of the largest dot, the same in every chart of a row.
     """
     span = alt.Scale(domain=[-0.03, 1.03], nice=False)
@@ -69,11 +70,18 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: flo
         alt.Tooltip("value:Q", title="synthetic share", format=words.format),
     ]
     dots = alt.Chart(nodes).mark_circle(opacity=1, strokeWidth=0.8, style="halo")
+    area_of = alt.Size("documents:Q", scale=area, legend=None)
+    outlines = []
+    if "curated" in nodes.columns:
+        ring = alt.Chart(nodes).transform_filter("datum.curated").mark_point(filled=False, opacity=1, strokeWidth=1.6)
+        outlines = [ring.encode(x=x, y=y, size=area_of, stroke=alt.value("#d08a00"))]
+        tooltip.append(alt.Tooltip("curated:N", title="curated"))
     return alt.layer(
         lines.encode(x=x, y=y, x2="x2:Q", y2="y2:Q"),
         # Below the rest: what is left to see of a site with no documents, which has no share.
         alt.Chart(nodes).mark_circle(opacity=1, size=largest / 60, style="soft").encode(x=x, y=y),
-        dots.encode(x=x, y=y, color=share, size=alt.Size("documents:Q", scale=area, legend=None), tooltip=tooltip),
+        dots.encode(x=x, y=y, color=share, size=area_of, tooltip=tooltip),
+        *outlines,
         width=NARROW[0],
         height=360,
         title=alt.TitleParams(words.title, subtitle=words.below),

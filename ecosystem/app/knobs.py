@@ -1,0 +1,73 @@
+"""What can be turned on the page: the knobs of a scenario file or, where it names none, the most useful paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ecosystem.errors import ScenarioError
+from ecosystem.recipes import Knob
+from ecosystem.scenario import Scenario
+
+MOST = 8  # knobs that are chosen where a scenario names none
+SHARES = ("fraction", "true_positive_rate", "false_positive_rate", "compliance", "liars", "lost", "keep", "threshold")
+AMOUNTS = ("count", "steps", "cap")  # of policies, in whole numbers
+
+
+def knobs_of(scenario: Scenario) -> dict[str, Knob]:
+    """Return the knobs of a page by a name that may be that of an argument: those of the file, or chosen ones."""
+    chosen = scenario.knobs or _chosen(scenario)
+    return {f"knob_{number}": knob for number, knob in enumerate(chosen)}
+
+
+def label(knob: Knob) -> str:
+    """Return what a knob is called."""
+    return knob.label or knob.path
+
+
+def spacing(knob: Knob, value: Any) -> float:
+    """Return the step of a slider; ``value`` is what stands at its path."""
+    assert knob.low is not None and knob.high is not None
+    if knob.step is not None:
+        return knob.step
+    return 1 if isinstance(value, int) else round((knob.high - knob.low) / 50, 12)
+
+
+def _chosen(scenario: Scenario) -> list[Knob]:
+    """Choose paths that decide most about a web: what its policies let pass, and who writes how much."""
+    found = [knob for name in scenario.standing() for knob in _of_policy(scenario, name)]
+    for name, trainer in scenario.trainers.items():
+        found += [_amount(f"trainers.{name}.publish", f"{name}: documents published", trainer.publish)]
+    for name, writer in scenario.writers.items():
+        found += [_amount(f"writers.{name}.rate", f"{name}: documents written", writer.rate)]
+    for name, curator in scenario.curators.items():
+        found += [_amount(f"curators.{name}.reviews", f"{name}: reviews", curator.reviews)]
+    if scenario.modality == "text":
+        for name in scenario.trainers:
+            path = f"trainers.{name}.decoding.temperature"
+            found.append(Knob(path=path, label=f"{name}: temperature", low=0.2, high=1.6, step=0.05))
+    return found[:MOST]
+
+
+def _of_policy(scenario: Scenario, name: str) -> list[Knob]:
+    fields, found = scenario.policies[name].plain(), []
+    for field in SHARES:
+        value = fields.get(field)
+        if isinstance(value, float) and 0 <= value <= 1:
+            path = f"policies.{name}.{field}"
+            low, high = (x if _allowed(scenario, path, x) else abs(x - 0.05) for x in (0.0, 1.0))
+            found.append(Knob(path=path, label=f"{name}: {field.replace('_', ' ')}", low=low, high=high, step=0.05))
+    amounts = [field for field in AMOUNTS if isinstance(fields.get(field), int)]
+    return found + [_amount(f"policies.{name}.{field}", f"{name}: {field}", fields[field], 1) for field in amounts]
+
+
+def _allowed(scenario: Scenario, path: str, value: float) -> bool:
+    try:
+        scenario.override({path: value})
+    except ScenarioError:
+        return False
+    return True
+
+
+def _amount(path: str, called: str, value: float, least: float = 0) -> Knob:
+    high = 3 * value or 10.0
+    return Knob(path=path, label=called, low=least, high=high, step=None if isinstance(value, int) else high / 60)

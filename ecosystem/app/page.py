@@ -1,0 +1,116 @@
+"""The page: Mesa's SolaraViz (reset, play, step, knobs) beside the panels.
+
+Every browser tab has a stage, and so a world, of its own; closing the tab closes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import solara
+import solara.lab
+from mesa.visualization import Slider, SolaraViz
+from mesa.visualization.utils import force_update, update_counter
+
+from ecosystem.app import panels
+from ecosystem.app.knobs import label, spacing
+from ecosystem.app.stage import PRESET, SEED, Play, Stage
+from ecosystem.errors import EcosystemError
+from ecosystem.presets import presets
+from ecosystem.recipes import Knob
+
+PLAY = Play()  # what the server was started for
+TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from quick to true
+AS_FILE = "as in the scenario"
+
+
+def stage_of(play: Play) -> type[Stage]:
+    """Return the class of the stages of a page, which SolaraViz makes anew from keyword arguments on *Reset*."""
+    return type("Stage", (Stage,), {"play": play, "news": staticmethod(force_update)})
+
+
+@solara.component
+def Page() -> None:
+    """Show what the server was started for; Solara looks for this name."""
+    solara.Title(f"{PLAY.title} · ecosystem")
+    solara.Style(panels.STYLE)
+    stage = solara.use_memo(lambda: solara.reactive(stage_of(PLAY)()), [])
+    solara.use_effect(lambda: stage.value.close, [stage.value])
+    update_counter.get()
+    # In a component of its own, since SolaraViz is called with new arguments whenever a knob is turned.
+    Controls(stage)
+    panels.Worlds(stage.value)
+
+
+@solara.component
+def Controls(stage: solara.Reactive[Stage]) -> None:
+    """Show SolaraViz with the knobs of the steered world, and let each act when it is turned."""
+    update_counter.get()
+    now, (wrong, tell) = stage.value, solara.use_state("")
+    turns = solara.use_memo(
+        lambda: {name: solara.reactive(_stands(now, name)) for name in now.knobs}, [tuple(now.knobs)]
+    )
+    before: Any = solara.use_ref({})
+
+    def follow() -> None:
+        """Show what stands in another world than before, which nobody has turned."""
+        for name, turn in turns.items():
+            turn.set(_stands(now, name))
+        before.current = {name: turn.value for name, turn in turns.items()}
+
+    def act() -> None:
+        said = ""
+        for name, turn in turns.items():
+            knob, was = now.knobs[name], before.current.get(name)
+            if was is not None and _apart(knob, was, turn.value):
+                try:
+                    now.turn(knob.path, turn.value if knob.choices is None else knob.choices[turn.value])
+                except EcosystemError as error:
+                    said = str(error)
+        before.current = {name: turn.value for name, turn in turns.items()}
+        tell(said)
+
+    solara.use_effect(follow, [id(now), now.steered])
+    solara.use_effect(act, [tuple(turn.value for turn in turns.values())])
+    SolaraViz(stage, components=[], model_params=_parameters(now, turns), name=PLAY.title, play_interval=100)
+    if wrong:
+        with solara.Sidebar():
+            solara.Error(wrong)
+
+
+def _apart(knob: Knob, before: Any, after: Any) -> bool:
+    """Return whether a knob was turned, and not only moved by the page to the nearest place that its slider has."""
+    return bool(before != after if knob.choices is not None else abs(after - before) > 0.5 * spacing(knob, before))
+
+
+def _stands(stage: Stage, name: str) -> Any:
+    """Return where a knob of the steered world stands: its number, or the name of its choice."""
+    knob = stage.knobs[name]
+    value = stage.value(knob.path)
+    if knob.choices is None:
+        return value if value is not None else knob.low
+    return next((called for called, choice in knob.choices.items() if choice == value), next(iter(knob.choices)))
+
+
+def _parameters(stage: Stage, turns: dict[str, solara.Reactive[Any]]) -> dict[str, Any]:
+    """Return what SolaraViz lets people choose: knobs, which act at once, and model and seed, from *Reset* on."""
+    found: dict[str, Any] = {}
+    for name, turn in turns.items():
+        knob = stage.knobs[name]
+        if knob.choices is not None:
+            found[name] = {"type": "Select", "label": label(knob), "value": turn, "values": list(knob.choices)}
+            continue
+        assert knob.low is not None and knob.high is not None
+        step = spacing(knob, stage.value(knob.path))
+        whole = isinstance(turn.value, int)
+        low, high = (int(knob.low), int(knob.high)) if whole else (knob.low, knob.high)
+        shown = f"{label(knob)}: {turn.value:,.4g}"
+        found[name] = Slider(shown, turn, low, high, int(step) if whole else step, int if whole else float)
+    scenario = stage.play.scenario
+    if scenario is not None:
+        if scenario.modality == "text":
+            there = presets(stage.play.base)
+            tiers = [AS_FILE, *(tier for tier in TIERS if tier in there)]
+            found[PRESET] = {"type": "Select", "label": "models, from Reset on", "value": AS_FILE, "values": tiers}
+        found[SEED] = {"type": "InputText", "label": "seed, from Reset on", "value": str(scenario.seed)}
+    return found

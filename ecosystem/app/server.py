@@ -1,0 +1,122 @@
+"""Serves the page: Solara's application in production mode, the drawing library, and a policy that forbids the rest.
+
+Nothing is fetched from outside: Solara's assets come from a package, telemetry and proxies are off, and the browser is
+told to speak to this server alone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+
+from ecosystem.app.stage import Play
+from ecosystem.errors import EcosystemError
+from ecosystem.report.page import library
+
+LIBRARY = "/ecosystem/vega.js"
+LOCAL = ("127.0.0.1", "localhost", "::1")
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: data: blob:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
+)
+_SETTINGS = {
+    "SOLARA_MODE": "production",
+    "SOLARA_TELEMETRY_MIXPANEL_ENABLE": "false",
+    "SOLARA_ASSETS_PROXY": "true",  # from the files of solara-assets; what they lack is asked of nobody
+    "SOLARA_ASSETS_CDN": "http://127.0.0.1:9/",
+    "SOLARA_KERNEL_CULL_TIMEOUT": "10m",
+    "SOLARA_THEME_SHOW_BANNER": "false",
+    "SOLARA_APP": "ecosystem.app.page",
+}
+
+
+def serve(play: Play, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve the page of ``play`` until Ctrl-C; ``ready`` gets its address once it can be opened.
+
+    Port 0 means any that is free. Raises EcosystemError where the address cannot be had or the extra is not installed.
+    """
+    os.environ.update(_SETTINGS)
+    try:
+        import uvicorn
+        from solara.server import starlette as solara
+    except ImportError as error:
+        raise EcosystemError(
+            f"the interactive page needs the extra view ({error.name} is missing): pip install 'ecosystem[view]'."
+        ) from None
+    from ecosystem.app import page
+
+    page.PLAY = play
+    library()  # made once, before the first reader waits for it
+    names = {"127.0.0.1", "localhost", "::1"} if host in LOCAL else None
+    listening = _listen(host, port)
+    address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
+    config = uvicorn.Config(_Guard(solara.app, names), log_level="warning", ws_max_size=2**26, lifespan="on")
+    server = uvicorn.Server(config)
+    original = server.startup
+
+    async def startup(sockets: list[socket.socket] | None = None) -> None:
+        await original(sockets)
+        ready(address)
+
+    server.startup = startup
+    server.run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        raise EcosystemError(f"--host {host} --port {port}: cannot be listened on ({error.strerror}).") from None
+    return listening
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+class _Guard:
+    """Adds the security policy to every answer, serves the drawing library, and turns away what other sites ask for.
+
+    A page of another site that is open in the same browser could otherwise reach this server, by its address or by a
+    name that it makes point here.
+    """
+
+    def __init__(self, app: Any, names: set[str] | None) -> None:
+        self.app, self.names = app, names
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = headers.get("host", ""), headers.get("origin")
+        foreign = origin is not None and urlsplit(origin).netloc != host
+        unknown = self.names is not None and (urlsplit(f"//{host}").hostname or "") not in self.names
+        if scope["type"] == "websocket":
+            if foreign or unknown:
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await self.app(scope, receive, send)
+            return
+
+        async def guarded(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                added = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                message = {**message, "headers": [*message.get("headers", []), *added]}
+            await send(message)
+
+        answer: Any = self.app
+        if foreign or unknown:
+            answer = Response("This page is for the machine it runs on.", status_code=403)
+        elif scope["path"] == LIBRARY:
+            answer = Response(library(), media_type="text/javascript", headers={"cache-control": "max-age=86400"})
+        await answer(scope, receive, guarded)

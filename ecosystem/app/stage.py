@@ -1,0 +1,196 @@
+"""What Mesa's SolaraViz plays: a Mesa model whose step lets the worlds on the page go on, or shows the next frame.
+
+SolaraViz calls ``step()`` from its buttons and, while playing, over and over at its interval. Neither may wait for a
+step that trains GPT-2, so ``step()`` only sees to it that one is under way: playing is a metronome, and a world steps
+at most once a beat. On *Reset* SolaraViz makes the model anew from flat keyword arguments, the values of the knobs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import mesa
+
+from ecosystem.app.film import Film
+from ecosystem.app.knobs import knobs_of
+from ecosystem.app.recording import Recording
+from ecosystem.errors import EcosystemError
+from ecosystem.presets import presets
+from ecosystem.recipes import Knob
+from ecosystem.runs import Branch, Machine, Run, folder_of
+from ecosystem.scenario import Scenario
+
+SEED, PRESET = "seed", "model"  # arguments of a stage beside its knobs
+
+
+@dataclass(frozen=True)
+class Play:
+    """What is to be seen: stored runs, or a scenario to be lived, with the places and the machine it needs."""
+
+    runs: tuple[Path, ...] = ()
+    scenario: Scenario | None = None
+    base: Path = Path()
+    machine: Machine = field(default_factory=lambda: Machine("cpu", 1))
+    out: Path = Path("outputs")  # where a world that is kept goes
+
+    @property
+    def title(self) -> str:
+        """What the page is called."""
+        if self.scenario is not None:
+            return self.scenario.name
+        return " and ".join(f"{path.parent.name}/{path.name}" for path in self.runs)
+
+
+class Stage(mesa.Model):
+    """One or two worlds on a page: stored ones (``films``), or live ones (``recordings``), or one of each.
+
+    ``shown`` is the step that is looked at (None: the last), ``steered`` the number of the world that knobs act on.
+    """
+
+    play: ClassVar[Play]
+    news: ClassVar[staticmethod[[], None]]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(rng=0)  # nothing draws from it
+        self.shown: int | None = None
+        self.stored = [Film(Run.open(path)) for path in self.play.runs]
+        self.recordings: list[Recording] = []
+        self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-"))
+        self.steered = 0
+        self.knobs: dict[str, Knob] = {}
+        if self.play.scenario is not None:
+            self._record(self._asked(self.play.scenario, kwargs))
+
+    def _asked(self, scenario: Scenario, arguments: dict[str, Any]) -> Scenario:
+        """Return the scenario with the models, the seed and the values of knobs that the page asks for.
+
+        An argument is a value or, as the page's widgets give it, something that has one.
+        """
+        given = {name: getattr(argument, "value", argument) for name, argument in arguments.items()}
+        values: dict[str, Any] = {}
+        if str(given.get(SEED, "")).strip().isdigit():
+            values["seed"] = int(given[SEED])
+        if given.get(PRESET) in presets(self.play.base):
+            values |= {f"models.{name}.preset": given[PRESET] for name in scenario.models}
+        self.knobs = knobs_of(scenario)
+        for name, knob in self.knobs.items():
+            if given.get(name) is not None:
+                value = given[name] if knob.choices is None else knob.choices[given[name]]
+                values[knob.path] = scenario.like(knob.path, value)
+        return scenario.override(values, base=self.play.base)
+
+    def _record(self, scenario: Scenario, branch: Branch | None = None) -> None:
+        out = self._folder / str(len(self.recordings))
+        base = self.play.base if branch is None else branch.parent.base
+        self.recordings.append(Recording(scenario, out, self.play.machine, self.news, base=base, branch=branch))
+
+    # What is seen.
+
+    @property
+    def films(self) -> list[Film | None]:
+        """The worlds in the order of the page; None: one that has not opened yet."""
+        return [*self.stored, *(recording.film for recording in self.recordings)]
+
+    @property
+    def last(self) -> int:
+        """The last step that can be looked at in any world; -1: none yet."""
+        return max((film.last for film in self.films if film is not None), default=-1)
+
+    @property
+    def step_shown(self) -> int:
+        """The step that is looked at."""
+        return self.last if self.shown is None else min(self.shown, self.last)
+
+    @property
+    def steps(self) -> int:
+        """The step that is looked at, for SolaraViz to show."""
+        return max(0, self.step_shown)
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        """Leave it: Mesa counts the calls of ``step()``, which are not the steps of a world."""
+
+    @property
+    def running(self) -> bool:
+        """Whether a step can be asked for; SolaraViz stops playing where it cannot."""
+        if self.recordings:
+            return any(r.state in ("opening", "ready", "stepping", "paused") for r in self.recordings)
+        return self.step_shown < self.last
+
+    @running.setter
+    def running(self, value: bool) -> None:
+        """Leave it to the worlds."""
+
+    # What is asked.
+
+    def step(self) -> None:
+        """Let the worlds that are behind go on by a step, if none is under way; of stored ones show the next frame."""
+        if not self.recordings:
+            self.shown = min(self.step_shown + 1, self.last)
+            return
+        self.shown = None
+        going = [r for r in self.recordings if r.state in ("ready", "stepping", "paused")]
+        behind = min((r.t for r in going), default=0)
+        for recording in going:
+            if recording.t == behind:
+                recording.advance()
+
+    def turn(self, path: str, value: Any) -> None:
+        """Set a path of the steered world, from its next step on; raise ScenarioError where that is not allowed."""
+        recording = self.recordings[self.steered]
+        recording.change({path: recording.scenario.like(path, value)})
+
+    def value(self, path: str) -> Any:
+        """Return what stands at a path in the steered world from its next step on."""
+        recording = self.recordings[self.steered]
+        return recording.scenario.at(recording.t + 2).value(path)
+
+    def fork(self, world: int, step: int) -> None:
+        """Open a second live world that leaves another after a step, beside it; the knobs then act on the new one.
+
+        A second world that was there before is closed. Raises EcosystemError where the step's models were not kept.
+        """
+        film = self.films[world]
+        if film is None:
+            raise EcosystemError("this world has not opened yet; fork it when it has.")
+        parent = Run.open(film.run.path)
+        parent.store.require(step)
+        scenario = film.scenario.forked(step, {}, base=parent.base)
+        if scenario.steps <= step:
+            raise EcosystemError(f"no step would follow: the run has {scenario.steps} steps. Fork an earlier one.")
+        first = len(self.stored) or 1
+        for other in self.recordings[first - len(self.stored) :]:
+            other.close()
+        del self.recordings[first - len(self.stored) :], self.stored[1:]
+        self._record(scenario, Branch(parent, step, scenario))
+        self.steered, self.shown = len(self.recordings) - 1, None
+        self.knobs = self.knobs or knobs_of(scenario)
+        self.news()
+
+    def keep(self, recording: Recording) -> Path:
+        """Copy a live world's folder to where ``ecosystem run`` would put it; return the place.
+
+        Raises EcosystemError where it is a branch, whose history is not in its folder, or where a run is there already.
+        """
+        target = folder_of(recording.scenario, self.play.out)
+        if target.exists():
+            raise EcosystemError(f"{target}: there is a run of this scenario already; nothing was written.")
+        shutil.copytree(recording.folder, target)
+        return target
+
+    def close(self) -> None:
+        """Stop the live worlds and, once they have stopped, delete their folders; returns at once."""
+        for recording in self.recordings:
+            recording.close()
+
+        def tidy() -> None:
+            for recording in self.recordings:
+                recording.join()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+        threading.Thread(target=tidy, name="tidy").start()
