@@ -369,6 +369,65 @@ def _tell(result: Path | dict[str, Any]) -> None:
 
 
 @cli.command()
+@click.argument("places", metavar="SCENARIO | RUN [RUN]", nargs=-1, required=True, type=click.Path(path_type=Path))
+@VARIANT
+@SET
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of all chance (default: the scenario's).")
+@click.option("--steps", type=click.IntRange(min=1), help="Number of steps (default: the scenario's).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for worlds that are kept."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores).")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others may see the page.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any that is free.")
+@click.option("--no-browser", is_flag=True, help="Open no browser; print the address only.")
+def view(
+    places: tuple[Path, ...],
+    variant: str | None,
+    settings: tuple[str, ...],
+    seed: int | None,
+    steps: int | None,
+    out: Path,
+    device: str,
+    threads: int | None,
+    host: str,
+    port: int,
+    no_browser: bool,
+) -> None:
+    """Look at a scenario's world while it lives, at a stored run step by step, or at two runs side by side."""
+    import webbrowser
+
+    from ecosystem.app.server import serve
+    from ecosystem.app.stage import Play
+    from ecosystem.errors import ScenarioError
+    from ecosystem.runs import Machine, Run
+
+    live = [place for place in places if not place.is_dir()]
+    if live and len(places) > 1:
+        told = " ".join(map(str, places))
+        raise ScenarioError(f"{told}: give one scenario file, one run folder, or two run folders to lay side by side.")
+    if not live and len(places) > 2:
+        raise ScenarioError(f"{len(places)} run folders: at most two can be laid side by side.")
+    if not live and (settings or variant or seed is not None or steps is not None):
+        raise ScenarioError(
+            f"{places[0]}: a stored run is what it is; --set, --variant, --seed and --steps are for scenarios."
+        )
+    spec = _scenario(places[0], variant, settings, seed, steps) if live else None
+    for place in places if not live else ():
+        _ = Run.open(place).scenario
+    base = places[0].parent if live else Path()
+    play = Play(places if not live else (), spec, base, Machine.choose(device, threads), out)
+
+    def ready(address: str) -> None:
+        click.echo(f"{address}  (Ctrl-C ends it)")
+        if not no_browser:
+            webbrowser.open(address)
+
+    serve(play, host, port, ready)
+
+
+@cli.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 def report(runs: tuple[Path, ...]) -> None:
     """Write (again) the report of finished or unfinished runs and print where each is."""

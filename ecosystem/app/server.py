@@ -12,8 +12,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.responses import Response
-
 from ecosystem.app.stage import Play
 from ecosystem.errors import EcosystemError
 from ecosystem.report.page import library
@@ -113,6 +111,8 @@ class _Guard:
                 added = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
                 message = {**message, "headers": [*message.get("headers", []), *added]}
             await send(message)
+
+        from starlette.responses import Response
 
         answer: Any = self.app
         if foreign or unknown:
