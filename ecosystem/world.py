@@ -34,12 +34,19 @@ from ecosystem.policies.watermark import Watermark
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Stream, Streams
 
+SERIES = {  # what a notebook plots first, of each kind of document
+    "text": ("cross_entropy", "distinct_2"),
+    "vector": ("mean_error", "variance", "w2"),
+    "category": ("gini_simpson", "support", "entropy"),
+}
+
 
 class World(mesa.Model):
     """A web with its people, trainers and curators; ``step()`` lets one unit of time pass.
 
     ``spec`` is the scenario in force (timed changes applied), ``t`` the world's own clock, ``snapshot()`` what
-    the last step left behind. Building a world reads the sources and pre-trains (or loads) the foundations.
+    the last step left behind, ``datacollector`` the main series of its steps. Building a world reads the sources and
+    pre-trains (or loads) the foundations.
     """
 
     def __init__(
@@ -98,6 +105,40 @@ class World(mesa.Model):
         for name in scenario.models if models else ():
             self.cohorts[name]
         self._open_web(initial)
+        self._measured: dict[tuple[str, str, str], float] = {}  # of the last step: scope, id, metric
+        self.datacollector = self._collector()
+
+    def _collector(self) -> mesa.DataCollector:
+        """Return Mesa's collector of the main series: of the web, of all trainers on average, and of each trainer.
+
+        It has a row for every step that this world made itself; the run folder has all that was measured.
+        """
+        of_trainers = SERIES[self.spec.modality]
+
+        def of_web(metric: str) -> Callable[[World], float | None]:
+            return lambda world: world._measured.get(("web", "web", metric))
+
+        def on_average(metric: str) -> Callable[[World], float | None]:
+            def mean(world: World) -> float | None:
+                known = [world._measured.get(("trainer", t.name, metric)) for t in world.trainers]
+                found = [value for value in known if value is not None]
+                return sum(found) / len(found) if found else None
+
+            return mean
+
+        def of_one(scope: str, metric: str) -> Callable[[Trainer], float | None]:
+            return lambda trainer: trainer.model._measured.get((scope, trainer.name, metric))
+
+        each = {metric: of_one("trainer", metric) for metric in of_trainers}
+        each |= {f"training_set_{metric}": of_one("training_set", metric) for metric in ("synthetic_share", "depth")}
+        return mesa.DataCollector(
+            model_reporters={
+                "t": "t",
+                **{f"web_{metric}": of_web(metric) for metric in ("documents", "synthetic_share", "depth")},
+                **{metric: on_average(metric) for metric in of_trainers},
+            },
+            agenttype_reporters={Trainer: {"name": "name", **each}} if self.trainers else {},
+        )
 
     def _populate(self, kind: type[Any], populations: dict[str, Any]) -> list[Any]:
         return [
@@ -148,6 +189,9 @@ class World(mesa.Model):
 
     def _photograph(self, step: Step) -> Snapshot:
         events, self._events = self._events, []
+        metrics = pl.concat(step.metrics)
+        self._measured = {(scope, who, metric): v for _, scope, who, metric, v, _ in metrics.iter_rows()}
+        self.datacollector.collect(self)
         state = {
             "t": self.t,
             "drawn": self.drawn,
@@ -165,7 +209,7 @@ class World(mesa.Model):
             segment=step.segment,
             changes=self.corpus.take_changes(),
             ledger=step.ledger,
-            metrics=pl.concat(step.metrics),
+            metrics=metrics,
             archive=self.archive,
             state=state,
             weights={name: cohort.state() for name, cohort in self.cohorts.items()},
