@@ -65,10 +65,10 @@ def opened(place: str) -> Run:
     return Run.open(folder)
 
 
-def upload(folder: Path, url: str) -> None:
-    """Put the files of a folder, such as a study's report, beside the runs that it tells of."""
+def upload(folder: Path, url: str, names: str = "*") -> None:
+    """Put the files of a folder, such as a study's report, beside the runs that it tells of, or those so named."""
     mirror = Mirror(url)
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in sorted(folder.rglob(names)) if path.is_file() and not path.name.startswith(".")]
     with _told(url):
         mirror.put({path.relative_to(folder).as_posix(): path for path in files})
 
@@ -203,7 +203,12 @@ class Mirror:
         beside = f"{path}.part" if self._half_written else path
         try:
             self._fs.pipe_file(beside, content)
-        except FileNotFoundError:  # a store with folders
+        except FileNotFoundError:
+            bucket = self._root.split("/")[0]
+            if bucket and not self._fs.exists(bucket):  # which making a folder would make as well
+                raise StoreError(
+                    f'{self.url}: there is no bucket "{bucket}"; make it first, or correct --out.'
+                ) from None
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self._fs.pipe_file(beside, content)
         if beside != path:

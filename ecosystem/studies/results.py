@@ -89,6 +89,7 @@ def _read(cell: Cell, outcome: Outcome) -> tuple[pl.DataFrame | None, float | No
         return None, None, outcome.error
     try:
         run = opened(outcome.run)
+        run.verify_scenario()
         seconds = sum(c.seconds for c in run.store.commits() if c.step <= cell.scenario.steps)
         return run.metrics.filter(pl.col("step") <= cell.scenario.steps), seconds, ""
     except EcosystemError as problem:
