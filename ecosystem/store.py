@@ -234,7 +234,7 @@ class Store:
     def table(self, name: str, steps: range | None = None) -> pl.DataFrame:
         """Return one table (a key of TABLES) of all committed steps, or of some, each file checked."""
         chosen = [c for c in self.commits() if steps is None or c.step in steps]
-        parts = [pl.read_parquet(self.read(c, self._name(name, c.step))) for c in chosen]
+        parts = [_whole(pl.read_parquet(self.read(c, self._name(name, c.step))), TABLES[name]) for c in chosen]
         return pl.concat(parts) if parts else empty(TABLES[name])
 
     def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
@@ -416,6 +416,12 @@ def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
     arrays = {f"{model}/{key}": array for model, state in snapshot.weights.items() for key, array in state.items()}
     yield "weights", save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
     yield "state", json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
+
+
+def _whole(frame: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Return a stored table with the columns that it lacks because it was written before there were any, all null."""
+    new = [pl.lit(None, dtype).alias(name) for name, dtype in columns.items() if name not in frame.columns]
+    return frame.with_columns(new) if new else frame
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

@@ -688,7 +688,7 @@ def test_what_comes_before_the_first_steps_is_not_taken_for_their_pace(tmp_path,
 
     first = {0: 100.0, 1: 100.0}
     assert at(1, {}, first) is None
-    at(31, {0: 0, 1: 0}, first)
+    assert at(31, {0: 0, 1: 0}, first) is None
     assert at(35, {0: 4, 1: 4}, first) == pytest.approx(1.0 * (4 * 10 + 2 * 5) / 2)
     later = {2: 140.0, 3: 140.0}
     assert at(40, {0: 9, 1: 9}, later, {0: 40.0, 1: 40.0}) == pytest.approx(1.0 * 4 * 10 / 2)

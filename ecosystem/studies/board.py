@@ -156,17 +156,15 @@ class Board:
         """Return the seconds that a step of one run takes."""
         now, known, whole = time.monotonic(), (0.0, 0), (0.0, 0)  # seconds and steps
         for number, done in enumerate(self._done):
-            steps, until = done - self._first[number], self._ended.get(number, now)
-            if steps <= 0 or (number not in self._ended and number not in self._running):
+            steps, ended = done - self._first[number], number in self._ended
+            if steps <= 0 or not (ended or number in self._running):
                 continue
-            if number in self._ended:
-                seconds = self._outcomes[number].seconds
-            else:
-                seconds = now - self._running[number]
-            whole = whole[0] + seconds, whole[1] + steps
+            seconds = self._outcomes[number].seconds if ended else now - self._running[number]
+            if ended:
+                whole = whole[0] + seconds, whole[1] + steps
             if number in self._early:
                 began, step = self._early[number]
-                seconds, steps = (until - began, done - step) if step >= 0 else (0.0, 0)
+                seconds, steps = (self._ended.get(number, now) - began, done - step) if step >= 0 else (0.0, 0)
             known = known[0] + seconds, known[1] + steps
         seconds, steps = known if known[1] else whole
         return seconds / steps if steps else None
