@@ -449,6 +449,8 @@ def test_a_run_in_an_object_store_is_the_run_in_a_folder(tmp_path, scratch):
     shutil.rmtree(mirror.folder)
     with pytest.raises(StoreError, match=r"metrics/000002.parquet: .* has been altered"):
         numbers(place)
+    ended = attempt(0, job(out, scenario(weights_every=3, steps=6)))
+    assert ended.error.startswith(f"{place}/metrics/000002.parquet: ") and str(scratch) not in ended.error
 
 
 def test_a_record_that_names_a_file_outside_its_run_writes_nothing(tmp_path, scratch):
@@ -507,7 +509,7 @@ def test_of_two_workers_on_one_run_the_later_gives_way(tmp_path, monkeypatch, sc
 
 def test_a_study_in_an_object_store_survives_a_killed_worker_and_tells_beside_its_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    spec = study(tmp_path, world=WORLD.replace("steps = 5", "steps = 15"))
+    spec = study(tmp_path, world=WORLD.replace("steps = 5", "steps = 30"))
     out = f"file://{tmp_path}/bucket/runs"
     place = place_of(spec.cells(tmp_path)[0].scenario, out)
     folder = Mirror(out).local(place)
