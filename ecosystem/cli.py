@@ -210,7 +210,7 @@ def branch(
     from ecosystem.display import Display
     from ecosystem.errors import ScenarioError
     from ecosystem.runs import Branch, Run
-    from ecosystem.session import run_branch
+    from ecosystem.session import run_scenario
 
     folder, at, step = (place, "", "") if Path(place).is_dir() else place.rpartition("@")
     if at and not step.isdecimal():
@@ -218,7 +218,7 @@ def branch(
     parent = Run.open(folder if at else place)
     forked = Branch.of(parent, int(step) if at else parent.steps, _values(settings), steps=steps, name=name)
     display = Display(quiet=quiet, json=as_json)
-    _print_summary(run_branch(forked, display, out=out, dry_run=dry_run, fresh=fresh), as_json)
+    _print_summary(run_scenario(forked, display, out=out, dry_run=dry_run, fresh=fresh), as_json)
 
 
 @cli.command()
@@ -288,7 +288,8 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
             "--out",
             default="outputs",
             show_default=True,
-            help="A folder, or an s3:// or gs:// URL (then outputs has the report too).",
+            help="Where runs and report go: a folder, or an s3:// or gs:// URL. With a URL the report goes there, and "
+            "into the folder outputs of this machine, whose path is printed.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last."),
         click.option("--quiet", is_flag=True, help="Print nothing but the path of the report."),

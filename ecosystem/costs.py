@@ -38,8 +38,9 @@ def measure_costs(world: World, step: Step) -> None:
         author = f"writers/{writer.name}"
         wrote, pay = drafts[author].height if author in drafts else 0, writer.recipe.pay
         costs[author] = {"human_documents": float(wrote)} | ({} if pay is None else {"spent": pay * wrote})
-    for name, added in step.injected.items():
-        costs[f"policies/{name}"] = _of_adder(world, name, added)
+    injected = step.ledger.filter(pl.col("added_by").is_not_null())
+    for (name,), added in injected.group_by("added_by", maintain_order=True):
+        costs[f"policies/{name}"] = _of_adder(world, str(name), added)
     for curator, reviewed in zip(world.curators, step.reviews, strict=True):
         costs[f"curators/{curator.name}"] = {"reviews": float(reviewed.height)}
     for name, labels in world.judges.labelled().items():

@@ -44,7 +44,6 @@ class Step:
     ledger: pl.DataFrame = field(default_factory=lambda: empty(LEDGER))
     training: dict[str, pl.DataFrame] = field(default_factory=dict)  # per trainer: the ledger rows it trains on
     fits: dict[str, FitRecord] = field(default_factory=dict)
-    injected: dict[str, pl.DataFrame] = field(default_factory=dict)  # per adder: source and document, for all readers
     reviews: list[pl.DataFrame] = field(default_factory=list)
     metrics: list[pl.DataFrame] = field(default_factory=list)
 
@@ -225,7 +224,8 @@ def select(world: World, step: Step) -> None:
         counts = [len(step.candidates[trainer.name]) for trainer in free]
         readers = pl.Series(np.repeat([trainer.name for trainer in free], counts), dtype=pl.String)
         table = step.live[np.concatenate([step.candidates[trainer.name] for trainer in free])]
-        whole = _book(table.with_columns(injected_from=pl.lit(None, pl.String), weight=pl.lit(1.0)), readers)
+        nobody = {name: pl.lit(None, pl.String) for name in ("injected_from", "added_by")}
+        whole = _book(table.with_columns(weight=pl.lit(1.0), **nobody), readers)
         first = np.concatenate([[0], np.cumsum(counts)]).tolist()
         passed = {t.name: whole[a:b] for t, a, b in zip(free, first[:-1], first[1:], strict=True)}
     for trainer in world.trainers:
@@ -235,7 +235,6 @@ def select(world: World, step: Step) -> None:
             table = step.live[step.candidates[trainer.name]].with_columns(weight=pl.lit(1.0))
             policies = world.policies(trainer.recipe.select)
             signed = gate(table.drop("verdict", "reason"), policies, world.context(trainer.name))
-            _note_injected(step, signed)
             book = _book(signed, pl.lit(trainer.name))
         else:
             book = passed[trainer.name]
@@ -244,15 +243,6 @@ def select(world: World, step: Step) -> None:
         step.training[trainer.name] = kept if trainer.recipe.retain is None else _archive(world, trainer, kept)
     if books:
         step.ledger = pl.concat(books)
-
-
-def _note_injected(step: Step, signed: pl.DataFrame) -> None:
-    """Remember which adder of a gate brought which documents; what was injected where is in the ledger."""
-    if "added_by" in signed.columns:
-        added = signed.select("added_by", source="injected_from", document="doc").drop_nulls("added_by")
-        for (name,), rows in added.group_by("added_by", maintain_order=True):
-            before = step.injected.get(str(name))
-            step.injected[str(name)] = rows if before is None else pl.concat([before, rows])
 
 
 def _book(signed: pl.DataFrame, reader: pl.Expr | pl.Series) -> pl.DataFrame:
@@ -276,7 +266,7 @@ def _archive(world: World, trainer: Trainer, kept: pl.DataFrame) -> pl.DataFrame
     known = held.filter(pl.col("source").is_null()).join(truth, on="document", how="left", maintain_order="left")
     injected = held.filter(pl.col("source").is_not_null()).with_columns(synthetic=pl.lit(False), depth=pl.lit(0.0))
     rows = pl.concat([known, injected], how="diagonal")
-    return rows.with_columns(verdict=pl.lit(None), reason=pl.lit(None)).select(
+    return rows.with_columns(verdict=pl.lit(None), reason=pl.lit(None), added_by=pl.lit(None)).select(
         pl.col(name).cast(dtype) for name, dtype in LEDGER.items()
     )
 

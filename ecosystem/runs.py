@@ -74,8 +74,10 @@ def machine_for(
 
     Asking for others is an error, which :func:`begin` explains.
     """
-    if Store(folder).last() >= 0 or branch is not None:
-        begun = Run(folder).machine if Store(folder).last() >= 0 or branch is None else branch.parent.machine
+    parent = None if branch is None else branch.parent
+    begun_by = Run(folder) if Store(folder).last() >= 0 else parent
+    if begun_by is not None:
+        begun = begun_by.machine
         device, threads = begun.device if device == "auto" else device, threads or begun.threads
     return Machine.choose(device, threads)
 
@@ -117,6 +119,17 @@ class Branch:
                 f"--steps {step + 1} or more."
             )
         return cls(parent, step, scenario)
+
+    def left_out(self) -> list[str]:
+        """Return a sentence for every timed change of the parent that does not hold here."""
+        left = {(change.at, path) for change in self.scenario.changes for path in change.set}
+        why = f"the branch says what holds from step {self.step + 1} on"
+        return [
+            f"The parent's change of {path} at step {change.at} is left out: {why}."
+            for change in self.parent.scenario.changes
+            for path in change.set
+            if (change.at, path) not in left
+        ]
 
     def folder(self, out: str | Path) -> Path:
         """Return where this branch lives; raise ScenarioError if that is the parent's own folder, or its parent's."""
@@ -175,15 +188,24 @@ class Run:
     def verify(self) -> int:
         """Check every file of the folder that is ever read again; return how many the commit records name.
 
-        Raises StoreError, or a ScenarioError for a scenario that does not parse, naming the first that is damaged.
+        Raises StoreError naming the first that is damaged.
         """
-        named = re.fullmatch(r".+-([0-9a-f]{12})", self.path.resolve().parent.name)
-        if named and named[1] != self.scenario.fingerprint():
-            file = self.path / "scenario.toml"
-            raise StoreError(f"{file}: has been altered (it is not the one this run is named after).")
+        self.verify_scenario()
         _ = self.environment
         read_graph("web.graphml", self.path)
         return self.store.verify()
+
+    def verify_scenario(self) -> None:
+        """Raise StoreError for a scenario that is not the one that the folder is named after, or does not parse."""
+        file = self.path / "scenario.toml"
+        remedy = f"Restore it from a copy, or move {self.path} away and run it again"
+        try:
+            fingerprint = self.scenario.fingerprint()
+        except ScenarioError as problem:
+            raise StoreError(f"{problem} It is damaged. {remedy}.") from None
+        named = re.fullmatch(r".+-([0-9a-f]{12})", self.path.resolve().parent.name)
+        if named and named[1] != fingerprint:
+            raise StoreError(f"{file}: has been altered (it is not the one this run is named after). {remedy}.")
 
     @cached_property
     def environment(self) -> dict[str, Any]:

@@ -129,9 +129,11 @@ class Scenario(Spec):
 
         Setting ``models.<name>.preset``, or another ``kind`` of a model, source or policy, replaces all of it, since
         fields of one kind mean nothing to another; fields of it that are set beside that, before or after, are set on
-        the new one.
+        the new one. An entry that is not there is made if what it cannot do without is set.
         """
         data = self.plain()
+        for path in values:
+            _check_there(path, values, data)
         whole_first = sorted(values.items(), key=lambda item: not _WHOLE.fullmatch(item[0]))
         for path, value in whole_first:
             part, _, field = path.rpartition(".")
@@ -224,6 +226,28 @@ def _check_changeable(path: str, where: str, besides: str = "") -> None:
             "downstream, the rates and pay of writers, what curators do, and of trainers all but count, model and "
             f"sites.{besides}"
         )
+
+
+_MADE_BY = {  # without one of these there is no entry
+    "sources": ("kind",),
+    "models": ("kind", "preset"),
+    "policies": ("kind",),
+    "writers": ("source",),
+    "trainers": ("model",),
+}
+
+
+def _check_there(path: str, values: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Raise ScenarioError for a path into an entry that is not there and that the other values do not make."""
+    section, _, rest = path.partition(".")
+    name, dot, _ = rest.partition(".")
+    table = data.get(section, {})
+    if not dot or section not in _MADE_BY or not isinstance(table, Mapping) or name in table:
+        return
+    entry = f"{section}.{name}"
+    if entry not in values and not any(f"{entry}.{field}" in values for field in _MADE_BY[section]):
+        there = ", ".join(sorted(table)) or "none"
+        raise ScenarioError(f"{path}: there is no [{entry}]{nearest(name, table)}; defined in [{section}]: {there}.")
 
 
 def _overlap(path: str, other: str) -> bool:

@@ -67,41 +67,11 @@ def branch(
     parent = parent if isinstance(parent, Run) else Run.open(parent)
     forked = Branch.of(parent, parent.steps if step is None else step, values or {}, steps=steps, name=name)
     display = Display(quiet=quiet)
-    return Run.open(run_branch(forked, display, out=out, device=device, threads=threads, fresh=fresh)["run"])
-
-
-def run_branch(
-    forked: Branch,
-    display: Display,
-    *,
-    out: str | Path = "outputs",
-    device: str = "auto",
-    threads: int | None = None,
-    dry_run: bool = False,
-    fresh: bool = False,
-) -> dict[str, Any]:
-    """Plan, run or resume, and report a branch; return the summary that :func:`run_scenario` does."""
-    left = {(change.at, path) for change in forked.scenario.changes for path in change.set}
-    for change in forked.parent.scenario.changes:
-        for path in change.set:
-            if (change.at, path) not in left:
-                why = f"the branch says what holds from step {forked.step + 1} on"
-                display.say(f"The parent's change of {path} at step {change.at} is left out: {why}.")
-    return run_scenario(
-        forked.scenario,
-        display,
-        out=out,
-        device=device,
-        threads=threads,
-        dry_run=dry_run,
-        fresh=fresh,
-        base=forked.parent.base,
-        branch=forked,
-    )
+    return Run.open(run_scenario(forked, display, out=out, device=device, threads=threads, fresh=fresh)["run"])
 
 
 def run_scenario(
-    scenario: Scenario,
+    what: Scenario | Branch,
     display: Display,
     *,
     out: str | Path = "outputs",
@@ -110,13 +80,18 @@ def run_scenario(
     dry_run: bool = False,
     fresh: bool = False,
     base: Path = Path(),
-    branch: Branch | None = None,
 ) -> dict[str, Any]:
     """Plan, run or resume, and report; return a summary: run, report, steps, seconds and final figures.
 
-    ``branch`` says where a run that does not begin at step 0 comes from; ``scenario`` is then the branch's.
+    ``base`` is the folder that relative paths of a scenario begin from; a branch has its parent's.
     """
     started = time.monotonic()
+    branch = what if isinstance(what, Branch) else None
+    scenario = what.scenario if isinstance(what, Branch) else what
+    if branch is not None:
+        base = branch.parent.base
+        for sentence in branch.left_out():
+            display.say(sentence)
     folder = folder_of(scenario, out) if branch is None else branch.folder(out)
     last = -1 if fresh else Store(folder).last()
     if last >= scenario.steps and not dry_run:

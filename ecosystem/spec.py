@@ -8,6 +8,7 @@ override is checked exactly like a file.
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ecosystem.errors import ScenarioError, nearest
+
+_PATH = re.compile(r"[a-z]\w*(\.(\w[\w-]*|\"[^\"]+\"))*")
 
 
 class Spec(BaseModel):
@@ -76,16 +79,21 @@ def explain(error: ValidationError, path: str, model: type[BaseModel]) -> list[s
 
 def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
     where = [str(part) for part in problem["loc"]]
-    path = ".".join([prefix, *where] if prefix else where) or "the scenario"
+    path = ".".join([prefix, *where] if prefix else where)
     if problem["type"] == "extra_forbidden":
         allowed = sorted(_fields_at(model, where[:-1]))
         return f"{path}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"{path}: this key is required and missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        field, colon, told = message.partition(": ")  # a rule about several fields says which it is about
+        if colon and _PATH.fullmatch(field):
+            path, message = f"{path}.{field}" if path else field, told
+        return f"{path}: {message}" if path else message
     message = message[:1].lower() + message[1:]
     given = problem.get("input")
-    shown = "" if isinstance(given, dict | list | BaseModel) or problem["type"] == "value_error" else f", not {given!r}"
+    shown = "" if isinstance(given, dict | list | BaseModel) else f", not {given!r}"
     return f"{path}: {message}{shown}"
 
 

@@ -238,7 +238,8 @@ class Store:
         """
         chosen = [c for c in self.commits() if steps is None or c.step in steps]
         read = None if columns is None else list(columns)
-        parts = [pl.read_parquet(self.read(c, self._name(name, c.step)), columns=read) for c in chosen]
+        frames = [pl.read_parquet(self.read(c, self._name(name, c.step)), columns=read) for c in chosen]
+        parts = [_whole(frame, TABLES[name]) if read is None else frame for frame in frames]
         nothing = empty(TABLES[name])
         return pl.concat(parts) if parts else nothing.select(nothing.columns if read is None else read)
 
@@ -421,6 +422,12 @@ def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
     arrays = {f"{model}/{key}": array for model, state in snapshot.weights.items() for key, array in state.items()}
     yield "weights", save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
     yield "state", json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
+
+
+def _whole(frame: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Return a stored table with the columns that it lacks because it was written before there were any, all null."""
+    new = [pl.lit(None, dtype).alias(name) for name, dtype in columns.items() if name not in frame.columns]
+    return frame.with_columns(new) if new else frame
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

@@ -10,7 +10,7 @@ from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.report.exhibits import reproduction
 from ecosystem.runs import Branch, Machine, Run, begin, folder_of
 from ecosystem.scenario import Scenario
-from ecosystem.session import run_branch
+from ecosystem.session import run_scenario
 from ecosystem.store import Store
 from tests.conftest import MACHINE, tiny
 
@@ -378,7 +378,7 @@ def test_a_later_change_that_is_left_out_is_told(cache, tmp_path, capsys):
     planned = [{"at": 5, "set": {"trainers.naive.publish": 2, "trainers.careful.publish": 2}}]
     parent = ran(words(steps=1, changes=planned), tmp_path, cache=cache)
     branch = Branch.of(parent, 1, {"trainers.naive.publish": 0}, steps=6)
-    run_branch(branch, Display(), out=tmp_path, dry_run=True)
+    run_scenario(branch, Display(), out=tmp_path, dry_run=True)
     told = capsys.readouterr().out
     assert "change of trainers.naive.publish at step 5 is left out: the branch says what holds from step 2 on" in told
     assert "careful" not in told and not branch.folder(tmp_path).exists()

@@ -33,10 +33,12 @@ def test_a_ledger_holds_what_the_other_tables_hold(finished):
         for writer in ("people/0", "people/1"):
             wrote = documents.filter((pl.col("t") == t) & (pl.col("author") == f"writers/{writer}")).height
             assert costs[t, f"writers/{writer}", "human_documents"] == wrote
-        injected = ledger.filter((pl.col("step") == t) & pl.col("source").is_not_null()).height
-        assert costs[t, "policies/archive", "documents_injected"] == injected > 0
+        injected = ledger.filter((pl.col("step") == t) & pl.col("source").is_not_null())["added_by"]
+        assert costs[t, "policies/archive", "documents_injected"] == injected.len() > 0
+        assert set(injected) == {"archive"}
         reviewed = of_step.filter(pl.col("metric").is_in(["reviewed_human", "reviewed_synthetic"]))["value"].sum()
         assert costs[t, "curators/editors/0", "reviews"] == reviewed > 0
+    assert ledger.filter(pl.col("source").is_null())["added_by"].null_count() == ledger["source"].null_count()
     assert not any(metric == "spent" for _, _, metric in costs), "nothing here has a price"
     assert not any(step == 0 for step, _, _ in costs)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -16,7 +17,9 @@ from types import ModuleType
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
+from ecosystem.cli import cli
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.runs import Run, folder_of
 from ecosystem.scenario import Scenario
@@ -289,6 +292,34 @@ def test_an_attempt_that_might_go_better_is_made_again_after_a_while_and_at_most
     assert time.monotonic() - began > 2
 
 
+def test_runs_that_diverge_are_told_in_their_cells_and_the_others_are_compared(tmp_path):
+    """Text hotter by 1.7e77 at each step overflows at step 5 with seed 1 and with no other; by 1e100, with all."""
+    heat = '"trainers.lab.decoding.temperature"'
+    arms = f"[arms.hot]\n{heat} = 1.7e77\n[arms.hotter]\n{heat} = 1e100\n[arms.plain]"
+    text = STUDY.replace('"variance"', '"synthetic_share"\nof = "lab"').replace("[1, 2]", "[1, 2, 3]")
+    study(tmp_path, text.replace("[arms.plain]", arms).replace("seeds", 'reference = "plain"\nseeds'))
+    command = ["study", str(tmp_path / "study.toml"), "--out", str(tmp_path / "out"), "--engine", "serial", "--json"]
+    shown = CliRunner().invoke(cli, command)
+    assert shown.exit_code == 0, shown.exception
+    summary = json.loads(shown.stdout.splitlines()[-1])
+    why = r"step 5, lab/\d: member \d has diverged: .* lower its decoding\.temperature"
+    failing = {("hot", 1), ("hotter", 1), ("hotter", 2), ("hotter", 3)}
+    assert {(cell["arm"], cell["seed"]) for cell in summary["failed"]} == failing
+    assert all(re.match(why, cell["error"]) for cell in summary["failed"])
+    runs = pl.read_csv(Path(summary["study"]) / "runs.csv")
+    assert runs["attempts"].to_list() == [1] * 12  # a model that diverges would do so again
+    assert runs.filter(pl.col("run").is_null()).height == runs["error"].drop_nulls().len() == 4
+    effects = {row["arm"]: row for row in pl.read_parquet(Path(summary["study"]) / "effects.parquet").to_dicts()}
+    assert {arm: row["seeds"] for arm, row in effects.items()} == {"hot": 2, "more": 3}
+    values = pl.read_csv(Path(summary["study"]) / "values.csv").pivot("arm", index="seed", values="value").sort("seed")
+    assert effects["more"]["effect"] == pytest.approx((values["more"] - values["plain"]).mean()) != 0
+    assert effects["hot"]["base_mean"] == pytest.approx(values["plain"][1:].mean())  # over the seeds that both have
+    page = Path(summary["report"]).read_text()
+    for said in ("4 of 12 runs failed", "hotter cannot be compared with plain, since fewer than two seeds"):
+        assert said in page and said in shown.stderr
+    assert page.count("has diverged: what it learnt from is too large") == 4
+
+
 def test_workers_keep_to_their_threads_and_the_process_they_are_forked_from_has_started_none(tmp_path, processes):
     complete([job(tmp_path, scenario(steps=1, seed=seed)) for seed in (5, 6)], processes)
 
@@ -418,6 +449,8 @@ def test_a_run_in_an_object_store_is_the_run_in_a_folder(tmp_path, scratch):
     shutil.rmtree(mirror.folder)
     with pytest.raises(StoreError, match=r"metrics/000002.parquet: .* has been altered"):
         numbers(place)
+    ended = attempt(0, job(out, scenario(weights_every=3, steps=6)))
+    assert ended.error.startswith(f"{place}/metrics/000002.parquet: ") and str(scratch) not in ended.error
 
 
 def test_a_record_that_names_a_file_outside_its_run_writes_nothing(tmp_path, scratch):
@@ -476,7 +509,7 @@ def test_of_two_workers_on_one_run_the_later_gives_way(tmp_path, monkeypatch, sc
 
 def test_a_study_in_an_object_store_survives_a_killed_worker_and_tells_beside_its_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    spec = study(tmp_path, world=WORLD.replace("steps = 5", "steps = 15"))
+    spec = study(tmp_path, world=WORLD.replace("steps = 5", "steps = 30"))
     out = f"file://{tmp_path}/bucket/runs"
     place = place_of(spec.cells(tmp_path)[0].scenario, out)
     folder = Mirror(out).local(place)
@@ -489,6 +522,55 @@ def test_a_study_in_an_object_store_survives_a_killed_worker_and_tells_beside_it
     assert (told / "report.html").read_bytes() == done.report.read_bytes() and (told / "runs.parquet").is_file()
     assert listing(spec, tmp_path, out).count("there already") == 4
     shutil.rmtree(Mirror(out).folder)
+
+
+def test_a_store_that_cannot_be_written_is_told_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def full(self, path, content):
+        raise PermissionError("read only")
+
+    monkeypatch.setattr(Mirror, "_put", full)
+    with pytest.raises(StoreError, match=rf"^memory://{tmp_path}/studies/tiny-study-.* read only"):
+        conduct(study(tmp_path), tmp_path, Means("serial"), Board(quiet=True), out=f"memory://{tmp_path}")
+
+
+@pytest.fixture
+def bucket(monkeypatch, scratch):
+    """An S3 server on this machine, with one bucket."""
+    reason = "an S3 server needs the packages moto[server] and s3fs"
+    server = pytest.importorskip("moto.moto_server.threaded_moto_server", reason=reason)
+    s3fs = pytest.importorskip("s3fs", reason=reason)
+    serving = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    serving.start()
+    address, port = serving.get_host_and_port()
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://{address}:{port}"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("bucket")
+    yield "s3://bucket/runs"
+    serving.stop()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.filterwarnings("default")  # those of the server's and the store's packages are not ours
+def test_a_run_in_s3_goes_on_after_it_was_broken_off(tmp_path, bucket, scratch):
+    spec, longer = scenario(steps=2), scenario(steps=4)
+    work(job(bucket, spec))
+    shutil.rmtree(Mirror(bucket).folder)
+    place = work(job(bucket, longer))
+    assert numbers(place).equals(undisturbed(longer, tmp_path)) and last_step(place) == 4
+    assert len(opened(place).environment["resumed"]) == 1
+    nowhere = job("s3://nowhere/runs", spec)
+    with pytest.raises(StoreError, match=r'^s3://nowhere/runs: there is no bucket "nowhere"; make it'):
+        work(nowhere)
+    with pytest.raises(StoreError, match="there is no bucket"):
+        work(nowhere)  # nor has the first attempt made one
 
 
 @pytest.mark.parametrize(
@@ -582,11 +664,38 @@ def test_the_board_counts_the_steps_left_and_not_those_that_a_branch_never_runs(
     (tmp_path / "b" / "commits" / "000008.json").touch()
     clock[0] += 13.0
     board.watch({1: 100.0}, [Outcome(run="a", attempts=2, seconds=11.0), Outcome()])
-    assert board.seconds_left() == pytest.approx(4.0)
+    assert board.seconds_left() == pytest.approx(2.0)  # how long its first step took is not known yet
     board.watch({}, [Outcome(run="a", attempts=2), Outcome(error="no luck", attempts=1)])
     said = capsys.readouterr().out
     assert "2 runs to do. 3 are there already." in said and "trunk: 11.0 s at attempt 2. 1 of 2 runs, about 3 s" in said
-    assert "1 of 2 runs, about 4 s left" in said and "failed: arm: no luck" in said
+    assert "1 of 2 runs, about 2 s left" in said and "failed: arm: no luck" in said
+
+
+def test_what_comes_before_the_first_steps_is_not_taken_for_their_pace(tmp_path, monkeypatch):
+    """Two of six runs of 10 steps import for 30 s, and then take 1 s a step like all others, begun 2 s before."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    places = [tmp_path / str(i) for i in range(6)]
+    board = Board(quiet=True)
+    board.begin("study", [Entry(str(i), str(place), 9) for i, place in enumerate(places)], 0)
+
+    def at(seconds, steps, running, ended=()):
+        clock[0] = 100.0 + seconds
+        for i, step in steps.items():
+            (places[i] / "commits").mkdir(parents=True, exist_ok=True)
+            (places[i] / "commits" / f"{step:06d}.json").touch()
+        ends = dict(ended)
+        board.watch(running, [Outcome("run", seconds=ends[i]) if i in ends else Outcome() for i in range(6)])
+        return board.seconds_left()
+
+    first = {0: 100.0, 1: 100.0}
+    assert at(1, {}, first) is None
+    assert at(31, {0: 0, 1: 0}, first) is None
+    assert at(35, {0: 4, 1: 4}, first) == pytest.approx(1.0 * (4 * 10 + 2 * 5) / 2)
+    later = {2: 140.0, 3: 140.0}
+    assert at(40, {0: 9, 1: 9}, later, {0: 40.0, 1: 40.0}) == pytest.approx(1.0 * 4 * 10 / 2)
+    left = at(47, {2: 4, 3: 4}, later, {0: 40.0, 1: 40.0})  # 7 s for 5 steps: what comes before each run counts
+    assert left == pytest.approx((2 * 9 + 2 * 7) / (2 * 9 + 2 * 5) * (2 * 10 + 2 * 5) / 2)
 
 
 def test_a_store_is_asked_about_a_run_now_and_then_only(tmp_path, monkeypatch):

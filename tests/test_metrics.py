@@ -318,7 +318,8 @@ def index_of(rows):
 
 
 def ledger_of(rows):
-    return pl.DataFrame(rows, schema=LEDGER, orient="row")
+    columns = {name: dtype for name, dtype in LEDGER.items() if name != "added_by"}
+    return pl.DataFrame(rows, schema=columns, orient="row")
 
 
 def values(frame):

@@ -4,6 +4,7 @@ import json
 import resource
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -53,6 +54,17 @@ def committed(folder, steps, kept=lambda t: True):
     for t in range(steps):
         store.commit(snapshot(t), kept=kept(t), seconds=0.0)
     return store
+
+
+def test_a_table_written_before_it_had_a_column_is_read_with_it(tmp_path):
+    store, row = Store(tmp_path), {"reader": ["a/0"], "document": [7], "source": ["docs"]}
+    for t, more in ((0, {}), (1, {"added_by": ["archive"]})):
+        left = [n for n in LEDGER if n != "added_by" or more]
+        ledger = pl.DataFrame({n: {**row, **more}.get(n, [None]) for n in left}, schema={n: LEDGER[n] for n in left})
+        store.commit(replace(snapshot(t), ledger=ledger), kept=True, seconds=0.0)
+    found = Store(tmp_path).table("ledger")
+    assert dict(found.schema) == LEDGER and found["added_by"].to_list() == [None, "archive"]
+    assert found["document"].to_list() == [7, 7] and store.verify() > 0
 
 
 def test_what_is_committed_is_what_is_read(tmp_path):

@@ -20,6 +20,7 @@ from ecosystem.studies.conduct import Means, conduct
 from ecosystem.studies.frontier import conduct_frontier, sentence
 from ecosystem.studies.report import write_study
 from ecosystem.studies.results import Results
+from ecosystem.studies.sheet import Sheet, findings
 from ecosystem.studies.spec import Frontier, Study
 
 WORLD = """
@@ -113,7 +114,21 @@ def done(folder: Path, text: str = STUDY, **more):
         (('name = "small"', 'nam = "small"'), 'unknown key (did you mean "name"?)'),
         (('metric = "w2"', 'metric = "mean_words"'), 'say goal = "lower" or "higher"'),
         (("[arms.alone]", "[branch]\nstep = 4\n[arms.alone]"), "branch.step = 4: give a step from 0 to 3"),
-        (("[arms.alone]", "[prices]\nmilk = 2.0\n[arms.alone]"), 'prices: there is no cost "milk"'),
+        (
+            ("[arms.alone]", "[prices]\nmilk = 2.0\n[arms.alone]"),
+            'prices: there is no cost "milk"; there are tokens_trained, ',
+        ),
+        (('of = "lab"', 'of = "labs"'), "measures.1.of: there is no [trainers.labs]"),
+        (('of = "lab"', 'of = "x"'), "there are lab, web, in arms.alone"),
+        (('metric = "variance"', 'metric = "varience"'), "measures.0.metric: there is no metric"),
+        (("window = [2, 4]", "window = [4, 2]"), "measures.1.window: 4 comes after 2"),
+        (('policies.fresh.fraction"', 'policies.fesh.fraction"'), "arms.more: policies.fesh.fraction: there is no"),
+        (('policies.fresh.fraction"', 'policies.fesh.fraction"'), '(did you mean "fresh"?); defined in [policies]: '),
+        (('policies.fresh.fraction" = 0.8', 'trainers.la.publish" = 8'), 'no [trainers.la] (did you mean "lab"?)'),
+        (
+            ('policies.fresh.fraction" = 0.8', 'policies.new.kind" = "inject"'),
+            "arms.more: policies.new: there is no policy kind",
+        ),
         (("[arms.alone]", '[design]\nmethod = "sobol"\npoints = 3\n[arms.alone]'), "no power of two"),
     ],
 )
@@ -121,7 +136,7 @@ def test_a_mistake_is_told_where_it_stands(folder: Path, change: tuple[str, str]
     with pytest.raises(ScenarioError) as error:
         study(folder, STUDY.replace(*change)).cells(folder)
     assert said in str(error.value)
-    assert "small" in str(error.value) or "study.toml" in str(error.value)
+    assert all(line.startswith(f"{folder / 'study.toml'}: ") for line in str(error.value).splitlines())
 
 
 def test_a_mistake_in_a_file_ends_the_command_with_a_sentence(folder: Path) -> None:
@@ -323,19 +338,34 @@ def test_the_report_has_every_part_and_nothing_can_run(folder: Path) -> None:
     for name in ("effect_variance_a", "course_lab_w2_b"):
         assert (made.folder / "charts" / f"{name}.svg").exists() and f'data-chart="{name}"' in page
     assert page.count("sharing luck between arms") == 2
+    specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
+    assert all(isinstance(spec["height"], int) for spec in specs.values())  # others are warned of in a browser
 
 
-def test_a_failed_run_is_told_and_left_out(folder: Path) -> None:
+def test_damaged_runs_are_told_and_left_out(folder: Path) -> None:
     made = done(folder)
-    broken = made.results.runs["run"][0]
-    for file in Path(broken).glob("metrics/000004.parquet"):
-        file.write_bytes(b"damaged")
+    alone, helped, more = (Path(run) for run in made.results.runs["run"][:3])  # of seed 1
+    (alone / "metrics" / "000004.parquet").write_bytes(b"damaged")
+    altered = (helped / "scenario.toml").read_text().replace("publish = 20", "publish = 21")
+    (helped / "scenario.toml").write_text(altered)
+    (more / "scenario.toml").write_text(altered[:200] + "[")
     again = done(folder)
-    runs = again.results.runs
-    assert runs["error"].is_not_null().sum() == 1 and "000004.parquet" in runs["error"][0]
-    assert "1 of 9 runs failed" in again.report.read_text()
+    errors = again.results.runs["error"]
+    assert errors.is_not_null().to_list() == [True] * 3 + [False] * 6 and "000004.parquet" in errors[0]
+    for error, run, said in ((errors[1], helped, "has been altered"), (errors[2], more, "is damaged")):
+        assert error.startswith(f"{run / 'scenario.toml'}: ") and said in error and "Restore it from a copy" in error
+    assert "3 of 9 runs failed" in again.report.read_text()
     table = pl.read_parquet(again.folder / "effects.parquet")
     assert set(table["seeds"]) == {2}
+
+
+def test_arms_that_change_nothing_are_told_apart_from_those_that_cannot_be_told(folder: Path) -> None:
+    text = STUDY.replace("[arms.more]", '[arms.idle]\n"policies.fresh.fraction" = 0.8\n[arms.more]')  # not selected
+    rows = [(arm, "", s, s + k * s * s) for arm, k in (("alone", 0), ("idle", 0), ("helped", 1e-3)) for s in (1, 2, 3)]
+    rows = [(arm, world, seed, y - (arm == "helped") * 0.005) for arm, world, seed, y in rows]
+    told = findings(Sheet(study(folder, text), table_of(rows)))
+    assert "variance: **helped** cannot be told from **alone**." in told
+    assert any(s.startswith("variance: **idle** had exactly the values of **alone** at every seed") for s in told)
 
 
 def test_the_command_says_where_the_report_is_and_as_json_what_failed(folder: Path) -> None:
@@ -394,6 +424,7 @@ def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
         (('path = "trainers.lab.publish"', 'path = "trainers.lab.publis"'), "publis: unknown key"),
         (('measure = { metric = "variance" }', 'measure = { metric = "variance", at = 9 }'), "step 9 comes after"),
         (('measure = { metric = "variance" }', 'measure = { metric = "variance", of = "x" }'), "no [trainers.x]"),
+        (('measure = { metric = "variance" }', 'measure = { metric = "variance", of = "x" }'), "there are lab, web"),
         (("low = 5", "low = 500"), "low (500) must be below high (200)"),
         (("seeds = [1, 2, 3]", "seeds = [1]"), "seeds"),
     ],

@@ -44,7 +44,7 @@ def forest(frame: pl.DataFrame, look: Look, words: Words) -> alt.LayerChart:
         dots.encode(x=x("effect"), y=y, color=colour, tooltip=shown),
         told.encode(x=alt.value("width"), y=y, text="told:N"),
         width=WIDE[0] - 260,
-        height=alt.Step(26),
+        height=26 * len(order),  # a number: Vega-Lite warns in the reader's console of heights by the row
         title=alt.TitleParams(words.title, subtitle=words.below),
     )
 
@@ -129,7 +129,7 @@ def bars(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
             x=alt.X("low:Q", title=words.axis), x2="high:Q", y=y, yOffset=beside
         ),
         width=WIDE[0],
-        height=alt.Step(18),
+        height=20 * len(kinds) * len(order),
         title=alt.TitleParams(words.title, subtitle=words.below),
     )
 

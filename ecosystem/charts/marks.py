@@ -44,7 +44,7 @@ def rates(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
         x=alt.X("high:Q", title=words.axis), y=row, yOffset=beside, text="told:N"
     )
     title = alt.TitleParams(words.title, subtitle=words.below)
-    return alt.layer(bars, doubt, note, width=WIDE[0], height=alt.Step(21), title=title)
+    return alt.layer(bars, doubt, note, width=WIDE[0], height=46 * len(order), title=title)
 
 
 def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: float) -> alt.LayerChart:

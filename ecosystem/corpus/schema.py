@@ -66,6 +66,7 @@ LEDGER: dict[str, pl.DataType] = {
     "weight": pl.Float64(),
     "synthetic": pl.Boolean(),
     "depth": pl.Float64(),
+    "added_by": pl.String(),  # the name of the policy that injected it, else null
 }
 
 ARCHIVE: dict[str, pl.DataType] = {

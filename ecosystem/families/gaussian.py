@@ -84,7 +84,7 @@ class GaussianCohort(StackedCohort):
         values, vectors = np.linalg.eigh(parameters["covariance"])
         values = np.maximum(values, 0.0)
         along = (x - parameters["mean"]) @ vectors
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             squares = np.where(along == 0, 0.0, along**2 / values)
             return np.asarray(-0.5 * (squares + np.log(2 * np.pi * values)).sum(axis=1))
 

@@ -123,9 +123,9 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
     name.
     """
     table = docs
-    for column, dtype in (("verdict", pl.String()), ("reason", pl.String()), ("injected_from", pl.String())):
+    for column in ("verdict", "reason", "injected_from", "added_by"):
         if column not in table.columns:
-            table = table.with_columns(pl.lit(None, dtype).alias(column))
+            table = table.with_columns(pl.lit(None, pl.String).alias(column))
     weight = pl.col("weight").cast(pl.Float64) if "weight" in table.columns else pl.lit(1.0)
     table = table.with_columns(weight=weight.fill_null(1.0))
     added: list[pl.DataFrame] = []

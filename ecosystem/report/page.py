@@ -12,6 +12,7 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -152,8 +153,17 @@ def tabs(panels: list[tuple[str, str]], group: str) -> str:
     return f'<div role="tablist">{buttons}</div>{bodies}'
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Return a table that scrolls sideways where it must; cells are HTML."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+def table(head: list[str], rows: list[list[str]], left: Collection[int] = (0,)) -> str:
+    """Return a table that scrolls sideways in a box of its own where it must; cells are HTML.
+
+    Numbers stand at the right of their columns; ``left`` are the columns that hold words.
+    """
+    kind = [' class="left"' if column in left else "" for column in range(len(head))]
+    top = "".join(f"<th{own}>{cell}</th>" for own, cell in zip(kind, head, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{own}>{cell}</td>" for own, cell in zip(kind, row, strict=True)) + "</tr>" for row in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="table"><table><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

@@ -68,7 +68,7 @@ def _parameter_figures(book: Book) -> str:
             predicted = ", ".join(f"{v:.4g}" for v in known) or "–"
             rows.append([drawings.called(metric), name, plus_minus(value, error, 4), predicted])
     about = "At the last step: mean over each population's trainers ± standard error, and what a closed form says."
-    body = page.table(["metric", "population", "simulated", "predicted"], rows) if rows else ""
+    body = page.table(["metric", "population", "simulated", "predicted"], rows, left=(0, 1)) if rows else ""
     return _section("figures", about, body)
 
 

@@ -142,17 +142,17 @@ def ranked(study: Study, results: Results, measure: Measure, world: str) -> list
 
 
 def regrets(study: Study, results: Results, measure: Measure) -> list[Regret]:
-    """Return how every arm fares over the worlds, least worst regret first; only arms with a value in every world."""
+    """Return how every arm fares over the worlds, least worst regret first; only arms with a value in every world.
+
+    In each world all of them are held against each other over the seeds that all have.
+    """
     worlds = list(study.settings())
-    means: dict[str, list[float]] = {}
-    for world in worlds:
-        values = values_by_arm(results, measure, world)
-        for arm in study.levers():
-            means.setdefault(arm, []).append(float(np.mean(list(values[arm].values()))) if arm in values else np.nan)
-    arms = [arm for arm, row in means.items() if np.isfinite(row).all()]
-    if not arms:
+    values = [values_by_arm(results, measure, world) for world in worlds]
+    arms = [arm for arm in study.levers() if all(arm in found for found in values)]
+    shared = [common(found, *arms) for found in values] if arms else []
+    if not arms or any(columns[0].size == 0 for columns in shared):
         return []
-    grid = np.array([means[arm] for arm in arms])  # [arms, worlds]
+    grid = np.array([[float(column.mean()) for column in columns] for columns in shared]).T  # [arms, worlds]
     sign = 1 if measure.lower_is_better else -1
     regret = sign * grid - (sign * grid).min(axis=0)
     found = [
@@ -163,16 +163,16 @@ def regrets(study: Study, results: Results, measure: Measure) -> list[Regret]:
 
 
 def places(study: Study, results: Results) -> pl.DataFrame:
-    """Return the rankings of all measures and worlds; tied arms share their group's place."""
+    """Return the rankings of all measures and worlds, best first; the ``tied`` arms of a group share its place."""
     rows = []
     for measure in study.measures if study.compares else []:
         for world in study.settings():
             place = 1
             for group in ranked(study, results, measure, world):
-                rows += [(measure.name, world, place, arm, mean) for arm, mean in group]
+                rows += [(measure.name, world, place, len(group), arm, mean) for arm, mean in group]
                 place += len(group)
-    kinds = {"measure": pl.String, "world": pl.String, "place": pl.Int64, "arm": pl.String, "mean": pl.Float64}
-    return pl.DataFrame(rows, schema=kinds, orient="row")
+    kinds = {"measure": pl.String, "world": pl.String, "place": pl.Int64, "tied": pl.Int64, "arm": pl.String}
+    return pl.DataFrame(rows, schema={**kinds, "mean": pl.Float64}, orient="row")
 
 
 def regret_table(study: Study, results: Results) -> pl.DataFrame:

@@ -55,6 +55,9 @@ class Board:
         self._first: list[int] = []  # the last committed step of each run when the study began
         self._done: list[int] = []  # and now
         self._looked: list[float] = []  # when that was last asked
+        self._early: dict[int, tuple[float, int]] = {}  # of the runs that began first: when a step was seen, and which
+        self._ended: dict[int, float] = {}  # when
+        self._slots = 0  # runs at a time
 
     def __enter__(self) -> Board:
         if self._live is not None:
@@ -85,16 +88,20 @@ class Board:
             last = pool.map(committed, [entry.place for entry in runs])
             self._done = [max(entry.fork, step) for entry, step in zip(runs, last, strict=True)]
         self._first = list(self._done)
-        self._told = set()
+        self._told, self._early, self._ended, self._slots = set(), {}, {}, 0
         already = f" {there} are there already." if there else ""
         self.say(f"{name}: {len(runs)} run{'s' if len(runs) != 1 else ''} to do.{already}")
 
     def watch(self, running: dict[int, float], outcomes: list[Outcome]) -> None:
         """Learn what is under way and what has ended."""
         self._running, self._outcomes = running, outcomes
+        if not self._slots:
+            self._early = dict.fromkeys(running, (0.0, -1))
+        self._slots = max(self._slots, len(running))
         for number, outcome in enumerate(outcomes):
             if number not in self._told and (outcome.run or outcome.error):
                 self._told.add(number)
+                self._ended[number] = time.monotonic()
                 entry = self._runs[number]
                 again = f" at attempt {outcome.attempts}" if outcome.attempts > 1 else ""
                 if outcome.error:
@@ -117,6 +124,8 @@ class Board:
             if not is_url(place) or now - looked > _ASKING_SECONDS:
                 self._done[number] = max(self._done[number], committed(place))
                 self._looked[number] = now
+                if number in self._early and self._early[number][1] < 0 and self._done[number] > self._first[number]:
+                    self._early[number] = now, self._done[number]
             if time.monotonic() - now > _LOOKING_SECONDS:
                 break
         if self._live is not None:
@@ -134,10 +143,31 @@ class Board:
         return ", ".join(parts)
 
     def seconds_left(self) -> float | None:
-        """Return how long it will take at the pace so far; None before the first step is committed."""
-        made = sum(self._done) - sum(self._first)
-        left = sum(e.steps - self._done[i] for i, e in enumerate(self._runs) if i not in self._told)
-        return (time.monotonic() - self._began) * left / made if made > 0 else None
+        """Return how long it will take at the pace of the steps so far; None before that can be told.
+
+        Of the runs that begin first, what comes before their first step (processes start and import) is not counted if
+        any other time is known, since it does not come again.
+        """
+        left = [e.steps - self._done[i] for i, e in enumerate(self._runs) if i not in self._told]
+        pace = self._pace()
+        return None if pace is None else pace * max(sum(left) / max(1, self._slots), *left, 0)
+
+    def _pace(self) -> float | None:
+        """Return the seconds that a step of one run takes."""
+        now, known, whole = time.monotonic(), (0.0, 0), (0.0, 0)  # seconds and steps
+        for number, done in enumerate(self._done):
+            steps, ended = done - self._first[number], number in self._ended
+            if steps <= 0 or not (ended or number in self._running):
+                continue
+            seconds = self._outcomes[number].seconds if ended else now - self._running[number]
+            if ended:
+                whole = whole[0] + seconds, whole[1] + steps
+            if number in self._early:
+                began, step = self._early[number]
+                seconds, steps = (self._ended.get(number, now) - began, done - step) if step >= 0 else (0.0, 0)
+            known = known[0] + seconds, known[1] + steps
+        seconds, steps = known if known[1] else whole
+        return seconds / steps if steps else None
 
     def _screen(self) -> Group:
         failed = sum(bool(outcome.error) for outcome in self._outcomes)

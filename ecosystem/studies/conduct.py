@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from ecosystem.studies.engines import Kind, engine_of
 from ecosystem.studies.jobs import Engine, Job, Outcome, complete
 from ecosystem.studies.remote import is_url, last_step, opened, place_of, upload
 from ecosystem.studies.results import Results
-from ecosystem.studies.spec import Cell, Study
+from ecosystem.studies.spec import Cell, Question, Study
 
 _ASKED_AT_ONCE = 16
 
@@ -87,8 +88,7 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
     Raises ScenarioError for an arm that is no scenario, before anything runs. A run that fails is told in its cell.
     """
     started = time.monotonic()
-    store = Store(told_in(out, "studies", f"{study.name}-{study.fingerprint()}"))
-    with store.lock():  # before anything runs: a place that cannot be written is told now
+    with telling(study, out, "studies", "study.json") as store:
         cells = study.cells(base)
         plan = Plan(study.scenario(base)[1], means, out)
         numbers = [plan.add(cell, study) for cell in cells]
@@ -98,13 +98,10 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
         from ecosystem.studies.sheet import Sheet
 
         results = Results.of(study, cells, [made[number] for number in numbers])
-        store.write("study.json", json.dumps(study.plain(), indent=1).encode())
         results.write(store)
         report = write_study(study, results, store)
         for sentence in Sheet(study, results).gaps():
             board.say(sentence)
-        if is_url(out):
-            upload(store.folder, f"{out}/studies/{store.folder.name}")
     busy = sum(outcome.seconds for outcome in made)
     return Conducted(study, results, store.folder, report, time.monotonic() - started, busy)
 
@@ -117,9 +114,23 @@ def _prepare_report() -> None:
     library()
 
 
-def told_in(out: str, *names: str) -> Path:
-    """Return the folder on this machine for what a study says; where runs go to an object store, under ``outputs``."""
-    return Path("outputs" if is_url(out) else out, *names)
+@contextmanager
+def telling(question: Question, out: str, among: str, told: str) -> Iterator[Store]:
+    """Hold the folder on this machine for what the answer to a question says, with the question in the file ``told``.
+
+    Where runs go to an object store it lies under ``outputs``, and all that is in it is put beside the runs too. A
+    place that cannot be written is told at once, before anything runs.
+    """
+    name = f"{question.name}-{question.fingerprint()}"
+    store = Store(Path("outputs" if is_url(out) else out, among, name))
+    url = f"{out.rstrip('/')}/{among}/{name}" if is_url(out) else ""
+    with store.lock():
+        store.write(told, json.dumps(question.plain(), indent=1).encode())
+        if url:
+            upload(store.folder, url, told)
+        yield store
+        if url:
+            upload(store.folder, url)
 
 
 def listing(study: Study, base: Path, out: str) -> str:
@@ -155,12 +166,12 @@ class Plan:
             parent, after = f"{stored.rstrip('/')}/{cell.trunk.seed}", None
             if is_url(self._out) != is_url(stored) or (is_url(stored) and not stored.startswith(f"{self._out}/")):
                 raise ScenarioError(
-                    f"{study.name}: branch.run: {stored} does not lie where this study's runs go ({self._out}); arms "
+                    f"{study.where}: branch.run: {stored} does not lie where this study's runs go ({self._out}); arms "
                     "read there what came before the fork, so a folder goes with folders, and a URL lies under --out."
                 )
             if opened(parent).scenario.fingerprint() != cell.trunk.fingerprint():
                 raise ScenarioError(
-                    f"{study.name}: branch.run: {parent} is a run of another scenario than the base of this study "
+                    f"{study.where}: branch.run: {parent} is a run of another scenario than the base of this study "
                     f"(that would be {place_of(cell.trunk, self._out)}); leave branch.run out, or mend base and set."
                 )
         else:

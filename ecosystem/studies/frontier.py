@@ -32,9 +32,9 @@ from ecosystem.store import Store
 from ecosystem.streams import Streams
 from ecosystem.studies.board import Board
 from ecosystem.studies.compare import LEVEL, mean_interval
-from ecosystem.studies.conduct import Means, Plan, Workshop, told_in
+from ecosystem.studies.conduct import Means, Plan, Workshop, telling
 from ecosystem.studies.design import Range
-from ecosystem.studies.remote import is_url, opened, upload
+from ecosystem.studies.remote import opened
 from ecosystem.studies.results import course_of, value_of, write_table
 from ecosystem.studies.spec import Frontier
 
@@ -157,7 +157,7 @@ def conduct_frontier(
     """
     frontier.check(base)
     scenario, folder = frontier.scenario(base, frontier.range.at(1.0), frontier.seeds[0])
-    with Workshop(means, board) as shop:
+    with telling(frontier, out, "frontiers", "frontier.json") as store, Workshop(means, board) as shop:
 
         def evaluate(values: list[float | int]) -> list[Floats]:
             plan = Plan(folder, means, out)
@@ -168,22 +168,18 @@ def conduct_frontier(
             made = shop.make(plan, f"{frontier.name} at {', '.join(f'{x:g}' for x in values)}")
             failed = next((outcome.error for outcome in made if outcome.error), "")
             if failed:
-                raise EcosystemError(f"{frontier.name}: a run failed: {failed}")
+                raise EcosystemError(f"{frontier.where}: a run failed: {failed}")
             return [
                 np.array([measured(frontier, opened(made[n].run), scenario.steps) for n in numbers])
                 for numbers in asked
             ]
 
         found = search(evaluate, frontier.range, frontier.limit, frontier.precision)
-    found = replace(found, predicted=predicted(frontier, scenario, folder))
-    store = Store(told_in(out, "frontiers", f"{frontier.name}-{frontier.fingerprint()}"))
-    with store.lock():
+        found = replace(found, predicted=predicted(frontier, scenario, folder))
         store.write("frontier.json", json.dumps(summary(frontier, found), indent=1).encode())
         rows = [(x, seed, y) for x, ys in found.tried.items() for seed, y in zip(frontier.seeds, ys, strict=True)]
         write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
         page = _write_page(frontier, found, store)
-        if is_url(out):
-            upload(store.folder, f"{out}/frontiers/{store.folder.name}")
     return found, page
 
 

@@ -21,7 +21,7 @@ from ecosystem.families.base import Progress, silent
 from ecosystem.runs import Branch, Run, begin, folder_of, machine_for
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
-from ecosystem.studies.remote import Mirror, is_url, place_of
+from ecosystem.studies.remote import Mirror, addressed, is_url, place_of
 
 ATTEMPTS = 3
 _WAIT_SECONDS = 0.5  # before a second attempt, and four times as long before a third
@@ -89,7 +89,7 @@ def attempt(number: int, job: Job, progress: Progress = silent) -> Ended:
     try:
         run = work(job, progress)
     except EcosystemError as problem:
-        error, final = str(problem), not isinstance(problem, StoreError)
+        error, final = addressed(str(problem), job.out), not isinstance(problem, StoreError)
     except Exception as problem:  # whatever a worker meets, the study goes on and tells it
         error = f"{type(problem).__name__}: {problem}"
     return Ended(number, run, error, final, time.monotonic() - started)

@@ -65,10 +65,24 @@ def opened(place: str) -> Run:
     return Run.open(folder)
 
 
-def upload(folder: Path, url: str) -> None:
-    """Put the files of a folder, such as a study's report, beside the runs that it tells of."""
+def out_of(place: str) -> str:
+    """Return the folder or address that a run was sent to, of which it lies below name and seed."""
+    return place.rstrip("/").rsplit("/", 2)[0]
+
+
+def addressed(sentence: str, out: str) -> str:
+    """Return what is said of runs at an address with their files named as in the store, not as in the scratch folder.
+
+    What is said of runs in folders stays as it is.
+    """
+    url = out.rstrip("/")
+    return sentence.replace(str(_scratch() / _named(url)), url) if is_url(out) else sentence
+
+
+def upload(folder: Path, url: str, names: str = "*") -> None:
+    """Put the files of a folder, such as a study's report, beside the runs that it tells of, or those so named."""
     mirror = Mirror(url)
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in sorted(folder.rglob(names)) if path.is_file() and not path.name.startswith(".")]
     with _told(url):
         mirror.put({path.relative_to(folder).as_posix(): path for path in files})
 
@@ -93,13 +107,13 @@ class Mirror:
             raise EcosystemError(f"{url}: no such sort of store is known ({problem}).") from None
         self._root = str(root).rstrip("/")
         self._half_written = isinstance(self._fs, LocalFileSystem)  # a file there grows while it is written
-        self.folder = _scratch() / hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self.folder = _own(_scratch()) / _named(self.url)
         self._pushed: dict[tuple[Path, str], str] = {}  # hashes of what was pushed and may change
 
     @classmethod
     def around(cls, place: str) -> Mirror:
         """Return the mirror that has the run at this address."""
-        return cls(place.rstrip("/").rsplit("/", 2)[0])
+        return cls(out_of(place))
 
     def local(self, place: str) -> Path:
         """Return the scratch folder of the run at an address."""
@@ -203,7 +217,12 @@ class Mirror:
         beside = f"{path}.part" if self._half_written else path
         try:
             self._fs.pipe_file(beside, content)
-        except FileNotFoundError:  # a store with folders
+        except FileNotFoundError:
+            bucket = self._root.split("/")[0]
+            if bucket and not self._fs.exists(bucket):  # which making a folder would make as well
+                raise StoreError(
+                    f'{self.url}: there is no bucket "{bucket}"; make it first, or correct --out.'
+                ) from None
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self._fs.pipe_file(beside, content)
         if beside != path:
@@ -264,13 +283,22 @@ def _empty(folder: Path) -> None:
 
 
 def _scratch() -> Path:
-    """Return this user's scratch folder on this machine; raise StoreError if it is somebody else's."""
+    """Return this user's scratch folder on this machine."""
     whose = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-    folder = Path(tempfile.gettempdir()).resolve() / f"ecosystem-{whose}"
+    return Path(tempfile.gettempdir()).resolve() / f"ecosystem-{whose}"
+
+
+def _own(folder: Path) -> Path:
+    """Make a folder that nobody else may look into; raise StoreError if it is there and somebody else's."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
         raise StoreError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own.")
     return folder
+
+
+def _named(url: str) -> str:
+    """Return what the runs at an address are called in the scratch folder."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import polars as pl
 from ecosystem.errors import EcosystemError
 from ecosystem.store import Store
 from ecosystem.studies.jobs import Outcome
-from ecosystem.studies.remote import opened
+from ecosystem.studies.remote import addressed, opened, out_of
 from ecosystem.studies.spec import WEB, Cell, Measure, Study
 
 CELL = {"arm": pl.String, "world": pl.String, "seed": pl.Int64}
@@ -89,10 +89,11 @@ def _read(cell: Cell, outcome: Outcome) -> tuple[pl.DataFrame | None, float | No
         return None, None, outcome.error
     try:
         run = opened(outcome.run)
+        run.verify_scenario()
         seconds = sum(c.seconds for c in run.store.commits() if c.step <= cell.scenario.steps)
         return run.metrics.filter(pl.col("step") <= cell.scenario.steps), seconds, ""
     except EcosystemError as problem:
-        return None, None, str(problem)
+        return None, None, addressed(str(problem), out_of(outcome.run))
 
 
 def whole(costs: pl.DataFrame) -> pl.DataFrame:

@@ -174,7 +174,7 @@ def sensitivity(sheet: Sheet) -> str:
                 [escape(r["row"]), escape(r["index"]), f"{r['value']:.4g}", f"± {r['high'] - r['value']:.2g}"]
                 for r in rows
             ]
-            parts.append(page.table(["axis", "index", "value", "half interval"], table))
+            parts.append(page.table(["axis", "index", "value", "half interval"], table, left=(0, 1)))
     return "".join(parts)
 
 
@@ -185,15 +185,18 @@ def rankings(sheet: Sheet) -> str:
     parts = []
     for measure in sheet.study.measures:
         for world in sheet.worlds:
-            groups = analysis.ranked(sheet.study, sheet.results, measure, world)
-            rows, place = [], 1
-            for group in groups:
-                shown = str(place) if len(group) == 1 else f"{place}–{place + len(group) - 1} (tie)"
-                rows += [[shown, page.tinted(sheet.arms, arm), number(mean, 4)] for arm, mean in group]
-                place += len(group)
+            ranking = sheet.places.filter((pl.col("measure") == measure.name) & (pl.col("world") == world))
+            rows = [
+                [
+                    str(place) if tied == 1 else f"{place}–{place + tied - 1} (tie)",
+                    page.tinted(sheet.arms, arm),
+                    number(mean, 4),
+                ]
+                for place, tied, arm, mean in ranking.select("place", "tied", "arm", "mean").iter_rows()
+            ]
             if rows:
                 parts.append(f"<h3>{escape(_heading(measure, world))}</h3>")
-                parts.append(page.table(["place", "arm", f"mean ({escape(measure.unit)})"], rows))
+                parts.append(page.table(["place", "arm", f"mean ({escape(measure.unit)})"], rows, left=(0, 1)))
     note = (
         '<p class="note">Best first. Arms that cannot be told from the best of their group (paired, Holm over all '
         "pairs) share its place.</p>"
@@ -223,7 +226,9 @@ def worlds(sheet: Sheet) -> str:
         ]
         if rows:
             parts.append(f"<h3>{escape(measure.name)}</h3>")
-            parts.append(page.table(["arm", "mean over worlds", "mean regret", "worst regret", "in world"], rows))
+            parts.append(
+                page.table(["arm", "mean over worlds", "mean regret", "worst regret", "in world"], rows, left=(0, 4))
+            )
     return "".join(parts)
 
 
@@ -351,7 +356,9 @@ def _matched(sheet: Sheet) -> str:
         "seed by seed. A cost that one of the ways did not reach is not compared.</p>"
     )
     head = ["measure", "spent more than in the base arm", "comparison", "seeds", "difference", "95 % interval"]
-    return note + (page.table(head, rows) if rows else '<p class="empty">No cost was reached by two ways.</p>')
+    return note + (
+        page.table(head, rows, left=(0, 2)) if rows else '<p class="empty">No cost was reached by two ways.</p>'
+    )
 
 
 def runs(sheet: Sheet) -> str:
@@ -370,5 +377,7 @@ def runs(sheet: Sheet) -> str:
         '<p class="note">Every run is an ordinary run folder: <code>ecosystem report RUN</code> writes its own report. '
         "Attempts are those of the latest call; 0 means that the run was there already.</p>"
     )
-    table = page.table(["arm", "seed", "run, or why there is none", "attempts", "seconds of its steps"], rows)
+    table = page.table(
+        ["arm", "seed", "run, or why there is none", "attempts", "seconds of its steps"], rows, left=(0, 2)
+    )
     return f'{note}<details class="block"><summary>All {len(rows)} runs</summary>{table}</details>'

@@ -38,6 +38,11 @@ class Sheet:
         return analysis.compared(self.study, self.results) if self.study.compares else []
 
     @cached_property
+    def places(self) -> pl.DataFrame:
+        """All rankings."""
+        return analysis.places(self.study, self.results)
+
+    @cached_property
     def arms(self) -> list[str]:
         """All arms, in the order of their colours."""
         return list(self.study.levers())
@@ -78,6 +83,21 @@ class Sheet:
                 )
         if failed:
             told.append(f"{failed} of {self.results.runs.height} runs failed and are left out (see Runs).")
+        return told + self._uncompared()
+
+    def _uncompared(self) -> list[str]:
+        """Say which arms are not compared with the base arm in a measure, since too few of their runs have a value."""
+        told = []
+        for measure in self.study.measures if self.study.compares else []:
+            for world in self.worlds:
+                compared = {row.arm for row in self.of(measure, world)}
+                left = [arm for arm in self.arms if arm not in compared and arm != self.study.base_arm]
+                if left:
+                    where = f" in world {world}" if world else ""
+                    told.append(
+                        f"{measure.name}{where}: {listed(left)} cannot be compared with {self.study.base_arm}, since "
+                        "fewer than two seeds have a value in both."
+                    )
         return told
 
     def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
@@ -113,7 +133,8 @@ def _told(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[
     settled = sorted((r for r in rows if r.settled), key=lambda r: r.effect * (1 if measure.lower_is_better else -1))
     better = [r for r in settled if r.better(measure)]
     worse = [r for r in settled if not r.better(measure)][::-1]
-    rest = [r for r in rows if not r.settled]
+    same = [r for r in rows if r.low == r.high == 0]
+    rest = [r for r in rows if not r.settled and r not in same]
     found = []
     for kind, group in (("better", better), ("worse", worse)):
         if group:
@@ -122,10 +143,14 @@ def _told(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[
             )
             more = f" and {len(group) - SENTENCES} more" if len(group) > SENTENCES else ""
             found.append(f"{measure.name}{where}: {kind} than **{base}** are {arms}{more}.")
-    if rest:
-        few = listed([f"**{r.arm}**" for r in rest[:SENTENCES]])
-        more = f" and {len(rest) - SENTENCES} more" if len(rest) > SENTENCES else ""
-        found.append(f"{measure.name}{where}: {few}{more} cannot be told from **{base}**.")
+    for group, verdict in (
+        (rest, f"cannot be told from **{base}**"),
+        (same, f"had exactly the values of **{base}** at every seed: what sets them apart changes nothing here"),
+    ):
+        if group:
+            few = listed([f"**{r.arm}**" for r in group[:SENTENCES]])
+            more = f" and {len(group) - SENTENCES} more" if len(group) > SENTENCES else ""
+            found.append(f"{measure.name}{where}: {few}{more} {verdict}.")
     return found
 
 

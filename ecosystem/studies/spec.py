@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.metrics.definitions import COSTS, DEFINITIONS
@@ -49,16 +49,26 @@ class Measure(Spec):
     @model_validator(mode="after")
     def _when(self) -> Measure:
         if self.metric not in DEFINITIONS:
-            raise ValueError(
-                f'there is no metric "{self.metric}"{nearest(self.metric, DEFINITIONS)}; see `ecosystem list metrics`'
-            )
+            close = nearest(self.metric, DEFINITIONS)
+            raise ValueError(f'metric: there is no metric "{self.metric}"{close}; see `ecosystem list metrics`')
         if self.at is not None and self.window is not None:
-            raise ValueError("give at (one step) or window (two), not both")
+            raise ValueError("window: give at (one step) or window (two), not both")
         if self.window is not None and self.window[0] > self.window[1]:
             raise ValueError(f"window: {self.window[0]} comes after {self.window[1]}")
         if self.goal is None and not DEFINITIONS[self.metric].collapse:
-            raise ValueError(f'say goal = "lower" or "higher": of {self.metric} neither is better in itself')
+            raise ValueError(f'goal: say goal = "lower" or "higher": of {self.metric} neither is better in itself')
         return self
+
+    def misplaced(self, scenario: Scenario) -> str:
+        """Say why a run of this scenario has no such number, beginning with the field at fault; "" if it has."""
+        there = [*scenario.trainers, WEB]
+        if self.of is not None and self.of not in there:
+            return f"of: there is no [trainers.{self.of}]{nearest(self.of, there)}; there are {', '.join(there)}"
+        last = self.steps(scenario.steps)[1]
+        if last > scenario.steps:
+            field = "at" if self.window is None else "window"
+            return f"{field}: step {last} comes after the last step, {scenario.steps}"
+        return ""
 
     @property
     def name(self) -> str:
@@ -120,11 +130,17 @@ class Question(Spec):
     variant: str | None = Field(None, description="which of its variants")
     set: dict[str, Any] = Field({}, description="paths set in every run (the model tier, the steps …)")
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="the replicates, the same ones everywhere")
+    _file: str = PrivateAttr("")
+
+    @property
+    def where(self) -> str:
+        """The file that messages name, or the name of a question that came from none."""
+        return self._file or self.name
 
     @model_validator(mode="after")
     def _named(self) -> Self:
         if not NAME.fullmatch(self.name):
-            raise ValueError(f'the name "{self.name}" may only have letters, digits, "_" and "-"')
+            raise ValueError(f'name: "{self.name}" may only have letters, digits, "_" and "-"')
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: each may stand there once only; the same seed gives the same run")
         return self
@@ -138,11 +154,17 @@ class Question(Spec):
         if asked is not cls:
             is_a, command = ("scenario", "run") if asked is None else (asked.__name__.lower(), asked.__name__.lower())
             raise ScenarioError(f"{file}: is a {is_a}, not a {mine}: ecosystem {command} {file}")
+        return cls._checked(data, str(file))
+
+    @classmethod
+    def _checked(cls, data: Mapping[str, Any], file: str) -> Self:
         try:
-            return cls.model_validate(data)
+            found = cls.model_validate(data)
         except ValidationError as error:
-            told = (problem.replace("the scenario: ", "") for problem in explain(error, "", cls))
-            raise ScenarioError("\n".join(f"{file}: {problem}." for problem in told)) from None
+            where = file or data["name"]
+            raise ScenarioError("\n".join(f"{where}: {problem}." for problem in explain(error, "", cls))) from None
+        found._file = file
+        return found
 
     def fingerprint(self) -> str:
         """Return 12 hexadecimal digits that name this question (not its name or description)."""
@@ -152,26 +174,27 @@ class Question(Spec):
     def varied(self, values: Mapping[str, Any], seeds: int | None = None) -> Self:
         """Return the same question with more paths set in every run, or of the first so many seeds only."""
         if seeds is not None and seeds > len(self.seeds):
-            raise ScenarioError(f"{self.name}: --seeds {seeds}: there are {len(self.seeds)}; add some to the file.")
+            raise ScenarioError(f"{self.where}: seeds: --seeds {seeds}, but there are {len(self.seeds)}; add some.")
         data = self.plain() | {"set": {**self.set, **values}, "seeds": self.seeds[:seeds]}
-        try:
-            return type(self).model_validate(data)
-        except ValidationError as error:
-            raise ScenarioError(
-                "\n".join(f"{self.name}: {problem}." for problem in explain(error, "", type(self)))
-            ) from None
+        return self._checked(data, self._file)
 
     def found(self, folder: Path) -> tuple[Scenario, Path]:
         """Return the base scenario, and the folder that its own paths begin from; raise ScenarioError without one."""
+        field = "base"
         try:
             file = _find(self.base, folder)
             data = read_toml(file)
             if question(data) is not None:
-                raise ScenarioError(f"base: {file} is itself a study or a frontier; give a scenario.")
+                raise ScenarioError(f"{file} is itself a study or a frontier; give a scenario.")
             base = Scenario.parse(data, where=str(file), base=file.parent)
+            field = "variant"
             return base if self.variant is None else base.variant(self.variant, base=file.parent), file.parent
         except ScenarioError as error:
-            raise ScenarioError(f"{self.name}: {error}") from None
+            raise self.mistake(field, error) from None
+
+    def mistake(self, path: str, problem: object) -> ScenarioError:
+        """Return the error that says of every line of a problem in which file and at which dotted path it is."""
+        return ScenarioError("\n".join(f"{self.where}: {path}: {line}" for line in str(problem).splitlines()))
 
     @abstractmethod
     def check(self, folder: Path) -> str:
@@ -199,30 +222,29 @@ class Study(Question):
     def _complete(self) -> Study:
         for name in (*self.arms, *self.worlds):
             if not NAME.fullmatch(name):
-                raise ValueError(f'the name "{name}" may only have letters, digits, "_" and "-"')
+                section = "arms" if name in self.arms else "worlds"
+                raise ValueError(f'{section}: the name "{name}" may only have letters, digits, "_" and "-"')
         if bool(self.arms) == bool(self.axes):
-            raise ValueError("give either arms (named sets of path = value) or axes (path → values)")
+            raise ValueError("arms: give either arms (named sets of path = value) or axes (path → values)")
         if self.worlds and self.uncertain:
-            raise ValueError("give either worlds (named sets of path = value) or uncertain (path → values)")
+            raise ValueError("worlds: give either worlds (named sets of path = value) or uncertain (path → values)")
         designed(self.axes, self.design, "axes", "design")
         designed(self.uncertain, self.draw, "uncertain", "draw")
         if self.draw.method in ("morris", "sensitivity"):
             raise ValueError(f"draw.method: {self.draw.method} tells how much an axis matters; it can stand in design")
         size = _size(self.axes, self.arms) * _size(self.uncertain, self.worlds)
         if size > _MOST:
-            raise ValueError(f"{size:,} arms and worlds are more than a study can have ({_MOST:,})")
+            section = "arms" if self.arms else "axes"
+            raise ValueError(f"{section}: {size:,} arms and worlds are more than a study can have ({_MOST:,})")
         names = [measure.name for measure in self.measures]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"measures: {twice} stands there twice")
         levers = list(self.levers())
         if len(levers) < 2:
-            raise ValueError("one arm alone compares with nothing; give at least two")
+            raise ValueError("arms: one arm alone compares with nothing; give at least two")
         if self.reference is not None and self.reference not in levers:
-            raise ValueError(
-                f'reference: there is no arm "{self.reference}"{nearest(self.reference, levers)}; there are '
-                f"{', '.join(levers[:12])}"
-            )
+            raise ValueError(f"reference: {_no_arm(self.reference, levers)}")
         if self.compares and len(self.seeds) < 2:
             raise ValueError("seeds: a difference needs at least two, or nothing is known of its uncertainty")
         self._priced(levers)
@@ -241,7 +263,7 @@ class Study(Question):
         for way, arms in self.equal_cost.levers.items():
             for arm in arms:
                 if arm not in levers:
-                    raise ValueError(f'equal_cost.levers.{way}: there is no arm "{arm}"{nearest(arm, levers)}')
+                    raise ValueError(f"equal_cost.levers.{way}: {_no_arm(arm, levers)}")
         if len(self.equal_cost.levers) < 2:
             raise ValueError("equal_cost.levers: one way to spend compares with nothing; give at least two")
 
@@ -274,12 +296,16 @@ class Study(Question):
         found = []
         for world, uncertain in self.settings().items():
             for arm, lever in self.levers().items():
-                where = f"arms.{arm}" + (f" in worlds.{world}" if world else "")
+                where = f"arms.{arm}" if self.arms else f"axes, at {arm}"
+                where += f" in {f'worlds.{world}' if self.worlds else f'uncertain, at {world}'}" if world else ""
                 try:
                     scenario, trunk, fork = self._arm(base, uncertain, lever, at)
                 except ScenarioError as error:
-                    raise ScenarioError(f"{self.name}: {where}: {error}") from None
-                self._measurable(scenario, where)
+                    raise self.mistake(where, error) from None
+                for number, measure in enumerate(self.measures):
+                    problem = measure.misplaced(scenario)
+                    if problem:
+                        raise ScenarioError(f"{self.where}: measures.{number}.{problem}, in {where}.")
                 found += [
                     Cell(arm, world, _seeded(scenario, seed), trunk and _seeded(trunk, seed), fork)
                     for seed in self.seeds
@@ -296,7 +322,7 @@ class Study(Question):
         try:
             return with_values(base, self.set, at), at
         except ScenarioError as error:
-            raise ScenarioError(f"{self.name}: set: {error}") from None
+            raise self.mistake("set", error) from None
 
     def _arm(
         self, base: Scenario, uncertain: Mapping[str, Any], lever: Mapping[str, Any], at: Path
@@ -313,20 +339,6 @@ class Study(Question):
             raise ScenarioError(f"{FORK} = {step!r}: give a step from 0 to {base.steps - 1}, before the last.")
         world = with_values(base, uncertain, at)
         return world.forked(step, values, base=at), world if values else None, step
-
-    def _measurable(self, scenario: Scenario, where: str) -> None:
-        for number, measure in enumerate(self.measures):
-            if measure.of not in (None, WEB) and measure.of not in scenario.trainers:
-                raise ScenarioError(
-                    f"{self.name}: measures.{number}.of: {where} has no [trainers.{measure.of}]"
-                    f"{nearest(str(measure.of), [*scenario.trainers, WEB])}; there are "
-                    f"{', '.join([*scenario.trainers, WEB])}."
-                )
-            last = measure.steps(scenario.steps)[1]
-            if last > scenario.steps:
-                raise ScenarioError(
-                    f"{self.name}: measures.{number}: step {last} comes after the last step, {scenario.steps}."
-                )
 
 
 class ClosedForm(Spec):
@@ -370,12 +382,12 @@ class Frontier(Question):
         try:
             found = with_values(base, {**self.set, self.path: value, "seed": seed}, at)
         except ScenarioError as error:
-            raise ScenarioError(f"{self.name}: {self.path} = {value:g}: {error}") from None
-        last = max(self.measure.steps(found.steps)[1], self.since or 0)
-        if last > found.steps:
-            raise ScenarioError(f"{self.name}: measure: step {last} comes after the last step, {found.steps}.")
-        if self.measure.of not in (None, "web", *found.trainers):
-            raise ScenarioError(f"{self.name}: measure.of: there is no [trainers.{self.measure.of}].")
+            raise self.mistake(f"path, {self.path} = {value:g}", error) from None
+        problem = self.measure.misplaced(found)
+        if problem:
+            raise ScenarioError(f"{self.where}: measure.{problem}.")
+        if (self.since or 0) > found.steps:
+            raise ScenarioError(f"{self.where}: since: step {self.since} comes after the last step, {found.steps}.")
         return found, at
 
 
@@ -384,6 +396,11 @@ def question(data: Mapping[str, Any]) -> type[Question] | None:
     if "path" in data or "limit" in data:
         return Frontier
     return Study if {"base", "arms", "axes", "measures", "seeds"} & data.keys() else None
+
+
+def _no_arm(name: str, levers: list[str]) -> str:
+    more = f" and {len(levers) - 12} more" if len(levers) > 12 else ""
+    return f'there is no arm "{name}"{nearest(name, levers)}; there are {", ".join(levers[:12])}{more}'
 
 
 def _size(axes: Axes, named: Mapping[str, Any]) -> int:
@@ -418,7 +435,7 @@ def _find(name: str, folder: Path) -> Path:
     if name in known:
         return known[name]
     raise ScenarioError(
-        f'base: there is no scenario "{name}"{nearest(name, known)}; give a file or one of {", ".join(sorted(known))}.'
+        f'there is no scenario "{name}"{nearest(name, known)}; give a file or one of {", ".join(sorted(known))}.'
     )
 
 
