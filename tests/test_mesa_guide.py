@@ -20,7 +20,7 @@ def test_cells_run(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook: dict = {}
     for cell in cells:
         exec(compile(cell, str(GUIDE), "exec"), notebook)
-    _, rendered = solara.render(notebook["page"], handle_error=False)
+    _, rendered = solara.render(solara.AppLayout(children=[notebook["page"]]), handle_error=False)
     try:
         assert {button.children[0] for button in rendered.find(ipyvuetify.Btn).widgets} >= {"Reset", "Step"}
     finally:
