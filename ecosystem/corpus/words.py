@@ -39,7 +39,7 @@ def words(text: pl.Series, pattern: str = TOKENS) -> Words:
 
 def filled(text: pl.Series) -> pl.Series:
     """Return texts with an empty one for each that is missing."""
-    return text.fill_null("") if text.null_count() else text
+    return text if text.dtype == pl.String and not text.null_count() else text.fill_null("")
 
 
 def number(lists: pl.Series) -> Words:
