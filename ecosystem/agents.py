@@ -113,7 +113,9 @@ class Curator(Actor):
 
     def review(self, live: pl.DataFrame) -> pl.DataFrame:
         """Return the documents reviewed now (rows of ``live``) with a Boolean column ``suspect``."""
-        watched = live.filter(pl.col("site").is_in(self.homes.tolist())) if self.recipe.reviews else live.clear()
+        if not self.recipe.reviews:
+            return live.clear().with_columns(suspect=pl.lit(None, pl.Boolean))
+        watched = live.filter(pl.col("site").is_in(self.homes.tolist()))
         streams = self.model.stream(f"curators/{self.name}/review"), self.model.stream(f"curators/{self.name}/judge")
         order, luck = (stream.uniform(watched["doc"]) for stream in streams)
         rate = (

@@ -45,10 +45,10 @@ def measure_costs(world: World, step: Step) -> None:
         costs[f"curators/{curator.name}"] = {"reviews": float(reviewed.height)}
     for name, labels in world.judges.labelled().items():
         costs.setdefault(f"policies/{name}", {})["reviews"] = float(labels)
-    rows = [(who, metric, value) for who, spent in costs.items() for metric, value in spent.items()]
-    frame = pl.DataFrame(rows, schema={name: METRICS[name] for name in ("id", "metric", "value")}, orient="row")
-    known = {"step": pl.lit(step.t), "scope": pl.lit("cost"), "error": pl.lit(None)}
-    step.metrics.append(frame.with_columns(**known).select(pl.col(n).cast(dtype) for n, dtype in METRICS.items()))
+    rows = [
+        (step.t, "cost", who, metric, value, None) for who, spent in costs.items() for metric, value in spent.items()
+    ]
+    step.metrics.append(pl.DataFrame(rows, schema=METRICS, orient="row"))
 
 
 def _of_trainer(world: World, step: Step, trainer: Trainer, published: NDArray[np.bool_]) -> Costs:

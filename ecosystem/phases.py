@@ -147,6 +147,8 @@ def curate(world: World, step: Step) -> None:
     for curator in world.curators:
         reviewed = curator.review(live)
         step.reviews.append(reviewed.select("doc", "synthetic", "suspect", curator=pl.lit(curator.name)))
+        if reviewed.is_empty():
+            continue
         suspects, trusted = reviewed.filter("suspect"), reviewed.filter(~pl.col("suspect"))
         strength = curator.recipe.strength
         if curator.recipe.action == "remove":
@@ -341,13 +343,16 @@ def measure(world: World, step: Step) -> None:
 
 def _draft(content: pl.Series, **columns: object) -> pl.DataFrame:
     """Return drafts with these contents; a scalar stands for every row, a missing column is null."""
-    frame = pl.DataFrame({"content": content})
+    made = []
     for name, dtype in DRAFT.items():
         value = columns.get(name)
-        if name != "content":
-            column = pl.lit(pl.Series(value) if isinstance(value, np.ndarray) else value)
-            frame = frame.with_columns(column.cast(dtype).alias(name))
-    return frame.select(DRAFT.keys())
+        if name == "content":
+            made.append(content.alias(name))
+        elif isinstance(value, np.ndarray):
+            made.append(pl.Series(name, value).cast(dtype))
+        else:
+            made.append(pl.Series(name, [value], dtype=dtype).new_from_index(0, content.len()))
+    return pl.DataFrame(made)
 
 
 def human_drafts(content: pl.Series, source: str, rows: np.ndarray, author: str, sites: np.ndarray) -> pl.DataFrame:

@@ -256,6 +256,8 @@ class World(mesa.Model):
 
     def contents(self, rows: pl.DataFrame) -> pl.Series:
         """Return the contents of ledger rows (web documents by id, injected ones by source and row)."""
+        if rows["source"].null_count() == rows.height:
+            return self.corpus.contents(rows["document"])
         where = rows.with_row_index("place")
         parts: list[pl.DataFrame] = []
         for (source,), group in where.group_by("source", maintain_order=True):

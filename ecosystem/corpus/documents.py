@@ -22,6 +22,7 @@ class Corpus:
         self._drafts = self._contents  # contents prepared but not yet published
         self._first_with_hash: dict[int, int] = {}
         self._changed = empty(INDEX_CHANGE)
+        self._live: tuple[pl.DataFrame, pl.DataFrame] | None = None  # an index, and the rows of it that are on the web
 
     def __len__(self) -> int:
         """Return the number of documents ever published (refused drafts included)."""
@@ -44,17 +45,18 @@ class Corpus:
         """
         observed = features(drafts["content"])
         self._drafts = drafts["content"]
-        table = pl.concat([drafts, observed], how="horizontal").with_columns(
-            doc=pl.int_range(len(self), len(self) + drafts.height, dtype=pl.Int64),
-            t=pl.lit(t, pl.Int32),
-            duplicate_of=self._earlier(observed["content_hash"]),
-            retired_at=pl.lit(None, pl.Int32),
-            weight=pl.lit(1.0),
-            verdict=pl.lit(None, pl.String),
-            reason=pl.lit(None, pl.String),
-        )
+        known: dict[str, pl.Expr | pl.Series] = {
+            "doc": pl.int_range(len(self), len(self) + drafts.height, dtype=pl.Int64),
+            "t": pl.lit(t),
+            "duplicate_of": self._earlier(observed["content_hash"]),
+            "retired_at": pl.lit(None),
+            "weight": pl.lit(1.0),
+            "verdict": pl.lit(None),
+            "reason": pl.lit(None),
+        }
         columns = segment(self._contents.dtype)
-        return table.select(pl.col(name).cast(dtype) for name, dtype in columns.items())
+        table = pl.concat([drafts, observed], how="horizontal")
+        return table.select(known.get(name, pl.col(name)).cast(dtype).alias(name) for name, dtype in columns.items())
 
     def _earlier(self, hashes: pl.Series) -> pl.Series:
         """Return the first document with each hash, or null where this is the first; remember new ones."""
@@ -72,7 +74,9 @@ class Corpus:
 
     def live(self) -> pl.DataFrame:
         """Return the index rows of the documents that are on the web now."""
-        return self.index.filter(pl.col("retired_at").is_null() & pl.col("verdict").is_null())
+        if self._live is None or self._live[0] is not self.index:
+            self._live = self.index, self.index.filter(pl.col("retired_at").is_null() & pl.col("verdict").is_null())
+        return self._live[1]
 
     def contents(self, docs: pl.Series) -> pl.Series:
         """Return the contents of documents (or of prepared drafts) by id, in the order of ``docs``."""

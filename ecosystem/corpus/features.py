@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import FEATURES
-from ecosystem.corpus.words import SPACED, Words, number, words
+from ecosystem.corpus.words import SPACED, Words, filled, number, words
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
@@ -34,7 +34,7 @@ def features(text: pl.Series) -> pl.DataFrame:
     """
     if text.dtype not in (pl.String, pl.Null):
         return _of_numbers(text)
-    text = text.fill_null("").rename("text")
+    text = filled(text).rename("text")
     found = words(text, SPACED)
     lengths = found.vocabulary.str.len_chars().to_numpy().astype(np.int64)[found.codes]
     count = found.lengths()
@@ -80,15 +80,15 @@ def content_hash(text: pl.Series) -> pl.Series:
 
     The same in every process and version of the program: duplicates are found across the segments of a run.
     """
-    digests = (blake2b(" ".join(t.lower().split()).encode(), digest_size=8).digest() for t in text.fill_null(""))
+    digests = (blake2b(" ".join(t.lower().split()).encode(), digest_size=8).digest() for t in filled(text))
     return pl.Series("content_hash", np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64))
 
 
 def _stop_words(found: Words) -> NDArray[np.int64]:
     """Return how many different stop words each document has."""
     bare = found.vocabulary.str.to_lowercase().str.replace_all(_EDGES, "")
-    which = bare.replace_strict(list(STOP_WORDS), list(range(len(STOP_WORDS))), default=-1, return_dtype=pl.Int64)
-    stop = which.to_numpy()[found.codes]
+    place = {word: number for number, word in enumerate(STOP_WORDS)}
+    stop = np.array([place.get(word, -1) for word in bare], np.int64)[found.codes]
     seen = np.zeros((found.documents, len(STOP_WORDS)), np.bool_)
     seen[found.document[stop >= 0], stop[stop >= 0]] = True
     return np.asarray(seen.sum(axis=1), dtype=np.int64)

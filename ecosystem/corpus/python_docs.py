@@ -193,11 +193,11 @@ def _paragraph(block: str) -> str:
             break  # a doctest and its output run to the next blank line
         bare = " ".join(_DIRECTIVE.sub("", _RUN.sub(" ", line)).split())
         table = bare.startswith("|") and bare.endswith("|")
-        if table or "::=" in bare or not any(c.isalpha() for c in bare):
+        if table or "::=" in bare or not any(map(str.isalpha, bare)):
             continue
         lines.append(_FOOTNOTE.sub("", bare))
     joined = _unwrap(lines)
-    prose = sum(c.isalpha() or c == " " for c in joined)
+    prose = sum(map(str.isalpha, joined)) + joined.count(" ")
     return joined if prose >= 0.75 * len(joined) else ""
 
 

@@ -8,6 +8,7 @@ properties of the text, computed once when a document is published (:mod:`ecosys
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -94,7 +95,12 @@ def segment(content: pl.DataType) -> dict[str, pl.DataType]:
 
 def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:
     """Return a table with these columns and no rows."""
-    return pl.DataFrame(schema=columns)
+    return _empty(tuple(columns.items()))
+
+
+@cache  # the same few tables are wanted at every step, and making one takes a millisecond
+def _empty(columns: tuple[tuple[str, pl.DataType], ...]) -> pl.DataFrame:
+    return pl.DataFrame(schema=dict(columns))
 
 
 @dataclass(frozen=True)

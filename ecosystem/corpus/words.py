@@ -34,15 +34,20 @@ class Words:
 
 def words(text: pl.Series, pattern: str = TOKENS) -> Words:
     """Cut every text into the matches of ``pattern`` and number them; a null text has none."""
-    found = text.fill_null("").str.extract_all(pattern)
-    return number(found)
+    return number(filled(text).str.extract_all(pattern))
+
+
+def filled(text: pl.Series) -> pl.Series:
+    """Return texts with an empty one for each that is missing."""
+    return text if text.dtype == pl.String and not text.null_count() else text.fill_null("")
 
 
 def number(lists: pl.Series) -> Words:
     """Number the entries of a column of lists of strings (words of documents, or lines of documents)."""
     lengths = lists.list.len().to_numpy().astype(np.int64)
     # An empty list explodes to one null in some versions of polars and to nothing in others; neither is a word.
-    flat = lists.explode().drop_nulls()
+    flat = lists.explode()
+    flat = flat.drop_nulls() if flat.null_count() else flat
     vocabulary = flat.unique(maintain_order=True)
     places = vocabulary.to_frame("word").with_row_index("code")
     codes = flat.to_frame("word").join(places, on="word", how="left", maintain_order="left")["code"]

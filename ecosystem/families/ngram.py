@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ecosystem.families import checkpoint, foundation
 from ecosystem.families.base import FAMILIES, Cohort, Family, Surroundings, Workload
 from ecosystem.families.recipe import Positive, Rate
+
+if TYPE_CHECKING:
+    from ecosystem.families.tokenizer import Tokenizer
 
 KEYS = 2**63  # an n-gram is one signed 64-bit number
 
@@ -78,7 +82,6 @@ class Ngram(Family):
         checkpoint cannot be had or has too many tokens for the order.
         """
         from ecosystem.families.counts import CountCohort
-        from ecosystem.families.tokenizer import Tokenizer
 
         if self.tokenizer is None or self.init == "foundation":
             foundation.require_documents(name, around.human)
@@ -88,7 +91,7 @@ class Ngram(Family):
             around.cache, foundation.fingerprint(shared, around.human), lambda: self._prepare(around)
         )
         mark = foundation.fingerprint(self.plain(), around.human)
-        return CountCohort(name, members, self, Tokenizer.load(folder), around, mark)
+        return CountCohort(name, members, self, _tokenizer(folder.resolve()), around, mark)
 
     def _prepare(self, around: Surroundings) -> Callable[[Path], None]:
         from ecosystem.families.tokenizer import Tokenizer
@@ -103,6 +106,17 @@ class Ngram(Family):
         """Write the tokenizer's files into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         cohort.tokenizer.save(folder, self.context)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path) -> Tokenizer:
+    """Read a tokenizer from the cache; the arms of a study, one after the other, share what it remembers.
+
+    A folder of the cache is named after all that the tokenizer depends on.
+    """
+    from ecosystem.families.tokenizer import Tokenizer
+
+    return Tokenizer.load(folder)
 
 
 def require_keys(vocabulary: int, order: int) -> None:

@@ -47,7 +47,7 @@ def many(
         for m, column in values.items()
     ]
     table = pl.concat(frames).filter(pl.col("value").is_not_nan())
-    return _finish(table.with_columns(step=pl.lit(step), scope=pl.lit(scope)))
+    return _finish(table, step=pl.lit(step), scope=pl.lit(scope))
 
 
 def web(index: pl.DataFrame, step: int) -> pl.DataFrame:
@@ -127,9 +127,9 @@ def _contamination(docs: pl.DataFrame, step: int, scope: str, *more: pl.Expr) ->
         *more,
     )
     long = wide.unpivot(index="id", variable_name="metric", value_name="value")
-    return _finish(long.with_columns(step=pl.lit(step), scope=pl.lit(scope), error=pl.lit(None)))
+    return _finish(long, step=pl.lit(step), scope=pl.lit(scope), error=pl.lit(None))
 
 
-def _finish(frame: pl.DataFrame) -> pl.DataFrame:
-    columns = frame.select(pl.col(name).cast(dtype) for name, dtype in METRICS.items())
-    return columns.with_columns(pl.col("value", "error").fill_nan(None))
+def _finish(frame: pl.DataFrame, **known: pl.Expr) -> pl.DataFrame:
+    cast = {name: known.get(name, pl.col(name)).cast(dtype) for name, dtype in METRICS.items()}
+    return frame.select(**cast | {name: cast[name].fill_nan(None) for name in ("value", "error")})

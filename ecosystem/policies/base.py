@@ -122,17 +122,16 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
     matters. A later adder counts them among the kept. A policy that breaks its contract raises EcosystemError with its
     name.
     """
-    table = docs
-    for column in ("verdict", "reason", "injected_from", "added_by"):
-        if column not in table.columns:
-            table = table.with_columns(pl.lit(None, pl.String).alias(column))
-    weight = pl.col("weight").cast(pl.Float64) if "weight" in table.columns else pl.lit(1.0)
-    table = table.with_columns(weight=weight.fill_null(1.0))
+    missing = [column for column in ("verdict", "reason", "injected_from", "added_by") if column not in docs.columns]
+    weight = pl.col("weight").cast(pl.Float64) if "weight" in docs.columns else pl.lit(1.0)
+    table = docs.with_columns(
+        *(pl.lit(None, pl.String).alias(column) for column in missing), weight=weight.fill_null(1.0)
+    )
     added: list[pl.DataFrame] = []
     for name, policy in policies:
         is_open = table["verdict"].is_null()
-        open_rows = table.filter(is_open)
-        seen = open_rows if policy.oracle else open_rows.select([c for c in OBSERVABLE if c in open_rows.columns])
+        open_rows = table if is_open.all() else table.filter(is_open)
+        seen = open_rows if policy.oracle else open_rows[[c for c in OBSERVABLE if c in open_rows.columns]]
         ctx = context(name)
         if isinstance(policy, Filter):
             # Answers go back by place, not by a join: an archive may hold one id twice, from two sources.
@@ -166,6 +165,8 @@ def _ask(rule: Callable[[pl.DataFrame, Context], pl.Series], docs: pl.DataFrame,
 
 def _spread(answers: pl.Series, is_open: pl.Series) -> pl.Series:
     """Return the answers for the open rows as a column of the whole table, null on the others."""
+    if answers.len() == is_open.len():
+        return answers
     place = pl.when(is_open).then(is_open.cum_sum().cast(pl.Int64) - 1)
     return answers.gather(pl.select(place).to_series())
 

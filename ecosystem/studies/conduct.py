@@ -225,7 +225,7 @@ class Workshop:
     def make(self, plan: Plan, name: str, meanwhile: Callable[[], None] = lambda: None) -> list[Outcome]:
         """Make the runs of a plan that are not there yet; return what became of each of its jobs.
 
-        ``meanwhile`` is what there is to do as soon as the first are under way.
+        ``meanwhile`` is what there is to do while the workers import what every run needs.
         """
         there = finished(plan.places, plan.steps)
         left = [number for number, done in enumerate(there) if not done]
@@ -242,14 +242,8 @@ class Workshop:
         runs = [Entry(plan.labels[i], plan.places[i], plan.steps[i], plan.jobs[i].step) for i in left]
         with self._board:
             self._board.begin(name, runs, len(made) - len(left))
-            to_do = [meanwhile]
-
-            def watch(running: dict[int, float], outcomes: list[Outcome]) -> None:
-                self._board.watch(running, outcomes)
-                while to_do:
-                    to_do.pop()()
-
-            for number, outcome in zip(left, complete(jobs, self._engine, watch), strict=True):
+            meanwhile()
+            for number, outcome in zip(left, complete(jobs, self._engine, self._board.watch), strict=True):
                 made[number] = outcome
         return made
 

@@ -21,7 +21,7 @@ from ecosystem.errors import EcosystemError
 from ecosystem.studies.jobs import ATTEMPTS, Ended, Engine, Job, attempt, caps
 
 Kind = Literal["serial", "processes", "ray"]
-_PRELOAD = ["ecosystem.studies.jobs", "ecosystem.world", "torch", "sklearn.feature_extraction.text"]
+_PRELOAD = ["ecosystem.studies.jobs", "ecosystem.world", "torch"]
 
 
 def engine_of(
