@@ -11,6 +11,7 @@ import solara
 import solara.lab
 from mesa.visualization import Slider, SolaraViz
 from mesa.visualization.utils import force_update, update_counter
+from solara.server.kernel_context import PageStatus, get_current_context
 
 from ecosystem.app import panels
 from ecosystem.app.knobs import label, spacing
@@ -26,7 +27,14 @@ AS_FILE = "as in the scenario"
 
 def stage_of(play: Play) -> type[Stage]:
     """Return the class of the stages of a page, which SolaraViz makes anew from keyword arguments on *Reset*."""
-    return type("Stage", (Stage,), {"play": play, "news": staticmethod(force_update)})
+    return type(
+        "Stage", (Stage,), {"play": play, "news": staticmethod(force_update), "watched": staticmethod(_watched)}
+    )
+
+
+def _watched() -> bool:
+    """Return whether the tab is still connected: one that was lost is waited for, but nothing is computed for it."""
+    return PageStatus.CONNECTED in get_current_context().page_status.values()
 
 
 @solara.component

@@ -54,6 +54,7 @@ class Stage(mesa.Model):
 
     play: ClassVar[Play]
     news: ClassVar[staticmethod[[], None]]
+    watched: ClassVar[staticmethod[[], bool]]  # whether anybody looks; nothing is begun for nobody
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(rng=0)  # nothing draws from it
@@ -132,6 +133,8 @@ class Stage(mesa.Model):
         """Let the worlds that are behind go on by a step, if none is under way; of stored ones show the next frame."""
         if not self.recordings:
             self.shown = min(self.step_shown + 1, self.last)
+            return
+        if not self.watched():
             return
         self.shown = None
         going = [r for r in self.recordings if r.state in ("ready", "stepping", "paused")]
