@@ -173,6 +173,17 @@ def test_nothing_that_the_page_gets_is_markup(texts):
     assert [entry.text for entry in shown] == [text for text in reversed(found) if "<script>" in text]
 
 
+def test_what_is_not_open_costs_nothing(film, monkeypatch):
+    import solara
+
+    monkeypatch.setattr(reading, "authors", lambda film: pytest.fail("somebody read"))
+    box, context = solara.render(reading.Reading(film, 2, STEPS), handle_error=False)
+    assert len(box.children) == 1
+    context.close()
+    with pytest.raises(pytest.fail.Exception, match="somebody read"):
+        solara.render(reading.Reader(film, 2, STEPS), handle_error=False)
+
+
 # Lineage
 
 

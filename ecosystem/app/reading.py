@@ -24,6 +24,7 @@ from ecosystem.scenario import Scenario
 
 EACH, PICTURES = 3, 10  # documents in a column
 FITS, STEPS = 6, 5  # of a lineage, shown at first; steps that the documents of a training set are from
+REMEMBERED = 50  # steps whose training sets are kept in memory
 LOOKED_AT = "the step looked at"
 INITIAL = "initial"  # author of what the web opened with
 
@@ -160,7 +161,7 @@ class Lineage:
 
 
 class Ancestry:
-    """Lineages of a film's documents; each step's ledger is read once, when the first lineage needs it."""
+    """Lineages of a film's documents; a step's ledger is read when a lineage first needs it."""
 
     def __init__(self, film: Film) -> None:
         self.film = film
@@ -175,6 +176,8 @@ class Ancestry:
         that the trainer had ever selected, which is exact where no retention policy thinned it.
         """
         if step not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.pop(next(iter(self._known)))
             self._known[step] = self._composed(step)
         return self._known[step]
 
