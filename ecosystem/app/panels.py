@@ -13,6 +13,7 @@ from ecosystem import charts
 from ecosystem.app import pictures
 from ecosystem.app.film import Film
 from ecosystem.app.pictures import Gallery, Picture
+from ecosystem.app.reading import Reading
 from ecosystem.app.recording import Recording
 from ecosystem.app.stage import Stage
 from ecosystem.report import drawings
@@ -109,6 +110,7 @@ def Worlds(stage: Stage) -> None:
                 if film is not None:
                     gallery = galleries.setdefault(id(film), Gallery(film))
                     World(gallery, min(stage.step_shown, film.last), film.last, picked, id(film.scenario))
+                    Reading(film, min(stage.step_shown, film.last), film.last)
 
 
 def _together(of: Callable[[Film], dict[str, str]], films: Sequence[Film]) -> dict[str, str]:

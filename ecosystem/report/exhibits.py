@@ -121,21 +121,23 @@ def _documents(rows: pl.DataFrame, shape: tuple[int, int] | None) -> str:
 
 
 def _image(row: dict[str, Any], shape: tuple[int, int]) -> str:
-    """Return a vector of grey values (0: black, 1: white) as a picture in the page; what is beyond is cut off."""
-    from PIL import Image
-
-    height, width = shape
-    grey = np.round(np.clip(np.nan_to_num(np.asarray(row["content"], np.float64)), 0, 1) * 255).astype(np.uint8)
-    file = BytesIO()
-    Image.fromarray(grey.reshape(shape)).save(file, "PNG")
-    says = f"document {row['doc']} by {row['author']}, an image of {height} by {width} grey values"
+    says = f"document {row['doc']} by {row['author']}, an image of {shape[0]} by {shape[1]} grey values"
     says += f", refused by {row['verdict']}" if row["verdict"] else ""
     style = "width:100%;image-rendering:pixelated"
-    source = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
-    return f'<img src="{source}" alt="{escape(says)}" title="{escape(says)}" style="{style}">'
+    return f'<img src="{picture(row["content"], shape)}" alt="{escape(says)}" title="{escape(says)}" style="{style}">'
 
 
-def _readable(content: object) -> str:
+def picture(content: object, shape: tuple[int, int]) -> str:
+    """Return a vector of grey values (0: black, 1: white) as the address of a picture; what is beyond is cut off."""
+    from PIL import Image
+
+    grey = np.round(np.clip(np.nan_to_num(np.asarray(content, np.float64)), 0, 1) * 255).astype(np.uint8)
+    file = BytesIO()
+    Image.fromarray(grey.reshape(shape)).save(file, "PNG")
+    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def readable(content: object) -> str:
     """Return a document as text; of a vector its first numbers, rounded."""
     if isinstance(content, list):
         more = f", … ({len(content)} numbers)" if len(content) > NUMBERS else ""
@@ -145,7 +147,7 @@ def _readable(content: object) -> str:
 
 def _text(row: dict[str, object]) -> str:
     """Return one document, folded where it is long."""
-    text = _readable(row["content"])
+    text = readable(row["content"])
     about = f"{escape(row['author'])} · document {row['doc']}"
     about += f" · {row['words']} words" if isinstance(row["content"], str | None) else ""
     if row["synthetic"]:

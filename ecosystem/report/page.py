@@ -51,9 +51,14 @@ $body
 """)
 
 
+def visible(text: object) -> str:
+    """Return text with control characters shown by their pictures; it is not HTML yet."""
+    return str(text).translate(_CONTROL)
+
+
 def escape(text: object) -> str:
     """Return text as HTML: markup is inert, and control characters are shown by their pictures."""
-    return html.escape(str(text).translate(_CONTROL), quote=True)
+    return html.escape(visible(text), quote=True)
 
 
 def prose(text: str) -> str:
