@@ -13,6 +13,7 @@ from ecosystem.app.stage import Play, Stage
 from ecosystem.cli import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.runs import Run
+from ecosystem.scenario import Scenario
 from tests.conftest import MACHINE
 from tests.test_branch import files, ran, words
 
@@ -21,7 +22,7 @@ NGRAM = {"kind": "ngram", "order": 2, "vocabulary": 300, "context": 64}
 
 
 def until(condition, seconds=120):
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds  # so that what hangs fails
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
         time.sleep(0.002)
@@ -78,9 +79,9 @@ def history(recording, through=STEPS):
 
 
 def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path):
-    stage = stages(scenario(), seed="5", knob_0=0.5)
+    stage = stages(scenario(), seed="5", knob_0=2)
     recording, knob = stage.recordings[0], stage.knobs["knob_0"]
-    assert recording.scenario.seed == 5 and recording.scenario.value(knob.path) == 0.5
+    assert recording.scenario.seed == 5 and recording.scenario.value(knob.path) == 2
     single(stage, 1)
     stage.turn("trainers.naive.publish", 3.2)
     recording.advance()
@@ -98,10 +99,7 @@ def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path):
     file = tmp_path / "saved.toml"
     file.write_text(saved(stage, recording), encoding="utf-8")
     assert "# From step 3 on: writers.people.rate = 7.0\n" in file.read_text()
-    command = ["run", str(file), "--threads", str(MACHINE.threads), "--device", "cpu", "--quiet", "--out"]
-    done = CliRunner().invoke(cli, [*command, str(tmp_path / "again")])
-    assert done.exit_code == 0, done.output
-    again = Run.open(next(tmp_path.glob("again/*/5")))
+    again = ran(Scenario.load(file), tmp_path / "again")
     assert files(again) == history(recording)
 
     kept = stage.keep(recording)
@@ -110,8 +108,8 @@ def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path):
     assert Run.open(kept).base.resolve() == tmp_path and kept.parent.parent == tmp_path / "kept"
     with pytest.raises(EcosystemError, match="there is a run of this scenario already, with 4 of 4 steps"):
         stage.keep(recording)
-    told = CliRunner().invoke(cli, [*command[:-2], "--out", str(tmp_path / "kept")])
-    assert told.exit_code == 0 and "This run is finished" in told.stderr + told.stdout
+    told = CliRunner().invoke(cli, ["run", str(file), "--out", str(tmp_path / "kept")])
+    assert told.exit_code == 0 and "This run is finished" in told.output
     replay = stages(runs=[kept])
     assert replay.last == STEPS and replay.films[0].metrics.equals(again.metrics)
 
@@ -124,6 +122,7 @@ def test_a_step_can_be_paused_wherever_it_is(stages):
     recording.advance()
     recording.pause()
     stage.step()
+    until(lambda: recording.progress.what)
     errand = Errand(lambda _: stage.keep(recording), lambda: None)  # waits for the step
     time.sleep(0.3)
     assert (recording.state, recording.t, errand.done) == ("paused", 0, False)
@@ -189,7 +188,7 @@ def test_forks_equal_their_parent_until_something_is_changed(stages, tmp_path):
 
     kept = Run.open(stage.keep(third))  # whole, though it was a fork of a fork
     assert kept.verify() and kept.store.ancestry() == [kept.path]
-    assert files(kept) == history(third) and kept.model("naive/0") is not None
+    assert files(kept) == history(third)
     stage.fork(0, 0)
     go(stage, STEPS)
     assert history(stage.recordings[1]) == history(parent)
@@ -203,6 +202,7 @@ def test_a_stored_run_is_forked_where_its_models_were_kept(stages, tmp_path):
         stage.fork(1, 3)
     before = sorted(path.name for path in runs[1].path.rglob("*"))
     stage.fork(1, 2)
+    until(lambda: stage.recordings[0].state == "ready")
     assert [film.run.seed for film in stage.films] == [2, 2] and stage.step_shown == 2 and stage.running
     assert stage.knobs and stage.value("trainers.naive.publish") == 9
     go(stage, STEPS)
@@ -225,13 +225,14 @@ def test_a_policy_is_previewed_and_then_enforced(stages):
     errand = Errand(lambda report: previewed(film, 1, "new: length", '{ kind = "length", min_words = 5 }', report), int)
     errand.join(60)
     kept = errand.result.filter(by="origin", measure="survival")
-    live, text = film.live(1), Run.open(recording.folder).documents.select("doc", "text").collect()
-    long = live.join(text, on="doc").with_columns(long=text.join(live, on="doc")["text"].str.split(" ").list.len() >= 5)
+    counted = Run.open(recording.folder).documents.select("doc", "words").collect()
+    live = film.live(1).join(counted, on="doc")
+    assert set(kept["group"]) == {"human", "synthetic"}
     for origin, share in kept.select("group", "value").iter_rows():
-        assert share == pytest.approx(long.filter(synthetic=origin == "synthetic")["long"].mean())
+        assert share == (live.filter(synthetic=origin == "synthetic")["words"] >= 5).mean()
     for typed, sentence in (
         ("length", "write a policy as"),
-        ('{ kind = "lenght" }', 'no policy kind "lenght", did you mean "length"'),
+        ('{ kind = "lenght" }', 'no policy kind "lenght" (did you mean "length"?)'),
         ('{ kind = "length", min_words = -1 }', "min_words"),
     ):
         errand = Errand(lambda report, typed=typed: previewed(film, 1, "new: length", typed, report), int)
@@ -243,11 +244,11 @@ def test_a_policy_is_previewed_and_then_enforced(stages):
     assert enforce(recording, "new: length", '{ kind = "length", min_words = 5 }', "careful") == "length"
     assert enforce(recording, "short", inline(film.scenario.policies["short"].plain()), "careful") == "short"
     assert enforce(recording, "new: length", '{ kind = "length", min_words = 4 }', "naive") == "length_2"
-    assert changes(recording.scenario)[-4:] == [
-        (3, 'policies.length = { kind = "length", min_words = 5 }', False),
-        (3, 'trainers.careful.select = ["short", "length", "neardup"]', False),
-        (3, 'trainers.naive.select = ["length_2"]', False),
-        (3, 'policies.length_2 = { kind = "length", min_words = 4 }', False),
+    assert [what for at, what, _ in changes(recording.scenario) if at == 3] == [
+        'policies.length = { kind = "length", min_words = 5 }',
+        'trainers.careful.select = ["short", "length", "neardup"]',
+        'policies.length_2 = { kind = "length", min_words = 4 }',
+        'trainers.naive.select = ["length_2"]',
     ]
     single(stage, 3)
     refused = Run.open(recording.folder).ledger.filter(step=3).collect()["verdict"]

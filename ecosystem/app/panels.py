@@ -105,9 +105,10 @@ def Worlds(stage: Stage) -> None:
         for number, film in enumerate(stage.films):
             recording = stage.recordings[number - len(stage.stored)] if number >= len(stage.stored) else None
             with solara.Div(classes=["eco-world"]):
-                if recording is not None:
-                    Going(recording, recording.state, recording.progress, recording.t)
-                Strip(stage, number, -1 if film is None else min(stage.step_shown, film.last))
+                with solara.Div(classes=["eco-top"]):
+                    if recording is not None:
+                        Going(recording, recording.state, recording.progress, recording.t)
+                    Strip(stage, number, -1 if film is None else min(stage.step_shown, film.last))
                 if film is not None:
                     gallery = galleries.setdefault(id(film), Gallery(film))
                     World(gallery, min(stage.step_shown, film.last), film.last, picked, id(film.scenario))

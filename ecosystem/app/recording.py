@@ -80,7 +80,9 @@ class Recording:
     @property
     def t(self) -> int:
         """The last committed step; -1 until the web has opened."""
-        return -1 if self.film is None else self.film.last
+        if self.film is None:
+            return -1 if self.branch is None else self.branch.step
+        return self.film.last
 
     @property
     def upcoming(self) -> int:

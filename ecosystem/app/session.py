@@ -93,7 +93,7 @@ def changes(scenario: Scenario, first: Scenario | None = None) -> list[tuple[int
 def saved(stage: Stage, recording: Recording) -> str:
     """Return a scenario file that replays what a live world did, and goes on like it.
 
-    Its paths are those of the scenario, so that it is the same experiment; a comment says where they are sought.
+    Relative paths in it stay as they are, so that it is the same experiment; a comment says where they are sought.
     """
     scenario, machine = recording.scenario, recording.machine
     told = [f"From step {at} on: {what}" for at, what, new in changes(scenario, stage.play.scenario) if new]
@@ -102,7 +102,7 @@ def saved(stage: Stage, recording: Recording) -> str:
         f"A session of {scenario.name}, of which {max(0, recording.t)} of {scenario.steps} steps were seen. {replay}",
         "gives the same numbers bit for bit with the same versions of the packages.",
         "Relative paths in it are sought in the current folder and then beside this file;",
-        f"they were beside {recording.base.resolve() / 'the scenario'}: save it there if it names any.",
+        f"save it in {recording.base.resolve()} if it names any.",
         *told,
     ]
     return "".join(f"# {' '.join(line.split())}\n" for line in lines) + "\n" + scenario.to_toml()
@@ -129,7 +129,9 @@ def template(scenario: Scenario, choice: str) -> str:
 
 
 def proposed(scenario: Scenario, choice: str, text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name of a policy and its table as it was typed; a new one is called by its kind, so far unused.
+    """Return the name of a policy and its table as it was typed.
+
+    A new one, and one of another kind than the chosen one has, is called by its kind, or that with a number.
 
     Raises ScenarioError where the text is not an inline table with a kind.
     """
@@ -138,9 +140,9 @@ def proposed(scenario: Scenario, choice: str, text: str) -> tuple[str, dict[str,
         raise ScenarioError(
             f'"{text.strip()}": write a policy as {{ kind = "minhash_dedup", threshold = 0.7 }}, on one line.'
         )
-    if not choice.startswith(NEW):
-        return choice, table
     kind, number = table["kind"], 2
+    if choice in scenario.policies and scenario.policies[choice].kind == kind:
+        return choice, table
     name = kind
     while name in scenario.policies:
         name, number = f"{kind}_{number}", number + 1
@@ -164,8 +166,9 @@ def enforce(recording: Recording, choice: str, text: str, population: str) -> st
     now = recording.scenario.at(recording.upcoming)
     name, table = proposed(now, choice, text)
     gate = now.trainers[population].select
-    values: dict[str, Any] = {f"trainers.{population}.select": [name, *(other for other in gate if other != name)]}
-    if name not in now.policies or now.policies[name].plain() != table:
-        values[f"policies.{name}"] = table
-    recording.change(values)
+    standing = name in now.policies and now.policies[name].plain() == table
+    recording.change(
+        ({} if standing else {f"policies.{name}": table})
+        | {f"trainers.{population}.select": [name, *(other for other in gate if other != name)]}
+    )
     return name

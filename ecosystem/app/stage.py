@@ -60,13 +60,13 @@ class Stage(mesa.Model):
         self.shown: int | None = None
         self.stored = [Film(Run.open(path)) for path in self.play.runs]
         self.recordings: list[Recording] = []
-        self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-")).resolve()
         self._begun: list[Recording] = []  # every live world so far, those that were replaced included
         self.forks = 0  # how often a world was forked
         self.steered = 0
         self.knobs: dict[str, Knob] = {}
-        if self.play.scenario is not None:
-            scenario = self._asked(self.play.scenario, kwargs)
+        scenario = self.play.scenario and self._asked(self.play.scenario, kwargs)
+        self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-")).resolve()
+        if scenario is not None:
             self.recordings = [self._record(scenario, self.play.machine, self.play.base)]
 
     def _asked(self, scenario: Scenario, arguments: dict[str, Any]) -> Scenario:

@@ -38,9 +38,9 @@ def Strip(stage: Stage, number: int, step: int) -> None:
         stage.steered = live
         force_update()
 
+    # Its parts stay in their places, so that what people have typed in one outlives news in another.
     with solara.Div(classes=["eco-session"]):
-        if len(stage.films) > 1:
-            solara.v.Html(tag="h2", children=[_called(stage, number)])
+        solara.v.Html(tag="h2", children=[_called(stage, number) if len(stage.films) > 1 else ""])
         with solara.Div(classes=["eco-buttons"]):
             if film is not None:
                 solara.Button(f"Fork here (step {step})", on_click=fork, outlined=True, small=True)
@@ -49,7 +49,7 @@ def Strip(stage: Stage, number: int, step: int) -> None:
                     mine = stage.steered == live
                     words = "The knobs steer this world" if mine else "Let the knobs steer this world"
                     solara.Button(words, on_click=steer, disabled=mine, outlined=True, small=True)
-                with solara.FileDownload(saved(stage, recording), f"{recording.scenario.name}.toml"):
+                with solara.FileDownload(lambda: saved(stage, recording), f"{recording.scenario.name}.toml"):
                     solara.Button("Save scenario", outlined=True, small=True)
                 busy = errand is not None and not errand.done
 
@@ -57,22 +57,27 @@ def Strip(stage: Stage, number: int, step: int) -> None:
                     send(Errand(lambda _: stage.keep(recording), stage.news))
 
                 solara.Button("Keep this run", on_click=keep, disabled=busy, outlined=True, small=True)
-        if refused:
-            solara.Error(refused)
-        if errand is not None:
-            _Kept(errand, errand.done)
-        if film is None:
-            return
-        listed = changes(film.scenario, stage.play.scenario if recording is not None else None)
-        origin = "in the scenario" if recording is not None else "in the run"
-        lines = [f"From step {at} on: {what}" + ("" if new else f" ({origin})") for at, what, new in listed]
-        lines += [f"Step {t}: {event}" for t, event in film.events if t == step]
-        if lines:
-            with solara.v.Html(tag="ul"):
-                for line in lines:
-                    solara.v.Html(tag="li", children=[line])
-        with solara.Details(summary=f"Preview a policy on this web, as it is after step {step}"):
-            Preview(stage, film, recording, step)
+        with solara.Div():
+            if refused:
+                solara.Error(refused)
+            if errand is not None:
+                _Kept(errand, errand.done)
+        with solara.Div():
+            for line in _told(stage, film, recording, step):
+                solara.v.Html(tag="p", children=[line])
+        if film is not None:
+            with solara.Details(summary=f"Preview a policy on this web, as it is after step {step}"):
+                Preview(stage, film, recording, step)
+
+
+def _told(stage: Stage, film: Film | None, recording: Recording | None, step: int) -> list[str]:
+    """Return what changes in a world, and what happened in it at a step, as lines."""
+    if film is None:
+        return []
+    listed = changes(film.scenario, stage.play.scenario if recording is not None else None)
+    origin = "in the scenario" if recording is not None else "in the run"
+    lines = [f"From step {at} on: {what}" + ("" if new else f" ({origin})") for at, what, new in listed]
+    return lines + [f"Step {t}: {event}" for t, event in film.events if t == step]
 
 
 def _called(stage: Stage, number: int) -> str:
