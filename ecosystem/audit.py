@@ -204,7 +204,7 @@ def show(found: pl.DataFrame) -> None:
             known = {row["measure"]: row for row in figures.iter_rows(named=True)}
             if last not in (None, by):
                 table.add_section()
-            table.add_row("" if by == last else str(by), str(group), *_cells(known, there))
+            table.add_row("" if by == last else str(by), str(group), *cells(known, there))
             last = by
         console.print(table, markup=False)
     console.print(
@@ -214,7 +214,8 @@ def show(found: pl.DataFrame) -> None:
     )
 
 
-def _cells(known: Mapping[str, Mapping[str, Any]], measures: Sequence[str]) -> Iterator[str]:
+def cells(known: Mapping[str, Mapping[str, Any]], measures: Sequence[str]) -> Iterator[str]:
+    """Yield a group's figures (rows of an audit by measure) as text, in the order of ``measures``."""
     for measure in measures:
         value, error = (known.get(measure, {}).get(key) for key in ("value", "error"))
         if value is None:

@@ -376,10 +376,17 @@ class Store:
         record["digest"] = _record_digest(record)
         self.write(f"commits/{snapshot.t:06d}.json", json.dumps(record, indent=1).encode())
         for earlier in commits[self._first() :]:
-            if not earlier.kept:
+            if not earlier.kept and not self._pin(earlier.step).exists():
                 for table in PRUNED:
                     (self.folder / self._name(table, earlier.step)).unlink(missing_ok=True)
         return Commit(**record)
+
+    def pin(self, step: int) -> None:
+        """Keep the models of a step in the folder from now on, whatever ``weights_every`` says: a branch needs them."""
+        self.write(str(self._pin(step).relative_to(self.folder)), b"")
+
+    def _pin(self, step: int) -> Path:
+        return self.folder / "pinned" / f"{step:06d}"
 
     def branch_off(self, parent: Store, step: int) -> None:
         """Make this folder a branch of another run, which goes on after ``step`` of it.

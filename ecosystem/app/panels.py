@@ -16,6 +16,7 @@ from ecosystem.app.pictures import Gallery, Picture
 from ecosystem.app.reading import Reading
 from ecosystem.app.recording import Recording
 from ecosystem.app.stage import Stage
+from ecosystem.app.strip import Strip
 from ecosystem.report import drawings
 
 STYLE = Path(__file__).with_name("page.css")
@@ -87,7 +88,7 @@ def Worlds(stage: Stage) -> None:
         if stage.last > 0:
 
             def show(step: int) -> None:
-                stage.shown = None if step == stage.last and stage.recordings else step
+                stage.shown = None if step == stage.front and stage.recordings else step
                 force_update()
 
             solara.SliderInt(
@@ -105,8 +106,10 @@ def Worlds(stage: Stage) -> None:
         for number, film in enumerate(stage.films):
             recording = stage.recordings[number - len(stage.stored)] if number >= len(stage.stored) else None
             with solara.Div(classes=["eco-world"]):
-                if recording is not None:
-                    Going(recording, recording.state, recording.progress, recording.t)
+                with solara.Div(classes=["eco-top"]):
+                    if recording is not None:
+                        Going(recording, recording.state, recording.progress, recording.t)
+                    Strip(stage, number, -1 if film is None else min(stage.step_shown, film.last))
                 if film is not None:
                     gallery = galleries.setdefault(id(film), Gallery(film))
                     World(gallery, min(stage.step_shown, film.last), film.last, picked, id(film.scenario))

@@ -6,6 +6,9 @@ what ``ecosystem run`` gives for the scenario with the changes made so far.
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -16,9 +19,10 @@ from typing import Any, Literal
 from ecosystem.app.film import Film
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.corpus.sources import CACHE
-from ecosystem.errors import EcosystemError
+from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs import Branch, Machine, Run, begin, folder_of
 from ecosystem.scenario import Scenario
+from ecosystem.store import PRUNED, Store, explained
 
 State = Literal["opening", "ready", "stepping", "paused", "finished", "failed", "closed"]
 EVERY = 0.1  # seconds between two reports of progress inside a step
@@ -61,7 +65,10 @@ class Recording:
         self.error: str | None = None
         self.film: Film | None = None
         self.seconds = 0.0  # that the last step took
-        self._out, self._machine, self._base, self._cache, self._branch = out, machine, base, cache, branch
+        self.branch, self.machine, self.base = branch, machine, base
+        self._out, self._cache = out, cache
+        self._asking = threading.RLock()  # a beat of the player may come from another thread than a click
+        self._writing = threading.Lock()  # held while the folder is between two steps
         self._asked, self._resumed = threading.Event(), threading.Event()
         self._resumed.set()
         self._told = 0.0
@@ -73,45 +80,108 @@ class Recording:
     @property
     def t(self) -> int:
         """The last committed step; -1 until the web has opened."""
-        return -1 if self.film is None else self.film.last
+        if self.film is None:
+            return -1 if self.branch is None else self.branch.step
+        return self.film.last
+
+    @property
+    def upcoming(self) -> int:
+        """The next step to begin on, from which a change made now holds; 1 as long as the web has not opened."""
+        return max(self.t, 0) + 1 + (self.state in ("stepping", "paused"))
 
     def advance(self) -> None:
         """Begin one step, unless one is under way or there is none left."""
-        if self.state == "ready":
-            self.state = "stepping"
-            self._asked.set()
+        with self._asking:
+            if self.state == "ready":
+                self.state = "stepping"
+                self._asked.set()
 
     def pause(self) -> None:
-        """Stop inside the step under way, at the next place where it reports progress."""
-        if self.state == "stepping":
+        """Stop inside the step under way, at the next place where it reports progress, or at its end."""
+        with self._asking:
+            if self.state != "stepping":
+                return
             self._resumed.clear()
             self.state = "paused"
-            self.news()
+        self.news()
 
     def resume(self) -> None:
         """Go on with the step that was paused."""
-        if self.state == "paused":
+        with self._asking:
+            if self.state != "paused":
+                return
             self.state = "stepping"
             self._resumed.set()
-            self.news()
+        self.news()
 
     def change(self, values: Mapping[str, Any]) -> None:
         """Set dotted paths from the next step to begin on: a timed change of the scenario.
 
-        Raises ScenarioError where a value is not allowed; nothing is changed then.
+        Raises ScenarioError where a value is not allowed, or no step will follow; nothing is changed then.
         """
-        under_way = self.state in ("stepping", "paused")
-        step = max(self.t, 0) + under_way
-        self.scenario = self.scenario.forked(step, values, base=self._base)
-        if self.film is not None:
-            self.film.scenario = self.scenario
+        with self._asking:
+            if self.state in ("failed", "closed") or self.upcoming > self.scenario.steps:
+                raise ScenarioError(
+                    f"no step of this world will begin after step {self.upcoming - 1}, so that nothing is left to "
+                    "change; fork it at an earlier step, or Reset."
+                )
+            self.scenario = self.scenario.forked(self.upcoming - 1, values, base=self.base)
+            if self.film is not None:
+                self.film.scenario = self.scenario
         self.news()
+
+    def keep(self, out: Path) -> Path:
+        """Write the steps so far where ``ecosystem run`` would have put them, as if it had; return the run folder.
+
+        A step under way is waited for. What a fork has from its parent is copied too, so that the folder needs no other
+        and is that of the timed change. Raises EcosystemError where nothing was committed, a run is there already or
+        the place cannot be written; nothing is left there then.
+        """
+        while not self._writing.acquire(timeout=EVERY):
+            if self._over():
+                raise EcosystemError("this world was closed before the step under way had ended; nothing was written.")
+        try:
+            if self.film is None or self.film.run.path != self.folder:
+                raise EcosystemError("this world has made no step of its own yet, so that there is nothing to keep.")
+            target = folder_of(self.scenario, out)
+            if target.exists():
+                raise EcosystemError(
+                    f"{target}: there is a run of this scenario already, with {max(0, Store(target).last())} of "
+                    f"{self.scenario.steps} steps; nothing was written. ecosystem run goes on with it."
+                )
+            part = target.with_name(f".{target.name}.part")
+            try:
+                with explained(target):
+                    self._copy(part, target)
+                    part.rename(target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+            return target
+        finally:
+            self._writing.release()
+
+    def _copy(self, part: Path, target: Path) -> None:
+        """Write a complete run folder at ``part`` that is to be moved to ``target``."""
+        store = Store(self.folder)
+        files = [(self.folder, name) for name in ("web.graphml", "web.gexf")]
+        for commit in store.commits():
+            holder = store.holder(commit.step).folder
+            named = [name for name in commit.files if name.split("/")[0] not in PRUNED or (holder / name).exists()]
+            files += [(holder, name) for name in (*named, f"commits/{commit.step:06d}.json")]
+        for folder, name in files:
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, part / name)
+        base = os.path.relpath(self.base.resolve(), target.resolve())
+        environment = {**Run(self.folder).environment, "base": base}
+        (part / "environment.json").write_text(json.dumps(environment, indent=1), encoding="utf-8")
+        (part / "scenario.toml").write_text(self.scenario.to_toml(), encoding="utf-8")
 
     def close(self) -> None:
         """Stop for good: a step under way is left and not committed."""
-        self.state = "closed"
-        self._resumed.set()
-        self._asked.set()
+        with self._asking:
+            self.state = "closed"
+            self._resumed.set()
+            self._asked.set()
 
     def join(self, seconds: float | None = None) -> None:
         """Wait until the thread has ended (after :meth:`close`)."""
@@ -122,22 +192,27 @@ class Recording:
     def _work(self) -> None:
         steps: Generator[Snapshot, Scenario | None, None] | None = None
         try:
-            if self._branch is None:
+            if self.branch is None:
                 steps = self._begin()
                 next(steps)
-                self.film = Film(Run.open(self.folder), self.scenario)
+                self._show(Film(Run.open(self.folder), self.scenario))
             else:  # it is built when its first step is asked for: until then it is its parent's past
-                self.film = Film(self._branch.parent, self.scenario, through=self._branch.step)
-            _ = self.film.places, self.film.links  # laid out here rather than when they are drawn
+                self._show(Film(self.branch.parent, self.scenario, through=self.branch.step))
             while self._next():
                 started = time.monotonic()
-                if steps is None:
-                    steps = self._begin()
-                    next(steps)
-                    self.film = Film(Run.open(self.folder), self.scenario)
-                else:
-                    steps.send(self.scenario)
-                    self.film.refresh()
+                with self._writing:
+                    if steps is None:
+                        steps = self._begin()
+                        last = next(steps).t
+                    else:
+                        last = steps.send(self.scenario).t
+                    if last == self.scenario.steps:
+                        next(steps, None)  # it draws the site graph again
+                    self._resumed.wait()  # the pause may have come after the last report
+                    if self.film is None or self.film.run.path != self.folder:
+                        self._show(Film(Run.open(self.folder), self.scenario))
+                    else:
+                        self.film.refresh()
                 self.seconds, self.progress = time.monotonic() - started, Progress()
         except Closed:
             pass
@@ -151,14 +226,20 @@ class Recording:
                 steps.close()  # lets go of the folder
             self.news()
 
+    def _show(self, film: Film) -> None:
+        _ = film.places, film.links  # laid out here rather than when they are drawn
+        with self._asking:
+            film.scenario, self.film = self.scenario, film
+
     def _begin(self) -> Generator[Snapshot, Scenario | None, None]:
-        branch = self._branch and Branch(self._branch.parent, self._branch.step, self.scenario)
-        self.folder = folder_of(self.scenario, self._out)
+        scenario = self.scenario  # as it is now: people may go on turning knobs
+        branch = self.branch and Branch(self.branch.parent, self.branch.step, scenario)
+        self.folder = folder_of(scenario, self._out)
         return begin(
-            self.scenario,
+            scenario,
             out=self._out,
-            machine=self._machine,
-            base=self._base,
+            machine=self.machine,
+            base=self.base,
             cache=self._cache,
             progress=self._report,
             branch=branch,
@@ -167,20 +248,24 @@ class Recording:
     def _next(self) -> bool:
         """Wait to be asked for a step; return False when no more will follow."""
         more = self.t < self.scenario.steps
-        if self.state != "closed":
+        with self._asking:
+            if self._over():
+                return False
             self.state = "ready" if more else "finished"
-            self.news()
-            if more:
-                self._asked.wait()
-                self._asked.clear()
+            self._resumed.set()
+        self.news()
+        if more:
+            self._asked.wait()
+            self._asked.clear()
         return more and not self._over()
 
     def _over(self) -> bool:
         return self.state == "closed"
 
     def _fail(self, sentence: str) -> None:
-        if self.state != "closed":
-            self.state, self.error = "failed", sentence
+        with self._asking:
+            if not self._over():
+                self.state, self.error = "failed", sentence
 
     def _report(self, what: str, done: int, total: int) -> None:
         """Take the news of a step under way; wait here while it is paused, leave where nobody looks any more."""

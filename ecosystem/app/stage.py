@@ -22,7 +22,7 @@ from ecosystem.app.recording import Recording
 from ecosystem.errors import EcosystemError
 from ecosystem.presets import presets
 from ecosystem.recipes import Knob
-from ecosystem.runs import Branch, Machine, Run, folder_of
+from ecosystem.runs import Branch, Machine, Run
 from ecosystem.scenario import Scenario
 
 SEED, PRESET = "seed", "model"  # arguments of a stage beside its knobs
@@ -61,11 +61,14 @@ class Stage(mesa.Model):
         self.shown: int | None = None
         self.stored = [Film(Run.open(path)) for path in self.play.runs]
         self.recordings: list[Recording] = []
-        self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-"))
+        self._begun: list[Recording] = []  # every live world so far, those that were replaced included
+        self.forks = 0  # how often a world was forked
         self.steered = 0
         self.knobs: dict[str, Knob] = {}
-        if self.play.scenario is not None:
-            self._record(self._asked(self.play.scenario, kwargs))
+        scenario = self.play.scenario and self._asked(self.play.scenario, kwargs)
+        self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-")).resolve()
+        if scenario is not None:
+            self.recordings = [self._record(scenario, self.play.machine, self.play.base)]
 
     def _asked(self, scenario: Scenario, arguments: dict[str, Any]) -> Scenario:
         """Return the scenario with the models, the seed and the values of knobs that the page asks for.
@@ -85,10 +88,10 @@ class Stage(mesa.Model):
                 values[knob.path] = scenario.like(knob.path, value)
         return scenario.override(values, base=self.play.base)
 
-    def _record(self, scenario: Scenario, branch: Branch | None = None) -> None:
-        out = self._folder / str(len(self.recordings))
-        base = self.play.base if branch is None else branch.parent.base
-        self.recordings.append(Recording(scenario, out, self.play.machine, self.news, base=base, branch=branch))
+    def _record(self, scenario: Scenario, machine: Machine, base: Path, branch: Branch | None = None) -> Recording:
+        out = self._folder / str(len(self._begun))
+        self._begun.append(Recording(scenario, out, machine, self.news, base=base, branch=branch))
+        return self._begun[-1]
 
     # What is seen.
 
@@ -103,9 +106,14 @@ class Stage(mesa.Model):
         return max((film.last for film in self.films if film is not None), default=-1)
 
     @property
+    def front(self) -> int:
+        """The last step of the live worlds or, where there are none, of the stored ones; -1: none yet."""
+        return max((recording.t for recording in self.recordings), default=self.last)
+
+    @property
     def step_shown(self) -> int:
         """The step that is looked at."""
-        return self.last if self.shown is None else min(self.shown, self.last)
+        return self.front if self.shown is None else min(self.shown, self.last)
 
     @property
     def steps(self) -> int:
@@ -151,48 +159,48 @@ class Stage(mesa.Model):
     def value(self, path: str) -> Any:
         """Return what stands at a path in the steered world from its next step on."""
         recording = self.recordings[self.steered]
-        return recording.scenario.at(recording.t + 2).value(path)
+        return recording.scenario.at(recording.upcoming).value(path)
 
     def fork(self, world: int, step: int) -> None:
         """Open a second live world that leaves another after a step, beside it; the knobs then act on the new one.
 
-        A second world that was there before is closed. Raises EcosystemError where the step's models were not kept.
+        It replaces a second world that was there before, and so a fork of a fork its parent. It is computed on what its
+        parent was. Raises EcosystemError where the step's models were not kept or no step would follow.
         """
         film = self.films[world]
         if film is None:
             raise EcosystemError("this world has not opened yet; fork it when it has.")
         parent = Run.open(film.run.path)
         parent.store.require(step)
+        holder = parent.store.holder(step)
+        if self._folder in holder.folder.resolve().parents:
+            holder.pin(step)  # it may be the last step, whose models the step under way would let go
         scenario = film.scenario.forked(step, {}, base=parent.base)
         if scenario.steps <= step:
             raise EcosystemError(f"no step would follow: the run has {scenario.steps} steps. Fork an earlier one.")
-        first = len(self.stored) or 1
-        for other in self.recordings[first - len(self.stored) :]:
+        machine = Machine.choose(parent.machine.device, parent.machine.threads)
+        stored = self.stored[world : world + 1] or self.stored[:1]
+        staying = [] if stored else self.recordings[:1]
+        for other in self.recordings[len(staying) :]:
             other.close()
-        del self.recordings[first - len(self.stored) :], self.stored[1:]
-        self._record(scenario, Branch(parent, step, scenario))
-        self.steered, self.shown = len(self.recordings) - 1, None
+        forked = self._record(scenario, machine, parent.base, Branch(parent, step, scenario))
         self.knobs = self.knobs or knobs_of(scenario)
+        self.forks += 1
+        self.stored, self.recordings = stored, [*staying, forked]
+        self.steered, self.shown = len(staying), None
         self.news()
 
     def keep(self, recording: Recording) -> Path:
-        """Copy a live world's folder to where ``ecosystem run`` would put it; return the place.
-
-        Raises EcosystemError where it is a branch, whose history is not in its folder, or where a run is there already.
-        """
-        target = folder_of(recording.scenario, self.play.out)
-        if target.exists():
-            raise EcosystemError(f"{target}: there is a run of this scenario already; nothing was written.")
-        shutil.copytree(recording.folder, target)
-        return target
+        """Copy a live world to where ``ecosystem run`` would put it; return the place (:meth:`Recording.keep`)."""
+        return recording.keep(self.play.out)
 
     def close(self) -> None:
         """Stop the live worlds and, once they have stopped, delete their folders; returns at once."""
-        for recording in self.recordings:
+        for recording in self._begun:
             recording.close()
 
         def tidy() -> None:
-            for recording in self.recordings:
+            for recording in self._begun:
                 recording.join()
             shutil.rmtree(self._folder, ignore_errors=True)
 

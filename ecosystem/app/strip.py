@@ -1,0 +1,174 @@
+"""What stands above the panels of a world: what was done to it, forks, previews, and what can be taken away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import solara
+from mesa.visualization.utils import force_update, update_counter
+
+from ecosystem.app.film import Film
+from ecosystem.app.recording import Progress, Recording
+from ecosystem.app.session import Errand, changes, choices, enforce, previewed, saved, template
+from ecosystem.app.stage import Stage
+from ecosystem.audit import MEASURES, cells
+from ecosystem.errors import EcosystemError
+
+
+@solara.component
+def Strip(stage: Stage, number: int, step: int) -> None:
+    """Show what was done to a world and what happened in it at a step, with what can be done to it."""
+    update_counter.get()
+    errand, send = solara.use_state(None)  # the run being kept
+    refused, refuse = solara.use_state("")
+    solara.use_effect(lambda: errand.leave if errand is not None else None, [errand])
+    film = stage.films[number]
+    live = number - len(stage.stored)
+    recording = stage.recordings[live] if live >= 0 else None
+
+    def fork() -> None:
+        try:
+            stage.fork(number, step)
+            refuse("")
+        except EcosystemError as error:
+            refuse(str(error))
+
+    def steer() -> None:
+        stage.steered = live
+        force_update()
+
+    # Its parts stay in their places, so that what people have typed in one outlives news in another.
+    with solara.Div(classes=["eco-session"]):
+        solara.v.Html(tag="h2", children=[_called(stage, number) if len(stage.films) > 1 else ""])
+        with solara.Div(classes=["eco-buttons"]):
+            if film is not None:
+                solara.Button(f"Fork here (step {step})", on_click=fork, outlined=True, small=True)
+            if recording is not None and film is not None:
+                if len(stage.recordings) > 1:
+                    mine = stage.steered == live
+                    words = "The knobs steer this world" if mine else "Let the knobs steer this world"
+                    solara.Button(words, on_click=steer, disabled=mine, outlined=True, small=True)
+                with solara.FileDownload(lambda: saved(stage, recording), f"{recording.scenario.name}.toml"):
+                    solara.Button("Save scenario", outlined=True, small=True)
+                busy = errand is not None and not errand.done
+
+                def keep() -> None:
+                    send(Errand(lambda _: stage.keep(recording), stage.news))
+
+                solara.Button("Keep this run", on_click=keep, disabled=busy, outlined=True, small=True)
+        with solara.Div():
+            if refused:
+                solara.Error(refused)
+            if errand is not None:
+                _Kept(errand, errand.done)
+        with solara.Div():
+            for line in _told(stage, film, recording, step):
+                solara.v.Html(tag="p", children=[line])
+        if film is not None:
+            with solara.Details(summary=f"Preview a policy on this web, as it is after step {step}"):
+                Preview(stage, film, recording, step)
+
+
+def _told(stage: Stage, film: Film | None, recording: Recording | None, step: int) -> list[str]:
+    """Return what changes in a world, and what happened in it at a step, as lines."""
+    if film is None:
+        return []
+    listed = changes(film.scenario, stage.play.scenario if recording is not None else None)
+    origin = "in the scenario" if recording is not None else "in the run"
+    lines = [f"From step {at} on: {what}" + ("" if new else f" ({origin})") for at, what, new in listed]
+    return lines + [f"Step {t}: {event}" for t, event in film.events if t == step]
+
+
+def _called(stage: Stage, number: int) -> str:
+    place = ("First world", "Second world")[number]
+    film, live = stage.films[number], number - len(stage.stored)
+    if live < 0:
+        return f"{place}: {film.run.path.parent.name}/{film.run.path.name}" if film is not None else place
+    branch = stage.recordings[live].branch
+    return place if branch is None else f"{place}: forked after step {branch.step}"
+
+
+@solara.component
+def _Kept(errand: Errand[Any], done: bool) -> None:
+    """Show what became of a run that is to be kept."""
+    if not done:
+        solara.Text("This run is kept as soon as the step under way has ended.")
+        solara.ProgressLinear(value=True)
+    elif errand.error is not None:
+        solara.Error(errand.error)
+    elif errand.result is not None:
+        solara.Success(f"Kept in {errand.result}")
+
+
+@solara.component
+def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) -> None:
+    """Let people apply a policy to the web of a step before it is enforced, and enforce it."""
+    update_counter.get()
+    scenario = film.scenario.at(step)
+    there = choices(scenario)
+    choice, choose = solara.use_state(there[0])
+    text, write = solara.use_state(template(scenario, there[0]))
+    asked, ask = solara.use_state(None)  # the errand under way or done, and what it was about
+    population, pick = solara.use_state(next(iter(scenario.trainers), ""))
+    said, say = solara.use_state(("", ""))  # what was enforced; what was refused
+    solara.use_effect(lambda: asked[0].leave if asked is not None else None, [asked])
+
+    def chosen(name: str) -> None:
+        choose(name)
+        write(template(scenario, name))
+
+    def preview() -> None:
+        say(("", ""))
+        ask((Errand(lambda report: previewed(film, step, choice, text, report), stage.news), step))
+
+    def act() -> None:
+        assert recording is not None
+        try:
+            first = recording.upcoming
+            name = enforce(recording, choice, text, population)
+            say((f"From step {first} on, {name} stands first at the select gate of {population}.", ""))
+        except EcosystemError as error:
+            say(("", str(error)))
+
+    busy = asked is not None and not asked[0].done
+    with solara.Div(classes=["eco-preview"]):
+        solara.Select("policy", there, value=choice if choice in there else there[0], on_value=chosen, dense=True)
+        solara.InputText("as TOML", text, on_value=write, continuous_update=True)
+        with solara.Div(classes=["eco-buttons"]):
+            solara.Button("Preview", on_click=preview, disabled=busy, color="primary", small=True)
+            if recording is not None and scenario.trainers:
+                solara.Button(f"Enforce from step {recording.upcoming} on", on_click=act, outlined=True, small=True)
+                if len(scenario.trainers) > 1:
+                    solara.Select("for", list(scenario.trainers), value=population, on_value=pick, dense=True)
+        enforced, refused = said
+        if enforced:
+            solara.Success(enforced)
+        if refused:
+            solara.Error(refused)
+        if asked is not None:
+            _Found(asked[0], asked[0].done, asked[0].progress, asked[1])
+
+
+@solara.component
+def _Found(errand: Errand[pl.DataFrame], done: bool, progress: Progress, step: int) -> None:
+    """Show what an audit found, as a table by true origin and depth."""
+    if errand.error is not None:
+        solara.Error(errand.error)
+    elif not done:
+        solara.Text(f"The web of step {step} is looked through" + (f" · {progress.what}" if progress.what else ""))
+        solara.ProgressLinear(value=True)
+    elif errand.result is not None:
+        rows = errand.result.filter(pl.col("by") != "author")
+        shown = [measure for measure in MEASURES if measure in rows["measure"]]
+        title = f"{rows['policy'][0]} ({rows['kind'][0]}) on the web after step {step}"
+        with solara.Div(classes=["eco-found"]), solara.v.Html(tag="table"):
+            solara.v.Html(tag="caption", children=[title])
+            with solara.v.Html(tag="tr"):
+                for head in ("documents by", "", *(MEASURES[measure] for measure in shown)):
+                    solara.v.Html(tag="th", children=[head])
+            for (by, group), figures in rows.group_by("by", "group", maintain_order=True):
+                known = {row["measure"]: row for row in figures.iter_rows(named=True)}
+                with solara.v.Html(tag="tr"):
+                    for cell in (str(by), "" if by == "all" else str(group), *cells(known, shown)):
+                        solara.v.Html(tag="td", children=[cell])

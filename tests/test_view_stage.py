@@ -1,0 +1,256 @@
+"""What the page plays, without a browser: live worlds that step, change, pause, fork, are kept, and end."""
+
+import tempfile
+import threading
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from ecosystem.app.film import Film
+from ecosystem.app.session import Errand, changes, choices, enforce, inline, previewed, proposed, saved, template
+from ecosystem.app.stage import Play, Stage
+from ecosystem.cli import cli
+from ecosystem.errors import EcosystemError, ScenarioError, StoreError
+from ecosystem.runs import Run
+from ecosystem.scenario import Scenario
+from tests.conftest import MACHINE
+from tests.test_branch import files, ran, words
+
+STEPS = 4
+NGRAM = {"kind": "ngram", "order": 2, "vocabulary": 300, "context": 64}
+
+
+def until(condition, seconds=120):
+    end = time.monotonic() + seconds  # so that what hangs fails
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.002)
+
+
+def scenario(**more):
+    fields = {"steps": STEPS, "models.tiny": NGRAM, "trainers.careful.select": ["neardup", "short"]}
+    return words(**{**{path.replace(".", "__"): value for path, value in fields.items()}, **more})
+
+
+@pytest.fixture
+def stages(tmp_path, monkeypatch):
+    """Makes stages whose temporary folders lie in ``tmp_path / "live"``; they are closed at the end."""
+    (tmp_path / "live").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "live"))
+    made = []
+
+    def make(spec=None, runs=(), **arguments):
+        play = Play(tuple(runs), spec, tmp_path, MACHINE, tmp_path / "kept")
+        kind = type("Played", (Stage,), {"play": play, "news": staticmethod(lambda: None)})
+        made.append(kind(**arguments))
+        for recording in made[-1].recordings:
+            until(lambda recording=recording: recording.state != "opening")
+        return made[-1]
+
+    yield make
+    for stage in made:
+        stage.close()
+    until(lambda: not any((tmp_path / "live").iterdir()))
+
+
+def go(stage, step):
+    """Play until all live worlds have made this step and none is under way."""
+
+    def there():
+        stage.step()
+        return all(r.t >= step or r.state == "failed" for r in stage.recordings)
+
+    until(there)
+    until(lambda: all(r.state in ("ready", "finished", "failed") for r in stage.recordings))
+    assert [r.error for r in stage.recordings] == [None] * len(stage.recordings)
+
+
+def single(stage, step):
+    """Let the first world alone make steps up to this one."""
+    recording = stage.recordings[0]
+    while recording.t < step:
+        recording.advance()
+        until(lambda: recording.state in ("ready", "finished"))
+
+
+def history(recording, through=STEPS):
+    return files(Run.open(recording.folder), range(through + 1))
+
+
+def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path):
+    stage = stages(scenario(), seed="5", knob_0=2)
+    recording, knob = stage.recordings[0], stage.knobs["knob_0"]
+    assert recording.scenario.seed == 5 and recording.scenario.value(knob.path) == 2
+    single(stage, 1)
+    stage.turn("trainers.naive.publish", 3.2)
+    recording.advance()
+    stage.turn("writers.people.rate", 7.0)  # the step under way does not see it
+    until(lambda: recording.state == "ready")
+    assert stage.value("writers.people.rate") == 7.0
+    single(stage, STEPS)
+    assert recording.state == "finished" and not stage.running
+    with pytest.raises(ScenarioError, match="no step of this world will begin after step 4"):
+        stage.turn("trainers.naive.publish", 5)
+
+    listed = changes(recording.scenario, stage.play.scenario)
+    assert listed == [(2, "trainers.naive.publish = 3", True), (3, "writers.people.rate = 7.0", True)]
+    assert (2, "trainers.naive.publish = 9", False) in changes(scenario())  # of the file, and replaced by the session
+    file = tmp_path / "saved.toml"
+    file.write_text(saved(stage, recording), encoding="utf-8")
+    assert "# From step 3 on: writers.people.rate = 7.0\n" in file.read_text()
+    again = ran(Scenario.load(file), tmp_path / "again")
+    assert files(again) == history(recording)
+
+    kept = stage.keep(recording)
+    assert Run.open(kept).verify() == again.verify()
+    assert (kept / "web.graphml").read_bytes() == (again.path / "web.graphml").read_bytes()
+    assert Run.open(kept).base.resolve() == tmp_path and kept.parent.parent == tmp_path / "kept"
+    with pytest.raises(EcosystemError, match="there is a run of this scenario already, with 4 of 4 steps"):
+        stage.keep(recording)
+    told = CliRunner().invoke(cli, ["run", str(file), "--out", str(tmp_path / "kept")])
+    assert told.exit_code == 0 and "This run is finished" in told.output
+    replay = stages(runs=[kept])
+    assert replay.last == STEPS and replay.films[0].metrics.equals(again.metrics)
+
+
+def test_a_step_can_be_paused_wherever_it_is(stages):
+    stage = stages(scenario())
+    recording = stage.recordings[0]
+    recording.pause()  # nothing is under way
+    assert recording.state == "ready"
+    recording.advance()
+    recording.pause()
+    stage.step()
+    until(lambda: recording.progress.what)
+    errand = Errand(lambda _: stage.keep(recording), lambda: None)  # waits for the step
+    time.sleep(0.3)
+    assert (recording.state, recording.t, errand.done) == ("paused", 0, False)
+    recording.resume()
+    until(lambda: recording.state == "ready")
+    errand.join()
+    assert recording.t == 1 and Run.open(errand.result).steps == 1
+    single(stage, 2)  # it is not paused any more
+
+
+def test_closing_leaves_nothing_behind(stages, tmp_path):
+    stage = stages(scenario())
+    single(stage, 1)
+    stage.fork(0, 1)
+    stage.fork(0, 0)
+    replaced = stage._begun[1]
+    stage.step()
+    stage.recordings[0].pause()
+    stage.close()
+    for recording in stage._begun:
+        recording.join(60)
+        assert recording.state == "closed"
+    assert replaced not in stage.recordings
+    until(lambda: not any((tmp_path / "live").iterdir()))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("world")]
+    stage.recordings[0].advance()
+    assert stage.recordings[0].state == "closed"
+
+
+def test_forks_equal_their_parent_until_something_is_changed(stages, tmp_path):
+    stage = stages(scenario(weights_every=3))
+    single(stage, 2)
+    parent = stage.recordings[0]
+    parent.advance()
+    stage.fork(0, 2)  # its models are let go by the step under way, unless the fork asks for them
+    until(lambda: parent.state == "ready")
+    assert stage.steered == 1 and [film.last for film in stage.films] == [3, 2] and stage.step_shown == 3
+    first = stage.recordings[1]
+    stage.step()  # the one behind goes on alone
+    until(lambda: first.state == "ready")
+    assert (parent.t, first.t) == (3, 3)
+    go(stage, STEPS)
+    assert history(first) == history(parent)
+    with pytest.raises(EcosystemError, match="no step would follow"):
+        stage.fork(0, STEPS)
+    with pytest.raises(StoreError, match="models of step 1 were not kept"):
+        stage.fork(0, 1)
+    assert stage.recordings == [parent, first]
+
+    stage.fork(0, 2)  # in the place of the other, in a folder of its own
+    second = stage.recordings[1]
+    assert first.state == "closed" and second.branch.step == 2
+    stage.turn("trainers.naive.publish", 2)
+    go(stage, 3)
+    assert history(second, 2) == history(parent, 2) and history(second)[3] != history(parent)[3]
+    assert changes(second.scenario, parent.scenario)[-1] == (3, "trainers.naive.publish = 2", True)
+    stage.fork(1, 3)  # a fork of the fork, which ends
+    third = stage.recordings[1]
+    with pytest.raises(EcosystemError, match="no step of its own"):
+        stage.keep(third)
+    go(stage, STEPS)
+    assert stage.recordings == [parent, third] and history(third, 3) == history(second, 3)
+
+    kept = Run.open(stage.keep(third))  # whole, though it was a fork of a fork
+    assert kept.verify() and kept.store.ancestry() == [kept.path]
+    assert files(kept) == history(third)
+    stage.fork(0, 0)
+    go(stage, STEPS)
+    assert history(stage.recordings[1]) == history(parent)
+
+
+def test_a_stored_run_is_forked_where_its_models_were_kept(stages, tmp_path):
+    runs = [ran(scenario(weights_every=2, seed=seed), tmp_path / "runs") for seed in (1, 2)]
+    stage = stages(runs=[run.path for run in runs])
+    assert not stage.recordings and stage.step_shown == STEPS and not stage.running
+    with pytest.raises(StoreError, match=r"not kept .*kept are those of steps 0, 2, 4"):
+        stage.fork(1, 3)
+    before = sorted(path.name for path in runs[1].path.rglob("*"))
+    stage.fork(1, 2)
+    until(lambda: stage.recordings[0].state == "ready")
+    assert [film.run.seed for film in stage.films] == [2, 2] and stage.step_shown == 2 and stage.running
+    assert stage.knobs and stage.value("trainers.naive.publish") == 9
+    go(stage, STEPS)
+    assert files(runs[1]) == history(stage.recordings[0])
+    assert sorted(path.name for path in runs[1].path.rglob("*")) == before
+    stage.fork(1, 2)
+    assert len(stage.films) == 2 and stage.steered == 0
+
+
+def test_a_policy_is_previewed_and_then_enforced(stages):
+    stage = stages(scenario())
+    single(stage, 2)
+    recording, film = stage.recordings[0], stage.films[0]
+    there = choices(film.scenario)
+    assert there[: len(film.scenario.policies)] == list(film.scenario.policies) and "new: length" in there
+    for choice in there:  # what a choice begins with is a policy as it may stand in a scenario
+        name, table = proposed(film.scenario, choice, template(film.scenario, choice))
+        assert table["kind"] and (name == choice) == (not choice.startswith("new: "))
+
+    errand = Errand(lambda report: previewed(film, 1, "new: length", '{ kind = "length", min_words = 5 }', report), int)
+    errand.join(60)
+    kept = errand.result.filter(by="origin", measure="survival")
+    counted = Run.open(recording.folder).documents.select("doc", "words").collect()
+    live = film.live(1).join(counted, on="doc")
+    assert set(kept["group"]) == {"human", "synthetic"}
+    for origin, share in kept.select("group", "value").iter_rows():
+        assert share == (live.filter(synthetic=origin == "synthetic")["words"] >= 5).mean()
+    for typed, sentence in (
+        ("length", "write a policy as"),
+        ('{ kind = "lenght" }', 'no policy kind "lenght" (did you mean "length"?)'),
+        ('{ kind = "length", min_words = -1 }', "min_words"),
+    ):
+        errand = Errand(lambda report, typed=typed: previewed(film, 1, "new: length", typed, report), int)
+        errand.join(60)
+        assert errand.result is None and sentence in errand.error
+        with pytest.raises(ScenarioError):
+            enforce(recording, "new: length", typed, "careful")
+
+    assert enforce(recording, "new: length", '{ kind = "length", min_words = 5 }', "careful") == "length"
+    assert enforce(recording, "short", inline(film.scenario.policies["short"].plain()), "careful") == "short"
+    assert enforce(recording, "new: length", '{ kind = "length", min_words = 4 }', "naive") == "length_2"
+    assert [what for at, what, _ in changes(recording.scenario) if at == 3] == [
+        'policies.length = { kind = "length", min_words = 5 }',
+        'trainers.careful.select = ["short", "length", "neardup"]',
+        'policies.length_2 = { kind = "length", min_words = 4 }',
+        'trainers.naive.select = ["length_2"]',
+    ]
+    single(stage, 3)
+    refused = Run.open(recording.folder).ledger.filter(step=3).collect()["verdict"]
+    assert {"short", "length", "length_2"} >= set(refused.drop_nulls()) >= {"length_2"}
+    assert isinstance(film, Film) and recording.error is None
