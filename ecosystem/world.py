@@ -245,6 +245,7 @@ class World(mesa.Model):
                 live=lambda: self.corpus.live()["doc"],
                 drawn=self._drawn,
                 watermark=self.watermark,
+                source_contents=lambda source, rows: self.reservoirs[source].rows(rows),
             )
 
         return of
