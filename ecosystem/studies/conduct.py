@@ -63,6 +63,7 @@ class Conducted:
             "report": str(self.report),
             "runs": self.results.runs.height,
             "failed": failed.select("arm", "world", "seed", "error").to_dicts(),
+            "untrained": self.results.training.filter(pl.col("never") + pl.col("stopped") > 0).to_dicts(),
             "seconds": round(self.seconds, 1),
             "seconds_of_runs": round(self.busy, 1),
         }
@@ -101,7 +102,8 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
         store.write("study.json", json.dumps(study.plain(), indent=1).encode())
         results.write(store)
         report = write_study(study, results, store)
-        for sentence in Sheet(study, results).gaps():
+        sheet = Sheet(study, results)
+        for sentence in [*sheet.idle(), *sheet.gaps()]:
             board.say(sentence)
         if is_url(out):
             upload(store.folder, f"{out}/studies/{store.folder.name}")
