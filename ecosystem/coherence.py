@@ -119,6 +119,17 @@ def incoherent(s: Scenario) -> list[str]:
     return problems
 
 
+def unheeded(s: Scenario) -> list[str]:
+    """Return a sentence for every budget given to trainers whose model heeds none: no mistake, but of no use."""
+    default = TrainerSpec.model_fields["budget"].default
+    return [
+        f"trainers.{name}.budget has no effect: a model of kind {s.models[trainer.model].kind} (models.{trainer.model}) "
+        "sees every document that was selected once; a policy of kind sample can limit those"
+        for name, trainer in s.trainers.items()
+        if trainer.budget != default and not s.models[trainer.model].heeds_budget
+    ]
+
+
 def _wanting(s: Scenario, name: str, policy: Policy) -> list[str]:
     """Return a sentence for what a policy needs of the rest of the scenario, beyond names that there must be."""
     problems, path = [], f"policies.{name}"
