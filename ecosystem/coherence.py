@@ -123,7 +123,7 @@ def unheeded(s: Scenario) -> list[str]:
     """Return a sentence for every budget given to trainers whose model heeds none: no mistake, but of no use."""
     default = TrainerSpec.model_fields["budget"].default
     return [
-        f"trainers.{name}.budget has no effect: a model of kind {s.models[trainer.model].kind} (models.{trainer.model}) "
+        f"trainers.{name}.budget has no effect: models.{trainer.model} is of kind {s.models[trainer.model].kind}, and "
         "sees every document that was selected once; a policy of kind sample can limit those"
         for name, trainer in s.trainers.items()
         if trainer.budget != default and not s.models[trainer.model].heeds_budget

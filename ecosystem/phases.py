@@ -244,6 +244,7 @@ def select(world: World, step: Step) -> None:
         step.training[trainer.name] = kept if trainer.recipe.retain is None else _archive(world, trainer, kept)
     if books:
         step.ledger = pl.concat(books)
+    _note_shortfalls(world)
 
 
 def _note_injected(step: Step, signed: pl.DataFrame) -> None:
@@ -253,6 +254,15 @@ def _note_injected(step: Step, signed: pl.DataFrame) -> None:
         for (name,), rows in added.group_by("added_by", maintain_order=True):
             before = step.injected.get(str(name))
             step.injected[str(name)] = rows if before is None else pl.concat([before, rows])
+
+
+def _note_shortfalls(world: World) -> None:
+    """Tell once for each adder how much less than asked for it gave, however many trainers asked."""
+    for name, short in world.shortfalls.items():
+        wanted, given = (sum(column) for column in zip(*short, strict=True))
+        who = "1 trainer" if len(short) == 1 else f"{len(short)} trainers"
+        world.note(f"policies.{name}: {who} asked for {wanted} documents and got {given}, since there are no more")
+    world.shortfalls.clear()
 
 
 def _book(signed: pl.DataFrame, reader: pl.Expr | pl.Series) -> pl.DataFrame:

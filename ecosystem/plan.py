@@ -157,9 +157,8 @@ def _tokens_selected(recipe: TrainerSpec, scenario: Scenario) -> float:
     tokens = float(min(recipe.scrape.docs, _documents_in_sight(recipe, scenario)) * TOKENS_PER_DOCUMENT)
     for name in recipe.select:
         if isinstance(policy := scenario.policies[name], Sample):
-            held = TOKENS_PER_DOCUMENT * (policy.count or 0) + TOKENS_PER_WORD * (
-                policy.words or 0
-            )  # one of them is None
+            # One of the two is None.
+            held = TOKENS_PER_DOCUMENT * (policy.count or 0) + TOKENS_PER_WORD * (policy.words or 0)
             tokens = min(tokens, held)
     return tokens
 

@@ -185,6 +185,7 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
             live=lambda: table["doc"],
             drawn=lambda source, until: min(40, 40 if rows is None else rows),
             source_contents=lambda source, places: table["content"].gather(places % table.height),
+            fell_short=lambda wanted, given: None,
         )
 
     return of

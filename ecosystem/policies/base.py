@@ -50,7 +50,8 @@ class Context:
     t)``: how many of a source's first rows people had drawn by the end of step ``t``. ``watermark(model, mark, ids)``:
     (z-scores, scored tokens) of documents read with the tokenizer of the named model. ``source_contents(source,
     rows)``: contents of rows of a source. ``added`` (columns ``source``, ``document``): what adders before this policy
-    have added at the same gate.
+    have added at the same gate. ``fell_short(wanted, given)`` tells that an adder has fewer documents than it was asked
+    for.
     """
 
     policy: str  # the name of the policy in the scenario
@@ -68,6 +69,7 @@ class Context:
     drawn: Callable[[str, int], int]
     watermark: Callable[[str, Mark, pl.Series], tuple[NDArray[np.float64], NDArray[np.int64]]]
     source_contents: Callable[[str, NDArray[np.int64]], pl.Series]
+    fell_short: Callable[[int, int], None]
     added: pl.DataFrame = field(default_factory=lambda: empty(ADDED))
 
 

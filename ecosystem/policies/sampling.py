@@ -129,7 +129,7 @@ def _added_words(ctx: Context) -> int:
 
 
 class Injection(Adder):
-    """Adds real documents from a source to what was kept.
+    """Adds real documents from a source to what was kept; where there are too few, all there are, and an event says so.
 
     ``fraction`` = f adds f / (1 - f) documents per kept one (rounded), so that the share f of the result is
     injected; ``count`` adds that many whatever was kept.
@@ -155,7 +155,10 @@ class Injection(Adder):
 
     def add(self, kept: int, ctx: Context) -> pl.DataFrame:
         """Return the injected rows, each of weight 1, ordered by row."""
-        rows = self.rows(self.wanted(kept), ctx)
+        wanted = self.wanted(kept)
+        rows = self.rows(wanted, ctx)
+        if rows.size < wanted:
+            ctx.fell_short(wanted, rows.size)
         return pl.DataFrame(
             {"source": pl.repeat(self.source, rows.size, dtype=pl.String, eager=True), "document": rows}
         ).with_columns(weight=pl.lit(1.0))
@@ -227,8 +230,8 @@ class PaidWriting(Injection):
     """Adds new human documents that are paid for, each at ``price``, and that nobody has published.
 
     They are rows of the source that people have not drawn yet, another draw at each step and for each reader. A
-    finite source runs out of them as people go on writing, and may give the same row at two steps; an endless one
-    never does.
+    finite source runs out of them as people go on writing, and may give the same row at two steps, which is paid for
+    once; when all were bought before, an event says so. An endless one never runs out.
     """
 
     price: Annotated[float, Field(ge=0)] = Field(1.0, description="what each document costs, in units of money")
