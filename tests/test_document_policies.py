@@ -1,5 +1,6 @@
 """Policies about where documents come from and how they differ: labels, caps, archives, quantiles, diversity."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from ecosystem.corpus.ngrams import ngrams, normalised
+from ecosystem.errors import ScenarioError
 from ecosystem.policies.base import gate
 from ecosystem.policies.diversity import Diversity, embedded, spread
 from ecosystem.policies.filters import PerplexityBand
 from ecosystem.policies.provenance import ProvenanceLabel, SyntheticCap
 from ecosystem.policies.sampling import InjectReal, PaidWriting, Sample, VerifiedArchive
 from ecosystem.testing import sample_context, sample_documents
+from tests.conftest import tiny
 
 DOCS = sample_documents()
 AUTHORS, EACH = 400, 50
@@ -260,4 +263,8 @@ def test_a_sample_of_words_holds_as_much_text_whoever_wrote_it_and_whatever_was_
     for wrong in ({"count": 10, "words": 10}, {"words": 0}):
         with pytest.raises(ValidationError):
             Sample(**wrong)
+    for amount, fits in (({"count": 9}, True), ({"words": 9}, False)):  # an archive knows of no words
+        changes = {"policies.some": {"kind": "sample", **amount}, "trainers.naive.retain": ["some"]}
+        with nullcontext() if fits else pytest.raises(ScenarioError, match="cannot thin an archive"):
+            tiny().override(changes)
     assert Sample().plain() == {"kind": "sample", "count": 1000} and Sample(words=9).plain()["words"] == 9
