@@ -322,7 +322,7 @@ def test_the_report_has_every_part_and_nothing_can_run(folder: Path) -> None:
         assert part in page
     for name in ("effect_variance_a", "course_lab_w2_b"):
         assert (made.folder / "charts" / f"{name}.svg").exists() and f'data-chart="{name}"' in page
-    assert page.count("sharing luck between arms") == 2 and "nothing to train on" not in page
+    assert page.count("sharing luck between arms") == 2 and "Trainers had nothing to train on" not in page
 
 
 def test_arms_whose_trainers_had_nothing_to_train_on_are_marked_wherever_they_rank(folder: Path) -> None:
