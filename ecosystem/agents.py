@@ -97,8 +97,7 @@ class Trainer(Actor):
     @property
     def wants_to_fit(self) -> bool:
         """Whether this is one of the steps at which it trains."""
-        since = self.model.t - 1 - self.recipe.offset
-        return since >= 0 and since % self.recipe.every == 0
+        return self.recipe.fits_at(self.model.t)
 
 
 class Curator(Actor):

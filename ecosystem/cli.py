@@ -227,6 +227,7 @@ def branch(
 @SET
 def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...]) -> None:
     """Validate scenarios, studies and frontiers without running them; of run folders, every file against its hash."""
+    from ecosystem.coherence import unheeded
     from ecosystem.errors import EcosystemError
     from ecosystem.presets import read_toml
     from ecosystem.studies.spec import question
@@ -247,6 +248,8 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
                 continue
             spec = _scenario(file, variant, settings, None, None)
             click.echo(f"{file}: good ({spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers)")
+            for note in unheeded(spec):
+                click.echo(f"{file}: note: {note}")
         except EcosystemError as error:
             problems.append(str(error))
     if problems:

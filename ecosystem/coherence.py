@@ -16,7 +16,7 @@ from ecosystem.metrics.laws import wrong_law
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier
-from ecosystem.policies.sampling import Importance, VerifiedArchive
+from ecosystem.policies.sampling import Importance, Sample, VerifiedArchive
 from ecosystem.policies.watermark import Watermark
 from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
 
@@ -58,7 +58,7 @@ def incoherent(s: Scenario) -> list[str]:
             f'{path}.retain: the policy "{name}" ({s.policies[name].kind}) cannot thin an archive, which knows only '
             "when a document was acquired; replace, accumulate, accumulate_subsample, window and decay can"
             for name in trainer.retain or []
-            if name in s.policies and s.policies[name].needs_content
+            if name in s.policies and (s.policies[name].needs_content or _counts_words(s.policies[name]))
         ]
         gate(f"{path}.retain", trainer.retain or [], (Policy,), "")
         if trainer.decoding.watermark is not None:
@@ -119,6 +119,17 @@ def incoherent(s: Scenario) -> list[str]:
     return problems
 
 
+def unheeded(s: Scenario) -> list[str]:
+    """Return a sentence for every budget given to trainers whose model heeds none: no mistake, but of no use."""
+    default = TrainerSpec.model_fields["budget"].default
+    return [
+        f"trainers.{name}.budget has no effect: models.{trainer.model} is of kind {s.models[trainer.model].kind}, and "
+        "sees every document that was selected once; a policy of kind sample can limit those"
+        for name, trainer in s.trainers.items()
+        if trainer.budget != default and not s.models[trainer.model].heeds_budget
+    ]
+
+
 def _wanting(s: Scenario, name: str, policy: Policy) -> list[str]:
     """Return a sentence for what a policy needs of the rest of the scenario, beyond names that there must be."""
     problems, path = [], f"policies.{name}"
@@ -145,6 +156,10 @@ def _wanting(s: Scenario, name: str, policy: Policy) -> list[str]:
                 f"its archive would be empty; those published by then are of: {there}"
             )
     return problems
+
+
+def _counts_words(policy: Policy) -> bool:
+    return isinstance(policy, Sample) and policy.words is not None
 
 
 def _watermark(s: Scenario, path: str, trainer: TrainerSpec) -> list[str]:
@@ -262,8 +277,9 @@ def _mixed(s: Scenario) -> list[str]:
         return problems
     problems += _sizes(s)
     for name, policy in s.policies.items():
-        if policy.reads_text:
-            problems.append(f"policies.{name}: {policy.kind} reads words, but documents here are of sort {s.modality}")
+        if policy.reads_text or _counts_words(policy):
+            what = "counts" if _counts_words(policy) else "reads"
+            problems.append(f"policies.{name}: {policy.kind} {what} words, but documents here are of sort {s.modality}")
     for name, trainer in s.trainers.items():
         decoding = trainer.decoding
         unused = {"prompt": decoding.prompt is not None, "repetition_penalty": decoding.repetition_penalty != 1.0}

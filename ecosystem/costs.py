@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ecosystem.agents import Trainer
 from ecosystem.corpus.schema import METRICS
 from ecosystem.families.base import WriteRecord
+from ecosystem.policies.sampling import PaidWriting
 
 if TYPE_CHECKING:
     from ecosystem.phases import Step
@@ -90,6 +91,11 @@ def _of_adder(world: World, name: str, added: pl.DataFrame) -> Costs:
             before = len(bought)
             bought.update(rows["document"].to_list())
             new += len(bought) - before
+        if isinstance(world.spec.policies[name], PaidWriting) and added.height and not new:
+            world.note(
+                f"policies.{name}: nobody writes anything new for pay: all {added.height} documents that it gave were "
+                "bought before, so that nothing is spent"
+            )
         costs |= {"human_documents": float(new), "spent": price * new}
     return costs
 

@@ -7,7 +7,7 @@ A classifier is a function of the policy, of the documents published before the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import polars as pl
@@ -37,14 +37,81 @@ class Examples:
     docs: pl.Series
 
 
+@dataclass(frozen=True)
+class Crossed:
+    """Classifiers for texts that another one has learnt from: each text is judged by one that has not.
+
+    ``place``: which half of the learnt texts each is in; ``halves[i]`` has learnt the other half, and ``scales[i]`` has
+    its scores of some texts and those that the classifier of the whole gives them, each ascending.
+    """
+
+    place: dict[str, int]
+    halves: list[TextClassifier]
+    scales: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+    @classmethod
+    def of(
+        cls, whole: TextClassifier, learnt: pl.Series, positive: NDArray[np.bool_], others: pl.Series
+    ) -> Self | None:
+        """Fit two classifiers to half of the texts that ``whole`` has learnt; None where they are too few.
+
+        ``others``: texts that it has not learnt, all of one sort. A text that occurs twice is in one half.
+        """
+        place = {text: number % 2 for number, text in enumerate(learnt.unique(maintain_order=True))}
+        half = learnt.replace_strict(place, return_dtype=pl.Int64).to_numpy()
+        sorts = [positive[half != i] for i in (0, 1)]
+        if any(sort.all() or not sort.any() for sort in sorts):
+            return None
+        halves = [TextClassifier.fit(learnt.filter(pl.Series(half != i)), sorts[i]) for i in (0, 1)]
+        unseen = others.filter(~others.is_in(learnt.implode()))
+        # Half as many examples make a classifier less sure of itself: its scores are put on the scale of the whole.
+        scales = [(_scale(classifier.probability(unseen)), _scale(whole.probability(unseen))) for classifier in halves]
+        return cls(place, halves, scales)
+
+    def amend(self, texts: pl.Series, score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scores of texts with those replaced that the classifier of the whole has learnt, [texts]."""
+        half = np.array([self.place.get(text, -1) for text in texts.to_list()], dtype=np.int64)
+        for i, (classifier, scale) in enumerate(zip(self.halves, self.scales, strict=True)):
+            if (mine := half == i).any():
+                score[mine] = np.interp(classifier.probability(texts.filter(pl.Series(mine))), *scale)
+        return score
+
+
+def _scale(score: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([[0.0], np.sort(score), [1.0]])
+
+
 @dataclass
 class Judge:
     """A fitted classifier, what it said of examples set aside, and what it has said of documents so far."""
 
     examples: Examples
     classifier: TextClassifier
+    crossed: Crossed | None
     held: NDArray[np.float64]  # scores of the examples set aside
     said: dict[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, examples: Examples, *, cross: bool) -> Self | None:
+        """Fit a classifier to examples; None where they are of one sort. ``cross``: judge those by halves of them."""
+        learnt, texts = (
+            examples.texts.filter(pl.Series(~examples.aside)),
+            examples.texts.filter(pl.Series(examples.aside)),
+        )
+        positive = examples.positive[~examples.aside]
+        if positive.all() or not positive.any():
+            return None
+        classifier = TextClassifier.fit(learnt, positive)
+        others = texts.filter(pl.Series(~examples.positive[examples.aside]))
+        crossed = Crossed.of(classifier, learnt, positive, others) if cross else None
+        judge = cls(examples, classifier, crossed, np.zeros(0))
+        judge.held = judge.score(texts)
+        return judge
+
+    def score(self, texts: pl.Series) -> NDArray[np.float64]:
+        """Return the score of every text, [texts]."""
+        score = self.classifier.probability(texts)
+        return score if self.crossed is None else self.crossed.amend(texts, score)
 
     @property
     def reference(self) -> NDArray[np.float64]:
@@ -67,7 +134,7 @@ class Judges:
             return None
         new = docs.filter(~docs.is_in(list(judge.said))) if judge.said else docs
         if new.len():
-            scores = judge.classifier.probability(self._world.corpus.contents(new))
+            scores = judge.score(self._world.corpus.contents(new))
             judge.said.update(zip(new.to_list(), scores.tolist(), strict=True))
         score = np.array([judge.said[doc] for doc in docs.to_list()], dtype=np.float64)
         return Judged(score, judge.reference)
@@ -83,18 +150,13 @@ class Judges:
         return known[2]
 
     def _fit(self, name: str, policy: Classifying, t: int) -> Judge | None:
-        examples = self._detected(name, policy, t) if isinstance(policy, LearnedDetector) else None
+        if isinstance(policy, LearnedDetector):
+            # What people have labelled they know, and the error rates are of other documents.
+            return Judge.of(self._detected(name, policy, t), cross=False)
         if isinstance(policy, QualityClassifier):
-            examples = self._trusted(name, policy, t)
-        if examples is None:
-            return None
-        learnt, texts = ~examples.aside, examples.texts
-        positive = examples.positive[learnt]
-        if positive.all() or not positive.any():
-            return None
-        classifier = TextClassifier.fit(texts.filter(pl.Series(learnt)), positive)
-        held = classifier.probability(texts.filter(pl.Series(examples.aside)))
-        return Judge(examples, classifier, held)
+            # The web that it learns from is the web that it is to filter.
+            return Judge.of(self._trusted(name, policy, t), cross=True)
+        return None
 
     def _detected(self, name: str, policy: LearnedDetector, t: int) -> Examples:
         """Draw human and synthetic documents published before step ``t``, labelled by people who err."""

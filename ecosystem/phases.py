@@ -245,8 +245,30 @@ def select(world: World, step: Step) -> None:
         step.training[trainer.name] = kept if trainer.recipe.retain is None else _archive(world, trainer, kept)
     if books:
         step.ledger = pl.concat(books)
+    _note_shortfalls(world)
 
 
+<<<<<<< HEAD
+=======
+def _note_injected(step: Step, signed: pl.DataFrame) -> None:
+    """Remember which adder of a gate brought which documents; what was injected where is in the ledger."""
+    if "added_by" in signed.columns:
+        added = signed.select("added_by", source="injected_from", document="doc").drop_nulls("added_by")
+        for (name,), rows in added.group_by("added_by", maintain_order=True):
+            before = step.injected.get(str(name))
+            step.injected[str(name)] = rows if before is None else pl.concat([before, rows])
+
+
+def _note_shortfalls(world: World) -> None:
+    """Tell once for each adder how much less than asked for it gave, however many trainers asked."""
+    for name, short in world.shortfalls.items():
+        wanted, given = (sum(column) for column in zip(*short, strict=True))
+        who = "1 trainer" if len(short) == 1 else f"{len(short)} trainers"
+        world.note(f"policies.{name}: {who} asked for {wanted} documents and got {given}, since there are no more")
+    world.shortfalls.clear()
+
+
+>>>>>>> help-equal
 def _book(signed: pl.DataFrame, reader: pl.Expr | pl.Series) -> pl.DataFrame:
     """Return the ledger rows of a table that has been through a gate."""
     return signed.with_columns(reader=reader, document="doc", source="injected_from").select(

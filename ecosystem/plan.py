@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ecosystem.coherence import unheeded
+from ecosystem.families.base import Budget
+from ecosystem.policies.sampling import Sample
 from ecosystem.recipes import TrainerSpec
 from ecosystem.runs import Machine
 from ecosystem.scenario import Scenario
@@ -15,6 +18,7 @@ from ecosystem.scenario import Scenario
 TOKENS_PER_EXAMPLE = 70  # of a downstream task, text and one choice
 CHOICES = 4  # of an example, at most
 TOKENS_PER_DOCUMENT = 90  # assumed for sources not yet read; python_docs has about this many under 1,024 tokens
+TOKENS_PER_WORD = 2.3  # of python_docs, in a vocabulary of 1,024 tokens
 # Shares of the matrix-product rate that the engine reaches, measured on two CPU cores with gpt2-nano and -micro.
 TRAINING_SHARE, GENERATION_SHARE = 0.35, 0.25
 
@@ -67,7 +71,8 @@ class Plan:
             for_tasks += tuned
             seconds += flops * (3 * tuned + judged) / (TRAINING_SHARE * rate)
             foundation += 3 * flops * load.tokens_to_pretrain / (TRAINING_SHARE * rate)
-            seconds += 3 * flops * model_train / (TRAINING_SHARE * rate)
+            if family.heeds_budget:  # others count what they read, which takes next to nothing
+                seconds += 3 * flops * model_train / (TRAINING_SHARE * rate)
             seconds += flops * model_generate / (GENERATION_SHARE * rate)
         people = sum(w.count * w.rate for w in scenario.writers.values())
         machines = sum(t.count * t.publish for t in scenario.trainers.values())
@@ -124,6 +129,7 @@ class Plan:
 def _notes(scenario: Scenario) -> list[str]:
     late = [change.at for change in scenario.changes if change.at > scenario.steps]
     notes = [f"the change at step {at} never comes, since the run has {scenario.steps} steps" for at in late]
+    notes += unheeded(scenario)
     initial = scenario.web.initial
     if initial is None or not scenario.sources[initial.source].held_out:
         why = f"sources.{initial.source}.held_out is 0" if initial else "the web begins without human documents"
@@ -140,11 +146,21 @@ def _notes(scenario: Scenario) -> list[str]:
 def _trainer_tokens(recipe: TrainerSpec, scenario: Scenario) -> tuple[int, int]:
     """Return (tokens to train, tokens to generate at most) of a population over the whole run."""
     fits = max(0, math.ceil((scenario.steps - recipe.offset) / recipe.every))
-    budget = recipe.budget
-    docs = min(recipe.scrape.docs, _documents_in_sight(recipe, scenario))
-    per_fit = budget.tokens or round((budget.epochs or 1.0) * docs * TOKENS_PER_DOCUMENT)
+    budget = recipe.budget if scenario.models[recipe.model].heeds_budget else Budget(epochs=1.0)
+    per_fit = budget.tokens or round((budget.epochs or 1.0) * _tokens_selected(recipe, scenario))
     written = (recipe.publish + scenario.measure.synthetic) * recipe.decoding.max_tokens * scenario.steps
     return recipe.count * fits * per_fit, recipe.count * written
+
+
+def _tokens_selected(recipe: TrainerSpec, scenario: Scenario) -> float:
+    """Return about how many tokens a training set has, if filters refuse nothing but samples draw what they may."""
+    tokens = float(min(recipe.scrape.docs, _documents_in_sight(recipe, scenario)) * TOKENS_PER_DOCUMENT)
+    for name in recipe.select:
+        if isinstance(policy := scenario.policies[name], Sample):
+            # One of the two is None.
+            held = TOKENS_PER_DOCUMENT * (policy.count or 0) + TOKENS_PER_WORD * (policy.words or 0)
+            tokens = min(tokens, held)
+    return tokens
 
 
 def _task_tokens(model: str, scenario: Scenario) -> tuple[int, int]:

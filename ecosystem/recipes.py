@@ -88,6 +88,11 @@ class TrainerSpec(Spec):
     offset: Count = Field(0, description="first step at which it may fit is 1 + offset")
     lag: Count = Field(0, description="scrape only what was published at least so many steps ago")
 
+    def fits_at(self, t: int) -> bool:
+        """Return whether step ``t`` is one of those at which these trainers train."""
+        since = t - 1 - self.offset
+        return since >= 0 and since % self.every == 0
+
 
 class CuratorSpec(Spec):
     """A population of fallible reviewers who look for machine text on some sites."""

@@ -142,7 +142,8 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
     """Return what makes a policy's context at step ``t`` over ``table`` (columns of ``schema.SEGMENT``).
 
     Texts and near-duplicates are those of the table; scores, what classifiers say, right labels and watermarks are made
-    up; every source has ``rows`` documents (None: endless), of which people have drawn the first 40.
+    up; every source has ``rows`` documents (None: endless), which are those of the table over and over, and of which
+    people have drawn the first 40.
     """
     streams = Streams(1)
     table = table.sort("doc")
@@ -183,6 +184,8 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
             judge=lambda name, ids: Judged(streams.at(f"judge/{name}").uniform(ids.to_numpy()), np.arange(200) / 200),
             live=lambda: table["doc"],
             drawn=lambda source, until: min(40, 40 if rows is None else rows),
+            source_contents=lambda source, places: table["content"].gather(places % table.height),
+            fell_short=lambda wanted, given: None,
         )
 
     return of

@@ -83,6 +83,7 @@ class World(mesa.Model):
         self.web = Web(scenario.web, self.streams, base)
         self.truth: Truth | None = None  # of vectors and categories; texts have references
         self.bought: costs.Bought = {}  # what adders with a price have paid for
+        self.shortfalls: dict[str, list[tuple[int, int]]] = {}  # at this step, by adder: asked for, given
         self._events: list[str] = []
         self._scores: dict[str, dict[int, tuple[float, int]]] = {}
         self._found: dict[tuple[str, Mark], dict[int, tuple[float, int]]] = {}
@@ -291,6 +292,8 @@ class World(mesa.Model):
                 live=lambda: self.corpus.live()["doc"],
                 drawn=self._drawn,
                 watermark=self.watermark,
+                source_contents=lambda source, rows: self.reservoirs[source].rows(rows),
+                fell_short=lambda wanted, given: self.shortfalls.setdefault(policy, []).append((wanted, given)),
             )
 
         return of

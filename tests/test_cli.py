@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import ecosystem
-from ecosystem.cli import LISTED
+from ecosystem.cli import LISTED, cli
+from ecosystem.plan import TOKENS_PER_DOCUMENT, Plan
 from ecosystem.runs import Run
-from tests.conftest import ROOT, TINY, tiny
+from ecosystem.scenario import Scenario
+from tests.conftest import MACHINE, ROOT, TINY, tiny
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,22 @@ def test_the_plan_says_what_will_not_happen(place):
     )
     assert "note       the change at step 9 never comes, since the run has 3 steps" in plan.stdout, plan.stderr
     assert "sources.language.held_out is 0" in plan.stdout
+
+
+def test_a_budget_that_a_model_does_not_heed_is_not_counted_and_said(tmp_path):
+    """Four laboratories, ten fits each: of 10,000 words at 2.3 tokens, or of the budget where the model heeds it."""
+    file = ROOT / "scenarios/policy_web.toml"
+    trigram = Scenario.load(file)
+    plan = Plan.of(trigram, MACHINE, tmp_path)
+    assert plan.tokens_to_train == 4 * 10 * 23_000
+    assert [note for note in plan.notes if "trainers.labs.budget has no effect" in note]
+    documents = trigram.override({"policies.sample": {"kind": "sample", "count": 300}})
+    assert Plan.of(documents, MACHINE, tmp_path).tokens_to_train == 4 * 10 * 300 * TOKENS_PER_DOCUMENT
+    nano = Plan.of(trigram.override({"models.small.preset": "gpt2-nano"}), MACHINE, tmp_path)
+    assert nano.tokens_to_train == 4 * 10 * 40_000 and not nano.notes
+    said = CliRunner().invoke(cli, ["check", str(file)]).output
+    assert "good (10 steps" in said and "note: trainers.labs.budget has no effect" in said
+    assert "note" not in CliRunner().invoke(cli, ["check", str(ROOT / "scenarios/finite_web.toml")]).output
 
 
 def test_ctrl_c_before_anything_has_begun_says_so(place):

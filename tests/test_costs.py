@@ -120,6 +120,54 @@ def test_a_document_is_paid_for_once(mode, tmp_path):
     assert totals["policies/bought", "spent"] == 0.5 * sum(new)
 
 
+def test_what_an_adder_cannot_give_is_an_event_of_its_step(tmp_path):
+    """Of 40 documents the web begins with 25 and a writer takes 5 a step; two trainers ask an archive and pay for more.
+
+    The archive holds 25 of 30 that each wants; of what nobody has drawn 10, then 5, then none are left to pay for, and
+    those left at step 2 were all bought at step 1.
+    """
+    rng = np.random.default_rng(1)
+    texts = [" ".join(f"w{k}" for k in rng.integers(0, 200, 20)) for _ in range(40)]
+    pl.DataFrame({"text": texts}).write_ndjson(tmp_path / "few.jsonl")
+    scenario = Scenario.parse(
+        {
+            "name": "short",
+            "steps": 3,
+            "sources": {"few": {"kind": "jsonl", "path": str(tmp_path / "few.jsonl"), "held_out": 0.0}},
+            "web": {"kind": "complete", "sites": 3, "initial": {"source": "few", "documents": 25}},
+            "models": {"small": {"preset": "trigram"}},
+            "policies": {
+                "archive": {"kind": "verified_archive", "source": "few", "count": 30},
+                "paid": {"kind": "paid_writing", "source": "few", "count": 8, "price": 2.0},
+                "enough": {"kind": "inject_real", "source": "few", "count": 40},
+            },
+            "writers": {"people": {"count": 1, "source": "few", "rate": 5.0}},
+            "trainers": {"a": {"count": 2, "model": "small", "select": ["enough", "archive", "paid"], "publish": 2}},
+            "measure": {"synthetic": 2, "texts": []},
+        }
+    )
+    world, events, spent = World(scenario, cache=tmp_path / "cache", threads=1), [], []
+    for _ in range(3):
+        world.step()
+        events.append(sorted(e for e in world.snapshot().state["events"] if "policies" in e))
+        costs = world.snapshot().metrics.filter(scope="cost", id="policies/paid")
+        spent.append(dict(costs.select("metric", "value").iter_rows()).get("spent", 0.0))
+    archive = "policies.archive: 2 trainers asked for 60 documents and got 50, since there are no more"
+    none = (
+        "policies.paid: nobody writes anything new for pay: all 10 documents that it gave were bought before, so that "
+    )
+    assert events == [
+        [archive],
+        [
+            archive,
+            "policies.paid: 2 trainers asked for 16 documents and got 10, since there are no more",
+            none + "nothing is spent",
+        ],
+        [archive, "policies.paid: 2 trainers asked for 16 documents and got 0, since there are no more"],
+    ]
+    assert spent == [20.0, 0.0, 0.0]
+
+
 def test_the_report_says_what_it_cost(finished):
     told = exhibits.costs(finished)
     total = finished.costs(total=True).filter(id="curators/editors/0")["value"].item()

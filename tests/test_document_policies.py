@@ -1,5 +1,6 @@
 """Policies about where documents come from and how they differ: labels, caps, archives, quantiles, diversity."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from ecosystem.corpus.ngrams import ngrams, normalised
+from ecosystem.errors import ScenarioError
 from ecosystem.policies.base import gate
 from ecosystem.policies.diversity import Diversity, embedded, spread
 from ecosystem.policies.filters import PerplexityBand
 from ecosystem.policies.provenance import ProvenanceLabel, SyntheticCap
 from ecosystem.policies.sampling import InjectReal, PaidWriting, Sample, VerifiedArchive
 from ecosystem.testing import sample_context, sample_documents
+from tests.conftest import tiny
 
 DOCS = sample_documents()
 AUTHORS, EACH = 400, 50
@@ -224,3 +227,44 @@ def test_a_sample_is_of_fixed_size_and_another_one_for_each_reader_and_step() ->
     assert len({tuple(row) for row in kept.tolist()}) == 40
     assert np.abs(kept.mean(axis=0) - 1 / 3).max() < 4.5 * np.sqrt(2 / 9 / 40)
     assert gate(table.head(5), [("sample", policy)], sample_context(table))["verdict"].null_count() == 5
+
+
+def test_a_sample_of_words_holds_as_much_text_whoever_wrote_it_and_whatever_was_added() -> None:
+    """Long documents and short ones alike fill 900 words, on average and to half a document; none is preferred.
+
+    Over 400 steps the mean is 900 to 4 standard errors (a rule that refused, or kept, whatever crosses the line would
+    be off by 10 words, which is 17 of them), and of the documents kept as many are long as of all.
+    """
+    table = pl.DataFrame({"doc": range(400), "words": [60] * 100 + [20] * 300})
+    policy, base = Sample(words=900), sample_context(DOCS)
+    held, long = np.zeros(400), np.zeros(400)
+    for t in range(400):
+        signed = gate(table, [("sample", policy)], sample_context(DOCS, t=t + 1))
+        kept = signed.filter(pl.col("verdict").is_null())["words"].to_numpy()
+        held[t], long[t] = kept.sum(), (kept == 60).mean()
+    assert np.abs(held - 900).max() <= 30 and 5 < held.std() < 20
+    assert abs(held.mean() - 900) < 4 * held.std() / 20
+    assert abs(long.mean() - 0.25) < 4 * long.std() / 20
+    # A gate with only long documents and one with only short ones give the same amount of text.
+    for part, documents in ((table.head(100), 15), (table.tail(300), 45)):
+        assert gate(part, [("sample", policy)], base)["verdict"].null_count() == documents
+    # What was added counts, and is never refused: whatever came before the sample, the set is as large.
+    contents = pl.Series([" ".join(["word"] * 70)] * 97)
+    context = lambda name: replace(base(name), source_contents=lambda source, rows: contents.gather(rows))  # noqa: E731
+    for count, room in ((0, 900), (5, 550), (12, 60), (40, 0)):
+        rules = [("real", InjectReal(source="s", count=count)), ("sample", policy)]
+        signed = gate(table.tail(300), rules, context)
+        added = pl.col("injected_from").is_not_null()
+        assert signed.filter(added)["verdict"].null_count() == count
+        assert signed.filter(~added)["verdict"].null_count() == pytest.approx(room / 20, abs=0.5)
+        # Behind the sample it only adds.
+        assert gate(table.tail(300), rules[::-1], context)["verdict"].null_count() == 45 + count
+    assert gate(table.tail(10), [("sample", policy)], base)["verdict"].null_count() == 10
+    for wrong in ({"count": 10, "words": 10}, {"words": 0}):
+        with pytest.raises(ValidationError):
+            Sample(**wrong)
+    for amount, fits in (({"count": 9}, True), ({"words": 9}, False)):  # an archive knows of no words
+        changes = {"policies.some": {"kind": "sample", **amount}, "trainers.naive.retain": ["some"]}
+        with nullcontext() if fits else pytest.raises(ScenarioError, match="cannot thin an archive"):
+            tiny().override(changes)
+    assert Sample().plain() == {"kind": "sample", "count": 1000} and Sample(words=9).plain()["words"] == 9

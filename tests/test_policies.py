@@ -38,7 +38,7 @@ FIELDS = {
         {"source": "docs", "count": 7, "mode": "fresh"},
     ],
     "accumulate_subsample": [{"capacity": 20}, {}],
-    "sample": [{"count": 20}, {}],
+    "sample": [{"count": 20}, {"words": 500}, {}],
     "gopher_quality": [{}, {"variant": "short_text"}],
     "length": [{}, {"min_words": 3, "max_words": 10}],
     "decay": [{}, {"keeps_weights": False}],

@@ -337,9 +337,48 @@ def test_the_report_has_every_part_and_nothing_can_run(folder: Path) -> None:
         assert part in page
     for name in ("effect_variance_a", "course_lab_w2_b"):
         assert (made.folder / "charts" / f"{name}.svg").exists() and f'data-chart="{name}"' in page
+<<<<<<< HEAD
     assert page.count("sharing luck between arms") == 2
     specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
     assert all(isinstance(spec["height"], int) for spec in specs.values())  # others are warned of in a browser
+=======
+    assert page.count("sharing luck between arms") == 2 and "Trainers had nothing to train on" not in page
+
+
+def test_arms_whose_trainers_had_nothing_to_train_on_are_marked_wherever_they_rank(folder: Path) -> None:
+    """One arm refuses everything, one all machine text (there is no other after step 1), one population of two does."""
+    text = STUDY.replace("seeds = [1, 2, 3]", "seeds = [1, 2]").replace(
+        "[arms.more]", '[arms.refused]\n"trainers.lab.select" = ["none"]\n[arms.more]'
+    )
+    text = text.replace("[arms.more]", '[arms.human]\n"trainers.lab.select" = ["oracle"]\n[arms.more]')
+    policies = '[policies.none]\nkind = "synthetic_detector"\ntrue_positive_rate = 1.0\nfalse_positive_rate = 1.0\n'
+    policies += '[policies.oracle]\nkind = "oracle"\n'
+    (folder / "loop.toml").write_text(
+        WORLD.replace("sites = 4", "sites = 6").replace("documents = 80", "documents = 120")
+        + policies
+        + '[trainers.other]\ncount = 2\nmodel = "normal"\nsites = 1\nevery = 2\n'
+        + 'scrape = { docs = 100, strategy = "reach", links = 0 }\npublish = 20\n'
+    )
+    made = done(folder, text)
+    told = {(arm, of): row for arm, of, *row in made.results.training.filter(seed=2).drop("world", "seed").iter_rows()}
+    fine = [4, 0, 0, 16, 0]
+    assert told == {
+        **{(arm, "lab"): fine for arm in ("alone", "helped", "more")},
+        ("refused", "lab"): [4, 4, 0, 16, 16],
+        ("human", "lab"): [4, 0, 4, 16, 12],
+        **{(arm, "other"): [2, 0, 0, 4, 0] for arm in ("alone", "helped", "refused", "human", "more")},
+    }
+    mark = made.results.untrained
+    assert mark("refused", "", "lab") == "never trained" and mark("human", "", "lab") == "stopped training"
+    assert mark("refused", "") == "8 of 12 trainers never trained" and mark("refused", "", "other") == ""
+    for table in (made.effects, pl.read_parquet(made.folder / "ranking.parquet")):
+        marks = dict(table.filter(measure=made.study.measures[1].name).select("arm", "training").iter_rows())
+        assert marks.pop("human") == "stopped training" and set(marks.values()) <= {"", "never trained"}
+    page = made.report.read_text()
+    assert "Trainers had nothing to train on in <b>human</b> (8 of 12 trainers stopped training)" in page
+    assert "<small>(stopped training)</small>" in page
+    assert {row["arm"] for row in made.summary()["untrained"]} == {"refused", "human"}
+>>>>>>> help-equal
 
 
 def test_damaged_runs_are_told_and_left_out(folder: Path) -> None:

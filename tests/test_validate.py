@@ -201,6 +201,7 @@ MISTAKES = [
         "models.frequencies: is for vector documents, but this scenario's are",
     ),
     ({"policies.near": {"kind": "minhash_dedup"}}, "policies.near: minhash_dedup reads words"),
+    ({"policies.some": {"kind": "sample", "words": 9}}, "policies.some: sample counts words"),
     ({"trainers.loop.decoding.repetition_penalty": 1.5}, "decoding.repetition_penalty: has no meaning for category"),
     ({"web.sites": 2}, "web.sites: 2 sites are too few for agents that need 3 of their own"),
     ({"theory.0.law": "diversity_replaced"}, 'no law "diversity_replaced" (did you mean "diversity_replace"?)'),

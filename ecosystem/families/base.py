@@ -252,6 +252,7 @@ class Family(Spec):
     modality: ClassVar[Literal["text", "vector", "category"]]
     needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
     marks: ClassVar[bool] = False  # whether its cohorts can watermark what they write (MarkingCohort)
+    heeds_budget: ClassVar[bool] = True  # False: a fit sees every document once, whatever the trainer's budget says
     tunable: ClassVar[bool] = False  # whether members understand prompts in fit and score, as downstream tasks need
 
     @property

@@ -38,6 +38,7 @@ class Ngram(Family):
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "text"
     marks: ClassVar[bool] = True
+    heeds_budget: ClassVar[bool] = False
 
     init: Literal["foundation", "random"] = Field("foundation", description="foundation or random")
     order: Annotated[int, Field(ge=1, le=5)] = Field(description="tokens in an n-gram: 1 knows no context")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -40,6 +40,8 @@ Parameters = dict[str, Floats]
 
 class FittedFamily(Family):
     """A family whose fit is one estimate from the documents, without steps that a plan could count."""
+
+    heeds_budget: ClassVar[bool] = False
 
     init: Literal["foundation", "untrained"] = Field(
         "untrained",

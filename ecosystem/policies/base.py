@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.schema import OBSERVABLE
+from ecosystem.corpus.schema import OBSERVABLE, empty
 from ecosystem.errors import EcosystemError
 from ecosystem.marks import Mark
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream
+
+ADDED: dict[str, pl.DataType] = {"source": pl.String(), "document": pl.Int64()}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ class Context:
     label of each document is right, for an oracle. ``judge(policy, ids)``: what the classifier of the named policy
     says, or None as long as there is none. ``live()``: the documents on the web now, ascending. ``drawn(source,
     t)``: how many of a source's first rows people had drawn by the end of step ``t``. ``watermark(model, mark, ids)``:
-    (z-scores, scored tokens) of documents read with the tokenizer of the named model.
+    (z-scores, scored tokens) of documents read with the tokenizer of the named model. ``source_contents(source,
+    rows)``: contents of rows of a source. ``added`` (columns ``source``, ``document``): what adders before this policy
+    have added at the same gate. ``fell_short(wanted, given)`` tells that an adder has fewer documents than it was asked
+    for.
     """
 
     policy: str  # the name of the policy in the scenario
@@ -63,6 +68,9 @@ class Context:
     live: Callable[[], pl.Series]
     drawn: Callable[[str, int], int]
     watermark: Callable[[str, Mark, pl.Series], tuple[NDArray[np.float64], NDArray[np.int64]]]
+    source_contents: Callable[[str, NDArray[np.int64]], pl.Series]
+    fell_short: Callable[[int, int], None]
+    added: pl.DataFrame = field(default_factory=lambda: empty(ADDED))
 
 
 class Policy(Spec):
@@ -118,9 +126,9 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
     ``docs`` has a row per document (columns of the index; ``doc`` is the identity) and may already carry
     verdicts; rows keep their order, and one without a weight has weight 1. Each policy sees only the rows that
     no earlier one refused. Rows that an Adder adds come last, have ``doc`` = row in the source,
-    ``injected_from`` = the source and ``added_by`` = the adder, and are seen by no later filter or weigher: order
-    matters. A later adder counts them among the kept. A policy that breaks its contract raises EcosystemError with its
-    name.
+    ``injected_from`` = the source and ``added_by`` = the adder, and are seen by no later filter or weigher, which
+    only learn that they are there (``Context.added``): order matters. A later adder counts them among the kept. A
+    policy that breaks its contract raises EcosystemError with its name.
     """
     missing = [column for column in ("verdict", "reason", "injected_from", "added_by") if column not in docs.columns]
     weight = pl.col("weight").cast(pl.Float64) if "weight" in docs.columns else pl.lit(1.0)
@@ -133,6 +141,8 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
         open_rows = table if is_open.all() else table.filter(is_open)
         seen = open_rows if policy.oracle else open_rows[[c for c in OBSERVABLE if c in open_rows.columns]]
         ctx = context(name)
+        if added:
+            ctx = replace(ctx, added=pl.concat(added).select(source="injected_from", document="doc"))
         if isinstance(policy, Filter):
             # Answers go back by place, not by a join: an archive may hold one id twice, from two sources.
             reason = _spread(_reasons(_ask(policy.refuse, seen, ctx), seen.height, name), is_open)

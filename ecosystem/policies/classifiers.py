@@ -152,7 +152,9 @@ class QualityClassifier(Classifying):
     web before it (at step 1: those that the web began with); until then nothing is refused. Give one rule: documents
     that score at least ``threshold``, or as high as the share ``keep`` of those web documents, or, GPT-3's, documents
     whose score exceeds 1 minus a draw from a Pareto (Lomax) distribution of shape ``pareto`` (9 in GPT-3), drawn once
-    per document, so that some that score low pass.
+    per document, so that some that score low pass. A classifier knows by heart what it has learnt from, and would
+    refuse most of the web that it was trained on: such documents, and copies of them, are judged by another that has
+    learnt the half of the examples in which they are not, put on the same scale.
     """
 
     source: str = Field(description="name of the source of trusted documents")

@@ -34,15 +34,16 @@ class Row:
     saved: int
     p: float
     p_holm: float
+    training: str  # which of the arm's trainers did not train, in a few words
 
     @classmethod
-    def of(cls, effect: Effect, measure: Measure, world: str, p_holm: float) -> Row:
+    def of(cls, effect: Effect, measure: Measure, world: str, p_holm: float, training: str) -> Row:
         """Lay an effect out flat."""
         e = effect
         return cls(
             *(measure.name, measure.unit, world, e.arm, e.seeds, e.base_mean, e.paired.mean),
             *(e.paired.low, e.paired.high, e.bootstrap.low, e.bootstrap.high, e.unpaired.low, e.unpaired.high),
-            *(e.correlation, e.narrower, e.saved, e.p, p_holm),
+            *(e.correlation, e.narrower, e.saved, e.p, p_holm, training),
         )
 
     @property
@@ -117,7 +118,10 @@ def compared(study: Study, results: Results) -> list[Row]:
                 if len(mine) > 1:
                     found += [(effect, world) for effect in effects(measure.name, base, {arm: mine})]
         corrected = holm([effect.p for effect, _ in found])
-        rows += [Row.of(effect, measure, world, p) for (effect, world), p in zip(found, corrected, strict=True)]
+        rows += [
+            Row.of(effect, measure, world, p, results.untrained(effect.arm, world, measure.of))
+            for (effect, world), p in zip(found, corrected, strict=True)
+        ]
     return rows
 
 
@@ -169,10 +173,20 @@ def places(study: Study, results: Results) -> pl.DataFrame:
         for world in study.settings():
             place = 1
             for group in ranked(study, results, measure, world):
+<<<<<<< HEAD
                 rows += [(measure.name, world, place, len(group), arm, mean) for arm, mean in group]
                 place += len(group)
     kinds = {"measure": pl.String, "world": pl.String, "place": pl.Int64, "tied": pl.Int64, "arm": pl.String}
     return pl.DataFrame(rows, schema={**kinds, "mean": pl.Float64}, orient="row")
+=======
+                rows += [
+                    (measure.name, world, place, arm, mean, results.untrained(arm, world, measure.of))
+                    for arm, mean in group
+                ]
+                place += len(group)
+    kinds = {"measure": pl.String, "world": pl.String, "place": pl.Int64, "arm": pl.String, "mean": pl.Float64}
+    return pl.DataFrame(rows, schema={**kinds, "training": pl.String}, orient="row")
+>>>>>>> help-equal
 
 
 def regret_table(study: Study, results: Results) -> pl.DataFrame:

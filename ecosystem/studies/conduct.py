@@ -64,6 +64,7 @@ class Conducted:
             "report": str(self.report),
             "runs": self.results.runs.height,
             "failed": failed.select("arm", "world", "seed", "error").to_dicts(),
+            "untrained": self.results.training.filter(pl.col("never") + pl.col("stopped") > 0).to_dicts(),
             "seconds": round(self.seconds, 1),
             "seconds_of_runs": round(self.busy, 1),
         }
@@ -100,7 +101,8 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
         results = Results.of(study, cells, [made[number] for number in numbers])
         results.write(store)
         report = write_study(study, results, store)
-        for sentence in Sheet(study, results).gaps():
+        sheet = Sheet(study, results)
+        for sentence in [*sheet.idle(), *sheet.gaps()]:
             board.say(sentence)
     busy = sum(outcome.seconds for outcome in made)
     return Conducted(study, results, store.folder, report, time.monotonic() - started, busy)

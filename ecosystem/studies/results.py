@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 
 import polars as pl
 
 from ecosystem.errors import EcosystemError
+from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.studies.jobs import Outcome
 from ecosystem.studies.remote import addressed, opened, out_of
@@ -25,6 +26,15 @@ RUNS = {
 }
 VALUES = {**CELL, "measure": pl.String, "value": pl.Float64}
 SERIES = {**CELL, "of": pl.String, "metric": pl.String, "step": pl.Int64, "value": pl.Float64}
+TRAINING = {
+    **CELL,
+    "of": pl.String,  # a population
+    "trainers": pl.Int64,
+    "never": pl.Int64,  # of them never trained, though they were to
+    "stopped": pl.Int64,  # of them trained, but not when they last were to
+    "due": pl.Int64,  # times that one of them was to train
+    "starved": pl.Int64,  # of these it had nothing to train on
+}
 COSTS = {**CELL, "cost": pl.String, "amount": pl.Float64}
 WALL = "wall_seconds"
 _READ_AT_ONCE = 8  # runs, which may lie in an object store
@@ -32,18 +42,22 @@ _READ_AT_ONCE = 8  # runs, which may lie in an object store
 
 @dataclass(frozen=True)
 class Results:
-    """All numbers of a study: ``runs``, ``values`` of measures, their ``series`` over steps, and ``costs`` of runs."""
+    """All numbers of a study.
+
+    ``runs``, ``values`` of measures, their ``series`` over steps, ``costs`` of runs, and whether trainers trained.
+    """
 
     runs: pl.DataFrame
     values: pl.DataFrame
     series: pl.DataFrame
     costs: pl.DataFrame
     mixed: tuple[str, ...] = ()  # measures over all trainers of which arms have measured different populations
+    training: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRAINING))
 
     @classmethod
     def of(cls, study: Study, cells: Sequence[Cell], outcomes: Sequence[Outcome]) -> Results:
         """Read what every cell's run measured and cost; a run that cannot be read counts as failed."""
-        runs, values, series, costs = [], [], [], []
+        runs, values, series, costs, training = [], [], [], [], []
         whose: dict[str, set[frozenset[str]]] = {}
         with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
             read = list(pool.map(_read, cells, outcomes))
@@ -60,13 +74,29 @@ class Results:
                 series += [(*who, measure.of or "", measure.metric, *point) for point in course.iter_rows()]
             costs += [(*who, *row) for row in costs_of(metrics).iter_rows()]
             costs.append((*who, WALL, seconds))
+            training += [(*who, *row) for row in trained(metrics, cell.scenario)]
         return cls(
             pl.DataFrame(runs, schema=RUNS, orient="row"),
             pl.DataFrame(values, schema=VALUES, orient="row"),
             pl.DataFrame(series, schema=SERIES, orient="row").unique(maintain_order=True),
             whole(pl.DataFrame(costs, schema=COSTS, orient="row")),
             tuple(name for name, found in whose.items() if len(found) > 1),
+            pl.DataFrame(training, schema=TRAINING, orient="row"),
         )
+
+    def untrained(self, arm: str, world: str, of: str | None = None) -> str:
+        """Return in a few words which trainers of an arm (of one population) did not train; "" if all did to the end.
+
+        They are counted over all seeds.
+        """
+        rows = self.training.filter((pl.col("arm") == arm) & (pl.col("world") == world))
+        if of not in (None, WEB):
+            rows = rows.filter(pl.col("of") == of)
+        trainers, told = rows["trainers"].sum(), []
+        for count, what in ((rows["never"].sum(), "never trained"), (rows["stopped"].sum(), "stopped training")):
+            if count:
+                told.append(what if count == trainers else f"{count} of {trainers} trainers {what}")
+        return ", ".join(told)
 
     def spending(self, study: Study) -> pl.DataFrame:
         """Return what every run cost at the study's prices: the cell's columns and ``cost``, in their units."""
@@ -79,7 +109,7 @@ class Results:
 
     def write(self, store: Store) -> None:
         """Write every table beside the report, as Parquet and as CSV."""
-        for name in ("runs", "values", "series", "costs"):
+        for name in ("runs", "values", "series", "costs", "training"):
             write_table(store, name, getattr(self, name))
 
 
@@ -102,6 +132,33 @@ def whole(costs: pl.DataFrame) -> pl.DataFrame:
     cells = costs.select(CELL.keys()).unique(maintain_order=True)
     every = cells.join(kinds, how="cross", maintain_order="left_right")
     return every.join(costs, on=[*CELL, "cost"], how="left", maintain_order="left").fill_null(0.0)
+
+
+def trained(metrics: pl.DataFrame, scenario: Scenario) -> list[tuple[str, int, int, int, int, int]]:
+    """Return, per population that was to train, the columns of TRAINING from ``of`` on.
+
+    Who trained stands in the cost ledger, and who was to in the scenario: a trainer with nothing to train on keeps its
+    model, and goes on being measured.
+    """
+    did: dict[str, set[int]] = {}
+    fits = metrics.filter((pl.col("scope") == "cost") & pl.col("metric").is_in(["tokens_trained", "documents_trained"]))
+    for who, step in fits.select("id", "step").iter_rows():
+        did.setdefault(who, set()).add(step)
+    state, moments = scenario, {change.at for change in scenario.changes}
+    due: dict[str, list[int]] = {}
+    for t in range(1, scenario.steps + 1):
+        state = scenario.at(t) if t in moments else state
+        for population, recipe in state.trainers.items():
+            if recipe.fits_at(t):
+                due.setdefault(population, []).append(t)
+    rows = []
+    for population, steps in due.items():
+        count = scenario.trainers[population].count
+        mine = [did.get(f"trainers/{population}/{number}", set()) for number in range(count)]
+        never = sum(not fit for fit in mine)
+        stopped = sum(bool(fit) and steps[-1] not in fit for fit in mine)
+        rows.append((population, count, never, stopped, count * len(steps), sum(len(set(steps) - fit) for fit in mine)))
+    return rows
 
 
 def populations(metrics: pl.DataFrame, measure: Measure) -> frozenset[str]:

@@ -26,6 +26,11 @@ def _heading(measure: Measure, world: str) -> str:
     return measure.name + (f", world {world}" if world else "")
 
 
+def _idle(training: str) -> str:
+    """Return a mark for an arm whose trainers did not train, to stand behind its name."""
+    return f" <small>({escape(training)})</small>" if training else ""
+
+
 def _key(*parts: str) -> str:
     """Return a name for a chart's file from names that may hold anything."""
     return "_".join("".join(c if c.isalnum() else "-" for c in part) for part in parts if part)[:80]
@@ -76,7 +81,7 @@ def _effect_table(sheet: Sheet, rows: Sequence[Row]) -> str:
     ]
     body = [
         [
-            page.tinted(sheet.arms, r.arm),
+            page.tinted(sheet.arms, r.arm) + _idle(r.training),
             str(r.seeds),
             number(r.base_mean, 4),
             f"<b>{signed(r.effect, 4)}</b>",
@@ -185,6 +190,7 @@ def rankings(sheet: Sheet) -> str:
     parts = []
     for measure in sheet.study.measures:
         for world in sheet.worlds:
+<<<<<<< HEAD
             ranking = sheet.places.filter((pl.col("measure") == measure.name) & (pl.col("world") == world))
             rows = [
                 [
@@ -194,12 +200,22 @@ def rankings(sheet: Sheet) -> str:
                 ]
                 for place, tied, arm, mean in ranking.select("place", "tied", "arm", "mean").iter_rows()
             ]
+=======
+            groups = analysis.ranked(sheet.study, sheet.results, measure, world)
+            rows, place = [], 1
+            for group in groups:
+                shown = str(place) if len(group) == 1 else f"{place}–{place + len(group) - 1} (tie)"
+                for arm, mean in group:
+                    idle = _idle(sheet.results.untrained(arm, world, measure.of))
+                    rows.append([shown, page.tinted(sheet.arms, arm) + idle, number(mean, 4)])
+                place += len(group)
+>>>>>>> help-equal
             if rows:
                 parts.append(f"<h3>{escape(_heading(measure, world))}</h3>")
                 parts.append(page.table(["place", "arm", f"mean ({escape(measure.unit)})"], rows, left=(0, 1)))
     note = (
         '<p class="note">Best first. Arms that cannot be told from the best of their group (paired, Holm over all '
-        "pairs) share its place.</p>"
+        "pairs) share its place. Which trainers had nothing to train on stands behind an arm.</p>"
     )
     return note + "".join(parts) if parts else ""
 
@@ -216,7 +232,7 @@ def worlds(sheet: Sheet) -> str:
     for measure in sheet.study.measures:
         rows = [
             [
-                page.tinted(sheet.arms, r.arm),
+                page.tinted(sheet.arms, r.arm) + _idle(sheet.idle_somewhere(r.arm, measure.of)),
                 number(r.mean, 4),
                 number(r.mean_regret, 4),
                 number(r.worst_regret, 4),

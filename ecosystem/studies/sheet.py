@@ -70,6 +70,25 @@ class Sheet:
         """Return the comparisons of one measure in one world."""
         return [row for row in self.effects if (row.measure, row.world) == (measure.name, world)]
 
+    def idle_somewhere(self, arm: str, of: str | None) -> str:
+        """Return which trainers of an arm did not train, in the first world in which there are any; "" if all did."""
+        found = (self.results.untrained(arm, world, of) for world in self.worlds)
+        return next((told for told in found if told), "")
+
+    def idle(self) -> list[str]:
+        """Say in which arms trainers had nothing to train on, so that what is measured there is an older model."""
+        alike: dict[str, list[str]] = {}
+        for arm in self.arms:
+            for world in self.worlds:
+                if training := self.results.untrained(arm, world):
+                    where = f" in world **{world}**" if world else ""
+                    alike.setdefault(training, []).append(f"**{arm}**{where}")
+        return [
+            f"Trainers had nothing to train on in {_few(arms)} ({training}): what is measured of them is the model "
+            "that they had before, which says nothing of training under these policies, wherever the arm ranks."
+            for training, arms in alike.items()
+        ]
+
     def gaps(self) -> list[str]:
         """Say which measures have no value in some of the runs that did not fail, and how many failed."""
         failed, told = self.results.runs["error"].is_not_null().sum(), []
@@ -108,9 +127,12 @@ class Sheet:
 
 def findings(sheet: Sheet) -> list[str]:
     """Return what the study found, in sentences written from its numbers and from nothing else."""
-    study, told = sheet.study, []
+    study, told = sheet.study, sheet.idle()
     if not study.compares:
-        return [f"{len(study.seeds)} seed(s) at {len(sheet.arms)} points say how much each axis matters (below)."]
+        return [
+            *told,
+            f"{len(study.seeds)} seed(s) at {len(sheet.arms)} points say how much each axis matters (below).",
+        ]
     for measure in study.measures:
         for world in sheet.worlds:
             rows = sheet.of(measure, world)
@@ -143,6 +165,7 @@ def _told(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[
             )
             more = f" and {len(group) - SENTENCES} more" if len(group) > SENTENCES else ""
             found.append(f"{measure.name}{where}: {kind} than **{base}** are {arms}{more}.")
+<<<<<<< HEAD
     for group, verdict in (
         (rest, f"cannot be told from **{base}**"),
         (same, f"had exactly the values of **{base}** at every seed: what sets them apart changes nothing here"),
@@ -151,7 +174,18 @@ def _told(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[
             few = listed([f"**{r.arm}**" for r in group[:SENTENCES]])
             more = f" and {len(group) - SENTENCES} more" if len(group) > SENTENCES else ""
             found.append(f"{measure.name}{where}: {few}{more} {verdict}.")
+=======
+    if rest:
+        arms = _few([f"**{r.arm}**" for r in rest])
+        found.append(f"{measure.name}{where}: {arms} cannot be told from **{base}**.")
+>>>>>>> help-equal
     return found
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return the first of many names, and how many more there are."""
+    more = f" and {len(names) - SENTENCES} more" if len(names) > SENTENCES else ""
+    return listed(names[:SENTENCES]) + more
 
 
 def pairing(measure: Measure, rows: Sequence[Row]) -> str:
