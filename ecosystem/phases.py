@@ -248,17 +248,6 @@ def select(world: World, step: Step) -> None:
     _note_shortfalls(world)
 
 
-<<<<<<< HEAD
-=======
-def _note_injected(step: Step, signed: pl.DataFrame) -> None:
-    """Remember which adder of a gate brought which documents; what was injected where is in the ledger."""
-    if "added_by" in signed.columns:
-        added = signed.select("added_by", source="injected_from", document="doc").drop_nulls("added_by")
-        for (name,), rows in added.group_by("added_by", maintain_order=True):
-            before = step.injected.get(str(name))
-            step.injected[str(name)] = rows if before is None else pl.concat([before, rows])
-
-
 def _note_shortfalls(world: World) -> None:
     """Tell once for each adder how much less than asked for it gave, however many trainers asked."""
     for name, short in world.shortfalls.items():
@@ -268,7 +257,6 @@ def _note_shortfalls(world: World) -> None:
     world.shortfalls.clear()
 
 
->>>>>>> help-equal
 def _book(signed: pl.DataFrame, reader: pl.Expr | pl.Series) -> pl.DataFrame:
     """Return the ledger rows of a table that has been through a gate."""
     return signed.with_columns(reader=reader, document="doc", source="injected_from").select(

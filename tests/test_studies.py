@@ -337,12 +337,9 @@ def test_the_report_has_every_part_and_nothing_can_run(folder: Path) -> None:
         assert part in page
     for name in ("effect_variance_a", "course_lab_w2_b"):
         assert (made.folder / "charts" / f"{name}.svg").exists() and f'data-chart="{name}"' in page
-<<<<<<< HEAD
-    assert page.count("sharing luck between arms") == 2
+    assert page.count("sharing luck between arms") == 2 and "Trainers had nothing to train on" not in page
     specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
     assert all(isinstance(spec["height"], int) for spec in specs.values())  # others are warned of in a browser
-=======
-    assert page.count("sharing luck between arms") == 2 and "Trainers had nothing to train on" not in page
 
 
 def test_arms_whose_trainers_had_nothing_to_train_on_are_marked_wherever_they_rank(folder: Path) -> None:
@@ -378,7 +375,6 @@ def test_arms_whose_trainers_had_nothing_to_train_on_are_marked_wherever_they_ra
     assert "Trainers had nothing to train on in <b>human</b> (8 of 12 trainers stopped training)" in page
     assert "<small>(stopped training)</small>" in page
     assert {row["arm"] for row in made.summary()["untrained"]} == {"refused", "human"}
->>>>>>> help-equal
 
 
 def test_damaged_runs_are_told_and_left_out(folder: Path) -> None:

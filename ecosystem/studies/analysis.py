@@ -173,20 +173,13 @@ def places(study: Study, results: Results) -> pl.DataFrame:
         for world in study.settings():
             place = 1
             for group in ranked(study, results, measure, world):
-<<<<<<< HEAD
-                rows += [(measure.name, world, place, len(group), arm, mean) for arm, mean in group]
-                place += len(group)
-    kinds = {"measure": pl.String, "world": pl.String, "place": pl.Int64, "tied": pl.Int64, "arm": pl.String}
-    return pl.DataFrame(rows, schema={**kinds, "mean": pl.Float64}, orient="row")
-=======
                 rows += [
-                    (measure.name, world, place, arm, mean, results.untrained(arm, world, measure.of))
+                    (measure.name, world, place, len(group), arm, mean, results.untrained(arm, world, measure.of))
                     for arm, mean in group
                 ]
                 place += len(group)
-    kinds = {"measure": pl.String, "world": pl.String, "place": pl.Int64, "arm": pl.String, "mean": pl.Float64}
-    return pl.DataFrame(rows, schema={**kinds, "training": pl.String}, orient="row")
->>>>>>> help-equal
+    kinds = {"measure": pl.String, "world": pl.String, "place": pl.Int64, "tied": pl.Int64, "arm": pl.String}
+    return pl.DataFrame(rows, schema={**kinds, "mean": pl.Float64, "training": pl.String}, orient="row")
 
 
 def regret_table(study: Study, results: Results) -> pl.DataFrame:

@@ -190,26 +190,17 @@ def rankings(sheet: Sheet) -> str:
     parts = []
     for measure in sheet.study.measures:
         for world in sheet.worlds:
-<<<<<<< HEAD
             ranking = sheet.places.filter((pl.col("measure") == measure.name) & (pl.col("world") == world))
             rows = [
                 [
                     str(place) if tied == 1 else f"{place}–{place + tied - 1} (tie)",
-                    page.tinted(sheet.arms, arm),
+                    page.tinted(sheet.arms, arm) + _idle(training),
                     number(mean, 4),
                 ]
-                for place, tied, arm, mean in ranking.select("place", "tied", "arm", "mean").iter_rows()
+                for place, tied, arm, mean, training in ranking.select(
+                    "place", "tied", "arm", "mean", "training"
+                ).iter_rows()
             ]
-=======
-            groups = analysis.ranked(sheet.study, sheet.results, measure, world)
-            rows, place = [], 1
-            for group in groups:
-                shown = str(place) if len(group) == 1 else f"{place}–{place + len(group) - 1} (tie)"
-                for arm, mean in group:
-                    idle = _idle(sheet.results.untrained(arm, world, measure.of))
-                    rows.append([shown, page.tinted(sheet.arms, arm) + idle, number(mean, 4)])
-                place += len(group)
->>>>>>> help-equal
             if rows:
                 parts.append(f"<h3>{escape(_heading(measure, world))}</h3>")
                 parts.append(page.table(["place", "arm", f"mean ({escape(measure.unit)})"], rows, left=(0, 1)))

@@ -165,20 +165,12 @@ def _told(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[
             )
             more = f" and {len(group) - SENTENCES} more" if len(group) > SENTENCES else ""
             found.append(f"{measure.name}{where}: {kind} than **{base}** are {arms}{more}.")
-<<<<<<< HEAD
     for group, verdict in (
         (rest, f"cannot be told from **{base}**"),
         (same, f"had exactly the values of **{base}** at every seed: what sets them apart changes nothing here"),
     ):
         if group:
-            few = listed([f"**{r.arm}**" for r in group[:SENTENCES]])
-            more = f" and {len(group) - SENTENCES} more" if len(group) > SENTENCES else ""
-            found.append(f"{measure.name}{where}: {few}{more} {verdict}.")
-=======
-    if rest:
-        arms = _few([f"**{r.arm}**" for r in rest])
-        found.append(f"{measure.name}{where}: {arms} cannot be told from **{base}**.")
->>>>>>> help-equal
+            found.append(f"{measure.name}{where}: {_few([f'**{r.arm}**' for r in group])} {verdict}.")
     return found
 
 
