@@ -196,7 +196,7 @@ def test_a_document_is_as_many_models_away_from_people_as_its_depth_says(film, a
         found = ancestry.lineage(doc)
         assert found.hops == pytest.approx(found.depth, rel=1e-9)
         assert found.depth == film.documents["depth"][doc] and found.author == author
-        assert not any("archives" in caveat.lower() for caveat in found.caveats)
+        assert found.caveats == ()  # a normal distribution is fitted to a training set alone, and all are there
     assert found.depth > 1.5  # so that there was something to add up
 
 
@@ -256,7 +256,7 @@ def test_what_a_model_starts_from_counts_as_an_end(texts):
     doc = reading.published(texts, "labs/0").filter(pl.col("t") == 2)["doc"][0]
     found = reading.Ancestry(texts).lineage(doc)
     assert found.hops == pytest.approx(found.depth) and {fit.step for fit in found.fits} == {1, None}
-    assert "start" in {end.kind for end in found.ends} and any("starts from" in c for c in found.caveats)
+    assert "start" in {end.kind for end in found.ends} and any("models start from" in c for c in found.caveats)
     first = reading.published(texts, "labs/0")["doc"][0]
     assert reading.in_words(reading.Ancestry(texts).lineage(first).ends) == "100\u00a0% the weights that m starts from"
 
