@@ -207,6 +207,13 @@ def test_shares_sum_to_one(film, ancestry):
             assert sum(end.share for end in found.ends) == pytest.approx(1)
             assert {end.kind for end in found.ends} <= {"people", "injected"}
             assert all(sum(origin.share for origin in fit.origins) == pytest.approx(1) for fit in found.fits)
+            measured = film.metrics.filter(
+                (pl.col("step") == found.fits[0].step)
+                & (pl.col("id") == author)
+                & (pl.col("metric") == "synthetic_share")
+            )
+            assert found.fits[0].who == author and found.fits[0].passes == pytest.approx(1)
+            assert found.fits[0].human == pytest.approx(1 - measured["value"].item())
             steps = [fit.step for fit in found.fits]
             assert steps == sorted(steps, reverse=True) and steps[0] < found.t
             assert all(origin.step is None or origin.step <= fit.step for fit in found.fits for origin in fit.origins)

@@ -22,7 +22,7 @@ from ecosystem.report.findings import number, percent
 from ecosystem.report.page import visible
 from ecosystem.scenario import Scenario
 
-EACH, PICTURES = 3, 10  # documents in a column
+EACH, PICTURES = 3, 6  # documents in a column
 FITS, STEPS = 6, 5  # of a lineage, shown at first; steps that the documents of a training set are from
 AT_ONCE = ("ngram", "gaussian", "categorical", "kde", "gmm", "linear", "classifier")  # fitted without steps or a budget
 REMEMBERED = 50  # steps whose training sets are kept in memory
@@ -136,6 +136,11 @@ class Fit:
     documents: float
     origins: tuple[Origin, ...]
     exact: bool
+
+    @property
+    def human(self) -> float:
+        """The share of the training sets that people wrote, what was injected included."""
+        return sum(origin.share for origin in self.origins if origin.kind in ("people", "injected"))
 
 
 @dataclass(frozen=True)
@@ -364,7 +369,7 @@ def _caveats(scenario: Scenario, fits: Sequence[Fit]) -> tuple[str, ...]:
         )
     if any(scenario.models[scenario.trainers[fit.population].model].begins_trained for fit in fits):
         found.append(
-            "What the weights that models start from had learnt is in no training set; a way that meets them ends there."
+            "What the weights that models start from had learnt is in no training set; ways that meet them end there."
         )
     if any(recipe.decoding.prompt is not None for recipe in recipes):
         found.append("The prompts that texts begin with are not counted as an origin.")
@@ -517,7 +522,7 @@ def Descent(ancestry: Ancestry, doc: int, last: int) -> None:
         Bar(found.ends)
         for fit in found.fits if whole else found.fits[:FITS]:
             when = "before its first fit" if fit.step is None else f"trained at step {fit.step}"
-            size = f" on {fit.documents:,.0f} documents" if fit.documents else ""
+            size = f" on {fit.documents:,.0f} documents, {_share(fit.human)} by people" if fit.documents else ""
             with solara.Div(classes=["eco-fit"]):
                 _text("strong", f"{fit.who}, {when}{size}")
                 _text(
