@@ -22,8 +22,9 @@ from ecosystem.report.findings import number, percent
 from ecosystem.report.page import visible
 from ecosystem.scenario import Scenario
 
-EACH, PICTURES = 3, 10  # documents in a column
+EACH, PICTURES = 3, 6  # documents in a column
 FITS, STEPS = 6, 5  # of a lineage, shown at first; steps that the documents of a training set are from
+AT_ONCE = ("ngram", "gaussian", "categorical", "kde", "gmm", "linear", "classifier")  # fitted without steps or a budget
 REMEMBERED = 50  # steps whose training sets are kept in memory
 LOOKED_AT = "the step looked at"
 INITIAL = "initial"  # author of what the web opened with
@@ -114,7 +115,7 @@ class Origin:
     @property
     def told(self) -> str:
         """The origin in words, with its share."""
-        return f"{percent(self.share)} {_called(self.kind, self.who)}" + (
+        return f"{_share(self.share)} {_called(self.kind, self.who)}" + (
             "" if self.step is None else f" of step {self.step}"
         )
 
@@ -135,6 +136,11 @@ class Fit:
     documents: float
     origins: tuple[Origin, ...]
     exact: bool
+
+    @property
+    def human(self) -> float:
+        """The share of the training sets that people wrote, what was injected included."""
+        return sum(origin.share for origin in self.origins if origin.kind in ("people", "injected"))
 
 
 @dataclass(frozen=True)
@@ -263,7 +269,7 @@ class Ancestry:
             ends.append(begun.select("kind", "who", "flow"))
         over = pl.concat(ends).group_by("kind", "who").agg(pl.col("flow").sum()).sort("flow", "who", descending=True)
         origins = tuple(Origin(kind, who, None, share) for kind, who, share in over.iter_rows())
-        return Lineage(doc, author, t, row["depth"], tuple(fits), origins, _caveats(film.scenario, author, fits))
+        return Lineage(doc, author, t, row["depth"], tuple(fits), origins, _caveats(film.scenario, fits))
 
     def _fits(self) -> pl.DataFrame:
         """Return who was fitted when: author, fit (the step); whatever else a step did, a training set was measured."""
@@ -335,6 +341,10 @@ def _named(population: str, members: pl.Series) -> str:
     return str(members[0]) if members.len() == 1 else f"{members.len()} trainers of {population}"
 
 
+def _share(value: float) -> str:
+    return percent(round(value, 9))  # sums of many shares are not quite 1
+
+
 def _called(kind: str, who: str) -> str:
     """Return an origin in words."""
     if kind == "people":
@@ -342,20 +352,26 @@ def _called(kind: str, who: str) -> str:
     return {"injected": f"injected from {who}", "start": f"the weights that {who} starts from"}.get(kind, who)
 
 
-def _caveats(scenario: Scenario, author: str, fits: Sequence[Fit]) -> tuple[str, ...]:
+def _caveats(scenario: Scenario, fits: Sequence[Fit]) -> tuple[str, ...]:
     """Return what a lineage does not know, as far as it applies."""
-    states = {fit.step or 1: scenario.at(fit.step or 1) for fit in fits}
-    fitted = [states[fit.step].trainers[fit.population] for fit in fits if fit.step is not None]
+    recipes = [scenario.at(fit.step).trainers[fit.population] for fit in fits if fit.step is not None]
+    told = [(recipe, scenario.models[recipe.model]) for recipe in recipes]
+    stepwise = [(recipe, model) for recipe, model in told if model.kind not in AT_ONCE]
+    remembering = [recipe for recipe, model in told if getattr(model, "memory", 0) > 0]
     found = []
-    if any(recipe.start == "previous" for recipe in fitted):
+    if any(recipe.start == "previous" for recipe in [*remembering, *(recipe for recipe, _ in stepwise)]):
         found.append(
-            "A model that goes on from its previous weights also remembers earlier training sets; counted is the last."
+            "A model that goes on from its previous weights learnt from earlier training sets too; counted is the last."
         )
-    if any(recipe.budget.tokens is not None for recipe in fitted):
-        found.append("A budget of tokens may reach only some of a training set, or all of it several times.")
-    if any(scenario.models[recipe.model].begins_trained for recipe in scenario.trainers.values()):
-        found.append("What the weights that a model starts from had learnt counts as people's.")
-    if any(recipe.decoding.prompt is not None for recipe in fitted):
+    if stepwise:
+        found.append(
+            "A budget may reach only part of a training set, or all of it several times; this is not recorded."
+        )
+    if any(scenario.models[scenario.trainers[fit.population].model].begins_trained for fit in fits):
+        found.append(
+            "What the weights that models start from had learnt is in no training set; ways that meet them end there."
+        )
+    if any(recipe.decoding.prompt is not None for recipe in recipes):
         found.append("The prompts that texts begin with are not counted as an origin.")
     if not all(fit.exact for fit in fits):
         found.append(
@@ -506,7 +522,7 @@ def Descent(ancestry: Ancestry, doc: int, last: int) -> None:
         Bar(found.ends)
         for fit in found.fits if whole else found.fits[:FITS]:
             when = "before its first fit" if fit.step is None else f"trained at step {fit.step}"
-            size = f" on {fit.documents:,.0f} documents" if fit.documents else ""
+            size = f" on {fit.documents:,.0f} documents, {_share(fit.human)} by people" if fit.documents else ""
             with solara.Div(classes=["eco-fit"]):
                 _text("strong", f"{fit.who}, {when}{size}")
                 _text(
@@ -539,12 +555,12 @@ def in_words(origins: Sequence[Origin]) -> str:
         groups.setdefault((origin.kind, origin.who), []).append(origin)
     words = []
     for (kind, who), parts in groups.items():
-        steps = [f"{percent(part.share)} of step {part.step}" for part in parts if part.step is not None]
+        steps = [f"{_share(part.share)} of step {part.step}" for part in parts if part.step is not None]
         more = ["…"] if len(steps) > STEPS else []
         among = (
             f" ({', '.join(steps[:STEPS] + more)})" if len(steps) > 1 else f" of step {parts[0].step}" if steps else ""
         )
-        words.append(f"{percent(sum(part.share for part in parts))} {_called(kind, who)}{among}")
+        words.append(f"{_share(sum(part.share for part in parts))} {_called(kind, who)}{among}")
     return ", ".join(words)
 
 
