@@ -24,7 +24,6 @@ from ecosystem.scenario import Scenario
 
 EACH, PICTURES = 3, 6  # documents in a column
 FITS, STEPS = 6, 5  # of a lineage, shown at first; steps that the documents of a training set are from
-AT_ONCE = ("ngram", "gaussian", "categorical", "kde", "gmm", "linear", "classifier")  # fitted without steps or a budget
 REMEMBERED = 50  # steps whose training sets are kept in memory
 LOOKED_AT = "the step looked at"
 INITIAL = "initial"  # author of what the web opened with
@@ -356,7 +355,7 @@ def _caveats(scenario: Scenario, fits: Sequence[Fit]) -> tuple[str, ...]:
     """Return what a lineage does not know, as far as it applies."""
     recipes = [scenario.at(fit.step).trainers[fit.population] for fit in fits if fit.step is not None]
     told = [(recipe, scenario.models[recipe.model]) for recipe in recipes]
-    stepwise = [(recipe, model) for recipe, model in told if model.kind not in AT_ONCE]
+    stepwise = [(recipe, model) for recipe, model in told if model.heeds_budget]
     remembering = [recipe for recipe, model in told if getattr(model, "memory", 0) > 0]
     found = []
     if any(recipe.start == "previous" for recipe in [*remembering, *(recipe for recipe, _ in stepwise)]):
