@@ -26,6 +26,8 @@ def Strip(stage: Stage, number: int, step: int) -> None:
     film = stage.films[number]
     live = number - len(stage.stored)
     recording = stage.recordings[live] if live >= 0 else None
+    now = None if recording is None else (recording, id(recording.scenario), recording.t)
+    file = solara.use_memo(lambda: "" if recording is None else saved(stage, recording), [now])
 
     def fork() -> None:
         try:
@@ -49,7 +51,7 @@ def Strip(stage: Stage, number: int, step: int) -> None:
                     mine = stage.steered == live
                     words = "The knobs steer this world" if mine else "Let the knobs steer this world"
                     solara.Button(words, on_click=steer, disabled=mine, outlined=True, small=True)
-                with solara.FileDownload(lambda: saved(stage, recording), f"{recording.scenario.name}.toml"):
+                with solara.FileDownload(file, f"{recording.scenario.name}.toml"):
                     solara.Button("Save scenario", outlined=True, small=True)
                 busy = errand is not None and not errand.done
 
@@ -105,10 +107,10 @@ def _Kept(errand: Errand[Any], done: bool) -> None:
 def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) -> None:
     """Let people apply a policy to the web of a step before it is enforced, and enforce it."""
     update_counter.get()
-    scenario = film.scenario.at(step)
+    scenario = solara.use_memo(lambda: film.scenario.at(step), [id(film.scenario), step])
     there = choices(scenario)
     choice, choose = solara.use_state(there[0])
-    text, write = solara.use_state(template(scenario, there[0]))
+    text, write = solara.use_state(solara.use_memo(lambda: template(scenario, there[0]), []))
     asked, ask = solara.use_state(None)  # the errand under way or done, and what it was about
     population, pick = solara.use_state(next(iter(scenario.trainers), ""))
     said, say = solara.use_state(("", ""))  # what was enforced; what was refused
