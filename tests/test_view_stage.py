@@ -198,7 +198,7 @@ def test_forks_equal_their_parent_until_something_is_changed(stages, tmp_path):
 def test_a_stored_run_is_forked_where_its_models_were_kept(stages, tmp_path):
     runs = [ran(scenario(weights_every=2, seed=seed), tmp_path / "runs") for seed in (1, 2)]
     stage = stages(runs=[run.path for run in runs])
-    assert not stage.recordings and stage.step_shown == STEPS and not stage.running
+    assert not stage.recordings and stage.last == STEPS
     with pytest.raises(StoreError, match=r"not kept .*kept are those of steps 0, 2, 4"):
         stage.fork(1, 3)
     before = sorted(path.name for path in runs[1].path.rglob("*"))

@@ -184,8 +184,10 @@ class Recording:
             self._asked.set()
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait until the thread has ended (after :meth:`close`)."""
+        """Wait until the thread has ended (after :meth:`close`) and nobody copies the folder any more."""
         self._thread.join(seconds)
+        with self._writing:
+            pass
 
     # What happens in its thread.
 

@@ -21,7 +21,7 @@ def Strip(stage: Stage, number: int, step: int) -> None:
     """Show what was done to a world and what happened in it at a step, with what can be done to it."""
     update_counter.get()
     errand, send = solara.use_state(None)  # the run being kept
-    refused, refuse = solara.use_state("")
+    refused, refuse = solara.use_state((step, ""))  # why a step cannot be forked
     solara.use_effect(lambda: errand.leave if errand is not None else None, [errand])
     film = stage.films[number]
     live = number - len(stage.stored)
@@ -32,9 +32,9 @@ def Strip(stage: Stage, number: int, step: int) -> None:
     def fork() -> None:
         try:
             stage.fork(number, step)
-            refuse("")
+            refuse((step, ""))
         except EcosystemError as error:
-            refuse(str(error))
+            refuse((step, str(error)))
 
     def steer() -> None:
         stage.steered = live
@@ -60,8 +60,8 @@ def Strip(stage: Stage, number: int, step: int) -> None:
 
                 solara.Button("Keep this run", on_click=keep, disabled=busy, outlined=True, small=True)
         with solara.Div():
-            if refused:
-                solara.Error(refused)
+            if refused[1] and refused[0] == step:
+                solara.Error(refused[1])
             if errand is not None:
                 _Kept(errand, errand.done)
         with solara.Div():
