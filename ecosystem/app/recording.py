@@ -147,7 +147,7 @@ class Recording:
             if target.exists():
                 raise EcosystemError(
                     f"{target}: there is a run of this scenario already, with {max(0, Store(target).last())} of "
-                    f"{self.scenario.steps} steps; nothing was written. ecosystem run goes on with it."
+                    f"{self.scenario.steps} steps; nothing was written."
                 )
             part = target.with_name(f".{target.name}.part")
             try:

@@ -139,7 +139,7 @@ def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) ->
         solara.InputText("as TOML", text, on_value=write, continuous_update=True)
         with solara.Div(classes=["eco-buttons"]):
             solara.Button("Preview", on_click=preview, disabled=busy, color="primary", small=True)
-            if recording is not None and scenario.trainers:
+            if recording is not None and scenario.trainers and recording.upcoming <= recording.scenario.steps:
                 solara.Button(f"Enforce from step {recording.upcoming} on", on_click=act, outlined=True, small=True)
                 if len(scenario.trainers) > 1:
                     solara.Select("for", list(scenario.trainers), value=population, on_value=pick, dense=True)
