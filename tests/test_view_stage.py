@@ -243,6 +243,9 @@ def test_a_policy_is_previewed_and_then_enforced(stages):
             enforce(recording, "new: length", typed, "careful")
 
     assert enforce(recording, "new: length", '{ kind = "length", min_words = 5 }', "careful") == "length"
+    assert (
+        enforce(recording, "new: length", '{ min_words = 5, kind = "length" }', "careful") == "length"
+    )  # clicked twice
     assert enforce(recording, "short", inline(film.scenario.policies["short"].plain()), "careful") == "short"
     assert enforce(recording, "new: length", '{ kind = "length", min_words = 4 }', "naive") == "length_2"
     assert [what for at, what, _ in changes(recording.scenario) if at == 3] == [
