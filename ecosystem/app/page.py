@@ -80,9 +80,7 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
 
     solara.use_effect(follow, [id(now), now.steered, now.forks])
     solara.use_effect(act, [tuple(turn.value for turn in turns.values())])
-    # Made anew at a fork, since it does not ask again whether a world that had ended can go on.
-    parameters = _parameters(now, turns)
-    SolaraViz(stage, components=[], model_params=parameters, name=PLAY.title, play_interval=100).key(f"{now.forks}")
+    SolaraViz(stage, components=[], model_params=_parameters(now, turns), name=PLAY.title, play_interval=100)
     if wrong:
         with solara.Sidebar():
             solara.Error(wrong)

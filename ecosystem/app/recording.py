@@ -147,7 +147,7 @@ class Recording:
             if target.exists():
                 raise EcosystemError(
                     f"{target}: there is a run of this scenario already, with {max(0, Store(target).last())} of "
-                    f"{self.scenario.steps} steps; nothing was written. ecosystem run goes on with it."
+                    f"{self.scenario.steps} steps; nothing was written."
                 )
             part = target.with_name(f".{target.name}.part")
             try:
@@ -184,8 +184,10 @@ class Recording:
             self._asked.set()
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait until the thread has ended (after :meth:`close`)."""
+        """Wait until the thread has ended (after :meth:`close`) and nobody copies the folder any more."""
         self._thread.join(seconds)
+        with self._writing:
+            pass
 
     # What happens in its thread.
 

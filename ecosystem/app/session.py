@@ -16,7 +16,7 @@ from ecosystem.app.stage import Stage
 from ecosystem.audit import audit
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress
-from ecosystem.policies.base import POLICIES
+from ecosystem.policies.base import POLICIES, Policy
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.spec import parse_value
@@ -131,7 +131,8 @@ def template(scenario: Scenario, choice: str) -> str:
 def proposed(scenario: Scenario, choice: str, text: str) -> tuple[str, dict[str, Any]]:
     """Return the name of a policy and its table as it was typed.
 
-    A new one, and one of another kind than the chosen one has, is called by its kind, or that with a number.
+    A new one, and one of another kind than the chosen one has, is called by its kind, or that with a number; it is the
+    one that is called so where that is the same.
 
     Raises ScenarioError where the text is not an inline table with a kind.
     """
@@ -144,9 +145,17 @@ def proposed(scenario: Scenario, choice: str, text: str) -> tuple[str, dict[str,
     if choice in scenario.policies and scenario.policies[choice].kind == kind:
         return choice, table
     name = kind
-    while name in scenario.policies:
+    while name in scenario.policies and not _same(scenario.policies[name], table):
         name, number = f"{kind}_{number}", number + 1
     return name, table
+
+
+def _same(policy: Policy, table: Mapping[str, Any]) -> bool:
+    try:
+        fields = {key: value for key, value in table.items() if key != "kind"}
+        return policy.kind == table["kind"] and policy == type(policy).model_validate(fields)
+    except ValueError:
+        return False
 
 
 def previewed(film: Film, step: int, choice: str, text: str, progress: Progress) -> pl.DataFrame:
@@ -166,7 +175,7 @@ def enforce(recording: Recording, choice: str, text: str, population: str) -> st
     now = recording.scenario.at(recording.upcoming)
     name, table = proposed(now, choice, text)
     gate = now.trainers[population].select
-    standing = name in now.policies and now.policies[name].plain() == table
+    standing = name in now.policies and _same(now.policies[name], table)
     recording.change(
         ({} if standing else {f"policies.{name}": table})
         | {f"trainers.{population}.select": [name, *(other for other in gate if other != name)]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,6 +68,7 @@ class Stage(mesa.Model):
         self.knobs: dict[str, Knob] = {}
         scenario = self.play.scenario and self._asked(self.play.scenario, kwargs)
         self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-")).resolve()
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # also where nobody closes it
         if scenario is not None:
             self.recordings = [self._record(scenario, self.play.machine, self.play.base)]
 

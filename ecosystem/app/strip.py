@@ -21,18 +21,20 @@ def Strip(stage: Stage, number: int, step: int) -> None:
     """Show what was done to a world and what happened in it at a step, with what can be done to it."""
     update_counter.get()
     errand, send = solara.use_state(None)  # the run being kept
-    refused, refuse = solara.use_state("")
+    refused, refuse = solara.use_state((step, ""))  # why a step cannot be forked
     solara.use_effect(lambda: errand.leave if errand is not None else None, [errand])
     film = stage.films[number]
     live = number - len(stage.stored)
     recording = stage.recordings[live] if live >= 0 else None
+    now = None if recording is None else (recording, id(recording.scenario), recording.t)
+    file = solara.use_memo(lambda: "" if recording is None else saved(stage, recording), [now])
 
     def fork() -> None:
         try:
             stage.fork(number, step)
-            refuse("")
+            refuse((step, ""))
         except EcosystemError as error:
-            refuse(str(error))
+            refuse((step, str(error)))
 
     def steer() -> None:
         stage.steered = live
@@ -49,7 +51,7 @@ def Strip(stage: Stage, number: int, step: int) -> None:
                     mine = stage.steered == live
                     words = "The knobs steer this world" if mine else "Let the knobs steer this world"
                     solara.Button(words, on_click=steer, disabled=mine, outlined=True, small=True)
-                with solara.FileDownload(lambda: saved(stage, recording), f"{recording.scenario.name}.toml"):
+                with solara.FileDownload(file, f"{recording.scenario.name}.toml"):
                     solara.Button("Save scenario", outlined=True, small=True)
                 busy = errand is not None and not errand.done
 
@@ -58,8 +60,8 @@ def Strip(stage: Stage, number: int, step: int) -> None:
 
                 solara.Button("Keep this run", on_click=keep, disabled=busy, outlined=True, small=True)
         with solara.Div():
-            if refused:
-                solara.Error(refused)
+            if refused[1] and refused[0] == step:
+                solara.Error(refused[1])
             if errand is not None:
                 _Kept(errand, errand.done)
         with solara.Div():
@@ -105,10 +107,10 @@ def _Kept(errand: Errand[Any], done: bool) -> None:
 def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) -> None:
     """Let people apply a policy to the web of a step before it is enforced, and enforce it."""
     update_counter.get()
-    scenario = film.scenario.at(step)
+    scenario = solara.use_memo(lambda: film.scenario.at(step), [id(film.scenario), step])
     there = choices(scenario)
     choice, choose = solara.use_state(there[0])
-    text, write = solara.use_state(template(scenario, there[0]))
+    text, write = solara.use_state(solara.use_memo(lambda: template(scenario, there[0]), []))
     asked, ask = solara.use_state(None)  # the errand under way or done, and what it was about
     population, pick = solara.use_state(next(iter(scenario.trainers), ""))
     said, say = solara.use_state(("", ""))  # what was enforced; what was refused
@@ -137,7 +139,7 @@ def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) ->
         solara.InputText("as TOML", text, on_value=write, continuous_update=True)
         with solara.Div(classes=["eco-buttons"]):
             solara.Button("Preview", on_click=preview, disabled=busy, color="primary", small=True)
-            if recording is not None and scenario.trainers:
+            if recording is not None and scenario.trainers and recording.upcoming <= recording.scenario.steps:
                 solara.Button(f"Enforce from step {recording.upcoming} on", on_click=act, outlined=True, small=True)
                 if len(scenario.trainers) > 1:
                     solara.Select("for", list(scenario.trainers), value=population, on_value=pick, dense=True)
