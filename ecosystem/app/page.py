@@ -21,6 +21,7 @@ from ecosystem.recipes import Knob
 
 PLAY = Play()  # what the server was started for
 TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from quick to true
+PACE = 250  # milliseconds between two steps that are played, until somebody sets another
 AS_FILE = "as in the scenario"
 
 
@@ -51,6 +52,16 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
         lambda: {name: solara.reactive(_stands(now, name)) for name in now.knobs}, [tuple(now.knobs)]
     )
     before: Any = solara.use_ref({})
+    ran, since = solara.use_ref(True), solara.use_ref(0)
+    interval = solara.use_reactive(PACE)
+    if now.running and not ran.current:
+        since.current += 1  # Mesa leaves its buttons off once a model has ended, also where it can go on after all
+    ran.current = now.running
+
+    def rewind() -> None:
+        if not now.running and not now.recordings:
+            now.rewind()
+            force_update()
 
     def follow() -> None:
         """Show what stands in another world than before, which nobody has turned."""
@@ -72,7 +83,11 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
 
     solara.use_effect(follow, [id(now), now.steered])
     solara.use_effect(act, [tuple(turn.value for turn in turns.values())])
-    SolaraViz(stage, components=[], model_params=_parameters(now, turns), name=PLAY.title, play_interval=100)
+    solara.use_effect(rewind, [now.running])
+    controls = SolaraViz(
+        stage, components=[], model_params=_parameters(now, turns), name=PLAY.title, play_interval=interval
+    )
+    controls.key(f"{since.current}")
     if wrong:
         with solara.Sidebar():
             solara.Error(wrong)

@@ -50,6 +50,7 @@ class Stage(mesa.Model):
     """One or two worlds on a page: stored ones (``films``), or live ones (``recordings``), or one of each.
 
     ``shown`` is the step that is looked at (None: the last), ``steered`` the number of the world that knobs act on.
+    Stored worlds begin at step 0, as a film does, and so they do after *Reset*.
     """
 
     play: ClassVar[Play]
@@ -57,7 +58,8 @@ class Stage(mesa.Model):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(rng=0)  # nothing draws from it
-        self.shown: int | None = None
+        self.shown: int | None = None if self.play.scenario is not None else 0
+        self._over = False  # whether a replay has just come to its end
         self.stored = [Film(Run.open(path)) for path in self.play.runs]
         self.recordings: list[Recording] = []
         self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-"))
@@ -120,7 +122,7 @@ class Stage(mesa.Model):
         """Whether a step can be asked for; SolaraViz stops playing where it cannot."""
         if self.recordings:
             return any(r.state in ("opening", "ready", "stepping", "paused") for r in self.recordings)
-        return self.step_shown < self.last
+        return not self._over
 
     @running.setter
     def running(self, value: bool) -> None:
@@ -131,7 +133,9 @@ class Stage(mesa.Model):
     def step(self) -> None:
         """Let the worlds that are behind go on by a step, if none is under way; of stored ones show the next frame."""
         if not self.recordings:
-            self.shown = min(self.step_shown + 1, self.last)
+            if not self._over:  # Mesa may ask for several at once
+                self.look(self.step_shown + 1 if self.step_shown < self.last else 0)
+                self._over = self.step_shown == self.last
             return
         self.shown = None
         going = [r for r in self.recordings if r.state in ("ready", "stepping", "paused")]
@@ -139,6 +143,15 @@ class Stage(mesa.Model):
         for recording in going:
             if recording.t == behind:
                 recording.advance()
+
+    def look(self, step: int) -> None:
+        """Show a step; the last one of live worlds is followed when another comes."""
+        self.shown = None if step >= self.last and self.recordings else step
+        self._over = False
+
+    def rewind(self) -> None:
+        """Let a replay that has come to its end be played again, from its beginning."""
+        self._over = False
 
     def turn(self, path: str, value: Any) -> None:
         """Set a path of the steered world, from its next step on; raise ScenarioError where that is not allowed."""

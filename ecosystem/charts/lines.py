@@ -46,7 +46,7 @@ def span(values: Sequence[float], log: bool = False) -> list[float]:
     return [low - air, high + air]
 
 
-def _spread(values: Sequence[float], domain: Sequence[float], height: int, log: bool, gap: float = 14) -> list[float]:
+def spread(values: Sequence[float], domain: Sequence[float], height: int, log: bool, gap: float = 14) -> list[float]:
     """Move label positions apart, as little as that takes, so that none lie on one another; keep them in the domain."""
     forward, back = (math.log, math.exp) if log else (float, float)
     low, high = forward(domain[0]), forward(domain[1])
@@ -203,7 +203,7 @@ def _names(
     ends: pl.DataFrame, look: Look, y: Vertical, domain: Sequence[float], height: int, log: bool = False
 ) -> list[alt.Chart]:
     """Write names beside the plot, in one column also where a line ends before the last step."""
-    placed = ends.with_columns(place=pl.Series(_spread(ends["value"].to_list(), domain, height, log), dtype=pl.Float64))
+    placed = ends.with_columns(place=pl.Series(spread(ends["value"].to_list(), domain, height, log), dtype=pl.Float64))
     layers = []
     for kind, style in (("population", None), ("whole", "ink"), ("level", "soft")):
         rows = placed.filter(pl.col("kind") == kind).select("place", population="name")
