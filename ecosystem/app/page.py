@@ -84,10 +84,10 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
     solara.use_effect(follow, [id(now), now.steered])
     solara.use_effect(act, [tuple(turn.value for turn in turns.values())])
     solara.use_effect(rewind, [now.running])
-    controls = SolaraViz(
-        stage, components=[], model_params=_parameters(now, turns), name=PLAY.title, play_interval=interval
-    )
-    controls.key(f"{since.current}")
+    with solara.Sidebar():  # what stands below is made anew where its place changes
+        if since.current % 2:
+            solara.Div()
+    SolaraViz(stage, components=[], model_params=_parameters(now, turns), name=PLAY.title, play_interval=interval)
     if wrong:
         with solara.Sidebar():
             solara.Error(wrong)

@@ -115,6 +115,8 @@ def Worlds(stage: Stage) -> None:
                     choose({**chosen, key: names[called]})
 
                 solara.Select(key, list(names), value=options[picked[key]], on_value=pick, dense=True)
+    if len(films) > 1:
+        Differences(films, tuple(id(film.scenario) for film in films))
     with solara.Div(classes=["eco-worlds", *(["eco-two"] if len(stage.films) > 1 else [])]):
         for number, film in enumerate(stage.films):
             recording = stage.recordings[number - len(stage.stored)] if number >= len(stage.stored) else None
@@ -126,8 +128,6 @@ def Worlds(stage: Stage) -> None:
                 if film is not None:
                     step = min(stage.step_shown, film.last)
                     World(gallery, films.index(film), step, _news(films), picked)
-    if len(films) > 1:
-        Differences(films, tuple(id(film.scenario) for film in films))
 
 
 def _news(films: Sequence[Film]) -> str:
@@ -161,11 +161,11 @@ def World(gallery: Gallery, number: int, step: int, news: str, picked: Mapping[s
 @solara.component
 def Heading(film: Film, step: int, asked: int) -> None:
     """Say which of two worlds this is."""
-    solara.v.Html(tag="h2", children=[film.scenario.name])
-    told = f"seed {film.run.seed}, {film.last} steps"
+    solara.v.Html(tag="h2", class_="eco-name", children=[film.scenario.name])
+    told = f"seed {film.run.seed}, {film.last} steps, {film.run.path.parent.name}"
     if step < asked:
         told += f"; shown after step {step}, its last"
-    solara.v.Html(tag="p", children=[told])
+    solara.v.Html(tag="p", class_="eco-told", children=[told])
 
 
 @solara.component

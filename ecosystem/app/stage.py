@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import threading
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,6 +47,14 @@ class Play:
         return " and ".join(f"{path.parent.name}/{path.name}" for path in self.runs)
 
 
+@cache
+def stored(path: Path) -> Film:
+    """Return the film of a stored run, read and laid out once for all tabs."""
+    film = Film(Run.open(path))
+    _ = film.places, film.links
+    return film
+
+
 class Stage(mesa.Model):
     """One or two worlds on a page: stored ones (``films``), or live ones (``recordings``), or one of each.
 
@@ -60,7 +69,9 @@ class Stage(mesa.Model):
         super().__init__(rng=0)  # nothing draws from it
         self.shown: int | None = None if self.play.scenario is not None else 0
         self._over = False  # whether a replay has just come to its end
-        self.stored = [Film(Run.open(path)) for path in self.play.runs]
+        self.stored = [stored(path) for path in self.play.runs]
+        for film in self.stored:
+            film.refresh()
         self.recordings: list[Recording] = []
         self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-"))
         self.steered = 0
