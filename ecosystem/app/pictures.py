@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -140,8 +139,7 @@ def web(film: Film) -> Picture:
     spec, data, _, _ = _apart(chart)
     largest = min(MOST[1], max(MOST[0], 60_000 / nodes.height))
     for size in _channels(spec, "size"):
-        least = min(LEAST[1], max(LEAST[0], largest / 10))
-        size["scale"] = {**size["scale"], "domain": [0, film.scale], "range": [least, largest]}
+        size["scale"]["range"] = [min(LEAST[1], max(LEAST[0], largest / 10)), largest]
     mine = next(name for name, rows in data.items() if rows and "documents" in rows[0])
     shown = [
         f"{nodes.height:,} sites, {len(film.links):,} links drawn" if len(film.links) else f"{nodes.height:,} sites"
@@ -155,7 +153,15 @@ def web(film: Film) -> Picture:
         return Frame(f"The web at step {step}", below, {mine: columns})
 
     data[mine] = [{k: v for k, v in row.items() if k not in ("documents", "value")} for row in data[mine]]
-    return Picture("web", spec, data, at, steps_apart=True)
+    return _scaled(Picture("web", spec, data, at, steps_apart=True), film.scale)
+
+
+def _scaled(picture: Picture, most: float) -> Picture:
+    """Return a site graph on which the largest dot has ``most`` documents."""
+    spec = copy.deepcopy(picture.spec)
+    for size in _channels(spec, "size"):
+        size["scale"]["domain"] = [0, most]
+    return replace(picture, spec=spec)
 
 
 def contamination(film: Film, metric: str) -> Any:
@@ -264,7 +270,7 @@ class Gallery:
     def __init__(self, films: Sequence[Film]) -> None:
         self.films = list(films)
         self._known: dict[tuple[Any, ...], list[Picture | None]] = {}
-        self._graphs: dict[int, tuple[float, Picture]] = {}
+        self._graphs: dict[int, Picture] = {}
         self._at: list[tuple[int, int]] = []
 
     def pictures(self, draw: Callable[..., Any], *arguments: Any) -> list[Picture | None]:
@@ -285,10 +291,9 @@ class Gallery:
         film = self.films[number]
         name = "-".join([film.called, draw.__name__, *map(str, arguments)])
         if draw is web:  # sites and links stay where they are; only the scale may change
-            scale, graph = self._graphs.get(number, (math.nan, None))
-            if graph is None or scale != film.scale:
-                self._graphs[number] = film.scale, replace(web(film), name=name)
-            return self._graphs[number][1]
+            if number not in self._graphs:
+                self._graphs[number] = replace(web(film), name=name)
+            return _scaled(self._graphs[number], film.scale)
         drawn = draw(film, *arguments)
         if drawn is None:
             return None
