@@ -14,9 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import polars as pl
+
+from ecosystem import Scenario
+from ecosystem import run as run_of
+
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "policy_web.toml"
-LARGE = {"web.sites": 200, "web.retain": [], "web.initial.documents": 5000, "trainers.labs.publish": 400}
-STEPS = 10  # after which the web of LARGE has DOCUMENTS
+LARGE = {"web.sites": 200, "web.retain": [], "web.initial.documents": 5000, "trainers.labs.publish": 1000}
+FILLED = 4  # steps after which the web of LARGE has DOCUMENTS, and its trainers publish as in the file again
 SMALL = {
     "web.sites": 20,
     "web.initial.documents": 200,
@@ -48,19 +53,19 @@ def measure(rounds: int, *, memory: bool = True) -> dict[str, Any]:
     """
     from playwright.sync_api import sync_playwright
 
-    import ecosystem
-
-    scenario = ecosystem.Scenario.load(SCENARIO).override(LARGE | {"steps": STEPS}, base=SCENARIO.parent)
+    scenario = _large(rounds)
     found: dict[str, Any] = {}
     with TemporaryDirectory() as folder, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        run = ecosystem.run(scenario, out=folder)
-        if run.documents.select("doc").collect().height < DOCUMENTS:
+        run = run_of(scenario, out=folder)
+        if run.documents.filter(pl.col("t") <= FILLED).select("doc").collect().height < DOCUMENTS:
             raise RuntimeError(f"the web of the benchmark has fewer than {DOCUMENTS:,} documents")
         with _server(str(run.path)) as (address, _):
             found["first_paint"] = [_paint(browser, address) for _ in range(rounds)]
-            found["scrub"] = _scrub(browser, address, STEPS, rounds)
-        with _server(str(SCENARIO), *_set(LARGE | {"steps": STEPS + rounds})) as (address, _):
+            found["scrub"] = _scrub(browser, address, scenario.steps, rounds)
+        live = Path(folder) / "live.toml"
+        live.write_text(scenario.to_toml())
+        with _server(str(live)) as (address, _):
             found["live_step"] = _live(browser, address, rounds)
         if memory:
             with _server(str(SCENARIO), *_set(SMALL | {"steps": LATE})) as (address, process):
@@ -82,6 +87,13 @@ def told(found: dict[str, Any]) -> str:
         early, late = found["memory_mib"]
         lines.append(f"  memory       {early:8.0f} MiB after {EARLY} steps, {late:.0f} MiB after {LATE}")
     return "\n".join(lines)
+
+
+def _large(rounds: int) -> Scenario:
+    """Return a scenario whose web is filled quickly and then grows as that of the file does."""
+    plain = Scenario.load(SCENARIO)
+    back = {"at": FILLED + 1, "set": {"trainers.labs.publish": plain.value("trainers.labs.publish")}}
+    return plain.override(LARGE | {"steps": FILLED + rounds, "changes": [back]}, base=SCENARIO.parent)
 
 
 def _set(values: dict[str, Any]) -> list[str]:
@@ -144,11 +156,11 @@ def _live(browser: Any, address: str, rounds: int) -> list[float]:
     page.wait_for_selector(".eco-chart[data-drawn]")
     page.evaluate(_WATCH)
     found = []
-    for step in range(1, STEPS + rounds + 1):
+    for step in range(1, FILLED + rounds + 1):
         page.get_by_role("button", name="Step").click()
         found.append(_wait(page, step))
     page.close()
-    return found[STEPS:]
+    return found[FILLED:]
 
 
 def _memory(browser: Any, address: str, process: subprocess.Popen[str]) -> tuple[float, float]:

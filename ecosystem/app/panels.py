@@ -14,7 +14,7 @@ from ecosystem.app import pictures
 from ecosystem.app.animation import Animation
 from ecosystem.app.film import Film
 from ecosystem.app.pictures import Gallery, Picture, differences
-from ecosystem.app.recording import Recording
+from ecosystem.app.recording import Progress, Recording
 from ecosystem.app.stage import Stage
 from ecosystem.report import drawings
 
@@ -124,7 +124,7 @@ def Worlds(stage: Stage) -> None:
                 if film is not None and len(films) > 1:
                     Heading(film, min(stage.step_shown, film.last), stage.step_shown)
                 if recording is not None:
-                    Going(recording, recording.state, recording.progress, recording.t)
+                    Going(recording, recording.state, recording.t)
                 if film is not None:
                     step = min(stage.step_shown, film.last)
                     World(gallery, films.index(film), step, _news(films), picked)
@@ -189,8 +189,19 @@ def Differences(films: Sequence[Film], scenarios: tuple[int, ...]) -> None:
 
 
 @solara.component
-def Going(recording: Recording, state: str, progress: Any, t: int) -> None:
-    """Show what a live world is doing, and let people pause inside a step."""
+def Going(recording: Recording, state: str, t: int) -> None:
+    """Show what a live world is doing, and let people pause inside a step.
+
+    Progress inside a step is heard here alone, so that nothing else of the page is made again for it.
+    """
+    _, hear = solara.use_state(Progress())
+
+    def listen() -> Callable[[], None]:
+        recording.heard = lambda: hear(recording.progress)
+        return lambda: setattr(recording, "heard", lambda: None)
+
+    solara.use_effect(listen, [id(recording)])
+    progress = recording.progress
     with solara.Div(classes=["eco-going"]):
         if state == "failed":
             solara.Error(recording.error or "the world stopped")

@@ -61,6 +61,7 @@ class Recording:
         self.error: str | None = None
         self.film: Film | None = None
         self.seconds = 0.0  # that the last step took
+        self.heard: Callable[[], None] = lambda: None  # called at progress inside a step, many times a second
         self._out, self._machine, self._base, self._cache, self._branch = out, machine, base, cache, branch
         self._asked, self._resumed = threading.Event(), threading.Event()
         self._resumed.set()
@@ -187,7 +188,7 @@ class Recording:
         self.progress = Progress(what, done, total)
         if (now := time.monotonic()) - self._told > EVERY:
             self._told = now
-            self.news()
+            self.heard()
         self._resumed.wait()
         if self._over():
             raise Closed
