@@ -22,7 +22,6 @@ STYLE = Path(__file__).with_name("page.css")
 LOOKS = {"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)}
 LIBRARY = "/ecosystem/vega.js"
 DIFFERENT = 10  # lines, at most, in what two scenarios differ
-PAINTED = 400  # sites from which on the graph is painted rather than built of elements
 
 
 @solara.component_vue("vega.vue")
@@ -153,7 +152,7 @@ def World(gallery: Gallery, number: int, step: int, news: str, picked: Mapping[s
         for draw, arguments in drawn:
             picture = gallery.pictures(draw, *arguments)[number] if "" not in arguments else None
             graph = draw is pictures.web
-            canvas = graph and film.places.height > PAINTED
+            canvas = graph and film.places.height > pictures.CROWDED
             below = [Animation(film, picture, film.last)] if graph and film.last > 0 else []
             Chart(picture, step, f"{step}/{film.last}", canvas=canvas, children=below)
 

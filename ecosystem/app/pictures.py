@@ -18,7 +18,8 @@ from ecosystem.scenario import Scenario
 
 Columns = dict[str, dict[str, list[Any]]]  # data set → column → values
 NOW = "now"  # the data set of the rule at the step that is looked at
-LEAST, MOST = (6.0, 30.0), (40.0, 420.0)  # areas in pixels of the smallest and the largest site, of many and of few
+LEAST, MOST = (10.0, 30.0), (40.0, 420.0)  # areas in pixels of the smallest and the largest site, of many and of few
+CROWDED = 400  # sites from which on the graph is painted rather than built of elements, without gaps around dots
 ORIGINS = 2  # bars of a row of the ledger
 BAR = 24  # pixels of a bar with its gap
 UNTOLD = ("name", "description", "knobs", "seed")  # of a scenario: no differences between worlds
@@ -140,6 +141,9 @@ def web(film: Film) -> Picture:
     largest = min(MOST[1], max(MOST[0], 60_000 / nodes.height))
     for size in _channels(spec, "size"):
         size["scale"]["range"] = [min(LEAST[1], max(LEAST[0], largest / 10)), largest]
+    for layer in spec["layer"]:
+        if layer["mark"].get("style") == "halo" and nodes.height > CROWDED:
+            layer["mark"]["strokeWidth"] = 0  # it would leave little of a small dot
     mine = next(name for name, rows in data.items() if rows and "documents" in rows[0])
     shown = [
         f"{nodes.height:,} sites, {len(film.links):,} links drawn" if len(film.links) else f"{nodes.height:,} sites"
@@ -222,6 +226,7 @@ def ledger(film: Film) -> Picture | None:
     words = Words("", "", "share refused or suspected")
     spec, data, _, _ = _apart(charts.rates(rows.drop("who", "what"), words))
     order = rows["row"].unique(maintain_order=True).to_list()
+    spec["autosize"]["resize"] = True  # the numbers beside the bars move with them
     for layer in spec["layer"]:
         layer["encoding"]["y"]["scale"] = {"domain": order}
     _fit(spec)
