@@ -68,6 +68,7 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
         for name, turn in turns.items():
             turn.set(_stands(now, name))
         before.current = {name: turn.value for name, turn in turns.items()}
+        force_update()  # what Mesa says of its model was said of the one before *Reset*
 
     def act() -> None:
         said = ""
