@@ -32,6 +32,7 @@ TARGETS = {
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Repetitions, in turn.")
 @click.option("--generations", type=click.IntRange(min=0), default=5, show_default=True, help="0: no recursion.")
 @click.option("--recursions", is_flag=True, help="Only closed-form recursions against a NumPy loop.")
+@click.option("--view", is_flag=True, help="Only the interactive page, in a browser (playwright, Chromium).")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     names: tuple[str, ...],
@@ -40,6 +41,7 @@ def main(
     rounds: int,
     generations: int,
     recursions: bool,
+    view: bool,
     as_json: bool,
 ) -> None:
     """Measure tokens per second of the cohort engine and of transformers on the same weights and documents."""
@@ -48,6 +50,13 @@ def main(
 
         found = measure_recursions(rounds)
         click.echo(json.dumps(found, indent=1) if as_json else _recursions(found))
+        return
+    if view:
+        from benchmarks.view import measure as measure_view
+        from benchmarks.view import told
+
+        found = measure_view(rounds)
+        click.echo(json.dumps(found, indent=1) if as_json else told(found))
         return
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")

@@ -214,13 +214,13 @@ def test_a_population_has_one_colour_everywhere(told):
 
 
 def test_names_beside_lines_do_not_lie_on_one_another():
-    from ecosystem.charts.lines import _spread
+    from ecosystem.charts.lines import spread
 
-    placed = _spread([1.0, 1.01, 0.99, 5.0, 1.0], [0.0, 6.0], 230, log=False)
+    placed = spread([1.0, 1.01, 0.99, 5.0, 1.0], [0.0, 6.0], 230, log=False)
     assert all(b - a >= 14 * 6 / 230 * 0.999 for a, b in pairwise(sorted(placed)))
     assert placed[2] < placed[0] < placed[1] < placed[3]
     assert placed[3] == pytest.approx(5.0)
-    assert _spread([10.0, 1000.0], [1.0, 1e4], 100, log=True) == pytest.approx([10.0, 1000.0])
+    assert spread([10.0, 1000.0], [1.0, 1e4], 100, log=True) == pytest.approx([10.0, 1000.0])
 
 
 @pytest.mark.parametrize("scheme", [charts.LIGHT, charts.DARK])

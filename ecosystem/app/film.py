@@ -6,6 +6,7 @@ a step's metrics and the documents' columns are read once, contents when somebod
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import cached_property
 
@@ -78,6 +79,16 @@ class Film:
                 started={name: recipe.model for name, recipe in trainers.items() if recipe.start != "scratch"},
             )
         return self._book
+
+    @property
+    def called(self) -> str:
+        """Name and seed, as a file may be called."""
+        return f"{self.run.scenario.name}-{self.run.seed}"
+
+    @property
+    def scale(self) -> float:
+        """Documents of the largest dot: ``most``, rounded up so that a growing web seldom gets another scale."""
+        return math.exp(math.ceil(4 * math.log(self.most)) / 4)
 
     @cached_property
     def web(self) -> Web:

@@ -22,6 +22,7 @@ from ecosystem.recipes import Knob
 
 PLAY = Play()  # what the server was started for
 TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from quick to true
+PACE = 250  # milliseconds between two steps that are played, until somebody sets another
 AS_FILE = "as in the scenario"
 
 
@@ -59,12 +60,23 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
         lambda: {name: solara.reactive(_stands(now, name)) for name in now.knobs}, [tuple(now.knobs)]
     )
     before: Any = solara.use_ref({})
+    ran, since = solara.use_ref(True), solara.use_ref(0)
+    interval = solara.use_reactive(PACE)
+    if now.running and not ran.current:
+        since.current += 1  # Mesa leaves its buttons off once a model has ended, also where it can go on after all
+    ran.current = now.running
+
+    def rewind() -> None:
+        if not now.running and not now.recordings:
+            now.rewind()
+            force_update()
 
     def follow() -> None:
         """Show what stands in another world than before, which nobody has turned."""
         for name, turn in turns.items():
             turn.set(_stands(now, name))
         before.current = {name: turn.value for name, turn in turns.items()}
+        force_update()  # what Mesa says of its model was said of the one before *Reset*
 
     def act() -> None:
         said = ""
@@ -80,7 +92,11 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
 
     solara.use_effect(follow, [id(now), now.steered, now.forks])
     solara.use_effect(act, [tuple(turn.value for turn in turns.values())])
-    SolaraViz(stage, components=[], model_params=_parameters(now, turns), name=PLAY.title, play_interval=100)
+    solara.use_effect(rewind, [now.running])
+    with solara.Sidebar():  # what stands below is made anew where its place changes
+        if since.current % 2:
+            solara.Div()
+    SolaraViz(stage, components=[], model_params=_parameters(now, turns), name=PLAY.title, play_interval=interval)
     if wrong:
         with solara.Sidebar():
             solara.Error(wrong)

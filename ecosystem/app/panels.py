@@ -11,10 +11,11 @@ from mesa.visualization.utils import force_update, update_counter
 
 from ecosystem import charts
 from ecosystem.app import pictures
+from ecosystem.app.animation import Animation
 from ecosystem.app.film import Film
-from ecosystem.app.pictures import Gallery, Picture
+from ecosystem.app.pictures import Gallery, Picture, differences
 from ecosystem.app.reading import Reading
-from ecosystem.app.recording import Recording
+from ecosystem.app.recording import Progress, Recording
 from ecosystem.app.stage import Stage
 from ecosystem.app.strip import Strip
 from ecosystem.report import drawings
@@ -22,13 +23,14 @@ from ecosystem.report import drawings
 STYLE = Path(__file__).with_name("page.css")
 LOOKS = {"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)}
 LIBRARY = "/ecosystem/vega.js"
-SCROLLING = 400  # sites from which on the graph is painted rather than built of elements
+DIFFERENT = 10  # lines, at most, in what two scenarios differ
 
 
 @solara.component_vue("vega.vue")
 def _Vega(
     spec: dict[str, Any],
     rows: dict[str, Any],
+    columns: dict[str, Any],
     looks: dict[str, Any],
     source: str,
     name: str,
@@ -48,34 +50,39 @@ def Panel(title: str, below: str = "", children: Sequence[Any] = (), classes: Se
 
 
 @solara.component
-def Chart(picture: Picture | None, stamp: str, *, canvas: bool = False) -> None:
-    """Show a picture, or that there is nothing to draw yet."""
+def Chart(
+    picture: Picture | None, step: int, stamp: str, *, canvas: bool = False, children: Sequence[Any] = ()
+) -> None:
+    """Show a picture at a step with ``children`` below it, or that there is nothing to draw yet."""
     if picture is None:
         Panel("Nothing yet", "This is drawn from the first step on that measures it.")
         return
+    frame = picture.at(step)
     drawing = _Vega(
         spec=picture.spec,
         rows=picture.data,
+        columns=frame.columns,
         looks=LOOKS,
         source=LIBRARY,
-        name=picture.name,
+        name=f"{picture.name}-step-{step}" if picture.steps_apart else picture.name,
         stamp=stamp,
         canvas=canvas,
     )
-    Panel(picture.title, picture.below, [drawing])
+    Panel(frame.title, frame.below, [drawing, *children])
 
 
 @solara.component
 def Worlds(stage: Stage) -> None:
     """Show every world of the stage, side by side, all at the same step and with the same measures."""
     update_counter.get()  # drawn again whenever there is news
-    galleries = solara.use_memo(dict, [id(stage)])
     chosen, choose = solara.use_state({"diversity": "distinct_2"})
     wrong, _ = solara.use_exception()
+    films = [film for film in stage.films if film is not None]
+    gallery = solara.use_memo(lambda: Gallery(films), [tuple(map(id, films))])
     if wrong is not None:
         solara.Error(f"This could not be drawn ({type(wrong).__name__}: {wrong}). What was committed is not touched.")
         return
-    films = [film for film in stage.films if film is not None]
+    sorts = {film.scenario.modality for film in films}
     choices: dict[str, dict[str, str]] = {
         "contamination": {key: words.title for key, words in drawings.CONTAMINATION.items()},
         "quality": _together(pictures.qualities, films),
@@ -84,11 +91,18 @@ def Worlds(stage: Stage) -> None:
     picked = {
         key: chosen[key] if chosen.get(key) in options else next(iter(options), "") for key, options in choices.items()
     }
+    if len(sorts) > 1:
+        told = " and ".join(f"{film.scenario.name} has {film.scenario.modality} documents" for film in films)
+        solara.Warning(
+            f"{told}: what their models are measured by cannot be compared. "
+            "What is on the web and what was refused can."
+        )
+        del picked["quality"], picked["diversity"], choices["quality"], choices["diversity"]
     with solara.Div(classes=["eco-bar"]):
         if stage.last > 0:
 
             def show(step: int) -> None:
-                stage.shown = None if step == stage.front and stage.recordings else step
+                stage.look(step)
                 force_update()
 
             solara.SliderInt(
@@ -102,18 +116,28 @@ def Worlds(stage: Stage) -> None:
                     choose({**chosen, key: names[called]})
 
                 solara.Select(key, list(names), value=options[picked[key]], on_value=pick, dense=True)
+    if len(films) > 1:
+        Differences(films, tuple(id(film.scenario) for film in films))
     with solara.Div(classes=["eco-worlds", *(["eco-two"] if len(stage.films) > 1 else [])]):
         for number, film in enumerate(stage.films):
             recording = stage.recordings[number - len(stage.stored)] if number >= len(stage.stored) else None
             with solara.Div(classes=["eco-world"]):
                 with solara.Div(classes=["eco-top"]):
+                    if film is not None and len(films) > 1:
+                        Heading(film, min(stage.step_shown, film.last), stage.step_shown)
                     if recording is not None:
-                        Going(recording, recording.state, recording.progress, recording.t)
+                        Going(recording, recording.state, recording.t)
                     Strip(stage, number, -1 if film is None else min(stage.step_shown, film.last))
                 if film is not None:
-                    gallery = galleries.setdefault(id(film), Gallery(film))
-                    World(gallery, min(stage.step_shown, film.last), film.last, picked, id(film.scenario))
-                    Reading(film, min(stage.step_shown, film.last), film.last)
+                    with solara.Div(classes=["eco-below"]):
+                        step = min(stage.step_shown, film.last)
+                        World(gallery, films.index(film), step, _news(films), picked)
+                        Reading(film, step, film.last)
+
+
+def _news(films: Sequence[Film]) -> str:
+    """Return what changes when there is something new to draw in any world: last steps, scenarios."""
+    return " ".join(f"{film.last}:{id(film.scenario)}" for film in films)
 
 
 def _together(of: Callable[[Film], dict[str, str]], films: Sequence[Film]) -> dict[str, str]:
@@ -123,25 +147,66 @@ def _together(of: Callable[[Film], dict[str, str]], films: Sequence[Film]) -> di
 
 
 @solara.component
-def World(gallery: Gallery, step: int, last: int, picked: Mapping[str, str], scenario: int) -> None:
-    """Show the panels of one world at a step. ``last`` and ``scenario`` say when there is something new to draw."""
-    film = gallery.film
-    drawn: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
-        (pictures.web, (step,)),
-        (pictures.contamination, (picked["contamination"],)),
-        (pictures.quality, (picked["quality"],)),
-        (pictures.diversity, (picked["diversity"],)),
-        (pictures.ledger, (step,)),
-    ]
+def World(gallery: Gallery, number: int, step: int, news: str, picked: Mapping[str, str]) -> None:
+    """Show the panels of one world of a gallery at a step; ``news`` says when there is something new to draw."""
+    film = gallery.films[number]
+    drawn: list[tuple[Callable[..., Any], tuple[str, ...]]] = [(pictures.web, ())]
+    called = {"contamination": pictures.contamination, "quality": pictures.quality, "diversity": pictures.diversity}
+    drawn += [(draw, (picked[key],)) for key, draw in called.items() if key in picked]
+    drawn.append((pictures.ledger, ()))
     with solara.Div(classes=["eco-grid"]):
         for draw, arguments in drawn:
-            picture = gallery.picture(draw, *arguments) if "" not in arguments else None
-            Chart(picture, f"{step}/{last}", canvas=draw is pictures.web and film.places.height > SCROLLING)
+            picture = gallery.pictures(draw, *arguments)[number] if "" not in arguments else None
+            graph = draw is pictures.web
+            canvas = graph and film.places.height > pictures.CROWDED
+            below = [Animation(film, picture, film.last)] if graph and film.last > 0 else []
+            Chart(picture, step, f"{step}/{film.last}", canvas=canvas, children=below)
 
 
 @solara.component
-def Going(recording: Recording, state: str, progress: Any, t: int) -> None:
-    """Show what a live world is doing, and let people pause inside a step."""
+def Heading(film: Film, step: int, asked: int) -> None:
+    """Say which of two worlds this is."""
+    solara.v.Html(tag="h2", class_="eco-name", children=[film.scenario.name])
+    told = f"seed {film.run.seed}, {film.last} steps, {film.run.path.parent.name}"
+    if step < asked:
+        told += f"; shown after step {step}, its last"
+    solara.v.Html(tag="p", class_="eco-told", children=[told])
+
+
+@solara.component
+def Differences(films: Sequence[Film], scenarios: tuple[int, ...]) -> None:
+    """List in what the scenarios of two worlds differ."""
+    rows = differences(*(film.scenario for film in films[:2]))
+    if not rows:
+        same = "the same seed" if films[0].run.seed == films[1].run.seed else "another seed"
+        solara.Text(f"Both worlds have the same scenario and {same}.", style="padding: 0 12px")
+        return
+    with solara.v.Html(tag="table", class_="eco-differs", style_="margin-left: 12px"):
+        with solara.v.Html(tag="tr"):
+            for head in ("In what they differ", *(f"{film.scenario.name}, seed {film.run.seed}" for film in films[:2])):
+                solara.v.Html(tag="th", children=[head])
+        for row in rows[:DIFFERENT]:
+            with solara.v.Html(tag="tr"):
+                for cell in row:
+                    solara.v.Html(tag="td", children=[cell])
+    if len(rows) > DIFFERENT:
+        solara.Text(f"and {len(rows) - DIFFERENT} more", style="padding: 0 12px")
+
+
+@solara.component
+def Going(recording: Recording, state: str, t: int) -> None:
+    """Show what a live world is doing, and let people pause inside a step.
+
+    Progress inside a step is heard here alone, so that nothing else of the page is made again for it.
+    """
+    _, hear = solara.use_state(Progress())
+
+    def listen() -> Callable[[], None]:
+        recording.heard = lambda: hear(recording.progress)
+        return lambda: setattr(recording, "heard", lambda: None)
+
+    solara.use_effect(listen, [id(recording)])
+    progress = recording.progress
     with solara.Div(classes=["eco-going"]):
         if state == "failed":
             solara.Error(recording.error or "the world stopped")

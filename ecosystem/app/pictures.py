@@ -1,10 +1,11 @@
-"""Charts as the page shows them: a specification that stays, and the data that change from step to step."""
+"""Charts as the page shows them: a specification and data that stay, and what changes from step to step."""
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -13,46 +14,158 @@ from ecosystem import charts
 from ecosystem.app.film import Film
 from ecosystem.charts import Words
 from ecosystem.report import drawings, figures
+from ecosystem.scenario import Scenario
+
+Columns = dict[str, dict[str, list[Any]]]  # data set → column → values
+NOW = "now"  # the data set of the rule at the step that is looked at
+LEAST, MOST = (10.0, 30.0), (40.0, 420.0)  # areas in pixels of the smallest and the largest site, of many and of few
+CROWDED = 400  # sites from which on the graph is painted rather than built of elements, without gaps around dots
+ORIGINS = 2  # bars of a row of the ledger
+BAR = 24  # pixels of a bar with its gap
+UNTOLD = ("name", "description", "knobs", "seed")  # of a scenario: no differences between worlds
+LONG = 60  # characters of a value that are told
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What of a picture belongs to one step: title, the line below it, and columns set beside the rows that stay."""
+
+    title: str
+    below: str
+    columns: Columns = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A chart: its title and the line below it, its specification without data, and its data by name."""
+    """A chart: its specification without data, the data that stay by name, and what changes with the step."""
 
     name: str
-    title: str
-    below: str
     spec: dict[str, Any]
     data: dict[str, list[dict[str, Any]]]
+    at: Callable[[int], Frame]
+    steps_apart: bool = False  # whether each step is a picture of its own
 
     @classmethod
-    def of(cls, name: str, chart: Any) -> Picture:
-        """Take a chart apart; data are named by their place, so that two steps can have the same specification."""
-        spec = charts.specification(chart)
-        title = spec.pop("title", {})
-        data = spec.pop("datasets", {})
-        names = {old: f"d{number}" for number, old in enumerate(data)}
-        text = json.dumps(spec)
-        for old, new in names.items():
-            text = text.replace(f'"{old}"', f'"{new}"')
-        fluid = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
-        return cls(
-            name,
-            title.get("text", ""),
-            title.get("subtitle", ""),
-            {**json.loads(text), **fluid},
-            {names[old]: rows for old, rows in data.items()},
-        )
+    def of(cls, name: str, chart: Any, last: int) -> Picture:
+        """Take a chart apart; one over steps gets a rule at the step looked at, where that is not the ``last``."""
+        spec, data, title, below = _apart(chart)
+        across = next((x for x in _channels(spec, "x") if x.get("field") == "step"), None)
+        if across is None:
+            return cls(name, spec, data, lambda step: Frame(title, below))
+        mark = {"type": "rule", "style": "soft", "strokeWidth": 1.5, "strokeOpacity": 0.8}
+        rule = {"data": {"name": NOW}, "mark": mark, "encoding": {"x": across}}
+        spec["layer"] = [rule, *spec["layer"]]
+
+        def at(step: int) -> Frame:
+            return Frame(title, below, {NOW: {"step": [step] if step < last else []}})
+
+        return cls(name, spec, {NOW: [], **data}, at)
 
 
-def web(film: Film, step: int) -> Picture:
-    """Draw the site graph after a step: area is documents, colour their synthetic share, an outline a curated site."""
-    nodes = film.sites(step).drop("site").rename({"name": "site"})
-    if not nodes["curated"].any():
-        nodes = nodes.drop("curated")
-    shown = f"{nodes.height:,} sites, {len(film.links):,} links drawn"
-    words = Words(f"The web at step {step}", shown, "synthetic share", ".0%")
-    return Picture.of("web", charts.site_graph(nodes, film.links, words, film.most))
+def _apart(chart: Any) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]], str, str]:
+    """Return specification, data, title and the line below it; data are named by their place.
+
+    So two charts of the same form have the same specification, and the browser keeps its drawing.
+    """
+    spec = charts.specification(chart)
+    title, data = spec.pop("title", {}), spec.pop("datasets", {})
+    names = {old: f"d{number}" for number, old in enumerate(data)}
+    text = json.dumps(spec)
+    for old, new in names.items():
+        text = text.replace(f'"{old}"', f'"{new}"')
+    fluid = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+    rows = {names[old]: rows for old, rows in data.items()}
+    return {**json.loads(text), **fluid}, rows, title.get("text", ""), title.get("subtitle", "")
+
+
+def _channels(spec: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    """Yield a channel of every layer that has it and says something of its scale."""
+    for layer in spec.get("layer", [spec]):
+        channel = layer.get("encoding", {}).get(name, {})
+        if "domain" in (channel.get("scale") or {}):
+            yield channel
+
+
+def alike(pictures: Sequence[Picture]) -> list[Picture]:
+    """Return pictures of the same kind, of several worlds, on the same scales and with the same colours."""
+    specs = [copy.deepcopy(picture.spec) for picture in pictures]
+    for name in ("x", "y", "color", "size"):
+        channels = [channel for spec in specs for channel in _channels(spec, name)]
+        domains = [channel["scale"]["domain"] for channel in channels]
+        if not domains:
+            continue
+        if isinstance(domains[0][0], str):
+            domain = list(dict.fromkeys(value for one in domains for value in one))
+        else:
+            domain = [min(one[0] for one in domains), max(one[-1] for one in domains)]
+        longest = max(channels, key=lambda channel: channel["scale"]["domain"][-1])
+        for channel in channels:
+            scale = channel["scale"] = {**channel["scale"], "domain": domain}
+            if name == "x" and "values" in (longest.get("axis") or {}) and "axis" in channel:
+                channel["axis"] = {**channel["axis"], "values": longest["axis"]["values"]}
+            if name == "size":
+                scale["range"] = [min(c["scale"]["range"][i] for c in channels) for i in range(2)]
+    for spec in specs:
+        _fit(spec)
+    found = []
+    for picture, spec in zip(pictures, specs, strict=True):
+        found.append(replace(picture, spec=spec, data=_named_apart(spec, picture.data)))
+    return found
+
+
+def _fit(spec: dict[str, Any]) -> None:
+    """Give a chart with a row for each bar its height in pixels: a browser can stretch the width of no other."""
+    rows = next((y["scale"]["domain"] for y in _channels(spec, "y") if isinstance(y["scale"]["domain"][0], str)), None)
+    if rows is not None:
+        spec["height"] = BAR * ORIGINS * len(rows)
+
+
+def _named_apart(spec: dict[str, Any], data: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Move the names beside a plot apart again, after its scale has become another."""
+    rows = [row for one in data.values() for row in one if row.keys() == {"place", "population"}]
+    scale = next((y["scale"] for y in _channels(spec, "y")), None)
+    if not rows or scale is None:
+        return data
+    places = [row["place"] for row in rows]
+    log = scale.get("type") == "log"
+    moved = dict(zip(map(id, rows), charts.spread(places, scale["domain"], spec["height"], log), strict=True))
+    return {name: [{**r, "place": moved[id(r)]} if id(r) in moved else r for r in one] for name, one in data.items()}
+
+
+def web(film: Film) -> Picture:
+    """Draw the site graph: area is documents, colour their synthetic share, an outline a curated site."""
+    nodes = film.sites(film.last).drop("site").rename({"name": "site"})
+    outlined = int(nodes["curated"].sum())
+    chart = charts.site_graph(nodes if outlined else nodes.drop("curated"), film.links, Words("", "", "", ".0%"), 1)
+    spec, data, _, _ = _apart(chart)
+    largest = min(MOST[1], max(MOST[0], 60_000 / nodes.height))
+    for size in _channels(spec, "size"):
+        size["scale"]["range"] = [min(LEAST[1], max(LEAST[0], largest / 10)), largest]
+    for layer in spec["layer"]:
+        if layer["mark"].get("style") == "halo" and nodes.height > CROWDED:
+            layer["mark"]["strokeWidth"] = 0  # it would leave little of a small dot
+    mine = next(name for name, rows in data.items() if rows and "documents" in rows[0])
+    shown = [
+        f"{nodes.height:,} sites, {len(film.links):,} links drawn" if len(film.links) else f"{nodes.height:,} sites"
+    ]
+    shown += ["area: documents"] + (["outlined: looked after by a curator"] if outlined else [])
+    below = "; ".join(shown)
+
+    def at(step: int) -> Frame:
+        now = film.sites(step)
+        columns = {"documents": now["documents"].to_list(), "value": now["value"].round(4).to_list()}
+        return Frame(f"The web at step {step}", below, {mine: columns})
+
+    data[mine] = [{k: v for k, v in row.items() if k not in ("documents", "value")} for row in data[mine]]
+    return _scaled(Picture("web", spec, data, at, steps_apart=True), film.scale)
+
+
+def _scaled(picture: Picture, most: float) -> Picture:
+    """Return a site graph on which the largest dot has ``most`` documents."""
+    spec = copy.deepcopy(picture.spec)
+    for size in _channels(spec, "size"):
+        size["scale"]["domain"] = [0, most]
+    return replace(picture, spec=spec)
 
 
 def contamination(film: Film, metric: str) -> Any:
@@ -96,39 +209,97 @@ def diversity(film: Film, metric: str) -> Any:
     return drawings.diversity(film.book, metric) if metric in drawings.TEXT else drawings.tails(film.book).get(metric)
 
 
-def ledger(film: Film, step: int) -> Any:
-    """Draw what each policy refused at a step, and what curators suspected, by true origin; None where nobody did."""
-    now = film.metrics.filter(pl.col("step") == step)
-    refused = figures.refusals(now).with_columns(row=pl.format("{} · {}", "who", "what"))
-    caught = figures.detections(now).with_columns(row=pl.format("{} (curators)", "who"))
-    rows = pl.concat([refused, caught])
+def ledger(film: Film) -> Picture | None:
+    """Draw what each policy refused at a step, and what curators suspected, by true origin; None where nobody did.
+
+    All steps have the same rows and the same scale.
+    """
+    parts = []
+    measured = film.metrics.filter(pl.col("scope").is_in(["policy", "curator"]))
+    for (step,), now in measured.group_by("step", maintain_order=True):
+        refused = figures.refusals(now).with_columns(row=pl.format("{} · {}", "who", "what"))
+        caught = figures.detections(now).with_columns(row=pl.format("{} (curators)", "who"))
+        parts.append(pl.concat([refused, caught]).with_columns(step=pl.lit(step)))
+    rows = pl.concat(parts) if parts else pl.DataFrame()
     if rows.is_empty():
         return None
-    words = Words(
-        f"Who refused what at step {step}, by true origin",
-        "share of the documents that reached a policy or curator; grey: human, violet: synthetic; ± one standard error",
-        "share refused or suspected",
+    words = Words("", "", "share refused or suspected")
+    spec, data, _, _ = _apart(charts.rates(rows.drop("who", "what"), words))
+    order = rows["row"].unique(maintain_order=True).to_list()
+    spec["autosize"]["resize"] = True  # the numbers beside the bars move with them
+    for layer in spec["layer"]:
+        layer["encoding"]["y"]["scale"] = {"domain": order}
+    _fit(spec)
+    (mine,) = data
+    steps: dict[int, list[dict[str, Any]]] = {}
+    for row in data[mine]:
+        steps.setdefault(row["step"], []).append(row)
+    names = list(data[mine][0])
+    explained = (
+        "share of the documents that reached a policy or curator; grey: human, violet: synthetic; ± one standard error"
     )
-    return charts.rates(rows, words)
+
+    def at(step: int) -> Frame:
+        now = steps.get(step, [])
+        return Frame(
+            f"Who refused what at step {step}, by true origin",
+            explained if now else "nobody refused or suspected anything at this step",
+            {mine: {name: [row[name] for row in now] for name in names}},
+        )
+
+    return Picture("ledger", spec, {mine: []}, at, steps_apart=True)
+
+
+def differences(one: Scenario, other: Scenario) -> list[tuple[str, str, str]]:
+    """Return the dotted paths at which two scenarios differ, with what stands there in each (– where nothing does)."""
+    a, b = ({k: v for k, v in scenario.plain().items() if k not in UNTOLD} for scenario in (one, other))
+    return [(path, _told(here), _told(there)) for path, here, there in _apart_at(a, b, "")]
+
+
+def _apart_at(a: Any, b: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in dict.fromkeys([*a, *b]):
+            yield from _apart_at(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
+    elif a != b:
+        yield path, a, b
+
+
+def _told(value: Any) -> str:
+    text = "–" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONG else text[: LONG - 1] + "…"
 
 
 class Gallery:
-    """Pictures of a film that were drawn before; those that depend on all steps are drawn anew when one is added."""
+    """Pictures of the worlds of a page, drawn anew when one of them has a step more or another scenario."""
 
-    def __init__(self, film: Film) -> None:
-        self.film = film
-        self._known: dict[tuple[Any, ...], Picture | None] = {}
-        self._at = (-1, 0)
+    def __init__(self, films: Sequence[Film]) -> None:
+        self.films = list(films)
+        self._known: dict[tuple[Any, ...], list[Picture | None]] = {}
+        self._graphs: dict[int, Picture] = {}
+        self._at: list[tuple[int, int]] = []
 
-    def picture(self, draw: Callable[..., Any], *arguments: Any) -> Picture | None:
-        """Return ``draw(film, *arguments)`` as a picture; None where there is nothing to draw."""
-        at = self.film.last, id(self.film.scenario)
+    def pictures(self, draw: Callable[..., Any], *arguments: Any) -> list[Picture | None]:
+        """Return ``draw(film, *arguments)`` of every film, on common scales; None where there is nothing to draw."""
+        at = [(film.last, id(film.scenario)) for film in self.films]
         if at != self._at:
             self._known.clear()
             self._at = at
         key = draw.__name__, *arguments
         if key not in self._known:
-            drawn = draw(self.film, *arguments)
-            name = "-".join(str(part) for part in key)
-            self._known[key] = drawn if isinstance(drawn, Picture | None) else Picture.of(name, drawn)
+            found = [self._one(number, draw, *arguments) for number in range(len(self.films))]
+            there = [picture for picture in found if picture is not None]
+            common = iter(alike(there) if len(there) > 1 else there)
+            self._known[key] = [None if picture is None else next(common) for picture in found]
         return self._known[key]
+
+    def _one(self, number: int, draw: Callable[..., Any], *arguments: Any) -> Picture | None:
+        film = self.films[number]
+        name = "-".join([film.called, draw.__name__, *map(str, arguments)])
+        if draw is web:  # sites and links stay where they are; only the scale may change
+            if number not in self._graphs:
+                self._graphs[number] = replace(web(film), name=name)
+            return _scaled(self._graphs[number], film.scale)
+        drawn = draw(film, *arguments)
+        if drawn is None:
+            return None
+        return replace(drawn, name=name) if isinstance(drawn, Picture) else Picture.of(name, drawn, film.last)

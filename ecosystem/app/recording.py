@@ -65,6 +65,7 @@ class Recording:
         self.error: str | None = None
         self.film: Film | None = None
         self.seconds = 0.0  # that the last step took
+        self.heard: Callable[[], None] = lambda: None  # called at progress inside a step, many times a second
         self.branch, self.machine, self.base = branch, machine, base
         self._out, self._cache = out, cache
         self._asking = threading.RLock()  # a beat of the player may come from another thread than a click
@@ -274,7 +275,7 @@ class Recording:
         self.progress = Progress(what, done, total)
         if (now := time.monotonic()) - self._told > EVERY:
             self._told = now
-            self.news()
+            self.heard()
         self._resumed.wait()
         if self._over():
             raise Closed

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from ecosystem.app.stage import Play
+from ecosystem.app.stage import Play, stored
 from ecosystem.errors import EcosystemError
 from ecosystem.report.page import library
 
@@ -50,7 +50,9 @@ def serve(play: Play, host: str, port: int, ready: Callable[[str], None]) -> Non
     from ecosystem.app import page
 
     page.PLAY = play
-    library()  # made once, before the first reader waits for it
+    library()  # made once, before the first reader waits for it, and so are the films
+    for path in play.runs:
+        stored(path)
     names = {"127.0.0.1", "localhost", "::1"} if host in LOCAL else None
     listening = _listen(host, port)
     address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
@@ -109,6 +111,8 @@ class _Guard:
         async def guarded(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 added = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                if scope["path"] == "/":
+                    added.append((b"link", f"<{LIBRARY}>; rel=preload; as=script".encode()))
                 message = {**message, "headers": [*message.get("headers", []), *added]}
             await send(message)
 

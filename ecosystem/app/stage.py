@@ -12,6 +12,7 @@ import tempfile
 import threading
 import weakref
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,10 +48,19 @@ class Play:
         return " and ".join(f"{path.parent.name}/{path.name}" for path in self.runs)
 
 
+@cache
+def stored(path: Path) -> Film:
+    """Return the film of a stored run, read and laid out once for all tabs."""
+    film = Film(Run.open(path))
+    _ = film.places, film.links
+    return film
+
+
 class Stage(mesa.Model):
     """One or two worlds on a page: stored ones (``films``), or live ones (``recordings``), or one of each.
 
     ``shown`` is the step that is looked at (None: the last), ``steered`` the number of the world that knobs act on.
+    Stored worlds begin at step 0, as a film does, and so they do after *Reset*.
     """
 
     play: ClassVar[Play]
@@ -59,8 +69,11 @@ class Stage(mesa.Model):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(rng=0)  # nothing draws from it
-        self.shown: int | None = None
-        self.stored = [Film(Run.open(path)) for path in self.play.runs]
+        self.shown: int | None = None if self.play.scenario is not None else 0
+        self._over = False  # whether a replay has just come to its end
+        self.stored = [stored(path) for path in self.play.runs]
+        for film in self.stored:
+            film.refresh()
         self.recordings: list[Recording] = []
         self._begun: list[Recording] = []  # every live world so far, those that were replaced included
         self.forks = 0  # how often a world was forked
@@ -131,7 +144,7 @@ class Stage(mesa.Model):
         """Whether a step can be asked for; SolaraViz stops playing where it cannot."""
         if self.recordings:
             return any(r.state in ("opening", "ready", "stepping", "paused") for r in self.recordings)
-        return self.step_shown < self.last
+        return not self._over
 
     @running.setter
     def running(self, value: bool) -> None:
@@ -142,7 +155,9 @@ class Stage(mesa.Model):
     def step(self) -> None:
         """Let the worlds that are behind go on by a step, if none is under way; of stored ones show the next frame."""
         if not self.recordings:
-            self.shown = min(self.step_shown + 1, self.last)
+            if not self._over:  # Mesa may ask for several at once
+                self.look(self.step_shown + 1 if self.step_shown < self.last else 0)
+                self._over = self.step_shown == self.last
             return
         if not self.watched():
             return
@@ -152,6 +167,15 @@ class Stage(mesa.Model):
         for recording in going:
             if recording.t == behind:
                 recording.advance()
+
+    def look(self, step: int) -> None:
+        """Show a step; the last one of live worlds is followed when another comes."""
+        self.shown = None if step >= self.front and self.recordings else step
+        self._over = False
+
+    def rewind(self) -> None:
+        """Let a replay that has come to its end be played again, from its beginning."""
+        self._over = False
 
     def turn(self, path: str, value: Any) -> None:
         """Set a path of the steered world, from its next step on; raise ScenarioError where that is not allowed."""

@@ -8,7 +8,7 @@ in both modes and the files on disk. A population has the colour of its place in
 from ecosystem.charts.distributions import densities, fan, scatter
 from ecosystem.charts.effects import bars, crossing, forest, heatmap, tradeoff
 from ecosystem.charts.files import pictures, specification
-from ecosystem.charts.lines import over_steps, span, vocabulary
+from ecosystem.charts.lines import over_steps, span, spread, vocabulary
 from ecosystem.charts.look import DARK, LIGHT, NARROW, WIDE, Look, Scheme, Words, configuration
 from ecosystem.charts.marks import rates, site_graph
 
@@ -34,6 +34,7 @@ __all__ = [
     "site_graph",
     "span",
     "specification",
+    "spread",
     "tradeoff",
     "vocabulary",
 ]

@@ -27,8 +27,8 @@ def fan(frame: pl.DataFrame, people: pl.DataFrame, look: Look, words: Words, dom
         return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
 
     tooltip = [
-        "population:N",
-        "step:Q",
+        alt.Tooltip("population:N"),
+        alt.Tooltip("step:Q"),
         alt.Tooltip("percent:Q", title="quantile in %"),
         alt.Tooltip("value:Q", title=words.axis, format=words.format),
     ]
@@ -46,7 +46,7 @@ def fan(frame: pl.DataFrame, people: pl.DataFrame, look: Look, words: Words, dom
         rows = people.filter(pl.col("percent") == percent).with_columns(population=pl.lit("human text"))
         if rows.height:
             rule = alt.Chart(rows).mark_rule(strokeDash=[2, 3], strokeWidth=1.4, strokeOpacity=strength, style="soft")
-            layers.append(rule.encode(y=y(), tooltip=["population:N", *tooltip[2:]]))
+            layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("population:N"), *tooltip[2:]]))
     middle = alt.Chart(frame.filter(pl.col("percent") == 50))
     layers.append(middle.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour))
     layers.append(middle.mark_circle(size=30, opacity=1).encode(x=x, y=y(), color=colour, tooltip=tooltip))
@@ -93,8 +93,14 @@ def densities(
             people.mark_area(interpolate=interpolate, color=HUMAN, fillOpacity=0.3, clip=True).encode(x=h, y=v)
         )
     own = alt.Chart(frame).mark_line(interpolate=interpolate, strokeWidth=2.2, clip=True)
-    tooltip = ["population:N", "step:O", alt.Tooltip("x:Q", title=across, format=words.format)]
-    layers.append(own.encode(x=h, y=v, color=colours(look), detail="step:N", strokeOpacity=opacity, tooltip=tooltip))
+    tooltip = [
+        alt.Tooltip("population:N"),
+        alt.Tooltip("step:O"),
+        alt.Tooltip("x:Q", title=across, format=words.format),
+    ]
+    layers.append(
+        own.encode(x=h, y=v, color=colours(look), detail=alt.Detail("step:N"), strokeOpacity=opacity, tooltip=tooltip)
+    )
     if truth.height and not bins:
         dashed = people.mark_line(strokeDash=[6, 4], strokeWidth=1.6, style="ink", clip=True)
         layers.append(dashed.encode(x=h, y=v))

@@ -39,10 +39,10 @@ def forest(frame: pl.DataFrame, look: Look, words: Words) -> alt.LayerChart:
     told = alt.Chart(frame).mark_text(align="left", dx=8, fontSize=11, style="soft")
     return alt.layer(
         zero.encode(x=x("at")),
-        wide.encode(x=x("unpaired_low"), x2="unpaired_high:Q", y=y, color=colour),
-        paired.encode(x=x("low"), x2="high:Q", y=y, color=colour),
+        wide.encode(x=x("unpaired_low"), x2=alt.X2("unpaired_high:Q"), y=y, color=colour),
+        paired.encode(x=x("low"), x2=alt.X2("high:Q"), y=y, color=colour),
         dots.encode(x=x("effect"), y=y, color=colour, tooltip=shown),
-        told.encode(x=alt.value("width"), y=y, text="told:N"),
+        told.encode(x=alt.XValue("width"), y=y, text=alt.Text("told:N")),
         width=WIDE[0] - 260,
         height=26 * len(order),  # a number: Vega-Lite warns in the reader's console of heights by the row
         title=alt.TitleParams(words.title, subtitle=words.below),
@@ -91,15 +91,23 @@ def tradeoff(frame: pl.DataFrame, look: Look, words: Words, cost: str) -> alt.La
     y = alt.Y("value:Q", title=words.axis, scale=scale, axis=alt.Axis(format=words.format))
     base, colour = alt.Chart(frame), colours(look)
     front = alt.Chart(frame.filter("best").sort("cost")).mark_line(strokeDash=[5, 4], style="ink", strokeWidth=1.4)
-    shown = ["population:N", alt.Tooltip("cost:Q", format=",.6g"), alt.Tooltip("value:Q", format=words.format)]
+    shown = [
+        alt.Tooltip("population:N"),
+        alt.Tooltip("cost:Q", format=",.6g"),
+        alt.Tooltip("value:Q", format=words.format),
+    ]
     return alt.layer(
         front.encode(x=x, y=y),
         base.mark_rule(strokeWidth=1.6).encode(
-            x=x, y=alt.Y("low:Q", title=words.axis, scale=scale), y2="high:Q", color=colour
+            x=x, y=alt.Y("low:Q", title=words.axis, scale=scale), y2=alt.Y2("high:Q"), color=colour
         ),
-        base.mark_rule(strokeWidth=1.6).encode(x=alt.X("cost_low:Q", title=cost), x2="cost_high:Q", y=y, color=colour),
+        base.mark_rule(strokeWidth=1.6).encode(
+            x=alt.X("cost_low:Q", title=cost), x2=alt.X2("cost_high:Q"), y=y, color=colour
+        ),
         base.mark_circle(size=80, opacity=1).encode(x=x, y=y, color=colour, tooltip=shown),
-        base.mark_text(align="left", dx=9, dy=-7, fontWeight=500).encode(x=x, y=y, text="population:N", color=colour),
+        base.mark_text(align="left", dx=9, dy=-7, fontWeight=500).encode(
+            x=x, y=y, text=alt.Text("population:N"), color=colour
+        ),
         width=WIDE[0],
         height=WIDE[1],
         title=alt.TitleParams(words.title, subtitle=words.below),
@@ -120,13 +128,17 @@ def bars(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
     colour = alt.Color("index:N", scale=alt.Scale(domain=kinds), title=None, legend=alt.Legend(orient="top"))
     base = alt.Chart(frame)
     x = alt.X("value:Q", title=words.axis, scale=scale, axis=axis)
-    shown = ["row:N", "index:N", *(alt.Tooltip(f"{c}:Q", format=words.format) for c in ("value", "low", "high"))]
+    shown = [
+        alt.Tooltip("row:N"),
+        alt.Tooltip("index:N"),
+        *(alt.Tooltip(f"{c}:Q", format=words.format) for c in ("value", "low", "high")),
+    ]
     return alt.layer(
         base.mark_bar(cornerRadiusEnd=2, height={"band": 0.8}).encode(
             x=x, y=y, yOffset=beside, color=colour, tooltip=shown
         ),
         base.mark_rule(style="ink", strokeOpacity=0.6).encode(
-            x=alt.X("low:Q", title=words.axis), x2="high:Q", y=y, yOffset=beside
+            x=alt.X("low:Q", title=words.axis), x2=alt.X2("high:Q"), y=y, yOffset=beside
         ),
         width=WIDE[0],
         height=20 * len(kinds) * len(order),
@@ -167,12 +179,14 @@ def crossing(
     layers = []
     if between is not None:
         shade = alt.Chart(pl.DataFrame({"value": [between[0]], "to": [between[1]]}))
-        layers.append(shade.mark_rect(opacity=0.15, style="soft").encode(x=x, x2="to:Q"))
+        layers.append(shade.mark_rect(opacity=0.15, style="soft").encode(x=x, x2=alt.X2("to:Q")))
     rule = alt.Chart(pl.DataFrame({"at": [limit], "told": [f"limit {limit:g}"]}))
     layers += [
         rule.mark_rule(strokeDash=[2, 3], style="ink").encode(y=y("at")),
-        rule.mark_text(align="left", dx=8, style="soft").encode(x=alt.value("width"), y=y("at"), text="told:N"),
-        base.mark_area(opacity=1, fillOpacity=0.16).encode(x=x, y=y("low"), y2="high:Q"),
+        rule.mark_text(align="left", dx=8, style="soft").encode(
+            x=alt.XValue("width"), y=y("at"), text=alt.Text("told:N")
+        ),
+        base.mark_area(opacity=1, fillOpacity=0.16).encode(x=x, y=y("low"), y2=alt.Y2("high:Q")),
         base.mark_line(strokeWidth=2.2).encode(x=x, y=y("measure")),
         base.mark_circle(size=46, opacity=1).encode(x=x, y=y("measure"), tooltip=shown),
     ]

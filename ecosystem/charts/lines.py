@@ -46,7 +46,7 @@ def span(values: Sequence[float], log: bool = False) -> list[float]:
     return [low - air, high + air]
 
 
-def _spread(values: Sequence[float], domain: Sequence[float], height: int, log: bool, gap: float = 14) -> list[float]:
+def spread(values: Sequence[float], domain: Sequence[float], height: int, log: bool, gap: float = 14) -> list[float]:
     """Move label positions apart, as little as that takes, so that none lie on one another; keep them in the domain."""
     forward, back = (math.log, math.exp) if log else (float, float)
     low, high = forward(domain[0]), forward(domain[1])
@@ -125,11 +125,15 @@ def over_steps(
     if whole is not None:
         layers.append(alt.Chart(whole).mark_line(strokeWidth=2.6, style="ink").encode(x=x, y=y()))
         dots = alt.Chart(whole).mark_circle(size=30, style="ink", opacity=1)
-        layers.append(dots.encode(x=x, y=y(), tooltip=[alt.Tooltip("label:N", title="of"), "step:Q", _value(words)]))
+        layers.append(
+            dots.encode(x=x, y=y(), tooltip=[alt.Tooltip("label:N", title="of"), alt.Tooltip("step:Q"), _value(words)])
+        )
     if laws is not None and laws.height:
         dashes = alt.Chart(laws).mark_line(strokeDash=[6, 4], strokeWidth=1.6, style="ink")
-        tooltip = [alt.Tooltip("law:N"), alt.Tooltip("population:N"), "step:Q", _value(words)]
-        layers.append(dashes.encode(x=x, y=y(), detail=["population:N", "law:N"], tooltip=tooltip))
+        tooltip = [alt.Tooltip("law:N"), alt.Tooltip("population:N"), alt.Tooltip("step:Q"), _value(words)]
+        layers.append(
+            dashes.encode(x=x, y=y(), detail=[alt.Detail("population:N"), alt.Detail("law:N")], tooltip=tooltip)
+        )
     layers += _names(_ends(frame, whole, levels), look, y, domain, height, log)
     # All at once: each later change of an Altair chart would copy it whole.
     title = alt.TitleParams(words.title, subtitle=words.below)
@@ -164,7 +168,7 @@ def _population_layers(
         layers.append(most.encode(x=x, y=y("low"), y2=alt.Y2("high:Q"), color=colour))
     elif single is not None and frame["members"].max() != 1:
         faint = alt.Chart(single).mark_line(strokeWidth=1, strokeOpacity=0.3)
-        layers.append(faint.encode(x=x, y=y(), color=colour, detail="trainer:N"))
+        layers.append(faint.encode(x=x, y=y(), color=colour, detail=alt.Detail("trainer:N")))
     low, high = y("low"), alt.Y2("high:Q")
     if look.first == look.last:
         layers.append(base.mark_rule(strokeWidth=5, strokeOpacity=0.25).encode(x=x, y=low, y2=high, color=colour))
@@ -199,7 +203,7 @@ def _names(
     ends: pl.DataFrame, look: Look, y: Vertical, domain: Sequence[float], height: int, log: bool = False
 ) -> list[alt.Chart]:
     """Write names beside the plot, in one column also where a line ends before the last step."""
-    placed = ends.with_columns(place=pl.Series(_spread(ends["value"].to_list(), domain, height, log), dtype=pl.Float64))
+    placed = ends.with_columns(place=pl.Series(spread(ends["value"].to_list(), domain, height, log), dtype=pl.Float64))
     layers = []
     for kind, style in (("population", None), ("whole", "ink"), ("level", "soft")):
         rows = placed.filter(pl.col("kind") == kind).select("place", population="name")
@@ -207,7 +211,7 @@ def _names(
             chart = alt.Chart(rows)
             text = chart.mark_text(align="left", dx=9, fontWeight=500, **({"style": style} if style else {}))
             colour = {} if style else {"color": colours(look)}
-            layers.append(text.encode(x=alt.value("width"), y=y("place"), text="population:N", **colour))
+            layers.append(text.encode(x=alt.XValue("width"), y=y("place"), text=alt.Text("population:N"), **colour))
     return layers
 
 
@@ -229,7 +233,7 @@ def change_rules(look: Look, width: int) -> list[alt.Chart]:
                 align="right" if late else "left", dx=-5 if late else 5, dy=6, fontSize=10.5, style="soft"
             )
             if side.height:
-                layers.append(text.encode(x=x, y=alt.value(0), text="short:N"))
+                layers.append(text.encode(x=x, y=alt.YValue(0), text=alt.Text("short:N")))
     return layers
 
 
@@ -258,7 +262,7 @@ def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, look: Look, words: Word
     pale = alt.FillOpacity("when:O", scale=fade, legend=None)
     layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour, strokeDash=dash, strokeOpacity=thin))
     error = alt.Tooltip("error:Q", title="± standard error", format=words.format)
-    tooltip = ["population:N", "decile:O", "step:Q", _value(words), error]
+    tooltip = [alt.Tooltip("population:N"), alt.Tooltip("decile:O"), alt.Tooltip("step:Q"), _value(words), error]
     layers.append(
         base.mark_circle(size=34, opacity=1).encode(x=x, y=y(), color=colour, fillOpacity=pale, tooltip=tooltip)
     )

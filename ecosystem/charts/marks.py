@@ -38,10 +38,10 @@ def rates(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
         x=x, y=row, yOffset=beside, color=colour, tooltip=tooltip
     )
     doubt = base.mark_rule(style="ink", strokeOpacity=0.55).encode(
-        x=alt.X("low:Q", title=words.axis), x2="high:Q", y=row, yOffset=beside
+        x=alt.X("low:Q", title=words.axis), x2=alt.X2("high:Q"), y=row, yOffset=beside
     )
     note = base.mark_text(align="left", dx=7, fontSize=11, style="soft").encode(
-        x=alt.X("high:Q", title=words.axis), y=row, yOffset=beside, text="told:N"
+        x=alt.X("high:Q", title=words.axis), y=row, yOffset=beside, text=alt.Text("told:N")
     )
     title = alt.TitleParams(words.title, subtitle=words.below)
     return alt.layer(bars, doubt, note, width=WIDE[0], height=46 * len(order), title=title)
@@ -74,10 +74,10 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: flo
     outlines = []
     if "curated" in nodes.columns:
         ring = alt.Chart(nodes).transform_filter("datum.curated").mark_point(filled=False, opacity=1, strokeWidth=1.6)
-        outlines = [ring.encode(x=x, y=y, size=area_of, stroke=alt.value("#d08a00"))]
+        outlines = [ring.encode(x=x, y=y, size=area_of, stroke=alt.StrokeValue("#d08a00"))]
         tooltip.append(alt.Tooltip("curated:N", title="curated"))
     return alt.layer(
-        lines.encode(x=x, y=y, x2="x2:Q", y2="y2:Q"),
+        lines.encode(x=x, y=y, x2=alt.X2("x2:Q"), y2=alt.Y2("y2:Q")),
         # Below the rest: what is left to see of a site with no documents, which has no share.
         alt.Chart(nodes).mark_circle(opacity=1, size=largest / 60, style="soft").encode(x=x, y=y),
         dots.encode(x=x, y=y, color=share, size=area_of, tooltip=tooltip),

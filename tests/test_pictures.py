@@ -1,0 +1,112 @@
+"""What the page shows of stored worlds: one step at a time, on the same scales side by side, and as an animation."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+
+import pytest
+
+pytest.importorskip("solara", reason="the extra view is not installed")
+
+from PIL import Image
+
+from ecosystem.app import pictures
+from ecosystem.app.animation import animation, frames
+from ecosystem.app.film import Film
+from ecosystem.app.pictures import NOW, Gallery, Picture, alike, differences
+from ecosystem.app.stage import Play, Stage
+from ecosystem.charts import DARK
+from tests.invented_runs import invent, scenario
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """Two worlds, of four and of six steps, in the second of which everything is worse."""
+    short = invent(tmp_path_factory.mktemp("short"), scenario(steps=4, sites=8))
+    long = invent(tmp_path_factory.mktemp("long"), scenario(steps=6, sites=8), drift=dict.fromkeys(("naive",), 3.0))
+    return Film(short), Film(long)
+
+
+def _domains(picture: Picture, channel: str) -> set[tuple]:
+    return {tuple(c["scale"]["domain"]) for c in pictures._channels(picture.spec, channel)}
+
+
+def test_only_data_change_from_step_to_step(films):
+    gallery = Gallery(films[:1])
+    chart = gallery.pictures(pictures.quality, "cross_entropy")[0]
+    assert chart is gallery.pictures(pictures.quality, "cross_entropy")[0]
+    assert [chart.at(step).columns[NOW]["step"] for step in (0, 3, 4)] == [[0], [3], []]
+    rules = [layer for layer in chart.spec["layer"] if layer.get("data") == {"name": NOW}]
+    assert len(rules) == 1 and rules[0]["mark"]["type"] == "rule"
+
+
+def test_a_frame_of_the_web_counts_what_is_on_it_after_that_step(films):
+    web = Gallery(films[:1]).pictures(pictures.web)[0]
+    for step in (0, 2, 4):
+        (columns,) = web.at(step).columns.values()
+        assert sum(columns["documents"]) == films[0].live(step).height
+    kept = next(rows for rows in web.data.values() if rows and "site" in rows[0])
+    assert len(kept) == len(columns["documents"]) == 8 and "documents" not in kept[0]
+
+
+def test_two_worlds_share_their_scales(films):
+    for draw, key in ((pictures.quality, ("cross_entropy",)), (pictures.web, ()), (pictures.ledger, ())):
+        alone = [Gallery([film]).pictures(draw, *key)[0] for film in films]
+        both = Gallery(films).pictures(draw, *key)
+        for channel in ("x", "y", "color", "size"):
+            assert _domains(both[0], channel) == _domains(both[1], channel)
+        wide = [next(iter(_domains(picture, "x"))) for picture in (*alone, both[0])]
+        if draw is pictures.quality:
+            assert wide == [(0, 4), (0, 6), (0, 6)]
+            ends = [next(iter(_domains(picture, "y"))) for picture in (*alone, both[0])]
+            assert ends[0] != ends[1] and ends[2] == (min(ends[0][0], ends[1][0]), max(ends[0][1], ends[1][1]))
+
+
+def test_a_population_has_the_same_colour_in_both_worlds():
+    def chart(*populations: str) -> Picture:
+        colour = {"field": "population", "scale": {"domain": list(populations)}}
+        spec = {"layer": [{"mark": "line", "encoding": {"color": colour}}], "height": 100}
+        return Picture("a", spec, {}, lambda step: pictures.Frame("", ""))
+
+    one, other = alike([chart("naive", "anchored"), chart("anchored", "paid")])
+    assert _domains(one, "color") == _domains(other, "color") == {("naive", "anchored", "paid")}
+
+
+def test_differences_are_dotted_paths_without_names_and_seeds(films):
+    one = films[0].scenario
+    other = one.override({"seed": 9, "steps": 7})
+    assert differences(one, one) == []
+    assert differences(one, other) == [("steps", "4", "7")]
+
+
+def test_an_animation_has_a_picture_of_every_step_and_can_be_stopped(films):
+    web = Gallery(films[:1]).pictures(pictures.web)[0]
+    told: list[int] = []
+    made = animation(web, frames(1), DARK, lambda done: told.append(done) or True)
+    assert made is not None and Image.open(io.BytesIO(made)).n_frames == 2 and told == [0, 1, 2]
+    assert animation(web, frames(4), DARK, lambda done: False) is None
+
+
+def test_frames_are_all_steps_or_a_hundred_from_first_to_last():
+    assert frames(3) == [0, 1, 2, 3]
+    many = frames(1000)
+    assert len(many) == 100 and many[0] == 0 and many[-1] == 1000
+    assert {b - a for a, b in pairwise(many)} == {10, 11}
+
+
+def test_a_replay_begins_at_the_opening_and_can_be_played_again(films):
+    play = Play(runs=(films[0].run.path,))
+    stage = type("Told", (Stage,), {"play": play, "news": staticmethod(lambda: None)})()
+    assert (stage.steps, stage.running) == (0, True)
+    for _ in range(9):  # Mesa may ask for several steps at once, also beyond the end
+        stage.step()
+    assert (stage.steps, stage.running) == (4, False)
+    stage.rewind()
+    assert stage.running
+    stage.step()
+    assert (stage.steps, stage.running) == (0, True)
+    stage.look(2)
+    stage.step()
+    assert stage.steps == 3
+    stage.close()
