@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import ecosystem
@@ -189,10 +190,15 @@ def test_a_second_tab_has_a_world_of_its_own(browser: object, live: str) -> None
     first.page.close()
 
 
-def test_text_is_text(browser: object, live: str) -> None:
+def test_text_of_documents_is_text(browser: object, live: str) -> None:
+    """Every document of this web holds a script, an image whose error runs one, HTML and Markdown."""
     seen = Seen(browser, live)
+    seen.page.get_by_role("button", name=re.compile("^Reading")).click()
+    seen.says(re.compile("document.title='taken'"))
     assert seen.page.title() == "seen · ecosystem"
-    assert seen.page.locator(".eco-panel script").count() == 0
+    assert "**bold** <b>fat</b> <img src=x" in seen.page.locator(".eco-words").first.inner_text()
+    assert seen.page.locator(".eco-words :is(script, b, img, strong)").count() == 0
+    assert not [url for url in seen.asked if url.endswith("/x")]
     seen.page.close()
 
 
@@ -213,11 +219,71 @@ def test_closing_the_tab_stops_the_work(browser: object, scenario: Path, tmp_pat
         del os.environ["TMPDIR"]
 
 
-def test_a_stored_run_is_scrubbed(browser: object, scenario: Path, tmp_path: Path) -> None:
+def test_a_stored_run_is_scrubbed_and_played_to_its_end(browser: object, scenario: Path, tmp_path: Path) -> None:
     run = ecosystem.run(scenario, out=tmp_path)
     with served(run.path) as (address, _):
         seen = Seen(browser, address)
+        slider = seen.page.locator(".v-input__slider", has_text="Step 0 of 6").locator(".v-slider__thumb-container")
+        slider.focus()
+        for step in range(1, 4):
+            seen.page.keyboard.press("ArrowRight")
+            seen.drawn(step)
+        seen.says("The web at step 3")
+        seen.press("▶")
+        seen.drawn(6)
+        seen.press("Reset")
+        seen.drawn(0)
+        assert not seen.failed
         seen.page.close()
+
+
+def test_a_session_that_is_saved_is_replayed_to_the_same_numbers(
+    browser: object, live: str, scenario: Path, tmp_path: Path
+) -> None:
+    seen = Seen(browser, live, accept_downloads=True)
+    seen.press("Step")
+    seen.drawn(1)
+    seen.turn("published", 2)
+    seen.says("From step 2 on: trainers.labs.publish = 20")
+    for step in (2, 3):
+        seen.press("Step")
+        seen.drawn(step)
+    with seen.page.expect_download() as download:
+        seen.press("Save scenario")
+    saved = scenario.with_name("saved.toml")  # beside the texts it reads
+    download.value.save_as(saved)
+    kept = tmp_path / "published.txt"
+    seen.page.get_by_role("button", name=re.compile("^Reading")).click()
+    seen.says("Its first documents")
+    kept.write_text(seen.page.locator(".eco-world").inner_text(), encoding="utf-8")
+    seen.page.close()
+
+    command = [sys.executable, "-m", "ecosystem", "run", str(saved), "--steps", "3", "--threads", "1", "--quiet"]
+    subprocess.run([*command, "--out", str(tmp_path)], check=True, capture_output=True)
+    [folder] = tmp_path.glob("seen-*/3")
+    run = ecosystem.Run.open(folder)
+    published = run.documents.filter(pl.col("synthetic") & (pl.col("t") > 0)).group_by("t").len().sort("t").collect()
+    assert published.rows() == [(1, 20), (2, 40), (3, 40)]  # two trainers; 10 each, then 20
+    first = run.documents.filter((pl.col("t") == 3) & (pl.col("author") == "labs/0")).collect()["content"][0]
+    assert first[:60].strip() in kept.read_text(encoding="utf-8")
+
+
+def test_a_fork_stands_beside_its_parent_and_goes_its_own_way(browser: object, live: str) -> None:
+    seen = Seen(browser, live)
+    seen.press("Step")
+    seen.drawn(1)
+    seen.page.get_by_role("button", name="Fork here (step 1)").click()
+    seen.says("Second: seen, seed 3")
+    seen.turn("published", 4)
+    seen.press("Step")
+    seen.drawn(2)
+    seen.says("From step 2 on: trainers.labs.publish = 30")
+    seen.page.wait_for_function("document.querySelectorAll(\".eco-chart[data-drawn='2/2']\").length >= 8")
+    seen.press("Reset")
+    seen.drawn(0)
+    assert seen.page.locator(".eco-world").count() == 1
+    assert not seen.failed
+    seen.page.close()
 
 
 def test_other_sites_are_turned_away(live: str) -> None:

@@ -10,7 +10,7 @@ from ecosystem.scenario import Scenario
 
 MOST = 8  # knobs that are chosen where a scenario names none
 SHARES = ("fraction", "true_positive_rate", "false_positive_rate", "compliance", "liars", "lost", "keep", "threshold")
-AMOUNTS = ("count", "steps", "cap")  # of policies, in whole numbers
+AMOUNTS = ("count", "words", "steps", "cap")  # of policies, in whole numbers
 
 
 def knobs_of(scenario: Scenario) -> dict[str, Knob]:
@@ -68,6 +68,10 @@ def _allowed(scenario: Scenario, path: str, value: float) -> bool:
     return True
 
 
-def _amount(path: str, called: str, value: float, least: float = 0) -> Knob:
+def _amount(path: str, called: str, value: float, least: int = 0) -> Knob:
+    """Return a slider from (nearly) nothing to three times what stands there, which is one of its places."""
+    if isinstance(value, int):
+        every = value // 20 if value >= 100 and value % 20 == 0 else 1
+        return Knob(path=path, label=called, low=least * every, high=3 * value or 10, step=every)
     high = 3 * value or 10.0
-    return Knob(path=path, label=called, low=least, high=high, step=None if isinstance(value, int) else high / 60)
+    return Knob(path=path, label=called, low=float(least), high=high, step=high / 60)

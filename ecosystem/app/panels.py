@@ -124,7 +124,9 @@ def Worlds(stage: Stage) -> None:
             with solara.Div(classes=["eco-world"]):
                 with solara.Div(classes=["eco-top"]):
                     if film is not None and len(films) > 1:
-                        Heading(film, min(stage.step_shown, film.last), stage.step_shown)
+                        branch = recording.branch.step if recording is not None and recording.branch else None
+                        seen = min(stage.step_shown, film.last)
+                        Heading(film, ("First", "Second")[number], seen, stage.step_shown, branch)
                     if recording is not None:
                         Going(recording, recording.state, recording.t)
                     Strip(stage, number, -1 if film is None else min(stage.step_shown, film.last))
@@ -164,10 +166,10 @@ def World(gallery: Gallery, number: int, step: int, news: str, picked: Mapping[s
 
 
 @solara.component
-def Heading(film: Film, step: int, asked: int) -> None:
+def Heading(film: Film, place: str, step: int, asked: int, branch: int | None) -> None:
     """Say which of two worlds this is."""
-    solara.v.Html(tag="h2", class_="eco-name", children=[film.scenario.name])
-    told = f"seed {film.run.seed}, {film.last} steps, {film.run.path.parent.name}"
+    solara.v.Html(tag="h2", class_="eco-name", children=[f"{place}: {film.scenario.name}, seed {film.run.seed}"])
+    told = f"{film.last} steps" if branch is None else f"forked after step {branch}, {film.last} steps"
     if step < asked:
         told += f"; shown after step {step}, its last"
     solara.v.Html(tag="p", class_="eco-told", children=[told])

@@ -42,7 +42,6 @@ def Strip(stage: Stage, number: int, step: int) -> None:
 
     # Its parts stay in their places, so that what people have typed in one outlives news in another.
     with solara.Div(classes=["eco-session"]):
-        solara.v.Html(tag="h2", children=[_called(stage, number) if len(stage.films) > 1 else ""])
         with solara.Div(classes=["eco-buttons"]):
             if film is not None:
                 solara.Button(f"Fork here (step {step})", on_click=fork, outlined=True, small=True)
@@ -80,15 +79,6 @@ def _told(stage: Stage, film: Film | None, recording: Recording | None, step: in
     origin = "in the scenario" if recording is not None else "in the run"
     lines = [f"From step {at} on: {what}" + ("" if new else f" ({origin})") for at, what, new in listed]
     return lines + [f"Step {t}: {event}" for t, event in film.events if t == step]
-
-
-def _called(stage: Stage, number: int) -> str:
-    place = ("First world", "Second world")[number]
-    film, live = stage.films[number], number - len(stage.stored)
-    if live < 0:
-        return f"{place}: {film.run.path.parent.name}/{film.run.path.name}" if film is not None else place
-    branch = stage.recordings[live].branch
-    return place if branch is None else f"{place}: forked after step {branch.step}"
 
 
 @solara.component
