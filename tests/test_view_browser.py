@@ -133,12 +133,14 @@ class Seen:
     def says(self, text: str | re.Pattern[str]) -> None:
         self.page.get_by_text(text).first.wait_for(timeout=WAIT)
 
-    def turn(self, label: str, presses: int) -> None:
-        """Turn a slider by so many of its steps."""
+    def turn(self, label: str, presses: int, until: str) -> None:
+        """Turn a slider by so many of its steps, until it says this."""
+        self.page.wait_for_timeout(1000)  # what was drawn last may still be settling
         slider = self.page.locator(".v-input__slider", has_text=label).locator(".v-slider__thumb-container").first
         slider.focus()
         for _ in range(presses):
             self.page.keyboard.press("ArrowRight")
+        self.says(f"{label}: {until}")
 
 
 def test_a_world_is_stepped_and_nothing_is_asked_of_another_machine(browser: object, live: str) -> None:
@@ -172,8 +174,8 @@ def test_a_knob_acts_from_the_next_step_on(browser: object, live: str) -> None:
     seen = Seen(browser, live)
     seen.press("Step")
     seen.drawn(1)
-    seen.turn("published", 3)
-    seen.says(re.compile("published: 25"))
+    seen.turn("published", 3, "25")
+    seen.says("From step 2 on: trainers.labs.publish = 25")
     seen.press("Step")
     seen.drawn(2)
     seen.page.close()
@@ -243,7 +245,7 @@ def test_a_session_that_is_saved_is_replayed_to_the_same_numbers(
     seen = Seen(browser, live, accept_downloads=True)
     seen.press("Step")
     seen.drawn(1)
-    seen.turn("published", 2)
+    seen.turn("published", 2, "20")
     seen.says("From step 2 on: trainers.labs.publish = 20")
     for step in (2, 3):
         seen.press("Step")
@@ -274,7 +276,7 @@ def test_a_fork_stands_beside_its_parent_and_goes_its_own_way(browser: object, l
     seen.drawn(1)
     seen.page.get_by_role("button", name="Fork here (step 1)").click()
     seen.says("Second: seen, seed 3")
-    seen.turn("published", 4)
+    seen.turn("published", 4, "30")
     seen.press("Step")
     seen.drawn(2)
     seen.says("From step 2 on: trainers.labs.publish = 30")

@@ -169,7 +169,7 @@ def World(gallery: Gallery, number: int, step: int, news: str, picked: Mapping[s
 def Heading(film: Film, place: str, step: int, asked: int, branch: int | None) -> None:
     """Say which of two worlds this is."""
     solara.v.Html(tag="h2", class_="eco-name", children=[f"{place}: {film.scenario.name}, seed {film.run.seed}"])
-    told = f"{film.last} steps" if branch is None else f"forked after step {branch}, {film.last} steps"
+    told = f"at step {film.last} of {film.scenario.steps}" + ("" if branch is None else f", forked after step {branch}")
     if step < asked:
         told += f"; shown after step {step}, its last"
     solara.v.Html(tag="p", class_="eco-told", children=[told])

@@ -251,8 +251,14 @@ def ledger(film: Film) -> Picture | None:
 
 
 def differences(one: Scenario, other: Scenario) -> list[tuple[str, str, str]]:
-    """Return the dotted paths at which two scenarios differ, with what stands there in each (– where nothing does)."""
+    """Return the dotted paths at which two scenarios differ, with what stands there in each (– where nothing does).
+
+    Of timed changes a path says from which step on.
+    """
     a, b = ({k: v for k, v in scenario.plain().items() if k not in UNTOLD} for scenario in (one, other))
+    for plain, scenario in ((a, one), (b, other)):
+        plain.pop("changes", None)
+        plain |= {f"{path} from step {c.at} on": value for c in scenario.changes for path, value in c.set.items()}
     return [(path, _told(here), _told(there)) for path, here, there in _apart_at(a, b, "")]
 
 
