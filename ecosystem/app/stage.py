@@ -65,7 +65,7 @@ class Stage(mesa.Model):
 
     play: ClassVar[Play]
     news: ClassVar[staticmethod[[], None]]
-    watched: ClassVar[staticmethod[[], bool]]  # whether anybody looks; nothing is begun for nobody
+    watched: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: True)  # whether anybody looks: else it waits
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(rng=0)  # nothing draws from it
