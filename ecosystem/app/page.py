@@ -38,6 +38,10 @@ def _watched() -> bool:
     return PageStatus.CONNECTED in get_current_context().page_status.values()
 
 
+@solara.component_vue("sidebar.vue")
+def _Sidebar() -> None: ...
+
+
 @solara.component
 def Page() -> None:
     """Show what the server was started for; Solara looks for this name."""
@@ -48,6 +52,7 @@ def Page() -> None:
     update_counter.get()
     # In a component of its own, since SolaraViz is called with new arguments whenever a knob is turned.
     Controls(stage)
+    _Sidebar()
     panels.Worlds(stage.value)
 
 
