@@ -129,7 +129,8 @@ class Scenario(Spec):
 
         Setting ``models.<name>.preset``, or another ``kind`` of a model, source or policy, replaces all of it, since
         fields of one kind mean nothing to another; fields of it that are set beside that, before or after, are set on
-        the new one. An entry that is not there is made if what it cannot do without is set.
+        the new one. An entry that is not there is made if what it cannot do without, or all of it, is set; a mistyped
+        name is thus an error in every section.
         """
         data = self.plain()
         for path in values:
@@ -234,6 +235,7 @@ _MADE_BY = {  # without one of these there is no entry
     "policies": ("kind",),
     "writers": ("source",),
     "trainers": ("model",),
+    "curators": (),  # has no field that it cannot do without, so that only the whole table makes one
 }
 
 
@@ -245,9 +247,12 @@ def _check_there(path: str, values: Mapping[str, Any], data: Mapping[str, Any]) 
     if not dot or section not in _MADE_BY or not isinstance(table, Mapping) or name in table:
         return
     entry = f"{section}.{name}"
-    if entry not in values and not any(f"{entry}.{field}" in values for field in _MADE_BY[section]):
+    if {section, entry}.isdisjoint(values) and not any(f"{entry}.{field}" in values for field in _MADE_BY[section]):
         there = ", ".join(sorted(table)) or "none"
-        raise ScenarioError(f"{path}: there is no [{entry}]{nearest(name, table)}; defined in [{section}]: {there}.")
+        whole = "" if _MADE_BY[section] else f" A new one is given whole: {entry} = {{ … }}."
+        raise ScenarioError(
+            f"{path}: there is no [{entry}]{nearest(name, table)}; defined in [{section}]: {there}.{whole}"
+        )
 
 
 def _overlap(path: str, other: str) -> bool:
