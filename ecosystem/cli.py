@@ -266,7 +266,9 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
     from ecosystem import validate as checks
+    from ecosystem.runs import here
 
+    here(out)
     found = checks.validate(names, seed=seed, replicates=replicates)
     click.echo(checks.text(found))
     click.echo(checks.write(found, out))
@@ -405,8 +407,9 @@ def view(
     from ecosystem.app.server import serve
     from ecosystem.app.stage import Play
     from ecosystem.errors import ScenarioError
-    from ecosystem.runs import Machine, Run
+    from ecosystem.runs import Machine, Run, here
 
+    here(out)
     live = [place for place in places if not place.is_dir()]
     if live and len(places) > 1:
         told = " ".join(map(str, places))

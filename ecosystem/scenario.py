@@ -35,7 +35,7 @@ from ecosystem.recipes import (
     WriterSpec,
 )
 from ecosystem.registry import Registry
-from ecosystem.spec import Spec, explain, set_path
+from ecosystem.spec import Spec, checked_paths, explain, set_path
 
 _WHOLE = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # decides what the others mean
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -133,7 +133,7 @@ class Scenario(Spec):
         name is thus an error in every section.
         """
         data = self.plain()
-        for path in values:
+        for path in checked_paths(values):
             _check_there(path, values, data)
         whole_first = sorted(values.items(), key=lambda item: not _WHOLE.fullmatch(item[0]))
         for path, value in whole_first:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from ecosystem.cli import cli
-from ecosystem.errors import ScenarioError
+from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs import Run, folder_of
 from ecosystem.store import Store
 from ecosystem.studies import analysis
@@ -509,6 +509,17 @@ def test_from_python_a_study_is_one_call(folder: Path) -> None:
 
     found = ecosystem.study(folder / "small.toml", folder / "out", engine="serial", threads=1)
     assert found.effects.height == 4 and found.report.exists() and found.results.values.height == 18
+    for how, said in (
+        ({"engine": "slurm"}, "--engine slurm: there is no such engine; there are serial, processes, ray"),
+        ({"jobs": 0}, "--jobs 0: give at least 1"),
+        ({"device": "tpu"}, "--device tpu: there is no such thing"),
+    ):
+        with pytest.raises(EcosystemError, match=said):  # though there is nothing left to run
+            ecosystem.study(folder / "small.toml", folder / "out", **how)
+    (folder / "where.toml").write_text(FRONTIER)
+    frontier = Frontier.load(folder / "where.toml")
+    found, page = ecosystem.frontier(frontier, folder / "out", base=folder, engine="serial", threads=1)
+    assert found.value is not None and page.exists()
 
 
 def test_the_courses_have_a_line_where_each_policy_starts(folder: Path) -> None:

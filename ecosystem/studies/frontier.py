@@ -21,7 +21,7 @@ from scipy import stats
 from ecosystem import charts
 from ecosystem.charts import Words
 from ecosystem.corpus.sources import Truth
-from ecosystem.errors import EcosystemError
+from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
 from ecosystem.report import page, publish
 from ecosystem.report.findings import number
@@ -181,6 +181,20 @@ def conduct_frontier(
         write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
         page = _write_page(frontier, found, store)
     return found, page
+
+
+def frontier(
+    file: Frontier | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **how: Any
+) -> tuple[Threshold, Path]:
+    """Search for the threshold of a frontier (a value, or the path of a file); return it and the path of its report.
+
+    ``base``: where the base scenario of a value is sought; ``how``: fields of :class:`~ecosystem.studies.conduct.Means`
+    (engine, jobs, threads, device). The same as the command; errors a user can mend are EcosystemError.
+    """
+    if not isinstance(file, Frontier):
+        path = path_of(file, "Frontier")
+        base, file = path.parent, Frontier.load(path)
+    return conduct_frontier(file, base, Means(**how), Board(quiet=quiet), out=str(out))
 
 
 def summary(frontier: Frontier, found: Threshold) -> dict[str, Any]:
