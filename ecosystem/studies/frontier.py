@@ -74,7 +74,8 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
     """Find where the mean of a measure that rises or falls along a lever crosses ``limit``, by bisection.
 
     Three crossings are bisected, of the mean and of both ends of its interval over seeds, to ``precision`` of the range
-    each; a value that has been tried is not tried again. Raises EcosystemError where a run has no value.
+    each; a value that has been tried is not tried again, and nothing between the ends where the mean is on one side of
+    the limit at both. Raises EcosystemError where a run has no value.
     """
     tried: dict[float, Floats] = {}
 
@@ -98,7 +99,7 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
     rising = edge(1.0, 0) > edge(0.0, 0)
     sign = 1 if rising else -1
 
-    def crossing(side: int) -> tuple[float, float]:
+    def crossing(side: int, precision: float = precision) -> tuple[float, float]:
         """Bracket where an edge crosses zero; an end of the range twice where it has crossed there, or never does."""
         low, high = 0.0, 1.0
         if sign * edge(low, side) > 0:
@@ -113,7 +114,9 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
         return low, high
 
     # Where it is crossed on average, where it may be already, and where it surely is.
-    centre, first, last = crossing(0), crossing(sign), crossing(-sign)
+    centre = crossing(0)
+    finely = precision if centre[0] < centre[1] else 1.0
+    first, last = crossing(sign, finely), crossing(-sign, finely)
     return Threshold(
         value=float(span.at(sum(centre) / 2)) if centre[0] < centre[1] else None,
         low=float(span.at(first[0])),
@@ -216,7 +219,7 @@ def sentence(frontier: Frontier, found: Threshold) -> str:
     if found.value is None:
         return (
             f"{what} {way} from {means[0]:.4g} to {means[-1]:.4g} between {frontier.path} = {frontier.range.low:g} and "
-            f"{frontier.range.high:g} and does not cross {frontier.limit:g}; the threshold lies outside this range."
+            f"{frontier.range.high:g} and does not cross {frontier.limit:g}; {_beyond(frontier, found)}."
         )
     ends = [
         f"{end:.4g}{' or beyond' if end == edge else ''}"
@@ -230,6 +233,14 @@ def sentence(frontier: Frontier, found: Threshold) -> str:
         return told
     inside = "inside" if found.low <= found.predicted <= found.high else "outside"
     return f"{told} The closed form says {found.predicted:.4g}, {inside} the interval."
+
+
+def _beyond(frontier: Frontier, found: Threshold) -> str:
+    """Say where a threshold may lie that was not found in the range, whose two ends alone were tried."""
+    if found.low == found.high:
+        return "the threshold lies outside this range"
+    close = min(found.tried, key=lambda x: abs(float(found.tried[x].mean()) - frontier.limit))
+    return f"at {close:g} it cannot be told from it (95 %), so that the threshold may lie there or outside this range"
 
 
 def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
