@@ -18,7 +18,7 @@ from ecosystem.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.board import Board
 from ecosystem.studies.conduct import Means, conduct
-from ecosystem.studies.frontier import Threshold, conduct_frontier, sentence
+from ecosystem.studies.frontier import Threshold, conduct_frontier, idle, sentence
 from ecosystem.studies.report import write_study
 from ecosystem.studies.results import Results
 from ecosystem.studies.sheet import Sheet, findings
@@ -456,11 +456,28 @@ def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
     told = sentence(frontier, found)
     assert "variance" in told and told.split(";")[0][:40] in page.read_text()
     near = Threshold(None, 5, 200, True, tried={5: np.array([0.1, 0.2]), 200: np.array([0.6, 0.9])})
+    assert found.idle == {} and "had nothing to train on" not in page.read_text()
     assert "does not cross 0.8; at 200 it cannot be told from it (95 %)" in sentence(frontier, near)
     assert "the threshold lies outside this range" in sentence(frontier, replace(near, low=200))
     times = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("loop-*/*/commits/*.json")}
     again, _ = conduct_frontier(frontier, folder, SERIAL, Board(quiet=True), out=str(folder / "out"))
     assert again.value == found.value and times == {p: p.stat().st_mtime_ns for p in times}
+
+
+def test_a_frontier_marks_where_trainers_had_nothing_to_train_on(folder: Path) -> None:
+    """At the upper end all machine text is refused, and after step 1 there is no other."""
+    policy = '[policies.none]\nkind = "synthetic_detector"\ntrue_positive_rate = 0.0\nfalse_positive_rate = 0.0\n'
+    (folder / "loop.toml").write_text(WORLD.replace("publish = 20", 'publish = 20\nselect = ["none"]') + policy)
+    text = FRONTIER.replace("trainers.lab.publish", "policies.none.true_positive_rate").replace(
+        "limit = 0.8", "limit = 99"
+    )
+    text = text.replace('low = 5, high = 200, whole = true, scale = "log"', "low = 0.0, high = 1.0")
+    (folder / "where.toml").write_text(text.replace("[1, 2, 3]", "[1, 2]"))
+    frontier = Frontier.load(folder / "where.toml")
+    found, page = conduct_frontier(frontier, folder, SERIAL, Board(quiet=True), out=str(folder / "out"))
+    assert found.idle == {1.0: "stopped training"} and list(found.tried) == [0.0, 1.0]
+    told = "Trainers had nothing to train on at policies.none.true_positive_rate = 1 (stopped training)"
+    assert told in idle(frontier, found) and told in page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -507,6 +524,12 @@ def test_every_study_that_comes_with_the_project_is_sound(file: Path) -> None:
 def test_a_study_is_checked_and_described_like_a_scenario(folder: Path) -> None:
     result = CliRunner().invoke(cli, ["check", str(folder / "small.toml"), str(folder / "loop.toml")])
     assert "small.toml: good (9 runs, 3 arms)" in result.stdout and "loop.toml: good (4 steps" in result.stdout
+    assert "note" not in result.stdout
+    (folder / "loop.toml").write_text(WORLD.replace("publish = 20", "publish = 20\nbudget = { tokens = 9 }"))
+    (folder / "where.toml").write_text(FRONTIER)
+    for file in ("small.toml", "where.toml"):
+        said = CliRunner().invoke(cli, ["check", str(folder / file)]).stdout
+        assert said.count(f"{file}: note: trainers.lab.budget has no effect") == 1
     result = CliRunner().invoke(cli, ["run", str(folder / "small.toml")])
     assert "is a study, not a scenario: ecosystem study" in str(result.exception)
     for what in ("study", "frontier"):

@@ -35,8 +35,8 @@ from ecosystem.studies.compare import LEVEL, mean_interval
 from ecosystem.studies.conduct import Means, Plan, Workshop, telling
 from ecosystem.studies.design import Range
 from ecosystem.studies.remote import opened
-from ecosystem.studies.results import course_of, value_of, write_table
-from ecosystem.studies.spec import Frontier
+from ecosystem.studies.results import TRAINING, course_of, trained, untrained, value_of, write_table
+from ecosystem.studies.spec import WEB, Frontier
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
@@ -58,6 +58,7 @@ class Threshold:
     rising: bool  # whether the measure grows along the lever
     predicted: float | None = None
     tried: dict[float, Floats] = field(default_factory=dict)  # value of the lever → measures, each of shape [seeds]
+    idle: dict[float, str] = field(default_factory=dict)  # value of the lever → which trainers did not train there
 
 
 def measured(frontier: Frontier, run: Run, steps: int) -> float:
@@ -160,25 +161,34 @@ def conduct_frontier(
     """
     frontier.check(base)
     scenario, folder = frontier.scenario(base, frontier.range.at(1.0), frontier.seeds[0])
+    starved: dict[float, str] = {}
     with telling(frontier, out, "frontiers", "frontier.json") as store, Workshop(means, board) as shop:
 
         def evaluate(values: list[float | int]) -> list[Floats]:
             plan = Plan(folder, means, out)
+            wanted = [[frontier.scenario(base, x, seed)[0] for seed in frontier.seeds] for x in values]
             asked = [
-                [plan.add_run(frontier.scenario(base, x, seed)[0], f"{x:g}, seed {seed}") for seed in frontier.seeds]
-                for x in values
+                [plan.add_run(one, f"{x:g}, seed {one.seed}") for one in ones]
+                for x, ones in zip(values, wanted, strict=True)
             ]
             made = shop.make(plan, f"{frontier.name} at {', '.join(f'{x:g}' for x in values)}")
             failed = next((outcome.error for outcome in made if outcome.error), "")
             if failed:
                 raise EcosystemError(f"{frontier.where}: a run failed: {failed}")
-            return [
-                np.array([measured(frontier, opened(made[n].run), scenario.steps) for n in numbers])
-                for numbers in asked
-            ]
+            found = []
+            for x, ones, numbers in zip(values, wanted, asked, strict=True):
+                runs = [opened(made[n].run) for n in numbers]
+                read = zip(ones, runs, strict=True)
+                fits = [("", "", one.seed, *row) for one, run in read for row in trained(run.metrics, one)]
+                rows = pl.DataFrame(fits, schema=TRAINING, orient="row")
+                of = frontier.measure.of
+                if told := untrained(rows if of in (None, WEB) else rows.filter(pl.col("of") == of)):
+                    starved[x] = told
+                found.append(np.array([measured(frontier, run, scenario.steps) for run in runs]))
+            return found
 
         found = search(evaluate, frontier.range, frontier.limit, frontier.precision)
-        found = replace(found, predicted=predicted(frontier, scenario, folder))
+        found = replace(found, predicted=predicted(frontier, scenario, folder), idle=dict(sorted(starved.items())))
         store.write("frontier.json", json.dumps(summary(frontier, found), indent=1).encode())
         rows = [(x, seed, y) for x, ys in found.tried.items() for seed, y in zip(frontier.seeds, ys, strict=True)]
         write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
@@ -209,6 +219,7 @@ def summary(frontier: Frontier, found: Threshold) -> dict[str, Any]:
         "closed_form": found.predicted,
         "rising": found.rising,
         "values_tried": len(found.tried),
+        "untrained": {f"{x:g}": told for x, told in found.idle.items()},
     }
 
 
@@ -233,6 +244,17 @@ def sentence(frontier: Frontier, found: Threshold) -> str:
         return told
     inside = "inside" if found.low <= found.predicted <= found.high else "outside"
     return f"{told} The closed form says {found.predicted:.4g}, {inside} the interval."
+
+
+def idle(frontier: Frontier, found: Threshold) -> str:
+    """Say at which values trainers had nothing to train on; "" if there are none."""
+    if not found.idle:
+        return ""
+    where = "; ".join(f"{x:g} ({told})" for x, told in found.idle.items())
+    return (
+        f"Trainers had nothing to train on at {frontier.path} = {where}: what is measured of them there is the model "
+        "that they had before."
+    )
 
 
 def _beyond(frontier: Frontier, found: Threshold) -> str:
@@ -279,7 +301,7 @@ def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
     lead = f'<p class="lead">{escape(frontier.description)}</p>' if frontier.description else ""
     body = (
         f"<header><h1>{escape(frontier.name)}</h1>{lead}</header><main>"
-        f'<p class="findings">{escape(sentence(frontier, found))}</p>'
+        f'<p class="findings">{escape(" ".join([sentence(frontier, found), idle(frontier, found)]).strip())}</p>'
         f"{page.figure('frontier', specs['frontier'], full=True)}{table}<h2>Methods</h2><p>{escape(_METHODS)}</p>"
         "</main><footer>Written by ecosystem. This page loads nothing from anywhere.</footer>"
     )
