@@ -383,4 +383,4 @@ def test_a_later_change_that_is_left_out_is_told(cache, tmp_path, capsys):
     run_scenario(branch, Display(), out=tmp_path, dry_run=True)
     told = capsys.readouterr().out
     assert "change of trainers.naive.publish at step 5 is left out: the branch says what holds from step 2 on" in told
-    assert "careful" not in told and not branch.folder(tmp_path).exists()
+    assert "trainers.careful.publish" not in told and not branch.folder(tmp_path).exists()
