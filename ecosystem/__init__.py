@@ -8,20 +8,26 @@ The public surface is small and imported on first use, so that ``import ecosyste
     other = ecosystem.branch(run, 2, {"trainers.naive.publish": 0})
     found = ecosystem.study("scenarios/studies/monoculture.toml")
     found.results.values, found.effects, found.report
+    threshold, report = ecosystem.frontier("scenarios/studies/seddik_real.toml")
+
+What a user can mend is raised as ``ecosystem.EcosystemError``, whose message says what to do.
 """
 
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "Scenario", "Study", "World", "branch", "run", "study"]
+__all__ = ["EcosystemError", "Frontier", "Run", "Scenario", "Study", "World", "branch", "frontier", "run", "study"]
 
 _HOME = {
+    "EcosystemError": "ecosystem.errors",
+    "Frontier": "ecosystem.studies.spec",
     "Run": "ecosystem.runs",
     "Scenario": "ecosystem.scenario",
     "Study": "ecosystem.studies.spec",
     "World": "ecosystem.world",
     "branch": "ecosystem.session",
+    "frontier": "ecosystem.studies.frontier",
     "run": "ecosystem.session",
     "study": "ecosystem.studies.conduct",
 }
@@ -31,3 +37,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'ecosystem' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

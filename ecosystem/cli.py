@@ -244,7 +244,10 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
                 continue
             asked = question(read_toml(file))
             if asked is not None:
-                click.echo(f"{file}: good ({asked.load(file).check(file.parent)})")
+                told, scenarios = asked.load(file).check(file.parent)
+                click.echo(f"{file}: good ({told})")
+                for note in dict.fromkeys(note for spec in scenarios for note in unheeded(spec)):
+                    click.echo(f"{file}: note: {note}")
                 continue
             spec = _scenario(file, variant, settings, None, None)
             click.echo(f"{file}: good ({spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers)")
@@ -266,7 +269,9 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
     from ecosystem import validate as checks
+    from ecosystem.runs import here
 
+    here(out)
     found = checks.validate(names, seed=seed, replicates=replicates)
     click.echo(checks.text(found))
     click.echo(checks.write(found, out))
@@ -339,13 +344,14 @@ def frontier(
     """Find where along a lever a measure crosses a limit; the path of the report is printed last."""
     from ecosystem.studies.board import Board
     from ecosystem.studies.conduct import Means
-    from ecosystem.studies.frontier import conduct_frontier, sentence, summary
+    from ecosystem.studies.frontier import conduct_frontier, idle, sentence, summary
     from ecosystem.studies.spec import Frontier
 
     spec, board = Frontier.load(file).varied(_values(settings), seeds), Board(quiet=quiet, json=as_json)
     with _interruptible():
         found, page = conduct_frontier(spec, file.parent, Means(**how), board, out=out)
-    board.say(sentence(spec, found))
+    for told in filter(None, (sentence(spec, found), idle(spec, found))):
+        board.say(told)
     _tell(summary(spec, found) | {"report": str(page)} if as_json else page)
 
 
@@ -405,8 +411,9 @@ def view(
     from ecosystem.app.server import serve
     from ecosystem.app.stage import Play
     from ecosystem.errors import ScenarioError
-    from ecosystem.runs import Machine, Run
+    from ecosystem.runs import Machine, Run, here
 
+    here(out)
     live = [place for place in places if not place.is_dir()]
     if live and len(places) > 1:
         told = " ".join(map(str, places))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class EcosystemError(Exception):
@@ -30,6 +31,13 @@ class TrainingError(EcosystemError):
 
 class StoreError(EcosystemError):
     """A run folder that cannot be written, or a stored file that is missing, truncated or altered."""
+
+
+def path_of(given: object, kind: str) -> Path:
+    """Return the path of a file that stands for a value of this kind; raise TypeError for anything else."""
+    if not isinstance(given, str | Path):
+        raise TypeError(f"give the path of a file, or a {kind} ({kind}.load reads one), not {given!r}")
+    return Path(given)
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -25,11 +25,13 @@ from ecosystem.corpus.sources import CACHE
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
 from ecosystem.families.base import Progress, silent
 from ecosystem.scenario import Scenario
+from ecosystem.spec import checked_paths
 from ecosystem.store import Store, set_aside
 
 if TYPE_CHECKING:
     from ecosystem.world import World
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 PACKAGES = ("ecosystem", "mesa", "networkx", "numpy", "polars", "tokenizers", "torch", "transformers")
 
 
@@ -43,6 +45,7 @@ class Machine:
     @classmethod
     def choose(cls, device: str = "auto", threads: int | None = None) -> Machine:
         """Resolve ``auto`` and check that the device exists; ``threads`` None means all cores this process may use."""
+        possible(device, threads)
         import torch
 
         there = ["cpu"]
@@ -50,8 +53,6 @@ class Machine:
             there.append("cuda")
         if torch.backends.mps.is_available():
             there.append("mps")
-        if threads is not None and threads < 1:
-            raise EcosystemError(f"threads = {threads}: give at least 1, or leave it out for all cores.")
         if device == "auto":
             device = there[-1]
         if device not in there:
@@ -65,6 +66,16 @@ class Machine:
 
             return f"{torch.cuda.get_device_name(0)} (CUDA)"
         return f"{self.device} with {self.threads} compute thread{'s' if self.threads > 1 else ''}"
+
+
+def possible(device: str = "auto", threads: int | None = None) -> None:
+    """Raise EcosystemError for a device that no machine has, or a number of threads that is none."""
+    if device not in DEVICES:
+        raise EcosystemError(
+            f"--device {device}: there is no such thing{nearest(str(device), DEVICES)}; give {', '.join(DEVICES)}."
+        )
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise EcosystemError(f"--threads {threads}: give a whole number from 1 on, or leave it out.")
 
 
 def machine_for(
@@ -82,9 +93,19 @@ def machine_for(
     return Machine.choose(device, threads)
 
 
+def here(out: str | Path) -> Path:
+    """Return a place on this machine; raise EcosystemError for a URL, also one that became a path."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
+        raise EcosystemError(
+            f"{out}: is a URL, and this goes into a folder of this machine; only studies and frontiers take a URL. "
+            "Give a folder (--out)."
+        )
+    return Path(out)
+
+
 def folder_of(scenario: Scenario, out: str | Path = "outputs") -> Path:
-    """Return where the run of this scenario lives: ``<out>/<name>-<fingerprint>/<seed>``."""
-    return Path(out) / f"{scenario.name}-{scenario.fingerprint()}" / str(scenario.seed)
+    """Return where the run of this scenario lives: ``<out>/<name>-<fingerprint>/<seed>``; ``out`` is no URL."""
+    return here(out) / f"{scenario.name}-{scenario.fingerprint()}" / str(scenario.seed)
 
 
 @dataclass(frozen=True)
@@ -110,7 +131,10 @@ class Branch:
         Raises StoreError where the step is not committed, ScenarioError where a path cannot differ at a fork or no step
         would follow.
         """
+        if not isinstance(step, int):
+            raise ScenarioError(f"{parent.path}@{step}: a step is a whole number, not {step!r}.")
         asked = {key: value for key, value in (("steps", steps), ("name", name)) if value is not None}
+        values = checked_paths(values)
         parent.store.require(step, weights=False)
         scenario = parent.scenario.forked(step, {**values, **asked}, base=parent.base)
         if scenario.steps <= step:
@@ -137,7 +161,7 @@ class Branch:
         if folder.resolve() in [above.resolve() for above in self.parent.store.ancestry()]:
             raise ScenarioError(
                 f"{folder}: a branch that changes no number is the run {self.parent.path} itself; change something "
-                "with --set, or give it a place of its own with --name or --out."
+                "(--set; in Python: values), or give it a place of its own (--name or --out; in Python: name or out)."
             )
         return folder
 
@@ -149,9 +173,9 @@ class Run:
     committed steps. Files are checked against their recorded hashes when they are read eagerly.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.store = Store(path)
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.store = Store(self.path)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:

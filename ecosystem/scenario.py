@@ -35,7 +35,7 @@ from ecosystem.recipes import (
     WriterSpec,
 )
 from ecosystem.registry import Registry
-from ecosystem.spec import Spec, explain, set_path
+from ecosystem.spec import Spec, checked_paths, explain, set_path
 
 _WHOLE = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # decides what the others mean
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -129,10 +129,11 @@ class Scenario(Spec):
 
         Setting ``models.<name>.preset``, or another ``kind`` of a model, source or policy, replaces all of it, since
         fields of one kind mean nothing to another; fields of it that are set beside that, before or after, are set on
-        the new one. An entry that is not there is made if what it cannot do without is set.
+        the new one. An entry that is not there is made if what it cannot do without, or all of it, is set; a mistyped
+        name is thus an error in every section.
         """
         data = self.plain()
-        for path in values:
+        for path in checked_paths(values):
             _check_there(path, values, data)
         whole_first = sorted(values.items(), key=lambda item: not _WHOLE.fullmatch(item[0]))
         for path, value in whole_first:
@@ -234,6 +235,7 @@ _MADE_BY = {  # without one of these there is no entry
     "policies": ("kind",),
     "writers": ("source",),
     "trainers": ("model",),
+    "curators": (),  # has no field that it cannot do without, so that only the whole table makes one
 }
 
 
@@ -245,9 +247,12 @@ def _check_there(path: str, values: Mapping[str, Any], data: Mapping[str, Any]) 
     if not dot or section not in _MADE_BY or not isinstance(table, Mapping) or name in table:
         return
     entry = f"{section}.{name}"
-    if entry not in values and not any(f"{entry}.{field}" in values for field in _MADE_BY[section]):
+    if {section, entry}.isdisjoint(values) and not any(f"{entry}.{field}" in values for field in _MADE_BY[section]):
         there = ", ".join(sorted(table)) or "none"
-        raise ScenarioError(f"{path}: there is no [{entry}]{nearest(name, table)}; defined in [{section}]: {there}.")
+        whole = "" if _MADE_BY[section] else f" A new one is given whole: {entry} = {{ … }}."
+        raise ScenarioError(
+            f"{path}: there is no [{entry}]{nearest(name, table)}; defined in [{section}]: {there}.{whole}"
+        )
 
 
 def _overlap(path: str, other: str) -> bool:

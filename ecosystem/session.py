@@ -15,8 +15,9 @@ import click
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.corpus.sources import CACHE
 from ecosystem.display import Display
+from ecosystem.errors import path_of
 from ecosystem.plan import Plan
-from ecosystem.runs import Branch, Run, begin, folder_of, machine_for
+from ecosystem.runs import Branch, Run, begin, folder_of, machine_for, possible
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 
@@ -37,8 +38,8 @@ def run(
     """
     base = Path()
     if not isinstance(scenario, Scenario):
-        base = Path(scenario).parent
-        scenario = Scenario.load(scenario)
+        file = path_of(scenario, "Scenario")
+        base, scenario = file.parent, Scenario.load(file)
     if seed is not None:
         scenario = scenario.override({"seed": seed})
     display = Display(quiet=quiet)
@@ -92,6 +93,7 @@ def run_scenario(
         base = branch.parent.base
         for sentence in branch.left_out():
             display.say(sentence)
+    possible(device, threads)
     folder = folder_of(scenario, out) if branch is None else branch.folder(out)
     last = -1 if fresh else Store(folder).last()
     if last >= scenario.steps and not dry_run:

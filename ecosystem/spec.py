@@ -35,6 +35,15 @@ class Spec(BaseModel):
         return {"kind": self.kind, **data} if self.kind else data
 
 
+def checked_paths(values: Any) -> Mapping[str, Any]:
+    """Return dotted path → value as given; raise ScenarioError for what is no such mapping."""
+    if not isinstance(values, Mapping) or not all(isinstance(path, str) for path in values):
+        raise ScenarioError(
+            f'{values!r}: give dotted paths and their values as a dict, for instance {{"trainers.naive.publish": 0}}.'
+        )
+    return values
+
+
 def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     """Return a copy of nested ``data`` with ``value`` at the dotted ``path``; tables on the way are made."""
     result = copy.deepcopy(dict(data))

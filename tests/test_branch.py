@@ -257,9 +257,11 @@ def test_other_mistakes_are_sentences(parent, cache, tmp_path):
         Branch.of(parent, FORK, {"trainers.naive.select": ["paid"]})
     with pytest.raises(ScenarioError, match="a change needs a value"):
         Branch.of(parent, FORK, {"trainers.naive.learning_rate": None})
-    with pytest.raises(ScenarioError, match=r"is the run .* itself; change something with --set"):
+    with pytest.raises(ScenarioError, match=r"is the run .* itself; change .*--set; in Python: values"):
         Branch.of(parent, FORK, {}).folder(parent.path.parent.parent)
     branch = Branch.of(parent, FORK, CHANGE)
+    with pytest.raises(EcosystemError, match="memory:/x: is a URL"):
+        branch.folder("memory:/x")
     with pytest.raises(ScenarioError, match="began on cpu with 2 compute threads and goes on bit for bit only there"):
         next(begin(branch.scenario, out=tmp_path, machine=Machine("cpu", 1), cache=cache, branch=branch))
 
@@ -381,4 +383,4 @@ def test_a_later_change_that_is_left_out_is_told(cache, tmp_path, capsys):
     run_scenario(branch, Display(), out=tmp_path, dry_run=True)
     told = capsys.readouterr().out
     assert "change of trainers.naive.publish at step 5 is left out: the branch says what holds from step 2 on" in told
-    assert "careful" not in told and not branch.folder(tmp_path).exists()
+    assert "trainers.careful.publish" not in told and not branch.folder(tmp_path).exists()

@@ -199,6 +199,14 @@ def test_a_mistake_is_a_sentence_and_exit_code_2(arguments, sentence, place):
     assert sentence in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["run", "tiny.toml"], ["view", "tiny.toml"], ["validate"]])
+def test_only_studies_and_frontiers_go_to_a_url(arguments, place, monkeypatch):
+    monkeypatch.chdir(place)
+    error = CliRunner().invoke(cli, [*arguments, "--out", "memory://x"]).exception
+    assert isinstance(error, ecosystem.EcosystemError) and "only studies and frontiers take a URL" in str(error)
+    assert not (place / "memory:").exists()
+
+
 def test_debug_shows_the_traceback(place):
     assert "Traceback" in command(place, "run", "nothing.toml", "--debug").stderr
 
@@ -247,3 +255,21 @@ def test_the_python_surface(tmp_path, cache, monkeypatch):
     assert run.metrics["step"].max() == 1 and run.documents.collect().height and run.ledger.collect().height
     with pytest.raises(AttributeError):
         _ = ecosystem.nothing
+    assert set(ecosystem.__all__) <= set(dir(ecosystem)) and all(getattr(ecosystem, name) for name in dir(ecosystem))
+    assert Run(str(run.path)).documents.collect().height == run.documents.collect().height
+    for wrong, sentence in (
+        ({"device": "tpu"}, "--device tpu: there is no such thing"),
+        ({"threads": 0}, "--threads 0: give a whole number"),
+        ({"out": "memory://x"}, "memory://x: is a URL"),
+        ({"out": Path("memory://x")}, "memory:/x: is a URL"),
+    ):
+        with pytest.raises(ecosystem.EcosystemError, match=sentence):  # though it is finished
+            ecosystem.run(scenario, seed=4, **{"out": tmp_path, **wrong})
+    for call in (ecosystem.run, ecosystem.study, ecosystem.frontier):
+        with pytest.raises(TypeError, match=r"give the path of a file, or a .*not None"):
+            call(None)
+    for asked in (lambda: ecosystem.branch(run, "1"), lambda: ecosystem.branch(run, 1, ["a=5"])):
+        with pytest.raises(ecosystem.EcosystemError, match=r"a step is a whole number, not '1'|give dotted paths"):
+            asked()
+    with pytest.raises(ecosystem.EcosystemError, match="give dotted paths and their values as a dict"):
+        scenario.override(["steps"])

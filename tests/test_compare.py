@@ -150,6 +150,17 @@ def test_a_limit_that_is_never_crossed_gives_no_threshold() -> None:
     assert found.value is None and found.low == found.high == 0
 
 
+def test_what_lies_on_one_side_at_both_ends_is_not_searched_between_them() -> None:
+    """Also where one end cannot be told from the limit: the interval is then the whole range."""
+    for way, limit in ((1, 1.1), (1, -0.1), (-1, 0.1), (-1, -1.1)):
+
+        def evaluate(values, way=way):
+            return [np.array([way * x - 0.02, way * x + 0.02]) for x in values]
+
+        found = search(evaluate, Range(low=0, high=1), limit)
+        assert found.value is None and (found.low, found.high) == (0, 1) and list(found.tried) == [0, 1]
+
+
 def test_a_run_without_a_value_stops_the_search() -> None:
     with pytest.raises(EcosystemError, match="1 of 2 runs"):
         search(lambda values: [np.array([1.0, np.nan])], Range(low=0, high=1), 0.5)

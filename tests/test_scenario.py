@@ -113,6 +113,34 @@ def test_the_right_hand_side_of_set_is_toml_or_a_word(text, value):
     assert parse_value(text) == value
 
 
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        (
+            "curators.editor.reviews",
+            r'there is no \[curators\.editor\] \(did you mean "editors"\?\); .* is given whole',
+        ),
+        ("trainers.nave.publish", r'there is no \[trainers\.nave\] \(did you mean "naive"\?\)'),
+        ("policies.shrt.min_words", r'there is no \[policies\.shrt\] \(did you mean "short"\?\)'),
+    ],
+)
+def test_a_mistyped_name_makes_no_new_entry(path, sentence):
+    with pytest.raises(ScenarioError, match=sentence):
+        tiny().override({path: 4})
+    with pytest.raises(ScenarioError, match=rf"after step 2: .*{sentence}"):
+        tiny().forked(2, {path: 4})
+    with pytest.raises(ScenarioError, match=rf"changes\.0 .*{sentence}"):
+        Scenario.parse(tiny().plain() | {"changes": [{"at": 2, "set": {path: 4}}]})
+
+
+def test_a_whole_entry_is_a_new_one():
+    whole = {"curators.second": {"reviews": 4}, "curators.second.sites": 2, "policies.new": {"kind": "length"}}
+    scenario = tiny().override(whole | {"policies.third.kind": "length", "policies.third.min_words": 9})
+    assert scenario.curators["second"].reviews == 4 and scenario.curators["second"].sites == 2
+    assert scenario.policies["new"].kind == "length" and scenario.policies["third"].min_words == 9
+    assert tiny().forked(2, {"policies.new": {"kind": "length"}}).at(3).policies["new"].kind == "length"
+
+
 def test_the_schema_names_every_kind():
     schema = json_schema()
     text = json.dumps(schema)

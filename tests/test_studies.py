@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from ecosystem.cli import cli
-from ecosystem.errors import ScenarioError
+from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs import Run, folder_of
 from ecosystem.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.board import Board
 from ecosystem.studies.conduct import Means, conduct
-from ecosystem.studies.frontier import conduct_frontier, sentence
+from ecosystem.studies.frontier import Threshold, conduct_frontier, idle, sentence
 from ecosystem.studies.report import write_study
 from ecosystem.studies.results import Results
 from ecosystem.studies.sheet import Sheet, findings
@@ -424,6 +425,12 @@ def test_sensitivity_of_a_study_says_which_lever_matters(folder: Path) -> None:
     size = {(r["row"], r["index"]): r["value"] for r in rows}
     assert size["policies.fresh.fraction", "mu*: mean size of its effects"] == 0
     assert size["trainers.lab.publish", "mu*: mean size of its effects"] > 0
+    table = pl.read_csv(made.folder / "sensitivity.csv")
+    assert table.select("measure", "axis").rows() == [("variance", axis) for axis in made.study.axes]
+    assert table["main"].to_list() == [size[axis, "mu*: mean size of its effects"] for axis in made.study.axes]
+    assert table["total_half"].null_count() == 2 and "± 0<" in page  # of the axis that does nothing
+    assert page.split("How much each axis matters</h2>")[1].count("<td>–</td>") == 2  # sigma has no interval
+    assert not (made.folder / "effects.csv").exists()
 
 
 # Frontiers
@@ -448,9 +455,29 @@ def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
     assert found.rising and found.low <= found.high and len(found.tried) >= 3
     told = sentence(frontier, found)
     assert "variance" in told and told.split(";")[0][:40] in page.read_text()
+    near = Threshold(None, 5, 200, True, tried={5: np.array([0.1, 0.2]), 200: np.array([0.6, 0.9])})
+    assert found.idle == {} and "had nothing to train on" not in page.read_text()
+    assert "does not cross 0.8; at 200 it cannot be told from it (95 %)" in sentence(frontier, near)
+    assert "the threshold lies outside this range" in sentence(frontier, replace(near, low=200))
     times = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("loop-*/*/commits/*.json")}
     again, _ = conduct_frontier(frontier, folder, SERIAL, Board(quiet=True), out=str(folder / "out"))
     assert again.value == found.value and times == {p: p.stat().st_mtime_ns for p in times}
+
+
+def test_a_frontier_marks_where_trainers_had_nothing_to_train_on(folder: Path) -> None:
+    """At the upper end all machine text is refused, and after step 1 there is no other."""
+    policy = '[policies.none]\nkind = "synthetic_detector"\ntrue_positive_rate = 0.0\nfalse_positive_rate = 0.0\n'
+    (folder / "loop.toml").write_text(WORLD.replace("publish = 20", 'publish = 20\nselect = ["none"]') + policy)
+    text = FRONTIER.replace("trainers.lab.publish", "policies.none.true_positive_rate").replace(
+        "limit = 0.8", "limit = 99"
+    )
+    text = text.replace('low = 5, high = 200, whole = true, scale = "log"', "low = 0.0, high = 1.0")
+    (folder / "where.toml").write_text(text.replace("[1, 2, 3]", "[1, 2]"))
+    frontier = Frontier.load(folder / "where.toml")
+    found, page = conduct_frontier(frontier, folder, SERIAL, Board(quiet=True), out=str(folder / "out"))
+    assert found.idle == {1.0: "stopped training"} and list(found.tried) == [0.0, 1.0]
+    told = "Trainers had nothing to train on at policies.none.true_positive_rate = 1 (stopped training)"
+    assert told in idle(frontier, found) and told in page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -497,6 +524,12 @@ def test_every_study_that_comes_with_the_project_is_sound(file: Path) -> None:
 def test_a_study_is_checked_and_described_like_a_scenario(folder: Path) -> None:
     result = CliRunner().invoke(cli, ["check", str(folder / "small.toml"), str(folder / "loop.toml")])
     assert "small.toml: good (9 runs, 3 arms)" in result.stdout and "loop.toml: good (4 steps" in result.stdout
+    assert "note" not in result.stdout
+    (folder / "loop.toml").write_text(WORLD.replace("publish = 20", "publish = 20\nbudget = { tokens = 9 }"))
+    (folder / "where.toml").write_text(FRONTIER)
+    for file in ("small.toml", "where.toml"):
+        said = CliRunner().invoke(cli, ["check", str(folder / file)]).stdout
+        assert said.count(f"{file}: note: trainers.lab.budget has no effect") == 1
     result = CliRunner().invoke(cli, ["run", str(folder / "small.toml")])
     assert "is a study, not a scenario: ecosystem study" in str(result.exception)
     for what in ("study", "frontier"):
@@ -509,6 +542,17 @@ def test_from_python_a_study_is_one_call(folder: Path) -> None:
 
     found = ecosystem.study(folder / "small.toml", folder / "out", engine="serial", threads=1)
     assert found.effects.height == 4 and found.report.exists() and found.results.values.height == 18
+    for how, said in (
+        ({"engine": "slurm"}, "--engine slurm: there is no such engine; there are serial, processes, ray"),
+        ({"jobs": 0}, "--jobs 0: give at least 1"),
+        ({"device": "tpu"}, "--device tpu: there is no such thing"),
+    ):
+        with pytest.raises(EcosystemError, match=said):  # though there is nothing left to run
+            ecosystem.study(folder / "small.toml", folder / "out", **how)
+    (folder / "where.toml").write_text(FRONTIER)
+    frontier = Frontier.load(folder / "where.toml")
+    found, page = ecosystem.frontier(frontier, folder / "out", base=folder, engine="serial", threads=1)
+    assert found.value is not None and page.exists()
 
 
 def test_the_courses_have_a_line_where_each_policy_starts(folder: Path) -> None:
@@ -586,6 +630,13 @@ def test_a_study_that_measures_nothing_says_so_at_once(folder: Path) -> None:
     (folder / "loop.toml").write_text(WORLD.replace("[trainers.lab]", "[trainers.lab]\noffset = 9"))
     arguments = ["study", str(folder / "small.toml"), "--out", str(folder / "out"), "--engine", "serial"]
     assert "variance has no finite value in 9 of 9 runs" in CliRunner().invoke(cli, arguments).output
+    refused = '[policies.none]\nkind = "synthetic_detector"\ntrue_positive_rate = 1.0\nfalse_positive_rate = 1.0\n'
+    (folder / "loop.toml").write_text(WORLD + refused)
+    text = STUDY.replace("[arms.alone]", '[arms.alone]\n"trainers.lab.select" = ["none"]').replace(
+        "[1, 2, 3]", "[1, 2]"
+    )
+    [told] = [s for s in Sheet(study(folder, text), done(folder, text).results).gaps() if s.startswith("variance has")]
+    assert "2 of 6 runs" in told and "(step 4 of alone, seed 1: lab/0 had nothing to train on: " in told
 
 
 def test_pairing_that_helped_little_says_why(folder: Path) -> None:
@@ -593,4 +644,9 @@ def test_pairing_that_helped_little_says_why(folder: Path) -> None:
     rows = [(arm, "", s, k * s) for arm, k in (("alone", 1.0), ("helped", 2.5), ("more", 2.6)) for s in (1, 2, 3)]
     found = study(folder)
     write_study(found, table_of(rows), Store(folder / "s"))
+    still = Sheet(found, table_of([(arm, world, s, y * (arm != "alone")) for arm, world, s, y in rows]))
+    assert still.effects and "nan" not in " ".join(findings(still))
+    two = Sheet(found, table_of([row for row in rows if row[2] < 3]))  # any two points lie on a line
+    assert two.effects and not any("sharing luck" in told for told in findings(two))
+    assert all(row.saved is None and np.isnan(row.correlation) for row in two.effects)
     assert "they vary by different amounts" in (folder / "s" / "report.html").read_text()

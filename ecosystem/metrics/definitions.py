@@ -192,7 +192,12 @@ DEFINITIONS: dict[str, Definition] = {
     "flops": Definition(
         "operations", "", "floating-point operations of training and writing, by the architecture's own formula"
     ),
-    "human_documents": Definition("documents", "", "documents that a writer wrote, or that an adder paid for anew"),
+    "human_documents": Definition(
+        "documents",
+        "",
+        "documents by people that a writer wrote, or that an adder with a price bought for the first time: newly "
+        "written for pay, or out of an archive or source",
+    ),
     "documents_injected": Definition(
         "documents", "", "documents that an adder brought into training sets, with repetition"
     ),

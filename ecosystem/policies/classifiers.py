@@ -77,8 +77,8 @@ def _too_fine(name: str, share: float | None, examples: int) -> str:
     if share is None or share >= least:
         return ""
     return (
-        f"{name} = {share:g} is finer than the {examples // 8} documents of one sort that are set aside of {examples} "
-        f"examples can tell; give at least {least:.2g}, or more examples"
+        f"examples = {examples} is too few for {name} = {share:g}: the {examples // 8} documents of one sort that are "
+        f"set aside of them cannot tell so small a share; give more examples, or {name} of at least {least:.2g}"
     )
 
 

@@ -144,7 +144,8 @@ class Injection(Adder):
     )
     price: Annotated[float, Field(ge=0)] | None = Field(
         None,
-        description="what a document costs the first time it is injected, in units of money; absent: nothing is paid",
+        description="what a document costs, in units of money, the first time that any trainer is given it; absent: "
+        "nothing is paid",
     )
 
     @model_validator(mode="after")
@@ -234,7 +235,10 @@ class PaidWriting(Injection):
     once; when all were bought before, an event says so. An endless one never runs out.
     """
 
-    price: Annotated[float, Field(ge=0)] = Field(1.0, description="what each document costs, in units of money")
+    price: Annotated[float, Field(ge=0)] = Field(
+        1.0,
+        description="what each document costs, in units of money, once, whoever is given it and however often",
+    )
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Return rows that nobody has published."""

@@ -263,7 +263,7 @@ COSTS = {
     "tokens_published": "tokens published",
     "documents_generated": "documents generated",
     "flops": "operations<small>floating-point</small>",
-    "human_documents": "written by people<small>documents</small>",
+    "human_documents": "by people<small>documents, written or bought</small>",
     "documents_injected": "injected<small>documents</small>",
     "reviews": "reviews<small>documents</small>",
     "spent": "spent",

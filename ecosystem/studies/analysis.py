@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import polars as pl
 
+from ecosystem.errors import DataError
 from ecosystem.studies.compare import Effect, Floats, effects, holm, mean_interval, ranking
 from ecosystem.studies.results import Results
+from ecosystem.studies.sensitivity import Index, indices
 from ecosystem.studies.spec import Measure, Study
 
 
@@ -31,7 +34,7 @@ class Row:
     unpaired_high: float
     correlation: float
     narrower: float
-    saved: int
+    saved: int | None
     p: float
     p_holm: float
     training: str  # which of the arm's trainers did not train, in a few words
@@ -127,7 +130,7 @@ def compared(study: Study, results: Results) -> list[Row]:
 
 def table(rows: list[Row]) -> pl.DataFrame:
     """Return the table of effects."""
-    kinds = {"str": pl.String, "int": pl.Int64, "float": pl.Float64}
+    kinds = {"str": pl.String, "int": pl.Int64, "int | None": pl.Int64, "float": pl.Float64}
     schema = {field.name: kinds[str(field.type)] for field in fields(Row)}
     return pl.DataFrame([astuple(row) for row in rows], schema=schema, orient="row")
 
@@ -187,6 +190,29 @@ def regret_table(study: Study, results: Results) -> pl.DataFrame:
     rows = [(m.name, *astuple(r)) for m in study.measures if study.compares for r in regrets(study, results, m)]
     kinds = {"arm": pl.String, "mean": pl.Float64, "mean_regret": pl.Float64, "worst_regret": pl.Float64}
     return pl.DataFrame(rows, schema={"measure": pl.String, **kinds, "worst_world": pl.String}, orient="row")
+
+
+def indices_of(study: Study, results: Results, measure: Measure, world: str) -> list[Index]:
+    """Return how much each axis matters for a measure, of its means over seeds; DataError where a point has none."""
+    values = values_by_arm(results, measure, world)
+    y = np.array([np.mean(list(values[arm].values())) if arm in values else np.nan for arm in study.levers()])
+    return indices(list(study.axes), study.design, y)
+
+
+def sensitivity_table(study: Study, results: Results) -> pl.DataFrame:
+    """Return the indices of all measures and worlds: the fields of :class:`Index`, with null where there is none.
+
+    ``main`` and ``total`` are mu* and sigma of a Morris design, and first-order and total indices of a Sobol design. A
+    measure that some point has no value of has no rows.
+    """
+    rows = []
+    for measure in study.measures:
+        for world in study.settings():
+            with suppress(DataError):
+                rows += [(measure.name, world, *astuple(i)) for i in indices_of(study, results, measure, world)]
+    kinds = {"measure": pl.String, "world": pl.String, "axis": pl.String}
+    schema = {**kinds, "main": pl.Float64, "main_half": pl.Float64, "total": pl.Float64, "total_half": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None)
 
 
 def matched(study: Study, results: Results) -> list[Matched]:

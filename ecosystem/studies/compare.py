@@ -17,6 +17,7 @@ from ecosystem.errors import DataError
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+PAIRS = 3  # seeds from which on it can be seen whether two arms vary alike: any two points lie on a line
 _RESAMPLES = 4000
 
 
@@ -45,8 +46,8 @@ class Effect:
 
     ``unpaired`` is Welch's interval of the same difference, as if the arms had not shared their seeds;
     ``correlation`` is that of the arms over seeds; ``saved`` how many replicates an unpaired comparison would have
-    needed beyond those there are, for the paired interval; ``p`` is of the paired t test, ``holm`` corrected for all
-    comparisons of its family (Holm 1979).
+    needed beyond those there are, for the paired interval; two seeds say nothing of either (NaN, None). ``p`` is of
+    the paired t test, ``holm`` corrected for all comparisons of its family (Holm 1979).
     """
 
     arm: str
@@ -57,7 +58,7 @@ class Effect:
     bootstrap: Interval
     unpaired: Interval
     correlation: float
-    saved: int
+    saved: int | None
     p: float
     holm: float
 
@@ -85,7 +86,8 @@ def effects(
         difference = values - base
         paired = mean_interval(difference, level)
         unpaired = welch_interval(values, base, level)
-        both = np.std(values) > 0 and np.std(base) > 0
+        enough = values.size >= PAIRS
+        both = enough and np.std(values) > 0 and np.std(base) > 0
         found.append(
             Effect(
                 arm=name,
@@ -96,7 +98,7 @@ def effects(
                 bootstrap=bootstrap_interval(difference, level, seed),
                 unpaired=unpaired,
                 correlation=float(np.corrcoef(values, base)[0, 1]) if both else float("nan"),
-                saved=_saved(values, base, difference),
+                saved=_saved(values, base, difference) if enough else None,
                 p=_p(difference),
                 holm=float("nan"),
             )

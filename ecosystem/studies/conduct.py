@@ -14,12 +14,13 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem.errors import ScenarioError, StoreError
+from ecosystem.errors import ScenarioError, StoreError, path_of
+from ecosystem.runs import here, possible
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.board import Board, Entry
-from ecosystem.studies.engines import Kind, engine_of
+from ecosystem.studies.engines import Kind, engine_of, sensible
 from ecosystem.studies.jobs import Engine, Job, Outcome, complete
 from ecosystem.studies.remote import is_url, last_step, opened, place_of, upload
 from ecosystem.studies.results import Results
@@ -30,7 +31,10 @@ _ASKED_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Means:
-    """With what a study is run: the engine, how many runs at a time, and what each of them may use."""
+    """With what a study is run: the engine, how many runs at a time, and what each of them may use.
+
+    Raises EcosystemError for what cannot be, also where nothing is left to run.
+    """
 
     engine: Kind = "processes"
     jobs: int | None = None  # runs at a time; None: as many as there are cores for
@@ -38,6 +42,10 @@ class Means:
     device: str = "auto"
     address: str | None = None  # of a Ray cluster
     gpus: float = 0.0  # share of a GPU that each run takes, on Ray
+
+    def __post_init__(self) -> None:
+        sensible(self.engine, self.jobs, self.address, self.gpus)
+        possible(self.device, self.threads)
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,8 @@ def study(
     ``base``: where the base scenario of a value is sought; ``how``: fields of :class:`Means`. The same as the command.
     """
     if not isinstance(file, Study):
-        base = Path(file).parent
-        file = Study.load(file)
+        path = path_of(file, "Study")
+        base, file = path.parent, Study.load(path)
     return conduct(file, base, Means(**how), Board(quiet=quiet), out=str(out))
 
 
@@ -124,7 +132,7 @@ def telling(question: Question, out: str, among: str, told: str) -> Iterator[Sto
     place that cannot be written is told at once, before anything runs.
     """
     name = f"{question.name}-{question.fingerprint()}"
-    store = Store(Path("outputs" if is_url(out) else out, among, name))
+    store = Store(Path("outputs" if is_url(out) else here(out), among, name))
     url = f"{out.rstrip('/')}/{among}/{name}" if is_url(out) else ""
     with store.lock():
         store.write(told, json.dumps(question.plain(), indent=1).encode())

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ecosystem.cores import cores
-from ecosystem.errors import EcosystemError
+from ecosystem.errors import EcosystemError, nearest
 from ecosystem.studies.jobs import ATTEMPTS, Ended, Engine, Job, attempt, caps
 
 Kind = Literal["serial", "processes", "ray"]
@@ -38,19 +38,29 @@ def engine_of(
     ``threads`` are those of each run, ``address`` is that of a Ray cluster (``auto`` finds it; None starts one here),
     ``gpus`` the share of one that each run takes there. ``tick`` is called while a serial engine works.
     """
-    if slots is not None and slots < 1:
-        raise EcosystemError(f"--jobs {slots}: give at least 1.")
-    if kind != "ray" and (address is not None or gpus):
-        raise EcosystemError(f"--address and --gpus belong to --engine ray, not to {kind}.")
+    sensible(kind, slots, address, gpus)
     if kind == "serial":
-        if slots not in (None, 1):
-            raise EcosystemError(f"--engine serial does one run at a time, not {slots}; take --engine processes.")
         return Serial(tick)
     if kind == "processes":
         return Processes(slots or max(1, cores() // threads), threads)
     from ecosystem.studies.cluster import Ray
 
     return Ray(slots, threads, address, gpus)
+
+
+def sensible(kind: str, slots: int | None, address: str | None, gpus: float) -> None:
+    """Raise EcosystemError for what no engine can be, before one is asked for."""
+    if kind not in get_args(Kind):
+        raise EcosystemError(
+            f"--engine {kind}: there is no such engine{nearest(kind, get_args(Kind))}; there are "
+            f"{', '.join(get_args(Kind))}."
+        )
+    if slots is not None and slots < 1:
+        raise EcosystemError(f"--jobs {slots}: give at least 1.")
+    if kind != "ray" and (address is not None or gpus):
+        raise EcosystemError(f"--address and --gpus belong to --engine ray, not to {kind}.")
+    if kind == "serial" and slots not in (None, 1):
+        raise EcosystemError(f"--engine serial does one run at a time, not {slots}; take --engine processes.")
 
 
 class Serial:

@@ -21,7 +21,7 @@ from scipy import stats
 from ecosystem import charts
 from ecosystem.charts import Words
 from ecosystem.corpus.sources import Truth
-from ecosystem.errors import EcosystemError
+from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
 from ecosystem.report import page, publish
 from ecosystem.report.findings import number
@@ -35,8 +35,8 @@ from ecosystem.studies.compare import LEVEL, mean_interval
 from ecosystem.studies.conduct import Means, Plan, Workshop, telling
 from ecosystem.studies.design import Range
 from ecosystem.studies.remote import opened
-from ecosystem.studies.results import course_of, value_of, write_table
-from ecosystem.studies.spec import Frontier
+from ecosystem.studies.results import TRAINING, course_of, trained, untrained, value_of, write_table
+from ecosystem.studies.spec import WEB, Frontier
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
@@ -58,6 +58,7 @@ class Threshold:
     rising: bool  # whether the measure grows along the lever
     predicted: float | None = None
     tried: dict[float, Floats] = field(default_factory=dict)  # value of the lever → measures, each of shape [seeds]
+    idle: dict[float, str] = field(default_factory=dict)  # value of the lever → which trainers did not train there
 
 
 def measured(frontier: Frontier, run: Run, steps: int) -> float:
@@ -74,7 +75,8 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
     """Find where the mean of a measure that rises or falls along a lever crosses ``limit``, by bisection.
 
     Three crossings are bisected, of the mean and of both ends of its interval over seeds, to ``precision`` of the range
-    each; a value that has been tried is not tried again. Raises EcosystemError where a run has no value.
+    each; a value that has been tried is not tried again, and nothing between the ends where the mean is on one side of
+    the limit at both. Raises EcosystemError where a run has no value.
     """
     tried: dict[float, Floats] = {}
 
@@ -98,7 +100,7 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
     rising = edge(1.0, 0) > edge(0.0, 0)
     sign = 1 if rising else -1
 
-    def crossing(side: int) -> tuple[float, float]:
+    def crossing(side: int, precision: float = precision) -> tuple[float, float]:
         """Bracket where an edge crosses zero; an end of the range twice where it has crossed there, or never does."""
         low, high = 0.0, 1.0
         if sign * edge(low, side) > 0:
@@ -113,7 +115,9 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
         return low, high
 
     # Where it is crossed on average, where it may be already, and where it surely is.
-    centre, first, last = crossing(0), crossing(sign), crossing(-sign)
+    centre = crossing(0)
+    finely = precision if centre[0] < centre[1] else 1.0
+    first, last = crossing(sign, finely), crossing(-sign, finely)
     return Threshold(
         value=float(span.at(sum(centre) / 2)) if centre[0] < centre[1] else None,
         low=float(span.at(first[0])),
@@ -157,30 +161,53 @@ def conduct_frontier(
     """
     frontier.check(base)
     scenario, folder = frontier.scenario(base, frontier.range.at(1.0), frontier.seeds[0])
+    starved: dict[float, str] = {}
     with telling(frontier, out, "frontiers", "frontier.json") as store, Workshop(means, board) as shop:
 
         def evaluate(values: list[float | int]) -> list[Floats]:
             plan = Plan(folder, means, out)
+            wanted = [[frontier.scenario(base, x, seed)[0] for seed in frontier.seeds] for x in values]
             asked = [
-                [plan.add_run(frontier.scenario(base, x, seed)[0], f"{x:g}, seed {seed}") for seed in frontier.seeds]
-                for x in values
+                [plan.add_run(one, f"{x:g}, seed {one.seed}") for one in ones]
+                for x, ones in zip(values, wanted, strict=True)
             ]
             made = shop.make(plan, f"{frontier.name} at {', '.join(f'{x:g}' for x in values)}")
             failed = next((outcome.error for outcome in made if outcome.error), "")
             if failed:
                 raise EcosystemError(f"{frontier.where}: a run failed: {failed}")
-            return [
-                np.array([measured(frontier, opened(made[n].run), scenario.steps) for n in numbers])
-                for numbers in asked
-            ]
+            found = []
+            for x, ones, numbers in zip(values, wanted, asked, strict=True):
+                runs = [opened(made[n].run) for n in numbers]
+                read = zip(ones, runs, strict=True)
+                fits = [("", "", one.seed, *row) for one, run in read for row in trained(run.metrics, one)]
+                rows = pl.DataFrame(fits, schema=TRAINING, orient="row")
+                of = frontier.measure.of
+                if told := untrained(rows if of in (None, WEB) else rows.filter(pl.col("of") == of)):
+                    starved[x] = told
+                found.append(np.array([measured(frontier, run, scenario.steps) for run in runs]))
+            return found
 
         found = search(evaluate, frontier.range, frontier.limit, frontier.precision)
-        found = replace(found, predicted=predicted(frontier, scenario, folder))
+        found = replace(found, predicted=predicted(frontier, scenario, folder), idle=dict(sorted(starved.items())))
         store.write("frontier.json", json.dumps(summary(frontier, found), indent=1).encode())
         rows = [(x, seed, y) for x, ys in found.tried.items() for seed, y in zip(frontier.seeds, ys, strict=True)]
         write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
         page = _write_page(frontier, found, store)
     return found, page
+
+
+def frontier(
+    file: Frontier | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **how: Any
+) -> tuple[Threshold, Path]:
+    """Search for the threshold of a frontier (a value, or the path of a file); return it and the path of its report.
+
+    ``base``: where the base scenario of a value is sought; ``how``: fields of :class:`~ecosystem.studies.conduct.Means`
+    (engine, jobs, threads, device). The same as the command; errors a user can mend are EcosystemError.
+    """
+    if not isinstance(file, Frontier):
+        path = path_of(file, "Frontier")
+        base, file = path.parent, Frontier.load(path)
+    return conduct_frontier(file, base, Means(**how), Board(quiet=quiet), out=str(out))
 
 
 def summary(frontier: Frontier, found: Threshold) -> dict[str, Any]:
@@ -192,6 +219,7 @@ def summary(frontier: Frontier, found: Threshold) -> dict[str, Any]:
         "closed_form": found.predicted,
         "rising": found.rising,
         "values_tried": len(found.tried),
+        "untrained": {f"{x:g}": told for x, told in found.idle.items()},
     }
 
 
@@ -202,7 +230,7 @@ def sentence(frontier: Frontier, found: Threshold) -> str:
     if found.value is None:
         return (
             f"{what} {way} from {means[0]:.4g} to {means[-1]:.4g} between {frontier.path} = {frontier.range.low:g} and "
-            f"{frontier.range.high:g} and does not cross {frontier.limit:g}; the threshold lies outside this range."
+            f"{frontier.range.high:g} and does not cross {frontier.limit:g}; {_beyond(frontier, found)}."
         )
     ends = [
         f"{end:.4g}{' or beyond' if end == edge else ''}"
@@ -216,6 +244,25 @@ def sentence(frontier: Frontier, found: Threshold) -> str:
         return told
     inside = "inside" if found.low <= found.predicted <= found.high else "outside"
     return f"{told} The closed form says {found.predicted:.4g}, {inside} the interval."
+
+
+def idle(frontier: Frontier, found: Threshold) -> str:
+    """Say at which values trainers had nothing to train on; "" if there are none."""
+    if not found.idle:
+        return ""
+    where = "; ".join(f"{x:g} ({told})" for x, told in found.idle.items())
+    return (
+        f"Trainers had nothing to train on at {frontier.path} = {where}: what is measured of them there is the model "
+        "that they had before."
+    )
+
+
+def _beyond(frontier: Frontier, found: Threshold) -> str:
+    """Say where a threshold may lie that was not found in the range, whose two ends alone were tried."""
+    if found.low == found.high:
+        return "the threshold lies outside this range"
+    close = min(found.tried, key=lambda x: abs(float(found.tried[x].mean()) - frontier.limit))
+    return f"at {close:g} it cannot be told from it (95 %), so that the threshold may lie there or outside this range"
 
 
 def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
@@ -254,7 +301,7 @@ def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
     lead = f'<p class="lead">{escape(frontier.description)}</p>' if frontier.description else ""
     body = (
         f"<header><h1>{escape(frontier.name)}</h1>{lead}</header><main>"
-        f'<p class="findings">{escape(sentence(frontier, found))}</p>'
+        f'<p class="findings">{escape(" ".join([sentence(frontier, found), idle(frontier, found)]).strip())}</p>'
         f"{page.figure('frontier', specs['frontier'], full=True)}{table}<h2>Methods</h2><p>{escape(_METHODS)}</p>"
         "</main><footer>Written by ecosystem. This page loads nothing from anywhere.</footer>"
     )

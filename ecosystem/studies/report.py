@@ -18,9 +18,12 @@ from ecosystem.studies.spec import Study
 def write_study(study: Study, results: Results, store: Store) -> Path:
     """Write the tables of what a study says and its report into the study's folder; return the page's path."""
     sheet = Sheet(study, results)
-    write_table(store, "effects", analysis.table(sheet.effects))
-    write_table(store, "ranking", sheet.places)
-    write_table(store, "regret", analysis.regret_table(study, results))
+    if study.compares:
+        write_table(store, "effects", analysis.table(sheet.effects))
+        write_table(store, "ranking", sheet.places)
+        write_table(store, "regret", analysis.regret_table(study, results))
+    else:
+        write_table(store, "sensitivity", analysis.sensitivity_table(study, results))
     parts: dict[str, tuple[str, Callable[[Sheet], str]]] = {
         "effects": ("What each arm changes", sections.effects),
         "map": ("Two axes together", sections.maps),

@@ -90,13 +90,7 @@ class Results:
         They are counted over all seeds.
         """
         rows = self.training.filter((pl.col("arm") == arm) & (pl.col("world") == world))
-        if of not in (None, WEB):
-            rows = rows.filter(pl.col("of") == of)
-        trainers, told = rows["trainers"].sum(), []
-        for count, what in ((rows["never"].sum(), "never trained"), (rows["stopped"].sum(), "stopped training")):
-            if count:
-                told.append(what if count == trainers else f"{count} of {trainers} trainers {what}")
-        return ", ".join(told)
+        return untrained(rows if of in (None, WEB) else rows.filter(pl.col("of") == of))
 
     def spending(self, study: Study) -> pl.DataFrame:
         """Return what every run cost at the study's prices: the cell's columns and ``cost``, in their units."""
@@ -124,6 +118,15 @@ def _read(cell: Cell, outcome: Outcome) -> tuple[pl.DataFrame | None, float | No
         return run.metrics.filter(pl.col("step") <= cell.scenario.steps), seconds, ""
     except EcosystemError as problem:
         return None, None, addressed(str(problem), out_of(outcome.run))
+
+
+def untrained(rows: pl.DataFrame) -> str:
+    """Return in a few words which trainers of rows of TRAINING did not train; "" if all did to the end."""
+    trainers, told = rows["trainers"].sum(), []
+    for count, what in ((rows["never"].sum(), "never trained"), (rows["stopped"].sum(), "stopped training")):
+        if count:
+            told.append(what if count == trainers else f"{count} of {trainers} trainers {what}")
+    return ", ".join(told)
 
 
 def whole(costs: pl.DataFrame) -> pl.DataFrame:

@@ -15,7 +15,6 @@ from ecosystem.report import page
 from ecosystem.report.findings import number, plus_minus, signed
 from ecosystem.report.page import escape
 from ecosystem.studies import analysis
-from ecosystem.studies import sensitivity as indices
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.compare import mean_interval
 from ecosystem.studies.sheet import Sheet, interval
@@ -89,8 +88,8 @@ def _effect_table(sheet: Sheet, rows: Sequence[Row]) -> str:
             interval(r.bootstrap_low, r.bootstrap_high, 4),
             interval(r.unpaired_low, r.unpaired_high, 4),
             number(r.correlation) if np.isfinite(r.correlation) else "–",
-            f"{number(r.narrower, 1)} ×" if np.isfinite(r.narrower) else "–",
-            str(r.saved),
+            f"{number(r.narrower, 1)} ×" if np.isfinite(r.narrower) and r.saved is not None else "–",
+            "–" if r.saved is None else str(r.saved),
             f"<b>{r.p_holm:.2g}</b>" if r.settled else f"{r.p_holm:.2g}",
         ]
         for r in rows
@@ -145,13 +144,10 @@ def sensitivity(sheet: Sheet) -> str:
         return ""
     morris, parts = study.design.method == "morris", []
     names = ("mu*: mean size of its effects", "sigma: their spread") if morris else ("alone", "with its interactions")
-    axes = list(study.axes)
     for measure in study.measures:
         for world in sheet.worlds:
-            values = analysis.values_by_arm(sheet.results, measure, world)
-            y = np.array([np.mean(list(values[arm].values())) if arm in values else np.nan for arm in sheet.arms])
             try:
-                found = indices.indices(axes, study.design, y)
+                found = analysis.indices_of(study, sheet.results, measure, world)
             except EcosystemError as problem:
                 parts.append(f'<p class="note">{escape(_heading(measure, world))}: {escape(problem)}</p>')
                 continue
@@ -160,8 +156,9 @@ def sensitivity(sheet: Sheet) -> str:
                     "row": i.axis,
                     "index": name,
                     "value": v,
-                    "low": v - (h if h == h else 0),
-                    "high": v + (h if h == h else 0),
+                    "low": v - (0.0 if np.isnan(h) else h),
+                    "high": v + (0.0 if np.isnan(h) else h),
+                    "half": h,
                 }
                 for i in sorted(found, key=lambda i: -i.total if not morris else -i.main)
                 for name, v, h in ((names[0], i.main, i.main_half), (names[1], i.total, i.total_half))
@@ -173,10 +170,17 @@ def sensitivity(sheet: Sheet) -> str:
                 ".3~g",
             )
             parts.append(
-                sheet.figure(_key("index", measure.name, world), charts.bars(pl.DataFrame(rows), words), full=True)
+                sheet.figure(
+                    _key("index", measure.name, world), charts.bars(pl.DataFrame(rows).drop("half"), words), full=True
+                )
             )
             table = [
-                [escape(r["row"]), escape(r["index"]), f"{r['value']:.4g}", f"± {r['high'] - r['value']:.2g}"]
+                [
+                    escape(r["row"]),
+                    escape(r["index"]),
+                    f"{r['value']:.4g}",
+                    "–" if np.isnan(r["half"]) else f"± {r['half']:.2g}",
+                ]
                 for r in rows
             ]
             parts.append(page.table(["axis", "index", "value", "half interval"], table, left=(0, 1)))

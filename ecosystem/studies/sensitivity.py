@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from ecosystem.studies.design import Design
 
 Floats = NDArray[np.float64]
+_ROUNDING = 1e-12  # of the size of the measure: below it an index is what rounding left, and 0
 _LEVELS = 4  # of a Morris design, as is usual
 
 
 @dataclass(frozen=True)
 class Index:
-    """What one axis does to a measure; ``half`` values are half the 95 % interval (bootstrap).
+    """What one axis does to a measure; ``half`` values are half the 95 % interval (bootstrap), NaN where there is none.
 
     Sobol (Saltelli et al. 2010, Jansen 1999): ``main`` is the share of the variance that the axis explains alone,
     ``total`` with all its interactions. Morris (1991; Campolongo et al. 2007): ``main`` is mu*, the mean size of its
@@ -76,4 +77,6 @@ def indices(axes: list[str], design: Design, y: Floats) -> list[Index]:
 
         found = sobol.analyze(of, y, calc_second_order=False, seed=design.seed)
         columns = (found["S1"], found["S1_conf"], found["ST"], found["ST_conf"])
-    return [Index(axis, *(float(c[i]) for c in columns)) for i, axis in enumerate(axes)]
+    noise = _ROUNDING * (float(np.abs(y).max()) if design.method == "morris" else 1.0)
+    exact = [np.where(np.abs(column) < noise, 0.0, column) for column in columns]
+    return [Index(axis, *(float(c[i]) for c in exact)) for i, axis in enumerate(axes)]

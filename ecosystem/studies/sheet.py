@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,14 +13,17 @@ import polars as pl
 
 from ecosystem import charts
 from ecosystem.charts import Look
+from ecosystem.errors import EcosystemError
 from ecosystem.report import page
 from ecosystem.report.findings import listed, number, signed
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
+from ecosystem.studies.remote import opened
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec import FORK, Measure, Study
 
 SENTENCES = 6  # arms, at most, that get a sentence of their own
+EVENTS = 2  # of a run, at most, that a sentence quotes
 AGREE = 0.9  # a correlation from which on pairing would have helped, did arms vary alike
 HELPED = 2.0  # a paired interval is to be this many times narrower than the unpaired one
 
@@ -98,11 +102,27 @@ class Sheet:
             if lacking:
                 told.append(
                     f"{measure.name} has no finite value in {lacking} of {values.len()} runs, which are left out: "
-                    "it was not measured at its step (what happened in a run is in its own report)."
+                    f"it was not measured at its step{self._why(measure)}."
                 )
         if failed:
             told.append(f"{failed} of {self.results.runs.height} runs failed and are left out (see Runs).")
         return told + self._uncompared()
+
+    def _why(self, measure: Measure) -> str:
+        """Return what the first run without a value of a measure tells of the last step of which it tells anything."""
+        values = self.results.values.filter(pl.col("measure") == measure.name)
+        lacking = values.filter(~(pl.col("value").is_not_null() & pl.col("value").is_finite()).fill_null(False))
+        runs = lacking.join(self.results.runs, on=["arm", "world", "seed"], how="inner", maintain_order="left")
+        for arm, world, seed, run in runs.drop_nulls("run").select("arm", "world", "seed", "run").head(1).iter_rows():
+            with suppress(EcosystemError):
+                told = opened(run).events
+                last = max((step for step, _ in told), default=0)
+                events = [event for step, event in told if step == last]
+                if events:
+                    more = f" and {len(events) - EVENTS} more" if len(events) > EVENTS else ""
+                    who = f"{arm}{f' in {world}' if world else ''}, seed {seed}"
+                    return f" (step {last} of {who}: {'; '.join(events[:EVENTS])}{more})"
+        return ""
 
     def _uncompared(self) -> list[str]:
         """Say which arms are not compared with the base arm in a measure, since too few of their runs have a value."""
@@ -138,7 +158,7 @@ def findings(sheet: Sheet) -> list[str]:
             rows = sheet.of(measure, world)
             if rows:
                 told += _told(measure, world, rows, study.base_arm)
-        paired = [row for row in sheet.effects if row.measure == measure.name]
+        paired = [row for row in sheet.effects if row.measure == measure.name and row.saved is not None]
         if any(np.isfinite(row.narrower) for row in paired):
             told.append(pairing(measure, paired))
     told += sheet.gaps()
@@ -186,7 +206,7 @@ def pairing(measure: Measure, rows: Sequence[Row]) -> str:
     ratios = np.array([row.narrower for row in rows if np.isfinite(row.narrower)])
     correlations = [row.correlation for row in rows if np.isfinite(row.correlation)]
     typical, r = float(np.median(ratios)), float(np.median(correlations)) if correlations else float("nan")
-    saved = int(np.median([row.saved for row in rows]))
+    saved = int(np.median([row.saved or 0 for row in rows]))
     sentence = (
         f"{measure.name}: sharing luck between arms made intervals {number(typical, 1)} times narrower (median over "
         f"comparisons, {number(float(ratios.min()), 1)} to {number(float(ratios.max()), 1)}): a comparison of unpaired "
@@ -199,6 +219,8 @@ def pairing(measure: Measure, rows: Sequence[Row]) -> str:
             f"{sentence} That is less than {HELPED:g} times although the arms agree from seed to seed (median "
             f"correlation {number(r, 2)}): they vary by different amounts, and what one varies more is not shared."
         )
+    if not correlations:
+        return f"{sentence} In each comparison one arm has the same value at every seed: there is nothing to pair."
     return (
         f"{sentence} That is less than {HELPED:g} times, since the arms' values agree little from seed to seed (median "
         f"correlation {number(r, 2)}): an arm that changes early what is read or written sends its world another way, "

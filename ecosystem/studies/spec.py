@@ -197,8 +197,8 @@ class Question(Spec):
         return ScenarioError("\n".join(f"{self.where}: {path}: {line}" for line in str(problem).splitlines()))
 
     @abstractmethod
-    def check(self, folder: Path) -> str:
-        """Check every scenario that this asks for, and say in a few words what they are."""
+    def check(self, folder: Path) -> tuple[str, list[Scenario]]:
+        """Check every scenario that this asks for; return in a few words what they are, and those checked."""
 
 
 class Study(Question):
@@ -312,9 +312,10 @@ class Study(Question):
                 ]
         return sorted(found, key=lambda cell: self.seeds.index(cell.scenario.seed))
 
-    def check(self, folder: Path) -> str:
-        """Check the scenario of every cell; return how many runs they are."""
-        return f"{len(self.cells(folder))} runs, {len(self.levers())} arms"
+    def check(self, folder: Path) -> tuple[str, list[Scenario]]:
+        """Check the scenario of every cell; return how many runs they are, and the scenarios."""
+        cells = self.cells(folder)
+        return f"{len(cells)} runs, {len(self.levers())} arms", [cell.scenario for cell in cells]
 
     def scenario(self, folder: Path) -> tuple[Scenario, Path]:
         """Return the base scenario with what is set for every arm, and the folder that its own paths begin from."""
@@ -370,11 +371,10 @@ class Frontier(Question):
             raise ValueError("seeds: an interval needs at least two")
         return self
 
-    def check(self, folder: Path) -> str:
-        """Check the scenarios at both ends of the range; return what is searched."""
-        for end in (0.0, 1.0):
-            self.scenario(folder, self.range.at(end), self.seeds[0])
-        return f"{self.path} from {self.range.low:g} to {self.range.high:g}, {len(self.seeds)} seeds"
+    def check(self, folder: Path) -> tuple[str, list[Scenario]]:
+        """Check the scenarios at both ends of the range; return what is searched, and these scenarios."""
+        ends = [self.scenario(folder, self.range.at(end), self.seeds[0])[0] for end in (0.0, 1.0)]
+        return f"{self.path} from {self.range.low:g} to {self.range.high:g}, {len(self.seeds)} seeds", ends
 
     def scenario(self, folder: Path, value: float | int, seed: int) -> tuple[Scenario, Path]:
         """Return the scenario at one value of the lever, and the folder that its own paths begin from."""
