@@ -91,6 +91,9 @@ def Worlds(stage: Stage) -> None:
     picked = {
         key: chosen[key] if chosen.get(key) in options else next(iter(options), "") for key, options in choices.items()
     }
+    if picked["diversity"] == picked["quality"]:  # one list of measures serves both where documents are no text
+        others = [key for key in choices["diversity"] if key != picked["quality"]]
+        picked["diversity"] = next(iter(others), picked["diversity"])
     if len(sorts) > 1:
         told = " and ".join(f"{film.scenario.name} has {film.scenario.modality} documents" for film in films)
         solara.Warning(
@@ -181,7 +184,10 @@ def Differences(films: Sequence[Film], scenarios: tuple[int, ...]) -> None:
     rows = differences(*(film.scenario for film in films[:2]))
     if not rows:
         same = "the same seed" if films[0].run.seed == films[1].run.seed else "another seed"
-        solara.Text(f"Both worlds have the same scenario and {same}.", style="padding: 0 12px")
+        told = (
+            f"Both worlds have the same scenario and {same}. A knob that is moved sets apart the world that it steers."
+        )
+        solara.Text(told, style="padding: 0 12px")
         return
     with solara.v.Html(tag="table", class_="eco-differs", style_="margin-left: 12px"):
         with solara.v.Html(tag="tr"):

@@ -90,12 +90,14 @@ class Recording:
         """The next step to begin on, from which a change made now holds; 1 as long as the web has not opened."""
         return max(self.t, 0) + 1 + (self.state in ("stepping", "paused"))
 
-    def advance(self) -> None:
-        """Begin one step, unless one is under way or there is none left."""
+    def advance(self) -> bool:
+        """Begin one step, unless one is under way or there is none left; return whether one was begun."""
         with self._asking:
-            if self.state == "ready":
-                self.state = "stepping"
-                self._asked.set()
+            if self.state != "ready":
+                return False
+            self.state = "stepping"
+            self._asked.set()
+            return True
 
     def pause(self) -> None:
         """Stop inside the step under way, at the next place where it reports progress, or at its end."""

@@ -7,8 +7,11 @@ told to speak to this server alone.
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +33,8 @@ _SETTINGS = {
     "SOLARA_ASSETS_CDN": "http://127.0.0.1:9/",
     "SOLARA_KERNEL_CULL_TIMEOUT": "5m",  # of a tab that was lost without saying so
     "SOLARA_THEME_SHOW_BANNER": "false",
+    "SOLARA_SESSION_SAME_SITE": "lax",
+    "SOLARA_CHECK_HOOKS": "off",  # of Mesa's own components
     "SOLARA_APP": "ecosystem.app.page",
 }
 
@@ -40,6 +45,7 @@ def serve(play: Play, host: str, port: int, ready: Callable[[str], None]) -> Non
     Port 0 means any that is free. Raises EcosystemError where the address cannot be had or the extra is not installed.
     """
     os.environ.update(_SETTINGS)
+    warnings.filterwarnings("ignore", module=r"solara\.|reacton\.")  # they speak to those who develop with them
     try:
         import uvicorn
         from solara.server import starlette as solara
@@ -56,8 +62,25 @@ def serve(play: Play, host: str, port: int, ready: Callable[[str], None]) -> Non
     names = {"127.0.0.1", "localhost", "::1"} if host in LOCAL else None
     listening = _listen(host, port)
     address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
-    config = uvicorn.Config(_Guard(solara.app, names), log_level="warning", ws_max_size=2**26, lifespan="on")
+    config = uvicorn.Config(
+        _Guard(solara.app, names),
+        log_level="warning",
+        ws_max_size=2**26,
+        ws_ping_interval=60,
+        ws_ping_timeout=600,  # a machine that trains models may be slow to answer, and a tab is not lost for that
+        timeout_graceful_shutdown=3,
+        lifespan="on",
+    )
     server = uvicorn.Server(config)
+
+    @contextmanager
+    def until_stopped() -> Iterator[None]:
+        """End the server at Ctrl-C; it would give the signal on otherwise, and nothing would be tidied up."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, server.handle_exit)
+        yield
+
+    server.capture_signals = until_stopped
     original = server.startup
 
     async def startup(sockets: list[socket.socket] | None = None) -> None:

@@ -161,12 +161,11 @@ class Stage(mesa.Model):
             return
         if not self.watched():
             return
-        self.shown = None
         going = [r for r in self.recordings if r.state in ("ready", "stepping", "paused")]
         behind = min((r.t for r in going), default=0)
         for recording in going:
-            if recording.t == behind:
-                recording.advance()
+            if recording.t == behind and recording.advance():
+                self.shown = None  # what comes is looked at; until then people may look at what they like
 
     def look(self, step: int) -> None:
         """Show a step; the last one of live worlds is followed when another comes."""

@@ -110,6 +110,9 @@ def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) ->
         choose(name)
         write(template(scenario, name))
 
+    def typed(value: str) -> None:
+        write(value if value.strip() else template(scenario, choice))  # emptied: the named policy again
+
     def preview() -> None:
         say(("", ""))
         ask((Errand(lambda report: previewed(film, step, choice, text, report), stage.news), step))
@@ -126,7 +129,7 @@ def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) ->
     busy = asked is not None and not asked[0].done
     with solara.Div(classes=["eco-preview"]):
         solara.Select("policy", there, value=choice if choice in there else there[0], on_value=chosen, dense=True)
-        solara.InputText("as TOML", text, on_value=write, continuous_update=True)
+        solara.InputText("as TOML (empty it for the named policy)", text, on_value=typed, continuous_update=True)
         with solara.Div(classes=["eco-buttons"]):
             solara.Button("Preview", on_click=preview, disabled=busy, color="primary", small=True)
             if recording is not None and scenario.trainers and recording.upcoming <= recording.scenario.steps:

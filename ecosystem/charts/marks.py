@@ -63,13 +63,14 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: flo
     )
     legend = alt.Legend(format="%", orient="bottom", direction="horizontal")
     share = alt.Color("value:Q", scale=alt.Scale(domain=[0, 1], type="linear"), title="synthetic share", legend=legend)
-    area = alt.Scale(domain=[0, most], range=[largest / 40, largest])
+    least = max(9.0, largest / 40)  # of a site with a document: a crowd of smaller dots has no colours
+    area = alt.Scale(domain=[0, most], range=[least, max(largest, 5 * least)])
     tooltip = [
         alt.Tooltip("site:N"),
         alt.Tooltip("documents:Q", format=",d"),
         alt.Tooltip("value:Q", title="synthetic share", format=words.format),
     ]
-    dots = alt.Chart(nodes).mark_circle(opacity=1, strokeWidth=0.8, style="halo")
+    dots = alt.Chart(nodes).mark_circle(opacity=1, strokeWidth=0.4 if dense else 0.8, style="halo")
     area_of = alt.Size("documents:Q", scale=area, legend=None)
     outlines = []
     if "curated" in nodes.columns:

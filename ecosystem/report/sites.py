@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
@@ -82,6 +83,9 @@ def layout(graph: Any) -> NDArray[np.float64]:
     n = graph.number_of_nodes()
     if n <= 2:
         return np.linspace([0.3, 0.5], [0.7, 0.5], n) if n == 2 else np.full((n, 2), 0.5)
+    if not graph.number_of_edges():  # nothing draws sites together or apart: rows of equal length
+        across = math.ceil(math.sqrt(n))
+        return np.array([[(i % across + 0.5) / across, 1 - (i // across + 0.5) / across] for i in range(n)])
     begin = dict(zip(graph.nodes, _by_distance(graph), strict=True))
     steps = int(min(60, max(6, 12_000 // n)))  # each costs time in proportion to n^2
     places = nx.spring_layout(
