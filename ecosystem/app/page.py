@@ -35,7 +35,10 @@ def stage_of(play: Play) -> type[Stage]:
 
 def _watched() -> bool:
     """Return whether the tab is still connected: one that was lost is waited for, but nothing is computed for it."""
-    return PageStatus.CONNECTED in get_current_context().page_status.values()
+    try:
+        return PageStatus.CONNECTED in get_current_context().page_status.values()
+    except RuntimeError:  # the server is ending, or the tab has been closed
+        return False
 
 
 @solara.component_vue("sidebar.vue")
