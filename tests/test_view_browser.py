@@ -163,7 +163,7 @@ def test_playing_goes_on_by_itself_until_it_is_paused(browser: object, live: str
     seen.drawn(2)
     seen.press("❚❚")
     seen.page.get_by_role("button", name="▶", exact=True).wait_for(timeout=WAIT)
-    time.sleep(1.0)  # the step under way
+    seen.page.locator(".eco-going", has_text=re.compile("At step")).wait_for(timeout=WAIT)  # after the one under way
     at = seen.page.locator(".eco-chart").first.get_attribute("data-drawn")
     time.sleep(1.5)
     assert seen.page.locator(".eco-chart").first.get_attribute("data-drawn") == at
