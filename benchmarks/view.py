@@ -157,7 +157,7 @@ def _live(browser: Any, address: str, rounds: int) -> list[float]:
     page.evaluate(_WATCH)
     found = []
     for step in range(1, FILLED + rounds + 1):
-        page.get_by_role("button", name="Step").click()
+        page.get_by_role("button", name="Step", exact=True).click()
         found.append(_wait(page, step))
     page.close()
     return found[FILLED:]
