@@ -25,7 +25,7 @@ from ecosystem.scenario import Scenario
 from ecosystem.store import PRUNED, Store, explained
 
 State = Literal["opening", "ready", "stepping", "paused", "finished", "failed", "closed"]
-EVERY = 0.1  # seconds between two reports of progress inside a step
+EVERY = 0.5  # seconds between two reports of progress inside a step; each costs the page some hundredths
 
 
 class Closed(Exception):
@@ -204,7 +204,7 @@ class Recording:
             else:  # it is built when its first step is asked for: until then it is its parent's past
                 self._show(Film(self.branch.parent, self.scenario, through=self.branch.step))
             while self._next():
-                started = time.monotonic()
+                started = self._told = time.monotonic()
                 with self._writing:
                     if steps is None:
                         steps = self._begin()
