@@ -66,6 +66,12 @@ label = "published"
 low = 0
 high = 40
 step = 5
+[[knobs]]
+path = "writers.people.rate"
+label = "written"
+low = 5.0
+high = 10.0
+step = 1.0
 """
 TRAP = "<script>document.title='taken'</script> **bold** <b>fat</b> <img src=x onerror=\"document.title='taken'\"> "
 
@@ -148,6 +154,7 @@ def test_a_world_is_stepped_and_nothing_is_asked_of_another_machine(browser: obj
     for step in (1, 2):
         seen.press("Step")
         seen.drawn(step)
+    assert seen.page.get_by_text("From step").count() == 0  # nobody turned the knob whose value lies outside its range
     seen.press("Reset")
     seen.drawn(0)
     outside = [url for url in seen.asked if not url.startswith((live, "data:", "blob:"))]

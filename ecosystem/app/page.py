@@ -135,7 +135,9 @@ def _parameters(stage: Stage, turns: dict[str, solara.Reactive[Any]]) -> dict[st
         assert knob.low is not None and knob.high is not None
         step = spacing(knob, stage.value(knob.path))
         whole = isinstance(turn.value, int)
-        low, high = (int(knob.low), int(knob.high)) if whole else (knob.low, knob.high)
+        # What stands there may lie outside of what the knob offers: a slider would move it, and nobody has.
+        low, high = min(knob.low, turn.value), max(knob.high, turn.value)
+        low, high = (int(low), int(high)) if whole else (low, high)
         shown = f"{label(knob)}: {turn.value:,.4g}"
         found[name] = Slider(shown, turn, low, high, int(step) if whole else step, int if whole else float)
     scenario = stage.play.scenario
