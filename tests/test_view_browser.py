@@ -261,11 +261,8 @@ def test_a_session_that_is_saved_is_replayed_to_the_same_numbers(
         seen.press("Save scenario")
     saved = scenario.with_name("saved.toml")  # beside the texts it reads
     download.value.save_as(saved)
-    kept = tmp_path / "published.txt"
     seen.page.get_by_role("button", name=re.compile("^Reading")).click()
     seen.says("Its first documents")
-    kept.write_text(seen.page.locator(".eco-world").inner_text(), encoding="utf-8")
-    seen.page.close()
 
     command = [sys.executable, "-m", "ecosystem", "run", str(saved), "--steps", "3", "--threads", "1", "--quiet"]
     subprocess.run([*command, "--out", str(tmp_path)], check=True, capture_output=True)
@@ -274,7 +271,11 @@ def test_a_session_that_is_saved_is_replayed_to_the_same_numbers(
     published = run.documents.filter(pl.col("synthetic") & (pl.col("t") > 0)).group_by("t").len().sort("t").collect()
     assert published.rows() == [(1, 20), (2, 40), (3, 40)]  # two trainers; 10 each, then 20
     first = run.documents.filter((pl.col("t") == 3) & (pl.col("author") == "labs/0")).collect()["content"][0]
-    assert first[:60].strip() in kept.read_text(encoding="utf-8")
+    deadline = time.monotonic() + WAIT / 1000  # what is read comes a moment after the panel
+    while first[:60].strip() not in seen.page.locator(".eco-world").inner_text() and time.monotonic() < deadline:
+        seen.page.wait_for_timeout(500)
+    assert first[:60].strip() in seen.page.locator(".eco-world").inner_text()
+    seen.page.close()
 
 
 def test_a_fork_stands_beside_its_parent_and_goes_its_own_way(browser: object, live: str) -> None:
