@@ -42,7 +42,7 @@ class Film:
         self.events: list[tuple[int, str]] = []
         self.most = 1  # documents that any site had at any step: the scale of the areas of sites
         self._changes = empty(INDEX_CHANGE)
-        self._book: Book | None = None
+        self._book: tuple[Scenario, Book] | None = None  # and the scenario that it was made for
         self._reading = threading.Lock()
         self.refresh()
 
@@ -66,19 +66,21 @@ class Film:
     @property
     def book(self) -> Book:
         """What the charts that a report has are drawn from; its axes reach to the scenario's last step."""
-        if self._book is None or self._book.run.scenario is not self.scenario:
-            trainers = self.scenario.trainers
+        scenario = self.scenario
+        if self._book is None or self._book[0] is not scenario:
+            trainers = scenario.trainers
             changes = [
-                (c.at, ", ".join(f"{path} = {value}" for path, value in c.set.items())) for c in self.scenario.changes
+                (c.at, ", ".join(f"{path} = {value}" for path, value in c.set.items())) for c in scenario.changes
             ]
-            self._book = Book(
+            book = Book(
                 run=self.run,
                 metrics=self.metrics,
-                look=Look(list(trainers), max(self.scenario.steps, self.last), 0, sorted(changes)),
+                look=Look(list(trainers), max(scenario.steps, self.last), 0, sorted(changes)),
                 models={name: recipe.model for name, recipe in trainers.items()},
                 started={name: recipe.model for name, recipe in trainers.items() if recipe.start != "scratch"},
             )
-        return self._book
+            self._book = scenario, book
+        return self._book[1]
 
     @property
     def called(self) -> str:

@@ -65,7 +65,7 @@ class Recording:
         self.error: str | None = None
         self.film: Film | None = None
         self.seconds = 0.0  # that the last step took
-        self.heard: Callable[[], None] = lambda: None  # called at progress inside a step, many times a second
+        self.heard: Callable[[], None] = lambda: None  # called at progress inside a step
         self.branch, self.machine, self.base = branch, machine, base
         self._out, self._cache = out, cache
         self._asking = threading.RLock()  # a beat of the player may come from another thread than a click

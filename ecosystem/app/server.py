@@ -59,7 +59,7 @@ def serve(play: Play, host: str, port: int, ready: Callable[[str], None]) -> Non
     library()  # made once, before the first reader waits for it, and so are the films
     for path in play.runs:
         stored(path)
-    names = {"127.0.0.1", "localhost", "::1"} if host in LOCAL else None
+    names = set(LOCAL) if host in LOCAL else None
     listening = _listen(host, port)
     address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
     config = uvicorn.Config(
