@@ -21,6 +21,9 @@ SET = click.option(
     "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set a dotted path of the scenario; repeatable."
 )
 
+SEED = click.option("--seed", type=click.IntRange(min=0), help="Seed of all chance (default: the scenario's).")
+STEPS = click.option("--steps", type=click.IntRange(min=1), help="Number of steps (default: the scenario's).")
+
 LISTED = ["scenarios", "studies", "entries", "models", "policies", "sources", "metrics", "laws", "tasks"]
 VARIANT = click.option("--variant", metavar="NAME", help="One of the scenario's variants, for instance published.")
 
@@ -84,8 +87,8 @@ def cli() -> None:
 @SCENARIO
 @VARIANT
 @SET
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of all chance (default: the scenario's).")
-@click.option("--steps", type=click.IntRange(min=1), help="Number of steps (default: the scenario's).")
+@SEED
+@STEPS
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option(
@@ -382,8 +385,8 @@ def _tell(result: Path | dict[str, Any]) -> None:
 @click.argument("places", metavar="SCENARIO | RUN [RUN]", nargs=-1, required=True, type=click.Path(path_type=Path))
 @VARIANT
 @SET
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of all chance (default: the scenario's).")
-@click.option("--steps", type=click.IntRange(min=1), help="Number of steps (default: the scenario's).")
+@SEED
+@STEPS
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for worlds that are kept."
 )
