@@ -11,6 +11,7 @@ pytest.importorskip("solara", reason="the extra view is not installed")
 
 from PIL import Image
 
+from ecosystem import charts
 from ecosystem.app import pictures
 from ecosystem.app.animation import animation, frames
 from ecosystem.app.film import Film
@@ -29,7 +30,7 @@ def films(tmp_path_factory):
 
 
 def _domains(picture: Picture, channel: str) -> set[tuple]:
-    return {tuple(c["scale"]["domain"]) for c in pictures._channels(picture.spec, channel)}
+    return {tuple(c["scale"]["domain"]) for c in charts.scaled(picture.spec, channel)}
 
 
 def test_only_data_change_from_step_to_step(films):

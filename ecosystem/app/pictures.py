@@ -49,7 +49,7 @@ class Picture:
     def of(cls, name: str, chart: Any, last: int) -> Picture:
         """Take a chart apart; one over steps gets a rule at the step looked at, where that is not the ``last``."""
         spec, data, title, below = _apart(chart)
-        across = next((x for x in _channels(spec, "x") if x.get("field") == "step"), None)
+        across = next((x for x in charts.scaled(spec, "x") if x.get("field") == "step"), None)
         if across is None:
             return cls(name, spec, data, lambda step: Frame(title, below))
         mark = {"type": "rule", "style": "soft", "strokeWidth": 1.5, "strokeOpacity": 0.8}
@@ -63,34 +63,27 @@ class Picture:
 
 
 def _apart(chart: Any) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]], str, str]:
-    """Return specification, data, title and the line below it; data are named by their place.
+    """Return specification, data, title and the line below it.
 
-    So two charts of the same form have the same specification, and the browser keeps its drawing.
+    Altair names data by a hash of what they are. Named by their place, two charts of the same form have the same
+    specification, and the browser keeps its drawing.
     """
     spec = charts.specification(chart)
     title, data = spec.pop("title", {}), spec.pop("datasets", {})
-    names = {old: f"d{number}" for number, old in enumerate(data)}
-    text = json.dumps(spec)
-    for old, new in names.items():
-        text = text.replace(f'"{old}"', f'"{new}"')
+    if not isinstance(chart, charts.Drawing):
+        text = json.dumps(spec)
+        for number, old in enumerate(data):
+            text = text.replace(f'"{old}"', f'"d{number}"')
+        spec, data = json.loads(text), {f"d{number}": rows for number, rows in enumerate(data.values())}
     fluid = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
-    rows = {names[old]: rows for old, rows in data.items()}
-    return {**json.loads(text), **fluid}, rows, title.get("text", ""), title.get("subtitle", "")
-
-
-def _channels(spec: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """Yield a channel of every layer that has it and says something of its scale."""
-    for layer in spec.get("layer", [spec]):
-        channel = layer.get("encoding", {}).get(name, {})
-        if "domain" in (channel.get("scale") or {}):
-            yield channel
+    return {**spec, **fluid}, data, title.get("text", ""), title.get("subtitle", "")
 
 
 def alike(pictures: Sequence[Picture]) -> list[Picture]:
     """Return pictures of the same kind, of several worlds, on the same scales and with the same colours."""
     specs = [copy.deepcopy(picture.spec) for picture in pictures]
     for name in ("x", "y", "color", "size"):
-        channels = [channel for spec in specs for channel in _channels(spec, name)]
+        channels = [channel for spec in specs for channel in charts.scaled(spec, name)]
         domains = [channel["scale"]["domain"] for channel in channels]
         if not domains:
             continue
@@ -115,7 +108,9 @@ def alike(pictures: Sequence[Picture]) -> list[Picture]:
 
 def _fit(spec: dict[str, Any]) -> None:
     """Give a chart with a row for each bar its height in pixels: a browser can stretch the width of no other."""
-    rows = next((y["scale"]["domain"] for y in _channels(spec, "y") if isinstance(y["scale"]["domain"][0], str)), None)
+    rows = next(
+        (y["scale"]["domain"] for y in charts.scaled(spec, "y") if isinstance(y["scale"]["domain"][0], str)), None
+    )
     if rows is not None:
         spec["height"] = BAR * ORIGINS * len(rows)
 
@@ -123,7 +118,7 @@ def _fit(spec: dict[str, Any]) -> None:
 def _named_apart(spec: dict[str, Any], data: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     """Move the names beside a plot apart again, after its scale has become another."""
     rows = [row for one in data.values() for row in one if row.keys() == {"place", "population"}]
-    scale = next((y["scale"] for y in _channels(spec, "y")), None)
+    scale = next((y["scale"] for y in charts.scaled(spec, "y")), None)
     if not rows or scale is None:
         return data
     places = [row["place"] for row in rows]
@@ -139,7 +134,7 @@ def web(film: Film) -> Picture:
     chart = charts.site_graph(nodes if outlined else nodes.drop("curated"), film.links, Words("", "", "", ".0%"), 1)
     spec, data, _, _ = _apart(chart)
     largest = min(MOST[1], max(MOST[0], 60_000 / nodes.height))
-    for size in _channels(spec, "size"):
+    for size in charts.scaled(spec, "size"):
         size["scale"]["range"] = [min(LEAST[1], max(LEAST[0], largest / 10)), largest]
     for layer in spec["layer"]:
         if layer["mark"].get("style") == "halo" and nodes.height > CROWDED:
@@ -163,7 +158,7 @@ def web(film: Film) -> Picture:
 def _scaled(picture: Picture, most: float) -> Picture:
     """Return a site graph on which the largest dot has ``most`` documents."""
     spec = copy.deepcopy(picture.spec)
-    for size in _channels(spec, "size"):
+    for size in charts.scaled(spec, "size"):
         size["scale"]["domain"] = [0, most]
     return replace(picture, spec=spec)
 
@@ -214,13 +209,9 @@ def ledger(film: Film) -> Picture | None:
 
     All steps have the same rows and the same scale.
     """
-    parts = []
-    measured = film.metrics.filter(pl.col("scope").is_in(["policy", "curator"]))
-    for (step,), now in measured.group_by("step", maintain_order=True):
-        refused = figures.refusals(now).with_columns(row=pl.format("{} · {}", "who", "what"))
-        caught = figures.detections(now).with_columns(row=pl.format("{} (curators)", "who"))
-        parts.append(pl.concat([refused, caught]).with_columns(step=pl.lit(step)))
-    rows = pl.concat(parts) if parts else pl.DataFrame()
+    refused = figures.refusals(film.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
+    caught = figures.detections(film.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
+    rows = pl.concat([refused, caught]).sort("step", maintain_order=True)
     if rows.is_empty():
         return None
     words = Words("", "", "share refused or suspected")

@@ -1,4 +1,4 @@
-"""The charts of a report: pure functions from tables of numbers to Altair charts.
+"""The charts of a report: pure functions from tables of numbers to charts, drawn by Altair.
 
 Colours, type and backgrounds are not in a chart but in :data:`LIGHT` and :data:`DARK`, from which
 :func:`configuration` makes two Vega configurations with the same names, so that one specification serves the page
@@ -6,6 +6,7 @@ in both modes and the files on disk. A population has the colour of its place in
 """
 
 from ecosystem.charts.distributions import densities, fan, scatter
+from ecosystem.charts.drawing import Drawing, scaled
 from ecosystem.charts.effects import bars, crossing, forest, heatmap, tradeoff
 from ecosystem.charts.files import pictures, specification
 from ecosystem.charts.lines import over_steps, span, spread, vocabulary
@@ -17,6 +18,7 @@ __all__ = [
     "LIGHT",
     "NARROW",
     "WIDE",
+    "Drawing",
     "Look",
     "Scheme",
     "Words",
@@ -30,6 +32,7 @@ __all__ = [
     "over_steps",
     "pictures",
     "rates",
+    "scaled",
     "scatter",
     "site_graph",
     "span",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from ecosystem.charts.lines import change_rules, colours, steps_axis
+from ecosystem.charts.lines import change_rules, change_tables, colours, steps_axis
 from ecosystem.charts.look import HUMAN, NARROW, Look, Words
 
 
@@ -32,7 +32,7 @@ def fan(frame: pl.DataFrame, people: pl.DataFrame, look: Look, words: Words, dom
         alt.Tooltip("percent:Q", title="quantile in %"),
         alt.Tooltip("value:Q", title=words.axis, format=words.format),
     ]
-    layers = change_rules(look, width)
+    layers = change_rules(look, width, change_tables(look, width))
     colour, alone = colours(look), frame["step"].n_unique() == 1
     for low in sorted(p for p in frame["percent"].unique().to_list() if p < 50):
         ends = [

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import altair as alt
 import polars as pl
 
+from ecosystem.charts.drawing import Drawing, formed, named
 from ecosystem.charts.look import LABELLED, NARROW, WIDE, Look, Words
 
 FEW = 24  # trainers, at most, that are drawn one by one
+MANY = 150  # points of all populations from which on they are small
 Vertical = Callable[..., alt.Y]  # column → y channel of a chart
 
 
@@ -87,7 +92,7 @@ def over_steps(
     size: tuple[int, int] = NARROW,
     log: bool = False,
     domain: Sequence[float] | None = None,
-) -> alt.LayerChart:
+) -> Drawing:
     """Draw lines over steps, one colour per population, each named at its end.
 
     ``frame``: population, step, value, error, members (:func:`ecosystem.report.figures.means`); the band is the
@@ -96,48 +101,64 @@ def over_steps(
     value of reference lines.
     ``laws``: population, law, step, value of closed forms, drawn dashed through the simulation.
     """
-    width, height = size
-    frame = _with_band(frame, log)
-    whole = None if whole is None or whole.is_empty() else whole
-    levels = pl.DataFrame(schema={"label": pl.String, "value": pl.Float64}) if levels is None else levels
-    values = [*frame["low"], *frame["high"], *frame["value"], *levels["value"]]
+    tables = change_tables(look, size[0])
+    if levels is not None:
+        tables["levels"] = levels
     if single is not None and single["trainer"].n_unique() > FEW:
-        single = _most(single)  # a hundred lines say less than where most of them are, and take minutes to paint
-        values += [*single["low"], *single["high"]]
-    elif single is not None:
-        values += list(single["value"])
-    values += [] if whole is None else list(whole["value"])
-    values += [] if laws is None else list(laws["value"])
-    domain = list(domain) if domain else span([v for v in values if v is not None and (v > 0 or not log)], log)
-    x = steps_axis(look, width)
-    scale = alt.Scale(type="log" if log else "linear", domain=domain, nice=False, zero=False)
-    axis = alt.Axis(format=words.format, tickCount=5)
+        tables["most"] = _most(
+            single
+        )  # a hundred lines say less than where most of them are, and take minutes to paint
+    elif single is not None and frame["members"].max() != 1:
+        tables["single"] = single
+    tables["means"] = _with_band(frame, log)
+    for name, table in (("whole", whole), ("laws", laws)):
+        if table is not None:
+            tables[name] = table
+    tables = {name: table for name, table in tables.items() if table.height}
+    drawn = [tables[name][column] for name in tables for column in ("low", "value", "high") if column in tables[name]]
+    if single is not None and "most" not in tables:
+        drawn.append(single["value"])
+    values = [v for column in drawn for v in column if v is not None and (v > 0 or not log)]
+    domain = list(domain) if domain else span(values, log)
+    ends = _ends(tables.get("means", frame), tables.get("whole"), tables.get("levels"))
+    tables |= _names(ends, domain, size[1], log)
+    plain = replace(look, populations=tuple(look.populations), changes=())
+    form = _lines(plain, words.axis, words.format, size, log, frame.height > MANY, tuple(tables))
+    return Drawing.of(form, words, tables, y=domain)
+
+
+@lru_cache(maxsize=64)
+def _lines(
+    look: Look, title: str, form: str, size: tuple[int, int], log: bool, many: bool, there: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the form of lines over steps, for the tables that are ``there``."""
+    tables, x = named(there), steps_axis(look, size[0])
+    scale = alt.Scale(type="log" if log else "linear", domain=[0, 1], nice=False, zero=False)
+    axis = alt.Axis(format=form, tickCount=5)
+    value = alt.Tooltip("value:Q", title=title, format=form)
 
     def y(column: str = "value") -> alt.Y:
-        return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
+        return alt.Y(f"{column}:Q", title=title, scale=scale, axis=axis)
 
-    layers = change_rules(look, width)
-    if levels.height:
-        rule = alt.Chart(levels).mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
-        layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), _value(words)]))
-    if frame.height:
-        layers += _population_layers(frame, single, look, x, y, words)
-    if whole is not None:
-        layers.append(alt.Chart(whole).mark_line(strokeWidth=2.6, style="ink").encode(x=x, y=y()))
-        dots = alt.Chart(whole).mark_circle(size=30, style="ink", opacity=1)
+    layers = change_rules(look, size[0], tables)
+    if "levels" in tables:
+        rule = alt.Chart(tables["levels"]).mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
+        layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), value]))
+    layers += _population_layers(look, x, y, value, many, tables)
+    if "whole" in tables:
+        layers.append(alt.Chart(tables["whole"]).mark_line(strokeWidth=2.6, style="ink").encode(x=x, y=y()))
+        dots = alt.Chart(tables["whole"]).mark_circle(size=30, style="ink", opacity=1)
         layers.append(
-            dots.encode(x=x, y=y(), tooltip=[alt.Tooltip("label:N", title="of"), alt.Tooltip("step:Q"), _value(words)])
+            dots.encode(x=x, y=y(), tooltip=[alt.Tooltip("label:N", title="of"), alt.Tooltip("step:Q"), value])
         )
-    if laws is not None and laws.height:
-        dashes = alt.Chart(laws).mark_line(strokeDash=[6, 4], strokeWidth=1.6, style="ink")
-        tooltip = [alt.Tooltip("law:N"), alt.Tooltip("population:N"), alt.Tooltip("step:Q"), _value(words)]
+    if "laws" in tables:
+        dashes = alt.Chart(tables["laws"]).mark_line(strokeDash=[6, 4], strokeWidth=1.6, style="ink")
+        tooltip = [alt.Tooltip("law:N"), alt.Tooltip("population:N"), alt.Tooltip("step:Q"), value]
         layers.append(
             dashes.encode(x=x, y=y(), detail=[alt.Detail("population:N"), alt.Detail("law:N")], tooltip=tooltip)
         )
-    layers += _names(_ends(frame, whole, levels), look, y, domain, height, log)
-    # All at once: each later change of an Altair chart would copy it whole.
-    title = alt.TitleParams(words.title, subtitle=words.below)
-    return alt.layer(*layers, width=width, height=height, title=title)
+    layers += name_layers(look, y, tables)
+    return formed(alt.layer(*layers, width=size[0], height=size[1]))
 
 
 def _most(single: pl.DataFrame) -> pl.DataFrame:
@@ -145,10 +166,6 @@ def _most(single: pl.DataFrame) -> pl.DataFrame:
     return single.group_by("population", "step", maintain_order=True).agg(
         low=pl.col("value").quantile(0.1, "linear"), high=pl.col("value").quantile(0.9, "linear")
     )
-
-
-def _value(words: Words) -> alt.Tooltip:
-    return alt.Tooltip("value:Q", title=words.axis, format=words.format)
 
 
 def _with_band(frame: pl.DataFrame, log: bool) -> pl.DataFrame:
@@ -159,17 +176,19 @@ def _with_band(frame: pl.DataFrame, log: bool) -> pl.DataFrame:
 
 
 def _population_layers(
-    frame: pl.DataFrame, single: pl.DataFrame | None, look: Look, x: alt.X, y: Vertical, words: Words
+    look: Look, x: alt.X, y: Vertical, value: alt.Tooltip, many: bool, tables: Mapping[str, Any]
 ) -> list[alt.Chart]:
-    colour, base = colours(look), alt.Chart(frame)
-    layers = []
-    if single is not None and "trainer" not in single.columns:
-        most = alt.Chart(single).mark_area(opacity=1, fillOpacity=0.07)
-        layers.append(most.encode(x=x, y=y("low"), y2=alt.Y2("high:Q"), color=colour))
-    elif single is not None and frame["members"].max() != 1:
-        faint = alt.Chart(single).mark_line(strokeWidth=1, strokeOpacity=0.3)
-        layers.append(faint.encode(x=x, y=y(), color=colour, detail=alt.Detail("trainer:N")))
+    colour, layers = colours(look), []
     low, high = y("low"), alt.Y2("high:Q")
+    if "most" in tables:
+        most = alt.Chart(tables["most"]).mark_area(opacity=1, fillOpacity=0.07)
+        layers.append(most.encode(x=x, y=low, y2=high, color=colour))
+    if "single" in tables:
+        faint = alt.Chart(tables["single"]).mark_line(strokeWidth=1, strokeOpacity=0.3)
+        layers.append(faint.encode(x=x, y=y(), color=colour, detail=alt.Detail("trainer:N")))
+    if "means" not in tables:
+        return layers
+    base = alt.Chart(tables["means"])
     if look.first == look.last:
         layers.append(base.mark_rule(strokeWidth=5, strokeOpacity=0.25).encode(x=x, y=low, y2=high, color=colour))
     else:
@@ -178,62 +197,72 @@ def _population_layers(
     tooltip = [
         alt.Tooltip("population:N"),
         alt.Tooltip("step:Q"),
-        _value(words),
-        alt.Tooltip("error:Q", title="± standard error", format=words.format.replace("+", "")),
+        value,
+        alt.Tooltip("error:Q", title="± standard error", format=value["format"].replace("+", "")),
         alt.Tooltip("members:Q", title="trainers"),
     ]
-    size = 34 if frame.height <= 150 else 12
-    layers.append(base.mark_circle(size=size, opacity=1).encode(x=x, y=y(), color=colour, tooltip=tooltip))
+    dots = base.mark_circle(size=12 if many else 34, opacity=1)
+    layers.append(dots.encode(x=x, y=y(), color=colour, tooltip=tooltip))
     return layers
 
 
-def _ends(frame: pl.DataFrame, whole: pl.DataFrame | None, levels: pl.DataFrame) -> pl.DataFrame:
+def _ends(frame: pl.DataFrame, whole: pl.DataFrame | None, levels: pl.DataFrame | None) -> pl.DataFrame:
     """Return what is named at the right edge: name, value, kind (population, whole or level)."""
     ends = _named(frame.group_by("population", maintain_order=True).last())
-    parts = [
-        ends.select(name="population", value="value", kind=pl.lit("population")),
-        levels.select(name="label", value="value", kind=pl.lit("level")),
-    ]
+    parts = [ends.select(name="population", value="value", kind=pl.lit("population"))]
+    if levels is not None:
+        parts.append(levels.select(name="label", value="value", kind=pl.lit("level")))
     if whole is not None:
         parts.append(whole.tail(1).select(name="label", value="value", kind=pl.lit("whole")))
     return pl.concat(parts)
 
 
-def _names(
-    ends: pl.DataFrame, look: Look, y: Vertical, domain: Sequence[float], height: int, log: bool = False
-) -> list[alt.Chart]:
+def _names(ends: pl.DataFrame, domain: Sequence[float], height: int, log: bool = False) -> dict[str, pl.DataFrame]:
+    """Return the tables of names beside the plot, by kind: place and population (what is named)."""
+    places = pl.Series(spread(ends["value"].to_list(), domain, height, log), dtype=pl.Float64)
+    placed = ends.select("kind", place=places, population="name")
+    parts = placed.partition_by("kind", as_dict=True, include_key=False, maintain_order=True)
+    return {f"names of {kind}": rows for (kind,), rows in parts.items()}
+
+
+def name_layers(look: Look, y: Vertical, tables: Mapping[str, Any]) -> list[alt.Chart]:
     """Write names beside the plot, in one column also where a line ends before the last step."""
-    placed = ends.with_columns(place=pl.Series(spread(ends["value"].to_list(), domain, height, log), dtype=pl.Float64))
     layers = []
     for kind, style in (("population", None), ("whole", "ink"), ("level", "soft")):
-        rows = placed.filter(pl.col("kind") == kind).select("place", population="name")
-        if rows.height:
-            chart = alt.Chart(rows)
+        if f"names of {kind}" in tables:
+            chart = alt.Chart(tables[f"names of {kind}"])
             text = chart.mark_text(align="left", dx=9, fontWeight=500, **({"style": style} if style else {}))
             colour = {} if style else {"color": colours(look)}
             layers.append(text.encode(x=alt.XValue("width"), y=y("place"), text=alt.Text("population:N"), **colour))
     return layers
 
 
-def change_rules(look: Look, width: int) -> list[alt.Chart]:
-    """Return a dotted line at every timed change, with its name where there is room."""
+def change_tables(look: Look, width: int) -> dict[str, pl.DataFrame]:
+    """Return the timed changes (step, change, short) and those that are named left and right of their lines."""
     here = [(step, what) for step, what in look.changes if look.first <= step <= look.last]
     if not here:
-        return []
+        return {}
     rows = pl.DataFrame(here, schema=["step", "change"], orient="row")
     short = pl.when(pl.col("change").str.len_chars() > 44).then(pl.col("change").str.head(42) + "…").otherwise("change")
     rows = rows.with_columns(short=short)
+    if width <= 700:
+        return {"changes": rows}
+    late = pl.col("step") > (look.first + look.last) / 2
+    named_on = {"changes": rows, "early changes": rows.filter(~late), "late changes": rows.filter(late)}
+    return {name: table for name, table in named_on.items() if table.height}
+
+
+def change_rules(look: Look, width: int, tables: Mapping[str, Any]) -> list[alt.Chart]:
+    """Return a dotted line at every timed change of :func:`change_tables`, with its name where there is room."""
+    if "changes" not in tables:
+        return []
     x = steps_axis(look, width)
-    rule = alt.Chart(rows).mark_rule(strokeDash=[1, 3], strokeWidth=1.6, style="ink")
+    rule = alt.Chart(tables["changes"]).mark_rule(strokeDash=[1, 3], strokeWidth=1.6, style="ink")
     layers = [rule.encode(x=x, tooltip=[alt.Tooltip("step:Q", title="from step"), alt.Tooltip("change:N")])]
-    if width > 700:
-        for late in (False, True):  # late ones to the left of their line
-            side = rows.filter((pl.col("step") > (look.first + look.last) / 2) == late)
-            text = alt.Chart(side).mark_text(
-                align="right" if late else "left", dx=-5 if late else 5, dy=6, fontSize=10.5, style="soft"
-            )
-            if side.height:
-                layers.append(text.encode(x=x, y=alt.YValue(0), text=alt.Text("short:N")))
+    for name, align, dx in (("early changes", "left", 5), ("late changes", "right", -5)):
+        if name in tables:
+            text = alt.Chart(tables[name]).mark_text(align=align, dx=dx, dy=6, fontSize=10.5, style="soft")
+            layers.append(text.encode(x=x, y=alt.YValue(0), text=alt.Text("short:N")))
     return layers
 
 
@@ -262,11 +291,12 @@ def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, look: Look, words: Word
     pale = alt.FillOpacity("when:O", scale=fade, legend=None)
     layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour, strokeDash=dash, strokeOpacity=thin))
     error = alt.Tooltip("error:Q", title="± standard error", format=words.format)
-    tooltip = [alt.Tooltip("population:N"), alt.Tooltip("decile:O"), alt.Tooltip("step:Q"), _value(words), error]
+    value = alt.Tooltip("value:Q", title=words.axis, format=words.format)
+    tooltip = [alt.Tooltip("population:N"), alt.Tooltip("decile:O"), alt.Tooltip("step:Q"), value, error]
     layers.append(
         base.mark_circle(size=34, opacity=1).encode(x=x, y=y(), color=colour, fillOpacity=pale, tooltip=tooltip)
     )
     solid = frame.filter(pl.col("when") == "last").sort("decile", maintain_order=True)
     people = human.with_columns(label=pl.lit("human text")).tail(1)
-    layers += _names(_ends(solid, None, people), look, y, domain, height)
+    layers += name_layers(look, y, _names(_ends(solid, None, people), domain, height))
     return alt.layer(*layers, width=width, height=height, title=alt.TitleParams(words.title, subtitle=words.below))

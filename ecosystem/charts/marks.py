@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import altair as alt
 import polars as pl
 
+from ecosystem.charts.drawing import Drawing, formed, named
 from ecosystem.charts.look import HUMAN, NARROW, SYNTHETIC, WIDE, Words
 
 
-def rates(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
+def rates(frame: pl.DataFrame, words: Words) -> Drawing:
     """Draw a pair of bars per row, human above synthetic: how many of each were refused or suspected.
 
     ``frame``: row, origin, flagged, total, rate, error (:func:`ecosystem.report.figures.refusals`).
     """
-    order = frame["row"].unique(maintain_order=True).to_list()
     told = [f"{100 * rate:.1f} % of {total:,.0f}" for rate, total in frame.select("rate", "total").iter_rows()]
     low, high = pl.max_horizontal(pl.col("rate") - pl.col("error"), 0.0), pl.col("rate") + pl.col("error")
-    base = alt.Chart(frame.with_columns(low=low, high=high, told=pl.Series(told, dtype=pl.String)))
-    row = alt.Y("row:N", sort=order, title=None, axis=alt.Axis(labelLimit=260, labelFontSize=12, labelPadding=10))
-    beside = alt.YOffset("origin:N", sort=["human", "synthetic"])
+    bars = frame.with_columns(low=low, high=high, told=pl.Series(told, dtype=pl.String))
     top = min(1.0, max([*frame["rate"], 0.01]) * 1.02)
-    x = alt.X(
-        "rate:Q", title=words.axis, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(format="%", tickCount=5)
-    )
+    form = _bars(tuple(frame["row"].unique(maintain_order=True).to_list()), words.axis)
+    return Drawing.of(form, words, {"bars": bars}, x=[0, top])
+
+
+@lru_cache(maxsize=16)
+def _bars(order: tuple[str, ...], title: str) -> dict[str, Any]:
+    """Return the form of pairs of bars for these rows."""
+    base = alt.Chart(named(["bars"])["bars"])
+    row = alt.Y("row:N", sort=list(order), title=None, axis=alt.Axis(labelLimit=260, labelFontSize=12, labelPadding=10))
+    beside = alt.YOffset("origin:N", sort=["human", "synthetic"])
+    x = alt.X("rate:Q", title=title, scale=alt.Scale(domain=[0, 1], nice=False), axis=alt.Axis(format="%", tickCount=5))
     colour = alt.Color(
         "origin:N", scale=alt.Scale(domain=["human", "synthetic"], range=[HUMAN, SYNTHETIC]), legend=None
     )
@@ -38,13 +47,12 @@ def rates(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
         x=x, y=row, yOffset=beside, color=colour, tooltip=tooltip
     )
     doubt = base.mark_rule(style="ink", strokeOpacity=0.55).encode(
-        x=alt.X("low:Q", title=words.axis), x2=alt.X2("high:Q"), y=row, yOffset=beside
+        x=alt.X("low:Q", title=title), x2=alt.X2("high:Q"), y=row, yOffset=beside
     )
     note = base.mark_text(align="left", dx=7, fontSize=11, style="soft").encode(
-        x=alt.X("high:Q", title=words.axis), y=row, yOffset=beside, text=alt.Text("told:N")
+        x=alt.X("high:Q", title=title), y=row, yOffset=beside, text=alt.Text("told:N")
     )
-    title = alt.TitleParams(words.title, subtitle=words.below)
-    return alt.layer(bars, doubt, note, width=WIDE[0], height=46 * len(order), title=title)
+    return formed(alt.layer(bars, doubt, note, width=WIDE[0], height=46 * len(order)))
 
 
 def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: float) -> alt.LayerChart:

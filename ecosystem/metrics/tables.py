@@ -87,7 +87,7 @@ def policies(ledger: pl.DataFrame, select: Mapping[str, Sequence[str]], step: in
     known: dict[tuple[str, str | None], tuple[int, int]] = {
         (reader, verdict): (human, synthetic) for reader, verdict, human, synthetic in counts.iter_rows()
     }
-    present = set(ledger["reader"].to_list())
+    present = set(ledger["reader"].unique().to_list())
     result: list[pl.DataFrame] = []
     for reader, names in select.items():
         if reader not in present:

@@ -227,31 +227,38 @@ def between_quantiles(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame({"x": x, "density": np.append(np.diff(share) / np.diff(np.log(x)), 0.0)[: x.size]})
 
 
-def refusals(metrics: pl.DataFrame) -> pl.DataFrame:
+def refusals(metrics: pl.DataFrame, *by: str) -> pl.DataFrame:
     """Return how often each policy of each population refused, by true origin, over all steps and members.
 
-    Columns: who (population), what (policy), origin, flagged, total, rate, error.
+    Columns: who (population), what (policy), origin, flagged, total, rate, error; before them those of ``by``, for each
+    value of which it is told.
     """
     parts = pl.col("id").str.split("/")
-    return _rates(metrics, "policy", parts.list.first(), parts.list.last(), "refused_", ("kept_", "refused_"))
+    return _rates(metrics, "policy", parts.list.first(), parts.list.last(), "refused_", ("kept_", "refused_"), by)
 
 
-def detections(metrics: pl.DataFrame) -> pl.DataFrame:
+def detections(metrics: pl.DataFrame, *by: str) -> pl.DataFrame:
     """Return how often each population of curators took a document for synthetic, by true origin.
 
     Columns as in :func:`refusals`; ``what`` is empty.
     """
-    return _rates(metrics, "curator", _POPULATION, pl.lit(""), "suspect_", ("reviewed_",))
+    return _rates(metrics, "curator", _POPULATION, pl.lit(""), "suspect_", ("reviewed_",), by)
 
 
 def _rates(
-    metrics: pl.DataFrame, scope: str, who: pl.Expr, what: pl.Expr, flagged: str, total: tuple[str, ...]
+    metrics: pl.DataFrame,
+    scope: str,
+    who: pl.Expr,
+    what: pl.Expr,
+    flagged: str,
+    total: tuple[str, ...],
+    by: tuple[str, ...],
 ) -> pl.DataFrame:
     rows = metrics.filter((pl.col("scope") == scope) & pl.col("value").is_finite())
-    rows = rows.select("metric", "value", who=who, what=what)
+    rows = rows.select("metric", "value", *by, who=who, what=what)
     parts = []
     for origin in ORIGINS:
-        counts = rows.group_by("who", "what", maintain_order=True).agg(
+        counts = rows.group_by(*by, "who", "what", maintain_order=True).agg(
             flagged=pl.col("value").filter(pl.col("metric") == flagged + origin).sum(),
             total=pl.col("value").filter(pl.col("metric").is_in([t + origin for t in total])).sum(),
         )
@@ -261,7 +268,7 @@ def _rates(
         pl.concat(parts)
         .filter(pl.col("total") > 0)
         .with_columns(rate=rate, error=(rate * (1 - rate) / pl.col("total")).sqrt())
-        .select("who", "what", "origin", "flagged", "total", "rate", "error")
+        .select(*by, "who", "what", "origin", "flagged", "total", "rate", "error")
     )
 
 
