@@ -10,11 +10,11 @@ from typing import Any
 import solara
 import solara.lab
 from mesa.visualization import Slider, SolaraViz
-from mesa.visualization.utils import force_update, update_counter
 from solara.server.kernel_context import PageStatus, get_current_context
 
 from ecosystem.app import panels
 from ecosystem.app.knobs import label, spacing
+from ecosystem.app.news import NEWS, PROGRESS, tell
 from ecosystem.app.stage import PRESET, SEED, Play, Stage
 from ecosystem.errors import EcosystemError
 from ecosystem.presets import presets
@@ -28,9 +28,8 @@ AS_FILE = "as in the scenario"
 
 def stage_of(play: Play) -> type[Stage]:
     """Return the class of the stages of a page, which SolaraViz makes anew from keyword arguments on *Reset*."""
-    return type(
-        "Stage", (Stage,), {"play": play, "news": staticmethod(force_update), "watched": staticmethod(_watched)}
-    )
+    bells = {"news": tell, "progressed": PROGRESS.ring, "watched": _watched}
+    return type("Stage", (Stage,), {"play": play, **{name: staticmethod(ring) for name, ring in bells.items()}})
 
 
 def _watched() -> bool:
@@ -52,7 +51,6 @@ def Page() -> None:
     solara.Style(panels.STYLE)
     stage = solara.use_memo(lambda: solara.reactive(stage_of(PLAY)()), [])
     solara.use_effect(lambda: stage.value.close, [stage.value])
-    update_counter.get()
     # In a component of its own, since SolaraViz is called with new arguments whenever a knob is turned.
     Controls(stage)
     _Sidebar()
@@ -62,8 +60,8 @@ def Page() -> None:
 @solara.component
 def Controls(stage: solara.Reactive[Stage]) -> None:
     """Show SolaraViz with the knobs of the steered world, and let each act when it is turned."""
-    update_counter.get()
-    now, (wrong, tell) = stage.value, solara.use_state("")
+    NEWS.listen()
+    now, (wrong, complain) = stage.value, solara.use_state("")
     turns = solara.use_memo(
         lambda: {name: solara.reactive(_stands(now, name)) for name in now.knobs}, [tuple(now.knobs)]
     )
@@ -77,14 +75,14 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
     def rewind() -> None:
         if not now.running and not now.recordings:
             now.rewind()
-            force_update()
+            tell()
 
     def follow() -> None:
         """Show what stands in another world than before, which nobody has turned."""
         for name, turn in turns.items():
             turn.set(_stands(now, name))
         before.current = {name: turn.value for name, turn in turns.items()}
-        force_update()  # what Mesa says of its model was said of the one before *Reset*
+        tell()  # what Mesa says of its model was said of the one before *Reset*
 
     def act() -> None:
         said = ""
@@ -96,7 +94,7 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
                 except EcosystemError as error:
                     said = str(error)
         before.current = {name: turn.value for name, turn in turns.items()}
-        tell(said)
+        complain(said)
 
     solara.use_effect(follow, [id(now), now.steered, now.forks])
     solara.use_effect(act, [tuple(turn.value for turn in turns.values())])
@@ -104,7 +102,9 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
     with solara.Sidebar():  # what stands below is made anew where its place changes
         if since.current % 2:
             solara.Div()
-    SolaraViz(stage, components=[], model_params=_parameters(now, turns), name=PLAY.title, play_interval=interval)
+    standing = tuple((turn.value, str(now.value(now.knobs[name].path))) for name, turn in turns.items())
+    parameters = solara.use_memo(lambda: _parameters(now, turns), [id(now), standing])  # else all of Mesa is made again
+    SolaraViz(stage, components=[], model_params=parameters, name=PLAY.title, play_interval=interval)
     if wrong:
         with solara.Sidebar():
             solara.Error(wrong)

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import solara
-from mesa.visualization.utils import force_update, update_counter
 
 from ecosystem import charts
 from ecosystem.app import pictures
 from ecosystem.app.animation import Animation
 from ecosystem.app.film import Film
+from ecosystem.app.news import NEWS, PROGRESS, tell
 from ecosystem.app.pictures import Gallery, Picture, differences
 from ecosystem.app.reading import Reading
-from ecosystem.app.recording import Progress, Recording
+from ecosystem.app.recording import Recording
 from ecosystem.app.stage import Stage
 from ecosystem.app.strip import Strip
 from ecosystem.report import drawings
 
 STYLE = Path(__file__).with_name("page.css")
-LOOKS = {"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)}
+LOOKS = json.dumps({"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)})
 LIBRARY = "/ecosystem/vega.js"
 DIFFERENT = 10  # lines, at most, in what two scenarios differ
 
 
 @solara.component_vue("vega.vue")
 def _Vega(
-    spec: dict[str, Any],
-    rows: dict[str, Any],
-    columns: dict[str, Any],
-    looks: dict[str, Any],
+    spec: str,
+    rows: str,
+    columns: str,
+    looks: str,
     source: str,
     name: str,
     stamp: str,
@@ -59,9 +60,9 @@ def Chart(
         return
     frame = picture.at(step)
     drawing = _Vega(
-        spec=picture.spec,
-        rows=picture.data,
-        columns=frame.columns,
+        spec=picture.texts[0],
+        rows=picture.texts[1],
+        columns=json.dumps(frame.columns),
         looks=LOOKS,
         source=LIBRARY,
         name=f"{picture.name}-step-{step}" if picture.steps_apart else picture.name,
@@ -74,7 +75,7 @@ def Chart(
 @solara.component
 def Worlds(stage: Stage) -> None:
     """Show every world of the stage, side by side, all at the same step and with the same measures."""
-    update_counter.get()  # drawn again whenever there is news
+    NEWS.listen()  # drawn again whenever there is news
     chosen, choose = solara.use_state({"diversity": "distinct_2"})
     wrong, _ = solara.use_exception()
     films = [film for film in stage.films if film is not None]
@@ -106,7 +107,7 @@ def Worlds(stage: Stage) -> None:
 
             def show(step: int) -> None:
                 stage.look(step)
-                force_update()
+                tell()
 
             solara.SliderInt(
                 f"Step {stage.step_shown} of {stage.last}", stage.step_shown, on_value=show, max=stage.last
@@ -131,7 +132,7 @@ def Worlds(stage: Stage) -> None:
                         seen = min(stage.step_shown, film.last)
                         Heading(film, ("First", "Second")[number], seen, stage.step_shown, branch)
                     if recording is not None:
-                        Going(recording, recording.state, recording.t)
+                        Going(recording)
                     Strip(stage, number, -1 if film is None else min(stage.step_shown, film.last))
                 if film is not None:
                     with solara.Div(classes=["eco-below"]):
@@ -202,19 +203,14 @@ def Differences(films: Sequence[Film], scenarios: tuple[int, ...]) -> None:
 
 
 @solara.component
-def Going(recording: Recording, state: str, t: int) -> None:
+def Going(recording: Recording) -> None:
     """Show what a live world is doing, and let people pause inside a step.
 
     Progress inside a step is heard here alone, so that nothing else of the page is made again for it.
     """
-    _, hear = solara.use_state(Progress())
-
-    def listen() -> Callable[[], None]:
-        recording.heard = lambda: hear(recording.progress)
-        return lambda: setattr(recording, "heard", lambda: None)
-
-    solara.use_effect(listen, [id(recording)])
-    progress = recording.progress
+    NEWS.listen()
+    PROGRESS.listen()
+    state, progress, t = recording.state, recording.progress, recording.t
     with solara.Div(classes=["eco-going"]):
         if state == "failed":
             solara.Error(recording.error or "the world stopped")
@@ -228,7 +224,8 @@ def Going(recording: Recording, state: str, t: int) -> None:
         }.get(state, state)
         share = 100 * progress.done / progress.total if progress.total else None
         solara.Text(f"{words} · {progress.what}" if progress.what else words)
-        if state in ("stepping", "opening"):
+        if state == "opening" or (state == "stepping" and share is not None):
+            # Of a step only when it reports: a bar that runs to and fro meanwhile takes half of a quick step's time.
             solara.ProgressLinear(True if share is None else share)
         if state == "stepping":
             solara.Button("Pause inside the step", on_click=recording.pause, text=True, small=True)

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -44,6 +45,11 @@ class Picture:
     data: dict[str, list[dict[str, Any]]]
     at: Callable[[int], Frame]
     steps_apart: bool = False  # whether each step is a picture of its own
+
+    @cached_property
+    def texts(self) -> tuple[str, str]:
+        """Specification and data as JSON."""
+        return json.dumps(self.spec), json.dumps(self.data)
 
     @classmethod
     def of(cls, name: str, chart: Any, last: int) -> Picture:

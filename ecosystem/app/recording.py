@@ -44,6 +44,8 @@ class Progress:
 class Recording:
     """A world that goes on when it is asked to; ``news`` is called from its thread when there is something to see.
 
+    ``progressed`` is called when a step begins, and at progress inside it.
+
     ``state``, ``progress``, ``error`` (a sentence) and ``film`` (None until the web has opened) may be read any time.
     """
 
@@ -57,15 +59,15 @@ class Recording:
         base: Path = Path(),
         cache: Path = CACHE,
         branch: Branch | None = None,
+        progressed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.scenario, self.news = scenario, news
+        self.scenario, self.news, self._progressed = scenario, news, progressed
         self.folder = out
         self.state: State = "opening"
         self.progress = Progress()
         self.error: str | None = None
         self.film: Film | None = None
         self.seconds = 0.0  # that the last step took
-        self.heard: Callable[[], None] = lambda: None  # called at progress inside a step
         self.branch, self.machine, self.base = branch, machine, base
         self._out, self._cache = out, cache
         self._asking = threading.RLock()  # a beat of the player may come from another thread than a click
@@ -97,7 +99,8 @@ class Recording:
                 return False
             self.state = "stepping"
             self._asked.set()
-            return True
+        self._progressed()
+        return True
 
     def pause(self) -> None:
         """Stop inside the step under way, at the next place where it reports progress, or at its end."""
@@ -277,7 +280,7 @@ class Recording:
         self.progress = Progress(what, done, total)
         if (now := time.monotonic()) - self._told > EVERY:
             self._told = now
-            self.heard()
+            self._progressed()
         self._resumed.wait()
         if self._over():
             raise Closed

@@ -65,6 +65,7 @@ class Stage(mesa.Model):
 
     play: ClassVar[Play]
     news: ClassVar[staticmethod[[], None]]
+    progressed: ClassVar[staticmethod[[], None]] = staticmethod(lambda: None)
     watched: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: True)  # whether anybody looks: else it waits
 
     def __init__(self, **kwargs: Any) -> None:
@@ -105,8 +106,9 @@ class Stage(mesa.Model):
 
     def _record(self, scenario: Scenario, machine: Machine, base: Path, branch: Branch | None = None) -> Recording:
         out = self._folder / str(len(self._begun))
-        self._begun.append(Recording(scenario, out, machine, self.news, base=base, branch=branch))
-        return self._begun[-1]
+        recording = Recording(scenario, out, machine, self.news, base=base, branch=branch, progressed=self.progressed)
+        self._begun.append(recording)
+        return recording
 
     # What is seen.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
 import solara
-from mesa.visualization.utils import force_update, update_counter
 
 from ecosystem.app.film import Film
+from ecosystem.app.news import NEWS, PROGRESS, tell
 from ecosystem.app.recording import Progress, Recording
 from ecosystem.app.session import Errand, changes, choices, enforce, previewed, saved, template
 from ecosystem.app.stage import Stage
@@ -19,7 +20,7 @@ from ecosystem.errors import EcosystemError
 @solara.component
 def Strip(stage: Stage, number: int, step: int) -> None:
     """Show what was done to a world and what happened in it at a step, with what can be done to it."""
-    update_counter.get()
+    NEWS.listen()
     errand, send = solara.use_state(None)  # the run being kept
     refused, refuse = solara.use_state((step, ""))  # why a step cannot be forked
     solara.use_effect(lambda: errand.leave if errand is not None else None, [errand])
@@ -38,7 +39,7 @@ def Strip(stage: Stage, number: int, step: int) -> None:
 
     def steer() -> None:
         stage.steered = live
-        force_update()
+        tell()
 
     # Its parts stay in their places, so that what people have typed in one outlives news in another.
     with solara.Div(classes=["eco-session"]):
@@ -96,7 +97,7 @@ def _Kept(errand: Errand[Any], done: bool) -> None:
 @solara.component
 def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) -> None:
     """Let people apply a policy to the web of a step before it is enforced, and enforce it."""
-    update_counter.get()
+    NEWS.listen()
     scenario = solara.use_memo(lambda: film.scenario.at(step), [id(film.scenario), step])
     there = choices(scenario)
     choice, choose = solara.use_state(there[0])
@@ -133,7 +134,7 @@ def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) ->
         with solara.Div(classes=["eco-buttons"]):
             solara.Button("Preview", on_click=preview, disabled=busy, color="primary", small=True)
             if recording is not None and scenario.trainers and recording.upcoming <= recording.scenario.steps:
-                solara.Button(f"Enforce from step {recording.upcoming} on", on_click=act, outlined=True, small=True)
+                _Enforce(recording, act)
                 if len(scenario.trainers) > 1:
                     solara.Select("for", list(scenario.trainers), value=population, on_value=pick, dense=True)
         enforced, refused = said
@@ -143,6 +144,13 @@ def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) ->
             solara.Error(refused)
         if asked is not None:
             _Found(asked[0], asked[0].done, asked[0].progress, asked[1])
+
+
+@solara.component
+def _Enforce(recording: Recording, act: Callable[[], None]) -> None:
+    """Offer to enforce a policy, and say from when on."""
+    PROGRESS.listen()
+    solara.Button(f"Enforce from step {recording.upcoming} on", on_click=act, outlined=True, small=True)
 
 
 @solara.component
