@@ -15,6 +15,7 @@ import solara
 import solara.lab
 
 from ecosystem.app.film import Film
+from ecosystem.app.fold import Fold
 from ecosystem.charts.look import HUMAN, SYNTHETIC
 from ecosystem.errors import EcosystemError
 from ecosystem.report.exhibits import CLIP, LONGEST, image_shape, picture, readable
@@ -393,17 +394,8 @@ def _text(tag: str, words: str, *classes: str, **attributes: str) -> Any:
 @solara.component
 def Reading(film: Film, step: int, last: int) -> None:
     """Let people open the documents of a film; nothing is read before they do. ``last``: the steps there are."""
-    opened, turn = solara.use_state(False)
     with solara.Div(classes=["eco-panel", "eco-reading"]):
-        solara.Button(
-            "Reading: what was written, and where it comes from",
-            icon_name="mdi-chevron-down" if opened else "mdi-chevron-right",
-            on_click=lambda: turn(not opened),
-            text=True,
-            small=True,
-        )
-        if opened:
-            Reader(film, step, last)
+        Fold("Reading: what was written, and where it comes from", lambda: Reader(film, step, last))
 
 
 @solara.component

@@ -207,7 +207,8 @@ class Recording:
             else:  # it is built when its first step is asked for: until then it is its parent's past
                 self._show(Film(self.branch.parent, self.scenario, through=self.branch.step))
             while self._next():
-                started = self._told = time.monotonic()
+                started = time.monotonic()
+                self._told = started + EVERY  # most steps of a second have ended by then
                 with self._writing:
                     if steps is None:
                         steps = self._begin()

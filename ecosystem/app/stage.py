@@ -160,14 +160,16 @@ class Stage(mesa.Model):
             if not self._over:  # Mesa may ask for several at once
                 self.look(self.step_shown + 1 if self.step_shown < self.last else 0)
                 self._over = self.step_shown == self.last
+                self.news()
             return
         if not self.watched():
             return
         going = [r for r in self.recordings if r.state in ("ready", "stepping", "paused")]
         behind = min((r.t for r in going), default=0)
         for recording in going:
-            if recording.t == behind and recording.advance():
+            if recording.t == behind and recording.advance() and self.shown is not None:
                 self.shown = None  # what comes is looked at; until then people may look at what they like
+                self.news()
 
     def look(self, step: int) -> None:
         """Show a step; the last one of live worlds is followed when another comes."""

@@ -9,6 +9,7 @@ import polars as pl
 import solara
 
 from ecosystem.app.film import Film
+from ecosystem.app.fold import Fold
 from ecosystem.app.news import NEWS, PROGRESS, tell
 from ecosystem.app.recording import Progress, Recording
 from ecosystem.app.session import Errand, changes, choices, enforce, previewed, saved, template
@@ -68,8 +69,8 @@ def Strip(stage: Stage, number: int, step: int) -> None:
             for line in _told(stage, film, recording, step):
                 solara.v.Html(tag="p", children=[line])
         if film is not None:
-            with solara.Details(summary=f"Preview a policy on this web, as it is after step {step}"):
-                Preview(stage, film, recording, step)
+            title = f"Preview a policy on this web, as it is after step {step}"
+            Fold(title, lambda: Preview(stage, film, recording, step))
 
 
 def _told(stage: Stage, film: Film | None, recording: Recording | None, step: int) -> list[str]:
