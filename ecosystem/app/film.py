@@ -14,17 +14,15 @@ import networkx as nx
 import numpy as np
 import polars as pl
 
-from ecosystem.charts import Look
 from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, METRICS, empty
 from ecosystem.corpus.web import Web
 from ecosystem.report.book import Book
-from ecosystem.report.sites import layout
+from ecosystem.report.sites import layout, lines
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
 
 COLUMNS = ("doc", "t", "site", "synthetic", "depth", "author", "retired_at", "verdict")
-LINKS = 1500  # drawn, at most: more are a grey cloud
 
 
 class Film:
@@ -68,17 +66,7 @@ class Film:
         """What the charts that a report has are drawn from; its axes reach to the scenario's last step."""
         scenario = self.scenario
         if self._book is None or self._book[0] is not scenario:
-            trainers = scenario.trainers
-            changes = [
-                (c.at, ", ".join(f"{path} = {value}" for path, value in c.set.items())) for c in scenario.changes
-            ]
-            book = Book(
-                run=self.run,
-                metrics=self.metrics,
-                look=Look(list(trainers), max(scenario.steps, self.last), 0, sorted(changes)),
-                models={name: recipe.model for name, recipe in trainers.items()},
-                started={name: recipe.model for name, recipe in trainers.items() if recipe.start != "scratch"},
-            )
+            book = Book.of(self.run, self.metrics, scenario, max(scenario.steps, self.last))
             self._book = scenario, book
         return self._book[1]
 
@@ -121,11 +109,9 @@ class Film:
 
     @cached_property
     def links(self) -> pl.DataFrame:
-        """The links that are drawn, each once: x, y, x2, y2; at most LINKS of them, evenly picked."""
-        once = np.array(sorted({(min(a, b), max(a, b)) for a, b, _ in self.web.links()}), np.int64).reshape(-1, 2)
-        few = once[np.linspace(0, len(once) - 1, min(LINKS, len(once))).astype(int)] if len(once) else once
-        at = self.places.select("x", "y").to_numpy()
-        return pl.DataFrame(np.hstack([at[few[:, 0]], at[few[:, 1]]]), schema=["x", "y", "x2", "y2"], orient="row")
+        """The links that are drawn, each once: x, y, x2, y2; of many, some."""
+        once = sorted({(min(a, b), max(a, b)) for a, b, _ in self.web.links()})
+        return lines(np.array(once, np.int64), self.places.select("x", "y").to_numpy())
 
     def live(self, step: int) -> pl.DataFrame:
         """Return the documents that were on the web after a step, with COLUMNS."""

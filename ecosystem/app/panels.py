@@ -17,13 +17,13 @@ from ecosystem.app.news import NEWS, PROGRESS, tell
 from ecosystem.app.pictures import Gallery, Picture, differences
 from ecosystem.app.reading import Reading
 from ecosystem.app.recording import Recording
+from ecosystem.app.server import LIBRARY
 from ecosystem.app.stage import Stage
 from ecosystem.app.strip import Strip
 from ecosystem.report import drawings
 
 STYLE = Path(__file__).with_name("page.css")
 LOOKS = json.dumps({"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)})
-LIBRARY = "/ecosystem/vega.js"
 DIFFERENT = 10  # lines, at most, in what two scenarios differ
 
 

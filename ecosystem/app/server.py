@@ -20,6 +20,7 @@ from ecosystem.errors import EcosystemError
 from ecosystem.report.page import library
 
 LIBRARY = "/ecosystem/vega.js"
+LIBRARY = "/ecosystem/vega.js"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "

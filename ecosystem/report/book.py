@@ -15,6 +15,7 @@ from ecosystem.metrics.laws import TRUTH
 from ecosystem.report import figures, page
 from ecosystem.report.figures import Agreement, Outcome
 from ecosystem.runs import Run
+from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
 
 
@@ -31,15 +32,24 @@ class Book:
     _published: dict[int, pl.DataFrame] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, run: Run) -> Book:
-        """Read the tables of a run; raise StoreError where one is damaged."""
-        scenario, metrics = run.scenario, run.metrics
+    def of(
+        cls,
+        run: Run,
+        metrics: pl.DataFrame | None = None,
+        scenario: Scenario | None = None,
+        last: int | None = None,
+    ) -> Book:
+        """Read the tables of a run; raise StoreError where one is damaged.
+
+        Of a run that goes on are given its metrics so far, the scenario that it is at, and where its charts are to end.
+        """
+        scenario, last = scenario or run.scenario, run.steps if last is None else last
         changes = [(c.at, ", ".join(f"{path} = {value}" for path, value in c.set.items())) for c in scenario.changes]
         trainers = scenario.trainers
         return cls(
             run=run,
-            metrics=metrics,
-            look=Look(list(trainers), run.steps, 0, sorted((at, what) for at, what in changes if at <= run.steps)),
+            metrics=run.metrics if metrics is None else metrics,
+            look=Look(list(trainers), last, 0, sorted((at, what) for at, what in changes if at <= last)),
             models={name: recipe.model for name, recipe in trainers.items()},
             started={name: recipe.model for name, recipe in trainers.items() if recipe.start != "scratch"},
         )

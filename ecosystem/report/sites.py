@@ -29,10 +29,8 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
     graph = _read(file)
     places = layout(graph)
     number = {node: i for i, node in enumerate(graph.nodes)}
-    links = np.array([(number[a], number[b]) for a, b in graph.edges], dtype=np.int64).reshape(-1, 2)
-    few = links[np.linspace(0, len(links) - 1, min(LINKS, len(links))).astype(int)] if len(links) else links
-    ends = np.hstack([places[few[:, 0]], places[few[:, 1]]]).round(4)
-    drawn = pl.DataFrame(ends, schema=["x", "y", "x2", "y2"], orient="row")
+    links = np.array([(number[a], number[b]) for a, b in graph.edges], dtype=np.int64)
+    drawn = lines(links, places)
     sites = pl.DataFrame(
         {
             "id": [str(node) for node in graph.nodes],
@@ -53,7 +51,9 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
             if name not in nodes.columns:
                 nodes = nodes.with_columns(pl.lit(None, pl.Float64).alias(name))
         nodes = nodes.with_columns(pl.col("documents").fill_null(0.0)).rename({"synthetic_share": "value"}).drop("id")
-        shown = f"{len(few):,} of {len(links):,} links drawn" if len(few) < len(links) else f"{len(links):,} links"
+        shown = (
+            f"{drawn.height:,} of {len(links):,} links drawn" if drawn.height < len(links) else f"{len(links):,} links"
+        )
         words = Words(f"The web at step {step}", f"{nodes.height:,} sites, {shown}", "synthetic share", ".0%")
         found.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, words, most)))
     return found
@@ -71,6 +71,14 @@ def _read(file: Path) -> Any:
         ) from None
     graph.remove_edges_from(nx.selfloop_edges(graph))
     return graph
+
+
+def lines(links: NDArray[np.int64], places: NDArray[np.float64]) -> pl.DataFrame:
+    """Return the ends x, y, x2, y2 of the links [links, 2] that are drawn: at most LINKS, evenly picked."""
+    links = links.reshape(-1, 2)
+    few = links[np.linspace(0, len(links) - 1, min(LINKS, len(links))).astype(int)]
+    ends = np.hstack([places[few[:, 0]], places[few[:, 1]]]).round(4)
+    return pl.DataFrame(ends, schema=["x", "y", "x2", "y2"], orient="row")
 
 
 def layout(graph: Any) -> NDArray[np.float64]:
