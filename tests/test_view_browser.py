@@ -6,6 +6,7 @@ Needs Chromium (Debian's package, or CHROMIUM naming a program) and the extra vi
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -90,7 +91,18 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def served(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Serve ``ecosystem view`` with these arguments at a free port; yield its address and process."""
-    command = [sys.executable, "-m", "ecosystem", "view", *map(str, arguments), "--no-browser", "--port", "0"]
+    command = [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        "-m",
+        "ecosystem",
+        "view",
+        *map(str, arguments),
+        "--no-browser",
+        "--port",
+        "0",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -99,7 +111,11 @@ def served(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]
         yield line.split()[0], process
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # it says then where every thread of it is
+            pytest.fail(f"the server did not end: {process.communicate()[1][-8000:]}")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +149,15 @@ class Seen:
         """Wait until the charts show this step."""
         self.page.wait_for_selector(f".eco-chart[data-drawn^='{step}/']", timeout=WAIT, state="attached")
 
+    def shown(self) -> int:
+        """Return the step that the first chart shows."""
+        return int(self.page.evaluate("+document.querySelector('.eco-chart').dataset.drawn.split('/')[0]"))
+
+    def reached(self, step: int) -> None:
+        """Wait until a chart shows this step or a later one: of those that are played, quick ones pass by undrawn."""
+        past = "(step) => +document.querySelector('.eco-chart').dataset.drawn.split('/')[0] >= step"
+        self.page.wait_for_function(past, arg=step, timeout=WAIT)
+
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).first.click()
 
@@ -165,18 +190,17 @@ def test_a_world_is_stepped_and_nothing_is_asked_of_another_machine(browser: obj
 
 
 def test_playing_goes_on_by_itself_until_it_is_paused(browser: object, scenario: Path) -> None:
-    shown = "() => +document.querySelector('.eco-chart').dataset.drawn.split('/')[1]"
     with served(scenario, "--threads", "1", "--steps", "500") as (address, _):
         seen = Seen(browser, address)
         seen.press("▶")
-        seen.page.wait_for_function(f"({shown})() >= 2", timeout=WAIT)  # quick steps may pass by undrawn
+        seen.reached(2)
         seen.press("❚❚")
         seen.page.get_by_role("button", name="▶", exact=True).wait_for(timeout=WAIT)
         seen.page.locator(".eco-going", has_text=re.compile("At step")).wait_for(timeout=WAIT)  # after one under way
         seen.page.wait_for_timeout(1000)  # and after it was drawn
-        at = seen.page.evaluate(shown)
+        at = seen.shown()
         seen.page.wait_for_timeout(1500)
-        assert seen.page.evaluate(shown) == at
+        assert seen.shown() == at
         seen.page.close()
 
 
@@ -221,7 +245,7 @@ def test_closing_the_tab_stops_the_work(browser: object, scenario: Path, tmp_pat
             seen = Seen(browser, address)
             assert list(tmp_path.glob("ecosystem-*"))
             seen.press("▶")
-            seen.drawn(1)
+            seen.reached(1)
             seen.page.goto("about:blank")  # a headless browser says nothing when a tab is closed from outside
             deadline = time.monotonic() + WAIT / 1000
             while list(tmp_path.glob("ecosystem-*")) and time.monotonic() < deadline:
@@ -267,7 +291,20 @@ def test_a_session_that_is_saved_is_replayed_to_the_same_numbers(
     seen.page.get_by_role("button", name=re.compile("^Reading")).click()
     seen.says("Its first documents")
 
-    command = [sys.executable, "-m", "ecosystem", "run", str(saved), "--steps", "3", "--threads", "1", "--quiet"]
+    command = [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        "-m",
+        "ecosystem",
+        "run",
+        str(saved),
+        "--steps",
+        "3",
+        "--threads",
+        "1",
+        "--quiet",
+    ]
     subprocess.run([*command, "--out", str(tmp_path)], check=True, capture_output=True)
     [folder] = tmp_path.glob("seen-*/3")
     run = ecosystem.Run.open(folder)

@@ -60,7 +60,10 @@ class Picture:
             return cls(name, spec, data, lambda step: Frame(title, below))
         mark = {"type": "rule", "style": "soft", "strokeWidth": 1.5, "strokeOpacity": 0.8}
         rule = {"data": {"name": NOW}, "mark": mark, "encoding": {"x": across}}
-        spec["layer"] = [rule, *spec["layer"]]
+        # What changed stands above the panels: beside its line there is no room for it here.
+        layers = [layer for layer in spec["layer"] if layer.get("data", {}).get("name") not in charts.NAMED_CHANGES]
+        spec["layer"] = [rule, *layers]
+        data = {name: rows for name, rows in data.items() if name not in charts.NAMED_CHANGES}
 
         def at(step: int) -> Frame:
             return Frame(title, below, {NOW: {"step": [step] if step < last else []}})

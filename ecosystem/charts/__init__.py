@@ -9,13 +9,14 @@ from ecosystem.charts.distributions import densities, fan, scatter
 from ecosystem.charts.drawing import Drawing, scaled
 from ecosystem.charts.effects import bars, crossing, forest, heatmap, tradeoff
 from ecosystem.charts.files import pictures, specification
-from ecosystem.charts.lines import over_steps, span, spread, vocabulary
+from ecosystem.charts.lines import NAMED_CHANGES, over_steps, span, spread, vocabulary
 from ecosystem.charts.look import DARK, LIGHT, NARROW, WIDE, Look, Scheme, Words, configuration
 from ecosystem.charts.marks import rates, site_graph
 
 __all__ = [
     "DARK",
     "LIGHT",
+    "NAMED_CHANGES",
     "NARROW",
     "WIDE",
     "Drawing",

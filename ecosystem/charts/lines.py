@@ -15,6 +15,7 @@ from ecosystem.charts.drawing import Drawing, formed, named
 from ecosystem.charts.look import LABELLED, NARROW, WIDE, Look, Words
 
 FEW = 24  # trainers, at most, that are drawn one by one
+NAMED_CHANGES = {"early changes": ("left", 5), "late changes": ("right", -5)}  # table: where its names stand
 MANY = 150  # points of all populations from which on they are small
 Vertical = Callable[..., alt.Y]  # column → y channel of a chart
 
@@ -248,8 +249,8 @@ def change_tables(look: Look, width: int) -> dict[str, pl.DataFrame]:
     if width <= 700:
         return {"changes": rows}
     late = pl.col("step") > (look.first + look.last) / 2
-    named_on = {"changes": rows, "early changes": rows.filter(~late), "late changes": rows.filter(late)}
-    return {name: table for name, table in named_on.items() if table.height}
+    sides = dict(zip(NAMED_CHANGES, (rows.filter(~late), rows.filter(late)), strict=True))
+    return {"changes": rows, **{name: table for name, table in sides.items() if table.height}}
 
 
 def change_rules(look: Look, width: int, tables: Mapping[str, Any]) -> list[alt.Chart]:
@@ -259,7 +260,7 @@ def change_rules(look: Look, width: int, tables: Mapping[str, Any]) -> list[alt.
     x = steps_axis(look, width)
     rule = alt.Chart(tables["changes"]).mark_rule(strokeDash=[1, 3], strokeWidth=1.6, style="ink")
     layers = [rule.encode(x=x, tooltip=[alt.Tooltip("step:Q", title="from step"), alt.Tooltip("change:N")])]
-    for name, align, dx in (("early changes", "left", 5), ("late changes", "right", -5)):
+    for name, (align, dx) in NAMED_CHANGES.items():
         if name in tables:
             text = alt.Chart(tables[name]).mark_text(align=align, dx=dx, dy=6, fontSize=10.5, style="soft")
             layers.append(text.encode(x=x, y=alt.YValue(0), text=alt.Text("short:N")))
