@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import polars as pl
@@ -82,7 +83,8 @@ def densities(
     fade = alt.Scale(domain=steps, range=[0.3, 1] if len(steps) > 1 else [1, 1])
     opacity = alt.StrokeOpacity("step:O", scale=fade, legend=None)
     interpolate = "step-after" if bins else "linear"
-    scale = alt.Scale(type="log" if bins else "linear", domain=list(x), nice=False, zero=False)
+    kind: dict[str, Any] = {"type": "log"} if bins else {"type": "linear", "zero": False}
+    scale = alt.Scale(domain=list(x), nice=False, **kind)
     form = alt.Axis(format=".3~s", values=_ticks(*x), grid=False) if bins else alt.Axis(tickCount=6, grid=False)
     h = alt.X("x:Q", title=across, scale=scale, axis=form)
     v = alt.Y("density:Q", title=words.axis, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=4))
