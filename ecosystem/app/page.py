@@ -5,6 +5,8 @@ Every browser tab has a stage, and so a world, of its own; closing the tab close
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import solara
@@ -65,7 +67,6 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
     turns = solara.use_memo(
         lambda: {name: solara.reactive(_stands(now, name)) for name in now.knobs}, [tuple(now.knobs)]
     )
-    before: Any = solara.use_ref({})
     ran, since = solara.use_ref(True), solara.use_ref(0)
     interval = solara.use_reactive(PACE)
     if now.running and not ran.current:
@@ -81,23 +82,30 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
         """Show what stands in another world than before, which nobody has turned."""
         for name, turn in turns.items():
             turn.set(_stands(now, name))
-        before.current = {name: turn.value for name, turn in turns.items()}
         tell()  # what Mesa says of its model was said of the one before *Reset*
 
-    def act() -> None:
-        said = ""
-        for name, turn in turns.items():
-            knob, was = now.knobs[name], before.current.get(name)
-            if was is not None and _apart(knob, was, turn.value):
-                try:
-                    now.turn(knob.path, turn.value if knob.choices is None else knob.choices[turn.value])
-                except EcosystemError as error:
-                    said = str(error)
-        before.current = {name: turn.value for name, turn in turns.items()}
+    def act(name: str, value: Any) -> None:
+        knob, said = now.knobs[name], ""
+        if not _apart(knob, _stands(now, name), value):
+            return
+        try:
+            now.turn(knob.path, value if knob.choices is None else knob.choices[value])
+        except EcosystemError as error:
+            said = str(error)
         complain(said)
 
+    def hear() -> Callable[[], None]:
+        """Let knobs act as they are turned: an effect of the page being drawn might come after a step was asked for."""
+        ends = [turn.subscribe(partial(act, name)) for name, turn in turns.items()]
+
+        def leave() -> None:
+            for end in ends:
+                end()
+
+        return leave
+
+    solara.use_effect(hear, [id(now), tuple(turns)])
     solara.use_effect(follow, [id(now), now.steered, now.forks])
-    solara.use_effect(act, [tuple(turn.value for turn in turns.values())])
     solara.use_effect(rewind, [now.running])
     with solara.Sidebar():  # what stands below is made anew where its place changes
         if since.current % 2:
