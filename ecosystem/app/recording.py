@@ -192,8 +192,8 @@ class Recording:
     def join(self, seconds: float | None = None) -> None:
         """Wait until the thread has ended (after :meth:`close`) and nobody copies the folder any more."""
         self._thread.join(seconds)
-        with self._writing:
-            pass
+        if self._writing.acquire(timeout=-1 if seconds is None else seconds):
+            self._writing.release()
 
     # What happens in its thread.
 

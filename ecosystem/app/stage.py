@@ -27,6 +27,7 @@ from ecosystem.recipes import Knob
 from ecosystem.runs import Branch, Machine, Run
 from ecosystem.scenario import Scenario
 
+PATIENCE = 20.0  # seconds for a world to stop: its thread may wait for ever for a browser that has gone
 SEED, PRESET = "seed", "model"  # arguments of a stage beside its knobs
 
 
@@ -230,7 +231,7 @@ class Stage(mesa.Model):
 
         def tidy() -> None:
             for recording in self._begun:
-                recording.join()
+                recording.join(PATIENCE)
             shutil.rmtree(self._folder, ignore_errors=True)
 
         threading.Thread(target=tidy, name="tidy").start()
