@@ -174,20 +174,24 @@ class Scenario(Spec):
         whole = isinstance(self.value(path), int) and not isinstance(self.value(path), bool)
         return round(value) if whole and isinstance(value, float) else value
 
-    def forked(self, step: int, values: Mapping[str, Any], *, base: Path | None = None) -> Scenario:
+    def forked(
+        self, step: int, values: Mapping[str, Any], *, base: Path | None = None, called: str | None = None
+    ) -> Scenario:
         """Return the scenario of a run that leaves this one's after ``step``: these paths hold from the next step on.
 
         It is this scenario with one more timed change, so that running it from step 0 gives this one's numbers up to
         ``step``. What a later timed change would have set at the same path, above or below it is left out: the
         values hold to the end. Name, description, steps, weights_every and theory are set for the whole.
-        Raises ScenarioError for what cannot change inside a run, and for what is wrong in any scenario.
+        Raises ScenarioError for what cannot change inside a run, and for what is wrong in any scenario; its sentences
+        begin with what this is ``called``.
         """
+        where = called or f"branch after step {step}"
         whole = {path: value for path, value in values.items() if path.split(".")[0] in _WHOLE_RUN}
         timed = {path: value for path, value in values.items() if path not in whole}
         for path, value in timed.items():
-            _check_changeable(path, f"branch after step {step}", f" A branch may also set {', '.join(_WHOLE_RUN)}.")
+            _check_changeable(path, where, f" A branch may also set {', '.join(_WHOLE_RUN)}.")
             if value is None:
-                raise ScenarioError(f'branch after step {step}: "{path}" = None: a change needs a value.')
+                raise ScenarioError(f'{where}: "{path}" = None: a change needs a value.')
         data = self.override(whole, base=base).plain()
         changes = []
         for change in self.changes:
@@ -196,7 +200,7 @@ class Scenario(Spec):
                 changes.append({"at": change.at, "set": left})
         if timed:
             changes.append({"at": step + 1, "set": timed})
-        return Scenario.parse({**data, "changes": changes}, where=f"branch after step {step}", base=base)
+        return Scenario.parse({**data, "changes": changes}, where=where, base=base)
 
     def standing(self) -> list[str]:
         """Return the names of the policies that stand at a gate of the web or of a trainer, each once."""

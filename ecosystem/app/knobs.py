@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 from ecosystem.errors import ScenarioError
@@ -25,11 +27,21 @@ def label(knob: Knob) -> str:
 
 
 def spacing(knob: Knob, value: Any) -> float:
-    """Return the step of a slider; ``value`` is what stands at its path."""
+    """Return the step of a slider; ``value`` is what stands at its path.
+
+    Where that lies between two places of the slider, the step is a fraction of the knob's, so that it is one of them: a
+    slider moves to the nearest place that it has, and nobody has turned it.
+    """
     assert knob.low is not None and knob.high is not None
-    if knob.step is not None:
-        return knob.step
-    return 1 if isinstance(value, int) else round((knob.high - knob.low) / 50, 12)
+    every = knob.step if knob.step is not None else 1 if isinstance(value, int) else (knob.high - knob.low) / 50
+    if value is None:
+        return every
+    whole, off = Fraction(str(round(every, 12))), Fraction(str(value)) - Fraction(str(knob.low))
+    common = Fraction(
+        math.gcd(whole.numerator * off.denominator, off.numerator * whole.denominator),
+        whole.denominator * off.denominator,
+    )
+    return float(common)
 
 
 def _chosen(scenario: Scenario) -> list[Knob]:

@@ -26,6 +26,7 @@ PLAY = Play()  # what the server was started for
 TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from quick to true
 PACE = 250  # milliseconds between two steps that are played, until somebody sets another
 AS_FILE = "as in the scenario"
+OTHER = "something else"  # than any choice of a knob
 
 
 def stage_of(play: Play) -> type[Stage]:
@@ -63,10 +64,11 @@ def Page() -> None:
 def Controls(stage: solara.Reactive[Stage]) -> None:
     """Show SolaraViz with the knobs of the steered world, and let each act when it is turned."""
     NEWS.listen()
-    now, (wrong, complain) = stage.value, solara.use_state("")
-    turns = solara.use_memo(
-        lambda: {name: solara.reactive(_stands(now, name)) for name in now.knobs}, [tuple(now.knobs)]
-    )
+    now = stage.value
+    (wrong, until), complain = solara.use_state(("", 0))  # why a knob was refused, and for which step
+    stands = {name: _stands(now, name) for name in now.knobs}
+    turns = solara.use_memo(lambda: {name: solara.reactive(value) for name, value in stands.items()}, [tuple(stands)])
+    seen: Any = solara.use_ref({})  # what stood there when it was last shown
     ran, since = solara.use_ref(True), solara.use_ref(0)
     interval = solara.use_reactive(PACE)
     if now.running and not ran.current:
@@ -79,20 +81,23 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
             tell()
 
     def follow() -> None:
-        """Show what stands in another world than before, which nobody has turned."""
+        """Show what stands where somebody else has changed it: another world, *Reset*, a policy that was enforced."""
         for name, turn in turns.items():
-            turn.set(_stands(now, name))
-        tell()  # what Mesa says of its model was said of the one before *Reset*
+            if (value := _stands(now, name)) != seen.current.get(name):
+                seen.current[name] = value
+                turn.set(value)
 
     def act(name: str, value: Any) -> None:
-        knob, said = now.knobs[name], ""
-        if not _apart(knob, _stands(now, name), value):
+        knob = now.knobs[name]
+        if value == OTHER or not _apart(knob, _stands(now, name), value):
             return
         try:
             now.turn(knob.path, value if knob.choices is None else knob.choices[value])
+            seen.current[name] = _stands(now, name)
+            complain(("", 0))
         except EcosystemError as error:
-            said = str(error)
-        complain(said)
+            complain((str(error), now.upcoming))
+            turns[name].set(_stands(now, name))
 
     def hear() -> Callable[[], None]:
         """Let knobs act as they are turned: an effect of the page being drawn might come after a step was asked for."""
@@ -105,31 +110,33 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
         return leave
 
     solara.use_effect(hear, [id(now), tuple(turns)])
-    solara.use_effect(follow, [id(now), now.steered, now.forks])
+    solara.use_effect(follow, [id(now), tuple(stands.values())])
+    solara.use_effect(tell, [id(now)])  # what Mesa says of its model was said of the one before *Reset*
     solara.use_effect(rewind, [now.running])
     with solara.Sidebar():  # what stands below is made anew where its place changes
         if since.current % 2:
             solara.Div()
-    standing = tuple((turn.value, str(now.value(now.knobs[name].path))) for name, turn in turns.items())
-    parameters = solara.use_memo(lambda: _parameters(now, turns), [id(now), standing])  # else all of Mesa is made again
+    shown = tuple((turn.value, stands[name]) for name, turn in turns.items())
+    parameters = solara.use_memo(lambda: _parameters(now, turns), [id(now), shown])  # else all of Mesa is made again
     SolaraViz(stage, components=[], model_params=parameters, name=PLAY.title, play_interval=interval)
-    if wrong:
-        with solara.Sidebar():
-            solara.Error(wrong)
+    for sentence in (now.refused, wrong if until == now.upcoming else ""):
+        if sentence:
+            with solara.Sidebar():
+                solara.Error(sentence)
 
 
 def _apart(knob: Knob, before: Any, after: Any) -> bool:
-    """Return whether a knob was turned, and not only moved by the page to the nearest place that its slider has."""
+    """Return whether a knob was turned; the numbers of a slider are those of its places but for the last digits."""
     return bool(before != after if knob.choices is not None else abs(after - before) > 0.5 * spacing(knob, before))
 
 
 def _stands(stage: Stage, name: str) -> Any:
-    """Return where a knob of the steered world stands: its number, or the name of its choice."""
+    """Return where a knob of the steered world stands: its number, or the name of its choice (OTHER where none is)."""
     knob = stage.knobs[name]
     value = stage.value(knob.path)
     if knob.choices is None:
         return value if value is not None else knob.low
-    return next((called for called, choice in knob.choices.items() if choice == value), next(iter(knob.choices)))
+    return next((called for called, choice in knob.choices.items() if choice == value), OTHER)
 
 
 def _parameters(stage: Stage, turns: dict[str, solara.Reactive[Any]]) -> dict[str, Any]:
@@ -138,7 +145,8 @@ def _parameters(stage: Stage, turns: dict[str, solara.Reactive[Any]]) -> dict[st
     for name, turn in turns.items():
         knob = stage.knobs[name]
         if knob.choices is not None:
-            found[name] = {"type": "Select", "label": label(knob), "value": turn, "values": list(knob.choices)}
+            values = list(knob.choices) + ([OTHER] if turn.value == OTHER else [])
+            found[name] = {"type": "Select", "label": label(knob), "value": turn, "values": values}
             continue
         assert knob.low is not None and knob.high is not None
         step = spacing(knob, stage.value(knob.path))

@@ -24,6 +24,7 @@ from ecosystem.report import drawings
 
 STYLE = Path(__file__).with_name("page.css")
 LOOKS = json.dumps({"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)})
+PLACES = ("First", "Second")
 DIFFERENT = 10  # lines, at most, in what two scenarios differ
 
 
@@ -134,7 +135,7 @@ def Worlds(stage: Stage) -> None:
                     if film is not None and len(films) > 1:
                         branch = recording.branch.step if recording is not None and recording.branch else None
                         seen = min(stage.step_shown, film.last)
-                        Heading(film, ("First", "Second")[number], seen, stage.step_shown, branch)
+                        Heading(film, PLACES[number], seen, stage.step_shown, branch)
                     if recording is not None:
                         Going(recording)
                     Strip(stage, number, -1 if film is None else min(stage.step_shown, film.last))
@@ -196,7 +197,13 @@ def Differences(films: Sequence[Film], scenarios: tuple[int, ...]) -> None:
         return
     with solara.v.Html(tag="table", class_="eco-differs", style_="margin-left: 12px"):
         with solara.v.Html(tag="tr"):
-            for head in ("In what they differ", *(f"{film.scenario.name}, seed {film.run.seed}" for film in films[:2])):
+            for head in (
+                "In what they differ",
+                *(
+                    f"{place}: {film.scenario.name}, seed {film.run.seed}"
+                    for place, film in zip(PLACES, films, strict=False)
+                ),
+            ):
                 solara.v.Html(tag="th", children=[head])
         for row in rows[:DIFFERENT]:
             with solara.v.Html(tag="tr"):
@@ -221,10 +228,10 @@ def Going(recording: Recording) -> None:
             return
         words = {
             "opening": "The web is being laid out",
-            "ready": f"At step {t} of {recording.scenario.steps}",
+            "ready": f"At step {t} of {recording.scenario.steps}, seed {recording.scenario.seed}",
             "stepping": f"Step {t + 1} of {recording.scenario.steps}",
             "paused": f"Paused inside step {t + 1}",
-            "finished": f"All {t} steps are done",
+            "finished": f"All {t} steps are done, seed {recording.scenario.seed}",
         }.get(state, state)
         share = 100 * progress.done / progress.total if progress.total else None
         solara.Text(f"{words} · {progress.what}" if progress.what else words)

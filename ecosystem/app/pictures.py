@@ -14,6 +14,7 @@ import polars as pl
 from ecosystem import charts
 from ecosystem.app.film import Film
 from ecosystem.charts import Words
+from ecosystem.errors import ScenarioError
 from ecosystem.report import drawings, figures
 from ecosystem.scenario import Scenario
 
@@ -253,12 +254,16 @@ def ledger(film: Film) -> Picture | None:
 def differences(one: Scenario, other: Scenario) -> list[tuple[str, str, str]]:
     """Return the dotted paths at which two scenarios differ, with what stands there in each (– where nothing does).
 
-    Of timed changes a path says from which step on.
+    Of timed changes a path says from which step on, and what the other has at that step.
     """
     a, b = ({k: v for k, v in scenario.plain().items() if k not in UNTOLD} for scenario in (one, other))
     for plain, scenario in ((a, one), (b, other)):
         plain.pop("changes", None)
-        plain |= {f"{path} from step {c.at} on": value for c in scenario.changes for path, value in c.set.items()}
+        for at, path in sorted({(c.at, path) for s in (one, other) for c in s.changes for path in c.set}):
+            try:
+                plain[f"{path} from step {at} on"] = scenario.at(at).value(path)
+            except ScenarioError:
+                continue  # the other has nothing of that name
     return [(path, _told(here), _told(there)) for path, here, there in _apart_at(a, b, "")]
 
 

@@ -131,7 +131,7 @@ class Recording:
                     f"no step of this world will begin after step {self.upcoming - 1}, so that nothing is left to "
                     "change; fork it at an earlier step, or Reset."
                 )
-            self.scenario = self.scenario.forked(self.upcoming - 1, values, base=self.base)
+            self.scenario = self.scenario.forked(self.upcoming - 1, values, base=self.base, called="this world")
             if self.film is not None:
                 self.film.scenario = self.scenario
         self.news()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -19,9 +20,9 @@ from ecosystem.families.base import Progress
 from ecosystem.policies.base import POLICIES, Policy
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
-from ecosystem.spec import parse_value
 
 T = TypeVar("T")
+FORM = 'write a policy as { kind = "minhash_dedup", threshold = 0.7 }, on one line.'
 NEW = "new: "  # begins the choice of a policy that the scenario does not have
 
 
@@ -122,10 +123,13 @@ def template(scenario: Scenario, choice: str) -> str:
     first = {"source": next(iter(scenario.sources), ""), "model": next(iter(scenario.models), "")}
     fields = POLICIES.get(kind).model_fields
     needed = {name: first[name] for name, field in fields.items() if field.is_required() and name in first}
-    try:
-        return inline(POLICIES.get(kind)(**needed).plain())
-    except ValueError:  # it needs more, which the preview asks for by name
-        return inline({"kind": kind, **needed})
+    for more in ({}, {"fraction": 0.2}, {"threshold": 0.5}):  # of some kinds one of several fields has to be given
+        if more.keys() <= fields.keys():
+            try:
+                return inline(POLICIES.get(kind)(**needed, **more).plain())
+            except ValueError:
+                continue
+    return inline({"kind": kind, **needed})  # it needs more, which the preview asks for by name
 
 
 def proposed(scenario: Scenario, choice: str, text: str) -> tuple[str, dict[str, Any]]:
@@ -136,11 +140,14 @@ def proposed(scenario: Scenario, choice: str, text: str) -> tuple[str, dict[str,
 
     Raises ScenarioError where the text is not an inline table with a kind.
     """
-    table = parse_value(text.strip())
-    if not isinstance(table, dict) or not isinstance(table.get("kind"), str):
-        raise ScenarioError(
-            f'"{text.strip()}": write a policy as {{ kind = "minhash_dedup", threshold = 0.7 }}, on one line.'
-        )
+    try:
+        table = tomllib.loads(f"policy = {text.strip()}")["policy"]
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"this is no TOML ({error}): {FORM}") from None
+    if not isinstance(table, dict):
+        raise ScenarioError(f"this is no table in braces: {FORM}")
+    if not isinstance(table.get("kind"), str):
+        raise ScenarioError(f"this table does not say what kind of policy it is: {FORM}")
     kind, number = table["kind"], 2
     if choice in scenario.policies and scenario.policies[choice].kind == kind:
         return choice, table

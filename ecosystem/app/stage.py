@@ -21,12 +21,13 @@ import mesa
 from ecosystem.app.film import Film
 from ecosystem.app.knobs import knobs_of
 from ecosystem.app.recording import Recording
-from ecosystem.errors import EcosystemError
+from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.presets import presets
 from ecosystem.recipes import Knob
 from ecosystem.runs import Branch, Machine, Run
 from ecosystem.scenario import Scenario
 
+SEEDS = 10**9  # the largest seed
 PATIENCE = 20.0  # seconds for a world to stop: its thread may wait for ever for a browser that has gone
 SEED, PRESET = "seed", "model"  # arguments of a stage beside its knobs
 
@@ -81,6 +82,8 @@ class Stage(mesa.Model):
         self.forks = 0  # how often a world was forked
         self.steered = 0
         self.knobs: dict[str, Knob] = {}
+        self.refused = ""  # what the page asked for and cannot have, as a sentence
+        self._force: tuple[Scenario, int, Scenario] | None = None  # a scenario, a step, and what holds then
         scenario = self.play.scenario and self._asked(self.play.scenario, kwargs)
         self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-")).resolve()
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # also where nobody closes it
@@ -94,16 +97,27 @@ class Stage(mesa.Model):
         """
         given = {name: getattr(argument, "value", argument) for name, argument in arguments.items()}
         values: dict[str, Any] = {}
-        if str(given.get(SEED, "")).strip().isdigit():
-            values["seed"] = int(given[SEED])
+        seed = str(given.get(SEED, "")).strip()
+        if seed.isascii() and seed.isdigit() and int(seed) <= SEEDS:
+            values["seed"] = int(seed)
+        elif SEED in given:
+            self.refused = (
+                f'seed "{seed}": give a whole number from 0 to {SEEDS}; it is {scenario.seed} as in the file.'
+            )
         if given.get(PRESET) in presets(self.play.base):
             values |= {f"models.{name}.preset": given[PRESET] for name in scenario.models}
         self.knobs = knobs_of(scenario)
         for name, knob in self.knobs.items():
             if given.get(name) is not None:
-                value = given[name] if knob.choices is None else knob.choices[given[name]]
+                value = given[name] if knob.choices is None else knob.choices.get(given[name])
+                if value is None:  # what stood there was none of the choices
+                    continue
                 values[knob.path] = scenario.like(knob.path, value)
-        return scenario.override(values, base=self.play.base)
+        try:
+            return scenario.override(values, base=self.play.base)
+        except ScenarioError as error:  # knobs that are allowed one by one may not be so together
+            self.refused = f"{error} This world is as in the file."
+            return scenario
 
     def _record(self, scenario: Scenario, machine: Machine, base: Path, branch: Branch | None = None) -> Recording:
         out = self._folder / str(len(self._begun))
@@ -127,6 +141,11 @@ class Stage(mesa.Model):
     def front(self) -> int:
         """The last step of the live worlds or, where there are none, of the stored ones; -1: none yet."""
         return max((recording.t for recording in self.recordings), default=self.last)
+
+    @property
+    def upcoming(self) -> int:
+        """The next step that the steered world begins on; 0 where no world is live."""
+        return self.recordings[self.steered].upcoming if self.recordings else 0
 
     @property
     def step_shown(self) -> int:
@@ -189,7 +208,10 @@ class Stage(mesa.Model):
     def value(self, path: str) -> Any:
         """Return what stands at a path in the steered world from its next step on."""
         recording = self.recordings[self.steered]
-        return recording.scenario.at(recording.upcoming).value(path)
+        scenario, upcoming = recording.scenario, recording.upcoming
+        if self._force is None or self._force[0] is not scenario or self._force[1] != upcoming:
+            self._force = scenario, upcoming, scenario.at(upcoming)
+        return self._force[2].value(path)
 
     def fork(self, world: int, step: int) -> None:
         """Open a second live world that leaves another after a step, beside it; the knobs then act on the new one.

@@ -105,7 +105,8 @@ def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) ->
     text, write = solara.use_state(solara.use_memo(lambda: template(scenario, there[0]), []))
     asked, ask = solara.use_state(None)  # the errand under way or done, and what it was about
     population, pick = solara.use_state(next(iter(scenario.trainers), ""))
-    said, say = solara.use_state(("", ""))  # what was enforced; what was refused
+    refused, say = solara.use_state("")
+    (enforced, by, first), show = solara.use_state(("", None, 0))  # what was, in which scenario, and from when on
     solara.use_effect(lambda: asked[0].leave if asked is not None else None, [asked])
 
     def chosen(name: str) -> None:
@@ -116,7 +117,7 @@ def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) ->
         write(value if value.strip() else template(scenario, choice))  # emptied: the named policy again
 
     def preview() -> None:
-        say(("", ""))
+        say("")
         ask((Errand(lambda report: previewed(film, step, choice, text, report), stage.news), step))
 
     def act() -> None:
@@ -124,9 +125,11 @@ def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) ->
         try:
             first = recording.upcoming
             name = enforce(recording, choice, text, population)
-            say((f"From step {first} on, {name} stands first at the select gate of {population}.", ""))
+            say("")
+            told = f"From step {first} on, {name} stands first at the select gate of {population}."
+            show((told, recording.scenario, first))
         except EcosystemError as error:
-            say(("", str(error)))
+            say(str(error))
 
     busy = asked is not None and not asked[0].done
     with solara.Div(classes=["eco-preview"]):
@@ -138,8 +141,7 @@ def Preview(stage: Stage, film: Film, recording: Recording | None, step: int) ->
                 _Enforce(recording, act)
                 if len(scenario.trainers) > 1:
                     solara.Select("for", list(scenario.trainers), value=population, on_value=pick, dense=True)
-        enforced, refused = said
-        if enforced:
+        if enforced and recording is not None and by is recording.scenario and recording.t < first:
             solara.Success(enforced)
         if refused:
             solara.Error(refused)
