@@ -150,7 +150,7 @@ def _scenario(
     if asked is not None:
         command = asked.__name__.lower()
         raise ScenarioError(f"{file}: is a {command}, not a scenario: ecosystem {command} {file}")
-    spec = Scenario.parse(data, where=str(file), base=file.parent)
+    spec = Scenario.parse(data, where=str(file), base=file.parent, authored=True)
     if variant is not None:
         spec = spec.variant(variant, base=file.parent)
     if not values:

@@ -24,6 +24,7 @@ from ecosystem.corpus.schema import Snapshot
 from ecosystem.corpus.sources import CACHE
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
 from ecosystem.families.base import Progress, silent
+from ecosystem.presets import read_toml
 from ecosystem.scenario import Scenario
 from ecosystem.spec import checked_paths
 from ecosystem.store import Store, set_aside
@@ -198,7 +199,8 @@ class Run:
     @cached_property
     def scenario(self) -> Scenario:
         """The resolved scenario that was run."""
-        return Scenario.load(self.path / "scenario.toml")
+        file = self.path / "scenario.toml"
+        return Scenario.parse(read_toml(file), where=str(file), base=self.path)
 
     def redraw(self, scenario: Scenario) -> bool:
         """Take over the closed forms of this scenario, which no number depends on; return whether they were others."""

@@ -85,11 +85,22 @@ class Scenario(Spec):
     def load(cls, path: str | Path) -> Scenario:
         """Read, resolve and validate a scenario file; raise ScenarioError listing every problem."""
         file = Path(path)
-        return cls.parse(read_toml(file), where=str(file), base=file.parent)
+        return cls.parse(read_toml(file), where=str(file), base=file.parent, authored=True)
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any], *, where: str = "scenario", base: Path | None = None) -> Scenario:
-        """Validate plain data; ``where`` names it in messages, ``base`` is the folder presets are sought beside."""
+    def parse(
+        cls,
+        data: Mapping[str, Any],
+        *,
+        where: str = "scenario",
+        base: Path | None = None,
+        authored: bool = False,
+    ) -> Scenario:
+        """Validate plain data; ``where`` names it in messages, ``base`` is the folder presets are sought beside.
+
+        In a scenario that is ``authored`` every end of a knob has to be allowed; where values have been changed since,
+        an end may no longer go with them, and is refused when somebody turns the knob so far.
+        """
         scenario = _parse(data, where, base)
         state = scenario
         for number, change in sorted(enumerate(scenario.changes), key=lambda c: c[1].at):
@@ -101,17 +112,23 @@ class Scenario(Spec):
                 raise ScenarioError(f"{where}: changes.{number} (at step {change.at}): {error}") from None
         for number, knob in enumerate(scenario.knobs):
             _check_changeable(knob.path, f"{where}: knobs.{number}.path")
-            for value in knob.choices.values() if knob.choices is not None else (knob.low, knob.high):
-                try:
-                    scenario.override({knob.path: scenario.like(knob.path, value)})
-                except ScenarioError as error:
-                    raise ScenarioError(f"{where}: knobs.{number}: {error}") from None
+            if authored and (wrong := scenario.refused(knob)):
+                raise ScenarioError(f"{where}: knobs.{number}: {wrong}")
         for name in scenario.variants:
             try:
                 scenario.variant(name, base=base)
             except ScenarioError as error:
                 raise ScenarioError(f"{where}: variants.{name}: {error}") from None
         return scenario
+
+    def refused(self, knob: Knob) -> str:
+        """Return why an end or a choice of a knob is not allowed as things stand; empty where all are."""
+        for value in knob.choices.values() if knob.choices is not None else (knob.low, knob.high):
+            try:
+                self.override({knob.path: self.like(knob.path, value)})
+            except ScenarioError as error:
+                return str(error)
+        return ""
 
     def plain(self) -> dict[str, Any]:
         """Return the resolved scenario as plain data: presets inlined, defaults written out, kinds named."""

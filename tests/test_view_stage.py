@@ -8,10 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from ecosystem.app.film import Film
+from ecosystem.app.knobs import spacing
 from ecosystem.app.session import Errand, changes, choices, enforce, inline, previewed, proposed, saved, template
 from ecosystem.app.stage import Play, Stage
 from ecosystem.cli import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
+from ecosystem.recipes import Knob
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from tests.conftest import MACHINE
@@ -113,6 +115,76 @@ def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path, mon
     assert told.exit_code == 0 and "This run is finished" in told.output
     replay = stages(runs=[kept])
     assert replay.last == STEPS and replay.films[0].metrics.equals(again.metrics)
+
+
+@pytest.mark.parametrize("seed", ["abc", "-5", "1.5", "", "²", "1000000001"])
+def test_a_seed_that_is_none_is_told_and_the_rest_is_done(stages, seed):
+    stage = stages(scenario(), seed=seed, knob_0=2)
+    assert stage.refused.startswith(f'seed "{seed}": give a whole number from 0 to 1000000000; ')
+    recording = stage.recordings[0]
+    assert recording.scenario.seed == scenario().seed
+    assert recording.scenario.value(stage.knobs["knob_0"].path) == 2
+
+
+def test_knobs_that_do_not_go_together_leave_the_file_as_it_is(stages, tmp_path):
+    at = "policies.short.min_words"
+    ends = [
+        {"path": at, "low": 0, "high": 25, "step": 5},
+        {"path": "policies.short.max_words", "low": 5, "high": 60, "step": 5},
+    ]
+    short = {"policies.short": {"kind": "length", "min_words": 3, "max_words": 60}}
+    plain = scenario().override({**short, "trainers.naive.select": ["short"]}).override({"knobs": ends})
+    stage = stages(plain, knob_0=25, knob_1=10)
+    assert "max_words = 10 is below min_words = 25" in stage.refused
+    assert stage.recordings[0].scenario.value(at) == 3
+    stage.turn(at, 25)
+    with pytest.raises(ScenarioError, match=r"^this world: changes.*max_words = 10 is below min_words = 25"):
+        stage.turn("policies.short.max_words", 10)
+    # What was begun with one of them far out can be read and saved, though the other's end no longer goes with it.
+    stage = stages(plain, knob_0=25, knob_1=60)
+    recording = stage.recordings[0]
+    until(lambda: recording.state == "ready")
+    assert not stage.refused and Run.open(recording.folder).scenario.value(at) == 25
+    (tmp_path / "saved.toml").write_text(saved(stage, recording), encoding="utf-8")
+    assert [knob.path for knob in Scenario.load(tmp_path / "saved.toml").knobs] == [at]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "value", "expected"),
+    [
+        (0, 60, 20, 40, 20),
+        (0, 60, 20, 30, 10),
+        (0, 25, 5, 3, 1),
+        (0.2, 1.6, 0.05, 0.97, 0.01),
+        (5.0, 10.0, 1.0, 2.0, 1),
+    ],
+)
+def test_what_stands_is_a_place_of_the_slider(low, high, step, value, expected):
+    knob = Knob(path="x", low=low, high=high, step=step)
+    assert spacing(knob, value) == pytest.approx(expected, rel=1e-12)
+    assert round((value - low) / spacing(knob, value), 9) % 1 == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("kind = 3 =", "this is no TOML"),
+        ("length", "this is no TOML"),
+        ('"length"', "this is no table in braces"),
+        ("{ steps = 2 }", "this table does not say what kind of policy it is"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_is_told_why(text, sentence):
+    with pytest.raises(ScenarioError, match=f"{sentence}.*write a policy as"):
+        proposed(scenario(), "online", text)
+
+
+def test_every_new_policy_is_offered_as_it_may_stand():
+    plain = scenario()
+    for choice in choices(plain):
+        name, table = proposed(plain, choice, template(plain, choice))
+        if table["kind"] != "verifier":  # which needs labels, and text has none
+            plain.override({f"policies.{name}": table})
 
 
 def test_a_step_can_be_paused_wherever_it_is(stages):

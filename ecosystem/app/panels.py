@@ -195,15 +195,10 @@ def Differences(films: Sequence[Film], scenarios: tuple[int, ...]) -> None:
         )
         solara.Text(told, style="padding: 0 12px")
         return
+    called = [f"{p}: {film.scenario.name}, seed {film.run.seed}" for p, film in zip(PLACES, films, strict=False)]
     with solara.v.Html(tag="table", class_="eco-differs", style_="margin-left: 12px"):
         with solara.v.Html(tag="tr"):
-            for head in (
-                "In what they differ",
-                *(
-                    f"{place}: {film.scenario.name}, seed {film.run.seed}"
-                    for place, film in zip(PLACES, films, strict=False)
-                ),
-            ):
+            for head in ("In what they differ", *called):
                 solara.v.Html(tag="th", children=[head])
         for row in rows[:DIFFERENT]:
             with solara.v.Html(tag="tr"):

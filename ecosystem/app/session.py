@@ -106,6 +106,8 @@ def saved(stage: Stage, recording: Recording) -> str:
         f"save it in {recording.base.resolve()} if it names any.",
         *told,
     ]
+    # Knobs were moved before *Reset*, and others may not go as far as they did beside what stands there now.
+    scenario = scenario.model_copy(update={"knobs": [knob for knob in scenario.knobs if not scenario.refused(knob)]})
     return "".join(f"# {' '.join(line.split())}\n" for line in lines) + "\n" + scenario.to_toml()
 
 
@@ -123,7 +125,8 @@ def template(scenario: Scenario, choice: str) -> str:
     first = {"source": next(iter(scenario.sources), ""), "model": next(iter(scenario.models), "")}
     fields = POLICIES.get(kind).model_fields
     needed = {name: first[name] for name, field in fields.items() if field.is_required() and name in first}
-    for more in ({}, {"fraction": 0.2}, {"threshold": 0.5}):  # of some kinds one of several fields has to be given
+    one_of: list[dict[str, float]] = [{}, {"fraction": 0.2}, {"threshold": 0.5}, {"share": 0.5}]
+    for more in one_of:  # of some kinds one of several fields has to be given
         if more.keys() <= fields.keys():
             try:
                 return inline(POLICIES.get(kind)(**needed, **more).plain())

@@ -101,9 +101,7 @@ class Stage(mesa.Model):
         if seed.isascii() and seed.isdigit() and int(seed) <= SEEDS:
             values["seed"] = int(seed)
         elif SEED in given:
-            self.refused = (
-                f'seed "{seed}": give a whole number from 0 to {SEEDS}; it is {scenario.seed} as in the file.'
-            )
+            self.refused = f'seed "{seed}": give a whole number from 0 to {SEEDS}; {scenario.seed} was taken.'
         if given.get(PRESET) in presets(self.play.base):
             values |= {f"models.{name}.preset": given[PRESET] for name in scenario.models}
         self.knobs = knobs_of(scenario)

@@ -29,7 +29,8 @@ def Strip(stage: Stage, number: int, step: int) -> None:
     live = number - len(stage.stored)
     recording = stage.recordings[live] if live >= 0 else None
     now = None if recording is None else (recording, id(recording.scenario), recording.t)
-    file = solara.use_memo(lambda: "" if recording is None else saved(stage, recording), [now])
+    # Written when somebody asks for it; another function where it would be another file.
+    file = solara.use_memo(lambda: lambda: "" if recording is None else saved(stage, recording), [now])
 
     def fork() -> None:
         try:
