@@ -16,6 +16,7 @@ from ecosystem.charts.look import LABELLED, NARROW, WIDE, Look, Words
 
 FEW = 24  # trainers, at most, that are drawn one by one
 NAMED_CHANGES = {"early changes": ("left", 5), "late changes": ("right", -5)}  # table: where its names stand
+LETTER = 6.5  # pixels, at most, of a letter of a change's name
 MANY = 150  # points of all populations from which on they are small
 Vertical = Callable[..., alt.Y]  # column → y channel of a chart
 
@@ -249,8 +250,19 @@ def change_tables(look: Look, width: int) -> dict[str, pl.DataFrame]:
     if width <= 700:
         return {"changes": rows}
     late = pl.col("step") > (look.first + look.last) / 2
-    sides = dict(zip(NAMED_CHANGES, (rows.filter(~late), rows.filter(late)), strict=True))
+    reach = width / max(1, look.last - look.first)
+    early, later = rows.filter(~late).sort("step"), rows.filter(late).sort("step", descending=True)
+    sides = {"early changes": _apart(early, reach), "late changes": _apart(later, reach)}
     return {"changes": rows, **{name: table for name, table in sides.items() if table.height}}
+
+
+def _apart(rows: pl.DataFrame, reach: float) -> pl.DataFrame:
+    """Leave out the changes whose names would lie on the one before; ``reach``: pixels of a step."""
+    kept: list[int] = []
+    for i, step in enumerate(rows["step"]):
+        if not kept or abs(step - rows["step"][kept[-1]]) * reach > LETTER * len(rows["short"][kept[-1]]):
+            kept.append(i)
+    return rows[kept]
 
 
 def change_rules(look: Look, width: int, tables: Mapping[str, Any]) -> list[alt.Chart]:
