@@ -112,7 +112,7 @@ def _server(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
                 raise RuntimeError(f"the page was not served: {' '.join(command)}")
             yield found.group(), process
         finally:
-            process.kill()
+            process.terminate()  # it deletes what its tabs had
 
 
 def _open(browser: Any, address: str) -> Any:

@@ -267,8 +267,18 @@ def test_a_stored_run_is_scrubbed_and_played_to_its_end(browser: object, scenari
         seen.says("The web at step 3")
         seen.press("▶")
         seen.drawn(6)
+        seen.page.wait_for_timeout(2000)
+        assert seen.shown() == 6  # it has ended, and does not begin again
         seen.press("Reset")
         seen.drawn(0)
+        seen.press("▶")
+        seen.reached(2)
+        seen.press("❚❚")
+        seen.page.get_by_role("button", name="▶", exact=True).wait_for(timeout=WAIT)
+        seen.page.wait_for_timeout(1000)
+        at = seen.shown()
+        seen.page.wait_for_timeout(1500)
+        assert seen.shown() == at < 6
         assert not seen.failed
         seen.page.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import solara
-from mesa.visualization.utils import force_update
+from mesa.visualization.utils import force_update, update_counter
 
 
 class Bell:
@@ -23,6 +23,13 @@ class Bell:
 
 NEWS = Bell()  # a step more, another scenario, another step looked at
 PROGRESS = Bell()  # what a step under way is doing: heard by little, since it rings often
+
+
+def listen(recorded: bool) -> None:
+    """Be drawn again at news and, where no world is live, whenever Mesa has shown the next frame."""
+    NEWS.listen()
+    if not recorded:
+        update_counter.get()
 
 
 def tell() -> None:

@@ -16,7 +16,7 @@ from solara.server.kernel_context import PageStatus, get_current_context
 
 from ecosystem.app import panels
 from ecosystem.app.knobs import label, spacing
-from ecosystem.app.news import NEWS, PROGRESS, tell
+from ecosystem.app.news import PROGRESS, listen, tell
 from ecosystem.app.stage import PRESET, SEED, Play, Stage
 from ecosystem.errors import EcosystemError
 from ecosystem.presets import presets
@@ -63,8 +63,8 @@ def Page() -> None:
 @solara.component
 def Controls(stage: solara.Reactive[Stage]) -> None:
     """Show SolaraViz with the knobs of the steered world, and let each act when it is turned."""
-    NEWS.listen()
     now = stage.value
+    listen(bool(now.recordings))
     (wrong, until), complain = solara.use_state(("", 0))  # why a knob was refused, and for which step
     stands = {name: _stands(now, name) for name in now.knobs}
     turns = solara.use_memo(lambda: {name: solara.reactive(value) for name, value in stands.items()}, [tuple(stands)])

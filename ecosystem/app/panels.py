@@ -13,7 +13,7 @@ from ecosystem import charts
 from ecosystem.app import pictures
 from ecosystem.app.animation import Animation
 from ecosystem.app.film import Film
-from ecosystem.app.news import NEWS, PROGRESS, tell
+from ecosystem.app.news import NEWS, PROGRESS, listen, tell
 from ecosystem.app.pictures import Gallery, Picture, differences
 from ecosystem.app.reading import Reading
 from ecosystem.app.recording import Recording
@@ -55,11 +55,18 @@ def Panel(title: str, below: str = "", children: Sequence[Any] = (), classes: Se
 
 @solara.component
 def Chart(
-    picture: Picture | None, step: int, stamp: str, *, canvas: bool = False, children: Sequence[Any] = ()
+    picture: Picture | None,
+    step: int,
+    stamp: str,
+    *,
+    called: str,
+    missing: str,
+    canvas: bool = False,
+    children: Sequence[Any] = (),
 ) -> None:
-    """Show a picture at a step with ``children`` below it, or that there is nothing to draw yet."""
+    """Show a picture at a step with ``children`` below it or, where there is none, what is ``missing``."""
     if picture is None:
-        Panel("Nothing yet", "This is drawn from the first step on that measures it.")
+        Panel(called, missing)
         return
     frame = picture.at(step)
     drawing = _Vega(
@@ -80,7 +87,7 @@ def Chart(
 @solara.component
 def Worlds(stage: Stage) -> None:
     """Show every world of the stage, side by side, all at the same step and with the same measures."""
-    NEWS.listen()  # drawn again whenever there is news
+    listen(bool(stage.recordings))
     chosen, choose = solara.use_state({"diversity": "distinct_2"})
     wrong, _ = solara.use_exception()
     films = [film for film in stage.films if film is not None]
@@ -126,16 +133,17 @@ def Worlds(stage: Stage) -> None:
 
                 solara.Select(key, list(names), value=options[picked[key]], on_value=pick, dense=True)
     if len(films) > 1:
-        Differences(films, tuple(id(film.scenario) for film in films))
+        Differences(films, tuple(id(film.scenario) for film in films), bool(stage.recordings))
     with solara.Div(classes=["eco-worlds", *(["eco-two"] if len(stage.films) > 1 else [])]):
         for number, film in enumerate(stage.films):
             recording = stage.recordings[number - len(stage.stored)] if number >= len(stage.stored) else None
             with solara.Div(classes=["eco-world"]):
                 with solara.Div(classes=["eco-top"]):
-                    if film is not None and len(films) > 1:
+                    if film is not None and (len(films) > 1 or (recording is None and film.last < film.scenario.steps)):
                         branch = recording.branch.step if recording is not None and recording.branch else None
                         seen = min(stage.step_shown, film.last)
-                        Heading(film, PLACES[number], seen, stage.step_shown, branch)
+                        place = f"{PLACES[number]}: " if len(films) > 1 else ""
+                        Heading(film, place, seen, stage.step_shown, branch)
                     if recording is not None:
                         Going(recording)
                     Strip(stage, number, -1 if film is None else min(stage.step_shown, film.last))
@@ -165,19 +173,22 @@ def World(gallery: Gallery, number: int, step: int, news: str, picked: Mapping[s
     called = {"contamination": pictures.contamination, "quality": pictures.quality, "diversity": pictures.diversity}
     drawn += [(draw, (picked[key],)) for key, draw in called.items() if key in picked]
     drawn.append((pictures.ledger, ()))
+    ended = film.last >= film.scenario.steps
+    missing = "Nothing of this was measured." if ended else "This is drawn from the first step on that measures it."
     with solara.Div(classes=["eco-grid"]):
         for draw, arguments in drawn:
             picture = gallery.pictures(draw, *arguments)[number] if "" not in arguments else None
             graph = draw is pictures.web
             canvas = graph and film.places.height > pictures.CROWDED
             below = [Animation(film, picture, film.last)] if graph and film.last > 0 else []
-            Chart(picture, step, f"{step}/{film.last}", canvas=canvas, children=below)
+            title = draw.__name__.capitalize()
+            Chart(picture, step, f"{step}/{film.last}", called=title, missing=missing, canvas=canvas, children=below)
 
 
 @solara.component
 def Heading(film: Film, place: str, step: int, asked: int, branch: int | None) -> None:
-    """Say which of two worlds this is."""
-    solara.v.Html(tag="h2", class_="eco-name", children=[f"{place}: {film.scenario.name}, seed {film.run.seed}"])
+    """Say which world this is, and how far it has come."""
+    solara.v.Html(tag="h2", class_="eco-name", children=[f"{place}{film.scenario.name}, seed {film.run.seed}"])
     told = f"at step {film.last} of {film.scenario.steps}" + ("" if branch is None else f", forked after step {branch}")
     if step < asked:
         told += f"; shown after step {step}, its last"
@@ -185,14 +196,14 @@ def Heading(film: Film, place: str, step: int, asked: int, branch: int | None) -
 
 
 @solara.component
-def Differences(films: Sequence[Film], scenarios: tuple[int, ...]) -> None:
+def Differences(films: Sequence[Film], scenarios: tuple[int, ...], live: bool) -> None:
     """List in what the scenarios of two worlds differ."""
     rows = differences(*(film.scenario for film in films[:2]))
     if not rows:
         same = "the same seed" if films[0].run.seed == films[1].run.seed else "another seed"
-        told = (
-            f"Both worlds have the same scenario and {same}. A knob that is moved sets apart the world that it steers."
-        )
+        told = f"Both worlds have the same scenario and {same}."
+        if live:
+            told += " A knob that is moved sets apart the world that it steers."
         solara.Text(told, style="padding: 0 12px")
         return
     called = [f"{p}: {film.scenario.name}, seed {film.run.seed}" for p, film in zip(PLACES, films, strict=False)]

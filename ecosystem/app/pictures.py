@@ -23,6 +23,7 @@ NOW = "now"  # the data set of the rule at the step that is looked at
 LEAST, MOST = (10.0, 30.0), (40.0, 420.0)  # areas in pixels of the smallest and the largest site, of many and of few
 CROWDED = 400  # sites from which on the graph is painted rather than built of elements, without gaps around dots
 ORIGINS = 2  # bars of a row of the ledger
+ROOM = 1.4  # the axis of the ledger, as a multiple of its longest bar
 BAR = 24  # pixels of a bar with its gap
 UNTOLD = ("name", "description", "knobs", "seed")  # of a scenario: no differences between worlds
 LONG = 60  # characters of a value that are told
@@ -228,6 +229,11 @@ def ledger(film: Film) -> Picture | None:
     spec, data, _, _ = _apart(charts.rates(rows.drop("who", "what"), words))
     order = rows["row"].unique(maintain_order=True).to_list()
     spec["autosize"]["resize"] = True  # the numbers beside the bars move with them
+    for x in charts.scaled(spec, "x"):
+        top = x["scale"]["domain"][1]
+        every = next((t for t in (0.01, 0.02, 0.05, 0.1, 0.2) if top <= 5 * t), 0.25)
+        x["scale"]["domain"] = [0, ROOM * top]  # for the number beside the longest bar
+        x["axis"] = {**x["axis"], "values": [n * every for n in range(int(top / every + 1e-9) + 1)]}
     for layer in spec["layer"]:
         layer["encoding"]["y"]["scale"] = {"domain": order}
     _fit(spec)

@@ -39,6 +39,7 @@ class Entry:
     text: str
     picture: str | None
     facts: tuple[str, ...]
+    characters: int = 0  # of the whole document
 
     @property
     def long(self) -> bool:
@@ -83,18 +84,17 @@ def entries(film: Film, documents: pl.DataFrame, first: int = 0) -> list[Entry]:
 
 def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None) -> Entry:
     content = row["content"]
-    text = "" if shape else visible(readable(content))
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST]}\n… and {len(text) - LONGEST:,} characters more"
+    whole = "" if shape else visible(readable(content))
+    text = whole if len(whole) <= LONGEST else f"{whole[:LONGEST]}…"
     facts = [f"{row['author']}, step {row['t']}", f"document {row['doc']}", f"site {site}"]
-    facts += [f"{row['words']:,} words"] if isinstance(content, str) else []
+    facts += [f"{row['words']:,} word{'s' if row['words'] != 1 else ''}"] if isinstance(content, str) else []
     facts += [f"depth {number(row['depth'])}"] if row["synthetic"] else ["written by people"]
     if row["verdict"]:
         facts += [f"refused by {row['verdict']}" + (f": {row['reason']}" if row["reason"] else "")]
     if row["retired_at"] is not None:
         facts += [f"left the web at step {row['retired_at']}"]
     shown = None if shape is None else picture(content, shape)
-    return Entry(row["doc"], row["synthetic"], text, shown, tuple(visible(fact) for fact in facts))
+    return Entry(row["doc"], row["synthetic"], text, shown, tuple(visible(fact) for fact in facts), len(whole))
 
 
 # Lineage
@@ -475,9 +475,10 @@ def Documents(shown: Sequence[Entry], ancestry: Ancestry, traced: int, trace: Ca
                 elif not entry.text.strip():
                     _text("p", "An empty document.")
                 elif entry.long:
+                    extent = "all" if entry.characters <= LONGEST else f"the first {LONGEST:,} of"
                     summary = [
                         _text("div", f"{entry.text[:CLIP]}…", "eco-words", "eco-clip", dir="auto"),
-                        _text("span", f"all {len(entry.text):,} characters", "eco-more"),
+                        _text("span", f"{extent} {entry.characters:,} characters", "eco-more"),
                     ]
                     whole = _text("div", entry.text, "eco-words", dir="auto")
                     solara.v.Html(tag="details", children=[solara.v.Html(tag="summary", children=summary), whole])

@@ -178,8 +178,7 @@ class Stage(mesa.Model):
             if not self._over:  # Mesa may ask for several at once
                 self.look(self.step_shown + 1 if self.step_shown < self.last else 0)
                 self._over = self.step_shown == self.last
-                self.news()
-            return
+            return  # Mesa has the page drawn again, after it has asked whether this is running
         if not self.watched():
             return
         going = [r for r in self.recordings if r.state in ("ready", "stepping", "paused")]

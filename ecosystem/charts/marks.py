@@ -83,8 +83,9 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: flo
     outlines = []
     if "curated" in nodes.columns:
         ring = alt.Chart(nodes).transform_filter("datum.curated").mark_point(filled=False, opacity=1, strokeWidth=1.6)
-        outlines = [ring.encode(x=x, y=y, size=area_of, stroke=alt.StrokeValue("#d08a00"))]
         tooltip.append(alt.Tooltip("curated:N", title="curated"))
+        # It lies above its dot, and hears the pointer in its place.
+        outlines = [ring.encode(x=x, y=y, size=area_of, stroke=alt.StrokeValue("#d08a00"), tooltip=tooltip)]
     return alt.layer(
         lines.encode(x=x, y=y, x2=alt.X2("x2:Q"), y2=alt.Y2("y2:Q")),
         # Below the rest: what is left to see of a site with no documents, which has no share.
