@@ -14,7 +14,8 @@ def Fold(title: str, inside: Callable[[], None]) -> None:
     made = solara.use_ref(False)
     made.current = made.current or opened
     icon = "mdi-chevron-down" if opened else "mdi-chevron-right"
-    solara.Button(title, icon_name=icon, on_click=lambda: turn(not opened), text=True, small=True)
-    if made.current:
-        with solara.Div(style={} if opened else {"display": "none"}):
-            inside()
+    with solara.Div(classes=["eco-fold"]):
+        solara.Button(title, icon_name=icon, on_click=lambda: turn(not opened), text=True, small=True)
+        if made.current:
+            with solara.Div(style={} if opened else {"display": "none"}):
+                inside()
