@@ -195,6 +195,11 @@ class Knob(Spec):
             raise ValueError("a slider needs low and high, the first below the second; or give choices")
         return self
 
+    @property
+    def ends(self) -> list[Any]:
+        """The values that say how far it goes: the ends of a slider, or all its choices."""
+        return [self.low, self.high] if self.choices is None else list(self.choices.values())
+
 
 class TheorySpec(Spec):
     """A closed form beside the simulation: a curve in the report, and checks for ``ecosystem validate``."""

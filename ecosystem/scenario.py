@@ -112,7 +112,7 @@ class Scenario(Spec):
                 raise ScenarioError(f"{where}: changes.{number} (at step {change.at}): {error}") from None
         for number, knob in enumerate(scenario.knobs):
             _check_changeable(knob.path, f"{where}: knobs.{number}.path")
-            if authored and (wrong := scenario.refused(knob)):
+            if authored and (wrong := scenario.refused(knob.path, *knob.ends)):
                 raise ScenarioError(f"{where}: knobs.{number}: {wrong}")
         for name in scenario.variants:
             try:
@@ -121,11 +121,11 @@ class Scenario(Spec):
                 raise ScenarioError(f"{where}: variants.{name}: {error}") from None
         return scenario
 
-    def refused(self, knob: Knob) -> str:
-        """Return why an end or a choice of a knob is not allowed as things stand; empty where all are."""
-        for value in knob.choices.values() if knob.choices is not None else (knob.low, knob.high):
+    def refused(self, path: str, *values: Any) -> str:
+        """Return why one of these values is not allowed at a path as things stand; empty where all are."""
+        for value in values:
             try:
-                self.override({knob.path: self.like(knob.path, value)})
+                self.override({path: self.like(path, value)})
             except ScenarioError as error:
                 return str(error)
         return ""

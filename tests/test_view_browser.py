@@ -25,6 +25,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 pytest.importorskip("solara", reason="the extra view is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (set CHROMIUM, or install the package)")
+COMMAND = [sys.executable, "-X", "faulthandler", "-m", "ecosystem"]
 WAIT = 60_000  # milliseconds: a busy machine draws late, and a test of what is drawn is no test of speed
 
 SCENARIO = """
@@ -91,18 +92,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def served(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Serve ``ecosystem view`` with these arguments at a free port; yield its address and process."""
-    command = [
-        sys.executable,
-        "-X",
-        "faulthandler",
-        "-m",
-        "ecosystem",
-        "view",
-        *map(str, arguments),
-        "--no-browser",
-        "--port",
-        "0",
-    ]
+    command = [*COMMAND, "view", *map(str, arguments), "--no-browser", "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -301,20 +291,7 @@ def test_a_session_that_is_saved_is_replayed_to_the_same_numbers(
     seen.page.get_by_role("button", name=re.compile("^Reading")).click()
     seen.says("Its first documents")
 
-    command = [
-        sys.executable,
-        "-X",
-        "faulthandler",
-        "-m",
-        "ecosystem",
-        "run",
-        str(saved),
-        "--steps",
-        "3",
-        "--threads",
-        "1",
-        "--quiet",
-    ]
+    command = [*COMMAND, "run", str(saved), "--steps", "3", "--threads", "1", "--quiet"]
     subprocess.run([*command, "--out", str(tmp_path)], check=True, capture_output=True)
     [folder] = tmp_path.glob("seen-*/3")
     run = ecosystem.Run.open(folder)

@@ -6,7 +6,6 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from ecosystem.errors import ScenarioError
 from ecosystem.recipes import Knob
 from ecosystem.scenario import Scenario
 
@@ -66,18 +65,10 @@ def _of_policy(scenario: Scenario, name: str) -> list[Knob]:
         value = fields.get(field)
         if isinstance(value, float) and 0 <= value <= 1:
             path = f"policies.{name}.{field}"
-            low, high = (x if _allowed(scenario, path, x) else abs(x - 0.05) for x in (0.0, 1.0))
+            low, high = (abs(x - 0.05) if scenario.refused(path, x) else x for x in (0.0, 1.0))
             found.append(Knob(path=path, label=f"{name}: {field.replace('_', ' ')}", low=low, high=high, step=0.05))
     amounts = [field for field in AMOUNTS if isinstance(fields.get(field), int)]
     return found + [_amount(f"policies.{name}.{field}", f"{name}: {field}", fields[field], 1) for field in amounts]
-
-
-def _allowed(scenario: Scenario, path: str, value: float) -> bool:
-    try:
-        scenario.override({path: value})
-    except ScenarioError:
-        return False
-    return True
 
 
 def _amount(path: str, called: str, value: float, least: int = 0) -> Knob:

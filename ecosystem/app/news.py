@@ -25,10 +25,10 @@ NEWS = Bell()  # a step more, another scenario, another step looked at
 PROGRESS = Bell()  # what a step under way is doing: heard by little, since it rings often
 
 
-def listen(recorded: bool) -> None:
+def listen(live: bool) -> None:
     """Be drawn again at news and, where no world is live, whenever Mesa has shown the next frame."""
     NEWS.listen()
-    if not recorded:
+    if not live:
         update_counter.get()
 
 

@@ -107,7 +107,8 @@ def saved(stage: Stage, recording: Recording) -> str:
         *told,
     ]
     # Knobs were moved before *Reset*, and others may not go as far as they did beside what stands there now.
-    scenario = scenario.model_copy(update={"knobs": [knob for knob in scenario.knobs if not scenario.refused(knob)]})
+    knobs = [knob for knob in scenario.knobs if not scenario.refused(knob.path, *knob.ends)]
+    scenario = scenario.model_copy(update={"knobs": knobs})
     return "".join(f"# {' '.join(line.split())}\n" for line in lines) + "\n" + scenario.to_toml()
 
 

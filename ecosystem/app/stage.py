@@ -79,7 +79,6 @@ class Stage(mesa.Model):
             film.refresh()
         self.recordings: list[Recording] = []
         self._begun: list[Recording] = []  # every live world so far, those that were replaced included
-        self.forks = 0  # how often a world was forked
         self.steered = 0
         self.knobs: dict[str, Knob] = {}
         self.refused = ""  # what the page asked for and cannot have, as a sentence
@@ -234,7 +233,6 @@ class Stage(mesa.Model):
             other.close()
         forked = self._record(scenario, machine, parent.base, Branch(parent, step, scenario))
         self.knobs = self.knobs or knobs_of(scenario)
-        self.forks += 1
         self.stored, self.recordings = stored, [*staying, forked]
         self.steered, self.shown = len(staying), None
         self.news()

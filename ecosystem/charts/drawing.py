@@ -46,9 +46,10 @@ def named(names: Iterable[str]) -> dict[str, Any]:
     return {name: alt.NamedData(name=name) for name in names}
 
 
-def formed(chart: alt.LayerChart) -> dict[str, Any]:
-    """Return a chart of named data as a form."""
-    form: dict[str, Any] = chart.to_dict(validate=False)
+def formed(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """Return a chart of Altair as plain Vega-Lite, without its default theme; one of named data is a form."""
+    with alt.data_transformers.disable_max_rows():
+        form: dict[str, Any] = chart.to_dict(validate=False)
     form.pop("config", None)
     return form
 

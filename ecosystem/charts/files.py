@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from ecosystem.charts.drawing import Drawing
+from ecosystem.charts.drawing import Drawing, formed
 from ecosystem.charts.look import LIGHT, Scheme, configuration
 
 FONT_OF_FILES = "Arial, 'Liberation Sans', sans-serif"  # found faster than the page's long list
@@ -14,12 +14,7 @@ FONT_OF_FILES = "Arial, 'Liberation Sans', sans-serif"  # found faster than the 
 
 def specification(chart: alt.TopLevelMixin | Drawing) -> dict[str, Any]:
     """Return a chart as plain Vega-Lite, without Altair's default theme: the page brings its own."""
-    if isinstance(chart, Drawing):
-        return {**chart.spec, "datasets": chart.datasets()}
-    with alt.data_transformers.disable_max_rows():
-        spec: dict[str, Any] = chart.to_dict(validate=False)
-    spec.pop("config", None)
-    return spec
+    return {**chart.spec, "datasets": chart.datasets()} if isinstance(chart, Drawing) else formed(chart)
 
 
 def pictures(spec: dict[str, Any], scheme: Scheme = LIGHT) -> tuple[bytes, bytes]:

@@ -107,9 +107,8 @@ def over_steps(
     if levels is not None:
         tables["levels"] = levels
     if single is not None and single["trainer"].n_unique() > FEW:
-        tables["most"] = _most(
-            single
-        )  # a hundred lines say less than where most of them are, and take minutes to paint
+        # A hundred lines say less than where most of them are, and take minutes to paint.
+        tables["most"] = _most(single)
     elif single is not None and frame["members"].max() != 1:
         tables["single"] = single
     tables["means"] = _with_band(frame, log)
