@@ -230,7 +230,9 @@ def test_forks_equal_their_parent_until_something_is_changed(stages, tmp_path):
     single(stage, 2)
     parent = stage.recordings[0]
     parent.advance()
+    parent.pause()  # or the step may have ended by then
     stage.fork(0, 2)  # its models are let go by the step under way, unless the fork asks for them
+    parent.resume()
     until(lambda: parent.state == "ready")
     assert stage.steered == 1 and [film.last for film in stage.films] == [3, 2] and stage.step_shown == 3
     first = stage.recordings[1]
