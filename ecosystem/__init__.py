@@ -25,7 +25,7 @@ _HOME = {
     "Run": "ecosystem.runs",
     "Scenario": "ecosystem.scenario",
     "Study": "ecosystem.studies.spec",
-    "World": "ecosystem.world",
+    "World": "ecosystem.simulation.world",
     "branch": "ecosystem.session",
     "frontier": "ecosystem.studies.frontier",
     "run": "ecosystem.session",

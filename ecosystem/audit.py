@@ -22,7 +22,7 @@ from ecosystem.runs import Run, restored, same_inputs
 from ecosystem.store import explained
 
 if TYPE_CHECKING:
-    from ecosystem.world import World
+    from ecosystem.simulation.world import World
 
 COLUMNS: dict[str, pl.DataType] = {
     "policy": pl.String(),

@@ -19,7 +19,7 @@ from ecosystem.policies.classifiers import Classifying, LearnedDetector, Quality
 from ecosystem.policies.sampling import Importance, some_rows
 
 if TYPE_CHECKING:
-    from ecosystem.world import World
+    from ecosystem.simulation.world import World
 
 _TESTED = 2000  # documents of each origin, at most, on which error rates are measured
 _ASIDE = 4  # every so many examples one is set aside to calibrate

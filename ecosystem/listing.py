@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from ecosystem.corpus.sources import SOURCES
 from ecosystem.corpus.web import InitialSpec, WebSpec
-from ecosystem.downstream import Downstream, write_harness
+from ecosystem.simulation.measurement.downstream import Downstream, write_harness
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
 from ecosystem.metrics.laws import laws

@@ -30,7 +30,7 @@ from ecosystem.spec import checked_paths
 from ecosystem.store import Store, set_aside
 
 if TYPE_CHECKING:
-    from ecosystem.world import World
+    from ecosystem.simulation.world import World
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PACKAGES = ("ecosystem", "mesa", "networkx", "numpy", "polars", "tokenizers", "torch", "transformers")
@@ -422,7 +422,7 @@ def _world(
 ) -> World:
     import torch
 
-    from ecosystem.world import World
+    from ecosystem.simulation.world import World
 
     torch.set_num_threads(machine.threads)
     device, threads = machine.device, machine.threads

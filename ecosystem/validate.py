@@ -60,7 +60,7 @@ def _checks(file: Path | None, seed: int | None, replicates: int | None) -> list
 
 def run_checks(file: Path, seed: int | None = None, replicates: int | None = None) -> list[Check]:
     """Run one scenario as a world and compare it with its laws."""
-    from ecosystem.world import World
+    from ecosystem.simulation.world import World
 
     scenario = sized(Scenario.load(file), replicates)
     world = World(scenario, seed, base=file.parent)

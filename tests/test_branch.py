@@ -127,7 +127,7 @@ def test_a_branch_that_was_stopped_goes_on(other, parent, cache, tmp_path):
 
 
 def test_a_branch_killed_before_its_first_step_goes_on(other, parent, cache, tmp_path, monkeypatch):
-    from ecosystem.world import World
+    from ecosystem.simulation.world import World
 
     branch = Branch.of(parent, FORK, CHANGE)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):

@@ -11,7 +11,7 @@ from ecosystem.report import exhibits
 from ecosystem.runs import Run, begin, folder_of
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Stream
-from ecosystem.world import World
+from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, tiny
 
 

@@ -13,7 +13,7 @@ from ecosystem.report.book import Book
 from ecosystem.report.sections import sections
 from ecosystem.runs import Machine, Run, begin, folder_of
 from ecosystem.scenario import Scenario
-from ecosystem.world import World
+from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, tiny
 
 PREFIX = "initial_perplexity"

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 import torch
 
-from ecosystem import downstream
-from ecosystem.downstream import Downstream, likelihoods
+from ecosystem.simulation.measurement import downstream
+from ecosystem.simulation.measurement.downstream import Downstream, likelihoods
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, FitRequest, ScoreRequest
 from ecosystem.families.packing import Answers

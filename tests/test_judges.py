@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ecosystem.corpus.documents import Corpus
 from ecosystem.errors import ScenarioError
 from ecosystem.judges import Judges, area, share
-from ecosystem.phases import human_drafts
+from ecosystem.simulation.phases import human_drafts
 from ecosystem.policies.base import Judged, gate
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier, TextClassifier, cutoff
 from ecosystem.policies.sampling import Importance

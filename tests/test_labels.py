@@ -14,7 +14,7 @@ from ecosystem.families.classifier import Classifier
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
-from ecosystem.world import World
+from ecosystem.simulation.world import World
 from tests.conftest import ROOT
 
 STREAMS = Streams(5)

@@ -18,7 +18,7 @@ from ecosystem.recursions import (
     self_training,
 )
 from ecosystem.scenario import Scenario
-from ecosystem.world import World
+from ecosystem.simulation.world import World
 from tests.conftest import ROOT
 from tests.test_validate import VALIDATION
 

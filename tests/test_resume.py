@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from ecosystem.phases import PHASES
+from ecosystem.simulation.phases import PHASES
 from ecosystem.runs import Machine, Run, begin, folder_of
 from ecosystem.store import Store
 from tests import killing

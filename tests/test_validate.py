@@ -13,7 +13,7 @@ from ecosystem.report import figures
 from ecosystem.runs import Machine, Run, begin, folder_of
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
-from ecosystem.world import World
+from ecosystem.simulation.world import World
 from tests.conftest import ROOT
 
 VALIDATION = ROOT / "scenarios" / "validation"

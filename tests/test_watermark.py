@@ -27,7 +27,7 @@ from ecosystem.runs import Run, begin, folder_of
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
 from ecosystem.testing import sample_context, sample_documents
-from ecosystem.world import World
+from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, TINY, tiny
 from tests.families_shared import SHAPE, Numbers, cohort, documents, generate_request, surroundings, weights
 

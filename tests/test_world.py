@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ecosystem.agents import Curator, Trainer, Writer
-from ecosystem.phases import Shelf, sample
+from ecosystem.simulation.agents import Curator, Trainer, Writer
+from ecosystem.simulation.phases import Shelf, sample
 from ecosystem.scenario import Scenario
-from ecosystem.world import World
+from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, tiny
 
 

@@ -21,7 +21,7 @@ from ecosystem.errors import EcosystemError, nearest
 from ecosystem.studies.jobs import ATTEMPTS, Ended, Engine, Job, attempt, caps
 
 Kind = Literal["serial", "processes", "ray"]
-_PRELOAD = ["ecosystem.studies.jobs", "ecosystem.world", "torch"]
+_PRELOAD = ["ecosystem.studies.jobs", "ecosystem.simulation.world", "torch"]
 
 
 def engine_of(

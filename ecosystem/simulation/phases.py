@@ -14,16 +14,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.agents import Trainer, by_model
+from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.corpus.schema import ARCHIVE, INDEX, LEDGER, SEGMENT, empty
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import FitRecord, FitRequest, GenerateRequest, WriteRecord
 from ecosystem.marks import Mark
-from ecosystem.measure import measure_step
+from ecosystem.simulation.measurement.measure import measure_step
 from ecosystem.policies.base import gate
 
 if TYPE_CHECKING:
-    from ecosystem.world import World
+    from ecosystem.simulation.world import World
 
 DRAFT = {name: SEGMENT[name] for name in ("site", "author", "synthetic", "depth", "model", "source", "row", "content")}
 

@@ -14,14 +14,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.agents import Trainer
+from ecosystem.simulation.agents import Trainer
 from ecosystem.corpus.schema import METRICS
 from ecosystem.families.base import WriteRecord
 from ecosystem.policies.sampling import PaidWriting
 
 if TYPE_CHECKING:
-    from ecosystem.phases import Step
-    from ecosystem.world import World
+    from ecosystem.simulation.phases import Step
+    from ecosystem.simulation.world import World
 
 Costs = dict[str, float]
 _BACKWARD = 3  # forward and backward pass together, in forward passes (Kaplan et al. 2020, section 2.1)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
 
 if TYPE_CHECKING:
-    from ecosystem.world import World
+    from ecosystem.simulation.world import World
 
 
 class Actor(mesa.Agent):

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.agents import Trainer, by_model
+from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.corpus.sources import Truth
-from ecosystem.costs import measure_costs
-from ecosystem.downstream import Downstream
+from ecosystem.simulation.measurement.costs import measure_costs
+from ecosystem.simulation.measurement.downstream import Downstream
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import DescribedCohort, MarkingCohort, Member, Score, ScoreRequest, TextCohort
 from ecosystem.metrics import tables
@@ -25,8 +25,8 @@ from ecosystem.recipes import TrainerSpec
 from ecosystem.streams import Stream
 
 if TYPE_CHECKING:
-    from ecosystem.phases import Step
-    from ecosystem.world import World
+    from ecosystem.simulation.phases import Step
+    from ecosystem.simulation.world import World
 
 NAMED = 3  # trainers, at most, whose collapse is told of each by name
 

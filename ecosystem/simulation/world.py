@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem import costs
-from ecosystem.agents import Curator, Trainer, Writer
+from ecosystem.simulation.measurement import costs
+from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.corpus.documents import Corpus
 from ecosystem.corpus.labelled import right
 from ecosystem.corpus.schema import ARCHIVE, Snapshot, empty
@@ -26,8 +26,8 @@ from ecosystem.errors import DataError, ScenarioError
 from ecosystem.families.base import Cohort, MarkingCohort, Progress, ScoreRequest, Surroundings, silent
 from ecosystem.judges import Judges
 from ecosystem.marks import Mark
-from ecosystem.measure import References, measure_opening, truth_of
-from ecosystem.phases import PHASES, Step, human_drafts
+from ecosystem.simulation.measurement.measure import References, measure_opening, truth_of
+from ecosystem.simulation.phases import PHASES, Step, human_drafts
 from ecosystem.policies.base import Context, Policy
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.policies.watermark import Watermark
