@@ -76,12 +76,14 @@ def audit(
         raise EcosystemError(f'--reader "{reader}": there is none{nearest(reader, readers)}; web or a trainer.')
     world = restored(run, run.steps if step is None else step, values, cache=cache, progress=progress)
     chosen = list(dict.fromkeys([*names, *(path.split(".")[1] for path in values)]))
-    there = f"in force at step {world.t}: {', '.join(world.spec.policies) or 'none'}"
+    there = f"in force at step {world.t}: {', '.join(world.current_scenario.policies) or 'none'}"
     if not chosen:
         raise EcosystemError(f"Name a policy with --policy, or give one with --set policies.NAME={{kind=…}}; {there}.")
     for name in chosen:
-        if name not in world.spec.policies:
-            raise EcosystemError(f'--policy "{name}": there is none{nearest(name, world.spec.policies)}; {there}.')
+        if name not in world.current_scenario.policies:
+            raise EcosystemError(
+                f'--policy "{name}": there is none{nearest(name, world.current_scenario.policies)}; {there}.'
+            )
     found = [_judged(world, name, signed(world, name, everything=everything, reader=reader)) for name in chosen]
     same_inputs(run, world)  # again, now that the policies have built the models they asked for
     return pl.concat(found)
@@ -95,12 +97,12 @@ def signed(world: World, name: str, *, everything: bool = False, reader: str = "
     """
     documents = world.corpus.index if everything else world.corpus.live()
     documents = documents.drop("verdict", "reason").with_columns(weight=pl.lit(1.0))
-    return gate(documents, world.policies([name]), world.context(reader))
+    return gate(documents, world.state.policies([name]), world.state.context(reader))
 
 
 def _judged(world: World, name: str, table: pl.DataFrame) -> pl.DataFrame:
     """Return what one policy did, as a table of COLUMNS."""
-    policy = world.spec.policies[name]
+    policy = world.current_scenario.policies[name]
     added = pl.col("injected_from").is_not_null()
     refused, synthetic = pl.col("verdict").is_not_null(), pl.col("synthetic")
     kept_weight = pl.col("weight").filter(~refused).sum()

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from ecosystem.corpus.sources import SOURCES
 from ecosystem.corpus.web import InitialSpec, WebSpec
-from ecosystem.simulation.measurement.downstream import Downstream, write_harness
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
 from ecosystem.metrics.laws import laws
@@ -33,6 +32,7 @@ from ecosystem.recipes import (
 from ecosystem.registry import Registry
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
+from ecosystem.simulation.measurement.downstream import Downstream, write_harness
 from ecosystem.streams import Streams
 from ecosystem.studies.design import Design, Range
 from ecosystem.studies.spec import Branch, ClosedForm, EqualCost, Frontier, Measure, Study

@@ -381,7 +381,7 @@ def begin(
             scenario = (yield _commit(store, world, scenario, started, assets)) or scenario
         while world.t < scenario.steps:
             _write_scenario(store, scenario)
-            world.scenario_read = scenario
+            world.base_scenario = scenario
             before, started = world.t, time.monotonic()
             world.step()
             if world.t != before + 1 or not world.running:
@@ -454,15 +454,15 @@ def _open(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": _versions(),
-        "sources": {name: {"digest": r.digest, "size": r.size} for name, r in world.reservoirs.items()},
-        "foundations": {name: getattr(cohort, "fingerprint", None) for name, cohort in world.cohorts.items()},
+        "sources": {name: {"digest": r.digest, "size": r.size} for name, r in world.state.reservoirs.items()},
+        "foundations": {name: getattr(cohort, "fingerprint", None) for name, cohort in world.state.cohorts.items()},
         "base": os.path.relpath(base.resolve(), store.folder.resolve()),
         "resumed": [],
     }
     _write_scenario(store, scenario)
     store.write("environment.json", json.dumps(environment, indent=1).encode())
     written = {}
-    for name, cohort in world.cohorts.items() if assets else ():
+    for name, cohort in world.state.cohorts.items() if assets else ():
         with tempfile.TemporaryDirectory() as folder:
             scenario.models[name].save_assets(cohort, Path(folder))
             for path in sorted(Path(folder).iterdir()):
@@ -528,13 +528,13 @@ def _same_machine(folder: Path, asked: Machine | None) -> Machine:
 def same_inputs(run: Run, world: World) -> None:
     """Raise StoreError if a source, or the foundation of a model that is built, is not what it was for this run."""
     folder, known = run.path, run.environment
-    for name, reservoir in world.reservoirs.items():
+    for name, reservoir in world.state.reservoirs.items():
         if reservoir.digest != known["sources"][name]["digest"]:
             raise StoreError(
                 f'{folder}: the source "{name}" is no longer what it was when this run began (another Python '
                 "version, or changed files). Restore it, or begin anew with --fresh."
             )
-    for name, cohort in world.cohorts.items():
+    for name, cohort in world.state.cohorts.items():
         if getattr(cohort, "fingerprint", None) != known["foundations"][name]:
             raise StoreError(
                 f'{folder}: the foundation of model "{name}" is no longer the one this run began with (another '

@@ -5,8 +5,8 @@ import signal
 from pathlib import Path
 
 import ecosystem.simulation.phases
-import ecosystem.store
 import ecosystem.simulation.world
+import ecosystem.store
 from ecosystem.runs import begin
 from ecosystem.store import Store
 from tests.conftest import MACHINE, tiny

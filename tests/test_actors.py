@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ecosystem.simulation.agents import shifted
 from ecosystem.errors import ScenarioError
 from ecosystem.runs import Run, begin, folder_of
 from ecosystem.scenario import Scenario
+from ecosystem.simulation.agents import shifted
 from ecosystem.simulation.world import World
 from tests.conftest import MACHINE
 

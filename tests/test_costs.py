@@ -10,8 +10,8 @@ from ecosystem.families.shape import Shape
 from ecosystem.report import exhibits
 from ecosystem.runs import Run, begin, folder_of
 from ecosystem.scenario import Scenario
-from ecosystem.streams import Stream
 from ecosystem.simulation.world import World
+from ecosystem.streams import Stream
 from tests.conftest import MACHINE, tiny
 
 
@@ -47,7 +47,7 @@ def test_tokens_are_those_that_were_drawn(cache, monkeypatch):
     """A document alone is written until it ends, so that its tokens are the calls of the function that draws one."""
     world, calls, pick = World(tiny(), cache=cache, threads=1), [], sampling.pick
     monkeypatch.setattr(sampling, "pick", lambda *given: calls.append(1) or pick(*given))
-    cohort, prompts = world.cohorts["tiny"], world.references.held_out.head(1)
+    cohort, prompts = world.state.cohorts["tiny"], world.state.references.held_out.head(1)
     ended = set()
     for number in range(12):
         for decoding, start in (
@@ -71,7 +71,7 @@ def test_operations_follow_the_shape_of_the_model(cache):
     world.step()
     costs = world.snapshot().metrics.filter(scope="cost")
     found = {(who, metric): value for who, metric, value in costs.select("id", "metric", "value").rows()}
-    shape: Shape = world.cohorts["tiny"].shape
+    shape: Shape = world.state.cohorts["tiny"].shape
     weights = sum(np.prod(size) for name, size in shape.parameters().items() if len(size) == 2 and "wpe" not in name)
     assert shape.flops(1) == 2 * weights + 2 * shape.n_layer * shape.n_embd
     tokens = found["trainers/naive/0", "tokens_trained"]

@@ -9,8 +9,6 @@ import polars as pl
 import pytest
 import torch
 
-from ecosystem.simulation.measurement import downstream
-from ecosystem.simulation.measurement.downstream import Downstream, likelihoods
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, FitRequest, ScoreRequest
 from ecosystem.families.packing import Answers
@@ -22,6 +20,8 @@ from ecosystem.report.book import Book
 from ecosystem.report.sections import sections
 from ecosystem.runs import Run, begin, folder_of
 from ecosystem.scenario import Scenario
+from ecosystem.simulation.measurement import downstream
+from ecosystem.simulation.measurement.downstream import Downstream, likelihoods
 from ecosystem.streams import Streams
 from tests.conftest import MACHINE, ROOT, tiny
 from tests.families_shared import STREAMS, cohort, documents, in_transformers

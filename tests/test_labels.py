@@ -12,9 +12,9 @@ from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
 from ecosystem.families.classifier import Classifier
 from ecosystem.scenario import Scenario
+from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
-from ecosystem.simulation.world import World
 from tests.conftest import ROOT
 
 STREAMS = Streams(5)

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from ecosystem.simulation.phases import PHASES
 from ecosystem.runs import Machine, Run, begin, folder_of
+from ecosystem.simulation.phases import PHASES
 from ecosystem.store import Store
 from tests import killing
 from tests.conftest import MACHINE, tiny

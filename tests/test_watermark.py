@@ -25,9 +25,10 @@ from ecosystem.policies.base import gate
 from ecosystem.policies.watermark import Watermark
 from ecosystem.runs import Run, begin, folder_of
 from ecosystem.scenario import Scenario
+from ecosystem.simulation.phases import watermarking
+from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
 from ecosystem.testing import sample_context, sample_documents
-from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, TINY, tiny
 from tests.families_shared import SHAPE, Numbers, cohort, documents, generate_request, surroundings, weights
 
@@ -343,8 +344,8 @@ def test_as_many_comply_as_are_asked_to_and_more_join(cache):
     world = World(marked(), 1, cache=cache)
     before: set[str] = set()
     for compliance in (0.0, 0.25, 0.5, 0.75, 1.0):
-        world.spec = marked(policies__mark__compliance=compliance)
-        now = set(world.marks())
+        world.state.scenario = marked(policies__mark__compliance=compliance)
+        now = set(watermarking(world.state))
         assert before <= now and len(now) == round(4 * compliance)
         before = now
     few = marked(policies__mark__compliance=0.25)

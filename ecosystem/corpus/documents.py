@@ -113,7 +113,9 @@ class Corpus:
         return changed
 
     def restore(self, segments: pl.DataFrame, changes: pl.DataFrame) -> None:
-        """Rebuild the corpus from its stored segments and changes (in order of steps)."""
+        """Rebuild the corpus from its stored segments and changes (in order of steps), whatever it held before."""
+        self.index, self._contents, self._first_with_hash = empty(INDEX), self._contents.clear(), {}
+        self._changed, self._live = empty(INDEX_CHANGE), None
         self.publish(segments)
         for doc, digest in segments.select("doc", "content_hash").iter_rows():
             self._first_with_hash.setdefault(digest, doc)

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -192,6 +192,7 @@ class Cohort(Protocol):
         """Restore what ``state`` returned."""
 
 
+@runtime_checkable
 class TextCohort(Cohort, Protocol):
     """A cohort of language models."""
 
@@ -211,14 +212,16 @@ class TextCohort(Cohort, Protocol):
         """Return the text of ``tokens`` tokens from token ``first`` on, of every document that has so many."""
 
 
-class MarkingCohort(TextCohort, Protocol):
-    """A cohort of a family that ``marks``."""
+@runtime_checkable
+class SupportsWatermark(Protocol):
+    """A cohort that can look for watermarks in texts, as those of a family that ``marks`` can."""
 
     def watermark(self, docs: pl.Series, mark: Mark) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Look for a mark in texts, read with this cohort's tokenizer: z-scores and scored tokens, [documents] each."""
 
 
-class DescribedCohort(Cohort, Protocol):
+@runtime_checkable
+class Describes(Protocol):
     """A cohort of models of vectors or categories, whose own parameters say how far from the truth they are."""
 
     def describe(self, truth: Truth) -> dict[str, NDArray[np.float64]]:
@@ -251,7 +254,7 @@ class Family(Spec):
 
     modality: ClassVar[Literal["text", "vector", "category"]]
     needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
-    marks: ClassVar[bool] = False  # whether its cohorts can watermark what they write (MarkingCohort)
+    marks: ClassVar[bool] = False  # whether its cohorts can watermark what they write (SupportsWatermark)
     heeds_budget: ClassVar[bool] = True  # False: a fit sees every document once, whatever the trainer's budget says
     tunable: ClassVar[bool] = False  # whether members understand prompts in fit and score, as downstream tasks need
 

@@ -141,7 +141,7 @@ class LearnedDetector(Classifying):
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse what the detector takes for synthetic."""
-        return _signed(docs, ctx.judge(ctx.policy, docs["doc"]), self.refused, "P(synthetic) = {}")
+        return _signed(docs, ctx.classifiers.ask(ctx.policy, docs["doc"]), self.refused, "P(synthetic) = {}")
 
 
 @POLICIES.register("quality_classifier")
@@ -188,11 +188,11 @@ class QualityClassifier(Classifying):
 
         def unlucky(judged: Judged) -> NDArray[np.bool_]:
             # A Lomax draw exceeds x with probability (1 + x)^-shape.
-            luck = ctx.lasting.uniform(docs["doc"].to_numpy())
+            luck = ctx.static_stream.uniform(docs["doc"].to_numpy())
             return luck >= (2 - judged.score) ** -(self.pareto or 1.0)
 
         rule = self.refused if self.pareto is None else unlucky
-        return _signed(docs, ctx.judge(ctx.policy, docs["doc"]), rule, "quality score {} is too low")
+        return _signed(docs, ctx.classifiers.ask(ctx.policy, docs["doc"]), rule, "quality score {} is too low")
 
 
 def _signed(docs: pl.DataFrame, judged: Judged | None, rule: Rule, why: str) -> pl.Series:

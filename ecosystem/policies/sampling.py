@@ -50,7 +50,7 @@ class Importance(Weigher):
             return pl.Series("factor", self._learned(self.detector, docs["doc"], ctx))
         normal = NormalDist()
         shift = math.sqrt(2) * normal.inv_cdf(self.auc)
-        luck = ctx.lasting.uniform(docs["doc"].to_numpy())
+        luck = ctx.static_stream.uniform(docs["doc"].to_numpy())
         noise = np.array([normal.inv_cdf(u) for u in luck.tolist()], dtype=np.float64)
         score = noise + shift * docs["synthetic"].fill_null(False).to_numpy()
         odds = self.synthetic_prior / (1 - self.synthetic_prior)  # of synthetic against human, before the score
@@ -58,7 +58,7 @@ class Importance(Weigher):
         return pl.Series("factor", human / (1 - self.synthetic_prior))
 
     def _learned(self, detector: str, docs: pl.Series, ctx: Context) -> NDArray[np.float64]:
-        judged = ctx.judge(detector, docs)
+        judged = ctx.classifiers.ask(detector, docs)
         if judged is None:
             return np.ones(docs.len())
         # The detector has learnt from both sorts as if they were equally frequent.
@@ -123,7 +123,7 @@ class Sample(Filter):
 def _added_words(ctx: Context) -> int:
     """Return how many words adders before a policy have added at its gate."""
     return sum(
-        int(words(ctx.source_contents(str(source), rows["document"].to_numpy()), SPACED).lengths().sum())
+        int(words(ctx.sources.contents(str(source), rows["document"].to_numpy()), SPACED).lengths().sum())
         for (source,), rows in ctx.added.group_by("source", maintain_order=True)
     )
 
@@ -154,12 +154,17 @@ class Injection(Adder):
             raise ValueError("give exactly one of fraction and count")
         return self
 
+    @property
+    def price_per_document(self) -> float | None:
+        """What a document costs the first time that any trainer is given it; None: nothing is paid."""
+        return self.price
+
     def add(self, kept: int, ctx: Context) -> pl.DataFrame:
         """Return the injected rows, each of weight 1, ordered by row."""
         wanted = self.wanted(kept)
         rows = self.rows(wanted, ctx)
         if rows.size < wanted:
-            ctx.fell_short(wanted, rows.size)
+            ctx.report_shortfall(wanted, rows.size)
         return pl.DataFrame(
             {"source": pl.repeat(self.source, rows.size, dtype=pl.String, eager=True), "document": rows}
         ).with_columns(weight=pl.lit(1.0))
@@ -206,8 +211,8 @@ class InjectReal(Injection):
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Return rows from the whole source."""
-        stream = ctx.lasting if self.mode == "fixed" else ctx.stream
-        return some_rows(n, 0, ctx.source_rows(self.source), stream)
+        stream = ctx.static_stream if self.mode == "fixed" else ctx.stream
+        return some_rows(n, 0, ctx.sources.size(self.source), stream)
 
 
 @POLICIES.register("verified_archive")
@@ -222,8 +227,8 @@ class VerifiedArchive(InjectReal):
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Return rows that people had published."""
-        stream = ctx.lasting if self.mode == "fixed" else ctx.stream
-        return some_rows(n, 0, ctx.drawn(self.source, min(self.until, ctx.t)), stream)
+        stream = ctx.static_stream if self.mode == "fixed" else ctx.stream
+        return some_rows(n, 0, ctx.sources.drawn(self.source, min(self.until, ctx.t)), stream)
 
 
 @POLICIES.register("paid_writing")
@@ -235,6 +240,8 @@ class PaidWriting(Injection):
     once; when all were bought before, an event says so. An endless one never runs out.
     """
 
+    pays_writers: ClassVar[bool] = True
+
     price: Annotated[float, Field(ge=0)] = Field(
         1.0,
         description="what each document costs, in units of money, once, whoever is given it and however often",
@@ -242,4 +249,4 @@ class PaidWriting(Injection):
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Return rows that nobody has published."""
-        return some_rows(n, ctx.drawn(self.source, ctx.t), ctx.source_rows(self.source), ctx.stream)
+        return some_rows(n, ctx.sources.drawn(self.source, ctx.t), ctx.sources.size(self.source), ctx.stream)

@@ -1,14 +1,14 @@
 """The actors of the web as Mesa agents: each says what it wants; the phases do it for all of them at once.
 
-An agent's recipe is looked up in the scenario *in force* (``model.spec``) whenever it is needed, so that a timed
-change or a slider takes effect at once. Agents draw no random numbers of their own: every draw comes from a
-stream named after the agent.
+An agent's settings are looked up in the scenario *in force* (``model.current_scenario``) whenever they are
+needed, so that a timed change or a slider takes effect at once. Agents draw no random numbers of their own: every draw
+comes from a stream named after the agent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import mesa
 import numpy as np
@@ -16,18 +16,35 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
+from ecosystem.scenario import Scenario
+from ecosystem.streams import Stream
 
-if TYPE_CHECKING:
-    from ecosystem.simulation.world import World
+
+class Host(Protocol):
+    """What an agent may ask of the world it lives in."""
+
+    @property
+    def t(self) -> int:
+        """The present step."""
+
+    @property
+    def current_scenario(self) -> Scenario:
+        """The scenario in force."""
+
+    def stream(self, name: str) -> Stream:
+        """Return the named stream at the present step."""
+
+    def fluency(self, model: str, docs: pl.Series) -> NDArray[np.float64]:
+        """Return how fluent documents are under a model's starting weights, [documents]."""
 
 
 class Actor(mesa.Agent):
     """An agent with a name (``population/number``) and home sites."""
 
-    model: World
+    model: Host
     section: str
 
-    def __init__(self, world: World, population: str, number: int, homes: NDArray[np.int64]) -> None:
+    def __init__(self, world: Host, population: str, number: int, homes: NDArray[np.int64]) -> None:
         super().__init__(world)
         self.population = population
         self.name = f"{population}/{number}"
@@ -44,32 +61,33 @@ class Writer(Actor):
 
     section = "writers"
 
-    def __init__(self, world: World, population: str, number: int, homes: NDArray[np.int64]) -> None:
+    def __init__(self, world: Host, population: str, number: int, homes: NDArray[np.int64]) -> None:
         super().__init__(world, population, number, homes)
         self.has_left = False
 
     @property
-    def recipe(self) -> WriterSpec:
+    def settings(self) -> WriterSpec:
         """The population's entry in the scenario in force."""
-        return self.model.spec.writers[self.population]
+        return self.model.current_scenario.writers[self.population]
 
     def hear_of(self, audience: float) -> None:
         """Leave, stay or come back, given the share of the prominence at home that documents by people have."""
-        recipe = self.recipe
-        if recipe.leaves_below is None or (recipe.wage is not None and (recipe.pay or 0.0) >= recipe.wage):
+        settings = self.settings
+        if settings.leaves_below is None or (settings.wage is not None and (settings.pay or 0.0) >= settings.wage):
             self.has_left = False
         elif self.has_left:
-            self.has_left = audience <= (recipe.leaves_below if recipe.returns_above is None else recipe.returns_above)
+            returns_above = settings.leaves_below if settings.returns_above is None else settings.returns_above
+            self.has_left = audience <= returns_above
         else:
-            self.has_left = audience < recipe.leaves_below
+            self.has_left = audience < settings.leaves_below
 
     def wants_to_write(self, synthetic_share: float) -> int:
         """Return how many documents to write, given the synthetic share of the live documents at home."""
         if self.has_left:
             return 0
-        mean = self.recipe.rate * (1.0 - self.recipe.reaction * synthetic_share)
-        luck = self.model.stream(f"writers/{self.name}/write").uniform(0)[0]
-        return int(np.floor(mean + luck))  # rounds up with the probability that keeps the mean
+        mean = self.settings.rate * (1.0 - self.settings.reaction * synthetic_share)
+        noise = self.model.stream(f"writers/{self.name}/write").uniform(0)[0]
+        return int(np.floor(mean + noise))  # rounds up with the probability that keeps the mean
 
 
 class Trainer(Actor):
@@ -77,17 +95,17 @@ class Trainer(Actor):
 
     section = "trainers"
 
-    def __init__(self, world: World, population: str, number: int, homes: NDArray[np.int64], member: int) -> None:
+    def __init__(self, world: Host, population: str, number: int, homes: NDArray[np.int64], member: int) -> None:
         super().__init__(world, population, number, homes)
         self.member = member  # its place in the cohort of its model
         self.depth = 0.0  # mean depth of what its present model was trained on
-        self.has_model = world.spec.models[self.recipe.model].begins_trained
+        self.has_model = world.current_scenario.models[self.settings.model].begins_trained
         self.collapsed_at: int | None = None  # the first step after which nothing varied any more in its model
 
     @property
-    def recipe(self) -> TrainerSpec:
+    def settings(self) -> TrainerSpec:
         """The population's entry in the scenario in force."""
-        return self.model.spec.trainers[self.population]
+        return self.model.current_scenario.trainers[self.population]
 
     @property
     def wants_to_publish(self) -> bool:
@@ -97,7 +115,7 @@ class Trainer(Actor):
     @property
     def wants_to_fit(self) -> bool:
         """Whether this is one of the steps at which it trains."""
-        return self.recipe.fits_at(self.model.t)
+        return self.settings.fits_at(self.model.t)
 
 
 class Curator(Actor):
@@ -106,26 +124,28 @@ class Curator(Actor):
     section = "curators"
 
     @property
-    def recipe(self) -> CuratorSpec:
+    def settings(self) -> CuratorSpec:
         """The population's entry in the scenario in force."""
-        return self.model.spec.curators[self.population]
+        return self.model.current_scenario.curators[self.population]
 
     def review(self, live: pl.DataFrame) -> pl.DataFrame:
         """Return the documents reviewed now (rows of ``live``) with a Boolean column ``suspect``."""
-        if not self.recipe.reviews:
+        if not self.settings.reviews:
             return live.clear().with_columns(suspect=pl.lit(None, pl.Boolean))
         watched = live.filter(pl.col("site").is_in(self.homes.tolist()))
         streams = self.model.stream(f"curators/{self.name}/review"), self.model.stream(f"curators/{self.name}/judge")
-        order, luck = (stream.uniform(watched["doc"]) for stream in streams)
+        order, noise = (stream.uniform(watched["doc"]) for stream in streams)
         rate = (
-            pl.when(pl.col("synthetic")).then(self.recipe.true_positive_rate).otherwise(self.recipe.false_positive_rate)
+            pl.when(pl.col("synthetic"))
+            .then(self.settings.true_positive_rate)
+            .otherwise(self.settings.false_positive_rate)
         )
-        reviewed = watched.with_columns(order=pl.Series(order), luck=pl.Series(luck), rate=rate).sort("order")
-        reviewed = reviewed.head(self.recipe.reviews)
-        if self.recipe.judge is not None:
-            leniency = (self.recipe.quality_bias or 0.0) * self.model.fluency(self.recipe.judge, reviewed["doc"])
+        reviewed = watched.with_columns(order=pl.Series(order), noise=pl.Series(noise), rate=rate).sort("order")
+        reviewed = reviewed.head(self.settings.reviews)
+        if self.settings.judge is not None:
+            leniency = (self.settings.quality_bias or 0.0) * self.model.fluency(self.settings.judge, reviewed["doc"])
             reviewed = reviewed.with_columns(rate=pl.Series(shifted(reviewed["rate"].to_numpy(), -leniency)))
-        return reviewed.with_columns(suspect=pl.col("luck") < pl.col("rate")).drop("order", "luck", "rate")
+        return reviewed.with_columns(suspect=pl.col("noise") < pl.col("rate")).drop("order", "noise", "rate")
 
 
 def shifted(rate: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -139,5 +159,5 @@ def by_model(trainers: Sequence[Trainer]) -> dict[str, list[Trainer]]:
     """Group trainers by the name of their model, in order."""
     groups: dict[str, list[Trainer]] = {}
     for trainer in trainers:
-        groups.setdefault(trainer.recipe.model, []).append(trainer)
+        groups.setdefault(trainer.settings.model, []).append(trainer)
     return groups

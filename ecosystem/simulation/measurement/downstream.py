@@ -10,22 +10,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from ecosystem.corpus.sources import Reservoir
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import Budget, Cohort, FitRequest, Member, ScoreRequest, Start
+from ecosystem.families.base import Budget, Cohort, FitRequest, Member, Progress, ScoreRequest, Start
 from ecosystem.metrics import tasks
 from ecosystem.metrics.base import Estimate, mean_and_error
 from ecosystem.metrics.tasks import TASKS, Example
+from ecosystem.recipes import DownstreamSpec
 from ecosystem.streams import Streams
-
-if TYPE_CHECKING:
-    from ecosystem.families.base import Progress
-    from ecosystem.recipes import DownstreamSpec
 
 Values = dict[str, Estimate | float]
 
@@ -34,24 +31,23 @@ Values = dict[str, Estimate | float]
 class Downstream:
     """The tasks of a run: what is asked of its models, and how they are prepared for it."""
 
-    how: DownstreamSpec
+    settings: DownstreamSpec
     examples: dict[str, tuple[list[Example], list[Example]]]  # per task: for training, for testing
     streams: Streams
 
     @classmethod
-    def of(cls, how: DownstreamSpec, reservoir: Reservoir, streams: Streams) -> Downstream:
+    def of(cls, settings: DownstreamSpec, reservoir: Reservoir, streams: Streams) -> Downstream:
         """Make the examples from the documents that are never published; DataError if there are too few."""
+        stream = streams.at("measure/downstream")
         made = {
-            kind: tasks.make(
-                kind, reservoir.held_out, reservoir.topics, how.train, how.test, streams.at("measure/downstream")
-            )
-            for kind in dict.fromkeys([*how.tasks, *how.zero_shot])
+            kind: tasks.make(kind, reservoir.held_out, reservoir.topics, settings.train, settings.test, stream)
+            for kind in dict.fromkeys([*settings.tasks, *settings.zero_shot])
         }
-        return cls(how, made, streams)
+        return cls(settings, made, streams)
 
     def due(self, t: int) -> bool:
         """Whether models are judged at step ``t``: at the first, and at every so many after it."""
-        return t > 0 and (t - 1) % self.how.every == 0
+        return t > 0 and (t - 1) % self.settings.every == 0
 
     def judge(self, cohort: Cohort, members: Sequence[int], tunable: bool, progress: Progress) -> list[Values]:
         """Return the accuracies of members: as they are, and (if ``tunable``) fine-tuned from their weights."""
@@ -75,8 +71,8 @@ class Downstream:
             found["initial"] |= self._tuned(cohort, [0], "foundation", [""], progress)[0]
         if tunable:
             drawn: list[Values] = []
-            while len(drawn) < self.how.random:
-                members = range(min(cohort.members, self.how.random - len(drawn)))
+            while len(drawn) < self.settings.random:
+                members = range(min(cohort.members, self.settings.random - len(drawn)))
                 names = [f"/random/{len(drawn) + member}" for member in members]
                 drawn += self._tuned(cohort, members, "scratch", names, progress)
             for metric in drawn[0]:
@@ -87,12 +83,14 @@ class Downstream:
 
     def chance(self) -> Values:
         """Return the accuracies of guessing, by the names of all metrics."""
-        names = [("accuracy", kind) for kind in self.how.tasks] + [("zero_shot", kind) for kind in self.how.zero_shot]
+        names = [("accuracy", kind) for kind in self.settings.tasks] + [
+            ("zero_shot", kind) for kind in self.settings.zero_shot
+        ]
         return {f"{name}_{kind}": tasks.chance(self.examples[kind][1]) for name, kind in names}
 
     def _untuned(self, cohort: Cohort, whose: Sequence[Member]) -> list[Values]:
         found: list[Values] = [{} for _ in whose]
-        for kind in self.how.zero_shot:
+        for kind in self.settings.zero_shot:
             for values, estimate in zip(found, self._answers(cohort, whose, kind), strict=True):
                 values[f"zero_shot_{kind}"] = estimate
         return found
@@ -103,19 +101,19 @@ class Downstream:
         """Fine-tune members on every task in turn; ``names`` end those of their streams (one for all, or one each)."""
         found: list[Values] = [{} for _ in members]
         before = cohort.state()
-        for kind in self.how.tasks:
+        for kind in self.settings.tasks:
             train, _ = self.examples[kind]
             requests = [
                 FitRequest(
                     member=member,
                     docs=pl.Series([example.choices[example.answer] for example in train], dtype=pl.String),
                     weight=np.ones(len(train)),
-                    budget=Budget(epochs=self.how.epochs),
-                    learning_rate=self.how.learning_rate,
+                    budget=Budget(epochs=self.settings.epochs),
+                    learning_rate=self.settings.learning_rate,
                     start=start,
                     stream=self.streams.at(f"measure/downstream/{kind}{names[place % len(names)]}"),
                     prompts=pl.Series([example.text for example in train], dtype=pl.String),
-                    batch=self.how.batch,
+                    batch=self.settings.batch,
                 )
                 for place, member in enumerate(members)
             ]

@@ -6,20 +6,22 @@ A classifier is a function of the policy, of the documents published before the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem.corpus.documents import Corpus
+from ecosystem.corpus.sources import Reservoir
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.base import Judged
 from ecosystem.policies.classifiers import Classifying, LearnedDetector, QualityClassifier, TextClassifier
 from ecosystem.policies.sampling import Importance, some_rows
-
-if TYPE_CHECKING:
-    from ecosystem.simulation.world import World
+from ecosystem.scenario import Scenario
+from ecosystem.streams import Streams
 
 _TESTED = 2000  # documents of each origin, at most, on which error rates are measured
 _ASIDE = 4  # every so many examples one is set aside to calibrate
@@ -119,12 +121,36 @@ class Judge:
         return np.sort(self.held[~self.examples.positive[self.examples.aside]])
 
 
-class Judges:
+class Host(Protocol):
+    """What classifiers need of the state of a world."""
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario in force."""
+
+    @property
+    def t(self) -> int:
+        """The present step."""
+
+    @property
+    def streams(self) -> Streams:
+        """The chance of the world."""
+
+    @property
+    def corpus(self) -> Corpus:
+        """Every document ever published."""
+
+    @property
+    def reservoirs(self) -> Mapping[str, Reservoir]:
+        """The opened sources, by name."""
+
+
+class Classifiers:
     """The classifiers of one world by policy, each as last fitted."""
 
-    def __init__(self, world: World) -> None:
-        """``world``: whose documents they learn from."""
-        self._world = world
+    def __init__(self, host: Host) -> None:
+        """``host``: the state whose documents they learn from."""
+        self._host = host
         self._known: dict[str, tuple[Classifying, int, Judge | None]] = {}
 
     def ask(self, name: str, docs: pl.Series) -> Judged | None:
@@ -134,16 +160,16 @@ class Judges:
             return None
         new = docs.filter(~docs.is_in(list(judge.said))) if judge.said else docs
         if new.len():
-            scores = judge.score(self._world.corpus.contents(new))
+            scores = judge.score(self._host.corpus.contents(new))
             judge.said.update(zip(new.to_list(), scores.tolist(), strict=True))
         score = np.array([judge.said[doc] for doc in docs.to_list()], dtype=np.float64)
         return Judged(score, judge.reference)
 
     def _judge(self, name: str) -> Judge | None:
         """Return the classifier in use now, fitted if it has not been."""
-        policy = self._world.spec.policies[name]
+        policy = self._host.scenario.policies[name]
         assert isinstance(policy, Classifying)
-        t = policy.fitted_at(self._world.t)
+        t = policy.fitted_at(self._host.t)
         known = self._known.get(name)
         if known is None or known[:2] != (policy, t):
             known = self._known[name] = (policy, t, self._fit(name, policy, t) if t else None)
@@ -163,19 +189,19 @@ class Judges:
         docs = self._lot(name, t, _published_before(t), policy.examples // 2)
         truth, ids = docs["synthetic"].to_numpy(), docs["doc"].to_numpy()
         # A document that is labelled again at a later training gets the same label.
-        wrong = self._world.streams.at(f"policies/{name}/labels").uniform(ids) < policy.label_error
+        wrong = self._host.streams.at(f"policies/{name}/labels").uniform(ids) < policy.label_error
         aside = _aside(docs.select(pl.int_range(pl.len()).over("synthetic")).to_series().to_numpy())
-        return Examples(self._world.corpus.contents(docs["doc"]), truth ^ wrong, aside, docs["doc"])
+        return Examples(self._host.corpus.contents(docs["doc"]), truth ^ wrong, aside, docs["doc"])
 
     def _trusted(self, name: str, policy: QualityClassifier, t: int) -> Examples:
         """Draw documents of the trusted source, and others that were published before step ``t``."""
-        half, reservoir = policy.examples // 2, self._world.reservoirs[policy.source]
-        stream = self._world.streams.at(f"policies/{name}/trusted", t)
+        half, reservoir = policy.examples // 2, self._host.reservoirs[policy.source]
+        stream = self._host.streams.at(f"policies/{name}/trusted", t)
         trusted = reservoir.rows(some_rows(half, 0, reservoir.size, stream))
         docs = self._lot(name, t, _published_before(t), half, apart=False)
         positive = np.arange(trusted.len() + docs.height) < trusted.len()
         aside = np.concatenate([_aside(np.arange(trusted.len())), _aside(np.arange(docs.height))])
-        texts = pl.concat([trusted, self._world.corpus.contents(docs["doc"])])
+        texts = pl.concat([trusted, self._host.corpus.contents(docs["doc"])])
         return Examples(texts, positive, aside, docs["doc"])
 
     def _lot(self, name: str, t: int, which: pl.Expr, n: int, apart: bool = True) -> pl.DataFrame:
@@ -183,8 +209,8 @@ class Judges:
 
         Columns of the index, in the order of their luck.
         """
-        index = self._world.corpus.index.filter(which)
-        luck = self._world.streams.at(f"policies/{name}/examples", t).uniform(index["doc"].to_numpy())
+        index = self._host.corpus.index.filter(which)
+        luck = self._host.streams.at(f"policies/{name}/examples", t).uniform(index["doc"].to_numpy())
         drawn = index.with_columns(luck=pl.Series(luck, dtype=pl.Float64)).sort("luck", "doc")
         rank = pl.int_range(pl.len())
         return drawn.filter((rank.over("synthetic") if apart else rank) < n)
@@ -193,8 +219,8 @@ class Judges:
         """Return how well the classifiers fitted at this step do, for those whose policies stand at a gate."""
         frames: list[pl.DataFrame] = []
         for name in self._in_use():
-            policy = self._world.spec.policies[name]
-            if not isinstance(policy, Classifying) or policy.fitted_at(self._world.t) != self._world.t:
+            policy = self._host.scenario.policies[name]
+            if not isinstance(policy, Classifying) or policy.fitted_at(self._host.t) != self._host.t:
                 continue
             judge = self._judge(name)
             if judge is not None and isinstance(policy, LearnedDetector):
@@ -202,15 +228,15 @@ class Judges:
             elif judge is not None:
                 positive = judge.examples.positive[judge.examples.aside]
                 found: Values = {"auc": area(judge.held[positive], judge.held[~positive])}
-                frames.append(rows(self._world.t, "policy", name, found))
+                frames.append(rows(self._host.t, "policy", name, found))
         return frames
 
     def labelled(self) -> dict[str, int]:
         """Return how many documents people labelled for each detector that was trained at this step and is in use."""
         found = {}
         for name in self._in_use():
-            policy, judge = self._world.spec.policies[name], None
-            if isinstance(policy, LearnedDetector) and policy.fitted_at(self._world.t) == self._world.t:
+            policy, judge = self._host.scenario.policies[name], None
+            if isinstance(policy, LearnedDetector) and policy.fitted_at(self._host.t) == self._host.t:
                 judge = self._judge(name)
             if judge is not None:
                 found[name] = judge.examples.docs.len()
@@ -218,7 +244,7 @@ class Judges:
 
     def _in_use(self) -> list[str]:
         """Return the names of the policies that stand at a gate or whose scores one of those reads."""
-        spec = self._world.spec
+        spec = self._host.scenario
         stand = spec.standing()
         read = [p.detector for p in (spec.policies[n] for n in stand) if isinstance(p, Importance) and p.detector]
         return list(dict.fromkeys([*stand, *read]))
@@ -229,7 +255,7 @@ class Judges:
         Drafts that were refused when they were to be published count: by what it let pass a detector at the door
         would seem to find nothing.
         """
-        t = self._world.t
+        t = self._host.t
         unseen = ~pl.col("doc").is_in(judge.examples.docs.implode())
         docs = self._lot(f"{name}/test", t, (pl.col("t") <= t) & unseen, _TESTED)
         judged = self.ask(name, docs["doc"])
