@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -265,7 +266,8 @@ def test_checkpoints_with_more_logits_than_tokens_are_marked_over_all_of_them():
 
 def found_in(z, scored, policy):
     table = sample_documents(len(z))
-    context = replace(sample_context(table)("p"), watermark=lambda *_: (np.array(z), np.array(scored)))
+    models = SimpleNamespace(watermark=lambda *_: (np.array(z), np.array(scored)))
+    context = replace(sample_context(table)("p"), models=models)
     return gate(table.drop("content"), [("p", policy)], lambda _: context)["reason"].to_list()
 
 
@@ -350,7 +352,7 @@ def test_as_many_comply_as_are_asked_to_and_more_join(cache):
         before = now
     few = marked(policies__mark__compliance=0.25)
     assert (
-        len({frozenset(World(few, seed, cache=cache).marks()) for seed in (1, 2, 3, 4)}) > 1
+        len({frozenset(watermarking(World(few, seed, cache=cache).state)) for seed in (1, 2, 3, 4)}) > 1
     )  # who complies is chance
 
 

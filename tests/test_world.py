@@ -114,7 +114,7 @@ def test_a_trainer_whose_every_candidate_was_refused_keeps_its_model(cache):
 def scraped(world, **how):
     """How often each live document is scraped over many independent steps."""
     trainer = world.trainers[0]
-    recipe = trainer.recipe.model_copy(update={"scrape": trainer.recipe.scrape.model_copy(update=how)})
+    recipe = trainer.settings.model_copy(update={"scrape": trainer.settings.scrape.model_copy(update=how)})
     world.state.scenario = world.spec.model_copy(update={"trainers": world.spec.trainers | {"naive": recipe}})
     return trainer
 
@@ -166,14 +166,14 @@ def test_reach_stays_within_its_links(cache):
 
 def test_lag_hides_what_is_new(stepped):
     trainer = stepped.trainers[0]
-    recipe = trainer.recipe.model_copy(update={"lag": 2})
-    before, stepped.spec = (
+    recipe = trainer.settings.model_copy(update={"lag": 2})
+    before, stepped.state.scenario = (
         stepped.spec,
         stepped.spec.model_copy(update={"trainers": stepped.spec.trainers | {"naive": recipe}}),
     )
     live = stepped.corpus.live()
     assert live[sample(stepped.state, trainer, LiveIndex.of(live, stepped.web.sites))]["t"].unique().to_list() == [0]
-    stepped.spec = before
+    stepped.state.scenario = before
 
 
 def test_curators_err_at_their_rates(cache):
