@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ecosystem.corpus.sources import CACHE
 from ecosystem.errors import EcosystemError, ScenarioError, nearest
 from ecosystem.families.base import Progress, silent
 from ecosystem.policies.base import Adder, Filter, Weigher, gate
 from ecosystem.presets import read_toml
 from ecosystem.runs import Run, restored, same_inputs
+from ecosystem.sources.base import CACHE
 from ecosystem.store import explained
 
 if TYPE_CHECKING:

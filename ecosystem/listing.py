@@ -11,7 +11,6 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import BaseModel
 
-from ecosystem.corpus.sources import SOURCES
 from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
@@ -33,6 +32,7 @@ from ecosystem.registry import Registry
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.simulation.measurement.downstream import Downstream, write_harness
+from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
 from ecosystem.studies.design import Design, Range
 from ecosystem.studies.spec import Branch, ClosedForm, EqualCost, Frontier, Measure, Study

@@ -17,7 +17,6 @@ import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
 from ecosystem.coherence import incoherent
-from ecosystem.corpus.sources import SOURCES, Source
 from ecosystem.corpus.web import WebSpec
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.families.base import FAMILIES, Family
@@ -35,6 +34,7 @@ from ecosystem.recipes import (
     WriterSpec,
 )
 from ecosystem.registry import Registry
+from ecosystem.sources.base import SOURCES, Source
 from ecosystem.spec import Spec, checked_paths, explain, set_path
 
 _WHOLE = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # decides what the others mean

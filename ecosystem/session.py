@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.corpus.sources import CACHE
 from ecosystem.display import Display
 from ecosystem.errors import path_of
 from ecosystem.plan import Plan
 from ecosystem.runs import Branch, Run, begin, folder_of, machine_for, possible
 from ecosystem.scenario import Scenario
+from ecosystem.sources.base import CACHE
 from ecosystem.store import Store
 
 

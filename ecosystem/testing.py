@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.features import features
 from ecosystem.corpus.schema import INDEX, SEGMENT, TRUTH
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import (
     Budget,
@@ -37,7 +38,6 @@ from ecosystem.families.base import (
     Surroundings,
     TextCohort,
 )
-from ecosystem.marks import Mark
 from ecosystem.policies.base import Adder, Answers, Context, Filter, Judged, Policy, Weigher, gate
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.streams import Stream, Streams

@@ -17,11 +17,11 @@ import polars as pl
 
 from ecosystem.checks import LIMIT, LONG, Check, long_checks
 from ecosystem.cores import cores
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.metrics.laws import predict
 from ecosystem.presets import bundled
 from ecosystem.scenario import Scenario
+from ecosystem.sources.base import Truth
 from ecosystem.store import explained
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from ecosystem.corpus.documents import Corpus
+from ecosystem.corpus.corpus import Corpus
 from ecosystem.errors import ScenarioError
 from ecosystem.policies.base import Judged, gate
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier, TextClassifier, cutoff

@@ -6,13 +6,13 @@ import pytest
 from scipy import stats
 
 from ecosystem import validate
-from ecosystem.corpus.labelled import Labelled
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
 from ecosystem.families.classifier import Classifier
 from ecosystem.scenario import Scenario
 from ecosystem.simulation.world import World
+from ecosystem.sources.base import Truth
+from ecosystem.sources.labelled import Labelled
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
 from tests.conftest import ROOT

@@ -10,8 +10,6 @@ from pydantic import ValidationError
 from safetensors.numpy import load, save
 from scipy import stats
 
-from ecosystem.corpus.regression import Regression
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import (
     Budget,
@@ -31,6 +29,8 @@ from ecosystem.families.maximisation import k_means, maximise
 from ecosystem.families.singles import SinglesCohort, choose
 from ecosystem.runs import Run, begin, folder_of
 from ecosystem.scenario import Scenario
+from ecosystem.sources.base import Truth
+from ecosystem.sources.regression import Regression
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family

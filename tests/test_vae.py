@@ -12,8 +12,6 @@ from PIL import Image
 from scipy.special import ndtri
 
 from ecosystem import charts
-from ecosystem.corpus.sources import Truth
-from ecosystem.corpus.vectors import Digits, as_documents
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families import autoencoder
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
@@ -23,6 +21,8 @@ from ecosystem.families.vae import Vae
 from ecosystem.report import exhibits, write_report
 from ecosystem.runs import Machine, Run, begin, folder_of
 from ecosystem.scenario import Scenario
+from ecosystem.sources.base import Truth
+from ecosystem.sources.vectors import Digits, as_documents
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
 from tests.conftest import ROOT

@@ -17,11 +17,11 @@ from transformers import (
     WatermarkLogitsProcessor,
 )
 
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import ScenarioError
 from ecosystem.families import sampling, watermark
 from ecosystem.families.base import Decoding, Prompt
 from ecosystem.families.ngram import Ngram
-from ecosystem.marks import Mark
 from ecosystem.policies.base import gate
 from ecosystem.policies.watermark import Watermark
 from ecosystem.runs import Run, begin, folder_of

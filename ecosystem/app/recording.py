@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from ecosystem.app.film import Film
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.corpus.sources import CACHE
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs import Branch, Machine, Run, begin, folder_of
 from ecosystem.scenario import Scenario
+from ecosystem.sources.base import CACHE
 from ecosystem.store import PRUNED, Store, explained
 
 State = Literal["opening", "ready", "stepping", "paused", "finished", "failed", "closed"]

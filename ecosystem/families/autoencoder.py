@@ -23,8 +23,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.corpus.sources import Truth
-from ecosystem.corpus.vectors import as_documents
 from ecosystem.errors import DataError
 from ecosystem.families import checkpoint
 from ecosystem.families.base import (
@@ -46,6 +44,8 @@ from ecosystem.families.gaussian import GaussianCohort
 from ecosystem.families.networks import VECTOR, Network, Weights
 from ecosystem.families.packing import Batches
 from ecosystem.families.training import Fit, Gradients, Rows
+from ecosystem.sources.base import Truth
+from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
 
 if TYPE_CHECKING:

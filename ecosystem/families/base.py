@@ -17,10 +17,10 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.sources import Truth
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import EcosystemError, TrainingError
-from ecosystem.marks import Mark
 from ecosystem.registry import Registry
+from ecosystem.sources.base import Truth
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream, Streams
 

@@ -13,9 +13,9 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ecosystem.corpus.sources import Truth
 from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
 from ecosystem.families.stacked import FittedFamily, Floats, Parameters, StackedCohort, human_documents
+from ecosystem.sources.base import Truth
 
 
 @FAMILIES.register("categorical")

@@ -14,11 +14,11 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.labelled import label_log_density, side
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError
 from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
 from ecosystem.families.stacked import FittedFamily, Floats, Parameters, StackedCohort, human_documents
+from ecosystem.sources.base import Truth
+from ecosystem.sources.labelled import label_log_density, side
 
 
 @FAMILIES.register("classifier")

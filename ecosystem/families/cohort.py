@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families import sampling, scoring, watermark
 from ecosystem.families.base import (
@@ -35,7 +36,6 @@ from ecosystem.families.crew import Crew
 from ecosystem.families.packing import Answers, Batches, Packing
 from ecosystem.families.recipe import Training
 from ecosystem.families.tokenizer import Tokenizer
-from ecosystem.marks import Mark
 from ecosystem.streams import Stream
 
 Nll = Callable[[Tensor, Tensor, Tensor], Tensor]

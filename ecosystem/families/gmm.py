@@ -18,8 +18,6 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ecosystem.corpus.sources import Truth
-from ecosystem.corpus.vectors import as_documents
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import (
     FAMILIES,
@@ -44,6 +42,8 @@ from ecosystem.families.singles import (
     unfitted,
 )
 from ecosystem.families.stacked import FittedFamily, human_documents
+from ecosystem.sources.base import Truth
+from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
 
 Floats = NDArray[np.float64]

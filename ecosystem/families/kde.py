@@ -16,11 +16,11 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
-from ecosystem.corpus.sources import Truth
-from ecosystem.corpus.vectors import as_documents
 from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
 from ecosystem.families.singles import SinglesCohort, choose, coordinates, moments, stored, unfitted
 from ecosystem.families.stacked import FittedFamily, human_documents
+from ecosystem.sources.base import Truth
+from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
 
 Floats = NDArray[np.float64]

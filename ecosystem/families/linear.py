@@ -16,13 +16,13 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ecosystem.corpus.regression import log_density
-from ecosystem.corpus.sources import Truth
-from ecosystem.corpus.vectors import as_documents
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
 from ecosystem.families.singles import SinglesCohort, coordinates, stored, unfitted
 from ecosystem.families.stacked import FittedFamily, human_documents
+from ecosystem.sources.base import Truth
+from ecosystem.sources.regression import log_density
+from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
 
 Floats = NDArray[np.float64]

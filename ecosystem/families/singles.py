@@ -28,7 +28,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families import gaussian
 from ecosystem.families.base import (
@@ -42,6 +41,7 @@ from ecosystem.families.base import (
     ScoreRequest,
     silent,
 )
+from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream
 
 Floats = NDArray[np.float64]

@@ -16,7 +16,6 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError
 from ecosystem.families.base import (
     Decoding,
@@ -32,6 +31,7 @@ from ecosystem.families.base import (
     Workload,
     silent,
 )
+from ecosystem.sources.base import Truth
 
 Floats = NDArray[np.float64]
 Parameters = dict[str, Floats]

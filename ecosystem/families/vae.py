@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import polars as pl
 from pydantic import Field
 
-from ecosystem.corpus.sources import digest
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families import foundation
 from ecosystem.families.base import FAMILIES, Budget, Cohort, Family, Surroundings, Workload
 from ecosystem.families.recipe import Positive, Rate, Training
 from ecosystem.families.stacked import human_documents
+from ecosystem.sources.base import digest
 
 if TYPE_CHECKING:
     from ecosystem.families.networks import Network

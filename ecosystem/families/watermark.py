@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.marks import Mark
+from ecosystem.corpus.watermark_spec import Mark
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -16,8 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import OBSERVABLE, empty
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import EcosystemError
-from ecosystem.marks import Mark
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream

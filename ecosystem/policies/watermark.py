@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import polars as pl
 from pydantic import Field, model_validator
 
-from ecosystem.marks import Mark, Scheme
+from ecosystem.corpus.watermark_spec import Mark, Scheme
 from ecosystem.policies.base import POLICIES, Context, Filter
 from ecosystem.policies.filters import first_reason
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ecosystem.corpus.sources import Truth
 from ecosystem.metrics.laws import predict
 from ecosystem.recipes import TheorySpec
+from ecosystem.sources.base import Truth
 
 ORIGINS = ("human", "synthetic")
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecosystem.corpus.documents import Corpus
-from ecosystem.corpus.sources import Reservoir
+from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError
 from ecosystem.families.base import Progress, Surroundings
@@ -21,6 +20,7 @@ from ecosystem.simulation.measurement.references import References, true_distrib
 from ecosystem.simulation.services import Services
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step, human_drafts
+from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
 
 

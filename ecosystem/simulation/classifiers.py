@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.documents import Corpus
-from ecosystem.corpus.sources import Reservoir
+from ecosystem.corpus.corpus import Corpus
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.base import Judged
 from ecosystem.policies.classifiers import Classifying, LearnedDetector, QualityClassifier, TextClassifier
 from ecosystem.policies.sampling import Importance, some_rows
 from ecosystem.scenario import Scenario
+from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
 
 _TESTED = 2000  # documents of each origin, at most, on which error rates are measured

@@ -9,14 +9,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.documents import Corpus
-from ecosystem.corpus.labelled import right
-from ecosystem.corpus.sources import Reservoir, Truth
+from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import DataError
 from ecosystem.families.base import Score, ScoreRequest, SupportsWatermark
-from ecosystem.marks import Mark
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.simulation.cohorts import Cohorts
+from ecosystem.sources.base import Reservoir, Truth
+from ecosystem.sources.labelled import right
 
 Answers = tuple[NDArray[np.float64], NDArray[np.int64]]
 """A number and a count of units for each document, [documents] each."""

@@ -9,9 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.documents import Corpus
+from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import ARCHIVE, empty
-from ecosystem.corpus.sources import Reservoir, Truth
 from ecosystem.corpus.web import Web
 from ecosystem.families.base import Progress, silent
 from ecosystem.policies.base import Context, Policy
@@ -21,6 +20,7 @@ from ecosystem.simulation.classifiers import Classifiers
 from ecosystem.simulation.cohorts import Cohorts
 from ecosystem.simulation.measurement.references import References
 from ecosystem.simulation.services import Services
+from ecosystem.sources.base import Reservoir, Truth
 from ecosystem.streams import Stream, Streams
 
 Purchases = dict[str, dict[str, set[int]]]

@@ -9,8 +9,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import INDEX, LEDGER, SEGMENT, empty
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.families.base import FitRecord, WriteRecord
-from ecosystem.marks import Mark
 
 DRAFT = {name: SEGMENT[name] for name in ("site", "author", "synthetic", "depth", "model", "source", "row", "content")}
 

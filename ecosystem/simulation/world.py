@@ -15,9 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.documents import Corpus
+from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.corpus.sources import Truth
 from ecosystem.corpus.web import Web
 from ecosystem.errors import ScenarioError
 from ecosystem.families.base import Progress, silent
@@ -31,6 +30,7 @@ from ecosystem.simulation.measurement.measure import measure_opening
 from ecosystem.simulation.phases import PHASES
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step
+from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream, Streams
 
 

@@ -20,7 +20,6 @@ from scipy import stats
 
 from ecosystem import charts
 from ecosystem.charts import Words
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
 from ecosystem.report import page, publish
@@ -28,6 +27,7 @@ from ecosystem.report.findings import number
 from ecosystem.report.page import escape
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
+from ecosystem.sources.base import Truth
 from ecosystem.store import Store
 from ecosystem.streams import Streams
 from ecosystem.studies.board import Board

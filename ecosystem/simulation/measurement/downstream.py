@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from ecosystem.corpus.sources import Reservoir
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import Budget, Cohort, FitRequest, Member, Progress, ScoreRequest, Start
 from ecosystem.metrics import tasks
 from ecosystem.metrics.base import Estimate, mean_and_error
 from ecosystem.metrics.tasks import TASKS, Example
 from ecosystem.recipes import DownstreamSpec
+from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
 
 Values = dict[str, Estimate | float]

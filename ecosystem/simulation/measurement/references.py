@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.sources import Reservoir, Truth
 from ecosystem.errors import DataError
 from ecosystem.families.base import Cohort, Member, Score, ScoreRequest, TextCohort
 from ecosystem.metrics.base import Vocabulary
 from ecosystem.metrics.quality import frequent_types, unigram_nll
 from ecosystem.scenario import Scenario
 from ecosystem.simulation.measurement.downstream import Downstream
+from ecosystem.sources.base import Reservoir, Truth
 from ecosystem.streams import Streams
 
 CONTEXT_TOKENS = 16  # of a held-out document, after which next-token distributions are compared

@@ -15,8 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.sources import SOURCES, EndlessReservoir, EndlessSource, Truth
 from ecosystem.errors import DataError
+from ecosystem.sources.base import SOURCES, EndlessReservoir, EndlessSource, Truth
 from ecosystem.streams import Streams
 
 

@@ -206,11 +206,11 @@ CACHE = Path("models/cache")  # below the current folder: what takes long to mak
 
 SOURCES: Registry[type[Source]] = Registry(
     "source",
-    "ecosystem.corpus.python_docs",
-    "ecosystem.corpus.readers",
-    "ecosystem.corpus.process",
-    "ecosystem.corpus.vectors",
-    "ecosystem.corpus.symbols",
-    "ecosystem.corpus.regression",
-    "ecosystem.corpus.labelled",
+    "ecosystem.sources.python_docs",
+    "ecosystem.sources.files",
+    "ecosystem.sources.formal_language",
+    "ecosystem.sources.vectors",
+    "ecosystem.sources.categorical",
+    "ecosystem.sources.regression",
+    "ecosystem.sources.labelled",
 )

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import polars as pl
 from pydantic import Field
 
-from ecosystem.corpus.sources import SOURCES, FiniteReservoir, Source
 from ecosystem.errors import DataError, nearest
+from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
 from ecosystem.streams import Streams
 
 MinChars = Annotated[int, Field(ge=1)]

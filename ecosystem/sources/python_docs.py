@@ -27,8 +27,8 @@ from typing import Annotated, ClassVar
 import polars as pl
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.sources import CACHE, SOURCES, FiniteReservoir, Source
 from ecosystem.errors import DataError
+from ecosystem.sources.base import CACHE, SOURCES, FiniteReservoir, Source
 from ecosystem.streams import Streams
 
 # Tests are code rather than prose; idlelib and lib2to3 are programs that not every installation has; site-packages

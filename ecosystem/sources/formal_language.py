@@ -28,8 +28,8 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.sources import SOURCES, EndlessSource, Truth
 from ecosystem.errors import DataError
+from ecosystem.sources.base import SOURCES, EndlessSource, Truth
 from ecosystem.streams import Stream, Streams
 
 Positive = Annotated[int, Field(ge=1, le=10**6)]

@@ -11,8 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.sources import SOURCES, EndlessReservoir, EndlessSource, Truth
-from ecosystem.corpus.vectors import as_documents, as_matrix
+from ecosystem.sources.base import SOURCES, EndlessReservoir, EndlessSource, Truth
+from ecosystem.sources.vectors import as_documents, as_matrix
 from ecosystem.streams import Streams
 
 Floats = NDArray[np.float64]

@@ -17,8 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
-from ecosystem.corpus.sources import SOURCES, EndlessReservoir, EndlessSource, FiniteReservoir, Source, Truth
 from ecosystem.errors import DataError, nearest
+from ecosystem.sources.base import SOURCES, EndlessReservoir, EndlessSource, FiniteReservoir, Source, Truth
 from ecosystem.streams import Streams
 
 Floats = NDArray[np.float64]
