@@ -23,8 +23,8 @@ import polars as pl
 import torch
 
 from ecosystem.corpus.watermark_spec import Mark
-from ecosystem.families import watermark
 from ecosystem.families.base import FAMILIES, Decoding, GenerateRequest, Prompt, ScoreRequest, Surroundings
+from ecosystem.families.language import watermark
 from ecosystem.presets import with_preset
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams

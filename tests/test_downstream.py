@@ -11,7 +11,7 @@ import torch
 
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, FitRequest, ScoreRequest
-from ecosystem.families.packing import Answers
+from ecosystem.families.language.packing import Answers
 from ecosystem.listing import harness, listing
 from ecosystem.metrics import tasks
 from ecosystem.metrics.tasks import TASKS, Example

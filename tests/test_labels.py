@@ -8,7 +8,7 @@ from scipy import stats
 from ecosystem import validate
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
-from ecosystem.families.classifier import Classifier
+from ecosystem.families.statistical.classifier import Classifier
 from ecosystem.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.sources.base import Truth

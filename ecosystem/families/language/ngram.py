@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ecosystem.families import checkpoint, foundation
+from ecosystem.families import foundation
 from ecosystem.families.base import FAMILIES, Cohort, Family, Surroundings, Workload
-from ecosystem.families.recipe import Positive, Rate
+from ecosystem.families.language import checkpoint
+from ecosystem.families.training_spec import Positive, Rate
 
 if TYPE_CHECKING:
-    from ecosystem.families.tokenizer import Tokenizer
+    from ecosystem.families.language.tokenizer import Tokenizer
 
 KEYS = 2**63  # an n-gram is one signed 64-bit number
 
@@ -82,7 +83,7 @@ class Ngram(Family):
         Raises DataError if there are no human documents to train a tokenizer on or to count, or the tokenizer's
         checkpoint cannot be had or has too many tokens for the order.
         """
-        from ecosystem.families.counts import CountCohort
+        from ecosystem.families.language.ngram_cohort import CountCohort
 
         if self.tokenizer is None or self.init == "foundation":
             foundation.require_documents(name, around.human)
@@ -95,7 +96,7 @@ class Ngram(Family):
         return CountCohort(name, members, self, _tokenizer(folder.resolve()), around, mark)
 
     def _prepare(self, around: Surroundings) -> Callable[[Path], None]:
-        from ecosystem.families.tokenizer import Tokenizer
+        from ecosystem.families.language.tokenizer import Tokenizer
 
         if self.tokenizer is None:
             made = Tokenizer.train(around.human.to_list(), self.vocabulary or 0)
@@ -115,7 +116,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
 
     A folder of the cache is named after all that the tokenizer depends on.
     """
-    from ecosystem.families.tokenizer import Tokenizer
+    from ecosystem.families.language.tokenizer import Tokenizer
 
     return Tokenizer.load(folder)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
-from ecosystem.families.shape import Shape
+from ecosystem.families.language.gpt2.shape import Shape
 
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.bin"]
 

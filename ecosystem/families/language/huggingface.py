@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from ecosystem.errors import DataError
-from ecosystem.families import checkpoint
 from ecosystem.families.base import FAMILIES, Cohort, Surroundings, Workload
-from ecosystem.families.language import LanguageFamily
-from ecosystem.families.recipe import Training
-from ecosystem.families.shape import read_config
+from ecosystem.families.language import checkpoint
+from ecosystem.families.language.family import LanguageFamily
+from ecosystem.families.language.gpt2.shape import read_config
+from ecosystem.families.training_spec import Training
 from ecosystem.streams import Stream
 
 if TYPE_CHECKING:
-    from ecosystem.families.tokenizer import Tokenizer
+    from ecosystem.families.language.tokenizer import Tokenizer
 
 # What architectures call their longest input, width and number of layers.
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
@@ -64,8 +64,8 @@ class CausalLm(LanguageFamily):
         return Workload(parameters, 2 * parameters, self.foundation.tokens if self.init == "foundation" else 0)
 
     def _found(self, tokenizer: Tokenizer, around: Surroundings) -> Callable[[Path], None]:
-        from ecosystem.families.cohort import pretrain
-        from ecosystem.families.modules import ModuleCohort, build, configuration
+        from ecosystem.families.language.cohort import pretrain
+        from ecosystem.families.language.huggingface_cohort import ModuleCohort, build, configuration
 
         context = self.context or 0
         sizes = {"max_position_embeddings": context, "vocab_size": tokenizer.size, **self.config}
@@ -89,7 +89,7 @@ class CausalLm(LanguageFamily):
     def _open(
         self, folder: Path, tokenizer: Tokenizer, name: str, members: int, around: Surroundings, mark: str
     ) -> Cohort:
-        from ecosystem.families.modules import ModuleCohort, build, load, read_configuration
+        from ecosystem.families.language.huggingface_cohort import ModuleCohort, build, load, read_configuration
 
         if self.init == "random":
             module = build(read_configuration(folder), around.streams.at(f"model/{name}/initial"))

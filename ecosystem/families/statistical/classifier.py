@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.errors import DataError
 from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
-from ecosystem.families.stacked import FittedFamily, Floats, Parameters, StackedCohort, human_documents
+from ecosystem.families.statistical.cohort import FittedFamily, Floats, Parameters, StackedCohort, human_documents
 from ecosystem.sources.base import Truth
 from ecosystem.sources.labelled import label_log_density, side
 

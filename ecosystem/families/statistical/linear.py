@@ -18,8 +18,8 @@ from pydantic import Field
 
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
-from ecosystem.families.singles import SinglesCohort, coordinates, stored, unfitted
-from ecosystem.families.stacked import FittedFamily, human_documents
+from ecosystem.families.single import SinglesCohort, coordinates, stored, unfitted
+from ecosystem.families.statistical.cohort import FittedFamily, human_documents
 from ecosystem.sources.base import Truth
 from ecosystem.sources.regression import log_density
 from ecosystem.sources.vectors import as_documents

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from ecosystem.errors import DataError, nearest
 from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
-from ecosystem.families.cohort import LanguageCohort, Nll, copy_state
-from ecosystem.families.crew import Crew
-from ecosystem.families.packing import Batches
-from ecosystem.families.recipe import Training
-from ecosystem.families.sampling import Decoder
-from ecosystem.families.tokenizer import Tokenizer
+from ecosystem.families.language.cohort import LanguageCohort, Nll, copy_state
+from ecosystem.families.language.decoding import Decoder
+from ecosystem.families.language.packing import Batches
+from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.training import Fit, Rows
+from ecosystem.families.training_spec import Training
+from ecosystem.families.worker_pool import Crew
 from ecosystem.streams import Stream
 
 _PART_TOKENS = 1024  # of a batch, computed at once on a CPU; bounds the logits in memory

@@ -29,7 +29,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families import gaussian
 from ecosystem.families.base import (
     Decoding,
     FitRecord,
@@ -41,6 +40,7 @@ from ecosystem.families.base import (
     ScoreRequest,
     silent,
 )
+from ecosystem.families.statistical import gaussian
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream
 

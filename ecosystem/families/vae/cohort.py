@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecosystem.errors import DataError
-from ecosystem.families import checkpoint
 from ecosystem.families.base import (
     Budget,
     Decoding,
@@ -38,18 +37,19 @@ from ecosystem.families.base import (
     Surroundings,
     silent,
 )
-from ecosystem.families.cohort import copy_state
-from ecosystem.families.crew import Crew
-from ecosystem.families.gaussian import GaussianCohort
-from ecosystem.families.networks import VECTOR, Network, Weights
-from ecosystem.families.packing import Batches
+from ecosystem.families.language import checkpoint
+from ecosystem.families.language.cohort import copy_state
+from ecosystem.families.language.packing import Batches
+from ecosystem.families.statistical.gaussian import GaussianCohort
 from ecosystem.families.training import Fit, Gradients, Rows
+from ecosystem.families.vae.networks import VECTOR, Network, Weights
+from ecosystem.families.worker_pool import Crew
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
 
 if TYPE_CHECKING:
-    from ecosystem.families.vae import Vae
+    from ecosystem.families.vae.family import Vae
 
 Floats = NDArray[np.float32]
 Writer = Callable[[Path], None]

@@ -29,9 +29,7 @@ from ecosystem.families.base import (
     Surroundings,
     silent,
 )
-from ecosystem.families.gaussian import square_root
-from ecosystem.families.maximisation import maximise
-from ecosystem.families.singles import (
+from ecosystem.families.single import (
     SinglesCohort,
     check_finite,
     choose,
@@ -41,7 +39,9 @@ from ecosystem.families.singles import (
     stored,
     unfitted,
 )
-from ecosystem.families.stacked import FittedFamily, human_documents
+from ecosystem.families.statistical.cohort import FittedFamily, human_documents
+from ecosystem.families.statistical.gaussian import square_root
+from ecosystem.families.statistical.maximisation import maximise
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.families.base import Score
-from ecosystem.families.packing import chain
+from ecosystem.families.language.packing import chain
 
 Outline = tuple[NDArray[np.int64], NDArray[np.int64]]
 """``unit`` and ``offsets`` of a Score."""

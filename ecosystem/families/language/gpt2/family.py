@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from ecosystem.errors import DataError
-from ecosystem.families import checkpoint
 from ecosystem.families.base import FAMILIES, Cohort, Surroundings, Workload
-from ecosystem.families.language import LanguageFamily
-from ecosystem.families.recipe import Positive
-from ecosystem.families.shape import NARROW, Shape
+from ecosystem.families.language import checkpoint
+from ecosystem.families.language.family import LanguageFamily
+from ecosystem.families.language.gpt2.shape import NARROW, Shape
+from ecosystem.families.training_spec import Positive
 from ecosystem.streams import Stream
 
 if TYPE_CHECKING:
-    from ecosystem.families.tokenizer import Tokenizer
+    from ecosystem.families.language.tokenizer import Tokenizer
 
 
 @FAMILIES.register("gpt2")
@@ -63,8 +63,8 @@ class Gpt2(LanguageFamily):
         return Workload(shape.count(), shape.flops(self.context), 0)
 
     def _found(self, tokenizer: Tokenizer, around: Surroundings) -> Callable[[Path], None]:
-        from ecosystem.families.cohort import pretrain
-        from ecosystem.families.engine import Gpt2Cohort, draw
+        from ecosystem.families.language.cohort import pretrain
+        from ecosystem.families.language.gpt2.cohort import Gpt2Cohort, draw
 
         given = self.vocabulary or 0
         shape = self._shape(tokenizer.size if self.tokenizer is None else max(tokenizer.size, given))
@@ -88,7 +88,7 @@ class Gpt2(LanguageFamily):
     def _open(
         self, folder: Path, tokenizer: Tokenizer, name: str, members: int, around: Surroundings, mark: str
     ) -> Cohort:
-        from ecosystem.families.engine import Gpt2Cohort, draw
+        from ecosystem.families.language.gpt2.cohort import Gpt2Cohort, draw
 
         shape = Shape.read(folder)
         self._check(shape, tokenizer.size, folder)

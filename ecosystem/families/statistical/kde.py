@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
-from ecosystem.families.singles import SinglesCohort, choose, coordinates, moments, stored, unfitted
-from ecosystem.families.stacked import FittedFamily, human_documents
+from ecosystem.families.single import SinglesCohort, choose, coordinates, moments, stored, unfitted
+from ecosystem.families.statistical.cohort import FittedFamily, human_documents
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.families import checkpoint, foundation
+from ecosystem.families import foundation
 from ecosystem.families.base import Cohort, Family, Surroundings
-from ecosystem.families.recipe import Foundation, Positive, Training
+from ecosystem.families.language import checkpoint
+from ecosystem.families.training_spec import Foundation, Positive, Training
 
 if TYPE_CHECKING:
-    from ecosystem.families.tokenizer import Tokenizer
+    from ecosystem.families.language.tokenizer import Tokenizer
 
 FROM_SCRATCH = ("foundation", "random")
 
@@ -68,7 +69,7 @@ class LanguageFamily(Family):
 
         Raises DataError if there are no human documents to train a tokenizer on, or a checkpoint cannot be had.
         """
-        from ecosystem.families.tokenizer import Tokenizer
+        from ecosystem.families.language.tokenizer import Tokenizer
 
         if self.from_scratch:
             foundation.require_documents(name, around.human)
@@ -92,7 +93,7 @@ class LanguageFamily(Family):
         )
 
     def _prepare(self, around: Surroundings) -> Callable[[Path], None]:
-        from ecosystem.families.tokenizer import Tokenizer
+        from ecosystem.families.language.tokenizer import Tokenizer
 
         if self.tokenizer is None:
             tokenizer = Tokenizer.train(around.human.to_list(), self.vocabulary or 0)

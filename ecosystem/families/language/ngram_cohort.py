@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecosystem.errors import DataError
-from ecosystem.families import scoring
 from ecosystem.families.base import (
     FitRecord,
     FitRequest,
@@ -31,16 +30,17 @@ from ecosystem.families.base import (
     ScoreRequest,
     Surroundings,
 )
-from ecosystem.families.cohort import LanguageCohort, Nll
-from ecosystem.families.crew import Crew
-from ecosystem.families.ngram import require_keys
-from ecosystem.families.packing import Batches
-from ecosystem.families.recipe import Training
-from ecosystem.families.sampling import Decoder
-from ecosystem.families.tokenizer import Tokenizer
+from ecosystem.families.language import scoring
+from ecosystem.families.language.cohort import LanguageCohort, Nll
+from ecosystem.families.language.decoding import Decoder
+from ecosystem.families.language.ngram import require_keys
+from ecosystem.families.language.packing import Batches
+from ecosystem.families.language.tokenizer import Tokenizer
+from ecosystem.families.training_spec import Training
+from ecosystem.families.worker_pool import Crew
 
 if TYPE_CHECKING:
-    from ecosystem.families.ngram import Ngram
+    from ecosystem.families.language.ngram import Ngram
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

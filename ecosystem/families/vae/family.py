@@ -11,12 +11,12 @@ from pydantic import Field
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families import foundation
 from ecosystem.families.base import FAMILIES, Budget, Cohort, Family, Surroundings, Workload
-from ecosystem.families.recipe import Positive, Rate, Training
-from ecosystem.families.stacked import human_documents
+from ecosystem.families.statistical.cohort import human_documents
+from ecosystem.families.training_spec import Positive, Rate, Training
 from ecosystem.sources.base import digest
 
 if TYPE_CHECKING:
-    from ecosystem.families.networks import Network
+    from ecosystem.families.vae.networks import Network
 
 
 @FAMILIES.register("vae")
@@ -76,10 +76,10 @@ class Vae(Family):
 
         Raises DataError if there are no initial documents, or if they are not within [0, 1].
         """
-        from ecosystem.families import autoencoder
+        from ecosystem.families.vae import cohort
 
         x = human_documents(name, around, "vector")
-        wrong = autoencoder.outside(x)
+        wrong = cohort.outside(x)
         if wrong:
             raise DataError(f'model "{name}" cannot be trained on the web\'s initial documents: {wrong}')
         network = self._network(name, x.shape[1])
@@ -96,19 +96,19 @@ class Vae(Family):
             stream = around.streams.at("foundation/vae")
             budget = Budget(epochs=self.epochs)
 
-            def make() -> autoencoder.Writer:
+            def make() -> cohort.Writer:
                 first = network.draw(stream.child("initial"))
-                alone = autoencoder.VaeCohort("foundation", 1, network, first, self, around)
+                alone = cohort.VaeCohort("foundation", 1, network, first, self, around)
                 try:
-                    return autoencoder.pretrained(alone, budget, stream, around)
+                    return cohort.pretrained(alone, budget, stream, around)
                 except TrainingError as error:
                     raise TrainingError(f'the foundation of model "{name}": {error}') from error
 
-            initial = autoencoder.read(foundation.obtain(around.cache, mark, make))
-        return autoencoder.VaeCohort(name, members, network, initial, self, around, mark)
+            initial = cohort.read(foundation.obtain(around.cache, mark, make))
+        return cohort.VaeCohort(name, members, network, initial, self, around, mark)
 
     def _network(self, name: str, length: int) -> Network:
-        from ecosystem.families.networks import Convolutional, Dense
+        from ecosystem.families.vae.networks import Convolutional, Dense
 
         if self.architecture == "dense":
             return Dense(length, self.latent, self.hidden, self.layers)

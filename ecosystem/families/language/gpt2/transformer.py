@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ecosystem.families.shape import Shape
+from ecosystem.families.language.gpt2.shape import Shape
 
 Weights = Mapping[str, Tensor]
 

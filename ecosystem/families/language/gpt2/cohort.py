@@ -18,16 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.families import loss, transformer
 from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
-from ecosystem.families.cohort import LanguageCohort, Nll, copy_state
-from ecosystem.families.crew import Crew
-from ecosystem.families.packing import Batches
-from ecosystem.families.recipe import Training
-from ecosystem.families.sampling import Decoder
-from ecosystem.families.shape import NARROW, Shape
-from ecosystem.families.tokenizer import Tokenizer
+from ecosystem.families.language.cohort import LanguageCohort, Nll, copy_state
+from ecosystem.families.language.decoding import Decoder
+from ecosystem.families.language.gpt2 import loss, transformer
+from ecosystem.families.language.gpt2.shape import NARROW, Shape
+from ecosystem.families.language.packing import Batches
+from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.training import Fit, Gradients, Rows
+from ecosystem.families.training_spec import Training
+from ecosystem.families.worker_pool import Crew
 from ecosystem.streams import Stream
 
 _PART_TOKENS = 1024  # of a batch, computed at once on a CPU

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
-from ecosystem.families.stacked import FittedFamily, Floats, Parameters, StackedCohort, human_documents
+from ecosystem.families.statistical.cohort import FittedFamily, Floats, Parameters, StackedCohort, human_documents
 from ecosystem.sources.base import Truth
 
 

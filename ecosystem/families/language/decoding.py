@@ -18,7 +18,7 @@ from torch import Tensor
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import Decoding
-from ecosystem.families.watermark import Marker, marker
+from ecosystem.families.language.watermark import Marker, marker
 from ecosystem.streams import Stream
 
 _DENSE = 0.8  # share of rows still being written below which the batch is compacted
