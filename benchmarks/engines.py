@@ -20,7 +20,7 @@ import torch
 
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, Surroundings
 from ecosystem.families.language.gpt2.family import Gpt2
-from ecosystem.presets import presets, read_toml
+from ecosystem.scenario.presets import presets, read_toml
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Stream, Streams
 

@@ -25,7 +25,7 @@ import torch
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.families.base import FAMILIES, Decoding, GenerateRequest, Prompt, ScoreRequest, Surroundings
 from ecosystem.families.language import watermark
-from ecosystem.presets import with_preset
+from ecosystem.scenario.presets import with_preset
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
 

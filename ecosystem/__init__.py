@@ -23,7 +23,7 @@ _HOME = {
     "EcosystemError": "ecosystem.errors",
     "Frontier": "ecosystem.studies.spec",
     "Run": "ecosystem.runs",
-    "Scenario": "ecosystem.scenario",
+    "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.spec",
     "World": "ecosystem.simulation.world",
     "branch": "ecosystem.session",

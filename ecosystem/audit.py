@@ -16,8 +16,8 @@ import polars as pl
 from ecosystem.errors import EcosystemError, ScenarioError, nearest
 from ecosystem.families.base import Progress, silent
 from ecosystem.policies.base import Adder, Filter, Weigher, gate
-from ecosystem.presets import read_toml
 from ecosystem.runs import Run, restored, same_inputs
+from ecosystem.scenario.presets import read_toml
 from ecosystem.sources.base import CACHE
 from ecosystem.store import explained
 

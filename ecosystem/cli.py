@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
-    from ecosystem.scenario import Scenario
+    from ecosystem.scenario.scenario import Scenario
 
 SCENARIO = click.argument("scenario", type=click.Path(path_type=Path))
 SET = click.option(
@@ -139,8 +139,8 @@ def _scenario(
 ) -> Scenario:
     """Read a scenario and apply --variant, --set, --seed and --steps, each checked like the file itself."""
     from ecosystem.errors import ScenarioError
-    from ecosystem.presets import read_toml
-    from ecosystem.scenario import Scenario
+    from ecosystem.scenario.presets import read_toml
+    from ecosystem.scenario.scenario import Scenario
     from ecosystem.studies.spec import question
 
     values = _values(settings)
@@ -230,9 +230,9 @@ def branch(
 @SET
 def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...]) -> None:
     """Validate scenarios, studies and frontiers without running them; of run folders, every file against its hash."""
-    from ecosystem.coherence import unheeded
     from ecosystem.errors import EcosystemError
-    from ecosystem.presets import read_toml
+    from ecosystem.scenario.consistency import unheeded
+    from ecosystem.scenario.presets import read_toml
     from ecosystem.studies.spec import question
 
     problems = []

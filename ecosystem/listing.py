@@ -17,8 +17,9 @@ from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
 from ecosystem.metrics.laws import laws
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
-from ecosystem.presets import STUDIES, bundled, presets, read_toml
-from ecosystem.recipes import (
+from ecosystem.registry import Registry
+from ecosystem.runs import Run
+from ecosystem.scenario.entries import (
     Change,
     CuratorSpec,
     DownstreamSpec,
@@ -28,9 +29,8 @@ from ecosystem.recipes import (
     TrainerSpec,
     WriterSpec,
 )
-from ecosystem.registry import Registry
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.presets import STUDIES, bundled, presets, read_toml
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.measurement.downstream import Downstream, write_harness
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams

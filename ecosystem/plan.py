@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ecosystem.coherence import unheeded
 from ecosystem.families.base import Budget
 from ecosystem.policies.sampling import Sample
-from ecosystem.recipes import TrainerSpec
 from ecosystem.runs import Machine
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.consistency import unheeded
+from ecosystem.scenario.entries import TrainerSpec
+from ecosystem.scenario.scenario import Scenario
 
 TOKENS_PER_EXAMPLE = 70  # of a downstream task, text and one choice
 CHOICES = 4  # of an example, at most

@@ -23,8 +23,8 @@ from ecosystem.corpus.graph_files import read_graph
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
 from ecosystem.families.base import Progress, silent
-from ecosystem.presets import read_toml
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.presets import read_toml
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import CACHE
 from ecosystem.spec import checked_paths
 from ecosystem.store import Store, set_aside

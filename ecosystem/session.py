@@ -17,7 +17,7 @@ from ecosystem.display import Display
 from ecosystem.errors import path_of
 from ecosystem.plan import Plan
 from ecosystem.runs import Branch, Run, begin, folder_of, machine_for, possible
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import CACHE
 from ecosystem.store import Store
 

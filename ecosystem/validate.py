@@ -19,8 +19,8 @@ from ecosystem.checks import LIMIT, LONG, Check, long_checks
 from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.metrics.laws import predict
-from ecosystem.presets import bundled
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.presets import bundled
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.store import explained
 

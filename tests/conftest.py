@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ROOT / "scenarios" / "smoke.toml"

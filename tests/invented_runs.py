@@ -13,7 +13,7 @@ import polars as pl
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
 from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.store import Store
 
 POPULATIONS = {"naive": [], "filtered": ["neardup", "quality"], "anchored": ["neardup", "quality", "archive"]}

@@ -6,7 +6,7 @@ import pytest
 
 from ecosystem.errors import ScenarioError
 from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import shifted
 from ecosystem.simulation.world import World
 from tests.conftest import MACHINE

@@ -9,7 +9,7 @@ from ecosystem.display import Display
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.report.exhibits import reproduction
 from ecosystem.runs import Branch, Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.session import run_scenario
 from ecosystem.store import Store
 from tests.conftest import MACHINE, tiny

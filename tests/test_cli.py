@@ -16,7 +16,7 @@ import ecosystem
 from ecosystem.cli import LISTED, cli
 from ecosystem.plan import TOKENS_PER_DOCUMENT, Plan
 from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE, ROOT, TINY, tiny
 
 

@@ -9,7 +9,7 @@ from ecosystem.families.language import decoding
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.report import exhibits
 from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.streams import Stream
 from tests.conftest import MACHINE, tiny

@@ -15,11 +15,11 @@ from ecosystem.families.language.packing import Answers
 from ecosystem.listing import harness, listing
 from ecosystem.metrics import tasks
 from ecosystem.metrics.tasks import TASKS, Example
-from ecosystem.recipes import DownstreamSpec
 from ecosystem.report.book import Book
 from ecosystem.report.sections import sections
 from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.entries import DownstreamSpec
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.measurement import downstream
 from ecosystem.simulation.measurement.downstream import Downstream, likelihoods
 from ecosystem.streams import Streams

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from ecosystem.cli import cli
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.runs import Run, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.studies import engines, remote
 from ecosystem.studies.board import Board, Entry

@@ -13,7 +13,7 @@ from ecosystem.policies.base import Judged, gate
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier, TextClassifier, cutoff
 from ecosystem.policies.sampling import Importance
 from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.classifiers import Classifiers, area, share
 from ecosystem.simulation.phases import human_drafts
 from ecosystem.store import Store

@@ -9,7 +9,7 @@ from ecosystem import validate
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
 from ecosystem.families.statistical.classifier import Classifier
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.sources.base import Truth
 from ecosystem.sources.labelled import Labelled

@@ -17,7 +17,7 @@ from ecosystem.recursions import (
     growing_corpus,
     self_training,
 )
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from tests.conftest import ROOT
 from tests.test_validate import VALIDATION

@@ -10,7 +10,7 @@ import pytest
 
 from ecosystem.errors import ScenarioError
 from ecosystem.listing import json_schema
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import parse_value, set_path
 from tests.conftest import ROOT, SMOKE, tiny
 

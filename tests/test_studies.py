@@ -271,7 +271,7 @@ def test_a_lever_may_be_the_step_at_which_an_arm_forks(folder: Path) -> None:
 
 def test_a_stored_run_of_another_scenario_is_no_trunk(folder: Path) -> None:
     import ecosystem
-    from ecosystem.scenario import Scenario
+    from ecosystem.scenario.scenario import Scenario
 
     other = ecosystem.run(
         Scenario.load(folder / "loop.toml").override({"trainers.lab.publish": 21}), out=folder / "out"

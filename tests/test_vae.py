@@ -20,7 +20,7 @@ from ecosystem.families.vae.family import Vae
 from ecosystem.families.vae.networks import Convolutional, Dense
 from ecosystem.report import exhibits, write_report
 from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import Digits, as_documents
 from ecosystem.streams import Streams

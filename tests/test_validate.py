@@ -11,7 +11,7 @@ from ecosystem import validate
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.report import figures
 from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
 from tests.conftest import ROOT

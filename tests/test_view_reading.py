@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 
 pytest.importorskip("solara", reason="the interactive page needs the extra view")
 

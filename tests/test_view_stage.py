@@ -13,9 +13,9 @@ from ecosystem.app.session import Errand, changes, choices, enforce, inline, pre
 from ecosystem.app.stage import Play, Stage
 from ecosystem.cli import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
-from ecosystem.recipes import Knob
 from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.entries import Knob
+from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE
 from tests.test_branch import files, ran, words
 

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.scraping import LiveIndex, sample
 from ecosystem.simulation.world import World

@@ -19,7 +19,7 @@ from ecosystem.corpus.web import Web
 from ecosystem.report.book import Book
 from ecosystem.report.sites import layout, lines
 from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
 
 COLUMNS = ("doc", "t", "site", "synthetic", "depth", "author", "retired_at", "verdict")

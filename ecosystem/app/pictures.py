@@ -16,7 +16,7 @@ from ecosystem.app.film import Film
 from ecosystem.charts import Words
 from ecosystem.errors import ScenarioError
 from ecosystem.report import drawings, figures
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 
 Columns = dict[str, dict[str, list[Any]]]  # data set → column → values
 NOW = "now"  # the data set of the rule at the step that is looked at

@@ -21,7 +21,7 @@ from ecosystem.errors import EcosystemError
 from ecosystem.report.exhibits import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.report.findings import number, percent
 from ecosystem.report.page import visible
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 
 EACH, PICTURES = 3, 6  # documents in a column
 FITS, STEPS = 6, 5  # of a lineage, shown at first; steps that the documents of a training set are from

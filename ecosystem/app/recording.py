@@ -20,7 +20,7 @@ from ecosystem.app.film import Film
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs import Branch, Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import CACHE
 from ecosystem.store import PRUNED, Store, explained
 

@@ -19,7 +19,7 @@ from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress
 from ecosystem.policies.base import POLICIES, Policy
 from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 
 T = TypeVar("T")
 FORM = 'write a policy as { kind = "minhash_dedup", threshold = 0.7 }, on one line.'

@@ -14,7 +14,7 @@ from ecosystem.metrics.laws import TRUTH
 from ecosystem.report import figures, page
 from ecosystem.report.figures import Agreement, Outcome
 from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import EndlessSource, Truth
 from ecosystem.streams import Streams
 

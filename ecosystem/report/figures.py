@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from ecosystem.metrics.laws import predict
-from ecosystem.recipes import TheorySpec
+from ecosystem.scenario.entries import TheorySpec
 from ecosystem.sources.base import Truth
 
 ORIGINS = ("human", "synthetic")

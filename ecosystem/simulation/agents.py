@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.entries import CuratorSpec, TrainerSpec, WriterSpec
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Stream
 
 

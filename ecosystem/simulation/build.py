@@ -13,7 +13,7 @@ from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError
 from ecosystem.families.base import Progress, Surroundings
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Host, Trainer, Writer
 from ecosystem.simulation.cohorts import Cohorts
 from ecosystem.simulation.measurement.references import References, true_distribution

@@ -19,7 +19,7 @@ from ecosystem.metrics.tables import rows
 from ecosystem.policies.base import Judged
 from ecosystem.policies.classifiers import Classifying, LearnedDetector, QualityClassifier, TextClassifier
 from ecosystem.policies.sampling import Importance, some_rows
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import mesa
 
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Trainer
 
 SERIES = {  # what a notebook plots first, of each kind of document

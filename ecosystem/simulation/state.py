@@ -14,7 +14,7 @@ from ecosystem.corpus.schema import ARCHIVE, empty
 from ecosystem.corpus.web import Web
 from ecosystem.families.base import Progress, silent
 from ecosystem.policies.base import Context, Policy
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.classifiers import Classifiers
 from ecosystem.simulation.cohorts import Cohorts

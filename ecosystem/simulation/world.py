@@ -20,7 +20,7 @@ from ecosystem.corpus.schema import Snapshot
 from ecosystem.corpus.web import Web
 from ecosystem.errors import ScenarioError
 from ecosystem.families.base import Progress, silent
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.build import build_state, open_web, populate
 from ecosystem.simulation.cohorts import Cohorts

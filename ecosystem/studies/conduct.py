@@ -16,7 +16,7 @@ import polars as pl
 
 from ecosystem.errors import ScenarioError, StoreError, path_of
 from ecosystem.runs import here, possible
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.board import Board, Entry

@@ -26,7 +26,7 @@ from ecosystem.report import page, publish
 from ecosystem.report.findings import number
 from ecosystem.report.page import escape
 from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.store import Store
 from ecosystem.streams import Streams

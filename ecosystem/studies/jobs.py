@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.families.base import Progress, silent
 from ecosystem.runs import Branch, Run, begin, folder_of, machine_for
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.studies.remote import Mirror, addressed, is_url, place_of
 

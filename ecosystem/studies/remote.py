@@ -22,7 +22,7 @@ from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.runs import Run, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.store import BRANCH, PRUNED, Commit, Fork, Store
 
 _AT_ONCE = 8  # transfers

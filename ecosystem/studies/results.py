@@ -10,7 +10,7 @@ from io import BytesIO
 import polars as pl
 
 from ecosystem.errors import EcosystemError
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.studies.jobs import Outcome
 from ecosystem.studies.remote import addressed, opened, out_of

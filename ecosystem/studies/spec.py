@@ -20,8 +20,8 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.metrics.definitions import COSTS, DEFINITIONS
-from ecosystem.presets import bundled, read_toml
-from ecosystem.scenario import NAME, Scenario
+from ecosystem.scenario.presets import bundled, read_toml
+from ecosystem.scenario.scenario import NAME, Scenario
 from ecosystem.spec import Spec, explain
 from ecosystem.studies.design import Axes, Design, Range, Seed, designed, points
 

@@ -20,7 +20,7 @@ from ecosystem.families.base import Budget, Cohort, FitRequest, Member, Progress
 from ecosystem.metrics import tasks
 from ecosystem.metrics.base import Estimate, mean_and_error
 from ecosystem.metrics.tasks import TASKS, Example
-from ecosystem.recipes import DownstreamSpec
+from ecosystem.scenario.entries import DownstreamSpec
 from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
 

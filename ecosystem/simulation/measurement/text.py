@@ -14,7 +14,7 @@ from ecosystem.metrics.base import METRICS, Estimate, TextMetric, measure_texts,
 from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality, ratio
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.watermark import Watermark
-from ecosystem.recipes import TrainerSpec
+from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.measurement.downstream import Downstream
 from ecosystem.simulation.measurement.references import next_token

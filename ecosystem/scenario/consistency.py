@@ -18,10 +18,10 @@ from ecosystem.policies.base import Adder, Filter, Policy, Weigher
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier
 from ecosystem.policies.sampling import Importance, Sample, VerifiedArchive
 from ecosystem.policies.watermark import Watermark
-from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
+from ecosystem.scenario.entries import CuratorSpec, TrainerSpec, WriterSpec
 
 if TYPE_CHECKING:
-    from ecosystem.scenario import Scenario
+    from ecosystem.scenario.scenario import Scenario
 
 
 def incoherent(s: Scenario) -> list[str]:

@@ -16,13 +16,13 @@ from typing import Any
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
-from ecosystem.coherence import incoherent
 from ecosystem.corpus.web import WebSpec
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.families.base import FAMILIES, Family
 from ecosystem.policies.base import POLICIES, Policy
-from ecosystem.presets import read_toml, with_preset
-from ecosystem.recipes import (
+from ecosystem.registry import Registry
+from ecosystem.scenario.consistency import incoherent
+from ecosystem.scenario.entries import (
     Change,
     Count,
     CuratorSpec,
@@ -33,7 +33,7 @@ from ecosystem.recipes import (
     TrainerSpec,
     WriterSpec,
 )
-from ecosystem.registry import Registry
+from ecosystem.scenario.presets import read_toml, with_preset
 from ecosystem.sources.base import SOURCES, Source
 from ecosystem.spec import Spec, checked_paths, explain, set_path
 
