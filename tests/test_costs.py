@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from ecosystem.families.base import Decoding, GenerateRequest, Prompt
-from ecosystem.families.language import decoding
+from ecosystem.families.language import generation
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.report import exhibits
 from ecosystem.runs import Run, begin, folder_of
@@ -45,8 +45,8 @@ def test_a_ledger_holds_what_the_other_tables_hold(finished):
 
 def test_tokens_are_those_that_were_drawn(cache, monkeypatch):
     """A document alone is written until it ends, so that its tokens are the calls of the function that draws one."""
-    world, calls, pick = World(tiny(), cache=cache, threads=1), [], decoding.pick
-    monkeypatch.setattr(decoding, "pick", lambda *given: calls.append(1) or pick(*given))
+    world, calls, pick = World(tiny(), cache=cache, threads=1), [], generation.pick
+    monkeypatch.setattr(generation, "pick", lambda *given: calls.append(1) or pick(*given))
     cohort, prompts = world.state.cohorts["tiny"], world.state.references.held_out.head(1)
     ended = set()
     for number in range(12):

@@ -15,7 +15,7 @@ from transformers import (
 
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import Decoding, Prompt, Score, ScoreRequest
-from ecosystem.families.language import decoding, scoring
+from ecosystem.families.language import generation, scoring
 from ecosystem.families.language.gpt2 import transformer
 from ecosystem.families.language.gpt2.cohort import Gpt2Decoder
 from tests.families_shared import (
@@ -40,7 +40,7 @@ def test_pick_inverts_the_cumulative_distribution(size):
     """With n evenly spaced numbers a token of probability p is picked n p times, to within rounding: 2 and 1e-5 n."""
     logits = 2 * torch.randn(1, size, generator=torch.Generator().manual_seed(size))
     n = 50_000
-    found = decoding.pick(torch.softmax(logits, -1).repeat(n, 1), (torch.arange(n)[:, None] + 0.5) / n)
+    found = generation.pick(torch.softmax(logits, -1).repeat(n, 1), (torch.arange(n)[:, None] + 0.5) / n)
     counts = torch.bincount(found, minlength=size)
     assert (counts - n * torch.softmax(logits[0], -1)).abs().max() <= 2 + 1e-5 * n
     assert (found.diff() >= 0).all()
@@ -52,7 +52,7 @@ def test_pick_never_takes_a_refused_token():
     logits[3] = -torch.inf
     logits[3, 69] = 0.0
     for u in (1e-12, 0.3, 0.999999, 1 - 2.0**-24):
-        found = decoding.pick(torch.softmax(logits, -1), torch.full((64, 1), u))
+        found = generation.pick(torch.softmax(logits, -1), torch.full((64, 1), u))
         assert torch.isfinite(logits.gather(1, found[:, None])).all()
     assert found[3] == 69
 
@@ -83,7 +83,7 @@ def test_filters_equal_transformers_logits_processors(decoding, processors):
     theirs = LOGITS.clone()
     for processor in processors:
         theirs = processor(ids, theirs)
-    ours = decoding.adjust(LOGITS.clone(), decoding, seen)
+    ours = generation.adjust(LOGITS.clone(), decoding, seen)
     assert (ours.isinf() == theirs.isinf()).all()
     torch.testing.assert_close(ours, theirs)
 
@@ -175,9 +175,9 @@ def test_luck_belongs_to_the_document_not_to_the_batch(monkeypatch):
     (few,) = made.generate([generate_request(7)])
     assert many.head(7).to_list() == few.to_list()
     assert many.n_unique() > 290
-    monkeypatch.setattr(decoding, "_DENSE", 1.0)
+    monkeypatch.setattr(generation, "_DENSE", 1.0)
     assert made.generate([generate_request(300)])[0].to_list() == many.to_list()
-    monkeypatch.setattr(decoding, "_DENSE", 0.0)
+    monkeypatch.setattr(generation, "_DENSE", 0.0)
     assert made.generate([generate_request(300)])[0].to_list() == many.to_list()
     assert made.generate([generate_request(300, name="else")])[0].to_list() != many.to_list()
 
@@ -354,11 +354,11 @@ def test_nats_per_document_when_some_have_no_units():
 
 
 def test_luck_is_uniform_and_below_one():
-    rows = decoding.luck(STREAMS.at("u"), np.arange(2000), 50)
+    rows = generation.luck(STREAMS.at("u"), np.arange(2000), 50)
     assert rows.dtype == np.float32 and rows.min() > 0 and rows.max() < 1
     # Mean of 100,000 uniform numbers: standard error 0.00091; tolerance 4 of them.
     assert abs(rows.mean() - 0.5) < 4 * 0.00091
-    assert (decoding.luck(STREAMS.at("u"), np.array([7]), 20)[0] == rows[7, :20]).all()
+    assert (generation.luck(STREAMS.at("u"), np.array([7]), 20)[0] == rows[7, :20]).all()
 
 
 def test_the_same_member_may_write_for_several_requests():

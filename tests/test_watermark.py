@@ -20,7 +20,7 @@ from transformers import (
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import ScenarioError
 from ecosystem.families.base import Decoding, Prompt
-from ecosystem.families.language import decoding, watermark
+from ecosystem.families.language import generation, watermark
 from ecosystem.families.language.ngram import Ngram
 from ecosystem.policies.base import gate
 from ecosystem.policies.watermark import Watermark
@@ -59,7 +59,7 @@ def written_flat(n, mark, types=V, most=40):
     luck = Streams(5).at("flat").uniform(np.arange(n * most)).reshape(n, most).astype(np.float32)
     starts = [np.zeros(0, np.int32)] * n
     device = torch.device("cpu")
-    found = decoding.write(
+    found = generation.write(
         Flat(types), starts, Decoding(max_tokens=most), luck, 0, most, device, lambda _: None, mark=mark
     )
     return [np.array(ids, np.int32) for ids in found]
@@ -144,7 +144,7 @@ def test_marked_distributions_are_those_of_transformers(mark, whole, monkeypatch
         first = position == 0 and mark is GREEN
         theirs = torch.softmax(shown if first else library(begun, shown), -1)
         p = torch.softmax(logits[position], -1)
-        found = decoding._marked(p.clone(), 0, ours, texts.T[:position], np.arange(8))
+        found = generation._marked(p.clone(), 0, ours, texts.T[:position], np.arange(8))
         found = found / found.sum(-1, keepdim=True)
         assert torch.allclose(found[:, 0], p[:, 0], rtol=1e-4)
         assert torch.allclose(found[:, 1:] / (1 - p[:, :1]), theirs[:, 1:], rtol=2e-4, atol=1e-7), position

@@ -31,7 +31,7 @@ from ecosystem.families.base import (
     WriteRecord,
     silent,
 )
-from ecosystem.families.language import decoding, scoring, watermark
+from ecosystem.families.language import generation, scoring, watermark
 from ecosystem.families.language.packing import Answers, Batches, Packing
 from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.training_spec import Training
@@ -94,7 +94,7 @@ class LanguageCohort(ABC):
         """Train the members of the requests on their packings, with these peak learning rates."""
 
     @abstractmethod
-    def _decoder(self, members: Sequence[Member], rows: int, length: int) -> decoding.Decoder:
+    def _decoder(self, members: Sequence[Member], rows: int, length: int) -> generation.Decoder:
         """Return a decoder of ``rows`` documents of each of these members, of up to ``length`` tokens."""
 
     @abstractmethod
@@ -171,12 +171,12 @@ class LanguageCohort(ABC):
                 decoding, mark = requests[pieces[0][0]].decoding, requests[pieces[0][0]].mark
                 most = min(decoding.max_tokens, self.context)
                 uniform = np.concatenate(
-                    [decoding.luck(requests[i].stream.child("token"), rows, most) for i, rows in pieces]
+                    [generation.luck(requests[i].stream.child("token"), rows, most) for i, rows in pieces]
                 )
                 length = min(max(len(s) for s in begun) + most, self.context)
                 with torch.inference_mode():
                     decoder = self._decoder([requests[i].member for i, _ in pieces], len(pieces[0][1]), length)
-                    texts = decoding.write(
+                    texts = generation.write(
                         decoder,
                         begun,
                         decoding,

@@ -19,7 +19,7 @@ from torch import Tensor
 from ecosystem.errors import DataError, nearest
 from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
 from ecosystem.families.language.cohort import LanguageCohort, Nll, copy_state
-from ecosystem.families.language.decoding import Decoder
+from ecosystem.families.language.generation import Decoder
 from ecosystem.families.language.packing import Batches
 from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.training import Fit, Rows

@@ -32,7 +32,7 @@ from ecosystem.families.base import (
 )
 from ecosystem.families.language import scoring
 from ecosystem.families.language.cohort import LanguageCohort, Nll
-from ecosystem.families.language.decoding import Decoder
+from ecosystem.families.language.generation import Decoder
 from ecosystem.families.language.ngram import require_keys
 from ecosystem.families.language.packing import Batches
 from ecosystem.families.language.tokenizer import Tokenizer

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
 from ecosystem.families.language.cohort import LanguageCohort, Nll, copy_state
-from ecosystem.families.language.decoding import Decoder
+from ecosystem.families.language.generation import Decoder
 from ecosystem.families.language.gpt2 import loss, transformer
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
 from ecosystem.families.language.packing import Batches
