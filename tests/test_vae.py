@@ -11,14 +11,13 @@ import torch
 from PIL import Image
 from scipy.special import ndtri
 
-from ecosystem import charts
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
 from ecosystem.families.statistical.gaussian import GaussianCohort
 from ecosystem.families.vae import cohort
 from ecosystem.families.vae.family import Vae
 from ecosystem.families.vae.networks import Convolutional, Dense
-from ecosystem.report import exhibits, write_report
+from ecosystem.report import charts, exhibits, write_report
 from ecosystem.runs import Machine, Run, begin, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth

@@ -16,8 +16,8 @@ import solara.lab
 
 from ecosystem.app.film import Film
 from ecosystem.app.fold import Fold
-from ecosystem.charts.look import HUMAN, SYNTHETIC
 from ecosystem.errors import EcosystemError
+from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.exhibits import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.report.findings import number, percent
 from ecosystem.report.page import visible

@@ -7,8 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.report import collapse, figures, findings, page
+from ecosystem.report import charts, collapse, figures, findings, page
 from ecosystem.report.book import Book
 from ecosystem.report.drawings import called
 from ecosystem.report.findings import number, percent, plus_minus

@@ -8,10 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Look
 from ecosystem.metrics.laws import TRUTH
-from ecosystem.report import figures, page
+from ecosystem.report import charts, figures, page
+from ecosystem.report.charts import Look
 from ecosystem.report.figures import Agreement, Outcome
 from ecosystem.runs import Run
 from ecosystem.scenario.scenario import Scenario

@@ -18,11 +18,10 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from ecosystem import charts
-from ecosystem.charts import Words
 from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
-from ecosystem.report import page, publish
+from ecosystem.report import charts, page, publish
+from ecosystem.report.charts import Words
 from ecosystem.report.findings import number
 from ecosystem.report.page import escape
 from ecosystem.runs import Run

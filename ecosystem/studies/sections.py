@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Words
 from ecosystem.errors import EcosystemError
-from ecosystem.report import page
+from ecosystem.report import charts, page
+from ecosystem.report.charts import Words
 from ecosystem.report.findings import number, plus_minus, signed
 from ecosystem.report.page import escape
 from ecosystem.studies import analysis

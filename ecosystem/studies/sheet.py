@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Look
 from ecosystem.errors import EcosystemError
-from ecosystem.report import page
+from ecosystem.report import charts, page
+from ecosystem.report.charts import Look
 from ecosystem.report.findings import listed, number, signed
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row

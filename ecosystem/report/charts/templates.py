@@ -14,7 +14,7 @@ import altair as alt
 import polars as pl
 import polars.selectors as cs
 
-from ecosystem.charts.look import Words
+from ecosystem.report.charts.theme import Words
 
 
 @dataclass(frozen=True)

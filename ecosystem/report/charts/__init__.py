@@ -5,13 +5,13 @@ Colours, type and backgrounds are not in a chart but in :data:`LIGHT` and :data:
 in both modes and the files on disk. A population has the colour of its place in ``Look.populations``, everywhere.
 """
 
-from ecosystem.charts.distributions import densities, fan, scatter
-from ecosystem.charts.drawing import Drawing, scaled
-from ecosystem.charts.effects import bars, crossing, forest, heatmap, tradeoff
-from ecosystem.charts.files import pictures, specification
-from ecosystem.charts.lines import NAMED_CHANGES, over_steps, span, spread, vocabulary
-from ecosystem.charts.look import DARK, LIGHT, NARROW, WIDE, Look, Scheme, Words, configuration
-from ecosystem.charts.marks import rates, site_graph
+from ecosystem.report.charts.bars_and_maps import rates, site_graph
+from ecosystem.report.charts.distributions import densities, fan, scatter
+from ecosystem.report.charts.effects import bars, crossing, forest, heatmap, tradeoff
+from ecosystem.report.charts.export import pictures, specification
+from ecosystem.report.charts.lines import NAMED_CHANGES, over_steps, span, spread, vocabulary
+from ecosystem.report.charts.templates import Drawing, scaled
+from ecosystem.report.charts.theme import DARK, LIGHT, NARROW, WIDE, Look, Scheme, Words, configuration
 
 __all__ = [
     "DARK",

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import altair as alt
 import polars as pl
 
-from ecosystem.charts.lines import colours, span
-from ecosystem.charts.look import NARROW, WIDE, Look, Words
+from ecosystem.report.charts.lines import colours, span
+from ecosystem.report.charts.theme import NARROW, WIDE, Look, Words
 
 
 def forest(frame: pl.DataFrame, look: Look, words: Words) -> alt.LayerChart:

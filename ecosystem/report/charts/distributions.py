@@ -9,8 +9,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.charts.lines import change_rules, change_tables, colours, steps_axis
-from ecosystem.charts.look import HUMAN, NARROW, Look, Words
+from ecosystem.report.charts.lines import change_rules, change_tables, colours, steps_axis
+from ecosystem.report.charts.theme import HUMAN, NARROW, Look, Words
 
 
 def fan(frame: pl.DataFrame, people: pl.DataFrame, look: Look, words: Words, domain: Sequence[float]) -> alt.LayerChart:

@@ -8,8 +8,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.charts.drawing import Drawing, formed, named
-from ecosystem.charts.look import HUMAN, NARROW, SYNTHETIC, WIDE, Words
+from ecosystem.report.charts.templates import Drawing, formed, named
+from ecosystem.report.charts.theme import HUMAN, NARROW, SYNTHETIC, WIDE, Words
 
 
 def rates(frame: pl.DataFrame, words: Words) -> Drawing:

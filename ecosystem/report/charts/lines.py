@@ -11,8 +11,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.charts.drawing import Drawing, formed, named
-from ecosystem.charts.look import LABELLED, NARROW, WIDE, Look, Words
+from ecosystem.report.charts.templates import Drawing, formed, named
+from ecosystem.report.charts.theme import LABELLED, NARROW, WIDE, Look, Words
 
 FEW = 24  # trainers, at most, that are drawn one by one
 NAMED_CHANGES = {"early changes": ("left", 5), "late changes": ("right", -5)}  # table: where its names stand

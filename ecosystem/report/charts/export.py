@@ -6,8 +6,8 @@ from typing import Any
 
 import altair as alt
 
-from ecosystem.charts.drawing import Drawing, formed
-from ecosystem.charts.look import LIGHT, Scheme, configuration
+from ecosystem.report.charts.templates import Drawing, formed
+from ecosystem.report.charts.theme import LIGHT, Scheme, configuration
 
 FONT_OF_FILES = "Arial, 'Liberation Sans', sans-serif"  # found faster than the page's long list
 
