@@ -22,13 +22,13 @@ __all__ = ["EcosystemError", "Frontier", "Run", "Scenario", "Study", "World", "b
 _HOME = {
     "EcosystemError": "ecosystem.errors",
     "Frontier": "ecosystem.studies.spec",
-    "Run": "ecosystem.runs",
+    "Run": "ecosystem.runs.run",
     "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.spec",
     "World": "ecosystem.simulation.world",
-    "branch": "ecosystem.session",
+    "branch": "ecosystem.api",
     "frontier": "ecosystem.studies.frontier",
-    "run": "ecosystem.session",
+    "run": "ecosystem.api",
     "study": "ecosystem.studies.conduct",
 }
 

@@ -113,11 +113,11 @@ def run(
     fresh: bool,
 ) -> None:
     """Run a scenario (or resume it) and write its report; the path of the report is printed last."""
-    from ecosystem.display import Display
+    from ecosystem.runs.progress import Display
 
     spec = _scenario(scenario, variant, settings, seed, steps)
     display = Display(quiet=quiet, json=as_json)
-    from ecosystem.session import run_scenario
+    from ecosystem.api import run_scenario
 
     summary = run_scenario(
         spec, display, out=out, device=device, threads=threads, dry_run=dry_run, fresh=fresh, base=scenario.parent
@@ -210,10 +210,10 @@ def branch(
 
     Nothing is copied: what came before is read in the run's own folder. Device and threads are the run's.
     """
-    from ecosystem.display import Display
+    from ecosystem.api import run_scenario
     from ecosystem.errors import ScenarioError
-    from ecosystem.runs import Branch, Run
-    from ecosystem.session import run_scenario
+    from ecosystem.runs.progress import Display
+    from ecosystem.runs.run import Branch, Run
 
     folder, at, step = (place, "", "") if Path(place).is_dir() else place.rpartition("@")
     if at and not step.isdecimal():
@@ -239,7 +239,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
     for file in files:
         try:
             if file.is_dir():
-                from ecosystem.runs import Run
+                from ecosystem.runs.run import Run
 
                 stored = Run.open(file)
                 whole = stored.verify()
@@ -272,7 +272,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
     from ecosystem import validate as checks
-    from ecosystem.runs import here
+    from ecosystem.runs.run import here
 
     here(out)
     found = checks.validate(names, seed=seed, replicates=replicates)
@@ -414,7 +414,7 @@ def view(
     from ecosystem.app.server import serve
     from ecosystem.app.stage import Play
     from ecosystem.errors import ScenarioError
-    from ecosystem.runs import Machine, Run, here
+    from ecosystem.runs.run import Machine, Run, here
 
     here(out)
     live = [place for place in places if not place.is_dir()]
@@ -446,7 +446,7 @@ def view(
 def report(runs: tuple[Path, ...]) -> None:
     """Write (again) the report of finished or unfinished runs and print where each is."""
     from ecosystem.report import write_report
-    from ecosystem.runs import Run
+    from ecosystem.runs.run import Run
 
     for folder in runs:
         click.echo(write_report(Run.open(folder)))
@@ -481,7 +481,7 @@ def schema(what: Literal["scenario", "study", "frontier"]) -> None:
 def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> None:
     """Read what was published at a step of a run."""
     from ecosystem.listing import published
-    from ecosystem.runs import Run
+    from ecosystem.runs.run import Run
 
     click.echo(published(Run.open(run_folder), step, author, limit))
 
@@ -521,8 +521,8 @@ def audit(
 
     Nothing is run. Refusing counts as taking a document for synthetic: precision and recall are those of a detector.
     """
-    from ecosystem import audit as audits
-    from ecosystem.runs import Run
+    from ecosystem.runs import audit as audits
+    from ecosystem.runs.run import Run
 
     values = ({} if policies is None else audits.policies_of(policies)) | _values(settings)
     found = audits.audit(Run.open(run_folder), names, values, step=step, everything=everything, reader=reader)

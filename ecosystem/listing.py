@@ -18,7 +18,7 @@ from ecosystem.metrics.laws import laws
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
-from ecosystem.runs import Run
+from ecosystem.runs.run import Run
 from ecosystem.scenario.entries import (
     Change,
     CuratorSpec,

@@ -16,10 +16,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from ecosystem.cores import cores
 from ecosystem.errors import DataError
 from ecosystem.families.base import Budget, FitRequest
 from ecosystem.families.statistical.categorical import CategoricalCohort
+from ecosystem.runs.cores import cores
 from ecosystem.streams import Stream, Streams
 
 T = TypeVar("T")

@@ -16,13 +16,13 @@ import numpy as np
 import polars as pl
 
 from ecosystem.checks import LIMIT, LONG, Check, long_checks
-from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.metrics.laws import predict
+from ecosystem.runs.cores import cores
+from ecosystem.runs.store import explained
 from ecosystem.scenario.presets import bundled
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
-from ecosystem.store import explained
 
 
 def files() -> dict[str, Path]:

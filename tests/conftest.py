@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ecosystem.runs import Machine, Run, begin, folder_of
+from ecosystem.runs.run import Machine, Run, begin, folder_of
 from ecosystem.scenario.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent

@@ -4,11 +4,12 @@ import os
 import signal
 from pathlib import Path
 
+import ecosystem.store
+
 import ecosystem.simulation.phases
 import ecosystem.simulation.world
-import ecosystem.store
-from ecosystem.runs import begin
-from ecosystem.store import Store
+from ecosystem.runs.run import begin
+from ecosystem.runs.store import Store
 from tests.conftest import MACHINE, tiny
 
 STEP = 2  # the step in which the process dies

@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import binomtest
 
-from ecosystem.audit import MEASURES, audit, proportion, signed
 from ecosystem.cli import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.policies.filters import Length
-from ecosystem.runs import restored
+from ecosystem.runs.audit import MEASURES, audit, proportion, signed
+from ecosystem.runs.run import restored
 from tests.test_branch import branched, ran, untouched, words
 
 STEP = 4

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 import ecosystem
 from ecosystem.cli import LISTED, cli
-from ecosystem.plan import TOKENS_PER_DOCUMENT, Plan
-from ecosystem.runs import Run
+from ecosystem.runs.estimate import TOKENS_PER_DOCUMENT, Plan
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE, ROOT, TINY, tiny
 
@@ -247,8 +247,8 @@ def test_every_listing_is_text_and_json(what):
 
 
 def test_the_python_surface(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("ecosystem.session.CACHE", cache)
-    monkeypatch.setattr("ecosystem.runs.CACHE", cache)
+    monkeypatch.setattr("ecosystem.api.CACHE", cache)
+    monkeypatch.setattr("ecosystem.runs.run.CACHE", cache)
     scenario = ecosystem.Scenario.load(ROOT / "scenarios/smoke.toml").override(TINY | {"steps": 1})
     run = ecosystem.run(scenario, seed=4, out=tmp_path, device="cpu", threads=2)
     assert run.path == tmp_path / run.path.parent.name / "4" and (run.path / "report.html").exists()

@@ -8,7 +8,7 @@ from ecosystem.families.base import Decoding, GenerateRequest, Prompt
 from ecosystem.families.language import generation
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.report import exhibits
-from ecosystem.runs import Run, begin, folder_of
+from ecosystem.runs.run import Run, begin, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.streams import Stream

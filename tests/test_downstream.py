@@ -17,7 +17,7 @@ from ecosystem.metrics import tasks
 from ecosystem.metrics.tasks import TASKS, Example
 from ecosystem.report.book import Book
 from ecosystem.report.sections import sections
-from ecosystem.runs import Run, begin, folder_of
+from ecosystem.runs.run import Run, begin, folder_of
 from ecosystem.scenario.entries import DownstreamSpec
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.measurement import downstream

@@ -21,9 +21,9 @@ from click.testing import CliRunner
 
 from ecosystem.cli import cli
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.runs import Run, folder_of
+from ecosystem.runs.run import Run, folder_of
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.store import Store
 from ecosystem.studies import engines, remote
 from ecosystem.studies.board import Board, Entry
 from ecosystem.studies.conduct import Means, Plan, conduct, listing

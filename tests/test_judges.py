@@ -12,11 +12,11 @@ from ecosystem.errors import ScenarioError
 from ecosystem.policies.base import Judged, gate
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier, TextClassifier, cutoff
 from ecosystem.policies.sampling import Importance
-from ecosystem.runs import Run, begin, folder_of
+from ecosystem.runs.run import Run, begin, folder_of
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.classifiers import Classifiers, area, share
 from ecosystem.simulation.phases import human_drafts
-from ecosystem.store import Store
 from ecosystem.streams import Streams
 from ecosystem.testing import sample_context, sample_documents
 from tests.conftest import MACHINE, tiny

@@ -16,7 +16,7 @@ import pytest
 from ecosystem.corpus.schema import METRICS
 from ecosystem.report import charts, figures, findings, page, sites, write_report
 from ecosystem.report.charts import Look, Words
-from ecosystem.runs import Run
+from ecosystem.runs.run import Run
 from tests.invented_runs import POPULATIONS, invent, scenario
 
 NASTY = [

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from ecosystem.cli import cli
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.runs import Run, folder_of
-from ecosystem.store import Store
+from ecosystem.runs.run import Run, folder_of
+from ecosystem.runs.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.board import Board
 from ecosystem.studies.conduct import Means, conduct

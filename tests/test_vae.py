@@ -18,7 +18,7 @@ from ecosystem.families.vae import cohort
 from ecosystem.families.vae.family import Vae
 from ecosystem.families.vae.networks import Convolutional, Dense
 from ecosystem.report import charts, exhibits, write_report
-from ecosystem.runs import Machine, Run, begin, folder_of
+from ecosystem.runs.run import Machine, Run, begin, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import Digits, as_documents

@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 from ecosystem import validate
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.report import figures
-from ecosystem.runs import Machine, Run, begin, folder_of
+from ecosystem.runs.run import Machine, Run, begin, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
@@ -170,8 +170,8 @@ def test_entropy_as_a_share_of_the_truths():
 
 
 def test_a_finished_run_takes_over_another_theory(tmp_path):
-    from ecosystem.display import Display
-    from ecosystem.session import run_scenario
+    from ecosystem.api import run_scenario
+    from ecosystem.runs.progress import Display
 
     scenario, quiet = loop(), Display(quiet=True)
     first = run_scenario(scenario, quiet, out=tmp_path)

@@ -14,11 +14,11 @@ from ecosystem.app.film import Film
 from ecosystem.app.recording import Closed, Recording
 from ecosystem.app.recording import Progress as Doing
 from ecosystem.app.stage import Stage
-from ecosystem.audit import audit
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress
 from ecosystem.policies.base import POLICIES, Policy
-from ecosystem.runs import Run
+from ecosystem.runs.audit import audit
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from ecosystem.app.film import Film
 from ecosystem.app.knobs import knobs_of
 from ecosystem.app.recording import Recording
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.runs import Branch, Machine, Run
+from ecosystem.runs.run import Branch, Machine, Run
 from ecosystem.scenario.entries import Knob
 from ecosystem.scenario.presets import presets
 from ecosystem.scenario.scenario import Scenario

@@ -12,7 +12,7 @@ from ecosystem.metrics.laws import TRUTH
 from ecosystem.report import charts, figures, page
 from ecosystem.report.charts import Look
 from ecosystem.report.figures import Agreement, Outcome
-from ecosystem.runs import Run
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import EndlessSource, Truth
 from ecosystem.streams import Streams

@@ -16,7 +16,7 @@ from ecosystem.report import figures
 from ecosystem.report.figures import Outcome
 from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape, hue, table, tinted
-from ecosystem.runs import Run
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 
 CLIP, LONGEST = 420, 6000  # characters shown at first, and at all

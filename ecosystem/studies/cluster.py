@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError
+from ecosystem.runs.cores import cores
 from ecosystem.studies.jobs import Ended, Job, attempt, caps
 from ecosystem.studies.remote import is_url
 

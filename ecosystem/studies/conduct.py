@@ -15,9 +15,9 @@ from typing import Any
 import polars as pl
 
 from ecosystem.errors import ScenarioError, StoreError, path_of
-from ecosystem.runs import here, possible
+from ecosystem.runs.run import here, possible
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.board import Board, Entry
 from ecosystem.studies.engines import Kind, engine_of, sensible

@@ -16,8 +16,8 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError, nearest
+from ecosystem.runs.cores import cores
 from ecosystem.studies.jobs import ATTEMPTS, Ended, Engine, Job, attempt, caps
 
 Kind = Literal["serial", "processes", "ray"]

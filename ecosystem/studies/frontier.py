@@ -24,10 +24,10 @@ from ecosystem.report import charts, page, publish
 from ecosystem.report.charts import Words
 from ecosystem.report.findings import number
 from ecosystem.report.page import escape
-from ecosystem.runs import Run
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
-from ecosystem.store import Store
 from ecosystem.streams import Streams
 from ecosystem.studies.board import Board
 from ecosystem.studies.compare import LEVEL, mean_interval

@@ -18,9 +18,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.families.base import Progress, silent
-from ecosystem.runs import Branch, Run, begin, folder_of, machine_for
+from ecosystem.runs.run import Branch, Run, begin, folder_of, machine_for
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.store import Store
 from ecosystem.studies.remote import Mirror, addressed, is_url, place_of
 
 ATTEMPTS = 3

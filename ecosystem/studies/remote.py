@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.runs import Run, folder_of
+from ecosystem.runs.run import Run, folder_of
+from ecosystem.runs.store import BRANCH, PRUNED, Commit, Fork, Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.store import BRANCH, PRUNED, Commit, Fork, Store
 
 _AT_ONCE = 8  # transfers
 _PATIENCE_SECONDS = 60.0  # for another process that fetches the same run

@@ -10,8 +10,8 @@ from io import BytesIO
 import polars as pl
 
 from ecosystem.errors import EcosystemError
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.store import Store
 from ecosystem.studies.jobs import Outcome
 from ecosystem.studies.remote import addressed, opened, out_of
 from ecosystem.studies.spec import WEB, Cell, Measure, Study

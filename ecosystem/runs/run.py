@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from ecosystem.cores import cores
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
 from ecosystem.families.base import Progress, silent
+from ecosystem.runs.cores import cores
+from ecosystem.runs.store import Store, set_aside
 from ecosystem.scenario.presets import read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import CACHE
 from ecosystem.spec import checked_paths
-from ecosystem.store import Store, set_aside
 
 if TYPE_CHECKING:
     from ecosystem.simulation.world import World

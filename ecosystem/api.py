@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.display import Display
 from ecosystem.errors import path_of
-from ecosystem.plan import Plan
-from ecosystem.runs import Branch, Run, begin, folder_of, machine_for, possible
+from ecosystem.runs.estimate import Plan
+from ecosystem.runs.progress import Display
+from ecosystem.runs.run import Branch, Run, begin, folder_of, machine_for, possible
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import CACHE
-from ecosystem.store import Store
 
 
 def run(

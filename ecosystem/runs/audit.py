@@ -16,10 +16,10 @@ import polars as pl
 from ecosystem.errors import EcosystemError, ScenarioError, nearest
 from ecosystem.families.base import Progress, silent
 from ecosystem.policies.base import Adder, Filter, Weigher, gate
-from ecosystem.runs import Run, restored, same_inputs
+from ecosystem.runs.run import Run, restored, same_inputs
+from ecosystem.runs.store import explained
 from ecosystem.scenario.presets import read_toml
 from ecosystem.sources.base import CACHE
-from ecosystem.store import explained
 
 if TYPE_CHECKING:
     from ecosystem.simulation.world import World

@@ -10,7 +10,7 @@ from typing import Any
 
 from ecosystem.families.base import Budget
 from ecosystem.policies.sampling import Sample
-from ecosystem.runs import Machine
+from ecosystem.runs.run import Machine
 from ecosystem.scenario.consistency import unheeded
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.scenario.scenario import Scenario
