@@ -271,8 +271,8 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs/validation"), show_default=True)
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
-    from ecosystem import validate as checks
     from ecosystem.runs.run import here
+    from ecosystem.validation import validate as checks
 
     here(out)
     found = checks.validate(names, seed=seed, replicates=replicates)

@@ -4,8 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-import ecosystem.store
-
+import ecosystem.runs.store
 import ecosystem.simulation.phases
 import ecosystem.simulation.world
 from ecosystem.runs.run import begin

@@ -5,7 +5,6 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from ecosystem import validate
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
 from ecosystem.families.statistical.classifier import Classifier
@@ -15,6 +14,7 @@ from ecosystem.sources.base import Truth
 from ecosystem.sources.labelled import Labelled
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
+from ecosystem.validation import validate
 from tests.conftest import ROOT
 
 STREAMS = Streams(5)

@@ -34,7 +34,7 @@ from ecosystem.sources.regression import Regression
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
-from ecosystem.validate import files, run_checks
+from ecosystem.validation.validate import files, run_checks
 from tests.conftest import MACHINE
 
 STREAMS = Streams(5)

@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 from scipy.stats import multivariate_normal
 
-from ecosystem import validate
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.report import figures
 from ecosystem.runs.run import Machine, Run, begin, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
+from ecosystem.validation import validate
 from tests.conftest import ROOT
 
 VALIDATION = ROOT / "scenarios" / "validation"

@@ -2,7 +2,7 @@
 
 A check is a ``[[theory]]`` entry of a scenario with steps to ``check`` at: the scenario runs as a world (agents, gates,
 corpus), each trainer on a site of its own being one replicate, and the mean over its trainers is compared with the law.
-What takes hundreds of generations (times to collapse) stands in :mod:`ecosystem.checks`.
+What takes hundreds of generations (times to collapse) stands in :mod:`ecosystem.validation.long_checks`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ecosystem.checks import LIMIT, LONG, Check, long_checks
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.metrics.laws import predict
 from ecosystem.runs.cores import cores
@@ -23,6 +22,7 @@ from ecosystem.runs.store import explained
 from ecosystem.scenario.presets import bundled
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
+from ecosystem.validation.long_checks import LIMIT, LONG, Check, long_checks
 
 
 def files() -> dict[str, Path]:

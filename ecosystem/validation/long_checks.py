@@ -1,6 +1,6 @@
 """What a check of ``ecosystem validate`` is, and those that take more replicates or generations than a world has.
 
-The latter are on :mod:`ecosystem.recursions`, which tests hold against the world.
+The latter are on :mod:`ecosystem.validation.recursions`, which tests hold against the world.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from ecosystem import recursions
 from ecosystem.metrics import theory
 from ecosystem.streams import Streams
+from ecosystem.validation import recursions
 
 LONG = "long"  # the name of the checks that no scenario file holds
 LIMIT = 4.0
