@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import binomtest
 
-from ecosystem.cli import cli
+from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.policies.filters import Length
 from ecosystem.runs.audit import MEASURES, audit, proportion, signed

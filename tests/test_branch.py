@@ -342,7 +342,7 @@ def test_in_python_and_on_the_command_line_it_is_the_same(parent, cache, tmp_pat
 
     import ecosystem
     from ecosystem import api
-    from ecosystem.cli import cli
+    from ecosystem.cli.main import cli
 
     def report(folder):
         (folder / "report.html").write_text("the report")

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import ecosystem
-from ecosystem.cli import LISTED, cli
+from ecosystem.cli.main import LISTED, cli
 from ecosystem.runs.estimate import TOKENS_PER_DOCUMENT, Plan
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
@@ -116,7 +116,7 @@ from ecosystem import cli
 def stuck(*arguments, **more):
     print("now", flush=True)
     time.sleep(60)
-sys.modules["ecosystem.listing"] = types.SimpleNamespace(json_schema=stuck)
+sys.modules["ecosystem.cli.listing"] = types.SimpleNamespace(json_schema=stuck)
 sys.argv = ["ecosystem", "schema"]
 cli.main()
 """

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 import torch
 
+from ecosystem.cli.listing import harness, listing
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, FitRequest, ScoreRequest
 from ecosystem.families.language.packing import Answers
-from ecosystem.listing import harness, listing
 from ecosystem.metrics import tasks
 from ecosystem.metrics.tasks import TASKS, Example
 from ecosystem.report.book import Book

@@ -8,8 +8,8 @@ import tomllib
 
 import pytest
 
+from ecosystem.cli.listing import json_schema
 from ecosystem.errors import ScenarioError
-from ecosystem.listing import json_schema
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import parse_value, set_path
 from tests.conftest import ROOT, SMOKE, tiny
@@ -163,7 +163,7 @@ def test_help_and_check_import_nothing_heavy():
     for command in (["--help"], ["check", str(SMOKE)]):
         code = (
             "import sys; sys.argv = ['ecosystem', *" + repr(command) + "]\n"
-            "from ecosystem.cli import main\n"
+            "from ecosystem.cli.main import main\n"
             "try:\n    main()\nexcept SystemExit:\n    pass\n"
             "heavy = {'torch', 'transformers', 'mesa', 'altair', 'pandas', 'scipy'} & set(sys.modules)\n"
             "assert not heavy, heavy\n"

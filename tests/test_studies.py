@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from ecosystem.cli import cli
+from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store

@@ -11,7 +11,7 @@ from ecosystem.app.film import Film
 from ecosystem.app.knobs import spacing
 from ecosystem.app.session import Errand, changes, choices, enforce, inline, previewed, proposed, saved, template
 from ecosystem.app.stage import Play, Stage
-from ecosystem.cli import cli
+from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.runs.run import Run
 from ecosystem.scenario.entries import Knob

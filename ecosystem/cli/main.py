@@ -457,7 +457,7 @@ def report(runs: tuple[Path, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def list_(what: str, as_json: bool) -> None:
     """List scenarios, studies, models, policies, sources, metrics, laws or tasks with all their fields."""
-    from ecosystem.listing import listing
+    from ecosystem.cli.listing import listing
 
     click.echo(listing(what, as_json))
 
@@ -468,7 +468,7 @@ def schema(what: Literal["scenario", "study", "frontier"]) -> None:
     """Print the JSON Schema of scenario, study or frontier files, for editors that complete and check TOML."""
     import json
 
-    from ecosystem.listing import json_schema
+    from ecosystem.cli.listing import json_schema
 
     click.echo(json.dumps(json_schema(what), indent=2))
 
@@ -480,7 +480,7 @@ def schema(what: Literal["scenario", "study", "frontier"]) -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Documents, at most.")
 def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> None:
     """Read what was published at a step of a run."""
-    from ecosystem.listing import published
+    from ecosystem.cli.listing import published
     from ecosystem.runs.run import Run
 
     click.echo(published(Run.open(run_folder), step, author, limit))
@@ -547,6 +547,6 @@ def audit(
 )
 def tasks(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> None:
     """Write the downstream tasks' test examples for lm-evaluation-harness, and print how to call it."""
-    from ecosystem.listing import harness
+    from ecosystem.cli.listing import harness
 
     click.echo(harness(place, folder, trainer, step, before))
