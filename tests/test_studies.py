@@ -16,13 +16,13 @@ from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.studies import analysis
-from ecosystem.studies.board import Board
-from ecosystem.studies.conduct import Means, conduct
 from ecosystem.studies.frontier import Threshold, conduct_frontier, idle, sentence
+from ecosystem.studies.progress import Board
 from ecosystem.studies.report import write_study
 from ecosystem.studies.results import Results
+from ecosystem.studies.run_study import Means, conduct
 from ecosystem.studies.sheet import Sheet, findings
-from ecosystem.studies.spec import Frontier, Study
+from ecosystem.studies.study import Frontier, Study
 
 WORLD = """
 name = "loop"

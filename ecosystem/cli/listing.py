@@ -35,7 +35,7 @@ from ecosystem.simulation.measurement.downstream import Downstream, write_harnes
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
 from ecosystem.studies.design import Design, Range
-from ecosystem.studies.spec import Branch, ClosedForm, EqualCost, Frontier, Measure, Study
+from ecosystem.studies.study import Branch, ClosedForm, EqualCost, Frontier, Measure, Study
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 

@@ -141,7 +141,7 @@ def _scenario(
     from ecosystem.errors import ScenarioError
     from ecosystem.scenario.presets import read_toml
     from ecosystem.scenario.scenario import Scenario
-    from ecosystem.studies.spec import question
+    from ecosystem.studies.study import question
 
     values = _values(settings)
     values |= {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
@@ -233,7 +233,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
     from ecosystem.errors import EcosystemError
     from ecosystem.scenario.consistency import unheeded
     from ecosystem.scenario.presets import read_toml
-    from ecosystem.studies.spec import question
+    from ecosystem.studies.study import question
 
     problems = []
     for file in files:
@@ -325,9 +325,9 @@ def study(
     **how: Any,
 ) -> None:
     """Run every arm of a study with every seed (or what is missing), and write its report; its path is printed last."""
-    from ecosystem.studies.board import Board
-    from ecosystem.studies.conduct import Means, conduct, listing
-    from ecosystem.studies.spec import Study
+    from ecosystem.studies.progress import Board
+    from ecosystem.studies.run_study import Means, conduct, listing
+    from ecosystem.studies.study import Study
 
     spec = Study.load(file).varied(_values(settings), seeds)
     if dry_run:
@@ -345,10 +345,10 @@ def frontier(
     file: Path, settings: tuple[str, ...], seeds: int | None, out: str, as_json: bool, quiet: bool, **how: Any
 ) -> None:
     """Find where along a lever a measure crosses a limit; the path of the report is printed last."""
-    from ecosystem.studies.board import Board
-    from ecosystem.studies.conduct import Means
     from ecosystem.studies.frontier import conduct_frontier, idle, sentence, summary
-    from ecosystem.studies.spec import Frontier
+    from ecosystem.studies.progress import Board
+    from ecosystem.studies.run_study import Means
+    from ecosystem.studies.study import Frontier
 
     spec, board = Frontier.load(file).varied(_values(settings), seeds), Board(quiet=quiet, json=as_json)
     with _interruptible():

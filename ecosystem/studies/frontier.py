@@ -29,13 +29,13 @@ from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
-from ecosystem.studies.board import Board
-from ecosystem.studies.compare import LEVEL, mean_interval
-from ecosystem.studies.conduct import Means, Plan, Workshop, telling
 from ecosystem.studies.design import Range
+from ecosystem.studies.progress import Board
 from ecosystem.studies.remote import opened
 from ecosystem.studies.results import TRAINING, course_of, trained, untrained, value_of, write_table
-from ecosystem.studies.spec import WEB, Frontier
+from ecosystem.studies.run_study import Means, Plan, Workshop, telling
+from ecosystem.studies.statistics import LEVEL, mean_interval
+from ecosystem.studies.study import WEB, Frontier
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
@@ -200,7 +200,7 @@ def frontier(
 ) -> tuple[Threshold, Path]:
     """Search for the threshold of a frontier (a value, or the path of a file); return it and the path of its report.
 
-    ``base``: where the base scenario of a value is sought; ``how``: fields of :class:`~ecosystem.studies.conduct.Means`
+    ``base``: where the base scenario of a value is sought; ``how``: fields of :class:`~ecosystem.studies.run_study.Means`
     (engine, jobs, threads, device). The same as the command; errors a user can mend are EcosystemError.
     """
     if not isinstance(file, Frontier):

@@ -12,9 +12,9 @@ import polars as pl
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies.jobs import Outcome
+from ecosystem.studies.executors.jobs import Outcome
 from ecosystem.studies.remote import addressed, opened, out_of
-from ecosystem.studies.spec import WEB, Cell, Measure, Study
+from ecosystem.studies.study import WEB, Cell, Measure, Study
 
 CELL = {"arm": pl.String, "world": pl.String, "seed": pl.Int64}
 RUNS = {

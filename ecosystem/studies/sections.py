@@ -15,9 +15,9 @@ from ecosystem.report.findings import number, plus_minus, signed
 from ecosystem.report.page import escape
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.compare import mean_interval
 from ecosystem.studies.sheet import Sheet, interval
-from ecosystem.studies.spec import Measure
+from ecosystem.studies.statistics import mean_interval
+from ecosystem.studies.study import Measure
 
 
 def _heading(measure: Measure, world: str) -> str:

@@ -19,7 +19,7 @@ from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.remote import opened
 from ecosystem.studies.results import Results
-from ecosystem.studies.spec import FORK, Measure, Study
+from ecosystem.studies.study import FORK, Measure, Study
 
 SENTENCES = 6  # arms, at most, that get a sentence of their own
 EVENTS = 2  # of a run, at most, that a sentence quotes

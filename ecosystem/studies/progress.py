@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ecosystem.errors import EcosystemError
-from ecosystem.studies.jobs import Outcome
+from ecosystem.studies.executors.jobs import Outcome
 from ecosystem.studies.remote import is_url, last_step
 
 _SHOWN = 12  # runs under way, at most, that have a line of their own

@@ -19,12 +19,12 @@ from ecosystem.runs.run import here, possible
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies import analysis
-from ecosystem.studies.board import Board, Entry
-from ecosystem.studies.engines import Kind, engine_of, sensible
-from ecosystem.studies.jobs import Engine, Job, Outcome, complete
+from ecosystem.studies.executors.jobs import Engine, Job, Outcome, complete
+from ecosystem.studies.executors.local import Kind, engine_of, sensible
+from ecosystem.studies.progress import Board, Entry
 from ecosystem.studies.remote import is_url, last_step, opened, place_of, upload
 from ecosystem.studies.results import Results
-from ecosystem.studies.spec import Cell, Question, Study
+from ecosystem.studies.study import Cell, Question, Study
 
 _ASKED_AT_ONCE = 16
 

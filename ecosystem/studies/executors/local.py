@@ -18,10 +18,10 @@ from typing import Any, Literal, get_args
 
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.runs.cores import cores
-from ecosystem.studies.jobs import ATTEMPTS, Ended, Engine, Job, attempt, caps
+from ecosystem.studies.executors.jobs import ATTEMPTS, Ended, Engine, Job, attempt, caps
 
 Kind = Literal["serial", "processes", "ray"]
-_PRELOAD = ["ecosystem.studies.jobs", "ecosystem.simulation.world", "torch"]
+_PRELOAD = ["ecosystem.studies.executors.jobs", "ecosystem.simulation.world", "torch"]
 
 
 def engine_of(
@@ -43,7 +43,7 @@ def engine_of(
         return Serial(tick)
     if kind == "processes":
         return Processes(slots or max(1, cores() // threads), threads)
-    from ecosystem.studies.cluster import Ray
+    from ecosystem.studies.executors.ray import Ray
 
     return Ray(slots, threads, address, gpus)
 

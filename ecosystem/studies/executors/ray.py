@@ -10,7 +10,7 @@ from typing import Any
 
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.cores import cores
-from ecosystem.studies.jobs import Ended, Job, attempt, caps
+from ecosystem.studies.executors.jobs import Ended, Job, attempt, caps
 from ecosystem.studies.remote import is_url
 
 _PATIENCE_SECONDS = 10.0  # for a cluster to answer
