@@ -36,7 +36,7 @@ STUDIES = "studies"  # the folder of scenarios in which studies and frontiers li
 
 def bundled(folder: Literal["models", "scenarios"], base: Path | None = None) -> list[Path]:
     """Return the folders in which presets or scenarios are sought, nearest first."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     places = [Path.cwd() / folder, package.parent / folder, package / "_bundled" / folder]
     if base is not None:
         places[1:1] = [base / folder, base.parent / folder]
