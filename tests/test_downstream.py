@@ -20,8 +20,8 @@ from ecosystem.report.sections import sections
 from ecosystem.runs.run import Run, begin, folder_of
 from ecosystem.scenario.entries import DownstreamSpec
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.simulation.measurement import downstream
-from ecosystem.simulation.measurement.downstream import Downstream, likelihoods
+from ecosystem.simulation import downstream
+from ecosystem.simulation.downstream import Downstream, likelihoods
 from ecosystem.streams import Streams
 from tests.conftest import MACHINE, ROOT, tiny
 from tests.families_shared import STREAMS, cohort, documents, in_transformers

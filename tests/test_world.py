@@ -6,7 +6,7 @@ import pytest
 
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
-from ecosystem.simulation.scraping import LiveIndex, sample
+from ecosystem.simulation.selection import LiveIndex, sample
 from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, tiny
 

@@ -31,7 +31,7 @@ from ecosystem.scenario.entries import (
 )
 from ecosystem.scenario.presets import STUDIES, bundled, presets, read_toml
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.simulation.measurement.downstream import Downstream, write_harness
+from ecosystem.simulation.downstream import Downstream, write_harness
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
 from ecosystem.studies.design import Design, Range

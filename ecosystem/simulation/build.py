@@ -15,9 +15,8 @@ from ecosystem.errors import DataError
 from ecosystem.families.base import Progress, Surroundings
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Host, Trainer, Writer
-from ecosystem.simulation.cohorts import Cohorts
-from ecosystem.simulation.measurement.references import References, true_distribution
-from ecosystem.simulation.services import Services
+from ecosystem.simulation.references import References, true_distribution
+from ecosystem.simulation.services import Cohorts, Services
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step, human_drafts
 from ecosystem.sources.base import Reservoir

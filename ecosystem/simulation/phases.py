@@ -19,8 +19,7 @@ from ecosystem.policies.base import gate
 from ecosystem.policies.watermark import Watermark
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.measurement.measure import measure_step
-from ecosystem.simulation.scraping import LiveIndex, sample
-from ecosystem.simulation.selection import archive, ledger_rows, note_shortfalls
+from ecosystem.simulation.selection import LiveIndex, archive, ledger_rows, note_shortfalls, sample
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import DRAFT, Step, draft_table, human_drafts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,30 @@ from numpy.typing import NDArray
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import DataError
-from ecosystem.families.base import Score, ScoreRequest, SupportsWatermark
+from ecosystem.families.base import Cohort, Score, ScoreRequest, SupportsWatermark
 from ecosystem.policies.duplicates import NearDuplicates
-from ecosystem.simulation.cohorts import Cohorts
 from ecosystem.sources.base import Reservoir, Truth
 from ecosystem.sources.labelled import right
 
 Answers = tuple[NDArray[np.float64], NDArray[np.int64]]
 """A number and a count of units for each document, [documents] each."""
+
+
+class Cohorts(dict[str, Cohort]):
+    """Cohorts by the name of their model; one that is asked for and not there is built."""
+
+    def __init__(self, build: Callable[[str], Cohort]) -> None:
+        super().__init__()
+        self._build = build
+
+    def build(self, names: Iterable[str]) -> None:
+        """Build the cohorts of these models now, in this order."""
+        for name in names:
+            self[name]
+
+    def __missing__(self, name: str) -> Cohort:
+        self[name] = cohort = self._build(name)
+        return cohort
 
 
 class CorpusService:

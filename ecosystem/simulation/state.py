@@ -17,9 +17,8 @@ from ecosystem.policies.base import Context, Policy
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.classifiers import Classifiers
-from ecosystem.simulation.cohorts import Cohorts
-from ecosystem.simulation.measurement.references import References
-from ecosystem.simulation.services import Services
+from ecosystem.simulation.references import References
+from ecosystem.simulation.services import Cohorts, Services
 from ecosystem.sources.base import Reservoir, Truth
 from ecosystem.streams import Stream, Streams
 

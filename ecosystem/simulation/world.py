@@ -23,11 +23,11 @@ from ecosystem.families.base import Progress, silent
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.build import build_state, open_web, populate
-from ecosystem.simulation.cohorts import Cohorts
 from ecosystem.simulation.collector import collector
 from ecosystem.simulation.measurement import costs
 from ecosystem.simulation.measurement.measure import measure_opening
 from ecosystem.simulation.phases import PHASES
+from ecosystem.simulation.services import Cohorts
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step
 from ecosystem.sources.base import Truth

@@ -12,7 +12,7 @@ from ecosystem.families.base import Describes, ScoreRequest
 from ecosystem.metrics import tables
 from ecosystem.metrics.quality import ratio
 from ecosystem.simulation.agents import Trainer, by_model
-from ecosystem.simulation.measurement.references import held_out_documents
+from ecosystem.simulation.references import held_out_documents
 from ecosystem.simulation.services import correct_labels
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step

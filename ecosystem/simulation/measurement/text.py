@@ -16,8 +16,8 @@ from ecosystem.metrics.tables import rows
 from ecosystem.policies.watermark import Watermark
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.simulation.agents import Trainer, by_model
-from ecosystem.simulation.measurement.downstream import Downstream
-from ecosystem.simulation.measurement.references import next_token
+from ecosystem.simulation.downstream import Downstream
+from ecosystem.simulation.references import next_token
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step
 

@@ -15,7 +15,7 @@ from ecosystem.families.base import Cohort, Member, Score, ScoreRequest, TextCoh
 from ecosystem.metrics.base import Vocabulary
 from ecosystem.metrics.quality import frequent_types, unigram_nll
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.simulation.measurement.downstream import Downstream
+from ecosystem.simulation.downstream import Downstream
 from ecosystem.sources.base import Reservoir, Truth
 from ecosystem.streams import Streams
 
