@@ -201,7 +201,8 @@ def frontier(
     """Search for the threshold of a frontier (a value, or the path of a file); return it and the path of its report.
 
     ``base``: where the base scenario of a value is sought; ``how``: fields of
-    :class:`~ecosystem.studies.run_study.Means` (engine, jobs, threads, device). The same as the command; errors a user can mend are EcosystemError.
+    :class:`~ecosystem.studies.run_study.Means` (engine, jobs, threads, device). The same
+    as the command; errors a user can mend are EcosystemError.
     """
     if not isinstance(file, Frontier):
         path = path_of(file, "Frontier")
