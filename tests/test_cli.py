@@ -112,7 +112,7 @@ def test_ctrl_c_before_anything_has_begun_says_so(place):
     """Also inside the imports of libraries, which turn an interruption into errors of their own."""
     slow = """
 import sys, time, types
-from ecosystem import cli
+from ecosystem.cli import main as cli
 def stuck(*arguments, **more):
     print("now", flush=True)
     time.sleep(60)
