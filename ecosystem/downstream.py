@@ -19,7 +19,7 @@ from ecosystem.corpus.sources import Reservoir
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import Budget, Cohort, FitRequest, Member, ScoreRequest, Start
 from ecosystem.metrics import tasks
-from ecosystem.metrics.base import Estimate, mean_and_error
+from ecosystem.metrics.estimates import Estimate, mean_and_error
 from ecosystem.metrics.tasks import TASKS, Example
 from ecosystem.streams import Streams
 

@@ -18,7 +18,8 @@ from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import DescribedCohort, MarkingCohort, Member, Score, ScoreRequest, TextCohort
 from ecosystem.metrics import tables
 from ecosystem.metrics.base import METRICS, Estimate, TextMetric, Vocabulary, measure_texts, sample_groups
-from ecosystem.metrics.quality import by_frequency, frequent_types, perplexity_quantiles, quality, ratio, unigram_nll
+from ecosystem.metrics.estimates import ratio
+from ecosystem.metrics.quality import by_frequency, frequent_types, perplexity_quantiles, quality, unigram_nll
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.watermark import Watermark
 from ecosystem.recipes import TrainerSpec

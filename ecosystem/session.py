@@ -16,6 +16,7 @@ from ecosystem.corpus.schema import Snapshot
 from ecosystem.corpus.sources import CACHE
 from ecosystem.display import Display
 from ecosystem.errors import path_of
+from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.plan import Plan
 from ecosystem.runs import Branch, Run, begin, folder_of, machine_for, possible
 from ecosystem.scenario import Scenario
@@ -171,7 +172,7 @@ def _figures(metrics: Any) -> dict[str, dict[str, dict[str, float | None]]]:
     means = named.group_by("who", "metric", maintain_order=True).agg(
         pl.col("value").mean(),
         # Over the members of a population, whose estimates share the held-out text; the larger of the two errors.
-        error=pl.max_horizontal(pl.col("error").mean(), (pl.col("value").std() / pl.len().sqrt()).fill_null(0.0)),
+        error=pl.max_horizontal(pl.col("error").mean(), error_of_mean("value").fill_null(0.0)),
     )
     figures: dict[str, dict[str, dict[str, float | None]]] = {}
     for who, metric, value, error in means.iter_rows():

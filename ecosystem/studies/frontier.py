@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
 from ecosystem import charts
 from ecosystem.charts import Words
@@ -93,9 +92,8 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
 
     def edge(u: float, side: int) -> float:
         """The mean over seeds, or an end of its interval, above the limit."""
-        g = at(u)
-        half = stats.t.ppf((1 + level) / 2, g.size - 1) * g.std(ddof=1) / math.sqrt(g.size)
-        return float(g.mean() + side * half)
+        found = mean_interval(at(u), level)
+        return (found.mean, found.high, found.low)[side]
 
     rising = edge(1.0, 0) > edge(0.0, 0)
     sign = 1 if rising else -1
