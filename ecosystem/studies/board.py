@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ecosystem.errors import EcosystemError
 from ecosystem.studies.jobs import Outcome
-from ecosystem.studies.remote import is_url, last_step
+from ecosystem.studies.object_store import is_url, last_step
 
 _SHOWN = 12  # runs under way, at most, that have a line of their own
 _ASKED_AT_ONCE = 16  # runs, when a study begins

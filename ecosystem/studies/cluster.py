@@ -11,7 +11,7 @@ from typing import Any
 from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError
 from ecosystem.studies.jobs import Ended, Job, attempt, caps
-from ecosystem.studies.remote import is_url
+from ecosystem.studies.object_store import is_url
 
 _PATIENCE_SECONDS = 10.0  # for a cluster to answer
 

@@ -22,7 +22,7 @@ from ecosystem.studies import analysis
 from ecosystem.studies.board import Board, Entry
 from ecosystem.studies.engines import Kind, engine_of, sensible
 from ecosystem.studies.jobs import Engine, Job, Outcome, complete
-from ecosystem.studies.remote import is_url, last_step, opened, place_of, upload
+from ecosystem.studies.object_store import is_url, last_step, opened, place_of, upload
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec import Cell, Question, Study
 

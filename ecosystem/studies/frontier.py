@@ -33,7 +33,7 @@ from ecosystem.studies.board import Board
 from ecosystem.studies.compare import LEVEL, mean_interval
 from ecosystem.studies.conduct import Means, Plan, Workshop, telling
 from ecosystem.studies.design import Range
-from ecosystem.studies.remote import opened
+from ecosystem.studies.object_store import opened
 from ecosystem.studies.results import TRAINING, course_of, trained, untrained, value_of, write_table
 from ecosystem.studies.spec import WEB, Frontier
 

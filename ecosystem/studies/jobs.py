@@ -21,7 +21,7 @@ from ecosystem.families.base import Progress, silent
 from ecosystem.runs import Branch, Run, begin, folder_of, machine_for
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
-from ecosystem.studies.remote import Mirror, addressed, is_url, place_of
+from ecosystem.studies.object_store import Mirror, addressed, is_url, place_of
 
 ATTEMPTS = 3
 _WAIT_SECONDS = 0.5  # before a second attempt, and four times as long before a third

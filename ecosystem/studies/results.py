@@ -13,7 +13,7 @@ from ecosystem.errors import EcosystemError
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
 from ecosystem.studies.jobs import Outcome
-from ecosystem.studies.remote import addressed, opened, out_of
+from ecosystem.studies.object_store import addressed, opened, out_of
 from ecosystem.studies.spec import WEB, Cell, Measure, Study
 
 CELL = {"arm": pl.String, "world": pl.String, "seed": pl.Int64}
