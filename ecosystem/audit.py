@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ecosystem.corpus.sources import CACHE
 from ecosystem.errors import EcosystemError, ScenarioError, nearest
 from ecosystem.families.base import Progress, silent
 from ecosystem.metrics.estimates import error_of_mean, wilson_interval
@@ -58,7 +57,7 @@ def audit(
     step: int | None = None,
     everything: bool = False,
     reader: str = "web",
-    cache: Path = CACHE,
+    cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
     """Apply policies, each by itself, to the documents on the web after ``step`` (default: the last); count.

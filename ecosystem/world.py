@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ecosystem import costs
 from ecosystem.agents import Curator, Trainer, Writer
+from ecosystem.cache import cache_folder
 from ecosystem.corpus.documents import Corpus
 from ecosystem.corpus.labelled import right
 from ecosystem.corpus.schema import ARCHIVE, Snapshot, empty
@@ -55,7 +56,7 @@ class World(mesa.Model):
         seed: int | None = None,
         *,
         base: Path = Path(),
-        cache: Path = Path("models/cache"),
+        cache: str | Path | None = None,
         device: str = "cpu",
         threads: int = 1,
         progress: Progress = silent,
@@ -64,7 +65,8 @@ class World(mesa.Model):
         """Open the sources, lay out the web with its initial documents and build every agent and model.
 
         ``base`` is the folder that relative paths of the scenario are sought in (after the current one); the
-        seed of the scenario is used if ``seed`` is None. ``models`` False builds a model only when something asks
+        seed of the scenario is used if ``seed`` is None. ``cache`` is the folder of foundations and tokenizers
+        (default: :func:`~ecosystem.cache.cache_folder`). ``models`` False builds a model only when something asks
         for it, for a world that is looked at and never stepped.
         """
         if seed is not None and seed < 0:
@@ -95,7 +97,7 @@ class World(mesa.Model):
         self.writers = self._populate(Writer, scenario.writers)
         self.curators = self._populate(Curator, scenario.curators)
         self.trainers: list[Trainer] = []
-        around = Surroundings(initial["content"], self.streams, device, threads, cache, progress)
+        around = Surroundings(initial["content"], self.streams, device, threads, cache_folder(cache), progress)
         counts = dict.fromkeys(scenario.models, 0)
         for population, recipe in scenario.trainers.items():
             for number in range(recipe.count):

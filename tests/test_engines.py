@@ -204,9 +204,8 @@ def test_serial_and_processes_measure_the_same_and_a_finished_run_is_not_run_aga
 
 
 def test_text_measures_the_same_on_serial_and_processes_and_a_source_that_vanished_costs_its_own_cell(
-    tmp_path, monkeypatch, processes
+    tmp_path, processes
 ):
-    monkeypatch.chdir(tmp_path)  # where foundations are cached
     for folder in ("docs", "gone"):
         (tmp_path / folder).mkdir()
         for i in range(40):
@@ -216,9 +215,13 @@ def test_text_measures_the_same_on_serial_and_processes_and_a_source_that_vanish
     good = Scenario.load(tmp_path / "world.toml")
     lost = good.override({"sources.docs.path": "gone/*.txt"}, base=tmp_path)
     shutil.rmtree(tmp_path / "gone")
-    jobs = [replace(job(tmp_path / "many", spec), base=str(tmp_path)) for spec in (lost, good)]
+    jobs = [
+        replace(job(tmp_path / "many", spec), base=str(tmp_path), cache=str(tmp_path / "cache"))
+        for spec in (lost, good)
+    ]
     failed, made = complete(jobs, processes)
     assert failed.attempts == 1 and "gone" in failed.error and not failed.run  # once: the same would happen again
+    assert len([entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir()]) == 1
     alone = work(replace(jobs[1], out=str(tmp_path / "alone")))
     assert numbers(alone).equals(numbers(made.run)) and "cross_entropy" in set(numbers(alone)["metric"])
 

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 from ecosystem.app.film import Film
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.corpus.sources import CACHE
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs import Branch, Machine, Run, begin, folder_of
 from ecosystem.scenario import Scenario
@@ -57,7 +56,7 @@ class Recording:
         news: Callable[[], None],
         *,
         base: Path = Path(),
-        cache: Path = CACHE,
+        cache: str | Path | None = None,
         branch: Branch | None = None,
         progressed: Callable[[], None] = lambda: None,
     ) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from ecosystem.cores import cores
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.studies.jobs import ATTEMPTS, Ended, Engine, Job, attempt, caps
+from ecosystem.studies.jobs import ATTEMPTS, Ended, Engine, Job, attempt, attempt_in_worker, caps
 
 Kind = Literal["serial", "processes", "ray"]
 _PRELOAD = ["ecosystem.studies.jobs", "ecosystem.world", "torch"]
@@ -187,7 +187,7 @@ def _serve(pipe: Connection) -> None:
             number, job = pipe.recv()
         except (EOFError, OSError):
             return
-        pipe.send(attempt(number, job))
+        pipe.send(attempt_in_worker(number, job))
 
 
 def _end_with_parent() -> None:
