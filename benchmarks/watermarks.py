@@ -23,11 +23,11 @@ import polars as pl
 import torch
 
 from ecosystem.cache import cache_folder
-from ecosystem.corpus.sources import SOURCES
-from ecosystem.families import watermark
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.families.base import FAMILIES, Decoding, GenerateRequest, Prompt, ScoreRequest, Surroundings
-from ecosystem.marks import Mark
-from ecosystem.presets import with_preset
+from ecosystem.families.language import watermark
+from ecosystem.scenario.presets import with_preset
+from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
 
 SHARES = (0.1, 0.25, 0.5, 0.75)

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.features import features
 from ecosystem.corpus.schema import INDEX, SEGMENT, TRUTH
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import (
     Budget,
@@ -36,8 +38,7 @@ from ecosystem.families.base import (
     Surroundings,
     TextCohort,
 )
-from ecosystem.marks import Mark
-from ecosystem.policies.base import Adder, Context, Filter, Judged, Policy, Weigher, gate
+from ecosystem.policies.base import Adder, Answers, Context, Filter, Judged, Policy, Weigher, gate
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.streams import Stream, Streams
 
@@ -146,49 +147,103 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
     people have drawn the first 40.
     """
     streams = Streams(1)
-    table = table.sort("doc")
-    near: dict[tuple[int, int, float], NearDuplicates] = {}
+    corpus, models = SampleCorpus(table.sort("doc")), SampleModels(streams)
+    sources, oracle = SampleSources(corpus.table["content"], rows), SampleOracle(streams)
 
-    def contents(ids: pl.Series) -> pl.Series:
-        return table["content"].gather(table["doc"].search_sorted(ids))
-
-    def score(model: str, ids: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        tokens = (streams.at(f"tokens/{model}").uniform(ids.to_numpy()) * 80).astype(np.int64)
-        return tokens * 8 * streams.at(f"nats/{model}").uniform(ids.to_numpy()), tokens
-
-    def watermark(model: str, mark: Mark, ids: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        luck = streams.at(f"watermark/{model}/{mark.key}")
-        found = luck.uniform(ids.to_numpy()), luck.child("tokens").uniform(ids.to_numpy())
-        return 20 * found[0] - 10, (80 * found[1]).astype(np.int64)
-
-    def near_duplicate(num_perm: int, shingle: int, threshold: float, ids: pl.Series) -> pl.Series:
-        key = (num_perm, shingle, threshold)
-        if key not in near:
-            near[key] = NearDuplicates(*key)
-            near[key].add(table["doc"], table["content"])
-        return near[key].earliest(ids)
-
-    def of(policy: str) -> Context:
+    def context_of(policy: str) -> Context:
         return Context(
             policy=policy,
             reader="reader",
             t=t,
             stream=streams.at(f"policies/{policy}/reader", t),
-            lasting=streams.at(f"policies/{policy}"),
-            contents=contents,
-            score=score,
-            near_duplicate=near_duplicate,
-            source_rows=lambda _: rows,
-            watermark=watermark,
-            right=lambda ids: streams.at("right").uniform(ids.to_numpy()) < 0.5,
-            judge=lambda name, ids: Judged(streams.at(f"judge/{name}").uniform(ids.to_numpy()), np.arange(200) / 200),
-            live=lambda: table["doc"],
-            drawn=lambda source, until: min(40, 40 if rows is None else rows),
-            source_contents=lambda source, places: table["content"].gather(places % table.height),
-            fell_short=lambda wanted, given: None,
+            static_stream=streams.at(f"policies/{policy}"),
+            corpus=corpus,
+            sources=sources,
+            models=models,
+            classifiers=oracle,
+            truth=oracle,
+            report_shortfall=lambda wanted, given: None,
         )
 
-    return of
+    return context_of
+
+
+class SampleCorpus:
+    """The documents of a table as a corpus, all of them live."""
+
+    def __init__(self, table: pl.DataFrame) -> None:
+        """``table`` has the columns of ``schema.SEGMENT`` and is sorted by ``doc``."""
+        self.table = table
+        self._indexes: dict[tuple[int, int, float], NearDuplicates] = {}
+
+    def contents(self, docs: pl.Series) -> pl.Series:
+        """Return the contents of documents by id."""
+        return self.table["content"].gather(self.table["doc"].search_sorted(docs))
+
+    def live(self) -> pl.Series:
+        """Return all ids."""
+        return self.table["doc"]
+
+    def near_duplicates(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
+        """Return the earliest near-duplicate of each document in the table, or null."""
+        key = (num_perm, shingle, threshold)
+        if key not in self._indexes:
+            self._indexes[key] = NearDuplicates(*key)
+            self._indexes[key].add(self.table["doc"], self.table["content"])
+        return self._indexes[key].earliest(docs)
+
+
+@dataclass(frozen=True)
+class SampleSources:
+    """Sources of ``rows`` documents each (None: endless): ``documents`` over and over, the first 40 drawn by people."""
+
+    documents: pl.Series
+    rows: int | None
+
+    def size(self, source: str) -> int | None:
+        """Return the number of documents of every source."""
+        return self.rows
+
+    def contents(self, source: str, rows: NDArray[np.int64]) -> pl.Series:
+        """Return the contents of rows of a source."""
+        return self.documents.gather(rows % self.documents.len())
+
+    def drawn(self, source: str, t: int) -> int:
+        """Return how many rows people have drawn by the end of any step."""
+        return 40 if self.rows is None else min(40, self.rows)
+
+
+@dataclass(frozen=True)
+class SampleModels:
+    """Made-up scores and watermarks, a function of the document's id and of the name of the model."""
+
+    streams: Streams
+
+    def score(self, model: str, docs: pl.Series) -> Answers:
+        """Return (nats, tokens) of documents."""
+        tokens = (self.streams.at(f"tokens/{model}").uniform(docs.to_numpy()) * 80).astype(np.int64)
+        return tokens * 8 * self.streams.at(f"nats/{model}").uniform(docs.to_numpy()), tokens
+
+    def watermark(self, model: str, mark: Mark, docs: pl.Series) -> Answers:
+        """Return (z-scores, scored tokens) of documents."""
+        stream = self.streams.at(f"watermark/{model}/{mark.key}")
+        z, tokens = stream.uniform(docs.to_numpy()), stream.child("tokens").uniform(docs.to_numpy())
+        return 20 * z - 10, (80 * tokens).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SampleOracle:
+    """Made-up classifiers and labels, a function of the document's id."""
+
+    streams: Streams
+
+    def ask(self, policy: str, docs: pl.Series) -> Judged:
+        """Return what the classifier of a policy says of documents."""
+        return Judged(self.streams.at(f"judge/{policy}").uniform(docs.to_numpy()), np.arange(200) / 200)
+
+    def label_is_correct(self, docs: pl.Series) -> NDArray[np.bool_]:
+        """Return whether the label of each document is correct."""
+        return self.streams.at("right").uniform(docs.to_numpy()) < 0.5
 
 
 def check_family(family: Family, human: pl.Series, cache: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.scenario.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent
 # Never in the user's home; the same for all workers, and kept from one run of the tests to the next.

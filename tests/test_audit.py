@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import binomtest
 
-from ecosystem.audit import MEASURES, audit, proportion, signed
-from ecosystem.cli import cli
+from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.policies.filters import Length
-from ecosystem.runs import restored
+from ecosystem.runs.audit import MEASURES, audit, proportion, signed
+from ecosystem.runs.run import restored
 from tests.test_branch import branched, ran, untouched, words
 
 STEP = 4
@@ -148,9 +148,9 @@ def test_an_adder_is_told_by_what_it_would_add(run, cache):
 def test_a_model_is_built_only_if_a_policy_asks_for_it(run, cache):
     world = restored(run, STEP, cache=cache)
     signed(world, "short")
-    assert not world.cohorts
+    assert not world.state.cohorts
     signed(world, "fluent")
-    assert list(world.cohorts) == ["tiny"]
+    assert list(world.state.cohorts) == ["tiny"]
 
 
 def test_a_policy_sees_no_more_than_in_a_run(run, cache, monkeypatch):

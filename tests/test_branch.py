@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 
-from ecosystem.display import Display
+from ecosystem.api import run_scenario
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.report.exhibits import reproduction
-from ecosystem.runs import Branch, Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
-from ecosystem.session import run_scenario
-from ecosystem.store import Store
+from ecosystem.runs.progress import Display
+from ecosystem.runs.run import Branch, Machine, Run, begin, folder_of
+from ecosystem.runs.store import Store
+from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE, tiny
 
 FORK, STEPS = 3, 6
@@ -127,7 +127,7 @@ def test_a_branch_that_was_stopped_goes_on(other, parent, cache, tmp_path):
 
 
 def test_a_branch_killed_before_its_first_step_goes_on(other, parent, cache, tmp_path, monkeypatch):
-    from ecosystem.world import World
+    from ecosystem.simulation.world import World
 
     branch = Branch.of(parent, FORK, CHANGE)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
@@ -318,7 +318,7 @@ def test_no_change_is_the_scenario_itself():
 
 
 def test_records_are_read_once_and_new_or_altered_ones_are_noticed(copies, monkeypatch):
-    from ecosystem.store import Commit
+    from ecosystem.runs.store import Commit
 
     _, below = copies
     store, read = Store(below), []
@@ -341,14 +341,14 @@ def test_in_python_and_on_the_command_line_it_is_the_same(parent, cache, tmp_pat
     from click.testing import CliRunner
 
     import ecosystem
-    from ecosystem import session
-    from ecosystem.cli import cli
+    from ecosystem import api
+    from ecosystem.cli.main import cli
 
     def report(folder):
         (folder / "report.html").write_text("the report")
         return str(folder / "report.html")
 
-    monkeypatch.setattr(session, "_report", report)
+    monkeypatch.setattr(api, "_report", report)
     monkeypatch.setenv("ECOSYSTEM_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     mine = ecosystem.branch(parent, FORK, {"trainers.naive.publish": 0}, steps=4)

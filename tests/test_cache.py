@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ecosystem.cache import cache_folder
-from ecosystem.cli import cli
-from ecosystem.durations import format_duration
-from ecosystem.studies.conduct import Means, Plan
+from ecosystem.cli.main import cli
+from ecosystem.runs.durations import format_duration
+from ecosystem.studies.run_study import Means, Plan
 from tests.conftest import ROOT, tiny
 
 WORLD = """

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 import ecosystem
-from ecosystem.cli import LISTED, cli
-from ecosystem.plan import TOKENS_PER_DOCUMENT, Plan
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.cli.main import LISTED, cli
+from ecosystem.runs.estimate import TOKENS_PER_DOCUMENT, Plan
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE, ROOT, TINY, tiny
 
 
@@ -116,7 +116,7 @@ from ecosystem import cli
 def stuck(*arguments, **more):
     print("now", flush=True)
     time.sleep(60)
-sys.modules["ecosystem.listing"] = types.SimpleNamespace(json_schema=stuck)
+sys.modules["ecosystem.cli.listing"] = types.SimpleNamespace(json_schema=stuck)
 sys.argv = ["ecosystem", "schema"]
 cli.main()
 """

@@ -12,8 +12,8 @@ from ecosystem.metrics import theory
 from ecosystem.report import collapse
 from ecosystem.report.book import Book
 from ecosystem.report.sections import sections
-from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.scenario.scenario import Scenario
 
 P = [0.5, 0.3, 0.2]
 

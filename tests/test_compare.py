@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from ecosystem.errors import DataError, EcosystemError
-from ecosystem.studies.compare import bootstrap_interval, effects, holm, mean_interval, ranking, welch_interval
 from ecosystem.studies.design import Design, Range
 from ecosystem.studies.frontier import search
 from ecosystem.studies.sensitivity import indices, sample
+from ecosystem.studies.statistics import bootstrap_interval, effects, holm, mean_interval, ranking, welch_interval
 
 RNG = np.random.default_rng(7)
 

@@ -11,9 +11,9 @@ from ecosystem.metrics.quality import perplexity_quantiles
 from ecosystem.report import distributions, figures
 from ecosystem.report.book import Book
 from ecosystem.report.sections import sections
-from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
-from ecosystem.world import World
+from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, tiny
 
 PREFIX = "initial_perplexity"

@@ -22,18 +22,18 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from ecosystem.cli import cli
+from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.runs import Run, folder_of
-from ecosystem.scenario import Scenario
-from ecosystem.store import Store
-from ecosystem.studies import engines
-from ecosystem.studies.board import Board, Entry
-from ecosystem.studies.conduct import Means, Plan, conduct, listing
-from ecosystem.studies.engines import Processes, Serial, engine_of
-from ecosystem.studies.jobs import Job, Outcome, attempt, complete, work
+from ecosystem.runs.run import Run, folder_of
+from ecosystem.runs.store import Store
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.studies.executors import local
+from ecosystem.studies.executors.jobs import Job, Outcome, attempt, complete, work
+from ecosystem.studies.executors.local import Processes, Serial, engine_of
 from ecosystem.studies.object_store import Mirror, last_step, opened, place_of
-from ecosystem.studies.spec import Study
+from ecosystem.studies.progress import Board, Entry
+from ecosystem.studies.run_study import Means, Plan, conduct, listing
+from ecosystem.studies.study import Study
 
 WORLD = """
 name = "tiny-loop"
@@ -716,14 +716,14 @@ def test_a_store_is_asked_about_a_run_now_and_then_only(tmp_path, monkeypatch):
 
 
 def test_workers_are_hired_again_where_they_come_from_was_killed(tmp_path, monkeypatch):
-    engine, real, failures = Processes(1), engines._Worker, [EOFError, ConnectionResetError]
+    engine, real, failures = Processes(1), local._Worker, [EOFError, ConnectionResetError]
 
     def unlucky(context):
         if failures:
             raise failures.pop()
         return real(context)
 
-    monkeypatch.setattr(engines, "_Worker", unlucky)
+    monkeypatch.setattr(local, "_Worker", unlucky)
     try:
         assert complete([job(tmp_path, scenario(steps=1))], engine)[0].run
         failures += [EOFError] * 3

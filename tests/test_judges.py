@@ -7,17 +7,17 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from ecosystem.corpus.documents import Corpus
+from ecosystem.corpus.corpus import Corpus
 from ecosystem.errors import ScenarioError
-from ecosystem.judges import Judges
 from ecosystem.metrics.estimates import roc_area, share
-from ecosystem.phases import human_drafts
 from ecosystem.policies.base import Judged, gate
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier, TextClassifier, cutoff
 from ecosystem.policies.sampling import Importance
-from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import Scenario
-from ecosystem.store import Store
+from ecosystem.runs.run import Run, begin, folder_of
+from ecosystem.runs.store import Store
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.classifiers import Classifiers
+from ecosystem.simulation.phases import human_drafts
 from ecosystem.streams import Streams
 from ecosystem.testing import sample_context, sample_documents
 from tests.conftest import MACHINE, tiny
@@ -48,11 +48,11 @@ def web(policies, t=2, human=600, synthetic=(300, 300), odd=(12, 3), source=None
     spec.trainers["r"] = SimpleNamespace(select=list(policies), retain=None)
     spec.standing = lambda: Scenario.standing(spec)
     reservoir = SimpleNamespace(size=None if source is None else len(source), rows=lambda at: pl.Series(source)[at])
-    return SimpleNamespace(t=t, spec=spec, corpus=corpus, streams=Streams(5), reservoirs={"trusted": reservoir})
+    return SimpleNamespace(t=t, scenario=spec, corpus=corpus, streams=Streams(5), reservoirs={"trusted": reservoir})
 
 
 def measured(world):
-    frame = pl.concat(Judges(world).measured())
+    frame = pl.concat(Classifiers(world).measured())
     return {(i, m): (v, e) for i, m, v, e in frame.select("id", "metric", "value", "error").iter_rows()}
 
 
@@ -97,30 +97,32 @@ def test_a_detector_learns_from_older_documents_only_and_never_changes():
     policy = LearnedDetector(every=2, examples=200, threshold=0.5)
     world = web({"d": policy})
     docs = pl.Series(np.arange(0, 1200, 7))
-    now = Judges(world).ask("d", docs)
+    now = Classifiers(world).ask("d", docs)
     assert now is not None and now.score[docs.to_numpy() >= 600].mean() > now.score[docs.to_numpy() < 600].mean()
-    judge = Judges(world)._judge("d")
+    judge = Classifiers(world)._judge("d")
     assert judge.examples.docs.len() == 200 and judge.examples.docs.max() < 900  # those of step 2 do not count
     world.t = 3  # another step, the same classifier: also for one who comes later and asks other documents first
-    other = Judges(world)
+    other = Classifiers(world)
     other.ask("d", docs[:3])
-    for judges in (other, Judges(web({"d": policy}, t=3, synthetic=(300,)))):
+    for judges in (other, Classifiers(web({"d": policy}, t=3, synthetic=(300,)))):
         some = docs.filter(docs < 900)
         later = judges.ask("d", some)
         assert np.array_equal(later.score, now.score[: some.len()])
         assert np.array_equal(later.reference, now.reference)
     world.t = 4
-    assert not np.array_equal(Judges(world).ask("d", docs).score, now.score)
+    assert not np.array_equal(Classifiers(world).ask("d", docs).score, now.score)
 
 
 def test_there_is_no_detector_before_there_is_something_to_detect():
     for t, every in ((1, 1), (1, 2), (4, 5)):
-        assert Judges(web({"d": LearnedDetector(every=every, threshold=0.5)}, t=t)).ask("d", pl.Series([0])) is None
+        assert (
+            Classifiers(web({"d": LearnedDetector(every=every, threshold=0.5)}, t=t)).ask("d", pl.Series([0])) is None
+        )
     base = sample_context(DOCS)
 
     def nobody(name):
         ctx = base(name)
-        return type(ctx)(**{**ctx.__dict__, "judge": lambda policy, ids: None})
+        return type(ctx)(**{**ctx.__dict__, "classifiers": SimpleNamespace(ask=lambda policy, ids: None)})
 
     index = DOCS.drop("content")
     for policy in (LearnedDetector(threshold=0.0), QualityClassifier(source="s", threshold=1.0)):
@@ -130,7 +132,7 @@ def test_there_is_no_detector_before_there_is_something_to_detect():
 
 def test_people_label_as_wrongly_as_they_are_said_to():
     world = web({"d": LearnedDetector(every=1, examples=1000, threshold=0.5, label_error=0.2)})
-    examples = Judges(world)._judge("d").examples
+    examples = Classifiers(world)._judge("d").examples
     truth = world.corpus.index["synthetic"].gather(examples.docs).to_numpy()
     assert truth.sum() == 300 and truth.size == 800  # as far as there are
     wrong = (truth != examples.positive).mean()
@@ -138,7 +140,7 @@ def test_people_label_as_wrongly_as_they_are_said_to():
     assert examples.aside[truth].sum() == 75 and examples.aside[~truth].sum() == 125
     # Labels belong to documents: whoever is shown again is labelled alike.
     world.t = 3
-    again = Judges(world)._judge("d").examples
+    again = Classifiers(world)._judge("d").examples
     first = dict(zip(examples.docs, examples.positive.tolist(), strict=True))
     both = [(first[d], p) for d, p in zip(again.docs, again.positive.tolist(), strict=True) if d in first]
     assert len(both) > 300 and all(a == b for a, b in both)
@@ -157,7 +159,7 @@ def test_error_rates_by_origin_and_depth_are_measured_when_it_is_trained():
     (near, e1), (far, e2) = found["d/depth-1", "true_positive_rate"], found["d/depth-2", "true_positive_rate"]
     assert near - far > 4 * (e1**2 + e2**2) ** 0.5  # it has learnt from the first and never seen the second
     assert ("d/depth-1", "false_positive_rate") not in found
-    assert Judges(web(policies, t=3)).measured() == []  # not retrained
+    assert Classifiers(web(policies, t=3)).measured() == []  # not retrained
 
 
 def test_only_detectors_that_somebody_heeds_are_measured():
@@ -168,22 +170,22 @@ def test_only_detectors_that_somebody_heeds_are_measured():
         (["w"], {"d", "d/depth-1", "d/depth-2"}),
         (["d"], {"d", "d/depth-1", "d/depth-2"}),
     ):
-        world.spec.trainers["r"].select = select
-        assert {i for frame in Judges(world).measured() for i in frame["id"]} == ids
+        world.scenario.trainers["r"].select = select
+        assert {i for frame in Classifiers(world).measured() for i in frame["id"]} == ids
 
 
 def test_a_detector_at_the_door_is_judged_by_all_that_was_written_and_learns_from_what_was_published():
     policies = {"d": LearnedDetector(every=2, examples=400, false_positive_rate=0.1)}
     whole, sifted = web(policies, human=1600, synthetic=(400, 800)), web(policies, human=1600, synthetic=(400, 800))
-    judged = Judges(whole).ask("d", whole.corpus.index["doc"])
+    judged = Classifiers(whole).ask("d", whole.corpus.index["doc"])
     caught = pl.Series(policies["d"].refused(judged)) & (whole.corpus.index["t"] == 2)
     verdict = pl.when(caught).then(pl.lit("d"))
     sifted.corpus.index = sifted.corpus.index.with_columns(verdict=verdict)
     assert caught.sum() > 20 and measured(sifted) == measured(whole)
     sifted.t = whole.t = 4
-    learnt = Judges(sifted)._judge("d").examples.docs
+    learnt = Classifiers(sifted)._judge("d").examples.docs
     assert not learnt.is_in(sifted.corpus.index.filter(caught)["doc"].implode()).any()
-    assert Judges(whole)._judge("d").examples.docs.is_in(whole.corpus.index.filter(caught)["doc"].implode()).any()
+    assert Classifiers(whole)._judge("d").examples.docs.is_in(whole.corpus.index.filter(caught)["doc"].implode()).any()
 
 
 def test_scores_as_weights_average_one_where_they_are_right():
@@ -193,7 +195,9 @@ def test_scores_as_weights_average_one_where_they_are_right():
     x = rng.normal(1.5 * synthetic, 1)
     score = 1 / (1 + np.exp(-(1.5 * x - 1.5**2 / 2)))
     ctx = sample_context(DOCS)("p")
-    ctx = type(ctx)(**{**ctx.__dict__, "judge": lambda policy, ids: Judged(score, score[:0])})
+    ctx = type(ctx)(
+        **{**ctx.__dict__, "classifiers": SimpleNamespace(ask=lambda policy, ids: Judged(score, score[:0]))}
+    )
     weight = Importance(detector="d", synthetic_prior=0.3).weigh(pl.DataFrame({"doc": range(40_000)}), ctx).to_numpy()
     assert abs(weight.mean() - 1) < 4 * weight.std() / 200
     assert weight[~synthetic].mean() > weight[synthetic].mean() and weight.max() <= 1 / 0.7
@@ -208,12 +212,14 @@ def test_quality_is_likeness_to_a_trusted_source_and_a_share_is_that_of_the_firs
     policies = {"q": QualityClassifier(source="trusted", examples=400, keep=0.2)}
     world = web(policies, t=1, synthetic=(500,), odd=(15,), source=source)
     assert measured(world)["q", "auc"][0] > 0.75
-    judged = Judges(world).ask("q", pl.Series(np.arange(1100)))
+    judged = Classifiers(world).ask("q", pl.Series(np.arange(1100)))
     refused = policies["q"].refused(judged)
     # Of the web's own documents a fifth is kept, the cut being taken from 50 others of them.
     assert abs((~refused[:600]).mean() - 0.2) < 4 * (0.16 / 600 + 0.16 / 50) ** 0.5
     assert (~refused[600:]).mean() > 0.5
-    assert Judges(web({"q": QualityClassifier(source="trusted", keep=0.2, step=3)})).ask("q", pl.Series([0])) is None
+    assert (
+        Classifiers(web({"q": QualityClassifier(source="trusted", keep=0.2, step=3)})).ask("q", pl.Series([0])) is None
+    )
 
 
 def test_a_share_to_keep_is_kept_of_what_was_learnt_from_as_of_other_documents():
@@ -229,9 +235,9 @@ def test_a_share_to_keep_is_kept_of_what_was_learnt_from_as_of_other_documents()
         texts = world.corpus.contents(pl.Series(range(600)))
         source = [*prose(500, 9 + seed, 1), *texts[:100].to_list()]  # a hundred may be trusted and on the web at once
         world.reservoirs["trusted"] = SimpleNamespace(size=600, rows=lambda at, source=source: pl.Series(source)[at])
-        judges = Judges(world)
+        judges = Classifiers(world)
         judged = judges.ask("q", pl.Series(range(600)))
-        kept = ~world.spec.policies["q"].refused(judged)
+        kept = ~world.scenario.policies["q"].refused(judged)
         examples = judges._known["q"][2].examples
         learnt = texts.is_in(
             examples.texts.filter(pl.Series(~examples.aside & ~examples.positive)).implode()
@@ -252,7 +258,9 @@ def test_the_pareto_rule_keeps_as_often_as_it_should():
     ctx = sample_context(DOCS)("p")
     for score in (0.0, 0.5, 0.9, 1.0):
         judged = Judged(np.full(n, score), np.array([]))
-        context = type(ctx)(**{**ctx.__dict__, "judge": lambda policy, ids, judged=judged: judged})
+        context = type(ctx)(
+            **{**ctx.__dict__, "classifiers": SimpleNamespace(ask=lambda policy, ids, judged=judged: judged)}
+        )
         kept = QualityClassifier(source="s", pareto=9.0).refuse(docs, context).is_null().mean()
         # NumPy's Pareto is the Lomax distribution of the rule.
         expected = (np.random.default_rng(1).pareto(9.0, 400_000) > 1 - score).mean()

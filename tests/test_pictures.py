@@ -11,13 +11,13 @@ pytest.importorskip("solara", reason="the extra view is not installed")
 
 from PIL import Image
 
-from ecosystem import charts
 from ecosystem.app import pictures
 from ecosystem.app.animation import animation, frames
 from ecosystem.app.film import Film
 from ecosystem.app.pictures import NOW, Gallery, Picture, alike, differences
 from ecosystem.app.stage import Play, Stage
-from ecosystem.charts import DARK
+from ecosystem.report import charts
+from ecosystem.report.charts import DARK
 from tests.invented_runs import invent, scenario
 
 

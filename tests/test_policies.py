@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -318,7 +319,7 @@ def test_perplexity_band():
 
     def context(name):
         ctx = base(name)
-        return type(ctx)(**{**ctx.__dict__, "score": lambda model, ids: (nats, tokens)})
+        return type(ctx)(**{**ctx.__dict__, "models": SimpleNamespace(score=lambda model, ids: (nats, tokens))})
 
     after = through(PerplexityBand(model="m", low=2, high=20), frame, context)
     assert after["reason"].to_list() == [

@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from ecosystem.corpus import python_docs
-from ecosystem.corpus.python_docs import PythonDocs, clean, split
-from ecosystem.corpus.readers import HubDataset, JsonLines, Parquet, TextFiles
-from ecosystem.corpus.sources import SOURCES, FiniteReservoir, digest
 from ecosystem.errors import DataError
+from ecosystem.sources import python_docs
+from ecosystem.sources.base import SOURCES, FiniteReservoir, digest
+from ecosystem.sources.files import HubDataset, JsonLines, Parquet, TextFiles
+from ecosystem.sources.python_docs import PythonDocs, clean, split
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 

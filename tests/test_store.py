@@ -12,7 +12,7 @@ import pytest
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
 from ecosystem.errors import StoreError
-from ecosystem.store import Store, set_aside
+from ecosystem.runs.store import Store, set_aside
 
 
 def snapshot(t: int) -> Snapshot:

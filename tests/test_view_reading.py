@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 
-from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.scenario.scenario import Scenario
 
 pytest.importorskip("solara", reason="the interactive page needs the extra view")
 

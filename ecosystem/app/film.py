@@ -18,8 +18,8 @@ from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, METRICS, empty
 from ecosystem.corpus.web import Web
 from ecosystem.report.book import Book
 from ecosystem.report.sites import layout, lines
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
 
 COLUMNS = ("doc", "t", "site", "synthetic", "depth", "author", "retired_at", "verdict")

@@ -19,8 +19,8 @@ from ecosystem.app.knobs import label, spacing
 from ecosystem.app.news import PROGRESS, listen, tell
 from ecosystem.app.stage import PRESET, SEED, Play, Stage
 from ecosystem.errors import EcosystemError
-from ecosystem.presets import presets
-from ecosystem.recipes import Knob
+from ecosystem.scenario.entries import Knob
+from ecosystem.scenario.presets import presets
 
 PLAY = Play()  # what the server was started for
 TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from quick to true

@@ -9,7 +9,6 @@ from typing import Any
 
 import solara
 
-from ecosystem import charts
 from ecosystem.app import pictures
 from ecosystem.app.animation import Animation
 from ecosystem.app.film import Film
@@ -20,7 +19,7 @@ from ecosystem.app.recording import Recording
 from ecosystem.app.server import LIBRARY
 from ecosystem.app.stage import Stage
 from ecosystem.app.strip import Strip
-from ecosystem.report import drawings
+from ecosystem.report import charts, drawings
 
 STYLE = Path(__file__).with_name("page.css")
 LOOKS = json.dumps({"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)})

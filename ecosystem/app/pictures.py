@@ -11,12 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem import charts
 from ecosystem.app.film import Film
-from ecosystem.charts import Words
 from ecosystem.errors import ScenarioError
-from ecosystem.report import drawings, figures
-from ecosystem.scenario import Scenario
+from ecosystem.report import charts, drawings, figures
+from ecosystem.report.charts import Words
+from ecosystem.scenario.scenario import Scenario
 
 Columns = dict[str, dict[str, list[Any]]]  # data set → column → values
 NOW = "now"  # the data set of the rule at the step that is looked at

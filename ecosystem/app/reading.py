@@ -16,12 +16,12 @@ import solara.lab
 
 from ecosystem.app.film import Film
 from ecosystem.app.fold import Fold
-from ecosystem.charts.look import HUMAN, SYNTHETIC
 from ecosystem.errors import EcosystemError
+from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.exhibits import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.report.findings import number, percent
 from ecosystem.report.page import visible
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.scenario import Scenario
 
 EACH, PICTURES = 3, 6  # documents in a column
 FITS, STEPS = 6, 5  # of a lineage, shown at first; steps that the documents of a training set are from

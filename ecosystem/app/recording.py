@@ -19,9 +19,9 @@ from typing import Any, Literal
 from ecosystem.app.film import Film
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.runs import Branch, Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
-from ecosystem.store import PRUNED, Store, explained
+from ecosystem.runs.run import Branch, Machine, Run, begin, folder_of
+from ecosystem.runs.store import PRUNED, Store, explained
+from ecosystem.scenario.scenario import Scenario
 
 State = Literal["opening", "ready", "stepping", "paused", "finished", "failed", "closed"]
 EVERY = 0.5  # seconds between two reports of progress inside a step; each costs the page some hundredths

@@ -14,12 +14,12 @@ from ecosystem.app.film import Film
 from ecosystem.app.recording import Closed, Recording
 from ecosystem.app.recording import Progress as Doing
 from ecosystem.app.stage import Stage
-from ecosystem.audit import audit
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress
 from ecosystem.policies.base import POLICIES, Policy
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.runs.audit import audit
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
 
 T = TypeVar("T")
 FORM = 'write a policy as { kind = "minhash_dedup", threshold = 0.7 }, on one line.'

@@ -22,10 +22,10 @@ from ecosystem.app.film import Film
 from ecosystem.app.knobs import knobs_of
 from ecosystem.app.recording import Recording
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.presets import presets
-from ecosystem.recipes import Knob
-from ecosystem.runs import Branch, Machine, Run
-from ecosystem.scenario import Scenario
+from ecosystem.runs.run import Branch, Machine, Run
+from ecosystem.scenario.entries import Knob
+from ecosystem.scenario.presets import presets
+from ecosystem.scenario.scenario import Scenario
 
 SEEDS = 10**9  # the largest seed
 PATIENCE = 20.0  # seconds for a world to stop: its thread may wait for ever for a browser that has gone

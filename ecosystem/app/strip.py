@@ -14,8 +14,8 @@ from ecosystem.app.news import NEWS, PROGRESS, tell
 from ecosystem.app.recording import Progress, Recording
 from ecosystem.app.session import Errand, changes, choices, enforce, previewed, saved, template
 from ecosystem.app.stage import Stage
-from ecosystem.audit import MEASURES, cells
 from ecosystem.errors import EcosystemError
+from ecosystem.runs.audit import MEASURES, cells
 
 
 @solara.component

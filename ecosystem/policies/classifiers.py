@@ -1,7 +1,8 @@
 """Filters by a classifier of texts that has learnt from examples, and the classifier.
 
 A policy says what its classifier is to learn from and where to cut; the world fits it
-(:mod:`ecosystem.judges`) and hands out scores, so that the policy itself sees neither labels nor the truth.
+(:mod:`ecosystem.simulation.classifiers`) and hands out scores, so that the policy itself sees neither labels nor the
+truth.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import Field, model_validator
 from ecosystem.corpus.ngrams import ngrams, normalised
 from ecosystem.policies.base import POLICIES, Context, Filter, Judged
 from ecosystem.policies.filters import Share, first_reason
+from ecosystem.spec import ScenarioParts
 
 Rule = Callable[[Judged], NDArray[np.bool_]]
 _INVERSE_PENALTY = 10.0  # scikit-learn's C; from 1 to 100 the area under the curve differed by less than 0.02
@@ -141,7 +143,7 @@ class LearnedDetector(Classifying):
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse what the detector takes for synthetic."""
-        return _signed(docs, ctx.judge(ctx.policy, docs["doc"]), self.refused, "P(synthetic) = {}")
+        return _signed(docs, ctx.classifiers.ask(ctx.policy, docs["doc"]), self.refused, "P(synthetic) = {}")
 
 
 @POLICIES.register("quality_classifier")
@@ -173,6 +175,15 @@ class QualityClassifier(Classifying):
             raise ValueError(wrong)
         return self
 
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require a web to learn from."""
+        if self.step > 1 or scenario.web.initial is not None:
+            return []
+        return [
+            f"{path}.step: at step 1 it would learn from what the web begins with, but that is nothing; give "
+            "web.initial or a later step"
+        ]
+
     def fitted_at(self, t: int) -> int:
         """Return the step of its only training."""
         return self.step if t >= self.step else 0
@@ -188,11 +199,11 @@ class QualityClassifier(Classifying):
 
         def unlucky(judged: Judged) -> NDArray[np.bool_]:
             # A Lomax draw exceeds x with probability (1 + x)^-shape.
-            luck = ctx.lasting.uniform(docs["doc"].to_numpy())
+            luck = ctx.static_stream.uniform(docs["doc"].to_numpy())
             return luck >= (2 - judged.score) ** -(self.pareto or 1.0)
 
         rule = self.refused if self.pareto is None else unlucky
-        return _signed(docs, ctx.judge(ctx.policy, docs["doc"]), rule, "quality score {} is too low")
+        return _signed(docs, ctx.classifiers.ask(ctx.policy, docs["doc"]), rule, "quality score {} is too low")
 
 
 def _signed(docs: pl.DataFrame, judged: Judged | None, rule: Rule, why: str) -> pl.Series:

@@ -7,15 +7,14 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.report import collapse, figures, findings, page
+from ecosystem.report import charts, collapse, figures, findings, page
 from ecosystem.report.book import Book
 from ecosystem.report.drawings import called
 from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape
 from ecosystem.report.sections import CONTENTS, sections
-from ecosystem.runs import Run
-from ecosystem.store import Store
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
 
 # What the report hopes to find: what it is called → (scope, metric).
 EXPECTED = {

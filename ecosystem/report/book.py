@@ -8,14 +8,13 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Look
-from ecosystem.corpus.sources import EndlessSource, Truth
 from ecosystem.metrics.laws import TRUTH
-from ecosystem.report import figures, page
+from ecosystem.report import charts, figures, page
+from ecosystem.report.charts import Look
 from ecosystem.report.figures import Agreement, Outcome
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.sources.base import EndlessSource, Truth
 from ecosystem.streams import Streams
 
 

@@ -9,11 +9,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem import charts
-from ecosystem.charts import Words
 from ecosystem.metrics.definitions import QUANTILES
-from ecosystem.report import exhibits, figures
+from ecosystem.report import charts, exhibits, figures
 from ecosystem.report.book import Book
+from ecosystem.report.charts import Words
 from ecosystem.report.findings import listed
 
 Floats = NDArray[np.float64]

@@ -9,11 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Words
 from ecosystem.metrics.definitions import DEFINITIONS
-from ecosystem.report import figures
+from ecosystem.report import charts, figures
 from ecosystem.report.book import Book
+from ecosystem.report.charts import Words
 
 QUALITY = {
     "cross_entropy": ("Cross-entropy", "nats per token", ".2f", False),

@@ -16,8 +16,8 @@ from ecosystem.report import figures
 from ecosystem.report.figures import Outcome
 from ecosystem.report.findings import number, percent, plus_minus
 from ecosystem.report.page import escape, hue, table, tinted
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
 
 CLIP, LONGEST = 420, 6000  # characters shown at first, and at all
 OPEN_POPULATIONS = 8  # whose texts are open; those of the rest unfold

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ecosystem.corpus.sources import Truth
 from ecosystem.metrics.estimates import error_of_mean, error_of_share
 from ecosystem.metrics.laws import predict
-from ecosystem.recipes import TheorySpec
+from ecosystem.scenario.entries import TheorySpec
+from ecosystem.sources.base import Truth
 
 ORIGINS = ("human", "synthetic")
 

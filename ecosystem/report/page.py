@@ -18,7 +18,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ecosystem import charts
+from ecosystem.report import charts
 
 # What is shown for characters that have no shape of their own (new lines and tabs keep theirs).
 _CONTROL = {

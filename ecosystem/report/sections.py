@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Words
 from ecosystem.metrics.estimates import error_of_share
 from ecosystem.policies.base import Adder
-from ecosystem.report import collapse, distributions, drawings, exhibits, figures, page, sites
+from ecosystem.report import charts, collapse, distributions, drawings, exhibits, figures, page, sites
 from ecosystem.report.book import Book
+from ecosystem.report.charts import Words
 from ecosystem.report.findings import plus_minus
 
 

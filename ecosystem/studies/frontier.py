@@ -17,25 +17,24 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem import charts
-from ecosystem.charts import Words
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
-from ecosystem.report import page, publish
+from ecosystem.report import charts, page, publish
+from ecosystem.report.charts import Words
 from ecosystem.report.findings import number
 from ecosystem.report.page import escape
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
-from ecosystem.store import Store
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
-from ecosystem.studies.board import Board
-from ecosystem.studies.compare import LEVEL, mean_interval
-from ecosystem.studies.conduct import Means, Plan, Workshop, telling
 from ecosystem.studies.design import Range
 from ecosystem.studies.object_store import opened
+from ecosystem.studies.progress import Board
 from ecosystem.studies.results import TRAINING, course_of, trained, untrained, value_of, write_table
-from ecosystem.studies.spec import WEB, Frontier
+from ecosystem.studies.run_study import Means, Plan, Workshop, telling
+from ecosystem.studies.statistics import LEVEL, mean_interval
+from ecosystem.studies.study import WEB, Frontier
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
@@ -199,8 +198,9 @@ def frontier(
 ) -> tuple[Threshold, Path]:
     """Search for the threshold of a frontier (a value, or the path of a file); return it and the path of its report.
 
-    ``base``: where the base scenario of a value is sought; ``how``: fields of :class:`~ecosystem.studies.conduct.Means`
-    (engine, jobs, threads, device). The same as the command; errors a user can mend are EcosystemError.
+    ``base``: where the base scenario of a value is sought; ``how``: fields of
+    :class:`~ecosystem.studies.run_study.Means` (engine, jobs, threads, device). The same
+    as the command; errors a user can mend are EcosystemError.
     """
     if not isinstance(file, Frontier):
         path = path_of(file, "Frontier")

@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.runs import Run, folder_of
-from ecosystem.scenario import Scenario
-from ecosystem.store import BRANCH, PRUNED, Commit, Fork, Store
+from ecosystem.runs.run import Run, folder_of
+from ecosystem.runs.store import BRANCH, PRUNED, Commit, Fork, Store
+from ecosystem.scenario.scenario import Scenario
 
 _PATIENCE_SECONDS = 60.0  # for another process that fetches the same run
 _BESIDE = ("scenario.toml", "environment.json", BRANCH, "web.graphml", "web.gexf")  # rewritten while a run goes on

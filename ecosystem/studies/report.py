@@ -8,11 +8,11 @@ from typing import Any
 
 from ecosystem.report import page, publish
 from ecosystem.report.page import escape
-from ecosystem.store import Store
+from ecosystem.runs.store import Store
 from ecosystem.studies import analysis, sections
 from ecosystem.studies.results import Results, write_table
 from ecosystem.studies.sheet import Sheet, findings
-from ecosystem.studies.spec import Study
+from ecosystem.studies.study import Study
 
 
 def write_study(study: Study, results: Results, store: Store) -> Path:

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Words
 from ecosystem.errors import EcosystemError
 from ecosystem.metrics.estimates import error_of_mean
-from ecosystem.report import page
+from ecosystem.report import charts, page
+from ecosystem.report.charts import Words
 from ecosystem.report.findings import number, plus_minus, signed
 from ecosystem.report.page import escape
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.compare import mean_interval
 from ecosystem.studies.sheet import Sheet, interval
-from ecosystem.studies.spec import Measure
+from ecosystem.studies.statistics import mean_interval
+from ecosystem.studies.study import Measure
 
 
 def _heading(measure: Measure, world: str) -> str:
