@@ -7,7 +7,9 @@ import pytest
 
 from ecosystem.errors import ScenarioError
 from ecosystem.policies.base import POLICIES
-from ecosystem.runs.run import Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.testing import check_policy
 from tests.conftest import MACHINE, tiny
