@@ -14,6 +14,7 @@ pytest.importorskip("solara", reason="the interactive page needs the extra view"
 from ecosystem.app import reading
 from ecosystem.app.film import Film
 from ecosystem.errors import EcosystemError
+from ecosystem.runs.lineage import Ancestry, Origin, in_words, summary_of
 
 SCRIPT = "<script>alert(1)</script> **bold** <img src=x onerror=alert(2)> [link](javascript:alert(3)) {{7*7}}"
 STEPS = 6
@@ -89,8 +90,8 @@ def texts(tmp_path_factory, cache) -> Film:
 
 
 @pytest.fixture(scope="module")
-def ancestry(film) -> reading.Ancestry:
-    return reading.Ancestry(film)
+def ancestry(film) -> Ancestry:
+    return Ancestry(film)
 
 
 def first_of_each(film: Film, author: str) -> list[int]:
@@ -161,9 +162,7 @@ def test_nothing_that_the_page_gets_is_markup(texts):
 
     mine = reading.published(texts, "initial")
     shown = reading.entries(texts, mine)
-    box, context = solara.render(
-        reading.Documents(shown, reading.Ancestry(texts), -1, lambda doc: None, 2), handle_error=False
-    )
+    box, context = solara.render(reading.Documents(shown, Ancestry(texts), -1, lambda doc: None, 2), handle_error=False)
     widgets, found = [box], []
     while widgets:
         widget = widgets.pop()
@@ -241,7 +240,7 @@ def test_training_sets_are_what_was_measured(film, ancestry):
 
 def test_archives_that_are_gone_are_made_again_or_told_apart(film, ancestry, pruned):
     assert pruned.run.store.steps_with_weights() == [0, 4, 6]
-    remembered = reading.Ancestry(pruned)
+    remembered = Ancestry(pruned)
     for step in range(1, STEPS + 1):
         true, found = ancestry.training_sets(step), remembered.training_sets(step)
         thinned = pl.col("reader") == "thin/0"
@@ -259,16 +258,16 @@ def test_people_have_no_models_behind_them(film, ancestry):
     found = ancestry.lineage(doc)
     assert (found.depth, found.hops, found.fits) == (0.0, 0, ())
     assert [(end.kind, end.who, end.share) for end in found.ends] == [("people", "people", 1.0)]
-    assert "no model" in reading.told(found)
+    assert "no model" in summary_of(found)
 
 
 def test_what_a_model_starts_from_counts_as_an_end(texts):
     doc = reading.published(texts, "labs/0").filter(pl.col("t") == 2)["doc"][0]
-    found = reading.Ancestry(texts).lineage(doc)
+    found = Ancestry(texts).lineage(doc)
     assert found.hops == pytest.approx(found.depth) and {fit.step for fit in found.fits} == {1, None}
     assert "start" in {end.kind for end in found.ends} and any("models start from" in c for c in found.caveats)
     first = reading.published(texts, "labs/0")["doc"][0]
-    assert reading.in_words(reading.Ancestry(texts).lineage(first).ends) == "100\u00a0% the weights that m starts from"
+    assert in_words(Ancestry(texts).lineage(first).ends) == "100\u00a0% the weights that m starts from"
 
 
 def test_no_such_document(ancestry):
@@ -277,10 +276,10 @@ def test_no_such_document(ancestry):
 
 
 def test_origins_in_words():
-    parts = [reading.Origin("people", "initial", None, 0.25), reading.Origin("injected", "s", None, 0.2)]
-    parts += [reading.Origin("model", "labs", 4, 0.3), reading.Origin("model", "labs", 2, 0.15)]
-    parts += [reading.Origin("model", "thin/0", 3, 0.1)]
-    told = reading.in_words(parts).replace("\u00a0", " ")
+    parts = [Origin("people", "initial", None, 0.25), Origin("injected", "s", None, 0.2)]
+    parts += [Origin("model", "labs", 4, 0.3), Origin("model", "labs", 2, 0.15)]
+    parts += [Origin("model", "thin/0", 3, 0.1)]
+    told = in_words(parts).replace("\u00a0", " ")
     assert told == (
         "25 % the initial web, 20 % injected from s, 45 % labs (30 % of step 4, 15 % of step 2), 10 % thin/0 of step 3"
     )

@@ -19,6 +19,7 @@ from ecosystem.corpus.web import Web
 from ecosystem.report.book import Book
 from ecosystem.report.sites import layout, lines
 from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
 
@@ -60,6 +61,11 @@ class Film:
             self.events += [(t, event) for t in new for event in store.state(t)["events"]]
             self._book, self.last = None, last
             self.most = max(self.most, *(int(self._on_sites(t)["documents"].max() or 1) for t in new))  # type: ignore[arg-type]
+
+    @property
+    def store(self) -> Store:
+        """The run folder."""
+        return self.run.store
 
     @property
     def book(self) -> Book:

@@ -513,6 +513,20 @@ def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("document", type=click.IntRange(min=0))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def lineage(run_folder: Path, document: int, as_json: bool) -> None:
+    """Trace a document (its number, as `show` prints it) back to people, through the training sets of models."""
+    import json
+
+    from ecosystem.runs.run import Run
+
+    descent = Run.open(run_folder).lineage(document)
+    click.echo(json.dumps(descent.plain(), indent=2) if as_json else str(descent))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--policy", "names", multiple=True, metavar="NAME", help="A policy of the run's scenario; repeatable.")
 @click.option(
     "--set",
