@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import ecosystem
-from ecosystem.app.film import Film
+from ecosystem.app.run_view import Film
 from ecosystem.cli.main import cli
 
 KEPT = Path(__file__).parent / "data" / "run-v1"

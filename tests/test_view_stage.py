@@ -7,10 +7,10 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from ecosystem.app.film import Film
+from ecosystem.app.actions import Errand, changes, choices, enforce, inline, previewed, proposed, saved, template
 from ecosystem.app.knobs import spacing
-from ecosystem.app.session import Errand, changes, choices, enforce, inline, previewed, proposed, saved, template
-from ecosystem.app.stage import Play, Stage
+from ecosystem.app.run_view import Film
+from ecosystem.app.session_model import Play, Stage
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.runs.run import Run

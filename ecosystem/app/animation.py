@@ -9,8 +9,8 @@ from typing import Any
 
 import solara
 
-from ecosystem.app.film import Film
-from ecosystem.app.pictures import Picture
+from ecosystem.app.live_charts import Picture
+from ecosystem.app.run_view import Film
 from ecosystem.report import charts
 from ecosystem.report.charts import DARK, LIGHT, Scheme
 

@@ -435,7 +435,7 @@ def view(
     import webbrowser
 
     from ecosystem.app.server import serve
-    from ecosystem.app.stage import Play
+    from ecosystem.app.session_model import Play
     from ecosystem.errors import ScenarioError
     from ecosystem.runs.machine import Machine
     from ecosystem.runs.paths import require_local_path

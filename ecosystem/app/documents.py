@@ -13,8 +13,8 @@ import polars as pl
 import solara
 import solara.lab
 
-from ecosystem.app.film import Film
-from ecosystem.app.fold import Fold
+from ecosystem.app.collapsible import Fold
+from ecosystem.app.run_view import Film
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.exhibits import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.report.page import visible

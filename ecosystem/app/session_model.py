@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 import mesa
 
-from ecosystem.app.film import Film
 from ecosystem.app.knobs import knobs_of
-from ecosystem.app.recording import Recording
+from ecosystem.app.live_run import Recording
+from ecosystem.app.run_view import Film
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.machine import Machine

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ecosystem.app.film import Film
+from ecosystem.app.run_view import Film
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch

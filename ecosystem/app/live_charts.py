@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem.app.film import Film
+from ecosystem.app.run_view import Film
 from ecosystem.errors import ScenarioError
 from ecosystem.report import charts, drawings, figures
 from ecosystem.report.charts import Words

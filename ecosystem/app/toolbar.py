@@ -8,12 +8,12 @@ from typing import Any
 import polars as pl
 import solara
 
-from ecosystem.app.film import Film
-from ecosystem.app.fold import Fold
-from ecosystem.app.news import NEWS, PROGRESS, tell
-from ecosystem.app.recording import Progress, Recording
-from ecosystem.app.session import Errand, changes, choices, enforce, previewed, saved, template
-from ecosystem.app.stage import Stage
+from ecosystem.app.actions import Errand, changes, choices, enforce, previewed, saved, template
+from ecosystem.app.collapsible import Fold
+from ecosystem.app.events import NEWS, PROGRESS, tell
+from ecosystem.app.live_run import Progress, Recording
+from ecosystem.app.run_view import Film
+from ecosystem.app.session_model import Stage
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.audit import MEASURES, cells
 

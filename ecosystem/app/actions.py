@@ -10,10 +10,10 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 import tomli_w
 
-from ecosystem.app.film import Film
-from ecosystem.app.recording import Closed, Recording
-from ecosystem.app.recording import Progress as Doing
-from ecosystem.app.stage import Stage
+from ecosystem.app.live_run import Closed, Recording
+from ecosystem.app.live_run import Progress as Doing
+from ecosystem.app.run_view import Film
+from ecosystem.app.session_model import Stage
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress
 from ecosystem.policies.base import POLICIES, Policy
