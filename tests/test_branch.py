@@ -7,7 +7,7 @@ import pytest
 
 from ecosystem.display import Display
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
-from ecosystem.report.exhibits import reproduction
+from ecosystem.report.tables import reproduction
 from ecosystem.runs import Branch, Machine, Run, begin, folder_of
 from ecosystem.scenario import Scenario
 from ecosystem.session import run_scenario

@@ -16,8 +16,8 @@ import polars as pl
 
 from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, METRICS, empty
 from ecosystem.corpus.web import Web
-from ecosystem.report.book import Book
-from ecosystem.report.sites import layout, lines
+from ecosystem.report.data import RunReportData
+from ecosystem.report.site_map import layout, lines
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
@@ -40,7 +40,7 @@ class Film:
         self.events: list[tuple[int, str]] = []
         self.most = 1  # documents that any site had at any step: the scale of the areas of sites
         self._changes = empty(INDEX_CHANGE)
-        self._book: tuple[Scenario, Book] | None = None  # and the scenario that it was made for
+        self._book: tuple[Scenario, RunReportData] | None = None  # and the scenario that it was made for
         self._reading = threading.Lock()
         self.refresh()
 
@@ -62,11 +62,11 @@ class Film:
             self.most = max(self.most, *(int(self._on_sites(t)["documents"].max() or 1) for t in new))  # type: ignore[arg-type]
 
     @property
-    def book(self) -> Book:
+    def book(self) -> RunReportData:
         """What the charts that a report has are drawn from; its axes reach to the scenario's last step."""
         scenario = self.scenario
         if self._book is None or self._book[0] is not scenario:
-            book = Book.of(self.run, self.metrics, scenario, max(scenario.steps, self.last))
+            book = RunReportData.of(self.run, self.metrics, scenario, max(scenario.steps, self.last))
             self._book = scenario, book
         return self._book[1]
 

@@ -20,7 +20,7 @@ from ecosystem.app.recording import Recording
 from ecosystem.app.server import LIBRARY
 from ecosystem.app.stage import Stage
 from ecosystem.app.strip import Strip
-from ecosystem.report import drawings
+from ecosystem.report import run_charts
 
 STYLE = Path(__file__).with_name("page.css")
 LOOKS = json.dumps({"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)})
@@ -97,7 +97,7 @@ def Worlds(stage: Stage) -> None:
         return
     sorts = {film.scenario.modality for film in films}
     choices: dict[str, dict[str, str]] = {
-        "contamination": {key: words.title for key, words in drawings.CONTAMINATION.items()},
+        "contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()},
         "quality": _together(pictures.qualities, films),
         "diversity": _together(pictures.diversities, films),
     }

@@ -15,7 +15,7 @@ from ecosystem import charts
 from ecosystem.app.film import Film
 from ecosystem.charts import Words
 from ecosystem.errors import ScenarioError
-from ecosystem.report import drawings, figures
+from ecosystem.report import run_charts, summaries
 from ecosystem.scenario import Scenario
 
 Columns = dict[str, dict[str, list[Any]]]  # data set → column → values
@@ -175,24 +175,24 @@ def _scaled(picture: Picture, most: float) -> Picture:
 
 
 def contamination(film: Film, metric: str) -> Any:
-    """Draw a key of ``drawings.CONTAMINATION``."""
-    return drawings.contamination(film.book, metric)
+    """Draw a key of ``run_charts.CONTAMINATION``."""
+    return run_charts.contamination(film.book, metric)
 
 
 def qualities(film: Film) -> dict[str, str]:
     """Return the measures of quality that this run has, by name, with what each is called."""
     there = set(film.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if film.scenario.modality == "text":
-        found = {metric: label for metric, (label, *_) in drawings.QUALITY.items() if metric in there}
+        found = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in there}
         return found | ({"change": "Change since the start"} if "cross_entropy" in there else {})
-    return {metric: drawings.called(metric) for metric in drawings.parameters(film.book) if metric in there}
+    return {metric: run_charts.called(metric) for metric in run_charts.parameters(film.book) if metric in there}
 
 
 def quality(film: Film, metric: str) -> Any:
     """Draw a key of :func:`qualities`."""
     if film.scenario.modality != "text":
-        return drawings.parameter(film.book, metric)
-    return drawings.quality_change(film.book) if metric == "change" else drawings.quality(film.book, metric)
+        return run_charts.parameter(film.book, metric)
+    return run_charts.quality_change(film.book) if metric == "change" else run_charts.quality(film.book, metric)
 
 
 def diversities(film: Film) -> dict[str, str]:
@@ -200,7 +200,7 @@ def diversities(film: Film) -> dict[str, str]:
     there = set(film.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if film.scenario.modality != "text":
         return qualities(film)
-    named = drawings.TEXT | drawings.LATE | {metric: words.title for metric, words in drawings.OTHERS.items()}
+    named = run_charts.TEXT | run_charts.LATE | {metric: words.title for metric, words in run_charts.OTHERS.items()}
     found = {metric: label for metric, label in named.items() if metric in there}
     kept = "vocabulary_kept_1" in there
     return found | ({"vocabulary": "Human vocabulary kept, by frequency"} if kept else {})
@@ -209,10 +209,14 @@ def diversities(film: Film) -> dict[str, str]:
 def diversity(film: Film, metric: str) -> Any:
     """Draw a key of :func:`diversities`."""
     if film.scenario.modality != "text":
-        return drawings.parameter(film.book, metric)
+        return run_charts.parameter(film.book, metric)
     if metric == "vocabulary":
-        return drawings.vocabulary(film.book)
-    return drawings.diversity(film.book, metric) if metric in drawings.TEXT else drawings.tails(film.book).get(metric)
+        return run_charts.vocabulary(film.book)
+    return (
+        run_charts.diversity(film.book, metric)
+        if metric in run_charts.TEXT
+        else run_charts.tails(film.book).get(metric)
+    )
 
 
 def ledger(film: Film) -> Picture | None:
@@ -220,8 +224,8 @@ def ledger(film: Film) -> Picture | None:
 
     All steps have the same rows and the same scale.
     """
-    refused = figures.refusals(film.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
-    caught = figures.detections(film.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
+    refused = summaries.refusals(film.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
+    caught = summaries.detections(film.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
     rows = pl.concat([refused, caught]).sort("step", maintain_order=True)
     if rows.is_empty():
         return None

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ecosystem.app.stage import Play, stored
 from ecosystem.errors import EcosystemError
-from ecosystem.report.page import library
+from ecosystem.report.html import library
 
 LIBRARY = "/ecosystem/vega.js"
 LIBRARY = "/ecosystem/vega.js"

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from ecosystem.metrics import theory
-from ecosystem.report import figures, page
-from ecosystem.report.book import Book
+from ecosystem.report import html, summaries
+from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import TOLD, bold, number, percent, plus_minus
 
 REPLACING = ("diversity_replace", "surviving_types")  # laws that say that a population learns from its last texts alone
@@ -41,13 +41,13 @@ class Fate:
         return share, math.sqrt(share * (1 - share) / self.trainers)
 
 
-def fates(book: Book) -> list[Fate]:
+def fates(data: RunReportData) -> list[Fate]:
     """Return the fate of every population in which somebody collapsed."""
-    known = figures.members(book.metrics, "collapsed")
-    times = figures.members(book.metrics, "collapsed_at").select("trainer", at="value")
-    last = book.run.steps
+    known = summaries.members(data.metrics, "collapsed")
+    times = summaries.members(data.metrics, "collapsed_at").select("trainer", at="value")
+    last = data.run.steps
     found = []
-    for population in book.populations:
+    for population in data.populations:
         trainers = known.filter(pl.col("population") == population).select("trainer").unique()
         at = trainers.join(times, on="trainer", how="left")["at"]
         steps = np.sort(at.fill_null(float(last)).to_numpy())
@@ -63,25 +63,25 @@ def fates(book: Book) -> list[Fate]:
                 mean=float(steps.mean()),
                 error=float(steps.std(ddof=1)) / math.sqrt(n) if n > 1 else None,
                 median=float(steps[half - 1]) if collapsed >= half else None,
-                predicted=_predicted(book, population),
+                predicted=_predicted(data, population),
             )
         )
     return found
 
 
-def _predicted(book: Book, population: str) -> float | None:
+def _predicted(data: RunReportData, population: str) -> float | None:
     """Return the expected step of collapse where the scenario names a law of replacing and the truth is known."""
-    p = book.truth.probabilities if book.truth is not None else None
-    for one in book.run.scenario.theory:
+    p = data.truth.probabilities if data.truth is not None else None
+    for one in data.run.scenario.theory:
         if p is not None and one.population == population and one.law in REPLACING:
             return theory.time_to_collapse(p, one.parameters["n"]) - one.first
     return None
 
 
-def findings(book: Book) -> list[str]:
+def findings(data: RunReportData) -> list[str]:
     """Say who collapsed and when, with the closed form where there is one."""
     sentences = []
-    for fate in fates(book)[:TOLD]:
+    for fate in fates(data)[:TOLD]:
         share, error = fate.share
         mean = plus_minus(fate.mean, fate.error, 1)
         if fate.collapsed == fate.trainers:
@@ -90,16 +90,16 @@ def findings(book: Book) -> list[str]:
         else:
             told = (
                 f"{percent(share)} ± {number(100 * error, 1)} of the {fate.trainers} trainers had collapsed totally by "
-                f"step {book.run.steps}; the mean step of collapse is at least {mean}"
+                f"step {data.run.steps}; the mean step of collapse is at least {mean}"
             )
         law = f" (closed form for large samples: {number(fate.predicted, 1)})" if fate.predicted is not None else ""
         sentences.append(f"In {bold(fate.population)} {told}{law}.")
     return sentences
 
 
-def tables(book: Book) -> str:
+def tables(data: RunReportData) -> str:
     """Return the tables of times to collapse and of the symbols that were left, as HTML; empty if nobody collapsed."""
-    found = fates(book)
+    found = fates(data)
     if not found:
         return ""
     rows = []
@@ -108,7 +108,7 @@ def tables(book: Book) -> str:
         bound = "" if fate.collapsed == fate.trainers else "≥ "
         rows.append(
             [
-                page.tinted(book.populations, fate.population),
+                html.tinted(data.populations, fate.population),
                 f"{fate.collapsed} of {fate.trainers}",
                 f"{percent(share)} ± {number(100 * error, 1)}",
                 bound + plus_minus(fate.mean, fate.error, 1),
@@ -127,21 +127,21 @@ def tables(book: Book) -> str:
     about = "Trainers in whose model nothing varied any more at some step up to the last."
     if any(fate.collapsed < fate.trainers for fate in found):
         about += " ≥: some had not collapsed; they count as the last step, so that the mean is a lower bound."
-    body = f'<h3>Total collapse</h3><p class="note">{about}</p>{page.table(head, rows)}'
-    return body + _fixations(book, found)
+    body = f'<h3>Total collapse</h3><p class="note">{about}</p>{html.table(head, rows)}'
+    return body + _fixations(data, found)
 
 
-def fixations(book: Book, population: str) -> pl.DataFrame:
+def fixations(data: RunReportData, population: str) -> pl.DataFrame:
     """Return which symbol was left to the collapsed trainers: symbol, probability, count, expected, z.
 
     The likeliest symbols under the truth have rows of their own, all others one together (symbol null). Without
     selection each is left with its true probability (Seddik et al. 2024, Proposition 1), so that z is the difference in
     standard deviations of a binomial count.
     """
-    assert book.truth is not None and book.truth.probabilities is not None
-    p = book.truth.probabilities
-    end = figures.members(book.metrics, "collapsed_at").filter(pl.col("population") == population)
-    left = figures.members(book.metrics, "mode").join(end, on=["trainer", "step"], how="semi")["value"]
+    assert data.truth is not None and data.truth.probabilities is not None
+    p = data.truth.probabilities
+    end = summaries.members(data.metrics, "collapsed_at").filter(pl.col("population") == population)
+    left = summaries.members(data.metrics, "mode").join(end, on=["trainer", "step"], how="semi")["value"]
     counts = np.bincount(left.to_numpy().astype(np.int64), minlength=p.size)
     order = np.argsort(-p, kind="stable")
     own, rest = order[:SYMBOLS].tolist(), order[SYMBOLS:]
@@ -154,17 +154,17 @@ def fixations(book: Book, population: str) -> pl.DataFrame:
     return frame.with_columns(expected=expected, z=pl.when(spread > 0).then((pl.col("count") - expected) / spread))
 
 
-def _fixations(book: Book, found: list[Fate]) -> str:
-    if book.truth is None or book.truth.probabilities is None:
+def _fixations(data: RunReportData, found: list[Fate]) -> str:
+    if data.truth is None or data.truth.probabilities is None:
         return ""
     rows = []
     for fate in found:
-        for symbol, p, count, expected, z in fixations(book, fate.population).iter_rows():
+        for symbol, p, count, expected, z in fixations(data, fate.population).iter_rows():
             told = "–" if z is None else f"{z:+.1f}".replace("-", "−")
             which = "all others" if symbol is None else str(symbol)
             rows.append(
                 [
-                    page.tinted(book.populations, fate.population),
+                    html.tinted(data.populations, fate.population),
                     which,
                     f"{p:.4f}",
                     str(count),
@@ -179,7 +179,7 @@ def _fixations(book: Book, found: list[Fate]) -> str:
     )
     if early:
         about += (
-            f" Not all have collapsed in {page.escape(', '.join(early))}: those that do so early favour likely symbols."
+            f" Not all have collapsed in {html.escape(', '.join(early))}: those that do so early favour likely symbols."
         )
     head = ["population", "symbol", "true probability", "left to", "expected", "z"]
-    return f'<h3>What was left</h3><p class="note">{about}</p>{page.table(head, rows)}'
+    return f'<h3>What was left</h3><p class="note">{about}</p>{html.table(head, rows)}'

@@ -1,4 +1,4 @@
-"""The sections of a report: each reads the book of a run, draws its charts and returns its HTML."""
+"""The sections of a report: each reads the data of a run, draws its charts and returns its HTML."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import polars as pl
 from ecosystem import charts
 from ecosystem.charts import Words
 from ecosystem.policies.base import Adder
-from ecosystem.report import collapse, distributions, drawings, exhibits, figures, page, sites
-from ecosystem.report.book import Book
+from ecosystem.report import collapse, distribution_panels, html, run_charts, site_map, summaries, tables
+from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 
 
@@ -19,62 +19,62 @@ def _section(key: str, about: str, body: str) -> str:
     return f'<section><h2 id="{key}">{CONTENTS[key]}</h2><p class="note">{about}</p>{body or none}</section>'
 
 
-def _quality(book: Book) -> str:
+def _quality(data: RunReportData) -> str:
     panels = []
-    for metric, (label, *_) in drawings.QUALITY.items():
-        if (chart := drawings.quality(book, metric)) is not None:
-            panels.append((label, book.figure(f"quality_{metric}", chart, full=True)))
+    for metric, (label, *_) in run_charts.QUALITY.items():
+        if (chart := run_charts.quality(data, metric)) is not None:
+            panels.append((label, data.figure(f"quality_{metric}", chart, full=True)))
     if not panels:
         return _section("quality", "", "")
-    change = drawings.quality_change(book)
+    change = run_charts.quality_change(data)
     about = (
         "How well each population predicts text that people wrote and that nobody ever published. The dotted lines are "
         "measured once: a randomly initialised model, where collapse would end, and a model that knows only how often "
         "each token occurs."
     )
-    body = page.tabs(panels, "quality-view") + (
-        "" if change is None else book.figure("quality_change", change, full=True)
+    body = html.tabs(panels, "quality-view") + (
+        "" if change is None else data.figure("quality_change", change, full=True)
     )
     return _section("quality", about, body)
 
 
-def _parameters(book: Book) -> str:
-    found = {metric: drawings.parameter(book, metric) for metric in drawings.parameters(book)}
-    drawn = [book.figure(f"model_{metric}", chart) for metric, chart in found.items() if chart is not None]
+def _parameters(data: RunReportData) -> str:
+    found = {metric: run_charts.parameter(data, metric) for metric in run_charts.parameters(data)}
+    drawn = [data.figure(f"model_{metric}", chart) for metric, chart in found.items() if chart is not None]
     about = (
         "The models' own parameters held against the truth: mean over the trainers of each population ± standard "
         "error; faint: single trainers, or what four fifths of them span. Dashed lines are closed forms, where the "
         "scenario names one."
     )
-    sources = sorted({f"{t.metric}: {t.law} ({t.source})" for t in book.run.scenario.theory if t.source})
-    told = "".join(f"<li>{page.escape(source)}</li>" for source in sources)
+    sources = sorted({f"{t.metric}: {t.law} ({t.source})" for t in data.run.scenario.theory if t.source})
+    told = "".join(f"<li>{html.escape(source)}</li>" for source in sources)
     forms = f"<h3>Closed forms</h3><ul>{told}</ul>" if told else ""
-    body = _grid(drawn) + distributions.vectors(book) + collapse.tables(book) + forms
+    body = _grid(drawn) + distribution_panels.vectors(data) + collapse.tables(data) + forms
     return _section("parameters", about, body)
 
 
-def _parameter_figures(book: Book) -> str:
-    theory, rows = book.run.scenario.theory, []
-    for metric in drawings.parameters(book):
-        means = figures.means(figures.members(book.metrics, metric))
-        laws = figures.laws(theory, metric, book.run.steps, book.truth)
-        for population in book.populations:
+def _parameter_figures(data: RunReportData) -> str:
+    theory, rows = data.run.scenario.theory, []
+    for metric in run_charts.parameters(data):
+        means = summaries.means(summaries.members(data.metrics, metric))
+        laws = summaries.laws(theory, metric, data.run.steps, data.truth)
+        for population in data.populations:
             last = means.filter(pl.col("population") == population).tail(1)
             if last.is_empty():
                 continue
             step, value, error = last.select("step", "value", "error").row(0)
             known = laws.filter((pl.col("population") == population) & (pl.col("step") == step))["value"]
-            name = page.tinted(book.populations, population)
+            name = html.tinted(data.populations, population)
             predicted = ", ".join(f"{v:.4g}" for v in known) or "–"
-            rows.append([drawings.called(metric), name, plus_minus(value, error, 4), predicted])
+            rows.append([run_charts.called(metric), name, plus_minus(value, error, 4), predicted])
     about = "At the last step: mean over each population's trainers ± standard error, and what a closed form says."
-    body = page.table(["metric", "population", "simulated", "predicted"], rows, left=(0, 1)) if rows else ""
+    body = html.table(["metric", "population", "simulated", "predicted"], rows, left=(0, 1)) if rows else ""
     return _section("figures", about, body)
 
 
-def _contamination(book: Book) -> str:
-    found = {metric: drawings.contamination(book, metric) for metric in drawings.CONTAMINATION}
-    drawn = [book.figure(f"contamination_{metric}", chart) for metric, chart in found.items() if chart is not None]
+def _contamination(data: RunReportData) -> str:
+    found = {metric: run_charts.contamination(data, metric) for metric in run_charts.CONTAMINATION}
+    drawn = [data.figure(f"contamination_{metric}", chart) for metric, chart in found.items() if chart is not None]
     about = (
         "How much of the web, and of what each population trained on, models wrote; and how far that is from people."
     )
@@ -85,13 +85,13 @@ def _grid(drawn: Sequence[str], shape: str = "") -> str:
     return f'<div class="grid {shape}">{"".join(drawn)}</div>' if drawn else ""
 
 
-def _diversity(book: Book) -> str:
-    found = {metric: drawings.diversity(book, metric) for metric in drawings.TEXT}
-    drawn = [book.figure(f"text_{metric}", chart) for metric, chart in found.items() if chart is not None]
-    vocabulary = drawings.vocabulary(book)
-    kept = "" if vocabulary is None else book.figure("vocabulary_kept", vocabulary, full=True)
-    tails = [book.figure(metric, chart) for metric, chart in drawings.tails(book).items()]
-    body = _grid(drawn) + kept + _grid(tails) + _grid(distributions.perplexities(book), "two")
+def _diversity(data: RunReportData) -> str:
+    found = {metric: run_charts.diversity(data, metric) for metric in run_charts.TEXT}
+    drawn = [data.figure(f"text_{metric}", chart) for metric, chart in found.items() if chart is not None]
+    vocabulary = run_charts.vocabulary(data)
+    kept = "" if vocabulary is None else data.figure("vocabulary_kept", vocabulary, full=True)
+    tails = [data.figure(metric, chart) for metric, chart in run_charts.tails(data).items()]
+    body = _grid(drawn) + kept + _grid(tails) + _grid(distribution_panels.perplexities(data), "two")
     about = (
         "Of what each population publishes, in samples of equally many words, against real held-out text measured in "
         "the same way; what becomes of rare words, which go first; and how probable single texts are to the weights "
@@ -100,25 +100,25 @@ def _diversity(book: Book) -> str:
     return _section("diversity", about, body)
 
 
-def _downstream(book: Book) -> str:
-    how = book.run.scenario.measure.downstream
+def _downstream(data: RunReportData) -> str:
+    how = data.run.scenario.measure.downstream
     asked = [("zero_shot", how.zero_shot), ("accuracy", how.tasks)] if how is not None else []
     about = {"accuracy": "share of right answers after fine-tuning", "zero_shot": "share of right answers as it is"}
     drawn = []
     for name, kinds in reversed(asked):
         for kind in kinds:
-            single = figures.members(book.metrics, f"{name}_{kind}")
-            known = figures.references(book.metrics, f"{name}_{kind}")
+            single = summaries.members(data.metrics, f"{name}_{kind}")
+            known = summaries.references(data.metrics, f"{name}_{kind}")
             if single.is_empty():
                 continue
-            title = f"{drawings.called(kind)}, {'fine-tuned' if name == 'accuracy' else 'zero-shot'}"
+            title = f"{run_charts.called(kind)}, {'fine-tuned' if name == 'accuracy' else 'zero-shot'}"
             words = Words(title, f"{about[name]}; dotted: the same of random weights, and guessing", "accuracy", ".0%")
             ends = [*single["value"], *known["value"]]
             domain = [max(0.0, min(ends) - 0.05), min(1.0, max(ends) + 0.05)]
             chart = charts.over_steps(
-                figures.means(single), book.look, words, single=single, levels=known, domain=domain
+                summaries.means(single), data.look, words, single=single, levels=known, domain=domain
             )
-            drawn.append(book.figure(f"{name}_{kind}", chart))
+            drawn.append(data.figure(f"{name}_{kind}", chart))
     asked_of = (
         f"Each model is fine-tuned on a task's {how.train:,} examples from the weights it has at that step, answers "
         f"{how.test:,} others, and is then put back as it was. "
@@ -132,10 +132,10 @@ def _downstream(book: Book) -> str:
     return _section("downstream", about_all, _grid(drawn))
 
 
-def _ledger(book: Book) -> str:
-    policies = book.run.scenario.at(book.run.steps).policies  # with those that a timed change brought
+def _ledger(data: RunReportData) -> str:
+    policies = data.run.scenario.at(data.run.steps).policies  # with those that a timed change brought
     adders = [name for name, policy in policies.items() if isinstance(policy, Adder)]
-    refused = figures.refusals(book.metrics).filter(~pl.col("what").is_in(adders))
+    refused = summaries.refusals(data.metrics).filter(~pl.col("what").is_in(adders))
     parts = []
     if refused.height:
         if refused.select("who", "what").unique().height > 24:
@@ -152,46 +152,46 @@ def _ledger(book: Book) -> str:
             "lines: ± one standard error",
             "share refused",
         )
-        parts.append(book.figure("refusals", charts.rates(refused, words), full=True))
-        parts.append(exhibits.counts_table(refused, ("population · policy", "refused", "reached it")))
-    caught = figures.detections(book.metrics).with_columns(row="who")
+        parts.append(data.figure("refusals", charts.rates(refused, words), full=True))
+        parts.append(tables.counts_table(refused, ("population · policy", "refused", "reached it")))
+    caught = summaries.detections(data.metrics).with_columns(row="who")
     if caught.height:
         words = Words(
             "What curators took for synthetic, by true origin",
             "violet: synthetic documents caught (the rest were missed); grey: human documents accused wrongly",
             "share of the documents reviewed",
         )
-        parts.append(book.figure("detections", charts.rates(caught, words), full=True))
-        parts.append(exhibits.counts_table(caught, ("curators", "suspected", "reviewed")))
+        parts.append(data.figure("detections", charts.rates(caught, words), full=True))
+        parts.append(tables.counts_table(caught, ("curators", "suspected", "reviewed")))
     about = "Policies and curators see documents; the truth below is known to the simulator alone."
     return _section("ledger", about, "".join(parts))
 
 
-def _web(book: Book) -> str:
-    drawn = [book.figure(name, chart) for name, chart in sites.graphs(book.run.path, book.metrics, book.run.steps)]
+def _web(data: RunReportData) -> str:
+    drawn = [data.figure(name, chart) for name, chart in site_map.graphs(data.run.path, data.metrics, data.run.steps)]
     about = "Each dot is a site: its area is the number of documents on it, its colour their synthetic share."
     return _section("web", about, _grid(drawn, "three"))
 
 
-def _samples(book: Book) -> str:
+def _samples(data: RunReportData) -> str:
     about = (
         "The first documents that the first trainers of each population published at the step: nothing was picked. "
         "Control characters are shown by their pictures."
     )
-    if book.run.scenario.modality != "text":
+    if data.run.scenario.modality != "text":
         about = "The first documents that each population's first trainers published at the step: nothing was picked."
-    return _section("texts", about, exhibits.samples(book.run, book.populations, book.run.trainers()))
+    return _section("texts", about, tables.samples(data.run, data.populations, data.run.trainers()))
 
 
-def _figures(book: Book) -> str:
+def _figures(data: RunReportData) -> str:
     about = "At each population's last measurement: mean over its trainers ± standard error."
-    body = exhibits.final_table(book.metrics, book.outcomes, book.populations)
+    body = tables.final_table(data.metrics, data.outcomes, data.populations)
     return _section("figures", about, body)
 
 
-def _run(book: Book) -> str:
-    happened, again = exhibits.events(book.run.events), exhibits.reproduction(book.run)
-    spent = f"<h3>What it cost</h3>{exhibits.costs(book.run)}"
+def _run(data: RunReportData) -> str:
+    happened, again = tables.events(data.run.events), tables.reproduction(data.run)
+    spent = f"<h3>What it cost</h3>{tables.costs(data.run)}"
     return _section("run", "", f"<h3>What happened</h3>{happened}{spent}<h3>How to reproduce it</h3>{again}")
 
 
@@ -214,8 +214,8 @@ _KEYS = {section: section.__name__.removeprefix("_") for section in (*_TEXT, *_N
 _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 
 
-def sections(book: Book) -> dict[str, Callable[[Book], str]]:
+def sections(data: RunReportData) -> dict[str, Callable[[RunReportData], str]]:
     """Return the sections of this run's report by their key in CONTENTS: texts, or vectors and categories."""
-    chosen = _TEXT if book.run.scenario.modality == "text" else _NUMBERS
-    asked = book.run.scenario.measure.downstream is not None
+    chosen = _TEXT if data.run.scenario.modality == "text" else _NUMBERS
+    asked = data.run.scenario.measure.downstream is not None
     return {_KEYS[section]: section for section in chosen if asked or section is not _downstream}

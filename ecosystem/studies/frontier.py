@@ -23,9 +23,9 @@ from ecosystem.charts import Words
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
-from ecosystem.report import page, publish
+from ecosystem.report import html, publish
 from ecosystem.report.findings import number
-from ecosystem.report.page import escape
+from ecosystem.report.html import escape
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.store import Store
@@ -290,7 +290,7 @@ def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
         log=frontier.range.scale == "log",
     )
     specs = {"frontier": charts.specification(chart)}
-    table = page.table(
+    table = html.table(
         [escape(frontier.path), escape(measure.name), "95 % interval", *(f"seed {seed}" for seed in frontier.seeds)],
         [
             [f"{r['value']:g}", number(r["measure"], 4), f"{number(r['low'], 4)} to {number(r['high'], 4)}"]
@@ -302,7 +302,7 @@ def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
     body = (
         f"<header><h1>{escape(frontier.name)}</h1>{lead}</header><main>"
         f'<p class="findings">{escape(" ".join([sentence(frontier, found), idle(frontier, found)]).strip())}</p>'
-        f"{page.figure('frontier', specs['frontier'], full=True)}{table}<h2>Methods</h2><p>{escape(_METHODS)}</p>"
+        f"{html.figure('frontier', specs['frontier'], full=True)}{table}<h2>Methods</h2><p>{escape(_METHODS)}</p>"
         "</main><footer>Written by ecosystem. This page loads nothing from anywhere.</footer>"
     )
     return publish(store, frontier.name, body, specs, 0)

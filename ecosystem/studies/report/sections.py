@@ -11,13 +11,13 @@ import polars as pl
 from ecosystem import charts
 from ecosystem.charts import Words
 from ecosystem.errors import EcosystemError
-from ecosystem.report import page
+from ecosystem.report import html
 from ecosystem.report.findings import number, plus_minus, signed
-from ecosystem.report.page import escape
+from ecosystem.report.html import escape
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.compare import mean_interval
-from ecosystem.studies.sheet import Sheet, interval
+from ecosystem.studies.report.data import StudyReportData, interval
 from ecosystem.studies.spec import Measure
 
 
@@ -35,17 +35,17 @@ def _key(*parts: str) -> str:
     return "_".join("".join(c if c.isalnum() else "-" for c in part) for part in parts if part)[:80]
 
 
-def effects(sheet: Sheet) -> str:
+def effects(data: StudyReportData) -> str:
     """Return the paired effects of all arms."""
-    if not sheet.effects:
+    if not data.effects:
         return ""
     parts = [
         '<p class="note">Each arm minus the base arm, seed by seed. The dark line is the 95 % interval of the paired '
         "difference, the broad pale one that of the same runs if they had not shared their luck.</p>"
     ]
-    for measure in sheet.study.measures:
-        for world in sheet.worlds:
-            rows = sheet.of(measure, world)
+    for measure in data.study.measures:
+        for world in data.worlds:
+            rows = data.of(measure, world)
             if not rows:
                 continue
             frame = pl.DataFrame(
@@ -61,26 +61,26 @@ def effects(sheet: Sheet) -> str:
             )
             better = "lower" if measure.lower_is_better else "higher"
             words = Words(
-                f"{_heading(measure, world)} against {sheet.study.base_arm}",
+                f"{_heading(measure, world)} against {data.study.base_arm}",
                 f"{measure.unit if measure.unit != '1' else 'a pure number'}; {better} is better",
                 "difference",
                 "+.3~g",
             )
             parts.append(
-                sheet.figure(_key("effect", measure.name, world), charts.forest(frame, sheet.look(), words), full=True)
+                data.figure(_key("effect", measure.name, world), charts.forest(frame, data.look(), words), full=True)
             )
-            parts.append(_effect_table(sheet, rows))
+            parts.append(_effect_table(data, rows))
     return "".join(parts)
 
 
-def _effect_table(sheet: Sheet, rows: Sequence[Row]) -> str:
+def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> str:
     head = [
         *("arm", "seeds", "base", "effect", "95 % interval", "bootstrap", "unpaired", "correlation", "narrower"),
         *("runs saved", "p (Holm)"),
     ]
     body = [
         [
-            page.tinted(sheet.arms, r.arm) + _idle(r.training),
+            html.tinted(data.arms, r.arm) + _idle(r.training),
             str(r.seeds),
             number(r.base_mean, 4),
             f"<b>{signed(r.effect, 4)}</b>",
@@ -94,20 +94,20 @@ def _effect_table(sheet: Sheet, rows: Sequence[Row]) -> str:
         ]
         for r in rows
     ]
-    return page.table(head, body)
+    return html.table(head, body)
 
 
-def maps(sheet: Sheet) -> str:
+def maps(data: StudyReportData) -> str:
     """Return two axes of a grid as maps of each measure."""
-    study = sheet.study
+    study = data.study
     if len(study.axes) != 2 or study.design.method != "grid":
         return ""
     levers, parts = study.levers(), []
     paths = tuple(study.axes)
     for measure in study.measures:
-        for world in sheet.worlds:
-            known = {row.arm: row for row in sheet.of(measure, world)}
-            values = analysis.values_by_arm(sheet.results, measure, world)
+        for world in data.worlds:
+            known = {row.arm: row for row in data.of(measure, world)}
+            values = analysis.values_by_arm(data.results, measure, world)
             cells = [
                 {
                     "x": _label(point[paths[0]]),
@@ -129,7 +129,7 @@ def maps(sheet: Sheet) -> str:
                     ".3~f",
                 )
                 chart = charts.heatmap(pl.DataFrame(cells), (paths[0], paths[1]), words)
-                parts.append(sheet.figure(_key("map", measure.name, world), chart))
+                parts.append(data.figure(_key("map", measure.name, world), chart))
     return f'<div class="grid two">{"".join(parts)}</div>' if parts else ""
 
 
@@ -137,17 +137,17 @@ def _label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def sensitivity(sheet: Sheet) -> str:
+def sensitivity(data: StudyReportData) -> str:
     """Return how much each axis matters."""
-    study = sheet.study
+    study = data.study
     if study.compares:
         return ""
     morris, parts = study.design.method == "morris", []
     names = ("mu*: mean size of its effects", "sigma: their spread") if morris else ("alone", "with its interactions")
     for measure in study.measures:
-        for world in sheet.worlds:
+        for world in data.worlds:
             try:
-                found = analysis.indices_of(study, sheet.results, measure, world)
+                found = analysis.indices_of(study, data.results, measure, world)
             except EcosystemError as problem:
                 parts.append(f'<p class="note">{escape(_heading(measure, world))}: {escape(problem)}</p>')
                 continue
@@ -170,7 +170,7 @@ def sensitivity(sheet: Sheet) -> str:
                 ".3~g",
             )
             parts.append(
-                sheet.figure(
+                data.figure(
                     _key("index", measure.name, world), charts.bars(pl.DataFrame(rows).drop("half"), words), full=True
                 )
             )
@@ -183,22 +183,22 @@ def sensitivity(sheet: Sheet) -> str:
                 ]
                 for r in rows
             ]
-            parts.append(page.table(["axis", "index", "value", "half interval"], table, left=(0, 1)))
+            parts.append(html.table(["axis", "index", "value", "half interval"], table, left=(0, 1)))
     return "".join(parts)
 
 
-def rankings(sheet: Sheet) -> str:
+def rankings(data: StudyReportData) -> str:
     """Return the arms from best to worst, ties as ties."""
-    if not sheet.study.compares:
+    if not data.study.compares:
         return ""
     parts = []
-    for measure in sheet.study.measures:
-        for world in sheet.worlds:
-            ranking = sheet.places.filter((pl.col("measure") == measure.name) & (pl.col("world") == world))
+    for measure in data.study.measures:
+        for world in data.worlds:
+            ranking = data.places.filter((pl.col("measure") == measure.name) & (pl.col("world") == world))
             rows = [
                 [
                     str(place) if tied == 1 else f"{place}–{place + tied - 1} (tie)",
-                    page.tinted(sheet.arms, arm) + _idle(training),
+                    html.tinted(data.arms, arm) + _idle(training),
                     number(mean, 4),
                 ]
                 for place, tied, arm, mean, training in ranking.select(
@@ -207,7 +207,7 @@ def rankings(sheet: Sheet) -> str:
             ]
             if rows:
                 parts.append(f"<h3>{escape(_heading(measure, world))}</h3>")
-                parts.append(page.table(["place", "arm", f"mean ({escape(measure.unit)})"], rows, left=(0, 1)))
+                parts.append(html.table(["place", "arm", f"mean ({escape(measure.unit)})"], rows, left=(0, 1)))
     note = (
         '<p class="note">Best first. Arms that cannot be told from the best of their group (paired, Holm over all '
         "pairs) share its place. Which trainers had nothing to train on stands behind an arm.</p>"
@@ -215,43 +215,43 @@ def rankings(sheet: Sheet) -> str:
     return note + "".join(parts) if parts else ""
 
 
-def worlds(sheet: Sheet) -> str:
+def worlds(data: StudyReportData) -> str:
     """Return how arms fare over uncertain worlds."""
-    if len(sheet.worlds) < 2 or not sheet.study.compares:
+    if len(data.worlds) < 2 or not data.study.compares:
         return ""
     parts = [
         '<p class="note">A regret is how much worse an arm is than the best arm of the same world. The arm with the '
         "least worst regret is the choice that can be wrong by least; the one with the least mean regret is best if "
         "all worlds are equally likely.</p>"
     ]
-    for measure in sheet.study.measures:
+    for measure in data.study.measures:
         rows = [
             [
-                page.tinted(sheet.arms, r.arm) + _idle(sheet.idle_somewhere(r.arm, measure.of)),
+                html.tinted(data.arms, r.arm) + _idle(data.idle_somewhere(r.arm, measure.of)),
                 number(r.mean, 4),
                 number(r.mean_regret, 4),
                 number(r.worst_regret, 4),
                 escape(r.worst_world) if r.worst_regret > 0 else "–",
             ]
-            for r in analysis.regrets(sheet.study, sheet.results, measure)
+            for r in analysis.regrets(data.study, data.results, measure)
         ]
         if rows:
             parts.append(f"<h3>{escape(measure.name)}</h3>")
             parts.append(
-                page.table(["arm", "mean over worlds", "mean regret", "worst regret", "in world"], rows, left=(0, 4))
+                html.table(["arm", "mean over worlds", "mean regret", "worst regret", "in world"], rows, left=(0, 4))
             )
     return "".join(parts)
 
 
-def course(sheet: Sheet) -> str:
+def course(data: StudyReportData) -> str:
     """Return every measured metric over steps."""
     parts, drawn = [], set()
-    for measure in sheet.study.measures:
-        if (measure.of, measure.metric) in drawn or not sheet.study.compares:
+    for measure in data.study.measures:
+        if (measure.of, measure.metric) in drawn or not data.study.compares:
             continue
         drawn.add((measure.of, measure.metric))
-        for world in sheet.worlds:
-            rows = sheet.results.series.filter(
+        for world in data.worlds:
+            rows = data.results.series.filter(
                 (pl.col("of") == (measure.of or ""))
                 & (pl.col("metric") == measure.metric)
                 & (pl.col("world") == world)
@@ -273,14 +273,14 @@ def course(sheet: Sheet) -> str:
                 ".3~g",
             )
             last = int(rows["step"].max())  # type: ignore[arg-type]
-            chart = charts.over_steps(frame, sheet.look(last), words, size=charts.WIDE)
-            parts.append(sheet.figure(_key("course", measure.of or "", measure.metric, world), chart, full=True))
+            chart = charts.over_steps(frame, data.look(last), words, size=charts.WIDE)
+            parts.append(data.figure(_key("course", measure.of or "", measure.metric, world), chart, full=True))
     return "".join(parts)
 
 
-def cost(sheet: Sheet) -> str:
+def cost(data: StudyReportData) -> str:
     """Return what arms cost, quality against cost, and ways to spend at equal cost."""
-    study, costs = sheet.study, sheet.results.costs
+    study, costs = data.study, data.results.costs
     if costs.is_empty() or not study.compares:
         return ""
     kinds = costs["cost"].unique(maintain_order=True).to_list()
@@ -289,16 +289,16 @@ def cost(sheet: Sheet) -> str:
     )
     known = {(arm, cost): (amount, error) for arm, cost, amount, error in means.iter_rows()}
     table = [
-        [page.tinted(sheet.arms, arm)] + [_amount(*known[arm, kind]) if (arm, kind) in known else "–" for kind in kinds]
-        for arm in sheet.arms
+        [html.tinted(data.arms, arm)] + [_amount(*known[arm, kind]) if (arm, kind) in known else "–" for kind in kinds]
+        for arm in data.arms
     ]
     parts = [
         '<p class="note">What a run of each arm took in all, mean over seeds (and worlds) ± standard error.</p>',
-        page.table(["arm", *(escape(kind.replace("_", " ")) for kind in kinds)], table),
+        html.table(["arm", *(escape(kind.replace("_", " ")) for kind in kinds)], table),
     ]
     if study.prices:
-        parts += [_tradeoff(sheet, measure) for measure in study.measures]
-        parts.append(_matched(sheet))
+        parts += [_tradeoff(data, measure) for measure in study.measures]
+        parts.append(_matched(data))
     return "".join(parts)
 
 
@@ -308,13 +308,13 @@ def _amount(amount: float, error: float | None) -> str:
     return plus_minus(amount, error, 0) if amount < 1e6 else f"{amount:.3g} ± {error:.1g}"
 
 
-def _tradeoff(sheet: Sheet, measure: Measure) -> str:
-    study, world = sheet.study, sheet.worlds[0]
-    spent = sheet.results.spending(study).filter(pl.col("world") == world)
+def _tradeoff(data: StudyReportData, measure: Measure) -> str:
+    study, world = data.study, data.worlds[0]
+    spent = data.results.spending(study).filter(pl.col("world") == world)
     costs = {arm: g["cost"].to_numpy() for (arm,), g in spent.group_by("arm", maintain_order=True)}
-    values = analysis.values_by_arm(sheet.results, measure, world)
+    values = analysis.values_by_arm(data.results, measure, world)
     rows: list[dict[str, Any]] = []
-    for arm in sheet.arms:
+    for arm in data.arms:
         if arm not in values or arm not in costs or len(values[arm]) < 2:
             continue
         quality, cost = mean_interval(np.array(list(values[arm].values()))), mean_interval(costs[arm])
@@ -343,13 +343,13 @@ def _tradeoff(sheet: Sheet, measure: Measure) -> str:
         measure.axis,
         ".3~g",
     )
-    chart = charts.tradeoff(pl.DataFrame(rows), sheet.look(), words, "cost of a run")
-    return sheet.figure(_key("cost", measure.name), chart, full=True)
+    chart = charts.tradeoff(pl.DataFrame(rows), data.look(), words, "cost of a run")
+    return data.figure(_key("cost", measure.name), chart, full=True)
 
 
-def _matched(sheet: Sheet) -> str:
-    found = analysis.matched(sheet.study, sheet.results)
-    if sheet.study.equal_cost is None:
+def _matched(data: StudyReportData) -> str:
+    found = analysis.matched(data.study, data.results)
+    if data.study.equal_cost is None:
         return ""
     rows = [
         [
@@ -368,27 +368,27 @@ def _matched(sheet: Sheet) -> str:
     )
     head = ["measure", "spent more than in the base arm", "comparison", "seeds", "difference", "95 % interval"]
     return note + (
-        page.table(head, rows, left=(0, 2)) if rows else '<p class="empty">No cost was reached by two ways.</p>'
+        html.table(head, rows, left=(0, 2)) if rows else '<p class="empty">No cost was reached by two ways.</p>'
     )
 
 
-def runs(sheet: Sheet) -> str:
+def runs(data: StudyReportData) -> str:
     """Return every run, or why there is none."""
     rows = [
         [
-            page.tinted(sheet.arms, arm) + (f" <small>{escape(world)}</small>" if world else ""),
+            html.tinted(data.arms, arm) + (f" <small>{escape(world)}</small>" if world else ""),
             str(seed),
             escape(error or run),
             str(attempts),
             "–" if seconds is None else number(seconds, 1),
         ]
-        for arm, world, seed, run, error, attempts, seconds in sheet.results.runs.iter_rows()
+        for arm, world, seed, run, error, attempts, seconds in data.results.runs.iter_rows()
     ]
     note = (
         '<p class="note">Every run is an ordinary run folder: <code>ecosystem report RUN</code> writes its own report. '
         "Attempts are those of the latest call; 0 means that the run was there already.</p>"
     )
-    table = page.table(
+    table = html.table(
         ["arm", "seed", "run, or why there is none", "attempts", "seconds of its steps"], rows, left=(0, 2)
     )
     return f'{note}<details class="block"><summary>All {len(rows)} runs</summary>{table}</details>'

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 
 from ecosystem.metrics.tasks import TASKS
-from ecosystem.report import figures
-from ecosystem.report.figures import Outcome
+from ecosystem.report import summaries
 from ecosystem.report.findings import number, percent, plus_minus
-from ecosystem.report.page import escape, hue, table, tinted
+from ecosystem.report.html import escape, hue, table, tinted
+from ecosystem.report.summaries import Outcome
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 
@@ -171,9 +171,9 @@ def _text(row: dict[str, object]) -> str:
 def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations: list[str]) -> str:
     """Return the table of final figures, a row for every population and one for each reference."""
     fates = {o.population: o for o in outcomes}
-    there = [m for m in FINAL if not figures.members(metrics, m).is_empty()]
-    final = {m: figures.means(figures.members(metrics, m)) for m in there}
-    trained = {m: figures.means(figures.members(metrics, m, "training_set")) for m in ("synthetic_share", "depth")}
+    there = [m for m in FINAL if not summaries.members(metrics, m).is_empty()]
+    final = {m: summaries.means(summaries.members(metrics, m)) for m in there}
+    trained = {m: summaries.means(summaries.members(metrics, m, "training_set")) for m in ("synthetic_share", "depth")}
     head = ["population", "cross-entropy<small>nats per token</small>", "since the start<small>nats per token</small>"]
     head += ["towards random"] + [FINAL[m][0] for m in there]
     head += ["synthetic share<small>of the training set</small>", "depth<small>of the training set</small>"]
@@ -184,14 +184,14 @@ def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations:
         if o is None:
             rows.append([name, "–", "–", "–"])
         else:
-            level = figures.at(figures.means(figures.members(metrics, "cross_entropy")), population)
+            level = summaries.at(summaries.means(summaries.members(metrics, "cross_entropy")), population)
             change = plus_minus(o.change, o.error, 3, sign=True)
             rows.append([name, plus_minus(o.after, level[1] if level else None, 3)])
             rows[-1] += [change if o.last_step > o.first_step else "–"]
             rows[-1] += [percent(o.towards_random) if o.towards_random and o.towards_random > 0 else "–"]
-        rows[-1] += [_estimate(figures.at(final[m], population), FINAL[m][1]) for m in there]
-        rows[-1] += [_estimate(figures.at(trained["synthetic_share"], population), None)]
-        rows[-1] += [_estimate(figures.at(trained["depth"], population), 2)]
+        rows[-1] += [_estimate(summaries.at(final[m], population), FINAL[m][1]) for m in there]
+        rows[-1] += [_estimate(summaries.at(trained["synthetic_share"], population), None)]
+        rows[-1] += [_estimate(summaries.at(trained["depth"], population), 2)]
     for kind in ("initial", "unigram", "random", "human", "chance"):
         rows += _reference_rows(metrics, kind, there)
     width = len(head)
@@ -199,7 +199,7 @@ def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations:
 
 
 def _reference_rows(metrics: pl.DataFrame, kind: str, there: Sequence[str]) -> list[list[str]]:
-    values = {m: figures.references(metrics, m).filter(pl.col("kind") == kind) for m in ("cross_entropy", *there)}
+    values = {m: summaries.references(metrics, m).filter(pl.col("kind") == kind) for m in ("cross_entropy", *there)}
     labels = list(dict.fromkeys(label for frame in values.values() for label in frame["label"]))
     rows = []
     for label in labels:
@@ -225,12 +225,12 @@ def counts_table(rates: pl.DataFrame, names: tuple[str, str, str]) -> str:
     """Return counts behind a chart of rates; ``names``: of its rows, of what was flagged, and of all."""
     row_name, flagged_name, total_name = names
     head = [row_name] + [
-        f"{o}<small>{what}</small>" for o in figures.ORIGINS for what in (flagged_name, total_name, "rate")
+        f"{o}<small>{what}</small>" for o in summaries.ORIGINS for what in (flagged_name, total_name, "rate")
     ]
     rows = []
     for row in rates["row"].unique(maintain_order=True):
         cells = [escape(row)]
-        for origin in figures.ORIGINS:
+        for origin in summaries.ORIGINS:
             found = rates.filter((pl.col("row") == row) & (pl.col("origin") == origin))
             if found.is_empty():
                 cells += ["0", "0", "–"]

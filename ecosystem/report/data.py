@@ -12,15 +12,15 @@ from ecosystem import charts
 from ecosystem.charts import Look
 from ecosystem.corpus.sources import EndlessSource, Truth
 from ecosystem.metrics.laws import TRUTH
-from ecosystem.report import figures, page
-from ecosystem.report.figures import Agreement, Outcome
+from ecosystem.report import html, summaries
+from ecosystem.report.summaries import Agreement, Outcome
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
 
 
 @dataclass
-class Book:
+class RunReportData:
     """A run being reported: its tables, what all charts share, and the charts drawn so far."""
 
     run: Run
@@ -38,7 +38,7 @@ class Book:
         metrics: pl.DataFrame | None = None,
         scenario: Scenario | None = None,
         last: int | None = None,
-    ) -> Book:
+    ) -> RunReportData:
         """Read the tables of a run; raise StoreError where one is damaged.
 
         Of a run that goes on are given its metrics so far, the scenario that it is at, and where its charts are to end.
@@ -62,13 +62,13 @@ class Book:
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """What became of each population, in the order of the scenario."""
-        found = {o.population: o for o in figures.outcomes(self.metrics, self.models, self.started)}
+        found = {o.population: o for o in summaries.outcomes(self.metrics, self.models, self.started)}
         return [found[name] for name in self.look.populations if name in found]
 
     @cached_property
     def agreements(self) -> list[Agreement]:
         """What the scenario's closed forms predict for the last step, and what came out."""
-        return figures.agreements(self.metrics, self.run.scenario.theory, self.run.steps, self.truth)
+        return summaries.agreements(self.metrics, self.run.scenario.theory, self.run.steps, self.truth)
 
     @cached_property
     def truth(self) -> Truth | None:
@@ -92,4 +92,4 @@ class Book:
     def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
         """Keep a chart and return its place on the page."""
         self.specs[name] = charts.specification(chart)
-        return page.figure(name, self.specs[name], full=full)
+        return html.figure(name, self.specs[name], full=full)

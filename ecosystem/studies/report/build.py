@@ -6,25 +6,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ecosystem.report import page, publish
-from ecosystem.report.page import escape
+from ecosystem.report import html, publish
+from ecosystem.report.html import escape
 from ecosystem.store import Store
-from ecosystem.studies import analysis, sections
+from ecosystem.studies import analysis
+from ecosystem.studies.report import sections
+from ecosystem.studies.report.data import StudyReportData, findings
 from ecosystem.studies.results import Results, write_table
-from ecosystem.studies.sheet import Sheet, findings
 from ecosystem.studies.spec import Study
 
 
 def write_study(study: Study, results: Results, store: Store) -> Path:
     """Write the tables of what a study says and its report into the study's folder; return the page's path."""
-    sheet = Sheet(study, results)
+    data = StudyReportData(study, results)
     if study.compares:
-        write_table(store, "effects", analysis.table(sheet.effects))
-        write_table(store, "ranking", sheet.places)
+        write_table(store, "effects", analysis.table(data.effects))
+        write_table(store, "ranking", data.places)
         write_table(store, "regret", analysis.regret_table(study, results))
     else:
         write_table(store, "sensitivity", analysis.sensitivity_table(study, results))
-    parts: dict[str, tuple[str, Callable[[Sheet], str]]] = {
+    parts: dict[str, tuple[str, Callable[[StudyReportData], str]]] = {
         "effects": ("What each arm changes", sections.effects),
         "map": ("Two axes together", sections.maps),
         "sensitivity": ("How much each axis matters", sections.sensitivity),
@@ -35,28 +36,28 @@ def write_study(study: Study, results: Results, store: Store) -> Path:
         "runs": ("Runs", sections.runs),
         "methods": ("Methods", _methods),
     }
-    bodies = {key: (title, draw(sheet)) for key, (title, draw) in parts.items()}
+    bodies = {key: (title, draw(data)) for key, (title, draw) in parts.items()}
     shown = {key: (title, body) for key, (title, body) in bodies.items() if body}
     links = "".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in shown.items())
-    legend = "".join(page.tinted(sheet.arms, arm) for arm in sheet.arms[:8])
-    more = f"<span>and {len(sheet.arms) - 8} more</span>" if len(sheet.arms) > 8 else ""
-    told = "".join(f"<li>{page.prose(sentence)}</li>" for sentence in findings(sheet))
+    legend = "".join(html.tinted(data.arms, arm) for arm in data.arms[:8])
+    more = f"<span>and {len(data.arms) - 8} more</span>" if len(data.arms) > 8 else ""
+    told = "".join(f"<li>{html.prose(sentence)}</li>" for sentence in findings(data))
     body = (
-        f'{_header(sheet)}<nav><div>{links}</div><div class="legend">{legend}{more}</div></nav><main>'
+        f'{_header(data)}<nav><div>{links}</div><div class="legend">{legend}{more}</div></nav><main>'
         f'<h2 id="findings">Findings</h2><ul class="findings">{told}</ul>'
         + "".join(f'<section><h2 id="{key}">{title}</h2>{body}</section>' for key, (title, body) in shown.items())
         + "</main><footer>Written by ecosystem. This page loads nothing from anywhere.</footer>"
     )
-    return publish(store, study.name, body, sheet.specs, len(sheet.arms))
+    return publish(store, study.name, body, data.specs, len(data.arms))
 
 
-def _header(sheet: Sheet) -> str:
-    study, runs = sheet.study, sheet.results.runs
+def _header(data: StudyReportData) -> str:
+    study, runs = data.study, data.results.runs
     failed = runs["error"].is_not_null().sum()
     facts = {
         "base": study.base,
-        "arms": len(sheet.arms),
-        "worlds": len(sheet.worlds) if sheet.worlds != [""] else None,
+        "arms": len(data.arms),
+        "worlds": len(data.worlds) if data.worlds != [""] else None,
         "seeds": len(study.seeds),
         "runs": f"{runs.height}, {failed} of them failed" if failed else runs.height,
     }
@@ -65,10 +66,10 @@ def _header(sheet: Sheet) -> str:
     return f'<header><h1>{escape(study.name)}</h1>{lead}<ul class="facts">{shown}</ul></header>'
 
 
-def _methods(sheet: Sheet) -> str:
-    study = sheet.study
+def _methods(data: StudyReportData) -> str:
+    study = data.study
     rows = "".join(
-        f"<dt>{page.tinted(sheet.arms, arm)}</dt><dd>{escape(_paths(lever) or 'the base scenario as it is')}</dd>"
+        f"<dt>{html.tinted(data.arms, arm)}</dt><dd>{escape(_paths(lever) or 'the base scenario as it is')}</dd>"
         for arm, lever in list(study.levers().items())[:64]
     )
     said = [
@@ -83,7 +84,7 @@ def _methods(sheet: Sheet) -> str:
         "counts as different below 0.05. With few seeds normality of the differences is assumed, not tested.",
         "Levers, which somebody can decide, and worlds, which nobody can, are crossed: every arm runs in every world.",
     ]
-    if sheet.worlds != [""]:
+    if data.worlds != [""]:
         rows += "".join(
             f"<dt>world {escape(world)}</dt><dd>{escape(_paths(values))}</dd>"
             for world, values in study.settings().items()

@@ -8,11 +8,11 @@ from typing import Any
 import polars as pl
 
 from ecosystem import charts
-from ecosystem.report import collapse, figures, findings, page
-from ecosystem.report.book import Book
-from ecosystem.report.drawings import called
+from ecosystem.report import collapse, findings, html, summaries
+from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import number, percent, plus_minus
-from ecosystem.report.page import escape
+from ecosystem.report.html import escape
+from ecosystem.report.run_charts import called
 from ecosystem.report.sections import CONTENTS, sections
 from ecosystem.runs import Run
 from ecosystem.store import Store
@@ -35,9 +35,9 @@ def write_report(run: Run) -> Path:
 
     Works for an unfinished run too. Raise StoreError where the folder cannot be read or written.
     """
-    book = Book.of(run)
-    body = "".join([_header(book), *(section(book) for section in sections(book).values()), _footer(book)])
-    return publish(run.store, f"{run.scenario.name}, seed {run.seed}", body, book.specs, len(book.look.populations))
+    data = RunReportData.of(run)
+    body = "".join([_header(data), *(section(data) for section in sections(data).values()), _footer(data)])
+    return publish(run.store, f"{run.scenario.name}, seed {run.seed}", body, data.specs, len(data.look.populations))
 
 
 def publish(store: Store, title: str, body: str, specs: dict[str, dict[str, Any]], populations: int) -> Path:
@@ -49,38 +49,38 @@ def publish(store: Store, title: str, body: str, specs: dict[str, dict[str, Any]
     for path in (store.folder / "charts").glob("*.*"):
         if path.stem not in specs:  # of a report on fewer steps
             path.unlink()
-    store.write("report.html", page.page(title, body, specs, populations))
+    store.write("report.html", html.page(title, body, specs, populations))
     return store.folder / "report.html"
 
 
-def _header(book: Book) -> str:
-    run, scenario, look = book.run, book.run.scenario, book.look
+def _header(data: RunReportData) -> str:
+    run, scenario, look = data.run, data.run.scenario, data.look
     trainers = sum(recipe.count for recipe in scenario.trainers.values())
     facts = {
         "steps": f"{run.steps} of {scenario.steps}" if run.steps < scenario.steps else str(run.steps),
         "seed": run.seed,
         "trainers": f"{trainers} in {len(scenario.trainers)} populations" if trainers else "none",
-        "models": ", ".join(dict.fromkeys(book.models.values())) or "none",
-        "sites": book.metrics.filter(pl.col("scope") == "site")["id"].n_unique() or None,
-        "documents": f"{_last(figures.series(book.metrics, 'web', 'documents'), 'value'):,.0f} on the web at the end",
+        "models": ", ".join(dict.fromkeys(data.models.values())) or "none",
+        "sites": data.metrics.filter(pl.col("scope") == "site")["id"].n_unique() or None,
+        "documents": f"{_last(summaries.series(data.metrics, 'web', 'documents'), 'value'):,.0f} on the web at the end",
     }
     shown = "".join(f"<li>{name} <b>{escape(value)}</b></li>" for name, value in facts.items() if value is not None)
     state = findings.progress(run.steps, scenario.steps)
     sentences = [
-        *findings.contamination(book.metrics, look.populations),
-        *findings.agreement(book.agreements),
-        *findings.quality(book.outcomes),
-        *findings.diversity(book.metrics, look.populations),
-        *collapse.findings(book),
-        *findings.refusals(book.metrics),
+        *findings.contamination(data.metrics, look.populations),
+        *findings.agreement(data.agreements),
+        *findings.quality(data.outcomes),
+        *findings.diversity(data.metrics, look.populations),
+        *collapse.findings(data),
+        *findings.refusals(data.metrics),
     ]
     expected = EXPECTED if scenario.modality == "text" else {}
-    notes = [s for s in (findings.missing(book.metrics, expected), findings.caution(book.outcomes)) if s]
+    notes = [s for s in (findings.missing(data.metrics, expected), findings.caution(data.outcomes)) if s]
     legend = "".join(
-        f'<span class="{page.hue(book.populations, name)}"><i class="dot"></i>{escape(name)}</span>'
+        f'<span class="{html.hue(data.populations, name)}"><i class="dot"></i>{escape(name)}</span>'
         for name in look.populations[:8]
     ) + (f"<span>and {len(look.populations) - 8} more</span>" if len(look.populations) > 8 else "")
-    shown_here = {"findings", *sections(book)}
+    shown_here = {"findings", *sections(data)}
     links = "".join(f'<a href="#{key}">{title}</a>' for key, title in CONTENTS.items() if key in shown_here)
     return (
         f"<header><h1>{escape(scenario.name)}</h1>"
@@ -88,8 +88,8 @@ def _header(book: Book) -> str:
         + f'<ul class="facts">{shown}</ul></header>'
         f'<nav><div>{links}</div><div class="legend">{legend}</div></nav><main>'
         + (f'<p class="wait">{escape(state)}</p>' if state else "")
-        + f'<h2 id="findings">Findings</h2>{_cards(book)}<p class="findings">{page.prose(" ".join(sentences))}</p>'
-        + "".join(f'<p class="note">{page.prose(note)}</p>' for note in notes)
+        + f'<h2 id="findings">Findings</h2>{_cards(data)}<p class="findings">{html.prose(" ".join(sentences))}</p>'
+        + "".join(f'<p class="note">{html.prose(note)}</p>' for note in notes)
     )
 
 
@@ -97,9 +97,9 @@ def _last(frame: pl.DataFrame, column: str) -> float:
     return float(frame.sort("step")[column][-1]) if frame.height else 0
 
 
-def _cards(book: Book) -> str:
+def _cards(data: RunReportData) -> str:
     cards = []
-    share = figures.series(book.metrics, "web", "synthetic_share")
+    share = summaries.series(data.metrics, "web", "synthetic_share")
     if share.height:
         first, last = share["value"][0], share["value"][-1]
         cards.append(
@@ -107,13 +107,13 @@ def _cards(book: Book) -> str:
             f"<span>{percent(first)} at step {share['step'][0]}</span></div>"
         )
     cards += [
-        f'<div class="card {page.hue(book.populations, one.population)}"><span>{escape(one.population)}, '
+        f'<div class="card {html.hue(data.populations, one.population)}"><span>{escape(one.population)}, '
         f"{called(one.metric)} at step {one.step}</span><b>{number(one.simulated, 3)}"
         + (f" <small>±\u00a0{one.error:.1g}</small>" if one.error else "")
         + f"</b><span>closed form {number(one.predicted, 3)}</span></div>"
-        for one in book.agreements[:LAWS]
+        for one in data.agreements[:LAWS]
     ]
-    told = [o for o in book.outcomes if o.last_step > o.first_step]
+    told = [o for o in data.outcomes if o.last_step > o.first_step]
     if len(told) > CARDS:
         ranked = sorted(told, key=lambda o: o.change)
         told = [*ranked[:2], *ranked[-2:]]
@@ -128,13 +128,13 @@ def _cards(book: Book) -> str:
         way = " · no measurable change" if o.verdict == "unchanged" else way
         course = f"nats per token, {number(o.before)} → {number(o.after)}{way}"
         cards.append(
-            f'<div class="card {page.hue(book.populations, o.population)}"><span>{escape(o.population)}</span>'
+            f'<div class="card {html.hue(data.populations, o.population)}"><span>{escape(o.population)}</span>'
             f"<b>{change}{error}</b><span>{course}</span></div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
-def _footer(book: Book) -> str:
-    versions = book.run.environment.get("packages", {})
+def _footer(data: RunReportData) -> str:
+    versions = data.run.environment.get("packages", {})
     version = escape(versions.get("ecosystem", ""))
     return f"</main><footer>Written by ecosystem {version}. This page loads nothing from anywhere.</footer>"
