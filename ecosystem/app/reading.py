@@ -18,9 +18,9 @@ from ecosystem.app.film import Film
 from ecosystem.app.fold import Fold
 from ecosystem.charts.look import HUMAN, SYNTHETIC
 from ecosystem.errors import EcosystemError
+from ecosystem.report.documents import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.report.findings import number, percent
 from ecosystem.report.html import visible
-from ecosystem.report.tables import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.scenario import Scenario
 
 EACH, PICTURES = 3, 6  # documents in a column

@@ -1,19 +1,23 @@
-"""Assembles the report of a run and writes it, with its charts, into the run's folder."""
+"""Builds the report of a run and writes it, with its charts, into the run's folder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from jinja2 import Environment
 
 from ecosystem import charts
 from ecosystem.report import collapse, findings, html, summaries
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import number, percent, plus_minus
-from ecosystem.report.html import escape
+from ecosystem.report.html import hue, tinted
 from ecosystem.report.run_charts import called
 from ecosystem.report.sections import CONTENTS, sections
+from ecosystem.report.summaries import Agreement, Outcome
 from ecosystem.runs import Run
 from ecosystem.store import Store
 
@@ -30,18 +34,55 @@ CARDS = 6  # populations, at most, that get a card of their own
 LAWS = 12  # closed forms, at most, that do; the table of final figures has all
 
 
+@dataclass(frozen=True)
+class Card:
+    """A number of the report set off from the text, with its error and a line below it."""
+
+    title: str
+    value: str
+    below: str
+    error: str = ""
+    hue: str = ""
+
+
 def write_report(run: Run) -> Path:
     """Write ``report.html`` and ``charts/<name>.svg`` and ``.png`` into the folder of a run; return the page's path.
 
     Works for an unfinished run too. Raise StoreError where the folder cannot be read or written.
     """
     data = RunReportData.of(run)
-    body = "".join([_header(data), *(section(data) for section in sections(data).values()), _footer(data)])
-    return publish(run.store, f"{run.scenario.name}, seed {run.seed}", body, data.specs, len(data.look.populations))
+    parts, scenario = sections(data), run.scenario
+    expected = EXPECTED if scenario.modality == "text" else {}
+    notes = (findings.missing(data.metrics, expected), findings.caution(data.outcomes))
+    context = {
+        "title": f"{scenario.name}, seed {run.seed}",
+        "name": scenario.name,
+        "description": scenario.description,
+        "facts": _facts(data),
+        "titles": {key: title for key, title in CONTENTS.items() if key == "findings" or key in parts},
+        "populations": [tinted(data.populations, name) for name in data.populations],
+        "progress": findings.progress(run.steps, scenario.steps),
+        "cards": _cards(data),
+        "findings": " ".join(_sentences(data)),
+        "notes": [note for note in notes if note],
+        "sections": [section(data) for section in parts.values()],
+        "version": run.environment.get("packages", {}).get("ecosystem", ""),
+    }
+    return publish(run.store, "run.html", context, data.specs, len(data.populations))
 
 
-def publish(store: Store, title: str, body: str, specs: dict[str, dict[str, Any]], populations: int) -> Path:
-    """Write a page as ``report.html`` with a picture of each of its charts beside it; return the page's path."""
+def publish(
+    store: Store,
+    template: str,
+    context: Mapping[str, Any],
+    specs: dict[str, dict[str, Any]],
+    colours: int,
+    pages: Environment = html.PAGES,
+) -> Path:
+    """Write a page as ``report.html`` with a picture of each of its charts beside it; return the page's path.
+
+    ``context``: what the template shows; ``colours``: how many populations have one.
+    """
     for name, spec in specs.items():
         svg, png = charts.pictures(spec)
         store.write(f"charts/{name}.svg", svg)
@@ -49,92 +90,62 @@ def publish(store: Store, title: str, body: str, specs: dict[str, dict[str, Any]
     for path in (store.folder / "charts").glob("*.*"):
         if path.stem not in specs:  # of a report on fewer steps
             path.unlink()
-    store.write("report.html", html.page(title, body, specs, populations))
+    store.write("report.html", html.page(template, context, specs, colours, pages))
     return store.folder / "report.html"
 
 
-def _header(data: RunReportData) -> str:
-    run, scenario, look = data.run, data.run.scenario, data.look
+def _facts(data: RunReportData) -> dict[str, object]:
+    run, scenario = data.run, data.run.scenario
     trainers = sum(recipe.count for recipe in scenario.trainers.values())
+    documents = summaries.series(data.metrics, "web", "documents").sort("step")["value"]
     facts = {
         "steps": f"{run.steps} of {scenario.steps}" if run.steps < scenario.steps else str(run.steps),
         "seed": run.seed,
         "trainers": f"{trainers} in {len(scenario.trainers)} populations" if trainers else "none",
         "models": ", ".join(dict.fromkeys(data.models.values())) or "none",
         "sites": data.metrics.filter(pl.col("scope") == "site")["id"].n_unique() or None,
-        "documents": f"{_last(summaries.series(data.metrics, 'web', 'documents'), 'value'):,.0f} on the web at the end",
+        "documents": f"{documents[-1] if len(documents) else 0:,.0f} on the web at the end",
     }
-    shown = "".join(f"<li>{name} <b>{escape(value)}</b></li>" for name, value in facts.items() if value is not None)
-    state = findings.progress(run.steps, scenario.steps)
-    sentences = [
-        *findings.contamination(data.metrics, look.populations),
+    return {label: value for label, value in facts.items() if value is not None}
+
+
+def _sentences(data: RunReportData) -> list[str]:
+    return [
+        *findings.contamination(data.metrics, data.populations),
         *findings.agreement(data.agreements),
         *findings.quality(data.outcomes),
-        *findings.diversity(data.metrics, look.populations),
+        *findings.diversity(data.metrics, data.populations),
         *collapse.findings(data),
         *findings.refusals(data.metrics),
     ]
-    expected = EXPECTED if scenario.modality == "text" else {}
-    notes = [s for s in (findings.missing(data.metrics, expected), findings.caution(data.outcomes)) if s]
-    legend = "".join(
-        f'<span class="{html.hue(data.populations, name)}"><i class="dot"></i>{escape(name)}</span>'
-        for name in look.populations[:8]
-    ) + (f"<span>and {len(look.populations) - 8} more</span>" if len(look.populations) > 8 else "")
-    shown_here = {"findings", *sections(data)}
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title in CONTENTS.items() if key in shown_here)
-    return (
-        f"<header><h1>{escape(scenario.name)}</h1>"
-        + (f'<p class="lead">{escape(scenario.description)}</p>' if scenario.description else "")
-        + f'<ul class="facts">{shown}</ul></header>'
-        f'<nav><div>{links}</div><div class="legend">{legend}</div></nav><main>'
-        + (f'<p class="wait">{escape(state)}</p>' if state else "")
-        + f'<h2 id="findings">Findings</h2>{_cards(data)}<p class="findings">{html.prose(" ".join(sentences))}</p>'
-        + "".join(f'<p class="note">{html.prose(note)}</p>' for note in notes)
-    )
 
 
-def _last(frame: pl.DataFrame, column: str) -> float:
-    return float(frame.sort("step")[column][-1]) if frame.height else 0
-
-
-def _cards(data: RunReportData) -> str:
+def _cards(data: RunReportData) -> list[Card]:
     cards = []
     share = summaries.series(data.metrics, "web", "synthetic_share")
     if share.height:
         first, last = share["value"][0], share["value"][-1]
-        cards.append(
-            f'<div class="card"><span>Synthetic share of the web</span><b>{percent(last)}</b>'
-            f"<span>{percent(first)} at step {share['step'][0]}</span></div>"
-        )
-    cards += [
-        f'<div class="card {html.hue(data.populations, one.population)}"><span>{escape(one.population)}, '
-        f"{called(one.metric)} at step {one.step}</span><b>{number(one.simulated, 3)}"
-        + (f" <small>±\u00a0{one.error:.1g}</small>" if one.error else "")
-        + f"</b><span>closed form {number(one.predicted, 3)}</span></div>"
-        for one in data.agreements[:LAWS]
-    ]
-    told = [o for o in data.outcomes if o.last_step > o.first_step]
-    if len(told) > CARDS:
-        ranked = sorted(told, key=lambda o: o.change)
-        told = [*ranked[:2], *ranked[-2:]]
-    for o in told:
-        change, known, error = plus_minus(o.change, o.error, sign=True).partition("\u00a0±")
-        error = f" <small>{known}{error}</small>" if known else ""
-        way = (
-            f" · {percent(o.towards_random)} of the way to random"
-            if o.towards_random and o.verdict == "degraded"
-            else ""
-        )
-        way = " · no measurable change" if o.verdict == "unchanged" else way
-        course = f"nats per token, {number(o.before)} → {number(o.after)}{way}"
-        cards.append(
-            f'<div class="card {html.hue(data.populations, o.population)}"><span>{escape(o.population)}</span>'
-            f"<b>{change}{error}</b><span>{course}</span></div>"
-        )
-    return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+        below = f"{percent(first)} at step {share['step'][0]}"
+        cards.append(Card("Synthetic share of the web", percent(last), below))
+    cards += [_agreement(one, hue(data.populations, one.population)) for one in data.agreements[:LAWS]]
+    moved = [outcome for outcome in data.outcomes if outcome.last_step > outcome.first_step]
+    if len(moved) > CARDS:
+        ranked = sorted(moved, key=lambda outcome: outcome.change)
+        moved = [*ranked[:2], *ranked[-2:]]
+    return cards + [_outcome(outcome, hue(data.populations, outcome.population)) for outcome in moved]
 
 
-def _footer(data: RunReportData) -> str:
-    versions = data.run.environment.get("packages", {})
-    version = escape(versions.get("ecosystem", ""))
-    return f"</main><footer>Written by ecosystem {version}. This page loads nothing from anywhere.</footer>"
+def _agreement(one: Agreement, colour: str) -> Card:
+    title = f"{one.population}, {called(one.metric)} at step {one.step}"
+    error = f"±\u00a0{one.error:.1g}" if one.error else ""
+    return Card(title, number(one.simulated, 3), f"closed form {number(one.predicted, 3)}", error, colour)
+
+
+def _outcome(outcome: Outcome, colour: str) -> Card:
+    change, sign, error = plus_minus(outcome.change, outcome.error, sign=True).partition("\u00a0±")
+    below = f"nats per token, {number(outcome.before)} → {number(outcome.after)}"
+    if outcome.verdict == "unchanged":
+        below += " · no measurable change"
+    elif outcome.towards_random and outcome.verdict == "degraded":
+        below += f" · {percent(outcome.towards_random)} of the way to random"
+    return Card(outcome.population, change, below, sign + error, colour)

@@ -1,4 +1,4 @@
-"""Total collapse: how many trainers it reached and when, and which symbol was left."""
+"""Total collapse: how many trainers it reached and when, and which symbol was left to them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 
 from ecosystem.metrics import theory
-from ecosystem.report import html, summaries
+from ecosystem.report import summaries
 from ecosystem.report.data import RunReportData
-from ecosystem.report.findings import TOLD, bold, number, percent, plus_minus
+from ecosystem.report.findings import TOLD, bold, number, percent, plus_minus, signed
+from ecosystem.report.html import Cells, Column, Table, tinted
 
 REPLACING = ("diversity_replace", "surviving_types")  # laws that say that a population learns from its last texts alone
 SYMBOLS = 8  # the likeliest ones, at most, that have a row of their own
@@ -97,18 +98,33 @@ def findings(data: RunReportData) -> list[str]:
     return sentences
 
 
-def tables(data: RunReportData) -> str:
-    """Return the tables of times to collapse and of the symbols that were left, as HTML; empty if nobody collapsed."""
+@dataclass(frozen=True)
+class CollapseTables:
+    """The times to collapse, and which symbols were left where the truth is known."""
+
+    times: Table
+    bounded: bool  # whether some trainers had not collapsed, so that a mean is a lower bound
+    symbols: Table | None
+    early: list[str]  # populations in which some had not
+
+
+def tables(data: RunReportData) -> CollapseTables | None:
+    """Return the tables of times to collapse and of the symbols that were left; None if no trainer collapsed."""
     found = fates(data)
     if not found:
-        return ""
-    rows = []
+        return None
+    early = [fate.population for fate in found if fate.collapsed < fate.trainers]
+    return CollapseTables(_times(data, found), bool(early), _fixations(data, found), early)
+
+
+def _times(data: RunReportData, found: list[Fate]) -> Table:
+    rows: list[Cells] = []
     for fate in found:
         share, error = fate.share
         bound = "" if fate.collapsed == fate.trainers else "≥ "
         rows.append(
             [
-                html.tinted(data.populations, fate.population),
+                tinted(data.populations, fate.population),
                 f"{fate.collapsed} of {fate.trainers}",
                 f"{percent(share)} ± {number(100 * error, 1)}",
                 bound + plus_minus(fate.mean, fate.error, 1),
@@ -116,19 +132,8 @@ def tables(data: RunReportData) -> str:
                 "–" if fate.predicted is None else number(fate.predicted, 1),
             ]
         )
-    head = [
-        "population",
-        "collapsed",
-        "share",
-        "mean step of collapse",
-        "median",
-        "closed form<small>large samples</small>",
-    ]
-    about = "Trainers in whose model nothing varied any more at some step up to the last."
-    if any(fate.collapsed < fate.trainers for fate in found):
-        about += " ≥: some had not collapsed; they count as the last step, so that the mean is a lower bound."
-    body = f'<h3>Total collapse</h3><p class="note">{about}</p>{html.table(head, rows)}'
-    return body + _fixations(data, found)
+    head = ["population", "collapsed", "share", "mean step of collapse", "median"]
+    return Table([*head, Column("closed form", "large samples")], rows)
 
 
 def fixations(data: RunReportData, population: str) -> pl.DataFrame:
@@ -154,32 +159,19 @@ def fixations(data: RunReportData, population: str) -> pl.DataFrame:
     return frame.with_columns(expected=expected, z=pl.when(spread > 0).then((pl.col("count") - expected) / spread))
 
 
-def _fixations(data: RunReportData, found: list[Fate]) -> str:
+def _fixations(data: RunReportData, found: list[Fate]) -> Table | None:
     if data.truth is None or data.truth.probabilities is None:
-        return ""
-    rows = []
-    for fate in found:
-        for symbol, p, count, expected, z in fixations(data, fate.population).iter_rows():
-            told = "–" if z is None else f"{z:+.1f}".replace("-", "−")
-            which = "all others" if symbol is None else str(symbol)
-            rows.append(
-                [
-                    html.tinted(data.populations, fate.population),
-                    which,
-                    f"{p:.4f}",
-                    str(count),
-                    number(expected, 1),
-                    told,
-                ]
-            )
-    early = [fate.population for fate in found if fate.collapsed < fate.trainers]
-    about = (
-        "The symbol that was left to each collapsed trainer. Sampling alone leaves each with its true probability; z "
-        "is the difference in standard deviations."
-    )
-    if early:
-        about += (
-            f" Not all have collapsed in {html.escape(', '.join(early))}: those that do so early favour likely symbols."
-        )
-    head = ["population", "symbol", "true probability", "left to", "expected", "z"]
-    return f'<h3>What was left</h3><p class="note">{about}</p>{html.table(head, rows)}'
+        return None
+    rows: list[Cells] = [
+        [
+            tinted(data.populations, fate.population),
+            "all others" if symbol is None else str(symbol),
+            f"{p:.4f}",
+            str(count),
+            number(expected, 1),
+            "–" if z is None else signed(z, 1),
+        ]
+        for fate in found
+        for symbol, p, count, expected, z in fixations(data, fate.population).iter_rows()
+    ]
+    return Table(["population", "symbol", "true probability", "left to", "expected", "z"], rows)

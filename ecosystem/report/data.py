@@ -12,7 +12,8 @@ from ecosystem import charts
 from ecosystem.charts import Look
 from ecosystem.corpus.sources import EndlessSource, Truth
 from ecosystem.metrics.laws import TRUTH
-from ecosystem.report import html, summaries
+from ecosystem.report import summaries
+from ecosystem.report.html import Figure
 from ecosystem.report.summaries import Agreement, Outcome
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
@@ -29,7 +30,8 @@ class RunReportData:
     models: dict[str, str]  # population → name of its model
     started: dict[str, str]  # the same, of populations that start from given weights rather than anew at each fit
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _published: dict[int, pl.DataFrame] = field(default_factory=dict)
+    _segments: dict[int, pl.DataFrame] = field(default_factory=dict)
+    _laws: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -82,14 +84,23 @@ class RunReportData:
             return None  # to open it might mean to read files, which need not be where they were
         return source.open(initial.source, Streams(self.run.seed), self.run.path).truth
 
-    def published(self, step: int) -> pl.DataFrame:
-        """Return the documents of a step that no gate refused (columns of ``schema.SEGMENT``), read once."""
-        if step not in self._published:
-            segment = self.run.store.table("corpus", range(step, step + 1))
-            self._published[step] = segment.filter(pl.col("verdict").is_null())
-        return self._published[step]
+    def laws(self, metric: str) -> pl.DataFrame:
+        """Return the scenario's closed forms of a metric up to where charts end (:func:`summaries.laws`), made once."""
+        if metric not in self._laws:
+            self._laws[metric] = summaries.laws(self.run.scenario.theory, metric, self.look.last, self.truth)
+        return self._laws[metric]
 
-    def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
+    def segment(self, step: int) -> pl.DataFrame:
+        """Return the documents of a step (columns of ``schema.SEGMENT``), read once."""
+        if step not in self._segments:
+            self._segments[step] = self.run.store.table("corpus", range(step, step + 1))
+        return self._segments[step]
+
+    def published(self, step: int) -> pl.DataFrame:
+        """Return the documents of a step that no gate refused."""
+        return self.segment(step).filter(pl.col("verdict").is_null())
+
+    def figure(self, name: str, chart: Any, *, full: bool = False) -> Figure:
         """Keep a chart and return its place on the page."""
         self.specs[name] = charts.specification(chart)
-        return html.figure(name, self.specs[name], full=full)
+        return Figure.of(name, self.specs[name], full=full)

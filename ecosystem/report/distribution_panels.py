@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from ecosystem import charts
 from ecosystem.charts import Words
 from ecosystem.metrics.definitions import QUANTILES
-from ecosystem.report import summaries, tables
+from ecosystem.report import summaries
 from ecosystem.report.data import RunReportData
+from ecosystem.report.documents import image_shape
 from ecosystem.report.findings import listed
+from ecosystem.report.html import Figure
 
 Floats = NDArray[np.float64]
 
@@ -25,10 +27,10 @@ PEAK = 5.0  # times the truth's highest density: what rises above is cut off
 GRID = 201  # places at which a density is drawn
 
 
-def perplexities(data: RunReportData) -> list[str]:
-    """Return a fan over steps and densities at a few steps for each population that wrote text: HTML of figures."""
+def perplexities(data: RunReportData) -> list[Figure]:
+    """Draw a fan over steps and densities at a few steps for each population that wrote text."""
     frame = summaries.quantiles(data.metrics, "initial_perplexity", QUANTILES)
-    drawn: list[str] = []
+    drawn: list[Figure] = []
     if frame["step"].drop_nulls().is_empty():
         return drawn
     values = frame["value"]
@@ -84,8 +86,8 @@ def spread(values: Sequence[int], most: int) -> list[int]:
     return [values[place] for place in places.tolist()]
 
 
-def vectors(data: RunReportData) -> str:
-    """Return how what the first trainer of each population wrote is distributed at a few steps: HTML of figures.
+def vectors(data: RunReportData) -> tuple[list[Figure], str]:
+    """Draw how what the first trainer of each population wrote is distributed at a few steps; with the grid's shape.
 
     One number: densities over one another, before the truth. Two or more: points of the first two, first, middle and
     last step, before those the web began with. Nothing of images, which are shown themselves, of categories, and of
@@ -95,12 +97,11 @@ def vectors(data: RunReportData) -> str:
     length = human.dtype.size if isinstance(human.dtype, pl.Array) else 0
     initial = data.run.scenario.web.initial
     kind = data.run.scenario.sources[initial.source].kind if initial is not None else ""
-    images = tables.image_shape(data.run.scenario, human.dtype) is not None
+    images = image_shape(data.run.scenario, human.dtype) is not None
     if not length or not human.len() or images or (kind == "regression" and length > 2):
-        return ""
+        return [], ""
     draw, shape = (_curves, "two") if length == 1 else (_points, "three")
-    drawn = [figure for population in data.populations[:SHOWN] for figure in draw(data, population, human)]
-    return f'<div class="grid {shape}">{"".join(drawn)}</div>' if drawn else ""
+    return [figure for population in data.populations[:SHOWN] for figure in draw(data, population, human)], shape
 
 
 def _published(data: RunReportData, population: str, most: int) -> dict[int, Floats]:
@@ -125,7 +126,7 @@ def _numbers(docs: pl.Series) -> Floats:
     return docs.to_numpy().reshape(-1, docs.dtype.size)
 
 
-def _curves(data: RunReportData, population: str, human: pl.Series) -> list[str]:
+def _curves(data: RunReportData, population: str, human: pl.Series) -> list[Figure]:
     found = {step: x[:, 0] for step, x in _published(data, population, CURVES).items()}
     people, truth = _numbers(human)[:, 0], data.truth
     if not found or people.size < 2:
@@ -171,7 +172,7 @@ def kernels(x: Floats, at: Floats) -> Floats:
     return np.asarray(found / (x.size * width * math.sqrt(2 * math.pi)))
 
 
-def _points(data: RunReportData, population: str, human: pl.Series) -> list[str]:
+def _points(data: RunReportData, population: str, human: pl.Series) -> list[Figure]:
     people = _numbers(human.head(POINTS))
     found = {step: x[:POINTS] for step, x in _published(data, population, 3).items()}
     whole = np.concatenate([people, *found.values()])[:, :2]

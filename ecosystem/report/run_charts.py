@@ -98,6 +98,10 @@ CONTAMINATION = {
     ),
     "depth": Words("Mean depth", "model hops back to human data, of the web and of training sets", "model hops", ".1f"),
 }
+DOWNSTREAM = {
+    "accuracy": ("fine-tuned", "share of right answers after fine-tuning"),
+    "zero_shot": ("zero-shot", "share of right answers as it is"),
+}
 _UNCHANGED = pl.DataFrame({"label": ["no change"], "value": [0.0]})
 
 
@@ -152,7 +156,7 @@ def parameter(data: RunReportData, metric: str) -> Any:
         return None
     definition = DEFINITIONS[metric]
     unit = "" if definition.unit == "1" else definition.unit
-    laws = summaries.laws(data.run.scenario.theory, metric, data.look.last, data.truth)
+    laws = data.laws(metric)
     drawn = laws.select("law").unique(maintain_order=True).to_series()
     below = definition.text + (f"; dashed: {', '.join(drawn)}" if len(drawn) else "")
     levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
@@ -237,3 +241,18 @@ def tails(data: RunReportData) -> dict[str, Any]:
         if single.height:
             drawn[metric] = charts.over_steps(summaries.means(single), data.look, words, single=single)
     return drawn
+
+
+def downstream(data: RunReportData, name: str, kind: str) -> Any:
+    """Draw the accuracy of a downstream task, fine-tuned (``accuracy``) or as it is (``zero_shot``)."""
+    single = summaries.members(data.metrics, f"{name}_{kind}")
+    levels = summaries.references(data.metrics, f"{name}_{kind}")
+    if single.is_empty():
+        return None
+    way, about = DOWNSTREAM[name]
+    words = Words(
+        f"{called(kind)}, {way}", f"{about}; dotted: the same of random weights, and guessing", "accuracy", ".0%"
+    )
+    ends = [*single["value"], *levels["value"]]
+    domain = [max(0.0, min(ends) - 0.05), min(1.0, max(ends) + 0.05)]
+    return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=levels, domain=domain)

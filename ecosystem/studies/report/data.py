@@ -14,8 +14,8 @@ import polars as pl
 from ecosystem import charts
 from ecosystem.charts import Look
 from ecosystem.errors import EcosystemError
-from ecosystem.report import html
 from ecosystem.report.findings import listed, number, signed
+from ecosystem.report.html import Figure
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.remote import opened
@@ -139,10 +139,10 @@ class StudyReportData:
                     )
         return told
 
-    def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
+    def figure(self, name: str, chart: Any, *, full: bool = False) -> Figure:
         """Keep a chart and return its place on the page."""
         self.specs[name] = charts.specification(chart)
-        return html.figure(name, self.specs[name], full=full)
+        return Figure.of(name, self.specs[name], full=full)
 
 
 def findings(data: StudyReportData) -> list[str]:

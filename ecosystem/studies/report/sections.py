@@ -1,33 +1,34 @@
-"""The sections of a study's report: charts, and the table behind each of them."""
+"""The sections of a study's report: charts, and the table behind each of them.
+
+Each prepares what its template under ``templates/study`` shows, and returns nothing where there is nothing to show.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
+from markupsafe import Markup
 
-from ecosystem import charts
-from ecosystem.charts import Words
 from ecosystem.errors import EcosystemError
 from ecosystem.report import html
 from ecosystem.report.findings import number, plus_minus, signed
-from ecosystem.report.html import escape
+from ecosystem.report.html import Cell, Cells, Figure, Table, tinted
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.compare import mean_interval
+from ecosystem.studies.report import study_charts
 from ecosystem.studies.report.data import StudyReportData, interval
-from ecosystem.studies.spec import Measure
+from ecosystem.studies.report.pages import PAGES
+from ecosystem.studies.report.study_charts import heading
+
+LISTED = 64  # arms, at most, of which the methods say what they change
 
 
-def _heading(measure: Measure, world: str) -> str:
-    return measure.name + (f", world {world}" if world else "")
-
-
-def _idle(training: str) -> str:
-    """Return a mark for an arm whose trainers did not train, to stand behind its name."""
-    return f" <small>({escape(training)})</small>" if training else ""
+def _section(key: str, **context: Any) -> Markup:
+    return html.render(f"study/{key}.html", PAGES, **context)
 
 
 def _key(*parts: str) -> str:
@@ -35,271 +36,173 @@ def _key(*parts: str) -> str:
     return "_".join("".join(c if c.isalnum() else "-" for c in part) for part in parts if part)[:80]
 
 
-def effects(data: StudyReportData) -> str:
-    """Return the paired effects of all arms."""
-    if not data.effects:
-        return ""
-    parts = [
-        '<p class="note">Each arm minus the base arm, seed by seed. The dark line is the 95 % interval of the paired '
-        "difference, the broad pale one that of the same runs if they had not shared their luck.</p>"
-    ]
+def _arm(data: StudyReportData, arm: str, training: str) -> Cell:
+    """Return the name of an arm, marked where its trainers did not train."""
+    return tinted(data.arms, arm, f"({training})" if training else "")
+
+
+def effects(data: StudyReportData) -> Markup | None:
+    """Show the paired effects of all arms."""
+    parts = []
     for measure in data.study.measures:
         for world in data.worlds:
-            rows = data.of(measure, world)
-            if not rows:
-                continue
-            frame = pl.DataFrame(
-                {
-                    "row": [r.arm for r in rows],
-                    "population": [r.arm for r in rows],
-                    **{
-                        name: [getattr(r, name) for r in rows]
-                        for name in ("effect", "low", "high", "unpaired_low", "unpaired_high")
-                    },
-                    "told": [f"{signed(r.effect, 3)} [{signed(r.low, 3)}, {signed(r.high, 3)}]" for r in rows],
-                }
-            )
-            better = "lower" if measure.lower_is_better else "higher"
-            words = Words(
-                f"{_heading(measure, world)} against {data.study.base_arm}",
-                f"{measure.unit if measure.unit != '1' else 'a pure number'}; {better} is better",
-                "difference",
-                "+.3~g",
-            )
-            parts.append(
-                data.figure(_key("effect", measure.name, world), charts.forest(frame, data.look(), words), full=True)
-            )
-            parts.append(_effect_table(data, rows))
-    return "".join(parts)
+            if rows := data.of(measure, world):
+                chart = study_charts.effects(data, measure, world, rows)
+                figure = data.figure(_key("effect", measure.name, world), chart, full=True)
+                parts.append((figure, _effect_table(data, rows)))
+    return _section("effects", parts=parts) if data.effects else None
 
 
-def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> str:
+def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
     head = [
         *("arm", "seeds", "base", "effect", "95 % interval", "bootstrap", "unpaired", "correlation", "narrower"),
         *("runs saved", "p (Holm)"),
     ]
-    body = [
+    body: list[Cells] = [
         [
-            html.tinted(data.arms, r.arm) + _idle(r.training),
+            _arm(data, r.arm, r.training),
             str(r.seeds),
             number(r.base_mean, 4),
-            f"<b>{signed(r.effect, 4)}</b>",
+            Cell(signed(r.effect, 4), bold=True),
             interval(r.low, r.high, 4),
             interval(r.bootstrap_low, r.bootstrap_high, 4),
             interval(r.unpaired_low, r.unpaired_high, 4),
             number(r.correlation) if np.isfinite(r.correlation) else "–",
             f"{number(r.narrower, 1)} ×" if np.isfinite(r.narrower) and r.saved is not None else "–",
             "–" if r.saved is None else str(r.saved),
-            f"<b>{r.p_holm:.2g}</b>" if r.settled else f"{r.p_holm:.2g}",
+            Cell(f"{r.p_holm:.2g}", bold=r.settled),
         ]
         for r in rows
     ]
-    return html.table(head, body)
+    return Table(head, body)
 
 
-def maps(data: StudyReportData) -> str:
-    """Return two axes of a grid as maps of each measure."""
-    study = data.study
-    if len(study.axes) != 2 or study.design.method != "grid":
-        return ""
-    levers, parts = study.levers(), []
-    paths = tuple(study.axes)
-    for measure in study.measures:
-        for world in data.worlds:
-            known = {row.arm: row for row in data.of(measure, world)}
-            values = analysis.values_by_arm(data.results, measure, world)
-            cells = [
-                {
-                    "x": _label(point[paths[0]]),
-                    "y": _label(point[paths[1]]),
-                    "value": float(np.mean(list(values[arm].values()))),
-                    "settled": arm in known and known[arm].settled,
-                    "told": f"{signed(known[arm].effect, 4)} [{interval(known[arm].low, known[arm].high, 4)}]"
-                    if arm in known
-                    else "the base arm",
-                }
-                for arm, point in levers.items()
-                if arm in values
-            ]
-            if cells:
-                words = Words(
-                    _heading(measure, world),
-                    f"mean over seeds; a dot marks what differs from {study.base_arm} (Holm, 5 %)",
-                    measure.unit,
-                    ".3~f",
-                )
-                chart = charts.heatmap(pl.DataFrame(cells), (paths[0], paths[1]), words)
-                parts.append(data.figure(_key("map", measure.name, world), chart))
-    return f'<div class="grid two">{"".join(parts)}</div>' if parts else ""
+def maps(data: StudyReportData) -> Markup | None:
+    """Show two axes of a grid as maps of each measure."""
+    if len(data.study.axes) != 2 or data.study.design.method != "grid":
+        return None
+    figures = [
+        data.figure(_key("map", measure.name, world), chart)
+        for measure in data.study.measures
+        for world in data.worlds
+        if (chart := study_charts.axes_map(data, measure, world)) is not None
+    ]
+    return _section("maps", figures=figures) if figures else None
 
 
-def _label(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+@dataclass(frozen=True)
+class Sensitivity:
+    """How much each axis matters for a measure, or why that cannot be said."""
+
+    figure: Figure | None
+    table: Table | None
+    problem: str = ""
 
 
-def sensitivity(data: StudyReportData) -> str:
-    """Return how much each axis matters."""
-    study = data.study
+def sensitivity(data: StudyReportData) -> Markup | None:
+    """Show how much each axis matters."""
+    study, morris = data.study, data.study.design.method == "morris"
     if study.compares:
-        return ""
-    morris, parts = study.design.method == "morris", []
-    names = ("mu*: mean size of its effects", "sigma: their spread") if morris else ("alone", "with its interactions")
+        return None
+    parts = []
     for measure in study.measures:
         for world in data.worlds:
             try:
-                found = analysis.indices_of(study, data.results, measure, world)
+                indices = analysis.indices_of(study, data.results, measure, world)
             except EcosystemError as problem:
-                parts.append(f'<p class="note">{escape(_heading(measure, world))}: {escape(problem)}</p>')
+                parts.append(Sensitivity(None, None, f"{heading(measure, world)}: {problem}"))
                 continue
-            rows: list[dict[str, Any]] = [
-                {
-                    "row": i.axis,
-                    "index": name,
-                    "value": v,
-                    "low": v - (0.0 if np.isnan(h) else h),
-                    "high": v + (0.0 if np.isnan(h) else h),
-                    "half": h,
-                }
-                for i in sorted(found, key=lambda i: -i.total if not morris else -i.main)
-                for name, v, h in ((names[0], i.main, i.main_half), (names[1], i.total, i.total_half))
+            chart = study_charts.sensitivity(measure, world, indices, morris=morris)
+            figure = data.figure(_key("index", measure.name, world), chart, full=True)
+            rows = [
+                [axis, name, f"{value:.4g}", "–" if np.isnan(half) else f"± {half:.2g}"]
+                for axis, name, value, half in study_charts.index_rows(indices, morris=morris)
             ]
-            words = Words(
-                f"{_heading(measure, world)}: {'elementary effects' if morris else 'shares of its variance'}",
-                "95 % bootstrap intervals where the method gives one; means over seeds",
-                measure.axis if morris else "share of the variance",
-                ".3~g",
-            )
-            parts.append(
-                data.figure(
-                    _key("index", measure.name, world), charts.bars(pl.DataFrame(rows).drop("half"), words), full=True
-                )
-            )
-            table = [
-                [
-                    escape(r["row"]),
-                    escape(r["index"]),
-                    f"{r['value']:.4g}",
-                    "–" if np.isnan(r["half"]) else f"± {r['half']:.2g}",
-                ]
-                for r in rows
-            ]
-            parts.append(html.table(["axis", "index", "value", "half interval"], table, left=(0, 1)))
-    return "".join(parts)
+            parts.append(Sensitivity(figure, Table(["axis", "index", "value", "half interval"], rows, left=(0, 1))))
+    return _section("sensitivity", parts=parts)
 
 
-def rankings(data: StudyReportData) -> str:
-    """Return the arms from best to worst, ties as ties."""
-    if not data.study.compares:
-        return ""
+def rankings(data: StudyReportData) -> Markup | None:
+    """Show the arms from best to worst, ties as ties."""
     parts = []
-    for measure in data.study.measures:
+    for measure in data.study.measures if data.study.compares else []:
         for world in data.worlds:
             ranking = data.places.filter((pl.col("measure") == measure.name) & (pl.col("world") == world))
-            rows = [
+            columns = ranking.select("place", "tied", "arm", "mean", "training")
+            rows: list[Cells] = [
                 [
                     str(place) if tied == 1 else f"{place}–{place + tied - 1} (tie)",
-                    html.tinted(data.arms, arm) + _idle(training),
+                    _arm(data, arm, training),
                     number(mean, 4),
                 ]
-                for place, tied, arm, mean, training in ranking.select(
-                    "place", "tied", "arm", "mean", "training"
-                ).iter_rows()
+                for place, tied, arm, mean, training in columns.iter_rows()
             ]
             if rows:
-                parts.append(f"<h3>{escape(_heading(measure, world))}</h3>")
-                parts.append(html.table(["place", "arm", f"mean ({escape(measure.unit)})"], rows, left=(0, 1)))
-    note = (
-        '<p class="note">Best first. Arms that cannot be told from the best of their group (paired, Holm over all '
-        "pairs) share its place. Which trainers had nothing to train on stands behind an arm.</p>"
-    )
-    return note + "".join(parts) if parts else ""
+                table = Table(["place", "arm", f"mean ({measure.unit})"], rows, left=(0, 1))
+                parts.append((heading(measure, world), table))
+    return _section("rankings", parts=parts) if parts else None
 
 
-def worlds(data: StudyReportData) -> str:
-    """Return how arms fare over uncertain worlds."""
+def worlds(data: StudyReportData) -> Markup | None:
+    """Show how arms fare over uncertain worlds."""
     if len(data.worlds) < 2 or not data.study.compares:
-        return ""
-    parts = [
-        '<p class="note">A regret is how much worse an arm is than the best arm of the same world. The arm with the '
-        "least worst regret is the choice that can be wrong by least; the one with the least mean regret is best if "
-        "all worlds are equally likely.</p>"
-    ]
+        return None
+    parts = []
     for measure in data.study.measures:
-        rows = [
+        rows: list[Cells] = [
             [
-                html.tinted(data.arms, r.arm) + _idle(data.idle_somewhere(r.arm, measure.of)),
+                _arm(data, r.arm, data.idle_somewhere(r.arm, measure.of)),
                 number(r.mean, 4),
                 number(r.mean_regret, 4),
                 number(r.worst_regret, 4),
-                escape(r.worst_world) if r.worst_regret > 0 else "–",
+                r.worst_world if r.worst_regret > 0 else "–",
             ]
             for r in analysis.regrets(data.study, data.results, measure)
         ]
         if rows:
-            parts.append(f"<h3>{escape(measure.name)}</h3>")
-            parts.append(
-                html.table(["arm", "mean over worlds", "mean regret", "worst regret", "in world"], rows, left=(0, 4))
-            )
-    return "".join(parts)
+            head = ["arm", "mean over worlds", "mean regret", "worst regret", "in world"]
+            parts.append((measure.name, Table(head, rows, left=(0, 4))))
+    return _section("worlds", parts=parts)
 
 
-def course(data: StudyReportData) -> str:
-    """Return every measured metric over steps."""
-    parts, drawn = [], set()
-    for measure in data.study.measures:
-        if (measure.of, measure.metric) in drawn or not data.study.compares:
+def course(data: StudyReportData) -> Markup | None:
+    """Show every measured metric over steps."""
+    figures, seen = [], set()
+    for measure in data.study.measures if data.study.compares else []:
+        if (measure.of, measure.metric) in seen:
             continue
-        drawn.add((measure.of, measure.metric))
+        seen.add((measure.of, measure.metric))
         for world in data.worlds:
-            rows = data.results.series.filter(
-                (pl.col("of") == (measure.of or ""))
-                & (pl.col("metric") == measure.metric)
-                & (pl.col("world") == world)
-                & pl.col("value").is_finite()
-            )
-            if rows.is_empty():
-                continue
-            frame = rows.group_by("arm", "step", maintain_order=True).agg(
-                pl.col("value").mean(),
-                error=pl.col("value").std() / pl.len().sqrt(),
-                members=pl.len(),
-            )
-            frame = frame.rename({"arm": "population"}).sort("step", maintain_order=True)
-            whose = f"{measure.of}, " if measure.of else ""
-            words = Words(
-                f"{whose}{measure.metric}" + (f", world {world}" if world else ""),
-                f"{measure.unit if measure.unit != '1' else 'a pure number'}; mean over seeds ± one standard error",
-                measure.axis,
-                ".3~g",
-            )
-            last = int(rows["step"].max())  # type: ignore[arg-type]
-            chart = charts.over_steps(frame, data.look(last), words, size=charts.WIDE)
-            parts.append(data.figure(_key("course", measure.of or "", measure.metric, world), chart, full=True))
-    return "".join(parts)
+            if (chart := study_charts.course(data, measure, world)) is not None:
+                key = _key("course", measure.of or "", measure.metric, world)
+                figures.append(data.figure(key, chart, full=True))
+    return _section("course", figures=figures) if figures else None
 
 
-def cost(data: StudyReportData) -> str:
-    """Return what arms cost, quality against cost, and ways to spend at equal cost."""
+def cost(data: StudyReportData) -> Markup | None:
+    """Show what arms cost, quality against cost, and ways to spend at equal cost."""
     study, costs = data.study, data.results.costs
     if costs.is_empty() or not study.compares:
-        return ""
+        return None
     kinds = costs["cost"].unique(maintain_order=True).to_list()
     means = costs.group_by("arm", "cost", maintain_order=True).agg(
         pl.col("amount").mean(), error=pl.col("amount").std() / pl.len().sqrt()
     )
-    known = {(arm, cost): (amount, error) for arm, cost, amount, error in means.iter_rows()}
-    table = [
-        [html.tinted(data.arms, arm)] + [_amount(*known[arm, kind]) if (arm, kind) in known else "–" for kind in kinds]
-        for arm in data.arms
+    amounts = {(arm, kind): _amount(amount, error) for arm, kind, amount, error in means.iter_rows()}
+    rows: list[Cells] = [
+        [tinted(data.arms, arm), *(amounts.get((arm, kind), "–") for kind in kinds)] for arm in data.arms
     ]
-    parts = [
-        '<p class="note">What a run of each arm took in all, mean over seeds (and worlds) ± standard error.</p>',
-        html.table(["arm", *(escape(kind.replace("_", " ")) for kind in kinds)], table),
+    figures = [
+        data.figure(_key("cost", measure.name), chart, full=True)
+        for measure in (study.measures if study.prices else [])
+        if (chart := study_charts.tradeoff(data, measure)) is not None
     ]
-    if study.prices:
-        parts += [_tradeoff(data, measure) for measure in study.measures]
-        parts.append(_matched(data))
-    return "".join(parts)
+    return _section(
+        "cost",
+        table=Table(["arm", *(kind.replace("_", " ") for kind in kinds)], rows),
+        figures=figures,
+        matched=_matched(data) if study.prices and study.equal_cost is not None else None,
+    )
 
 
 def _amount(amount: float, error: float | None) -> str:
@@ -308,87 +211,51 @@ def _amount(amount: float, error: float | None) -> str:
     return plus_minus(amount, error, 0) if amount < 1e6 else f"{amount:.3g} ± {error:.1g}"
 
 
-def _tradeoff(data: StudyReportData, measure: Measure) -> str:
-    study, world = data.study, data.worlds[0]
-    spent = data.results.spending(study).filter(pl.col("world") == world)
-    costs = {arm: g["cost"].to_numpy() for (arm,), g in spent.group_by("arm", maintain_order=True)}
-    values = analysis.values_by_arm(data.results, measure, world)
-    rows: list[dict[str, Any]] = []
-    for arm in data.arms:
-        if arm not in values or arm not in costs or len(values[arm]) < 2:
-            continue
-        quality, cost = mean_interval(np.array(list(values[arm].values()))), mean_interval(costs[arm])
-        rows.append(
-            {
-                "population": arm,
-                "cost": cost.mean,
-                "cost_low": cost.low,
-                "cost_high": cost.high,
-                "value": quality.mean,
-                "low": quality.low,
-                "high": quality.high,
-            }
-        )
-    if not rows:
-        return ""
-    sign = 1 if measure.lower_is_better else -1
-    for row in rows:  # on the frontier: nobody is at least as cheap and better
-        row["best"] = not any(
-            other["cost"] <= row["cost"] and sign * other["value"] < sign * row["value"] for other in rows
-        )
-    prices = ", ".join(f"{price:g} a unit of {cost.replace('_', ' ')}" for cost, price in study.prices.items())
-    words = Words(
-        f"{measure.name} against cost",
-        f"95 % intervals over seeds; the dashed line joins the arms that none beats in both; prices: {prices}",
-        measure.axis,
-        ".3~g",
-    )
-    chart = charts.tradeoff(pl.DataFrame(rows), data.look(), words, "cost of a run")
-    return data.figure(_key("cost", measure.name), chart, full=True)
-
-
-def _matched(data: StudyReportData) -> str:
-    found = analysis.matched(data.study, data.results)
-    if data.study.equal_cost is None:
-        return ""
-    rows = [
+def _matched(data: StudyReportData) -> Table:
+    rows: list[Cells] = [
         [
-            escape(m.measure),
+            m.measure,
             number(m.cost, 0),
-            f"{escape(m.way)} minus {escape(m.against)}",
+            f"{m.way} minus {m.against}",
             str(m.seeds),
-            f"<b>{signed(m.difference, 4)}</b>",
+            Cell(signed(m.difference, 4), bold=True),
             interval(m.low, m.high, 4),
         ]
-        for m in found
+        for m in analysis.matched(data.study, data.results)
     ]
-    note = (
-        '<p class="note">Ways to spend at equal cost: between its arms a way\'s measure is interpolated linearly, '
-        "seed by seed. A cost that one of the ways did not reach is not compared.</p>"
-    )
     head = ["measure", "spent more than in the base arm", "comparison", "seeds", "difference", "95 % interval"]
-    return note + (
-        html.table(head, rows, left=(0, 2)) if rows else '<p class="empty">No cost was reached by two ways.</p>'
-    )
+    return Table(head, rows, left=(0, 2))
 
 
-def runs(data: StudyReportData) -> str:
-    """Return every run, or why there is none."""
-    rows = [
+def runs(data: StudyReportData) -> Markup:
+    """Show every run, or why there is none."""
+    rows: list[Cells] = [
         [
-            html.tinted(data.arms, arm) + (f" <small>{escape(world)}</small>" if world else ""),
+            tinted(data.arms, arm, world),
             str(seed),
-            escape(error or run),
+            error or run,
             str(attempts),
             "–" if seconds is None else number(seconds, 1),
         ]
         for arm, world, seed, run, error, attempts, seconds in data.results.runs.iter_rows()
     ]
-    note = (
-        '<p class="note">Every run is an ordinary run folder: <code>ecosystem report RUN</code> writes its own report. '
-        "Attempts are those of the latest call; 0 means that the run was there already.</p>"
+    head = ["arm", "seed", "run, or why there is none", "attempts", "seconds of its steps"]
+    return _section("runs", table=Table(head, rows, left=(0, 2)))
+
+
+def methods(data: StudyReportData) -> Markup:
+    """Show what was run and how it was compared."""
+    study = data.study
+    arms = [(tinted(data.arms, arm), _values(lever)) for arm, lever in list(study.levers().items())[:LISTED]]
+    settings = study.settings() if data.worlds != [""] else {}
+    return _section(
+        "methods",
+        base=study.base,
+        seeds=", ".join(map(str, study.seeds)),
+        arms=arms,
+        worlds={world: _values(values) for world, values in settings.items()},
     )
-    table = html.table(
-        ["arm", "seed", "run, or why there is none", "attempts", "seconds of its steps"], rows, left=(0, 2)
-    )
-    return f'{note}<details class="block"><summary>All {len(rows)} runs</summary>{table}</details>'
+
+
+def _values(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path} = {value}" for path, value in values.items())
