@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from ecosystem.corpus.sources import SOURCES
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, Surroundings
-from ecosystem.families.gpt2 import Gpt2
-from ecosystem.presets import presets, read_toml
+from ecosystem.families.language.gpt2.family import Gpt2
+from ecosystem.scenario.presets import presets, read_toml
+from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Stream, Streams
 
 LEARNING_RATE = 1e-3

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ecosystem.recursions import categorical_replace, gaussian_replace
+from ecosystem.validation.recursions import categorical_replace, gaussian_replace
 
 GENERATIONS, SAMPLES, TYPES = 100, 100, 1000
 

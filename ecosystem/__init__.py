@@ -21,15 +21,15 @@ __all__ = ["EcosystemError", "Frontier", "Run", "Scenario", "Study", "World", "b
 
 _HOME = {
     "EcosystemError": "ecosystem.errors",
-    "Frontier": "ecosystem.studies.spec",
-    "Run": "ecosystem.runs",
-    "Scenario": "ecosystem.scenario",
-    "Study": "ecosystem.studies.spec",
-    "World": "ecosystem.world",
-    "branch": "ecosystem.session",
+    "Frontier": "ecosystem.studies.study",
+    "Run": "ecosystem.runs.run",
+    "Scenario": "ecosystem.scenario.scenario",
+    "Study": "ecosystem.studies.study",
+    "World": "ecosystem.simulation.world",
+    "branch": "ecosystem.api",
     "frontier": "ecosystem.studies.frontier",
-    "run": "ecosystem.session",
-    "study": "ecosystem.studies.conduct",
+    "run": "ecosystem.api",
+    "study": "ecosystem.studies.run_study",
 }
 
 

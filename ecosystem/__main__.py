@@ -1,5 +1,5 @@
 """``python -m ecosystem`` is the command line."""
 
-from ecosystem.cli import main
+from ecosystem.cli.main import main
 
 main()

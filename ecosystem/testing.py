@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -21,8 +22,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.features import features
 from ecosystem.corpus.schema import INDEX, SEGMENT, TRUTH
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import (
     Budget,
@@ -36,9 +39,10 @@ from ecosystem.families.base import (
     Surroundings,
     TextCohort,
 )
-from ecosystem.marks import Mark
-from ecosystem.policies.base import Adder, Context, Filter, Judged, Policy, Weigher, gate
+from ecosystem.policies.base import Adder, Answers, Context, Filter, Policy, Scores, Weigher, gate
 from ecosystem.policies.duplicates import NearDuplicates
+from ecosystem.policies.learning import LearningFilter, LearningView, wrong_examples
+from ecosystem.sources.base import FiniteReservoir, Reservoir
 from ecosystem.streams import Stream, Streams
 
 _ROWS = 97  # documents in the pretended finite source
@@ -53,7 +57,9 @@ def check_policy(policy: Policy, docs: pl.DataFrame | None = None) -> None:
     its class says ``oracle = True``, to the order of rows, to other rows unless its class says
     ``row_wise = False``; asked twice it says the same; what it kept it keeps when asked again; a reason is never
     empty; a weight is finite and >= 0; an empty table is no error; an adder depends on the number of kept rows
-    alone, adds no row twice and none that the source does not have.
+    alone, adds no row twice and none that the source does not have. A filter that learns collects the same examples
+    when asked twice, each a text and a label, and collects none without complaint from an empty web; it refuses by the
+    score of each document; and the classifier in use at a step is fitted then or before.
     """
     table = sample_documents() if docs is None else docs
     name = f"{type(policy).__name__} ({policy.kind or 'not registered'})"
@@ -63,6 +69,8 @@ def check_policy(policy: Policy, docs: pl.DataFrame | None = None) -> None:
         _check_adder(policy, name)
         return
     assert isinstance(policy, Filter | Weigher), f"{name}: must be a Filter, a Weigher or an Adder."
+    if isinstance(policy, LearningFilter):
+        _check_learning(policy, table, name)
     context = sample_context(table)
 
     def apply(rows: pl.DataFrame) -> pl.DataFrame:
@@ -146,49 +154,141 @@ def sample_context(table: pl.DataFrame, t: int = _T, rows: int | None = _ROWS) -
     people have drawn the first 40.
     """
     streams = Streams(1)
-    table = table.sort("doc")
-    near: dict[tuple[int, int, float], NearDuplicates] = {}
+    corpus, models = SampleCorpus(table.sort("doc")), SampleModels(streams)
+    sources, oracle = SampleSources(corpus.table["content"], rows), SampleOracle(streams)
 
-    def contents(ids: pl.Series) -> pl.Series:
-        return table["content"].gather(table["doc"].search_sorted(ids))
-
-    def score(model: str, ids: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        tokens = (streams.at(f"tokens/{model}").uniform(ids.to_numpy()) * 80).astype(np.int64)
-        return tokens * 8 * streams.at(f"nats/{model}").uniform(ids.to_numpy()), tokens
-
-    def watermark(model: str, mark: Mark, ids: pl.Series) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        luck = streams.at(f"watermark/{model}/{mark.key}")
-        found = luck.uniform(ids.to_numpy()), luck.child("tokens").uniform(ids.to_numpy())
-        return 20 * found[0] - 10, (80 * found[1]).astype(np.int64)
-
-    def near_duplicate(num_perm: int, shingle: int, threshold: float, ids: pl.Series) -> pl.Series:
-        key = (num_perm, shingle, threshold)
-        if key not in near:
-            near[key] = NearDuplicates(*key)
-            near[key].add(table["doc"], table["content"])
-        return near[key].earliest(ids)
-
-    def of(policy: str) -> Context:
+    def context_of(policy: str) -> Context:
         return Context(
             policy=policy,
             reader="reader",
             t=t,
             stream=streams.at(f"policies/{policy}/reader", t),
-            lasting=streams.at(f"policies/{policy}"),
-            contents=contents,
-            score=score,
-            near_duplicate=near_duplicate,
-            source_rows=lambda _: rows,
-            watermark=watermark,
-            right=lambda ids: streams.at("right").uniform(ids.to_numpy()) < 0.5,
-            judge=lambda name, ids: Judged(streams.at(f"judge/{name}").uniform(ids.to_numpy()), np.arange(200) / 200),
-            live=lambda: table["doc"],
-            drawn=lambda source, until: min(40, 40 if rows is None else rows),
-            source_contents=lambda source, places: table["content"].gather(places % table.height),
-            fell_short=lambda wanted, given: None,
+            static_stream=streams.at(f"policies/{policy}"),
+            corpus=corpus,
+            sources=sources,
+            models=models,
+            classifiers=oracle,
+            truth=oracle,
+            report_shortfall=lambda wanted, given: None,
         )
 
-    return of
+    return context_of
+
+
+class SampleCorpus:
+    """The documents of a table as a corpus, all of them live."""
+
+    def __init__(self, table: pl.DataFrame) -> None:
+        """``table`` has the columns of ``schema.SEGMENT`` and is sorted by ``doc``."""
+        self.table = table
+        self._indexes: dict[tuple[int, int, float], NearDuplicates] = {}
+
+    def contents(self, docs: pl.Series) -> pl.Series:
+        """Return the contents of documents by id."""
+        return self.table["content"].gather(self.table["doc"].search_sorted(docs))
+
+    def live(self) -> pl.Series:
+        """Return all ids."""
+        return self.table["doc"]
+
+    def near_duplicates(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
+        """Return the earliest near-duplicate of each document in the table, or null."""
+        key = (num_perm, shingle, threshold)
+        if key not in self._indexes:
+            self._indexes[key] = NearDuplicates(*key)
+            self._indexes[key].add(self.table["doc"], self.table["content"])
+        return self._indexes[key].earliest(docs)
+
+
+@dataclass(frozen=True)
+class SampleSources:
+    """Sources of ``rows`` documents each (None: endless): ``documents`` over and over, the first 40 drawn by people."""
+
+    documents: pl.Series
+    rows: int | None
+
+    def size(self, source: str) -> int | None:
+        """Return the number of documents of every source."""
+        return self.rows
+
+    def contents(self, source: str, rows: NDArray[np.int64]) -> pl.Series:
+        """Return the contents of rows of a source."""
+        return self.documents.gather(rows % self.documents.len())
+
+    def drawn(self, source: str, t: int) -> int:
+        """Return how many rows people have drawn by the end of any step."""
+        return 40 if self.rows is None else min(40, self.rows)
+
+
+@dataclass(frozen=True)
+class SampleModels:
+    """Made-up scores and watermarks, a function of the document's id and of the name of the model."""
+
+    streams: Streams
+
+    def score(self, model: str, docs: pl.Series) -> Answers:
+        """Return (nats, tokens) of documents."""
+        tokens = (self.streams.at(f"tokens/{model}").uniform(docs.to_numpy()) * 80).astype(np.int64)
+        return tokens * 8 * self.streams.at(f"nats/{model}").uniform(docs.to_numpy()), tokens
+
+    def watermark(self, model: str, mark: Mark, docs: pl.Series) -> Answers:
+        """Return (z-scores, scored tokens) of documents."""
+        stream = self.streams.at(f"watermark/{model}/{mark.key}")
+        z, tokens = stream.uniform(docs.to_numpy()), stream.child("tokens").uniform(docs.to_numpy())
+        return 20 * z - 10, (80 * tokens).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SampleOracle:
+    """Made-up classifiers and labels, a function of the document's id."""
+
+    streams: Streams
+
+    def scores(self, policy: str, docs: pl.Series) -> Scores:
+        """Return what the classifier of a policy says of documents."""
+        return Scores(self.streams.at(f"judge/{policy}").uniform(docs.to_numpy()), np.arange(200) / 200)
+
+    def label_is_correct(self, docs: pl.Series) -> NDArray[np.bool_]:
+        """Return whether the label of each document is correct."""
+        return self.streams.at("right").uniform(docs.to_numpy()) < 0.5
+
+
+class _Sources(dict[str, Reservoir]):
+    """One pretended source by whatever name."""
+
+    def __init__(self, texts: pl.Series) -> None:
+        super().__init__()
+        self._reservoir = FiniteReservoir("pretended", texts, 0.0, Streams(1))
+
+    def __missing__(self, name: str) -> Reservoir:
+        return self._reservoir
+
+
+def _check_learning(policy: LearningFilter, table: pl.DataFrame, name: str) -> None:
+    """The laws of what a filter learns from, and of when and how it refuses."""
+    for t in range(1, 2 * _T):
+        fitted = policy.fitted_at(t)
+        law = f"{name}: the classifier in use at step {t} must be fitted then or before, and stay in use until the next"
+        assert 0 <= fitted <= t and (not fitted or policy.fitted_at(fitted) == fitted), f"{law} (fitted_at: {fitted})."
+    texts = table["content"].gather(np.arange(_ROWS) % table.height)
+    web = table.sort("doc").with_columns(doc=pl.int_range(pl.len(), dtype=pl.Int64))
+    for documents in (web, web.clear()):
+        corpus = Corpus()
+        corpus.publish(documents)
+        one, other = (
+            policy.collect_examples(LearningView(corpus, _Sources(texts), Streams(1), "policy", _T)) for _ in range(2)
+        )
+        wrong = wrong_examples(one)
+        assert not wrong, f"{name}: of {documents.height} documents it collected {wrong}."
+        same = one.texts.equals(other.texts) and np.array_equal(one.positive, other.positive)
+        assert same, f"{name}: asked twice it must collect the same examples."
+    score = Stream(1, "score").uniform(np.arange(50))
+    for reference in (np.arange(200) / 200, np.zeros(0)):
+        refused = policy.refused(score, reference)
+        law = f"{name}: refused must say of each score, by itself, whether it is refused, and be an array of bool"
+        assert isinstance(refused, np.ndarray) and refused.dtype == np.bool_ and refused.shape == score.shape, f"{law}."
+        each = [bool(policy.refused(score[i : i + 1], reference)[0]) for i in range(score.size)]
+        assert refused.tolist() == each, f"{law} ({len(reference)} scores to refer to)."
 
 
 def check_family(family: Family, human: pl.Series, cache: Path) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from ecosystem.families import transformer
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, Surroundings
-from ecosystem.families.engine import Gpt2Cohort, draw
-from ecosystem.families.recipe import Training
-from ecosystem.families.shape import Shape
+from ecosystem.families.language.gpt2 import transformer
+from ecosystem.families.language.gpt2.cohort import Gpt2Cohort, draw
+from ecosystem.families.language.gpt2.shape import Shape
+from ecosystem.families.training_spec import Training
 from ecosystem.streams import Streams
 
 STREAMS = Streams(7)

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
-from ecosystem.store import Store
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
+from ecosystem.scenario.scenario import Scenario
 
 POPULATIONS = {"naive": [], "filtered": ["neardup", "quality"], "anchored": ["neardup", "quality", "archive"]}
 DRIFT = {"naive": 0.07, "filtered": 0.035, "anchored": 0.0}  # nats per token and step

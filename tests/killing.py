@@ -4,11 +4,11 @@ import os
 import signal
 from pathlib import Path
 
-import ecosystem.phases
-import ecosystem.store
-import ecosystem.world
-from ecosystem.runs import begin
-from ecosystem.store import Store
+import ecosystem.runs.store
+import ecosystem.simulation.phases
+import ecosystem.simulation.world
+from ecosystem.runs.execute import begin
+from ecosystem.runs.store import Store
 from tests.conftest import MACHINE, tiny
 
 STEP = 2  # the step in which the process dies
@@ -35,7 +35,7 @@ def run_and_die(out: Path, cache: Path, moment: str) -> None:
             run.__name__ = phase.__name__
             return run
 
-        ecosystem.world.PHASES = tuple(wrapped(phase) for phase in ecosystem.phases.PHASES)
+        ecosystem.simulation.world.PHASES = tuple(wrapped(phase) for phase in ecosystem.simulation.phases.PHASES)
     elif kind == "inside":
 
         def progress(what, done, total):

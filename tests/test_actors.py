@@ -4,11 +4,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ecosystem.agents import shifted
 from ecosystem.errors import ScenarioError
-from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import Scenario
-from ecosystem.world import World
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.agents import shifted
+from ecosystem.simulation.world import World
 from tests.conftest import MACHINE
 
 REVIEWER = {"sites": 12, "reviews": 60, "count": 2, "true_positive_rate": 0.5, "false_positive_rate": 0.2}

@@ -1,6 +1,7 @@
 """Audits: the gate's verdicts on a stored web, counted by the truth, agree with the ledger and with textbooks."""
 
 import json
+import math
 
 import numpy as np
 import polars as pl
@@ -8,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from scipy.stats import binomtest
 
-from ecosystem.audit import MEASURES, audit, proportion, signed
-from ecosystem.cli import cli
+from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.policies.filters import Length
-from ecosystem.runs import restored
+from ecosystem.runs.audit import MEASURES, audit, proportion, signed
+from ecosystem.runs.execute import restored
 from tests.test_branch import branched, ran, untouched, words
 
 STEP = 4
@@ -118,6 +119,8 @@ def test_intervals_are_wilsons(k, n):
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
     expected = binomtest(k, n).proportion_ci(0.682689492137086, method="wilson")
     assert found["error"] == pytest.approx((expected.high - expected.low) / 2)
+    for end in {found["low"], found["high"]} - {0.0, 1.0}:  # as far from k/n as 1.96 errors of the end itself
+        assert abs(k / n - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / n), rel=1e-6)
 
 
 def test_a_weigher_is_told_by_its_mean_weights(run, world, cache):
@@ -145,9 +148,9 @@ def test_an_adder_is_told_by_what_it_would_add(run, cache):
 def test_a_model_is_built_only_if_a_policy_asks_for_it(run, cache):
     world = restored(run, STEP, cache=cache)
     signed(world, "short")
-    assert not world.cohorts
+    assert not world.state.cohorts
     signed(world, "fluent")
-    assert list(world.cohorts) == ["tiny"]
+    assert list(world.state.cohorts) == ["tiny"]
 
 
 def test_a_policy_sees_no_more_than_in_a_run(run, cache, monkeypatch):

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 import ecosystem
-from ecosystem.cli import LISTED, cli
-from ecosystem.plan import TOKENS_PER_DOCUMENT, Plan
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.cli.main import LISTED, cli
+from ecosystem.runs.estimate import TOKENS_PER_DOCUMENT, Plan
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE, ROOT, TINY, tiny
 
 
@@ -112,11 +112,11 @@ def test_ctrl_c_before_anything_has_begun_says_so(place):
     """Also inside the imports of libraries, which turn an interruption into errors of their own."""
     slow = """
 import sys, time, types
-from ecosystem import cli
+from ecosystem.cli import main as cli
 def stuck(*arguments, **more):
     print("now", flush=True)
     time.sleep(60)
-sys.modules["ecosystem.listing"] = types.SimpleNamespace(json_schema=stuck)
+sys.modules["ecosystem.cli.listing"] = types.SimpleNamespace(json_schema=stuck)
 sys.argv = ["ecosystem", "schema"]
 cli.main()
 """
@@ -247,8 +247,7 @@ def test_every_listing_is_text_and_json(what):
 
 
 def test_the_python_surface(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("ecosystem.session.CACHE", cache)
-    monkeypatch.setattr("ecosystem.runs.CACHE", cache)
+    monkeypatch.setenv("ECOSYSTEM_CACHE", str(cache))
     scenario = ecosystem.Scenario.load(ROOT / "scenarios/smoke.toml").override(TINY | {"steps": 1})
     run = ecosystem.run(scenario, seed=4, out=tmp_path, device="cpu", threads=2)
     assert run.path == tmp_path / run.path.parent.name / "4" and (run.path / "report.html").exists()

@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from ecosystem.errors import DataError, EcosystemError
-from ecosystem.studies.compare import bootstrap_interval, effects, holm, mean_interval, ranking, welch_interval
 from ecosystem.studies.design import Design, Range
 from ecosystem.studies.frontier import search
 from ecosystem.studies.sensitivity import indices, sample
+from ecosystem.studies.statistics import bootstrap_interval, effects, holm, mean_interval, ranking, welch_interval
 
 RNG = np.random.default_rng(7)
 
@@ -26,6 +26,18 @@ def test_effects_agree_with_the_tests_that_scipy_knows() -> None:
     assert (effect.unpaired.low, effect.unpaired.high) == pytest.approx(tuple(unpaired.confidence_interval()))
     assert effect.correlation == pytest.approx(np.corrcoef(arm, base)[0, 1])
     assert effect.base_mean == pytest.approx(base.mean()) and effect.seeds == 8
+
+
+def test_intervals_by_hand() -> None:
+    """Student's t at 97.5 %: 4.302653 with 2 degrees of freedom (tables)."""
+    a, b = np.array([1.0, 2.0, 4.0]), np.array([1.0, 1.0, 1.0])
+    half = 4.302653 * math.sqrt(7 / 3 / 3)
+    for found, mean in ((mean_interval(a), 7 / 3), (welch_interval(a, b), 4 / 3)):  # b varies as little as can be
+        assert (found.mean, found.low, found.high) == pytest.approx((mean, mean - half, mean + half), rel=1e-6)
+    assert mean_interval(np.full(3, 0.1)).half == pytest.approx(0.0, abs=1e-15)
+    assert welch_interval(a, np.full(3, 0.1)).half == pytest.approx(half, rel=1e-6)
+    [effect] = effects("m", a, {"nearly the same everywhere": a + np.array([0.5, 0.5, 0.5 + 1e-15])})
+    assert effect.p < 1e-12 and effect.paired.settled
 
 
 def test_pairing_drops_what_seeds_share_and_says_how_many_runs_it_saved() -> None:

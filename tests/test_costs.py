@@ -4,15 +4,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ecosystem.families import sampling
 from ecosystem.families.base import Decoding, GenerateRequest, Prompt
-from ecosystem.families.shape import Shape
+from ecosystem.families.language import generation
+from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
-from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.world import World
 from ecosystem.streams import Stream
-from ecosystem.world import World
 from tests.conftest import MACHINE, tiny
 
 
@@ -46,9 +48,9 @@ def test_a_ledger_holds_what_the_other_tables_hold(finished):
 
 def test_tokens_are_those_that_were_drawn(cache, monkeypatch):
     """A document alone is written until it ends, so that its tokens are the calls of the function that draws one."""
-    world, calls, pick = World(tiny(), cache=cache, threads=1), [], sampling.pick
-    monkeypatch.setattr(sampling, "pick", lambda *given: calls.append(1) or pick(*given))
-    cohort, prompts = world.cohorts["tiny"], world.references.held_out.head(1)
+    world, calls, pick = World(tiny(), cache=cache, threads=1), [], generation.pick
+    monkeypatch.setattr(generation, "pick", lambda *given: calls.append(1) or pick(*given))
+    cohort, prompts = world.state.cohorts["tiny"], world.state.references.held_out.head(1)
     ended = set()
     for number in range(12):
         for decoding, start in (
@@ -72,7 +74,7 @@ def test_operations_follow_the_shape_of_the_model(cache):
     world.step()
     costs = world.snapshot().metrics.filter(scope="cost")
     found = {(who, metric): value for who, metric, value in costs.select("id", "metric", "value").rows()}
-    shape: Shape = world.cohorts["tiny"].shape
+    shape: Shape = world.state.cohorts["tiny"].shape
     weights = sum(np.prod(size) for name, size in shape.parameters().items() if len(size) == 2 and "wpe" not in name)
     assert shape.flops(1) == 2 * weights + 2 * shape.n_layer * shape.n_embd
     tokens = found["trainers/naive/0", "tokens_trained"]

@@ -11,9 +11,12 @@ from ecosystem.metrics.quality import perplexity_quantiles
 from ecosystem.report import distribution_panels, summaries
 from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
-from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
-from ecosystem.world import World
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, tiny
 
 PREFIX = "initial_perplexity"

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -103,7 +104,8 @@ def test_an_archive_holds_what_was_published_and_paid_writing_what_was_not():
     asked = []
 
     def context(name):
-        return replace(base(name), drawn=lambda source, t: asked.append((source, t)) or 10 + 20 * t)
+        drawn = lambda source, t: asked.append((source, t)) or 10 + 20 * t  # noqa: E731
+        return replace(base(name), sources=SimpleNamespace(drawn=drawn, size=base(name).sources.size))
 
     def rows(policy, kept=0):
         return policy.add(kept, context("p"))["document"].to_list()
@@ -116,7 +118,8 @@ def test_an_archive_holds_what_was_published_and_paid_writing_what_was_not():
     part = rows(VerifiedArchive(source="s", fraction=0.5), kept=4)
     assert len(part) == 4 and set(part) < set(range(10))
     # Where everything has been published, an archive is the whole source and nothing is left to be paid for.
-    everything = replace(base("p"), drawn=lambda source, t: 100)
+    sources = SimpleNamespace(drawn=lambda source, t: 100, size=base("p").sources.size)
+    everything = replace(base("p"), sources=sources)
     for mode in ("fixed", "fresh"):
         whole, archive = (
             kind(source="s", count=40, mode=mode).add(0, everything) for kind in (InjectReal, VerifiedArchive)
@@ -147,7 +150,8 @@ def test_a_band_of_quantiles_is_that_of_the_web_as_it_is():
         return np.log(perplexity[at]) * 10, tokens[at]
 
     def kept(keep, live, docs=frame):
-        context = lambda name: replace(base(name), score=score, live=lambda: frame["doc"].gather(live))  # noqa: E731
+        corpus = SimpleNamespace(live=lambda: frame["doc"].gather(live))
+        context = lambda name: replace(base(name), models=SimpleNamespace(score=score), corpus=corpus)  # noqa: E731
         return ~refused(PerplexityBand(model="m", keep=keep), docs, context)
 
     live = np.arange(500, 1400)
@@ -250,7 +254,8 @@ def test_a_sample_of_words_holds_as_much_text_whoever_wrote_it_and_whatever_was_
         assert gate(part, [("sample", policy)], base)["verdict"].null_count() == documents
     # What was added counts, and is never refused: whatever came before the sample, the set is as large.
     contents = pl.Series([" ".join(["word"] * 70)] * 97)
-    context = lambda name: replace(base(name), source_contents=lambda source, rows: contents.gather(rows))  # noqa: E731
+    sources = SimpleNamespace(contents=lambda source, rows: contents.gather(rows), size=base("p").sources.size)
+    context = lambda name: replace(base(name), sources=sources)  # noqa: E731
     for count, room in ((0, 900), (5, 550), (12, 60), (40, 0)):
         rules = [("real", InjectReal(source="s", count=count)), ("sample", policy)]
         signed = gate(table.tail(300), rules, context)

@@ -9,19 +9,21 @@ import polars as pl
 import pytest
 import torch
 
-from ecosystem import downstream
-from ecosystem.downstream import Downstream, likelihoods
+from ecosystem.cli.listing import harness, listing
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, FitRequest, ScoreRequest
-from ecosystem.families.packing import Answers
-from ecosystem.listing import harness, listing
+from ecosystem.families.language.packing import Answers
 from ecosystem.metrics import tasks
 from ecosystem.metrics.tasks import TASKS, Example
-from ecosystem.recipes import DownstreamSpec
 from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
-from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.scenario.entries import DownstreamSpec
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation import downstream
+from ecosystem.simulation.downstream import Downstream, likelihoods
 from ecosystem.streams import Streams
 from tests.conftest import MACHINE, ROOT, tiny
 from tests.families_shared import STREAMS, cohort, documents, in_transformers

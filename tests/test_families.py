@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from ecosystem.errors import TrainingError
-from ecosystem.families import loss, transformer
 from ecosystem.families.base import Budget, ScoreRequest
-from ecosystem.families.packing import Packing
-from ecosystem.families.recipe import Training, learning_rate
-from ecosystem.families.shape import Shape
+from ecosystem.families.language.gpt2 import loss, transformer
+from ecosystem.families.language.gpt2.shape import Shape
+from ecosystem.families.language.packing import Packing
+from ecosystem.families.training_spec import Training, learning_rate
 from tests.families_shared import (
     PLAIN,
     SHAPE,
@@ -135,7 +135,7 @@ def test_optimiser_steps_equal_those_of_transformers_and_pytorch(stacks):
 def test_scratch_weights_have_gpt2s_spread():
     """The standard deviation of n normal draws has a standard error of sigma / sqrt(2 n); tolerance 4 of them."""
     shape = Shape(n_layer=3, n_embd=64, n_head=4, vocabulary=300, context=32, n_inner=256)
-    from ecosystem.families.engine import draw
+    from ecosystem.families.language.gpt2.cohort import draw
 
     drawn = draw(shape, STREAMS.at("scratch"))
     assert list(drawn) == list(shape.parameters())

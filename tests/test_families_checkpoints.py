@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from ecosystem.errors import DataError, ScenarioError, StoreError
 from ecosystem.families import foundation
 from ecosystem.families.base import FAMILIES, Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
-from ecosystem.families.causal_lm import CausalLm
-from ecosystem.families.gpt2 import Gpt2
-from ecosystem.families.recipe import Foundation, Training
-from ecosystem.families.tokenizer import Tokenizer
+from ecosystem.families.language.gpt2.family import Gpt2
+from ecosystem.families.language.huggingface import CausalLm
+from ecosystem.families.language.tokenizer import Tokenizer
+from ecosystem.families.training_spec import Foundation, Training
 from tests.families_shared import STREAMS, largest_difference, surroundings
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -91,7 +91,7 @@ def test_tokens_are_computed_once_per_text(tokenizer):
 
 
 def test_a_full_memory_is_emptied_not_overrun(tokenizer, monkeypatch):
-    monkeypatch.setattr("ecosystem.families.tokenizer._REMEMBERED", 10)
+    monkeypatch.setattr("ecosystem.families.language.tokenizer._REMEMBERED", 10)
     made = Tokenizer.train(HUMAN, 300)
     expected = [ids.tolist() for ids in tokenizer.encode(pl.Series(HUMAN))]
     for _ in range(2):

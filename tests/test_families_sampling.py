@@ -14,9 +14,10 @@ from transformers import (
 )
 
 from ecosystem.errors import TrainingError
-from ecosystem.families import sampling, scoring, transformer
 from ecosystem.families.base import Decoding, Prompt, Score, ScoreRequest
-from ecosystem.families.engine import Gpt2Decoder
+from ecosystem.families.language import generation, scoring
+from ecosystem.families.language.gpt2 import transformer
+from ecosystem.families.language.gpt2.cohort import Gpt2Decoder
 from tests.families_shared import (
     SHAPE,
     STREAMS,
@@ -39,7 +40,7 @@ def test_pick_inverts_the_cumulative_distribution(size):
     """With n evenly spaced numbers a token of probability p is picked n p times, to within rounding: 2 and 1e-5 n."""
     logits = 2 * torch.randn(1, size, generator=torch.Generator().manual_seed(size))
     n = 50_000
-    found = sampling.pick(torch.softmax(logits, -1).repeat(n, 1), (torch.arange(n)[:, None] + 0.5) / n)
+    found = generation.pick(torch.softmax(logits, -1).repeat(n, 1), (torch.arange(n)[:, None] + 0.5) / n)
     counts = torch.bincount(found, minlength=size)
     assert (counts - n * torch.softmax(logits[0], -1)).abs().max() <= 2 + 1e-5 * n
     assert (found.diff() >= 0).all()
@@ -51,7 +52,7 @@ def test_pick_never_takes_a_refused_token():
     logits[3] = -torch.inf
     logits[3, 69] = 0.0
     for u in (1e-12, 0.3, 0.999999, 1 - 2.0**-24):
-        found = sampling.pick(torch.softmax(logits, -1), torch.full((64, 1), u))
+        found = generation.pick(torch.softmax(logits, -1), torch.full((64, 1), u))
         assert torch.isfinite(logits.gather(1, found[:, None])).all()
     assert found[3] == 69
 
@@ -82,7 +83,7 @@ def test_filters_equal_transformers_logits_processors(decoding, processors):
     theirs = LOGITS.clone()
     for processor in processors:
         theirs = processor(ids, theirs)
-    ours = sampling.adjust(LOGITS.clone(), decoding, seen)
+    ours = generation.adjust(LOGITS.clone(), decoding, seen)
     assert (ours.isinf() == theirs.isinf()).all()
     torch.testing.assert_close(ours, theirs)
 
@@ -174,9 +175,9 @@ def test_luck_belongs_to_the_document_not_to_the_batch(monkeypatch):
     (few,) = made.generate([generate_request(7)])
     assert many.head(7).to_list() == few.to_list()
     assert many.n_unique() > 290
-    monkeypatch.setattr(sampling, "_DENSE", 1.0)
+    monkeypatch.setattr(generation, "_DENSE", 1.0)
     assert made.generate([generate_request(300)])[0].to_list() == many.to_list()
-    monkeypatch.setattr(sampling, "_DENSE", 0.0)
+    monkeypatch.setattr(generation, "_DENSE", 0.0)
     assert made.generate([generate_request(300)])[0].to_list() == many.to_list()
     assert made.generate([generate_request(300, name="else")])[0].to_list() != many.to_list()
 
@@ -251,7 +252,9 @@ def test_broken_weights_are_a_sentence():
 def test_caches_too_large_for_the_memory_are_cut_into_smaller_batches(monkeypatch):
     made = cohort(2)
     (whole,) = made.generate([generate_request(20)])
-    monkeypatch.setattr("ecosystem.families.cohort._CACHED_VALUES", {"cpu": 3 * 2 * 2 * 32 * 24})  # of 3 documents
+    monkeypatch.setattr(
+        "ecosystem.families.language.cohort._CACHED_VALUES", {"cpu": 3 * 2 * 2 * 32 * 24}
+    )  # of 3 documents
     assert [len(rows) for job in made._pieces([generate_request(20)]) for _, rows in job] == [3, 3, 3, 3, 2, 2, 2, 2]
     assert made.generate([generate_request(20)])[0].to_list() == whole.to_list()
 
@@ -351,11 +354,11 @@ def test_nats_per_document_when_some_have_no_units():
 
 
 def test_luck_is_uniform_and_below_one():
-    rows = sampling.luck(STREAMS.at("u"), np.arange(2000), 50)
+    rows = generation.luck(STREAMS.at("u"), np.arange(2000), 50)
     assert rows.dtype == np.float32 and rows.min() > 0 and rows.max() < 1
     # Mean of 100,000 uniform numbers: standard error 0.00091; tolerance 4 of them.
     assert abs(rows.mean() - 0.5) < 4 * 0.00091
-    assert (sampling.luck(STREAMS.at("u"), np.array([7]), 20)[0] == rows[7, :20]).all()
+    assert (generation.luck(STREAMS.at("u"), np.array([7]), 20)[0] == rows[7, :20]).all()
 
 
 def test_the_same_member_may_write_for_several_requests():

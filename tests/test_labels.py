@@ -5,16 +5,16 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from ecosystem import validate
-from ecosystem.corpus.labelled import Labelled
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
-from ecosystem.families.classifier import Classifier
-from ecosystem.scenario import Scenario
+from ecosystem.families.statistical.classifier import Classifier
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.world import World
+from ecosystem.sources.base import Truth
+from ecosystem.sources.labelled import Labelled
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
-from ecosystem.world import World
+from ecosystem.validation import validate
 from tests.conftest import ROOT
 
 STREAMS = Streams(5)

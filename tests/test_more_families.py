@@ -10,8 +10,6 @@ from pydantic import ValidationError
 from safetensors.numpy import load, save
 from scipy import stats
 
-from ecosystem.corpus.regression import Regression
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import (
     Budget,
@@ -24,17 +22,21 @@ from ecosystem.families.base import (
     Surroundings,
     Workload,
 )
-from ecosystem.families.gmm import GaussianMixture, Mixture, resampled
-from ecosystem.families.kde import KernelDensity
-from ecosystem.families.linear import LinearRegression
-from ecosystem.families.maximisation import k_means, maximise
-from ecosystem.families.singles import SinglesCohort, choose
-from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.families.single import SinglesCohort, choose
+from ecosystem.families.statistical.gmm import GaussianMixture, Mixture, resampled
+from ecosystem.families.statistical.kde import KernelDensity
+from ecosystem.families.statistical.linear import LinearRegression
+from ecosystem.families.statistical.maximisation import k_means, maximise
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.sources.base import Truth
+from ecosystem.sources.regression import Regression
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
-from ecosystem.validate import files, run_checks
+from ecosystem.validation.validate import files, run_checks
 from tests.conftest import MACHINE
 
 STREAMS = Streams(5)
@@ -158,7 +160,7 @@ def test_weighted_kernels_are_those_of_scipy(tmp_path, monkeypatch):
     # SciPy scales its rule by the standard deviation of the data, this family does not.
     width = float(np.sqrt(reference.covariance[0, 0]))
     made = fitted(KernelDensity(bandwidth=width), LINE, tmp_path, weight)
-    monkeypatch.setattr("ecosystem.families.kde._CELLS", 100)  # two documents at a time
+    monkeypatch.setattr("ecosystem.families.statistical.kde._CELLS", 100)  # two documents at a time
     [score] = made.score([ScoreRequest(0, LINE)])
     assert np.allclose(-score.nll, reference.logpdf(LINE.to_numpy()[:, 0]))
     by_rule = fitted(KernelDensity(), LINE, tmp_path, weight).state()["0/width"]

@@ -11,13 +11,13 @@ pytest.importorskip("solara", reason="the extra view is not installed")
 
 from PIL import Image
 
-from ecosystem import charts
-from ecosystem.app import pictures
+from ecosystem.app import live_charts
 from ecosystem.app.animation import animation, frames
-from ecosystem.app.film import Film
-from ecosystem.app.pictures import NOW, Gallery, Picture, alike, differences
-from ecosystem.app.stage import Play, Stage
-from ecosystem.charts import DARK
+from ecosystem.app.live_charts import NOW, Gallery, Picture, alike, differences
+from ecosystem.app.run_view import Film
+from ecosystem.app.session_model import Play, Stage
+from ecosystem.report import charts
+from ecosystem.report.charts import DARK
 from tests.invented_runs import invent, scenario
 
 
@@ -35,15 +35,15 @@ def _domains(picture: Picture, channel: str) -> set[tuple]:
 
 def test_only_data_change_from_step_to_step(films):
     gallery = Gallery(films[:1])
-    chart = gallery.pictures(pictures.quality, "cross_entropy")[0]
-    assert chart is gallery.pictures(pictures.quality, "cross_entropy")[0]
+    chart = gallery.pictures(live_charts.quality, "cross_entropy")[0]
+    assert chart is gallery.pictures(live_charts.quality, "cross_entropy")[0]
     assert [chart.at(step).columns[NOW]["step"] for step in (0, 3, 4)] == [[0], [3], []]
     rules = [layer for layer in chart.spec["layer"] if layer.get("data") == {"name": NOW}]
     assert len(rules) == 1 and rules[0]["mark"]["type"] == "rule"
 
 
 def test_a_frame_of_the_web_counts_what_is_on_it_after_that_step(films):
-    web = Gallery(films[:1]).pictures(pictures.web)[0]
+    web = Gallery(films[:1]).pictures(live_charts.web)[0]
     for step in (0, 2, 4):
         (columns,) = web.at(step).columns.values()
         assert sum(columns["documents"]) == films[0].live(step).height
@@ -52,13 +52,13 @@ def test_a_frame_of_the_web_counts_what_is_on_it_after_that_step(films):
 
 
 def test_two_worlds_share_their_scales(films):
-    for draw, key in ((pictures.quality, ("cross_entropy",)), (pictures.web, ()), (pictures.ledger, ())):
+    for draw, key in ((live_charts.quality, ("cross_entropy",)), (live_charts.web, ()), (live_charts.ledger, ())):
         alone = [Gallery([film]).pictures(draw, *key)[0] for film in films]
         both = Gallery(films).pictures(draw, *key)
         for channel in ("x", "y", "color", "size"):
             assert _domains(both[0], channel) == _domains(both[1], channel)
         wide = [next(iter(_domains(picture, "x"))) for picture in (*alone, both[0])]
-        if draw is pictures.quality:
+        if draw is live_charts.quality:
             assert wide == [(0, 4), (0, 6), (0, 6)]
             ends = [next(iter(_domains(picture, "y"))) for picture in (*alone, both[0])]
             assert ends[0] != ends[1] and ends[2] == (min(ends[0][0], ends[1][0]), max(ends[0][1], ends[1][1]))
@@ -68,7 +68,7 @@ def test_a_population_has_the_same_colour_in_both_worlds():
     def chart(*populations: str) -> Picture:
         colour = {"field": "population", "scale": {"domain": list(populations)}}
         spec = {"layer": [{"mark": "line", "encoding": {"color": colour}}], "height": 100}
-        return Picture("a", spec, {}, lambda step: pictures.Frame("", ""))
+        return Picture("a", spec, {}, lambda step: live_charts.Frame("", ""))
 
     one, other = alike([chart("naive", "anchored"), chart("anchored", "paid")])
     assert _domains(one, "color") == _domains(other, "color") == {("naive", "anchored", "paid")}
@@ -82,7 +82,7 @@ def test_differences_are_dotted_paths_without_names_and_seeds(films):
 
 
 def test_an_animation_has_a_picture_of_every_step_and_can_be_stopped(films):
-    web = Gallery(films[:1]).pictures(pictures.web)[0]
+    web = Gallery(films[:1]).pictures(live_charts.web)[0]
     told: list[int] = []
     made = animation(web, frames(1), DARK, lambda done: told.append(done) or True)
     assert made is not None and Image.open(io.BytesIO(made)).n_frames == 2 and told == [0, 1, 2]

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from ecosystem.corpus.process import Process, ProcessReservoir
 from ecosystem.errors import DataError
+from ecosystem.sources.formal_language import Process, ProcessReservoir
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 

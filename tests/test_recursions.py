@@ -5,10 +5,12 @@ import polars as pl
 import pytest
 from scipy.stats import chisquare
 
-from ecosystem import recursions, validate
 from ecosystem.errors import DataError
 from ecosystem.metrics import theory
-from ecosystem.recursions import (
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.world import World
+from ecosystem.validation import recursions, validate
+from ecosystem.validation.recursions import (
     categorical_mixture,
     categorical_replace,
     categorical_with_real,
@@ -17,8 +19,6 @@ from ecosystem.recursions import (
     growing_corpus,
     self_training,
 )
-from ecosystem.scenario import Scenario
-from ecosystem.world import World
 from tests.conftest import ROOT
 from tests.test_validate import VALIDATION
 

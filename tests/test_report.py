@@ -13,11 +13,10 @@ from itertools import pairwise
 import polars as pl
 import pytest
 
-from ecosystem import charts
-from ecosystem.charts import Look, Words
 from ecosystem.corpus.schema import METRICS
-from ecosystem.report import findings, html, site_map, summaries, write_report
-from ecosystem.runs import Run
+from ecosystem.report import charts, findings, html, site_map, summaries, write_report
+from ecosystem.report.charts import Look, Words
+from ecosystem.runs.run import Run
 from tests.invented_runs import POPULATIONS, invent, scenario
 
 NASTY = [
@@ -216,7 +215,7 @@ def test_a_population_has_one_colour_everywhere(told):
 
 
 def test_names_beside_lines_do_not_lie_on_one_another():
-    from ecosystem.charts.lines import spread
+    from ecosystem.report.charts.lines import spread
 
     placed = spread([1.0, 1.01, 0.99, 5.0, 1.0], [0.0, 6.0], 230, log=False)
     assert all(b - a >= 14 * 6 / 230 * 0.999 for a, b in pairwise(sorted(placed)))

@@ -7,9 +7,12 @@ import signal
 
 import pytest
 
-from ecosystem.phases import PHASES
-from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.store import Store
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
+from ecosystem.simulation.phases import PHASES
 from tests import killing
 from tests.conftest import MACHINE, tiny
 
@@ -154,8 +157,8 @@ def test_a_model_is_never_built_from_damaged_files(finished, tmp_path):
 
 
 def test_a_report_older_than_its_run_is_written_again(finished, tmp_path):
-    from ecosystem.display import Display
-    from ecosystem.session import run_scenario
+    from ecosystem.api import run_scenario
+    from ecosystem.runs.progress import Display
 
     folder = tmp_path / finished.path.parent.name / "1"
     shutil.copytree(finished.path, folder)

@@ -5,11 +5,11 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
-from ecosystem.families.categorical import Categorical, decoded
-from ecosystem.families.gaussian import Gaussian
+from ecosystem.families.statistical.categorical import Categorical, decoded
+from ecosystem.families.statistical.gaussian import Gaussian
+from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
 

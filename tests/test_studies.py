@@ -11,18 +11,19 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from ecosystem.cli import cli
+from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.runs import Run, folder_of
-from ecosystem.store import Store
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
 from ecosystem.studies import analysis
-from ecosystem.studies.board import Board
-from ecosystem.studies.conduct import Means, conduct
 from ecosystem.studies.frontier import Threshold, conduct_frontier, idle, sentence
+from ecosystem.studies.progress import Board
 from ecosystem.studies.report import write_study
 from ecosystem.studies.report.data import StudyReportData, findings
 from ecosystem.studies.results import Results
-from ecosystem.studies.spec import Frontier, Study
+from ecosystem.studies.run_study import Means, conduct
+from ecosystem.studies.study import Frontier, Study
 
 WORLD = """
 name = "loop"
@@ -271,7 +272,7 @@ def test_a_lever_may_be_the_step_at_which_an_arm_forks(folder: Path) -> None:
 
 def test_a_stored_run_of_another_scenario_is_no_trunk(folder: Path) -> None:
     import ecosystem
-    from ecosystem.scenario import Scenario
+    from ecosystem.scenario.scenario import Scenario
 
     other = ecosystem.run(
         Scenario.load(folder / "loop.toml").override({"trainers.lab.publish": 21}), out=folder / "out"

@@ -11,19 +11,21 @@ import torch
 from PIL import Image
 from scipy.special import ndtri
 
-from ecosystem import charts
-from ecosystem.corpus.sources import Truth
-from ecosystem.corpus.vectors import Digits, as_documents
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families import autoencoder
 from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
-from ecosystem.families.gaussian import GaussianCohort
-from ecosystem.families.networks import Convolutional, Dense
-from ecosystem.families.vae import Vae
-from ecosystem.report import documents, write_report
+from ecosystem.families.statistical.gaussian import GaussianCohort
+from ecosystem.families.vae import cohort
+from ecosystem.families.vae.family import Vae
+from ecosystem.families.vae.networks import Convolutional, Dense
+from ecosystem.report import charts, documents, write_report
 from ecosystem.report.html import PAGES
-from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.sources.base import Truth
+from ecosystem.sources.vectors import Digits, as_documents
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
 from tests.conftest import ROOT
@@ -118,7 +120,7 @@ def test_weights_of_documents_count():
     half = (np.arange(400) < 200).astype(np.float64)
     assert same(trained(DIGITS, half), trained(DIGITS.head(200), None)), "weight 0 is the same as not being there"
     assert same(trained(DIGITS, np.full(400, 2.0)), trained(DIGITS, None)), "only shares of the weight matter"
-    deck = autoencoder.Deck(fit(DIGITS.head(4), 0, [1, 3, 0, 4], epochs=1.0), 2, 3)
+    deck = cohort.Deck(fit(DIGITS.head(4), 0, [1, 3, 0, 4], epochs=1.0), 2, 3)
     batches = list(deck)
     assert deck.total == 3 and [batch.tokens for batch in batches] == [2, 1] and deck.steps == 2
     weights = {tuple(x): w for b in batches for x, w in zip(b.inputs, b.weight[:, 0], strict=True) if w}
@@ -147,7 +149,7 @@ def test_where_a_fit_starts(tmp_path):
 
 def test_a_foundation_is_trained_once(tmp_path, monkeypatch):
     first = Vae(**TINY).cohort("one", 1, around(ODD, tmp_path))
-    monkeypatch.setattr(autoencoder, "pretrained", None)
+    monkeypatch.setattr(cohort, "pretrained", None)
     second = Vae(**TINY).cohort("two", 2, around(ODD, tmp_path))
     assert second.fingerprint == first.fingerprint
     assert all(np.array_equal(values[1], first.state()[name][0]) for name, values in second.state().items())
@@ -226,13 +228,13 @@ def test_divergence_reconstruction_and_loss_against_numpy():
 
     tensors = {name: torch.from_numpy(values)[None] for name, values in weights.items()}
     given = torch.from_numpy(x)[None], torch.from_numpy(noise)[None]
-    found = autoencoder.divergence(*(torch.from_numpy(a)[None] for a in (mean, log_variance)))
+    found = cohort.divergence(*(torch.from_numpy(a)[None] for a in (mean, log_variance)))
     assert np.allclose(found[0], kl)
-    assert np.allclose(autoencoder.loss(made.network, tensors, *given, 0.0)[0], cross_entropy)
-    assert np.allclose(autoencoder.loss(made.network, tensors, *given, 0.3)[0], cross_entropy + 0.3 * kl)
-    assert autoencoder.divergence(torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)).item() == 0, "the prior itself"
+    assert np.allclose(cohort.loss(made.network, tensors, *given, 0.0)[0], cross_entropy)
+    assert np.allclose(cohort.loss(made.network, tensors, *given, 0.3)[0], cross_entropy + 0.3 * kl)
+    assert cohort.divergence(torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)).item() == 0, "the prior itself"
     # In one dimension: KL(N(1, e^2) || N(0, 1)) = (e^2 + 1 - 1 - 2) / 2.
-    one = autoencoder.divergence(torch.tensor([[[1.0]]]), torch.tensor([[[2.0]]]))
+    one = cohort.divergence(torch.tensor([[[1.0]]]), torch.tensor([[[2.0]]]))
     assert one.item() == pytest.approx((np.exp(2) - 2) / 2)
 
 

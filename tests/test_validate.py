@@ -7,13 +7,16 @@ import polars as pl
 import pytest
 from scipy.stats import multivariate_normal
 
-from ecosystem import validate
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.report import summaries
-from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
-from ecosystem.world import World
+from ecosystem.validation import validate
 from tests.conftest import ROOT
 
 VALIDATION = ROOT / "scenarios" / "validation"
@@ -142,7 +145,7 @@ def test_held_out_documents_are_scored_under_every_model():
     world.step()
     mine = world.snapshot().metrics.filter(metric="held_out_nll")
     assert mine["id"].to_list() == ["biased/0", "biased/1", "faithful/0", "faithful/1"]
-    docs, state = world.reservoirs["truth"].held_out.head(40).to_numpy(), world.cohorts["normal"].state()
+    docs, state = world.state.reservoirs["truth"].held_out.head(40).to_numpy(), world.state.cohorts["normal"].state()
     for value, error, mean, covariance in zip(
         mine["value"], mine["error"], state["mean"], state["covariance"], strict=True
     ):
@@ -163,15 +166,15 @@ def test_a_symbol_that_cannot_be_has_infinite_nats_and_so_has_the_mean():
 def test_entropy_as_a_share_of_the_truths():
     world = World(loop(), 1)
     world.step()
-    p, q = world.truth.probabilities, world.cohorts["frequencies"].state()["probability"]
+    p, q = world.truth.probabilities, world.state.cohorts["frequencies"].state()["probability"]
     share = -np.where(q > 0, q * np.log(np.maximum(q, 1e-300)), 0).sum(axis=1) / -(p * np.log(p)).sum()
     found = world.snapshot().metrics.filter(metric="entropy_share")["value"]
     assert found.to_numpy() == pytest.approx(share) and (share < 0.95).all()
 
 
 def test_a_finished_run_takes_over_another_theory(tmp_path):
-    from ecosystem.display import Display
-    from ecosystem.session import run_scenario
+    from ecosystem.api import run_scenario
+    from ecosystem.runs.progress import Display
 
     scenario, quiet = loop(), Display(quiet=True)
     first = run_scenario(scenario, quiet, out=tmp_path)

@@ -13,10 +13,10 @@ from PIL import Image
 from pydantic import ValidationError
 from scipy import stats
 
-from ecosystem.corpus.sources import SOURCES, FiniteReservoir
-from ecosystem.corpus.symbols import Categorical
-from ecosystem.corpus.vectors import Digits, Gaussian, Images, Toy, as_documents
 from ecosystem.errors import DataError
+from ecosystem.sources.base import SOURCES, FiniteReservoir
+from ecosystem.sources.categorical import Categorical
+from ecosystem.sources.vectors import Digits, Gaussian, Images, Toy, as_documents
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 
@@ -502,6 +502,6 @@ def test_the_kinds_are_registered_with_their_modality():
 
 def test_reading_the_kinds_imports_nothing_heavy():
     heavy = "{'torch', 'sklearn', 'PIL', 'scipy'}"
-    code = f"import sys; from ecosystem.corpus.sources import SOURCES; SOURCES.all(); print({heavy} & set(sys.modules))"
+    code = f"import sys; from ecosystem.sources.base import SOURCES; SOURCES.all(); print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -3,14 +3,18 @@
 import polars as pl
 import pytest
 
-from ecosystem.runs import Machine, Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
 
 pytest.importorskip("solara", reason="the interactive page needs the extra view")
 
-from ecosystem.app import reading
-from ecosystem.app.film import Film
+from ecosystem.app import documents
+from ecosystem.app.run_view import Film
 from ecosystem.errors import EcosystemError
+from ecosystem.runs.lineage import Ancestry, Origin, in_words, summary_of
 
 SCRIPT = "<script>alert(1)</script> **bold** <img src=x onerror=alert(2)> [link](javascript:alert(3)) {{7*7}}"
 STEPS = 6
@@ -86,8 +90,8 @@ def texts(tmp_path_factory, cache) -> Film:
 
 
 @pytest.fixture(scope="module")
-def ancestry(film) -> reading.Ancestry:
-    return reading.Ancestry(film)
+def ancestry(film) -> Ancestry:
+    return Ancestry(film)
 
 
 def first_of_each(film: Film, author: str) -> list[int]:
@@ -100,15 +104,15 @@ def first_of_each(film: Film, author: str) -> list[int]:
 
 
 def test_everybody_who_published_is_an_author(film):
-    found = reading.authors(film)
+    found = documents.authors(film)
     assert list(found) == ["labs/0", "labs/1", "keeper/0", "thin/0", "writers/people", "initial"]
-    counts = [reading.published(film, key).height for key in found]
+    counts = [documents.published(film, key).height for key in found]
     assert sum(counts) == film.documents.height and min(counts) > 0
 
 
 def test_documents_are_read_in_order_with_their_facts(film):
-    mine = reading.published(film, "labs/1").filter(pl.col("t") == 2)
-    one, two = reading.entries(film, mine), reading.entries(film, mine, 6)
+    mine = documents.published(film, "labs/1").filter(pl.col("t") == 2)
+    one, two = documents.entries(film, mine), documents.entries(film, mine, 6)
     assert [entry.doc for entry in one + two] == mine["doc"].to_list()[:3] + mine["doc"].to_list()[6:9]
     content = film.run.documents.filter(pl.col("doc") == one[0].doc).select("content").collect().item().to_list()
     assert one[0].text == ", ".join(f"{value:.3g}" for value in content)
@@ -117,21 +121,21 @@ def test_documents_are_read_in_order_with_their_facts(film):
     assert f"depth {mine['depth'][0]:.2f}" in facts and "words" not in facts
     refused = [fact for entry in one + two for fact in entry.facts if fact.startswith("refused")]
     assert len(refused) == mine.filter(pl.col("verdict").is_not_null())["doc"].is_in([e.doc for e in one + two]).sum()
-    old = reading.entries(film, reading.published(film, "writers/people").filter(pl.col("t") == 1))
+    old = documents.entries(film, documents.published(film, "writers/people").filter(pl.col("t") == 1))
     assert all({"written by people", "left the web at step 4"} < set(entry.facts) for entry in old)
 
 
 def test_nobody_has_refused_what_passed(film):
     refused = film.documents.filter(pl.col("verdict").is_not_null())
-    entry = reading.entries(film, refused.filter(pl.col("t") == 2))[0]
+    entry = documents.entries(film, refused.filter(pl.col("t") == 2))[0]
     assert any(fact.startswith("refused by cap: exceeds") for fact in entry.facts)
-    passed = reading.published(film, "initial")
-    assert not any("refused" in fact for entry in reading.entries(film, passed) for fact in entry.facts)
+    passed = documents.published(film, "initial")
+    assert not any("refused" in fact for entry in documents.entries(film, passed) for fact in entry.facts)
 
 
 def test_markup_stays_text(texts):
-    initial = reading.published(texts, "initial")
-    found = [entry for first in range(0, initial.height, 3) for entry in reading.entries(texts, initial, first)]
+    initial = documents.published(texts, "initial")
+    found = [entry for first in range(0, initial.height, 3) for entry in documents.entries(texts, initial, first)]
     short = [entry for entry in found if not entry.long]
     assert len(found) == 120 and len(short) >= 119
     assert all(entry.text.startswith(SCRIPT) and "␛[31m of \t them" in entry.text for entry in short)
@@ -140,15 +144,15 @@ def test_markup_stays_text(texts):
 def test_long_documents_are_cut_and_say_so(texts):
     body = "\n".join(f"line {i} of a long text" for i in range(400))
     row = {"doc": 1, "author": "a/0", "t": 1, "site": 0, "synthetic": True, "depth": 1.0, "words": 9, "reason": None}
-    entry = reading._entry({**row, "verdict": None, "retired_at": None, "content": body}, "0", None)
-    assert entry.long and entry.text.startswith(body[: reading.LONGEST])
-    assert entry.text == f"{body[: reading.LONGEST]}…" and entry.characters == len(body)
+    entry = documents._entry({**row, "verdict": None, "retired_at": None, "content": body}, "0", None)
+    assert entry.long and entry.text.startswith(body[: documents.LONGEST])
+    assert entry.text == f"{body[: documents.LONGEST]}…" and entry.characters == len(body)
 
 
 def test_images_are_pictures():
     row = {"doc": 1, "author": "a/0", "t": 1, "site": 0, "synthetic": True, "depth": 1.0, "words": 0, "reason": None}
     row |= {"verdict": None, "retired_at": None, "content": [0.0, 1.0, 0.5, 2.0]}
-    entry = reading._entry(row, "0", (2, 2))
+    entry = documents._entry(row, "0", (2, 2))
     assert entry.picture.startswith("data:image/png;base64,") and not entry.long
 
 
@@ -156,10 +160,10 @@ def test_nothing_that_the_page_gets_is_markup(texts):
     """Text is a child of an element, which Vue escapes; no widget takes HTML."""
     import solara
 
-    mine = reading.published(texts, "initial")
-    shown = reading.entries(texts, mine)
+    mine = documents.published(texts, "initial")
+    shown = documents.entries(texts, mine)
     box, context = solara.render(
-        reading.Documents(shown, reading.Ancestry(texts), -1, lambda doc: None, 2), handle_error=False
+        documents.Documents(shown, Ancestry(texts), -1, lambda doc: None, 2), handle_error=False
     )
     widgets, found = [box], []
     while widgets:
@@ -176,12 +180,12 @@ def test_nothing_that_the_page_gets_is_markup(texts):
 def test_what_is_not_open_costs_nothing(film, monkeypatch):
     import solara
 
-    monkeypatch.setattr(reading, "authors", lambda film: pytest.fail("somebody read"))
-    box, context = solara.render(reading.Reading(film, 2, STEPS), handle_error=False)
+    monkeypatch.setattr(documents, "authors", lambda film: pytest.fail("somebody read"))
+    box, context = solara.render(documents.Reading(film, 2, STEPS), handle_error=False)
     assert len(box.children) == 1
     context.close()
     with pytest.raises(pytest.fail.Exception, match="somebody read"):
-        solara.render(reading.Reader(film, 2, STEPS), handle_error=False)
+        solara.render(documents.Reader(film, 2, STEPS), handle_error=False)
 
 
 # Lineage
@@ -238,7 +242,7 @@ def test_training_sets_are_what_was_measured(film, ancestry):
 
 def test_archives_that_are_gone_are_made_again_or_told_apart(film, ancestry, pruned):
     assert pruned.run.store.steps_with_weights() == [0, 4, 6]
-    remembered = reading.Ancestry(pruned)
+    remembered = Ancestry(pruned)
     for step in range(1, STEPS + 1):
         true, found = ancestry.training_sets(step), remembered.training_sets(step)
         thinned = pl.col("reader") == "thin/0"
@@ -252,20 +256,20 @@ def test_archives_that_are_gone_are_made_again_or_told_apart(film, ancestry, pru
 
 
 def test_people_have_no_models_behind_them(film, ancestry):
-    doc = reading.published(film, "writers/people")["doc"][0]
+    doc = documents.published(film, "writers/people")["doc"][0]
     found = ancestry.lineage(doc)
     assert (found.depth, found.hops, found.fits) == (0.0, 0, ())
     assert [(end.kind, end.who, end.share) for end in found.ends] == [("people", "people", 1.0)]
-    assert "no model" in reading.told(found)
+    assert "no model" in summary_of(found)
 
 
 def test_what_a_model_starts_from_counts_as_an_end(texts):
-    doc = reading.published(texts, "labs/0").filter(pl.col("t") == 2)["doc"][0]
-    found = reading.Ancestry(texts).lineage(doc)
+    doc = documents.published(texts, "labs/0").filter(pl.col("t") == 2)["doc"][0]
+    found = Ancestry(texts).lineage(doc)
     assert found.hops == pytest.approx(found.depth) and {fit.step for fit in found.fits} == {1, None}
     assert "start" in {end.kind for end in found.ends} and any("models start from" in c for c in found.caveats)
-    first = reading.published(texts, "labs/0")["doc"][0]
-    assert reading.in_words(reading.Ancestry(texts).lineage(first).ends) == "100\u00a0% the weights that m starts from"
+    first = documents.published(texts, "labs/0")["doc"][0]
+    assert in_words(Ancestry(texts).lineage(first).ends) == "100\u00a0% the weights that m starts from"
 
 
 def test_no_such_document(ancestry):
@@ -274,10 +278,10 @@ def test_no_such_document(ancestry):
 
 
 def test_origins_in_words():
-    parts = [reading.Origin("people", "initial", None, 0.25), reading.Origin("injected", "s", None, 0.2)]
-    parts += [reading.Origin("model", "labs", 4, 0.3), reading.Origin("model", "labs", 2, 0.15)]
-    parts += [reading.Origin("model", "thin/0", 3, 0.1)]
-    told = reading.in_words(parts).replace("\u00a0", " ")
+    parts = [Origin("people", "initial", None, 0.25), Origin("injected", "s", None, 0.2)]
+    parts += [Origin("model", "labs", 4, 0.3), Origin("model", "labs", 2, 0.15)]
+    parts += [Origin("model", "thin/0", 3, 0.1)]
+    told = in_words(parts).replace("\u00a0", " ")
     assert told == (
         "25 % the initial web, 20 % injected from s, 45 % labs (30 % of step 4, 15 % of step 2), 10 % thin/0 of step 3"
     )

@@ -7,15 +7,15 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from ecosystem.app.film import Film
+from ecosystem.app.actions import Errand, changes, choices, enforce, inline, previewed, proposed, saved, template
 from ecosystem.app.knobs import spacing
-from ecosystem.app.session import Errand, changes, choices, enforce, inline, previewed, proposed, saved, template
-from ecosystem.app.stage import Play, Stage
-from ecosystem.cli import cli
+from ecosystem.app.run_view import Film
+from ecosystem.app.session_model import Play, Stage
+from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
-from ecosystem.recipes import Knob
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.runs.run import Run
+from ecosystem.scenario.entries import Knob
+from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE
 from tests.test_branch import files, ran, words
 
@@ -110,7 +110,7 @@ def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path, mon
     assert Run.open(kept).base.resolve() == tmp_path and kept.parent.parent == tmp_path / "kept"
     with pytest.raises(EcosystemError, match="there is a run of this scenario already, with 4 of 4 steps"):
         stage.keep(recording)
-    monkeypatch.setattr("ecosystem.session._report", str)  # it takes longer than all the rest
+    monkeypatch.setattr("ecosystem.api._report", str)  # it takes longer than all the rest
     told = CliRunner().invoke(cli, ["run", str(file), "--out", str(tmp_path / "kept")])
     assert told.exit_code == 0 and "This run is finished" in told.output
     replay = stages(runs=[kept])

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -16,18 +17,21 @@ from transformers import (
     WatermarkLogitsProcessor,
 )
 
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import ScenarioError
-from ecosystem.families import sampling, watermark
 from ecosystem.families.base import Decoding, Prompt
-from ecosystem.families.ngram import Ngram
-from ecosystem.marks import Mark
+from ecosystem.families.language import generation, watermark
+from ecosystem.families.language.ngram import Ngram
 from ecosystem.policies.base import gate
 from ecosystem.policies.watermark import Watermark
-from ecosystem.runs import Run, begin, folder_of
-from ecosystem.scenario import Scenario
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.phases import watermarking
+from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
 from ecosystem.testing import sample_context, sample_documents
-from ecosystem.world import World
 from tests.conftest import MACHINE, TINY, tiny
 from tests.families_shared import SHAPE, Numbers, cohort, documents, generate_request, surroundings, weights
 
@@ -57,7 +61,7 @@ def written_flat(n, mark, types=V, most=40):
     luck = Streams(5).at("flat").uniform(np.arange(n * most)).reshape(n, most).astype(np.float32)
     starts = [np.zeros(0, np.int32)] * n
     device = torch.device("cpu")
-    found = sampling.write(
+    found = generation.write(
         Flat(types), starts, Decoding(max_tokens=most), luck, 0, most, device, lambda _: None, mark=mark
     )
     return [np.array(ids, np.int32) for ids in found]
@@ -142,7 +146,7 @@ def test_marked_distributions_are_those_of_transformers(mark, whole, monkeypatch
         first = position == 0 and mark is GREEN
         theirs = torch.softmax(shown if first else library(begun, shown), -1)
         p = torch.softmax(logits[position], -1)
-        found = sampling._marked(p.clone(), 0, ours, texts.T[:position], np.arange(8))
+        found = generation._marked(p.clone(), 0, ours, texts.T[:position], np.arange(8))
         found = found / found.sum(-1, keepdim=True)
         assert torch.allclose(found[:, 0], p[:, 0], rtol=1e-4)
         assert torch.allclose(found[:, 1:] / (1 - p[:, :1]), theirs[:, 1:], rtol=2e-4, atol=1e-7), position
@@ -264,7 +268,8 @@ def test_checkpoints_with_more_logits_than_tokens_are_marked_over_all_of_them():
 
 def found_in(z, scored, policy):
     table = sample_documents(len(z))
-    context = replace(sample_context(table)("p"), watermark=lambda *_: (np.array(z), np.array(scored)))
+    models = SimpleNamespace(watermark=lambda *_: (np.array(z), np.array(scored)))
+    context = replace(sample_context(table)("p"), models=models)
     return gate(table.drop("content"), [("p", policy)], lambda _: context)["reason"].to_list()
 
 
@@ -343,13 +348,13 @@ def test_as_many_comply_as_are_asked_to_and_more_join(cache):
     world = World(marked(), 1, cache=cache)
     before: set[str] = set()
     for compliance in (0.0, 0.25, 0.5, 0.75, 1.0):
-        world.spec = marked(policies__mark__compliance=compliance)
-        now = set(world.marks())
+        world.state.scenario = marked(policies__mark__compliance=compliance)
+        now = set(watermarking(world.state))
         assert before <= now and len(now) == round(4 * compliance)
         before = now
     few = marked(policies__mark__compliance=0.25)
     assert (
-        len({frozenset(World(few, seed, cache=cache).marks()) for seed in (1, 2, 3, 4)}) > 1
+        len({frozenset(watermarking(World(few, seed, cache=cache).state)) for seed in (1, 2, 3, 4)}) > 1
     )  # who complies is chance
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ecosystem.agents import Curator, Trainer, Writer
-from ecosystem.phases import Shelf, sample
-from ecosystem.scenario import Scenario
-from ecosystem.world import World
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.agents import Curator, Trainer, Writer
+from ecosystem.simulation.selection import LiveIndex, sample
+from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, tiny
 
 
@@ -95,7 +95,7 @@ def test_a_dry_source_is_an_event_and_not_the_end(tmp_path, cache):
     world = world_of(Scenario.parse(data), cache)
     for _ in range(3):
         world.step()
-    assert world.drawn["language"] == 55
+    assert world.state.drawn["language"] == 55
     events = world.snapshot().state["events"]
     assert any('the source "language" ran dry' in event for event in events)
 
@@ -107,15 +107,15 @@ def test_a_trainer_whose_every_candidate_was_refused_keeps_its_model(cache):
     assert "nothing to train on: all 30 candidates were refused (30 by short); it keeps its model" in event
     careful = next(t for t in world.trainers if t.name == "careful/0")
     start = world_of(tiny(), cache).cohorts["tiny"].state()
-    for name, array in world.cohorts["tiny"].state().items():
+    for name, array in world.state.cohorts["tiny"].state().items():
         assert np.array_equal(array[careful.member], start[name][careful.member])
 
 
 def scraped(world, **how):
     """How often each live document is scraped over many independent steps."""
     trainer = world.trainers[0]
-    recipe = trainer.recipe.model_copy(update={"scrape": trainer.recipe.scrape.model_copy(update=how)})
-    world.spec = world.spec.model_copy(update={"trainers": world.spec.trainers | {"naive": recipe}})
+    recipe = trainer.settings.model_copy(update={"scrape": trainer.settings.scrape.model_copy(update=how)})
+    world.state.scenario = world.spec.model_copy(update={"trainers": world.spec.trainers | {"naive": recipe}})
     return trainer
 
 
@@ -124,9 +124,9 @@ def counts_over_steps(world, trainer, live, steps=400):
     now = world.t
     drawn = []
     for t in range(now, now + steps):
-        world.t = t
-        drawn.append(live[sample(world, trainer, Shelf.of(live, world.web.sites))]["doc"].item())
-    world.t = now
+        world.state.t = t
+        drawn.append(live[sample(world.state, trainer, LiveIndex.of(live, world.web.sites))]["doc"].item())
+    world.state.t = now
     return np.bincount(drawn, minlength=len(world.corpus))
 
 
@@ -142,14 +142,14 @@ def test_scraping_is_in_proportion_to_prominence(cache):
 
 def test_recent_documents_are_likelier_by_their_half_life(cache):
     world = world_of(tiny(), cache)
-    world.t = 4
+    world.state.t = 4
     live = world.corpus.live().head(2).with_columns(t=pl.Series([0, 4], dtype=pl.Int32))
     trainer = scraped(world, docs=1, strategy="recent", half_life=2.0)
     now = world.t
     draws = []
     for i in range(400):
-        world.streams = type(world.streams)(i)  # another seed, since age must stay the same
-        draws.append(live[sample(world, trainer, Shelf.of(live, world.web.sites))]["doc"].item())
+        world.state.streams = type(world.state.streams)(i)  # another seed, since age must stay the same
+        draws.append(live[sample(world.state, trainer, LiveIndex.of(live, world.web.sites))]["doc"].item())
     assert world.t == now
     share = np.mean(draws)
     assert abs(share - 0.8) < 4 * np.sqrt(0.8 * 0.2 / 400)  # 4 steps are two half-lives: 1 to 4
@@ -159,19 +159,21 @@ def test_reach_stays_within_its_links(cache):
     world = world_of(tiny(), cache)
     trainer = scraped(world, docs=10_000, strategy="reach", links=0)
     live = world.corpus.live()
-    assert set(live[sample(world, trainer, Shelf.of(live, world.web.sites))]["site"]) == set(trainer.homes.tolist())
+    assert set(live[sample(world.state, trainer, LiveIndex.of(live, world.web.sites))]["site"]) == set(
+        trainer.homes.tolist()
+    )
 
 
 def test_lag_hides_what_is_new(stepped):
     trainer = stepped.trainers[0]
-    recipe = trainer.recipe.model_copy(update={"lag": 2})
-    before, stepped.spec = (
+    recipe = trainer.settings.model_copy(update={"lag": 2})
+    before, stepped.state.scenario = (
         stepped.spec,
         stepped.spec.model_copy(update={"trainers": stepped.spec.trainers | {"naive": recipe}}),
     )
     live = stepped.corpus.live()
-    assert live[sample(stepped, trainer, Shelf.of(live, stepped.web.sites))]["t"].unique().to_list() == [0]
-    stepped.spec = before
+    assert live[sample(stepped.state, trainer, LiveIndex.of(live, stepped.web.sites))]["t"].unique().to_list() == [0]
+    stepped.state.scenario = before
 
 
 def test_curators_err_at_their_rates(cache):
@@ -220,7 +222,7 @@ def test_every_and_offset_say_when_a_trainer_fits(cache):
     world = world_of(tiny(trainers__naive__every=2, trainers__naive__offset=1), cache)
     trainer, fits = world.trainers[0], []
     for t in range(1, 7):
-        world.t = t
+        world.state.t = t
         fits.append(trainer.wants_to_fit)
     assert fits == [False, True, False, True, False, True]
 
@@ -236,7 +238,7 @@ def test_a_model_that_was_never_trained_publishes_nothing(cache):
 
 def test_a_failed_step_leaves_the_world_stopped(cache, monkeypatch):
     world = world_of(tiny(), cache)
-    monkeypatch.setattr(world.cohorts["tiny"], "generate", lambda *a: 1 / 0)
+    monkeypatch.setattr(world.state.cohorts["tiny"], "generate", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         world.step()
     assert not world.running

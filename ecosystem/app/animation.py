@@ -9,10 +9,10 @@ from typing import Any
 
 import solara
 
-from ecosystem import charts
-from ecosystem.app.film import Film
-from ecosystem.app.pictures import Picture
-from ecosystem.charts import DARK, LIGHT, Scheme
+from ecosystem.app.live_charts import Picture
+from ecosystem.app.run_view import Film
+from ecosystem.report import charts
+from ecosystem.report.charts import DARK, LIGHT, Scheme
 
 MOST = 100  # frames
 WIDTH = 560  # pixels

@@ -6,8 +6,8 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from ecosystem.recipes import Knob
-from ecosystem.scenario import Scenario
+from ecosystem.scenario.entries import Knob
+from ecosystem.scenario.scenario import Scenario
 
 MOST = 8  # knobs that are chosen where a scenario names none
 SHARES = ("fraction", "true_positive_rate", "false_positive_rate", "compliance", "liars", "lost", "keep", "threshold")

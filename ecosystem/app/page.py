@@ -15,12 +15,12 @@ from mesa.visualization import Slider, SolaraViz
 from solara.server.kernel_context import PageStatus, get_current_context
 
 from ecosystem.app import panels
+from ecosystem.app.events import PROGRESS, listen, tell
 from ecosystem.app.knobs import label, spacing
-from ecosystem.app.news import PROGRESS, listen, tell
-from ecosystem.app.stage import PRESET, SEED, Play, Stage
+from ecosystem.app.session_model import PRESET, SEED, Play, Stage
 from ecosystem.errors import EcosystemError
-from ecosystem.presets import presets
-from ecosystem.recipes import Knob
+from ecosystem.scenario.entries import Knob
+from ecosystem.scenario.presets import presets
 
 PLAY = Play()  # what the server was started for
 TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from quick to true

@@ -9,18 +9,17 @@ from typing import Any
 
 import solara
 
-from ecosystem import charts
-from ecosystem.app import pictures
+from ecosystem.app import live_charts
 from ecosystem.app.animation import Animation
-from ecosystem.app.film import Film
-from ecosystem.app.news import NEWS, PROGRESS, listen, tell
-from ecosystem.app.pictures import Gallery, Picture, differences
-from ecosystem.app.reading import Reading
-from ecosystem.app.recording import Recording
+from ecosystem.app.documents import Reading
+from ecosystem.app.events import NEWS, PROGRESS, listen, tell
+from ecosystem.app.live_charts import Gallery, Picture, differences
+from ecosystem.app.live_run import Recording
+from ecosystem.app.run_view import Film
 from ecosystem.app.server import LIBRARY
-from ecosystem.app.stage import Stage
-from ecosystem.app.strip import Strip
-from ecosystem.report import run_charts
+from ecosystem.app.session_model import Stage
+from ecosystem.app.toolbar import Strip
+from ecosystem.report import charts, run_charts
 
 STYLE = Path(__file__).with_name("page.css")
 LOOKS = json.dumps({"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)})
@@ -98,8 +97,8 @@ def Worlds(stage: Stage) -> None:
     sorts = {film.scenario.modality for film in films}
     choices: dict[str, dict[str, str]] = {
         "contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()},
-        "quality": _together(pictures.qualities, films),
-        "diversity": _together(pictures.diversities, films),
+        "quality": _together(live_charts.qualities, films),
+        "diversity": _together(live_charts.diversities, films),
     }
     picked = {
         key: chosen[key] if chosen.get(key) in options else next(iter(options), "") for key, options in choices.items()
@@ -169,17 +168,21 @@ def _together(of: Callable[[Film], dict[str, str]], films: Sequence[Film]) -> di
 def World(gallery: Gallery, number: int, step: int, news: str, picked: Mapping[str, str]) -> None:
     """Show the panels of one world of a gallery at a step; ``news`` says when there is something new to draw."""
     film = gallery.films[number]
-    drawn: list[tuple[Callable[..., Any], tuple[str, ...]]] = [(pictures.web, ())]
-    called = {"contamination": pictures.contamination, "quality": pictures.quality, "diversity": pictures.diversity}
+    drawn: list[tuple[Callable[..., Any], tuple[str, ...]]] = [(live_charts.web, ())]
+    called = {
+        "contamination": live_charts.contamination,
+        "quality": live_charts.quality,
+        "diversity": live_charts.diversity,
+    }
     drawn += [(draw, (picked[key],)) for key, draw in called.items() if key in picked]
-    drawn.append((pictures.ledger, ()))
+    drawn.append((live_charts.ledger, ()))
     ended = film.last >= film.scenario.steps
     missing = "Nothing of this was measured." if ended else "This is drawn from the first step on that measures it."
     with solara.Div(classes=["eco-grid"]):
         for draw, arguments in drawn:
             picture = gallery.pictures(draw, *arguments)[number] if "" not in arguments else None
-            graph = draw is pictures.web
-            canvas = graph and film.places.height > pictures.CROWDED
+            graph = draw is live_charts.web
+            canvas = graph and film.places.height > live_charts.CROWDED
             below = [Animation(film, picture, film.last)] if graph and film.last > 0 else []
             title = draw.__name__.capitalize()
             Chart(picture, step, f"{step}/{film.last}", called=title, missing=missing, canvas=canvas, children=below)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from ecosystem.app.stage import Play, stored
+from ecosystem.app.session_model import Play, stored
 from ecosystem.errors import EcosystemError
 from ecosystem.report.html import library
 

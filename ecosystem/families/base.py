@@ -10,18 +10,18 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.sources import Truth
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import EcosystemError, TrainingError
-from ecosystem.marks import Mark
 from ecosystem.registry import Registry
-from ecosystem.spec import Spec
+from ecosystem.sources.base import Truth
+from ecosystem.spec import ScenarioParts, Spec
 from ecosystem.streams import Stream, Streams
 
 Progress = Callable[[str, int, int], None]
@@ -192,6 +192,7 @@ class Cohort(Protocol):
         """Restore what ``state`` returned."""
 
 
+@runtime_checkable
 class TextCohort(Cohort, Protocol):
     """A cohort of language models."""
 
@@ -211,14 +212,16 @@ class TextCohort(Cohort, Protocol):
         """Return the text of ``tokens`` tokens from token ``first`` on, of every document that has so many."""
 
 
-class MarkingCohort(TextCohort, Protocol):
-    """A cohort of a family that ``marks``."""
+@runtime_checkable
+class SupportsWatermark(Protocol):
+    """A cohort that can look for watermarks in texts, as those of a family that ``marks`` can."""
 
     def watermark(self, docs: pl.Series, mark: Mark) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Look for a mark in texts, read with this cohort's tokenizer: z-scores and scored tokens, [documents] each."""
 
 
-class DescribedCohort(Cohort, Protocol):
+@runtime_checkable
+class Describes(Protocol):
     """A cohort of models of vectors or categories, whose own parameters say how far from the truth they are."""
 
     def describe(self, truth: Truth) -> dict[str, NDArray[np.float64]]:
@@ -251,7 +254,7 @@ class Family(Spec):
 
     modality: ClassVar[Literal["text", "vector", "category"]]
     needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
-    marks: ClassVar[bool] = False  # whether its cohorts can watermark what they write (MarkingCohort)
+    marks: ClassVar[bool] = False  # whether its cohorts can watermark what they write (SupportsWatermark)
     heeds_budget: ClassVar[bool] = True  # False: a fit sees every document once, whatever the trainer's budget says
     tunable: ClassVar[bool] = False  # whether members understand prompts in fit and score, as downstream tasks need
 
@@ -259,6 +262,11 @@ class Family(Spec):
     def begins_trained(self) -> bool:
         """Whether a member can write before its first fit (it starts from a foundation or a checkpoint)."""
         return getattr(self, "init", "random") not in ("random", "untrained")
+
+    @classmethod
+    def marking_kinds(cls) -> list[str]:
+        """Return the kinds of all families whose cohorts can watermark."""
+        return [kind for kind, family in FAMILIES.all().items() if family.marks]
 
     @abstractmethod
     def workload(self) -> Workload:
@@ -277,16 +285,34 @@ class Family(Spec):
         raise EcosystemError(f'a model of kind "{self.kind}" is no transformers model; its parameters are in weights/.')
 
 
+def too_long_prompts(context: int | None, path: str, scenario: ScenarioParts) -> list[str]:
+    """Return a sentence for every trainer whose prompt leaves no room in a ``context`` of so many tokens.
+
+    ``path`` is that of the model; a context of None is that of a checkpoint, which only the checkpoint can tell.
+    """
+    prompts = {
+        name: trainer.decoding.prompt
+        for name, trainer in scenario.trainers.items()
+        if f"models.{trainer.model}" == path and trainer.decoding.prompt is not None
+    }
+    return [
+        f"trainers.{name}.decoding.prompt.tokens: a prompt of {prompt.tokens} tokens leaves no room to write in the "
+        f"model's context of {context}; at most {context - 2}"
+        for name, prompt in prompts.items()
+        if context is not None and prompt.tokens + 1 >= context
+    ]
+
+
 FAMILIES: Registry[type[Family]] = Registry(
     "family",
-    "ecosystem.families.gpt2",
-    "ecosystem.families.causal_lm",
-    "ecosystem.families.ngram",
-    "ecosystem.families.categorical",
-    "ecosystem.families.gaussian",
-    "ecosystem.families.vae",
-    "ecosystem.families.kde",
-    "ecosystem.families.gmm",
-    "ecosystem.families.linear",
-    "ecosystem.families.classifier",
+    "ecosystem.families.language.gpt2.family",
+    "ecosystem.families.language.huggingface",
+    "ecosystem.families.language.ngram",
+    "ecosystem.families.statistical.categorical",
+    "ecosystem.families.statistical.gaussian",
+    "ecosystem.families.vae.family",
+    "ecosystem.families.statistical.kde",
+    "ecosystem.families.statistical.gmm",
+    "ecosystem.families.statistical.linear",
+    "ecosystem.families.statistical.classifier",
 )

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ecosystem.families.base import FitRecord, MemberError
-from ecosystem.families.packing import Batch, Batches
-from ecosystem.families.recipe import Training, learning_rate
+from ecosystem.families.language.packing import Batch, Batches
+from ecosystem.families.training_spec import Training, learning_rate
 
 Rows = tuple[Tensor, Tensor, Tensor]
 """Inputs, targets (int64) and scale (float32) of some rows, [rows, length] or [M, rows, length] each."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import DataError, nearest
+from ecosystem.sources.base import Truth
 
 Law = Callable[..., Any]
 TRUTH = "truth"

@@ -9,15 +9,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import OBSERVABLE, empty
+from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import EcosystemError
-from ecosystem.marks import Mark
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream
@@ -26,61 +26,120 @@ ADDED: dict[str, pl.DataType] = {"source": pl.String(), "document": pl.Int64()}
 
 
 @dataclass(frozen=True)
-class Judged:
+class Scores:
     """What a fitted classifier says of documents.
 
-    ``score`` [documents]: the probability that each is of the sort that it looks for. ``reference``: the same, in
-    ascending order, of labelled documents of the other sort that it did not learn from.
+    ``score`` [documents]: the probability that each is positive. ``reference``: the same, in ascending order, of
+    negative examples that it has not learnt from.
     """
 
     score: NDArray[np.float64]
     reference: NDArray[np.float64]
 
 
+Answers = tuple[NDArray[np.float64], NDArray[np.int64]]
+"""A number and a count of units (tokens) for each document, [documents] each."""
+
+
+class CorpusView(Protocol):
+    """The documents of the web, by id."""
+
+    def contents(self, docs: pl.Series) -> pl.Series:
+        """Return the contents of documents, in the order of ``docs``."""
+
+    def live(self) -> pl.Series:
+        """Return the ids of the documents that are on the web now, ascending."""
+
+    def near_duplicates(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
+        """Return the earliest near-duplicate ever published of each document, or null."""
+
+
+class SourceView(Protocol):
+    """The sources of real documents, by name; held-out documents are not in them."""
+
+    def size(self, source: str) -> int | None:
+        """Return the number of documents of a source; None: it is endless."""
+
+    def contents(self, source: str, rows: NDArray[np.int64]) -> pl.Series:
+        """Return the contents of rows of a source."""
+
+    def drawn(self, source: str, t: int) -> int:
+        """Return how many of a source's first rows people had drawn by the end of step ``t``."""
+
+
+class ModelView(Protocol):
+    """The models of the scenario, by name, with the weights that their trainers start from."""
+
+    def score(self, model: str, docs: pl.Series) -> Answers:
+        """Return (nats, tokens) of documents: minus the log-likelihood of each, and its length."""
+
+    def watermark(self, model: str, mark: Mark, docs: pl.Series) -> Answers:
+        """Return (z-scores, scored tokens) of documents, read with the tokenizer of the model."""
+
+
+class ClassifierView(Protocol):
+    """The classifiers of policies that learn, by the name of the policy."""
+
+    def scores(self, policy: str, docs: pl.Series) -> Scores | None:
+        """Return what the classifier says of documents, or None as long as it has not been fitted."""
+
+
+class TruthView(Protocol):
+    """What only an oracle may ask."""
+
+    def label_is_correct(self, docs: pl.Series) -> NDArray[np.bool_]:
+        """Return whether the label of each document is correct."""
+
+
 @dataclass(frozen=True)
 class Context:
-    """What a policy may ask for besides the table: services, never the world itself.
+    """What a policy may ask for besides its table: the moment, two streams, and five views; never the world itself.
 
-    ``contents(ids)``: contents of documents. ``score(model, ids)``: (total nats, i.e. minus the log-likelihood, and
-    tokens) per document under the named model's starting weights. ``near_duplicate(num_perm, shingle, threshold,
-    ids)``: for every id the earliest published near-duplicate, or null. ``source_rows(source)``: how many
-    documents of a source may be injected (None: endless), leaving out its held-out part. ``right(ids)``: whether the
-    label of each document is right, for an oracle. ``judge(policy, ids)``: what the classifier of the named policy
-    says, or None as long as there is none. ``live()``: the documents on the web now, ascending. ``drawn(source,
-    t)``: how many of a source's first rows people had drawn by the end of step ``t``. ``watermark(model, mark, ids)``:
-    (z-scores, scored tokens) of documents read with the tokenizer of the named model. ``source_contents(source,
-    rows)``: contents of rows of a source. ``added`` (columns ``source``, ``document``): what adders before this policy
-    have added at the same gate. ``fell_short(wanted, given)`` tells that an adder has fewer documents than it was asked
-    for.
+    ``reader`` is the trainer whose gate it is, or "web". ``stream`` is the policy's own at this step,
+    ``static_stream`` the same at every step; ``.uniform(ids)`` of either gives each row noise of its own. ``truth`` is
+    there for oracles only. ``added`` (columns ``source``, ``document``) is what adders before this policy have added at
+    the same gate. ``report_shortfall(wanted, given)`` records that an adder has fewer documents than it was asked for.
     """
 
     policy: str  # the name of the policy in the scenario
-    reader: str  # the trainer for whom the gate stands, or "web"
+    reader: str
     t: int
-    stream: Stream  # of this policy at this step; use .uniform(ids) so that a row's luck is its own
-    lasting: Stream  # the same at step 0: for what must not change between steps
-    contents: Callable[[pl.Series], pl.Series]
-    score: Callable[[str, pl.Series], tuple[NDArray[np.float64], NDArray[np.int64]]]
-    near_duplicate: Callable[[int, int, float, pl.Series], pl.Series]
-    source_rows: Callable[[str], int | None]
-    right: Callable[[pl.Series], NDArray[np.bool_]]
-    judge: Callable[[str, pl.Series], Judged | None]
-    live: Callable[[], pl.Series]
-    drawn: Callable[[str, int], int]
-    watermark: Callable[[str, Mark, pl.Series], tuple[NDArray[np.float64], NDArray[np.int64]]]
-    source_contents: Callable[[str, NDArray[np.int64]], pl.Series]
-    fell_short: Callable[[int, int], None]
+    stream: Stream
+    static_stream: Stream
+    corpus: CorpusView
+    sources: SourceView
+    models: ModelView
+    classifiers: ClassifierView
+    report_shortfall: Callable[[int, int], None]
+    truth: TruthView | None = None
     added: pl.DataFrame = field(default_factory=lambda: empty(ADDED))
+
+    def contents(self, docs: pl.Series) -> pl.Series:
+        """Return the contents of documents by id: ``corpus.contents``, which most filters need and nothing else."""
+        return self.corpus.contents(docs)
 
 
 class Policy(Spec):
     """A rule about documents: exactly one of Filter, Weigher and Adder."""
+
+    # A field called source or model must name an entry of the scenario, which is checked when that is read; what else
+    # a policy needs of the rest it says in problems().
 
     oracle: ClassVar[bool] = False  # True: sees the truth columns
     needs_content: ClassVar[bool] = True  # False: `doc`, `t` and `weight` are enough, so it can thin an archive
     reads_text: ClassVar[bool] = False  # True: has no meaning for vectors and categories
     needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
     row_wise: ClassVar[bool] = True  # False: the verdict on a row may depend on which other rows there are
+    writes_watermark: ClassVar[bool] = False  # True: decoding may name it (has ``model``, ``mark`` and ``compliance``)
+
+    @property
+    def thins_archives(self) -> bool:
+        """Whether it may stand at the retain gate of a trainer, whose archive has few columns."""
+        return not self.needs_content
+
+    def scores_read(self) -> list[str]:
+        """Return the names of other policies whose classifiers' scores it reads."""
+        return []
 
 
 class Filter(Policy):
@@ -101,6 +160,13 @@ class Weigher(Policy):
 
 class Adder(Policy):
     """Adds rows of real documents from a source."""
+
+    pays_writers: ClassVar[bool] = False  # True: its price is for documents that are written because they are paid for
+
+    @property
+    def price_per_document(self) -> float | None:
+        """What a document costs, in units of money, the first time that any trainer is given it; None: nothing."""
+        return None
 
     @abstractmethod
     def add(self, kept: int, ctx: Context) -> pl.DataFrame:
@@ -141,6 +207,8 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
         open_rows = table if is_open.all() else table.filter(is_open)
         seen = open_rows if policy.oracle else open_rows[[c for c in OBSERVABLE if c in open_rows.columns]]
         ctx = context(name)
+        if not policy.oracle:
+            ctx = replace(ctx, truth=None)
         if added:
             ctx = replace(ctx, added=pl.concat(added).select(source="injected_from", document="doc"))
         if isinstance(policy, Filter):

@@ -50,7 +50,7 @@ class MinhashDedup(Filter):
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse documents that have an earlier near-duplicate."""
-        earliest = ctx.near_duplicate(self.num_perm, self.shingle, self.threshold, docs["doc"])
+        earliest = ctx.corpus.near_duplicates(self.num_perm, self.shingle, self.threshold, docs["doc"])
         match = pl.DataFrame({"match": earliest.cast(pl.Int64)})
         reason = pl.format("near-duplicate of document {}", pl.col("match"))
         return first_reason(match, [(pl.col("match").is_not_null(), reason)])

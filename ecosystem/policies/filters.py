@@ -194,14 +194,14 @@ class PerplexityBand(Filter):
         return first_reason(table, rules)
 
     def _perplexity(self, docs: pl.Series, ctx: Context) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        nats, tokens = ctx.score(self.model, docs)
+        nats, tokens = ctx.models.score(self.model, docs)
         # Beyond exp(700) a float overflows, and no band reaches there.
         return tokens, np.exp(np.minimum(nats / np.maximum(tokens, 1), 700.0))
 
     def _quantiles(self, keep: list[float], ctx: Context) -> tuple[float, float | None]:
         """Return the least and the most perplexity; no limit at the quantiles 0 and 1."""
-        live = ctx.live()
-        chosen = np.sort(np.argsort(ctx.lasting.uniform(live.to_numpy()), kind="stable")[:_CRAWL])
+        live = ctx.corpus.live()
+        chosen = np.sort(np.argsort(ctx.static_stream.uniform(live.to_numpy()), kind="stable")[:_CRAWL])
         tokens, perplexity = self._perplexity(live.gather(chosen), ctx)
         if not (tokens > 0).any():
             return 1.0, None
@@ -223,7 +223,7 @@ class SyntheticDetector(Filter):
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse what the detector takes for synthetic."""
-        luck = pl.lit(pl.Series("luck", ctx.lasting.uniform(docs["doc"].to_numpy()), dtype=pl.Float64))
+        luck = pl.lit(pl.Series("luck", ctx.static_stream.uniform(docs["doc"].to_numpy()), dtype=pl.Float64))
         rate = pl.when(pl.col("synthetic")).then(self.true_positive_rate).otherwise(self.false_positive_rate)
         return first_reason(docs, [(luck < rate, pl.lit("detected as synthetic"))])
 
@@ -262,6 +262,9 @@ class Verifier(Filter):
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse what does not pass for right."""
-        rate = np.where(ctx.right(docs["doc"]), self.keep_correct, self.keep_wrong)
-        refused = pl.lit(pl.Series("refused", ctx.lasting.uniform(docs["doc"].to_numpy()) >= rate, dtype=pl.Boolean))
+        assert ctx.truth is not None  # an oracle's context has it
+        rate = np.where(ctx.truth.label_is_correct(docs["doc"]), self.keep_correct, self.keep_wrong)
+        refused = pl.lit(
+            pl.Series("refused", ctx.static_stream.uniform(docs["doc"].to_numpy()) >= rate, dtype=pl.Boolean)
+        )
         return first_reason(docs, [(refused, pl.lit("judged to be labelled wrongly"))])

@@ -32,10 +32,10 @@ class ProvenanceLabel(Filter):
         """Refuse what still carries a label."""
         ids = docs["doc"].to_numpy()
         authors = docs["author"].unique().to_list()
-        luck = {author: float(ctx.lasting.child(f"author/{author}").uniform(0)[0]) for author in authors}
+        luck = {author: float(ctx.static_stream.child(f"author/{author}").uniform(0)[0]) for author in authors}
         honest = np.array([luck[author] >= self.liars for author in docs["author"]], np.bool_)
-        kept = ctx.lasting.child("lost").uniform(ids) >= self.lost
-        mistaken = ctx.lasting.child("false").uniform(ids) < self.false_labels
+        kept = ctx.static_stream.child("lost").uniform(ids) >= self.lost
+        mistaken = ctx.static_stream.child("false").uniform(ids) < self.false_labels
         labelled = np.where(docs["synthetic"].to_numpy(), honest & kept, mistaken)
         return _refused(docs, labelled, "labelled as machine text")
 
@@ -66,7 +66,7 @@ class SyntheticCap(Filter):
         """Refuse what exceeds the caps."""
         synthetic = docs["synthetic"].to_numpy()
         ids = docs["doc"].to_numpy()
-        order = np.lexsort((ids, ctx.lasting.uniform(ids)))
+        order = np.lexsort((ids, ctx.static_stream.uniform(ids)))
         order = order[synthetic[order]]  # synthetic rows, the luckiest first
         refused = np.zeros(docs.height, np.bool_)
         if self.per_author is not None:

@@ -78,7 +78,7 @@ class AccumulateSubsample(Filter):
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse what lost the draw."""
         ids = docs["doc"].to_numpy()
-        order = np.lexsort((ids, ctx.lasting.uniform(ids)))
+        order = np.lexsort((ids, ctx.static_stream.uniform(ids)))
         dropped = np.zeros(docs.height, np.bool_)
         dropped[order[self.capacity :]] = True
         reason = pl.lit(f"not among the {self.capacity} documents drawn to stay")

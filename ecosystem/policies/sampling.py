@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.corpus.words import SPACED, words
+from ecosystem.errors import nearest
 from ecosystem.policies.base import POLICIES, Adder, Context, Filter, Weigher
 from ecosystem.policies.filters import first_reason
-from ecosystem.streams import Stream
-
-_BLOCK_BITS = 24  # rows of an endless source that one injection may take: 16.8 million
-_BLOCKS_BITS = 36
+from ecosystem.policies.learning import LearningFilter
+from ecosystem.sources.base import MOST_ROWS, some_rows
+from ecosystem.spec import ScenarioParts
 
 
 @POLICIES.register("importance")
@@ -44,13 +44,30 @@ class Importance(Weigher):
         None, description="name of a learned_detector whose score is used; absent: the simulated detector"
     )
 
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require a detector by the name of ``detector``."""
+        detectors = sorted(
+            name for name, p in scenario.policies.items() if isinstance(p, LearningFilter) and p.detects_synthetic
+        )
+        if self.detector is None or self.detector in detectors:
+            return []
+        return [
+            f'{path}.detector: there is no policy "{self.detector}" that learns to detect synthetic documents, such as '
+            f"one of kind learned_detector{nearest(self.detector, detectors)}; there are: "
+            f"{', '.join(detectors) or 'none'}"
+        ]
+
+    def scores_read(self) -> list[str]:
+        """Return the name of the detector."""
+        return [] if self.detector is None else [self.detector]
+
     def weigh(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Return the weights, between 0 and 1 / (1 - synthetic_prior)."""
         if self.detector is not None:
             return pl.Series("factor", self._learned(self.detector, docs["doc"], ctx))
         normal = NormalDist()
         shift = math.sqrt(2) * normal.inv_cdf(self.auc)
-        luck = ctx.lasting.uniform(docs["doc"].to_numpy())
+        luck = ctx.static_stream.uniform(docs["doc"].to_numpy())
         noise = np.array([normal.inv_cdf(u) for u in luck.tolist()], dtype=np.float64)
         score = noise + shift * docs["synthetic"].fill_null(False).to_numpy()
         odds = self.synthetic_prior / (1 - self.synthetic_prior)  # of synthetic against human, before the score
@@ -58,11 +75,11 @@ class Importance(Weigher):
         return pl.Series("factor", human / (1 - self.synthetic_prior))
 
     def _learned(self, detector: str, docs: pl.Series, ctx: Context) -> NDArray[np.float64]:
-        judged = ctx.judge(detector, docs)
-        if judged is None:
+        scores = ctx.classifiers.scores(detector, docs)
+        if scores is None:
             return np.ones(docs.len())
         # The detector has learnt from both sorts as if they were equally frequent.
-        q, s = self.synthetic_prior, judged.score
+        q, s = self.synthetic_prior, scores.score
         return (1 - s) / ((1 - q) * (1 - s) + q * s)
 
 
@@ -103,6 +120,17 @@ class Sample(Filter):
             raise ValueError("give exactly one of count and words")
         return self
 
+    @property
+    def thins_archives(self) -> bool:
+        """Whether it may stand at the retain gate of a trainer, whose archive has no column of words."""
+        return self.words is None
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require text for a number of words."""
+        if self.words is None or scenario.modality == "text":
+            return []
+        return [f"{path}: {self.kind} counts words, but documents here are of sort {scenario.modality}"]
+
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse what lost the draw."""
         ids = docs["doc"].to_numpy()
@@ -123,7 +151,7 @@ class Sample(Filter):
 def _added_words(ctx: Context) -> int:
     """Return how many words adders before a policy have added at its gate."""
     return sum(
-        int(words(ctx.source_contents(str(source), rows["document"].to_numpy()), SPACED).lengths().sum())
+        int(words(ctx.sources.contents(str(source), rows["document"].to_numpy()), SPACED).lengths().sum())
         for (source,), rows in ctx.added.group_by("source", maintain_order=True)
     )
 
@@ -139,7 +167,7 @@ class Injection(Adder):
     fraction: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="share of injected documents in the resulting set; give either this or count"
     )
-    count: Annotated[int, Field(ge=0, le=1 << _BLOCK_BITS)] | None = Field(
+    count: Annotated[int, Field(ge=0, le=MOST_ROWS)] | None = Field(
         None, description="number of injected documents; give either this or fraction"
     )
     price: Annotated[float, Field(ge=0)] | None = Field(
@@ -154,12 +182,17 @@ class Injection(Adder):
             raise ValueError("give exactly one of fraction and count")
         return self
 
+    @property
+    def price_per_document(self) -> float | None:
+        """What a document costs the first time that any trainer is given it; None: nothing is paid."""
+        return self.price
+
     def add(self, kept: int, ctx: Context) -> pl.DataFrame:
         """Return the injected rows, each of weight 1, ordered by row."""
         wanted = self.wanted(kept)
         rows = self.rows(wanted, ctx)
         if rows.size < wanted:
-            ctx.fell_short(wanted, rows.size)
+            ctx.report_shortfall(wanted, rows.size)
         return pl.DataFrame(
             {"source": pl.repeat(self.source, rows.size, dtype=pl.String, eager=True), "document": rows}
         ).with_columns(weight=pl.lit(1.0))
@@ -174,18 +207,6 @@ class Injection(Adder):
             return self.count
         fraction = self.fraction or 0.0
         return round(fraction / (1 - fraction) * kept)
-
-
-def some_rows(n: int, first: int, size: int | None, stream: Stream) -> NDArray[np.int64]:
-    """Return ``n`` rows of a source at random, ascending: of the rows from ``first`` to before ``size``, if finite.
-
-    Of an endless source (``size`` None) they are consecutive rows of a block far behind those that people draw.
-    """
-    if size is None:
-        block = (1 + stream.integer() % (1 << _BLOCKS_BITS)) << _BLOCK_BITS
-        return np.arange(block, block + min(n, 1 << _BLOCK_BITS), dtype=np.int64)
-    rows = np.arange(first, max(first, size), dtype=np.int64)
-    return np.sort(rows[np.argsort(stream.uniform(rows), kind="stable")[:n]])
 
 
 @POLICIES.register("inject_real")
@@ -206,8 +227,8 @@ class InjectReal(Injection):
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Return rows from the whole source."""
-        stream = ctx.lasting if self.mode == "fixed" else ctx.stream
-        return some_rows(n, 0, ctx.source_rows(self.source), stream)
+        stream = ctx.static_stream if self.mode == "fixed" else ctx.stream
+        return some_rows(n, 0, ctx.sources.size(self.source), stream)
 
 
 @POLICIES.register("verified_archive")
@@ -220,10 +241,24 @@ class VerifiedArchive(InjectReal):
 
     until: Annotated[int, Field(ge=0)] = Field(0, description="last step whose human documents were archived")
 
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require a source that people publish from up to the step."""
+        if self.source not in scenario.sources:
+            return []
+        begun = [] if scenario.web.initial is None else [scenario.web.initial.source]
+        published = {*begun, *(w.source for w in scenario.writers.values() if self.until > 0)}
+        if self.source in published:
+            return []
+        there = ", ".join(sorted(published)) or "none"
+        return [
+            f'{path}.source: nobody publishes documents of "{self.source}" up to step {self.until}, so that its '
+            f"archive would be empty; those published by then are of: {there}"
+        ]
+
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Return rows that people had published."""
-        stream = ctx.lasting if self.mode == "fixed" else ctx.stream
-        return some_rows(n, 0, ctx.drawn(self.source, min(self.until, ctx.t)), stream)
+        stream = ctx.static_stream if self.mode == "fixed" else ctx.stream
+        return some_rows(n, 0, ctx.sources.drawn(self.source, min(self.until, ctx.t)), stream)
 
 
 @POLICIES.register("paid_writing")
@@ -235,6 +270,8 @@ class PaidWriting(Injection):
     once; when all were bought before, an event says so. An endless one never runs out.
     """
 
+    pays_writers: ClassVar[bool] = True
+
     price: Annotated[float, Field(ge=0)] = Field(
         1.0,
         description="what each document costs, in units of money, once, whoever is given it and however often",
@@ -242,4 +279,4 @@ class PaidWriting(Injection):
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Return rows that nobody has published."""
-        return some_rows(n, ctx.drawn(self.source, ctx.t), ctx.source_rows(self.source), ctx.stream)
+        return some_rows(n, ctx.sources.drawn(self.source, ctx.t), ctx.sources.size(self.source), ctx.stream)

@@ -10,16 +10,16 @@ from typing import Any
 import polars as pl
 from jinja2 import Environment
 
-from ecosystem import charts
-from ecosystem.report import collapse, findings, html, summaries
+from ecosystem.report import charts, collapse, findings, html, summaries
 from ecosystem.report.data import RunReportData
-from ecosystem.report.findings import number, percent, plus_minus
+from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import hue, tinted
 from ecosystem.report.run_charts import called
 from ecosystem.report.sections import CONTENTS, sections
 from ecosystem.report.summaries import Agreement, Outcome
-from ecosystem.runs import Run
-from ecosystem.store import Store
+from ecosystem.runs.formats import number, percent
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
 
 # What the report hopes to find: what it is called → (scope, metric).
 EXPECTED = {

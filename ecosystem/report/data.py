@@ -8,15 +8,14 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Look
-from ecosystem.corpus.sources import EndlessSource, Truth
 from ecosystem.metrics.laws import TRUTH
-from ecosystem.report import summaries
+from ecosystem.report import charts, summaries
+from ecosystem.report.charts import Look
 from ecosystem.report.html import Figure
 from ecosystem.report.summaries import Agreement, Outcome
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.sources.base import EndlessSource, Truth
 from ecosystem.streams import Streams
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem import charts
-from ecosystem.charts import Words
 from ecosystem.metrics.definitions import QUANTILES
-from ecosystem.report import summaries
+from ecosystem.report import charts, summaries
+from ecosystem.report.charts import Words
 from ecosystem.report.data import RunReportData
 from ecosystem.report.documents import image_shape
 from ecosystem.report.findings import listed

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 
 from ecosystem.report.data import RunReportData
-from ecosystem.report.findings import number
 from ecosystem.report.html import hue
-from ecosystem.scenario import Scenario
+from ecosystem.runs.formats import number
+from ecosystem.scenario.scenario import Scenario
 
 CLIP, LONGEST = 420, 6000  # characters shown at first, and at all
 EACH = 2  # texts in a cell

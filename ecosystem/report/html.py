@@ -20,7 +20,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ecosystem import charts
+from ecosystem.report import charts
 
 TEMPLATES = Path(__file__).with_name("templates")
 

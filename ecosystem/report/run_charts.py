@@ -9,10 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Words
 from ecosystem.metrics.definitions import DEFINITIONS
-from ecosystem.report import summaries
+from ecosystem.report import charts, summaries
+from ecosystem.report.charts import Words
 from ecosystem.report.data import RunReportData
 
 QUALITY = {

@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ecosystem import charts
-from ecosystem.charts import Words
+from ecosystem.metrics.estimates import error_of_share
 from ecosystem.policies.base import Adder
-from ecosystem.report import collapse, distribution_panels, run_charts, site_map, summaries, tables
+from ecosystem.report import charts, collapse, distribution_panels, run_charts, site_map, summaries, tables
+from ecosystem.report.charts import Words
 from ecosystem.report.data import RunReportData
 from ecosystem.report.documents import samples
 from ecosystem.report.findings import plus_minus
@@ -117,10 +117,8 @@ def _ledger(data: RunReportData) -> Markup:
     if refused.height:
         if refused.select("who", "what").unique().height > POLICIES:
             whole = refused.group_by("what", "origin", maintain_order=True).agg(pl.col("flagged", "total").sum())
-            rate = pl.col("flagged") / pl.col("total")
-            refused = whole.with_columns(rate=rate).with_columns(
-                error=(rate * (1 - rate) / pl.col("total")).sqrt(), row="what"
-            )
+            flagged, total = pl.col("flagged"), pl.col("total")
+            refused = whole.with_columns(rate=flagged / total, error=error_of_share(flagged, total), row="what")
         else:
             refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
         words = Words(

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem import charts
-from ecosystem.charts import Words
 from ecosystem.errors import StoreError
+from ecosystem.report import charts
+from ecosystem.report.charts import Words
 from ecosystem.streams import Streams
 
 LINKS = 1500  # drawn, at most: more are a grey cloud

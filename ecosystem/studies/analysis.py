@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import DataError
-from ecosystem.studies.compare import Effect, Floats, effects, holm, mean_interval, ranking
 from ecosystem.studies.results import Results
 from ecosystem.studies.sensitivity import Index, indices
-from ecosystem.studies.spec import Measure, Study
+from ecosystem.studies.statistics import Effect, Floats, effects, holm, mean_interval, ranking
+from ecosystem.studies.study import Measure, Study
 
 
 @dataclass(frozen=True)

@@ -16,28 +16,26 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
-from ecosystem import charts
-from ecosystem.charts import Words
-from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
-from ecosystem.report import publish
-from ecosystem.report.findings import number
+from ecosystem.report import charts, publish
+from ecosystem.report.charts import Words
 from ecosystem.report.html import Figure, Table
-from ecosystem.runs import Run
-from ecosystem.scenario import Scenario
-from ecosystem.store import Store
+from ecosystem.runs.formats import number
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
-from ecosystem.studies.board import Board
-from ecosystem.studies.compare import LEVEL, mean_interval
-from ecosystem.studies.conduct import Means, Plan, Workshop, telling
 from ecosystem.studies.design import Range
-from ecosystem.studies.remote import opened
+from ecosystem.studies.object_store import opened
+from ecosystem.studies.progress import Board
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, course_of, trained, untrained, value_of, write_table
-from ecosystem.studies.spec import WEB, Frontier
+from ecosystem.studies.run_study import Means, Plan, Workshop, telling
+from ecosystem.studies.statistics import LEVEL, mean_interval
+from ecosystem.studies.study import WEB, Frontier
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
@@ -94,9 +92,8 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
 
     def edge(u: float, side: int) -> float:
         """The mean over seeds, or an end of its interval, above the limit."""
-        g = at(u)
-        half = stats.t.ppf((1 + level) / 2, g.size - 1) * g.std(ddof=1) / math.sqrt(g.size)
-        return float(g.mean() + side * half)
+        found = mean_interval(at(u), level)
+        return (found.mean, found.high, found.low)[side]
 
     rising = edge(1.0, 0) > edge(0.0, 0)
     sign = 1 if rising else -1
@@ -202,8 +199,9 @@ def frontier(
 ) -> tuple[Threshold, Path]:
     """Search for the threshold of a frontier (a value, or the path of a file); return it and the path of its report.
 
-    ``base``: where the base scenario of a value is sought; ``how``: fields of :class:`~ecosystem.studies.conduct.Means`
-    (engine, jobs, threads, device). The same as the command; errors a user can mend are EcosystemError.
+    ``base``: where the base scenario of a value is sought; ``how``: fields of
+    :class:`~ecosystem.studies.run_study.Means` (engine, jobs, threads, device). The same
+    as the command; errors a user can mend are EcosystemError.
     """
     if not isinstance(file, Frontier):
         path = path_of(file, "Frontier")

@@ -10,11 +10,11 @@ from io import BytesIO
 import polars as pl
 
 from ecosystem.errors import EcosystemError
-from ecosystem.scenario import Scenario
-from ecosystem.store import Store
-from ecosystem.studies.jobs import Outcome
-from ecosystem.studies.remote import addressed, opened, out_of
-from ecosystem.studies.spec import WEB, Cell, Measure, Study
+from ecosystem.runs.store import Store
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.studies.executors.jobs import Outcome
+from ecosystem.studies.object_store import addressed, opened, out_of
+from ecosystem.studies.study import WEB, Cell, Measure, Study
 
 CELL = {"arm": pl.String, "world": pl.String, "seed": pl.Int64}
 RUNS = {

@@ -9,13 +9,13 @@ from markupsafe import Markup
 
 from ecosystem.report import publish
 from ecosystem.report.html import tinted
-from ecosystem.store import Store
+from ecosystem.runs.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.report import sections
 from ecosystem.studies.report.data import StudyReportData, findings
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import Results, write_table
-from ecosystem.studies.spec import Study
+from ecosystem.studies.study import Study
 
 SECTIONS: dict[str, tuple[str, Callable[[StudyReportData], Markup | None]]] = {
     "effects": ("What each arm changes", sections.effects),

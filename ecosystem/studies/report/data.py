@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Look
 from ecosystem.errors import EcosystemError
-from ecosystem.report.findings import listed, number, signed
+from ecosystem.report import charts
+from ecosystem.report.charts import Look
+from ecosystem.report.findings import listed, signed
 from ecosystem.report.html import Figure
+from ecosystem.runs.formats import number
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.remote import opened
+from ecosystem.studies.object_store import opened
 from ecosystem.studies.results import Results
-from ecosystem.studies.spec import FORK, Measure, Study
+from ecosystem.studies.study import FORK, Measure, Study
 
 SENTENCES = 6  # arms, at most, that get a sentence of their own
 EVENTS = 2  # of a run, at most, that a sentence quotes

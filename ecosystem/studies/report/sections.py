@@ -14,9 +14,11 @@ import polars as pl
 from markupsafe import Markup
 
 from ecosystem.errors import EcosystemError
+from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.report import html
-from ecosystem.report.findings import number, plus_minus, signed
+from ecosystem.report.findings import plus_minus, signed
 from ecosystem.report.html import Cell, Cells, Figure, Table, tinted
+from ecosystem.runs.formats import number
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.report import study_charts
@@ -186,7 +188,7 @@ def cost(data: StudyReportData) -> Markup | None:
         return None
     kinds = costs["cost"].unique(maintain_order=True).to_list()
     means = costs.group_by("arm", "cost", maintain_order=True).agg(
-        pl.col("amount").mean(), error=pl.col("amount").std() / pl.len().sqrt()
+        pl.col("amount").mean(), error=error_of_mean("amount")
     )
     amounts = {(arm, kind): _amount(amount, error) for arm, kind, amount, error in means.iter_rows()}
     rows: list[Cells] = [

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecosystem import charts
-from ecosystem.charts import Words
+from ecosystem.metrics.estimates import error_of_mean
+from ecosystem.report import charts
+from ecosystem.report.charts import Words
 from ecosystem.report.findings import signed
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.compare import mean_interval
 from ecosystem.studies.report.data import StudyReportData, interval
 from ecosystem.studies.sensitivity import Index
-from ecosystem.studies.spec import Measure
+from ecosystem.studies.statistics import mean_interval
+from ecosystem.studies.study import Measure
 
 MORRIS = ("mu*: mean size of its effects", "sigma: their spread")
 SOBOL = ("alone", "with its interactions")
@@ -128,7 +129,7 @@ def course(data: StudyReportData, measure: Measure, world: str) -> Any:
         return None
     frame = rows.group_by("arm", "step", maintain_order=True).agg(
         pl.col("value").mean(),
-        error=pl.col("value").std() / pl.len().sqrt(),
+        error=error_of_mean("value"),
         members=pl.len(),
     )
     frame = frame.rename({"arm": "population"}).sort("step", maintain_order=True)

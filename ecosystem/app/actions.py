@@ -1,0 +1,194 @@
+"""What people do to a live world and may take away: its changes, previews of policies, the scenario of it all."""
+
+from __future__ import annotations
+
+import threading
+import tomllib
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import polars as pl
+import tomli_w
+
+from ecosystem.app.live_run import Closed, Recording
+from ecosystem.app.live_run import Progress as Doing
+from ecosystem.app.run_view import Film
+from ecosystem.app.session_model import Stage
+from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.families.base import Progress
+from ecosystem.policies.base import POLICIES, Policy
+from ecosystem.runs.audit import audit
+from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
+
+T = TypeVar("T")
+FORM = 'write a policy as { kind = "minhash_dedup", threshold = 0.7 }, on one line.'
+NEW = "new: "  # begins the choice of a policy that the scenario does not have
+
+
+class Errand(Generic[T]):
+    """Something that takes a while, done in a thread; ``news`` is called from there when there is something to see.
+
+    ``progress``, ``result``, ``error`` (a sentence) and ``done`` may be read any time.
+    """
+
+    def __init__(self, do: Callable[[Progress], T], news: Callable[[], None]) -> None:
+        self.progress, self.done, self._left = Doing(), False, False
+        self.result: T | None = None
+        self.error: str | None = None
+        self._do, self._news = do, news
+        self._thread = threading.Thread(target=self._work, name="errand", daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Stop at the next report of progress: nobody looks any more."""
+        self._left = True
+
+    def join(self, seconds: float | None = None) -> None:
+        """Wait until it is done."""
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        try:
+            self.result = self._do(self._report)
+        except Closed:
+            pass
+        except EcosystemError as error:
+            self.error = str(error)
+        except Exception as error:
+            self.error = f"this could not be done: {type(error).__name__}: {error}"
+            raise
+        finally:
+            self.done = True
+            if not self._left:
+                self._news()
+
+    def _report(self, what: str, done: int, total: int) -> None:
+        if self._left:
+            raise Closed
+        if what != self.progress.what:
+            self.progress = Doing(what, done, total)
+            self._news()
+
+
+def inline(value: Any) -> str:
+    """Return plain data as a TOML value on one line."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {inline(part)}" for key, part in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(inline, value))}]"
+    return tomli_w.dumps({"v": value}).partition("= ")[2].strip()
+
+
+def changes(scenario: Scenario, first: Scenario | None = None) -> list[tuple[int, str, bool]]:
+    """Return what changes in a scenario: step, "path = value", and whether ``first``, which it came from, has it not.
+
+    In the order of steps; without ``first`` nothing counts as new.
+    """
+    there = {(c.at, path, inline(value)) for c in (first or scenario).changes for path, value in c.set.items()}
+    found = {(c.at, path): inline(value) for c in scenario.changes for path, value in c.set.items()}
+    listed = sorted(found.items(), key=lambda item: item[0][0])
+    return [(at, f"{path} = {value}", (at, path, value) not in there) for (at, path), value in listed]
+
+
+def saved(stage: Stage, recording: Recording) -> str:
+    """Return a scenario file that replays what a live world did, and goes on like it.
+
+    Relative paths in it stay as they are, so that it is the same experiment; a comment says where they are sought.
+    """
+    scenario, machine = recording.scenario, recording.machine
+    told = [f"From step {at} on: {what}" for at, what, new in changes(scenario, stage.play.scenario) if new]
+    replay = f"ecosystem run {scenario.name}.toml --device {machine.device} --threads {machine.threads}"
+    lines = [
+        f"A session of {scenario.name}, of which {max(0, recording.t)} of {scenario.steps} steps were seen. {replay}",
+        "gives the same numbers bit for bit with the same versions of the packages.",
+        "Relative paths in it are sought in the current folder and then beside this file;",
+        f"save it in {recording.base.resolve()} if it names any.",
+        *told,
+    ]
+    # Knobs were moved before *Reset*, and others may not go as far as they did beside what stands there now.
+    knobs = [knob for knob in scenario.knobs if not scenario.refused(knob.path, *knob.ends)]
+    scenario = scenario.model_copy(update={"knobs": knobs})
+    return "".join(f"# {' '.join(line.split())}\n" for line in lines) + "\n" + scenario.to_toml()
+
+
+def choices(scenario: Scenario) -> list[str]:
+    """Return the policies to choose from for a preview: the scenario's names, then ``new: kind``."""
+    text = scenario.modality == "text"
+    return [*scenario.policies, *(f"{NEW}{kind}" for kind, cls in POLICIES.all().items() if text or not cls.reads_text)]
+
+
+def template(scenario: Scenario, choice: str) -> str:
+    """Return a policy as TOML to begin from: as it stands, or a kind with its defaults and what it needs by name."""
+    if not choice.startswith(NEW):
+        return inline(scenario.policies[choice].plain())
+    kind = choice.removeprefix(NEW)
+    first = {"source": next(iter(scenario.sources), ""), "model": next(iter(scenario.models), "")}
+    fields = POLICIES.get(kind).model_fields
+    needed = {name: first[name] for name, field in fields.items() if field.is_required() and name in first}
+    one_of: list[dict[str, float]] = [{}, {"fraction": 0.2}, {"threshold": 0.5}, {"share": 0.5}]
+    for more in one_of:  # of some kinds one of several fields has to be given
+        if more.keys() <= fields.keys():
+            try:
+                return inline(POLICIES.get(kind)(**needed, **more).plain())
+            except ValueError:
+                continue
+    return inline({"kind": kind, **needed})  # it needs more, which the preview asks for by name
+
+
+def proposed(scenario: Scenario, choice: str, text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name of a policy and its table as it was typed.
+
+    A new one, and one of another kind than the chosen one has, is called by its kind, or that with a number; it is the
+    one that is called so where that is the same.
+
+    Raises ScenarioError where the text is not an inline table with a kind.
+    """
+    try:
+        table = tomllib.loads(f"policy = {text.strip()}")["policy"]
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"this is no TOML ({error}): {FORM}") from None
+    if not isinstance(table, dict):
+        raise ScenarioError(f"this is no table in braces: {FORM}")
+    if not isinstance(table.get("kind"), str):
+        raise ScenarioError(f"this table does not say what kind of policy it is: {FORM}")
+    kind, number = table["kind"], 2
+    if choice in scenario.policies and scenario.policies[choice].kind == kind:
+        return choice, table
+    name = kind
+    while name in scenario.policies and not _same(scenario.policies[name], table):
+        name, number = f"{kind}_{number}", number + 1
+    return name, table
+
+
+def _same(policy: Policy, table: Mapping[str, Any]) -> bool:
+    try:
+        fields = {key: value for key, value in table.items() if key != "kind"}
+        return policy.kind == table["kind"] and policy == type(policy).model_validate(fields)
+    except ValueError:
+        return False
+
+
+def previewed(film: Film, step: int, choice: str, text: str, progress: Progress) -> pl.DataFrame:
+    """Return the audit of a policy, as it was typed, on the web after a step.
+
+    Raises EcosystemError for what cannot be read, is not allowed in the scenario, or breaks.
+    """
+    name, table = proposed(film.scenario.at(step), choice, text)
+    return audit(Run.open(film.run.path), [name], {f"policies.{name}": table}, step=step, progress=progress)
+
+
+def enforce(recording: Recording, choice: str, text: str, population: str) -> str:
+    """Set a policy first at the select gate of a population's trainers, from the next step on; return its name.
+
+    A policy of the scenario becomes what was typed wherever it stands. Raises ScenarioError where that is not allowed.
+    """
+    now = recording.scenario.at(recording.upcoming)
+    name, table = proposed(now, choice, text)
+    gate = now.trainers[population].select
+    standing = name in now.policies and _same(now.policies[name], table)
+    recording.change(
+        ({} if standing else {f"policies.{name}": table})
+        | {f"trainers.{population}.select": [name, *(other for other in gate if other != name)]}
+    )
+    return name

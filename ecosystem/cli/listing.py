@@ -1,0 +1,275 @@
+"""Answers in text: what kinds there are with their fields, and what was published in a run."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import textwrap
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from pydantic import BaseModel
+
+from ecosystem.corpus.web import InitialSpec, WebSpec
+from ecosystem.errors import EcosystemError, nearest
+from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
+from ecosystem.metrics.laws import laws
+from ecosystem.metrics.tasks import TASKS
+from ecosystem.policies.base import POLICIES
+from ecosystem.registry import Registry
+from ecosystem.runs.run import Run
+from ecosystem.scenario.entries import (
+    Change,
+    CuratorSpec,
+    DownstreamSpec,
+    MeasureSpec,
+    ScrapeSpec,
+    TheorySpec,
+    TrainerSpec,
+    WriterSpec,
+)
+from ecosystem.scenario.presets import STUDIES, bundled, presets, read_toml
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.downstream import Downstream, write_harness
+from ecosystem.sources.base import SOURCES
+from ecosystem.streams import Streams
+from ecosystem.studies.design import Design, Range
+from ecosystem.studies.study import Branch, ClosedForm, EqualCost, Frontier, Measure, Study
+
+_REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
+
+
+_ENTRIES: dict[str, type[BaseModel]] = {
+    "[web]": WebSpec,
+    "[web] initial": InitialSpec,
+    "[writers.NAME]": WriterSpec,
+    "[trainers.NAME]": TrainerSpec,
+    "[trainers.NAME] scrape": ScrapeSpec,
+    "[trainers.NAME] budget": Budget,
+    "[trainers.NAME] decoding": Decoding,
+    "[trainers.NAME] decoding.prompt": Prompt,
+    "[curators.NAME]": CuratorSpec,
+    "[measure]": MeasureSpec,
+    "[measure.downstream]": DownstreamSpec,
+    "[[changes]]": Change,
+    "[[theory]]": TheorySpec,
+    "a study file": Study,
+    "a study's [design] and [draw]": Design,
+    "a study's range of an axis": Range,
+    "a study's [[measures]]": Measure,
+    "a study's [branch]": Branch,
+    "a study's [equal_cost]": EqualCost,
+    "a frontier file": Frontier,
+    "a frontier's [closed_form]": ClosedForm,
+}
+
+
+def listing(what: str, as_json: bool) -> str:
+    """Return everything of one sort (scenarios, studies, models, …, tasks), read from the specs."""
+    entries = {
+        "scenarios": lambda: _files(studies=False),
+        "studies": lambda: _files(studies=True),
+        "models": _models,
+        "policies": lambda: _kinds("policies"),
+        "sources": lambda: _kinds("sources"),
+        "metrics": _metrics,
+        "laws": _laws,
+        "tasks": _tasks,
+        "entries": _entries,
+    }[what]()
+    if as_json:
+        return json.dumps(entries, indent=1)
+    return "\n\n".join(_entry(entry) for entry in entries)
+
+
+def _entry(entry: dict[str, Any]) -> str:
+    lines = [entry["name"], *textwrap.wrap(entry.get("about", ""), 100, initial_indent="  ", subsequent_indent="  ")]
+    for field in entry.get("fields", []):
+        lines.append(f"    {field['name']}: {field['type']} = {field['default']}")
+        lines += textwrap.wrap(field["about"], 92, initial_indent="        ", subsequent_indent="        ")
+    return "\n".join(lines)
+
+
+def _described(name: str, cls: type[BaseModel]) -> dict[str, Any]:
+    fields = [
+        {"name": field, "type": kind, "default": default, "about": about}
+        for field, kind, default, about in fields_of(cls)
+    ]
+    return {"name": name, "about": _about(cls.__doc__), "fields": fields}
+
+
+def _kinds(section: str) -> list[dict[str, Any]]:
+    return [_described(name, cls) for name, cls in _REGISTRIES[section].all().items()]
+
+
+def _entries() -> list[dict[str, Any]]:
+    return [_described(name, cls) for name, cls in _ENTRIES.items()]
+
+
+def _about(doc: str | None) -> str:
+    return " ".join((doc or "").split())
+
+
+def _files(*, studies: bool) -> list[dict[str, Any]]:
+    """Return the bundled scenario files, or those of studies and frontiers."""
+    found: dict[str, dict[str, Any]] = {}
+    for place in bundled("scenarios"):
+        for file in sorted(place.rglob("*.toml")):
+            if (file.parent.name == STUDIES) != studies:
+                continue
+            data = read_toml(file)
+            about = data.get("description") or data.get("name", "")
+            if data.get("variants"):
+                about += f" Variants: {', '.join(data['variants'])}."
+            shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+            found.setdefault(file.name, {"name": str(shown), "about": about})
+    return list(found.values())
+
+
+def _models() -> list[dict[str, Any]]:
+    entries = []
+    for name, file in presets().items():
+        comment = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
+        entries.append({"name": f'preset = "{name}"', "about": " ".join(comment)})
+    return entries + [{**entry, "name": f'kind = "{entry["name"]}"'} for entry in _kinds("models")]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from ecosystem.metrics.base import DEFINITIONS
+
+    return [
+        {"name": name, "about": f"{d.text}; unit: {d.unit}" if d.unit != "1" else d.text}
+        for name, d in DEFINITIONS.items()
+    ]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    return [{"name": name, "about": _about(task.__doc__)} for name, task in TASKS.all().items()]
+
+
+def _laws() -> list[dict[str, Any]]:
+    entries = []
+    for name, law in laws().items():
+        arguments = [p for p in inspect.signature(law).parameters.values() if p.name != "t"]
+        fields = [
+            {
+                "name": p.name,
+                "type": str(p.annotation).replace("ArrayLike", "list"),
+                "default": "required" if p.default is p.empty else json.dumps(p.default),
+                "about": "",
+            }
+            for p in arguments
+        ]
+        entries.append({"name": name, "about": _about(law.__doc__), "fields": fields})
+    return entries
+
+
+def published(run: Run, step: int | None, author: str | None, limit: int) -> str:
+    """Return documents published at a step of a run as text, those of one author or population if asked.
+
+    Control characters in what models wrote are shown as escapes, so that text cannot drive the terminal.
+    """
+    documents = run.documents.collect()
+    step = run.steps if step is None else step
+    if not 0 <= step <= run.steps:
+        raise EcosystemError(f"--step {step}: this run has steps 0 to {run.steps}.")
+    chosen = documents.filter(pl.col("t") == step)
+    if author is not None:
+        chosen = chosen.filter((pl.col("author") == author) | pl.col("author").str.starts_with(author + "/"))
+        if chosen.is_empty():
+            known = documents["author"].unique().sort().to_list()
+            names = sorted({*known, *(k.rsplit("/", 1)[0] for k in known)})
+            hint = nearest(author, [name for name in names if name != author])
+            raise EcosystemError(
+                f'--author "{author}" published nothing at step {step}{hint}; authors: {", ".join(names)}.'
+            )
+    lines = [f"{chosen.height} documents at step {step}" + (f", the first {limit}:" if chosen.height > limit else ":")]
+    for row in chosen.head(limit).iter_rows(named=True):
+        fate = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
+        fate += f", off the web at step {row['retired_at']}" if row["retired_at"] is not None else ""
+        kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else "human"
+        lines += ["", f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{fate}", _shown(row["content"])]
+    return "\n".join(lines)
+
+
+def _shown(content: Any) -> str:
+    """Return a text, the numbers of a vector, or a symbol."""
+    if isinstance(content, str):
+        return _safe(content)
+    return " ".join(f"{number:.4g}" for number in content) if isinstance(content, list) else str(content)
+
+
+def _safe(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def harness(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> str:
+    """Write a scenario's or a run's downstream tasks for lm-evaluation-harness; return the command that reads them."""
+    run = Run.open(place) if place.is_dir() else None
+    scenario, base = (Scenario.load(place), place.parent) if run is None else (run.scenario, run.path)
+    how, initial = scenario.measure.downstream, scenario.web.initial
+    if how is None or initial is None:
+        raise EcosystemError(f"{place}: asks for no downstream tasks; give it a table [measure.downstream].")
+    if trainer is not None and run is None:
+        raise EcosystemError(f"--trainer {trainer}: {place} is no run folder, and only a run has models.")
+    streams = Streams(scenario.seed if run is None else run.seed)
+    reservoir = scenario.sources[initial.source].open(initial.source, streams, base)
+    made = Downstream.of(how, reservoir, streams).examples
+    names = write_harness({kind: test for kind, (_, test) in made.items()}, folder, before)
+    model = "CHECKPOINT"
+    if run is not None and trainer is not None:
+        model = str(run.save_model(trainer, folder / "model", step))
+    return f"lm_eval --model hf --model_args pretrained={model} --tasks {','.join(names)} --include_path {folder}"
+
+
+def json_schema(what: Literal["scenario", "study", "frontier"] = "scenario") -> dict[str, Any]:
+    """Return a JSON Schema of a sort of files for editors; that of scenarios has every registered kind."""
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    if what != "scenario":
+        return draft | (Study if what == "study" else Frontier).model_json_schema(by_alias=True)
+    schema = Scenario.model_json_schema(by_alias=True)
+    definitions = schema["$defs"]
+    for section, registry in _REGISTRIES.items():
+        options: list[dict[str, Any]] = []
+        for kind, cls in registry.all().items():
+            one = cls.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+            definitions.update(one.pop("$defs", {}))
+            one["properties"] = {"kind": {"const": kind}, **one.get("properties", {})}
+            one["required"] = ["kind", *one.get("required", [])]
+            definitions[f"{section}_{kind}"] = one
+            options.append({"$ref": f"#/$defs/{section}_{kind}"})
+        if section == "models":
+            preset = {"preset": {"enum": sorted(presets())}}
+            options.append({"type": "object", "properties": preset, "required": ["preset"]})
+        schema["properties"][section] = {"type": "object", "additionalProperties": {"anyOf": options}}
+    return {**draft, **schema}
+
+
+def fields_of(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """Return (path, type, default or "required", description) of every field of a spec, nested ones included."""
+    rows = []
+    properties = cls.model_json_schema(by_alias=True)["properties"]
+    for name, field in cls.model_fields.items():
+        path = prefix + (field.alias or name)
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            rows += fields_of(type(default), f"{path}.")
+            continue
+        shown = "required" if field.is_required() else "absent" if default is None else json.dumps(default)
+        rows.append((path, _type(properties[field.alias or name]), shown, field.description or ""))
+    return rows
+
+
+_LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """Return a JSON Schema in a few words, such as ``integer > 0`` or ``"fixed" | "fresh"``."""
+    if "anyOf" in schema:
+        return " | ".join(_type(part) for part in schema["anyOf"] if part.get("type") != "null")
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    if choices:
+        return " | ".join(json.dumps(choice) for choice in choices)
+    name = {"array": "list", "object": "table"}.get(schema.get("type", "object"), schema.get("type", "table"))
+    return " ".join([name, *(f"{sign} {schema[key]:g}" for key, sign in _LIMITS.items() if key in schema)])

@@ -1,0 +1,185 @@
+"""The mathematics of GPT-2, on the weights of one member or of a stack of members.
+
+Names, layouts and arithmetic are those of ``transformers.GPT2LMHeadModel`` (Radford et al. 2019): pre-norm blocks,
+weights stored ``[in, out]``, ``gelu_new``, the output matrix tied to the token embedding. Weights are a mapping
+from the checkpoint's names to tensors; either without a member axis (``wte`` of shape [V, d]: two-dimensional matrix
+products, the fastest on a CPU) or all with a leading one (``wte`` of shape [M, V, d]: batched products, for a GPU).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ecosystem.families.language.gpt2.shape import Shape
+
+Weights = Mapping[str, Tensor]
+
+WTE = "transformer.wte.weight"
+WPE = "transformer.wpe.weight"
+
+
+def initial(shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw one member's weights as GPT-2 does: normal, std 0.02; residual projections over sqrt(2 n_layer)."""
+    weights = {}
+    for name, size in shape.parameters().items():
+        tensor = torch.zeros(size)
+        if ".ln_" in name and name.endswith("weight"):
+            tensor.fill_(1.0)
+        elif name.endswith("weight"):
+            std = 0.02 / math.sqrt(2 * shape.n_layer) if name.endswith("c_proj.weight") else 0.02
+            tensor.normal_(0.0, std, generator=generator)
+        weights[name] = tensor
+    return weights
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x @ weight + bias`` for x of shape [N, in], or [M, N, in] with a stack of members."""
+    if weight.dim() == 2:
+        return torch.addmm(bias, x, weight)
+    return torch.baddbmm(bias.unsqueeze(1), x, weight)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Layer normalisation over the last axis of x, [N, d] or [M, N, d]."""
+    if weight.dim() == 1:
+        return torch.layer_norm(x, weight.shape, weight, bias, eps)
+    return torch.layer_norm(x, weight.shape[-1:], None, None, eps) * weight.unsqueeze(1) + bias.unsqueeze(1)
+
+
+def embed(weights: Weights, ids: Tensor, first: int = 0) -> Tensor:
+    """Embed token ids [B, T] (or [M, B, T]) at positions first..first+T-1: [B T, d] (or [M, B T, d])."""
+    wte, wpe = weights[WTE], weights[WPE]
+    places = slice(first, first + ids.shape[-1])
+    if wte.dim() == 2:
+        return (torch.embedding(wte, ids) + wpe[places]).flatten(0, 1)
+    members, vocabulary, width = wte.shape
+    member = torch.arange(members, device=ids.device).view(-1, 1, 1)
+    tokens = torch.embedding(wte.reshape(-1, width), ids + member * vocabulary)
+    return (tokens + wpe[:, None, places]).flatten(1, 2)
+
+
+class Block(NamedTuple):
+    """The parameters of one layer, in the order of the checkpoint."""
+
+    ln_1_weight: Tensor
+    ln_1_bias: Tensor
+    c_attn_weight: Tensor
+    c_attn_bias: Tensor
+    attn_proj_weight: Tensor
+    attn_proj_bias: Tensor
+    ln_2_weight: Tensor
+    ln_2_bias: Tensor
+    c_fc_weight: Tensor
+    c_fc_bias: Tensor
+    mlp_proj_weight: Tensor
+    mlp_proj_bias: Tensor
+
+
+def blocks(weights: Weights, shape: Shape) -> list[Block]:
+    """Sort the parameters by layer."""
+    names = shape.layer(0)
+    return [Block(*(weights[name.replace(".h.0.", f".h.{i}.")] for name in names)) for i in range(shape.n_layer)]
+
+
+def feed_forward(x: Tensor, block: Block, eps: float) -> Tensor:
+    """Return what the second half of a block adds to x."""
+    a = layer_norm(x, block.ln_2_weight, block.ln_2_bias, eps)
+    a = F.gelu(linear(a, block.c_fc_weight, block.c_fc_bias), approximate="tanh")
+    return linear(a, block.mlp_proj_weight, block.mlp_proj_bias)
+
+
+def hidden(weights: Weights, shape: Shape, ids: Tensor, cache: Cache | None = None) -> Tensor:
+    """Run the blocks over token ids [B, T] (or [M, B, T]) from position 0, up to and with the last layer norm.
+
+    Returns [B T, d] (or [M, B T, d]); the logits are its product with the transposed token embedding. If a cache is
+    given, the keys and values of all positions are written into it.
+    """
+    *lead, length = ids.shape
+    rows, heads, eps = math.prod(lead), shape.n_head, shape.eps
+    x = embed(weights, ids)
+    for i, block in enumerate(blocks(weights, shape)):
+        a = layer_norm(x, block.ln_1_weight, block.ln_1_bias, eps)
+        qkv = linear(a, block.c_attn_weight, block.c_attn_bias)
+        q, k, v = qkv.view(rows, length, 3, heads, shape.n_embd // heads).permute(2, 0, 3, 1, 4).unbind(0)
+        if cache is not None:
+            cache.layers[i][0, :, :, :length], cache.layers[i][1, :, :, :length] = k, v
+        a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        a = a.transpose(1, 2).reshape(x.shape)
+        x = x + linear(a, block.attn_proj_weight, block.attn_proj_bias)
+        x = x + feed_forward(x, block, eps)
+    return final(weights, x, eps)
+
+
+def final(weights: Weights, x: Tensor, eps: float) -> Tensor:
+    """Apply the last layer norm."""
+    return layer_norm(x, weights["transformer.ln_f.weight"], weights["transformer.ln_f.bias"], eps)
+
+
+def logits(weights: Weights, x: Tensor) -> Tensor:
+    """Return the logits [N, V] (or [M, N, V]) of hidden states [N, d] (or [M, N, d])."""
+    return x @ weights[WTE].transpose(-1, -2)
+
+
+class Cache:
+    """Keys and values of all positions so far: one tensor [2, rows, heads, positions, head width] per layer.
+
+    With a stack of members ``rows`` counts the rows of all members, member by member.
+    """
+
+    def __init__(self, shape: Shape, rows: int, length: int, like: Tensor) -> None:
+        """Make room for ``rows`` documents of up to ``length`` positions, on the device and in the type of ``like``."""
+        size = (2, rows, shape.n_head, length, shape.n_embd // shape.n_head)
+        self.layers = [like.new_empty(size) for _ in range(shape.n_layer)]
+        self._view()
+
+    def keep(self, rows: Tensor, used: int) -> None:
+        """Keep only these rows (a rising index tensor), of which ``used`` positions are filled."""
+        for i, layer in enumerate(self.layers):
+            # The kept rows move to the front of the same memory; a new tensor would have to be paged in.
+            layer[:, : len(rows), :, :used] = layer[:, rows, :, :used]
+            self.layers[i] = layer[:, : len(rows)]
+        self._view()
+
+    def _view(self) -> None:
+        """Take the views that every token needs once: where each position is written, and what is multiplied."""
+        self.places = [layer.unbind(3) for layer in self.layers]  # per position: [2, rows, heads, head width]
+        self.keys = [layer[0].flatten(0, 1).mT for layer in self.layers]  # [rows heads, head width, positions]
+        self.values = [layer[1].flatten(0, 1) for layer in self.layers]  # [rows heads, positions, head width]
+
+
+def decode(weights: Weights, layers: list[Block], shape: Shape, ids: Tensor, position: int, cache: Cache) -> Tensor:
+    """Take one more token per row, ids [B] (or [M, B]), at one position: the hidden states [B, d] (or [M, B, d]).
+
+    Small models spend as much time between operations as in them, and threads wait for each other there (every
+    operation hands the interpreter lock on and takes it back), so this is written with as few of them as possible;
+    ``layers`` are :func:`decoding_blocks`. One query a row is a product of a vector and a matrix, for which two batched
+    products are up to three times as fast on a CPU as ``scaled_dot_product_attention``.
+    """
+    rows, heads, width, eps = ids.numel(), shape.n_head, shape.n_embd // shape.n_head, shape.eps
+    x = embed(weights, ids.unsqueeze(-1), position)
+    for block, places, keys, values in zip(layers, cache.places, cache.keys, cache.values, strict=True):
+        a = layer_norm(x, block.ln_1_weight, block.ln_1_bias, eps)
+        qkv = linear(a, block.c_attn_weight, block.c_attn_bias).view(rows, 3, heads, width).transpose(0, 1)
+        places[position].copy_(qkv.narrow(0, 1, 2))
+        scores = torch.bmm(qkv.select(0, 0).reshape(rows * heads, 1, width), keys.narrow(2, 0, position + 1))
+        a = torch.bmm(torch.softmax(scores, -1), values.narrow(1, 0, position + 1)).view(x.shape)
+        x += linear(a, block.attn_proj_weight, block.attn_proj_bias)
+        x += feed_forward(x, block, eps)
+    return final(weights, x, eps)
+
+
+def decoding_blocks(weights: Weights, shape: Shape) -> list[Block]:
+    """Sort the parameters by layer, with queries already divided by the square root of the head width."""
+    divided = []
+    for block in blocks(weights, shape):
+        weight, bias = block.c_attn_weight.clone(), block.c_attn_bias.clone()
+        for part in (weight, bias):
+            part[..., : shape.n_embd] *= (shape.n_embd // shape.n_head) ** -0.5
+        divided.append(block._replace(c_attn_weight=weight, c_attn_bias=bias))
+    return divided

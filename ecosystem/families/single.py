@@ -1,0 +1,248 @@
+"""One model at a time: what the author of a new family writes, and the cohort that a loop makes of it.
+
+A :class:`GenerativeModel` knows nothing of members, requests or runs. Its family hands :class:`SinglesCohort` a
+function that makes one; agents, gates, resuming, measuring and reporting then work as for every other family::
+
+    @FAMILIES.register("normal")
+    class Normal(Family):
+        modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+
+        def workload(self) -> Workload:
+            return Workload(0, 0, 0)
+
+        def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+            return SinglesCohort(name, members, around.human.dtype, MyNormal)
+
+For vectors and categories, a document being one unit of its score; models of text score tokens and are cohorts of their
+own. ``ecosystem.testing.check_family`` holds the laws.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.errors import DataError, TrainingError
+from ecosystem.families.base import (
+    Decoding,
+    FitRecord,
+    FitRequest,
+    GenerateRequest,
+    MemberError,
+    Progress,
+    Score,
+    ScoreRequest,
+    silent,
+)
+from ecosystem.families.statistical import gaussian
+from ecosystem.sources.base import Truth
+from ecosystem.streams import Stream
+
+Floats = NDArray[np.float64]
+
+
+class GenerativeModel(Protocol):
+    """A model of documents. A model may also have ``describe(truth) -> dict[str, float]``: metric name → value.
+
+    What cannot be done is a TrainingError whose sentence begins in lower case; the cohort says whose model it is.
+    """
+
+    def fit(self, docs: pl.Series, *, weight: Floats, stream: Stream) -> dict[str, float]:
+        """Forget what was learnt and learn these documents; ``weight`` [documents] is >= 0 and not zero everywhere.
+
+        Returns what is known of the fit: ``loss`` (mean nats per training document) goes into the record of the step.
+        """
+
+    def generate(self, n: int, *, stream: Stream, decoding: Decoding) -> pl.Series:
+        """Write n > 0 documents; document i must be a function of ``stream.uniform(ids)`` with ids of its own.
+
+        Then the first 4 of 9 documents are those that would have come if 4 had been asked for.
+        """
+
+    def score(self, docs: pl.Series) -> Floats:
+        """Return the log-likelihood of each document in nats, shape [documents]."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what fit() changed, never what __init__ was given, as arrays; none before the first fit."""
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore, in a new model, what :meth:`state` returned; raise DataError if it does not fit."""
+
+
+class SinglesCohort:
+    """M models of one kind, asked one after the other.
+
+    A model's state may have arrays of any size, which is why they are stored by member: ``<member>/<name>``.
+    """
+
+    def __init__(self, name: str, members: int, dtype: pl.DataType, make: Callable[[], GenerativeModel]) -> None:
+        """``make`` returns a new model, which knows nothing yet; ``dtype`` is the type of its documents."""
+        self.name = name
+        self.members = members
+        self.dtype = dtype
+        self.fingerprint = ""
+        self._make = make
+        self._start: dict[str, NDArray[Any]] = {}
+        self._models = [make() for _ in range(members)]
+
+    def begin_from(self, docs: pl.Series, stream: Stream) -> None:
+        """Let every member start from one model fitted to these documents."""
+        first = self._make()
+        first.fit(docs, weight=np.ones(docs.len()), stream=stream)
+        self._start = first.state()
+        self._models = [self._loaded(self._start) for _ in range(self.members)]
+
+    def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
+        """Fit members to their own documents; budget, learning rate and starting weights are not passed on.
+
+        Raises MemberError for documents that are not finite, and where a model raises TrainingError.
+        """
+        records = []
+        for done, request in enumerate(requests, 1):
+            started = time.perf_counter()
+            with of_member(request.member):
+                check_finite(request.docs)
+                told = self._models[request.member].fit(request.docs, weight=request.weight, stream=request.stream)
+            seconds = time.perf_counter() - started
+            records.append(FitRecord(request.docs.len(), float(told.get("loss", np.nan)), seconds))
+            progress("fit", done, len(requests))
+        return records
+
+    def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
+        """Write documents, one Series of length ``n`` per request."""
+        written = []
+        for done, request in enumerate(requests, 1):
+            docs = pl.Series("content", [], dtype=self.dtype)
+            if request.n > 0:
+                model = self._models[request.member]
+                with of_member(request.member):
+                    docs = model.generate(request.n, stream=request.stream, decoding=request.decoding)
+            if docs.len() != request.n or docs.dtype != self.dtype:
+                raise MemberError(
+                    request.member,
+                    f'member {request.member}: {request.n} documents of type {self.dtype} were asked of model "'
+                    f'{self.name}", but generate() returned {docs.len()} of type {docs.dtype}.',
+                )
+            written.append(docs.alias("content"))
+            progress("generate", done, len(requests))
+        return written
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Score documents; a document is one unit."""
+        scores = []
+        for request in requests:
+            n = request.docs.len()
+            if isinstance(request.member, int):
+                model = self._models[request.member]
+            else:
+                model = self._loaded(self._start if request.member == "initial" else {})
+            try:
+                nll = -np.asarray(model.score(request.docs), dtype=np.float64) if n else np.zeros(0)
+            except TrainingError as error:
+                if isinstance(request.member, int):
+                    raise MemberError(request.member, f"member {request.member}: {error}") from error
+                raise TrainingError(f'model "{self.name}": {error}') from error
+            scores.append(Score(nll, np.zeros(n, dtype=np.int64), np.arange(n + 1)))
+        return scores
+
+    def model(self, member: int) -> Any:
+        """Return a member's own model."""
+        return self._models[member]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return every member's arrays as ``<member>/<name>``; a number on its own becomes an array of one."""
+        # A file of arrays does not keep the difference between a number and an array of one.
+        return {
+            f"{member}/{name}": np.array(array, ndmin=1)
+            for member, model in enumerate(self._models)
+            for name, array in model.state().items()
+        }
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what :meth:`state` returned; raise DataError, changing nothing, if it does not fit."""
+        own: list[dict[str, NDArray[Any]]] = [{} for _ in range(self.members)]
+        for path, array in state.items():
+            member, _, name = path.partition("/")
+            if not (member.isdecimal() and int(member) < self.members and name):
+                raise DataError(
+                    f'the stored parameters of model "{self.name}" do not fit: there is "{path}", but its members are '
+                    f"0 to {self.members - 1}; they belong to another preset or another number of members."
+                )
+            own[int(member)][name] = array
+        try:
+            self._models = [self._loaded(arrays) for arrays in own]
+        except DataError as error:
+            raise DataError(f'the stored parameters of model "{self.name}" do not fit: {error}') from error
+
+    def describe(self, truth: Truth) -> dict[str, Floats]:
+        """Return metric name → value of every member, each of shape [M]; NaN where a member says nothing of it."""
+        said = [model.describe(truth) if hasattr(model, "describe") else {} for model in self._models]
+        names = dict.fromkeys(name for one in said for name in one)
+        return {name: np.array([one.get(name, np.nan) for one in said], dtype=np.float64) for name in names}
+
+    def _loaded(self, state: Mapping[str, NDArray[Any]]) -> GenerativeModel:
+        """Return a new model with this state; one that knows nothing if there is none."""
+        model = self._make()
+        if state:
+            model.load(state)
+        return model
+
+
+@contextmanager
+def of_member(member: int) -> Iterator[None]:
+    """Say of a TrainingError that is raised inside whose it is."""
+    try:
+        yield
+    except TrainingError as error:
+        raise MemberError(member, f"member {member}: {error}") from error
+
+
+def check_finite(docs: pl.Series) -> None:
+    """Raise TrainingError if documents hold numbers that are not finite."""
+    values = docs.to_numpy()
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise TrainingError("some of its documents hold numbers that are not finite; what wrote them has diverged.")
+
+
+# What such models share.
+
+
+def unfitted() -> TrainingError:
+    """Return the error of a model that is asked for something before its first fit."""
+    return TrainingError('it has been fitted to nothing yet; let it train first, or set init = "foundation".')
+
+
+def stored(state: Mapping[str, NDArray[Any]], name: str, *shape: int) -> Floats:
+    """Return an array of a stored state; raise DataError if it is missing or has another shape (-1: any size)."""
+    if name not in state:
+        raise DataError(f"{name} is missing.")
+    array = np.array(state[name], dtype=np.float64)
+    if array.ndim != len(shape) or any(want not in (-1, size) for want, size in zip(shape, array.shape, strict=True)):
+        raise DataError(f"{name} is {list(array.shape)}, not {list(shape)}.")
+    return array
+
+
+def coordinates(n: int, each: int, stream: Stream) -> Floats:
+    """Return ``each`` uniform numbers for every one of n documents, keyed by the document's number, [n, each]."""
+    return stream.uniform(np.arange(n * each)).reshape(n, each)
+
+
+def choose(weight: Floats, luck: Floats) -> NDArray[np.int64]:
+    """Turn uniform numbers [n] into places in ``weight``, each as often as its share."""
+    upto = weight.cumsum()
+    # No place of weight 0 is chosen, for it takes up nothing of the line from 0 to the sum.
+    places = np.searchsorted(upto, luck * upto[-1], side="right")
+    return np.asarray(np.minimum(places, np.flatnonzero(weight)[-1]), dtype=np.int64)
+
+
+def moments(mean: Floats, covariance: Floats, truth: Truth) -> dict[str, float]:
+    """Return the moments of the family ``gaussian`` for one mean [d] and covariance [d, d]; nothing without a truth."""
+    if truth.mean is None or truth.covariance is None:
+        return {}
+    return {name: float(value[0]) for name, value in gaussian.moments(mean[None], covariance[None], truth).items()}

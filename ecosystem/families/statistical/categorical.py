@@ -1,0 +1,133 @@
+"""The ``categorical`` family: the distribution of one symbol, by the frequencies of the symbols in its documents.
+
+The model of Seddik et al. (2024) for one context, and of every discrete recursion with a closed form
+(:mod:`ecosystem.metrics.theory`): resampling n symbols from the last frequencies is the Wright-Fisher process.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
+from ecosystem.families.statistical.cohort import FittedFamily, Floats, Parameters, StackedCohort, human_documents
+from ecosystem.sources.base import Truth
+from ecosystem.spec import ScenarioParts
+
+
+@FAMILIES.register("categorical")
+class Categorical(FittedFamily):
+    """Frequencies of symbols, with ``add_k`` added to every count (0: maximum likelihood)."""
+
+    modality: ClassVar[Literal["text", "vector", "category"]] = "category"
+
+    types: Annotated[int, Field(gt=0, le=10**7)] | None = Field(
+        None, description="number of symbols; absent: as many as the initial human documents have"
+    )
+    add_k: Annotated[float, Field(ge=0)] = Field(0.0, description="added to the count of every symbol")
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require as many types as any source has symbols."""
+        widths = {name: s.width for name, s in scenario.sources.items() if s.modality == self.modality and s.width}
+        wide = next((name for name, width in widths.items() if self.types is not None and width > self.types), None)
+        if wide is None:
+            return []
+        return [
+            f'{path}.types: {self.types} symbols are too few for the source "{wide}", which has {widths[wide]}; give '
+            f"at least {widths[wide]}"
+        ]
+
+    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+        """Build M distributions, uniform until they are fitted; raise DataError without initial documents."""
+        symbols = human_documents(name, around, "category")
+        types = self.types or int(symbols.max()) + 1
+        cohort = CategoricalCohort(name, members, types, self.add_k)
+        if self.init == "foundation":
+            cohort.begin_from(symbols)
+        return cohort
+
+
+class CategoricalCohort(StackedCohort):
+    """M distributions over K symbols: ``probability`` [M, K]."""
+
+    def __init__(self, name: str, members: int, types: int, add_k: float = 0.0) -> None:
+        super().__init__(name, members, pl.Int32(), {"probability": np.full(types, 1 / types)})
+        self.types = types
+        self.add_k = add_k
+
+    def unfit(self, x: NDArray[Any]) -> str:
+        """Refuse symbols beyond the number of types as well."""
+        if len(x) and int(x.max()) >= self.types:
+            return f"the symbol {int(x.max())} is not one of its {self.types} types; raise types"
+        return super().unfit(x)
+
+    def estimate(self, x: NDArray[Any], weight: Floats) -> Parameters:
+        """Weighted frequencies of the symbols x [M, n], plus k."""
+        members = len(x)
+        places = x.astype(np.int64) + self.types * np.arange(members)[:, None]
+        found = np.bincount(places.ravel(), weights=weight.ravel(), minlength=members * self.types)
+        counts = found.reshape(members, self.types) + self.add_k
+        return {"probability": counts / counts.sum(axis=1, keepdims=True)}
+
+    def draw(self, parameters: Parameters, decoding: Decoding, luck: Floats) -> NDArray[Any]:
+        """Look up uniform numbers [M, n] in each member's cumulative distribution, as the decoding has changed it."""
+        upto = decoded(parameters["probability"], decoding).cumsum(axis=1)
+        drawn = [np.searchsorted(c, u * c[-1], side="right") for c, u in zip(upto, luck, strict=True)]
+        return np.stack(drawn).astype(np.int32)
+
+    def log_density(self, parameters: Parameters, x: NDArray[Any]) -> Floats:
+        """Log probability of the symbols x [n]."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(parameters["probability"])[x])
+
+    def describe(self, truth: Truth) -> dict[str, Floats]:
+        """Return diversity, support, tails and distances to the truth; the tail is all but the top tenth of ranks."""
+        assert truth.probabilities is not None
+        p = self._parameters["probability"]
+        true = np.zeros(self.types)
+        true[: truth.probabilities.size] = truth.probabilities[: self.types]
+        ranked = np.argsort(-true, kind="stable")
+        tail = ranked[max(1, self.types // 10) :]
+        squares = (p**2).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entropy = -np.where(p > 0, p * np.log(p), 0.0).sum(axis=1)
+            initial = -np.where(true > 0, true * np.log(true), 0.0).sum()
+        return {
+            "simpson": squares,
+            "gini_simpson": 1 - squares,
+            "entropy": entropy,
+            "entropy_share": entropy / initial if initial > 0 else np.ones_like(entropy),
+            "support": (p > 0).sum(axis=1).astype(np.float64),
+            "max_probability": p.max(axis=1),
+            "mode": p.argmax(axis=1).astype(np.float64),
+            "first_type": p[:, ranked[0]],
+            "tail_mass": p[:, tail].sum(axis=1),
+            "tail_types": (p[:, tail] > 0).sum(axis=1).astype(np.float64),
+            "unseen_mass": (p == 0) @ true + truth.probabilities[self.types :].sum(),
+            "l1": np.abs(p - true).sum(axis=1),
+            "l2": ((p - true) ** 2).sum(axis=1),
+            "collapsed": (p.max(axis=1) == 1).astype(np.float64),
+        }
+
+
+def decoded(p: Floats, decoding: Decoding) -> Floats:
+    """Apply temperature, top-k and top-p to distributions [M, K]; rows need not sum to one afterwards.
+
+    Top-k keeps ties with the k-th; top-p keeps the smallest set of the likeliest symbols that holds the mass.
+    """
+    if decoding.temperature != 1.0:
+        p = (p / p.max(axis=1, keepdims=True)) ** (1 / decoding.temperature)
+    if decoding.top_k is not None and decoding.top_k < p.shape[1]:
+        least = np.partition(p, p.shape[1] - decoding.top_k, axis=1)[:, p.shape[1] - decoding.top_k, None]
+        p = np.where(p < least, 0.0, p)
+    if decoding.top_p is not None and decoding.top_p < 1:
+        p = p / p.sum(axis=1, keepdims=True)
+        order = np.argsort(-p, axis=1, kind="stable")
+        falling = np.take_along_axis(p, order, axis=1)
+        before = falling.cumsum(axis=1) - falling  # mass of what is likelier
+        np.put_along_axis(p, order, np.where(before >= decoding.top_p, 0.0, falling), axis=1)
+    return p

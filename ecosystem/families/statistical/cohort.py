@@ -1,0 +1,213 @@
+"""Cohorts of statistical models: every parameter is one array with the member as its leading axis.
+
+A subclass brings four functions of arrays (estimate, draw, log density, describe), each for many members at once; the
+requests of the world are gathered into stacks here. No PyTorch: small arrays, closed forms, double precision.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ecosystem.errors import DataError
+from ecosystem.families.base import (
+    Decoding,
+    Family,
+    FitRecord,
+    FitRequest,
+    GenerateRequest,
+    MemberError,
+    Progress,
+    Score,
+    ScoreRequest,
+    Surroundings,
+    Workload,
+    silent,
+)
+from ecosystem.sources.base import Truth
+
+Floats = NDArray[np.float64]
+Parameters = dict[str, Floats]
+"""Name → array of shape [members, …]."""
+
+
+class FittedFamily(Family):
+    """A family whose fit is one estimate from the documents, without steps that a plan could count."""
+
+    heeds_budget: ClassVar[bool] = False
+
+    init: Literal["foundation", "untrained"] = Field(
+        "untrained",
+        description="foundation: fitted to the web's initial human documents; untrained: publishes nothing before its "
+        "first fit",
+    )
+
+    def workload(self) -> Workload:
+        """Return zeros: an estimate takes no time worth planning."""
+        return Workload(0, 0, 0)
+
+
+class StackedCohort(ABC):
+    """M models of one shape; ``initial`` are the parameters (of one member) that all of them start from."""
+
+    least = 1  # documents that a fit needs
+
+    def __init__(self, name: str, members: int, dtype: pl.DataType, initial: Mapping[str, Any]) -> None:
+        """``dtype`` is the type of the documents: Array(Float64, d) or Int32."""
+        self.name = name
+        self.members = members
+        self.dtype = dtype
+        self.fingerprint = ""
+        self._initial: Parameters = {key: np.asarray(value, dtype=np.float64) for key, value in initial.items()}
+        self._parameters: Parameters = {
+            key: np.repeat(value[None], members, axis=0) for key, value in self._initial.items()
+        }
+
+    # What a model brings.
+
+    @abstractmethod
+    def estimate(self, x: NDArray[Any], weight: Floats) -> Parameters:
+        """Estimate parameters from documents x [M, n, …] with weights [M, n] (positive, of mean one), M at once."""
+
+    @abstractmethod
+    def draw(self, parameters: Parameters, decoding: Decoding, luck: Floats) -> NDArray[Any]:
+        """Turn uniform numbers [M, n, …] (as many per document as :meth:`luck_shape` says) into documents [M, n, …]."""
+
+    @abstractmethod
+    def log_density(self, parameters: Parameters, x: NDArray[Any]) -> Floats:
+        """Return the log-likelihood in nats of documents x [n, …] under one member (parameters without its axis)."""
+
+    @abstractmethod
+    def describe(self, truth: Truth) -> dict[str, Floats]:
+        """Return metric name → value of every member's own parameters held against the truth, each of shape [M]."""
+
+    def unfit(self, x: NDArray[Any]) -> str:
+        """Return why nothing can be estimated from documents x [n, …] (the end of a sentence), or an empty string."""
+        if len(x) < self.least:
+            return f"it has {len(x)} of the {self.least} documents that it needs at least; give it more"
+        return ""
+
+    def begin_from(self, human: NDArray[Any]) -> None:
+        """Let every member start from the estimate from these documents [n, …]; raise DataError if there is none."""
+        wrong = self.unfit(human)
+        if wrong:
+            raise DataError(
+                f'model "{self.name}" cannot be fitted to the documents that the web begins with: {wrong}; see '
+                "web.initial."
+            )
+        fitted = self.estimate(human[None], np.ones((1, len(human))))
+        for key, value in fitted.items():
+            self._initial[key] = value[0]
+            self._parameters[key] = np.repeat(value, self.members, axis=0)
+
+    @property
+    def luck_shape(self) -> tuple[int, ...]:
+        """Uniform numbers that one document takes."""
+        return ()
+
+    # The requests.
+
+    def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
+        """Fit members to their own documents, those with equally many documents in one stack.
+
+        The model is the estimate from these documents alone: budget, learning rate and starting weights have no
+        meaning here. Raises MemberError if there are fewer documents than the estimate needs.
+        """
+        started = time.perf_counter()
+        sizes: dict[int, list[FitRequest]] = {}
+        for request in requests:
+            wrong = self.unfit(request.docs.to_numpy())
+            if wrong:
+                raise MemberError(request.member, f"member {request.member} cannot be fitted: {wrong}.")
+            sizes.setdefault(request.docs.len(), []).append(request)
+        records: dict[int, FitRecord] = {}
+        for n, group in sizes.items():
+            members = [request.member for request in group]
+            x = np.stack([request.docs.to_numpy() for request in group])
+            weight = np.stack([request.weight for request in group])
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told of below
+                found = self.estimate(x, weight / weight.mean(axis=1, keepdims=True))
+            for place, request in enumerate(group):
+                if not all(np.isfinite(value[place]).all() for value in found.values()):
+                    raise MemberError(
+                        request.member,
+                        f"member {request.member} has diverged: what it learnt from is too large for a number; lower "
+                        "its decoding.temperature, or the source's variance.",
+                    )
+            for key, value in found.items():
+                self._parameters[key][members] = value
+            for place, request in enumerate(group):
+                own = {key: value[place] for key, value in found.items()}
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    loss = -float(np.average(self.log_density(own, x[place]), weights=weight[place]))
+                seconds = (time.perf_counter() - started) / len(requests)
+                records[request.member] = FitRecord(n, loss, seconds)
+        progress("fit", len(requests), len(requests))
+        return [records[request.member] for request in requests]
+
+    def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
+        """Draw documents, one Series of length ``n`` per request; a document's luck is keyed by its number."""
+        written: list[pl.Series] = [pl.Series("content", [], dtype=self.dtype)] * len(requests)
+        groups: dict[tuple[int, Decoding], list[int]] = {}
+        for place, request in enumerate(requests):
+            groups.setdefault((request.n, request.decoding), []).append(place)
+        for (n, decoding), places in groups.items():
+            if n == 0:
+                continue
+            members = [requests[place].member for place in places]
+            own = {key: value[members] for key, value in self._parameters.items()}
+            each = int(np.prod(self.luck_shape, dtype=np.int64))
+            luck = np.stack([requests[place].stream.uniform(np.arange(n * each)) for place in places])
+            with np.errstate(over="ignore", invalid="ignore"):  # who learns from it finds out
+                drawn = self.draw(own, decoding, luck.reshape(len(places), n, *self.luck_shape))
+            for place, docs in zip(places, drawn, strict=True):
+                written[place] = pl.Series("content", docs, dtype=self.dtype)
+        progress("generate", len(requests), len(requests))
+        return written
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Score documents; a document is one unit."""
+        scores = []
+        for request in requests:
+            if isinstance(request.member, int):
+                own = {key: value[request.member] for key, value in self._parameters.items()}
+            else:
+                own = self._initial
+            n = request.docs.len()
+            with np.errstate(divide="ignore", invalid="ignore"):
+                nll = -self.log_density(own, request.docs.to_numpy()) if n else np.zeros(0)
+            scores.append(Score(nll, np.zeros(n, dtype=np.int64), np.arange(n + 1)))
+        return scores
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return every member's parameters, with a leading member axis."""
+        return {key: value.copy() for key, value in self._parameters.items()}
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what :meth:`state` returned; raise DataError, changing nothing, if it does not fit."""
+        for key, value in self._parameters.items():
+            if key not in state or state[key].shape != value.shape:
+                found = state[key].shape if key in state else "missing"
+                raise DataError(
+                    f'the stored parameters of model "{self.name}" do not fit: {key} is {found}, not {value.shape}; '
+                    "they belong to another preset or another number of members."
+                )
+        for key in self._parameters:
+            self._parameters[key] = np.array(state[key], dtype=np.float64)
+
+
+def human_documents(name: str, around: Surroundings, modality: str) -> NDArray[Any]:
+    """Return the web's initial human documents as an array; raise DataError if there are none to begin from."""
+    if around.human.len() == 0:
+        raise DataError(
+            f"model \"{name}\" takes its {modality} documents' form from the web's initial human documents, but there "
+            "are none; give web.initial.documents."
+        )
+    return around.human.to_numpy()

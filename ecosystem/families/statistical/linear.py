@@ -1,0 +1,126 @@
+"""The ``linear`` family: ridgeless least squares, whose documents are the rows (x_1, …, x_d, y) of a regression.
+
+The model that Gerstgrasser et al. (2024) prove things about: every generation labels the *same* design with the last
+model and new noise. Replacing the labels adds the same error each time, keeping all of them lets the errors add up
+like 1/t² (``ols_error_replace`` and ``ols_error_accumulate`` in :mod:`ecosystem.metrics.theory`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ecosystem.errors import DataError, TrainingError
+from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
+from ecosystem.families.single import SinglesCohort, coordinates, stored, unfitted
+from ecosystem.families.statistical.cohort import FittedFamily, human_documents
+from ecosystem.sources.base import Truth
+from ecosystem.sources.regression import log_density
+from ecosystem.sources.vectors import as_documents
+from ecosystem.streams import Stream
+
+Floats = NDArray[np.float64]
+
+
+@FAMILIES.register("linear")
+class LinearRegression(FittedFamily):
+    """Least squares of the last number of a document on the others, without an intercept, and noise around it.
+
+    It writes documents of a ``fixed`` design, the x of the first documents that it was ever fitted to, row by row and
+    from the beginning again, or of a ``fresh`` one, x ~ N(0, I). Its labels are y = x·w + noise. ``temperature`` of a
+    trainer's decoding multiplies the variance of the noise.
+    """
+
+    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+
+    design: Literal["fixed", "fresh"] = Field(
+        "fixed", description="where the x of its documents come from: its first training documents, or new draws"
+    )
+    noise: Annotated[float, Field(ge=0)] = Field(1.0, description="variance of its labels around x·w")
+
+    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+        """Build M regressions; raise DataError if there are no initial documents, or they have no x."""
+        dimension = human_documents(name, around, "vector").shape[1] - 1
+        if dimension == 0:
+            raise DataError(
+                f'model "{name}" explains the last number of a document by those before it, but the documents here '
+                "have only one; give a source of kind regression, or another of at least two numbers."
+            )
+        cohort = SinglesCohort(name, members, around.human.dtype, lambda: Line(self, dimension))
+        if self.init == "foundation":
+            cohort.begin_from(around.human, around.streams.at(f"models/{name}/foundation"))
+        return cohort
+
+
+class Line:
+    """One regression: its weights [d], and the design [rows, d] that it labels."""
+
+    def __init__(self, family: LinearRegression, dimension: int) -> None:
+        """``dimension``: numbers before the last in a document."""
+        self._family = family
+        self._dimension = dimension
+        self._weights: Floats | None = None
+        self._design: Floats = np.zeros((0, dimension))
+
+    def fit(self, docs: pl.Series, *, weight: Floats, stream: Stream) -> dict[str, float]:
+        """Minimise the weighted sum of squares; raise TrainingError if the documents leave a direction open."""
+        x, y = np.split(docs.to_numpy(), [self._dimension], axis=1)
+        root = np.sqrt(weight / weight.mean())
+        weights, _, rank, _ = np.linalg.lstsq(x * root[:, None], y[:, 0] * root)
+        if rank < self._dimension:
+            rows = int(np.count_nonzero(weight))
+            raise TrainingError(
+                f"the design is singular: {rows} documents say something of {rank} directions, but there are "
+                f"{self._dimension} weights to find; let it scrape more, and different, documents."
+            )
+        self._weights = weights
+        if not len(self._design):
+            self._design = x
+        return {"loss": -float(np.average(self.score(docs), weights=weight))}
+
+    def generate(self, n: int, *, stream: Stream, decoding: Decoding) -> pl.Series:
+        """Label n rows of the design."""
+        from scipy.special import ndtri
+
+        weights = self._known()
+        normal = ndtri(coordinates(n, self._dimension + 1, stream))
+        fixed = self._family.design == "fixed"
+        x = self._design[np.arange(n) % len(self._design)] if fixed else normal[:, :-1]
+        y = math.sqrt(self._family.noise * decoding.temperature) * normal[:, -1]
+        for j in range(self._dimension):  # a matrix product rounds differently for different numbers of rows
+            y = y + weights[j] * x[:, j]
+        return as_documents(np.column_stack([x, y]))
+
+    def score(self, docs: pl.Series) -> Floats:
+        """Return the log density of (x, y) with x ~ N(0, I), of which a fixed design is a sample."""
+        return log_density(docs.to_numpy(), self._known(), self._family.noise)
+
+    def describe(self, truth: Truth) -> dict[str, float]:
+        """Return the squared distance of the weights from the true ones, if there are any.
+
+        With x ~ N(0, I) it is the expected squared error on new documents above that of their noise.
+        """
+        if self._weights is None or truth.weights is None:
+            return {}
+        return {"test_error": float(((self._weights - truth.weights) ** 2).sum())}
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the weights [d] and the design [rows, d]."""
+        return {} if self._weights is None else {"weights": self._weights, "design": self._design}
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what :meth:`state` returned."""
+        weights = stored(state, "weights", self._dimension)
+        self._design = stored(state, "design", -1, self._dimension)
+        self._weights = weights
+
+    def _known(self) -> Floats:
+        if self._weights is None:
+            raise unfitted()
+        return self._weights

@@ -1,0 +1,44 @@
+"""The charts of a report: pure functions from tables of numbers to charts, drawn by Altair.
+
+Colours, type and backgrounds are not in a chart but in :data:`LIGHT` and :data:`DARK`, from which
+:func:`configuration` makes two Vega configurations with the same names, so that one specification serves the page
+in both modes and the files on disk. A population has the colour of its place in ``Look.populations``, everywhere.
+"""
+
+from ecosystem.report.charts.bars_and_maps import rates, site_graph
+from ecosystem.report.charts.distributions import densities, fan, scatter
+from ecosystem.report.charts.effects import bars, crossing, forest, heatmap, tradeoff
+from ecosystem.report.charts.export import pictures, specification
+from ecosystem.report.charts.lines import NAMED_CHANGES, over_steps, span, spread, vocabulary
+from ecosystem.report.charts.templates import Drawing, scaled
+from ecosystem.report.charts.theme import DARK, LIGHT, NARROW, WIDE, Look, Scheme, Words, configuration
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "NAMED_CHANGES",
+    "NARROW",
+    "WIDE",
+    "Drawing",
+    "Look",
+    "Scheme",
+    "Words",
+    "bars",
+    "configuration",
+    "crossing",
+    "densities",
+    "fan",
+    "forest",
+    "heatmap",
+    "over_steps",
+    "pictures",
+    "rates",
+    "scaled",
+    "scatter",
+    "site_graph",
+    "span",
+    "specification",
+    "spread",
+    "tradeoff",
+    "vocabulary",
+]

@@ -1,0 +1,198 @@
+"""Charts of studies: effects as a forest, two axes as a heatmap, quality against cost, indices, and thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import altair as alt
+import polars as pl
+
+from ecosystem.report.charts.lines import colours, span
+from ecosystem.report.charts.theme import NARROW, WIDE, Look, Words
+
+
+def forest(frame: pl.DataFrame, look: Look, words: Words) -> alt.LayerChart:
+    """Draw each arm's paired effect with its interval, and behind it the interval that unpaired runs would give.
+
+    ``frame``: row (what stands beside it), population (arm), effect, low, high, unpaired_low, unpaired_high, told.
+    """
+    values = [*frame["unpaired_low"], *frame["unpaired_high"], *frame["low"], *frame["high"], 0.0]
+    scale = alt.Scale(domain=span(values), nice=False)
+    axis = alt.Axis(format=words.format, tickCount=6)
+    order = frame["row"].unique(maintain_order=True).to_list()
+    y = alt.Y("row:N", sort=order, title=None, axis=alt.Axis(labelLimit=280, labelFontSize=12, labelPadding=10))
+
+    def x(column: str) -> alt.X:
+        return alt.X(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
+
+    shown = [
+        alt.Tooltip("row:N", title="arm"),
+        *(alt.Tooltip(f"{c}:Q", format=words.format) for c in ("effect", "low", "high")),
+        alt.Tooltip("unpaired_low:Q", title="unpaired low", format=words.format),
+        alt.Tooltip("unpaired_high:Q", title="unpaired high", format=words.format),
+    ]
+    base, colour = alt.Chart(frame), colours(look)
+    zero = alt.Chart(pl.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[2, 3], style="ink")
+    wide = base.mark_rule(strokeWidth=8, strokeOpacity=0.22, strokeCap="round")
+    paired = base.mark_rule(strokeWidth=2.4)
+    dots = base.mark_circle(size=70, opacity=1)
+    told = alt.Chart(frame).mark_text(align="left", dx=8, fontSize=11, style="soft")
+    return alt.layer(
+        zero.encode(x=x("at")),
+        wide.encode(x=x("unpaired_low"), x2=alt.X2("unpaired_high:Q"), y=y, color=colour),
+        paired.encode(x=x("low"), x2=alt.X2("high:Q"), y=y, color=colour),
+        dots.encode(x=x("effect"), y=y, color=colour, tooltip=shown),
+        told.encode(x=alt.XValue("width"), y=y, text=alt.Text("told:N")),
+        width=WIDE[0] - 260,
+        height=26 * len(order),  # a number: Vega-Lite warns in the reader's console of heights by the row
+        title=alt.TitleParams(words.title, subtitle=words.below),
+    )
+
+
+def heatmap(frame: pl.DataFrame, axes: tuple[str, str], words: Words) -> alt.LayerChart:
+    """Draw a measure over two axes; a dot marks cells that differ from the base arm.
+
+    ``frame``: x, y (labels, in order of appearance), value, settled, told.
+    """
+    orders = [frame[name].unique(maintain_order=True).to_list() for name in ("x", "y")]
+    x = alt.X("x:O", sort=orders[0], title=axes[0], axis=alt.Axis(labelAngle=0))
+    y = alt.Y("y:O", sort=orders[1][::-1], title=axes[1])
+    colour = alt.Color("value:Q", title=None, legend=alt.Legend(format=words.format), scale=alt.Scale(zero=False))
+    shown = [
+        alt.Tooltip("x:N", title=axes[0]),
+        alt.Tooltip("y:N", title=axes[1]),
+        alt.Tooltip("told:N", title="effect"),
+    ]
+    base = alt.Chart(frame)
+    cells = base.mark_rect(cornerRadius=2).encode(x=x, y=y, color=colour, tooltip=shown)
+    halo = base.mark_text(fontSize=11.5, strokeWidth=3, style="halo").encode(
+        x=x, y=y, text=alt.Text("value:Q", format=words.format)
+    )
+    text = base.mark_text(fontSize=11.5, style="ink").encode(x=x, y=y, text=alt.Text("value:Q", format=words.format))
+    marks = alt.Chart(frame.filter("settled")).mark_circle(size=16, dy=-14, style="ink", opacity=1)
+    return alt.layer(
+        cells,
+        halo,
+        text,
+        marks.encode(x=x, y=y),
+        width=NARROW[0],
+        height=max(140, 46 * len(orders[1])),
+        title=alt.TitleParams(words.title, subtitle=words.below),
+    )
+
+
+def tradeoff(frame: pl.DataFrame, look: Look, words: Words, cost: str) -> alt.LayerChart:
+    """Draw quality against cost with intervals of both; the line joins the arms that no other beats in both.
+
+    ``frame``: population (arm), cost, cost_low, cost_high, value, low, high, best (on the frontier).
+    """
+    x = alt.X("cost:Q", title=cost, scale=alt.Scale(domain=span([*frame["cost_low"], *frame["cost_high"]]), nice=False))
+    scale = alt.Scale(domain=span([*frame["low"], *frame["high"]]), nice=False, zero=False)
+    y = alt.Y("value:Q", title=words.axis, scale=scale, axis=alt.Axis(format=words.format))
+    base, colour = alt.Chart(frame), colours(look)
+    front = alt.Chart(frame.filter("best").sort("cost")).mark_line(strokeDash=[5, 4], style="ink", strokeWidth=1.4)
+    shown = [
+        alt.Tooltip("population:N"),
+        alt.Tooltip("cost:Q", format=",.6g"),
+        alt.Tooltip("value:Q", format=words.format),
+    ]
+    return alt.layer(
+        front.encode(x=x, y=y),
+        base.mark_rule(strokeWidth=1.6).encode(
+            x=x, y=alt.Y("low:Q", title=words.axis, scale=scale), y2=alt.Y2("high:Q"), color=colour
+        ),
+        base.mark_rule(strokeWidth=1.6).encode(
+            x=alt.X("cost_low:Q", title=cost), x2=alt.X2("cost_high:Q"), y=y, color=colour
+        ),
+        base.mark_circle(size=80, opacity=1).encode(x=x, y=y, color=colour, tooltip=shown),
+        base.mark_text(align="left", dx=9, dy=-7, fontWeight=500).encode(
+            x=x, y=y, text=alt.Text("population:N"), color=colour
+        ),
+        width=WIDE[0],
+        height=WIDE[1],
+        title=alt.TitleParams(words.title, subtitle=words.below),
+    )
+
+
+def bars(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
+    """Draw two indices of each axis with their intervals.
+
+    ``frame``: row (axis), index (which of the two), value, low, high.
+    """
+    order = frame["row"].unique(maintain_order=True).to_list()
+    kinds = frame["index"].unique(maintain_order=True).to_list()
+    y = alt.Y("row:N", sort=order, title=None, axis=alt.Axis(labelLimit=280, labelFontSize=12, labelPadding=10))
+    beside = alt.YOffset("index:N", sort=kinds)
+    scale = alt.Scale(domain=span([*frame["low"], *frame["high"], 0.0]), nice=False)
+    axis = alt.Axis(format=words.format, tickCount=5)
+    colour = alt.Color("index:N", scale=alt.Scale(domain=kinds), title=None, legend=alt.Legend(orient="top"))
+    base = alt.Chart(frame)
+    x = alt.X("value:Q", title=words.axis, scale=scale, axis=axis)
+    shown = [
+        alt.Tooltip("row:N"),
+        alt.Tooltip("index:N"),
+        *(alt.Tooltip(f"{c}:Q", format=words.format) for c in ("value", "low", "high")),
+    ]
+    return alt.layer(
+        base.mark_bar(cornerRadiusEnd=2, height={"band": 0.8}).encode(
+            x=x, y=y, yOffset=beside, color=colour, tooltip=shown
+        ),
+        base.mark_rule(style="ink", strokeOpacity=0.6).encode(
+            x=alt.X("low:Q", title=words.axis), x2=alt.X2("high:Q"), y=y, yOffset=beside
+        ),
+        width=WIDE[0],
+        height=20 * len(kinds) * len(order),
+        title=alt.TitleParams(words.title, subtitle=words.below),
+    )
+
+
+def crossing(
+    frame: pl.DataFrame,
+    limit: float,
+    between: tuple[float, float] | None,
+    marks: Mapping[str, float],
+    words: Words,
+    lever: str,
+    *,
+    log: bool = False,
+) -> alt.LayerChart:
+    """Draw a measure along a lever, its limit, and where the limit is crossed.
+
+    ``frame``: value (of the lever), measure, low, high. ``between``: the interval of the crossing, shaded. ``marks``:
+    name → value of the lever, drawn as vertical lines.
+    """
+    scale = alt.Scale(domain=span([*frame["low"], *frame["high"], limit]), nice=False, zero=False)
+    across = alt.Scale(
+        **({"type": "log"} if log else {"zero": False}), nice=False, domain=span(frame["value"].to_list(), log)
+    )
+    axis = alt.Axis(format=words.format, tickCount=6)
+    x = alt.X("value:Q", title=lever, scale=across)
+
+    def y(column: str) -> alt.Y:
+        return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
+
+    base = alt.Chart(frame)
+    shown = [
+        alt.Tooltip("value:Q", title=lever),
+        *(alt.Tooltip(f"{c}:Q", format=".4~g") for c in ("measure", "low", "high")),
+    ]
+    layers = []
+    if between is not None:
+        shade = alt.Chart(pl.DataFrame({"value": [between[0]], "to": [between[1]]}))
+        layers.append(shade.mark_rect(opacity=0.15, style="soft").encode(x=x, x2=alt.X2("to:Q")))
+    rule = alt.Chart(pl.DataFrame({"at": [limit], "told": [f"limit {limit:g}"]}))
+    layers += [
+        rule.mark_rule(strokeDash=[2, 3], style="ink").encode(y=y("at")),
+        rule.mark_text(align="left", dx=8, style="soft").encode(
+            x=alt.XValue("width"), y=y("at"), text=alt.Text("told:N")
+        ),
+        base.mark_area(opacity=1, fillOpacity=0.16).encode(x=x, y=y("low"), y2=alt.Y2("high:Q")),
+        base.mark_line(strokeWidth=2.2).encode(x=x, y=y("measure")),
+        base.mark_circle(size=46, opacity=1).encode(x=x, y=y("measure"), tooltip=shown),
+    ]
+    if marks:
+        lines = pl.DataFrame({"value": list(marks.values()), "told": list(marks)})
+        dash = alt.StrokeDash("told:N", legend=alt.Legend(title=None, orient="top"))
+        layers.append(alt.Chart(lines).mark_rule(strokeWidth=1.6, style="ink").encode(x=x, strokeDash=dash))
+    title = alt.TitleParams(words.title, subtitle=words.below)
+    return alt.layer(*layers, width=WIDE[0], height=WIDE[1], title=title)

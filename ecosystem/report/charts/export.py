@@ -1,0 +1,26 @@
+"""Charts as plain specifications and as files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from ecosystem.report.charts.templates import Drawing, formed
+from ecosystem.report.charts.theme import LIGHT, Scheme, configuration
+
+FONT_OF_FILES = "Arial, 'Liberation Sans', sans-serif"  # found faster than the page's long list
+
+
+def specification(chart: alt.TopLevelMixin | Drawing) -> dict[str, Any]:
+    """Return a chart as plain Vega-Lite, without Altair's default theme: the page brings its own."""
+    return {**chart.spec, "datasets": chart.datasets()} if isinstance(chart, Drawing) else formed(chart)
+
+
+def pictures(spec: dict[str, Any], scheme: Scheme = LIGHT) -> tuple[bytes, bytes]:
+    """Render a specification as SVG and as PNG (at one and a half times its size in pixels)."""
+    import vl_convert
+
+    config = configuration(scheme) | {"font": FONT_OF_FILES}
+    svg = vl_convert.vegalite_to_svg(spec, config=config, allowed_base_urls=[])
+    return svg.encode(), vl_convert.svg_to_png(svg, scale=1.5)

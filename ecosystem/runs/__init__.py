@@ -1,0 +1,1 @@
+"""Run folders: writing, resuming, branching, reading, auditing."""

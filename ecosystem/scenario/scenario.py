@@ -1,0 +1,198 @@
+"""Scenario files: the whole experiment as one frozen value, validated completely when it is read.
+
+Every mistake in a file is reported at once, each as a sentence with its dotted path; every timed change is
+applied and checked here too, so that a run never fails at step 40 for a mistake in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ecosystem.errors import ScenarioError, nearest
+from ecosystem.families.base import FAMILIES
+from ecosystem.policies.base import POLICIES
+from ecosystem.registry import Registry
+from ecosystem.scenario.changes import WHOLE, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
+from ecosystem.scenario.consistency import inconsistencies
+from ecosystem.scenario.presets import read_toml, with_preset
+from ecosystem.scenario.tables import ScenarioTables
+from ecosystem.sources.base import SOURCES
+from ecosystem.spec import Spec, checked_paths, explain, set_path
+
+
+class Scenario(ScenarioTables):
+    """A whole experiment. Read one with :meth:`load`, vary it with :meth:`override`."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scenario:
+        """Read, resolve and validate a scenario file; raise ScenarioError listing every problem."""
+        file = Path(path)
+        return cls.parse(read_toml(file), where=str(file), base=file.parent, authored=True)
+
+    @classmethod
+    def parse(
+        cls,
+        data: Mapping[str, Any],
+        *,
+        where: str = "scenario",
+        base: Path | None = None,
+        authored: bool = False,
+    ) -> Scenario:
+        """Validate plain data; ``where`` names it in messages, ``base`` is the folder presets are sought beside.
+
+        In a scenario that is ``authored`` every end of a knob has to be allowed; where values have been changed since,
+        an end may no longer go with them, and is refused when somebody turns the knob so far.
+        """
+        scenario = _parse(data, where, base)
+        state = scenario
+        for number, change in sorted(enumerate(scenario.changes), key=lambda c: c[1].at):
+            for path in change.set:
+                check_changeable(path, f"{where}: changes.{number}.set")
+            try:
+                state = state.override(change.set)
+            except ScenarioError as error:
+                raise ScenarioError(f"{where}: changes.{number} (at step {change.at}): {error}") from None
+        for number, knob in enumerate(scenario.knobs):
+            check_changeable(knob.path, f"{where}: knobs.{number}.path")
+            if authored and (wrong := scenario.refused(knob.path, *knob.ends)):
+                raise ScenarioError(f"{where}: knobs.{number}: {wrong}")
+        for name in scenario.variants:
+            try:
+                scenario.variant(name, base=base)
+            except ScenarioError as error:
+                raise ScenarioError(f"{where}: variants.{name}: {error}") from None
+        return scenario
+
+    def refused(self, path: str, *values: Any) -> str:
+        """Return why one of these values is not allowed at a path as things stand; empty where all are."""
+        for value in values:
+            try:
+                self.override({path: self.like(path, value)})
+            except ScenarioError as error:
+                return str(error)
+        return ""
+
+    def override(self, values: Mapping[str, Any], *, base: Path | None = None) -> Scenario:
+        """Return the scenario with dotted paths set, validated like a file; raise ScenarioError if it is not.
+
+        Setting ``models.<name>.preset``, or another ``kind`` of a model, source or policy, replaces all of it, since
+        fields of one kind mean nothing to another; fields of it that are set beside that, before or after, are set on
+        the new one. An entry that is not there is made if what it cannot do without, or all of it, is set; a mistyped
+        name is thus an error in every section.
+        """
+        data = self.plain()
+        for path in checked_paths(values):
+            check_exists(path, values, data)
+        whole_first = sorted(values.items(), key=lambda item: not WHOLE.fullmatch(item[0]))
+        for path, value in whole_first:
+            part, _, field = path.rpartition(".")
+            if WHOLE.fullmatch(path) and value_at(data, path) != value:
+                data = set_path(data, part, {field: value})
+            else:
+                data = set_path(data, path, value)
+        return _parse(data, "", base)
+
+    def variant(self, name: str, *, base: Path | None = None) -> Scenario:
+        """Return this scenario with the paths of one of its variants set; raise ScenarioError if it has no such one."""
+        if name not in self.variants:
+            there = f"there are {', '.join(self.variants)}" if self.variants else "it has none"
+            raise ScenarioError(f'{self.name}: no variant "{name}"{nearest(name, self.variants)}; {there}')
+        return self.model_copy(update={"variants": {}}).override(self.variants[name], base=base)
+
+    def at(self, t: int) -> Scenario:
+        """Return the scenario in force at step ``t``: this one with every change up to then applied."""
+        state = self
+        for change in sorted(self.changes, key=lambda c: c.at):
+            if change.at <= t:
+                state = state.override(change.set)
+        return state
+
+    def forked(
+        self, step: int, values: Mapping[str, Any], *, base: Path | None = None, called: str | None = None
+    ) -> Scenario:
+        """Return the scenario of a run that leaves this one's after ``step``: these paths hold from the next step on.
+
+        It is this scenario with one more timed change, so that running it from step 0 gives this one's numbers up to
+        ``step``. What a later timed change would have set at the same path, above or below it is left out: the
+        values hold to the end. Name, description, steps, weights_every and theory are set for the whole.
+        Raises ScenarioError for what cannot change inside a run, and for what is wrong in any scenario; its sentences
+        begin with what this is ``called``.
+        """
+        where = called or f"branch after step {step}"
+        whole = {path: value for path, value in values.items() if path.split(".")[0] in WHOLE_RUN}
+        timed = {path: value for path, value in values.items() if path not in whole}
+        for path, value in timed.items():
+            check_changeable(path, where, f" A branch may also set {', '.join(WHOLE_RUN)}.")
+            if value is None:
+                raise ScenarioError(f'{where}: "{path}" = None: a change needs a value.')
+        data = self.override(whole, base=base).plain()
+        changes = []
+        for change in self.changes:
+            left = {p: v for p, v in change.set.items() if change.at <= step or not any(overlap(p, q) for q in timed)}
+            if left:
+                changes.append({"at": change.at, "set": left})
+        if timed:
+            changes.append({"at": step + 1, "set": timed})
+        return Scenario.parse({**data, "changes": changes}, where=where, base=base)
+
+
+def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
+    if not isinstance(data, Mapping):
+        raise ScenarioError(f"{where}: must be a table of keys and values, not {data!r}.")
+    problems: list[str] = []
+    values = dict(data)
+    kinds: list[tuple[str, Registry[Any]]] = [("sources", SOURCES), ("models", FAMILIES), ("policies", POLICIES)]
+    for section, registry in kinds:
+        table = values.get(section, {})
+        if not isinstance(table, Mapping):
+            problems.append(f"{section}: must be a table of named entries, such as [{section}.name], not {table!r}")
+            values.pop(section)
+            continue
+        values[section] = {
+            name: _parse_part(entry, registry, f"{section}.{name}", base, problems) for name, entry in table.items()
+        }
+    bad_parts = bool(problems)
+    for section, _ in kinds:
+        if section in values:
+            values[section] = {name: part for name, part in values[section].items() if part is not None}
+    scenario: Scenario | None = None
+    try:
+        scenario = Scenario.model_validate(values)
+    except ValidationError as error:
+        problems += explain(error, "", Scenario)
+    if scenario is not None and not bad_parts:
+        problems += inconsistencies(scenario)
+    if problems or scenario is None:
+        at = f"{where}: " if where else ""
+        raise ScenarioError("\n".join(f"{at}{problem}." for problem in problems))
+    return scenario
+
+
+def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | None, problems: list[str]) -> Spec | None:
+    """Parse one entry of a section whose kinds live in a registry; note what is wrong and return None."""
+    if isinstance(entry, Spec):
+        return entry
+    if not isinstance(entry, Mapping):
+        problems.append(f"{path}: must be a table with a kind, not {entry!r}")
+        return None
+    try:
+        fields = with_preset(entry, base) if registry is FAMILIES else dict(entry)
+        kind = fields.pop("kind", None)
+        if not isinstance(kind, str):
+            hint = ' or a preset (preset = "gpt2-nano")' if registry is FAMILIES else ""
+            problems.append(f"{path}: needs a kind{hint}; the kinds are {', '.join(registry.all())}")
+            return None
+        cls = registry.get(kind)
+    except ScenarioError as error:
+        problems.append(f"{path}: {error}".removesuffix("."))
+        return None
+    try:
+        part: Spec = cls.model_validate(fields)
+    except ValidationError as error:
+        problems.extend(explain(error, path, cls))
+        return None
+    return part

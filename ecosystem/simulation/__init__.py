@@ -1,0 +1,1 @@
+"""What happens in one step: the state of a world, its agents, the phases, and what is measured of it."""

@@ -1,0 +1,61 @@
+"""Mesa's collector of a world's main series: of the web, of all trainers on average, and of each trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import mesa
+
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.agents import Trainer
+
+SERIES = {  # what a notebook plots first, of each kind of document
+    "text": ("cross_entropy", "distinct_2"),
+    "vector": ("mean_error", "variance", "w2"),
+    "category": ("gini_simpson", "support", "entropy"),
+}
+
+
+class Measured(Protocol):
+    """A world whose last step has been measured."""
+
+    measured: dict[tuple[str, str, str], float]
+
+    @property
+    def trainers(self) -> list[Trainer]:
+        """All trainers."""
+
+    @property
+    def current_scenario(self) -> Scenario:
+        """The scenario in force."""
+
+
+def collector(world: Measured) -> mesa.DataCollector:
+    """Make the collector of a world; it gets a row for every step that this world makes itself."""
+    series = SERIES[world.current_scenario.modality]
+
+    def of_web(metric: str) -> Callable[[Measured], float | None]:
+        return lambda world: world.measured.get(("web", "web", metric))
+
+    def on_average(metric: str) -> Callable[[Measured], float | None]:
+        def mean(world: Measured) -> float | None:
+            values = [world.measured.get(("trainer", trainer.name, metric)) for trainer in world.trainers]
+            present = [value for value in values if value is not None]
+            return sum(present) / len(present) if present else None
+
+        return mean
+
+    def of_one(scope: str, metric: str) -> Callable[[Any], float | None]:
+        return lambda trainer: trainer.model.measured.get((scope, trainer.name, metric))
+
+    each = {metric: of_one("trainer", metric) for metric in series}
+    each |= {f"training_set_{metric}": of_one("training_set", metric) for metric in ("synthetic_share", "depth")}
+    return mesa.DataCollector(
+        model_reporters={
+            "t": "t",
+            **{f"web_{metric}": of_web(metric) for metric in ("documents", "synthetic_share", "depth")},
+            **{metric: on_average(metric) for metric in series},
+        },
+        agenttype_reporters={Trainer: {"name": "name", **each}} if world.trainers else {},
+    )

@@ -1,0 +1,95 @@
+"""The measure phase: who is measured on what, every step; the arithmetic is in :mod:`ecosystem.metrics`."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from ecosystem.families.base import Score, ScoreRequest, SupportsWatermark
+from ecosystem.metrics import tables
+from ecosystem.metrics.tables import rows
+from ecosystem.policies.watermark import Watermark
+from ecosystem.simulation.measurement.costs import measure_costs
+from ecosystem.simulation.measurement.parameters import measure_parameters
+from ecosystem.simulation.measurement.text import (
+    Values,
+    initial_perplexities,
+    measure_baselines,
+    measure_models,
+    quality_of,
+    text_values,
+    watermark_values,
+)
+from ecosystem.simulation.state import State
+from ecosystem.simulation.step import Step
+
+
+def measure_opening(state: State, step: Step) -> None:
+    """Measure once, at step 0, what later steps are compared with: reference models and human text."""
+    measure_web(state, step)
+    if state.scenario.modality != "text":
+        return
+    references = state.references
+    for name, initial in references.initial.items():
+        [random] = state.cohorts[name].score([ScoreRequest("random", references.held_out)])
+        unigram = Score(references.unigram[name][initial.unit], initial.unit, initial.offsets)
+        for reference, score in (("initial", initial), ("random", random), ("unigram", unigram)):
+            step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", quality_of(state, name, score)))
+    if references.downstream is not None:
+        measure_baselines(state, step, references.downstream)
+    human = text_values(state, references.held_out, "reference/human")
+    policy = next((p for p in state.scenario.policies.values() if isinstance(p, Watermark)), None)
+    if policy is not None:
+        cohort = state.cohorts[policy.model]
+        assert isinstance(cohort, SupportsWatermark)  # checked when the scenario was read
+        human |= watermark_values(policy, *cohort.watermark(references.held_out, policy.mark))
+    step.metrics.append(rows(step.t, "reference", "human", human))
+    for population, settings in state.scenario.trainers.items():
+        prompt = settings.decoding.prompt
+        values = initial_perplexities(state, settings, references.held_out, prompt.tokens if prompt is not None else 0)
+        step.metrics.append(rows(step.t, "reference", f"{population}/human", values))
+
+
+def measure_step(state: State, step: Step) -> None:
+    """Measure every trainer, its training set and its policies, the curators and the web."""
+    if state.scenario.modality == "text":
+        measure_models(state, step)
+    else:
+        measure_parameters(state, step)
+    if step.training:
+        step.metrics.append(tables.training_sets(pl.concat(step.training.values()), step.t))
+        select = {trainer.name: trainer.settings.select for trainer in state.trainers}
+        step.metrics.append(tables.policies(step.ledger, select, step.t))
+    if state.scenario.web.publish:
+        drafts = step.segment.with_columns(reader=pl.lit("web"), source=pl.lit(None, pl.String))
+        step.metrics.append(tables.policies(drafts, {"web": state.scenario.web.publish}, step.t))
+    step.metrics += state.classifiers.measured()
+    if step.audiences:
+        names = np.array(list(step.audiences))
+        audience = np.array(list(step.audiences.values()))
+        writing = np.array([not writer.has_left for writer in state.writers if writer.name in step.audiences])
+        values = {"audience": audience, "writing": writing.astype(np.float64)}
+        step.metrics.append(tables.many(step.t, "writer", names, values, {}))
+    if step.reviews:
+        reviews = pl.concat(step.reviews)
+        for curator in state.curators:
+            step.metrics.append(rows(step.t, "curator", curator.name, _reviews(reviews, curator.name)))
+    measure_web(state, step)
+    measure_costs(state, step)
+
+
+def measure_web(state: State, step: Step) -> None:
+    """Measure the contamination of the web and of its sites."""
+    step.metrics.append(tables.web(state.corpus.index, step.t))
+    if state.scenario.measure.sites:
+        step.metrics.append(tables.sites(state.corpus.index, step.t))
+
+
+def _reviews(reviews: pl.DataFrame, curator: str) -> Values:
+    own = reviews.filter(pl.col("curator") == curator)
+    synthetic, suspect = own["synthetic"].to_numpy(), own["suspect"].to_numpy()
+    values: Values = {}
+    for origin, of in (("human", ~synthetic), ("synthetic", synthetic)):
+        values[f"reviewed_{origin}"] = float(of.sum())
+        values[f"suspect_{origin}"] = float((of & suspect).sum())
+    return values

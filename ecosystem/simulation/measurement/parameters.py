@@ -1,0 +1,89 @@
+"""What is measured of models whose parameters are known: their distance from the truth, and who has collapsed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.families.base import Describes, ScoreRequest
+from ecosystem.metrics import tables
+from ecosystem.metrics.estimates import ratio
+from ecosystem.simulation.agents import Trainer, by_model
+from ecosystem.simulation.references import held_out_documents
+from ecosystem.simulation.services import correct_labels
+from ecosystem.simulation.state import State
+from ecosystem.simulation.step import Step
+
+NAMED = 3  # trainers, at most, whose collapse is an event for each by name
+
+
+def measure_parameters(state: State, step: Step) -> None:
+    """Compare every trainer's parameters, which are known exactly, with the truth, and score held-out documents."""
+    assert state.truth is not None
+    correct = _correct_labels(state, step)
+    held_out = held_out_documents(state.scenario, state.reservoirs, state.corpus.content)
+    for model, trainers in by_model(state.trainers).items():
+        ready = [trainer for trainer in trainers if trainer.has_model]
+        cohort = state.cohorts[model]
+        assert isinstance(cohort, Describes)  # every model of vectors or categories is
+        described = cohort.describe(state.truth)
+        members = [trainer.member for trainer in ready]
+        names = np.array([trainer.name for trainer in ready])
+        values = {metric: column[members] for metric, column in described.items()}
+        values["documents_trained"] = np.array([getattr(step.fits.get(n), "tokens", np.nan) for n in names.tolist()])
+        values["label_accuracy"] = np.array([correct.get(n, np.nan) for n in names.tolist()])
+        if "collapsed" in values:
+            values["collapsed_at"] = _collapses(state, ready, values["collapsed"] == 1)
+        errors = {}
+        if held_out.len():
+            scores = cohort.score([ScoreRequest(member, held_out) for member in members])
+            nats = [ratio(*score.per_document()) for score in scores]
+            values["held_out_nll"], errors["held_out_nll"] = np.array(nats, np.float64).reshape(-1, 2).T
+        step.metrics.append(tables.many(step.t, "trainer", names, values, errors))
+
+
+def _collapses(state: State, trainers: Sequence[Trainer], collapsed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Record who has collapsed at this step for the first time; return the step for these, NaN for all others.
+
+    Of a large population only the first, half and all are events: a hundred replicates need no hundred sentences.
+    """
+    steps = np.full(len(trainers), np.nan)
+    new: dict[str, list[str]] = {}
+    for place in np.flatnonzero(collapsed).tolist():
+        trainer = trainers[place]
+        if trainer.collapsed_at is None:
+            trainer.collapsed_at = state.t
+            steps[place] = state.t
+            new.setdefault(trainer.population, []).append(trainer.name)
+    collapse = "collapsed: nothing varies any more in what was learnt"
+    for population, names in new.items():
+        fates = [trainer.collapsed_at for trainer in state.trainers if trainer.population == population]
+        count = len(fates) - fates.count(None)
+        before, half = count - len(names), (len(fates) + 1) // 2
+        if len(fates) <= NAMED:
+            for name in names:
+                state.note(f"{name} {collapse}")
+        elif count == len(fates):
+            state.note(f"all {count} trainers of {population} have {collapse}")
+        elif before < half <= count:
+            state.note(f"half of the {len(fates)} trainers of {population} have {collapse}")
+        elif before == 0:
+            state.note(f"{names[0]} is the first of {len(fates)} trainers of {population} that has {collapse}")
+    return steps
+
+
+def _correct_labels(state: State, step: Step) -> dict[str, float]:
+    """Return the share of correct labels, by weight, in the training set of every trainer that has been fitted now.
+
+    Empty where documents have no labels.
+    """
+    if state.truth is None or state.truth.plane is None or not step.fits:
+        return {}
+    rows = pl.concat([step.training[name] for name in step.fits])
+    correct = pl.Series(correct_labels(state.contents(rows), state.truth))
+    weighted = rows.with_columns(correct=correct).filter(pl.col("weight") > 0)
+    share = (pl.col("correct") * pl.col("weight")).sum() / pl.col("weight").sum()
+    return dict(weighted.group_by("reader").agg(share).iter_rows())

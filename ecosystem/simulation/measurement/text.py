@@ -1,0 +1,186 @@
+"""What is measured of models of text: their scores of held-out text, what they publish, downstream tasks."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.errors import TrainingError
+from ecosystem.families.base import Score, ScoreRequest, TextCohort
+from ecosystem.metrics.base import METRICS, Estimate, TextMetric, measure_texts, sample_groups
+from ecosystem.metrics.estimates import ratio
+from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality
+from ecosystem.metrics.tables import rows
+from ecosystem.policies.watermark import Watermark
+from ecosystem.scenario.entries import TrainerSpec
+from ecosystem.simulation.agents import Trainer, by_model
+from ecosystem.simulation.downstream import Downstream
+from ecosystem.simulation.references import next_token
+from ecosystem.simulation.state import State
+from ecosystem.simulation.step import Step
+
+Values = dict[str, Estimate | float]
+
+
+def measure_models(state: State, step: Step) -> None:
+    """Score every trainer's model on held-out human and on fresh synthetic text, and measure what it published."""
+    written = [text for text in step.unpublished.values() if text.len()]
+    synthetic = pl.concat(written) if written else pl.Series([], dtype=pl.String)
+    published = step.segment.filter(pl.col("verdict").is_null())
+    accuracies = _accuracies(state, step)
+    for trainer in state.trainers:
+        model, values = trainer.settings.model, Values(accuracies.get(trainer.name, {}))
+        asked = [docs for docs in (state.references.held_out, synthetic) if docs.len()]
+        scores = iter(state.cohorts[model].score([ScoreRequest(trainer.member, docs) for docs in asked]))
+        if state.references.held_out.len():
+            score = next(scores)
+            if not np.isfinite(score.nll).all():
+                raise TrainingError(
+                    f"step {step.t}, {trainer.name}: its loss on held-out text is not a finite number. A neural model "
+                    "has diverged: lower its learning_rate. A model of counts finds what it never saw impossible: "
+                    'smooth it (smoothing = "kneser_ney"). Nothing of this step is committed.'
+                )
+            values |= quality_of(state, model, score)
+            values |= _next_token_change(state, trainer)
+        if synthetic.len():
+            values["cross_entropy_synthetic"] = ratio(*next(scores).per_document())
+        own = published.filter(pl.col("author") == trainer.name)
+        values["documents_published"] = float(own.height)
+        if own.height:
+            values["mean_words"] = _mean(own["words"])
+            values |= text_values(state, own["content"], f"trainers/{trainer.name}/sample")
+            prompt = trainer.settings.decoding.prompt
+            begun = prompt.tokens if prompt is not None and prompt.keep else 0
+            values |= initial_perplexities(state, trainer.settings, own["content"], begun)
+        values |= _watermark_in(state, step, trainer)
+        if trainer.name in step.fits:
+            fit = step.fits[trainer.name]
+            values |= {"training_loss": fit.loss, "tokens_trained": float(fit.tokens)}
+        step.metrics.append(rows(step.t, "trainer", trainer.name, values))
+
+
+def _accuracies(state: State, step: Step) -> dict[str, Values]:
+    """Judge every trainer that has a model on the downstream tasks, if it is time to; return accuracies by name."""
+    downstream, accuracies = state.references.downstream, dict[str, Values]()
+    if downstream is None or not downstream.due(step.t):
+        return accuracies
+    for model, trainers in by_model([trainer for trainer in state.trainers if trainer.has_model]).items():
+        members, family = [trainer.member for trainer in trainers], state.scenario.models[model]
+        try:
+            values = downstream.judge(state.cohorts[model], members, family.tunable, state.progress)
+        except TrainingError as error:
+            raise TrainingError(f"step {step.t}, {model}: {error}") from error
+        accuracies |= dict(zip([trainer.name for trainer in trainers], values, strict=True))
+    return accuracies
+
+
+def measure_baselines(state: State, step: Step, downstream: Downstream) -> None:
+    """Measure what downstream accuracies are held against: guessing, random weights and what members start from."""
+    step.metrics.append(rows(step.t, "reference", "chance", downstream.chance()))
+    for name, cohort in state.cohorts.items():
+        family = state.scenario.models[name]
+        if downstream.settings.tasks and not family.tunable:
+            state.note(f'model "{name}" is of kind {family.kind}, which cannot be fine-tuned: no accuracy after that')
+        baselines = downstream.references(cohort, family.tunable, family.begins_trained, state.progress)
+        for reference, values in baselines.items():
+            step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", values))
+
+
+def quality_of(state: State, model: str, score: Score) -> Values:
+    """Return what one model's score of the held-out documents says."""
+    references = state.references
+    nats, tokens = score.per_document()
+    document = np.repeat(np.arange(tokens.size), tokens)
+    values: Values = {**quality(nats, tokens, references.sizes)}
+    values |= by_frequency(score.nll, score.unit, document, references.frequent[model])
+    # Paired by document: most of the spread of the cross-entropy is that some documents are harder than others.
+    with np.errstate(invalid="ignore"):  # a model of counts may find text impossible, before and after
+        more = score.nll - references.initial[model].nll
+    values["cross_entropy_change"] = ratio(np.bincount(document, weights=more, minlength=tokens.size), tokens)
+    paired = by_frequency(more, score.unit, document, references.frequent[model])
+    values |= {f"{name}_change": change for name, change in paired.items()}
+    if references.truth is not None:
+        # A document's true log-likelihood under the process: what no model can beat on average.
+        values["excess_nats"] = ratio(nats + references.truth, np.ones_like(tokens))
+    return values
+
+
+def _next_token_change(state: State, trainer: Trainer) -> Values:
+    """Return how far a trainer's next-token distributions are from those it started from (Seddik et al. 2024)."""
+    model, references = trainer.settings.model, state.references
+    initial = references.next_token[model]
+    if not len(initial):
+        return {}
+    contexts = state.scenario.measure.contexts
+    now = next_token(state.cohorts[model], trainer.member, references.held_out, contexts)
+    distance = np.abs(now.astype(np.float64) - initial).sum(axis=1)
+    return {"next_token_l1": ratio(distance, np.ones_like(distance))}
+
+
+def initial_perplexities(state: State, settings: TrainerSpec, texts: pl.Series, begun: int) -> Values:
+    """Return the quantiles of the perplexities of single texts under the weights that trainers start from.
+
+    All are taken on equally many tokens, behind a prompt of ``begun`` tokens: how probable a token is depends on how
+    many are known before it. The end of a text is not counted, since a text that was cut has none. The texts were
+    written independently, so the first serve. Nothing is measured of a model that starts from random weights.
+    """
+    measure = state.scenario.measure
+    if not measure.initial_perplexity or not state.scenario.models[settings.model].begins_trained:
+        return {}
+    cohort = cast(TextCohort, state.cohorts[settings.model])
+    docs = cohort.excerpts(texts, begun, min(measure.initial_tokens, settings.decoding.max_tokens))
+    if docs.is_empty():
+        return {}
+    [score] = cohort.score([ScoreRequest("initial", docs.head(measure.initial_perplexity))])
+    nats, tokens = score.per_document()
+    return {**perplexity_quantiles(nats - score.nll[score.offsets[1:] - 1], tokens - 1)}
+
+
+def _watermark_in(state: State, step: Step, trainer: Trainer) -> Values:
+    """Return how marked a trainer's documents of this step are, those refused at the publish gate among them.
+
+    Looked for is the watermark that its decoding names; where it names none, the first that others put into theirs or
+    that stands at a gate, since a model may have learnt it from others' text. Documents with too few tokens to be
+    judged are left out.
+    """
+    named, scenario = trainer.settings.decoding.watermark, state.scenario
+    used = {*scenario.standing(), *(settings.decoding.watermark for settings in scenario.trainers.values())}
+    policies = [
+        policy
+        for name, policy in scenario.policies.items()
+        if isinstance(policy, Watermark) and name in used and named in (None, name)
+    ]
+    own = step.segment.filter(pl.col("author") == trainer.name)["doc"]
+    if not policies or own.is_empty():
+        return {}
+    policy = policies[0]
+    detected = watermark_values(policy, *state.services.models.watermark(policy.model, policy.mark, own))
+    return {"complies": float(trainer.name in step.marks), **detected} if named is not None else detected
+
+
+def watermark_values(policy: Watermark, z: NDArray[np.float64], scored: NDArray[np.int64]) -> Values:
+    """Return the mean z-score and the share above the threshold, of documents with enough scored tokens."""
+    long_enough = z[scored >= policy.min_tokens]
+    over, each = (long_enough > policy.threshold).astype(np.float64), np.ones_like(long_enough)
+    return {"watermark_z": ratio(long_enough, each), "watermark_found": ratio(over, each)}
+
+
+def text_values(state: State, texts: pl.Series, stream: str) -> Values:
+    """Return the text metrics of equal-size samples of texts, drawn with the noise of a stream."""
+    measure = state.scenario.measure
+    groups = sample_groups(texts, measure.words, measure.groups, state.stream(stream))
+    return {**measure_texts(text_metrics(state), groups, state.references.vocabulary)}
+
+
+def text_metrics(state: State) -> list[TextMetric]:
+    """Return the text metrics that the scenario asks for (all of them unless it says which)."""
+    kinds = METRICS.all()
+    return [kinds[name]() for name in (state.scenario.measure.texts or kinds)]
+
+
+def _mean(values: pl.Series) -> Estimate:
+    array = values.to_numpy().astype(np.float64)
+    return ratio(array, np.ones_like(array))

@@ -1,0 +1,265 @@
+"""One step of the world: nine phases, in order, each a function of the state and of the step's tables.
+
+All agents act on the same snapshot: trainers write before any text of this step is on the web, and all scrape the web
+as curation has left it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import polars as pl
+
+from ecosystem.corpus.schema import SEGMENT, empty
+from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.errors import TrainingError
+from ecosystem.families.base import FitRequest, GenerateRequest, MemberError, TextCohort
+from ecosystem.policies.base import gate
+from ecosystem.policies.watermark import Watermark
+from ecosystem.simulation.agents import Trainer, by_model
+from ecosystem.simulation.measurement.measure import measure_step
+from ecosystem.simulation.selection import LiveIndex, archive, ledger_rows, note_shortfalls, sample
+from ecosystem.simulation.state import State
+from ecosystem.simulation.step import DRAFT, Step, draft_table, human_drafts
+
+
+def write(state: State, step: Step) -> None:
+    """Let people write: documents from their source, without replacement, until it runs dry."""
+    live = state.corpus.live()
+    moved: dict[tuple[str, bool], int] = {}  # per population: writers that left, and that came back
+    for writer in state.writers:
+        nearby = live.filter(pl.col("site").is_in(writer.homes.tolist()))
+        share = float(nearby["synthetic"].mean() or 0.0)  # type: ignore[arg-type]
+        if writer.settings.leaves_below is not None:
+            step.audiences[writer.name] = _audience(nearby)
+        left = writer.has_left
+        writer.hear_of(step.audiences.get(writer.name, 1.0))
+        if writer.has_left != left:
+            moved[writer.population, writer.has_left] = moved.get((writer.population, writer.has_left), 0) + 1
+        rows = state.draw(writer.settings.source, writer.wants_to_write(share), writer.name)
+        if len(rows):
+            content = state.reservoirs[writer.settings.source].rows(rows)
+            step.drafts.append(
+                human_drafts(content, writer.settings.source, rows, f"writers/{writer.name}", writer.place(len(rows)))
+            )
+    for (population, left), count in moved.items():
+        event = "left for want of readers" if left else "came back"
+        state.note(f"{count} of the {state.scenario.writers[population].count} writers of {population} {event}")
+
+
+def _audience(nearby: pl.DataFrame) -> float:
+    """Return the share of the prominence of these documents that people wrote; 1 where there are none."""
+    weight, people = nearby["weight"].to_numpy(), ~nearby["synthetic"].to_numpy()
+    return float(weight[people].sum() / weight.sum()) if weight.sum() > 0 else 1.0
+
+
+def generate(state: State, step: Step) -> None:
+    """Let models write: what each trainer publishes, and a little more that is only ever used for scoring."""
+    asking = [trainer for trainer in state.trainers if trainer.wants_to_publish]
+    extra, step.marks = state.scenario.measure.synthetic, watermarking(state)
+    for model, trainers in by_model(asking).items():
+        requests = [_generate_request(state, t, t.settings.publish + extra, step.marks.get(t.name)) for t in trainers]
+        cohort = state.cohorts[model]
+        written = cohort.generate(requests, state.progress)
+        amounts = cohort.written if isinstance(cohort, TextCohort) else [request.n for request in requests]
+        step.written |= dict(zip([trainer.name for trainer in trainers], amounts, strict=True))
+        published = []
+        for trainer, docs in zip(trainers, written, strict=True):
+            step.unpublished[trainer.name] = docs.tail(extra)
+            published.append(docs.head(trainer.settings.publish))
+        counts = [docs.len() for docs in published]
+        step.drafts.append(
+            draft_table(
+                pl.concat(published),
+                site=np.concatenate([t.place(n) for t, n in zip(trainers, counts, strict=True)]),
+                author=np.repeat([trainer.name for trainer in trainers], counts),
+                synthetic=True,
+                depth=np.repeat([1.0 + trainer.depth for trainer in trainers], counts),
+                model=model,
+            )
+        )
+
+
+def _generate_request(state: State, trainer: Trainer, n: int, mark: Mark | None) -> GenerateRequest:
+    """Ask a trainer's model for ``n`` documents, with the beginnings that its decoding calls for."""
+    decoding, prompts = trainer.settings.decoding, None
+    if decoding.prompt is not None:
+        scraped = decoding.prompt.origin == "scraped"
+        index = state.corpus.live() if scraped else state.corpus.index.filter(~pl.col("synthetic"))
+        if index.is_empty():
+            state.note(f"{trainer.name} found no {decoding.prompt.origin} documents to begin from: it wrote unprompted")
+            decoding = decoding.model_copy(update={"prompt": None})
+        else:
+            noise = state.stream(f"trainers/{trainer.name}/prompts").uniform(np.arange(n))
+            prompts = state.corpus.contents(index["doc"].gather((noise * index.height).astype(np.int64)))
+    stream = state.stream(f"trainers/{trainer.name}/generate")
+    return GenerateRequest(trainer.member, n, decoding, prompts, stream, mark)
+
+
+def watermarking(state: State) -> dict[str, Mark]:
+    """Return by name the trainers who watermark their text at this step, and with what.
+
+    Of those whose decoding names one policy the share that complies does, in a fixed random order: who complies at some
+    share complies at every larger one.
+    """
+    naming: dict[str, list[str]] = {}
+    for trainer in state.trainers:
+        if trainer.settings.decoding.watermark is not None:
+            naming.setdefault(trainer.settings.decoding.watermark, []).append(trainer.name)
+    marks: dict[str, Mark] = {}
+    for name, trainers in naming.items():
+        policy = state.scenario.policies[name]
+        assert isinstance(policy, Watermark)  # checked when the scenario was read
+        noise = {t: state.streams.at(f"policies/{name}/compliance/{t}").uniform(0)[0] for t in trainers}
+        complying = int(policy.compliance * len(trainers) + 0.5)
+        marks |= dict.fromkeys(sorted(trainers, key=noise.__getitem__)[:complying], policy.mark)
+    return marks
+
+
+def publish(state: State, step: Step) -> None:
+    """Publish the drafts of this step as one segment; the publish gate may refuse some of them."""
+    drafts = pl.concat(step.drafts) if step.drafts else empty({**DRAFT, "content": state.corpus.content})
+    segment = state.corpus.prepare(drafts, step.t)
+    signed = gate(segment, state.policies(state.scenario.web.publish), state.context("web"))
+    step.segment = signed.select(SEGMENT.keys())
+    state.corpus.publish(step.segment)
+
+
+def retain(state: State, step: Step) -> None:
+    """Let the retain gate decide what stays on the web."""
+    policies = state.policies(state.scenario.web.retain)
+    if not policies:
+        return
+    live = state.corpus.live()
+    after = gate(live.with_columns(weight=pl.lit(1.0)), policies, state.context("web"))
+    state.corpus.reweigh(live["doc"], after["weight"])
+    state.corpus.retire(after.filter(pl.col("verdict").is_not_null())["doc"], step.t)
+
+
+def curate(state: State, step: Step) -> None:
+    """Let curators review documents on their sites and remove, down-weight or endorse them."""
+    live = state.corpus.live()
+    for curator in state.curators:
+        reviewed = curator.review(live)
+        step.reviews.append(reviewed.select("doc", "synthetic", "suspect", curator=pl.lit(curator.name)))
+        if reviewed.is_empty():
+            continue
+        suspects, trusted = reviewed.filter("suspect"), reviewed.filter(~pl.col("suspect"))
+        strength = curator.settings.strength
+        if curator.settings.action == "remove":
+            state.corpus.retire(suspects["doc"], step.t)
+        elif curator.settings.action == "down_weight":
+            state.corpus.reweigh(suspects["doc"], pl.repeat(strength, suspects.height, eager=True))
+        else:
+            for site in trusted["site"]:
+                state.web.endorse(int(curator.homes[0]), site, strength)
+
+
+def scrape(state: State, step: Step) -> None:
+    """Collect the candidates of every trainer that will train: a weighted sample without replacement."""
+    step.live = state.corpus.live()
+    index = LiveIndex.of(step.live, state.web.sites)
+    for trainer in state.trainers:
+        if trainer.wants_to_fit:
+            step.candidates[trainer.name] = sample(state, trainer, index)
+
+
+def select(state: State, step: Step) -> None:
+    """Apply each trainer's select gate: policies sign, weigh and add; rows without a verdict are its training set."""
+    fitting = [trainer for trainer in state.trainers if trainer.wants_to_fit]
+    ungated = _ungated(step, [trainer for trainer in fitting if not trainer.settings.select])
+    ledgers: list[pl.DataFrame] = []
+    for trainer in fitting:
+        if trainer.settings.select:
+            table = step.live[step.candidates[trainer.name]].with_columns(weight=pl.lit(1.0))
+            policies = state.policies(trainer.settings.select)
+            signed = gate(table.drop("verdict", "reason"), policies, state.context(trainer.name))
+            ledger = ledger_rows(signed, pl.lit(trainer.name))
+            kept = ledger.filter(pl.col("verdict").is_null())
+        else:
+            ledger = kept = ungated[trainer.name]
+        ledgers.append(ledger)
+        step.training[trainer.name] = kept if trainer.settings.retain is None else archive(state, trainer, kept)
+    if ledgers:
+        step.ledger = pl.concat(ledgers)
+    note_shortfalls(state)
+
+
+def _ungated(step: Step, trainers: Sequence[Trainer]) -> dict[str, pl.DataFrame]:
+    """Return the ledger of each trainer without a policy at its gate; all are made as one table, which is faster."""
+    if not trainers:
+        return {}
+    counts = [len(step.candidates[trainer.name]) for trainer in trainers]
+    readers = pl.Series(np.repeat([trainer.name for trainer in trainers], counts), dtype=pl.String)
+    table = step.live[np.concatenate([step.candidates[trainer.name] for trainer in trainers])]
+    origin = {name: pl.lit(None, pl.String) for name in ("injected_from", "added_by")}
+    ledger = ledger_rows(table.with_columns(weight=pl.lit(1.0), **origin), readers)
+    first = np.concatenate([[0], np.cumsum(counts)]).tolist()
+    return {t.name: ledger[a:b] for t, a, b in zip(trainers, first[:-1], first[1:], strict=True)}
+
+
+def fit(state: State, step: Step) -> None:
+    """Train models on what their trainers selected; one cohort at a time, all its members together."""
+    ready: list[Trainer] = []
+    for trainer in state.trainers:
+        if trainer.name in step.training:
+            if step.training[trainer.name].is_empty():
+                state.note(f"{trainer.name} had nothing to train on: {_why_empty(step, trainer)}; it keeps its model")
+            else:
+                ready.append(trainer)
+    for model, trainers in by_model(ready).items():
+        requests = _fit_requests(state, step, trainers)
+        try:
+            records = state.cohorts[model].fit(requests, state.progress)
+        except TrainingError as error:
+            member = error.member if isinstance(error, MemberError) else None
+            culprit = next((t.name for t in trainers if t.member == member), model)
+            raise TrainingError(f"step {step.t}, {culprit}: {error}") from error
+        for trainer, record in zip(trainers, records, strict=True):
+            step.fits[trainer.name] = record
+            rows = step.training[trainer.name]
+            trainer.depth = float(np.average(rows["depth"], weights=_positive(rows["weight"])))
+            trainer.has_model = True
+
+
+def _fit_requests(state: State, step: Step, trainers: Sequence[Trainer]) -> list[FitRequest]:
+    """Ask for one fit per trainer; contents are gathered for all of them at once."""
+    sets = [step.training[trainer.name] for trainer in trainers]
+    contents = state.contents(pl.concat(sets))
+    first = np.concatenate([[0], np.cumsum([rows.height for rows in sets])]).tolist()
+    return [
+        FitRequest(
+            member=trainer.member,
+            docs=contents[a:b],
+            weight=_positive(rows["weight"]),
+            budget=trainer.settings.budget,
+            learning_rate=trainer.settings.learning_rate,
+            start=trainer.settings.start,
+            stream=state.stream(f"trainers/{trainer.name}/fit"),
+        )
+        for trainer, rows, a, b in zip(trainers, sets, first[:-1], first[1:], strict=True)
+    ]
+
+
+def _positive(weight: pl.Series) -> np.ndarray:
+    """Return weights as an array; if all are zero (a weigher refused everything), all alike."""
+    array = weight.to_numpy().astype(np.float64)
+    return array if array.sum() > 0 else np.ones_like(array)
+
+
+def _why_empty(step: Step, trainer: Trainer) -> str:
+    candidates = step.ledger.filter(pl.col("reader") == trainer.name)
+    if candidates.is_empty():
+        return "it found no documents to scrape"
+    refused = candidates.group_by("verdict", maintain_order=True).len().iter_rows()
+    return f"all {candidates.height} candidates were refused ({', '.join(f'{n} by {who}' for who, n in refused)})"
+
+
+def measure(state: State, step: Step) -> None:
+    """Measure models on held-out human text and on the text of this step, and the web itself."""
+    measure_step(state, step)
+
+
+Phase = Callable[[State, Step], None]
+PHASES: tuple[Phase, ...] = (write, generate, publish, retain, curate, scrape, select, fit, measure)

@@ -1,0 +1,109 @@
+"""What models are compared with, fixed when the web opens: held-out documents, and the true distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.errors import DataError
+from ecosystem.families.base import Cohort, Member, Score, ScoreRequest, TextCohort
+from ecosystem.metrics.base import Vocabulary
+from ecosystem.metrics.quality import frequent_types, unigram_nll
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.downstream import Downstream
+from ecosystem.sources.base import Reservoir, Truth
+from ecosystem.streams import Streams
+
+CONTEXT_TOKENS = 16  # of a held-out document, after which next-token distributions are compared
+
+
+@dataclass(frozen=True)
+class References:
+    """What everything is compared with, fixed when the web opens: held-out human text and human frequencies."""
+
+    held_out: pl.Series  # documents that are never published
+    sizes: NDArray[np.int64]  # their bytes in UTF-8
+    truth: NDArray[np.float64] | None  # their exact log-likelihoods in nats, where the source is a known process
+    vocabulary: Vocabulary  # words of the web's initial human documents
+    frequent: dict[str, NDArray[np.bool_]]  # per model: which token types are frequent in human text
+    unigram: dict[str, NDArray[np.float64]]  # per model: nats of each token type under human frequencies
+    downstream: Downstream | None  # tasks made from documents that are never published, if there are to be any
+    initial: dict[str, Score]  # per model: the held-out documents under the weights that trainers start from
+    next_token: dict[str, NDArray[np.float32]]  # per model: their next-token distributions after held-out beginnings
+
+    @classmethod
+    def of(
+        cls,
+        human: pl.Series,
+        scenario: Scenario,
+        reservoirs: Mapping[str, Reservoir],
+        cohorts: Mapping[str, Cohort],
+        streams: Streams,
+    ) -> References:
+        """Take the references from the web's initial source and its ``human`` documents (none if it opens empty)."""
+        initial, measure = scenario.web.initial, scenario.measure
+        held_out, truth, downstream = pl.Series([], dtype=pl.String), None, None
+        if initial is not None:
+            reservoir, tasks = reservoirs[initial.source], measure.downstream
+            downstream = None if tasks is None else Downstream.of(tasks, reservoir, streams)
+            held_out = held_out_documents(scenario, reservoirs, held_out.dtype)
+            truth = reservoir.log_likelihood(held_out)
+        counts = {name: cast(TextCohort, cohort).type_counts(human) for name, cohort in cohorts.items()}
+        return cls(
+            held_out=held_out,
+            sizes=byte_sizes(held_out),
+            truth=truth,
+            vocabulary=Vocabulary.of(human),
+            frequent={name: frequent_types(count) for name, count in counts.items()},
+            unigram={name: unigram_nll(count) for name, count in counts.items()},
+            downstream=downstream,
+            initial={
+                name: cohort.score([ScoreRequest("initial", held_out)])[0]
+                for name, cohort in cohorts.items()
+                if held_out.len()
+            },
+            next_token={
+                name: next_token(cohort, "initial", held_out, measure.contexts) for name, cohort in cohorts.items()
+            },
+        )
+
+
+def held_out_documents(scenario: Scenario, reservoirs: Mapping[str, Reservoir], content: pl.DataType) -> pl.Series:
+    """Return the real documents on which every trainer is scored; none, of this type, if the web opens empty."""
+    initial = scenario.web.initial
+    if initial is None:
+        return pl.Series([], dtype=content)
+    return reservoirs[initial.source].held_out.head(scenario.measure.held_out)
+
+
+def true_distribution(human: pl.Series, scenario: Scenario, reservoirs: Mapping[str, Reservoir]) -> Truth:
+    """Return the distribution of vectors or categories: the source's exact law, or else that of ``human`` documents.
+
+    Raises DataError where there is neither.
+    """
+    initial = scenario.web.initial
+    exact = reservoirs[initial.source].truth if initial is not None else None
+    if exact is not None:
+        return exact
+    if human.len() == 0:
+        raise DataError("the web begins without documents, so there is no truth to measure by; give web.initial.")
+    x = human.to_numpy()
+    if scenario.modality == "category":
+        return Truth(probabilities=np.bincount(x) / len(x))
+    return Truth(mean=x.mean(axis=0), covariance=np.cov(x, rowvar=False).reshape(x.shape[1], x.shape[1]))
+
+
+def byte_sizes(docs: pl.Series) -> NDArray[np.int64]:
+    """Return the bytes of each document in UTF-8, shape [documents]."""
+    return docs.str.len_bytes().cast(pl.Int64).to_numpy()
+
+
+def next_token(cohort: Cohort, member: Member, held_out: pl.Series, contexts: int) -> NDArray[np.float32]:
+    """Return next-token distributions after the beginnings of ``contexts`` held-out documents, [some, types]."""
+    docs = held_out if contexts else held_out.head(0)
+    return cast(TextCohort, cohort).next_token(member, docs, CONTEXT_TOKENS)[:contexts]

@@ -1,0 +1,170 @@
+"""What policies may ask for besides their table (the views of ``policies.base``), answered from a world's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.errors import DataError
+from ecosystem.families.base import Cohort, Score, ScoreRequest, SupportsWatermark
+from ecosystem.policies.duplicates import NearDuplicates
+from ecosystem.sources.base import Reservoir, Truth
+from ecosystem.sources.labelled import right
+
+Answers = tuple[NDArray[np.float64], NDArray[np.int64]]
+"""A number and a count of units for each document, [documents] each."""
+
+
+class Cohorts(dict[str, Cohort]):
+    """Cohorts by the name of their model; one that is asked for and not there is built."""
+
+    def __init__(self, build: Callable[[str], Cohort]) -> None:
+        super().__init__()
+        self._build = build
+
+    def build(self, names: Iterable[str]) -> None:
+        """Build the cohorts of these models now, in this order."""
+        for name in names:
+            self[name]
+
+    def __missing__(self, name: str) -> Cohort:
+        self[name] = cohort = self._build(name)
+        return cohort
+
+
+class CorpusService:
+    """The documents of the web: contents, which of them are live, and near-duplicates."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self._indexes: dict[tuple[int, int, float], NearDuplicates] = {}
+
+    def contents(self, docs: pl.Series) -> pl.Series:
+        """Return the contents of documents by id."""
+        return self._corpus.contents(docs)
+
+    def live(self) -> pl.Series:
+        """Return the ids of the documents that are on the web now, ascending."""
+        return self._corpus.live()["doc"]
+
+    def near_duplicates(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
+        """Return each document's earliest near-duplicate among all that were ever published (or null)."""
+        key = (num_perm, shingle, threshold)
+        index = self._indexes.setdefault(key, NearDuplicates(*key))
+        last = self._corpus.last_id
+        if len(index) <= last:
+            ids = pl.Series(np.arange(len(index), last + 1))
+            index.add(ids, self._corpus.contents(ids))
+        return index.earliest(docs)
+
+
+@dataclass(frozen=True)
+class SourceService:
+    """The sources of real documents, and how far people have drawn from each."""
+
+    reservoirs: Mapping[str, Reservoir]
+    corpus: Corpus
+
+    def size(self, source: str) -> int | None:
+        """Return how many documents of a source may be injected (None: endless); held-out ones are not among them."""
+        return self.reservoirs[source].size
+
+    def contents(self, source: str, rows: NDArray[np.int64]) -> pl.Series:
+        """Return the contents of rows of a source."""
+        return self.reservoirs[source].rows(rows)
+
+    def drawn(self, source: str, t: int) -> int:
+        """Return how many of a source's first rows people had drawn by the end of step ``t``."""
+        return self.corpus.index.filter((pl.col("source") == source) & (pl.col("t") <= t)).height
+
+
+class ModelService:
+    """What models say of documents under the weights that their trainers start from; each document is read once."""
+
+    def __init__(self, cohorts: Cohorts, corpus: Corpus) -> None:
+        self._cohorts, self._corpus = cohorts, corpus
+        self._scores: dict[str, dict[int, tuple[float, int]]] = {}
+        self._watermarks: dict[tuple[str, Mark], dict[int, tuple[float, int]]] = {}
+
+    def score(self, model: str, docs: pl.Series) -> Answers:
+        """Return (total nats, tokens) of documents under a model's starting weights."""
+
+        def read(new: pl.Series) -> Answers:
+            [score] = self._cohorts[model].score([ScoreRequest("initial", self._corpus.contents(new))])
+            return score.per_document()
+
+        return _once(self._scores.setdefault(model, {}), docs, read)
+
+    def watermark(self, model: str, mark: Mark, docs: pl.Series) -> Answers:
+        """Return (z-scores, scored tokens) of documents read with the tokenizer of the named model."""
+        cohort = self._cohorts[model]
+        assert isinstance(cohort, SupportsWatermark)  # checked when the scenario was read
+        known = self._watermarks.setdefault((model, mark), {})
+        return _once(known, docs, lambda new: cohort.watermark(self._corpus.contents(new), mark))
+
+    def fluency(self, model: str, docs: pl.Series, held_out: Score) -> NDArray[np.float64]:
+        """Return each document's mean log-likelihood per token under a model's starting weights, standardised.
+
+        The mean and the standard deviation are those of the ``held_out`` documents, which those weights have never seen
+        either, so that a document's fluency depends on no other and never changes. Raises DataError where they are all
+        equally fluent, or impossible.
+        """
+        total, tokens = held_out.per_document()
+        deviation = (total / tokens).std()
+        if not deviation > 0:
+            raise DataError(f'model "{model}" is no judge: it finds held-out documents equally fluent, or impossible.')
+        nats, units = self.score(model, docs)
+        z: NDArray[np.float64] = np.clip(((total / tokens).mean() - nats / units) / deviation, -1e6, 1e6)
+        return z
+
+
+@dataclass(frozen=True)
+class LabelService:
+    """Whether labels are correct, by the truth of the initial source."""
+
+    corpus: Corpus
+    truth: Truth | None
+
+    def label_is_correct(self, docs: pl.Series) -> NDArray[np.bool_]:
+        """Return whether each document's label is correct; raise DataError where documents have no labels."""
+        return correct_labels(self.corpus.contents(docs), self.truth)
+
+
+def correct_labels(contents: pl.Series, truth: Truth | None) -> NDArray[np.bool_]:
+    """Return whether the label of each document is correct; raise DataError where documents have no labels."""
+    if truth is None or truth.plane is None:
+        raise DataError(
+            "no label is right or wrong here: what is right is said by the source of the initial documents, which "
+            "must be of kind labelled."
+        )
+    return right(contents, truth.plane)
+
+
+class Services:
+    """The services of one world; a policy reaches them through its Context."""
+
+    def __init__(self, corpus: Corpus, reservoirs: Mapping[str, Reservoir], cohorts: Cohorts) -> None:
+        self.corpus = CorpusService(corpus)
+        self.sources = SourceService(reservoirs, corpus)
+        self.models = ModelService(cohorts, corpus)
+        self._corpus = corpus
+
+    def labels(self, truth: Truth | None) -> LabelService:
+        """Return what an oracle may ask about labels."""
+        return LabelService(self._corpus, truth)
+
+
+def _once(known: dict[int, tuple[float, int]], docs: pl.Series, ask: Callable[[pl.Series], Answers]) -> Answers:
+    """Return what is known of documents; what is not is asked for, and known from then on."""
+    new = docs.filter(~docs.is_in(list(known))) if known else docs
+    if new.len():
+        values, counts = ask(new)
+        known.update(zip(new.to_list(), zip(values.tolist(), counts.tolist(), strict=True), strict=True))
+    answers = [known[doc] for doc in docs.to_list()]
+    return np.array([a[0] for a in answers], dtype=np.float64), np.array([a[1] for a in answers], dtype=np.int64)

@@ -1,0 +1,116 @@
+"""The state of a world: everything that a step reads and changes, without Mesa."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.schema import ARCHIVE, empty
+from ecosystem.corpus.web import Web
+from ecosystem.families.base import Progress, silent
+from ecosystem.policies.base import Context, Policy
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.agents import Curator, Trainer, Writer
+from ecosystem.simulation.classifiers import Classifiers
+from ecosystem.simulation.references import References
+from ecosystem.simulation.services import Cohorts, Services
+from ecosystem.sources.base import Reservoir, Truth
+from ecosystem.streams import Stream, Streams
+
+Purchases = dict[str, dict[str, set[int]]]
+"""Rows of sources that have been paid for, by policy and source."""
+
+
+@dataclass
+class State:
+    """A web with its people, trainers and curators at one moment.
+
+    ``scenario`` is the one in force (timed changes applied), ``base_scenario`` the one that was read. ``drawn`` counts
+    the documents that people have taken from each source, ``archive`` has what trainers keep between steps (columns of
+    ``schema.ARCHIVE``), ``events`` the sentences to store with the step.
+    """
+
+    streams: Streams
+    base_scenario: Scenario
+    scenario: Scenario
+    reservoirs: dict[str, Reservoir]
+    corpus: Corpus
+    web: Web
+    cohorts: Cohorts
+    services: Services
+    progress: Progress = silent
+    t: int = 0
+    writers: list[Writer] = field(default_factory=list)
+    curators: list[Curator] = field(default_factory=list)
+    trainers: list[Trainer] = field(default_factory=list)
+    drawn: dict[str, int] = field(default_factory=dict)
+    archive: pl.DataFrame = field(default_factory=lambda: empty(ARCHIVE))
+    purchases: Purchases = field(default_factory=dict)
+    shortfalls: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # at this step, per adder: asked, given
+    events: list[str] = field(default_factory=list)
+    classifiers: Classifiers = field(init=False)
+    references: References = field(init=False)  # what models of text are compared with
+    truth: Truth | None = None  # what models of vectors and categories are compared with
+
+    def __post_init__(self) -> None:
+        self.classifiers = Classifiers(self)
+
+    def stream(self, name: str) -> Stream:
+        """Return the named stream at the present step."""
+        return self.streams.at(name, self.t)
+
+    def note(self, event: str) -> None:
+        """Record an event (a source ran dry, a trainer starved); it is stored with the step."""
+        self.events.append(event)
+
+    def draw(self, source: str, n: int, who: str) -> NDArray[np.int64]:
+        """Take the next ``n`` rows of a source for people's use; fewer, with a recorded event, if it runs dry."""
+        first, size = self.drawn[source], self.reservoirs[source].size
+        last = first + n if size is None else min(first + n, size)
+        self.drawn[source] = last
+        if last - first < n:
+            self.note(f'the source "{source}" ran dry: {who} wanted {n} documents and got {last - first}')
+        return np.arange(first, last, dtype=np.int64)
+
+    def contents(self, rows: pl.DataFrame) -> pl.Series:
+        """Return the contents of ledger rows (web documents by id, injected ones by source and row)."""
+        if rows["source"].null_count() == rows.height:
+            return self.corpus.contents(rows["document"])
+        where = rows.with_row_index("place")
+        parts: list[pl.DataFrame] = []
+        for (source,), group in where.group_by("source", maintain_order=True):
+            if source is None:
+                content = self.corpus.contents(group["document"])
+            else:
+                content = self.reservoirs[str(source)].rows(group["document"].to_numpy())
+            parts.append(group.select("place").with_columns(content=content))
+        return pl.concat(parts).sort("place")["content"]
+
+    def policies(self, names: Sequence[str]) -> list[tuple[str, Policy]]:
+        """Return policies by name as they are in force now."""
+        return [(name, self.scenario.policies[name]) for name in names]
+
+    def context(self, reader: str) -> Callable[[str], Context]:
+        """Return a function that makes the context of each policy at a gate of ``reader`` (a trainer, or "web")."""
+
+        def context_of(policy: str) -> Context:
+            return Context(
+                policy=policy,
+                reader=reader,
+                t=self.t,
+                stream=self.stream(f"policies/{policy}/{reader}"),
+                static_stream=self.streams.at(f"policies/{policy}"),
+                corpus=self.services.corpus,
+                sources=self.services.sources,
+                models=self.services.models,
+                classifiers=self.classifiers,
+                truth=self.services.labels(self.truth),
+                report_shortfall=lambda wanted, given: self.shortfalls.setdefault(policy, []).append((wanted, given)),
+            )
+
+        return context_of

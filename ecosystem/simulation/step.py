@@ -1,0 +1,54 @@
+"""The tables that travel through one step, and the drafts that writers and trainers hand in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.corpus.schema import INDEX, LEDGER, SEGMENT, empty
+from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.families.base import FitRecord, WriteRecord
+
+DRAFT = {name: SEGMENT[name] for name in ("site", "author", "synthetic", "depth", "model", "source", "row", "content")}
+
+
+@dataclass
+class Step:
+    """What the phases of one step hand to each other."""
+
+    t: int
+    drafts: list[pl.DataFrame] = field(default_factory=list)  # columns of DRAFT
+    audiences: dict[str, float] = field(default_factory=dict)  # per writer that may leave: share of people's prominence
+    marks: dict[str, Mark] = field(default_factory=dict)  # per trainer that watermarks its text
+    unpublished: dict[str, pl.Series] = field(default_factory=dict)  # per trainer: text written for scoring only
+    written: dict[str, WriteRecord | int] = field(default_factory=dict)  # per trainer: what that took, or documents
+    segment: pl.DataFrame = field(default_factory=lambda: empty(SEGMENT))
+    live: pl.DataFrame = field(default_factory=lambda: empty(INDEX))  # the index rows that can be scraped
+    candidates: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # per trainer: rows of `live`
+    ledger: pl.DataFrame = field(default_factory=lambda: empty(LEDGER))
+    training: dict[str, pl.DataFrame] = field(default_factory=dict)  # per trainer: the ledger rows it trains on
+    fits: dict[str, FitRecord] = field(default_factory=dict)
+    reviews: list[pl.DataFrame] = field(default_factory=list)
+    metrics: list[pl.DataFrame] = field(default_factory=list)
+
+
+def draft_table(content: pl.Series, **columns: object) -> pl.DataFrame:
+    """Build drafts with these contents (columns of DRAFT); a scalar fills every row, a missing column is null."""
+    made = []
+    for name, dtype in DRAFT.items():
+        value = columns.get(name)
+        if name == "content":
+            made.append(content.alias(name))
+        elif isinstance(value, np.ndarray):
+            made.append(pl.Series(name, value).cast(dtype))
+        else:
+            made.append(pl.Series(name, [value], dtype=dtype).new_from_index(0, content.len()))
+    return pl.DataFrame(made)
+
+
+def human_drafts(content: pl.Series, source: str, rows: np.ndarray, author: str, sites: np.ndarray) -> pl.DataFrame:
+    """Build the drafts of people: ``rows`` of a source, each on its site."""
+    return draft_table(content, site=sites, author=author, synthetic=False, depth=0.0, source=source, row=rows)

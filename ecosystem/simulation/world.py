@@ -1,0 +1,230 @@
+"""The world as a Mesa model: its step runs the phases, its snapshot is what a run folder stores.
+
+A world is built from a scenario and a seed, stepped, and photographed (:meth:`World.snapshot`); it is never
+saved itself. A stored snapshot restored into a fresh world continues exactly as if nothing had happened. What a step
+reads and changes is in :class:`~ecosystem.simulation.state.State`, which knows nothing of Mesa.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mesa
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.cache import cache_folder
+from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.schema import Snapshot
+from ecosystem.corpus.web import Web
+from ecosystem.errors import ScenarioError
+from ecosystem.families.base import Progress, silent
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.agents import Curator, Trainer, Writer
+from ecosystem.simulation.build import build_state, open_web, populate
+from ecosystem.simulation.collector import collector
+from ecosystem.simulation.measurement import costs
+from ecosystem.simulation.measurement.measure import measure_opening
+from ecosystem.simulation.phases import PHASES
+from ecosystem.simulation.services import Cohorts
+from ecosystem.simulation.state import State
+from ecosystem.simulation.step import Step
+from ecosystem.sources.base import Truth
+from ecosystem.streams import Stream, Streams
+
+
+class World(mesa.Model):
+    """A web with its people, trainers and curators; ``step()`` lets one unit of time pass.
+
+    ``state`` holds everything that a step reads and changes, ``current_scenario`` is the scenario in force (timed
+    changes applied; also ``spec``), ``t`` the world's own clock, ``snapshot()`` what the last step left behind,
+    ``datacollector`` the main series of its steps. Building a world reads the sources and pre-trains (or loads) the
+    foundations.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int | None = None,
+        *,
+        base: Path = Path(),
+        cache: str | Path | None = None,
+        device: str = "cpu",
+        threads: int = 1,
+        progress: Progress = silent,
+        models: bool = True,
+    ) -> None:
+        """Open the sources, lay out the web with its initial documents and build every agent and model.
+
+        ``base`` is the folder that relative paths of the scenario are sought in (after the current one); the
+        seed of the scenario is used if ``seed`` is None. ``models`` False builds a model only when something asks
+        for it, for a world that is looked at and never stepped. ``cache`` is the folder of foundations and tokenizers
+        (default: :func:`~ecosystem.cache.cache_folder`). Raises ScenarioError for a negative seed, DataError
+        where sources or checkpoints cannot be used.
+        """
+        if seed is not None and seed < 0:
+            raise ScenarioError(f"seed = {seed}: give a whole number of at least 0.")
+        streams = Streams(scenario.seed if seed is None else seed)
+        # Mesa insists on a generator of its own; nothing here draws from it.
+        super().__init__(rng=streams.at("mesa").integer() % 2**32)
+        self.state, drafts = build_state(
+            scenario, streams, base=base, cache=cache_folder(cache), device=device, threads=threads, progress=progress
+        )
+        populate(self.state, self)
+        if models:
+            self.state.cohorts.build(scenario.models)
+        self._opening = open_web(self.state, drafts)
+        self._latest: Snapshot | None = None
+        self.measured: dict[tuple[str, str, str], float] = {}  # of the last step: scope, id, metric
+        self.datacollector = collector(self)
+
+    @property
+    def t(self) -> int:
+        """The number of the last step that was begun; 0 is the web as it opens."""
+        return self.state.t
+
+    @property
+    def current_scenario(self) -> Scenario:
+        """The scenario in force: timed changes applied."""
+        return self.state.scenario
+
+    @property
+    def spec(self) -> Scenario:
+        """The scenario in force, by its shorter name."""
+        return self.state.scenario
+
+    @property
+    def base_scenario(self) -> Scenario:
+        """The scenario that the world was built from; steps to come follow its timed changes."""
+        return self.state.base_scenario
+
+    @base_scenario.setter
+    def base_scenario(self, scenario: Scenario) -> None:
+        self.state.base_scenario = scenario
+
+    @property
+    def web(self) -> Web:
+        """The graph of sites."""
+        return self.state.web
+
+    @property
+    def corpus(self) -> Corpus:
+        """Every document ever published."""
+        return self.state.corpus
+
+    @property
+    def cohorts(self) -> Cohorts:
+        """The models of the trainers, by the name of their entry in the scenario."""
+        return self.state.cohorts
+
+    @property
+    def trainers(self) -> list[Trainer]:
+        """All trainers, in the order of the scenario."""
+        return self.state.trainers
+
+    @property
+    def writers(self) -> list[Writer]:
+        """All writers, in the order of the scenario."""
+        return self.state.writers
+
+    @property
+    def curators(self) -> list[Curator]:
+        """All curators, in the order of the scenario."""
+        return self.state.curators
+
+    @property
+    def truth(self) -> Truth | None:
+        """The distribution that models of vectors and categories are compared with; None for text."""
+        return self.state.truth
+
+    def stream(self, name: str) -> Stream:
+        """Return the named stream at the present step."""
+        return self.state.stream(name)
+
+    def fluency(self, model: str, docs: pl.Series) -> NDArray[np.float64]:
+        """Return how fluent documents (by id) are under a model's starting weights, standardised, [documents]."""
+        return self.state.services.models.fluency(model, docs, self.state.references.initial[model])
+
+    def step(self) -> None:
+        """Let one step pass: apply the timed changes, then run the phases in order."""
+        self.snapshot()  # the opening is measured before anything changes
+        self.running = False  # stays so if a phase fails, since Mesa would silently skip later steps
+        self.state.t += 1
+        self.state.scenario = self.base_scenario.at(self.t)
+        step = Step(self.t)
+        for phase in PHASES:
+            phase(self.state, step)
+        self._latest = self._photograph(step)
+        self.running = True
+
+    def snapshot(self) -> Snapshot:
+        """Return what the last step (or the opening of the web, step 0) left behind.
+
+        The opening is measured when it is first asked for, so that a restored world need not do it again.
+        """
+        if self._latest is None:
+            measure_opening(self.state, self._opening)
+            self._latest = self._photograph(self._opening)
+        return self._latest
+
+    def _photograph(self, step: Step) -> Snapshot:
+        state = self.state
+        metrics = pl.concat(step.metrics)
+        self.measured = {(scope, who, metric): value for _, scope, who, metric, value, _ in metrics.iter_rows()}
+        self.datacollector.collect(self)
+        snapshot = Snapshot(
+            t=self.t,
+            segment=step.segment,
+            changes=state.corpus.take_changes(),
+            ledger=step.ledger,
+            metrics=metrics,
+            archive=state.archive,
+            state=_plain(state),
+            weights={name: cohort.state() for name, cohort in state.cohorts.items()},
+        )
+        state.events = []
+        return snapshot
+
+    def restore(self, past: Snapshot) -> None:
+        """Continue from a stored past: its segment and changes are those of all steps up to ``past.t``."""
+        state = self.state
+        state.t = past.t
+        state.scenario = self.base_scenario.at(past.t)
+        state.corpus.restore(past.segment, past.changes)
+        state.archive = past.archive
+        state.drawn = dict(past.state["drawn"])
+        state.purchases = costs.read_purchases(past.state.get("bought", {}))
+        state.web.restore([(int(a), int(b), float(w)) for a, b, w in past.state["endorsements"]])
+        for trainer in state.trainers:
+            stored = past.state["trainers"][trainer.name]
+            trainer.depth, trainer.has_model = stored["depth"], stored["has_model"]
+            trainer.collapsed_at = stored.get("collapsed_at")
+        for writer in state.writers:
+            writer.has_left = writer.name in past.state.get("left", [])
+        for name, arrays in past.weights.items():
+            state.cohorts[name].load(arrays)
+        self._latest, state.events = past, []
+
+
+def _plain(state: State) -> dict[str, Any]:
+    """Return as JSON what a resume needs besides tables and weights."""
+    trainers = {
+        trainer.name: {
+            "depth": trainer.depth,
+            "has_model": trainer.has_model,
+            "collapsed_at": trainer.collapsed_at,
+        }
+        for trainer in state.trainers
+    }
+    left = [writer.name for writer in state.writers if writer.has_left]
+    return {
+        "t": state.t,
+        "drawn": state.drawn,
+        "trainers": trainers,
+        "endorsements": state.web.endorsements(),
+        "events": state.events,
+        **({"left": left} if left else {}),
+        **({"bought": costs.plain_purchases(state.purchases)} if state.purchases else {}),
+    }

@@ -1,0 +1,129 @@
+"""The source ``labelled``: documents (x_1, …, x_d, y) with x standard normal and y = 1 or -1, some of them wrong.
+
+It is the one setting in which right and wrong are exact, so that a policy can stand for somebody who verifies.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ecosystem.sources.base import SOURCES, EndlessReservoir, EndlessSource, Truth
+from ecosystem.sources.vectors import as_documents, as_matrix
+from ecosystem.streams import Streams
+
+Floats = NDArray[np.float64]
+
+MEAN_ABSOLUTE = math.sqrt(2 / math.pi)
+"""Mean absolute value of a standard normal number: the length of E[y x] where every label is right."""
+
+
+@SOURCES.register("labelled")
+class Labelled(EndlessSource):
+    """Rows of a classification: ``dim`` independent standard normal numbers, and on which side of a plane they lie.
+
+    The right label of x is the sign (1 or -1) of x·w; ``label_noise`` is the chance of the other one.
+    """
+
+    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    labelled: ClassVar[bool] = True
+
+    dim: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="numbers before the label in a document; absent: as many as there are weights, or 2"
+    )
+    weights: Annotated[list[float], Field(min_length=1, max_length=4096)] | None = Field(
+        None, description="w, one for each of these numbers; only their direction counts; absent: all alike"
+    )
+    label_noise: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="chance that a label is wrong")
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Labelled:
+        if self.weights is None:
+            return self
+        if self.dim is not None and len(self.weights) != self.dim:
+            raise ValueError(
+                f"weights has {len(self.weights)} numbers, but dim = {self.dim}; "
+                "give one for every number before the label, or leave dim out"
+            )
+        if not any(self.weights):
+            raise ValueError("weights are all 0, so that no label is right or wrong; let one of them differ from 0")
+        return self
+
+    def direction(self) -> Floats:
+        """Return w with length 1, shape [d]."""
+        weights = np.ones(self.dim or 2) if self.weights is None else np.array(self.weights, np.float64)
+        weights = weights / np.abs(weights).max()  # so that no square is too large or too small for a number
+        return np.asarray(weights / np.sqrt((weights**2).sum()), dtype=np.float64)
+
+    def open(self, name: str, streams: Streams, base: Path) -> LabelledReservoir:
+        """Prepare the distribution; never fails."""
+        return LabelledReservoir(self, name, streams)
+
+
+class LabelledReservoir(EndlessReservoir):
+    """An opened classification; (x, y) together are not normal, but their mean and covariance are known."""
+
+    def __init__(self, spec: Labelled, name: str, streams: Streams) -> None:
+        """``name`` is the source's name in the scenario."""
+        self._direction = spec.direction()
+        self._noise = spec.label_noise
+        dim = self._direction.size
+        slope = (1 - 2 * self._noise) * MEAN_ABSOLUTE * self._direction  # E[y x]: the least squares of y on x
+        covariance = np.eye(dim + 1)
+        covariance[dim, :dim] = covariance[:dim, dim] = slope
+        truth = Truth(mean=np.zeros(dim + 1), covariance=covariance, weights=slope, plane=self._direction)
+        super().__init__(spec, name, streams, truth)
+
+    def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
+        """Give every number of a document, and the mistake of its label, luck of its own."""
+        from scipy.special import ndtri  # here, so that reading a scenario does not wait for it
+
+        dim = self._direction.size
+        values = np.empty((dim + 1, rows.size))
+        for j in range(dim):
+            values[j] = ndtri(self.luck(rows, what, j))
+        wrong = self.luck(rows, what, dim) < self._noise
+        values[dim] = np.where(wrong, -1, 1) * side(values[:dim].T, self._direction)
+        return as_documents(values.T)
+
+    def log_likelihood(self, docs: pl.Series) -> Floats:
+        """Return the log density of each document in nats; -inf where x is not finite or y no label.
+
+        Raises DataError if the documents are no vectors of this length.
+        """
+        x = as_matrix(docs, self._direction.size + 1, self.name)
+        return label_log_density(x, self._direction, self._noise)
+
+
+def side(x: Floats, weights: Floats) -> Floats:
+    """Return 1 or -1, the sign of x·w (1 for zero), for x [..., n, d] and weights [..., d]; shape [..., n].
+
+    The sum runs over the numbers one by one: a matrix product rounds differently for different numbers of rows.
+    """
+    product = np.zeros(x.shape[:-1])
+    for j in range(x.shape[-1]):
+        product += weights[..., j, None] * x[..., j]
+    return np.where(product >= 0, 1.0, -1.0)
+
+
+def right(docs: pl.Series, plane: Floats) -> NDArray[np.bool_]:
+    """Return whether the label of each document (x, y) is the side of the plane (its normal, [d]) on which x lies."""
+    values = docs.to_numpy().reshape(-1, plane.size + 1)
+    return np.asarray(side(values[:, :-1], plane) == values[:, -1])
+
+
+def label_log_density(documents: Floats, weights: Floats, noise: float) -> Floats:
+    """Return the log density in nats of documents [n, d + 1]: x ~ N(0, I), y the side of x but for the noise."""
+    x, y = documents[:, :-1], documents[:, -1]
+    possible = np.isfinite(x).all(axis=1) & (np.abs(y) == 1)
+    x = np.where(possible[:, None], x, 0.0)
+    with np.errstate(over="ignore", divide="ignore"):  # so far away that the density is 0; a label without a chance
+        label = np.where(side(x, weights) == y, np.log1p(-noise), np.log(noise))
+        density = -0.5 * ((x**2).sum(axis=1) + x.shape[1] * math.log(2 * math.pi)) + label
+    return np.where(possible, density, -np.inf)

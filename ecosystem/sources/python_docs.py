@@ -1,0 +1,243 @@
+"""The source ``python_docs``: the prose that every Python carries, with no download.
+
+Two parts: the docstrings of the standard library of the running interpreter, read from its ``.py`` files with
+:mod:`ast` (never imported), and the language reference that ``help()`` shows, ``pydoc_data.topics``. Both are
+cleaned into plain paragraphs: a small model should learn English from them, not newlines, rulers and tables.
+
+The text differs a little between versions of Python; the digest that a run records tells them apart.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, ClassVar
+
+import polars as pl
+from pydantic import Field, model_validator
+
+from ecosystem.cache import cache_folder
+from ecosystem.errors import DataError
+from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
+from ecosystem.streams import Streams
+
+# Tests are code rather than prose; idlelib and lib2to3 are programs that not every installation has; site-packages
+# would make the text depend on what happens to be installed.
+EXCLUDED = frozenset(
+    {"test", "tests", "idle_test", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
+)
+
+REPEATABLE = 60  # characters: shorter paragraphs ("For example:") may occur in many documents
+
+
+@SOURCES.register("python_docs")
+class PythonDocs(Source):
+    """Docstrings of the standard library and the topics of ``help()``, cleaned, without exact duplicates.
+
+    A document's topic is the package or module it is from, or "language" for the topics of ``help()``.
+    """
+
+    has_topics: ClassVar[bool] = True
+
+    min_chars: Annotated[int, Field(ge=1)] = Field(40, description="documents shorter than this are left out")
+    max_chars: Annotated[int, Field(ge=1)] = Field(
+        1500, description="longer texts are split, between paragraphs where possible"
+    )
+
+    @model_validator(mode="after")
+    def _order(self) -> PythonDocs:
+        if self.min_chars >= self.max_chars:
+            raise ValueError(f"min_chars ({self.min_chars}) must be below max_chars ({self.max_chars})")
+        return self
+
+    def open(self, name: str, streams: Streams, base: Path) -> FiniteReservoir:
+        """Read the standard library once per process; raise DataError if it has no source files."""
+        docs = documents(self.min_chars, self.max_chars)
+        if not docs:
+            raise DataError(
+                f"sources.{name}: found no docstrings below {stdlib()}; this Python seems to be installed without "
+                "the source of its standard library: use another interpreter, or a source of kind text."
+            )
+        texts, topics = (pl.Series(list(part), dtype=pl.String) for part in (docs.keys(), docs.values()))
+        return FiniteReservoir(name, texts.alias("text"), self.held_out, streams, topics)
+
+
+def stdlib() -> Path:
+    """Return the folder of the running interpreter's standard library."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+@lru_cache(maxsize=8)
+def documents(min_chars: int, max_chars: int) -> Mapping[str, str]:
+    """Return the cleaned documents, each with its topic, in the order of files and lines, without repetition.
+
+    Some topics contain others whole, and docstrings are copied between classes: a paragraph of at least
+    ``REPEATABLE`` characters is kept where it stands first, or held-out documents would be published elsewhere.
+    """
+    seen: set[str] = set()
+    kept: dict[str, str] = {}
+    for topic, text in raw_texts():
+        paragraphs = dict.fromkeys(clean(text).split("\n\n"))
+        new = [p for p in paragraphs if len(p) < REPEATABLE or p not in seen]
+        seen.update(new)
+        for piece in split("\n\n".join(new), max_chars):
+            kept.setdefault(piece, topic)
+    return MappingProxyType({piece: topic for piece, topic in kept.items() if len(piece) >= min_chars})
+
+
+@lru_cache(maxsize=1)
+def raw_texts() -> tuple[tuple[str, str], ...]:
+    """Return (topic, text) of every docstring of the standard library, then of what ``help()`` shows, as written.
+
+    Parsing takes seconds, so what was found is kept in a file that is named after all files that were read, their sizes
+    and times, and after this module. Where it cannot be written nothing is lost but time.
+    """
+    root = stdlib()
+    files = _source_files(root)
+    known = [(str(file.relative_to(root)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
+    told = json.dumps([sys.version, known, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()])
+    kept = cache_folder() / f"python-docs-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
+    try:
+        return tuple((str(topic), str(text)) for topic, text in json.loads(kept.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        found = (*_docstrings(root, files), *(("language", text) for text in _topics()))
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_name(f".{kept.name}.{os.getpid()}")
+        beside.write_text(json.dumps(found), encoding="utf-8")
+        beside.replace(kept)
+    return found
+
+
+def _topics() -> Iterator[str]:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:  # some Linux distributions ship it in a package of its own
+        return
+    for _, text in sorted(topics.items()):
+        yield text
+
+
+def _docstrings(root: Path, files: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    for file in files:
+        topic = file.relative_to(root).parts[0].removesuffix(".py")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # old escapes in other people's files are no concern of ours
+                tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError, OSError):
+            continue  # a few files of the library are templates or samples of bad syntax
+        yield from ((topic, text) for text in _docstrings_in(tree))
+
+
+def _source_files(root: Path) -> list[Path]:
+    found: list[str] = []
+    for folder, below, files in os.walk(root):
+        below[:] = [name for name in below if name not in EXCLUDED]
+        found += [os.path.join(folder, name) for name in files if name.endswith(".py")]  # noqa: PTH118 (speed)
+    # Sorted by parts, written alike on every platform, so that a folder's files stand together.
+    return sorted(map(Path, found), key=lambda file: file.relative_to(root).parts)
+
+
+def _docstrings_in(node: ast.AST) -> Iterator[str]:
+    """Yield docstrings in the order of the file; looks into statements only, which is twice as fast as ast.walk."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        text = ast.get_docstring(node, clean=True)
+        if text:
+            yield text
+    for part in ("body", "handlers", "orelse", "finalbody", "cases"):
+        children = getattr(node, part, None)
+        if isinstance(children, list):
+            for child in children:
+                if not isinstance(child, ast.Expr):
+                    yield from _docstrings_in(child)
+
+
+_ROLE = re.compile(r":[a-z][a-z:+-]*:`~?([^`<]+?)(?:\s*<[^`>]*>)?`")  # :class:`Name` and :ref:`text <target>`
+_DIRECTIVE = re.compile(r"\.\. [a-z-]+::\s*")
+_EMPHASIS = re.compile(r"(?<![\w*])(\*{1,2})(\w(?:[^*\n]*\w)?)\1(?![\w*])")
+_LITERAL = re.compile(r"::$", re.MULTILINE)  # "as follows::" announces a block of code
+_FOOTNOTE = re.compile(r"\s\[\d+\](?=[\s.,;:)]|$)")
+_RUN = re.compile(r"([^\w\s])\1{3,}")  # four and more of one punctuation mark
+_ITEM = re.compile(r"[-*+•o]\s|\(?(?:\d{1,2}|[a-z])[.)]\s|[:@]\w|\S+(?:, \S+)* (?:--|-|:|=) |[\w.*]+:\s|\|")
+_SENTENCE = re.compile(r"(?<=[.!?:;]) ")
+
+
+def clean(text: str) -> str:
+    """Return ``text`` as plain paragraphs, one line each where lines were only wrapped, a blank line between.
+
+    Left out: tables, rulers, doctests, grammar productions and any other paragraph that is not mainly letters.
+    Removed: indentation, reStructuredText roles, back quotes, emphasis and footnote marks.
+    """
+    text = _ROLE.sub(r"\1", text.expandtabs().replace("\r\n", "\n"))
+    text = _EMPHASIS.sub(r"\2", _LITERAL.sub(":", text.replace("``", "")))
+    paragraphs = (_paragraph(block) for block in re.split(r"\n\s*\n", text))
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+
+
+def _paragraph(block: str) -> str:
+    """Return one cleaned paragraph, or an empty string if nothing of it is prose."""
+    lines: list[str] = []
+    for line in block.split("\n"):
+        if line.lstrip().startswith(">>>"):
+            break  # a doctest and its output run to the next blank line
+        bare = " ".join(_DIRECTIVE.sub("", _RUN.sub(" ", line)).split())
+        table = bare.startswith("|") and bare.endswith("|")
+        if table or "::=" in bare or not any(map(str.isalpha, bare)):
+            continue
+        lines.append(_FOOTNOTE.sub("", bare))
+    joined = _unwrap(lines)
+    prose = sum(map(str.isalpha, joined)) + joined.count(" ")
+    return joined if prose >= 0.75 * len(joined) else ""
+
+
+def _unwrap(lines: list[str]) -> str:
+    """Join a line to the one above where only the margin parted them.
+
+    A line broke at the margin if the next word would have made it the longest of its paragraph, or nearly;
+    paragraphs of short lines are lists or code and stay as they are, and so does what begins like an item.
+    """
+    margin = max((len(line) for line in lines), default=0) - 12
+    result = ""
+    for number, line in enumerate(lines):
+        above = lines[number - 1] if number else ""
+        word = line.split(" ", 1)[0]
+        wrapped = margin >= 34 and len(above) + 1 + len(word) > margin and not _ITEM.match(line)
+        result += (" " if wrapped else "\n") + line if number else line
+    return result
+
+
+def split(text: str, limit: int) -> list[str]:
+    """Return ``text`` in pieces of at most ``limit`` characters, parted at the coarsest break that will do.
+
+    Breaks are sought between paragraphs, then lines, sentences and words; a longer word is cut.
+    """
+    return _split(text, limit, ("\n\n", "\n", _SENTENCE, " "))
+
+
+def _split(text: str, limit: int, breaks: tuple[str | re.Pattern[str], ...]) -> list[str]:
+    if len(text) <= limit:
+        return [text] if text else []
+    if not breaks:
+        return [text[i : i + limit] for i in range(0, len(text), limit)]
+    first, *finer = breaks
+    parts = first.split(text) if isinstance(first, re.Pattern) else text.split(first)
+    glue = first if isinstance(first, str) else " "
+    pieces: list[str] = []
+    for part in parts:
+        if pieces and len(pieces[-1]) + len(glue) + len(part) <= limit:
+            pieces[-1] += glue + part
+        else:
+            pieces += _split(part, limit, tuple(finer))
+    return pieces

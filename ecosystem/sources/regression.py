@@ -1,0 +1,101 @@
+"""The source ``regression``: documents (x_1, …, x_d, y) with x standard normal and y = x·w + noise, without end."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ecosystem.sources.base import SOURCES, EndlessReservoir, EndlessSource, Truth
+from ecosystem.sources.vectors import as_documents, as_matrix
+from ecosystem.streams import Streams
+
+Floats = NDArray[np.float64]
+
+
+@SOURCES.register("regression")
+class Regression(EndlessSource):
+    """Rows of a linear regression: ``dim`` independent standard normal numbers, and their weighted sum with noise."""
+
+    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+
+    dim: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="numbers before the last in a document; absent: as many as there are weights, or 1"
+    )
+    weights: Annotated[list[float], Field(min_length=1, max_length=4096)] | None = Field(
+        None, description="of the numbers before the last, one for each; absent: all 0"
+    )
+    noise: Annotated[float, Field(gt=0)] = Field(1.0, description="variance of the last number around their sum")
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Regression:
+        if self.weights is not None and self.dim is not None and len(self.weights) != self.dim:
+            raise ValueError(
+                f"weights has {len(self.weights)} numbers, but dim = {self.dim}; "
+                "give one for every number before the last, or leave dim out"
+            )
+        return self
+
+    @property
+    def width(self) -> int:
+        """Numbers in a document, the last one among them."""
+        return 1 + (len(self.weights) if self.weights is not None else self.dim or 1)
+
+    def open(self, name: str, streams: Streams, base: Path) -> RegressionReservoir:
+        """Prepare the distribution; never fails."""
+        return RegressionReservoir(self, name, streams)
+
+
+class RegressionReservoir(EndlessReservoir):
+    """An opened regression; (x, y) together are normal, and their mean and covariance are known as well."""
+
+    def __init__(self, spec: Regression, name: str, streams: Streams) -> None:
+        """``name`` is the source's name in the scenario."""
+        self._weights: Floats = np.zeros(spec.dim or 1) if spec.weights is None else np.array(spec.weights, np.float64)
+        self._noise = spec.noise
+        dim = self._weights.size
+        covariance = np.eye(dim + 1)
+        covariance[dim, :dim] = covariance[:dim, dim] = self._weights
+        covariance[dim, dim] = self._weights @ self._weights + spec.noise
+        truth = Truth(mean=np.zeros(dim + 1), covariance=covariance, normal=True, weights=self._weights)
+        super().__init__(spec, name, streams, truth)
+
+    def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
+        """Give every number of a document luck of its own; the sum runs over them one by one, as in ``gaussian``."""
+        from scipy.special import ndtri  # here, so that reading a scenario does not wait for it
+
+        dim = self._weights.size
+        values = np.empty((dim + 1, rows.size))
+        values[dim] = math.sqrt(self._noise) * ndtri(self.luck(rows, what, dim))
+        for j in range(dim):
+            values[j] = ndtri(self.luck(rows, what, j))
+            values[dim] += self._weights[j] * values[j]
+        return as_documents(values.T)
+
+    def log_likelihood(self, docs: pl.Series) -> Floats:
+        """Return the log density of each document in nats; -inf where it is not finite.
+
+        Raises DataError if the documents are no vectors of this length.
+        """
+        x = as_matrix(docs, self._weights.size + 1, self.name)
+        return log_density(x, self._weights, self._noise)
+
+
+def log_density(documents: Floats, weights: Floats, noise: float) -> Floats:
+    """Return the log density in nats of documents [n, d + 1] with x ~ N(0, I) and y ~ N(x·w, noise); -inf if infinite.
+
+    Without noise, it is infinite where y is the weighted sum and minus infinite everywhere else.
+    """
+    possible = np.asarray(np.isfinite(documents).all(axis=1))
+    known = np.where(possible[:, None], documents, 0.0)
+    x, y = known[:, :-1], known[:, -1]
+    gap = y - x @ weights
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # so far away that the density is 0
+        squares = (x**2).sum(axis=1) + np.where(gap == 0, 0.0, gap**2 / noise)
+        density = -0.5 * (squares + weights.size * math.log(2 * math.pi) + np.log(2 * np.pi * noise))
+    return np.where(possible, density, -np.inf)

@@ -1,0 +1,1 @@
+"""The simulation held against the closed forms of the literature."""

@@ -1,0 +1,379 @@
+"""Loops of one closed-form model for many replicates at once, past agents, web and documents.
+
+For questions that need ten thousand runs or a thousand generations (times to collapse, rare events). Each function
+draws exactly what the world's loop draws in distribution, but makes no documents: a normal is carried by its sufficient
+statistics, symbols by their counts or by who copied whom. Tests hold them against the world where it has such a loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from ecosystem.errors import DataError
+from ecosystem.families.base import Budget, FitRequest
+from ecosystem.families.statistical.categorical import CategoricalCohort
+from ecosystem.runs.machine import cores
+from ecosystem.streams import Stream, Streams
+
+T = TypeVar("T")
+Floats = NDArray[np.float64]
+
+_BLOCK = 500  # replicates that share a stream: few enough for a cache, enough that threads do not wait for each other
+_LINES = 1000  # the same where a block is thousands of short calls, between which threads would wait for each other
+_MANY = 20  # borders a replicate, on average, beyond which a generation is counted and not compared
+_CROWDED = 0.75  # share of borders still needed below which the others are worth removing
+
+
+@dataclass(frozen=True)
+class Normals:
+    """Means and variances of fitted normals, shape [generations, replicates]; row 0 is the first fit to real data."""
+
+    mean: Floats
+    variance: Floats
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """What became of fitted frequencies, shape [generations, replicates]; row 0 is the first fit to real data."""
+
+    gini_simpson: Floats
+    support: NDArray[np.int64]
+    survivor: NDArray[np.int64]  # [replicates]: the likeliest symbol of the last generation
+
+
+def gaussian_replace(
+    replicates: int, generations: int, n: int, *, unbiased: bool = True, sampling_bias: float = 1.0, seed: int = 1
+) -> Normals:
+    """Fit a standard normal, then its fit, and so on, to n samples a time.
+
+    The mean of n samples is normal and their sum of squares chi-squared with n - 1 degrees of freedom, independent of
+    each other (Cochran's theorem), so two numbers a generation stand for n documents. ``sampling_bias`` multiplies the
+    variance that a fitted model is sampled with.
+    """
+    if n < 2 or replicates < 1 or generations < 1:
+        asked = f"n = {n}, replicates = {replicates}, generations = {generations}"
+        raise DataError(f"{asked}: n must be 2 or more, the others 1 or more.")
+    divisor = n - 1 if unbiased else n
+
+    def block(size: int, stream: Stream) -> Normals:
+        rng = stream.rng()
+        shift = rng.standard_normal((generations, size))
+        growth = 2 * rng.standard_gamma((n - 1) / 2, (generations, size)) / divisor
+        growth[1:] *= sampling_bias
+        variance = np.asarray(np.cumprod(growth, axis=0), dtype=np.float64)
+        sampled = np.vstack([np.ones(size), sampling_bias * variance[:-1]])  # what each generation is sampled with
+        return Normals(np.cumsum(np.sqrt(sampled / n) * shift, axis=0), variance)
+
+    parts = _blocks(replicates, seed, "gaussian_replace", block)
+    return Normals(np.hstack([part.mean for part in parts]), np.hstack([part.variance for part in parts]))
+
+
+def gaussian_accumulate(replicates: int, generations: int, n: int, *, seed: int = 1) -> Normals:
+    """Fit by maximum likelihood n samples of a standard normal, then these and n of their fit, and so on.
+
+    The mean and the sum of squares of n samples stand for them (see :func:`gaussian_replace`), and those of all so far
+    are updated by them.
+    """
+    if n < 2 or replicates < 1 or generations < 1:
+        asked = f"n = {n}, replicates = {replicates}, generations = {generations}"
+        raise DataError(f"{asked}: n must be 2 or more, the others 1 or more.")
+
+    def block(size: int, stream: Stream) -> Normals:
+        rng = stream.rng()
+        shift = rng.standard_normal((generations, size)) / np.sqrt(n)
+        growth = 2 * rng.standard_gamma((n - 1) / 2, (generations, size))
+        means, variances = np.empty((generations, size)), np.empty((generations, size))
+        mean, variance, squares = np.zeros(size), np.ones(size), np.zeros(size)
+        for t in range(generations):
+            apart = np.sqrt(variance) * shift[t]  # of the new samples' mean from that of all before
+            squares += variance * growth[t] + apart**2 * n * t / (t + 1)
+            mean = mean + apart / (t + 1)
+            variance = squares / (n * (t + 1))
+            means[t], variances[t] = mean, variance
+        return Normals(means, variances)
+
+    parts = _blocks(replicates, seed, "gaussian_accumulate", block)
+    return Normals(np.hstack([part.mean for part in parts]), np.hstack([part.variance for part in parts]))
+
+
+def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int, *, seed: int = 1) -> Symbols:
+    """Estimate the frequencies of n draws from p, then of n draws from those, and so on.
+
+    Drawing from frequencies of n draws is copying n of them at random with replacement, so after the first generation
+    no probability is ever looked up.
+    """
+    if n < 1 or replicates < 1 or generations < 1:
+        raise DataError(f"n = {n}, replicates = {replicates} and generations = {generations} must be 1 or more.")
+    truth = _distribution(p)
+    upto = truth.cumsum()
+
+    def block(size: int, stream: Stream) -> Symbols:
+        rng = stream.rng()
+        drawn = np.searchsorted(upto, np.sort(rng.random((size, n)), axis=1) * upto[-1], side="right")
+        lines = _Lines.of(drawn.astype(np.min_scalar_type(truth.size)))
+        diversity, support = np.zeros((generations, size)), np.ones((generations, size), np.int64)
+        for t in range(generations):
+            if t:
+                if not lines.open:
+                    break  # one symbol is left everywhere
+                lines.resample(rng)
+            counts = lines.counts()
+            alive = np.count_nonzero(counts, axis=0)
+            diversity[t, lines.replicate] = 1 - np.einsum("kr,kr->r", counts, counts, dtype=np.int64) / n**2
+            support[t, lines.replicate] = alive
+            if alive.sum() < _CROWDED * (sum(lines.open) + size):
+                lines = lines.without(counts == 0)
+        survivor = np.empty(size, np.int64)
+        likeliest = lines.counts().argmax(axis=0)
+        survivor[lines.replicate] = np.take_along_axis(lines.symbol, likeliest[None], axis=0)[0]
+        return Symbols(diversity, support, survivor)
+
+    parts = _blocks(replicates, seed, "categorical_replace", block, _LINES)
+    return Symbols(
+        np.hstack([part.gini_simpson for part in parts]),
+        np.hstack([part.support for part in parts]),
+        np.concatenate([part.survivor for part in parts]),
+    )
+
+
+def categorical_mixture(p: ArrayLike, replicates: int, generations: int, n: int, *, seed: int = 1) -> Floats:
+    """Estimate frequencies of n draws, each from a model drawn at random among p and all estimates so far.
+
+    Returns the Gini-Simpson diversity of the estimates, [generations, replicates]. "Randomly Sampled Data" of Seddik et
+    al. 2404.05090, section 4.2.
+    """
+    if n < 1 or replicates < 1 or generations < 1:
+        raise DataError(f"n = {n}, replicates = {replicates} and generations = {generations} must be 1 or more.")
+    upto = _distribution(p).cumsum()
+
+    def block(size: int, stream: Stream) -> Floats:
+        rng = stream.rng()
+        held = np.empty((generations, size, n), np.int64)
+        diversity = np.empty((generations, size))
+        rows = np.arange(size)[:, None]
+        for t in range(generations):
+            # Whoever does not copy one of the n draws of an earlier estimate draws from p.
+            drawn = np.searchsorted(upto, rng.random((size, n)) * upto[-1], side="right")
+            if t:
+                model = rng.integers(-1, t, (size, n))
+                copied = held[np.maximum(model, 0), rows, rng.integers(0, n, (size, n))]
+                drawn = np.where(model < 0, drawn, copied)
+            held[t] = drawn
+            counts = np.bincount((drawn + rows * upto.size).ravel(), minlength=size * upto.size)
+            diversity[t] = 1 - (counts.reshape(size, -1) ** 2).sum(axis=1) / n**2
+        return diversity
+
+    return np.hstack(_blocks(replicates, seed, "categorical_mixture", block))
+
+
+def categorical_with_real(
+    p: ArrayLike,
+    replicates: int,
+    generations: int,
+    n_real: int,
+    n_synthetic: int,
+    *,
+    start: ArrayLike | None = None,
+    seed: int = 1,
+) -> Floats:
+    """Estimate frequencies of n_real draws from p beside n_synthetic from the last estimate, and so on.
+
+    Without a ``start`` the real draws are always the same, and the first estimate is from them alone (the partially
+    synthetic loop of Seddik et al. 2404.05090); with one, a distribution, they are new each time, and it is the model
+    before the first (the fresh data loop of Alemohammad et al. 2307.01850). Returns the estimates [generations,
+    replicates, types].
+    """
+    if min(n_real, n_synthetic, replicates, generations) < 1:
+        asked = (
+            f"n_real = {n_real}, n_synthetic = {n_synthetic}, replicates = {replicates}, generations = {generations}"
+        )
+        raise DataError(f"{asked}: all must be 1 or more.")
+    truth = _distribution(p)
+    before = None if start is None else _distribution(start)
+
+    def block(size: int, stream: Stream) -> Floats:
+        rng = stream.rng()
+        real = rng.multinomial(n_real, truth, size)
+        share = real / n_real if before is None else np.tile(before, (size, 1))
+        found = np.empty((generations, size, truth.size))
+        for t in range(generations):
+            if before is not None:
+                real = rng.multinomial(n_real, truth, size)
+            if t or before is not None:
+                share = (real + rng.multinomial(n_synthetic, share)) / (n_real + n_synthetic)
+            found[t] = share
+        return found
+
+    return np.concatenate(_blocks(replicates, seed, "categorical_with_real", block), axis=1)
+
+
+def self_training(
+    p: ArrayLike, replicates: int, rate: float, tokens: int, *, top_k: int | None = None, seed: int = 1
+) -> NDArray[np.int64]:
+    """Let softmax models over the types of p learn from their own samples until their entropy has halved.
+
+    Each step is one of plain gradient descent, of this ``rate``, on the cross-entropy of ``tokens`` samples (of the
+    ``top_k`` likeliest types, if given), from the logits ln p. Returns the steps taken, [replicates]. The algorithm of
+    Herel and Mikolov 2404.02305 for one context.
+    """
+    if replicates < 1 or tokens < 1 or not rate > 0:
+        raise DataError(
+            f"replicates = {replicates}, tokens = {tokens}, rate = {rate}: must be 1, 1 and above 0 or more."
+        )
+    truth = _distribution(p)
+    if np.count_nonzero(truth) < truth.size or truth.size < 2:
+        raise DataError("p must have two types or more, all of them possible: a softmax has no zeros.")
+    half = -(truth @ np.log(truth)) / 2
+
+    def block(size: int, stream: Stream) -> NDArray[np.int64]:
+        rng = stream.rng()
+        logits, left = np.tile(np.log(truth), (size, 1)), np.arange(size)
+        steps = np.zeros(size, np.int64)
+        while left.size:
+            share = np.exp(logits - logits.max(axis=1, keepdims=True))
+            share /= share.sum(axis=1, keepdims=True)
+            steps[left] += 1
+            logits = logits + rate * own_gradient(share, tokens, rng, top_k=top_k)
+            log_share = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            going = -(np.exp(log_share) * log_share).sum(axis=1) > half
+            logits, left = logits[going], left[going]
+        return steps
+
+    return np.concatenate(_blocks(replicates, seed, "self_training", block))
+
+
+def own_gradient(share: Floats, tokens: int, rng: np.random.Generator, *, top_k: int | None = None) -> Floats:
+    """Return the gradient of the mean log-likelihood of own samples with respect to the logits, [replicates, types].
+
+    ``share`` [replicates, types] are the models' probabilities; ``tokens`` and ``top_k`` as in :func:`self_training`.
+    """
+    sampled = share
+    if top_k is not None and top_k < share.shape[1]:
+        least = np.partition(share, -top_k, axis=1)[:, -top_k, None]
+        sampled = np.where(share >= least, share, 0.0)
+        sampled /= sampled.sum(axis=1, keepdims=True)
+    return np.asarray(rng.multinomial(tokens, sampled) / tokens - share)
+
+
+def growing_corpus(p: float, bias: float, n_real: float, n_synthetic: float, generations: int) -> Floats:
+    """Fit the share of one of two symbols in a corpus that grows by what a biased model writes; without chance.
+
+    The corpus begins with ``n_real`` units of text, of which the share ``p`` is that symbol. Each model is the
+    maximum likelihood fit to all of it, off by ``bias``, and adds ``n_synthetic`` units in its own proportions.
+    Returns the models' share of the symbol, [generations]. The setting of Wang et al. 2412.14872.
+    """
+    stream, docs, weight = Streams(0).at("recursions/growing_corpus"), [0, 1], [n_real * (1 - p), n_real * p]
+    cohort = CategoricalCohort("growing_corpus", 1, 2)
+    found = np.empty(generations)
+    for t in range(generations):
+        corpus = pl.Series(docs, dtype=pl.Int32)
+        cohort.fit([FitRequest(0, corpus, np.array(weight), Budget(epochs=1), None, "scratch", stream)])
+        found[t] = share = float(cohort.state()["probability"][0, 1]) + bias
+        docs += [0, 1]
+        weight += [n_synthetic * (1 - share), n_synthetic * share]
+    return found
+
+
+class _Lines:
+    """The n documents of each of many replicates as a line sorted by symbol, of which only the borders are known.
+
+    Which of a symbol's documents is copied makes no difference, so a new generation needs n parents, but of its
+    documents only how many have a parent before each border. ``ends`` [symbols, replicates] is where each symbol's part
+    ends (n after the last, where the one before does for a symbol that has died), ``symbol`` its name. Replicates are
+    sorted by falling number of symbols: the first ``open[j]`` of them have a j-th border inside the line.
+    """
+
+    def __init__(self, ends: NDArray[Any], symbol: NDArray[Any], replicate: NDArray[np.int64], n: int) -> None:
+        self.ends, self.symbol, self.replicate, self.n = ends, symbol, replicate, n
+        self._inside = ends < n
+        counts = np.count_nonzero(self._inside, axis=1)
+        self.open: list[int] = counts[counts > 0].tolist()
+
+    @classmethod
+    def of(cls, drawn: NDArray[Any]) -> _Lines:
+        """Begin with symbols [replicates, n], sorted in each replicate."""
+        size, n = drawn.shape
+        ends = np.broadcast_to(np.arange(1, n + 1, dtype=np.min_scalar_type(n)), drawn.shape)
+        last = np.ones(drawn.shape, np.bool_)
+        np.not_equal(drawn[:, 1:], drawn[:, :-1], out=last[:, :-1])
+        return cls._sorted(ends, drawn, np.arange(size), last)
+
+    @classmethod
+    def _sorted(
+        cls, ends: NDArray[Any], symbol: NDArray[Any], replicate: NDArray[np.int64], keep: NDArray[np.bool_]
+    ) -> _Lines:
+        """Take the borders to ``keep`` from arrays [replicates, places]."""
+        number = np.count_nonzero(keep, axis=1)
+        order = np.argsort(-number, kind="stable")
+        keep, number, n = keep[order], number[order], int(ends[0, -1])
+        place = np.arange(number[0]) < number[:, None]
+
+        def packed(values: NDArray[Any], rest: int) -> NDArray[Any]:
+            found = np.full(place.shape, rest, values.dtype)
+            found[place] = values[order][keep]
+            return np.ascontiguousarray(found.T)
+
+        return cls(packed(ends, n), packed(symbol, 0), replicate[order], n)
+
+    def without(self, dead: NDArray[np.bool_]) -> _Lines:
+        """Return the lines without the symbols that have died [symbols, replicates]."""
+        return self._sorted(self.ends.T, self.symbol.T, self.replicate, ~dead.T)
+
+    def counts(self) -> NDArray[Any]:
+        """Return the documents of each symbol, [symbols, replicates]."""
+        return np.diff(self.ends, axis=0, prepend=self.ends.dtype.type(0))
+
+    def resample(self, rng: np.random.Generator) -> None:
+        """Copy n documents of each replicate at random."""
+        n, live = self.n, self.open[0]
+        parents = _below(n, n * live, rng)
+        if sum(self.open) > _MANY * live:  # borders for which it pays to count the copies of every document
+            rows = np.arange(live)[:, None] * (n + 1)
+            places = (parents.reshape(live, n) + (rows + 1)).ravel()
+            before = np.bincount(places, minlength=live * (n + 1)).reshape(live, n + 1).cumsum(axis=1)
+            self.ends[:, :live] = before.ravel().take(self.ends[:, :live].T + rows).T
+        else:
+            parents = parents.reshape(n, live)
+            near = np.concatenate([parents[:, :columns] for columns in self.open], axis=1)
+            below = near < self.ends[self._inside]
+            self.ends[self._inside] = below.view(np.uint8).sum(axis=0, dtype=self.ends.dtype)
+
+
+def _below(n: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Return whole numbers below n, all equally likely, in the smallest type that holds n.
+
+    They are remainders of 16 random bits, of which those are drawn again that would favour small ones; NumPy's own
+    take half as long again.
+    """
+    small = np.min_scalar_type(n)
+    if n > 1 << 15:
+        return rng.integers(0, n, count, dtype=small)
+    fair = (1 << 16) // n * n
+    bits = rng.bit_generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
+    again = np.flatnonzero(bits >= fair)
+    bits[again] = rng.integers(0, fair, again.size)
+    bits -= bits // n * np.uint16(n)
+    return bits.astype(small, copy=False)
+
+
+def _distribution(p: ArrayLike) -> Floats:
+    truth = np.asarray(p, dtype=np.float64)
+    if truth.ndim != 1 or truth.size == 0 or (truth < 0).any() or abs(truth.sum() - 1) > 1e-9:
+        raise DataError("p must be a list of probabilities that sum to one.")
+    return truth
+
+
+def _blocks(replicates: int, seed: int, name: str, block: Callable[[int, Stream], T], most: int = _BLOCK) -> list[T]:
+    """Compute blocks of replicates, each with a stream of its own, over all cores; results do not depend on cores."""
+    starts = range(0, replicates, most)
+    streams = [Streams(seed).at(f"recursions/{name}/{start}") for start in starts]
+    sizes = [min(most, replicates - start) for start in starts]
+    with ThreadPoolExecutor(min(cores(), len(sizes))) as pool:
+        return list(pool.map(block, sizes, streams))
