@@ -435,7 +435,7 @@ def view(
     import webbrowser
 
     from ecosystem.app.server import serve
-    from ecosystem.app.session_model import Play
+    from ecosystem.app.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
     from ecosystem.runs.machine import Machine
     from ecosystem.runs.paths import require_local_path
@@ -456,7 +456,7 @@ def view(
     for place in places if not live else ():
         _ = Run.open(place).scenario
     base = places[0].parent if live else Path()
-    play = Play(places if not live else (), spec, base, Machine.choose(device, threads), out)
+    play = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
 
     def ready(address: str) -> None:
         click.echo(f"{address}  (Ctrl-C ends it)")
