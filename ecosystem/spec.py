@@ -11,13 +11,45 @@ import copy
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ecosystem.errors import ScenarioError, nearest
 
 _PATH = re.compile(r"[a-z]\w*(\.(\w[\w-]*|\"[^\"]+\"))*")
+
+
+class ScenarioParts(Protocol):
+    """What a part of a scenario may look up in the whole when it checks itself: entries by name, and the web."""
+
+    @property
+    def modality(self) -> str:
+        """What all documents are: text, vector or category."""
+
+    @property
+    def web(self) -> Any:
+        """The ``[web]`` table (a WebSpec)."""
+
+    @property
+    def sources(self) -> Mapping[str, Any]:
+        """The sources by name."""
+
+    @property
+    def models(self) -> Mapping[str, Any]:
+        """The families by the names of their models."""
+
+    @property
+    def policies(self) -> Mapping[str, Any]:
+        """The policies by name."""
+
+    @property
+    def writers(self) -> Mapping[str, Any]:
+        """The populations of writers (WriterSpec) by name."""
+
+    @property
+    def trainers(self) -> Mapping[str, Any]:
+        """The populations of trainers (TrainerSpec) by name."""
 
 
 class Spec(BaseModel):
@@ -33,6 +65,14 @@ class Spec(BaseModel):
         """Return the value as plain TOML data: absent (None) fields left out, defaults written out."""
         data = self.model_dump(mode="json", exclude_none=True, by_alias=True)
         return {"kind": self.kind, **data} if self.kind else data
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Check that a source, model or policy goes with the rest of a scenario; return a sentence for each problem.
+
+        A sentence begins with a dotted path, ends without a full stop and says what to do. ``path`` is where the part
+        is (``policies.NAME``). Other parts have been checked by themselves alone, and a name may refer to nothing.
+        """
+        return []
 
 
 def checked_paths(values: Any) -> Mapping[str, Any]:

@@ -90,6 +90,32 @@ def test_every_mistake_is_reported_at_once():
     assert len(str(error.value).splitlines()) == 3
 
 
+def test_what_a_kind_says_of_the_rest_of_a_scenario_is_reported_beside_everything_else():
+    """Sources, models and policies say it alike, whoever wrote them."""
+
+    def problems(self, path, scenario):
+        own = type(self).__base__.problems(self, path, scenario)
+        return [*own, f"{path}: wants {len(scenario.trainers)} readers"]
+
+    scenario = tiny(trainers__naive__decoding__prompt={"tokens": 4})
+    data = scenario.plain()
+    for section in ("sources", "models", "policies"):
+        for name, part in getattr(scenario, section).items():
+            fields = {field: getattr(part, field) for field in type(part).model_fields}
+            data[section][name] = type("Plugged", (type(part),), {"problems": problems}).model_validate(fields)
+    with pytest.raises(ScenarioError) as error:
+        Scenario.parse(data)
+    lines = str(error.value).splitlines()
+    paths = [f"{s}.{name}" for s in ("sources", "models", "policies") for name in getattr(scenario, s)]
+    assert lines == [f"scenario: {path}: wants {len(scenario.trainers)} readers." for path in paths]
+    data["trainers"]["naive"]["decoding"]["prompt"]["tokens"] = 64
+    data["theory"] = [{"metric": "nothing", "population": "naive", "law": "nothing"}]
+    with pytest.raises(ScenarioError) as error:
+        Scenario.parse(data)
+    said = str(error.value)
+    assert said.index("prompt.tokens: a prompt of 64") < said.index("models.tiny: wants") < said.index("theory.0.law")
+
+
 def test_presets_that_name_one_another_are_a_circle(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/a.toml").write_text('preset = "b"')
@@ -163,7 +189,7 @@ def test_help_and_check_import_nothing_heavy():
     for command in (["--help"], ["check", str(SMOKE)]):
         code = (
             "import sys; sys.argv = ['ecosystem', *" + repr(command) + "]\n"
-            "from ecosystem.cli.main import main\n"
+            "from ecosystem.cli.main.main import main\n"
             "try:\n    main()\nexcept SystemExit:\n    pass\n"
             "heavy = {'torch', 'transformers', 'mesa', 'altair', 'pandas', 'scipy'} & set(sys.modules)\n"
             "assert not heavy, heavy\n"

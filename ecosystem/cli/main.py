@@ -231,7 +231,7 @@ def branch(
 def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...]) -> None:
     """Validate scenarios, studies and frontiers without running them; of run folders, every file against its hash."""
     from ecosystem.errors import EcosystemError
-    from ecosystem.scenario.consistency import unheeded
+    from ecosystem.scenario.consistency import unused_settings
     from ecosystem.scenario.presets import read_toml
     from ecosystem.studies.study import question
 
@@ -249,12 +249,12 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
             if asked is not None:
                 told, scenarios = asked.load(file).check(file.parent)
                 click.echo(f"{file}: good ({told})")
-                for note in dict.fromkeys(note for spec in scenarios for note in unheeded(spec)):
+                for note in dict.fromkeys(note for spec in scenarios for note in unused_settings(spec)):
                     click.echo(f"{file}: note: {note}")
                 continue
             spec = _scenario(file, variant, settings, None, None)
             click.echo(f"{file}: good ({spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers)")
-            for note in unheeded(spec):
+            for note in unused_settings(spec):
                 click.echo(f"{file}: note: {note}")
         except EcosystemError as error:
             problems.append(str(error))

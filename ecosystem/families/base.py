@@ -21,7 +21,7 @@ from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import EcosystemError, TrainingError
 from ecosystem.registry import Registry
 from ecosystem.sources.base import Truth
-from ecosystem.spec import Spec
+from ecosystem.spec import ScenarioParts, Spec
 from ecosystem.streams import Stream, Streams
 
 Progress = Callable[[str, int, int], None]
@@ -263,6 +263,11 @@ class Family(Spec):
         """Whether a member can write before its first fit (it starts from a foundation or a checkpoint)."""
         return getattr(self, "init", "random") not in ("random", "untrained")
 
+    @classmethod
+    def marking_kinds(cls) -> list[str]:
+        """Return the kinds of all families whose cohorts can watermark."""
+        return [kind for kind, family in FAMILIES.all().items() if family.marks]
+
     @abstractmethod
     def workload(self) -> Workload:
         """Return what a plan needs to know, without building or downloading anything."""
@@ -278,6 +283,24 @@ class Family(Spec):
     def save_weights(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int) -> None:
         """Write one member of a ``Cohort.state()`` into a folder of assets, which ``transformers`` can then open."""
         raise EcosystemError(f'a model of kind "{self.kind}" is no transformers model; its parameters are in weights/.')
+
+
+def too_long_prompts(context: int | None, path: str, scenario: ScenarioParts) -> list[str]:
+    """Return a sentence for every trainer whose prompt leaves no room in a ``context`` of so many tokens.
+
+    ``path`` is that of the model; a context of None is that of a checkpoint, which only the checkpoint can tell.
+    """
+    prompts = {
+        name: trainer.decoding.prompt
+        for name, trainer in scenario.trainers.items()
+        if f"models.{trainer.model}" == path and trainer.decoding.prompt is not None
+    }
+    return [
+        f"trainers.{name}.decoding.prompt.tokens: a prompt of {prompt.tokens} tokens leaves no room to write in the "
+        f"model's context of {context}; at most {context - 2}"
+        for name, prompt in prompts.items()
+        if context is not None and prompt.tokens + 1 >= context
+    ]
 
 
 FAMILIES: Registry[type[Family]] = Registry(

@@ -120,13 +120,23 @@ class Context:
 
 
 class Policy(Spec):
-    """A rule about documents: exactly one of Filter, Weigher and Adder."""
+    """A rule about documents: exactly one of Filter, Weigher and Adder.
+
+    A field called ``source`` or ``model`` must name an entry of the scenario, which is checked when it is read; what
+    else a policy needs of the rest it says in :meth:`problems`.
+    """
 
     oracle: ClassVar[bool] = False  # True: sees the truth columns
     needs_content: ClassVar[bool] = True  # False: `doc`, `t` and `weight` are enough, so it can thin an archive
     reads_text: ClassVar[bool] = False  # True: has no meaning for vectors and categories
     needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
     row_wise: ClassVar[bool] = True  # False: the verdict on a row may depend on which other rows there are
+    writes_watermark: ClassVar[bool] = False  # True: decoding may name it (has ``model``, ``mark`` and ``compliance``)
+
+    @property
+    def thins_archives(self) -> bool:
+        """Whether it may stand at the retain gate of a trainer, whose archive has few columns."""
+        return not self.needs_content
 
 
 class Filter(Policy):

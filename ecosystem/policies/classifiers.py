@@ -1,7 +1,8 @@
 """Filters by a classifier of texts that has learnt from examples, and the classifier.
 
 A policy says what its classifier is to learn from and where to cut; the world fits it
-(:mod:`ecosystem.judges`) and hands out scores, so that the policy itself sees neither labels nor the truth.
+(:mod:`ecosystem.simulation.classifiers`) and hands out scores, so that the policy itself sees neither labels nor the
+truth.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import Field, model_validator
 from ecosystem.corpus.ngrams import ngrams, normalised
 from ecosystem.policies.base import POLICIES, Context, Filter, Judged
 from ecosystem.policies.filters import Share, first_reason
+from ecosystem.spec import ScenarioParts
 
 Rule = Callable[[Judged], NDArray[np.bool_]]
 _INVERSE_PENALTY = 10.0  # scikit-learn's C; from 1 to 100 the area under the curve differed by less than 0.02
@@ -172,6 +174,15 @@ class QualityClassifier(Classifying):
         if wrong := _too_fine("keep", self.keep, self.examples):
             raise ValueError(wrong)
         return self
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require a web to learn from."""
+        if self.step > 1 or scenario.web.initial is not None:
+            return []
+        return [
+            f"{path}.step: at step 1 it would learn from what the web begins with, but that is nothing; give "
+            "web.initial or a later step"
+        ]
 
     def fitted_at(self, t: int) -> int:
         """Return the step of its only training."""

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.corpus.words import SPACED, words
+from ecosystem.errors import nearest
 from ecosystem.policies.base import POLICIES, Adder, Context, Filter, Weigher
+from ecosystem.policies.classifiers import LearnedDetector
 from ecosystem.policies.filters import first_reason
+from ecosystem.spec import ScenarioParts
 from ecosystem.streams import Stream
 
 _BLOCK_BITS = 24  # rows of an endless source that one injection may take: 16.8 million
@@ -43,6 +46,16 @@ class Importance(Weigher):
     detector: str | None = Field(
         None, description="name of a learned_detector whose score is used; absent: the simulated detector"
     )
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require a detector by the name of ``detector``."""
+        detectors = sorted(name for name, p in scenario.policies.items() if isinstance(p, LearnedDetector))
+        if self.detector is None or self.detector in detectors:
+            return []
+        return [
+            f'{path}.detector: there is no policy "{self.detector}" of kind learned_detector'
+            f"{nearest(self.detector, detectors)}; there are: {', '.join(detectors) or 'none'}"
+        ]
 
     def weigh(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Return the weights, between 0 and 1 / (1 - synthetic_prior)."""
@@ -102,6 +115,17 @@ class Sample(Filter):
         if (self.count is None) == (self.words is None):
             raise ValueError("give exactly one of count and words")
         return self
+
+    @property
+    def thins_archives(self) -> bool:
+        """Whether it may stand at the retain gate of a trainer, whose archive has no column of words."""
+        return self.words is None
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require text for a number of words."""
+        if self.words is None or scenario.modality == "text":
+            return []
+        return [f"{path}: {self.kind} counts words, but documents here are of sort {scenario.modality}"]
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse what lost the draw."""
@@ -224,6 +248,20 @@ class VerifiedArchive(InjectReal):
     """
 
     until: Annotated[int, Field(ge=0)] = Field(0, description="last step whose human documents were archived")
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require a source that people publish from up to the step."""
+        if self.source not in scenario.sources:
+            return []
+        begun = [] if scenario.web.initial is None else [scenario.web.initial.source]
+        published = {*begun, *(w.source for w in scenario.writers.values() if self.until > 0)}
+        if self.source in published:
+            return []
+        there = ", ".join(sorted(published)) or "none"
+        return [
+            f'{path}.source: nobody publishes documents of "{self.source}" up to step {self.until}, so that its '
+            f"archive would be empty; those published by then are of: {there}"
+        ]
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Return rows that people had published."""

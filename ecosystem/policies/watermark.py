@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from ecosystem.corpus.watermark_spec import Mark, Scheme
 from ecosystem.policies.base import POLICIES, Context, Filter
 from ecosystem.policies.filters import first_reason
+from ecosystem.spec import ScenarioParts
 
 # The fields that only one scheme has.
 _OWN = {"green_list": ("green_share", "bias"), "synthid": ("context_width", "depth")}
@@ -31,6 +32,7 @@ class Watermark(Filter):
     """
 
     reads_text: ClassVar[bool] = True
+    writes_watermark: ClassVar[bool] = True
 
     model: str = Field(description="name of the model whose tokenizer reads texts; those who mark write with it")
     scheme: Scheme = Field("green_list", description="green_list or synthid")
@@ -62,6 +64,25 @@ class Watermark(Filter):
                 if scheme != self.scheme and getattr(self, field) is not None:
                     raise ValueError(f'scheme = "{self.scheme}" takes no {field}; leave it out')
         return self
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require a model that can watermark, and the same one of those who write with it."""
+        name, problems = path.rpartition(".")[2], []
+        for population, trainer in scenario.trainers.items():
+            if trainer.decoding.watermark == name and trainer.model in scenario.models and trainer.model != self.model:
+                where = f"trainers.{population}"
+                problems.append(
+                    f'{where}.decoding.watermark: the policy "{name}" reads texts with the model "{self.model}", but '
+                    f'{where}.model is "{trainer.model}"; they must be the same, or what is marked is not found: give '
+                    "it a policy of its own"
+                )
+        model = scenario.models.get(self.model)
+        if model is not None and not model.marks:
+            problems.append(
+                f'{path}.model: the model "{self.model}" is of kind {model.kind}, which cannot watermark text or look '
+                f"for a watermark; {', '.join(model.marking_kinds())} can"
+            )
+        return problems
 
     @property
     def mark(self) -> Mark:

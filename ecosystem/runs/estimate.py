@@ -11,7 +11,7 @@ from typing import Any
 from ecosystem.families.base import Budget
 from ecosystem.policies.sampling import Sample
 from ecosystem.runs.run import Machine
-from ecosystem.scenario.consistency import unheeded
+from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.scenario.scenario import Scenario
 
@@ -129,7 +129,7 @@ class Plan:
 def _notes(scenario: Scenario) -> list[str]:
     late = [change.at for change in scenario.changes if change.at > scenario.steps]
     notes = [f"the change at step {at} never comes, since the run has {scenario.steps} steps" for at in late]
-    notes += unheeded(scenario)
+    notes += unused_settings(scenario)
     initial = scenario.web.initial
     if initial is None or not scenario.sources[initial.source].held_out:
         why = f"sources.{initial.source}.held_out is 0" if initial else "the web begins without human documents"

@@ -1,80 +1,108 @@
 """What must go together in a scenario: names that refer to something, parts of one sort, sites enough for all.
 
-Each part has been checked by itself before. Every function returns sentences that begin with a dotted path.
+Each part has been checked by itself before, and says in ``problems`` what its kind needs of the others. Every function
+returns sentences that begin with a dotted path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ecosystem.errors import nearest
-from ecosystem.families.base import FAMILIES, Family
+from ecosystem.families.base import Family
 from ecosystem.metrics.base import METRICS
 from ecosystem.metrics.definitions import DEFINITIONS
 from ecosystem.metrics.laws import wrong_law
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher
-from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier
-from ecosystem.policies.sampling import Importance, Sample, VerifiedArchive
-from ecosystem.policies.watermark import Watermark
 from ecosystem.scenario.entries import CuratorSpec, TrainerSpec, WriterSpec
-
-if TYPE_CHECKING:
-    from ecosystem.scenario.scenario import Scenario
+from ecosystem.scenario.tables import ScenarioTables
 
 
-def incoherent(s: Scenario) -> list[str]:
+def inconsistencies(s: ScenarioTables) -> list[str]:
     """Return a sentence for everything in a scenario, sound part by part, that does not go together."""
-    problems: list[str] = []
+    return [
+        *_web(s),
+        *_trainers(s),
+        *_curators(s),
+        *_parts(s),
+        *_mixed(s),
+        *_theory(s),
+        *_downstream(s),
+        *_text_metrics(s),
+    ]
 
-    def refer(path: str, name: str, table: Mapping[str, Any], section: str) -> None:
-        if name not in table:
-            there = ", ".join(sorted(table)) or "none"
-            problems.append(
-                f"{path}: there is no [{section}.{name}]{nearest(name, table)}; defined in [{section}]: {there}"
-            )
 
-    def gate(path: str, names: Sequence[str], allowed: tuple[type[Policy], ...], what: str) -> None:
-        for name in names:
-            refer(path, name, s.policies, "policies")
-            policy = s.policies.get(name)
-            if policy is not None and not isinstance(policy, allowed):
-                problems.append(f'{path}: the policy "{name}" ({policy.kind}) cannot stand here; {what}')
-        if len(set(names)) < len(names):
-            problems.append(f"{path}: names a policy twice; each may stand once at a gate")
+def _absent(path: str, name: str, table: Mapping[str, Any], section: str) -> list[str]:
+    """Return a sentence if no entry of a section has this name."""
+    if name in table:
+        return []
+    there = ", ".join(sorted(table)) or "none"
+    return [f"{path}: there is no [{section}.{name}]{nearest(name, table)}; defined in [{section}]: {there}"]
 
+
+def _gate(
+    s: ScenarioTables, path: str, names: Sequence[str], allowed: tuple[type[Policy], ...], what: str
+) -> list[str]:
+    """Return a sentence for every policy that cannot stand at a gate; ``what`` says which can."""
+    problems = []
+    for name in names:
+        problems += _absent(path, name, s.policies, "policies")
+        policy = s.policies.get(name)
+        if policy is not None and not isinstance(policy, allowed):
+            problems.append(f'{path}: the policy "{name}" ({policy.kind}) cannot stand here; {what}')
+    if len(set(names)) < len(names):
+        problems.append(f"{path}: names a policy twice; each may stand once at a gate")
+    return problems
+
+
+def _web(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every source that people do not have, and every policy that the web cannot."""
+    problems = []
     if s.web.initial is not None:
-        refer("web.initial.source", s.web.initial.source, s.sources, "sources")
-    gate("web.publish", s.web.publish, (Filter,), "only filters can stand at the publish gate")
-    gate("web.retain", s.web.retain, (Filter, Weigher), "only filters and weighers can stand at the retain gate")
+        problems += _absent("web.initial.source", s.web.initial.source, s.sources, "sources")
+    problems += _gate(s, "web.publish", s.web.publish, (Filter,), "only filters can stand at the publish gate")
+    both = (Filter, Weigher)
+    problems += _gate(s, "web.retain", s.web.retain, both, "only filters and weighers can stand at the retain gate")
     for name, writer in s.writers.items():
-        refer(f"writers.{name}.source", writer.source, s.sources, "sources")
+        problems += _absent(f"writers.{name}.source", writer.source, s.sources, "sources")
+    return problems
+
+
+def _trainers(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every model or policy that trainers name and cannot use."""
+    problems = []
     for name, trainer in s.trainers.items():
         path = f"trainers.{name}"
-        refer(f"{path}.model", trainer.model, s.models, "models")
-        gate(f"{path}.select", trainer.select, (Filter, Weigher, Adder), "")
+        problems += _absent(f"{path}.model", trainer.model, s.models, "models")
+        problems += _gate(s, f"{path}.select", trainer.select, (Filter, Weigher, Adder), "")
         problems += [
             f'{path}.retain: the policy "{name}" ({s.policies[name].kind}) cannot thin an archive, which knows only '
             "when a document was acquired; replace, accumulate, accumulate_subsample, window and decay can"
             for name in trainer.retain or []
-            if name in s.policies and (s.policies[name].needs_content or _counts_words(s.policies[name]))
+            if name in s.policies and not s.policies[name].thins_archives
         ]
-        gate(f"{path}.retain", trainer.retain or [], (Policy,), "")
-        if trainer.decoding.watermark is not None:
-            refer(f"{path}.decoding.watermark", trainer.decoding.watermark, s.policies, "policies")
-            problems += _watermark(s, path, trainer)
-        prompt, context = trainer.decoding.prompt, getattr(s.models.get(trainer.model), "context", None)
-        if prompt is not None and context is not None and prompt.tokens + 1 >= context:
+        problems += _gate(s, f"{path}.retain", trainer.retain or [], (Policy,), "")
+        mark, where = trainer.decoding.watermark, f"{path}.decoding.watermark"
+        if mark is not None:
+            problems += _absent(where, mark, s.policies, "policies")
+        if mark in s.policies and not s.policies[mark].writes_watermark:
             problems.append(
-                f"{path}.decoding.prompt.tokens: a prompt of {prompt.tokens} tokens leaves no room to write in the "
-                f"model's context of {context}; at most {context - 2}"
+                f'{where}: the policy "{mark}" is of kind {s.policies[mark].kind}; only one of kind watermark can '
+                "mark text"
             )
+    return problems
+
+
+def _curators(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every reason why curators cannot tell how fluent a document is."""
+    problems = []
     for name, curator in s.curators.items():
         if curator.judge is None:
             continue
         path, judge = f"curators.{name}.judge", s.models.get(curator.judge)
-        refer(path, curator.judge, s.models, "models")
+        problems += _absent(path, curator.judge, s.models, "models")
         if s.modality != "text":
             problems.append(f"{path}: fluency is of text, but this scenario's documents are {s.modality}; leave it out")
         elif judge is not None and not judge.begins_trained:
@@ -86,21 +114,31 @@ def incoherent(s: Scenario) -> list[str]:
                 f"{path}: fluency is told against documents that are never published; give web.initial, from a source "
                 "with held_out documents"
             )
+    return problems
+
+
+def _parts(s: ScenarioTables) -> list[str]:
+    """Return what sources, models and policies say themselves, and names that refer to nothing."""
+    problems = []
+    for name, source in s.sources.items():
+        problems += source.problems(f"sources.{name}", s)
+    for name, model in s.models.items():
+        problems += model.problems(f"models.{name}", s)
     for name, policy in s.policies.items():
-        source, model = getattr(policy, "source", None), getattr(policy, "model", None)
-        if source is not None:
-            refer(f"policies.{name}.source", source, s.sources, "sources")
-        if model is not None:
-            refer(f"policies.{name}.model", model, s.models, "models")
-        problems += _wanting(s, name, policy)
-        if isinstance(policy, Watermark) and model in s.models and not s.models[str(model)].marks:
-            problems.append(
-                f'policies.{name}.model: the model "{model}" is of kind {s.models[str(model)].kind}, which cannot '
-                f"watermark text or look for a watermark; {_marking()} can"
-            )
-    problems += _mixed(s)
+        path = f"policies.{name}"
+        for field, section, table in (("source", "sources", s.sources), ("model", "models", s.models)):
+            named = getattr(policy, field, None)
+            if named is not None:
+                problems += _absent(f"{path}.{field}", named, table, section)
+        problems += policy.problems(path, s)
+    return problems
+
+
+def _theory(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every closed form that names nothing, or cannot be computed."""
+    problems = []
     for number, theory in enumerate(s.theory):
-        refer(f"theory.{number}.population", theory.population, s.trainers, "trainers")
+        problems += _absent(f"theory.{number}.population", theory.population, s.trainers, "trainers")
         wrong = wrong_law(theory.law, theory.parameters, s.modality)
         if wrong:
             problems.append(f"theory.{number}.{wrong}")
@@ -109,17 +147,20 @@ def incoherent(s: Scenario) -> list[str]:
                 f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, DEFINITIONS)}; '
                 "see `ecosystem list metrics`"
             )
-    problems += _downstream(s)
+    return problems
+
+
+def _text_metrics(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every text metric that there is not."""
     known = METRICS.all()
-    problems += [
+    return [
         f'measure.texts: there is no text metric "{m}"{nearest(m, known)}; there are {", ".join(known)}'
         for m in s.measure.texts or []
         if m not in known
     ]
-    return problems
 
 
-def unheeded(s: Scenario) -> list[str]:
+def unused_settings(s: ScenarioTables) -> list[str]:
     """Return a sentence for every budget given to trainers whose model heeds none: no mistake, but of no use."""
     default = TrainerSpec.model_fields["budget"].default
     return [
@@ -130,59 +171,7 @@ def unheeded(s: Scenario) -> list[str]:
     ]
 
 
-def _wanting(s: Scenario, name: str, policy: Policy) -> list[str]:
-    """Return a sentence for what a policy needs of the rest of the scenario, beyond names that there must be."""
-    problems, path = [], f"policies.{name}"
-    if isinstance(policy, Importance) and policy.detector is not None:
-        detectors = [other for other, p in s.policies.items() if isinstance(p, LearnedDetector)]
-        if policy.detector not in detectors:
-            there = ", ".join(sorted(detectors)) or "none"
-            problems.append(
-                f'{path}.detector: there is no policy "{policy.detector}" of kind learned_detector'
-                f"{nearest(policy.detector, detectors)}; there are: {there}"
-            )
-    if isinstance(policy, QualityClassifier) and policy.step == 1 and s.web.initial is None:
-        problems.append(
-            f"{path}.step: at step 1 it would learn from what the web begins with, but that is nothing; give "
-            "web.initial or a later step"
-        )
-    if isinstance(policy, VerifiedArchive) and policy.source in s.sources:
-        begun = [] if s.web.initial is None else [s.web.initial.source]
-        published = {*begun, *(w.source for w in s.writers.values() if policy.until > 0)}
-        if policy.source not in published:
-            there = ", ".join(sorted(published)) or "none"
-            problems.append(
-                f'{path}.source: nobody publishes documents of "{policy.source}" up to step {policy.until}, so that '
-                f"its archive would be empty; those published by then are of: {there}"
-            )
-    return problems
-
-
-def _counts_words(policy: Policy) -> bool:
-    return isinstance(policy, Sample) and policy.words is not None
-
-
-def _watermark(s: Scenario, path: str, trainer: TrainerSpec) -> list[str]:
-    """Return a sentence if a trainer cannot mark its text with the policy that its decoding names."""
-    name = str(trainer.decoding.watermark)
-    policy, where = s.policies.get(name), f"{path}.decoding.watermark"
-    if policy is None or trainer.model not in s.models:
-        return []
-    if not isinstance(policy, Watermark):
-        return [f'{where}: the policy "{name}" is of kind {policy.kind}; only one of kind watermark can mark text']
-    if policy.model != trainer.model:
-        return [
-            f'{where}: the policy "{name}" reads texts with the model "{policy.model}", but {path}.model is '
-            f'"{trainer.model}"; they must be the same, or what is marked is not found: give it a policy of its own'
-        ]
-    return []
-
-
-def _marking() -> str:
-    return ", ".join(kind for kind, family in FAMILIES.all().items() if family.marks)
-
-
-def _downstream(s: Scenario) -> list[str]:
+def _downstream(s: ScenarioTables) -> list[str]:
     """Return a sentence for every reason why the downstream tasks cannot be made or judged."""
     how, path = s.measure.downstream, "measure.downstream"
     if how is None:
@@ -223,8 +212,8 @@ def _downstream(s: Scenario) -> list[str]:
     return problems
 
 
-def _sizes(s: Scenario) -> list[str]:
-    """Return a sentence for what has no documents to begin from, or documents of another length than others."""
+def _sizes(s: ScenarioTables) -> list[str]:
+    """Return a sentence for what has no documents to begin from, or vectors of another length than others."""
     problems = []
     if s.web.initial is None and s.models:
         problems.append(
@@ -238,18 +227,10 @@ def _sizes(s: Scenario) -> list[str]:
             f"sources: their documents must be vectors of one length, but the lengths are {told}; make them equal, or "
             "leave out a source"
         )
-    for name, model in s.models.items():
-        types = getattr(model, "types", None)
-        wide = next((source for source, width in widths.items() if types is not None and width > types), None)
-        if wide is not None:
-            problems.append(
-                f'models.{name}.types: {types} symbols are too few for the source "{wide}", which has {widths[wide]}; '
-                f"give at least {widths[wide]}"
-            )
     return problems
 
 
-def _mixed(s: Scenario) -> list[str]:
+def _mixed(s: ScenarioTables) -> list[str]:
     """Return a sentence for every part that cannot work with the others' kind of documents."""
     problems = []
     for section in ("sources", "models"):
@@ -259,7 +240,13 @@ def _mixed(s: Scenario) -> list[str]:
                     f"{section}.{name}: is for {part.modality} documents, but this scenario's are {s.modality}; "
                     "sources and models must be of one sort"
                 )
-    problems += _dealt(s)
+    problems += _dealt(s) + _labels(s)
+    return problems if s.modality == "text" else problems + _sizes(s) + _textless(s)
+
+
+def _labels(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every source without labels that are right or wrong, where a model or policy needs them."""
+    problems = []
     readers: dict[str, Family | Policy] = {f"models.{name}": family for name, family in s.models.items()}
     readers |= {f"policies.{name}": policy for name, policy in s.policies.items()}
     needs = [path for path, part in readers.items() if part.needs_labels]
@@ -273,13 +260,15 @@ def _mixed(s: Scenario) -> list[str]:
             for name, source in s.sources.items()
             if not source.labelled
         ]
-    if s.modality == "text":
-        return problems
-    problems += _sizes(s)
+    return problems
+
+
+def _textless(s: ScenarioTables) -> list[str]:
+    """Return a sentence for everything that has a meaning for text alone, in a scenario of other documents."""
+    problems = []
     for name, policy in s.policies.items():
-        if policy.reads_text or _counts_words(policy):
-            what = "counts" if _counts_words(policy) else "reads"
-            problems.append(f"policies.{name}: {policy.kind} {what} words, but documents here are of sort {s.modality}")
+        if policy.reads_text:
+            problems.append(f"policies.{name}: {policy.kind} reads words, but documents here are of sort {s.modality}")
     for name, trainer in s.trainers.items():
         decoding = trainer.decoding
         unused = {"prompt": decoding.prompt is not None, "repetition_penalty": decoding.repetition_penalty != 1.0}
@@ -294,7 +283,7 @@ def _mixed(s: Scenario) -> list[str]:
     return problems
 
 
-def _dealt(s: Scenario) -> list[str]:
+def _dealt(s: ScenarioTables) -> list[str]:
     """Return what is wrong with how the sites of an isolated web, or of islands, are dealt out."""
     if s.web.graph not in ("isolated", "islands") or s.web.sites is None:
         return []

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.families import foundation
-from ecosystem.families.base import Cohort, Family, Surroundings
+from ecosystem.families.base import Cohort, Family, Surroundings, too_long_prompts
 from ecosystem.families.language import checkpoint
 from ecosystem.families.training_spec import Foundation, Positive, Training
+from ecosystem.spec import ScenarioParts
 
 if TYPE_CHECKING:
     from ecosystem.families.language.tokenizer import Tokenizer
@@ -58,6 +59,10 @@ class LanguageFamily(Family):
         if self.tokenizer is None and self.vocabulary is not None and self.vocabulary < 257:
             raise ValueError(f"vocabulary = {self.vocabulary} is too small: 256 bytes and the end of text make 257")
         return self
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require prompts that leave room to write."""
+        return too_long_prompts(self.context, path, scenario)
 
     @property
     def from_scratch(self) -> bool:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ecosystem.families import foundation
-from ecosystem.families.base import FAMILIES, Cohort, Family, Surroundings, Workload
+from ecosystem.families.base import FAMILIES, Cohort, Family, Surroundings, Workload, too_long_prompts
 from ecosystem.families.language import checkpoint
 from ecosystem.families.training_spec import Positive, Rate
+from ecosystem.spec import ScenarioParts
 
 if TYPE_CHECKING:
     from ecosystem.families.language.tokenizer import Tokenizer
@@ -71,6 +72,10 @@ class Ngram(Family):
         if self.context < (least := max(2, 2 * (self.order - 2))):
             raise ValueError(f"context = {self.context} is too short for order = {self.order}; give at least {least}")
         return self
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require prompts that leave room to write."""
+        return too_long_prompts(self.context, path, scenario)
 
     def workload(self) -> Workload:
         """Return what a plan needs to know; how many n-grams there will be, only the documents can tell."""

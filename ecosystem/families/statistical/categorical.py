@@ -16,6 +16,7 @@ from pydantic import Field
 from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
 from ecosystem.families.statistical.cohort import FittedFamily, Floats, Parameters, StackedCohort, human_documents
 from ecosystem.sources.base import Truth
+from ecosystem.spec import ScenarioParts
 
 
 @FAMILIES.register("categorical")
@@ -28,6 +29,17 @@ class Categorical(FittedFamily):
         None, description="number of symbols; absent: as many as the initial human documents have"
     )
     add_k: Annotated[float, Field(ge=0)] = Field(0.0, description="added to the count of every symbol")
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require as many types as any source has symbols."""
+        widths = {name: s.width for name, s in scenario.sources.items() if s.modality == self.modality and s.width}
+        wide = next((name for name, width in widths.items() if self.types is not None and width > self.types), None)
+        if wide is None:
+            return []
+        return [
+            f'{path}.types: {self.types} symbols are too few for the source "{wide}", which has {widths[wide]}; give '
+            f"at least {widths[wide]}"
+        ]
 
     def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
         """Build M distributions, uniform until they are fitted; raise DataError without initial documents."""
