@@ -12,14 +12,15 @@ from typing import Any
 
 import click
 
+from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import path_of
+from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.runs.estimate import Plan
 from ecosystem.runs.progress import Display
 from ecosystem.runs.run import Branch, Run, begin, folder_of, machine_for, possible
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.sources.base import CACHE
 
 
 def run(
@@ -29,11 +30,13 @@ def run(
     *,
     device: str = "auto",
     threads: int | None = None,
+    cache: str | Path | None = None,
     fresh: bool = False,
     quiet: bool = True,
 ) -> Run:
     """Run a scenario (a value or the path of a file), or resume it, write its report and return the run.
 
+    ``cache`` is the folder of foundations and tokenizers (default: ``ECOSYSTEM_CACHE``, or this user's cache folder).
     Errors a user can mend are EcosystemError; what was committed before one stays and is resumed by the same call.
     """
     base = Path()
@@ -43,7 +46,9 @@ def run(
     if seed is not None:
         scenario = scenario.override({"seed": seed})
     display = Display(quiet=quiet)
-    summary = run_scenario(scenario, display, out=out, device=device, threads=threads, fresh=fresh, base=base)
+    summary = run_scenario(
+        scenario, display, out=out, device=device, threads=threads, cache=cache, fresh=fresh, base=base
+    )
     return Run.open(summary["run"])
 
 
@@ -57,18 +62,21 @@ def branch(
     name: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    cache: str | Path | None = None,
     fresh: bool = False,
     quiet: bool = True,
 ) -> Run:
     """Fork a stored run after ``step`` (default: its last) under other values, or resume that; return the branch.
 
     ``values`` are dotted paths as of a timed change (:meth:`Scenario.forked`), in force from the next step on. What
-    came before is read in the parent's folder and never written there. Errors a user can mend are EcosystemError.
+    came before is read in the parent's folder and never written there. ``cache`` is as in :func:`run`. Errors a
+    user can mend are EcosystemError.
     """
     parent = parent if isinstance(parent, Run) else Run.open(parent)
     forked = Branch.of(parent, parent.steps if step is None else step, values or {}, steps=steps, name=name)
     display = Display(quiet=quiet)
-    return Run.open(run_scenario(forked, display, out=out, device=device, threads=threads, fresh=fresh)["run"])
+    summary = run_scenario(forked, display, out=out, device=device, threads=threads, cache=cache, fresh=fresh)
+    return Run.open(summary["run"])
 
 
 def run_scenario(
@@ -78,6 +86,7 @@ def run_scenario(
     out: str | Path = "outputs",
     device: str = "auto",
     threads: int | None = None,
+    cache: str | Path | None = None,
     dry_run: bool = False,
     fresh: bool = False,
     base: Path = Path(),
@@ -106,7 +115,7 @@ def run_scenario(
     if branch is not None and last < 0:
         branch.parent.store.require(branch.step)
     machine = machine_for(folder, device, threads, branch)
-    plan = Plan.of(scenario, machine, CACHE)
+    plan = Plan.of(scenario, machine, cache_folder(cache))
     display.say(plan.text())
     if dry_run:
         return {"run": str(folder), "plan": plan.plain()}
@@ -120,7 +129,14 @@ def run_scenario(
     try:
         with display:
             steps = begin(
-                scenario, out=out, machine=machine, fresh=fresh, base=base, progress=display.progress, branch=branch
+                scenario,
+                out=out,
+                machine=machine,
+                fresh=fresh,
+                base=base,
+                cache=cache,
+                progress=display.progress,
+                branch=branch,
             )
             step_started = time.monotonic()
             for snapshot in steps:
@@ -171,7 +187,7 @@ def _figures(metrics: Any) -> dict[str, dict[str, dict[str, float | None]]]:
     means = named.group_by("who", "metric", maintain_order=True).agg(
         pl.col("value").mean(),
         # Over the members of a population, whose estimates share the held-out text; the larger of the two errors.
-        error=pl.max_horizontal(pl.col("error").mean(), (pl.col("value").std() / pl.len().sqrt()).fill_null(0.0)),
+        error=pl.max_horizontal(pl.col("error").mean(), error_of_mean("value").fill_null(0.0)),
     )
     figures: dict[str, dict[str, dict[str, float | None]]] = {}
     for who, metric, value, error in means.iter_rows():

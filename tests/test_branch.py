@@ -349,8 +349,7 @@ def test_in_python_and_on_the_command_line_it_is_the_same(parent, cache, tmp_pat
         return str(folder / "report.html")
 
     monkeypatch.setattr(api, "_report", report)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/cache").symlink_to(cache)
+    monkeypatch.setenv("ECOSYSTEM_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     mine = ecosystem.branch(parent, FORK, {"trainers.naive.publish": 0}, steps=4)
     setting = ["--set", "trainers.naive.publish=0", "--steps", "4"]

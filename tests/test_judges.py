@@ -9,13 +9,14 @@ from pydantic import ValidationError
 
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.errors import ScenarioError
+from ecosystem.metrics.estimates import roc_area, share
 from ecosystem.policies.base import Judged, gate
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier, TextClassifier, cutoff
 from ecosystem.policies.sampling import Importance
 from ecosystem.runs.run import Run, begin, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.simulation.classifiers import Classifiers, area, share
+from ecosystem.simulation.classifiers import Classifiers
 from ecosystem.simulation.phases import human_drafts
 from ecosystem.streams import Streams
 from ecosystem.testing import sample_context, sample_documents
@@ -62,11 +63,11 @@ def test_the_area_is_the_share_of_pairs_and_its_error_that_of_repetitions():
     rng = np.random.default_rng(0)
     a, b = np.round(rng.normal(1, 1, 40), 1), np.round(rng.normal(0, 1, 30), 1)
     pairs = (a[:, None] > b).mean() + (a[:, None] == b).mean() / 2
-    assert area(a, b)[0] == pytest.approx(pairs)
-    found = np.array([area(rng.normal(1, 1, 60), rng.normal(0, 1, 90)) for _ in range(400)])
+    assert roc_area(a, b)[0] == pytest.approx(pairs)
+    found = np.array([roc_area(rng.normal(1, 1, 60), rng.normal(0, 1, 90)) for _ in range(400)])
     spread = found[:, 0].std(ddof=1)  # known to 1 / sqrt(2 * 400) of itself
     assert abs(found[:, 1].mean() / spread - 1) < 4 / 800**0.5
-    assert np.isnan(area(a, a[:0])).all() and np.isnan(share(a[:0] > 0)).all()
+    assert np.isnan(roc_area(a, a[:0])).all() and np.isnan(share(a[:0] > 0)).all()
     assert share(np.arange(100) < 20) == (0.2, 0.04)
 
 
@@ -86,7 +87,7 @@ def test_a_score_is_of_the_text_alone():
     whole = classifier.probability(texts)
     assert np.array_equal(classifier.probability(texts[40:41]), whole[40:41])
     again = TextClassifier.fit(texts, positive).probability(texts)
-    assert np.array_equal(again, whole) and area(whole[positive], whole[~positive])[0] > 0.99
+    assert np.array_equal(again, whole) and roc_area(whole[positive], whole[~positive])[0] > 0.99
 
 
 # What a detector learns from.

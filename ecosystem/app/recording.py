@@ -22,7 +22,6 @@ from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.run import Branch, Machine, Run, begin, folder_of
 from ecosystem.runs.store import PRUNED, Store, explained
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.sources.base import CACHE
 
 State = Literal["opening", "ready", "stepping", "paused", "finished", "failed", "closed"]
 EVERY = 0.5  # seconds between two reports of progress inside a step; each costs the page some hundredths
@@ -57,7 +56,7 @@ class Recording:
         news: Callable[[], None],
         *,
         base: Path = Path(),
-        cache: Path = CACHE,
+        cache: str | Path | None = None,
         branch: Branch | None = None,
         progressed: Callable[[], None] = lambda: None,
     ) -> None:

@@ -27,6 +27,23 @@ STEPS = click.option("--steps", type=click.IntRange(min=1), help="Number of step
 LISTED = ["scenarios", "studies", "entries", "models", "policies", "sources", "metrics", "laws", "tasks"]
 VARIANT = click.option("--variant", metavar="NAME", help="One of the scenario's variants, for instance published.")
 
+
+def _use_cache(context: click.Context, option: click.Parameter, folder: Path | None) -> None:
+    """Make a folder the cache of this process and of those that it starts, as the variable does."""
+    from ecosystem.cache import CACHE_VARIABLE, chosen_cache
+
+    if folder is not None:
+        os.environ[CACHE_VARIABLE] = str(chosen_cache(folder))
+
+
+CACHE = click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    expose_value=False,
+    callback=_use_cache,
+    help="Folder for foundations and tokenizers (default: $ECOSYSTEM_CACHE, or your user cache folder).",
+)
+
 SMALLER = "Make its models, counts or batches smaller; what is committed stays."
 
 
@@ -94,6 +111,7 @@ def cli() -> None:
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores; a resumed run keeps its own)."
 )
+@CACHE
 @click.option("--dry-run", is_flag=True, help="Validate and print the plan only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the report.")
@@ -189,6 +207,7 @@ def _values(settings: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--steps", type=click.IntRange(min=1), help="Number of steps, the parent's counted (default: its own).")
 @click.option("--name", help="Name of the branch (default: the parent's).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
+@CACHE
 @click.option("--dry-run", is_flag=True, help="Validate and print the plan only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the report.")
@@ -269,6 +288,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Another seed must pass as well.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs/validation"), show_default=True)
+@CACHE
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
     from ecosystem.runs.run import here
@@ -293,6 +313,7 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
         click.option("--address", help="Of a Ray cluster; auto finds it (default: Ray is started on this machine)."),
         click.option("--gpus", type=click.FloatRange(min=0), default=0.0, help="Of a GPU, for each run, on Ray."),
+        CACHE,
         SET,
         click.option("--seeds", type=click.IntRange(min=1), help="Only the first so many seeds."),
         click.option(
@@ -392,6 +413,7 @@ def _tell(result: Path | dict[str, Any]) -> None:
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores).")
+@CACHE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others may see the page.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any that is free.")
 @click.option("--no-browser", is_flag=True, help="Open no browser; print the address only.")
@@ -505,6 +527,7 @@ def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> 
     "--reader", default="web", show_default=True, help="For whom the gate stands: web or a trainer (naive/0)."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures as a tidy table: .parquet or .csv.")
+@CACHE
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def audit(
     run_folder: Path,
@@ -545,6 +568,7 @@ def audit(
     show_default=True,
     help="What stands before every text: the models' end of text (</s> for OPT).",
 )
+@CACHE
 def tasks(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> None:
     """Write the downstream tasks' test examples for lm-evaluation-harness, and print how to call it."""
     from ecosystem.cli.listing import harness

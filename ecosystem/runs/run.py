@@ -26,7 +26,6 @@ from ecosystem.runs.cores import cores
 from ecosystem.runs.store import Store, set_aside
 from ecosystem.scenario.presets import read_toml
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.sources.base import CACHE
 from ecosystem.spec import checked_paths
 
 if TYPE_CHECKING:
@@ -335,7 +334,7 @@ def begin(
     machine: Machine | None = None,
     fresh: bool = False,
     base: Path = Path(),
-    cache: Path = CACHE,
+    cache: str | Path | None = None,
     progress: Progress = silent,
     branch: Branch | None = None,
 ) -> Generator[Snapshot, Scenario | None, None]:
@@ -395,7 +394,7 @@ def restored(
     step: int,
     values: Mapping[str, Any] | None = None,
     *,
-    cache: Path = CACHE,
+    cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> World:
     """Return the web and its agents as they stood after a committed step, to be looked at; it is not to be stepped.
@@ -418,7 +417,13 @@ def restored(
 
 
 def _world(
-    scenario: Scenario, machine: Machine, base: Path, cache: Path, progress: Progress, *, models: bool = True
+    scenario: Scenario,
+    machine: Machine,
+    base: Path,
+    cache: str | Path | None,
+    progress: Progress,
+    *,
+    models: bool = True,
 ) -> World:
     import torch
 

@@ -11,7 +11,6 @@ is read there, and the digest of its record, which is the parent of the branch's
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
@@ -326,19 +326,24 @@ class Store:
     # Writing
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder against other processes; raise StoreError if one is writing to it."""
+    def lock(self, patience: float = 0.0) -> Iterator[None]:
+        """Hold the folder against other processes; raise StoreError if one still has it after ``patience`` seconds.
+
+        Any thread may release it: the one that drops a generator of steps need not be the one that advanced it.
+        """
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / ".lock").open("w")
-        with handle:
+            lock = FileLock(self.folder / ".lock", timeout=patience, thread_local=False)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                lock.acquire()
+            except Timeout:
                 raise StoreError(
                     f"{self.folder}: another process is working on this run; wait for it or stop it."
                 ) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def write(self, name: str, content: bytes) -> dict[str, Any]:
         """Write a file atomically (in full or not at all, also after a power cut); return its size and hash."""

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
+from ecosystem.metrics.estimates import roc_area, share
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.base import Judged
 from ecosystem.policies.classifiers import Classifying, LearnedDetector, QualityClassifier, TextClassifier
@@ -227,7 +228,7 @@ class Classifiers:
                 frames += self._error_rates(name, policy, judge)
             elif judge is not None:
                 positive = judge.examples.positive[judge.examples.aside]
-                found: Values = {"auc": area(judge.held[positive], judge.held[~positive])}
+                found: Values = {"auc": roc_area(judge.held[positive], judge.held[~positive])}
                 frames.append(rows(self._host.t, "policy", name, found))
         return frames
 
@@ -269,7 +270,7 @@ class Classifiers:
         for identity, group in groups.items():
             values: Values = {}
             if group.any():
-                values = {"true_positive_rate": share(refused[group]), "auc": area(judged.score[group], human)}
+                values = {"true_positive_rate": share(refused[group]), "auc": roc_area(judged.score[group], human)}
             if identity == name and human.size:
                 values["false_positive_rate"] = share(refused[~synthetic])
             frames.append(rows(t, "policy", identity, values))
@@ -283,34 +284,3 @@ def _published_before(t: int) -> pl.Expr:
 def _aside(place: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which examples are set aside, from their place among those of their sort."""
     return np.asarray(place % _ASIDE == _ASIDE - 1)
-
-
-def share(flags: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return a share and its standard error (of a binomial; NaN where there is nothing to take a share of)."""
-    if flags.size == 0:
-        return float("nan"), float("nan")
-    p = float(flags.mean())
-    return p, float(np.sqrt(p * (1 - p) / flags.size))
-
-
-def area(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the area under the ROC curve and its standard error (DeLong, DeLong & Clarke-Pearson 1988).
-
-    It is the mean over pairs of 1 where the positive one scores higher, 1/2 where both score alike; NaN without
-    pairs, and a NaN error for fewer than two of either sort.
-    """
-    if not (positive.size and negative.size):
-        return float("nan"), float("nan")
-    above = _placed(positive, negative)
-    below = 1 - _placed(negative, positive)
-    if min(positive.size, negative.size) < 2:
-        return float(above.mean()), float("nan")
-    variance = above.var(ddof=1) / positive.size + below.var(ddof=1) / negative.size
-    return float(above.mean()), float(np.sqrt(variance))
-
-
-def _placed(scores: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of ``others`` that each score exceeds, equal ones counting half."""
-    ordered = np.sort(others)
-    exceeded = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
-    return np.asarray(exceeded / (2 * others.size), dtype=np.float64)

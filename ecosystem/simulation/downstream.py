@@ -18,7 +18,7 @@ import polars as pl
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import Budget, Cohort, FitRequest, Member, Progress, ScoreRequest, Start
 from ecosystem.metrics import tasks
-from ecosystem.metrics.base import Estimate, mean_and_error
+from ecosystem.metrics.estimates import Estimate, mean_and_error
 from ecosystem.metrics.tasks import TASKS, Example
 from ecosystem.scenario.entries import DownstreamSpec
 from ecosystem.sources.base import Reservoir

@@ -202,8 +202,6 @@ def digest(docs: pl.Series) -> str:
     return total.hexdigest()
 
 
-CACHE = Path("models/cache")  # below the current folder: what takes long to make and can be made again
-
 SOURCES: Registry[type[Source]] = Registry(
     "source",
     "ecosystem.sources.python_docs",

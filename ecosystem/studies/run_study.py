@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from ecosystem.cache import chosen_cache
 from ecosystem.errors import ScenarioError, StoreError, path_of
 from ecosystem.runs.run import here, possible
 from ecosystem.runs.store import Store
@@ -21,8 +22,8 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies import analysis
 from ecosystem.studies.executors.jobs import Engine, Job, Outcome, complete
 from ecosystem.studies.executors.local import Kind, engine_of, sensible
+from ecosystem.studies.object_store import is_url, last_step, opened, place_of, upload
 from ecosystem.studies.progress import Board, Entry
-from ecosystem.studies.remote import is_url, last_step, opened, place_of, upload
 from ecosystem.studies.results import Results
 from ecosystem.studies.study import Cell, Question, Study
 
@@ -42,6 +43,7 @@ class Means:
     device: str = "auto"
     address: str | None = None  # of a Ray cluster
     gpus: float = 0.0  # share of a GPU that each run takes, on Ray
+    cache: str | Path | None = None  # folder of foundations; None: ECOSYSTEM_CACHE, or this user's cache folder
 
     def __post_init__(self) -> None:
         sensible(self.engine, self.jobs, self.address, self.gpus)
@@ -203,6 +205,7 @@ class Plan:
             parent,
             step,
             after,
+            str(chosen_cache(self._means.cache) or ""),
         )
         if place in self.places:
             number = self.places.index(place)

@@ -17,7 +17,7 @@ from ecosystem.report.charts import Look
 from ecosystem.report.findings import listed, number, signed
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.remote import opened
+from ecosystem.studies.object_store import opened
 from ecosystem.studies.results import Results
 from ecosystem.studies.study import FORK, Measure, Study
 

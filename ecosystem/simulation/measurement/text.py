@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import Score, ScoreRequest, TextCohort
 from ecosystem.metrics.base import METRICS, Estimate, TextMetric, measure_texts, sample_groups
-from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality, ratio
+from ecosystem.metrics.estimates import ratio
+from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.watermark import Watermark
 from ecosystem.scenario.entries import TrainerSpec
