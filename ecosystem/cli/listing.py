@@ -246,17 +246,24 @@ def json_schema(what: Literal["scenario", "study", "frontier"] = "scenario") -> 
     return {**draft, **schema}
 
 
-def fields_of(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """Return (path, type, default or "required", description) of every field of a spec, nested ones included."""
+def fields_of(
+    cls: type[BaseModel], prefix: str = "", given: BaseModel | None = None
+) -> list[tuple[str, str, str, str]]:
+    """Return (path, type, default or "required", description) of every field of a spec, nested ones included.
+
+    ``given``: an instance whose values are the defaults, instead of those of the class.
+    """
     rows = []
     properties = cls.model_json_schema(by_alias=True)["properties"]
     for name, field in cls.model_fields.items():
         path = prefix + (field.alias or name)
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        required = field.is_required() and given is None
+        own = None if field.is_required() else field.get_default(call_default_factory=True)
+        default = own if given is None else getattr(given, name)
         if isinstance(default, BaseModel):
-            rows += fields_of(type(default), f"{path}.")
+            rows += fields_of(type(default), f"{path}.", default)
             continue
-        shown = "required" if field.is_required() else "absent" if default is None else json.dumps(default)
+        shown = "required" if required else "absent" if default is None else json.dumps(default)
         rows.append((path, _type(properties[field.alias or name]), shown, field.description or ""))
     return rows
 
