@@ -211,7 +211,7 @@ def metrics() -> str:
     return _section(
         1,
         "Metrics",
-        'Every metric that a run may record. A unit of 1 marks a pure number. "Under collapse" is the way in which a '
+        "Every metric that a run may record. A unit of 1 marks a pure number. After the unit is the way in which the "
         "metric moves as models collapse, where it has a direction.",
         markdown(inspect.getdoc(formulas).split("\n\n", 1)[1]),
         table(["metric", "what it is", "formula and *source*", "unit"], rows),
