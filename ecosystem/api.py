@@ -16,9 +16,13 @@ from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import path_of
 from ecosystem.metrics.estimates import error_of_mean
+from ecosystem.runs.branch import Branch
 from ecosystem.runs.estimate import Plan
+from ecosystem.runs.execute import begin, machine_for
+from ecosystem.runs.machine import validate_device
+from ecosystem.runs.paths import folder_of
 from ecosystem.runs.progress import Display
-from ecosystem.runs.run import Branch, Run, begin, folder_of, machine_for, possible
+from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 
@@ -102,12 +106,12 @@ def run_scenario(
         base = branch.parent.base
         for sentence in branch.left_out():
             display.say(sentence)
-    possible(device, threads)
+    validate_device(device, threads)
     folder = folder_of(scenario, out) if branch is None else branch.folder(out)
     last = -1 if fresh else Store(folder).last()
     if last >= scenario.steps and not dry_run:
         report = folder / "report.html"
-        record = Store(folder).holder(last).folder / "commits" / f"{last:06d}.json"
+        record = Store(folder).owning_store(last).folder / "commits" / f"{last:06d}.json"
         current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
         current = not Run.open(folder).redraw(scenario) and current
         display.say(f"This run is finished: {folder} has all {scenario.steps} steps (--fresh begins it anew).")

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent

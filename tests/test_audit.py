@@ -13,7 +13,7 @@ from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.policies.filters import Length
 from ecosystem.runs.audit import MEASURES, audit, proportion, signed
-from ecosystem.runs.run import restored
+from ecosystem.runs.execute import restored
 from tests.test_branch import branched, ran, untouched, words
 
 STEP = 4

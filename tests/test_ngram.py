@@ -13,7 +13,9 @@ from ecosystem.families.base import FAMILIES, Decoding, MemberError, Prompt, Sco
 from ecosystem.families.language.cohort import LanguageCohort
 from ecosystem.families.language.ngram import Ngram
 from ecosystem.families.language.ngram_cohort import CountCohort
-from ecosystem.runs.run import Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from tests.conftest import MACHINE, tiny
 from tests.families_shared import Numbers, fit_request, generate_request, surroundings
 from tests.test_families_sampling import within

@@ -3,7 +3,10 @@
 import polars as pl
 import pytest
 
-from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 
 pytest.importorskip("solara", reason="the interactive page needs the extra view")

@@ -19,8 +19,13 @@ from typing import Any, Literal
 from ecosystem.app.film import Film
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.runs.run import Branch, Machine, Run, begin, folder_of
-from ecosystem.runs.store import PRUNED, Store, explained
+from ecosystem.runs.branch import Branch
+from ecosystem.runs.execute import begin
+from ecosystem.runs.files import io_errors
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
 
 State = Literal["opening", "ready", "stepping", "paused", "finished", "failed", "closed"]
@@ -156,7 +161,7 @@ class Recording:
                 )
             part = target.with_name(f".{target.name}.part")
             try:
-                with explained(target):
+                with io_errors(target):
                     self._copy(part, target)
                     part.rename(target)
             finally:
@@ -170,7 +175,7 @@ class Recording:
         store = Store(self.folder)
         files = [(self.folder, name) for name in ("web.graphml", "web.gexf")]
         for commit in store.commits():
-            holder = store.holder(commit.step).folder
+            holder = store.owning_store(commit.step).folder
             named = [name for name in commit.files if name.split("/")[0] not in PRUNED or (holder / name).exists()]
             files += [(holder, name) for name in (*named, f"commits/{commit.step:06d}.json")]
         for folder, name in files:

@@ -22,7 +22,9 @@ from ecosystem.app.film import Film
 from ecosystem.app.knobs import knobs_of
 from ecosystem.app.recording import Recording
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.runs.run import Branch, Machine, Run
+from ecosystem.runs.branch import Branch
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.run import Run
 from ecosystem.scenario.entries import Knob
 from ecosystem.scenario.presets import presets
 from ecosystem.scenario.scenario import Scenario
@@ -220,7 +222,7 @@ class Stage(mesa.Model):
             raise EcosystemError("this world has not opened yet; fork it when it has.")
         parent = Run.open(film.run.path)
         parent.store.require(step)
-        holder = parent.store.holder(step)
+        holder = parent.store.owning_store(step)
         if self._folder in holder.folder.resolve().parents:
             holder.pin(step)  # it may be the last step, whose models the step under way would let go
         scenario = film.scenario.forked(step, {}, base=parent.base)

@@ -239,8 +239,9 @@ def branch(
     """
     from ecosystem.api import run_scenario
     from ecosystem.errors import ScenarioError
+    from ecosystem.runs.branch import Branch
     from ecosystem.runs.progress import Display
-    from ecosystem.runs.run import Branch, Run
+    from ecosystem.runs.run import Run
 
     folder, at, step = (place, "", "") if Path(place).is_dir() else place.rpartition("@")
     if at and not step.isdecimal():
@@ -305,10 +306,10 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 @CACHE
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
-    from ecosystem.runs.run import here
+    from ecosystem.runs.paths import require_local_path
     from ecosystem.validation import validate as checks
 
-    here(out)
+    require_local_path(out)
     found = checks.validate(names, seed=seed, replicates=replicates)
     click.echo(checks.text(found))
     click.echo(checks.write(found, out))
@@ -454,9 +455,11 @@ def view(
     from ecosystem.app.server import serve
     from ecosystem.app.stage import Play
     from ecosystem.errors import ScenarioError
-    from ecosystem.runs.run import Machine, Run, here
+    from ecosystem.runs.machine import Machine
+    from ecosystem.runs.paths import require_local_path
+    from ecosystem.runs.run import Run
 
-    here(out)
+    require_local_path(out)
     live = [place for place in places if not place.is_dir()]
     if live and len(places) > 1:
         told = " ".join(map(str, places))

@@ -17,8 +17,9 @@ from ecosystem.errors import EcosystemError, ScenarioError, nearest
 from ecosystem.families.base import Progress, silent
 from ecosystem.metrics.estimates import error_of_mean, wilson_interval
 from ecosystem.policies.base import Adder, Filter, Weigher, gate
-from ecosystem.runs.run import Run, restored, same_inputs
-from ecosystem.runs.store import explained
+from ecosystem.runs.execute import restored, same_inputs
+from ecosystem.runs.files import io_errors
+from ecosystem.runs.run import Run
 from ecosystem.scenario.presets import read_toml
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def write(found: pl.DataFrame, file: Path) -> None:
     """Write an audit as .parquet or .csv; raise EcosystemError for another ending or a place that cannot be written."""
     if file.suffix not in (".parquet", ".csv"):
         raise EcosystemError(f"--out {file}: give a file that ends in .parquet or .csv.")
-    with explained(file):
+    with io_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".csv":
             found.write_csv(file)

@@ -11,7 +11,7 @@ from typing import Any
 from ecosystem.families.base import Budget
 from ecosystem.policies.sampling import Sample
 from ecosystem.runs.durations import format_duration
-from ecosystem.runs.run import Machine
+from ecosystem.runs.machine import Machine
 from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.scenario.scenario import Scenario

@@ -19,8 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.runs.run import Run, folder_of
-from ecosystem.runs.store import BRANCH, PRUNED, Commit, Fork, Store
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.records import BRANCH, Commit, Fork
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
 
 _PATIENCE_SECONDS = 60.0  # for another process that fetches the same run

@@ -16,7 +16,8 @@ import polars as pl
 
 from ecosystem.cache import chosen_cache
 from ecosystem.errors import ScenarioError, StoreError, path_of
-from ecosystem.runs.run import here, possible
+from ecosystem.runs.machine import validate_device
+from ecosystem.runs.paths import require_local_path
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies import analysis
@@ -47,7 +48,7 @@ class Means:
 
     def __post_init__(self) -> None:
         sensible(self.engine, self.jobs, self.address, self.gpus)
-        possible(self.device, self.threads)
+        validate_device(self.device, self.threads)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def telling(question: Question, out: str, among: str, told: str) -> Iterator[Sto
     place that cannot be written is told at once, before anything runs.
     """
     name = f"{question.name}-{question.fingerprint()}"
-    store = Store(Path("outputs" if is_url(out) else here(out), among, name))
+    store = Store(Path("outputs" if is_url(out) else require_local_path(out), among, name))
     url = f"{out.rstrip('/')}/{among}/{name}" if is_url(out) else ""
     with store.lock():
         store.write(told, json.dumps(question.plain(), indent=1).encode())

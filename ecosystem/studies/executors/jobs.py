@@ -20,7 +20,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from ecosystem.cache import CACHE_VARIABLE
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.families.base import Progress, silent
-from ecosystem.runs.run import Branch, Run, begin, folder_of, machine_for
+from ecosystem.runs.branch import Branch
+from ecosystem.runs.execute import begin, machine_for
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.object_store import Mirror, addressed, is_url, place_of
