@@ -7,7 +7,7 @@ import ecosystem
 API: dict[str, list[str]] = {
     "surface": [f"{home}.{name}" for name, home in ecosystem._HOME.items() if name != "EcosystemError"],
     "testing": ["ecosystem.testing"],
-    "policies": ["ecosystem.policies.base"],
+    "policies": ["ecosystem.policies.base", "ecosystem.policies.learning"],
     "models": ["ecosystem.families.base", "ecosystem.families.single"],
     "sources": ["ecosystem.sources.base"],
     "metrics": ["ecosystem.metrics.base", "ecosystem.metrics.laws"],
