@@ -204,7 +204,12 @@ def metrics() -> str:
     """Describe every metric: unit, direction under collapse, formula and source."""
     moves = {"up": "; rises", "down": "; falls", "": ""}
     rows = [
-        [code(name), line(d.text), f"{line(d.formula)}<br>*{line(d.source)}*", line(d.unit) + moves[d.collapse]]
+        [
+            code(name),
+            line(d.text),
+            "{}<br>*{}*".format(*map(line, formulas.FORMULAS[name])),
+            line(d.unit) + moves[d.collapse],
+        ]
         for name, d in DEFINITIONS.items()
     ]
     kinds = [_section(3, name, _documented(cls)) for name, cls in TEXT_METRICS.all().items()]

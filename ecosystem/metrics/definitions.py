@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ecosystem.metrics.formulas import FORMULAS
-
 
 class Definition(NamedTuple):
-    """What a metric is: ``unit`` ("1" for a pure number), ``collapse`` ("up", "down" or ""), ``text`` in one line.
-
-    ``formula`` and ``source`` (a paper, or what else it comes from) are for the reference.
-    """
+    """One line about a metric: ``unit`` ("1" for a pure number), ``collapse`` ("up", "down" or "") and ``text``."""
 
     unit: str
     collapse: str
     text: str
-    formula: str = ""
-    source: str = ""
 
 
 def _by_n(name: str, text: str, collapse: str) -> dict[str, Definition]:
@@ -221,5 +214,3 @@ DEFINITIONS: dict[str, Definition] = {
     "suspect_human": Definition("documents", "", "human documents among them that it took for synthetic"),
     "suspect_synthetic": Definition("documents", "", "synthetic documents among them that it took for synthetic"),
 }
-for _name, (_formula, _source) in FORMULAS.items():
-    DEFINITIONS[_name] = DEFINITIONS[_name]._replace(formula=_formula, source=_source)

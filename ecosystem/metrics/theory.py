@@ -210,18 +210,12 @@ def squared_drift(h0: float, h: ArrayLike) -> Floats:
 
 
 def squared_drift_accumulate(h0: float, n: int, t: ArrayLike) -> Floats:
-    """Return :func:`squared_drift` under :func:`diversity_accumulate`; shape of ``t``.
-
-    Derived for this project.
-    """
+    """Return :func:`squared_drift` under :func:`diversity_accumulate`; shape of ``t``."""
     return squared_drift(h0, diversity_accumulate(h0, n, t))
 
 
 def squared_drift_accumulate_subsample(h0: float, n: int, t: ArrayLike, published: int | None = None) -> Floats:
-    """Return :func:`squared_drift` under :func:`diversity_accumulate_subsample`; shape of ``t``.
-
-    Derived for this project.
-    """
+    """Return :func:`squared_drift` under :func:`diversity_accumulate_subsample`; shape of ``t``."""
     return squared_drift(h0, diversity_accumulate_subsample(h0, n, t, published))
 
 
