@@ -453,7 +453,7 @@ def view(
     import webbrowser
 
     from ecosystem.app.server import serve
-    from ecosystem.app.stage import Play
+    from ecosystem.app.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
     from ecosystem.runs.machine import Machine
     from ecosystem.runs.paths import require_local_path
@@ -474,7 +474,7 @@ def view(
     for place in places if not live else ():
         _ = Run.open(place).scenario
     base = places[0].parent if live else Path()
-    play = Play(places if not live else (), spec, base, Machine.choose(device, threads), out)
+    play = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
 
     def ready(address: str) -> None:
         click.echo(f"{address}  (Ctrl-C ends it)")
@@ -527,6 +527,20 @@ def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> 
     from ecosystem.runs.run import Run
 
     click.echo(published(Run.open(run_folder), step, author, limit))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("document", type=click.IntRange(min=0))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def lineage(run_folder: Path, document: int, as_json: bool) -> None:
+    """Trace a document (its number, as `show` prints it) back to people, through the training sets of models."""
+    import json
+
+    from ecosystem.runs.run import Run
+
+    descent = Run.open(run_folder).lineage(document)
+    click.echo(json.dumps(descent.plain(), indent=2) if as_json else str(descent))
 
 
 @cli.command()

@@ -12,7 +12,8 @@ from ecosystem.metrics import theory
 from ecosystem.metrics.estimates import binomial, mean_and_error
 from ecosystem.report import figures, page
 from ecosystem.report.book import Book
-from ecosystem.report.findings import TOLD, bold, number, percent, plus_minus
+from ecosystem.report.findings import TOLD, bold, plus_minus
+from ecosystem.runs.formats import number, percent
 
 REPLACING = ("diversity_replace", "surviving_types")  # laws that say that a population learns from its last texts alone
 SYMBOLS = 8  # the likeliest ones, at most, that have a row of their own

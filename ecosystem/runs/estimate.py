@@ -10,7 +10,7 @@ from typing import Any
 
 from ecosystem.families.base import Budget
 from ecosystem.policies.sampling import Sample
-from ecosystem.runs.durations import format_duration
+from ecosystem.runs.formats import format_duration
 from ecosystem.runs.machine import Machine
 from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec

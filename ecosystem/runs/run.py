@@ -13,6 +13,7 @@ import polars as pl
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
 from ecosystem.runs.environment import read_environment
+from ecosystem.runs.lineage import Ancestry, Lineage, RunHistory
 from ecosystem.runs.machine import Machine
 from ecosystem.runs.store import Store
 from ecosystem.scenario.presets import read_toml
@@ -54,12 +55,12 @@ class Run:
         file = self.path / "scenario.toml"
         return Scenario.parse(read_toml(file), where=str(file), base=self.path)
 
-    def redraw(self, scenario: Scenario) -> bool:
-        """Take over the closed forms of this scenario, which no number depends on; return whether they were others."""
+    def update_theory(self, scenario: Scenario) -> bool:
+        """Take over the closed forms of this scenario, which no number depends on; return whether they differed."""
         if scenario.theory == self.scenario.theory:
             return False
-        mine = self.scenario.model_copy(update={"theory": scenario.theory})
-        self.store.write("scenario.toml", mine.to_toml().encode())
+        updated = self.scenario.model_copy(update={"theory": scenario.theory})
+        self.store.write("scenario.toml", updated.to_toml().encode())
         self.__dict__.pop("scenario", None)
         return True
 
@@ -129,6 +130,19 @@ class Run:
         segments = self.store.table("corpus").lazy()
         changes = self.store.table("index").unique("doc", keep="last", maintain_order=True).lazy()
         return segments.update(changes, on="doc", how="left")
+
+    def lineage(self, document: int) -> Lineage:
+        """Return how a document (by id) descends from people: where the ways back end, and the fits on them.
+
+        Raises EcosystemError where there is no document of this number.
+        """
+        return self._ancestry.lineage(document)
+
+    @cached_property
+    def _ancestry(self) -> Ancestry:
+        columns = ("doc", "t", "author", "synthetic", "depth")
+        documents = self.store.table("corpus", columns=columns)
+        return Ancestry(RunHistory(self.store, self.scenario, self.metrics, documents))
 
     @property
     def ledger(self) -> pl.LazyFrame:

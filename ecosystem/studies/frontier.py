@@ -21,8 +21,8 @@ from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
 from ecosystem.report import charts, page, publish
 from ecosystem.report.charts import Words
-from ecosystem.report.findings import number
 from ecosystem.report.page import escape
+from ecosystem.runs.formats import number
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario

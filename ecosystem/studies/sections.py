@@ -12,8 +12,9 @@ from ecosystem.errors import EcosystemError
 from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.report import charts, page
 from ecosystem.report.charts import Words
-from ecosystem.report.findings import number, plus_minus, signed
+from ecosystem.report.findings import plus_minus, signed
 from ecosystem.report.page import escape
+from ecosystem.runs.formats import number
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.sheet import Sheet, interval
