@@ -18,7 +18,7 @@ from ecosystem.app.live_run import LiveRun
 from ecosystem.app.run_view import RunView
 from ecosystem.app.session_model import SessionModel
 from ecosystem.app.toolbar import Toolbar
-from ecosystem.report import charts, drawings
+from ecosystem.report import charts, run_charts
 
 STYLE = Path(__file__).with_name("page.css")
 LOOKS = json.dumps({"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)})
@@ -95,7 +95,7 @@ def Worlds(session: SessionModel) -> None:
         return
     sorts = {view.scenario.modality for view in views}
     choices: dict[str, dict[str, str]] = {
-        "contamination": {key: words.title for key, words in drawings.CONTAMINATION.items()},
+        "contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()},
         "quality": _together(live_charts.qualities, views),
         "diversity": _together(live_charts.diversities, views),
     }

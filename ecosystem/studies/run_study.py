@@ -107,13 +107,13 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
         with Workshop(means, board) as shop:
             made = shop.make(plan, study.name, meanwhile=_prepare_report)
         from ecosystem.studies.report import write_study
-        from ecosystem.studies.sheet import Sheet
+        from ecosystem.studies.report.data import StudyReportData
 
         results = Results.of(study, cells, [made[number] for number in numbers])
         results.write(store)
         report = write_study(study, results, store)
-        sheet = Sheet(study, results)
-        for sentence in [*sheet.idle(), *sheet.gaps()]:
+        data = StudyReportData(study, results)
+        for sentence in [*data.idle(), *data.gaps()]:
             board.say(sentence)
     busy = sum(outcome.seconds for outcome in made)
     return Conducted(study, results, store.folder, report, time.monotonic() - started, busy)
@@ -122,7 +122,7 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
 def _prepare_report() -> None:
     """Import and build what every report needs, which takes seconds, while the workers import what every run needs."""
     import ecosystem.studies.report  # noqa: F401
-    from ecosystem.report.page import library
+    from ecosystem.report.html import library
 
     library()
 
