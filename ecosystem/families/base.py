@@ -310,7 +310,7 @@ FAMILIES: Registry[type[Family]] = Registry(
     "ecosystem.families.language.ngram",
     "ecosystem.families.statistical.categorical",
     "ecosystem.families.statistical.gaussian",
-    "ecosystem.families.vae.family.family",
+    "ecosystem.families.vae.family",
     "ecosystem.families.statistical.kde",
     "ecosystem.families.statistical.gmm",
     "ecosystem.families.statistical.linear",
