@@ -356,18 +356,16 @@ def _caveats(scenario: Scenario, fits: Sequence[Fit]) -> tuple[str, ...]:
     """Return what a lineage does not know, as far as it applies."""
     recipes = [scenario.at(fit.step).trainers[fit.population] for fit in fits if fit.step is not None]
     told = [(recipe, scenario.models[recipe.model]) for recipe in recipes]
-    stepwise = [(recipe, model) for recipe, model in told if model.heeds_budget]
-    remembering = [recipe for recipe, model in told if getattr(model, "memory", 0) > 0]
     found = []
-    if any(recipe.start == "previous" for recipe in [*remembering, *(recipe for recipe, _ in stepwise)]):
+    if any(recipe.start == "previous" and model.depends_on_start for recipe, model in told):
         found.append(
             "A model that goes on from its previous weights learnt from earlier training sets too; counted is the last."
         )
-    if stepwise:
+    if any(model.uses_budget for _, model in told):
         found.append(
             "A budget may reach only part of a training set, or all of it several times; this is not recorded."
         )
-    if any(scenario.models[scenario.trainers[fit.population].model].begins_trained for fit in fits):
+    if any(scenario.models[scenario.trainers[fit.population].model].starts_pretrained for fit in fits):
         found.append(
             "What the weights that models start from had learnt is in no training set; ways that meet them end there."
         )

@@ -106,7 +106,7 @@ def _published(book: Book, population: str, most: int) -> dict[int, Floats]:
     """Return what the first trainer of a population published [n, numbers] at a few of the steps at which it could."""
     scenario, author = book.run.scenario, f"{population}/0"
     recipe = scenario.trainers[population]
-    first = 1 if scenario.models[recipe.model].begins_trained else 2 + recipe.offset
+    first = 1 if scenario.models[recipe.model].starts_pretrained else 2 + recipe.offset
     steps = spread(range(first, book.run.steps + 1), most)
     found = {step: _numbers(_content(book, step, author)) for step in steps}
     return {step: x for step, x in found.items() if len(x) > 1}

@@ -21,7 +21,7 @@ import polars as pl
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
-from ecosystem.families.base import Progress, silent
+from ecosystem.families.base import Progress, SavesAssets, silent
 from ecosystem.runs.cores import cores
 from ecosystem.runs.store import Store, set_aside
 from ecosystem.scenario.presets import read_toml
@@ -301,7 +301,7 @@ class Run:
 
         ``trainer`` is ``population/number``. The tokenizer is on the model as ``model.tokenizer``.
         """
-        from ecosystem.families.language.huggingface_cohort import quietly
+        from ecosystem.families.language.huggingface.modules import quietly
 
         with tempfile.TemporaryDirectory() as folder, quietly() as transformers:
             self.save_model(trainer, folder, step)
@@ -455,7 +455,7 @@ def _open(
         "platform": platform.platform(),
         "packages": _versions(),
         "sources": {name: {"digest": r.digest, "size": r.size} for name, r in world.state.reservoirs.items()},
-        "foundations": {name: getattr(cohort, "fingerprint", None) for name, cohort in world.state.cohorts.items()},
+        "foundations": {name: cohort.fingerprint for name, cohort in world.state.cohorts.items()},
         "base": os.path.relpath(base.resolve(), store.folder.resolve()),
         "resumed": [],
     }
@@ -463,8 +463,10 @@ def _open(
     store.write("environment.json", json.dumps(environment, indent=1).encode())
     written = {}
     for name, cohort in world.state.cohorts.items() if assets else ():
+        if not isinstance(cohort, SavesAssets):
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            scenario.models[name].save_assets(cohort, Path(folder))
+            cohort.save_assets(Path(folder))
             for path in sorted(Path(folder).iterdir()):
                 file = f"models/{name}/{path.name}"
                 written[file] = store.write(file, path.read_bytes())
@@ -535,7 +537,7 @@ def same_inputs(run: Run, world: World) -> None:
                 "version, or changed files). Restore it, or begin anew with --fresh."
             )
     for name, cohort in world.state.cohorts.items():
-        if getattr(cohort, "fingerprint", None) != known["foundations"][name]:
+        if cohort.fingerprint != known["foundations"][name]:
             raise StoreError(
                 f'{folder}: the foundation of model "{name}" is no longer the one this run began with (another '
                 "version of torch, perhaps). Restore the versions in environment.json, or begin anew with --fresh."
