@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from ecosystem.cache import cache_folder
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.families.base import FAMILIES, BuildContext
 from ecosystem.families.language import watermark
@@ -180,14 +181,14 @@ def per_token(nats: np.ndarray, units: np.ndarray) -> tuple[float, float]:
 @click.option("--preset", "presets", multiple=True, default=("trigram", "gpt2-nano"), show_default=True)
 @click.option("--texts", type=click.IntRange(min=10), default=500, show_default=True, help="Texts of each sort.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of the timing.")
-@click.option("--cache", type=click.Path(path_type=Path), default=Path("models/cache"), help="Where foundations are.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for foundations (default: ecosystem's own).")
 @click.option("--json", "as_json", is_flag=True)
-def main(presets: tuple[str, ...], texts: int, rounds: int, cache: Path, as_json: bool) -> None:
+def main(presets: tuple[str, ...], texts: int, rounds: int, cache: Path | None, as_json: bool) -> None:
     """Measure the strength and the cost of watermarks."""
     FAMILIES.all()
     results: dict[str, Any] = {}
     for preset in presets:
-        bench = Bench(preset, texts, cache)
+        bench = Bench(preset, texts, cache_folder(cache))
         results[preset] = {
             "strength": {name: bench.measure(name) for name in MARKS},
             "human": {name: bench.humans(name) for name in ("green_list", "synthid")},

@@ -22,14 +22,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.features import features
 from ecosystem.corpus.schema import INDEX, SEGMENT, TRUTH
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import BuildContext, Cohort, Family, TextCohort
 from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, Member, ScoreRequest
-from ecosystem.policies.base import Adder, Answers, Context, Filter, Judged, Policy, Weigher, gate
+from ecosystem.policies.base import Adder, Answers, Context, Filter, Policy, Scores, Weigher, gate
 from ecosystem.policies.duplicates import NearDuplicates
+from ecosystem.policies.learning import LearningFilter, LearningView, wrong_examples
+from ecosystem.sources.base import FiniteReservoir, Reservoir
 from ecosystem.streams import Stream, Streams
 
 _ROWS = 97  # documents in the pretended finite source
@@ -44,7 +47,9 @@ def check_policy(policy: Policy, docs: pl.DataFrame | None = None) -> None:
     its class says ``oracle = True``, to the order of rows, to other rows unless its class says
     ``row_wise = False``; asked twice it says the same; what it kept it keeps when asked again; a reason is never
     empty; a weight is finite and >= 0; an empty table is no error; an adder depends on the number of kept rows
-    alone, adds no row twice and none that the source does not have.
+    alone, adds no row twice and none that the source does not have. A filter that learns collects the same examples
+    when asked twice, each a text and a label, and collects none without complaint from an empty web; it refuses by the
+    score of each document; and the classifier in use at a step is fitted then or before.
     """
     table = sample_documents() if docs is None else docs
     name = f"{type(policy).__name__} ({policy.kind or 'not registered'})"
@@ -54,6 +59,8 @@ def check_policy(policy: Policy, docs: pl.DataFrame | None = None) -> None:
         _check_adder(policy, name)
         return
     assert isinstance(policy, Filter | Weigher), f"{name}: must be a Filter, a Weigher or an Adder."
+    if isinstance(policy, LearningFilter):
+        _check_learning(policy, table, name)
     context = sample_context(table)
 
     def apply(rows: pl.DataFrame) -> pl.DataFrame:
@@ -227,13 +234,51 @@ class SampleOracle:
 
     streams: Streams
 
-    def ask(self, policy: str, docs: pl.Series) -> Judged:
+    def scores(self, policy: str, docs: pl.Series) -> Scores:
         """Return what the classifier of a policy says of documents."""
-        return Judged(self.streams.at(f"judge/{policy}").uniform(docs.to_numpy()), np.arange(200) / 200)
+        return Scores(self.streams.at(f"judge/{policy}").uniform(docs.to_numpy()), np.arange(200) / 200)
 
     def label_is_correct(self, docs: pl.Series) -> NDArray[np.bool_]:
         """Return whether the label of each document is correct."""
         return self.streams.at("right").uniform(docs.to_numpy()) < 0.5
+
+
+class _Sources(dict[str, Reservoir]):
+    """One pretended source by whatever name."""
+
+    def __init__(self, texts: pl.Series) -> None:
+        super().__init__()
+        self._reservoir = FiniteReservoir("pretended", texts, 0.0, Streams(1))
+
+    def __missing__(self, name: str) -> Reservoir:
+        return self._reservoir
+
+
+def _check_learning(policy: LearningFilter, table: pl.DataFrame, name: str) -> None:
+    """The laws of what a filter learns from, and of when and how it refuses."""
+    for t in range(1, 2 * _T):
+        fitted = policy.fitted_at(t)
+        law = f"{name}: the classifier in use at step {t} must be fitted then or before, and stay in use until the next"
+        assert 0 <= fitted <= t and (not fitted or policy.fitted_at(fitted) == fitted), f"{law} (fitted_at: {fitted})."
+    texts = table["content"].gather(np.arange(_ROWS) % table.height)
+    web = table.sort("doc").with_columns(doc=pl.int_range(pl.len(), dtype=pl.Int64))
+    for documents in (web, web.clear()):
+        corpus = Corpus()
+        corpus.publish(documents)
+        one, other = (
+            policy.collect_examples(LearningView(corpus, _Sources(texts), Streams(1), "policy", _T)) for _ in range(2)
+        )
+        wrong = wrong_examples(one)
+        assert not wrong, f"{name}: of {documents.height} documents it collected {wrong}."
+        same = one.texts.equals(other.texts) and np.array_equal(one.positive, other.positive)
+        assert same, f"{name}: asked twice it must collect the same examples."
+    score = Stream(1, "score").uniform(np.arange(50))
+    for reference in (np.arange(200) / 200, np.zeros(0)):
+        refused = policy.refused(score, reference)
+        law = f"{name}: refused must say of each score, by itself, whether it is refused, and be an array of bool"
+        assert isinstance(refused, np.ndarray) and refused.dtype == np.bool_ and refused.shape == score.shape, f"{law}."
+        each = [bool(policy.refused(score[i : i + 1], reference)[0]) for i in range(score.size)]
+        assert refused.tolist() == each, f"{law} ({len(reference)} scores to refer to)."
 
 
 def check_family(family: Family, human: pl.Series, cache: Path) -> None:

@@ -1,13 +1,19 @@
 """What tests share: a tiny scenario in which everything happens, and one finished run of it."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent
+# Never in the user's home; the same for all workers, and kept from one run of the tests to the next.
+os.environ.setdefault("ECOSYSTEM_CACHE", str(ROOT / "models" / "cache"))
 SMOKE = ROOT / "scenarios" / "smoke.toml"
 MACHINE = Machine("cpu", 2)
 

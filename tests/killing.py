@@ -7,7 +7,7 @@ from pathlib import Path
 import ecosystem.runs.store
 import ecosystem.simulation.phases
 import ecosystem.simulation.world
-from ecosystem.runs.run import begin
+from ecosystem.runs.execute import begin
 from ecosystem.runs.store import Store
 from tests.conftest import MACHINE, tiny
 

@@ -5,7 +5,9 @@ import polars as pl
 import pytest
 
 from ecosystem.errors import ScenarioError
-from ecosystem.runs.run import Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import shifted
 from ecosystem.simulation.world import World

@@ -1,6 +1,7 @@
 """Audits: the gate's verdicts on a stored web, counted by the truth, agree with the ledger and with textbooks."""
 
 import json
+import math
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.policies.filters import Length
 from ecosystem.runs.audit import MEASURES, audit, proportion, signed
-from ecosystem.runs.run import restored
+from ecosystem.runs.execute import restored
 from tests.test_branch import branched, ran, untouched, words
 
 STEP = 4
@@ -118,6 +119,8 @@ def test_intervals_are_wilsons(k, n):
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
     expected = binomtest(k, n).proportion_ci(0.682689492137086, method="wilson")
     assert found["error"] == pytest.approx((expected.high - expected.low) / 2)
+    for end in {found["low"], found["high"]} - {0.0, 1.0}:  # as far from k/n as 1.96 errors of the end itself
+        assert abs(k / n - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / n), rel=1e-6)
 
 
 def test_a_weigher_is_told_by_its_mean_weights(run, world, cache):

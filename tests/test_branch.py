@@ -8,8 +8,12 @@ import pytest
 from ecosystem.api import run_scenario
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.report.exhibits import reproduction
+from ecosystem.runs.branch import Branch
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
 from ecosystem.runs.progress import Display
-from ecosystem.runs.run import Branch, Machine, Run, begin, folder_of
+from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE, tiny
@@ -101,7 +105,7 @@ def test_a_branch_is_read_like_any_run(other, parent):
 
 def test_a_branch_of_a_branch_reads_through_both(parent, other, cache, tmp_path):
     second = branched(other, 5, {"trainers.careful.publish": 0}, tmp_path, cache)
-    assert [Store(second.path).holder(t).folder for t in (3, 5, 6)] == [
+    assert [Store(second.path).owning_store(t).folder for t in (3, 5, 6)] == [
         parent.path.resolve(),
         other.path.resolve(),
         second.path,
@@ -162,7 +166,7 @@ def test_a_folder_of_runs_may_be_moved_as_a_whole(parent, other, tmp_path):
     shutil.copytree(parent.path.parent.parent, tmp_path / "elsewhere")
     moved = Run.open(tmp_path / "elsewhere" / other.path.parent.name / "1")
     assert moved.verify() == other.verify()
-    assert moved.store.holder(0).folder == (tmp_path / "elsewhere" / parent.path.parent.name / "1").resolve()
+    assert moved.store.owning_store(0).folder == (tmp_path / "elsewhere" / parent.path.parent.name / "1").resolve()
 
 
 @pytest.fixture
@@ -318,7 +322,7 @@ def test_no_change_is_the_scenario_itself():
 
 
 def test_records_are_read_once_and_new_or_altered_ones_are_noticed(copies, monkeypatch):
-    from ecosystem.runs.store import Commit
+    from ecosystem.runs.records import Commit
 
     _, below = copies
     store, read = Store(below), []
@@ -349,8 +353,7 @@ def test_in_python_and_on_the_command_line_it_is_the_same(parent, cache, tmp_pat
         return str(folder / "report.html")
 
     monkeypatch.setattr(api, "_report", report)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/cache").symlink_to(cache)
+    monkeypatch.setenv("ECOSYSTEM_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     mine = ecosystem.branch(parent, FORK, {"trainers.naive.publish": 0}, steps=4)
     setting = ["--set", "trainers.naive.publish=0", "--steps", "4"]

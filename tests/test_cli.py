@@ -112,7 +112,7 @@ def test_ctrl_c_before_anything_has_begun_says_so(place):
     """Also inside the imports of libraries, which turn an interruption into errors of their own."""
     slow = """
 import sys, time, types
-from ecosystem import cli
+from ecosystem.cli import main as cli
 def stuck(*arguments, **more):
     print("now", flush=True)
     time.sleep(60)
@@ -247,8 +247,7 @@ def test_every_listing_is_text_and_json(what):
 
 
 def test_the_python_surface(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("ecosystem.api.CACHE", cache)
-    monkeypatch.setattr("ecosystem.runs.run.CACHE", cache)
+    monkeypatch.setenv("ECOSYSTEM_CACHE", str(cache))
     scenario = ecosystem.Scenario.load(ROOT / "scenarios/smoke.toml").override(TINY | {"steps": 1})
     run = ecosystem.run(scenario, seed=4, out=tmp_path, device="cpu", threads=2)
     assert run.path == tmp_path / run.path.parent.name / "4" and (run.path / "report.html").exists()

@@ -12,7 +12,10 @@ from ecosystem.metrics import theory
 from ecosystem.report import collapse
 from ecosystem.report.book import Book
 from ecosystem.report.sections import sections
-from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 
 P = [0.5, 0.3, 0.2]

@@ -28,6 +28,18 @@ def test_effects_agree_with_the_tests_that_scipy_knows() -> None:
     assert effect.base_mean == pytest.approx(base.mean()) and effect.seeds == 8
 
 
+def test_intervals_by_hand() -> None:
+    """Student's t at 97.5 %: 4.302653 with 2 degrees of freedom (tables)."""
+    a, b = np.array([1.0, 2.0, 4.0]), np.array([1.0, 1.0, 1.0])
+    half = 4.302653 * math.sqrt(7 / 3 / 3)
+    for found, mean in ((mean_interval(a), 7 / 3), (welch_interval(a, b), 4 / 3)):  # b varies as little as can be
+        assert (found.mean, found.low, found.high) == pytest.approx((mean, mean - half, mean + half), rel=1e-6)
+    assert mean_interval(np.full(3, 0.1)).half == pytest.approx(0.0, abs=1e-15)
+    assert welch_interval(a, np.full(3, 0.1)).half == pytest.approx(half, rel=1e-6)
+    [effect] = effects("m", a, {"nearly the same everywhere": a + np.array([0.5, 0.5, 0.5 + 1e-15])})
+    assert effect.p < 1e-12 and effect.paired.settled
+
+
 def test_pairing_drops_what_seeds_share_and_says_how_many_runs_it_saved() -> None:
     """With a shared part of standard deviation 10 and private ones of 1, unpaired needs 101 times the seeds."""
     shared = RNG.normal(0, 10, 400)

@@ -8,7 +8,9 @@ from ecosystem.families.language import generation
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.families.requests import Decoding, GenerateRequest, Prompt
 from ecosystem.report import exhibits
-from ecosystem.runs.run import Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.streams import Stream

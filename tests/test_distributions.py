@@ -11,7 +11,10 @@ from ecosystem.metrics.quality import perplexity_quantiles
 from ecosystem.report import distributions, figures
 from ecosystem.report.book import Book
 from ecosystem.report.sections import sections
-from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, tiny

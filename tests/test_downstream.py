@@ -17,7 +17,9 @@ from ecosystem.metrics import tasks
 from ecosystem.metrics.tasks import TASKS, Example
 from ecosystem.report.book import Book
 from ecosystem.report.sections import sections
-from ecosystem.runs.run import Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.entries import DownstreamSpec
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation import downstream

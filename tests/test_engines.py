@@ -18,18 +18,21 @@ from types import ModuleType
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from fsspec.core import url_to_fs
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.runs.run import Run, folder_of
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies import remote
 from ecosystem.studies.executors import local
 from ecosystem.studies.executors.jobs import Job, Outcome, attempt, complete, work
 from ecosystem.studies.executors.local import Processes, Serial, engine_of
+from ecosystem.studies.object_store import Mirror, last_step, opened, place_of
 from ecosystem.studies.progress import Board, Entry
-from ecosystem.studies.remote import Mirror, last_step, opened, place_of
 from ecosystem.studies.run_study import Means, Plan, conduct, listing
 from ecosystem.studies.study import Study
 
@@ -202,9 +205,8 @@ def test_serial_and_processes_measure_the_same_and_a_finished_run_is_not_run_aga
 
 
 def test_text_measures_the_same_on_serial_and_processes_and_a_source_that_vanished_costs_its_own_cell(
-    tmp_path, monkeypatch, processes
+    tmp_path, processes
 ):
-    monkeypatch.chdir(tmp_path)  # where foundations are cached
     for folder in ("docs", "gone"):
         (tmp_path / folder).mkdir()
         for i in range(40):
@@ -214,9 +216,13 @@ def test_text_measures_the_same_on_serial_and_processes_and_a_source_that_vanish
     good = Scenario.load(tmp_path / "world.toml")
     lost = good.override({"sources.docs.path": "gone/*.txt"}, base=tmp_path)
     shutil.rmtree(tmp_path / "gone")
-    jobs = [replace(job(tmp_path / "many", spec), base=str(tmp_path)) for spec in (lost, good)]
+    jobs = [
+        replace(job(tmp_path / "many", spec), base=str(tmp_path), cache=str(tmp_path / "cache"))
+        for spec in (lost, good)
+    ]
     failed, made = complete(jobs, processes)
     assert failed.attempts == 1 and "gone" in failed.error and not failed.run  # once: the same would happen again
+    assert len([entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir()]) == 1
     alone = work(replace(jobs[1], out=str(tmp_path / "alone")))
     assert numbers(alone).equals(numbers(made.run)) and "cross_entropy" in set(numbers(alone)["metric"])
 
@@ -441,13 +447,13 @@ def test_a_run_in_an_object_store_is_the_run_in_a_folder(tmp_path, scratch):
     place = work(job(out, spec))
     assert place == place_of(spec, out) and last_step(place) == 5
     assert numbers(place).equals(undisturbed(spec, tmp_path))
-    folder, mirror = folder_of(spec, tmp_path), Mirror(out)
+    folder, (store, root) = folder_of(spec, tmp_path), url_to_fs(place)
     kept = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
-    found = {path.split("/1/", 1)[1] for path in mirror._fs.find(mirror._at(mirror.local(place)))}
+    found = {path.removeprefix(f"{root}/") for path in store.find(root)}
     assert found == kept and "weights/000003.safetensors" in found and "weights/000004.safetensors" not in found
-    table = mirror._at(mirror.local(place)) + "/metrics/000002.parquet"
-    mirror._fs.pipe_file(table, mirror._fs.cat_file(table)[:-1] + b"?")
-    shutil.rmtree(mirror.folder)
+    table = f"{root}/metrics/000002.parquet"
+    store.pipe_file(table, store.cat_file(table)[:-1] + b"?")
+    shutil.rmtree(Mirror(out).folder)
     with pytest.raises(StoreError, match=r"metrics/000002.parquet: .* has been altered"):
         numbers(place)
     ended = attempt(0, job(out, scenario(weights_every=3, steps=6)))
@@ -457,12 +463,11 @@ def test_a_run_in_an_object_store_is_the_run_in_a_folder(tmp_path, scratch):
 def test_a_record_that_names_a_file_outside_its_run_writes_nothing(tmp_path, scratch):
     spec, out = scenario(steps=1), f"memory://{tmp_path}"
     place = work(job(out, spec))
-    mirror = Mirror(out)
-    at = f"{mirror._at(mirror.local(place))}/commits/000001.json"
-    record = json.loads(mirror._fs.cat_file(at))
+    store, root = url_to_fs(place)
+    record = json.loads(store.cat_file(f"{root}/commits/000001.json"))
     record["files"]["../../../outside"] = {"size": 1, "sha256": "0"}
-    mirror._fs.pipe_file(at, json.dumps(record).encode())
-    shutil.rmtree(mirror.folder)
+    store.pipe_file(f"{root}/commits/000001.json", json.dumps(record).encode())
+    shutil.rmtree(Mirror(out).folder)
     with pytest.raises(StoreError, match="lies outside its run"):
         opened(place)
     assert not list(scratch.rglob("outside"))
@@ -471,21 +476,19 @@ def test_a_record_that_names_a_file_outside_its_run_writes_nothing(tmp_path, scr
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_run_broken_off_while_it_was_pushed_goes_on_here_or_elsewhere(tmp_path, monkeypatch, scratch, elsewhere):
     spec, out = scenario(), f"memory://{tmp_path}"
-    place, put = place_of(spec, out), Mirror._put
+    place, put = place_of(spec, out), MemoryFileSystem.put_file
 
-    def broken(self, path, content):
+    def broken(self, file, path, **more):
         if path.endswith("commits/000003.json"):
             raise ConnectionError("the network is gone")
-        put(self, path, content)
+        put(self, file, path, **more)
 
-    monkeypatch.setattr(Mirror, "_put", broken)
+    monkeypatch.setattr(MemoryFileSystem, "put_file", broken)
     ended = attempt(0, job(out, spec))
     assert not ended.final and "the network is gone" in ended.error and last_step(place) == 2
-    mirror = Mirror(out)
-    assert mirror._fs.exists(
-        mirror._at(mirror.local(place)) + "/state/000003.json"
-    )  # half a step, which counts for nothing
-    monkeypatch.setattr(Mirror, "_put", put)
+    store, root = url_to_fs(place)
+    assert store.exists(f"{root}/state/000003.json")  # half a step, which counts for nothing
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put)
     if elsewhere:
         shutil.rmtree(Mirror(out).folder)
     assert numbers(work(job(out, spec))).equals(undisturbed(spec, tmp_path)) and last_step(place) == 5
@@ -528,10 +531,10 @@ def test_a_study_in_an_object_store_survives_a_killed_worker_and_tells_beside_it
 def test_a_store_that_cannot_be_written_is_told_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def full(self, path, content):
+    def full(self, file, path, **more):
         raise PermissionError("read only")
 
-    monkeypatch.setattr(Mirror, "_put", full)
+    monkeypatch.setattr(MemoryFileSystem, "put_file", full)
     with pytest.raises(StoreError, match=rf"^memory://{tmp_path}/studies/tiny-study-.* read only"):
         conduct(study(tmp_path), tmp_path, Means("serial"), Board(quiet=True), out=f"memory://{tmp_path}")
 
@@ -579,6 +582,7 @@ def test_a_run_in_s3_goes_on_after_it_was_broken_off(tmp_path, bucket, scratch):
 )
 def test_a_store_that_cannot_be_spoken_to_is_told_in_a_sentence(url, why, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)  # where another test has loaded it
     with pytest.raises(EcosystemError, match=why):
         last_step(f"{url}/tiny/1")
 
@@ -701,7 +705,7 @@ def test_what_comes_before_the_first_steps_is_not_taken_for_their_pace(tmp_path,
 
 def test_a_store_is_asked_about_a_run_now_and_then_only(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(remote.Mirror, "records", lambda self, folder: asked.append(folder) or [])
+    monkeypatch.setattr(Mirror, "records", lambda self, folder: asked.append(folder) or [])
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     board = Board(quiet=True)

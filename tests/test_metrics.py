@@ -10,8 +10,9 @@ import pytest
 from ecosystem.corpus.schema import INDEX, LEDGER, METRICS, empty
 from ecosystem.metrics import quality, tables
 from ecosystem.metrics.base import METRICS as KINDS
-from ecosystem.metrics.base import Vocabulary, mean_and_error, measure_texts, sample_groups
+from ecosystem.metrics.base import Vocabulary, measure_texts, sample_groups
 from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.metrics.estimates import mean_and_error, ratio
 from ecosystem.metrics.text import (
     CompressionRatio,
     Distinct,
@@ -274,8 +275,8 @@ def test_the_ratio_estimators_standard_error_is_honest():
 
 
 def test_ratios_of_nothing_and_of_one():
-    assert all(math.isnan(x) for x in quality.ratio(np.array([]), np.array([])))
-    value, error = quality.ratio(np.array([6.0, 0.0]), np.array([2, 0]))
+    assert all(math.isnan(x) for x in ratio(np.array([]), np.array([])))
+    value, error = ratio(np.array([6.0, 0.0]), np.array([2, 0]))
     assert value == 3 and math.isnan(error)
     assert quality.perplexity((1e4, 1.0))[0] == math.inf
 

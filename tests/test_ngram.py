@@ -15,7 +15,9 @@ from ecosystem.families.language.ngram.cohort import CountCohort
 from ecosystem.families.language.ngram.counts import NgramSettings
 from ecosystem.families.language.ngram.family import Ngram
 from ecosystem.families.requests import Decoding, Prompt, ScoreRequest
-from ecosystem.runs.run import Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from tests.conftest import MACHINE, tiny
 from tests.families_shared import Numbers, build_context, fit_request, generate_request
 from tests.test_families_sampling import within

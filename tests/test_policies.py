@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import ClassVar
@@ -20,6 +21,7 @@ from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Adder, Filter, Weigher, gate
 from ecosystem.policies.duplicates import ExactDedup, MinhashDedup, NearDuplicates, rows_per_band, shingle_hashes
 from ecosystem.policies.filters import GopherQuality, Length, Oracle, PerplexityBand, Repetition, SyntheticDetector
+from ecosystem.policies.learning import LearningFilter
 from ecosystem.policies.retention import Accumulate, AccumulateSubsample, Decay, Replace, Window
 from ecosystem.policies.sampling import Importance, InjectReal
 from ecosystem.testing import check_policy, sample_context, sample_documents
@@ -144,7 +146,81 @@ class Unbounded(Adder):
         return pl.DataFrame({"source": ["s"] * 100, "document": range(100), "weight": [1.0] * 100})
 
 
-@pytest.mark.parametrize("cheat", [OrderBound, Comparative, Silent, Fickle, Masked, Greedy, Negative, Unbounded])
+class Learner(LearningFilter):
+    law: ClassVar[str] = ""
+
+    def collect_examples(self, view):
+        return view.labelled(20)
+
+    def refused(self, score, reference):
+        return score > 0.5
+
+
+class Prophetic(Learner):
+    law = "fitted then or before"
+
+    def fitted_at(self, t):
+        return t + 1
+
+
+class Receding(Learner):
+    law = "stay in use until the next"
+
+    def fitted_at(self, t):
+        return max(0, t - 1)
+
+
+class Whimsical(Learner):
+    law = "the same examples"
+    asked: ClassVar[list[int]] = [0]
+
+    def collect_examples(self, view):
+        self.asked[0] += 1
+        return view.labelled(10 + self.asked[0])
+
+
+class Speechless(Learner):
+    law = "collected NoneType where Examples are due"
+
+    def collect_examples(self, view):
+        return view.labelled(20) if view.documents(1).height else None
+
+
+class Untold(Learner):
+    law = "positive without one bool for each of 40 texts"
+
+    def collect_examples(self, view):
+        examples = view.labelled(20)
+        return replace(examples, positive=examples.positive[1:])
+
+
+class Ranking(Learner):
+    law = "by itself"
+    row_wise = False
+
+    def refused(self, score, reference):
+        return score > np.median(score)
+
+
+class Certain(Learner):
+    law = "an array of bool"
+
+    def refused(self, score, reference):
+        return (score > 0.5).astype(float)
+
+
+def test_the_learner_that_the_cheats_derive_from_obeys_the_laws():
+    check_policy(Learner())
+    with pytest.raises(EcosystemError, match=r"policies\.p: refused returned float64 .*one bool for each"):
+        through(Certain())
+
+
+LEARNERS = [Prophetic, Receding, Whimsical, Speechless, Untold, Ranking, Certain]
+
+
+@pytest.mark.parametrize(
+    "cheat", [*LEARNERS, OrderBound, Comparative, Silent, Fickle, Masked, Greedy, Negative, Unbounded]
+)
 def test_a_policy_that_breaks_a_law_is_found_out(cheat):
     with pytest.raises(AssertionError, match=cheat.law):
         check_policy(cheat())

@@ -7,7 +7,10 @@ import signal
 
 import pytest
 
-from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.simulation.phases import PHASES
 from tests import killing

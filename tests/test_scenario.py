@@ -189,7 +189,7 @@ def test_help_and_check_import_nothing_heavy():
     for command in (["--help"], ["check", str(SMOKE)]):
         code = (
             "import sys; sys.argv = ['ecosystem', *" + repr(command) + "]\n"
-            "from ecosystem.cli.main.main import main\n"
+            "from ecosystem.cli.main import main\n"
             "try:\n    main()\nexcept SystemExit:\n    pass\n"
             "heavy = {'torch', 'transformers', 'mesa', 'altair', 'pandas', 'scipy'} & set(sys.modules)\n"
             "assert not heavy, heavy\n"

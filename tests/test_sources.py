@@ -158,7 +158,7 @@ def test_a_long_paragraph_occurs_in_one_document_only(docs):
 def test_a_python_without_sources_is_one_sentence(monkeypatch, tmp_path):
     python_docs.raw_texts.cache_clear()
     python_docs.documents.cache_clear()
-    monkeypatch.setattr(python_docs, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("ECOSYSTEM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(python_docs, "stdlib", lambda: tmp_path)
     monkeypatch.setattr(python_docs, "_topics", lambda: iter(()))
     (tmp_path / "broken.py").write_text("def (")
@@ -172,7 +172,7 @@ def test_a_python_without_sources_is_one_sentence(monkeypatch, tmp_path):
 def test_what_was_parsed_is_kept_and_parsed_anew_if_it_is_damaged_or_a_file_has_changed(monkeypatch, tmp_path):
     library, cache = tmp_path / "library", tmp_path / "cache"
     library.mkdir()
-    monkeypatch.setattr(python_docs, "CACHE", cache)
+    monkeypatch.setenv("ECOSYSTEM_CACHE", str(cache))
     monkeypatch.setattr(python_docs, "stdlib", lambda: library)
     monkeypatch.setattr(python_docs, "_topics", lambda: iter(["A topic."]))
     (library / "m.py").write_text('"""First."""')
@@ -183,14 +183,14 @@ def test_what_was_parsed_is_kept_and_parsed_anew_if_it_is_damaged_or_a_file_has_
     monkeypatch.setattr(python_docs, "_docstrings", None)  # nothing is parsed
     assert read() == first
     monkeypatch.undo()
-    monkeypatch.setattr(python_docs, "CACHE", cache)
+    monkeypatch.setenv("ECOSYSTEM_CACHE", str(cache))
     monkeypatch.setattr(python_docs, "stdlib", lambda: library)
     monkeypatch.setattr(python_docs, "_topics", lambda: iter(["A topic."]))
     kept.write_text(kept.read_text()[:-5])
     assert read() == first
     (library / "m.py").write_text('"""First and second."""')
     assert read()[0] == ("m", "First and second.") and len(list(cache.iterdir())) == 2
-    monkeypatch.setattr(python_docs, "CACHE", library / "m.py")  # no folder: it cannot be written
+    monkeypatch.setenv("ECOSYSTEM_CACHE", str(library / "m.py"))  # no folder: it cannot be written
     assert read()[0] == ("m", "First and second.")
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
 from ecosystem.errors import StoreError
-from ecosystem.runs.store import Store, set_aside
+from ecosystem.runs.files import archive_existing
+from ecosystem.runs.store import Store
 
 
 def snapshot(t: int) -> Snapshot:
@@ -146,11 +147,11 @@ def test_one_process_at_a_time(tmp_path):
 
 def test_an_old_run_is_set_aside_not_deleted(tmp_path):
     committed(tmp_path / "1", 1)
-    first, second = set_aside(tmp_path / "1"), None
+    first, second = archive_existing(tmp_path / "1"), None
     committed(tmp_path / "1", 2)
-    second = set_aside(tmp_path / "1")
+    second = archive_existing(tmp_path / "1")
     assert Store(first).last() == 0 and Store(second).last() == 1
-    assert set_aside(tmp_path / "nothing") is None
+    assert archive_existing(tmp_path / "nothing") is None
 
 
 @contextmanager

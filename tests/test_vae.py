@@ -21,7 +21,10 @@ from ecosystem.families.vae.batches import VaeBatches
 from ecosystem.families.vae.family import Vae
 from ecosystem.families.vae.networks import Convolutional, Dense
 from ecosystem.report import charts, exhibits, write_report
-from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import Digits, as_documents

@@ -9,7 +9,10 @@ from scipy.stats import multivariate_normal
 
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.report import figures
-from ecosystem.runs.run import Machine, Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.machine import Machine
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.streams import Streams

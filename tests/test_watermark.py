@@ -24,7 +24,9 @@ from ecosystem.families.language.ngram.family import Ngram
 from ecosystem.families.requests import Decoding, Prompt
 from ecosystem.policies.base import gate
 from ecosystem.policies.watermark import Watermark
-from ecosystem.runs.run import Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.phases import watermarking
 from ecosystem.simulation.world import World

@@ -27,6 +27,23 @@ STEPS = click.option("--steps", type=click.IntRange(min=1), help="Number of step
 LISTED = ["scenarios", "studies", "entries", "models", "policies", "sources", "metrics", "laws", "tasks"]
 VARIANT = click.option("--variant", metavar="NAME", help="One of the scenario's variants, for instance published.")
 
+
+def _use_cache(context: click.Context, option: click.Parameter, folder: Path | None) -> None:
+    """Make a folder the cache of this process and of those that it starts, as the variable does."""
+    from ecosystem.cache import CACHE_VARIABLE, chosen_cache
+
+    if folder is not None:
+        os.environ[CACHE_VARIABLE] = str(chosen_cache(folder))
+
+
+CACHE = click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    expose_value=False,
+    callback=_use_cache,
+    help="Folder for foundations and tokenizers (default: $ECOSYSTEM_CACHE, or your user cache folder).",
+)
+
 SMALLER = "Make its models, counts or batches smaller; what is committed stays."
 
 
@@ -94,6 +111,7 @@ def cli() -> None:
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores; a resumed run keeps its own)."
 )
+@CACHE
 @click.option("--dry-run", is_flag=True, help="Validate and print the plan only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the report.")
@@ -189,6 +207,7 @@ def _values(settings: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--steps", type=click.IntRange(min=1), help="Number of steps, the parent's counted (default: its own).")
 @click.option("--name", help="Name of the branch (default: the parent's).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
+@CACHE
 @click.option("--dry-run", is_flag=True, help="Validate and print the plan only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the report.")
@@ -212,8 +231,9 @@ def branch(
     """
     from ecosystem.api import run_scenario
     from ecosystem.errors import ScenarioError
+    from ecosystem.runs.branch import Branch
     from ecosystem.runs.progress import Display
-    from ecosystem.runs.run import Branch, Run
+    from ecosystem.runs.run import Run
 
     folder, at, step = (place, "", "") if Path(place).is_dir() else place.rpartition("@")
     if at and not step.isdecimal():
@@ -231,7 +251,7 @@ def branch(
 def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...]) -> None:
     """Validate scenarios, studies and frontiers without running them; of run folders, every file against its hash."""
     from ecosystem.errors import EcosystemError
-    from ecosystem.scenario.consistency import unheeded
+    from ecosystem.scenario.consistency import unused_settings
     from ecosystem.scenario.presets import read_toml
     from ecosystem.studies.study import question
 
@@ -249,12 +269,12 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
             if asked is not None:
                 told, scenarios = asked.load(file).check(file.parent)
                 click.echo(f"{file}: good ({told})")
-                for note in dict.fromkeys(note for spec in scenarios for note in unheeded(spec)):
+                for note in dict.fromkeys(note for spec in scenarios for note in unused_settings(spec)):
                     click.echo(f"{file}: note: {note}")
                 continue
             spec = _scenario(file, variant, settings, None, None)
             click.echo(f"{file}: good ({spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers)")
-            for note in unheeded(spec):
+            for note in unused_settings(spec):
                 click.echo(f"{file}: note: {note}")
         except EcosystemError as error:
             problems.append(str(error))
@@ -269,12 +289,13 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Another seed must pass as well.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs/validation"), show_default=True)
+@CACHE
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
-    from ecosystem.runs.run import here
+    from ecosystem.runs.paths import require_local_path
     from ecosystem.validation import validate as checks
 
-    here(out)
+    require_local_path(out)
     found = checks.validate(names, seed=seed, replicates=replicates)
     click.echo(checks.text(found))
     click.echo(checks.write(found, out))
@@ -293,6 +314,7 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
         click.option("--address", help="Of a Ray cluster; auto finds it (default: Ray is started on this machine)."),
         click.option("--gpus", type=click.FloatRange(min=0), default=0.0, help="Of a GPU, for each run, on Ray."),
+        CACHE,
         SET,
         click.option("--seeds", type=click.IntRange(min=1), help="Only the first so many seeds."),
         click.option(
@@ -392,6 +414,7 @@ def _tell(result: Path | dict[str, Any]) -> None:
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores).")
+@CACHE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others may see the page.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any that is free.")
 @click.option("--no-browser", is_flag=True, help="Open no browser; print the address only.")
@@ -412,11 +435,13 @@ def view(
     import webbrowser
 
     from ecosystem.app.server import serve
-    from ecosystem.app.stage import Play
+    from ecosystem.app.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
-    from ecosystem.runs.run import Machine, Run, here
+    from ecosystem.runs.machine import Machine
+    from ecosystem.runs.paths import require_local_path
+    from ecosystem.runs.run import Run
 
-    here(out)
+    require_local_path(out)
     live = [place for place in places if not place.is_dir()]
     if live and len(places) > 1:
         told = " ".join(map(str, places))
@@ -431,7 +456,7 @@ def view(
     for place in places if not live else ():
         _ = Run.open(place).scenario
     base = places[0].parent if live else Path()
-    play = Play(places if not live else (), spec, base, Machine.choose(device, threads), out)
+    play = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
 
     def ready(address: str) -> None:
         click.echo(f"{address}  (Ctrl-C ends it)")
@@ -488,6 +513,20 @@ def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("document", type=click.IntRange(min=0))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def lineage(run_folder: Path, document: int, as_json: bool) -> None:
+    """Trace a document (its number, as `show` prints it) back to people, through the training sets of models."""
+    import json
+
+    from ecosystem.runs.run import Run
+
+    descent = Run.open(run_folder).lineage(document)
+    click.echo(json.dumps(descent.plain(), indent=2) if as_json else str(descent))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--policy", "names", multiple=True, metavar="NAME", help="A policy of the run's scenario; repeatable.")
 @click.option(
     "--set",
@@ -505,6 +544,7 @@ def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> 
     "--reader", default="web", show_default=True, help="For whom the gate stands: web or a trainer (naive/0)."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures as a tidy table: .parquet or .csv.")
+@CACHE
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def audit(
     run_folder: Path,
@@ -545,6 +585,7 @@ def audit(
     show_default=True,
     help="What stands before every text: the models' end of text (</s> for OPT).",
 )
+@CACHE
 def tasks(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> None:
     """Write the downstream tasks' test examples for lm-evaluation-harness, and print how to call it."""
     from ecosystem.cli.listing import harness

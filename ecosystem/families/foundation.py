@@ -107,7 +107,9 @@ def obtain(cache: Path, name: str, make: Callable[[], Callable[[Path], None]]) -
         finally:
             shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
-        raise StoreError(f"the model cache {cache} cannot be written: {error}.") from error
+        raise StoreError(
+            f"the model cache {cache} cannot be written: {error}. Give another folder with --cache or ECOSYSTEM_CACHE."
+        ) from error
     return cache / name
 
 

@@ -7,7 +7,6 @@ is its mean over groups, its standard error that of the mean.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,16 +15,15 @@ from typing import ClassVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ecosystem.corpus.words import Words, gram_keys, windows, words
 from ecosystem.metrics.definitions import DEFINITIONS as DEFINITIONS
 from ecosystem.metrics.definitions import Definition as Definition
+from ecosystem.metrics.estimates import Estimate as Estimate
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream
-
-Estimate = tuple[float, float]  # value, standard error (NaN where one observation has none)
 
 
 @dataclass(frozen=True)
@@ -143,12 +141,3 @@ def measure_texts(
         for metric in metrics:
             result.update(metric.measure(groups, human))
     return result
-
-
-def mean_and_error(values: ArrayLike) -> Estimate:
-    """Return the mean of independent observations and its standard error (NaN for fewer than two)."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.size == 0:
-        return math.nan, math.nan
-    error = float(array.std(ddof=1)) / math.sqrt(array.size) if array.size > 1 else math.nan
-    return float(array.mean()), error

@@ -1,8 +1,7 @@
 """How well a model predicts text, from arrays of log-likelihoods: pure functions that know no model.
 
-An average per token is a ratio of two sums over documents. Documents, not tokens, are independent, so its
-standard error is that of a ratio estimator over documents (delta method): with residuals e_i = y_i - R x_i, the
-variance of R = sum(y) / sum(x) is n / (n - 1) * sum(e_i^2) / sum(x)^2. One document has no standard error: NaN.
+An average per token is a ratio of two sums over documents. Documents, not tokens, are independent, so its standard
+error is that of a ratio estimator over documents (:func:`~ecosystem.metrics.estimates.ratio`).
 """
 
 from __future__ import annotations
@@ -12,26 +11,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ecosystem.metrics.base import Estimate
 from ecosystem.metrics.definitions import QUANTILES
+from ecosystem.metrics.estimates import Estimate, quantile, ratio
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FREQUENT_SHARE = 0.8  # of human tokens that the frequent types cover
-
-
-def ratio(numerator: Floats | Ints, denominator: Floats | Ints) -> Estimate:
-    """Return sum(numerator) / sum(denominator) over documents and its standard error; NaN where nothing was seen."""
-    y, x = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    total, n = float(x.sum()), int(np.count_nonzero(x))
-    if total <= 0:
-        return math.nan, math.nan
-    value = float(y.sum()) / total
-    if n < 2 or not math.isfinite(value):
-        return value, math.nan
-    residuals = (y - value * x)[x > 0]
-    return value, math.sqrt(n / (n - 1) * float(residuals @ residuals)) / total
 
 
 def cross_entropy(nats: Floats, tokens: Ints) -> Estimate:
@@ -64,19 +50,11 @@ def quality(nats: Floats, tokens: Ints, size: Ints) -> dict[str, Estimate]:
 def perplexity_quantiles(nats: Floats, tokens: Ints) -> dict[str, Estimate]:
     """Return the quantiles of the perplexities of single texts, exp(nats / tokens), each of shape [texts].
 
-    A standard error is half the distance between the quantiles one binomial standard error below and above (Woodruff
-    1952), and not a number where that leaves the range of what so few texts can tell. Empty texts must be left out.
+    Empty texts must be left out.
     """
     each = np.exp(np.asarray(nats, dtype=np.float64) / tokens)
-    found: dict[str, Estimate] = {}
-    for percent in QUANTILES if each.size else ():
-        share = percent / 100
-        doubt = math.sqrt(share * (1 - share) / each.size)
-        with np.errstate(invalid="ignore"):  # a model of counts may find text impossible
-            low, value, high = np.quantile(each, np.clip([share - doubt, share, share + doubt], 0, 1)).tolist()
-        told = each.size > 1 and doubt < share < 1 - doubt
-        found[f"initial_perplexity_q{percent:02d}"] = value, (high - low) / 2 if told else math.nan
-    return found
+    shares = QUANTILES if each.size else ()
+    return {f"initial_perplexity_q{percent:02d}": quantile(each, percent / 100) for percent in shares}
 
 
 def frequent_types(counts: Ints, share: float = FREQUENT_SHARE) -> NDArray[np.bool_]:

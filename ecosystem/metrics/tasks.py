@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
-from ecosystem.metrics.base import Estimate, mean_and_error
+from ecosystem.metrics.estimates import Estimate, mean_and_error
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream

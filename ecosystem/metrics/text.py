@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ecosystem.corpus.words import gram_keys, windows
-from ecosystem.metrics.base import METRICS, Estimate, Groups, TextMetric, Vocabulary, mean_and_error
+from ecosystem.metrics.base import METRICS, Groups, TextMetric, Vocabulary
+from ecosystem.metrics.estimates import Estimate, mean_and_error
 
 _DECILES = 10
 

@@ -26,11 +26,11 @@ ADDED: dict[str, pl.DataType] = {"source": pl.String(), "document": pl.Int64()}
 
 
 @dataclass(frozen=True)
-class Judged:
+class Scores:
     """What a fitted classifier says of documents.
 
-    ``score`` [documents]: the probability that each is of the sort that it looks for. ``reference``: the same, in
-    ascending order, of labelled documents of the other sort that it did not learn from.
+    ``score`` [documents]: the probability that each is positive. ``reference``: the same, in ascending order, of
+    negative examples that it has not learnt from.
     """
 
     score: NDArray[np.float64]
@@ -80,7 +80,7 @@ class ModelView(Protocol):
 class ClassifierView(Protocol):
     """The classifiers of policies that learn, by the name of the policy."""
 
-    def ask(self, policy: str, docs: pl.Series) -> Judged | None:
+    def scores(self, policy: str, docs: pl.Series) -> Scores | None:
         """Return what the classifier says of documents, or None as long as it has not been fitted."""
 
 
@@ -120,11 +120,10 @@ class Context:
 
 
 class Policy(Spec):
-    """A rule about documents: exactly one of Filter, Weigher and Adder.
+    """A rule about documents: exactly one of Filter, Weigher and Adder."""
 
-    A field called ``source`` or ``model`` must name an entry of the scenario, which is checked when it is read; what
-    else a policy needs of the rest it says in :meth:`problems`.
-    """
+    # A field called source or model must name an entry of the scenario, which is checked when that is read; what else
+    # a policy needs of the rest it says in problems().
 
     oracle: ClassVar[bool] = False  # True: sees the truth columns
     needs_content: ClassVar[bool] = True  # False: `doc`, `t` and `weight` are enough, so it can thin an archive
@@ -137,6 +136,10 @@ class Policy(Spec):
     def thins_archives(self) -> bool:
         """Whether it may stand at the retain gate of a trainer, whose archive has few columns."""
         return not self.needs_content
+
+    def scores_read(self) -> list[str]:
+        """Return the names of other policies whose classifiers' scores it reads."""
+        return []
 
 
 class Filter(Policy):

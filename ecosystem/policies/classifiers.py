@@ -1,14 +1,7 @@
-"""Filters by a classifier of texts that has learnt from examples, and the classifier.
-
-A policy says what its classifier is to learn from and where to cut; the world fits it
-(:mod:`ecosystem.simulation.classifiers`) and hands out scores, so that the policy itself sees neither labels nor the
-truth.
-"""
+"""Filters by a classifier of texts that learns in the run (:mod:`ecosystem.policies.learning`), and the classifier."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -17,11 +10,18 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.corpus.ngrams import ngrams, normalised
-from ecosystem.policies.base import POLICIES, Context, Filter, Judged
-from ecosystem.policies.filters import Share, first_reason
+from ecosystem.policies.base import POLICIES, Context
+from ecosystem.policies.filters import Share
+from ecosystem.policies.learning import Examples, LearningFilter, LearningView, cutoff
 from ecosystem.spec import ScenarioParts
 
-Rule = Callable[[Judged], NDArray[np.bool_]]
+ExampleCount = Annotated[
+    int,
+    Field(
+        ge=20,
+        description="labelled documents, half of each sort as far as there are; a quarter serves to calibrate",
+    ),
+]
 _INVERSE_PENALTY = 10.0  # scikit-learn's C; from 1 to 100 the area under the curve differed by less than 0.02
 
 
@@ -61,18 +61,6 @@ class TextClassifier:
         return score
 
 
-def cutoff(reference: NDArray[np.float64], share: float) -> float:
-    """Return a score above which at most the expected ``share`` of documents like ``reference`` (ascending) lies.
-
-    A new document exceeds the m-th highest of n others like it with probability m / (n + 1) at most (the argument of
-    conformal prediction). Where n is too small for the share to be reached, nothing may exceed it: infinity.
-    """
-    m = int(share * (reference.size + 1) + 1e-9)
-    if m == 0:
-        return float("inf")
-    return float(reference[-m]) if m <= reference.size else -float("inf")
-
-
 def _too_fine(name: str, share: float | None, examples: int) -> str:
     """Return what is wrong with a share that is to be cut off by the examples set aside; "" if nothing is."""
     least = 1 / (examples // 8 + 1)
@@ -84,26 +72,8 @@ def _too_fine(name: str, share: float | None, examples: int) -> str:
     )
 
 
-class Classifying(Filter):
-    """A filter that asks a classifier which the world fits for it."""
-
-    reads_text: ClassVar[bool] = True
-
-    examples: Annotated[int, Field(ge=20)] = Field(
-        1000, description="labelled documents, half of each sort as far as there are; a quarter serves to calibrate"
-    )
-
-    @abstractmethod
-    def fitted_at(self, t: int) -> int:
-        """Return the step whose classifier is in use at step ``t``, fitted to older documents; 0: none yet."""
-
-    @abstractmethod
-    def refused(self, judged: Judged) -> NDArray[np.bool_]:
-        """Return which of the judged documents are refused, where luck has no part in it."""
-
-
 @POLICIES.register("learned_detector")
-class LearnedDetector(Classifying):
+class LearnedDetector(LearningFilter):
     """Refuses what a classifier of text takes for synthetic: one that is trained on labelled documents of this web.
 
     At every step that ``every`` divides it is trained anew on ``examples`` documents published before that step,
@@ -114,6 +84,10 @@ class LearnedDetector(Classifying):
     by true origin and depth are measured whenever it is trained (scope ``policy``).
     """
 
+    detects_synthetic: ClassVar[bool] = True
+    reason: ClassVar[str] = "P(synthetic) = {}"
+
+    examples: ExampleCount = 1000
     every: Annotated[int, Field(ge=1)] = Field(5, description="steps from one training to the next")
     label_error: Share = Field(0.0, description="share of the examples that people label wrongly")
     false_positive_rate: Share | None = Field(
@@ -135,19 +109,19 @@ class LearnedDetector(Classifying):
         """Return the last step that ``every`` divides."""
         return t - t % self.every
 
-    def refused(self, judged: Judged) -> NDArray[np.bool_]:
+    def collect_examples(self, view: LearningView) -> Examples:
+        """Return human and synthetic documents, labelled by people who err."""
+        return view.labelled(self.examples // 2, self.label_error)
+
+    def refused(self, score: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which documents are taken for synthetic."""
         if self.threshold is not None:
-            return judged.score >= self.threshold
-        return judged.score > cutoff(judged.reference, self.false_positive_rate or 0.0)
-
-    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what the detector takes for synthetic."""
-        return _signed(docs, ctx.classifiers.ask(ctx.policy, docs["doc"]), self.refused, "P(synthetic) = {}")
+            return score >= self.threshold
+        return score > cutoff(reference, self.false_positive_rate or 0.0)
 
 
 @POLICIES.register("quality_classifier")
-class QualityClassifier(Classifying):
+class QualityClassifier(LearningFilter):
     """Refuses what looks unlike the documents of a trusted source, as GPT-3's filter did (Brown et al. 2020, app. A).
 
     A classifier is trained once, at ``step``, to tell documents of the source from random documents that were on the
@@ -159,6 +133,9 @@ class QualityClassifier(Classifying):
     learnt the half of the examples in which they are not, put on the same scale.
     """
 
+    reason: ClassVar[str] = "quality score {} is too low"
+
+    examples: ExampleCount = 1000
     source: str = Field(description="name of the source of trusted documents")
     step: Annotated[int, Field(ge=1)] = Field(1, description="step at which it is trained, on what was there before")
     threshold: Share | None = Field(None, description="least score that is kept")
@@ -188,27 +165,22 @@ class QualityClassifier(Classifying):
         """Return the step of its only training."""
         return self.step if t >= self.step else 0
 
-    def refused(self, judged: Judged) -> NDArray[np.bool_]:
-        """Return which documents score too low."""
+    def collect_examples(self, view: LearningView) -> Examples:
+        """Return documents of the trusted source against those of the web."""
+        half = self.examples // 2
+        return Examples.contrast(view.source_texts(self.source, half), view.documents(half))
+
+    def refused(self, score: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which documents score too low, where no draw has a part in it."""
         if self.threshold is not None:
-            return judged.score < self.threshold
-        return judged.score <= cutoff(judged.reference, self.keep or 1.0)
+            return score < self.threshold
+        return score <= cutoff(reference, self.keep or 1.0)
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what scores too low."""
-
-        def unlucky(judged: Judged) -> NDArray[np.bool_]:
-            # A Lomax draw exceeds x with probability (1 + x)^-shape.
-            luck = ctx.static_stream.uniform(docs["doc"].to_numpy())
-            return luck >= (2 - judged.score) ** -(self.pareto or 1.0)
-
-        rule = self.refused if self.pareto is None else unlucky
-        return _signed(docs, ctx.classifiers.ask(ctx.policy, docs["doc"]), rule, "quality score {} is too low")
-
-
-def _signed(docs: pl.DataFrame, judged: Judged | None, rule: Rule, why: str) -> pl.Series:
-    """Return the reasons for what ``rule`` refuses; nothing is refused as long as there is no classifier."""
-    if judged is None:
-        return first_reason(docs, [])
-    table = pl.DataFrame({"refused": rule(judged), "score": judged.score.round(3)})
-    return first_reason(table, [(pl.col("refused"), pl.format(why, pl.col("score")))])
+        """Refuse what scores too low, by the rule or by a draw."""
+        scores = None if self.pareto is None else ctx.classifiers.scores(ctx.policy, docs["doc"])
+        if self.pareto is None or scores is None:
+            return super().refuse(docs, ctx)
+        # A Lomax draw exceeds x with probability (1 + x)^-shape.
+        noise = ctx.static_stream.uniform(docs["doc"].to_numpy())
+        return self.reasons(scores.score, noise >= (2 - scores.score) ** -self.pareto)

@@ -15,13 +15,10 @@ from pydantic import Field, model_validator
 from ecosystem.corpus.words import SPACED, words
 from ecosystem.errors import nearest
 from ecosystem.policies.base import POLICIES, Adder, Context, Filter, Weigher
-from ecosystem.policies.classifiers import LearnedDetector
 from ecosystem.policies.filters import first_reason
+from ecosystem.policies.learning import LearningFilter
+from ecosystem.sources.base import MOST_ROWS, some_rows
 from ecosystem.spec import ScenarioParts
-from ecosystem.streams import Stream
-
-_BLOCK_BITS = 24  # rows of an endless source that one injection may take: 16.8 million
-_BLOCKS_BITS = 36
 
 
 @POLICIES.register("importance")
@@ -49,13 +46,20 @@ class Importance(Weigher):
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
         """Require a detector by the name of ``detector``."""
-        detectors = sorted(name for name, p in scenario.policies.items() if isinstance(p, LearnedDetector))
+        detectors = sorted(
+            name for name, p in scenario.policies.items() if isinstance(p, LearningFilter) and p.detects_synthetic
+        )
         if self.detector is None or self.detector in detectors:
             return []
         return [
-            f'{path}.detector: there is no policy "{self.detector}" of kind learned_detector'
-            f"{nearest(self.detector, detectors)}; there are: {', '.join(detectors) or 'none'}"
+            f'{path}.detector: there is no policy "{self.detector}" that learns to detect synthetic documents, such as '
+            f"one of kind learned_detector{nearest(self.detector, detectors)}; there are: "
+            f"{', '.join(detectors) or 'none'}"
         ]
+
+    def scores_read(self) -> list[str]:
+        """Return the name of the detector."""
+        return [] if self.detector is None else [self.detector]
 
     def weigh(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Return the weights, between 0 and 1 / (1 - synthetic_prior)."""
@@ -71,11 +75,11 @@ class Importance(Weigher):
         return pl.Series("factor", human / (1 - self.synthetic_prior))
 
     def _learned(self, detector: str, docs: pl.Series, ctx: Context) -> NDArray[np.float64]:
-        judged = ctx.classifiers.ask(detector, docs)
-        if judged is None:
+        scores = ctx.classifiers.scores(detector, docs)
+        if scores is None:
             return np.ones(docs.len())
         # The detector has learnt from both sorts as if they were equally frequent.
-        q, s = self.synthetic_prior, judged.score
+        q, s = self.synthetic_prior, scores.score
         return (1 - s) / ((1 - q) * (1 - s) + q * s)
 
 
@@ -163,7 +167,7 @@ class Injection(Adder):
     fraction: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="share of injected documents in the resulting set; give either this or count"
     )
-    count: Annotated[int, Field(ge=0, le=1 << _BLOCK_BITS)] | None = Field(
+    count: Annotated[int, Field(ge=0, le=MOST_ROWS)] | None = Field(
         None, description="number of injected documents; give either this or fraction"
     )
     price: Annotated[float, Field(ge=0)] | None = Field(
@@ -203,18 +207,6 @@ class Injection(Adder):
             return self.count
         fraction = self.fraction or 0.0
         return round(fraction / (1 - fraction) * kept)
-
-
-def some_rows(n: int, first: int, size: int | None, stream: Stream) -> NDArray[np.int64]:
-    """Return ``n`` rows of a source at random, ascending: of the rows from ``first`` to before ``size``, if finite.
-
-    Of an endless source (``size`` None) they are consecutive rows of a block far behind those that people draw.
-    """
-    if size is None:
-        block = (1 + stream.integer() % (1 << _BLOCKS_BITS)) << _BLOCK_BITS
-        return np.arange(block, block + min(n, 1 << _BLOCK_BITS), dtype=np.int64)
-    rows = np.arange(first, max(first, size), dtype=np.int64)
-    return np.sort(rows[np.argsort(stream.uniform(rows), kind="stable")[:n]])
 
 
 @POLICIES.register("inject_real")

@@ -10,9 +10,10 @@ import polars as pl
 from ecosystem.report import charts, collapse, figures, findings, page
 from ecosystem.report.book import Book
 from ecosystem.report.drawings import called
-from ecosystem.report.findings import number, percent, plus_minus
+from ecosystem.report.findings import plus_minus
 from ecosystem.report.page import escape
 from ecosystem.report.sections import CONTENTS, sections
+from ecosystem.runs.formats import number, percent
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 

@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 
 from ecosystem.metrics import theory
+from ecosystem.metrics.estimates import binomial, mean_and_error
 from ecosystem.report import figures, page
 from ecosystem.report.book import Book
-from ecosystem.report.findings import TOLD, bold, number, percent, plus_minus
+from ecosystem.report.findings import TOLD, bold, plus_minus
+from ecosystem.runs.formats import number, percent
 
 REPLACING = ("diversity_replace", "surviving_types")  # laws that say that a population learns from its last texts alone
 SYMBOLS = 8  # the likeliest ones, at most, that have a row of their own
@@ -37,8 +39,7 @@ class Fate:
     @property
     def share(self) -> tuple[float, float]:
         """Return the share of trainers that had collapsed and its binomial standard error."""
-        share = self.collapsed / self.trainers
-        return share, math.sqrt(share * (1 - share) / self.trainers)
+        return binomial(self.collapsed, self.trainers)
 
 
 def fates(book: Book) -> list[Fate]:
@@ -55,13 +56,14 @@ def fates(book: Book) -> list[Fate]:
         if not collapsed:
             continue
         half = math.ceil(n / 2)
+        mean, error = mean_and_error(steps)
         found.append(
             Fate(
                 population=population,
                 trainers=n,
                 collapsed=collapsed,
-                mean=float(steps.mean()),
-                error=float(steps.std(ddof=1)) / math.sqrt(n) if n > 1 else None,
+                mean=mean,
+                error=error if n > 1 else None,
                 median=float(steps[half - 1]) if collapsed >= half else None,
                 predicted=_predicted(book, population),
             )

@@ -14,8 +14,9 @@ import polars as pl
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.report import figures
 from ecosystem.report.figures import Outcome
-from ecosystem.report.findings import number, percent, plus_minus
+from ecosystem.report.findings import plus_minus
 from ecosystem.report.page import escape, hue, table, tinted
+from ecosystem.runs.formats import number, percent
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 

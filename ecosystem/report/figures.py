@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ecosystem.metrics.estimates import error_of_mean, error_of_share
 from ecosystem.metrics.laws import predict
 from ecosystem.scenario.entries import TheorySpec
 from ecosystem.sources.base import Truth
@@ -46,7 +47,7 @@ def means(frame: pl.DataFrame) -> pl.DataFrame:
     ``frame`` has the columns of :func:`members`; ``error`` is null where neither standard error is known.
     """
     within = pl.when(pl.col("error").is_finite()).then(pl.col("error")).mean()
-    between = pl.col("value").std() / pl.len().sqrt()
+    between = error_of_mean("value")
     return (
         frame.group_by("population", "step", maintain_order=True)
         .agg(pl.col("value").mean(), error=pl.max_horizontal(within, between), members=pl.len())
@@ -263,11 +264,11 @@ def _rates(
             total=pl.col("value").filter(pl.col("metric").is_in([t + origin for t in total])).sum(),
         )
         parts.append(counts.with_columns(origin=pl.lit(origin)))
-    rate = pl.col("flagged") / pl.col("total")
+    flagged_rows, all_rows = pl.col("flagged"), pl.col("total")
     return (
         pl.concat(parts)
-        .filter(pl.col("total") > 0)
-        .with_columns(rate=rate, error=(rate * (1 - rate) / pl.col("total")).sqrt())
+        .filter(all_rows > 0)
+        .with_columns(rate=flagged_rows / all_rows, error=error_of_share(flagged_rows, all_rows))
         .select(*by, "who", "what", "origin", "flagged", "total", "rate", "error")
     )
 

@@ -12,25 +12,14 @@ import polars as pl
 
 from ecosystem.report import figures
 from ecosystem.report.figures import Agreement, Outcome
+from ecosystem.runs.formats import number, percent
 
 TOLD = 6  # populations, at most, that get a sentence of their own
-
-
-def number(value: float, digits: int = 2) -> str:
-    """Return a number for reading, with a true minus sign and thousands parted."""
-    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def signed(value: float, digits: int = 2) -> str:
     """Return a number with its sign."""
     return f"{value:+,.{digits}f}".replace("-", "−")
-
-
-def percent(value: float) -> str:
-    """Return a share as a percentage: whole numbers, with a decimal where it is small or nearly all."""
-    shown = 100 * value
-    digits = 0 if abs(shown) < 1e-9 or 10 <= shown <= 99 or shown == 100 else 1
-    return f"{shown:.{digits}f}\u00a0%".replace("-", "−")
 
 
 def plus_minus(value: float, error: float | None, digits: int = 2, *, sign: bool = False) -> str:

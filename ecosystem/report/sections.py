@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
+from ecosystem.metrics.estimates import error_of_share
 from ecosystem.policies.base import Adder
 from ecosystem.report import charts, collapse, distributions, drawings, exhibits, figures, page, sites
 from ecosystem.report.book import Book
@@ -139,10 +140,8 @@ def _ledger(book: Book) -> str:
     if refused.height:
         if refused.select("who", "what").unique().height > 24:
             whole = refused.group_by("what", "origin", maintain_order=True).agg(pl.col("flagged", "total").sum())
-            rate = pl.col("flagged") / pl.col("total")
-            refused = whole.with_columns(rate=rate).with_columns(
-                error=(rate * (1 - rate) / pl.col("total")).sqrt(), row="what"
-            )
+            flagged, total = pl.col("flagged"), pl.col("total")
+            refused = whole.with_columns(rate=flagged / total, error=error_of_share(flagged, total), row="what")
         else:
             refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
         words = Words(

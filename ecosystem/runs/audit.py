@@ -15,11 +15,12 @@ import polars as pl
 
 from ecosystem.errors import EcosystemError, ScenarioError, nearest
 from ecosystem.families.base import Progress, silent
+from ecosystem.metrics.estimates import error_of_mean, wilson_interval
 from ecosystem.policies.base import Adder, Filter, Weigher, gate
-from ecosystem.runs.run import Run, restored, same_inputs
-from ecosystem.runs.store import explained
+from ecosystem.runs.execute import restored, same_inputs
+from ecosystem.runs.files import io_errors
+from ecosystem.runs.run import Run
 from ecosystem.scenario.presets import read_toml
-from ecosystem.sources.base import CACHE
 
 if TYPE_CHECKING:
     from ecosystem.simulation.world import World
@@ -46,6 +47,7 @@ MEASURES = {
     "precision": "precision",  # share of the refused documents that are synthetic
     "mean_weight": "mean weight",  # factor of a weigher
 }
+ONE_DEVIATION = math.erf(math.sqrt(0.5))  # level of an interval of one standard deviation to either side
 
 
 def audit(
@@ -56,7 +58,7 @@ def audit(
     step: int | None = None,
     everything: bool = False,
     reader: str = "web",
-    cache: Path = CACHE,
+    cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
     """Apply policies, each by itself, to the documents on the web after ``step`` (default: the last); count.
@@ -113,7 +115,7 @@ def _judged(world: World, name: str, table: pl.DataFrame) -> pl.DataFrame:
         "caught": (refused & synthetic).sum(),
         "after": kept_weight,
         "mean": pl.col("weight").mean(),
-        "spread": (pl.col("weight").var() / pl.len()).sqrt(),
+        "spread": error_of_mean("weight"),
     }
     groups = {
         "all": pl.lit("all"),
@@ -156,13 +158,8 @@ def proportion(k: int, n: int) -> dict[str, float]:
 
     The standard error is half of Wilson's interval of one standard deviation, so that it is not 0 where k is 0 or n.
     """
-
-    def interval(z: float) -> tuple[float, float]:
-        centre, half = (k + z * z / 2) / (n + z * z), z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
-        return centre - half, centre + half
-
-    below, above = interval(1.0)
-    low, high = interval(1.959963984540054)
+    below, above = wilson_interval(k, n, ONE_DEVIATION)
+    low, high = wilson_interval(k, n)
     return {"value": k / n, "error": (above - below) / 2, "low": low, "high": high}
 
 
@@ -178,7 +175,7 @@ def write(found: pl.DataFrame, file: Path) -> None:
     """Write an audit as .parquet or .csv; raise EcosystemError for another ending or a place that cannot be written."""
     if file.suffix not in (".parquet", ".csv"):
         raise EcosystemError(f"--out {file}: give a file that ends in .parquet or .csv.")
-    with explained(file):
+    with io_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".csv":
             found.write_csv(file)

@@ -10,8 +10,9 @@ from typing import Any
 
 from ecosystem.families.requests import Budget
 from ecosystem.policies.sampling import Sample
-from ecosystem.runs.run import Machine
-from ecosystem.scenario.consistency import unheeded
+from ecosystem.runs.formats import format_duration
+from ecosystem.runs.machine import Machine
+from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.scenario.scenario import Scenario
 
@@ -103,11 +104,11 @@ class Plan:
             tokens += f", about {self.tokens_for_tasks:,} for downstream tasks"
         once = f"{self.tokens_to_pretrain:,} once, for the foundation; " if self.tokens_to_pretrain else ""
         first = (
-            f", and {_duration(self.seconds_to_pretrain)} for the foundation unless it is in {self.cache}"
+            f", and {format_duration(self.seconds_to_pretrain)} for the foundation unless it is in {self.cache}"
             if self.tokens_to_pretrain
             else ""
         )
-        time = f"about {_duration(self.seconds)}{first}"
+        time = f"about {format_duration(self.seconds)}{first}"
         if self.unknown:
             time = f"unknown: only its checkpoint can tell how large {' and '.join(self.unknown)} is"
         return "\n".join(
@@ -129,7 +130,7 @@ class Plan:
 def _notes(scenario: Scenario) -> list[str]:
     late = [change.at for change in scenario.changes if change.at > scenario.steps]
     notes = [f"the change at step {at} never comes, since the run has {scenario.steps} steps" for at in late]
-    notes += unheeded(scenario)
+    notes += unused_settings(scenario)
     initial = scenario.web.initial
     if initial is None or not scenario.sources[initial.source].held_out:
         why = f"sources.{initial.source}.held_out is 0" if initial else "the web begins without human documents"
@@ -201,13 +202,3 @@ def matrix_rate(machine: Machine, size: int = 768) -> float:
     elapsed = time.perf_counter() - started
     torch.set_num_threads(threads)
     return 2 * size**3 * products / elapsed
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, seconds):.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:,.0f} days"

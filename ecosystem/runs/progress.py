@@ -11,6 +11,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ecosystem.runs.formats import format_duration
+
 
 class Display:
     """Lines on standard output (on standard error if that must stay machine-readable), bars on a terminal.
@@ -96,5 +98,5 @@ class Display:
             self._bars.update(self._inside, completed=done, total=total)
         if not self._live and not self._quiet and done and now - self._told > self.HEARTBEAT_SECONDS:
             left = (now - self._began) * (total - done) / done
-            click.echo(f"  {what}: {done / total:.0%}, about {left:.0f} s left", err=True)
+            click.echo(f"  {what}: {done / total:.0%}, about {format_duration(left)} left", err=True)
             self._told = now

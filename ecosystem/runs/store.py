@@ -10,104 +10,29 @@ is read there, and the digest of its record, which is the parent of the branch's
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
 from ecosystem.errors import StoreError
+from ecosystem.runs.files import io_errors, write_atomically
+from ecosystem.runs.records import BRANCH, Commit, Fork, damaged, record_digest, table_file, way_back
 
 FORMAT = 1
 TABLES = {"corpus": SEGMENT, "index": INDEX_CHANGE, "ledger": LEDGER, "metrics": METRICS, "archive": ARCHIVE}
 PRUNED = ("weights", "archive")  # kept for some steps only: what a resume needs and what the reader asked for
-BRANCH = "branch.json"
-
-
-@dataclass(frozen=True)
-class Fork:
-    """Where a branch begins: the last step whose files are read in the parent's folder."""
-
-    parent: Path
-    step: int
-    digest: str  # of the parent's record of that step, so that the parent cannot be mistaken wherever it lies
-
-    @classmethod
-    def read(cls, folder: Path) -> Fork | None:
-        """Return where the run in ``folder`` branches off, None if it is no branch; raise StoreError if damaged."""
-        path = folder / BRANCH
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            parent, step, digest = (data[key] for key in ("parent", "step", "digest"))
-            if not (isinstance(parent, str) and isinstance(step, int) and isinstance(digest, str)):
-                raise TypeError
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, ValueError, TypeError, KeyError):
-            raise StoreError(
-                f"{path}: is damaged; it says where this branch begins (parent, step, digest). Restore it from a copy, "
-                "or branch again with --fresh (the damaged folder is set aside, not deleted)."
-            ) from None
-        return cls((folder / parent).resolve(), step, digest)
-
-
-@dataclass(frozen=True)
-class Commit:
-    """The record of one step: which files it left (path, relative to the run folder → size and SHA-256)."""
-
-    step: int
-    parent: str  # digest of the record before it, "" for step 0
-    files: dict[str, dict[str, Any]]
-    kept: bool  # whether weights stay when later steps are committed
-    seconds: float
-    digest: str
-
-    @classmethod
-    def read(cls, path: Path) -> Commit:
-        """Read a record and check it against its own digest; raise StoreError if it is damaged."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            commit = cls(**data)
-        except OSError as error:
-            raise StoreError(_damaged(path, error.strerror or "it cannot be read")) from None
-        except (ValueError, TypeError):
-            raise StoreError(_damaged(path, "it is not a record in JSON")) from None
-        if commit.digest != _record_digest(data):
-            raise StoreError(_damaged(path, "its contents do not match its digest"))
-        return commit
-
-
-def _damaged(path: Path, why: str) -> str:
-    step = int(path.stem) if path.stem.isdigit() else 0
-    return f"{path}: this commit record is damaged ({why}). {_way_back(path.parent.parent, step)}"
-
-
-def _way_back(folder: Path, step: int) -> str:
-    """Say how to go on when step ``step`` cannot be used: from the last step before it whose models were kept."""
-    kept = [t for t in range(step) if (folder / Store._name("weights", t)).exists()]
-    if not kept:
-        return "Restore it from a copy, or start afresh with --fresh (the damaged folder is set aside, not deleted)."
-    return (
-        f"Restore it from a copy, or, to go on from step {kept[-1]}, delete the records of step {kept[-1] + 1} and "
-        f"later in {folder / 'commits'}."
-    )
-
-
-def _record_digest(data: Mapping[str, Any]) -> str:
-    body = {key: value for key, value in data.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 class Store:
@@ -141,9 +66,9 @@ class Store:
             record = self._record(folder, name)
             if record.step != number:
                 gap = f"the record of step {number} is missing, but that of step {record.step} is there"
-                raise StoreError(f"{folder}: {gap}. {_way_back(self.folder, number)}")
+                raise StoreError(f"{folder}: {gap}. {way_back(self.folder, number)}")
             if record.parent != (records[-1].digest if records else ""):
-                raise StoreError(_damaged(folder / name, "it does not follow from the record before it"))
+                raise StoreError(damaged(folder / name, "it does not follow from the record before it"))
             records.append(record)
         return records
 
@@ -152,7 +77,7 @@ class Store:
         try:
             told = os.stat(f"{folder}/{name}")  # noqa: PTH116 (speed)
         except OSError as error:
-            raise StoreError(_damaged(folder / name, error.strerror or "it cannot be read")) from None
+            raise StoreError(damaged(folder / name, error.strerror or "it cannot be read")) from None
         mark = (told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
         known = self._known.get(name)
         if known is None or known[0] != mark:
@@ -186,10 +111,10 @@ class Store:
             self._above = Store(fork.parent)
         return self._above
 
-    def holder(self, step: int) -> Store:
+    def owning_store(self, step: int) -> Store:
         """Return the run folder in which the files of a step lie: this one, or one that it branches off."""
         fork = self.fork
-        return self if fork is None or step > fork.step else self._parent(fork).holder(step)
+        return self if fork is None or step > fork.step else self._parent(fork).owning_store(step)
 
     def _first(self) -> int:
         """Return the first step whose files lie, or will lie, in this folder."""
@@ -207,7 +132,7 @@ class Store:
 
     def read(self, commit: Commit, name: str) -> bytes:
         """Return a file that a record names after checking its size and hash; raise StoreError naming the file."""
-        path = self.holder(commit.step).folder / name
+        path = self.owning_store(commit.step).folder / name
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -226,10 +151,10 @@ class Store:
         return content
 
     def _remedy(self, commit: Commit) -> str:
-        holder = self.holder(commit.step)
-        if holder is not self:
+        owner = self.owning_store(commit.step)
+        if owner is not self:
             return f"Restore it from a copy: {self.folder} branches off there and reads it."
-        return _way_back(self.folder, commit.step)
+        return way_back(self.folder, commit.step)
 
     def table(self, name: str, steps: range | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return one table (a key of TABLES) of all committed steps, or of some, each file checked.
@@ -238,14 +163,14 @@ class Store:
         """
         chosen = [c for c in self.commits() if steps is None or c.step in steps]
         read = None if columns is None else list(columns)
-        frames = [pl.read_parquet(self.read(c, self._name(name, c.step)), columns=read) for c in chosen]
+        frames = [pl.read_parquet(self.read(c, table_file(name, c.step)), columns=read) for c in chosen]
         parts = [_whole(frame, TABLES[name]) if read is None else frame for frame in frames]
         nothing = empty(TABLES[name])
         return pl.concat(parts) if parts else nothing.select(nothing.columns if read is None else read)
 
     def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
         """Return the weights of a step as model name → arrays with a leading member axis."""
-        arrays = load(self.read(self.require(step), self._name("weights", step)))
+        arrays = load(self.read(self.require(step), table_file("weights", step)))
         models: dict[str, dict[str, NDArray[Any]]] = {}
         for key, array in arrays.items():
             model, parameter = key.split("/", 1)
@@ -270,7 +195,7 @@ class Store:
 
     def state(self, step: int) -> dict[str, Any]:
         """Return the JSON state of a step."""
-        state: dict[str, Any] = json.loads(self.read(self.require(step, weights=False), self._name("state", step)))
+        state: dict[str, Any] = json.loads(self.read(self.require(step, weights=False), table_file("state", step)))
         return state
 
     def assets(self, folder: str) -> dict[str, bytes]:
@@ -316,42 +241,33 @@ class Store:
         )
 
     def _path(self, table: str, step: int) -> Path:
-        return self.holder(step).folder / self._name(table, step)
-
-    @staticmethod
-    def _name(table: str, step: int) -> str:
-        suffix = {"weights": "safetensors", "state": "json"}.get(table, "parquet")
-        return f"{table}/{step:06d}.{suffix}"
+        return self.owning_store(step).folder / table_file(table, step)
 
     # Writing
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder against other processes; raise StoreError if one is writing to it."""
-        with explained(self.folder):
+    def lock(self, patience: float = 0.0) -> Iterator[None]:
+        """Hold the folder against other processes; raise StoreError if one still has it after ``patience`` seconds.
+
+        Any thread may release it: the one that drops a generator of steps need not be the one that advanced it.
+        """
+        with io_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / ".lock").open("w")
-        with handle:
+            lock = FileLock(self.folder / ".lock", timeout=patience, thread_local=False)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                lock.acquire()
+            except Timeout:
                 raise StoreError(
                     f"{self.folder}: another process is working on this run; wait for it or stop it."
                 ) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def write(self, name: str, content: bytes) -> dict[str, Any]:
         """Write a file atomically (in full or not at all, also after a power cut); return its size and hash."""
-        path = self.folder / name
-        with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}.part")
-            with beside.open("wb") as handle:
-                handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-            beside.replace(path)
-            _flush_folder(path.parent)
+        write_atomically(self.folder / name, content)
         return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     def commit(
@@ -364,7 +280,7 @@ class Store:
         commits = self.commits()
         files = dict(beside or {})
         for table, content in _files(snapshot):
-            name = self._name(table, snapshot.t)
+            name = table_file(table, snapshot.t)
             files[name] = self.write(name, content)
         record: dict[str, Any] = {
             "step": snapshot.t,
@@ -373,12 +289,12 @@ class Store:
             "kept": kept,
             "seconds": round(seconds, 3),
         }
-        record["digest"] = _record_digest(record)
+        record["digest"] = record_digest(record)
         self.write(f"commits/{snapshot.t:06d}.json", json.dumps(record, indent=1).encode())
         for earlier in commits[self._first() :]:
             if not earlier.kept and not self._pin(earlier.step).exists():
                 for table in PRUNED:
-                    (self.folder / self._name(table, earlier.step)).unlink(missing_ok=True)
+                    (self.folder / table_file(table, earlier.step)).unlink(missing_ok=True)
         return Commit(**record)
 
     def pin(self, step: int) -> None:
@@ -393,8 +309,8 @@ class Store:
 
         The parent is named by its path from here, so that a folder of runs may be moved as a whole.
         """
-        holder = parent.holder(step)
-        here, there = self.folder.resolve(), holder.folder.resolve()
+        owner = parent.owning_store(step)
+        here, there = self.folder.resolve(), owner.folder.resolve()
         record = {
             "parent": os.path.relpath(there, here),
             "step": step,
@@ -441,40 +357,3 @@ def _parquet(frame: pl.DataFrame) -> bytes:
     buffer = BytesIO()
     frame.write_parquet(buffer)
     return buffer.getvalue()
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an I/O error into a sentence that names the file and says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            remedy = "Make room and run the same command again: it goes on after the last committed step"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-            remedy = "Choose another folder with --out, or change its permissions"
-        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-            remedy = "A file stands where a folder is needed: choose another folder with --out"
-        else:
-            remedy = "Run the same command again once it is mended: it goes on after the last committed step"
-        raise StoreError(f"{path}: cannot be written ({error.strerror}). {remedy}.") from error
-
-
-def set_aside(folder: Path) -> Path | None:
-    """Move an existing run folder out of the way, never deleting it; return where it went."""
-    if not folder.exists():
-        return None
-    number = 1
-    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
-    with explained(target):
-        folder.rename(target)
-    return target

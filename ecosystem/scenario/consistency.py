@@ -7,7 +7,7 @@ returns sentences that begin with a dotted path.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ecosystem.errors import nearest
 from ecosystem.families.base import Family
@@ -17,12 +17,10 @@ from ecosystem.metrics.laws import wrong_law
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher
 from ecosystem.scenario.entries import CuratorSpec, TrainerSpec, WriterSpec
-
-if TYPE_CHECKING:
-    from ecosystem.scenario.scenario import Scenario
+from ecosystem.scenario.tables import ScenarioTables
 
 
-def incoherent(s: Scenario) -> list[str]:
+def inconsistencies(s: ScenarioTables) -> list[str]:
     """Return a sentence for everything in a scenario, sound part by part, that does not go together."""
     return [
         *_web(s),
@@ -44,7 +42,9 @@ def _absent(path: str, name: str, table: Mapping[str, Any], section: str) -> lis
     return [f"{path}: there is no [{section}.{name}]{nearest(name, table)}; defined in [{section}]: {there}"]
 
 
-def _gate(s: Scenario, path: str, names: Sequence[str], allowed: tuple[type[Policy], ...], what: str) -> list[str]:
+def _gate(
+    s: ScenarioTables, path: str, names: Sequence[str], allowed: tuple[type[Policy], ...], what: str
+) -> list[str]:
     """Return a sentence for every policy that cannot stand at a gate; ``what`` says which can."""
     problems = []
     for name in names:
@@ -57,7 +57,7 @@ def _gate(s: Scenario, path: str, names: Sequence[str], allowed: tuple[type[Poli
     return problems
 
 
-def _web(s: Scenario) -> list[str]:
+def _web(s: ScenarioTables) -> list[str]:
     """Return a sentence for every source that people do not have, and every policy that the web cannot."""
     problems = []
     if s.web.initial is not None:
@@ -70,7 +70,7 @@ def _web(s: Scenario) -> list[str]:
     return problems
 
 
-def _trainers(s: Scenario) -> list[str]:
+def _trainers(s: ScenarioTables) -> list[str]:
     """Return a sentence for every model or policy that trainers name and cannot use."""
     problems = []
     for name, trainer in s.trainers.items():
@@ -95,7 +95,7 @@ def _trainers(s: Scenario) -> list[str]:
     return problems
 
 
-def _curators(s: Scenario) -> list[str]:
+def _curators(s: ScenarioTables) -> list[str]:
     """Return a sentence for every reason why curators cannot tell how fluent a document is."""
     problems = []
     for name, curator in s.curators.items():
@@ -117,7 +117,7 @@ def _curators(s: Scenario) -> list[str]:
     return problems
 
 
-def _parts(s: Scenario) -> list[str]:
+def _parts(s: ScenarioTables) -> list[str]:
     """Return what sources, models and policies say themselves, and names that refer to nothing."""
     problems = []
     for name, source in s.sources.items():
@@ -134,7 +134,7 @@ def _parts(s: Scenario) -> list[str]:
     return problems
 
 
-def _theory(s: Scenario) -> list[str]:
+def _theory(s: ScenarioTables) -> list[str]:
     """Return a sentence for every closed form that names nothing, or cannot be computed."""
     problems = []
     for number, theory in enumerate(s.theory):
@@ -150,7 +150,7 @@ def _theory(s: Scenario) -> list[str]:
     return problems
 
 
-def _text_metrics(s: Scenario) -> list[str]:
+def _text_metrics(s: ScenarioTables) -> list[str]:
     """Return a sentence for every text metric that there is not."""
     known = METRICS.all()
     return [
@@ -160,7 +160,7 @@ def _text_metrics(s: Scenario) -> list[str]:
     ]
 
 
-def unheeded(s: Scenario) -> list[str]:
+def unused_settings(s: ScenarioTables) -> list[str]:
     """Return a sentence for every budget given to trainers whose model heeds none: no mistake, but of no use."""
     default = TrainerSpec.model_fields["budget"].default
     return [
@@ -171,7 +171,7 @@ def unheeded(s: Scenario) -> list[str]:
     ]
 
 
-def _downstream(s: Scenario) -> list[str]:
+def _downstream(s: ScenarioTables) -> list[str]:
     """Return a sentence for every reason why the downstream tasks cannot be made or judged."""
     how, path = s.measure.downstream, "measure.downstream"
     if how is None:
@@ -212,7 +212,7 @@ def _downstream(s: Scenario) -> list[str]:
     return problems
 
 
-def _sizes(s: Scenario) -> list[str]:
+def _sizes(s: ScenarioTables) -> list[str]:
     """Return a sentence for what has no documents to begin from, or vectors of another length than others."""
     problems = []
     if s.web.initial is None and s.models:
@@ -230,7 +230,7 @@ def _sizes(s: Scenario) -> list[str]:
     return problems
 
 
-def _mixed(s: Scenario) -> list[str]:
+def _mixed(s: ScenarioTables) -> list[str]:
     """Return a sentence for every part that cannot work with the others' kind of documents."""
     problems = []
     for section in ("sources", "models"):
@@ -244,7 +244,7 @@ def _mixed(s: Scenario) -> list[str]:
     return problems if s.modality == "text" else problems + _sizes(s) + _textless(s)
 
 
-def _labels(s: Scenario) -> list[str]:
+def _labels(s: ScenarioTables) -> list[str]:
     """Return a sentence for every source without labels that are right or wrong, where a model or policy needs them."""
     problems = []
     readers: dict[str, Family | Policy] = {f"models.{name}": family for name, family in s.models.items()}
@@ -263,7 +263,7 @@ def _labels(s: Scenario) -> list[str]:
     return problems
 
 
-def _textless(s: Scenario) -> list[str]:
+def _textless(s: ScenarioTables) -> list[str]:
     """Return a sentence for everything that has a meaning for text alone, in a scenario of other documents."""
     problems = []
     for name, policy in s.policies.items():
@@ -283,7 +283,7 @@ def _textless(s: Scenario) -> list[str]:
     return problems
 
 
-def _dealt(s: Scenario) -> list[str]:
+def _dealt(s: ScenarioTables) -> list[str]:
     """Return what is wrong with how the sites of an isolated web, or of islands, are dealt out."""
     if s.web.graph not in ("isolated", "islands") or s.web.sites is None:
         return []

@@ -1,85 +1,31 @@
 """Scenario files: the whole experiment as one frozen value, validated completely when it is read.
 
 Every mistake in a file is reported at once, each as a sentence with its dotted path; every timed change is
-applied and checked here too, so that a run never fails at step 40 for something that stood in the file.
+applied and checked here too, so that a run never fails at step 40 for a mistake in the file.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from ecosystem.corpus.web import WebSpec
 from ecosystem.errors import ScenarioError, nearest
-from ecosystem.families.base import FAMILIES, Family
-from ecosystem.policies.base import POLICIES, Policy
+from ecosystem.families.base import FAMILIES
+from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
-from ecosystem.scenario.consistency import incoherent
-from ecosystem.scenario.entries import (
-    Change,
-    Count,
-    CuratorSpec,
-    Knob,
-    MeasureSpec,
-    Positive,
-    TheorySpec,
-    TrainerSpec,
-    WriterSpec,
-)
+from ecosystem.scenario.changes import WHOLE, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
+from ecosystem.scenario.consistency import inconsistencies
 from ecosystem.scenario.presets import read_toml, with_preset
-from ecosystem.sources.base import SOURCES, Source
+from ecosystem.scenario.tables import ScenarioTables
+from ecosystem.sources.base import SOURCES
 from ecosystem.spec import Spec, checked_paths, explain, set_path
 
-_WHOLE = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # decides what the others mean
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
-
-class Scenario(Spec):
+class Scenario(ScenarioTables):
     """A whole experiment. Read one with :meth:`load`, vary it with :meth:`override`."""
-
-    name: str
-    description: str = ""
-    seed: Count = 1
-    steps: Positive = 10
-    weights_every: Positive = Field(1, description="keep the models of every so many steps (and of the last)")
-    sources: dict[str, Source]
-    web: WebSpec
-    models: dict[str, Family]
-    policies: dict[str, Policy] = {}
-    writers: dict[str, WriterSpec] = {}
-    trainers: dict[str, TrainerSpec] = {}
-    curators: dict[str, CuratorSpec] = {}
-    measure: MeasureSpec = MeasureSpec()
-    changes: list[Change] = []
-    theory: list[TheorySpec] = []
-    knobs: list[Knob] = Field([], description="what the interactive page (view) lets people turn; absent: it chooses")
-    variants: dict[str, dict[str, Any]] = Field(
-        {}, description="other sizes of the experiment by name, each a table of dotted path = value (run --variant)"
-    )
-
-    @model_validator(mode="after")
-    def _names(self) -> Scenario:
-        for name in (self.name, *self.variants, *(n for _, table in self._tables() for n in table)):
-            if not NAME.fullmatch(name):
-                raise ValueError(f'the name "{name}" may only have letters, digits, "_" and "-"')
-        return self
-
-    @property
-    def modality(self) -> str:
-        """What all documents are: text, vector or category (checked to be the same in sources and models)."""
-        parts: list[Source | Family] = [*self.sources.values(), *self.models.values()]
-        return parts[0].modality if parts else "text"
-
-    def _tables(self) -> list[tuple[str, Mapping[str, Spec]]]:
-        names = ("sources", "models", "policies", "writers", "trainers", "curators")
-        return [(name, getattr(self, name)) for name in names]
 
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
@@ -105,13 +51,13 @@ class Scenario(Spec):
         state = scenario
         for number, change in sorted(enumerate(scenario.changes), key=lambda c: c[1].at):
             for path in change.set:
-                _check_changeable(path, f"{where}: changes.{number}.set")
+                check_changeable(path, f"{where}: changes.{number}.set")
             try:
                 state = state.override(change.set)
             except ScenarioError as error:
                 raise ScenarioError(f"{where}: changes.{number} (at step {change.at}): {error}") from None
         for number, knob in enumerate(scenario.knobs):
-            _check_changeable(knob.path, f"{where}: knobs.{number}.path")
+            check_changeable(knob.path, f"{where}: knobs.{number}.path")
             if authored and (wrong := scenario.refused(knob.path, *knob.ends)):
                 raise ScenarioError(f"{where}: knobs.{number}: {wrong}")
         for name in scenario.variants:
@@ -130,17 +76,6 @@ class Scenario(Spec):
                 return str(error)
         return ""
 
-    def plain(self) -> dict[str, Any]:
-        """Return the resolved scenario as plain data: presets inlined, defaults written out, kinds named."""
-        data = self.model_dump(mode="json", exclude_none=True, by_alias=True)
-        for section, table in self._tables():
-            data[section] = {name: part.plain() for name, part in table.items()}
-        return {key: value for key, value in data.items() if value not in ({}, [])}
-
-    def to_toml(self) -> str:
-        """Return the resolved scenario as a TOML file that can itself be run; it is one variant and has no others."""
-        return tomli_w.dumps({key: value for key, value in self.plain().items() if key != "variants"})
-
     def override(self, values: Mapping[str, Any], *, base: Path | None = None) -> Scenario:
         """Return the scenario with dotted paths set, validated like a file; raise ScenarioError if it is not.
 
@@ -151,11 +86,11 @@ class Scenario(Spec):
         """
         data = self.plain()
         for path in checked_paths(values):
-            _check_there(path, values, data)
-        whole_first = sorted(values.items(), key=lambda item: not _WHOLE.fullmatch(item[0]))
+            check_exists(path, values, data)
+        whole_first = sorted(values.items(), key=lambda item: not WHOLE.fullmatch(item[0]))
         for path, value in whole_first:
             part, _, field = path.rpartition(".")
-            if _WHOLE.fullmatch(path) and _at(data, path) != value:
+            if WHOLE.fullmatch(path) and value_at(data, path) != value:
                 data = set_path(data, part, {field: value})
             else:
                 data = set_path(data, path, value)
@@ -176,21 +111,6 @@ class Scenario(Spec):
                 state = state.override(change.set)
         return state
 
-    def value(self, path: str) -> Any:
-        """Return what stands at a dotted path of the plain scenario, None where nothing does."""
-        node: Any = self.plain()
-        for key in path.split("."):
-            if isinstance(node, list):
-                node = node[int(key)] if key.isdigit() and int(key) < len(node) else None
-            else:
-                node = node.get(key) if isinstance(node, Mapping) else None
-        return node
-
-    def like(self, path: str, value: Any) -> Any:
-        """Return a number as a whole one where a whole number stands at the path; anything else as it is."""
-        whole = isinstance(self.value(path), int) and not isinstance(self.value(path), bool)
-        return round(value) if whole and isinstance(value, float) else value
-
     def forked(
         self, step: int, values: Mapping[str, Any], *, base: Path | None = None, called: str | None = None
     ) -> Scenario:
@@ -203,91 +123,21 @@ class Scenario(Spec):
         begin with what this is ``called``.
         """
         where = called or f"branch after step {step}"
-        whole = {path: value for path, value in values.items() if path.split(".")[0] in _WHOLE_RUN}
+        whole = {path: value for path, value in values.items() if path.split(".")[0] in WHOLE_RUN}
         timed = {path: value for path, value in values.items() if path not in whole}
         for path, value in timed.items():
-            _check_changeable(path, where, f" A branch may also set {', '.join(_WHOLE_RUN)}.")
+            check_changeable(path, where, f" A branch may also set {', '.join(WHOLE_RUN)}.")
             if value is None:
                 raise ScenarioError(f'{where}: "{path}" = None: a change needs a value.')
         data = self.override(whole, base=base).plain()
         changes = []
         for change in self.changes:
-            left = {p: v for p, v in change.set.items() if change.at <= step or not any(_overlap(p, q) for q in timed)}
+            left = {p: v for p, v in change.set.items() if change.at <= step or not any(overlap(p, q) for q in timed)}
             if left:
                 changes.append({"at": change.at, "set": left})
         if timed:
             changes.append({"at": step + 1, "set": timed})
         return Scenario.parse({**data, "changes": changes}, where=where, base=base)
-
-    def standing(self) -> list[str]:
-        """Return the names of the policies that stand at a gate of the web or of a trainer, each once."""
-        gates = [self.web.publish, self.web.retain]
-        gates += [names for trainer in self.trainers.values() for names in (trainer.select, trainer.retain or [])]
-        return list(dict.fromkeys(name for names in gates for name in names))
-
-    def fingerprint(self) -> str:
-        """Return 12 hexadecimal digits that name this experiment (not its name, seed or number of steps)."""
-        told = ("name", "description", "seed", "steps", "theory", "variants", "knobs")
-        data = {k: v for k, v in self.plain().items() if k not in told}
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
-
-
-_WHOLE_RUN = ("name", "description", "steps", "weights_every", "theory")  # no number of any step depends on them
-_CHANGEABLE = re.compile(
-    r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
-    r"|writers\.[^.]+\.(rate|reaction|leaves_below|returns_above|pay|wage)"
-    r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|decoding(\..+)?|publish|every|offset|lag)"
-    r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength|quality_bias)"
-)
-
-
-def _check_changeable(path: str, where: str, besides: str = "") -> None:
-    if not _CHANGEABLE.fullmatch(path):
-        raise ScenarioError(
-            f'{where}: "{path}" cannot change inside a run; what can: policies, web.retain, web.publish, measure but '
-            "downstream, the rates and pay of writers, what curators do, and of trainers all but count, model and "
-            f"sites.{besides}"
-        )
-
-
-_MADE_BY = {  # without one of these there is no entry
-    "sources": ("kind",),
-    "models": ("kind", "preset"),
-    "policies": ("kind",),
-    "writers": ("source",),
-    "trainers": ("model",),
-    "curators": (),  # has no field that it cannot do without, so that only the whole table makes one
-}
-
-
-def _check_there(path: str, values: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Raise ScenarioError for a path into an entry that is not there and that the other values do not make."""
-    section, _, rest = path.partition(".")
-    name, dot, _ = rest.partition(".")
-    table = data.get(section, {})
-    if not dot or section not in _MADE_BY or not isinstance(table, Mapping) or name in table:
-        return
-    entry = f"{section}.{name}"
-    if {section, entry}.isdisjoint(values) and not any(f"{entry}.{field}" in values for field in _MADE_BY[section]):
-        there = ", ".join(sorted(table)) or "none"
-        whole = "" if _MADE_BY[section] else f" A new one is given whole: {entry} = {{ … }}."
-        raise ScenarioError(
-            f"{path}: there is no [{entry}]{nearest(name, table)}; defined in [{section}]: {there}.{whole}"
-        )
-
-
-def _overlap(path: str, other: str) -> bool:
-    """Return whether setting one of two dotted paths decides, wholly or in part, what stands at the other."""
-    whole = [p.rpartition(".")[0] if _WHOLE.fullmatch(p) else p for p in (path, other)]
-    one, two = (f"{p}." for p in whole)
-    return one.startswith(two) or two.startswith(one)
-
-
-def _at(data: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a dotted path of three, None where there is none."""
-    section, name, field = path.split(".")
-    part = data.get(section, {}).get(name, {})
-    return part.get(field) if isinstance(part, Mapping) else None
 
 
 def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
@@ -315,7 +165,7 @@ def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
     except ValidationError as error:
         problems += explain(error, "", Scenario)
     if scenario is not None and not bad_parts:
-        problems += incoherent(scenario)
+        problems += inconsistencies(scenario)
     if problems or scenario is None:
         at = f"{where}: " if where else ""
         raise ScenarioError("\n".join(f"{at}{problem}." for problem in problems))

@@ -1,4 +1,4 @@
-"""The classifiers behind policies: which documents each learns from, what it says, and how often it is right.
+"""The classifiers behind policies that learn: each as last fitted, what it says, and how often it is right.
 
 A classifier is a function of the policy, of the documents published before the step at which it was fitted, and of
 (seed, policy, step): nothing of it is stored, and a resumed run or a branch fits the same one again.
@@ -15,33 +15,24 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
+from ecosystem.errors import EcosystemError
+from ecosystem.metrics.estimates import roc_area, share
 from ecosystem.metrics.tables import rows
-from ecosystem.policies.base import Judged
-from ecosystem.policies.classifiers import Classifying, LearnedDetector, QualityClassifier, TextClassifier
-from ecosystem.policies.sampling import Importance, some_rows
+from ecosystem.policies.base import Scores
+from ecosystem.policies.classifiers import TextClassifier
+from ecosystem.policies.learning import Examples, LearningFilter, LearningView, random_documents, wrong_examples
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
 
 _TESTED = 2000  # documents of each origin, at most, on which error rates are measured
-_ASIDE = 4  # every so many examples one is set aside to calibrate
 
 Values = dict[str, tuple[float, float] | float]
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Labelled texts in a fixed order; ``aside`` are those to calibrate with, ``docs`` the web's documents in it."""
-
-    texts: pl.Series
-    positive: NDArray[np.bool_]
-    aside: NDArray[np.bool_]
-    docs: pl.Series
-
-
-@dataclass(frozen=True)
-class Crossed:
-    """Classifiers for texts that another one has learnt from: each text is judged by one that has not.
+class CrossFit:
+    """Classifiers for texts that another one has learnt from: each text is scored by one that has not.
 
     ``place``: which half of the learnt texts each is in; ``halves[i]`` has learnt the other half, and ``scales[i]`` has
     its scores of some texts and those that the classifier of the whole gives them, each ascending.
@@ -74,8 +65,8 @@ class Crossed:
         """Return the scores of texts with those replaced that the classifier of the whole has learnt, [texts]."""
         half = np.array([self.place.get(text, -1) for text in texts.to_list()], dtype=np.int64)
         for i, (classifier, scale) in enumerate(zip(self.halves, self.scales, strict=True)):
-            if (mine := half == i).any():
-                score[mine] = np.interp(classifier.probability(texts.filter(pl.Series(mine))), *scale)
+            if (learnt := half == i).any():
+                score[learnt] = np.interp(classifier.probability(texts.filter(pl.Series(learnt))), *scale)
         return score
 
 
@@ -84,41 +75,43 @@ def _scale(score: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @dataclass
-class Judge:
-    """A fitted classifier, what it said of examples set aside, and what it has said of documents so far."""
+class FittedClassifier:
+    """A fitted classifier, its scores of the examples that calibrate, and those of documents so far, by id."""
 
     examples: Examples
     classifier: TextClassifier
-    crossed: Crossed | None
-    held: NDArray[np.float64]  # scores of the examples set aside
-    said: dict[int, float] = field(default_factory=dict)
+    cross_fit: CrossFit | None
+    calibration: NDArray[np.float64]
+    score_of: dict[int, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, examples: Examples, *, cross: bool) -> Self | None:
-        """Fit a classifier to examples; None where they are of one sort. ``cross``: judge those by halves of them."""
-        learnt, texts = (
-            examples.texts.filter(pl.Series(~examples.aside)),
-            examples.texts.filter(pl.Series(examples.aside)),
-        )
-        positive = examples.positive[~examples.aside]
-        if positive.all() or not positive.any():
-            return None
-        classifier = TextClassifier.fit(learnt, positive)
-        others = texts.filter(pl.Series(~examples.positive[examples.aside]))
-        crossed = Crossed.of(classifier, learnt, positive, others) if cross else None
-        judge = cls(examples, classifier, crossed, np.zeros(0))
-        judge.held = judge.score(texts)
-        return judge
+    def of(cls, examples: Examples) -> Self:
+        """Fit a classifier to examples, of which some are positive and some are not."""
+        learnt, positive = examples.texts.filter(pl.Series(~examples.calibration)), examples.positive
+        texts, labels = examples.texts.filter(pl.Series(examples.calibration)), positive[~examples.calibration]
+        classifier, cross_fit = TextClassifier.fit(learnt, labels), None
+        if not examples.labelled:
+            # The web that it learns from is the web that it is to filter. What people have labelled they know.
+            others = texts.filter(pl.Series(~positive[examples.calibration]))
+            cross_fit = CrossFit.of(classifier, learnt, labels, others)
+        fitted = cls(examples, classifier, cross_fit, np.zeros(0))
+        fitted.calibration = fitted.score(texts)
+        return fitted
 
     def score(self, texts: pl.Series) -> NDArray[np.float64]:
         """Return the score of every text, [texts]."""
         score = self.classifier.probability(texts)
-        return score if self.crossed is None else self.crossed.amend(texts, score)
+        return score if self.cross_fit is None else self.cross_fit.amend(texts, score)
+
+    @property
+    def calibration_labels(self) -> NDArray[np.bool_]:
+        """Which of the examples that calibrate are positive."""
+        return self.examples.positive[self.examples.calibration]
 
     @property
     def reference(self) -> NDArray[np.float64]:
-        """Scores of the examples set aside that are labelled as of the other sort, ascending."""
-        return np.sort(self.held[~self.examples.positive[self.examples.aside]])
+        """Scores of the examples that calibrate and are negative, ascending."""
+        return np.sort(self.calibration[~self.calibration_labels])
 
 
 class Host(Protocol):
@@ -144,6 +137,9 @@ class Host(Protocol):
     def reservoirs(self) -> Mapping[str, Reservoir]:
         """The opened sources, by name."""
 
+    def note(self, event: str) -> None:
+        """Record an event."""
+
 
 class Classifiers:
     """The classifiers of one world by policy, each as last fitted."""
@@ -151,166 +147,103 @@ class Classifiers:
     def __init__(self, host: Host) -> None:
         """``host``: the state whose documents they learn from."""
         self._host = host
-        self._known: dict[str, tuple[Classifying, int, Judge | None]] = {}
+        self._fitted: dict[str, tuple[LearningFilter, int, FittedClassifier | str]] = {}
 
-    def ask(self, name: str, docs: pl.Series) -> Judged | None:
-        """Return what the classifier of the policy ``name`` says of documents, None if there is none yet."""
-        judge = self._judge(name)
-        if judge is None:
+    def scores(self, policy: str, docs: pl.Series) -> Scores | None:
+        """Return what the classifier of the named policy says of documents, None if there is none yet."""
+        fitted = self.fitted(policy)
+        if not isinstance(fitted, FittedClassifier):
             return None
-        new = docs.filter(~docs.is_in(list(judge.said))) if judge.said else docs
+        known = fitted.score_of
+        new = docs.filter(~docs.is_in(list(known))) if known else docs
         if new.len():
-            scores = judge.score(self._host.corpus.contents(new))
-            judge.said.update(zip(new.to_list(), scores.tolist(), strict=True))
-        score = np.array([judge.said[doc] for doc in docs.to_list()], dtype=np.float64)
-        return Judged(score, judge.reference)
+            score = fitted.score(self._host.corpus.contents(new))
+            known.update(zip(new.to_list(), score.tolist(), strict=True))
+        return Scores(np.array([known[doc] for doc in docs.to_list()], dtype=np.float64), fitted.reference)
 
-    def _judge(self, name: str) -> Judge | None:
-        """Return the classifier in use now, fitted if it has not been."""
-        policy = self._host.scenario.policies[name]
-        assert isinstance(policy, Classifying)
+    def fitted(self, name: str) -> FittedClassifier | str:
+        """Return the classifier in use now, fitted if it has not been, or why there is none ("": it is not yet due)."""
+        policy = self._host.scenario.policies.get(name)
+        if not isinstance(policy, LearningFilter):
+            raise EcosystemError(f'policies: scores of "{name}" are asked for, which is no filter that learns.')
         t = policy.fitted_at(self._host.t)
-        known = self._known.get(name)
+        known = self._fitted.get(name)
         if known is None or known[:2] != (policy, t):
-            known = self._known[name] = (policy, t, self._fit(name, policy, t) if t else None)
+            known = self._fitted[name] = (policy, t, self._fit(name, policy, t) if t else "")
         return known[2]
 
-    def _fit(self, name: str, policy: Classifying, t: int) -> Judge | None:
-        if isinstance(policy, LearnedDetector):
-            # What people have labelled they know, and the error rates are of other documents.
-            return Judge.of(self._detected(name, policy, t), cross=False)
-        if isinstance(policy, QualityClassifier):
-            # The web that it learns from is the web that it is to filter.
-            return Judge.of(self._trusted(name, policy, t), cross=True)
-        return None
-
-    def _detected(self, name: str, policy: LearnedDetector, t: int) -> Examples:
-        """Draw human and synthetic documents published before step ``t``, labelled by people who err."""
-        docs = self._lot(name, t, _published_before(t), policy.examples // 2)
-        truth, ids = docs["synthetic"].to_numpy(), docs["doc"].to_numpy()
-        # A document that is labelled again at a later training gets the same label.
-        wrong = self._host.streams.at(f"policies/{name}/labels").uniform(ids) < policy.label_error
-        aside = _aside(docs.select(pl.int_range(pl.len()).over("synthetic")).to_series().to_numpy())
-        return Examples(self._host.corpus.contents(docs["doc"]), truth ^ wrong, aside, docs["doc"])
-
-    def _trusted(self, name: str, policy: QualityClassifier, t: int) -> Examples:
-        """Draw documents of the trusted source, and others that were published before step ``t``."""
-        half, reservoir = policy.examples // 2, self._host.reservoirs[policy.source]
-        stream = self._host.streams.at(f"policies/{name}/trusted", t)
-        trusted = reservoir.rows(some_rows(half, 0, reservoir.size, stream))
-        docs = self._lot(name, t, _published_before(t), half, apart=False)
-        positive = np.arange(trusted.len() + docs.height) < trusted.len()
-        aside = np.concatenate([_aside(np.arange(trusted.len())), _aside(np.arange(docs.height))])
-        texts = pl.concat([trusted, self._host.corpus.contents(docs["doc"])])
-        return Examples(texts, positive, aside, docs["doc"])
-
-    def _lot(self, name: str, t: int, which: pl.Expr, n: int, apart: bool = True) -> pl.DataFrame:
-        """Return at most ``n`` documents at random, or ``n`` of each origin if those are kept ``apart``.
-
-        Columns of the index, in the order of their luck.
-        """
-        index = self._host.corpus.index.filter(which)
-        luck = self._host.streams.at(f"policies/{name}/examples", t).uniform(index["doc"].to_numpy())
-        drawn = index.with_columns(luck=pl.Series(luck, dtype=pl.Float64)).sort("luck", "doc")
-        rank = pl.int_range(pl.len())
-        return drawn.filter((rank.over("synthetic") if apart else rank) < n)
+    def _fit(self, name: str, policy: LearningFilter, t: int) -> FittedClassifier | str:
+        host = self._host
+        if not 0 < t <= host.t:
+            raise EcosystemError(
+                f"policies.{name}: at step {host.t} fitted_at returned {t}; give a step up to that one, or 0 for none."
+            )
+        view = LearningView(host.corpus, host.reservoirs, host.streams, name, t)
+        examples = policy.collect_examples(view)
+        if wrong := wrong_examples(examples):
+            raise EcosystemError(f"policies.{name}: collect_examples returned {wrong}.")
+        return examples.shortage() or FittedClassifier.of(examples)
 
     def measured(self) -> list[pl.DataFrame]:
-        """Return how well the classifiers fitted at this step do, for those whose policies stand at a gate."""
+        """Return how well the classifiers fitted at this step do, for those in use; tell of those that could not be."""
         frames: list[pl.DataFrame] = []
-        for name in self._in_use():
-            policy = self._host.scenario.policies[name]
-            if not isinstance(policy, Classifying) or policy.fitted_at(self._host.t) != self._host.t:
-                continue
-            judge = self._judge(name)
-            if judge is not None and isinstance(policy, LearnedDetector):
-                frames += self._error_rates(name, policy, judge)
-            elif judge is not None:
-                positive = judge.examples.positive[judge.examples.aside]
-                found: Values = {"auc": area(judge.held[positive], judge.held[~positive])}
-                frames.append(rows(self._host.t, "policy", name, found))
+        for name, policy, fitted in self._fitted_now():
+            if isinstance(fitted, str):
+                self._host.note(
+                    f"policies.{name}: no classifier was fitted, since {fitted}; nothing is refused or weighed by its "
+                    "scores until the next fit"
+                )
+            elif policy.detects_synthetic:
+                frames += self._error_rates(name, policy, fitted)
+            else:
+                positive = fitted.calibration_labels
+                values: Values = {"auc": roc_area(fitted.calibration[positive], fitted.calibration[~positive])}
+                frames.append(rows(self._host.t, "policy", name, values))
         return frames
 
     def labelled(self) -> dict[str, int]:
-        """Return how many documents people labelled for each detector that was trained at this step and is in use."""
-        found = {}
-        for name in self._in_use():
-            policy, judge = self._host.scenario.policies[name], None
-            if isinstance(policy, LearnedDetector) and policy.fitted_at(self._host.t) == self._host.t:
-                judge = self._judge(name)
-            if judge is not None:
-                found[name] = judge.examples.docs.len()
-        return found
+        """Return how many documents people labelled for each classifier that was fitted at this step and is in use."""
+        return {
+            name: fitted.examples.docs.len()
+            for name, _, fitted in self._fitted_now()
+            if isinstance(fitted, FittedClassifier) and fitted.examples.labelled
+        }
 
-    def _in_use(self) -> list[str]:
-        """Return the names of the policies that stand at a gate or whose scores one of those reads."""
-        spec = self._host.scenario
-        stand = spec.standing()
-        read = [p.detector for p in (spec.policies[n] for n in stand) if isinstance(p, Importance) and p.detector]
-        return list(dict.fromkeys([*stand, *read]))
+    def _fitted_now(self) -> list[tuple[str, LearningFilter, FittedClassifier | str]]:
+        """Return the policies whose classifiers are due at this step and in use: at a gate, or read by one there."""
+        policies = self._host.scenario.policies
+        standing = self._host.scenario.standing()
+        read = [other for name in standing for other in policies[name].scores_read()]
+        return [
+            (name, policy, self.fitted(name))
+            for name in dict.fromkeys([*standing, *read])
+            if isinstance(policy := policies[name], LearningFilter) and policy.fitted_at(self._host.t) == self._host.t
+        ]
 
-    def _error_rates(self, name: str, policy: LearnedDetector, judge: Judge) -> list[pl.DataFrame]:
+    def _error_rates(self, name: str, policy: LearningFilter, fitted: FittedClassifier) -> list[pl.DataFrame]:
         """Return a detector's rates by origin, and by depth rounded to whole model hops, on documents it never saw.
 
         Drafts that were refused when they were to be published count: by what it let pass a detector at the door
         would seem to find nothing.
         """
-        t = self._host.t
-        unseen = ~pl.col("doc").is_in(judge.examples.docs.implode())
-        docs = self._lot(f"{name}/test", t, (pl.col("t") <= t) & unseen, _TESTED)
-        judged = self.ask(name, docs["doc"])
-        if judged is None or docs.is_empty():
+        t, corpus = self._host.t, self._host.corpus
+        unseen = corpus.index.filter((pl.col("t") <= t) & ~pl.col("doc").is_in(fitted.examples.docs.implode()))
+        stream = self._host.streams.at(f"policies/{name}/test/examples", t)
+        docs = random_documents(unseen, _TESTED, stream, by_origin=True)
+        scores = self.scores(name, docs["doc"])
+        if scores is None or docs.is_empty():
             return []
-        refused, synthetic = policy.refused(judged), docs["synthetic"].to_numpy()
-        human, depth = judged.score[~synthetic], np.round(docs["depth"].to_numpy()).astype(int)
+        score, synthetic = scores.score, docs["synthetic"].to_numpy()
+        refused = policy.refused(score, scores.reference)
+        human, depth = score[~synthetic], np.round(docs["depth"].to_numpy()).astype(int)
         groups = {name: synthetic}
         groups |= {f"{name}/depth-{d}": synthetic & (depth == d) for d in np.unique(depth[synthetic]).tolist()}
         frames = []
         for identity, group in groups.items():
             values: Values = {}
             if group.any():
-                values = {"true_positive_rate": share(refused[group]), "auc": area(judged.score[group], human)}
+                values = {"true_positive_rate": share(refused[group]), "auc": roc_area(score[group], human)}
             if identity == name and human.size:
                 values["false_positive_rate"] = share(refused[~synthetic])
             frames.append(rows(t, "policy", identity, values))
         return frames
-
-
-def _published_before(t: int) -> pl.Expr:
-    return (pl.col("t") < t) & pl.col("verdict").is_null()
-
-
-def _aside(place: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which examples are set aside, from their place among those of their sort."""
-    return np.asarray(place % _ASIDE == _ASIDE - 1)
-
-
-def share(flags: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return a share and its standard error (of a binomial; NaN where there is nothing to take a share of)."""
-    if flags.size == 0:
-        return float("nan"), float("nan")
-    p = float(flags.mean())
-    return p, float(np.sqrt(p * (1 - p) / flags.size))
-
-
-def area(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the area under the ROC curve and its standard error (DeLong, DeLong & Clarke-Pearson 1988).
-
-    It is the mean over pairs of 1 where the positive one scores higher, 1/2 where both score alike; NaN without
-    pairs, and a NaN error for fewer than two of either sort.
-    """
-    if not (positive.size and negative.size):
-        return float("nan"), float("nan")
-    above = _placed(positive, negative)
-    below = 1 - _placed(negative, positive)
-    if min(positive.size, negative.size) < 2:
-        return float(above.mean()), float("nan")
-    variance = above.var(ddof=1) / positive.size + below.var(ddof=1) / negative.size
-    return float(above.mean()), float(np.sqrt(variance))
-
-
-def _placed(scores: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of ``others`` that each score exceeds, equal ones counting half."""
-    ordered = np.sort(others)
-    exceeded = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
-    return np.asarray(exceeded / (2 * others.size), dtype=np.float64)

@@ -19,7 +19,7 @@ from ecosystem.errors import TrainingError
 from ecosystem.families.base import Cohort, Progress, SupportsPrompts
 from ecosystem.families.requests import Budget, Member, PromptedFitRequest, ScoreRequest, Start
 from ecosystem.metrics import tasks
-from ecosystem.metrics.base import Estimate, mean_and_error
+from ecosystem.metrics.estimates import Estimate, mean_and_error
 from ecosystem.metrics.tasks import TASKS, Example
 from ecosystem.scenario.entries import DownstreamSpec
 from ecosystem.sources.base import Reservoir

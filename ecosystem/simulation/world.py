@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem.cache import cache_folder
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.corpus.web import Web
@@ -49,7 +50,7 @@ class World(mesa.Model):
         seed: int | None = None,
         *,
         base: Path = Path(),
-        cache: Path = Path("models/cache"),
+        cache: str | Path | None = None,
         device: str = "cpu",
         threads: int = 1,
         progress: Progress = silent,
@@ -59,7 +60,8 @@ class World(mesa.Model):
 
         ``base`` is the folder that relative paths of the scenario are sought in (after the current one); the
         seed of the scenario is used if ``seed`` is None. ``models`` False builds a model only when something asks
-        for it, for a world that is looked at and never stepped. Raises ScenarioError for a negative seed, DataError
+        for it, for a world that is looked at and never stepped. ``cache`` is the folder of foundations and tokenizers
+        (default: :func:`~ecosystem.cache.cache_folder`). Raises ScenarioError for a negative seed, DataError
         where sources or checkpoints cannot be used.
         """
         if seed is not None and seed < 0:
@@ -68,7 +70,7 @@ class World(mesa.Model):
         # Mesa insists on a generator of its own; nothing here draws from it.
         super().__init__(rng=streams.at("mesa").integer() % 2**32)
         self.state, drafts = build_state(
-            scenario, streams, base=base, cache=cache, device=device, threads=threads, progress=progress
+            scenario, streams, base=base, cache=cache_folder(cache), device=device, threads=threads, progress=progress
         )
         populate(self.state, self)
         if models:

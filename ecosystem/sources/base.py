@@ -21,7 +21,10 @@ from pydantic import Field, field_validator
 from ecosystem.errors import DataError
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
-from ecosystem.streams import Streams
+from ecosystem.streams import Stream, Streams
+
+MOST_ROWS = 1 << 24  # of an endless source that one policy may take at a time: 16.8 million
+_BLOCKS = 1 << 36  # of so many rows that there are to draw from
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +190,18 @@ class EndlessReservoir(ABC):
         """Return the exact log-likelihood of each document in nats, -inf where it is impossible."""
 
 
+def some_rows(n: int, first: int, size: int | None, stream: Stream) -> NDArray[np.int64]:
+    """Return ``n`` rows of a source at random, ascending: of the rows from ``first`` to before ``size``, if finite.
+
+    Of an endless source (``size`` None) they are consecutive rows of a block far behind those that people draw.
+    """
+    if size is None:
+        block = (1 + stream.integer() % _BLOCKS) * MOST_ROWS
+        return np.arange(block, block + min(n, MOST_ROWS), dtype=np.int64)
+    rows = np.arange(first, max(first, size), dtype=np.int64)
+    return np.sort(rows[np.argsort(stream.uniform(rows), kind="stable")[:n]])
+
+
 def digest(docs: pl.Series) -> str:
     """Return the SHA-256, in hexadecimal, of documents in their order; independent of chunks and platform."""
     total = hashlib.sha256()
@@ -201,8 +216,6 @@ def digest(docs: pl.Series) -> str:
         total.update(np.ascontiguousarray(values).tobytes())
     return total.hexdigest()
 
-
-CACHE = Path("models/cache")  # below the current folder: what takes long to make and can be made again
 
 SOURCES: Registry[type[Source]] = Registry(
     "source",

@@ -27,8 +27,9 @@ from typing import Annotated, ClassVar
 import polars as pl
 from pydantic import Field, model_validator
 
+from ecosystem.cache import cache_folder
 from ecosystem.errors import DataError
-from ecosystem.sources.base import CACHE, SOURCES, FiniteReservoir, Source
+from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
 from ecosystem.streams import Streams
 
 # Tests are code rather than prose; idlelib and lib2to3 are programs that not every installation has; site-packages
@@ -106,13 +107,13 @@ def raw_texts() -> tuple[tuple[str, str], ...]:
     files = _source_files(root)
     known = [(str(file.relative_to(root)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
     told = json.dumps([sys.version, known, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()])
-    kept = CACHE / f"python-docs-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
+    kept = cache_folder() / f"python-docs-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
     try:
         return tuple((str(topic), str(text)) for topic, text in json.loads(kept.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         found = (*_docstrings(root, files), *(("language", text) for text in _topics()))
     with suppress(OSError):
-        CACHE.mkdir(parents=True, exist_ok=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
         beside = kept.with_name(f".{kept.name}.{os.getpid()}")
         beside.write_text(json.dumps(found), encoding="utf-8")
         beside.replace(kept)

@@ -16,22 +16,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
 from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
 from ecosystem.report import charts, page, publish
 from ecosystem.report.charts import Words
-from ecosystem.report.findings import number
 from ecosystem.report.page import escape
+from ecosystem.runs.formats import number
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
 from ecosystem.studies.design import Range
+from ecosystem.studies.object_store import opened
 from ecosystem.studies.progress import Board
-from ecosystem.studies.remote import opened
 from ecosystem.studies.results import TRAINING, course_of, trained, untrained, value_of, write_table
 from ecosystem.studies.run_study import Means, Plan, Workshop, telling
 from ecosystem.studies.statistics import LEVEL, mean_interval
@@ -92,9 +91,8 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
 
     def edge(u: float, side: int) -> float:
         """The mean over seeds, or an end of its interval, above the limit."""
-        g = at(u)
-        half = stats.t.ppf((1 + level) / 2, g.size - 1) * g.std(ddof=1) / math.sqrt(g.size)
-        return float(g.mean() + side * half)
+        found = mean_interval(at(u), level)
+        return (found.mean, found.high, found.low)[side]
 
     rising = edge(1.0, 0) > edge(0.0, 0)
     sign = 1 if rising else -1

@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ecosystem.errors import EcosystemError
+from ecosystem.runs.formats import format_duration
 from ecosystem.studies.executors.jobs import Outcome
-from ecosystem.studies.remote import is_url, last_step
+from ecosystem.studies.object_store import is_url, last_step
 
 _SHOWN = 12  # runs under way, at most, that have a line of their own
 _ASKED_AT_ONCE = 16  # runs, when a study begins
@@ -139,7 +140,7 @@ class Board:
         parts = [f"{ended} of {len(self._runs)} runs"]
         left = self.seconds_left()
         if left is not None and ended < len(self._runs):
-            parts.append(f"about {clock(left)} left")
+            parts.append(f"about {format_duration(left)} left")
         return ", ".join(parts)
 
     def seconds_left(self) -> float | None:
@@ -172,7 +173,7 @@ class Board:
     def _screen(self) -> Group:
         failed = sum(bool(outcome.error) for outcome in self._outcomes)
         steps, done = sum(entry.steps for entry in self._runs), sum(self._done)
-        head = Text(f"{self._name}: {self._state()}, {clock(time.monotonic() - self._began)} so far")
+        head = Text(f"{self._name}: {self._state()}, {format_duration(time.monotonic() - self._began)} so far")
         if failed:
             head.append(f", {failed} failed", style="red")
         rows = Table.grid(padding=(0, 2))
@@ -182,7 +183,7 @@ class Board:
                 Text(label),
                 ProgressBar(total=last, completed=at, width=24),
                 f"step {at}/{last}",
-                clock(time.monotonic() - began),
+                format_duration(time.monotonic() - began),
             )
         return Group(head, ProgressBar(total=max(1, steps), completed=max(0, done), width=60), rows)
 
@@ -193,10 +194,3 @@ def committed(place: str) -> int:
         return last_step(place)
     except EcosystemError:
         return -1
-
-
-def clock(seconds: float) -> str:
-    """Return a length of time as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

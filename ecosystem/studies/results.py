@@ -13,7 +13,7 @@ from ecosystem.errors import EcosystemError
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import Outcome
-from ecosystem.studies.remote import addressed, opened, out_of
+from ecosystem.studies.object_store import addressed, opened, out_of
 from ecosystem.studies.study import WEB, Cell, Measure, Study
 
 CELL = {"arm": pl.String, "world": pl.String, "seed": pl.Int64}

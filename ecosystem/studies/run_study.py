@@ -14,15 +14,17 @@ from typing import Any
 
 import polars as pl
 
+from ecosystem.cache import chosen_cache
 from ecosystem.errors import ScenarioError, StoreError, path_of
-from ecosystem.runs.run import here, possible
+from ecosystem.runs.machine import validate_device
+from ecosystem.runs.paths import require_local_path
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies import analysis
 from ecosystem.studies.executors.jobs import Engine, Job, Outcome, complete
 from ecosystem.studies.executors.local import Kind, engine_of, sensible
+from ecosystem.studies.object_store import is_url, last_step, opened, place_of, upload
 from ecosystem.studies.progress import Board, Entry
-from ecosystem.studies.remote import is_url, last_step, opened, place_of, upload
 from ecosystem.studies.results import Results
 from ecosystem.studies.study import Cell, Question, Study
 
@@ -42,10 +44,11 @@ class Means:
     device: str = "auto"
     address: str | None = None  # of a Ray cluster
     gpus: float = 0.0  # share of a GPU that each run takes, on Ray
+    cache: str | Path | None = None  # folder of foundations; None: ECOSYSTEM_CACHE, or this user's cache folder
 
     def __post_init__(self) -> None:
         sensible(self.engine, self.jobs, self.address, self.gpus)
-        possible(self.device, self.threads)
+        validate_device(self.device, self.threads)
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def telling(question: Question, out: str, among: str, told: str) -> Iterator[Sto
     place that cannot be written is told at once, before anything runs.
     """
     name = f"{question.name}-{question.fingerprint()}"
-    store = Store(Path("outputs" if is_url(out) else here(out), among, name))
+    store = Store(Path("outputs" if is_url(out) else require_local_path(out), among, name))
     url = f"{out.rstrip('/')}/{among}/{name}" if is_url(out) else ""
     with store.lock():
         store.write(told, json.dumps(question.plain(), indent=1).encode())
@@ -203,6 +206,7 @@ class Plan:
             parent,
             step,
             after,
+            str(chosen_cache(self._means.cache) or ""),
         )
         if place in self.places:
             number = self.places.index(place)

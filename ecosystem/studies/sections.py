@@ -9,10 +9,12 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError
+from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.report import charts, page
 from ecosystem.report.charts import Words
-from ecosystem.report.findings import number, plus_minus, signed
+from ecosystem.report.findings import plus_minus, signed
 from ecosystem.report.page import escape
+from ecosystem.runs.formats import number
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.sheet import Sheet, interval
@@ -260,7 +262,7 @@ def course(sheet: Sheet) -> str:
                 continue
             frame = rows.group_by("arm", "step", maintain_order=True).agg(
                 pl.col("value").mean(),
-                error=pl.col("value").std() / pl.len().sqrt(),
+                error=error_of_mean("value"),
                 members=pl.len(),
             )
             frame = frame.rename({"arm": "population"}).sort("step", maintain_order=True)
@@ -284,7 +286,7 @@ def cost(sheet: Sheet) -> str:
         return ""
     kinds = costs["cost"].unique(maintain_order=True).to_list()
     means = costs.group_by("arm", "cost", maintain_order=True).agg(
-        pl.col("amount").mean(), error=pl.col("amount").std() / pl.len().sqrt()
+        pl.col("amount").mean(), error=error_of_mean("amount")
     )
     known = {(arm, cost): (amount, error) for arm, cost, amount, error in means.iter_rows()}
     table = [

@@ -14,10 +14,11 @@ import polars as pl
 from ecosystem.errors import EcosystemError
 from ecosystem.report import charts, page
 from ecosystem.report.charts import Look
-from ecosystem.report.findings import listed, number, signed
+from ecosystem.report.findings import listed, signed
+from ecosystem.runs.formats import number
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.remote import opened
+from ecosystem.studies.object_store import opened
 from ecosystem.studies.results import Results
 from ecosystem.studies.study import FORK, Measure, Study
 

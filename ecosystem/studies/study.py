@@ -21,7 +21,8 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.metrics.definitions import COSTS, DEFINITIONS
 from ecosystem.scenario.presets import bundled, read_toml
-from ecosystem.scenario.scenario import NAME, Scenario
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.scenario.tables import NAME
 from ecosystem.spec import Spec, explain
 from ecosystem.studies.design import Axes, Design, Range, Seed, designed, points
 

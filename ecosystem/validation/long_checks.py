@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, t
 
 from ecosystem.metrics import theory
+from ecosystem.metrics.estimates import mean_and_error
 from ecosystem.streams import Streams
 from ecosystem.validation import recursions
 
@@ -44,8 +45,8 @@ class Check:
         cls, name: str, source: str, predicted: float, values: NDArray[np.float64], relation: Relation = "="
     ) -> Check:
         """Compare the mean of independent values, one per replicate, with a prediction."""
-        error = float(values.std(ddof=1) / np.sqrt(values.size))
-        return cls(name, source, predicted, float(values.mean()), error, values.size, relation)
+        mean, error = mean_and_error(values)
+        return cls(name, source, predicted, mean, error, values.size, relation)
 
     @property
     def z(self) -> float:

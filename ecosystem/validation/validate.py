@@ -17,8 +17,8 @@ import polars as pl
 
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.metrics.laws import predict
-from ecosystem.runs.cores import cores
-from ecosystem.runs.store import explained
+from ecosystem.runs.files import io_errors
+from ecosystem.runs.machine import cores
 from ecosystem.scenario.presets import bundled
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
@@ -146,7 +146,7 @@ def write(checks: Sequence[Check], folder: Path) -> Path:
     from html import escape
 
     frame = table(checks)
-    with explained(folder):
+    with io_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         frame.write_parquet(folder / "validation.parquet")
         head = "".join(f"<th>{name}</th>" for name in frame.columns)

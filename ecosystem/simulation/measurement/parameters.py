@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ecosystem.families.base import Describes
 from ecosystem.families.requests import ScoreRequest
 from ecosystem.metrics import tables
-from ecosystem.metrics.quality import ratio
+from ecosystem.metrics.estimates import ratio
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.references import held_out_documents
 from ecosystem.simulation.services import correct_labels

@@ -12,7 +12,8 @@ from ecosystem.errors import TrainingError
 from ecosystem.families.base import TextCohort
 from ecosystem.families.requests import Score, ScoreRequest
 from ecosystem.metrics.base import METRICS, Estimate, TextMetric, measure_texts, sample_groups
-from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality, ratio
+from ecosystem.metrics.estimates import ratio
+from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.watermark import Watermark
 from ecosystem.scenario.entries import TrainerSpec

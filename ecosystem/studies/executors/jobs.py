@@ -7,6 +7,7 @@ would happen again.
 
 from __future__ import annotations
 
+import os
 import time
 import tomllib
 from collections.abc import Callable, Sequence
@@ -16,12 +17,16 @@ from typing import Protocol
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ecosystem.cache import CACHE_VARIABLE
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.families.base import Progress, silent
-from ecosystem.runs.run import Branch, Run, begin, folder_of, machine_for
+from ecosystem.runs.branch import Branch
+from ecosystem.runs.execute import begin, machine_for
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies.remote import Mirror, addressed, is_url, place_of
+from ecosystem.studies.object_store import Mirror, addressed, is_url, place_of
 
 ATTEMPTS = 3
 _WAIT_SECONDS = 0.5  # before a second attempt, and four times as long before a third
@@ -39,6 +44,7 @@ class Job:
     parent: str = ""  # the run that it branches from
     step: int = -1  # after which step
     after: int | None = None  # the number of the job that makes this one's parent
+    cache: str = ""  # folder of foundations and the like; "": that of the user who runs the worker
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,16 @@ def work(job: Job, progress: Progress = silent) -> str:
     begins = branch is None and Store(folder).last() < 0
     machine = machine_for(folder, job.device, job.threads or (1 if begins else None), branch)
     with threadpool_limits(machine.threads):
-        for _ in begin(scenario, out=out, machine=machine, base=Path(job.base), progress=progress, branch=branch):
+        steps = begin(
+            scenario,
+            out=out,
+            machine=machine,
+            base=Path(job.base),
+            cache=job.cache or None,
+            progress=progress,
+            branch=branch,
+        )
+        for _ in steps:
             if mirror is not None:
                 mirror.push(folder)
     if mirror is not None:
@@ -93,6 +108,13 @@ def attempt(number: int, job: Job, progress: Progress = silent) -> Ended:
     except Exception as problem:  # whatever a worker meets, the study goes on and tells it
         error = f"{type(problem).__name__}: {problem}"
     return Ended(number, run, error, final, time.monotonic() - started)
+
+
+def attempt_in_worker(number: int, job: Job) -> Ended:
+    """Do a job in a process that does nothing else, and say how it ended."""
+    if job.cache:  # a worker has the environment of the process that it was forked from, or of another machine
+        os.environ[CACHE_VARIABLE] = job.cache
+    return attempt(number, job)
 
 
 def caps(threads: int) -> dict[str, str]:

@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.runs.cores import cores
-from ecosystem.studies.executors.jobs import ATTEMPTS, Ended, Engine, Job, attempt, caps
+from ecosystem.runs.machine import cores
+from ecosystem.studies.executors.jobs import ATTEMPTS, Ended, Engine, Job, attempt, attempt_in_worker, caps
 
 Kind = Literal["serial", "processes", "ray"]
 _PRELOAD = ["ecosystem.studies.executors.jobs", "ecosystem.simulation.world", "torch"]
@@ -187,7 +187,7 @@ def _serve(pipe: Connection) -> None:
             number, job = pipe.recv()
         except (EOFError, OSError):
             return
-        pipe.send(attempt(number, job))
+        pipe.send(attempt_in_worker(number, job))
 
 
 def _end_with_parent() -> None:

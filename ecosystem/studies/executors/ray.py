@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.cores import cores
-from ecosystem.studies.executors.jobs import Ended, Job, attempt, caps
-from ecosystem.studies.remote import is_url
+from ecosystem.runs.machine import cores
+from ecosystem.studies.executors.jobs import Ended, Job, attempt_in_worker, caps
+from ecosystem.studies.object_store import is_url
 
 _PATIENCE_SECONDS = 10.0  # for a cluster to answer
 
@@ -109,4 +109,4 @@ def _attempt_there(number: int, job: Job, home: str) -> Ended:
     elif not is_url(job.out):
         why = f"--out {job.out}: a machine of the cluster does not see {home}"
         return Ended(number, error=f"{why}; give a folder that all share, or the URL of an object store.", final=True)
-    return attempt(number, job)
+    return attempt_in_worker(number, job)

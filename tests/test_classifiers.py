@@ -1,6 +1,8 @@
 """Classifiers that learn from the web: what they learn from, that a resumed run has the same, and how they err."""
 
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -8,14 +10,20 @@ import pytest
 from pydantic import ValidationError
 
 from ecosystem.corpus.corpus import Corpus
-from ecosystem.errors import ScenarioError
-from ecosystem.policies.base import Judged, gate
-from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier, TextClassifier, cutoff
+from ecosystem.corpus.schema import OBSERVABLE
+from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.metrics.estimates import roc_area, share
+from ecosystem.policies.base import Scores, gate
+from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier, TextClassifier
+from ecosystem.policies.filters import Length
+from ecosystem.policies.learning import Examples, LearningFilter, LearningView, cutoff
 from ecosystem.policies.sampling import Importance
-from ecosystem.runs.run import Run, begin, folder_of
+from ecosystem.runs.execute import begin
+from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.simulation.classifiers import Classifiers, area, share
+from ecosystem.simulation.classifiers import Classifiers
 from ecosystem.simulation.phases import human_drafts
 from ecosystem.streams import Streams
 from ecosystem.testing import sample_context, sample_documents
@@ -62,11 +70,11 @@ def test_the_area_is_the_share_of_pairs_and_its_error_that_of_repetitions():
     rng = np.random.default_rng(0)
     a, b = np.round(rng.normal(1, 1, 40), 1), np.round(rng.normal(0, 1, 30), 1)
     pairs = (a[:, None] > b).mean() + (a[:, None] == b).mean() / 2
-    assert area(a, b)[0] == pytest.approx(pairs)
-    found = np.array([area(rng.normal(1, 1, 60), rng.normal(0, 1, 90)) for _ in range(400)])
+    assert roc_area(a, b)[0] == pytest.approx(pairs)
+    found = np.array([roc_area(rng.normal(1, 1, 60), rng.normal(0, 1, 90)) for _ in range(400)])
     spread = found[:, 0].std(ddof=1)  # known to 1 / sqrt(2 * 400) of itself
     assert abs(found[:, 1].mean() / spread - 1) < 4 / 800**0.5
-    assert np.isnan(area(a, a[:0])).all() and np.isnan(share(a[:0] > 0)).all()
+    assert np.isnan(roc_area(a, a[:0])).all() and np.isnan(share(a[:0] > 0)).all()
     assert share(np.arange(100) < 20) == (0.2, 0.04)
 
 
@@ -86,7 +94,7 @@ def test_a_score_is_of_the_text_alone():
     whole = classifier.probability(texts)
     assert np.array_equal(classifier.probability(texts[40:41]), whole[40:41])
     again = TextClassifier.fit(texts, positive).probability(texts)
-    assert np.array_equal(again, whole) and area(whole[positive], whole[~positive])[0] > 0.99
+    assert np.array_equal(again, whole) and roc_area(whole[positive], whole[~positive])[0] > 0.99
 
 
 # What a detector learns from.
@@ -96,32 +104,33 @@ def test_a_detector_learns_from_older_documents_only_and_never_changes():
     policy = LearnedDetector(every=2, examples=200, threshold=0.5)
     world = web({"d": policy})
     docs = pl.Series(np.arange(0, 1200, 7))
-    now = Classifiers(world).ask("d", docs)
+    now = Classifiers(world).scores("d", docs)
     assert now is not None and now.score[docs.to_numpy() >= 600].mean() > now.score[docs.to_numpy() < 600].mean()
-    judge = Classifiers(world)._judge("d")
-    assert judge.examples.docs.len() == 200 and judge.examples.docs.max() < 900  # those of step 2 do not count
+    fitted = Classifiers(world).fitted("d")
+    assert fitted.examples.docs.len() == 200 and fitted.examples.docs.max() < 900  # those of step 2 do not count
     world.t = 3  # another step, the same classifier: also for one who comes later and asks other documents first
     other = Classifiers(world)
-    other.ask("d", docs[:3])
-    for judges in (other, Classifiers(web({"d": policy}, t=3, synthetic=(300,)))):
+    other.scores("d", docs[:3])
+    for classifiers in (other, Classifiers(web({"d": policy}, t=3, synthetic=(300,)))):
         some = docs.filter(docs < 900)
-        later = judges.ask("d", some)
+        later = classifiers.scores("d", some)
         assert np.array_equal(later.score, now.score[: some.len()])
         assert np.array_equal(later.reference, now.reference)
     world.t = 4
-    assert not np.array_equal(Classifiers(world).ask("d", docs).score, now.score)
+    assert not np.array_equal(Classifiers(world).scores("d", docs).score, now.score)
 
 
 def test_there_is_no_detector_before_there_is_something_to_detect():
     for t, every in ((1, 1), (1, 2), (4, 5)):
         assert (
-            Classifiers(web({"d": LearnedDetector(every=every, threshold=0.5)}, t=t)).ask("d", pl.Series([0])) is None
+            Classifiers(web({"d": LearnedDetector(every=every, threshold=0.5)}, t=t)).scores("d", pl.Series([0]))
+            is None
         )
     base = sample_context(DOCS)
 
     def nobody(name):
         ctx = base(name)
-        return type(ctx)(**{**ctx.__dict__, "classifiers": SimpleNamespace(ask=lambda policy, ids: None)})
+        return type(ctx)(**{**ctx.__dict__, "classifiers": SimpleNamespace(scores=lambda policy, ids: None)})
 
     index = DOCS.drop("content")
     for policy in (LearnedDetector(threshold=0.0), QualityClassifier(source="s", threshold=1.0)):
@@ -131,18 +140,91 @@ def test_there_is_no_detector_before_there_is_something_to_detect():
 
 def test_people_label_as_wrongly_as_they_are_said_to():
     world = web({"d": LearnedDetector(every=1, examples=1000, threshold=0.5, label_error=0.2)})
-    examples = Classifiers(world)._judge("d").examples
+    examples = Classifiers(world).fitted("d").examples
     truth = world.corpus.index["synthetic"].gather(examples.docs).to_numpy()
     assert truth.sum() == 300 and truth.size == 800  # as far as there are
     wrong = (truth != examples.positive).mean()
     assert abs(wrong - 0.2) < 4 * (0.16 / 800) ** 0.5
-    assert examples.aside[truth].sum() == 75 and examples.aside[~truth].sum() == 125
+    assert examples.calibration[truth].sum() == 75 and examples.calibration[~truth].sum() == 125
     # Labels belong to documents: whoever is shown again is labelled alike.
     world.t = 3
-    again = Classifiers(world)._judge("d").examples
+    again = Classifiers(world).fitted("d").examples
     first = dict(zip(examples.docs, examples.positive.tolist(), strict=True))
     both = [(first[d], p) for d, p in zip(again.docs, again.positive.tolist(), strict=True) if d in first]
     assert len(both) > 300 and all(a == b for a, b in both)
+
+
+class Careless(LearningFilter):
+    """Returns what it is given, and is fitted when it is told to be."""
+
+    answer: ClassVar[object] = None
+    due: ClassVar[int] = 2
+
+    def fitted_at(self, t):
+        return self.due
+
+    def collect_examples(self, view):
+        return self.answer
+
+    def refused(self, score, reference):
+        return score > 0.5
+
+
+NUMBERS = Examples.contrast(pl.Series([1, 2]), pl.Series([3]))
+NO_LABELS = replace(Examples.contrast(pl.Series(["a"] * 8), pl.Series(["b"] * 8)), positive=np.ones(16))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentence"),
+    [
+        ({}, "collect_examples returned NoneType where Examples are due"),
+        ({"answer": NUMBERS}, "collect_examples returned texts that are not all strings"),
+        ({"answer": NO_LABELS}, "collect_examples returned positive without one bool for each of 16 texts"),
+        ({"due": 3}, "at step 2 fitted_at returned 3; give a step up to that one"),
+    ],
+)
+def test_what_no_classifier_can_be_fitted_to_is_a_sentence(attributes, sentence):
+    policy = type("Told", (Careless,), attributes)()
+    with pytest.raises(EcosystemError, match=rf"^policies\.c: {sentence}"):
+        Classifiers(web({"c": policy})).scores("c", pl.Series([0]))
+    with pytest.raises(EcosystemError, match=r'scores of "l" are asked for, which is no filter that learns'):
+        Classifiers(web({"l": Length()})).scores("l", pl.Series([0]))
+
+
+def test_examples_of_two_sets_calibrate_by_one_in_four_of_each():
+    world = web({})
+    docs = LearningView(world.corpus, {}, world.streams, "p", 2).documents(30)
+    texts = pl.Series([f"text {i}" for i in range(9)])
+    examples = Examples.contrast(texts, docs)
+    assert examples.positive.tolist() == [True] * 9 + [False] * 30
+    assert np.flatnonzero(examples.calibration).tolist() == [3, 7, 12, 16, 20, 24, 28, 32, 36]
+    assert examples.docs.equals(docs["doc"]) and not examples.labelled and examples.shortage() == ""
+    assert examples.texts.to_list() == [*texts, *world.corpus.contents(docs["doc"])]
+    assert Examples.contrast(texts, docs[:0]).shortage() == "all 7 examples to learn from are positive"
+    assert Examples.contrast(texts[:0], docs).shortage() == "all 23 examples to learn from are negative"
+    assert Examples.contrast(texts[:0], docs[:0]).shortage() == "there are no examples to learn from"
+
+
+def test_a_view_shows_what_was_published_before_and_the_same_whenever_it_is_read():
+    """The truth stays hidden, and what befalls a document after the fit is nothing that a resumed run would repeat."""
+    world = web({})
+
+    def seen():
+        view = LearningView(world.corpus, {}, world.streams, "p", 2)
+        return view.documents(100), view.documents(10**6)
+
+    few, every = seen()
+    assert few.equals(every[:100]) and every.height == 900 and every["t"].max() == 1
+    assert set(every.columns) == set(OBSERVABLE) - {"weight", "retired_at"} | {"content"}
+    assert every["content"].equals(world.corpus.contents(every["doc"]).alias("content"))
+    world.corpus.retire(every["doc"][:50], 3)
+    world.corpus.reweigh(every["doc"][:200], pl.Series([0.5] * 200))
+    assert all(one.equals(other) for one, other in zip((few, every), seen(), strict=True))
+    verdict = pl.when(pl.col("doc") == every["doc"][0]).then(pl.lit("short"))
+    world.corpus.index = world.corpus.index.with_columns(verdict=verdict)
+    assert seen()[1].equals(every[1:])
+    with pytest.raises(EcosystemError, match=r"policies\.p: there is no \[sources\.docs\]"):
+        LearningView(world.corpus, {}, world.streams, "p", 2).source_texts("docs", 3)
 
 
 # How well it does.
@@ -176,15 +258,15 @@ def test_only_detectors_that_somebody_heeds_are_measured():
 def test_a_detector_at_the_door_is_judged_by_all_that_was_written_and_learns_from_what_was_published():
     policies = {"d": LearnedDetector(every=2, examples=400, false_positive_rate=0.1)}
     whole, sifted = web(policies, human=1600, synthetic=(400, 800)), web(policies, human=1600, synthetic=(400, 800))
-    judged = Classifiers(whole).ask("d", whole.corpus.index["doc"])
-    caught = pl.Series(policies["d"].refused(judged)) & (whole.corpus.index["t"] == 2)
+    judged = Classifiers(whole).scores("d", whole.corpus.index["doc"])
+    caught = pl.Series(policies["d"].refused(judged.score, judged.reference)) & (whole.corpus.index["t"] == 2)
     verdict = pl.when(caught).then(pl.lit("d"))
     sifted.corpus.index = sifted.corpus.index.with_columns(verdict=verdict)
     assert caught.sum() > 20 and measured(sifted) == measured(whole)
     sifted.t = whole.t = 4
-    learnt = Classifiers(sifted)._judge("d").examples.docs
+    learnt = Classifiers(sifted).fitted("d").examples.docs
     assert not learnt.is_in(sifted.corpus.index.filter(caught)["doc"].implode()).any()
-    assert Classifiers(whole)._judge("d").examples.docs.is_in(whole.corpus.index.filter(caught)["doc"].implode()).any()
+    assert Classifiers(whole).fitted("d").examples.docs.is_in(whole.corpus.index.filter(caught)["doc"].implode()).any()
 
 
 def test_scores_as_weights_average_one_where_they_are_right():
@@ -195,7 +277,7 @@ def test_scores_as_weights_average_one_where_they_are_right():
     score = 1 / (1 + np.exp(-(1.5 * x - 1.5**2 / 2)))
     ctx = sample_context(DOCS)("p")
     ctx = type(ctx)(
-        **{**ctx.__dict__, "classifiers": SimpleNamespace(ask=lambda policy, ids: Judged(score, score[:0]))}
+        **{**ctx.__dict__, "classifiers": SimpleNamespace(scores=lambda policy, ids: Scores(score, score[:0]))}
     )
     weight = Importance(detector="d", synthetic_prior=0.3).weigh(pl.DataFrame({"doc": range(40_000)}), ctx).to_numpy()
     assert abs(weight.mean() - 1) < 4 * weight.std() / 200
@@ -211,13 +293,14 @@ def test_quality_is_likeness_to_a_trusted_source_and_a_share_is_that_of_the_firs
     policies = {"q": QualityClassifier(source="trusted", examples=400, keep=0.2)}
     world = web(policies, t=1, synthetic=(500,), odd=(15,), source=source)
     assert measured(world)["q", "auc"][0] > 0.75
-    judged = Classifiers(world).ask("q", pl.Series(np.arange(1100)))
-    refused = policies["q"].refused(judged)
+    judged = Classifiers(world).scores("q", pl.Series(np.arange(1100)))
+    refused = policies["q"].refused(judged.score, judged.reference)
     # Of the web's own documents a fifth is kept, the cut being taken from 50 others of them.
     assert abs((~refused[:600]).mean() - 0.2) < 4 * (0.16 / 600 + 0.16 / 50) ** 0.5
     assert (~refused[600:]).mean() > 0.5
     assert (
-        Classifiers(web({"q": QualityClassifier(source="trusted", keep=0.2, step=3)})).ask("q", pl.Series([0])) is None
+        Classifiers(web({"q": QualityClassifier(source="trusted", keep=0.2, step=3)})).scores("q", pl.Series([0]))
+        is None
     )
 
 
@@ -234,15 +317,15 @@ def test_a_share_to_keep_is_kept_of_what_was_learnt_from_as_of_other_documents()
         texts = world.corpus.contents(pl.Series(range(600)))
         source = [*prose(500, 9 + seed, 1), *texts[:100].to_list()]  # a hundred may be trusted and on the web at once
         world.reservoirs["trusted"] = SimpleNamespace(size=600, rows=lambda at, source=source: pl.Series(source)[at])
-        judges = Classifiers(world)
-        judged = judges.ask("q", pl.Series(range(600)))
-        kept = ~world.scenario.policies["q"].refused(judged)
-        examples = judges._known["q"][2].examples
+        classifiers = Classifiers(world)
+        judged = classifiers.scores("q", pl.Series(range(600)))
+        kept = ~world.scenario.policies["q"].refused(judged.score, judged.reference)
+        examples = classifiers.fitted("q").examples
         learnt = texts.is_in(
-            examples.texts.filter(pl.Series(~examples.aside & ~examples.positive)).implode()
+            examples.texts.filter(pl.Series(~examples.calibration & ~examples.positive)).implode()
         ).to_numpy()
         trusted = texts.is_in(
-            examples.texts.filter(pl.Series(~examples.aside & examples.positive)).implode()
+            examples.texts.filter(pl.Series(~examples.calibration & examples.positive)).implode()
         ).to_numpy()
         assert learnt.sum() == 300 and 30 < trusted.sum() < 70
         for found, group in ((known, learnt), (unseen, ~learnt & ~trusted), (copies, trusted)):
@@ -256,9 +339,9 @@ def test_the_pareto_rule_keeps_as_often_as_it_should():
     docs = pl.DataFrame({"doc": range(n)})
     ctx = sample_context(DOCS)("p")
     for score in (0.0, 0.5, 0.9, 1.0):
-        judged = Judged(np.full(n, score), np.array([]))
+        scores = Scores(np.full(n, score), np.array([]))
         context = type(ctx)(
-            **{**ctx.__dict__, "classifiers": SimpleNamespace(ask=lambda policy, ids, judged=judged: judged)}
+            **{**ctx.__dict__, "classifiers": SimpleNamespace(scores=lambda policy, ids, scores=scores: scores)}
         )
         kept = QualityClassifier(source="s", pareto=9.0).refuse(docs, context).is_null().mean()
         # NumPy's Pareto is the Lomax distribution of the rule.

@@ -19,13 +19,14 @@ from ecosystem.corpus.web import Web
 from ecosystem.report.book import Book
 from ecosystem.report.sites import layout, lines
 from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
 
 COLUMNS = ("doc", "t", "site", "synthetic", "depth", "author", "retired_at", "verdict")
 
 
-class Film:
+class RunView:
     """The committed steps of a run folder, as tables in memory; :meth:`refresh` reads what has been added.
 
     ``scenario`` is that of the run, or the one that a live world is at now. ``metrics`` and ``events`` are those of all
@@ -60,6 +61,11 @@ class Film:
             self.events += [(t, event) for t in new for event in store.state(t)["events"]]
             self._book, self.last = None, last
             self.most = max(self.most, *(int(self._on_sites(t)["documents"].max() or 1) for t in new))  # type: ignore[arg-type]
+
+    @property
+    def store(self) -> Store:
+        """The run folder."""
+        return self.run.store
 
     @property
     def book(self) -> Book:

@@ -1,0 +1,252 @@
+"""Reading the documents of a film, and the lineage of one: from its author's training sets back to people.
+
+Everything is from stored tables. Documents are data: they reach the page as text, never as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import solara
+import solara.lab
+
+from ecosystem.app.collapsible import Collapsible
+from ecosystem.app.run_view import RunView
+from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
+from ecosystem.report.exhibits import CLIP, LONGEST, image_shape, picture, readable
+from ecosystem.report.page import visible
+from ecosystem.runs.formats import number
+from ecosystem.runs.lineage import INITIAL, Ancestry, Origin, in_words, origin_name, share_text, summary_of
+
+EACH, PICTURES = 3, 6  # documents in a column
+FITS = 6  # of a lineage, shown at first
+LOOKED_AT = "the step looked at"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A document as it is shown: ``text`` (all of it, or its first LONGEST characters) or a ``picture``, and facts."""
+
+    doc: int
+    synthetic: bool
+    text: str
+    picture: str | None
+    facts: tuple[str, ...]
+    characters: int = 0  # of the whole document
+
+    @property
+    def long(self) -> bool:
+        """Whether only the beginning is shown until somebody opens it."""
+        return self.picture is None and (len(self.text) > CLIP or self.text.count("\n") >= 10)
+
+
+def authors(view: RunView) -> dict[str, str]:
+    """Return who has published anything: each trainer, each population of writers, the initial web; key → name.
+
+    A key is a trainer's name, ``writers/<population>`` or ``initial``.
+    """
+    there = set(view.documents["author"].unique())
+    numbered = [f"{name}/{i}" for name, recipe in view.scenario.trainers.items() for i in range(recipe.count)]
+    found = {name: name for name in numbered if name in there}
+    peopled = {author.rsplit("/", 1)[0] for author in there if author.startswith("writers/")}
+    found |= {f"writers/{name}": f"{name} (writers)" for name in view.scenario.writers if f"writers/{name}" in peopled}
+    return found | ({INITIAL: origin_name("people", INITIAL)} if INITIAL in there else {})
+
+
+def published(view: RunView, author: str) -> pl.DataFrame:
+    """Return the documents (rows of ``film.documents``) of a key of :func:`authors`, in order of publication."""
+    mine = pl.col("author").str.starts_with(f"{author}/") if author.startswith("writers/") else pl.lit(value=False)
+    return view.documents.filter((pl.col("author") == author) | mine)
+
+
+def entries(view: RunView, documents: pl.DataFrame, first: int = 0) -> list[Entry]:
+    """Read some of these documents, all of one step, from number ``first`` on; raise StoreError where it is damaged.
+
+    They come in order of publication, nothing picked: at most EACH, or PICTURES where they are images.
+    """
+    if documents.is_empty():
+        return []
+    step = documents["t"][0]
+    segment = view.run.store.table("corpus", range(step, step + 1), ("doc", "words", "reason", "content"))
+    shape = image_shape(view.run.scenario, segment["content"].dtype)
+    some = documents.slice(first, EACH if shape is None else PICTURES)
+    names = view.places["name"]
+    rows = some.join(segment, on="doc", how="left", maintain_order="left")
+    return [_entry(row, names[row["site"]], shape) for row in rows.iter_rows(named=True)]
+
+
+def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None) -> Entry:
+    content = row["content"]
+    whole = "" if shape else visible(readable(content))
+    text = whole if len(whole) <= LONGEST else f"{whole[:LONGEST]}…"
+    facts = [f"{row['author']}, step {row['t']}", f"document {row['doc']}", f"site {site}"]
+    facts += [f"{row['words']:,} word{'s' if row['words'] != 1 else ''}"] if isinstance(content, str) else []
+    facts += [f"depth {number(row['depth'])}"] if row["synthetic"] else ["written by people"]
+    if row["verdict"]:
+        facts += [f"refused by {row['verdict']}" + (f": {row['reason']}" if row["reason"] else "")]
+    if row["retired_at"] is not None:
+        facts += [f"left the web at step {row['retired_at']}"]
+    shown = None if shape is None else picture(content, shape)
+    return Entry(row["doc"], row["synthetic"], text, shown, tuple(visible(fact) for fact in facts), len(whole))
+
+
+# What the page shows
+
+TINTS = {"people": HUMAN, "injected": "#4f9d8f", "start": "#c79a3a", "model": SYNTHETIC}
+
+
+def _text(tag: str, words: str, *classes: str, **attributes: str) -> Any:
+    """Show words, which are text whatever stands in them."""
+    return solara.v.Html(tag=tag, children=[words], class_=" ".join(classes), attributes=attributes)
+
+
+@solara.component
+def Reading(view: RunView, step: int, last: int) -> None:
+    """Let people open the documents of a film; nothing is read before they do. ``last``: the steps there are."""
+    with solara.Div(classes=["eco-panel", "eco-reading"]):
+        Collapsible("Reading: what was written, and where it comes from", lambda: Reader(view, step, last))
+
+
+@solara.component
+def Reader(view: RunView, step: int, last: int) -> None:
+    """Show documents of an author at a step beside its first ones."""
+    ancestry = solara.use_memo(lambda: Ancestry(view), [view])
+    author, choose = solara.use_state("")
+    fixed, fix = solara.use_state(LOOKED_AT)
+    first, turn = solara.use_state(0)
+    traced, trace = solara.use_state(-1)
+    names = solara.use_memo(lambda: authors(view), [view, last])
+    writing = solara.use_memo(lambda: set(view.documents.filter(pl.col("t") == step)["author"]), [view, last, step])
+    present = [key for key in names if any(who == key or who.startswith(f"{key}/") for who in writing)]
+    chosen = author if author in names else next(iter(present or names), "")
+    mine = solara.use_memo(lambda: published(view, chosen), [view, last, chosen])
+    steps = [str(t) for t in mine["t"].unique(maintain_order=True)]
+    at = int(fixed) if fixed in steps else step
+    now, begun = mine.filter(pl.col("t") == at), mine.filter((pl.col("t") == mine["t"].min()) & (pl.col("t") < at))
+    place = first if first < now.height else 0
+
+    def read() -> tuple[list[Entry], list[Entry]]:
+        return entries(view, now, place), entries(view, begun)
+
+    task = solara.lab.use_task(read, dependencies=[view, last, chosen, at, place], raise_error=False)
+
+    def pick(change: Callable[[str], None], value: str) -> None:
+        change(value)
+        turn(0)
+
+    keys = {name: key for key, name in names.items()}
+    with solara.Div(classes=["eco-bar"]):
+        solara.Select("author", list(keys), names.get(chosen), lambda name: pick(choose, keys[name]), dense=True)
+        options = [LOOKED_AT, *steps]
+        solara.Select("step", options, fixed if fixed in options else LOOKED_AT, lambda t: pick(fix, t), dense=True)
+    if task.exception is not None:
+        solara.Error(str(task.exception))
+        return
+    shown: tuple[list[Entry], list[Entry]] = task.latest or ([], [])
+    with solara.Div(classes=["eco-columns"]):
+        with solara.Div():
+            _text("h4", f"Published at step {at}")
+            if now.is_empty():
+                _text("p", f"{names.get(chosen, 'Nobody')} published nothing at this step.")
+            elif shown[0]:
+                upto = min(place + len(shown[0]), now.height)
+                with solara.Div(classes=["eco-turn"]):
+                    _text("span", f"{place + 1:,} to {upto:,} of {now.height:,}")
+                    if upto < now.height or place:
+                        solara.Button(
+                            "next" if upto < now.height else "from the first",
+                            on_click=lambda: turn(upto if upto < now.height else 0),
+                            text=True,
+                            small=True,
+                        )
+            Documents(shown[0], ancestry, traced, trace, last)
+        with solara.Div():
+            _text("h4", "Its first documents" + (f", step {begun['t'][0]}" if begun.height else ""))
+            if begun.is_empty():
+                _text("p", "It had published nothing before." if now.height else "")
+            elif shown[1]:
+                with solara.Div(classes=["eco-turn"]):
+                    _text("span", f"1 to {len(shown[1]):,} of {begun.height:,}")
+            Documents(shown[1], ancestry, traced, trace, last)
+
+
+@solara.component
+def Documents(shown: Sequence[Entry], ancestry: Ancestry, traced: int, trace: Callable[[int], None], last: int) -> None:
+    """Show documents one below the other, each with a way to its lineage."""
+    with solara.Div():
+        for entry in shown:
+            with solara.Div(classes=["eco-doc", "eco-machine" if entry.synthetic else "eco-people"]).key(
+                f"d{entry.doc}"
+            ):
+                if entry.picture is not None:
+                    attributes = {"src": entry.picture, "alt": f"document {entry.doc}"}
+                    solara.v.Html(tag="img", attributes=attributes)
+                elif not entry.text.strip():
+                    _text("p", "An empty document.")
+                elif entry.long:
+                    extent = "all" if entry.characters <= LONGEST else f"the first {LONGEST:,} of"
+                    summary = [
+                        _text("div", f"{entry.text[:CLIP]}…", "eco-words", "eco-clip", dir="auto"),
+                        _text("span", f"{extent} {entry.characters:,} characters", "eco-more"),
+                    ]
+                    whole = _text("div", entry.text, "eco-words", dir="auto")
+                    solara.v.Html(tag="details", children=[solara.v.Html(tag="summary", children=summary), whole])
+                else:
+                    _text("div", entry.text, "eco-words", dir="auto")
+                _text("div", " · ".join(entry.facts), "eco-facts")
+                if entry.synthetic:
+                    ours = entry.doc == traced
+                    solara.Button(
+                        "Close the lineage" if ours else "Lineage",
+                        on_click=lambda doc=entry.doc, ours=ours: trace(-1 if ours else doc),
+                        text=True,
+                        x_small=True,
+                    )
+                    if ours:
+                        Descent(ancestry, entry.doc, last)
+
+
+@solara.component
+def Descent(ancestry: Ancestry, doc: int, last: int) -> None:
+    """Show the lineage of a document, fit by fit, latest first."""
+    whole, unfold = solara.use_state(False)
+    task = solara.lab.use_task(lambda: ancestry.lineage(doc), dependencies=[ancestry, doc], raise_error=False)
+    if task.exception is not None:
+        solara.Error(str(task.exception))
+        return
+    if task.value is None:
+        _text("p", "Going back through the ledgers …")
+        return
+    lineage = task.value
+    with solara.Div(classes=["eco-descent"]):
+        _text("p", summary_of(lineage))
+        Bar(lineage.ends)
+        for fit in lineage.fits if whole else lineage.fits[:FITS]:
+            when = "before its first fit" if fit.step is None else f"trained at step {fit.step}"
+            size = f" on {fit.documents:,.0f} documents, {share_text(fit.human)} by people" if fit.documents else ""
+            with solara.Div(classes=["eco-fit"]):
+                _text("strong", f"{fit.who}, {when}{size}")
+                _text(
+                    "span",
+                    f" · met {number(fit.passes)} times on the way back" + ("" if fit.exact else " · approximate"),
+                )
+                Bar(fit.origins)
+        if len(lineage.fits) > FITS:
+            few = "fewer" if whole else f"all {len(lineage.fits)} of them"
+            solara.Button(f"Show {few}", on_click=lambda: unfold(not whole), text=True, x_small=True)
+        for caveat in lineage.caveats:
+            _text("p", caveat)
+
+
+@solara.component
+def Bar(origins: Sequence[Origin]) -> None:
+    """Show shares as a bar, and in words below it."""
+    with solara.Div():
+        with solara.Div(classes=["eco-shares"]):
+            for origin in origins:
+                style = f"width:{100 * origin.share:.3f}%;background:{TINTS[origin.kind]}"
+                solara.v.Html(tag="span", style_=style, attributes={"title": origin.text})
+        _text("div", in_words(origins), "eco-facts")

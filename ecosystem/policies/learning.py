@@ -1,0 +1,211 @@
+"""Filters that learn in a run: what they may learn from, and when and how they refuse.
+
+A subclass of :class:`LearningFilter` says what its classifier learns from and which scores it refuses; the world fits
+the classifier and scores documents. The policy itself sees neither labels nor the truth::
+
+    @POLICIES.register("like_the_first")
+    class LikeTheFirst(LearningFilter):
+        '''Refuses the documents that look least like those with which the web began.'''
+
+        def collect_examples(self, view):
+            docs = view.documents(1000)
+            return Examples.contrast(docs.filter(pl.col("t") == 0), docs.filter(pl.col("t") > 0))
+
+        def refused(self, score, reference):
+            return score < 0.1
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.schema import OBSERVABLE
+from ecosystem.errors import EcosystemError
+from ecosystem.policies.base import Context, Filter
+from ecosystem.policies.filters import first_reason
+from ecosystem.sources.base import Reservoir, some_rows
+from ecosystem.streams import Stream, Streams
+
+_CALIBRATION = 4  # one in so many examples calibrates
+_LASTING = [name for name in OBSERVABLE if name not in ("retired_at", "weight")]  # the same whenever they are read
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Texts with labels for a classifier, in the order in which it learns.
+
+    ``texts`` (String) and ``positive`` have one entry for each example. Those with ``calibration`` are not learnt from:
+    their scores tell how the classifier scores documents that it has not seen. ``docs``: ids of the documents of the
+    web among the examples. ``labelled``: people labelled the documents, which costs a review for each, and scores of
+    what they have labelled come from the classifier that has learnt it; otherwise they are cross-fitted.
+    """
+
+    texts: pl.Series
+    positive: NDArray[np.bool_]
+    calibration: NDArray[np.bool_]
+    docs: pl.Series
+    labelled: bool = False
+
+    @classmethod
+    def contrast(cls, positive: pl.DataFrame | pl.Series, negative: pl.DataFrame | pl.Series) -> Examples:
+        """Make examples of two sets of texts; one in four of each calibrates.
+
+        A set is a Series of texts, or rows of :meth:`LearningView.documents`.
+        """
+        sides = (positive, negative)
+        texts = [side["content"] if isinstance(side, pl.DataFrame) else side for side in sides]
+        docs = [side["doc"] for side in sides if isinstance(side, pl.DataFrame)]
+        return cls(
+            texts=pl.concat([side.alias("content") for side in texts]),
+            positive=np.arange(sum(map(len, texts))) < len(texts[0]),
+            calibration=np.concatenate([_calibration(np.arange(len(side))) for side in texts]),
+            docs=pl.concat(docs) if docs else pl.Series("doc", [], dtype=pl.Int64),
+        )
+
+    def shortage(self) -> str:
+        """Return why no classifier can learn from these examples; "" if one can."""
+        learnt = self.positive[~self.calibration]
+        if not learnt.size:
+            return "there are no examples to learn from"
+        if learnt.all() or not learnt.any():
+            return f"all {learnt.size} examples to learn from are {'positive' if learnt.all() else 'negative'}"
+        return ""
+
+
+def wrong_examples(value: object) -> str:
+    """Return what is wrong with a value as the examples of a classifier; "" if nothing is."""
+    if not isinstance(value, Examples):
+        return f"{type(value).__name__} where Examples are due"
+    if value.texts.dtype != pl.String or value.texts.null_count():
+        return "texts that are not all strings"
+    arrays = {"positive": value.positive, "calibration": value.calibration}
+    wrong = [name for name, array in arrays.items() if array.dtype != np.bool_ or array.shape != (value.texts.len(),)]
+    return f"{' and '.join(wrong)} without one bool for each of {value.texts.len()} texts" if wrong else ""
+
+
+class LearningView:
+    """What a policy may learn from at one fit: documents published before the step, and sources.
+
+    Everything is drawn by (seed, policy, step, document) alone, so that a resumed run draws the same. Asked again, it
+    gives the same documents; asked for more, it gives these and others.
+    """
+
+    def __init__(self, corpus: Corpus, sources: Mapping[str, Reservoir], streams: Streams, policy: str, t: int) -> None:
+        """``policy`` is the name of the policy in the scenario, ``t`` the step of the fit."""
+        self.t = t
+        self._corpus, self._sources, self._streams, self._policy = corpus, sources, streams, policy
+
+    def documents(self, n: int) -> pl.DataFrame:
+        """Draw at most ``n`` documents; observable columns (``retired_at`` and ``weight`` excepted) and ``content``."""
+        docs = self._draw(n)
+        return docs.select(_LASTING).with_columns(content=self._corpus.contents(docs["doc"]))
+
+    def labelled(self, each: int, error: float = 0.0) -> Examples:
+        """Draw at most ``each`` human and ``each`` synthetic documents, with labels by people; synthetic is positive.
+
+        People err on the share ``error`` of the documents, always alike on the same one.
+        """
+        docs = self._draw(each, by_origin=True)
+        noise = self._streams.at(f"policies/{self._policy}/labels").uniform(docs["doc"].to_numpy())
+        place = docs.select(pl.int_range(pl.len()).over("synthetic")).to_series().to_numpy()
+        return Examples(
+            texts=self._corpus.contents(docs["doc"]),
+            positive=docs["synthetic"].to_numpy() ^ (noise < error),
+            calibration=_calibration(place),
+            docs=docs["doc"],
+            labelled=True,
+        )
+
+    def source_texts(self, source: str, n: int) -> pl.Series:
+        """Draw at most ``n`` texts of a source, whether or not people have published them."""
+        stream = self._streams.at(f"policies/{self._policy}/trusted", self.t)
+        try:
+            reservoir = self._sources[source]
+        except KeyError:
+            there = f"defined in [sources]: {', '.join(self._sources) or 'none'}"
+            raise EcosystemError(f"policies.{self._policy}: there is no [sources.{source}]; {there}.") from None
+        return reservoir.rows(some_rows(n, 0, reservoir.size, stream))
+
+    def _draw(self, n: int, *, by_origin: bool = False) -> pl.DataFrame:
+        published = self._corpus.index.filter((pl.col("t") < self.t) & pl.col("verdict").is_null())
+        stream = self._streams.at(f"policies/{self._policy}/examples", self.t)
+        return random_documents(published, n, stream, by_origin=by_origin)
+
+
+def random_documents(index: pl.DataFrame, n: int, stream: Stream, *, by_origin: bool = False) -> pl.DataFrame:
+    """Draw at most ``n`` rows of an index, or ``n`` of each origin, in the order of their noise."""
+    noise = pl.Series("noise", stream.uniform(index["doc"].to_numpy()), dtype=pl.Float64)
+    rank = pl.int_range(pl.len())
+    drawn = index.with_columns(noise).sort("noise", "doc").drop("noise")
+    return drawn.filter((rank.over("synthetic") if by_origin else rank) < n)
+
+
+def _calibration(place: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which examples calibrate, from their place among those of their sort."""
+    return np.asarray(place % _CALIBRATION == _CALIBRATION - 1)
+
+
+class LearningFilter(Filter):
+    """Refuses documents by the scores of a classifier that is fitted in the run to examples of its choice.
+
+    How well the classifier does is measured whenever it is fitted (scope ``policy``): by true origin and depth if it
+    ``detects_synthetic``, else by the area under the ROC curve of the examples that calibrate. A classifier that
+    cannot learn, for want of examples, refuses nothing until the next fit, and an event says so.
+    """
+
+    reads_text: ClassVar[bool] = True
+    detects_synthetic: ClassVar[bool] = False  # True: the score is the probability that a document is synthetic
+    reason: ClassVar[str] = "classifier score {}"  # of a refusal; {} stands for the score
+
+    @abstractmethod
+    def collect_examples(self, view: LearningView) -> Examples:
+        """Return what the classifier learns from at step ``view.t``."""
+
+    @abstractmethod
+    def refused(self, score: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which documents are refused, [documents], from the probability that each is positive, [documents].
+
+        ``reference``: scores of the negative examples that calibrate, ascending (:func:`cutoff` cuts by them).
+        """
+
+    def fitted_at(self, t: int) -> int:
+        """Return the step at which the classifier in use at step ``t`` is fitted; 0: none is, as yet."""
+        return t
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse by score; nothing as long as there is no classifier."""
+        scores = ctx.classifiers.scores(ctx.policy, docs["doc"])
+        if scores is None:
+            return first_reason(docs, [])
+        refused = np.asarray(self.refused(scores.score, scores.reference))
+        if refused.dtype != np.bool_ or refused.shape != scores.score.shape:
+            raise EcosystemError(
+                f"policies.{ctx.policy}: refused returned {refused.dtype} of shape {refused.shape} for "
+                f"{scores.score.size} scores; it must return one bool for each."
+            )
+        return self.reasons(scores.score, refused)
+
+    def reasons(self, score: NDArray[np.float64], refused: NDArray[np.bool_]) -> pl.Series:
+        """Return the reasons for what is refused, null for what is kept, [documents]."""
+        table = pl.DataFrame({"refused": refused, "score": score.round(3)})
+        return first_reason(table, [(pl.col("refused"), pl.format(self.reason, pl.col("score")))])
+
+
+def cutoff(reference: NDArray[np.float64], share: float) -> float:
+    """Return a score above which at most the expected ``share`` of documents like ``reference`` (ascending) lies.
+
+    A new document exceeds the m-th highest of n others like it with probability m / (n + 1) at most (the argument of
+    conformal prediction). Where n is too small for the share to be reached, nothing may exceed it: infinity.
+    """
+    m = int(share * (reference.size + 1) + 1e-9)
+    if m == 0:
+        return float("inf")
+    return float(reference[-m]) if m <= reference.size else -float("inf")

@@ -1,0 +1,61 @@
+"""Files on this machine: written in full or not at all, never deleted, and I/O errors as sentences."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ecosystem.errors import StoreError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file in full or not at all, also after a power cut; raise StoreError if it cannot be written."""
+    with io_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.part")
+        with beside.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        beside.replace(path)
+        _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def io_errors(path: Path) -> Iterator[None]:
+    """Turn an I/O error into a sentence that names the file and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = "Make room and run the same command again: it goes on after the last committed step"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+            remedy = "Choose another folder with --out, or change its permissions"
+        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+            remedy = "A file stands where a folder is needed: choose another folder with --out"
+        else:
+            remedy = "Run the same command again once it is mended: it goes on after the last committed step"
+        raise StoreError(f"{path}: cannot be written ({error.strerror}). {remedy}.") from error
+
+
+def archive_existing(folder: Path) -> Path | None:
+    """Move an existing run folder out of the way, never deleting it; return where it went."""
+    if not folder.exists():
+        return None
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    with io_errors(target):
+        folder.rename(target)
+    return target

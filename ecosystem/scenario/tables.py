@@ -1,0 +1,111 @@
+"""The tables of a scenario as frozen values: what a scenario file says, and what follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import tomli_w
+from pydantic import Field, model_validator
+
+from ecosystem.corpus.web import WebSpec
+from ecosystem.families.base import Family
+from ecosystem.policies.base import Policy
+from ecosystem.scenario.entries import (
+    Change,
+    Count,
+    CuratorSpec,
+    Knob,
+    MeasureSpec,
+    Positive,
+    TheorySpec,
+    TrainerSpec,
+    WriterSpec,
+)
+from ecosystem.sources.base import Source
+from ecosystem.spec import Spec
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+class ScenarioTables(Spec):
+    """Every table and key of a scenario file, each valid by itself."""
+
+    name: str
+    description: str = ""
+    seed: Count = 1
+    steps: Positive = 10
+    weights_every: Positive = Field(1, description="keep the models of every so many steps (and of the last)")
+    sources: dict[str, Source]
+    web: WebSpec
+    models: dict[str, Family]
+    policies: dict[str, Policy] = {}
+    writers: dict[str, WriterSpec] = {}
+    trainers: dict[str, TrainerSpec] = {}
+    curators: dict[str, CuratorSpec] = {}
+    measure: MeasureSpec = MeasureSpec()
+    changes: list[Change] = []
+    theory: list[TheorySpec] = []
+    knobs: list[Knob] = Field([], description="what the interactive page (view) lets people turn; absent: it chooses")
+    variants: dict[str, dict[str, Any]] = Field(
+        {}, description="other sizes of the experiment by name, each a table of dotted path = value (run --variant)"
+    )
+
+    @model_validator(mode="after")
+    def _names(self) -> ScenarioTables:
+        for name in (self.name, *self.variants, *(n for _, table in self.tables() for n in table)):
+            if not NAME.fullmatch(name):
+                raise ValueError(f'the name "{name}" may only have letters, digits, "_" and "-"')
+        return self
+
+    @property
+    def modality(self) -> str:
+        """What all documents are: text, vector or category (checked to be the same in sources and models)."""
+        parts: list[Source | Family] = [*self.sources.values(), *self.models.values()]
+        return parts[0].modality if parts else "text"
+
+    def tables(self) -> list[tuple[str, Mapping[str, Spec]]]:
+        """Return the sections of named entries, each with its entries."""
+        names = ("sources", "models", "policies", "writers", "trainers", "curators")
+        return [(name, getattr(self, name)) for name in names]
+
+    def plain(self) -> dict[str, Any]:
+        """Return the resolved scenario as plain data: presets inlined, defaults written out, kinds named."""
+        data = self.model_dump(mode="json", exclude_none=True, by_alias=True)
+        for section, table in self.tables():
+            data[section] = {name: part.plain() for name, part in table.items()}
+        return {key: value for key, value in data.items() if value not in ({}, [])}
+
+    def to_toml(self) -> str:
+        """Return the resolved scenario as a TOML file that can itself be run; it is one variant and has no others."""
+        return tomli_w.dumps({key: value for key, value in self.plain().items() if key != "variants"})
+
+    def value(self, path: str) -> Any:
+        """Return the value at a dotted path of the plain scenario, None where there is none."""
+        node: Any = self.plain()
+        for key in path.split("."):
+            if isinstance(node, list):
+                node = node[int(key)] if key.isdigit() and int(key) < len(node) else None
+            else:
+                node = node.get(key) if isinstance(node, Mapping) else None
+        return node
+
+    def like(self, path: str, value: Any) -> Any:
+        """Return a number as a whole one where the path has a whole number; anything else as it is."""
+        whole = isinstance(self.value(path), int) and not isinstance(self.value(path), bool)
+        return round(value) if whole and isinstance(value, float) else value
+
+    def standing(self) -> list[str]:
+        """Return the names of the policies at the gates of the web and of trainers, each once."""
+        gates = [self.web.publish, self.web.retain]
+        gates += [names for trainer in self.trainers.values() for names in (trainer.select, trainer.retain or [])]
+        return list(dict.fromkeys(name for names in gates for name in names))
+
+    def fingerprint(self) -> str:
+        """Return 12 hexadecimal digits that name this experiment (not its name, seed or number of steps)."""
+        unnamed = ("name", "description", "seed", "steps", "theory", "variants", "knobs")
+        data = {k: v for k, v in self.plain().items() if k not in unnamed}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
