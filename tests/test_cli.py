@@ -178,7 +178,7 @@ MISTAKES = [
     ),
     (["check", "tiny.toml", "broken.toml"], "broken.toml: is not valid TOML"),
     (["run", "tiny.toml", "--set", ".=3"], "write it as path=value"),
-    (["run", "tiny.toml", "--set", 'models.tiny.init="foundatoin"'], 'say "foundation"'),
+    (["run", "tiny.toml", "--set", 'models.tiny.init="foundatoin"'], 'did you mean "foundation"'),
     (["run", "tiny.toml", "--set", "name=été"], 'the name "été" may only have letters'),
     (["report", "."], "is not a run folder"),
     (["show", "nowhere"], "is not a run folder"),

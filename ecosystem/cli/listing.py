@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
+from ecosystem.families.base import FAMILIES
+from ecosystem.families.requests import Budget, Decoding, Prompt
 from ecosystem.metrics.laws import ARGUMENTS, laws
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES

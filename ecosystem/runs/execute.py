@@ -13,7 +13,7 @@ import polars as pl
 
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.families.base import Progress, silent
+from ecosystem.families.base import Progress, SavesAssets, silent
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import check_inputs, new_environment, note_resume, write_environment
 from ecosystem.runs.files import archive_existing
@@ -143,8 +143,10 @@ def _open(
     _write_inputs(store, scenario, chosen, world, base)
     assets: Files = {}
     for name, cohort in world.cohorts.items():
+        if not isinstance(cohort, SavesAssets):
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            scenario.models[name].save_assets(cohort, Path(folder))
+            cohort.save_assets(Path(folder))
             for path in sorted(Path(folder).iterdir()):
                 file = f"models/{name}/{path.name}"
                 assets[file] = store.write(file, path.read_bytes())
