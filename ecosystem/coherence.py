@@ -12,13 +12,13 @@ from ecosystem.errors import nearest
 from ecosystem.families.base import FAMILIES, Family
 from ecosystem.metrics.base import METRICS
 from ecosystem.metrics.definitions import DEFINITIONS
-from ecosystem.metrics.laws import wrong_law
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier
 from ecosystem.policies.sampling import Importance, Sample, VerifiedArchive
 from ecosystem.policies.watermark import Watermark
 from ecosystem.recipes import CuratorSpec, TrainerSpec, WriterSpec
+from ecosystem.theory.laws import wrong_law
 
 if TYPE_CHECKING:
     from ecosystem.scenario import Scenario

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import textwrap
 from pathlib import Path
@@ -16,7 +15,6 @@ from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.downstream import Downstream, write_harness
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
-from ecosystem.metrics.laws import laws
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
 from ecosystem.presets import STUDIES, bundled, presets, read_toml
@@ -36,6 +34,7 @@ from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
 from ecosystem.studies.design import Design, Range
 from ecosystem.studies.spec import Branch, ClosedForm, EqualCost, Frontier, Measure, Study
+from ecosystem.theory.laws import laws
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 
@@ -151,7 +150,6 @@ def _tasks() -> list[dict[str, Any]]:
 def _laws() -> list[dict[str, Any]]:
     entries = []
     for name, law in laws().items():
-        arguments = [p for p in inspect.signature(law).parameters.values() if p.name != "t"]
         fields = [
             {
                 "name": p.name,
@@ -159,9 +157,12 @@ def _laws() -> list[dict[str, Any]]:
                 "default": "required" if p.default is p.empty else json.dumps(p.default),
                 "about": "",
             }
-            for p in arguments
+            for p in law.parameters
         ]
-        entries.append({"name": name, "about": _about(law.__doc__), "fields": fields})
+        about = _about(law.function.__doc__)
+        if law.source == "digest":
+            about += " The formula was taken from a summary of the paper or from memory, not from its text."
+        entries.append({"name": name, "about": about, "source": law.source, "fields": fields})
     return entries
 
 

@@ -19,10 +19,10 @@ from ecosystem.checks import LIMIT, LONG, Check, long_checks
 from ecosystem.cores import cores
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.metrics.laws import predict
 from ecosystem.presets import bundled
 from ecosystem.scenario import Scenario
 from ecosystem.store import explained
+from ecosystem.theory.laws import predict
 
 
 def files() -> dict[str, Path]:

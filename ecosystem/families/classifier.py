@@ -2,7 +2,7 @@
 
 The model of the transition that Feng et al. (2024) describe: labels of which the share p is wrong pass a verifier, and
 what is learnt from those that it keeps is right or wrong as a whole (``verified_accuracy`` and ``kept_correct_share``
-in :mod:`ecosystem.metrics.theory`).
+in :mod:`ecosystem.theory.learning`).
 """
 
 from __future__ import annotations

@@ -11,12 +11,12 @@ import polars as pl
 from ecosystem import charts
 from ecosystem.charts import Look
 from ecosystem.corpus.sources import EndlessSource, Truth
-from ecosystem.metrics.laws import TRUTH
 from ecosystem.report import figures, page
 from ecosystem.report.figures import Agreement, Outcome
 from ecosystem.runs import Run
 from ecosystem.scenario import Scenario
 from ecosystem.streams import Streams
+from ecosystem.theory.laws import TRUTH
 
 
 @dataclass

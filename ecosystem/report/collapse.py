@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ecosystem.metrics import theory
 from ecosystem.report import figures, page
 from ecosystem.report.book import Book
 from ecosystem.report.findings import TOLD, bold, number, percent, plus_minus
+from ecosystem.theory.extinction import time_to_collapse
 
 REPLACING = ("diversity_replace", "surviving_types")  # laws that say that a population learns from its last texts alone
 SYMBOLS = 8  # the likeliest ones, at most, that have a row of their own
@@ -74,7 +74,7 @@ def _predicted(book: Book, population: str) -> float | None:
     p = book.truth.probabilities if book.truth is not None else None
     for one in book.run.scenario.theory:
         if p is not None and one.population == population and one.law in REPLACING:
-            return theory.time_to_collapse(p, one.parameters["n"]) - one.first
+            return time_to_collapse(p, one.parameters["n"]) - one.first
     return None
 
 

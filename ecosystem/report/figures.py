@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 
 from ecosystem.corpus.sources import Truth
-from ecosystem.metrics.laws import predict
 from ecosystem.recipes import TheorySpec
+from ecosystem.theory.laws import predict
 
 ORIGINS = ("human", "synthetic")
 

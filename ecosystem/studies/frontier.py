@@ -22,7 +22,6 @@ from ecosystem import charts
 from ecosystem.charts import Words
 from ecosystem.corpus.sources import Truth
 from ecosystem.errors import EcosystemError, path_of
-from ecosystem.metrics.laws import predict
 from ecosystem.report import page, publish
 from ecosystem.report.findings import number
 from ecosystem.report.page import escape
@@ -37,6 +36,7 @@ from ecosystem.studies.design import Range
 from ecosystem.studies.remote import opened
 from ecosystem.studies.results import TRAINING, course_of, trained, untrained, value_of, write_table
 from ecosystem.studies.spec import WEB, Frontier
+from ecosystem.theory.laws import predict
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
