@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ecosystem.errors import nearest
 from ecosystem.families.base import FAMILIES, Family
-from ecosystem.metrics.base import METRICS
-from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.metrics.base import TEXT_METRICS
+from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher
 from ecosystem.policies.classifiers import LearnedDetector, QualityClassifier
@@ -104,13 +104,14 @@ def incoherent(s: Scenario) -> list[str]:
         wrong = wrong_law(theory.law, theory.parameters, s.modality)
         if wrong:
             problems.append(f"theory.{number}.{wrong}")
-        if theory.metric not in DEFINITIONS:
+        metrics = definitions()
+        if theory.metric not in metrics:
             problems.append(
-                f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, DEFINITIONS)}; '
+                f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, metrics)}; '
                 "see `ecosystem list metrics`"
             )
     problems += _downstream(s)
-    known = METRICS.all()
+    known = TEXT_METRICS.all()
     problems += [
         f'measure.texts: there is no text metric "{m}"{nearest(m, known)}; there are {", ".join(known)}'
         for m in s.measure.texts or []

@@ -15,6 +15,8 @@ from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.downstream import Downstream, write_harness
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
+from ecosystem.metrics.catalogue import definitions
+from ecosystem.metrics.definitions import Definition
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
 from ecosystem.presets import STUDIES, bundled, presets, read_toml
@@ -135,12 +137,20 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _metrics() -> list[dict[str, Any]]:
-    from ecosystem.metrics.base import DEFINITIONS
-
     return [
-        {"name": name, "about": f"{d.text}; unit: {d.unit}" if d.unit != "1" else d.text}
-        for name, d in DEFINITIONS.items()
+        {"name": name, "about": _in_words(entry), "better": entry.better, **entry._asdict()}
+        for name, entry in definitions().items()
     ]
+
+
+def _in_words(entry: Definition) -> str:
+    """Return a metric's line: what it is, its unit, its better direction, its exact name and its source."""
+    parts = [entry.text]
+    parts += [f"unit: {entry.unit}"] if entry.unit != "1" else []
+    parts += [f"{entry.better} is better"] if entry.better else []
+    parts += [f"alias: {entry.alias}"] if entry.alias else []
+    parts += [entry.source] if entry.source else []
+    return "; ".join(parts)
 
 
 def _tasks() -> list[dict[str, Any]]:

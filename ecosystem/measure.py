@@ -17,7 +17,16 @@ from ecosystem.downstream import Downstream
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import DescribedCohort, MarkingCohort, Member, Score, ScoreRequest, TextCohort
 from ecosystem.metrics import tables
-from ecosystem.metrics.base import METRICS, Estimate, TextMetric, Vocabulary, measure_texts, sample_groups
+from ecosystem.metrics.base import (
+    DOCUMENT_METRICS,
+    TEXT_METRICS,
+    Estimate,
+    TextMetric,
+    Vocabulary,
+    measure_documents,
+    measure_texts,
+    sample_groups,
+)
 from ecosystem.metrics.quality import by_frequency, frequent_types, perplexity_quantiles, quality, ratio, unigram_nll
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.watermark import Watermark
@@ -105,7 +114,7 @@ def byte_sizes(docs: pl.Series) -> NDArray[np.int64]:
 
 def text_metrics(world: World) -> list[TextMetric]:
     """Return the text metrics that the scenario asks for (all of them unless it says which)."""
-    kinds = METRICS.all()
+    kinds = TEXT_METRICS.all()
     return [kinds[name]() for name in (world.spec.measure.texts or kinds)]
 
 
@@ -254,6 +263,21 @@ def measure_parameters(world: World, step: Step) -> None:
             nats = [ratio(*score.per_document()) for score in scores]
             values["held_out_nll"], errors["held_out_nll"] = np.array(nats, np.float64).reshape(-1, 2).T
         step.metrics.append(tables.many(step.t, "trainer", names, values, errors))
+    measure_published(world, step)
+
+
+def measure_published(world: World, step: Step) -> None:
+    """Measure the vectors or categories that each trainer published, by the metrics registered for their modality."""
+    assert world.truth is not None
+    metrics = [kind() for kind in DOCUMENT_METRICS.all().values() if kind.modality == world.spec.modality]
+    if not metrics:
+        return
+    published = step.segment.filter(pl.col("verdict").is_null())
+    for trainer in world.trainers:
+        mine = published.filter(pl.col("author") == trainer.name)["content"].to_numpy()
+        values = measure_documents(metrics, mine, world.truth)
+        if values:
+            step.metrics.append(rows(step.t, "trainer", trainer.name, values))
 
 
 def _collapses(world: World, trainers: Sequence[Trainer], collapsed: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -200,7 +200,9 @@ def diversities(film: Film) -> dict[str, str]:
     there = set(film.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if film.scenario.modality != "text":
         return qualities(film)
-    named = drawings.TEXT | drawings.LATE | {metric: words.title for metric, words in drawings.OTHERS.items()}
+    named = (
+        drawings.texts(film.book) | drawings.LATE | {metric: words.title for metric, words in drawings.OTHERS.items()}
+    )
     found = {metric: label for metric, label in named.items() if metric in there}
     kept = "vocabulary_kept_1" in there
     return found | ({"vocabulary": "Human vocabulary kept, by frequency"} if kept else {})
@@ -212,7 +214,9 @@ def diversity(film: Film, metric: str) -> Any:
         return drawings.parameter(film.book, metric)
     if metric == "vocabulary":
         return drawings.vocabulary(film.book)
-    return drawings.diversity(film.book, metric) if metric in drawings.TEXT else drawings.tails(film.book).get(metric)
+    if metric in drawings.texts(film.book):
+        return drawings.diversity(film.book, metric)
+    return drawings.tails(film.book).get(metric)
 
 
 def ledger(film: Film) -> Picture | None:

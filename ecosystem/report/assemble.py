@@ -108,7 +108,7 @@ def _cards(book: Book) -> str:
         )
     cards += [
         f'<div class="card {page.hue(book.populations, one.population)}"><span>{escape(one.population)}, '
-        f"{called(one.metric)} at step {one.step}</span><b>{number(one.simulated, 3)}"
+        f"{escape(called(one.metric))} at step {one.step}</span><b>{number(one.simulated, 3)}"
         + (f" <small>±\u00a0{one.error:.1g}</small>" if one.error else "")
         + f"</b><span>closed form {number(one.predicted, 3)}</span></div>"
         for one in book.agreements[:LAWS]

@@ -11,7 +11,7 @@ import polars as pl
 
 from ecosystem import charts
 from ecosystem.charts import Words
-from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.metrics.catalogue import definitions, plugged_in
 from ecosystem.report import figures
 from ecosystem.report.book import Book
 
@@ -134,13 +134,27 @@ def quality_change(book: Book) -> Any:
 
 
 def called(metric: str) -> str:
-    """Return what a metric of models of vectors or categories is called above a chart."""
-    return TITLES.get(metric, metric.replace("_", " ").capitalize())
+    """Return what a metric is called above a chart."""
+    entry = definitions().get(metric)
+    title = TITLES.get(metric) or (entry.title if entry is not None else "")
+    return title or metric.replace("_", " ").capitalize()
+
+
+def texts(book: Book) -> dict[str, str]:
+    """Return the metrics of published texts that are drawn, with what each is called; those of plug-ins last."""
+    return TEXT | {metric: called(metric) for metric in _plugged_in(book)}
+
+
+def _plugged_in(book: Book) -> list[str]:
+    """Return the metrics of trainers that plug-ins define and this run has."""
+    measured = set(book.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
+    return [metric for metric in plugged_in() if metric in measured]
 
 
 def parameters(book: Book) -> list[str]:
-    """Return the metrics of models of vectors or categories in order: first those that a closed form speaks of."""
-    return list(dict.fromkeys([*(theory.metric for theory in book.run.scenario.theory), *PARAMETERS]))
+    """Return the metrics of models of vectors or categories in order: first those that a closed form predicts."""
+    predicted = [theory.metric for theory in book.run.scenario.theory]
+    return list(dict.fromkeys([*predicted, *PARAMETERS, *_plugged_in(book)]))
 
 
 def parameter(book: Book, metric: str) -> Any:
@@ -148,7 +162,7 @@ def parameter(book: Book, metric: str) -> Any:
     single = figures.members(book.metrics, metric)
     if single.is_empty() or (metric == "collapsed" and bool((single["value"] == 0).all())):
         return None
-    definition = DEFINITIONS[metric]
+    definition = definitions()[metric]
     unit = "" if definition.unit == "1" else definition.unit
     laws = figures.laws(book.run.scenario.theory, metric, book.look.last, book.truth)
     drawn = laws.select("law").unique(maintain_order=True).to_series()
@@ -176,15 +190,14 @@ def contamination(book: Book, metric: str) -> Any:
 
 
 def diversity(book: Book, metric: str) -> Any:
-    """Draw a key of TEXT by population, against the same of real held-out text."""
+    """Draw a key of :func:`texts` by population, against the same of real held-out text."""
     single = figures.members(book.metrics, metric)
     if single.is_empty():
         return None
     known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
-    definition = DEFINITIONS.get(metric)
-    unit = "" if definition is None or definition.unit == "1" else definition.unit
-    below = definition.text if definition else "words per published document, mean"
-    words = Words(TEXT[metric], below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
+    definition = definitions()[metric]
+    unit = "" if definition.unit == "1" else definition.unit
+    words = Words(TEXT.get(metric) or called(metric), definition.text, unit, ".3~r")
     return charts.over_steps(figures.means(single), book.look, words, single=single, levels=known)
 
 

@@ -66,7 +66,7 @@ def _parameter_figures(book: Book) -> str:
             known = laws.filter((pl.col("population") == population) & (pl.col("step") == step))["value"]
             name = page.tinted(book.populations, population)
             predicted = ", ".join(f"{v:.4g}" for v in known) or "–"
-            rows.append([drawings.called(metric), name, plus_minus(value, error, 4), predicted])
+            rows.append([page.escape(drawings.called(metric)), name, plus_minus(value, error, 4), predicted])
     about = "At the last step: mean over each population's trainers ± standard error, and what a closed form says."
     body = page.table(["metric", "population", "simulated", "predicted"], rows, left=(0, 1)) if rows else ""
     return _section("figures", about, body)
@@ -86,7 +86,7 @@ def _grid(drawn: Sequence[str], shape: str = "") -> str:
 
 
 def _diversity(book: Book) -> str:
-    found = {metric: drawings.diversity(book, metric) for metric in drawings.TEXT}
+    found = {metric: drawings.diversity(book, metric) for metric in drawings.texts(book)}
     drawn = [book.figure(f"text_{metric}", chart) for metric, chart in found.items() if chart is not None]
     vocabulary = drawings.vocabulary(book)
     kept = "" if vocabulary is None else book.figure("vocabulary_kept", vocabulary, full=True)
