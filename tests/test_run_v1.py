@@ -142,7 +142,7 @@ def test_its_documents_are_shown(run, document, content):
 @BOTH
 def test_the_interactive_page_plays_it(run):
     film = Film(run)
-    assert film.last == 2 and film.metrics.equals(run.metrics) and film.book is not None
+    assert film.last == 2 and film.metrics.equals(run.metrics) and film.report_data is not None
     documents = film.documents.filter(pl.col("verdict").is_null())
     live = documents.filter((pl.col("t") <= 1) & (pl.col("retired_at").is_null() | (pl.col("retired_at") > 1)))
     assert film.live(1).height == live.height > 0

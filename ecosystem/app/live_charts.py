@@ -175,7 +175,7 @@ def _scaled(picture: Picture, most: float) -> Picture:
 
 def contamination(film: Film, metric: str) -> Any:
     """Draw a key of ``run_charts.CONTAMINATION``."""
-    return run_charts.contamination(film.book, metric)
+    return run_charts.contamination(film.report_data, metric)
 
 
 def qualities(film: Film) -> dict[str, str]:
@@ -184,14 +184,18 @@ def qualities(film: Film) -> dict[str, str]:
     if film.scenario.modality == "text":
         found = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in there}
         return found | ({"change": "Change since the start"} if "cross_entropy" in there else {})
-    return {metric: run_charts.called(metric) for metric in run_charts.parameters(film.book) if metric in there}
+    return {metric: run_charts.called(metric) for metric in run_charts.parameters(film.report_data) if metric in there}
 
 
 def quality(film: Film, metric: str) -> Any:
     """Draw a key of :func:`qualities`."""
     if film.scenario.modality != "text":
-        return run_charts.parameter(film.book, metric)
-    return run_charts.quality_change(film.book) if metric == "change" else run_charts.quality(film.book, metric)
+        return run_charts.parameter(film.report_data, metric)
+    return (
+        run_charts.quality_change(film.report_data)
+        if metric == "change"
+        else run_charts.quality(film.report_data, metric)
+    )
 
 
 def diversities(film: Film) -> dict[str, str]:
@@ -208,13 +212,13 @@ def diversities(film: Film) -> dict[str, str]:
 def diversity(film: Film, metric: str) -> Any:
     """Draw a key of :func:`diversities`."""
     if film.scenario.modality != "text":
-        return run_charts.parameter(film.book, metric)
+        return run_charts.parameter(film.report_data, metric)
     if metric == "vocabulary":
-        return run_charts.vocabulary(film.book)
+        return run_charts.vocabulary(film.report_data)
     return (
-        run_charts.diversity(film.book, metric)
+        run_charts.diversity(film.report_data, metric)
         if metric in run_charts.TEXT
-        else run_charts.tails(film.book).get(metric)
+        else run_charts.tails(film.report_data).get(metric)
     )
 
 
