@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.estimate import Plan
 from ecosystem.runs.execute import begin, machine_for
-from ecosystem.runs.machine import validate_device
+from ecosystem.runs.machine import Machine, validate_device
 from ecosystem.runs.paths import folder_of
 from ecosystem.runs.progress import Display
 from ecosystem.runs.run import Run
@@ -84,7 +85,7 @@ def branch(
 
 
 def run_scenario(
-    what: Scenario | Branch,
+    target: Scenario | Branch,
     display: Display,
     *,
     out: str | Path = "outputs",
@@ -100,62 +101,95 @@ def run_scenario(
     ``base`` is the folder that relative paths of a scenario begin from; a branch has its parent's.
     """
     started = time.monotonic()
-    branch = what if isinstance(what, Branch) else None
-    scenario = what.scenario if isinstance(what, Branch) else what
-    if branch is not None:
-        base = branch.parent.base
-        for sentence in branch.left_out():
-            display.say(sentence)
     validate_device(device, threads)
-    folder = folder_of(scenario, out) if branch is None else branch.folder(out)
-    last = -1 if fresh else Store(folder).last()
-    if last >= scenario.steps and not dry_run:
-        report = folder / "report.html"
-        record = Store(folder).owning_store(last).folder / "commits" / f"{last:06d}.json"
-        current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
-        current = not Run.open(folder).redraw(scenario) and current
-        display.say(f"This run is finished: {folder} has all {scenario.steps} steps (--fresh begins it anew).")
-        return _summary(Run.open(folder), str(report) if current else _report(folder), started)
-    if branch is not None and last < 0:
-        branch.parent.store.require(branch.step)
-    machine = machine_for(folder, device, threads, branch)
-    plan = Plan.of(scenario, machine, cache_folder(cache))
+    job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
+    for sentence in [] if job.branch is None else job.branch.left_out():
+        display.say(sentence)
+    if job.last >= job.scenario.steps and not dry_run:
+        return _finished(job, display, started)
+    if job.branch is not None and job.last < 0:
+        job.branch.parent.store.require(job.branch.step)
+    machine = machine_for(job.folder, device, threads, job.branch)
+    plan = Plan.of(job.scenario, machine, cache_folder(cache))
     display.say(plan.text())
     if dry_run:
-        return {"run": str(folder), "plan": plan.plain()}
-    if last >= 0:
-        display.say(f"Resuming {folder} after step {last} of {scenario.steps}.")
-    elif branch is not None:
-        display.say(f"Branching off {branch.parent.path} after step {branch.step} of {scenario.steps}: {folder}")
-    else:
-        display.say(f"Run folder: {folder}")
-    done = last
+        return {"run": str(job.folder), "plan": plan.plain()}
+    display.say(job.opening())
+    report = _execute(job, machine, display)
+    return _summary(Run.open(job.folder), report, started)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be run, where, and how far it has got: ``last`` is the last committed step, -1 if there is none."""
+
+    scenario: Scenario
+    branch: Branch | None
+    folder: Path
+    last: int
+    out: str | Path
+    base: Path
+    cache: str | Path | None
+    fresh: bool
+
+    @classmethod
+    def of(
+        cls, target: Scenario | Branch, *, out: str | Path, cache: str | Path | None, fresh: bool, base: Path
+    ) -> _Job:
+        branch = target if isinstance(target, Branch) else None
+        scenario = target.scenario if isinstance(target, Branch) else target
+        folder = folder_of(scenario, out) if branch is None else branch.folder(out)
+        last = -1 if fresh else Store(folder).last()
+        return cls(scenario, branch, folder, last, out, base if branch is None else branch.parent.base, cache, fresh)
+
+    def opening(self) -> str:
+        """Say where the run is, and whether it is resumed or branches off."""
+        if self.last >= 0:
+            return f"Resuming {self.folder} after step {self.last} of {self.scenario.steps}."
+        if self.branch is None:
+            return f"Run folder: {self.folder}"
+        parent, step = self.branch.parent.path, self.branch.step
+        return f"Branching off {parent} after step {step} of {self.scenario.steps}: {self.folder}"
+
+
+def _finished(job: _Job, display: Display, started: float) -> dict[str, Any]:
+    """Return the summary of a run that has all its steps; its report is written again only where it is out of date."""
+    run, report = Run.open(job.folder), job.folder / "report.html"
+    record = run.store.owning_store(job.last).folder / "commits" / f"{job.last:06d}.json"
+    current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
+    current = not run.update_theory(job.scenario) and current
+    display.say(f"This run is finished: {job.folder} has all {job.scenario.steps} steps (--fresh begins it anew).")
+    return _summary(run, str(report) if current else _report(job.folder), started)
+
+
+def _execute(job: _Job, machine: Machine, display: Display) -> str:
+    """Run the steps that are missing, telling of each, and return the path of the report."""
+    done, steps = job.last, job.scenario.steps
     try:
         with display:
-            steps = begin(
-                scenario,
-                out=out,
+            snapshots = begin(
+                job.scenario,
+                out=job.out,
                 machine=machine,
-                fresh=fresh,
-                base=base,
-                cache=cache,
+                fresh=job.fresh,
+                base=job.base,
+                cache=job.cache,
                 progress=display.progress,
-                branch=branch,
+                branch=job.branch,
             )
-            step_started = time.monotonic()
-            for snapshot in steps:
+            started = time.monotonic()
+            for snapshot in snapshots:
                 done = snapshot.t
-                display.say(step_line(snapshot, scenario.steps, time.monotonic() - step_started))
+                display.say(step_line(snapshot, steps, time.monotonic() - started))
                 for event in snapshot.state["events"]:
                     display.say(f"  note: {event}")
-                display.steps(done, scenario.steps)
-                step_started = time.monotonic()
-        written = _report(folder)
+                display.steps(done, steps)
+                started = time.monotonic()
+        return _report(job.folder)
     except KeyboardInterrupt:
-        committed = f"Steps up to {done} of {scenario.steps} are committed" if done >= 0 else "Nothing is committed yet"
+        committed = f"Steps up to {done} of {steps} are committed" if done >= 0 else "Nothing is committed yet"
         click.echo(f"Stopped. {committed}; give the same command again to go on.", err=True)
         raise
-    return _summary(Run.open(folder), written, started)
 
 
 def _report(folder: Path) -> str:

@@ -13,48 +13,48 @@ from PIL import Image
 
 from ecosystem.app import live_charts
 from ecosystem.app.animation import animation, frames
-from ecosystem.app.live_charts import NOW, Gallery, Picture, alike, differences
-from ecosystem.app.run_view import Film
-from ecosystem.app.session_model import Play, Stage
+from ecosystem.app.live_charts import NOW, ChartSet, LiveChart, alike, differences
+from ecosystem.app.run_view import RunView
+from ecosystem.app.session_model import SessionConfig, SessionModel
 from ecosystem.report import charts
 from ecosystem.report.charts import DARK
 from tests.invented_runs import invent, scenario
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory):
+def views(tmp_path_factory):
     """Two worlds, of four and of six steps, in the second of which everything is worse."""
     short = invent(tmp_path_factory.mktemp("short"), scenario(steps=4, sites=8))
     long = invent(tmp_path_factory.mktemp("long"), scenario(steps=6, sites=8), drift=dict.fromkeys(("naive",), 3.0))
-    return Film(short), Film(long)
+    return RunView(short), RunView(long)
 
 
-def _domains(picture: Picture, channel: str) -> set[tuple]:
+def _domains(picture: LiveChart, channel: str) -> set[tuple]:
     return {tuple(c["scale"]["domain"]) for c in charts.scaled(picture.spec, channel)}
 
 
-def test_only_data_change_from_step_to_step(films):
-    gallery = Gallery(films[:1])
-    chart = gallery.pictures(live_charts.quality, "cross_entropy")[0]
-    assert chart is gallery.pictures(live_charts.quality, "cross_entropy")[0]
+def test_only_data_change_from_step_to_step(views):
+    charts_shown = ChartSet(views[:1])
+    chart = charts_shown.pictures(live_charts.quality, "cross_entropy")[0]
+    assert chart is charts_shown.pictures(live_charts.quality, "cross_entropy")[0]
     assert [chart.at(step).columns[NOW]["step"] for step in (0, 3, 4)] == [[0], [3], []]
     rules = [layer for layer in chart.spec["layer"] if layer.get("data") == {"name": NOW}]
     assert len(rules) == 1 and rules[0]["mark"]["type"] == "rule"
 
 
-def test_a_frame_of_the_web_counts_what_is_on_it_after_that_step(films):
-    web = Gallery(films[:1]).pictures(live_charts.web)[0]
+def test_a_frame_of_the_web_counts_what_is_on_it_after_that_step(views):
+    web = ChartSet(views[:1]).pictures(live_charts.web)[0]
     for step in (0, 2, 4):
         (columns,) = web.at(step).columns.values()
-        assert sum(columns["documents"]) == films[0].live(step).height
+        assert sum(columns["documents"]) == views[0].live(step).height
     kept = next(rows for rows in web.data.values() if rows and "site" in rows[0])
     assert len(kept) == len(columns["documents"]) == 8 and "documents" not in kept[0]
 
 
-def test_two_worlds_share_their_scales(films):
+def test_two_worlds_share_their_scales(views):
     for draw, key in ((live_charts.quality, ("cross_entropy",)), (live_charts.web, ()), (live_charts.ledger, ())):
-        alone = [Gallery([film]).pictures(draw, *key)[0] for film in films]
-        both = Gallery(films).pictures(draw, *key)
+        alone = [ChartSet([view]).pictures(draw, *key)[0] for view in views]
+        both = ChartSet(views).pictures(draw, *key)
         for channel in ("x", "y", "color", "size"):
             assert _domains(both[0], channel) == _domains(both[1], channel)
         wide = [next(iter(_domains(picture, "x"))) for picture in (*alone, both[0])]
@@ -65,24 +65,24 @@ def test_two_worlds_share_their_scales(films):
 
 
 def test_a_population_has_the_same_colour_in_both_worlds():
-    def chart(*populations: str) -> Picture:
+    def chart(*populations: str) -> LiveChart:
         colour = {"field": "population", "scale": {"domain": list(populations)}}
         spec = {"layer": [{"mark": "line", "encoding": {"color": colour}}], "height": 100}
-        return Picture("a", spec, {}, lambda step: live_charts.Frame("", ""))
+        return LiveChart("a", spec, {}, lambda step: live_charts.FrameData("", ""))
 
     one, other = alike([chart("naive", "anchored"), chart("anchored", "paid")])
     assert _domains(one, "color") == _domains(other, "color") == {("naive", "anchored", "paid")}
 
 
-def test_differences_are_dotted_paths_without_names_and_seeds(films):
-    one = films[0].scenario
+def test_differences_are_dotted_paths_without_names_and_seeds(views):
+    one = views[0].scenario
     other = one.override({"seed": 9, "steps": 7})
     assert differences(one, one) == []
     assert differences(one, other) == [("steps", "4", "7")]
 
 
-def test_an_animation_has_a_picture_of_every_step_and_can_be_stopped(films):
-    web = Gallery(films[:1]).pictures(live_charts.web)[0]
+def test_an_animation_has_a_picture_of_every_step_and_can_be_stopped(views):
+    web = ChartSet(views[:1]).pictures(live_charts.web)[0]
     told: list[int] = []
     made = animation(web, frames(1), DARK, lambda done: told.append(done) or True)
     assert made is not None and Image.open(io.BytesIO(made)).n_frames == 2 and told == [0, 1, 2]
@@ -96,18 +96,18 @@ def test_frames_are_all_steps_or_a_hundred_from_first_to_last():
     assert {b - a for a, b in pairwise(many)} == {10, 11}
 
 
-def test_a_replay_begins_at_the_opening_and_can_be_played_again(films):
-    play = Play(runs=(films[0].run.path,))
-    stage = type("Told", (Stage,), {"play": play, "news": staticmethod(lambda: None)})()
-    assert (stage.steps, stage.running) == (0, True)
+def test_a_replay_begins_at_the_opening_and_can_be_played_again(views):
+    play = SessionConfig(runs=(views[0].run.path,))
+    session = type("Told", (SessionModel,), {"play": play, "news": staticmethod(lambda: None)})()
+    assert (session.steps, session.running) == (0, True)
     for _ in range(9):  # Mesa may ask for several steps at once, also beyond the end
-        stage.step()
-    assert (stage.steps, stage.running) == (4, False)
-    stage.rewind()
-    assert stage.running
-    stage.step()
-    assert (stage.steps, stage.running) == (0, True)
-    stage.look(2)
-    stage.step()
-    assert stage.steps == 3
-    stage.close()
+        session.step()
+    assert (session.steps, session.running) == (4, False)
+    session.rewind()
+    assert session.running
+    session.step()
+    assert (session.steps, session.running) == (0, True)
+    session.look(2)
+    session.step()
+    assert session.steps == 3
+    session.close()

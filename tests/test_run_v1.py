@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import ecosystem
-from ecosystem.app.run_view import Film
+from ecosystem.app.run_view import RunView
 from ecosystem.cli.main import cli
 
 KEPT = Path(__file__).parent / "data" / "run-v1"
@@ -141,9 +141,9 @@ def test_its_documents_are_shown(run, document, content):
 
 @BOTH
 def test_the_interactive_page_plays_it(run):
-    film = Film(run)
-    assert film.last == 2 and film.metrics.equals(run.metrics) and film.report_data is not None
-    documents = film.documents.filter(pl.col("verdict").is_null())
+    view = RunView(run)
+    assert view.last == 2 and view.metrics.equals(run.metrics) and view.report_data is not None
+    documents = view.documents.filter(pl.col("verdict").is_null())
     live = documents.filter((pl.col("t") <= 1) & (pl.col("retired_at").is_null() | (pl.col("retired_at") > 1)))
-    assert film.live(1).height == live.height > 0
-    assert film.sites(2)["documents"].sum() == film.live(2).height
+    assert view.live(1).height == live.height > 0
+    assert view.sites(2)["documents"].sum() == view.live(2).height

@@ -12,7 +12,7 @@ from ecosystem.scenario.scenario import Scenario
 pytest.importorskip("solara", reason="the interactive page needs the extra view")
 
 from ecosystem.app import documents
-from ecosystem.app.run_view import Film
+from ecosystem.app.run_view import RunView
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.lineage import Ancestry, Origin, in_words, summary_of
 
@@ -55,28 +55,28 @@ def scenario(source: dict, model: dict, **more) -> Scenario:
     )
 
 
-def film_of(spec: Scenario, out, cache) -> Film:
+def film_of(spec: Scenario, out, cache) -> RunView:
     for _ in begin(spec, out=out, machine=Machine("cpu", 1), cache=cache):
         pass
-    return Film(Run.open(folder_of(spec, out)))
+    return RunView(Run.open(folder_of(spec, out)))
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory, cache) -> Film:
+def view(tmp_path_factory, cache) -> RunView:
     """A web of numbers; every archive is still there."""
     spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"})
     return film_of(spec, tmp_path_factory.mktemp("numbers"), cache)
 
 
 @pytest.fixture(scope="module")
-def pruned(tmp_path_factory, cache) -> Film:
+def pruned(tmp_path_factory, cache) -> RunView:
     """The same web, with the archives of steps 0, 4 and 6 alone."""
     spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"}, weights_every=4)
     return film_of(spec, tmp_path_factory.mktemp("pruned"), cache)
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory, cache) -> Film:
+def texts(tmp_path_factory, cache) -> RunView:
     """A web of texts, many of which are markup."""
     place = tmp_path_factory.mktemp("texts")
     long = "\n".join(f"line {i} of a long text" for i in range(400))
@@ -90,47 +90,47 @@ def texts(tmp_path_factory, cache) -> Film:
 
 
 @pytest.fixture(scope="module")
-def ancestry(film) -> Ancestry:
-    return Ancestry(film)
+def ancestry(view) -> Ancestry:
+    return Ancestry(view)
 
 
-def first_of_each(film: Film, author: str) -> list[int]:
+def first_of_each(view: RunView, author: str) -> list[int]:
     """One document of every step at which a trainer published; all of one step have the same lineage."""
-    mine = film.documents.filter(pl.col("author") == author)
+    mine = view.documents.filter(pl.col("author") == author)
     return mine.group_by("t", maintain_order=True).agg(pl.col("doc").first())["doc"].to_list()
 
 
 # Reading
 
 
-def test_everybody_who_published_is_an_author(film):
-    found = documents.authors(film)
+def test_everybody_who_published_is_an_author(view):
+    found = documents.authors(view)
     assert list(found) == ["labs/0", "labs/1", "keeper/0", "thin/0", "writers/people", "initial"]
-    counts = [documents.published(film, key).height for key in found]
-    assert sum(counts) == film.documents.height and min(counts) > 0
+    counts = [documents.published(view, key).height for key in found]
+    assert sum(counts) == view.documents.height and min(counts) > 0
 
 
-def test_documents_are_read_in_order_with_their_facts(film):
-    mine = documents.published(film, "labs/1").filter(pl.col("t") == 2)
-    one, two = documents.entries(film, mine), documents.entries(film, mine, 6)
+def test_documents_are_read_in_order_with_their_facts(view):
+    mine = documents.published(view, "labs/1").filter(pl.col("t") == 2)
+    one, two = documents.entries(view, mine), documents.entries(view, mine, 6)
     assert [entry.doc for entry in one + two] == mine["doc"].to_list()[:3] + mine["doc"].to_list()[6:9]
-    content = film.run.documents.filter(pl.col("doc") == one[0].doc).select("content").collect().item().to_list()
+    content = view.run.documents.filter(pl.col("doc") == one[0].doc).select("content").collect().item().to_list()
     assert one[0].text == ", ".join(f"{value:.3g}" for value in content)
     facts = " · ".join(one[0].facts)
     assert facts.startswith(f"labs/1, step 2 · document {one[0].doc} · site ")
     assert f"depth {mine['depth'][0]:.2f}" in facts and "words" not in facts
     refused = [fact for entry in one + two for fact in entry.facts if fact.startswith("refused")]
     assert len(refused) == mine.filter(pl.col("verdict").is_not_null())["doc"].is_in([e.doc for e in one + two]).sum()
-    old = documents.entries(film, documents.published(film, "writers/people").filter(pl.col("t") == 1))
+    old = documents.entries(view, documents.published(view, "writers/people").filter(pl.col("t") == 1))
     assert all({"written by people", "left the web at step 4"} < set(entry.facts) for entry in old)
 
 
-def test_nobody_has_refused_what_passed(film):
-    refused = film.documents.filter(pl.col("verdict").is_not_null())
-    entry = documents.entries(film, refused.filter(pl.col("t") == 2))[0]
+def test_nobody_has_refused_what_passed(view):
+    refused = view.documents.filter(pl.col("verdict").is_not_null())
+    entry = documents.entries(view, refused.filter(pl.col("t") == 2))[0]
     assert any(fact.startswith("refused by cap: exceeds") for fact in entry.facts)
-    passed = documents.published(film, "initial")
-    assert not any("refused" in fact for entry in documents.entries(film, passed) for fact in entry.facts)
+    passed = documents.published(view, "initial")
+    assert not any("refused" in fact for entry in documents.entries(view, passed) for fact in entry.facts)
 
 
 def test_markup_stays_text(texts):
@@ -177,41 +177,41 @@ def test_nothing_that_the_page_gets_is_markup(texts):
     assert [entry.text for entry in shown] == [text for text in reversed(found) if "<script>" in text]
 
 
-def test_what_is_not_open_costs_nothing(film, monkeypatch):
+def test_what_is_not_open_costs_nothing(view, monkeypatch):
     import solara
 
-    monkeypatch.setattr(documents, "authors", lambda film: pytest.fail("somebody read"))
-    box, context = solara.render(documents.Reading(film, 2, STEPS), handle_error=False)
+    monkeypatch.setattr(documents, "authors", lambda view: pytest.fail("somebody read"))
+    box, context = solara.render(documents.Reading(view, 2, STEPS), handle_error=False)
     assert len(box.children) == 1
     context.close()
     with pytest.raises(pytest.fail.Exception, match="somebody read"):
-        solara.render(documents.Reader(film, 2, STEPS), handle_error=False)
+        solara.render(documents.Reader(view, 2, STEPS), handle_error=False)
 
 
 # Lineage
 
 
 @pytest.mark.parametrize("author", ["labs/0", "keeper/0", "thin/0"])
-def test_a_document_is_as_many_models_away_from_people_as_its_depth_says(film, ancestry, author):
+def test_a_document_is_as_many_models_away_from_people_as_its_depth_says(view, ancestry, author):
     """The world adds up depths step by step, forwards; a lineage goes back through the ledgers."""
-    docs = first_of_each(film, author)
+    docs = first_of_each(view, author)
     assert len(docs) >= 4
     for doc in docs:
         found = ancestry.lineage(doc)
         assert found.hops == pytest.approx(found.depth, rel=1e-9)
-        assert found.depth == film.documents["depth"][doc] and found.author == author
+        assert found.depth == view.documents["depth"][doc] and found.author == author
         assert found.caveats == ()  # a normal distribution is fitted to a training set alone, and all are there
     assert found.depth > 1.5  # so that there was something to add up
 
 
-def test_shares_sum_to_one(film, ancestry):
+def test_shares_sum_to_one(view, ancestry):
     for author in ("labs/0", "keeper/0", "thin/0"):
-        for doc in first_of_each(film, author):
+        for doc in first_of_each(view, author):
             found = ancestry.lineage(doc)
             assert sum(end.share for end in found.ends) == pytest.approx(1)
             assert {end.kind for end in found.ends} <= {"people", "injected"}
             assert all(sum(origin.share for origin in fit.origins) == pytest.approx(1) for fit in found.fits)
-            measured = film.metrics.filter(
+            measured = view.metrics.filter(
                 (pl.col("step") == found.fits[0].step)
                 & (pl.col("id") == author)
                 & (pl.col("metric") == "synthetic_share")
@@ -223,9 +223,9 @@ def test_shares_sum_to_one(film, ancestry):
             assert all(origin.step is None or origin.step <= fit.step for fit in found.fits for origin in fit.origins)
 
 
-def test_training_sets_are_what_was_measured(film, ancestry):
+def test_training_sets_are_what_was_measured(view, ancestry):
     """Sizes and shares of every training set, archives among them, against the metrics of the run."""
-    measured = film.metrics.filter(pl.col("scope") == "training_set")
+    measured = view.metrics.filter(pl.col("scope") == "training_set")
     seen = 0
     for step in range(1, STEPS + 1):
         sets = ancestry.training_sets(step)
@@ -240,7 +240,7 @@ def test_training_sets_are_what_was_measured(film, ancestry):
     assert seen == measured.filter(pl.col("metric") == "documents").height == 3 * STEPS + STEPS // 2
 
 
-def test_archives_that_are_gone_are_made_again_or_told_apart(film, ancestry, pruned):
+def test_archives_that_are_gone_are_made_again_or_told_apart(view, ancestry, pruned):
     assert pruned.run.store.steps_with_weights() == [0, 4, 6]
     remembered = Ancestry(pruned)
     for step in range(1, STEPS + 1):
@@ -255,8 +255,8 @@ def test_archives_that_are_gone_are_made_again_or_told_apart(film, ancestry, pru
     assert all(sum(end.share for end in found.ends) == pytest.approx(1) for found in by.values())
 
 
-def test_people_have_no_models_behind_them(film, ancestry):
-    doc = documents.published(film, "writers/people")["doc"][0]
+def test_people_have_no_models_behind_them(view, ancestry):
+    doc = documents.published(view, "writers/people")["doc"][0]
     found = ancestry.lineage(doc)
     assert (found.depth, found.hops, found.fits) == (0.0, 0, ())
     assert [(end.kind, end.who, end.share) for end in found.ends] == [("people", "people", 1.0)]

@@ -7,10 +7,20 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from ecosystem.app.actions import Errand, changes, choices, enforce, inline, previewed, proposed, saved, template
+from ecosystem.app.actions import (
+    BackgroundTask,
+    changes,
+    choices,
+    enforce,
+    inline,
+    previewed,
+    proposed,
+    saved,
+    template,
+)
 from ecosystem.app.knobs import spacing
-from ecosystem.app.run_view import Film
-from ecosystem.app.session_model import Play, Stage
+from ecosystem.app.run_view import RunView
+from ecosystem.app.session_model import SessionConfig, SessionModel
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.runs.run import Run
@@ -43,87 +53,87 @@ def stages(tmp_path, monkeypatch):
     made = []
 
     def make(spec=None, runs=(), **arguments):
-        play = Play(tuple(runs), spec, tmp_path, MACHINE, tmp_path / "kept")
-        kind = type("Played", (Stage,), {"play": play, "news": staticmethod(lambda: None)})
+        play = SessionConfig(tuple(runs), spec, tmp_path, MACHINE, tmp_path / "kept")
+        kind = type("Played", (SessionModel,), {"play": play, "news": staticmethod(lambda: None)})
         made.append(kind(**arguments))
-        for recording in made[-1].recordings:
-            until(lambda recording=recording: recording.state != "opening")
+        for live_run in made[-1].live_runs:
+            until(lambda live_run=live_run: live_run.state != "opening")
         return made[-1]
 
     yield make
-    for stage in made:
-        stage.close()
+    for session in made:
+        session.close()
     until(lambda: not any((tmp_path / "live").iterdir()))
 
 
-def go(stage, step):
+def go(session, step):
     """Play until all live worlds have made this step and none is under way."""
 
     def there():
-        stage.step()
-        return all(r.t >= step or r.state == "failed" for r in stage.recordings)
+        session.step()
+        return all(r.t >= step or r.state == "failed" for r in session.live_runs)
 
     until(there)
-    until(lambda: all(r.state in ("ready", "finished", "failed") for r in stage.recordings))
-    assert [r.error for r in stage.recordings] == [None] * len(stage.recordings)
+    until(lambda: all(r.state in ("ready", "finished", "failed") for r in session.live_runs))
+    assert [r.error for r in session.live_runs] == [None] * len(session.live_runs)
 
 
-def single(stage, step):
+def single(session, step):
     """Let the first world alone make steps up to this one."""
-    recording = stage.recordings[0]
-    while recording.t < step:
-        recording.advance()
-        until(lambda: recording.state in ("ready", "finished"))
+    live_run = session.live_runs[0]
+    while live_run.t < step:
+        live_run.advance()
+        until(lambda: live_run.state in ("ready", "finished"))
 
 
-def history(recording, through=STEPS):
-    return files(Run.open(recording.folder), range(through + 1))
+def history(live_run, through=STEPS):
+    return files(Run.open(live_run.folder), range(through + 1))
 
 
 def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path, monkeypatch):
-    stage = stages(scenario(), seed="5", knob_0=2)
-    recording, knob = stage.recordings[0], stage.knobs["knob_0"]
-    assert recording.scenario.seed == 5 and recording.scenario.value(knob.path) == 2
-    single(stage, 1)
-    stage.turn("trainers.naive.publish", 3.2)
-    recording.advance()
-    stage.turn("writers.people.rate", 7.0)  # the step under way does not see it
-    until(lambda: recording.state == "ready")
-    assert stage.value("writers.people.rate") == 7.0
-    single(stage, STEPS)
-    assert recording.state == "finished" and not stage.running
+    session = stages(scenario(), seed="5", knob_0=2)
+    live_run, knob = session.live_runs[0], session.knobs["knob_0"]
+    assert live_run.scenario.seed == 5 and live_run.scenario.value(knob.path) == 2
+    single(session, 1)
+    session.turn("trainers.naive.publish", 3.2)
+    live_run.advance()
+    session.turn("writers.people.rate", 7.0)  # the step under way does not see it
+    until(lambda: live_run.state == "ready")
+    assert session.value("writers.people.rate") == 7.0
+    single(session, STEPS)
+    assert live_run.state == "finished" and not session.running
     with pytest.raises(ScenarioError, match="no step of this world will begin after step 4"):
-        stage.turn("trainers.naive.publish", 5)
+        session.turn("trainers.naive.publish", 5)
 
-    listed = changes(recording.scenario, stage.play.scenario)
+    listed = changes(live_run.scenario, session.play.scenario)
     assert listed == [(2, "trainers.naive.publish = 3", True), (3, "writers.people.rate = 7.0", True)]
     assert (2, "trainers.naive.publish = 9", False) in changes(scenario())  # of the file, and replaced by the session
     file = tmp_path / "saved.toml"
-    file.write_text(saved(stage, recording), encoding="utf-8")
+    file.write_text(saved(session, live_run), encoding="utf-8")
     assert "# From step 3 on: writers.people.rate = 7.0\n" in file.read_text()
     again = ran(Scenario.load(file), tmp_path / "again")
-    assert files(again) == history(recording)
+    assert files(again) == history(live_run)
 
-    kept = stage.keep(recording)
+    kept = session.keep(live_run)
     assert Run.open(kept).verify() == again.verify()
     assert (kept / "web.graphml").read_bytes() == (again.path / "web.graphml").read_bytes()
     assert Run.open(kept).base.resolve() == tmp_path and kept.parent.parent == tmp_path / "kept"
     with pytest.raises(EcosystemError, match="there is a run of this scenario already, with 4 of 4 steps"):
-        stage.keep(recording)
+        session.keep(live_run)
     monkeypatch.setattr("ecosystem.api._report", str)  # it takes longer than all the rest
     told = CliRunner().invoke(cli, ["run", str(file), "--out", str(tmp_path / "kept")])
     assert told.exit_code == 0 and "This run is finished" in told.output
     replay = stages(runs=[kept])
-    assert replay.last == STEPS and replay.films[0].metrics.equals(again.metrics)
+    assert replay.last == STEPS and replay.views[0].metrics.equals(again.metrics)
 
 
 @pytest.mark.parametrize("seed", ["abc", "-5", "1.5", "", "²", "1000000001"])
 def test_a_seed_that_is_none_is_told_and_the_rest_is_done(stages, seed):
-    stage = stages(scenario(), seed=seed, knob_0=2)
-    assert stage.refused.startswith(f'seed "{seed}": give a whole number from 0 to 1000000000; ')
-    recording = stage.recordings[0]
-    assert recording.scenario.seed == scenario().seed
-    assert recording.scenario.value(stage.knobs["knob_0"].path) == 2
+    session = stages(scenario(), seed=seed, knob_0=2)
+    assert session.refused.startswith(f'seed "{seed}": give a whole number from 0 to 1000000000; ')
+    live_run = session.live_runs[0]
+    assert live_run.scenario.seed == scenario().seed
+    assert live_run.scenario.value(session.knobs["knob_0"].path) == 2
 
 
 def test_knobs_that_do_not_go_together_leave_the_file_as_it_is(stages, tmp_path):
@@ -134,18 +144,18 @@ def test_knobs_that_do_not_go_together_leave_the_file_as_it_is(stages, tmp_path)
     ]
     short = {"policies.short": {"kind": "length", "min_words": 3, "max_words": 60}}
     plain = scenario().override({**short, "trainers.naive.select": ["short"]}).override({"knobs": ends})
-    stage = stages(plain, knob_0=25, knob_1=10)
-    assert "max_words = 10 is below min_words = 25" in stage.refused
-    assert stage.recordings[0].scenario.value(at) == 3
-    stage.turn(at, 25)
+    session = stages(plain, knob_0=25, knob_1=10)
+    assert "max_words = 10 is below min_words = 25" in session.refused
+    assert session.live_runs[0].scenario.value(at) == 3
+    session.turn(at, 25)
     with pytest.raises(ScenarioError, match=r"^this world: changes.*max_words = 10 is below min_words = 25"):
-        stage.turn("policies.short.max_words", 10)
+        session.turn("policies.short.max_words", 10)
     # What was begun with one of them far out can be read and saved, though the other's end no longer goes with it.
-    stage = stages(plain, knob_0=25, knob_1=60)
-    recording = stage.recordings[0]
-    until(lambda: recording.state == "ready")
-    assert not stage.refused and Run.open(recording.folder).scenario.value(at) == 25
-    (tmp_path / "saved.toml").write_text(saved(stage, recording), encoding="utf-8")
+    session = stages(plain, knob_0=25, knob_1=60)
+    live_run = session.live_runs[0]
+    until(lambda: live_run.state == "ready")
+    assert not session.refused and Run.open(live_run.folder).scenario.value(at) == 25
+    (tmp_path / "saved.toml").write_text(saved(session, live_run), encoding="utf-8")
     assert [knob.path for knob in Scenario.load(tmp_path / "saved.toml").knobs] == [at]
 
 
@@ -188,120 +198,122 @@ def test_every_new_policy_is_offered_as_it_may_stand():
 
 
 def test_a_step_can_be_paused_wherever_it_is(stages):
-    stage = stages(scenario())
-    recording = stage.recordings[0]
-    recording.pause()  # nothing is under way
-    assert recording.state == "ready"
-    recording.advance()
-    recording.pause()
-    stage.step()
-    until(lambda: recording.progress.what)
-    errand = Errand(lambda _: stage.keep(recording), lambda: None)  # waits for the step
+    session = stages(scenario())
+    live_run = session.live_runs[0]
+    live_run.pause()  # nothing is under way
+    assert live_run.state == "ready"
+    live_run.advance()
+    live_run.pause()
+    session.step()
+    until(lambda: live_run.progress.what)
+    task = BackgroundTask(lambda _: session.keep(live_run), lambda: None)  # waits for the step
     time.sleep(0.3)
-    assert (recording.state, recording.t, errand.done) == ("paused", 0, False)
-    recording.resume()
-    until(lambda: recording.state == "ready")
-    errand.join()
-    assert recording.t == 1 and Run.open(errand.result).steps == 1
-    single(stage, 2)  # it is not paused any more
+    assert (live_run.state, live_run.t, task.done) == ("paused", 0, False)
+    live_run.resume()
+    until(lambda: live_run.state == "ready")
+    task.join()
+    assert live_run.t == 1 and Run.open(task.result).steps == 1
+    single(session, 2)  # it is not paused any more
 
 
 def test_closing_leaves_nothing_behind(stages, tmp_path):
-    stage = stages(scenario())
-    single(stage, 1)
-    stage.fork(0, 1)
-    stage.fork(0, 0)
-    replaced = stage._begun[1]
-    stage.step()
-    stage.recordings[0].pause()
-    stage.close()
-    for recording in stage._begun:
-        recording.join(60)
-        assert recording.state == "closed"
-    assert replaced not in stage.recordings
+    session = stages(scenario())
+    single(session, 1)
+    session.fork(0, 1)
+    session.fork(0, 0)
+    replaced = session._begun[1]
+    session.step()
+    session.live_runs[0].pause()
+    session.close()
+    for live_run in session._begun:
+        live_run.join(60)
+        assert live_run.state == "closed"
+    assert replaced not in session.live_runs
     until(lambda: not any((tmp_path / "live").iterdir()))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("world")]
-    stage.recordings[0].advance()
-    assert stage.recordings[0].state == "closed"
+    session.live_runs[0].advance()
+    assert session.live_runs[0].state == "closed"
 
 
 def test_forks_equal_their_parent_until_something_is_changed(stages, tmp_path):
-    stage = stages(scenario(weights_every=3))
-    single(stage, 2)
-    parent = stage.recordings[0]
+    session = stages(scenario(weights_every=3))
+    single(session, 2)
+    parent = session.live_runs[0]
     parent.advance()
     parent.pause()  # or the step may have ended by then
-    stage.fork(0, 2)  # its models are let go by the step under way, unless the fork asks for them
+    session.fork(0, 2)  # its models are let go by the step under way, unless the fork asks for them
     parent.resume()
     until(lambda: parent.state == "ready")
-    assert stage.steered == 1 and [film.last for film in stage.films] == [3, 2] and stage.step_shown == 3
-    first = stage.recordings[1]
-    stage.step()  # the one behind goes on alone
+    assert session.steered == 1 and [view.last for view in session.views] == [3, 2] and session.step_shown == 3
+    first = session.live_runs[1]
+    session.step()  # the one behind goes on alone
     until(lambda: first.state == "ready")
     assert (parent.t, first.t) == (3, 3)
-    go(stage, STEPS)
+    go(session, STEPS)
     assert history(first) == history(parent)
     with pytest.raises(EcosystemError, match="no step would follow"):
-        stage.fork(0, STEPS)
+        session.fork(0, STEPS)
     with pytest.raises(StoreError, match="models of step 1 were not kept"):
-        stage.fork(0, 1)
-    assert stage.recordings == [parent, first]
+        session.fork(0, 1)
+    assert session.live_runs == [parent, first]
 
-    stage.fork(0, 2)  # in the place of the other, in a folder of its own
-    second = stage.recordings[1]
+    session.fork(0, 2)  # in the place of the other, in a folder of its own
+    second = session.live_runs[1]
     assert first.state == "closed" and second.branch.step == 2
-    stage.turn("trainers.naive.publish", 2)
-    go(stage, 3)
+    session.turn("trainers.naive.publish", 2)
+    go(session, 3)
     assert history(second, 2) == history(parent, 2) and history(second)[3] != history(parent)[3]
     assert changes(second.scenario, parent.scenario)[-1] == (3, "trainers.naive.publish = 2", True)
-    stage.fork(1, 3)  # a fork of the fork, which ends
-    third = stage.recordings[1]
+    session.fork(1, 3)  # a fork of the fork, which ends
+    third = session.live_runs[1]
     with pytest.raises(EcosystemError, match="no step of its own"):
-        stage.keep(third)
-    go(stage, STEPS)
-    assert stage.recordings == [parent, third] and history(third, 3) == history(second, 3)
+        session.keep(third)
+    go(session, STEPS)
+    assert session.live_runs == [parent, third] and history(third, 3) == history(second, 3)
 
-    kept = Run.open(stage.keep(third))  # whole, though it was a fork of a fork
+    kept = Run.open(session.keep(third))  # whole, though it was a fork of a fork
     assert kept.verify() and kept.store.ancestry() == [kept.path]
     assert files(kept) == history(third)
-    stage.fork(0, 0)
-    go(stage, STEPS)
-    assert history(stage.recordings[1]) == history(parent)
+    session.fork(0, 0)
+    go(session, STEPS)
+    assert history(session.live_runs[1]) == history(parent)
 
 
 def test_a_stored_run_is_forked_where_its_models_were_kept(stages, tmp_path):
     runs = [ran(scenario(weights_every=2, seed=seed), tmp_path / "runs") for seed in (1, 2)]
-    stage = stages(runs=[run.path for run in runs])
-    assert not stage.recordings and stage.last == STEPS
+    session = stages(runs=[run.path for run in runs])
+    assert not session.live_runs and session.last == STEPS
     with pytest.raises(StoreError, match=r"not kept .*kept are those of steps 0, 2, 4"):
-        stage.fork(1, 3)
+        session.fork(1, 3)
     before = sorted(path.name for path in runs[1].path.rglob("*"))
-    stage.fork(1, 2)
-    until(lambda: stage.recordings[0].state == "ready")
-    assert [film.run.seed for film in stage.films] == [2, 2] and stage.step_shown == 2 and stage.running
-    assert stage.knobs and stage.value("trainers.naive.publish") == 9
-    go(stage, STEPS)
-    assert files(runs[1]) == history(stage.recordings[0])
+    session.fork(1, 2)
+    until(lambda: session.live_runs[0].state == "ready")
+    assert [view.run.seed for view in session.views] == [2, 2] and session.step_shown == 2 and session.running
+    assert session.knobs and session.value("trainers.naive.publish") == 9
+    go(session, STEPS)
+    assert files(runs[1]) == history(session.live_runs[0])
     assert sorted(path.name for path in runs[1].path.rglob("*")) == before
-    stage.fork(1, 2)
-    assert len(stage.films) == 2 and stage.steered == 0
+    session.fork(1, 2)
+    assert len(session.views) == 2 and session.steered == 0
 
 
 def test_a_policy_is_previewed_and_then_enforced(stages):
-    stage = stages(scenario())
-    single(stage, 2)
-    recording, film = stage.recordings[0], stage.films[0]
-    there = choices(film.scenario)
-    assert there[: len(film.scenario.policies)] == list(film.scenario.policies) and "new: length" in there
+    session = stages(scenario())
+    single(session, 2)
+    live_run, view = session.live_runs[0], session.views[0]
+    there = choices(view.scenario)
+    assert there[: len(view.scenario.policies)] == list(view.scenario.policies) and "new: length" in there
     for choice in there:  # what a choice begins with is a policy as it may stand in a scenario
-        name, table = proposed(film.scenario, choice, template(film.scenario, choice))
+        name, table = proposed(view.scenario, choice, template(view.scenario, choice))
         assert table["kind"] and (name == choice) == (not choice.startswith("new: "))
 
-    errand = Errand(lambda report: previewed(film, 1, "new: length", '{ kind = "length", min_words = 5 }', report), int)
-    errand.join(60)
-    kept = errand.result.filter(by="origin", measure="survival")
-    counted = Run.open(recording.folder).documents.select("doc", "words").collect()
-    live = film.live(1).join(counted, on="doc")
+    task = BackgroundTask(
+        lambda report: previewed(view, 1, "new: length", '{ kind = "length", min_words = 5 }', report), int
+    )
+    task.join(60)
+    kept = task.result.filter(by="origin", measure="survival")
+    counted = Run.open(live_run.folder).documents.select("doc", "words").collect()
+    live = view.live(1).join(counted, on="doc")
     assert set(kept["group"]) == {"human", "synthetic"}
     for origin, share in kept.select("group", "value").iter_rows():
         assert share == (live.filter(synthetic=origin == "synthetic")["words"] >= 5).mean()
@@ -310,25 +322,25 @@ def test_a_policy_is_previewed_and_then_enforced(stages):
         ('{ kind = "lenght" }', 'no policy kind "lenght" (did you mean "length"?)'),
         ('{ kind = "length", min_words = -1 }', "min_words"),
     ):
-        errand = Errand(lambda report, typed=typed: previewed(film, 1, "new: length", typed, report), int)
-        errand.join(60)
-        assert errand.result is None and sentence in errand.error
+        task = BackgroundTask(lambda report, typed=typed: previewed(view, 1, "new: length", typed, report), int)
+        task.join(60)
+        assert task.result is None and sentence in task.error
         with pytest.raises(ScenarioError):
-            enforce(recording, "new: length", typed, "careful")
+            enforce(live_run, "new: length", typed, "careful")
 
-    assert enforce(recording, "new: length", '{ kind = "length", min_words = 5 }', "careful") == "length"
+    assert enforce(live_run, "new: length", '{ kind = "length", min_words = 5 }', "careful") == "length"
     assert (
-        enforce(recording, "new: length", '{ min_words = 5, kind = "length" }', "careful") == "length"
+        enforce(live_run, "new: length", '{ min_words = 5, kind = "length" }', "careful") == "length"
     )  # clicked twice
-    assert enforce(recording, "short", inline(film.scenario.policies["short"].plain()), "careful") == "short"
-    assert enforce(recording, "new: length", '{ kind = "length", min_words = 4 }', "naive") == "length_2"
-    assert [what for at, what, _ in changes(recording.scenario) if at == 3] == [
+    assert enforce(live_run, "short", inline(view.scenario.policies["short"].plain()), "careful") == "short"
+    assert enforce(live_run, "new: length", '{ kind = "length", min_words = 4 }', "naive") == "length_2"
+    assert [what for at, what, _ in changes(live_run.scenario) if at == 3] == [
         'policies.length = { kind = "length", min_words = 5 }',
         'trainers.careful.select = ["short", "length", "neardup"]',
         'policies.length_2 = { kind = "length", min_words = 4 }',
         'trainers.naive.select = ["length_2"]',
     ]
-    single(stage, 3)
-    refused = Run.open(recording.folder).ledger.filter(step=3).collect()["verdict"]
+    single(session, 3)
+    refused = Run.open(live_run.folder).ledger.filter(step=3).collect()["verdict"]
     assert {"short", "length", "length_2"} >= set(refused.drop_nulls()) >= {"length_2"}
-    assert isinstance(film, Film) and recording.error is None
+    assert isinstance(view, RunView) and live_run.error is None

@@ -10,10 +10,10 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 import tomli_w
 
-from ecosystem.app.live_run import Closed, Recording
+from ecosystem.app.live_run import Closed, LiveRun
 from ecosystem.app.live_run import Progress as Doing
-from ecosystem.app.run_view import Film
-from ecosystem.app.session_model import Stage
+from ecosystem.app.run_view import RunView
+from ecosystem.app.session_model import SessionModel
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress
 from ecosystem.policies.base import POLICIES, Policy
@@ -26,7 +26,7 @@ FORM = 'write a policy as { kind = "minhash_dedup", threshold = 0.7 }, on one li
 NEW = "new: "  # begins the choice of a policy that the scenario does not have
 
 
-class Errand(Generic[T]):
+class BackgroundTask(Generic[T]):
     """Something that takes a while, done in a thread; ``news`` is called from there when there is something to see.
 
     ``progress``, ``result``, ``error`` (a sentence) and ``done`` may be read any time.
@@ -91,19 +91,19 @@ def changes(scenario: Scenario, first: Scenario | None = None) -> list[tuple[int
     return [(at, f"{path} = {value}", (at, path, value) not in there) for (at, path), value in listed]
 
 
-def saved(stage: Stage, recording: Recording) -> str:
+def saved(session: SessionModel, live_run: LiveRun) -> str:
     """Return a scenario file that replays what a live world did, and goes on like it.
 
     Relative paths in it stay as they are, so that it is the same experiment; a comment says where they are sought.
     """
-    scenario, machine = recording.scenario, recording.machine
-    told = [f"From step {at} on: {what}" for at, what, new in changes(scenario, stage.play.scenario) if new]
+    scenario, machine = live_run.scenario, live_run.machine
+    told = [f"From step {at} on: {what}" for at, what, new in changes(scenario, session.play.scenario) if new]
     replay = f"ecosystem run {scenario.name}.toml --device {machine.device} --threads {machine.threads}"
     lines = [
-        f"A session of {scenario.name}, of which {max(0, recording.t)} of {scenario.steps} steps were seen. {replay}",
+        f"A session of {scenario.name}, of which {max(0, live_run.t)} of {scenario.steps} steps were seen. {replay}",
         "gives the same numbers bit for bit with the same versions of the packages.",
         "Relative paths in it are sought in the current folder and then beside this file;",
-        f"save it in {recording.base.resolve()} if it names any.",
+        f"save it in {live_run.base.resolve()} if it names any.",
         *told,
     ]
     # Knobs were moved before *Reset*, and others may not go as far as they did beside what stands there now.
@@ -169,25 +169,25 @@ def _same(policy: Policy, table: Mapping[str, Any]) -> bool:
         return False
 
 
-def previewed(film: Film, step: int, choice: str, text: str, progress: Progress) -> pl.DataFrame:
+def previewed(view: RunView, step: int, choice: str, text: str, progress: Progress) -> pl.DataFrame:
     """Return the audit of a policy, as it was typed, on the web after a step.
 
     Raises EcosystemError for what cannot be read, is not allowed in the scenario, or breaks.
     """
-    name, table = proposed(film.scenario.at(step), choice, text)
-    return audit(Run.open(film.run.path), [name], {f"policies.{name}": table}, step=step, progress=progress)
+    name, table = proposed(view.scenario.at(step), choice, text)
+    return audit(Run.open(view.run.path), [name], {f"policies.{name}": table}, step=step, progress=progress)
 
 
-def enforce(recording: Recording, choice: str, text: str, population: str) -> str:
+def enforce(live_run: LiveRun, choice: str, text: str, population: str) -> str:
     """Set a policy first at the select gate of a population's trainers, from the next step on; return its name.
 
     A policy of the scenario becomes what was typed wherever it stands. Raises ScenarioError where that is not allowed.
     """
-    now = recording.scenario.at(recording.upcoming)
+    now = live_run.scenario.at(live_run.upcoming)
     name, table = proposed(now, choice, text)
     gate = now.trainers[population].select
     standing = name in now.policies and _same(now.policies[name], table)
-    recording.change(
+    live_run.change(
         ({} if standing else {f"policies.{name}": table})
         | {f"trainers.{population}.select": [name, *(other for other in gate if other != name)]}
     )

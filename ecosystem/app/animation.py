@@ -9,8 +9,8 @@ from typing import Any
 
 import solara
 
-from ecosystem.app.live_charts import Picture
-from ecosystem.app.run_view import Film
+from ecosystem.app.live_charts import LiveChart
+from ecosystem.app.run_view import RunView
 from ecosystem.report import charts
 from ecosystem.report.charts import DARK, LIGHT, Scheme
 
@@ -26,7 +26,7 @@ def frames(last: int, most: int = MOST) -> list[int]:
     return sorted({round(last * i / (most - 1)) for i in range(most)})
 
 
-def animation(picture: Picture, steps: Sequence[int], scheme: Scheme, told: Callable[[int], bool]) -> bytes | None:
+def animation(picture: LiveChart, steps: Sequence[int], scheme: Scheme, told: Callable[[int], bool]) -> bytes | None:
     """Draw a picture at each step and return a GIF that starts over at its end.
 
     ``told`` hears how many frames are done and answers whether to go on; None where it did not want to.
@@ -62,7 +62,7 @@ def _beside(rows: list[dict[str, Any]], columns: dict[str, list[Any]] | None) ->
 
 
 @solara.component
-def Animation(film: Film, picture: Picture | None, last: int) -> None:
+def Animation(view: RunView, picture: LiveChart | None, last: int) -> None:
     """Offer the graph of a film over its steps as a GIF: drawn on the server in a thread, then downloaded."""
     asked, ask = solara.use_state(0)
     done, tell = solara.use_state(0)
@@ -73,7 +73,7 @@ def Animation(film: Film, picture: Picture | None, last: int) -> None:
     def draw(cancel: threading.Event) -> None:
         if not asked or picture is None:
             return
-        now = frames(film.last)
+        now = frames(view.last)
 
         def told(number: int) -> bool:
             tell(number)
@@ -102,5 +102,5 @@ def Animation(film: Film, picture: Picture | None, last: int) -> None:
         if found.value is not None:
             size = len(found.value) / 1e6
             solara.FileDownload(
-                found.value, filename=f"{film.called}-web.gif", label=f"Save the animation ({size:.1f} MB)"
+                found.value, filename=f"{view.called}-web.gif", label=f"Save the animation ({size:.1f} MB)"
             )

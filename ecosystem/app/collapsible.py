@@ -8,7 +8,7 @@ import solara
 
 
 @solara.component
-def Fold(title: str, inside: Callable[[], None]) -> None:
+def Collapsible(title: str, inside: Callable[[], None]) -> None:
     """Show a title that opens and closes what ``inside`` makes; what was typed there outlives its being closed."""
     opened, turn = solara.use_state(False)
     made = solara.use_ref(False)

@@ -13,8 +13,8 @@ import polars as pl
 import solara
 import solara.lab
 
-from ecosystem.app.collapsible import Fold
-from ecosystem.app.run_view import Film
+from ecosystem.app.collapsible import Collapsible
+from ecosystem.app.run_view import RunView
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.documents import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.report.html import visible
@@ -43,26 +43,26 @@ class Entry:
         return self.picture is None and (len(self.text) > CLIP or self.text.count("\n") >= 10)
 
 
-def authors(film: Film) -> dict[str, str]:
+def authors(view: RunView) -> dict[str, str]:
     """Return who has published anything: each trainer, each population of writers, the initial web; key → name.
 
     A key is a trainer's name, ``writers/<population>`` or ``initial``.
     """
-    there = set(film.documents["author"].unique())
-    numbered = [f"{name}/{i}" for name, recipe in film.scenario.trainers.items() for i in range(recipe.count)]
+    there = set(view.documents["author"].unique())
+    numbered = [f"{name}/{i}" for name, recipe in view.scenario.trainers.items() for i in range(recipe.count)]
     found = {name: name for name in numbered if name in there}
     peopled = {author.rsplit("/", 1)[0] for author in there if author.startswith("writers/")}
-    found |= {f"writers/{name}": f"{name} (writers)" for name in film.scenario.writers if f"writers/{name}" in peopled}
+    found |= {f"writers/{name}": f"{name} (writers)" for name in view.scenario.writers if f"writers/{name}" in peopled}
     return found | ({INITIAL: origin_name("people", INITIAL)} if INITIAL in there else {})
 
 
-def published(film: Film, author: str) -> pl.DataFrame:
+def published(view: RunView, author: str) -> pl.DataFrame:
     """Return the documents (rows of ``film.documents``) of a key of :func:`authors`, in order of publication."""
     mine = pl.col("author").str.starts_with(f"{author}/") if author.startswith("writers/") else pl.lit(value=False)
-    return film.documents.filter((pl.col("author") == author) | mine)
+    return view.documents.filter((pl.col("author") == author) | mine)
 
 
-def entries(film: Film, documents: pl.DataFrame, first: int = 0) -> list[Entry]:
+def entries(view: RunView, documents: pl.DataFrame, first: int = 0) -> list[Entry]:
     """Read some of these documents, all of one step, from number ``first`` on; raise StoreError where it is damaged.
 
     They come in order of publication, nothing picked: at most EACH, or PICTURES where they are images.
@@ -70,10 +70,10 @@ def entries(film: Film, documents: pl.DataFrame, first: int = 0) -> list[Entry]:
     if documents.is_empty():
         return []
     step = documents["t"][0]
-    segment = film.run.store.table("corpus", range(step, step + 1), ("doc", "words", "reason", "content"))
-    shape = image_shape(film.run.scenario, segment["content"].dtype)
+    segment = view.run.store.table("corpus", range(step, step + 1), ("doc", "words", "reason", "content"))
+    shape = image_shape(view.run.scenario, segment["content"].dtype)
     some = documents.slice(first, EACH if shape is None else PICTURES)
-    names = film.places["name"]
+    names = view.places["name"]
     rows = some.join(segment, on="doc", how="left", maintain_order="left")
     return [_entry(row, names[row["site"]], shape) for row in rows.iter_rows(named=True)]
 
@@ -104,34 +104,34 @@ def _text(tag: str, words: str, *classes: str, **attributes: str) -> Any:
 
 
 @solara.component
-def Reading(film: Film, step: int, last: int) -> None:
+def Reading(view: RunView, step: int, last: int) -> None:
     """Let people open the documents of a film; nothing is read before they do. ``last``: the steps there are."""
     with solara.Div(classes=["eco-panel", "eco-reading"]):
-        Fold("Reading: what was written, and where it comes from", lambda: Reader(film, step, last))
+        Collapsible("Reading: what was written, and where it comes from", lambda: Reader(view, step, last))
 
 
 @solara.component
-def Reader(film: Film, step: int, last: int) -> None:
+def Reader(view: RunView, step: int, last: int) -> None:
     """Show documents of an author at a step beside its first ones."""
-    ancestry = solara.use_memo(lambda: Ancestry(film), [film])
+    ancestry = solara.use_memo(lambda: Ancestry(view), [view])
     author, choose = solara.use_state("")
     fixed, fix = solara.use_state(LOOKED_AT)
     first, turn = solara.use_state(0)
     traced, trace = solara.use_state(-1)
-    names = solara.use_memo(lambda: authors(film), [film, last])
-    writing = solara.use_memo(lambda: set(film.documents.filter(pl.col("t") == step)["author"]), [film, last, step])
+    names = solara.use_memo(lambda: authors(view), [view, last])
+    writing = solara.use_memo(lambda: set(view.documents.filter(pl.col("t") == step)["author"]), [view, last, step])
     present = [key for key in names if any(who == key or who.startswith(f"{key}/") for who in writing)]
     chosen = author if author in names else next(iter(present or names), "")
-    mine = solara.use_memo(lambda: published(film, chosen), [film, last, chosen])
+    mine = solara.use_memo(lambda: published(view, chosen), [view, last, chosen])
     steps = [str(t) for t in mine["t"].unique(maintain_order=True)]
     at = int(fixed) if fixed in steps else step
     now, begun = mine.filter(pl.col("t") == at), mine.filter((pl.col("t") == mine["t"].min()) & (pl.col("t") < at))
     place = first if first < now.height else 0
 
     def read() -> tuple[list[Entry], list[Entry]]:
-        return entries(film, now, place), entries(film, begun)
+        return entries(view, now, place), entries(view, begun)
 
-    task = solara.lab.use_task(read, dependencies=[film, last, chosen, at, place], raise_error=False)
+    task = solara.lab.use_task(read, dependencies=[view, last, chosen, at, place], raise_error=False)
 
     def pick(change: Callable[[str], None], value: str) -> None:
         change(value)
@@ -152,25 +152,25 @@ def Reader(film: Film, step: int, last: int) -> None:
             if now.is_empty():
                 _text("p", f"{names.get(chosen, 'Nobody')} published nothing at this step.")
             elif shown[0]:
-                upto = min(place + len(shown[0]), now.height)
-                with solara.Div(classes=["eco-turn"]):
-                    _text("span", f"{place + 1:,} to {upto:,} of {now.height:,}")
-                    if upto < now.height or place:
-                        solara.Button(
-                            "next" if upto < now.height else "from the first",
-                            on_click=lambda: turn(upto if upto < now.height else 0),
-                            text=True,
-                            small=True,
-                        )
+                _pages(place, len(shown[0]), now.height, turn)
             Documents(shown[0], ancestry, traced, trace, last)
         with solara.Div():
             _text("h4", "Its first documents" + (f", step {begun['t'][0]}" if begun.height else ""))
             if begun.is_empty():
                 _text("p", "It had published nothing before." if now.height else "")
             elif shown[1]:
-                with solara.Div(classes=["eco-turn"]):
-                    _text("span", f"1 to {len(shown[1]):,} of {begun.height:,}")
+                _pages(0, len(shown[1]), begun.height, None)
             Documents(shown[1], ancestry, traced, trace, last)
+
+
+def _pages(first: int, shown: int, height: int, turn: Callable[[int], None] | None) -> None:
+    """Say which of ``height`` documents are shown, with a button to the next ones (``turn`` gets their place)."""
+    end = min(first + shown, height)
+    with solara.Div(classes=["eco-turn"]):
+        _text("span", f"{first + 1:,} to {end:,} of {height:,}")
+        if turn is not None and (end < height or first):
+            words, place = ("next", end) if end < height else ("from the first", 0)
+            solara.Button(words, on_click=lambda: turn(place), text=True, small=True)
 
 
 @solara.component
@@ -178,35 +178,38 @@ def Documents(shown: Sequence[Entry], ancestry: Ancestry, traced: int, trace: Ca
     """Show documents one below the other, each with a way to its lineage."""
     with solara.Div():
         for entry in shown:
-            with solara.Div(classes=["eco-doc", "eco-machine" if entry.synthetic else "eco-people"]).key(
-                f"d{entry.doc}"
-            ):
-                if entry.picture is not None:
-                    attributes = {"src": entry.picture, "alt": f"document {entry.doc}"}
-                    solara.v.Html(tag="img", attributes=attributes)
-                elif not entry.text.strip():
-                    _text("p", "An empty document.")
-                elif entry.long:
-                    extent = "all" if entry.characters <= LONGEST else f"the first {LONGEST:,} of"
-                    summary = [
-                        _text("div", f"{entry.text[:CLIP]}…", "eco-words", "eco-clip", dir="auto"),
-                        _text("span", f"{extent} {entry.characters:,} characters", "eco-more"),
-                    ]
-                    whole = _text("div", entry.text, "eco-words", dir="auto")
-                    solara.v.Html(tag="details", children=[solara.v.Html(tag="summary", children=summary), whole])
-                else:
-                    _text("div", entry.text, "eco-words", dir="auto")
+            classes = ["eco-doc", "eco-machine" if entry.synthetic else "eco-people"]
+            with solara.Div(classes=classes).key(f"d{entry.doc}"):
+                _content(entry)
                 _text("div", " · ".join(entry.facts), "eco-facts")
                 if entry.synthetic:
-                    ours = entry.doc == traced
-                    solara.Button(
-                        "Close the lineage" if ours else "Lineage",
-                        on_click=lambda doc=entry.doc, ours=ours: trace(-1 if ours else doc),
-                        text=True,
-                        x_small=True,
-                    )
-                    if ours:
+                    _lineage_button(entry.doc, entry.doc == traced, trace)
+                    if entry.doc == traced:
                         Descent(ancestry, entry.doc, last)
+
+
+def _content(entry: Entry) -> None:
+    """Show the content of a document: its picture, its text, or the beginning of a long text, which can be opened."""
+    if entry.picture is not None:
+        solara.v.Html(tag="img", attributes={"src": entry.picture, "alt": f"document {entry.doc}"})
+    elif not entry.text.strip():
+        _text("p", "An empty document.")
+    elif entry.long:
+        extent = "all" if entry.characters <= LONGEST else f"the first {LONGEST:,} of"
+        summary = [
+            _text("div", f"{entry.text[:CLIP]}…", "eco-words", "eco-clip", dir="auto"),
+            _text("span", f"{extent} {entry.characters:,} characters", "eco-more"),
+        ]
+        whole = _text("div", entry.text, "eco-words", dir="auto")
+        solara.v.Html(tag="details", children=[solara.v.Html(tag="summary", children=summary), whole])
+    else:
+        _text("div", entry.text, "eco-words", dir="auto")
+
+
+def _lineage_button(doc: int, is_open: bool, trace: Callable[[int], None]) -> None:
+    """Let people open or close the lineage of a document."""
+    words = "Close the lineage" if is_open else "Lineage"
+    solara.Button(words, on_click=lambda: trace(-1 if is_open else doc), text=True, x_small=True)
 
 
 @solara.component

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem.app.run_view import Film
+from ecosystem.app.run_view import RunView
 from ecosystem.errors import ScenarioError
 from ecosystem.report import charts, run_charts, summaries
 from ecosystem.report.charts import Words
@@ -29,7 +29,7 @@ LONG = 60  # characters of a value that are told
 
 
 @dataclass(frozen=True)
-class Frame:
+class FrameData:
     """What of a picture belongs to one step: title, the line below it, and columns set beside the rows that stay."""
 
     title: str
@@ -38,13 +38,13 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Picture:
+class LiveChart:
     """A chart: its specification without data, the data that stay by name, and what changes with the step."""
 
     name: str
     spec: dict[str, Any]
     data: dict[str, list[dict[str, Any]]]
-    at: Callable[[int], Frame]
+    at: Callable[[int], FrameData]
     steps_apart: bool = False  # whether each step is a picture of its own
 
     @cached_property
@@ -53,12 +53,12 @@ class Picture:
         return json.dumps(self.spec), json.dumps(self.data)
 
     @classmethod
-    def of(cls, name: str, chart: Any, last: int) -> Picture:
+    def of(cls, name: str, chart: Any, last: int) -> LiveChart:
         """Take a chart apart; one over steps gets a rule at the step looked at, where that is not the ``last``."""
         spec, data, title, below = _apart(chart)
         across = next((x for x in charts.scaled(spec, "x") if x.get("field") == "step"), None)
         if across is None:
-            return cls(name, spec, data, lambda step: Frame(title, below))
+            return cls(name, spec, data, lambda step: FrameData(title, below))
         mark = {"type": "rule", "style": "soft", "strokeWidth": 1.5, "strokeOpacity": 0.8}
         rule = {"data": {"name": NOW}, "mark": mark, "encoding": {"x": across}}
         # What changed stands above the panels: beside its line there is no room for it here.
@@ -66,8 +66,8 @@ class Picture:
         spec["layer"] = [rule, *layers]
         data = {name: rows for name, rows in data.items() if name not in charts.NAMED_CHANGES}
 
-        def at(step: int) -> Frame:
-            return Frame(title, below, {NOW: {"step": [step] if step < last else []}})
+        def at(step: int) -> FrameData:
+            return FrameData(title, below, {NOW: {"step": [step] if step < last else []}})
 
         return cls(name, spec, {NOW: [], **data}, at)
 
@@ -89,7 +89,7 @@ def _apart(chart: Any) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]],
     return {**spec, **fluid}, data, title.get("text", ""), title.get("subtitle", "")
 
 
-def alike(pictures: Sequence[Picture]) -> list[Picture]:
+def alike(pictures: Sequence[LiveChart]) -> list[LiveChart]:
     """Return pictures of the same kind, of several worlds, on the same scales and with the same colours."""
     specs = [copy.deepcopy(picture.spec) for picture in pictures]
     for name in ("x", "y", "color", "size"):
@@ -137,11 +137,11 @@ def _named_apart(spec: dict[str, Any], data: dict[str, list[dict[str, Any]]]) ->
     return {name: [{**r, "place": moved[id(r)]} if id(r) in moved else r for r in one] for name, one in data.items()}
 
 
-def web(film: Film) -> Picture:
+def web(view: RunView) -> LiveChart:
     """Draw the site graph: area is documents, colour their synthetic share, an outline a curated site."""
-    nodes = film.sites(film.last).drop("site").rename({"name": "site"})
+    nodes = view.sites(view.last).drop("site").rename({"name": "site"})
     outlined = int(nodes["curated"].sum())
-    chart = charts.site_graph(nodes if outlined else nodes.drop("curated"), film.links, Words("", "", "", ".0%"), 1)
+    chart = charts.site_graph(nodes if outlined else nodes.drop("curated"), view.links, Words("", "", "", ".0%"), 1)
     spec, data, _, _ = _apart(chart)
     largest = min(MOST[1], max(MOST[0], 60_000 / nodes.height))
     for size in charts.scaled(spec, "size"):
@@ -151,21 +151,21 @@ def web(film: Film) -> Picture:
             layer["mark"]["strokeWidth"] = 0  # it would leave little of a small dot
     mine = next(name for name, rows in data.items() if rows and "documents" in rows[0])
     shown = [
-        f"{nodes.height:,} sites, {len(film.links):,} links drawn" if len(film.links) else f"{nodes.height:,} sites"
+        f"{nodes.height:,} sites, {len(view.links):,} links drawn" if len(view.links) else f"{nodes.height:,} sites"
     ]
     shown += ["area: documents"] + (["outlined: looked after by a curator"] if outlined else [])
     below = "; ".join(shown)
 
-    def at(step: int) -> Frame:
-        now = film.sites(step)
+    def at(step: int) -> FrameData:
+        now = view.sites(step)
         columns = {"documents": now["documents"].to_list(), "value": now["value"].round(4).to_list()}
-        return Frame(f"The web at step {step}", below, {mine: columns})
+        return FrameData(f"The web at step {step}", below, {mine: columns})
 
     data[mine] = [{k: v for k, v in row.items() if k not in ("documents", "value")} for row in data[mine]]
-    return _scaled(Picture("web", spec, data, at, steps_apart=True), film.scale)
+    return _scaled(LiveChart("web", spec, data, at, steps_apart=True), view.scale)
 
 
-def _scaled(picture: Picture, most: float) -> Picture:
+def _scaled(picture: LiveChart, most: float) -> LiveChart:
     """Return a site graph on which the largest dot has ``most`` documents."""
     spec = copy.deepcopy(picture.spec)
     for size in charts.scaled(spec, "size"):
@@ -173,62 +173,62 @@ def _scaled(picture: Picture, most: float) -> Picture:
     return replace(picture, spec=spec)
 
 
-def contamination(film: Film, metric: str) -> Any:
+def contamination(view: RunView, metric: str) -> Any:
     """Draw a key of ``run_charts.CONTAMINATION``."""
-    return run_charts.contamination(film.report_data, metric)
+    return run_charts.contamination(view.report_data, metric)
 
 
-def qualities(film: Film) -> dict[str, str]:
+def qualities(view: RunView) -> dict[str, str]:
     """Return the measures of quality that this run has, by name, with what each is called."""
-    there = set(film.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
-    if film.scenario.modality == "text":
+    there = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
+    if view.scenario.modality == "text":
         found = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in there}
         return found | ({"change": "Change since the start"} if "cross_entropy" in there else {})
-    return {metric: run_charts.called(metric) for metric in run_charts.parameters(film.report_data) if metric in there}
+    return {metric: run_charts.called(metric) for metric in run_charts.parameters(view.report_data) if metric in there}
 
 
-def quality(film: Film, metric: str) -> Any:
+def quality(view: RunView, metric: str) -> Any:
     """Draw a key of :func:`qualities`."""
-    if film.scenario.modality != "text":
-        return run_charts.parameter(film.report_data, metric)
+    if view.scenario.modality != "text":
+        return run_charts.parameter(view.report_data, metric)
     return (
-        run_charts.quality_change(film.report_data)
+        run_charts.quality_change(view.report_data)
         if metric == "change"
-        else run_charts.quality(film.report_data, metric)
+        else run_charts.quality(view.report_data, metric)
     )
 
 
-def diversities(film: Film) -> dict[str, str]:
+def diversities(view: RunView) -> dict[str, str]:
     """Return the measures of diversity and of tails that this run has, by name, with what each is called."""
-    there = set(film.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
-    if film.scenario.modality != "text":
-        return qualities(film)
+    there = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
+    if view.scenario.modality != "text":
+        return qualities(view)
     named = run_charts.TEXT | run_charts.LATE | {metric: words.title for metric, words in run_charts.OTHERS.items()}
     found = {metric: label for metric, label in named.items() if metric in there}
     kept = "vocabulary_kept_1" in there
     return found | ({"vocabulary": "Human vocabulary kept, by frequency"} if kept else {})
 
 
-def diversity(film: Film, metric: str) -> Any:
+def diversity(view: RunView, metric: str) -> Any:
     """Draw a key of :func:`diversities`."""
-    if film.scenario.modality != "text":
-        return run_charts.parameter(film.report_data, metric)
+    if view.scenario.modality != "text":
+        return run_charts.parameter(view.report_data, metric)
     if metric == "vocabulary":
-        return run_charts.vocabulary(film.report_data)
+        return run_charts.vocabulary(view.report_data)
     return (
-        run_charts.diversity(film.report_data, metric)
+        run_charts.diversity(view.report_data, metric)
         if metric in run_charts.TEXT
-        else run_charts.tails(film.report_data).get(metric)
+        else run_charts.tails(view.report_data).get(metric)
     )
 
 
-def ledger(film: Film) -> Picture | None:
+def ledger(view: RunView) -> LiveChart | None:
     """Draw what each policy refused at a step, and what curators suspected, by true origin; None where nobody did.
 
     All steps have the same rows and the same scale.
     """
-    refused = summaries.refusals(film.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
-    caught = summaries.detections(film.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
+    refused = summaries.refusals(view.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
+    caught = summaries.detections(view.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
     rows = pl.concat([refused, caught]).sort("step", maintain_order=True)
     if rows.is_empty():
         return None
@@ -253,15 +253,15 @@ def ledger(film: Film) -> Picture | None:
         "share of the documents that reached a policy or curator; grey: human, violet: synthetic; ± one standard error"
     )
 
-    def at(step: int) -> Frame:
+    def at(step: int) -> FrameData:
         now = steps.get(step, [])
-        return Frame(
+        return FrameData(
             f"Who refused what at step {step}, by true origin",
             explained if now else "nobody refused or suspected anything at this step",
             {mine: {name: [row[name] for row in now] for name in names}},
         )
 
-    return Picture("ledger", spec, {mine: []}, at, steps_apart=True)
+    return LiveChart("ledger", spec, {mine: []}, at, steps_apart=True)
 
 
 def differences(one: Scenario, other: Scenario) -> list[tuple[str, str, str]]:
@@ -293,37 +293,37 @@ def _told(value: Any) -> str:
     return text if len(text) <= LONG else text[: LONG - 1] + "…"
 
 
-class Gallery:
+class ChartSet:
     """Pictures of the worlds of a page, drawn anew when one of them has a step more or another scenario."""
 
-    def __init__(self, films: Sequence[Film]) -> None:
-        self.films = list(films)
-        self._known: dict[tuple[Any, ...], list[Picture | None]] = {}
-        self._graphs: dict[int, Picture] = {}
+    def __init__(self, views: Sequence[RunView]) -> None:
+        self.views = list(views)
+        self._known: dict[tuple[Any, ...], list[LiveChart | None]] = {}
+        self._graphs: dict[int, LiveChart] = {}
         self._at: list[tuple[int, int]] = []
 
-    def pictures(self, draw: Callable[..., Any], *arguments: Any) -> list[Picture | None]:
+    def pictures(self, draw: Callable[..., Any], *arguments: Any) -> list[LiveChart | None]:
         """Return ``draw(film, *arguments)`` of every film, on common scales; None where there is nothing to draw."""
-        at = [(film.last, id(film.scenario)) for film in self.films]
+        at = [(view.last, id(view.scenario)) for view in self.views]
         if at != self._at:
             self._known.clear()
             self._at = at
         key = draw.__name__, *arguments
         if key not in self._known:
-            found = [self._one(number, draw, *arguments) for number in range(len(self.films))]
+            found = [self._one(number, draw, *arguments) for number in range(len(self.views))]
             there = [picture for picture in found if picture is not None]
             common = iter(alike(there) if len(there) > 1 else there)
             self._known[key] = [None if picture is None else next(common) for picture in found]
         return self._known[key]
 
-    def _one(self, number: int, draw: Callable[..., Any], *arguments: Any) -> Picture | None:
-        film = self.films[number]
-        name = "-".join([film.called, draw.__name__, *map(str, arguments)])
+    def _one(self, number: int, draw: Callable[..., Any], *arguments: Any) -> LiveChart | None:
+        view = self.views[number]
+        name = "-".join([view.called, draw.__name__, *map(str, arguments)])
         if draw is web:  # sites and links stay where they are; only the scale may change
             if number not in self._graphs:
-                self._graphs[number] = replace(web(film), name=name)
-            return _scaled(self._graphs[number], film.scale)
-        drawn = draw(film, *arguments)
+                self._graphs[number] = replace(web(view), name=name)
+            return _scaled(self._graphs[number], view.scale)
+        drawn = draw(view, *arguments)
         if drawn is None:
             return None
-        return replace(drawn, name=name) if isinstance(drawn, Picture) else Picture.of(name, drawn, film.last)
+        return replace(drawn, name=name) if isinstance(drawn, LiveChart) else LiveChart.of(name, drawn, view.last)

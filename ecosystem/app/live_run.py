@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ecosystem.app.run_view import Film
+from ecosystem.app.run_view import RunView
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
@@ -45,7 +45,7 @@ class Progress:
     total: int = 0
 
 
-class Recording:
+class LiveRun:
     """A world that goes on when it is asked to; ``news`` is called from its thread when there is something to see.
 
     ``progressed`` is called when a step begins, and at progress inside it.
@@ -70,7 +70,7 @@ class Recording:
         self.state: State = "opening"
         self.progress = Progress()
         self.error: str | None = None
-        self.film: Film | None = None
+        self.view: RunView | None = None
         self.seconds = 0.0  # that the last step took
         self.branch, self.machine, self.base = branch, machine, base
         self._out, self._cache = out, cache
@@ -87,9 +87,9 @@ class Recording:
     @property
     def t(self) -> int:
         """The last committed step; -1 until the web has opened."""
-        if self.film is None:
+        if self.view is None:
             return -1 if self.branch is None else self.branch.step
-        return self.film.last
+        return self.view.last
 
     @property
     def upcoming(self) -> int:
@@ -136,8 +136,8 @@ class Recording:
                     "change; fork it at an earlier step, or Reset."
                 )
             self.scenario = self.scenario.forked(self.upcoming - 1, values, base=self.base, called="this world")
-            if self.film is not None:
-                self.film.scenario = self.scenario
+            if self.view is not None:
+                self.view.scenario = self.scenario
         self.news()
 
     def keep(self, out: Path) -> Path:
@@ -151,7 +151,7 @@ class Recording:
             if self._over():
                 raise EcosystemError("this world was closed before the step under way had ended; nothing was written.")
         try:
-            if self.film is None or self.film.run.path != self.folder:
+            if self.view is None or self.view.run.path != self.folder:
                 raise EcosystemError("this world has made no step of its own yet, so that there is nothing to keep.")
             target = folder_of(self.scenario, out)
             if target.exists():
@@ -207,9 +207,9 @@ class Recording:
             if self.branch is None:
                 steps = self._begin()
                 next(steps)
-                self._show(Film(Run.open(self.folder), self.scenario))
+                self._show(RunView(Run.open(self.folder), self.scenario))
             else:  # it is built when its first step is asked for: until then it is its parent's past
-                self._show(Film(self.branch.parent, self.scenario, through=self.branch.step))
+                self._show(RunView(self.branch.parent, self.scenario, through=self.branch.step))
             while self._next():
                 started = time.monotonic()
                 self._told = started + EVERY  # most steps of a second have ended by then
@@ -222,10 +222,10 @@ class Recording:
                     if last == self.scenario.steps:
                         next(steps, None)  # it draws the site graph again
                     self._resumed.wait()  # the pause may have come after the last report
-                    if self.film is None or self.film.run.path != self.folder:
-                        self._show(Film(Run.open(self.folder), self.scenario))
+                    if self.view is None or self.view.run.path != self.folder:
+                        self._show(RunView(Run.open(self.folder), self.scenario))
                     else:
-                        self.film.refresh()
+                        self.view.refresh()
                 self.seconds, self.progress = time.monotonic() - started, Progress()
         except Closed:
             pass
@@ -239,10 +239,10 @@ class Recording:
                 steps.close()  # lets go of the folder
             self.news()
 
-    def _show(self, film: Film) -> None:
-        _ = film.places, film.links  # laid out here rather than when they are drawn
+    def _show(self, view: RunView) -> None:
+        _ = view.places, view.links  # laid out here rather than when they are drawn
         with self._asking:
-            film.scenario, self.film = self.scenario, film
+            view.scenario, self.view = self.scenario, view
 
     def _begin(self) -> Generator[Snapshot, Scenario | None, None]:
         scenario = self.scenario  # as it is now: people may go on turning knobs

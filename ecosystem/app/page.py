@@ -6,6 +6,7 @@ Every browser tab has a stage, and so a world, of its own; closing the tab close
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,22 +18,22 @@ from solara.server.kernel_context import PageStatus, get_current_context
 from ecosystem.app import panels
 from ecosystem.app.events import PROGRESS, listen, tell
 from ecosystem.app.knobs import label, spacing
-from ecosystem.app.session_model import PRESET, SEED, Play, Stage
+from ecosystem.app.session_model import PRESET, SEED, SessionConfig, SessionModel
 from ecosystem.errors import EcosystemError
 from ecosystem.scenario.entries import Knob
 from ecosystem.scenario.presets import presets
 
-PLAY = Play()  # what the server was started for
+PLAY = SessionConfig()  # what the server was started for
 TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from quick to true
 PACE = 250  # milliseconds between two steps that are played, until somebody sets another
 AS_FILE = "as in the scenario"
 OTHER = "something else"  # than any choice of a knob
 
 
-def stage_of(play: Play) -> type[Stage]:
+def stage_of(play: SessionConfig) -> type[SessionModel]:
     """Return the class of the stages of a page, which SolaraViz makes anew from keyword arguments on *Reset*."""
-    bells = {"news": tell, "progressed": PROGRESS.ring, "watched": _watched}
-    return type("Stage", (Stage,), {"play": play, **{name: staticmethod(ring) for name, ring in bells.items()}})
+    bells = {"news": tell, "progressed": PROGRESS.send, "watched": _watched}
+    return type("Stage", (SessionModel,), {"play": play, **{name: staticmethod(ring) for name, ring in bells.items()}})
 
 
 def _watched() -> bool:
@@ -52,56 +53,84 @@ def Page() -> None:
     """Show what the server was started for; Solara looks for this name."""
     solara.Title(f"{PLAY.title} · ecosystem")
     solara.Style(panels.STYLE)
-    stage = solara.use_memo(lambda: solara.reactive(stage_of(PLAY)()), [])
-    solara.use_effect(lambda: stage.value.close, [stage.value])
+    session = solara.use_memo(lambda: solara.reactive(stage_of(PLAY)()), [])
+    solara.use_effect(lambda: session.value.close, [session.value])
     # In a component of its own, since SolaraViz is called with new arguments whenever a knob is turned.
-    Controls(stage)
+    Controls(session)
     _Sidebar()
-    panels.Worlds(stage.value)
+    panels.Worlds(session.value)
 
 
 @solara.component
-def Controls(stage: solara.Reactive[Stage]) -> None:
+def Controls(session: solara.Reactive[SessionModel]) -> None:
     """Show SolaraViz with the knobs of the steered world, and let each act when it is turned."""
-    now = stage.value
-    listen(bool(now.recordings))
+    now = session.value
+    listen(bool(now.live_runs))
     (wrong, until), complain = solara.use_state(("", 0))  # why a knob was refused, and for which step
-    stands = {name: _stands(now, name) for name in now.knobs}
-    turns = solara.use_memo(lambda: {name: solara.reactive(value) for name, value in stands.items()}, [tuple(stands)])
-    seen: Any = solara.use_ref({})  # what stood there when it was last shown
-    ran, since = solara.use_ref(True), solara.use_ref(0)
+    positions = {name: _position(now, name) for name in now.knobs}
+    turns = solara.use_memo(
+        lambda: {name: solara.reactive(value) for name, value in positions.items()}, [tuple(positions)]
+    )
+    knobs = _Knobs(now, turns, solara.use_ref({}), complain)
+    ran, restarts = solara.use_ref(True), solara.use_ref(0)
     interval = solara.use_reactive(PACE)
     if now.running and not ran.current:
-        since.current += 1  # Mesa leaves its buttons off once a model has ended, also where it can go on after all
+        restarts.current += 1  # Mesa leaves its buttons off once a model has ended, also where it can go on after all
     ran.current = now.running
 
     def rewind() -> None:
-        if not now.running and not now.recordings:
+        if not now.running and not now.live_runs:
             now.rewind()
             tell()
 
-    def follow() -> None:
-        """Show what stands where somebody else has changed it: another world, *Reset*, a policy that was enforced."""
-        for name, turn in turns.items():
-            if (value := _stands(now, name)) != seen.current.get(name):
-                seen.current[name] = value
+    solara.use_effect(knobs.hear, [id(now), tuple(turns)])
+    solara.use_effect(knobs.follow, [id(now), tuple(positions.values())])
+    solara.use_effect(tell, [id(now)])  # what Mesa says of its model was said of the one before *Reset*
+    solara.use_effect(rewind, [now.running])
+    with solara.Sidebar():  # what is below is made anew where its place changes
+        if restarts.current % 2:
+            solara.Div()
+    shown = tuple((turn.value, positions[name]) for name, turn in turns.items())
+    parameters = solara.use_memo(lambda: _parameters(now, turns), [id(now), shown])  # else all of Mesa is made again
+    SolaraViz(session, components=[], model_params=parameters, name=PLAY.title, play_interval=interval)
+    for sentence in (now.refused, wrong if until == now.upcoming else ""):
+        if sentence:
+            with solara.Sidebar():
+                solara.Error(sentence)
+
+
+@dataclass(frozen=True)
+class _Knobs:
+    """The knobs of a session as the page shows them: ``turns`` has the value of each, ``seen`` what was last shown."""
+
+    session: SessionModel
+    turns: dict[str, solara.Reactive[Any]]
+    seen: Any  # a reference to a dict: name → position
+    complain: Callable[[tuple[str, int]], None]
+
+    def follow(self) -> None:
+        """Show positions that were changed elsewhere: by another world, *Reset*, a policy that was enforced."""
+        for name, turn in self.turns.items():
+            if (value := _position(self.session, name)) != self.seen.current.get(name):
+                self.seen.current[name] = value
                 turn.set(value)
 
-    def act(name: str, value: Any) -> None:
-        knob = now.knobs[name]
-        if value == OTHER or not _apart(knob, _stands(now, name), value):
+    def act(self, name: str, value: Any) -> None:
+        """Turn a knob of the world; where that is refused, say why and turn it back on the page."""
+        knob = self.session.knobs[name]
+        if value == OTHER or not _apart(knob, _position(self.session, name), value):
             return
         try:
-            now.turn(knob.path, value if knob.choices is None else knob.choices[value])
-            seen.current[name] = _stands(now, name)
-            complain(("", 0))
+            self.session.turn(knob.path, value if knob.choices is None else knob.choices[value])
+            self.seen.current[name] = _position(self.session, name)
+            self.complain(("", 0))
         except EcosystemError as error:
-            complain((str(error), now.upcoming))
-            turns[name].set(_stands(now, name))
+            self.complain((str(error), self.session.upcoming))
+            self.turns[name].set(_position(self.session, name))
 
-    def hear() -> Callable[[], None]:
+    def hear(self) -> Callable[[], None]:
         """Let knobs act as they are turned: an effect of the page being drawn might come after a step was asked for."""
-        ends = [turn.subscribe(partial(act, name)) for name, turn in turns.items()]
+        ends = [turn.subscribe(partial(self.act, name)) for name, turn in self.turns.items()]
 
         def leave() -> None:
             for end in ends:
@@ -109,57 +138,42 @@ def Controls(stage: solara.Reactive[Stage]) -> None:
 
         return leave
 
-    solara.use_effect(hear, [id(now), tuple(turns)])
-    solara.use_effect(follow, [id(now), tuple(stands.values())])
-    solara.use_effect(tell, [id(now)])  # what Mesa says of its model was said of the one before *Reset*
-    solara.use_effect(rewind, [now.running])
-    with solara.Sidebar():  # what stands below is made anew where its place changes
-        if since.current % 2:
-            solara.Div()
-    shown = tuple((turn.value, stands[name]) for name, turn in turns.items())
-    parameters = solara.use_memo(lambda: _parameters(now, turns), [id(now), shown])  # else all of Mesa is made again
-    SolaraViz(stage, components=[], model_params=parameters, name=PLAY.title, play_interval=interval)
-    for sentence in (now.refused, wrong if until == now.upcoming else ""):
-        if sentence:
-            with solara.Sidebar():
-                solara.Error(sentence)
-
 
 def _apart(knob: Knob, before: Any, after: Any) -> bool:
     """Return whether a knob was turned; the numbers of a slider are those of its places but for the last digits."""
     return bool(before != after if knob.choices is not None else abs(after - before) > 0.5 * spacing(knob, before))
 
 
-def _stands(stage: Stage, name: str) -> Any:
-    """Return where a knob of the steered world stands: its number, or the name of its choice (OTHER where none is)."""
-    knob = stage.knobs[name]
-    value = stage.value(knob.path)
+def _position(session: SessionModel, name: str) -> Any:
+    """Return the position of a knob of the steered world: its number, or the name of its choice (OTHER for none)."""
+    knob = session.knobs[name]
+    value = session.value(knob.path)
     if knob.choices is None:
         return value if value is not None else knob.low
     return next((called for called, choice in knob.choices.items() if choice == value), OTHER)
 
 
-def _parameters(stage: Stage, turns: dict[str, solara.Reactive[Any]]) -> dict[str, Any]:
+def _parameters(session: SessionModel, turns: dict[str, solara.Reactive[Any]]) -> dict[str, Any]:
     """Return what SolaraViz lets people choose: knobs, which act at once, and model and seed, from *Reset* on."""
     found: dict[str, Any] = {}
     for name, turn in turns.items():
-        knob = stage.knobs[name]
+        knob = session.knobs[name]
         if knob.choices is not None:
             values = list(knob.choices) + ([OTHER] if turn.value == OTHER else [])
             found[name] = {"type": "Select", "label": label(knob), "value": turn, "values": values}
             continue
         assert knob.low is not None and knob.high is not None
-        step = spacing(knob, stage.value(knob.path))
+        step = spacing(knob, session.value(knob.path))
         whole = isinstance(turn.value, int)
         # What stands there may lie outside of what the knob offers: a slider would move it, and nobody has.
         low, high = min(knob.low, turn.value), max(knob.high, turn.value)
         low, high = (int(low), int(high)) if whole else (low, high)
         shown = f"{label(knob)}: {turn.value:,.4g}"
         found[name] = Slider(shown, turn, low, high, int(step) if whole else step, int if whole else float)
-    scenario = stage.play.scenario
+    scenario = session.play.scenario
     if scenario is not None:
         if scenario.modality == "text":
-            there = presets(stage.play.base)
+            there = presets(session.play.base)
             tiers = [AS_FILE, *(tier for tier in TIERS if tier in there)]
             found[PRESET] = {"type": "Select", "label": "models, from Reset on", "value": AS_FILE, "values": tiers}
         found[SEED] = {"type": "InputText", "label": "seed, from Reset on", "value": str(scenario.seed)}

@@ -12,13 +12,12 @@ import solara
 from ecosystem.app import live_charts
 from ecosystem.app.animation import Animation
 from ecosystem.app.documents import Reading
-from ecosystem.app.events import NEWS, PROGRESS, listen, tell
-from ecosystem.app.live_charts import Gallery, Picture, differences
-from ecosystem.app.live_run import Recording
-from ecosystem.app.run_view import Film
-from ecosystem.app.server import LIBRARY
-from ecosystem.app.session_model import Stage
-from ecosystem.app.toolbar import Strip
+from ecosystem.app.events import CHANGES, LIBRARY, PROGRESS, listen, tell
+from ecosystem.app.live_charts import ChartSet, LiveChart, differences
+from ecosystem.app.live_run import LiveRun
+from ecosystem.app.run_view import RunView
+from ecosystem.app.session_model import SessionModel
+from ecosystem.app.toolbar import Toolbar, table_row
 from ecosystem.report import charts, run_charts
 
 STYLE = Path(__file__).with_name("page.css")
@@ -54,7 +53,7 @@ def Panel(title: str, below: str = "", children: Sequence[Any] = (), classes: Se
 
 @solara.component
 def Chart(
-    picture: Picture | None,
+    picture: LiveChart | None,
     step: int,
     stamp: str,
     *,
@@ -84,90 +83,111 @@ def Chart(
 
 
 @solara.component
-def Worlds(stage: Stage) -> None:
-    """Show every world of the stage, side by side, all at the same step and with the same measures."""
-    listen(bool(stage.recordings))
+def Worlds(session: SessionModel) -> None:
+    """Show every world of the session, side by side, all at the same step and with the same measures."""
+    listen(bool(session.live_runs))
     chosen, choose = solara.use_state({"diversity": "distinct_2"})
     wrong, _ = solara.use_exception()
-    films = [film for film in stage.films if film is not None]
-    gallery = solara.use_memo(lambda: Gallery(films), [tuple(map(id, films))])
+    views = [view for view in session.views if view is not None]
+    charts_shown = solara.use_memo(lambda: ChartSet(views), [tuple(map(id, views))])
     if wrong is not None:
         solara.Error(f"This could not be drawn ({type(wrong).__name__}: {wrong}). What was committed is not touched.")
         return
-    sorts = {film.scenario.modality for film in films}
-    choices: dict[str, dict[str, str]] = {
-        "contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()},
-        "quality": _together(live_charts.qualities, films),
-        "diversity": _together(live_charts.diversities, films),
-    }
+    choices = _choices(views)
+    picked = _picked(choices, chosen)
+    if len({view.scenario.modality for view in views}) > 1:
+        sorts = " and ".join(f"{view.scenario.name} has {view.scenario.modality} documents" for view in views)
+        solara.Warning(
+            f"{sorts}: what their models are measured by cannot be compared. "
+            "What is on the web and what was refused can."
+        )
+    with solara.Div(classes=["eco-bar"]):
+        _step_slider(session)
+        for key, options in choices.items():
+            if len(options) > 1:
+                _selector(key, options, picked[key], lambda key, metric: choose({**chosen, key: metric}))
+    if len(views) > 1:
+        Differences(views, tuple(id(view.scenario) for view in views), bool(session.live_runs))
+    with solara.Div(classes=["eco-worlds", *(["eco-two"] if len(session.views) > 1 else [])]):
+        for number, view in enumerate(session.views):
+            with solara.Div(classes=["eco-world"]):
+                _top(session, number, len(views) > 1)
+                if view is not None:
+                    with solara.Div(classes=["eco-below"]):
+                        step = min(session.step_shown, view.last)
+                        World(charts_shown, views.index(view), step, _news(views), picked)
+                        Reading(view, step, view.last)
+
+
+def _choices(views: Sequence[RunView]) -> dict[str, dict[str, str]]:
+    """Return the measures that each panel may show (metric → name); worlds of different documents share one panel."""
+    choices = {"contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()}}
+    if len({view.scenario.modality for view in views}) < 2:
+        choices["quality"] = _together(live_charts.qualities, views)
+        choices["diversity"] = _together(live_charts.diversities, views)
+    return choices
+
+
+def _picked(choices: Mapping[str, Mapping[str, str]], chosen: Mapping[str, str]) -> dict[str, str]:
+    """Return the metric of each panel: the one chosen where it is there, else the first."""
     picked = {
         key: chosen[key] if chosen.get(key) in options else next(iter(options), "") for key, options in choices.items()
     }
-    if picked["diversity"] == picked["quality"]:  # one list of measures serves both where documents are no text
+    if "diversity" in picked and picked["diversity"] == picked["quality"]:
+        # One list of measures serves both where documents are no text.
         others = [key for key in choices["diversity"] if key != picked["quality"]]
         picked["diversity"] = next(iter(others), picked["diversity"])
-    if len(sorts) > 1:
-        told = " and ".join(f"{film.scenario.name} has {film.scenario.modality} documents" for film in films)
-        solara.Warning(
-            f"{told}: what their models are measured by cannot be compared. "
-            "What is on the web and what was refused can."
-        )
-        del picked["quality"], picked["diversity"], choices["quality"], choices["diversity"]
-    with solara.Div(classes=["eco-bar"]):
-        if stage.last > 0:
-
-            def show(step: int) -> None:
-                stage.look(step)
-                tell()
-
-            solara.SliderInt(
-                f"Step {stage.step_shown} of {stage.last}", stage.step_shown, on_value=show, max=stage.last
-            )
-        for key, options in choices.items():
-            if len(options) > 1:
-                names = {called: metric for metric, called in options.items()}
-
-                def pick(called: str, key: str = key, names: Mapping[str, str] = names) -> None:
-                    choose({**chosen, key: names[called]})
-
-                solara.Select(key, list(names), value=options[picked[key]], on_value=pick, dense=True)
-    if len(films) > 1:
-        Differences(films, tuple(id(film.scenario) for film in films), bool(stage.recordings))
-    with solara.Div(classes=["eco-worlds", *(["eco-two"] if len(stage.films) > 1 else [])]):
-        for number, film in enumerate(stage.films):
-            recording = stage.recordings[number - len(stage.stored)] if number >= len(stage.stored) else None
-            with solara.Div(classes=["eco-world"]):
-                with solara.Div(classes=["eco-top"]):
-                    if film is not None and (len(films) > 1 or (recording is None and film.last < film.scenario.steps)):
-                        branch = recording.branch.step if recording is not None and recording.branch else None
-                        seen = min(stage.step_shown, film.last)
-                        place = f"{PLACES[number]}: " if len(films) > 1 else ""
-                        Heading(film, place, seen, stage.step_shown, branch)
-                    if recording is not None:
-                        Going(recording)
-                    Strip(stage, number, -1 if film is None else min(stage.step_shown, film.last))
-                if film is not None:
-                    with solara.Div(classes=["eco-below"]):
-                        step = min(stage.step_shown, film.last)
-                        World(gallery, films.index(film), step, _news(films), picked)
-                        Reading(film, step, film.last)
+    return picked
 
 
-def _news(films: Sequence[Film]) -> str:
+def _step_slider(session: SessionModel) -> None:
+    """Let people choose the step that is shown, once there are two."""
+    if session.last <= 0:
+        return
+
+    def show(step: int) -> None:
+        session.look(step)
+        tell()
+
+    title = f"Step {session.step_shown} of {session.last}"
+    solara.SliderInt(title, session.step_shown, on_value=show, max=session.last)
+
+
+def _selector(key: str, options: Mapping[str, str], metric: str, choose: Callable[[str, str], None]) -> None:
+    """Let people choose the metric of a panel by its name."""
+    names = {name: metric for metric, name in options.items()}
+    solara.Select(key, list(names), value=options[metric], on_value=lambda name: choose(key, names[name]), dense=True)
+
+
+def _top(session: SessionModel, number: int, several: bool) -> None:
+    """Show what is above the panels of a world: its name and step, its progress, and its toolbar."""
+    view = session.views[number]
+    live_run = session.live_runs[number - len(session.stored)] if number >= len(session.stored) else None
+    with solara.Div(classes=["eco-top"]):
+        if view is not None and (several or (live_run is None and view.last < view.scenario.steps)):
+            branch = live_run.branch.step if live_run is not None and live_run.branch else None
+            place = f"{PLACES[number]}: " if several else ""
+            Heading(view, place, min(session.step_shown, view.last), session.step_shown, branch)
+        if live_run is not None:
+            StepProgress(live_run)
+        Toolbar(session, number, -1 if view is None else min(session.step_shown, view.last))
+
+
+def _news(views: Sequence[RunView]) -> str:
     """Return what changes when there is something new to draw in any world: last steps, scenarios."""
-    return " ".join(f"{film.last}:{id(film.scenario)}" for film in films)
+    return " ".join(f"{view.last}:{id(view.scenario)}" for view in views)
 
 
-def _together(of: Callable[[Film], dict[str, str]], films: Sequence[Film]) -> dict[str, str]:
+def _together(of: Callable[[RunView], dict[str, str]], views: Sequence[RunView]) -> dict[str, str]:
     """Return what all films have, in the order of the first."""
-    found = [of(film) for film in films]
+    found = [of(view) for view in views]
     return {key: called for key, called in found[0].items() if all(key in other for other in found)} if found else {}
 
 
 @solara.component
-def World(gallery: Gallery, number: int, step: int, news: str, picked: Mapping[str, str]) -> None:
+def World(charts_shown: ChartSet, number: int, step: int, news: str, picked: Mapping[str, str]) -> None:
     """Show the panels of one world of a gallery at a step; ``news`` says when there is something new to draw."""
-    film = gallery.films[number]
+    view = charts_shown.views[number]
     drawn: list[tuple[Callable[..., Any], tuple[str, ...]]] = [(live_charts.web, ())]
     called = {
         "contamination": live_charts.contamination,
@@ -176,71 +196,67 @@ def World(gallery: Gallery, number: int, step: int, news: str, picked: Mapping[s
     }
     drawn += [(draw, (picked[key],)) for key, draw in called.items() if key in picked]
     drawn.append((live_charts.ledger, ()))
-    ended = film.last >= film.scenario.steps
+    ended = view.last >= view.scenario.steps
     missing = "Nothing of this was measured." if ended else "This is drawn from the first step on that measures it."
     with solara.Div(classes=["eco-grid"]):
         for draw, arguments in drawn:
-            picture = gallery.pictures(draw, *arguments)[number] if "" not in arguments else None
+            picture = charts_shown.pictures(draw, *arguments)[number] if "" not in arguments else None
             graph = draw is live_charts.web
-            canvas = graph and film.places.height > live_charts.CROWDED
-            below = [Animation(film, picture, film.last)] if graph and film.last > 0 else []
+            canvas = graph and view.places.height > live_charts.CROWDED
+            below = [Animation(view, picture, view.last)] if graph and view.last > 0 else []
             title = draw.__name__.capitalize()
-            Chart(picture, step, f"{step}/{film.last}", called=title, missing=missing, canvas=canvas, children=below)
+            Chart(picture, step, f"{step}/{view.last}", called=title, missing=missing, canvas=canvas, children=below)
 
 
 @solara.component
-def Heading(film: Film, place: str, step: int, asked: int, branch: int | None) -> None:
+def Heading(view: RunView, place: str, step: int, asked: int, branch: int | None) -> None:
     """Say which world this is, and how far it has come."""
-    solara.v.Html(tag="h2", class_="eco-name", children=[f"{place}{film.scenario.name}, seed {film.run.seed}"])
-    told = f"at step {film.last} of {film.scenario.steps}" + ("" if branch is None else f", forked after step {branch}")
+    solara.v.Html(tag="h2", class_="eco-name", children=[f"{place}{view.scenario.name}, seed {view.run.seed}"])
+    told = f"at step {view.last} of {view.scenario.steps}" + ("" if branch is None else f", forked after step {branch}")
     if step < asked:
         told += f"; shown after step {step}, its last"
     solara.v.Html(tag="p", class_="eco-told", children=[told])
 
 
 @solara.component
-def Differences(films: Sequence[Film], scenarios: tuple[int, ...], live: bool) -> None:
+def Differences(views: Sequence[RunView], scenarios: tuple[int, ...], live: bool) -> None:
     """List in what the scenarios of two worlds differ."""
-    rows = differences(*(film.scenario for film in films[:2]))
+    rows = differences(*(view.scenario for view in views[:2]))
     if not rows:
-        same = "the same seed" if films[0].run.seed == films[1].run.seed else "another seed"
-        told = f"Both worlds have the same scenario and {same}."
+        same = "the same seed" if views[0].run.seed == views[1].run.seed else "another seed"
+        sentence = f"Both worlds have the same scenario and {same}."
         if live:
-            told += " A knob that is moved sets apart the world that it steers."
-        solara.Text(told, style="padding: 0 12px")
+            sentence += " A knob that is moved sets apart the world that it steers."
+        solara.Text(sentence, style="padding: 0 12px")
         return
-    called = [f"{p}: {film.scenario.name}, seed {film.run.seed}" for p, film in zip(PLACES, films, strict=False)]
+    names = [f"{p}: {view.scenario.name}, seed {view.run.seed}" for p, view in zip(PLACES, views, strict=False)]
     with solara.v.Html(tag="table", class_="eco-differs", style_="margin-left: 12px"):
-        with solara.v.Html(tag="tr"):
-            for head in ("In what they differ", *called):
-                solara.v.Html(tag="th", children=[head])
+        table_row("th", ("In what they differ", *names))
         for row in rows[:DIFFERENT]:
-            with solara.v.Html(tag="tr"):
-                for cell in row:
-                    solara.v.Html(tag="td", children=[cell])
+            table_row("td", row)
     if len(rows) > DIFFERENT:
         solara.Text(f"and {len(rows) - DIFFERENT} more", style="padding: 0 12px")
 
 
 @solara.component
-def Going(recording: Recording) -> None:
+def StepProgress(live_run: LiveRun) -> None:
     """Show what a live world is doing, and let people pause inside a step.
 
     Progress inside a step is heard here alone, so that nothing else of the page is made again for it.
     """
-    NEWS.listen()
+    CHANGES.listen()
     PROGRESS.listen()
-    state, progress, t = recording.state, recording.progress, recording.t
+    state, progress, t = live_run.state, live_run.progress, live_run.t
     with solara.Div(classes=["eco-going"]):
         if state == "failed":
-            solara.Error(recording.error or "the world stopped")
+            solara.Error(live_run.error or "the world stopped")
             return
         words = {
             "opening": "The web is being laid out",
-            "ready": f"At step {t} of {recording.scenario.steps}, seed {recording.scenario.seed}",
-            "stepping": f"Step {t + 1} of {recording.scenario.steps}",
+            "ready": f"At step {t} of {live_run.scenario.steps}, seed {live_run.scenario.seed}",
+            "stepping": f"Step {t + 1} of {live_run.scenario.steps}",
             "paused": f"Paused inside step {t + 1}",
-            "finished": f"All {t} steps are done, seed {recording.scenario.seed}",
+            "finished": f"All {t} steps are done, seed {live_run.scenario.seed}",
         }.get(state, state)
         share = 100 * progress.done / progress.total if progress.total else None
         solara.Text(f"{words} · {progress.what}" if progress.what else words)
@@ -248,6 +264,6 @@ def Going(recording: Recording) -> None:
             # Of a step only when it reports: a bar that runs to and fro meanwhile takes half of a quick step's time.
             solara.ProgressLinear(True if share is None else share)
         if state == "stepping":
-            solara.Button("Pause inside the step", on_click=recording.pause, text=True, small=True)
+            solara.Button("Pause inside the step", on_click=live_run.pause, text=True, small=True)
         if state == "paused":
-            solara.Button("Go on", on_click=recording.resume, color="primary", small=True)
+            solara.Button("Go on", on_click=live_run.resume, color="primary", small=True)

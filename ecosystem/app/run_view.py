@@ -26,7 +26,7 @@ from ecosystem.streams import Streams
 COLUMNS = ("doc", "t", "site", "synthetic", "depth", "author", "retired_at", "verdict")
 
 
-class Film:
+class RunView:
     """The committed steps of a run folder, as tables in memory; :meth:`refresh` reads what has been added.
 
     ``scenario`` is that of the run, or the one that a live world is at now. ``metrics`` and ``events`` are those of all

@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from ecosystem.app.session_model import Play, stored
+from ecosystem.app.events import LIBRARY
+from ecosystem.app.session_model import SessionConfig, stored
 from ecosystem.errors import EcosystemError
 from ecosystem.report.html import library
 
-LIBRARY = "/ecosystem/vega.js"
-LIBRARY = "/ecosystem/vega.js"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -40,7 +39,7 @@ _SETTINGS = {
 }
 
 
-def serve(play: Play, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(play: SessionConfig, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve the page of ``play`` until Ctrl-C; ``ready`` gets its address once it can be opened.
 
     Port 0 means any that is free. Raises EcosystemError where the address cannot be had or the extra is not installed.

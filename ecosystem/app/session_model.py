@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import mesa
 
 from ecosystem.app.knobs import knobs_of
-from ecosystem.app.live_run import Recording
-from ecosystem.app.run_view import Film
+from ecosystem.app.live_run import LiveRun
+from ecosystem.app.run_view import RunView
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.machine import Machine
@@ -35,7 +35,7 @@ SEED, PRESET = "seed", "model"  # arguments of a stage beside its knobs
 
 
 @dataclass(frozen=True)
-class Play:
+class SessionConfig:
     """What is to be seen: stored runs, or a scenario to be lived, with the places and the machine it needs."""
 
     runs: tuple[Path, ...] = ()
@@ -53,21 +53,21 @@ class Play:
 
 
 @cache
-def stored(path: Path) -> Film:
+def stored(path: Path) -> RunView:
     """Return the film of a stored run, read and laid out once for all tabs."""
-    film = Film(Run.open(path))
-    _ = film.places, film.links
-    return film
+    view = RunView(Run.open(path))
+    _ = view.places, view.links
+    return view
 
 
-class Stage(mesa.Model):
+class SessionModel(mesa.Model):
     """One or two worlds on a page: stored ones (``films``), or live ones (``recordings``), or one of each.
 
     ``shown`` is the step that is looked at (None: the last), ``steered`` the number of the world that knobs act on.
     Stored worlds begin at step 0, as a film does, and so they do after *Reset*.
     """
 
-    play: ClassVar[Play]
+    play: ClassVar[SessionConfig]
     news: ClassVar[staticmethod[[], None]]
     progressed: ClassVar[staticmethod[[], None]] = staticmethod(lambda: None)
     watched: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: True)  # whether anybody looks: else it waits
@@ -77,10 +77,10 @@ class Stage(mesa.Model):
         self.shown: int | None = None if self.play.scenario is not None else 0
         self._over = False  # whether a replay has just come to its end
         self.stored = [stored(path) for path in self.play.runs]
-        for film in self.stored:
-            film.refresh()
-        self.recordings: list[Recording] = []
-        self._begun: list[Recording] = []  # every live world so far, those that were replaced included
+        for view in self.stored:
+            view.refresh()
+        self.live_runs: list[LiveRun] = []
+        self._begun: list[LiveRun] = []  # every live world so far, those that were replaced included
         self.steered = 0
         self.knobs: dict[str, Knob] = {}
         self.refused = ""  # what the page asked for and cannot have, as a sentence
@@ -89,7 +89,7 @@ class Stage(mesa.Model):
         self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-")).resolve()
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # also where nobody closes it
         if scenario is not None:
-            self.recordings = [self._record(scenario, self.play.machine, self.play.base)]
+            self.live_runs = [self._record(scenario, self.play.machine, self.play.base)]
 
     def _asked(self, scenario: Scenario, arguments: dict[str, Any]) -> Scenario:
         """Return the scenario with the models, the seed and the values of knobs that the page asks for.
@@ -118,33 +118,33 @@ class Stage(mesa.Model):
             self.refused = f"{error} This world is as in the file."
             return scenario
 
-    def _record(self, scenario: Scenario, machine: Machine, base: Path, branch: Branch | None = None) -> Recording:
+    def _record(self, scenario: Scenario, machine: Machine, base: Path, branch: Branch | None = None) -> LiveRun:
         out = self._folder / str(len(self._begun))
-        recording = Recording(scenario, out, machine, self.news, base=base, branch=branch, progressed=self.progressed)
-        self._begun.append(recording)
-        return recording
+        live_run = LiveRun(scenario, out, machine, self.news, base=base, branch=branch, progressed=self.progressed)
+        self._begun.append(live_run)
+        return live_run
 
     # What is seen.
 
     @property
-    def films(self) -> list[Film | None]:
+    def views(self) -> list[RunView | None]:
         """The worlds in the order of the page; None: one that has not opened yet."""
-        return [*self.stored, *(recording.film for recording in self.recordings)]
+        return [*self.stored, *(live_run.view for live_run in self.live_runs)]
 
     @property
     def last(self) -> int:
         """The last step that can be looked at in any world; -1: none yet."""
-        return max((film.last for film in self.films if film is not None), default=-1)
+        return max((view.last for view in self.views if view is not None), default=-1)
 
     @property
     def front(self) -> int:
         """The last step of the live worlds or, where there are none, of the stored ones; -1: none yet."""
-        return max((recording.t for recording in self.recordings), default=self.last)
+        return max((live_run.t for live_run in self.live_runs), default=self.last)
 
     @property
     def upcoming(self) -> int:
         """The next step that the steered world begins on; 0 where no world is live."""
-        return self.recordings[self.steered].upcoming if self.recordings else 0
+        return self.live_runs[self.steered].upcoming if self.live_runs else 0
 
     @property
     def step_shown(self) -> int:
@@ -163,8 +163,8 @@ class Stage(mesa.Model):
     @property
     def running(self) -> bool:
         """Whether a step can be asked for; SolaraViz stops playing where it cannot."""
-        if self.recordings:
-            return any(r.state in ("opening", "ready", "stepping", "paused") for r in self.recordings)
+        if self.live_runs:
+            return any(r.state in ("opening", "ready", "stepping", "paused") for r in self.live_runs)
         return not self._over
 
     @running.setter
@@ -175,23 +175,23 @@ class Stage(mesa.Model):
 
     def step(self) -> None:
         """Let the worlds that are behind go on by a step, if none is under way; of stored ones show the next frame."""
-        if not self.recordings:
+        if not self.live_runs:
             if not self._over:  # Mesa may ask for several at once
                 self.look(self.step_shown + 1 if self.step_shown < self.last else 0)
                 self._over = self.step_shown == self.last
             return  # Mesa has the page drawn again, after it has asked whether this is running
         if not self.watched():
             return
-        going = [r for r in self.recordings if r.state in ("ready", "stepping", "paused")]
+        going = [r for r in self.live_runs if r.state in ("ready", "stepping", "paused")]
         behind = min((r.t for r in going), default=0)
-        for recording in going:
-            if recording.t == behind and recording.advance() and self.shown is not None:
+        for live_run in going:
+            if live_run.t == behind and live_run.advance() and self.shown is not None:
                 self.shown = None  # what comes is looked at; until then people may look at what they like
                 self.news()
 
     def look(self, step: int) -> None:
         """Show a step; the last one of live worlds is followed when another comes."""
-        self.shown = None if step >= self.front and self.recordings else step
+        self.shown = None if step >= self.front and self.live_runs else step
         self._over = False
 
     def rewind(self) -> None:
@@ -200,13 +200,13 @@ class Stage(mesa.Model):
 
     def turn(self, path: str, value: Any) -> None:
         """Set a path of the steered world, from its next step on; raise ScenarioError where that is not allowed."""
-        recording = self.recordings[self.steered]
-        recording.change({path: recording.scenario.like(path, value)})
+        live_run = self.live_runs[self.steered]
+        live_run.change({path: live_run.scenario.like(path, value)})
 
     def value(self, path: str) -> Any:
         """Return what stands at a path in the steered world from its next step on."""
-        recording = self.recordings[self.steered]
-        scenario, upcoming = recording.scenario, recording.upcoming
+        live_run = self.live_runs[self.steered]
+        scenario, upcoming = live_run.scenario, live_run.upcoming
         if self._force is None or self._force[0] is not scenario or self._force[1] != upcoming:
             self._force = scenario, upcoming, scenario.at(upcoming)
         return self._force[2].value(path)
@@ -217,40 +217,40 @@ class Stage(mesa.Model):
         It replaces a second world that was there before, and so a fork of a fork its parent. It is computed on what its
         parent was. Raises EcosystemError where the step's models were not kept or no step would follow.
         """
-        film = self.films[world]
-        if film is None:
+        view = self.views[world]
+        if view is None:
             raise EcosystemError("this world has not opened yet; fork it when it has.")
-        parent = Run.open(film.run.path)
+        parent = Run.open(view.run.path)
         parent.store.require(step)
         holder = parent.store.owning_store(step)
         if self._folder in holder.folder.resolve().parents:
             holder.pin(step)  # it may be the last step, whose models the step under way would let go
-        scenario = film.scenario.forked(step, {}, base=parent.base)
+        scenario = view.scenario.forked(step, {}, base=parent.base)
         if scenario.steps <= step:
             raise EcosystemError(f"no step would follow: the run has {scenario.steps} steps. Fork an earlier one.")
         machine = Machine.choose(parent.machine.device, parent.machine.threads)
         stored = self.stored[world : world + 1] or self.stored[:1]
-        staying = [] if stored else self.recordings[:1]
-        for other in self.recordings[len(staying) :]:
+        staying = [] if stored else self.live_runs[:1]
+        for other in self.live_runs[len(staying) :]:
             other.close()
         forked = self._record(scenario, machine, parent.base, Branch(parent, step, scenario))
         self.knobs = self.knobs or knobs_of(scenario)
-        self.stored, self.recordings = stored, [*staying, forked]
+        self.stored, self.live_runs = stored, [*staying, forked]
         self.steered, self.shown = len(staying), None
         self.news()
 
-    def keep(self, recording: Recording) -> Path:
-        """Copy a live world to where ``ecosystem run`` would put it; return the place (:meth:`Recording.keep`)."""
-        return recording.keep(self.play.out)
+    def keep(self, live_run: LiveRun) -> Path:
+        """Copy a live world to where ``ecosystem run`` would put it; return the place (:meth:`LiveRun.keep`)."""
+        return live_run.keep(self.play.out)
 
     def close(self) -> None:
         """Stop the live worlds and, once they have stopped, delete their folders; returns at once."""
-        for recording in self._begun:
-            recording.close()
+        for live_run in self._begun:
+            live_run.close()
 
         def tidy() -> None:
-            for recording in self._begun:
-                recording.join(PATIENCE)
+            for live_run in self._begun:
+                live_run.join(PATIENCE)
             shutil.rmtree(self._folder, ignore_errors=True)
 
         threading.Thread(target=tidy, name="tidy").start()

@@ -44,6 +44,14 @@ CACHE = click.option(
     help="Folder for foundations and tokenizers (default: $ECOSYSTEM_CACHE, or your user cache folder).",
 )
 
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Device that models are computed on; auto prefers a GPU.",
+)
+
 SMALLER = "Make its models, counts or batches smaller; what is committed stays."
 
 
@@ -107,7 +115,7 @@ def cli() -> None:
 @SEED
 @STEPS
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@DEVICE
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores; a resumed run keeps its own)."
 )
@@ -288,7 +296,13 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
     "--replicates", type=click.IntRange(min=10), help="Trainers of every population (default: the scenario's)."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Another seed must pass as well.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("outputs/validation"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("outputs/validation"),
+    show_default=True,
+    help="Folder for the table of checks, as Parquet and as a page.",
+)
 @CACHE
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
@@ -307,11 +321,15 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say with what many runs are made."""
     options = [
         click.option(
-            "--engine", type=click.Choice(["serial", "processes", "ray"]), default="processes", show_default=True
+            "--engine",
+            type=click.Choice(["serial", "processes", "ray"]),
+            default="processes",
+            show_default=True,
+            help="How runs are made: one after the other, in processes of this machine, or on a Ray cluster.",
         ),
         click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: what the cores allow)."),
         click.option("--threads", type=click.IntRange(min=1), help="Compute threads of each run (default: 1)."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+        DEVICE,
         click.option("--address", help="Of a Ray cluster; auto finds it (default: Ray is started on this machine)."),
         click.option("--gpus", type=click.FloatRange(min=0), default=0.0, help="Of a GPU, for each run, on Ray."),
         CACHE,
@@ -412,7 +430,7 @@ def _tell(result: Path | dict[str, Any]) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for worlds that are kept."
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@DEVICE
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores).")
 @CACHE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others may see the page.")
@@ -435,7 +453,7 @@ def view(
     import webbrowser
 
     from ecosystem.app.server import serve
-    from ecosystem.app.session_model import Play
+    from ecosystem.app.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
     from ecosystem.runs.machine import Machine
     from ecosystem.runs.paths import require_local_path
@@ -456,7 +474,7 @@ def view(
     for place in places if not live else ():
         _ = Run.open(place).scenario
     base = places[0].parent if live else Path()
-    play = Play(places if not live else (), spec, base, Machine.choose(device, threads), out)
+    play = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
 
     def ready(address: str) -> None:
         click.echo(f"{address}  (Ctrl-C ends it)")

@@ -55,12 +55,12 @@ class Run:
         file = self.path / "scenario.toml"
         return Scenario.parse(read_toml(file), where=str(file), base=self.path)
 
-    def redraw(self, scenario: Scenario) -> bool:
-        """Take over the closed forms of this scenario, which no number depends on; return whether they were others."""
+    def update_theory(self, scenario: Scenario) -> bool:
+        """Take over the closed forms of this scenario, which no number depends on; return whether they differed."""
         if scenario.theory == self.scenario.theory:
             return False
-        mine = self.scenario.model_copy(update={"theory": scenario.theory})
-        self.store.write("scenario.toml", mine.to_toml().encode())
+        updated = self.scenario.model_copy(update={"theory": scenario.theory})
+        self.store.write("scenario.toml", updated.to_toml().encode())
         self.__dict__.pop("scenario", None)
         return True
 
