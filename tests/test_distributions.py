@@ -73,7 +73,7 @@ def test_every_text_is_scored_on_equally_many_tokens_behind_its_prompt(prompted)
         assert len(found) == len(QUANTILES)
         assert found[f"{PREFIX}_q50"] == pytest.approx(by_hand(kept, begun)), trainer
         people = quantiles_of(prompted.opening, f"{trainer.partition('/')[0]}/human", 0)
-        assert people[f"{PREFIX}_q50"] == pytest.approx(by_hand(prompted.references.held_out, 5))
+        assert people[f"{PREFIX}_q50"] == pytest.approx(by_hand(prompted.state.references.held_out, 5))
 
 
 def test_it_can_be_left_out_and_means_nothing_for_random_weights(cache):

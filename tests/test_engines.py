@@ -496,6 +496,18 @@ def test_a_run_broken_off_while_it_was_pushed_goes_on_here_or_elsewhere(tmp_path
     assert records == 1
 
 
+def test_a_push_that_fails_leaves_the_run_unlocked_while_its_error_is_kept(tmp_path, monkeypatch, scratch):
+    def gone(self, file, path, **more):
+        raise ConnectionError("the network is gone")
+
+    out = f"memory://{tmp_path}"
+    monkeypatch.setattr(MemoryFileSystem, "put_file", gone)
+    with pytest.raises(StoreError, match="the network is gone") as raised:
+        work(job(out, scenario(steps=1)))
+    with Store(folder_of(scenario(steps=1), Mirror(out).folder)).lock():
+        assert raised.tb is not None
+
+
 def test_of_two_workers_on_one_run_the_later_gives_way(tmp_path, monkeypatch, scratch):
     spec, out = scenario(steps=2), f"memory://{tmp_path}"
     work(job(out, spec))

@@ -11,6 +11,7 @@ import os
 import time
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -77,16 +78,16 @@ def work(job: Job, progress: Progress = silent) -> str:
     branch = Branch(Run.open(parent), job.step, scenario) if parent else None
     begins = branch is None and Store(folder).last() < 0
     machine = machine_for(folder, job.device, job.threads or (1 if begins else None), branch)
-    with threadpool_limits(machine.threads):
-        steps = begin(
-            scenario,
-            out=out,
-            machine=machine,
-            base=Path(job.base),
-            cache=job.cache or None,
-            progress=progress,
-            branch=branch,
-        )
+    steps = begin(
+        scenario,
+        out=out,
+        machine=machine,
+        base=Path(job.base),
+        cache=job.cache or None,
+        progress=progress,
+        branch=branch,
+    )
+    with threadpool_limits(machine.threads), closing(steps):  # unlocks the folder, whatever becomes of a push
         for _ in steps:
             if mirror is not None:
                 mirror.push(folder)
