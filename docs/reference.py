@@ -103,7 +103,7 @@ def tables_in(cls: type[BaseModel], path: str = "") -> Iterator[Table]:
             below = ".".join(filter(None, [path, key])) + (".NAME" if found[0] == "[{}.NAME]" else "")
             heading = found[0].format(below.removesuffix(".NAME"))
             default = field.default if isinstance(field.default, BaseModel) else None
-            yield Table(key, below, heading, found[1], field.description or "", default)
+            yield Table(key, below, heading, found[1], field.description or inspect.getdoc(found[1]) or "", default)
 
 
 def _spec_in(annotation: Any, shape: str) -> tuple[str, type[BaseModel]] | None:
