@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from ecosystem.corpus.schema import METRICS
-from ecosystem.families.base import ScoreRequest
+from ecosystem.families.requests import ScoreRequest
 from ecosystem.metrics.definitions import DEFINITIONS, QUANTILES
 from ecosystem.metrics.quality import perplexity_quantiles
 from ecosystem.report import distribution_panels, summaries
@@ -80,7 +80,7 @@ def test_it_can_be_left_out_and_means_nothing_for_random_weights(cache):
     for changes in ({"measure.initial_perplexity": 0}, {"models.tiny.init": "random"}):
         world = World(tiny().override(changes), cache=cache, threads=MACHINE.threads)
         assert not world.snapshot().metrics["metric"].str.starts_with(PREFIX).any()
-    assert not world.spec.models["tiny"].begins_trained
+    assert not world.spec.models["tiny"].starts_pretrained
 
 
 def test_a_density_between_quantiles_holds_the_share_between_them():

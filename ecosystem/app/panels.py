@@ -9,10 +9,10 @@ from typing import Any
 
 import solara
 
-from ecosystem.app import live_charts
+from ecosystem.app import LIBRARY, live_charts
 from ecosystem.app.animation import Animation
 from ecosystem.app.documents import Reading
-from ecosystem.app.events import CHANGES, LIBRARY, PROGRESS, listen, tell
+from ecosystem.app.events import CHANGES, PROGRESS, listen, tell
 from ecosystem.app.live_charts import ChartSet, LiveChart, differences
 from ecosystem.app.live_run import LiveRun
 from ecosystem.app.run_view import RunView

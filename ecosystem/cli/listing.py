@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
+from ecosystem.families.base import FAMILIES
+from ecosystem.families.requests import Budget, Decoding, Prompt
 from ecosystem.metrics.laws import ARGUMENTS, laws
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
@@ -130,7 +131,8 @@ def _files(*, studies: bool) -> list[dict[str, Any]]:
 def _models() -> list[dict[str, Any]]:
     entries = []
     for name, file in presets().items():
-        comment = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
+        lines = file.read_text(encoding="utf-8").splitlines()
+        comment = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
         entries.append({"name": f'preset = "{name}"', "about": " ".join(comment)})
     return entries + [{**entry, "name": f'kind = "{entry["name"]}"'} for entry in _kinds("models")]
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,6 +65,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; a user's mistake ends with one clear sentence and exit code 2."""
     signal.signal(signal.SIGINT, _stop)  # until a run begins, which finishes what it is writing
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has every letter
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     from ecosystem.errors import EcosystemError

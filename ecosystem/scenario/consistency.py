@@ -105,7 +105,7 @@ def _curators(s: ScenarioTables) -> list[str]:
         problems += _absent(path, curator.judge, s.models, "models")
         if s.modality != "text":
             problems.append(f"{path}: fluency is of text, but this scenario's documents are {s.modality}; leave it out")
-        elif judge is not None and not judge.begins_trained:
+        elif judge is not None and not judge.starts_pretrained:
             problems.append(
                 f'{path}: the model "{curator.judge}" starts from random weights and cannot tell fluent text'
             )
@@ -167,7 +167,7 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         f"trainers.{name}.budget has no effect: models.{trainer.model} is of kind {s.models[trainer.model].kind}, and "
         "sees every document that was selected once; a policy of kind sample can limit those"
         for name, trainer in s.trainers.items()
-        if trainer.budget != default and not s.models[trainer.model].heeds_budget
+        if trainer.budget != default and not s.models[trainer.model].uses_budget
     ]
 
 
@@ -203,7 +203,7 @@ def _downstream(s: ScenarioTables) -> list[str]:
             for name in dict.fromkeys([*how.tasks, *how.zero_shot])
             if name in known and known[name].needs_topics
         ]
-    if how.tasks and not how.zero_shot and s.models and not any(model.tunable for model in s.models.values()):
+    if how.tasks and not how.zero_shot and s.models and not any(model.supports_prompts for model in s.models.values()):
         kinds = ", ".join(sorted({model.kind for model in s.models.values()}))
         problems.append(
             f"{path}.tasks: no model of this scenario can be fine-tuned on a task ({kinds}; gpt2 and causal_lm can); "

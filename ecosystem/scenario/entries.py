@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ecosystem.families.base import Budget, Decoding, Start
+from ecosystem.families.requests import Budget, Decoding, Start
 from ecosystem.spec import Spec
 
 Count = Annotated[int, Field(ge=0, le=10**9)]

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from ecosystem.cache import chosen_cache
-from ecosystem.errors import ScenarioError, StoreError, path_of
+from ecosystem.errors import FormatError, ScenarioError, StoreError, path_of
 from ecosystem.runs.machine import validate_device
 from ecosystem.runs.paths import require_local_path
 from ecosystem.runs.store import Store
@@ -268,7 +268,10 @@ def _renumbered(job: Job, place: dict[int, int]) -> Job:
 
 
 def finished(places: Sequence[str], steps: Sequence[int]) -> list[bool]:
-    """Return which runs have as many steps; a damaged one has not, and its run will say why."""
+    """Return which runs have as many steps; a damaged one has not, and its run will say why.
+
+    Raises FormatError for one that a newer release has written.
+    """
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
         return list(pool.map(_finished, places, steps))
 
@@ -276,5 +279,7 @@ def finished(places: Sequence[str], steps: Sequence[int]) -> list[bool]:
 def _finished(place: str, steps: int) -> bool:
     try:
         return (last_step(place) if is_url(place) else Store(Path(place)).last()) >= steps
+    except FormatError:
+        raise
     except StoreError:
         return False

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.families.base import Describes, ScoreRequest
+from ecosystem.families.base import Describes
+from ecosystem.families.requests import ScoreRequest
 from ecosystem.metrics import tables
 from ecosystem.metrics.estimates import ratio
 from ecosystem.simulation.agents import Trainer, by_model
