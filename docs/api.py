@@ -10,7 +10,7 @@ API: dict[str, list[str]] = {
     "policies": ["ecosystem.policies.base", "ecosystem.policies.learning"],
     "models": ["ecosystem.families.base", "ecosystem.families.requests", "ecosystem.families.single"],
     "sources": ["ecosystem.sources.base"],
-    "metrics": ["ecosystem.metrics.base", "ecosystem.metrics.laws"],
+    "metrics": ["ecosystem.metrics.base", "ecosystem.theory.laws"],
     "values": ["ecosystem.spec", "ecosystem.registry", "ecosystem.streams", "ecosystem.errors"],
     "tables": ["ecosystem.corpus.schema"],
 }

@@ -18,13 +18,13 @@ from ecosystem.families.base import FAMILIES, Family
 from ecosystem.metrics import formulas
 from ecosystem.metrics.base import DEFINITIONS
 from ecosystem.metrics.base import METRICS as TEXT_METRICS
-from ecosystem.metrics.laws import ARGUMENTS, laws
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES, Adder, Filter, Policy, Weigher
 from ecosystem.scenario.presets import presets, with_preset
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import SOURCES, Source
 from ecosystem.studies.study import Frontier, Study
+from ecosystem.theory.laws import ARGUMENTS, laws
 
 PAGE_OF_KINDS: dict[type, str] = {Source: "sources.md", Family: "models.md", Policy: "policies.md"}
 

@@ -18,7 +18,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError, path_of
-from ecosystem.metrics.laws import predict
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import Words
 from ecosystem.report.html import Figure, Table
@@ -36,6 +35,7 @@ from ecosystem.studies.results import TRAINING, course_of, trained, untrained, v
 from ecosystem.studies.run_study import Means, Plan, Workshop, telling
 from ecosystem.studies.statistics import LEVEL, mean_interval
 from ecosystem.studies.study import WEB, Frontier
+from ecosystem.theory.laws import predict
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]

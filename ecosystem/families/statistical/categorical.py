@@ -1,7 +1,7 @@
 """The ``categorical`` family: the distribution of one symbol, by the frequencies of the symbols in its documents.
 
 The model of Seddik et al. (2024) for one context, and of every discrete recursion with a closed form
-(:mod:`ecosystem.metrics.theory`): resampling n symbols from the last frequencies is the Wright-Fisher process.
+(:mod:`ecosystem.theory.extinction`): resampling n symbols from the last frequencies is the Wright-Fisher process.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The model of the phase transition of Feng et al. (2024): labels with a share p of wrong ones pass a verifier, and the
 classifier learnt from those that it keeps is right or wrong as a whole (``verified_accuracy`` and
-``kept_correct_share`` in :mod:`ecosystem.metrics.theory`).
+``kept_correct_share`` in :mod:`ecosystem.theory.learning`).
 """
 
 from __future__ import annotations

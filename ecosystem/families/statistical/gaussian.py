@@ -1,7 +1,7 @@
 """The ``gaussian`` family: a normal distribution of any dimension, by its sample mean and covariance.
 
 The model of Shumailov et al. (2024, section on single-dimensional Gaussians), Alemohammad et al. (2023) and Kazdan et
-al. (2025): its recursions have closed forms (:mod:`ecosystem.metrics.theory`).
+al. (2025): its recursions have closed forms (:mod:`ecosystem.theory.gaussian`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The model of the theorems of Gerstgrasser et al. (2024): every generation labels the *same* design with the last model
 and new noise. Replacing the labels adds the same error each time, keeping all of them lets the errors add up
-like 1/t² (``ols_error_replace`` and ``ols_error_accumulate`` in :mod:`ecosystem.metrics.theory`).
+like 1/t² (``ols_error_replace`` and ``ols_error_accumulate`` in :mod:`ecosystem.theory.regression`).
 """
 
 from __future__ import annotations
