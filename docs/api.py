@@ -10,7 +10,12 @@ API: dict[str, list[str]] = {
     "policies": ["ecosystem.policies.base", "ecosystem.policies.learning"],
     "models": ["ecosystem.families.base", "ecosystem.families.requests", "ecosystem.families.single"],
     "sources": ["ecosystem.sources.base"],
-    "metrics": ["ecosystem.metrics.base", "ecosystem.theory.laws"],
+    "metrics": [
+        "ecosystem.metrics.base",
+        "ecosystem.metrics.definitions",
+        "ecosystem.theory.laws",
+        "ecosystem.theory.domains",
+    ],
     "values": ["ecosystem.spec", "ecosystem.registry", "ecosystem.streams", "ecosystem.errors"],
     "tables": ["ecosystem.corpus.schema"],
 }

@@ -9,15 +9,16 @@ from ecosystem.cli.listing import fields_of
 from ecosystem.cli.main import cli
 from ecosystem.corpus.schema import COLUMNS
 from ecosystem.families.base import FAMILIES
-from ecosystem.metrics.base import DEFINITIONS
+from ecosystem.metrics.catalogue import definitions
+from ecosystem.metrics.definitions import is_plugged_in
 from ecosystem.metrics.formulas import FORMULAS
-from ecosystem.metrics.laws import ARGUMENTS, laws
 from ecosystem.policies.base import POLICIES
 from ecosystem.runs.store import TABLES
 from ecosystem.scenario.presets import presets
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import SOURCES
 from ecosystem.studies.study import Frontier, Study
+from ecosystem.theory.laws import ARGUMENTS, laws
 
 KINDS = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 
@@ -69,21 +70,23 @@ def test_defaults_are_those_that_hold_where_a_table_is_left_out(pages):
     assert _rows(budget)["tokens"][2] == "`50000`"
 
 
-def test_every_metric_has_a_unit_a_formula_and_a_source(pages):
+def test_every_metric_has_a_unit_and_a_formula(pages):
     rows = _rows(pages["metrics"].split("\n## ")[0])
-    assert set(FORMULAS) == set(DEFINITIONS)
-    for name, definition in DEFINITIONS.items():
-        assert definition.unit and all(FORMULAS[name])
-        assert line(definition.text) == rows[name][1] and line(FORMULAS[name][0]) in rows[name][2]
+    built_in = {name: entry for name, entry in definitions().items() if not is_plugged_in(name)}
+    assert set(FORMULAS) == set(built_in)
+    for name, entry in built_in.items():
+        cells = rows.get(name) or rows[f"{name}`<br>alias `{entry.alias}"]
+        assert entry.unit and entry.formula and cells[1] == line(entry.text)
+        assert cells[2] == f"{line(entry.formula)}<br>*{line(entry.source or 'this project')}*"
 
 
-def test_every_law_names_its_source_and_describes_its_arguments(pages):
+def test_every_law_says_where_it_comes_from_and_describes_its_arguments(pages):
     sections = {part.split("\n", 1)[0]: part for part in pages["laws"].split("\n## ")}
     for name, law in laws().items():
-        arguments = {p for p in law.__code__.co_varnames[: law.__code__.co_argcount] if p != "t"}
+        arguments = {p.name for p in law.parameters}
         assert arguments == set(_rows(sections[name])) and arguments <= set(ARGUMENTS), name
-    used = {p for law in laws().values() for p in law.__code__.co_varnames[: law.__code__.co_argcount]}
-    assert used == set(ARGUMENTS)
+        assert reference._ORIGIN[law.source] in sections[name]
+    assert {p.name for law in laws().values() for p in law.parameters} | {"t"} == set(ARGUMENTS)
 
 
 def test_every_command_and_option_is_described(pages):
