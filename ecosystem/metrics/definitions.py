@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from ecosystem.errors import ScenarioError
+from ecosystem.metrics.formulas import FORMULAS
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PACKAGE = __name__.partition(".")[0]
@@ -31,6 +32,8 @@ class Definition(NamedTuple):
     """The publication that it is from."""
     title: str = ""
     """What a chart of it is called; empty: its name."""
+    formula: str = ""
+    """Its formula, for the reference."""
 
     @property
     def better(self) -> Literal["lower", "higher", ""]:
@@ -53,6 +56,13 @@ COSTS = (
 """What every step counts of those who act in it (scope ``cost``)."""
 QUANTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 """Of the perplexities of single texts, in percent."""
+
+
+def _with_formula(name: str, entry: Definition) -> Definition:
+    """Add the formula of a built-in metric, and its source if the definition names none."""
+    formula, source = FORMULAS.get(name, ("", ""))
+    return entry._replace(formula=entry.formula or formula, source=entry.source or source)
+
 
 DEFINED: dict[str, Definition] = {
     # of a model, on held-out text
@@ -234,6 +244,7 @@ DEFINED: dict[str, Definition] = {
     "suspect_human": Definition("documents", "", "human documents among them that it took for synthetic"),
     "suspect_synthetic": Definition("documents", "", "synthetic documents among them that it took for synthetic"),
 }
+DEFINED.update({name: _with_formula(name, entry) for name, entry in DEFINED.items()})
 _OWNERS = dict.fromkeys(DEFINED, _PACKAGE)
 
 
@@ -252,7 +263,7 @@ def define(definitions: Mapping[str, Definition], owner: str) -> None:
             )
         if taken.get(given, owner) != owner:
             raise ScenarioError(f'{owner}: the metric "{given}" is already defined by {taken[given]}; rename it.')
-    DEFINED.update(definitions)
+    DEFINED.update({name: _with_formula(name, entry) for name, entry in definitions.items()})
     _OWNERS.update(dict.fromkeys(definitions, owner))
 
 
