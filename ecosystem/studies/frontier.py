@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError, path_of
 from ecosystem.report import charts, publish
@@ -36,8 +35,8 @@ from ecosystem.studies.run_study import Means, Plan, Workshop, telling
 from ecosystem.studies.statistics import LEVEL, mean_interval
 from ecosystem.studies.study import WEB, Frontier
 from ecosystem.theory.laws import predict
+from ecosystem.types import Floats
 
-Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
 """Values of the lever → the measure of every seed at each of them, each of shape [seeds]."""
 
