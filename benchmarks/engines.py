@@ -6,6 +6,7 @@ so improbable in the shared weights that every document fills the context on bot
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
@@ -211,4 +212,5 @@ def peak() -> float:
         return int(line.split()[1]) / 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -7,7 +7,7 @@ import pytest
 
 from ecosystem.api import run_scenario
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
-from ecosystem.report.exhibits import reproduction
+from ecosystem.report.tables import reproduction
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin
 from ecosystem.runs.machine import Machine
@@ -100,7 +100,7 @@ def test_a_branch_is_read_like_any_run(other, parent):
     assert [step for step, _ in other.events] == sorted(step for step, _ in other.events)
     assert other.verify() > 7 * (STEPS + 1)
     assert other.store.assets("models/tiny") == parent.store.assets("models/tiny")
-    assert f"of {parent.path.resolve()} after step 3" in reproduction(other)
+    assert f"of {parent.path.resolve()} after step 3" in reproduction(other)["Branch"]
 
 
 def test_a_branch_of_a_branch_reads_through_both(parent, other, cache, tmp_path):

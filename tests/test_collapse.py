@@ -10,7 +10,7 @@ import pytest
 from ecosystem.errors import ScenarioError
 from ecosystem.metrics import theory
 from ecosystem.report import collapse
-from ecosystem.report.book import Book
+from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
 from ecosystem.runs.execute import begin
 from ecosystem.runs.machine import Machine
@@ -78,7 +78,7 @@ def test_few_trainers_are_told_of_by_name(tmp_path):
 
 def test_the_time_of_collapse_and_its_bound(early, late):
     """The mean time against an exact one, three standard errors; before all have collapsed it is a lower bound."""
-    [whole], [part] = (collapse.fates(Book.of(run)) for run in (late, early))
+    [whole], [part] = (collapse.fates(RunReportData.of(run)) for run in (late, early))
     exact = expected_time(P, 4)
     assert whole.collapsed == whole.trainers == 120 and whole.share == (1.0, 0.0)
     assert abs(whole.mean - exact) < 3 * whole.error
@@ -89,11 +89,11 @@ def test_the_time_of_collapse_and_its_bound(early, late):
     assert part.share == (share, pytest.approx(math.sqrt(share * (1 - share) / 120)))
     assert part.median is None or share >= 0.5
     assert whole.predicted == theory.time_to_collapse(P, 4)
-    [sentence] = collapse.findings(Book.of(early))
+    [sentence] = collapse.findings(RunReportData.of(early))
     assert (
         "the mean step of collapse is at least" in sentence and "of the 120 trainers had collapsed totally" in sentence
     )
-    [sentence] = collapse.findings(Book.of(late))
+    [sentence] = collapse.findings(RunReportData.of(late))
     assert "all 120 trainers collapsed totally, at step" in sentence and "at least" not in sentence
 
 
@@ -116,7 +116,7 @@ def expected_time(p, n) -> float:
 
 
 def test_every_symbol_is_left_with_its_own_probability(late):
-    found = collapse.fixations(Book.of(late), "loop")
+    found = collapse.fixations(RunReportData.of(late), "loop")
     assert found["symbol"].to_list() == [0, 1, 2] and found["count"].sum() == 120
     ends = late.metrics.filter((pl.col("metric") == "mode") & (pl.col("step") == 30))["value"]
     assert found["count"].to_list() == [(ends == k).sum() for k in range(3)]
@@ -126,14 +126,14 @@ def test_every_symbol_is_left_with_its_own_probability(late):
 
 
 def test_the_report_tells_it(late, early):
-    whole, part = (sections(book)["parameters"](book) for book in (Book.of(late), Book.of(early)))
+    whole, part = (sections(book)["parameters"](book) for book in (RunReportData.of(late), RunReportData.of(early)))
     assert "120 of 120" in whole and "What was left" in whole and "≥" not in whole
     assert "≥" in part and "favour likely symbols" in part
     assert f">{theory.time_to_collapse(P, 4):.1f}<" in whole
 
 
 def test_no_closed_form_without_a_law_that_says_it_holds(tmp_path):
-    [fate] = collapse.fates(Book.of(loop(tmp_path, 6, replicates=20, law=False)))
+    [fate] = collapse.fates(RunReportData.of(loop(tmp_path, 6, replicates=20, law=False)))
     assert fate.predicted is None
 
 

@@ -7,7 +7,8 @@ import pytest
 from ecosystem.families.language import generation
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.families.requests import Decoding, GenerateRequest, Prompt
-from ecosystem.report import exhibits
+from ecosystem.report.data import RunReportData
+from ecosystem.report.sections import sections
 from ecosystem.runs.execute import begin
 from ecosystem.runs.paths import folder_of
 from ecosystem.runs.run import Run
@@ -171,7 +172,8 @@ def test_what_an_adder_cannot_give_is_an_event_of_its_step(tmp_path):
 
 
 def test_the_report_says_what_it_cost(finished):
-    told = exhibits.costs(finished)
+    data = RunReportData.of(finished)
+    told = sections(data)["run"](data)
     total = finished.costs(total=True).filter(id="curators/editors/0")["value"].item()
     assert "curators/editors" in told and f"{total:,.0f}" in told and "trainers/naive<" in told
     assert f"{finished.seconds:,.0f} s" in told and finished.seconds == sum(c.seconds for c in finished.store.commits())

@@ -8,8 +8,8 @@ from ecosystem.corpus.schema import METRICS
 from ecosystem.families.requests import ScoreRequest
 from ecosystem.metrics.definitions import DEFINITIONS, QUANTILES
 from ecosystem.metrics.quality import perplexity_quantiles
-from ecosystem.report import distributions, figures
-from ecosystem.report.book import Book
+from ecosystem.report import distribution_panels, summaries
+from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
 from ecosystem.runs.execute import begin
 from ecosystem.runs.machine import Machine
@@ -73,7 +73,7 @@ def test_every_text_is_scored_on_equally_many_tokens_behind_its_prompt(prompted)
         assert len(found) == len(QUANTILES)
         assert found[f"{PREFIX}_q50"] == pytest.approx(by_hand(kept, begun)), trainer
         people = quantiles_of(prompted.opening, f"{trainer.partition('/')[0]}/human", 0)
-        assert people[f"{PREFIX}_q50"] == pytest.approx(by_hand(prompted.references.held_out, 5))
+        assert people[f"{PREFIX}_q50"] == pytest.approx(by_hand(prompted.state.references.held_out, 5))
 
 
 def test_it_can_be_left_out_and_means_nothing_for_random_weights(cache):
@@ -85,14 +85,14 @@ def test_it_can_be_left_out_and_means_nothing_for_random_weights(cache):
 
 def test_a_density_between_quantiles_holds_the_share_between_them():
     rows = pl.DataFrame({"percent": [1, 50, 90, 99], "value": [1.0, np.e, np.e, np.e**3]})
-    found = figures.between_quantiles(rows)
+    found = summaries.between_quantiles(rows)
     assert found["x"].to_list() == [1.0, np.e, np.e**3], "equal quantiles are one edge, with the larger percentage"
     assert found["density"].to_list() == pytest.approx([0.89, 0.045, 0.0])
 
 
 def test_the_report_shows_fans_and_histograms(finished):
-    book = Book.of(finished)
-    frame = figures.quantiles(finished.metrics, PREFIX, QUANTILES)
+    book = RunReportData.of(finished)
+    frame = summaries.quantiles(finished.metrics, PREFIX, QUANTILES)
     own = frame.filter((pl.col("population") == "naive") & (pl.col("step") == 3) & (pl.col("percent") == 50))
     mean = finished.metrics.filter(
         pl.col("id").str.starts_with("naive/") & (pl.col("step") == 3) & (pl.col("metric") == f"{PREFIX}_q50")
@@ -128,7 +128,7 @@ def vectors(out, source, steps=3, **more) -> Run:
 
 
 def drawn(run) -> dict:
-    book = Book.of(run)
+    book = RunReportData.of(run)
     page = sections(book)["parameters"](book)
     found = {spec["title"]["text"]: spec for spec in book.specs.values() if spec["title"]["text"].startswith("What ")}
     assert page.count('data-chart="documents_') == len(found)
@@ -179,12 +179,12 @@ def test_kernel_densities():
     """Of 40,000 normal numbers within 0.02 of the density, four standard errors of its peak."""
     at = np.linspace(-4, 4, 161)
     x = np.random.default_rng(3).standard_normal(40_000)
-    assert np.abs(distributions.kernels(x, at) - np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi)).max() < 0.02
-    point = distributions.kernels(np.full(50, 1.0), at)
+    assert np.abs(distribution_panels.kernels(x, at) - np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi)).max() < 0.02
+    point = distribution_panels.kernels(np.full(50, 1.0), at)
     assert at[point.argmax()] == pytest.approx(1) and np.trapezoid(point, at) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_run_without_texts_to_score_has_no_such_charts():
     empty = pl.DataFrame(schema=METRICS)
-    assert figures.quantiles(empty, PREFIX, QUANTILES).is_empty()
-    assert distributions.spread([4, 5, 6, 7, 8], 3) == [4, 6, 8] and distributions.spread([], 3) == []
+    assert summaries.quantiles(empty, PREFIX, QUANTILES).is_empty()
+    assert distribution_panels.spread([4, 5, 6, 7, 8], 3) == [4, 6, 8] and distribution_panels.spread([], 3) == []

@@ -15,7 +15,7 @@ from ecosystem.families.language.packing import PromptedBatches
 from ecosystem.families.requests import Budget, PromptedFitRequest, ScoreRequest
 from ecosystem.metrics import tasks
 from ecosystem.metrics.tasks import TASKS, Example
-from ecosystem.report.book import Book
+from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
 from ecosystem.runs.execute import begin
 from ecosystem.runs.paths import folder_of
@@ -341,9 +341,9 @@ def test_judging_changes_nothing_else_of_a_run(judged, finished, cache, tmp_path
 
 
 def test_the_report_draws_tasks_against_random_weights_and_chance(judged, finished):
-    book = Book.of(judged)
+    book = RunReportData.of(judged)
     drawn = sections(book)
-    assert "downstream" not in sections(Book.of(finished))
+    assert "downstream" not in sections(RunReportData.of(finished))
     assert "Downstream tasks" in drawn["downstream"](book) and {"accuracy_next_word", "zero_shot_next_word"} <= {
         *book.specs
     }

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import select
 import shutil
@@ -87,6 +86,7 @@ metric = "variance"
 [arms.more]
 "trainers.lab.publish" = 40
 """
+PROC = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 LONG = 400  # steps that outlast any test, of some milliseconds each
 
 
@@ -251,6 +251,7 @@ def test_weighted_shares_do_not_depend_on_the_threads_of_polars():
 # What dies
 
 
+@PROC
 def test_a_run_whose_worker_is_killed_is_resumed_and_others_do_not_notice(tmp_path, processes):
     specs = [scenario(steps=30, seed=seed) for seed in (1, 2)]
     folder = folder_of(specs[0], tmp_path / "killed")
@@ -327,6 +328,7 @@ def test_runs_that_diverge_are_told_in_their_cells_and_the_others_are_compared(t
     assert page.count("has diverged: what it learnt from is too large") == 4
 
 
+@PROC
 def test_workers_keep_to_their_threads_and_the_process_they_are_forked_from_has_started_none(tmp_path, processes):
     complete([job(tmp_path, scenario(steps=1, seed=seed)) for seed in (5, 6)], processes)
 
@@ -365,7 +367,9 @@ def resumes(folder: Path) -> bool:
     return numbers(work(job(folder / "outputs", spec))).equals(undisturbed(spec, folder / "again"))
 
 
+@PROC
 def test_ctrl_c_stops_a_live_screen_and_leaves_no_process_and_a_study_that_goes_on(tmp_path):
+    pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     process = start_study(tmp_path, theirs)
     os.close(theirs)
@@ -395,6 +399,7 @@ def test_ctrl_c_stops_a_live_screen_and_leaves_no_process_and_a_study_that_goes_
     assert resumes(tmp_path)
 
 
+@PROC
 def test_workers_of_a_study_that_was_killed_end_by_themselves(tmp_path):
     process = start_study(tmp_path)
     below = descendants(process.pid)
@@ -496,6 +501,18 @@ def test_a_run_broken_off_while_it_was_pushed_goes_on_here_or_elsewhere(tmp_path
     assert records == 1
 
 
+def test_a_push_that_fails_leaves_the_run_unlocked_while_its_error_is_kept(tmp_path, monkeypatch, scratch):
+    def gone(self, file, path, **more):
+        raise ConnectionError("the network is gone")
+
+    out = f"memory://{tmp_path}"
+    monkeypatch.setattr(MemoryFileSystem, "put_file", gone)
+    with pytest.raises(StoreError, match="the network is gone") as raised:
+        work(job(out, scenario(steps=1)))
+    with Store(folder_of(scenario(steps=1), Mirror(out).folder)).lock():
+        assert raised.tb is not None
+
+
 def test_of_two_workers_on_one_run_the_later_gives_way(tmp_path, monkeypatch, scratch):
     spec, out = scenario(steps=2), f"memory://{tmp_path}"
     work(job(out, spec))
@@ -511,6 +528,7 @@ def test_of_two_workers_on_one_run_the_later_gives_way(tmp_path, monkeypatch, sc
     assert numbers(work(job(out, longer))).equals(undisturbed(longer, tmp_path))  # theirs is taken over
 
 
+@PROC
 def test_a_study_in_an_object_store_survives_a_killed_worker_and_tells_beside_its_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     spec = study(tmp_path, world=WORLD.replace("steps = 5", "steps = 30"))
@@ -590,6 +608,7 @@ def test_a_store_that_cannot_be_spoken_to_is_told_in_a_sentence(url, why, monkey
 # Ray
 
 
+@PROC
 def test_ray_measures_the_same_survives_a_lost_worker_and_says_what_it_has_no_room_for(tmp_path):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     specs = [scenario(steps=40, seed=seed) for seed in (1, 2)]

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from ecosystem.corpus.schema import METRICS
-from ecosystem.report import charts, figures, findings, page, sites, write_report
+from ecosystem.report import charts, findings, html, site_map, summaries, write_report
 from ecosystem.report.charts import Look, Words
 from ecosystem.runs.run import Run
 from tests.invented_runs import POPULATIONS, invent, scenario
@@ -144,21 +144,23 @@ def test_the_policy_forbids_the_network_and_foreign_scripts(told):
     scripts = policy.split("script-src")[1].split(";")[0]
     assert "unsafe" not in scripts and "http" not in policy
     ours = [body for attributes, body in found.scripts if "type" not in attributes]
-    assert [page._hash(body) in scripts for body in ours] == [True, True]
+    assert [html._hash(body) in scripts for body in ours] == [True, True]
 
 
 @pytest.mark.parametrize("text", NASTY)
 def test_embedded_data_cannot_close_its_script(text):
     data = {"text": text, text[:20]: [text, 1.5]}
-    embedded = page.embed(data)
+    embedded = html.embed(data)
     assert not set("<>&\u2028\u2029") & set(embedded)
     assert json.loads(embedded) == data
 
 
 def test_escaping_leaves_no_markup():
+    template = html.PAGES.from_string("{{ text }}")
     for text in NASTY:
-        assert not set('<>"') & set(page.escape(text))
-    assert page.prose("**naive** <b>") == "<b>naive</b> &lt;b&gt;"
+        assert not set('<>"') & set(template.render(text=text))
+    macros = html.PAGES.get_template("macros.html").module
+    assert macros.prose("**naive** <b>") == "<b>naive</b> &lt;b&gt;"
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
@@ -236,9 +238,9 @@ def test_the_layout_is_legible_and_repeatable():
     import numpy as np
 
     for graph in (nx.barabasi_albert_graph(20, 2, seed=3), nx.empty_graph(30), nx.complete_graph(2), nx.path_graph(1)):
-        places = sites.layout(graph)
+        places = site_map.layout(graph)
         assert places.shape == (graph.number_of_nodes(), 2) and np.isfinite(places).all()
-        assert (places == sites.layout(graph)).all()
+        assert (places == site_map.layout(graph)).all()
         assert places.min() >= -0.03 and places.max() <= 1.03
         apart = np.linalg.norm(places[:, None] - places, axis=2) + np.eye(len(places))
         assert apart.min() > 0.005
@@ -328,7 +330,7 @@ RANDOM = (0, "reference", "m/random", "cross_entropy", 7.0, 0.01)
 
 
 def sentences(*rows) -> list[str]:
-    found = figures.outcomes(table(*rows), {"up": "m", "down": "m", "flat": "m"}, {})
+    found = summaries.outcomes(table(*rows), {"up": "m", "down": "m", "flat": "m"}, {})
     return findings.quality(found)
 
 
@@ -345,30 +347,30 @@ def test_degraded_improved_and_unchanged_are_told_apart():
 
 def test_a_trainer_starts_from_the_weights_it_was_given():
     rows = [RANDOM, (0, "reference", "m/initial", "cross_entropy", 3.0, 0.02), *quality("up", 4.0, 5.0)]
-    [given] = figures.outcomes(table(*rows), {"up": "m"}, {"up": "m"})
-    [anew] = figures.outcomes(table(*rows), {"up": "m"}, {})
+    [given] = summaries.outcomes(table(*rows), {"up": "m"}, {"up": "m"})
+    [anew] = summaries.outcomes(table(*rows), {"up": "m"}, {})
     assert (given.first_step, given.before, given.change) == (0, 3.0, 2.0)
     assert given.towards_random == pytest.approx(0.5)
     assert (anew.first_step, anew.before, anew.change) == (1, 4.0, 1.0)
     at_random = [r if r[2] != "m/initial" else (*r[:4], 6.99, 0.02) for r in rows]
-    [born] = figures.outcomes(table(*at_random), {"up": "m"}, {"up": "m"})
+    [born] = summaries.outcomes(table(*at_random), {"up": "m"}, {"up": "m"})
     assert (born.first_step, born.change) == (1, 1.0)  # random weights are no start to degrade from
 
 
 def test_a_paired_difference_is_preferred():
     rows = [RANDOM, (0, "reference", "m/initial", "cross_entropy", 4.0, 0.05), *quality("up", 4.02, 4.04, 0.05)]
     rows += [(5, "trainer", "up/0", "cross_entropy_change", 0.04, 0.004)]
-    [outcome] = figures.outcomes(table(*rows), {"up": "m"}, {"up": "m"})
+    [outcome] = summaries.outcomes(table(*rows), {"up": "m"}, {"up": "m"})
     assert (outcome.change, outcome.error, outcome.verdict) == (0.04, 0.004, "degraded")
     assert "by 0.040\u00a0±\u00a00.004 nats" in findings.quality([outcome])[0]
-    [anew] = figures.outcomes(table(*rows), {"up": "m"}, {})  # it never had those weights
+    [anew] = summaries.outcomes(table(*rows), {"up": "m"}, {})  # it never had those weights
     assert anew.change == pytest.approx(0.02)
 
 
 def test_a_population_is_the_mean_of_its_members_with_the_larger_error():
     rows = [(1, "trainer", f"a/{i}", "cross_entropy", v, 0.01) for i, v in enumerate((4.0, 4.4))]
     rows += [(1, "trainer", f"b/{i}", "cross_entropy", 5.0, 0.3) for i in range(3)]
-    means = figures.means(figures.members(table(*rows), "cross_entropy"))
+    means = summaries.means(summaries.members(table(*rows), "cross_entropy"))
     assert means.rows() == [("a", 1, pytest.approx(4.2), pytest.approx(0.2), 2), ("b", 1, 5.0, pytest.approx(0.3), 3)]
 
 
@@ -411,7 +413,7 @@ def test_refusals_keep_human_and_synthetic_apart():
         f"The **editors** took for synthetic 5.0{nbsp}% of the 20 human documents and 80{nbsp}% of the 50 synthetic "
         "documents that they reviewed.",
     ]
-    rates = figures.refusals(table(*rows))
+    rates = summaries.refusals(table(*rows))
     assert rates.filter(pl.col("origin") == "human").row(0) == (
         "a",
         "quality",

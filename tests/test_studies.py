@@ -20,9 +20,9 @@ from ecosystem.studies import analysis
 from ecosystem.studies.frontier import Threshold, conduct_frontier, idle, sentence
 from ecosystem.studies.progress import Board
 from ecosystem.studies.report import write_study
+from ecosystem.studies.report.data import StudyReportData, findings
 from ecosystem.studies.results import Results
 from ecosystem.studies.run_study import Means, conduct
-from ecosystem.studies.sheet import Sheet, findings
 from ecosystem.studies.study import Frontier, Study
 
 WORLD = """
@@ -400,7 +400,7 @@ def test_arms_that_change_nothing_are_told_apart_from_those_that_cannot_be_told(
     text = STUDY.replace("[arms.more]", '[arms.idle]\n"policies.fresh.fraction" = 0.8\n[arms.more]')  # not selected
     rows = [(arm, "", s, s + k * s * s) for arm, k in (("alone", 0), ("idle", 0), ("helped", 1e-3)) for s in (1, 2, 3)]
     rows = [(arm, world, seed, y - (arm == "helped") * 0.005) for arm, world, seed, y in rows]
-    told = findings(Sheet(study(folder, text), table_of(rows)))
+    told = findings(StudyReportData(study(folder, text), table_of(rows)))
     assert "variance: **helped** cannot be told from **alone**." in told
     assert any(s.startswith("variance: **idle** had exactly the values of **alone** at every seed") for s in told)
 
@@ -636,7 +636,11 @@ def test_a_study_that_measures_nothing_says_so_at_once(folder: Path) -> None:
     text = STUDY.replace("[arms.alone]", '[arms.alone]\n"trainers.lab.select" = ["none"]').replace(
         "[1, 2, 3]", "[1, 2]"
     )
-    [told] = [s for s in Sheet(study(folder, text), done(folder, text).results).gaps() if s.startswith("variance has")]
+    [told] = [
+        s
+        for s in StudyReportData(study(folder, text), done(folder, text).results).gaps()
+        if s.startswith("variance has")
+    ]
     assert "2 of 6 runs" in told and "(step 4 of alone, seed 1: lab/0 had nothing to train on: " in told
 
 
@@ -645,9 +649,9 @@ def test_pairing_that_helped_little_says_why(folder: Path) -> None:
     rows = [(arm, "", s, k * s) for arm, k in (("alone", 1.0), ("helped", 2.5), ("more", 2.6)) for s in (1, 2, 3)]
     found = study(folder)
     write_study(found, table_of(rows), Store(folder / "s"))
-    still = Sheet(found, table_of([(arm, world, s, y * (arm != "alone")) for arm, world, s, y in rows]))
+    still = StudyReportData(found, table_of([(arm, world, s, y * (arm != "alone")) for arm, world, s, y in rows]))
     assert still.effects and "nan" not in " ".join(findings(still))
-    two = Sheet(found, table_of([row for row in rows if row[2] < 3]))  # any two points lie on a line
+    two = StudyReportData(found, table_of([row for row in rows if row[2] < 3]))  # any two points lie on a line
     assert two.effects and not any("sharing luck" in told for told in findings(two))
     assert all(row.saved is None and np.isnan(row.correlation) for row in two.effects)
     assert "they vary by different amounts" in (folder / "s" / "report.html").read_text()

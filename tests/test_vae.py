@@ -20,7 +20,8 @@ from ecosystem.families.vae import cohort
 from ecosystem.families.vae.batches import VaeBatches
 from ecosystem.families.vae.family import Vae
 from ecosystem.families.vae.networks import Convolutional, Dense
-from ecosystem.report import charts, exhibits, write_report
+from ecosystem.report import charts, documents, write_report
+from ecosystem.report.html import PAGES
 from ecosystem.runs.execute import begin
 from ecosystem.runs.machine import Machine
 from ecosystem.runs.paths import folder_of
@@ -379,16 +380,21 @@ def row(content, **more):
     return pl.DataFrame([known | {"content": content} | more])
 
 
+def shown(rows, shape):
+    macros = PAGES.get_template("macros.html").module
+    return "".join(macros.document(document) for document in documents.documents(rows, shape))
+
+
 def test_texts_and_other_numbers_in_the_report():
-    text = exhibits._documents(row("<b>bold</b> words"), None)
+    text = shown(row("<b>bold</b> words"), None)
     assert "&lt;b&gt;bold&lt;/b&gt; words" in text and "document 3 · 2 words · depth 1.0" in text and "<b>" not in text
-    assert "An empty document." in exhibits._documents(row(""), None)
-    few, many = (exhibits._documents(row(values), None) for values in ([0.25, -1 / 3], [0.0] * 9))
+    assert "An empty document." in shown(row(""), None)
+    few, many = (shown(row(values), None) for values in ([0.25, -1 / 3], [0.0] * 9))
     assert ">0.25, -0.333</div>" in few and "words ·" not in few
     assert ">0, 0, 0, 0, 0, 0, 0, 0, … (9 numbers)</div>" in many
-    assert '<div class="words" dir="auto">0</div>' in exhibits._documents(row(0), None), "category 0 is no empty text"
-    refused = exhibits._documents(row([2.0, -1.0, np.nan, 0.5], verdict='"dull"'), (2, 2))
-    assert "refused by &quot;dull&quot;" in refused and "1 of them refused" in refused
+    assert '<div class="words" dir="auto">0</div>' in shown(row(0), None), "category 0 is no empty text"
+    refused = shown(row([2.0, -1.0, np.nan, 0.5], verdict='"dull"'), (2, 2))
+    assert "refused by &#34;dull&#34;" in refused and "1 of them refused" in refused
 
 
 def test_which_documents_are_images():
@@ -399,7 +405,7 @@ def test_which_documents_are_images():
             "web": {"kind": "isolated", "sites": 1, "initial": {"source": "s", "documents": 9}},
             "models": {"m": {"kind": "gaussian"}},
         }
-        return exhibits.image_shape(Scenario.parse(data), pl.Array(pl.Float64, length))
+        return documents.image_shape(Scenario.parse(data), pl.Array(pl.Float64, length))
 
     assert shape({"kind": "digits"}, 64) == (8, 8)
     assert shape({"kind": "images", "path": "x", "size": [2, 3]}, 6) == (2, 3)

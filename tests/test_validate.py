@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.report import figures
+from ecosystem.report import summaries
 from ecosystem.runs.execute import begin
 from ecosystem.runs.machine import Machine
 from ecosystem.runs.paths import folder_of
@@ -122,7 +122,7 @@ def test_vectors_resume_bit_for_bit(tmp_path):
 
 def test_the_report_draws_the_laws(tmp_path):
     from ecosystem.report import write_report
-    from ecosystem.report.figures import laws
+    from ecosystem.report.summaries import laws
 
     scenario = loop()
     for _ in begin(scenario, out=tmp_path, machine=MACHINE):
@@ -159,8 +159,8 @@ def test_a_symbol_that_cannot_be_has_infinite_nats_and_so_has_the_mean():
     found = world.snapshot().metrics.filter(metric="held_out_nll")
     assert found["value"].is_infinite().all() and found["error"].is_null().all()
     finite = found.with_columns(value=pl.Series([1.0, 2.0, np.inf]))
-    assert figures.members(finite, "held_out_nll").is_empty(), "a mean of those that are finite would be no mean"
-    assert figures.members(finite.head(2), "held_out_nll").height == 2
+    assert summaries.members(finite, "held_out_nll").is_empty(), "a mean of those that are finite would be no mean"
+    assert summaries.members(finite.head(2), "held_out_nll").height == 2
 
 
 def test_entropy_as_a_share_of_the_truths():

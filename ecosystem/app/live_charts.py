@@ -13,7 +13,7 @@ import polars as pl
 
 from ecosystem.app.run_view import RunView
 from ecosystem.errors import ScenarioError
-from ecosystem.report import charts, drawings, figures
+from ecosystem.report import charts, run_charts, summaries
 from ecosystem.report.charts import Words
 from ecosystem.scenario.scenario import Scenario
 
@@ -174,24 +174,24 @@ def _scaled(picture: LiveChart, most: float) -> LiveChart:
 
 
 def contamination(view: RunView, metric: str) -> Any:
-    """Draw a key of ``drawings.CONTAMINATION``."""
-    return drawings.contamination(view.book, metric)
+    """Draw a key of ``run_charts.CONTAMINATION``."""
+    return run_charts.contamination(view.book, metric)
 
 
 def qualities(view: RunView) -> dict[str, str]:
     """Return the measures of quality that this run has, by name, with what each is called."""
     there = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if view.scenario.modality == "text":
-        found = {metric: label for metric, (label, *_) in drawings.QUALITY.items() if metric in there}
+        found = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in there}
         return found | ({"change": "Change since the start"} if "cross_entropy" in there else {})
-    return {metric: drawings.called(metric) for metric in drawings.parameters(view.book) if metric in there}
+    return {metric: run_charts.called(metric) for metric in run_charts.parameters(view.book) if metric in there}
 
 
 def quality(view: RunView, metric: str) -> Any:
     """Draw a key of :func:`qualities`."""
     if view.scenario.modality != "text":
-        return drawings.parameter(view.book, metric)
-    return drawings.quality_change(view.book) if metric == "change" else drawings.quality(view.book, metric)
+        return run_charts.parameter(view.book, metric)
+    return run_charts.quality_change(view.book) if metric == "change" else run_charts.quality(view.book, metric)
 
 
 def diversities(view: RunView) -> dict[str, str]:
@@ -199,7 +199,7 @@ def diversities(view: RunView) -> dict[str, str]:
     there = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if view.scenario.modality != "text":
         return qualities(view)
-    named = drawings.TEXT | drawings.LATE | {metric: words.title for metric, words in drawings.OTHERS.items()}
+    named = run_charts.TEXT | run_charts.LATE | {metric: words.title for metric, words in run_charts.OTHERS.items()}
     found = {metric: label for metric, label in named.items() if metric in there}
     kept = "vocabulary_kept_1" in there
     return found | ({"vocabulary": "Human vocabulary kept, by frequency"} if kept else {})
@@ -208,10 +208,14 @@ def diversities(view: RunView) -> dict[str, str]:
 def diversity(view: RunView, metric: str) -> Any:
     """Draw a key of :func:`diversities`."""
     if view.scenario.modality != "text":
-        return drawings.parameter(view.book, metric)
+        return run_charts.parameter(view.book, metric)
     if metric == "vocabulary":
-        return drawings.vocabulary(view.book)
-    return drawings.diversity(view.book, metric) if metric in drawings.TEXT else drawings.tails(view.book).get(metric)
+        return run_charts.vocabulary(view.book)
+    return (
+        run_charts.diversity(view.book, metric)
+        if metric in run_charts.TEXT
+        else run_charts.tails(view.book).get(metric)
+    )
 
 
 def ledger(view: RunView) -> LiveChart | None:
@@ -219,8 +223,8 @@ def ledger(view: RunView) -> LiveChart | None:
 
     All steps have the same rows and the same scale.
     """
-    refused = figures.refusals(view.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
-    caught = figures.detections(view.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
+    refused = summaries.refusals(view.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
+    caught = summaries.detections(view.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
     rows = pl.concat([refused, caught]).sort("step", maintain_order=True)
     if rows.is_empty():
         return None

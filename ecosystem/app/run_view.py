@@ -16,8 +16,8 @@ import polars as pl
 
 from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, METRICS, empty
 from ecosystem.corpus.web import Web
-from ecosystem.report.book import Book
-from ecosystem.report.sites import layout, lines
+from ecosystem.report.data import RunReportData
+from ecosystem.report.site_map import layout, lines
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -41,7 +41,7 @@ class RunView:
         self.events: list[tuple[int, str]] = []
         self.most = 1  # documents that any site had at any step: the scale of the areas of sites
         self._changes = empty(INDEX_CHANGE)
-        self._book: tuple[Scenario, Book] | None = None  # and the scenario that it was made for
+        self._book: tuple[Scenario, RunReportData] | None = None  # and the scenario that it was made for
         self._reading = threading.Lock()
         self.refresh()
 
@@ -68,11 +68,11 @@ class RunView:
         return self.run.store
 
     @property
-    def book(self) -> Book:
+    def book(self) -> RunReportData:
         """What the charts that a report has are drawn from; its axes reach to the scenario's last step."""
         scenario = self.scenario
         if self._book is None or self._book[0] is not scenario:
-            book = Book.of(self.run, self.metrics, scenario, max(scenario.steps, self.last))
+            book = RunReportData.of(self.run, self.metrics, scenario, max(scenario.steps, self.last))
             self._book = scenario, book
         return self._book[1]
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +45,14 @@ CACHE = click.option(
     help="Folder for foundations and tokenizers (default: $ECOSYSTEM_CACHE, or your user cache folder).",
 )
 
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Device that models are computed on; auto prefers a GPU.",
+)
+
 SMALLER = "Make its models, counts or batches smaller; what is committed stays."
 
 
@@ -56,6 +65,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; a user's mistake ends with one clear sentence and exit code 2."""
     signal.signal(signal.SIGINT, _stop)  # until a run begins, which finishes what it is writing
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has every letter
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     from ecosystem.errors import EcosystemError
@@ -107,7 +119,7 @@ def cli() -> None:
 @SEED
 @STEPS
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@DEVICE
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores; a resumed run keeps its own)."
 )
@@ -288,7 +300,13 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
     "--replicates", type=click.IntRange(min=10), help="Trainers of every population (default: the scenario's)."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Another seed must pass as well.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("outputs/validation"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("outputs/validation"),
+    show_default=True,
+    help="Folder for the table of checks, as Parquet and as a page.",
+)
 @CACHE
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
@@ -307,11 +325,15 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say with what many runs are made."""
     options = [
         click.option(
-            "--engine", type=click.Choice(["serial", "processes", "ray"]), default="processes", show_default=True
+            "--engine",
+            type=click.Choice(["serial", "processes", "ray"]),
+            default="processes",
+            show_default=True,
+            help="How runs are made: one after the other, in processes of this machine, or on a Ray cluster.",
         ),
         click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: what the cores allow)."),
         click.option("--threads", type=click.IntRange(min=1), help="Compute threads of each run (default: 1)."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+        DEVICE,
         click.option("--address", help="Of a Ray cluster; auto finds it (default: Ray is started on this machine)."),
         click.option("--gpus", type=click.FloatRange(min=0), default=0.0, help="Of a GPU, for each run, on Ray."),
         CACHE,
@@ -412,7 +434,7 @@ def _tell(result: Path | dict[str, Any]) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for worlds that are kept."
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@DEVICE
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores).")
 @CACHE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others may see the page.")

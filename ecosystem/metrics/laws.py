@@ -20,6 +20,39 @@ from ecosystem.sources.base import Truth
 Law = Callable[..., Any]
 TRUTH = "truth"
 _READABLE = {"category": ("p", "s0", "h0"), "vector": ("h0", "variance")}
+ARGUMENTS: dict[str, str] = {
+    "bandwidth": "standard deviation of the kernel in every direction, in the unit of the data",
+    "bias": "what each model adds to a probability by mistake, on top of its training set",
+    "clean": "documents per batch that are drawn from all of `p`",
+    "cut": "number of the most frequent types that models write; absent: all",
+    "dimension": "numbers in a document, the label left out",
+    "expected_count": "samples of a type at the first generation, on average",
+    "h0": "diversity of the truth: its Gini-Simpson index, or its variance per coordinate in squared units",
+    "k": "number of the most frequent types",
+    "keep_correct": "chance that the verifier keeps a document with a correct label",
+    "keep_wrong": "chance that the verifier keeps a document with a wrong label",
+    "n": "samples that each generation is fitted to",
+    "n_real": "real samples in a training set (of a growing corpus: real text at the beginning)",
+    "n_synthetic": "synthetic samples in a training set (of a growing corpus: text added by each generation)",
+    "noise_variance": "variance of the noise on labels, in squared units",
+    "overlap": "inner product of the truth with the difference of the model of generation 0 from it",
+    "p": "probabilities of the true distribution, a list that adds up to 1",
+    "published": "documents that each generation adds to the pool; absent: `n`",
+    "ratio": "multiple of the true standard deviation",
+    "rows": "rows that each regression is fitted to",
+    "s0": "sum of the squared probabilities of the truth",
+    "sampling_bias": "factor of the variance that each generation is sampled with; below 1 favours the likely",
+    "shift": "squared distance of the vector that labels synthetic rows from the true one",
+    "start": "squared distance of the model of generation 0 from the truth",
+    "support": "number of types that occur",
+    "t": "generation, counted from 0, the truth; given by the steps of the simulation",
+    "temperature": "temperature of sampling; 1 leaves the distribution as it is",
+    "top_p": "mass of the most frequent types that sampling keeps",
+    "unbiased": "whether variances are divided by n - 1 instead of n",
+    "variance": "variance of the truth, in squared units of the data",
+    "wrong": "share of wrong labels before the verifier",
+}
+"""What every argument of a law is; arguments of one name mean the same in all laws."""
 _EXAMPLE: dict[str, Any] = {"p": [0.5, 0.3, 0.2], "s0": 0.4, "h0": 0.5, "variance": 1.0}
 
 

@@ -1,9 +1,10 @@
 """The report of a run: one self-contained page that works offline, and its charts as files.
 
-``figures`` turns measurements into tables, ``findings`` tables into sentences, ``exhibits`` what is no chart
-(sample texts, tables, how to reproduce) into HTML, ``page`` holds the shell, and ``assemble`` puts all together.
+``data`` is what all parts read, ``summaries`` turns measurements into tables of populations, ``findings`` those into
+sentences, ``run_charts`` into charts, ``tables`` is what is no chart (sample texts, tables, how to reproduce) as HTML,
+``html`` holds the shell of the page, and ``build`` puts all together.
 """
 
-from ecosystem.report.assemble import publish, write_report
+from ecosystem.report.build import publish, write_report
 
 __all__ = ["publish", "write_report"]

@@ -1,4 +1,4 @@
-"""Total collapse: how many trainers it reached and when, and which symbol was left."""
+"""Total collapse: how many trainers it reached and when, and which symbol was left to them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import polars as pl
 
 from ecosystem.metrics import theory
 from ecosystem.metrics.estimates import binomial, mean_and_error
-from ecosystem.report import figures, page
-from ecosystem.report.book import Book
-from ecosystem.report.findings import TOLD, bold, plus_minus
+from ecosystem.report import summaries
+from ecosystem.report.data import RunReportData
+from ecosystem.report.findings import TOLD, bold, plus_minus, signed
+from ecosystem.report.html import Cells, Column, Table, tinted
 from ecosystem.runs.formats import number, percent
 
 REPLACING = ("diversity_replace", "surviving_types")  # laws that say that a population learns from its last texts alone
@@ -42,13 +43,13 @@ class Fate:
         return binomial(self.collapsed, self.trainers)
 
 
-def fates(book: Book) -> list[Fate]:
+def fates(data: RunReportData) -> list[Fate]:
     """Return the fate of every population in which somebody collapsed."""
-    known = figures.members(book.metrics, "collapsed")
-    times = figures.members(book.metrics, "collapsed_at").select("trainer", at="value")
-    last = book.run.steps
+    known = summaries.members(data.metrics, "collapsed")
+    times = summaries.members(data.metrics, "collapsed_at").select("trainer", at="value")
+    last = data.run.steps
     found = []
-    for population in book.populations:
+    for population in data.populations:
         trainers = known.filter(pl.col("population") == population).select("trainer").unique()
         at = trainers.join(times, on="trainer", how="left")["at"]
         steps = np.sort(at.fill_null(float(last)).to_numpy())
@@ -65,25 +66,25 @@ def fates(book: Book) -> list[Fate]:
                 mean=mean,
                 error=error if n > 1 else None,
                 median=float(steps[half - 1]) if collapsed >= half else None,
-                predicted=_predicted(book, population),
+                predicted=_predicted(data, population),
             )
         )
     return found
 
 
-def _predicted(book: Book, population: str) -> float | None:
+def _predicted(data: RunReportData, population: str) -> float | None:
     """Return the expected step of collapse where the scenario names a law of replacing and the truth is known."""
-    p = book.truth.probabilities if book.truth is not None else None
-    for one in book.run.scenario.theory:
+    p = data.truth.probabilities if data.truth is not None else None
+    for one in data.run.scenario.theory:
         if p is not None and one.population == population and one.law in REPLACING:
             return theory.time_to_collapse(p, one.parameters["n"]) - one.first
     return None
 
 
-def findings(book: Book) -> list[str]:
+def findings(data: RunReportData) -> list[str]:
     """Say who collapsed and when, with the closed form where there is one."""
     sentences = []
-    for fate in fates(book)[:TOLD]:
+    for fate in fates(data)[:TOLD]:
         share, error = fate.share
         mean = plus_minus(fate.mean, fate.error, 1)
         if fate.collapsed == fate.trainers:
@@ -92,25 +93,40 @@ def findings(book: Book) -> list[str]:
         else:
             told = (
                 f"{percent(share)} ± {number(100 * error, 1)} of the {fate.trainers} trainers had collapsed totally by "
-                f"step {book.run.steps}; the mean step of collapse is at least {mean}"
+                f"step {data.run.steps}; the mean step of collapse is at least {mean}"
             )
         law = f" (closed form for large samples: {number(fate.predicted, 1)})" if fate.predicted is not None else ""
         sentences.append(f"In {bold(fate.population)} {told}{law}.")
     return sentences
 
 
-def tables(book: Book) -> str:
-    """Return the tables of times to collapse and of the symbols that were left, as HTML; empty if nobody collapsed."""
-    found = fates(book)
+@dataclass(frozen=True)
+class CollapseTables:
+    """The times to collapse, and which symbols were left where the truth is known."""
+
+    times: Table
+    bounded: bool  # whether some trainers had not collapsed, so that a mean is a lower bound
+    symbols: Table | None
+    early: list[str]  # populations in which some had not
+
+
+def tables(data: RunReportData) -> CollapseTables | None:
+    """Return the tables of times to collapse and of the symbols that were left; None if no trainer collapsed."""
+    found = fates(data)
     if not found:
-        return ""
-    rows = []
+        return None
+    early = [fate.population for fate in found if fate.collapsed < fate.trainers]
+    return CollapseTables(_times(data, found), bool(early), _fixations(data, found), early)
+
+
+def _times(data: RunReportData, found: list[Fate]) -> Table:
+    rows: list[Cells] = []
     for fate in found:
         share, error = fate.share
         bound = "" if fate.collapsed == fate.trainers else "≥ "
         rows.append(
             [
-                page.tinted(book.populations, fate.population),
+                tinted(data.populations, fate.population),
                 f"{fate.collapsed} of {fate.trainers}",
                 f"{percent(share)} ± {number(100 * error, 1)}",
                 bound + plus_minus(fate.mean, fate.error, 1),
@@ -118,32 +134,21 @@ def tables(book: Book) -> str:
                 "–" if fate.predicted is None else number(fate.predicted, 1),
             ]
         )
-    head = [
-        "population",
-        "collapsed",
-        "share",
-        "mean step of collapse",
-        "median",
-        "closed form<small>large samples</small>",
-    ]
-    about = "Trainers in whose model nothing varied any more at some step up to the last."
-    if any(fate.collapsed < fate.trainers for fate in found):
-        about += " ≥: some had not collapsed; they count as the last step, so that the mean is a lower bound."
-    body = f'<h3>Total collapse</h3><p class="note">{about}</p>{page.table(head, rows)}'
-    return body + _fixations(book, found)
+    head = ["population", "collapsed", "share", "mean step of collapse", "median"]
+    return Table([*head, Column("closed form", "large samples")], rows)
 
 
-def fixations(book: Book, population: str) -> pl.DataFrame:
+def fixations(data: RunReportData, population: str) -> pl.DataFrame:
     """Return which symbol was left to the collapsed trainers: symbol, probability, count, expected, z.
 
     The likeliest symbols under the truth have rows of their own, all others one together (symbol null). Without
     selection each is left with its true probability (Seddik et al. 2024, Proposition 1), so that z is the difference in
     standard deviations of a binomial count.
     """
-    assert book.truth is not None and book.truth.probabilities is not None
-    p = book.truth.probabilities
-    end = figures.members(book.metrics, "collapsed_at").filter(pl.col("population") == population)
-    left = figures.members(book.metrics, "mode").join(end, on=["trainer", "step"], how="semi")["value"]
+    assert data.truth is not None and data.truth.probabilities is not None
+    p = data.truth.probabilities
+    end = summaries.members(data.metrics, "collapsed_at").filter(pl.col("population") == population)
+    left = summaries.members(data.metrics, "mode").join(end, on=["trainer", "step"], how="semi")["value"]
     counts = np.bincount(left.to_numpy().astype(np.int64), minlength=p.size)
     order = np.argsort(-p, kind="stable")
     own, rest = order[:SYMBOLS].tolist(), order[SYMBOLS:]
@@ -156,32 +161,19 @@ def fixations(book: Book, population: str) -> pl.DataFrame:
     return frame.with_columns(expected=expected, z=pl.when(spread > 0).then((pl.col("count") - expected) / spread))
 
 
-def _fixations(book: Book, found: list[Fate]) -> str:
-    if book.truth is None or book.truth.probabilities is None:
-        return ""
-    rows = []
-    for fate in found:
-        for symbol, p, count, expected, z in fixations(book, fate.population).iter_rows():
-            told = "–" if z is None else f"{z:+.1f}".replace("-", "−")
-            which = "all others" if symbol is None else str(symbol)
-            rows.append(
-                [
-                    page.tinted(book.populations, fate.population),
-                    which,
-                    f"{p:.4f}",
-                    str(count),
-                    number(expected, 1),
-                    told,
-                ]
-            )
-    early = [fate.population for fate in found if fate.collapsed < fate.trainers]
-    about = (
-        "The symbol that was left to each collapsed trainer. Sampling alone leaves each with its true probability; z "
-        "is the difference in standard deviations."
-    )
-    if early:
-        about += (
-            f" Not all have collapsed in {page.escape(', '.join(early))}: those that do so early favour likely symbols."
-        )
-    head = ["population", "symbol", "true probability", "left to", "expected", "z"]
-    return f'<h3>What was left</h3><p class="note">{about}</p>{page.table(head, rows)}'
+def _fixations(data: RunReportData, found: list[Fate]) -> Table | None:
+    if data.truth is None or data.truth.probabilities is None:
+        return None
+    rows: list[Cells] = [
+        [
+            tinted(data.populations, fate.population),
+            "all others" if symbol is None else str(symbol),
+            f"{p:.4f}",
+            str(count),
+            number(expected, 1),
+            "–" if z is None else signed(z, 1),
+        ]
+        for fate in found
+        for symbol, p, count, expected, z in fixations(data, fate.population).iter_rows()
+    ]
+    return Table(["population", "symbol", "true probability", "left to", "expected", "z"], rows)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from ecosystem.report import figures
-from ecosystem.report.figures import Agreement, Outcome
+from ecosystem.report import summaries
+from ecosystem.report.summaries import Agreement, Outcome
 from ecosystem.runs.formats import number, percent
 
 TOLD = 6  # populations, at most, that get a sentence of their own
@@ -56,7 +56,7 @@ def progress(done: int, planned: int) -> str:
 def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
     """Say how synthetic the web and the training sets became."""
     found = []
-    share, depth = figures.series(metrics, "web", "synthetic_share"), figures.series(metrics, "web", "depth")
+    share, depth = summaries.series(metrics, "web", "synthetic_share"), summaries.series(metrics, "web", "depth")
     if share.height == 1:
         found.append(f"At step {share['step'][0]} {percent(share['value'][0])} of the web's documents are synthetic.")
     elif share.height:
@@ -67,10 +67,10 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
         if depth.height:
             sentence += f", at a mean depth of {number(depth['value'][-1], 1)} model hops from human data"
         found.append(sentence + ".")
-    trained = figures.means(figures.members(metrics, "synthetic_share", "training_set"))
+    trained = summaries.means(summaries.members(metrics, "synthetic_share", "training_set"))
     parts = []
     for population in populations:
-        last_set = figures.at(trained, population)
+        last_set = summaries.at(trained, population)
         if last_set is not None:
             parts.append((last_set[0], f"{bold(population)} {percent(last_set[0])}"))
     if 0 < len(parts) <= TOLD:
@@ -140,14 +140,14 @@ def _outcome(o: Outcome) -> str:
 
 def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
     """Say what became of the diversity of what was published, against human text."""
-    values = figures.members(metrics, "distinct_2")
+    values = summaries.members(metrics, "distinct_2")
     if values.is_empty():
         return []
-    levels, changes = figures.means(values), figures.means(figures.since_start(values))
-    human = figures.references(metrics, "distinct_2").filter(pl.col("kind") == "human")["value"]
+    levels, changes = summaries.means(values), summaries.means(summaries.since_start(values))
+    human = summaries.references(metrics, "distinct_2").filter(pl.col("kind") == "human")["value"]
     parts: list[tuple[float, str]] = []
     for population in populations:
-        level, change = figures.at(levels, population), figures.at(changes, population)
+        level, change = summaries.at(levels, population), summaries.at(changes, population)
         if level is None or change is None:
             continue
         begun = levels.filter(pl.col("population") == population)["step"][0]
@@ -171,11 +171,11 @@ def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
 def refusals(metrics: pl.DataFrame) -> list[str]:
     """Say which policy refused what, and what curators caught and missed."""
     found = []
-    table = figures.refusals(metrics).filter(pl.col("flagged").sum().over("what") > 0)
+    table = summaries.refusals(metrics).filter(pl.col("flagged").sum().over("what") > 0)
     for policy in table["what"].unique(maintain_order=True).to_list()[:TOLD]:
         rows = table.filter(pl.col("what") == policy)
         found.append(f"The policy {bold(policy)} refused {_by_origin(rows)}.")
-    caught = figures.detections(metrics)
+    caught = summaries.detections(metrics)
     for curators in caught["who"].unique(maintain_order=True).to_list()[:3]:
         rows = caught.filter(pl.col("who") == curators)
         found.append(f"The {bold(curators)} took for synthetic {_by_origin(rows)} that they reviewed.")

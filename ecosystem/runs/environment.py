@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 
 from ecosystem.errors import StoreError
 from ecosystem.families.base import Cohort
+from ecosystem.runs.files import relative_path
 from ecosystem.runs.machine import Machine
 from ecosystem.runs.store import Store
 from ecosystem.sources.base import Reservoir
@@ -39,7 +39,7 @@ def new_environment(
         "packages": _versions(),
         "sources": {name: {"digest": r.digest, "size": r.size} for name, r in sources.items()},
         "foundations": {name: cohort.fingerprint for name, cohort in models.items()},
-        "base": os.path.relpath(base.resolve(), folder.resolve()),
+        "base": relative_path(base, folder),
         "resumed": [],
     }
 

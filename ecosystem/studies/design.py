@@ -16,8 +16,8 @@ Seed = Annotated[int, Field(ge=0, le=10**9)]
 class Range(Spec):
     """The values an axis may take, for designs that choose them: uniform, or uniform in the logarithm."""
 
-    low: float
-    high: float
+    low: float = Field(description="the smallest value")
+    high: float = Field(description="the largest value")
     scale: Literal["linear", "log"] = Field("linear", description="how the values are spread")
     whole: bool = Field(False, description="true: rounded to whole numbers")
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
-from ecosystem.report import charts, page, publish
+from ecosystem.report import charts, publish
 from ecosystem.report.charts import Words
-from ecosystem.report.page import escape
+from ecosystem.report.html import Figure, Table
 from ecosystem.runs.formats import number
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
@@ -31,6 +31,7 @@ from ecosystem.streams import Streams
 from ecosystem.studies.design import Range
 from ecosystem.studies.object_store import opened
 from ecosystem.studies.progress import Board
+from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, course_of, trained, untrained, value_of, write_table
 from ecosystem.studies.run_study import Means, Plan, Workshop, telling
 from ecosystem.studies.statistics import LEVEL, mean_interval
@@ -288,27 +289,19 @@ def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
         log=frontier.range.scale == "log",
     )
     specs = {"frontier": charts.specification(chart)}
-    table = page.table(
-        [escape(frontier.path), escape(measure.name), "95 % interval", *(f"seed {seed}" for seed in frontier.seeds)],
+    table = Table(
+        [frontier.path, measure.name, "95 % interval", *(f"seed {seed}" for seed in frontier.seeds)],
         [
             [f"{r['value']:g}", number(r["measure"], 4), f"{number(r['low'], 4)} to {number(r['high'], 4)}"]
             + [number(float(y), 4) for y in found.tried[r["value"]]]
             for r in rows
         ],
     )
-    lead = f'<p class="lead">{escape(frontier.description)}</p>' if frontier.description else ""
-    body = (
-        f"<header><h1>{escape(frontier.name)}</h1>{lead}</header><main>"
-        f'<p class="findings">{escape(" ".join([sentence(frontier, found), idle(frontier, found)]).strip())}</p>'
-        f"{page.figure('frontier', specs['frontier'], full=True)}{table}<h2>Methods</h2><p>{escape(_METHODS)}</p>"
-        "</main><footer>Written by ecosystem. This page loads nothing from anywhere.</footer>"
-    )
-    return publish(store, frontier.name, body, specs, 0)
-
-
-_METHODS = (
-    "The same seeds run at every value tried, so that the mean over seeds is one fixed curve along the lever, which is "
-    "taken to rise or to fall throughout. Its crossing with the limit is bisected, and so are those of both ends of "
-    "the mean's 95 % interval (Student's, over seeds): the values between them are those at which a test at 5 % does "
-    "not tell the mean from the limit. The interval holds the resolution of the search."
-)
+    context = {
+        "title": frontier.name,
+        "description": frontier.description,
+        "findings": " ".join([sentence(frontier, found), idle(frontier, found)]).strip(),
+        "figure": Figure.of("frontier", specs["frontier"], full=True),
+        "table": table,
+    }
+    return publish(store, "frontier.html", context, specs, 0, PAGES)

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from ecosystem.cache import chosen_cache
-from ecosystem.errors import ScenarioError, StoreError, path_of
+from ecosystem.errors import FormatError, ScenarioError, StoreError, path_of
 from ecosystem.runs.machine import validate_device
 from ecosystem.runs.paths import require_local_path
 from ecosystem.runs.store import Store
@@ -107,13 +107,13 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
         with Workshop(means, board) as shop:
             made = shop.make(plan, study.name, meanwhile=_prepare_report)
         from ecosystem.studies.report import write_study
-        from ecosystem.studies.sheet import Sheet
+        from ecosystem.studies.report.data import StudyReportData
 
         results = Results.of(study, cells, [made[number] for number in numbers])
         results.write(store)
         report = write_study(study, results, store)
-        sheet = Sheet(study, results)
-        for sentence in [*sheet.idle(), *sheet.gaps()]:
+        data = StudyReportData(study, results)
+        for sentence in [*data.idle(), *data.gaps()]:
             board.say(sentence)
     busy = sum(outcome.seconds for outcome in made)
     return Conducted(study, results, store.folder, report, time.monotonic() - started, busy)
@@ -122,7 +122,7 @@ def conduct(study: Study, base: Path, means: Means, board: Board, *, out: str = 
 def _prepare_report() -> None:
     """Import and build what every report needs, which takes seconds, while the workers import what every run needs."""
     import ecosystem.studies.report  # noqa: F401
-    from ecosystem.report.page import library
+    from ecosystem.report.html import library
 
     library()
 
@@ -268,7 +268,10 @@ def _renumbered(job: Job, place: dict[int, int]) -> Job:
 
 
 def finished(places: Sequence[str], steps: Sequence[int]) -> list[bool]:
-    """Return which runs have as many steps; a damaged one has not, and its run will say why."""
+    """Return which runs have as many steps; a damaged one has not, and its run will say why.
+
+    Raises FormatError for one that a newer release has written.
+    """
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
         return list(pool.map(_finished, places, steps))
 
@@ -276,5 +279,7 @@ def finished(places: Sequence[str], steps: Sequence[int]) -> list[bool]:
 def _finished(place: str, steps: int) -> bool:
     try:
         return (last_step(place) if is_url(place) else Store(Path(place)).last()) >= steps
+    except FormatError:
+        raise
     except StoreError:
         return False

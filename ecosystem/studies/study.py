@@ -125,8 +125,8 @@ class EqualCost(Spec):
 class Question(Spec):
     """What a study and a frontier have in common: a base scenario, what is set in it, and the seeds."""
 
-    name: str
-    description: str = ""
+    name: str = Field(description="names the folder of its report; letters, digits, _ and -")
+    description: str = Field("", description="what is asked, shown in listings and in the report")
     base: str = Field(description="the base scenario: a file, from this file's folder, or the name of a bundled one")
     variant: str | None = Field(None, description="which of its variants")
     set: dict[str, Any] = Field({}, description="paths set in every run (the model tier, the steps …)")
@@ -208,16 +208,18 @@ class Study(Question):
     reference: str | None = Field(None, description="the arm that others are compared with; absent: the first")
     arms: dict[str, dict[str, Any]] = Field({}, description="named levers: tables of dotted path = value")
     axes: Axes = Field({}, description="levers by path, instead of arms: a list of values, or a range")
-    design: Design = Design()
+    design: Design = Field(Design(), description="how the points of `axes` are chosen")
     worlds: dict[str, dict[str, Any]] = Field({}, description="uncertainties: what the world may be, like arms")
     uncertain: Axes = Field({}, description="uncertainties by path, instead of worlds: a list of values, or a range")
     draw: Design = Field(Design(), description="how the points of `uncertain` are chosen")
-    branch: Branch | None = None
-    measures: Annotated[list[Measure], Field(min_length=1)]
+    branch: Branch | None = Field(
+        None, description="where the arms leave a world that they share; absent: they differ from the first step on"
+    )
+    measures: Annotated[list[Measure], Field(min_length=1)] = Field(description="the numbers that arms are compared by")
     prices: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {}, description="what one unit of a cost (`ecosystem list metrics`, scope cost) costs, for quality against cost"
     )
-    equal_cost: EqualCost | None = None
+    equal_cost: EqualCost | None = Field(None, description="ways to spend, compared at the same cost")
 
     @model_validator(mode="after")
     def _complete(self) -> Study:
@@ -358,13 +360,15 @@ class Frontier(Question):
 
     path: str = Field(description="the lever: a dotted path of the scenario")
     range: Range = Field(description="where the threshold is sought")
-    measure: Measure
+    measure: Measure = Field(description="the number that crosses the limit")
     limit: float = Field(description="what the measure is not to cross (of cross_entropy_change: a tolerance)")
     since: Step | None = Field(None, description="the limit is on the change of the measure since this step")
     precision: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.01, description="how finely the threshold is sought, as a share of the range (in its scale)"
     )
-    closed_form: ClosedForm | None = None
+    closed_form: ClosedForm | None = Field(
+        None, description="a law that says where the threshold lies, reported beside the one that was found"
+    )
 
     @model_validator(mode="after")
     def _replicated(self) -> Frontier:

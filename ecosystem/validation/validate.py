@@ -143,28 +143,14 @@ def text(checks: Sequence[Check]) -> str:
 
 def write(checks: Sequence[Check], folder: Path) -> Path:
     """Write the table as ``validation.parquet`` and ``validation.html``; return the page's path."""
-    from html import escape
+    from ecosystem.report.html import render
 
     frame = table(checks)
+    rows = [[f"{value:.5g}" if isinstance(value, float) else str(value) for value in row] for row in frame.iter_rows()]
+    agreeing = sum(check.passed for check in checks)
+    page = render("validation.html", head=frame.columns, rows=rows, agreeing=agreeing, limit=f"{LIMIT:g}")
     with io_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         frame.write_parquet(folder / "validation.parquet")
-        head = "".join(f"<th>{name}</th>" for name in frame.columns)
-        body = "".join(
-            f'<tr class="{row["verdict"]}">'
-            + "".join(f"<td>{escape(f'{v:.5g}' if isinstance(v, float) else str(v))}</td>" for v in row.values())
-            + "</tr>"
-            for row in frame.iter_rows(named=True)
-        )
-        failed = sum(not check.passed for check in checks)
-        page = (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>ecosystem validate</title><style>'
-            "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;"
-            "color-scheme:light dark}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
-            "th,td{padding:.3rem .6rem;text-align:left;border-bottom:1px solid #8884}.differs td{color:#c22}"
-            f"</style><h1>Simulation against theory</h1><p>{len(checks) - failed} of {len(checks)} checks agree: the "
-            f"simulated mean is within {LIMIT:g} standard errors of the closed form, or not beyond a bound.</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>"
-        )
         (folder / "validation.html").write_text(page, encoding="utf-8")
     return folder / "validation.html"

@@ -11,6 +11,7 @@ import os
 import time
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from typing import Protocol
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ecosystem.cache import CACHE_VARIABLE
-from ecosystem.errors import EcosystemError, StoreError
+from ecosystem.errors import EcosystemError, FormatError, StoreError
 from ecosystem.families.base import Progress, silent
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin, machine_for
@@ -77,16 +78,16 @@ def work(job: Job, progress: Progress = silent) -> str:
     branch = Branch(Run.open(parent), job.step, scenario) if parent else None
     begins = branch is None and Store(folder).last() < 0
     machine = machine_for(folder, job.device, job.threads or (1 if begins else None), branch)
-    with threadpool_limits(machine.threads):
-        steps = begin(
-            scenario,
-            out=out,
-            machine=machine,
-            base=Path(job.base),
-            cache=job.cache or None,
-            progress=progress,
-            branch=branch,
-        )
+    steps = begin(
+        scenario,
+        out=out,
+        machine=machine,
+        base=Path(job.base),
+        cache=job.cache or None,
+        progress=progress,
+        branch=branch,
+    )
+    with threadpool_limits(machine.threads), closing(steps):  # unlocks the folder, whatever becomes of a push
         for _ in steps:
             if mirror is not None:
                 mirror.push(folder)
@@ -97,6 +98,11 @@ def work(job: Job, progress: Progress = silent) -> str:
     return place
 
 
+def _is_final(problem: EcosystemError) -> bool:
+    """Return whether another attempt would end the same way; a store may answer, or be free, the next time."""
+    return isinstance(problem, FormatError) or not isinstance(problem, StoreError)
+
+
 def attempt(number: int, job: Job, progress: Progress = silent) -> Ended:
     """Do a job and say how it ended."""
     started = time.monotonic()
@@ -104,7 +110,7 @@ def attempt(number: int, job: Job, progress: Progress = silent) -> Ended:
     try:
         run = work(job, progress)
     except EcosystemError as problem:
-        error, final = addressed(str(problem), job.out), not isinstance(problem, StoreError)
+        error, final = addressed(str(problem), job.out), _is_final(problem)
     except Exception as problem:  # whatever a worker meets, the study goes on and tells it
         error = f"{type(problem).__name__}: {problem}"
     return Ended(number, run, error, final, time.monotonic() - started)

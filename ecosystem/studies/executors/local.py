@@ -166,7 +166,8 @@ class Processes:
         code, number = worker.process.exitcode or 0, worker.number
         assert number is not None
         how = f"killed (signal {-code})" if code < 0 else f"gone (exit code {code})"
-        why = "; a machine that runs out of memory does that: give fewer --jobs" if code == -signal.SIGKILL else ""
+        out_of_memory = -code == getattr(signal, "SIGKILL", 9)  # Windows has no such name
+        why = "; a machine that runs out of memory does that: give fewer --jobs" if out_of_memory else ""
         return Ended(number, error=f"its worker was {how}{why}", seconds=time.monotonic() - worker.began)
 
     def close(self) -> None:

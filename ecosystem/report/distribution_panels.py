@@ -10,10 +10,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.metrics.definitions import QUANTILES
-from ecosystem.report import charts, exhibits, figures
-from ecosystem.report.book import Book
+from ecosystem.report import charts, summaries
 from ecosystem.report.charts import Words
+from ecosystem.report.data import RunReportData
+from ecosystem.report.documents import image_shape
 from ecosystem.report.findings import listed
+from ecosystem.report.html import Figure
 
 Floats = NDArray[np.float64]
 
@@ -24,16 +26,16 @@ PEAK = 5.0  # times the truth's highest density: what rises above is cut off
 GRID = 201  # places at which a density is drawn
 
 
-def perplexities(book: Book) -> list[str]:
-    """Return a fan over steps and densities at a few steps for each population that wrote text: HTML of figures."""
-    frame = figures.quantiles(book.metrics, "initial_perplexity", QUANTILES)
-    drawn: list[str] = []
+def perplexities(data: RunReportData) -> list[Figure]:
+    """Draw a fan over steps and densities at a few steps for each population that wrote text."""
+    frame = summaries.quantiles(data.metrics, "initial_perplexity", QUANTILES)
+    drawn: list[Figure] = []
     if frame["step"].drop_nulls().is_empty():
         return drawn
     values = frame["value"]
     domain = charts.span([v for v in values if v > 0], log=True)
     densest: dict[str, tuple[pl.DataFrame, pl.DataFrame]] = {}
-    for population in book.populations[:SHOWN]:
+    for population in data.populations[:SHOWN]:
         mine = frame.filter(pl.col("population") == population)
         own, people = mine.filter(pl.col("step").is_not_null()), mine.filter(pl.col("step").is_null())
         if own.is_empty():
@@ -44,15 +46,15 @@ def perplexities(book: Book) -> list[str]:
             "perplexity (log scale)",
             ".3~s",
         )
-        drawn.append(book.figure(f"initial_perplexity_{population}", charts.fan(own, people, book.look, words, domain)))
+        drawn.append(data.figure(f"initial_perplexity_{population}", charts.fan(own, people, data.look, words, domain)))
         steps = spread(sorted(own["step"].unique().to_list()), 3)
         parts = [
-            figures.between_quantiles(own.filter(pl.col("step") == step)).with_columns(
+            summaries.between_quantiles(own.filter(pl.col("step") == step)).with_columns(
                 population=pl.lit(population), step=pl.lit(step)
             )
             for step in steps
         ]
-        densest[population] = pl.concat(parts), figures.between_quantiles(people)
+        densest[population] = pl.concat(parts), summaries.between_quantiles(people)
     tops = [part["density"].max() for pair in densest.values() for part in pair if part.height]
     top = 1.06 * max([float(t) for t in tops if isinstance(t, float)], default=1.0)
     for population, (own, people) in densest.items():
@@ -63,9 +65,9 @@ def perplexities(book: Book) -> list[str]:
             ".3~s",
         )
         chart = charts.densities(
-            own, people, book.look, words, across="perplexity (log scale)", x=domain, top=top, bins=True
+            own, people, data.look, words, across="perplexity (log scale)", x=domain, top=top, bins=True
         )
-        drawn.append(book.figure(f"initial_perplexity_histogram_{population}", chart))
+        drawn.append(data.figure(f"initial_perplexity_histogram_{population}", chart))
     return drawn
 
 
@@ -83,38 +85,37 @@ def spread(values: Sequence[int], most: int) -> list[int]:
     return [values[place] for place in places.tolist()]
 
 
-def vectors(book: Book) -> str:
-    """Return how what the first trainer of each population wrote is distributed at a few steps: HTML of figures.
+def vectors(data: RunReportData) -> tuple[list[Figure], str]:
+    """Draw how what the first trainer of each population wrote is distributed at a few steps; with the grid's shape.
 
     One number: densities over one another, before the truth. Two or more: points of the first two, first, middle and
     last step, before those the web began with. Nothing of images, which are shown themselves, of categories, and of
     regressions on several numbers, whose first two are not what is learnt.
     """
-    human = _content(book, 0, None)
+    human = _content(data, 0, None)
     length = human.dtype.size if isinstance(human.dtype, pl.Array) else 0
-    initial = book.run.scenario.web.initial
-    kind = book.run.scenario.sources[initial.source].kind if initial is not None else ""
-    images = exhibits.image_shape(book.run.scenario, human.dtype) is not None
+    initial = data.run.scenario.web.initial
+    kind = data.run.scenario.sources[initial.source].kind if initial is not None else ""
+    images = image_shape(data.run.scenario, human.dtype) is not None
     if not length or not human.len() or images or (kind == "regression" and length > 2):
-        return ""
+        return [], ""
     draw, shape = (_curves, "two") if length == 1 else (_points, "three")
-    drawn = [figure for population in book.populations[:SHOWN] for figure in draw(book, population, human)]
-    return f'<div class="grid {shape}">{"".join(drawn)}</div>' if drawn else ""
+    return [figure for population in data.populations[:SHOWN] for figure in draw(data, population, human)], shape
 
 
-def _published(book: Book, population: str, most: int) -> dict[int, Floats]:
+def _published(data: RunReportData, population: str, most: int) -> dict[int, Floats]:
     """Return what the first trainer of a population published [n, numbers] at a few of the steps at which it could."""
-    scenario, author = book.run.scenario, f"{population}/0"
+    scenario, author = data.run.scenario, f"{population}/0"
     recipe = scenario.trainers[population]
     first = 1 if scenario.models[recipe.model].starts_pretrained else 2 + recipe.offset
-    steps = spread(range(first, book.run.steps + 1), most)
-    found = {step: _numbers(_content(book, step, author)) for step in steps}
+    steps = spread(range(first, data.run.steps + 1), most)
+    found = {step: _numbers(_content(data, step, author)) for step in steps}
     return {step: x for step, x in found.items() if len(x) > 1}
 
 
-def _content(book: Book, step: int, author: str | None) -> pl.Series:
+def _content(data: RunReportData, step: int, author: str | None) -> pl.Series:
     """Return the documents of a step, all of them or one author's, that no gate refused."""
-    segment = book.published(step)
+    segment = data.published(step)
     return (segment if author is None else segment.filter(pl.col("author") == author))["content"]
 
 
@@ -124,9 +125,9 @@ def _numbers(docs: pl.Series) -> Floats:
     return docs.to_numpy().reshape(-1, docs.dtype.size)
 
 
-def _curves(book: Book, population: str, human: pl.Series) -> list[str]:
-    found = {step: x[:, 0] for step, x in _published(book, population, CURVES).items()}
-    people, truth = _numbers(human)[:, 0], book.truth
+def _curves(data: RunReportData, population: str, human: pl.Series) -> list[Figure]:
+    found = {step: x[:, 0] for step, x in _published(data, population, CURVES).items()}
+    people, truth = _numbers(human)[:, 0], data.truth
     if not found or people.size < 2:
         return []
     ends = [np.quantile(x, share) for x in (people, *found.values()) for share in (0.005, 0.995)]
@@ -151,8 +152,8 @@ def _curves(book: Book, population: str, human: pl.Series) -> list[str]:
     frame = pl.concat(parts)
     top = 1.06 * min(PEAK * float(dashed.max()), max(float(dashed.max()), float(np.max(frame["density"].to_numpy()))))
     below = pl.DataFrame({"x": grid, "density": dashed})
-    chart = charts.densities(frame, below, book.look, words, across="", x=[grid[0], grid[-1]], top=top)
-    return [book.figure(f"documents_{population}", chart)]
+    chart = charts.densities(frame, below, data.look, words, across="", x=[grid[0], grid[-1]], top=top)
+    return [data.figure(f"documents_{population}", chart)]
 
 
 def kernels(x: Floats, at: Floats) -> Floats:
@@ -170,9 +171,9 @@ def kernels(x: Floats, at: Floats) -> Floats:
     return np.asarray(found / (x.size * width * math.sqrt(2 * math.pi)))
 
 
-def _points(book: Book, population: str, human: pl.Series) -> list[str]:
+def _points(data: RunReportData, population: str, human: pl.Series) -> list[Figure]:
     people = _numbers(human.head(POINTS))
-    found = {step: x[:POINTS] for step, x in _published(book, population, 3).items()}
+    found = {step: x[:POINTS] for step, x in _published(data, population, 3).items()}
     whole = np.concatenate([people, *found.values()])[:, :2]
     low, high = np.quantile(whole, [0.002, 0.998], axis=0)
     air = 0.06 * np.where(high > low, high - low, 1.0)
@@ -183,6 +184,6 @@ def _points(book: Book, population: str, human: pl.Series) -> list[str]:
         which = "" if x.shape[1] == 2 else f"the first two of {x.shape[1]} numbers; "
         words = Words(f"What {population}/0 wrote at step {step}", f"{which}grey: what people wrote", "", ".3~g")
         frame = pl.DataFrame(x[:, :2], schema=["x", "y"]).with_columns(population=pl.lit(population))
-        chart = charts.scatter(frame, behind, book.look, words, window)
-        drawn.append(book.figure(f"documents_{population}_{step:06d}", chart))
+        chart = charts.scatter(frame, behind, data.look, words, window)
+        drawn.append(data.figure(f"documents_{population}_{step:06d}", chart))
     return drawn

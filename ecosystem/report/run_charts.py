@@ -1,4 +1,4 @@
-"""The charts over steps that a report and the interactive page share: from the book of a run to an Altair chart.
+"""The charts over steps that a report and the interactive page share: from the data of a run to an Altair chart.
 
 Each returns None where nothing of what it draws was measured.
 """
@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 
 from ecosystem.metrics.definitions import DEFINITIONS
-from ecosystem.report import charts, figures
-from ecosystem.report.book import Book
+from ecosystem.report import charts, summaries
 from ecosystem.report.charts import Words
+from ecosystem.report.data import RunReportData
 
 QUALITY = {
     "cross_entropy": ("Cross-entropy", "nats per token", ".2f", False),
@@ -97,16 +97,20 @@ CONTAMINATION = {
     ),
     "depth": Words("Mean depth", "model hops back to human data, of the web and of training sets", "model hops", ".1f"),
 }
+DOWNSTREAM = {
+    "accuracy": ("fine-tuned", "share of right answers after fine-tuning"),
+    "zero_shot": ("zero-shot", "share of right answers as it is"),
+}
 _UNCHANGED = pl.DataFrame({"label": ["no change"], "value": [0.0]})
 
 
-def quality(book: Book, metric: str) -> Any:
+def quality(data: RunReportData, metric: str) -> Any:
     """Draw a key of QUALITY by population, with the reference lines that were measured once."""
     label, axis, form, log = QUALITY[metric]
-    single = figures.from_start(book.metrics, metric, book.started)
+    single = summaries.from_start(data.metrics, metric, data.started)
     if single.is_empty():
         return None
-    known = figures.references(book.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
+    known = summaries.references(data.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
     words = Words(
         f"{label} on held-out human text",
         f"{axis}; lower is better; bands are ± one standard error, thin lines single trainers",
@@ -114,13 +118,13 @@ def quality(book: Book, metric: str) -> Any:
         form,
     )
     return charts.over_steps(
-        figures.means(single), book.look, words, single=single, levels=known, size=charts.WIDE, log=log
+        summaries.means(single), data.look, words, single=single, levels=known, size=charts.WIDE, log=log
     )
 
 
-def quality_change(book: Book) -> Any:
+def quality_change(data: RunReportData) -> Any:
     """Draw how far the cross-entropy of each population is from its start."""
-    moved = figures.changes(book.metrics, "cross_entropy", book.started)
+    moved = summaries.changes(data.metrics, "cross_entropy", data.started)
     if moved["step"].n_unique() < 2:
         return None
     words = Words(
@@ -129,7 +133,9 @@ def quality_change(book: Book) -> Any:
         "nats per token",
         "+.2f",
     )
-    return charts.over_steps(figures.means(moved), book.look, words, single=moved, levels=_UNCHANGED, size=charts.WIDE)
+    return charts.over_steps(
+        summaries.means(moved), data.look, words, single=moved, levels=_UNCHANGED, size=charts.WIDE
+    )
 
 
 def called(metric: str) -> str:
@@ -137,35 +143,35 @@ def called(metric: str) -> str:
     return TITLES.get(metric, metric.replace("_", " ").capitalize())
 
 
-def parameters(book: Book) -> list[str]:
+def parameters(data: RunReportData) -> list[str]:
     """Return the metrics of models of vectors or categories in order: first those that a closed form speaks of."""
-    return list(dict.fromkeys([*(theory.metric for theory in book.run.scenario.theory), *PARAMETERS]))
+    return list(dict.fromkeys([*(theory.metric for theory in data.run.scenario.theory), *PARAMETERS]))
 
 
-def parameter(book: Book, metric: str) -> Any:
+def parameter(data: RunReportData, metric: str) -> Any:
     """Draw a metric of models of vectors or categories, with the scenario's closed forms of it dashed."""
-    single = figures.members(book.metrics, metric)
+    single = summaries.members(data.metrics, metric)
     if single.is_empty() or (metric == "collapsed" and bool((single["value"] == 0).all())):
         return None
     definition = DEFINITIONS[metric]
     unit = "" if definition.unit == "1" else definition.unit
-    laws = figures.laws(book.run.scenario.theory, metric, book.look.last, book.truth)
+    laws = data.laws(metric)
     drawn = laws.select("law").unique(maintain_order=True).to_series()
     below = definition.text + (f"; dashed: {', '.join(drawn)}" if len(drawn) else "")
     levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
     words = Words(called(metric), below, unit, ".3~g")
-    return charts.over_steps(figures.means(single), book.look, words, single=single, levels=levels, laws=laws)
+    return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=levels, laws=laws)
 
 
-def contamination(book: Book, metric: str) -> Any:
+def contamination(data: RunReportData, metric: str) -> Any:
     """Draw a key of CONTAMINATION, of the web and of the training sets of each population."""
-    web = figures.series(book.metrics, "web", metric).with_columns(label=pl.lit("web"))
-    single = figures.members(book.metrics, metric, "training_set")
+    web = summaries.series(data.metrics, "web", metric).with_columns(label=pl.lit("web"))
+    single = summaries.members(data.metrics, metric, "training_set")
     if web.is_empty() and single.is_empty():
         return None
     return charts.over_steps(
-        figures.means(single),
-        book.look,
+        summaries.means(single),
+        data.look,
         CONTAMINATION[metric],
         single=single,
         whole=web,
@@ -174,29 +180,29 @@ def contamination(book: Book, metric: str) -> Any:
     )
 
 
-def diversity(book: Book, metric: str) -> Any:
+def diversity(data: RunReportData, metric: str) -> Any:
     """Draw a key of TEXT by population, against the same of real held-out text."""
-    single = figures.members(book.metrics, metric)
+    single = summaries.members(data.metrics, metric)
     if single.is_empty():
         return None
-    known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
+    known = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
     definition = DEFINITIONS.get(metric)
     unit = "" if definition is None or definition.unit == "1" else definition.unit
     below = definition.text if definition else "words per published document, mean"
     words = Words(TEXT[metric], below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
-    return charts.over_steps(figures.means(single), book.look, words, single=single, levels=known)
+    return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=known)
 
 
-def vocabulary(book: Book) -> Any:
+def vocabulary(data: RunReportData) -> Any:
     """Draw the share of the human vocabulary that each population keeps, by frequency, first and last."""
     parts, people = [], []
     for decile in range(1, 11):
         metric = f"vocabulary_kept_{decile}"
-        means = figures.means(figures.members(book.metrics, metric))
+        means = summaries.means(summaries.members(data.metrics, metric))
         for when, ordered in (("first", means), ("last", means.reverse())):
             rows = ordered.unique("population", keep="first", maintain_order=True)
             parts.append(rows.with_columns(decile=pl.lit(decile), when=pl.lit(when)))
-        known = figures.references(book.metrics, metric).filter(pl.col("kind") == "human")
+        known = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
         people.append(known.select(decile=pl.lit(decile), value="value"))
     frame = pl.concat(parts)
     if frame.is_empty():
@@ -207,12 +213,12 @@ def vocabulary(book: Book) -> Any:
         "share kept",
         ".0%",
     )
-    return charts.vocabulary(frame, pl.concat(people), book.look, words)
+    return charts.vocabulary(frame, pl.concat(people), data.look, words)
 
 
-def tails(book: Book) -> dict[str, Any]:
+def tails(data: RunReportData) -> dict[str, Any]:
     """Draw, by metric, what became of frequent and of rare tokens, and the other measures of distance; may be empty."""
-    moves = {metric: figures.changes(book.metrics, metric, book.started) for metric in LATE}
+    moves = {metric: summaries.changes(data.metrics, metric, data.started) for metric in LATE}
     moves = {metric: frame for metric, frame in moves.items() if frame["step"].n_unique() > 1}
     drawn = {}
     ends = [value for frame in moves.values() for value in frame["value"]]
@@ -227,10 +233,25 @@ def tails(book: Book) -> dict[str, Any]:
         )
         domain = [min(*ends, 0.0) - air, max(*ends, 0.0) + air]
         drawn[metric] = charts.over_steps(
-            figures.means(frame), book.look, words, single=frame, levels=_UNCHANGED, domain=domain
+            summaries.means(frame), data.look, words, single=frame, levels=_UNCHANGED, domain=domain
         )
     for metric, words in OTHERS.items():
-        single = figures.members(book.metrics, metric)
+        single = summaries.members(data.metrics, metric)
         if single.height:
-            drawn[metric] = charts.over_steps(figures.means(single), book.look, words, single=single)
+            drawn[metric] = charts.over_steps(summaries.means(single), data.look, words, single=single)
     return drawn
+
+
+def downstream(data: RunReportData, name: str, kind: str) -> Any:
+    """Draw the accuracy of a downstream task, fine-tuned (``accuracy``) or as it is (``zero_shot``)."""
+    single = summaries.members(data.metrics, f"{name}_{kind}")
+    levels = summaries.references(data.metrics, f"{name}_{kind}")
+    if single.is_empty():
+        return None
+    way, about = DOWNSTREAM[name]
+    words = Words(
+        f"{called(kind)}, {way}", f"{about}; dotted: the same of random weights, and guessing", "accuracy", ".0%"
+    )
+    ends = [*single["value"], *levels["value"]]
+    domain = [max(0.0, min(ends) - 0.05), min(1.0, max(ends) + 0.05)]
+    return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=levels, domain=domain)

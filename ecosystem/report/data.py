@@ -9,9 +9,10 @@ from typing import Any
 import polars as pl
 
 from ecosystem.metrics.laws import TRUTH
-from ecosystem.report import charts, figures, page
+from ecosystem.report import charts, summaries
 from ecosystem.report.charts import Look
-from ecosystem.report.figures import Agreement, Outcome
+from ecosystem.report.html import Figure
+from ecosystem.report.summaries import Agreement, Outcome
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import EndlessSource, Truth
@@ -19,7 +20,7 @@ from ecosystem.streams import Streams
 
 
 @dataclass
-class Book:
+class RunReportData:
     """A run being reported: its tables, what all charts share, and the charts drawn so far."""
 
     run: Run
@@ -28,7 +29,8 @@ class Book:
     models: dict[str, str]  # population → name of its model
     started: dict[str, str]  # the same, of populations that start from given weights rather than anew at each fit
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _published: dict[int, pl.DataFrame] = field(default_factory=dict)
+    _segments: dict[int, pl.DataFrame] = field(default_factory=dict)
+    _laws: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -37,7 +39,7 @@ class Book:
         metrics: pl.DataFrame | None = None,
         scenario: Scenario | None = None,
         last: int | None = None,
-    ) -> Book:
+    ) -> RunReportData:
         """Read the tables of a run; raise StoreError where one is damaged.
 
         Of a run that goes on are given its metrics so far, the scenario that it is at, and where its charts are to end.
@@ -61,13 +63,13 @@ class Book:
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """What became of each population, in the order of the scenario."""
-        found = {o.population: o for o in figures.outcomes(self.metrics, self.models, self.started)}
+        found = {o.population: o for o in summaries.outcomes(self.metrics, self.models, self.started)}
         return [found[name] for name in self.look.populations if name in found]
 
     @cached_property
     def agreements(self) -> list[Agreement]:
         """What the scenario's closed forms predict for the last step, and what came out."""
-        return figures.agreements(self.metrics, self.run.scenario.theory, self.run.steps, self.truth)
+        return summaries.agreements(self.metrics, self.run.scenario.theory, self.run.steps, self.truth)
 
     @cached_property
     def truth(self) -> Truth | None:
@@ -81,14 +83,23 @@ class Book:
             return None  # to open it might mean to read files, which need not be where they were
         return source.open(initial.source, Streams(self.run.seed), self.run.path).truth
 
-    def published(self, step: int) -> pl.DataFrame:
-        """Return the documents of a step that no gate refused (columns of ``schema.SEGMENT``), read once."""
-        if step not in self._published:
-            segment = self.run.store.table("corpus", range(step, step + 1))
-            self._published[step] = segment.filter(pl.col("verdict").is_null())
-        return self._published[step]
+    def laws(self, metric: str) -> pl.DataFrame:
+        """Return the scenario's closed forms of a metric up to where charts end (:func:`summaries.laws`), made once."""
+        if metric not in self._laws:
+            self._laws[metric] = summaries.laws(self.run.scenario.theory, metric, self.look.last, self.truth)
+        return self._laws[metric]
 
-    def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
+    def segment(self, step: int) -> pl.DataFrame:
+        """Return the documents of a step (columns of ``schema.SEGMENT``), read once."""
+        if step not in self._segments:
+            self._segments[step] = self.run.store.table("corpus", range(step, step + 1))
+        return self._segments[step]
+
+    def published(self, step: int) -> pl.DataFrame:
+        """Return the documents of a step that no gate refused."""
+        return self.segment(step).filter(pl.col("verdict").is_null())
+
+    def figure(self, name: str, chart: Any, *, full: bool = False) -> Figure:
         """Keep a chart and return its place on the page."""
         self.specs[name] = charts.specification(chart)
-        return page.figure(name, self.specs[name], full=full)
+        return Figure.of(name, self.specs[name], full=full)

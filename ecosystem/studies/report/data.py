@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError
-from ecosystem.report import charts, page
+from ecosystem.report import charts
 from ecosystem.report.charts import Look
 from ecosystem.report.findings import listed, signed
+from ecosystem.report.html import Figure
 from ecosystem.runs.formats import number
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
@@ -29,7 +30,7 @@ HELPED = 2.0  # a paired interval is to be this many times narrower than the unp
 
 
 @dataclass
-class Sheet:
+class StudyReportData:
     """A study being reported: its tables, what they say, and the charts drawn so far."""
 
     study: Study
@@ -139,33 +140,33 @@ class Sheet:
                     )
         return told
 
-    def figure(self, name: str, chart: Any, *, full: bool = False) -> str:
+    def figure(self, name: str, chart: Any, *, full: bool = False) -> Figure:
         """Keep a chart and return its place on the page."""
         self.specs[name] = charts.specification(chart)
-        return page.figure(name, self.specs[name], full=full)
+        return Figure.of(name, self.specs[name], full=full)
 
 
-def findings(sheet: Sheet) -> list[str]:
+def findings(data: StudyReportData) -> list[str]:
     """Return what the study found, in sentences written from its numbers and from nothing else."""
-    study, told = sheet.study, sheet.idle()
+    study, told = data.study, data.idle()
     if not study.compares:
         return [
             *told,
-            f"{len(study.seeds)} seed(s) at {len(sheet.arms)} points say how much each axis matters (below).",
+            f"{len(study.seeds)} seed(s) at {len(data.arms)} points say how much each axis matters (below).",
         ]
     for measure in study.measures:
-        for world in sheet.worlds:
-            rows = sheet.of(measure, world)
+        for world in data.worlds:
+            rows = data.of(measure, world)
             if rows:
                 told += _told(measure, world, rows, study.base_arm)
-        paired = [row for row in sheet.effects if row.measure == measure.name and row.saved is not None]
+        paired = [row for row in data.effects if row.measure == measure.name and row.saved is not None]
         if any(np.isfinite(row.narrower) for row in paired):
             told.append(pairing(measure, paired))
-    told += sheet.gaps()
+    told += data.gaps()
     told += [
         f"{name} is a mean over all trainers, and not all arms have measured the same populations: differences may "
         "come from who is counted. Say in the study whose it is (of)."
-        for name in sheet.results.mixed
+        for name in data.results.mixed
     ]
     return told
 

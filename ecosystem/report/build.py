@@ -1,0 +1,151 @@
+"""Builds the report of a run and writes it, with its charts, into the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment
+
+from ecosystem.report import charts, collapse, findings, html, summaries
+from ecosystem.report.data import RunReportData
+from ecosystem.report.findings import plus_minus
+from ecosystem.report.html import hue, tinted
+from ecosystem.report.run_charts import called
+from ecosystem.report.sections import CONTENTS, sections
+from ecosystem.report.summaries import Agreement, Outcome
+from ecosystem.runs.formats import number, percent
+from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
+
+# What the report hopes to find: what it is called → (scope, metric).
+EXPECTED = {
+    "quality on held-out human text": ("trainer", "cross_entropy"),
+    "the randomly initialised and the unigram model": ("reference", "cross_entropy"),
+    "contamination of the web": ("web", "synthetic_share"),
+    "contamination of training sets": ("training_set", "synthetic_share"),
+    "diversity": ("trainer", "distinct_2"),
+    "the vocabulary that is kept": ("trainer", "vocabulary_kept_1"),
+}
+CARDS = 6  # populations, at most, that get a card of their own
+LAWS = 12  # closed forms, at most, that do; the table of final figures has all
+
+
+@dataclass(frozen=True)
+class Card:
+    """A number of the report set off from the text, with its error and a line below it."""
+
+    title: str
+    value: str
+    below: str
+    error: str = ""
+    hue: str = ""
+
+
+def write_report(run: Run) -> Path:
+    """Write ``report.html`` and ``charts/<name>.svg`` and ``.png`` into the folder of a run; return the page's path.
+
+    Works for an unfinished run too. Raise StoreError where the folder cannot be read or written.
+    """
+    data = RunReportData.of(run)
+    parts, scenario = sections(data), run.scenario
+    expected = EXPECTED if scenario.modality == "text" else {}
+    notes = (findings.missing(data.metrics, expected), findings.caution(data.outcomes))
+    context = {
+        "title": f"{scenario.name}, seed {run.seed}",
+        "name": scenario.name,
+        "description": scenario.description,
+        "facts": _facts(data),
+        "titles": {key: title for key, title in CONTENTS.items() if key == "findings" or key in parts},
+        "populations": [tinted(data.populations, name) for name in data.populations],
+        "progress": findings.progress(run.steps, scenario.steps),
+        "cards": _cards(data),
+        "findings": " ".join(_sentences(data)),
+        "notes": [note for note in notes if note],
+        "sections": [section(data) for section in parts.values()],
+        "version": run.environment.get("packages", {}).get("ecosystem", ""),
+    }
+    return publish(run.store, "run.html", context, data.specs, len(data.populations))
+
+
+def publish(
+    store: Store,
+    template: str,
+    context: Mapping[str, Any],
+    specs: dict[str, dict[str, Any]],
+    colours: int,
+    pages: Environment = html.PAGES,
+) -> Path:
+    """Write a page as ``report.html`` with a picture of each of its charts beside it; return the page's path.
+
+    ``context``: what the template shows; ``colours``: how many populations have one.
+    """
+    for name, spec in specs.items():
+        svg, png = charts.pictures(spec)
+        store.write(f"charts/{name}.svg", svg)
+        store.write(f"charts/{name}.png", png)
+    for path in (store.folder / "charts").glob("*.*"):
+        if path.stem not in specs:  # of a report on fewer steps
+            path.unlink()
+    store.write("report.html", html.page(template, context, specs, colours, pages))
+    return store.folder / "report.html"
+
+
+def _facts(data: RunReportData) -> dict[str, object]:
+    run, scenario = data.run, data.run.scenario
+    trainers = sum(recipe.count for recipe in scenario.trainers.values())
+    documents = summaries.series(data.metrics, "web", "documents").sort("step")["value"]
+    facts = {
+        "steps": f"{run.steps} of {scenario.steps}" if run.steps < scenario.steps else str(run.steps),
+        "seed": run.seed,
+        "trainers": f"{trainers} in {len(scenario.trainers)} populations" if trainers else "none",
+        "models": ", ".join(dict.fromkeys(data.models.values())) or "none",
+        "sites": data.metrics.filter(pl.col("scope") == "site")["id"].n_unique() or None,
+        "documents": f"{documents[-1] if len(documents) else 0:,.0f} on the web at the end",
+    }
+    return {label: value for label, value in facts.items() if value is not None}
+
+
+def _sentences(data: RunReportData) -> list[str]:
+    return [
+        *findings.contamination(data.metrics, data.populations),
+        *findings.agreement(data.agreements),
+        *findings.quality(data.outcomes),
+        *findings.diversity(data.metrics, data.populations),
+        *collapse.findings(data),
+        *findings.refusals(data.metrics),
+    ]
+
+
+def _cards(data: RunReportData) -> list[Card]:
+    cards = []
+    share = summaries.series(data.metrics, "web", "synthetic_share")
+    if share.height:
+        first, last = share["value"][0], share["value"][-1]
+        below = f"{percent(first)} at step {share['step'][0]}"
+        cards.append(Card("Synthetic share of the web", percent(last), below))
+    cards += [_agreement(one, hue(data.populations, one.population)) for one in data.agreements[:LAWS]]
+    moved = [outcome for outcome in data.outcomes if outcome.last_step > outcome.first_step]
+    if len(moved) > CARDS:
+        ranked = sorted(moved, key=lambda outcome: outcome.change)
+        moved = [*ranked[:2], *ranked[-2:]]
+    return cards + [_outcome(outcome, hue(data.populations, outcome.population)) for outcome in moved]
+
+
+def _agreement(one: Agreement, colour: str) -> Card:
+    title = f"{one.population}, {called(one.metric)} at step {one.step}"
+    error = f"±\u00a0{one.error:.1g}" if one.error else ""
+    return Card(title, number(one.simulated, 3), f"closed form {number(one.predicted, 3)}", error, colour)
+
+
+def _outcome(outcome: Outcome, colour: str) -> Card:
+    change, sign, error = plus_minus(outcome.change, outcome.error, sign=True).partition("\u00a0±")
+    below = f"nats per token, {number(outcome.before)} → {number(outcome.after)}"
+    if outcome.verdict == "unchanged":
+        below += " · no measurable change"
+    elif outcome.towards_random and outcome.verdict == "degraded":
+        below += f" · {percent(outcome.towards_random)} of the way to random"
+    return Card(outcome.population, change, below, sign + error, colour)

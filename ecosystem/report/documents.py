@@ -1,0 +1,187 @@
+"""Documents as a report shows them: texts, numbers or images, of every population at a few steps."""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ecosystem.report.data import RunReportData
+from ecosystem.report.html import hue
+from ecosystem.runs.formats import number
+from ecosystem.scenario.scenario import Scenario
+
+CLIP, LONGEST = 420, 6000  # characters shown at first, and at all
+EACH = 2  # texts in a cell
+IMAGES, IN_A_ROW = 10, 5  # images in a cell, and side by side
+PIXEL = 6  # side on the page, in CSS pixels, of one pixel of an image
+NUMBERS = 8  # numbers of a vector that is no image
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image: the address that holds it, and what it shows in words."""
+
+    address: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as text, or a few images that share a frame; ``about`` says in a line whose they are."""
+
+    about: str
+    text: str = ""
+    images: Sequence[Image] = ()
+    width: int = 0  # of an image on the page, in CSS pixels
+    across: int = IN_A_ROW
+    gap: int = PIXEL
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return not self.text.strip()
+
+    @property
+    def long(self) -> bool:
+        """Whether only the beginning is shown until a reader opens it."""
+        return len(self.text) > CLIP or self.text.count("\n") >= 10
+
+    @property
+    def beginning(self) -> str:
+        """What is shown at first of a long document."""
+        return self.text[:CLIP]
+
+    @property
+    def shown(self) -> str:
+        """What is shown at all of a long document, and how much more there is."""
+        more = len(self.text) - LONGEST
+        return self.text[:LONGEST] + (f"\n… and {more:,} characters more" if more > 0 else "")
+
+    @property
+    def length(self) -> str:
+        """The number of characters, for reading."""
+        return f"{len(self.text):,}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a population published at a step."""
+
+    step: int
+    documents: list[Document]
+
+
+@dataclass(frozen=True)
+class PopulationSamples:
+    """What a population published at a few steps, with the class of its colour."""
+
+    name: str
+    hue: str
+    samples: list[Sample]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What people wrote first, and what every population published at some steps; ``images``: whether it is images."""
+
+    images: bool
+    opening: list[list[Document]]
+    steps: list[int]
+    populations: list[PopulationSamples]
+
+
+def chosen_steps(last: int) -> list[int]:
+    """Return the first, middle and last step after the opening, without repetition."""
+    return sorted({1, (1 + last) // 2, last} - {0}) if last >= 1 else []
+
+
+def samples(data: RunReportData) -> Samples:
+    """Return human documents of step 0, and what every population published at the first, middle and last step."""
+    opening, steps, trainers = data.segment(0), chosen_steps(data.run.steps), data.run.trainers()
+    shape = image_shape(data.run.scenario, opening["content"].dtype)
+    human = opening.filter(~pl.col("synthetic")).head(3 if shape is None else IMAGES)
+    frames = [human[i : i + 1] for i in range(human.height)] if shape is None else [human]
+    opened = [documents(rows, shape) for rows in frames] if human.height else []
+    published = []
+    for population in data.populations if steps else ():
+        authors = [name for name in trainers if name.rsplit("/", 1)[0] == population]
+        cells = [Sample(step, documents(_first(data.segment(step), authors, shape), shape)) for step in steps]
+        published.append(PopulationSamples(population, hue(data.populations, population), cells))
+    return Samples(shape is not None, opened, steps, published)
+
+
+def _first(segment: pl.DataFrame, authors: Sequence[str], shape: tuple[int, int] | None) -> pl.DataFrame:
+    """Return what a population published at a step: the first document of each of its first members, nothing picked."""
+    own = segment.filter(pl.col("author").is_in(list(authors)))
+    turn = pl.int_range(pl.len()).over("author")
+    return own.with_columns(turn=turn).sort("turn", maintain_order=True).head(EACH if shape is None else IMAGES)
+
+
+def image_shape(scenario: Scenario, content: pl.DataType) -> tuple[int, int] | None:
+    """Return (height, width) of the documents if they are images, else None.
+
+    Images from files whose scenario does not say their size are taken for squares.
+    """
+    initial = scenario.web.initial
+    source = scenario.sources[initial.source] if initial is not None else None
+    shape = getattr(source, "image_shape", None)
+    length = content.size if isinstance(content, pl.Array) else 0
+    if getattr(source, "kind", "") == "images":
+        shape = getattr(source, "size", None) or [math.isqrt(length)] * 2
+    return (int(shape[0]), int(shape[1])) if shape is not None and length == shape[0] * shape[1] > 0 else None
+
+
+def documents(rows: pl.DataFrame, shape: tuple[int, int] | None) -> list[Document]:
+    """Return the documents of a table: images together in one frame, anything else on its own."""
+    found = list(rows.iter_rows(named=True))
+    if shape is None or not found:
+        return [_text(row) for row in found]
+    authors = list(dict.fromkeys(str(row["author"]) for row in found))
+    about = [", ".join(authors) if len(authors) < 4 else f"{len(authors)} trainers", f"{len(found)} images"]
+    if found[0]["synthetic"]:
+        about.append(f"depth {number(float(str(rows['depth'].mean())), 1)}")
+    if refused := sum(bool(row["verdict"]) for row in found):
+        about.append(f"{refused} of them refused")
+    return [Document(" · ".join(about), images=[_image(row, shape) for row in found], width=PIXEL * shape[1])]
+
+
+def _image(row: dict[str, Any], shape: tuple[int, int]) -> Image:
+    description = f"document {row['doc']} by {row['author']}, an image of {shape[0]} by {shape[1]} grey values"
+    description += f", refused by {row['verdict']}" if row["verdict"] else ""
+    return Image(picture(row["content"], shape), description)
+
+
+def picture(content: object, shape: tuple[int, int]) -> str:
+    """Return a vector of grey values (0: black, 1: white) as the address of a picture; what is beyond is cut off."""
+    from PIL import Image as Picture
+
+    grey = np.round(np.clip(np.nan_to_num(np.asarray(content, np.float64)), 0, 1) * 255).astype(np.uint8)
+    file = BytesIO()
+    Picture.fromarray(grey.reshape(shape)).save(file, "PNG")
+    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def readable(content: object) -> str:
+    """Return a document as text; of a vector its first numbers, rounded."""
+    if isinstance(content, list):
+        more = f", … ({len(content)} numbers)" if len(content) > NUMBERS else ""
+        return ", ".join(f"{value:.3g}" for value in content[:NUMBERS]) + more
+    return "" if content is None else str(content)
+
+
+def _text(row: dict[str, Any]) -> Document:
+    about = [str(row["author"]), f"document {row['doc']}"]
+    if isinstance(row["content"], str | None):
+        about.append(f"{row['words']} words")
+    if row["synthetic"]:
+        about.append(f"depth {number(float(str(row['depth'])), 1)}")
+    if row["verdict"]:
+        about.append(f"refused by {row['verdict']}")
+    return Document(" · ".join(about), readable(row["content"]))

@@ -1,0 +1,66 @@
+"""The report of a study: one page that works offline, with the table behind every picture and the methods in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from markupsafe import Markup
+
+from ecosystem.report import publish
+from ecosystem.report.html import tinted
+from ecosystem.runs.store import Store
+from ecosystem.studies import analysis
+from ecosystem.studies.report import sections
+from ecosystem.studies.report.data import StudyReportData, findings
+from ecosystem.studies.report.pages import PAGES
+from ecosystem.studies.results import Results, write_table
+from ecosystem.studies.study import Study
+
+SECTIONS: dict[str, tuple[str, Callable[[StudyReportData], Markup | None]]] = {
+    "effects": ("What each arm changes", sections.effects),
+    "map": ("Two axes together", sections.maps),
+    "sensitivity": ("How much each axis matters", sections.sensitivity),
+    "ranking": ("Ranking", sections.rankings),
+    "worlds": ("Over uncertain worlds", sections.worlds),
+    "course": ("Over time", sections.course),
+    "cost": ("What it costs", sections.cost),
+    "runs": ("Runs", sections.runs),
+    "methods": ("Methods", sections.methods),
+}
+
+
+def write_study(study: Study, results: Results, store: Store) -> Path:
+    """Write the tables of what a study says and its report into the study's folder; return the page's path."""
+    data = StudyReportData(study, results)
+    if study.compares:
+        write_table(store, "effects", analysis.table(data.effects))
+        write_table(store, "ranking", data.places)
+        write_table(store, "regret", analysis.regret_table(study, results))
+    else:
+        write_table(store, "sensitivity", analysis.sensitivity_table(study, results))
+    bodies = {key: section(data) for key, (_, section) in SECTIONS.items()}
+    shown = {key: body for key, body in bodies.items() if body}
+    context = {
+        "title": study.name,
+        "description": study.description,
+        "facts": _facts(data),
+        "titles": {key: SECTIONS[key][0] for key in shown},
+        "arms": [tinted(data.arms, arm) for arm in data.arms],
+        "findings": findings(data),
+        "sections": shown,
+    }
+    return publish(store, "study.html", context, data.specs, len(data.arms), PAGES)
+
+
+def _facts(data: StudyReportData) -> dict[str, object]:
+    study, runs = data.study, data.results.runs
+    failed = runs["error"].is_not_null().sum()
+    facts = {
+        "base": study.base,
+        "arms": len(data.arms),
+        "worlds": len(data.worlds) if data.worlds != [""] else None,
+        "seeds": len(study.seeds),
+        "runs": f"{runs.height}, {failed} of them failed" if failed else runs.height,
+    }
+    return {label: value for label, value in facts.items() if value is not None}
