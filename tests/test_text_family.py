@@ -12,13 +12,17 @@ from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import FAMILIES, MemberError, SupportsPrompts, SupportsWatermark, TextCohort
 from ecosystem.families.language.cohort import CohortSettings
+from ecosystem.families.language.gpt2.family import Gpt2
 from ecosystem.families.language.ngram.cohort import CountCohort
 from ecosystem.families.language.ngram.counts import NgramSettings
+from ecosystem.families.language.ngram.family import Ngram
 from ecosystem.families.language.single import SingleTextCohort
 from ecosystem.families.requests import Decoding, Prompt, ScoreRequest
+from ecosystem.families.training_spec import Foundation
 from ecosystem.runs.execute import begin
 from ecosystem.runs.paths import folder_of
 from ecosystem.runs.run import Run
+from ecosystem.testing import check_family
 from tests.conftest import MACHINE
 from tests.families_shared import Numbers, fit_request, generate_request
 
@@ -93,6 +97,22 @@ def test_a_prompt_and_a_watermark_in_a_run(guide, cache, tmp_path):
     marks = run.metrics.filter(metric="watermark_z", step=2, scope="trainer")
     human = run.metrics.filter(metric="watermark_z", step=0, id="human")
     assert marks.height == 2 and marks["value"].min() > human["value"][0] + 1
+
+
+# The laws of a family.
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        Ngram(order=2, vocabulary=280, context=32),
+        Ngram(order=3, vocabulary=280, context=32, smoothing="add_k", k=0.1, init="random"),
+        Gpt2(n_layer=1, n_embd=16, n_head=2, vocabulary=280, context=32, foundation=Foundation(tokens=500, batch=4)),
+    ],
+    ids=["counts that start pretrained", "counts from nothing", "gpt2"],
+)
+def test_language_families_obey_the_laws(family, guide, tmp_path):
+    check_family(family, guide["documents"], tmp_path)
 
 
 # The cohort.
