@@ -11,8 +11,7 @@ from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.report import summaries
 from ecosystem.runs.execute import begin
 from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.streams import Streams

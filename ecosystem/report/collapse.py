@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ecosystem.formats import number, percent
 from ecosystem.metrics.estimates import binomial, mean_and_error
 from ecosystem.report import summaries
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import TOLD, bold, plus_minus, signed
 from ecosystem.report.html import Cells, Column, Table, tinted
-from ecosystem.runs.formats import number, percent
 from ecosystem.theory.extinction import time_to_collapse
 
 REPLACING = ("diversity_replace", "surviving_types")  # laws that say that a population learns from its last texts alone

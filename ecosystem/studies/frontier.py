@@ -17,10 +17,10 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError, path_of
+from ecosystem.formats import number
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import Words
 from ecosystem.report.html import Figure, Table
-from ecosystem.runs.formats import number
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
