@@ -18,9 +18,9 @@ from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import path_of
 from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.runs.branch import Branch
+from ecosystem.runs.environment import Machine, validate_device
 from ecosystem.runs.estimate import Plan
 from ecosystem.runs.execute import begin, machine_for
-from ecosystem.runs.machine import Machine, validate_device
 from ecosystem.runs.progress import Display
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store

@@ -9,8 +9,8 @@ from scipy.stats import multivariate_normal
 
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.report import summaries
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World

@@ -459,8 +459,8 @@ def view(
     from ecosystem.app.server import serve
     from ecosystem.app.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
+    from ecosystem.runs.environment import Machine
     from ecosystem.runs.files import require_local_path
-    from ecosystem.runs.machine import Machine
     from ecosystem.runs.run import Run
 
     require_local_path(out)

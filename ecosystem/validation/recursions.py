@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from ecosystem.errors import DataError
 from ecosystem.families.requests import Budget, FitRequest
 from ecosystem.families.statistical.categorical import CategoricalCohort
-from ecosystem.runs.machine import cores
+from ecosystem.runs.environment import cores
 from ecosystem.streams import Stream, Streams
 from ecosystem.types import Floats
 
