@@ -251,7 +251,7 @@ def branch(
     if at and not step.isdecimal():
         raise ScenarioError(f"{place}: write it as RUN@STEP, for instance {folder}@6.")
     parent = Run.open(folder if at else place)
-    forked = Branch.of(parent, int(step) if at else parent.steps, _values(settings), steps=steps, name=name)
+    forked = Branch.of(parent, int(step) if at else parent.last_step, _values(settings), steps=steps, name=name)
     display = Display(quiet=quiet, json=as_json)
     _print_summary(run_scenario(forked, display, out=out, dry_run=dry_run, fresh=fresh), as_json)
 
@@ -275,7 +275,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 
                 stored = Run.open(file)
                 whole = stored.verify()
-                click.echo(f"{file}: good (steps 0 to {stored.steps}, {whole} files as they were committed)")
+                click.echo(f"{file}: good (steps 0 to {stored.last_step}, {whole} files as they were committed)")
                 continue
             asked = question(read_toml(file))
             if asked is not None:

@@ -45,7 +45,7 @@ class RunReportData:
 
         Of a run that goes on are given its metrics so far, the scenario that it is at, and where its charts are to end.
         """
-        scenario, last = scenario or run.scenario, run.steps if last is None else last
+        scenario, last = scenario or run.scenario, run.last_step if last is None else last
         changes = [(c.at, ", ".join(f"{path} = {value}" for path, value in c.set.items())) for c in scenario.changes]
         trainers = scenario.trainers
         return cls(
@@ -70,7 +70,7 @@ class RunReportData:
     @cached_property
     def agreements(self) -> list[Agreement]:
         """What the scenario's closed forms predict for the last step, and what came out."""
-        return closed_forms.agreements(self.metrics, self.run.scenario.theory, self.run.steps, self.truth)
+        return closed_forms.agreements(self.metrics, self.run.scenario.theory, self.run.last_step, self.truth)
 
     @cached_property
     def truth(self) -> Truth | None:

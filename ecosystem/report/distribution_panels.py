@@ -106,7 +106,7 @@ def _published(data: RunReportData, population: str, most: int) -> dict[int, Flo
     scenario, author = data.run.scenario, f"{population}/0"
     recipe = scenario.trainers[population]
     first = 1 if scenario.models[recipe.model].starts_pretrained else 2 + recipe.offset
-    steps = spread(range(first, data.run.steps + 1), most)
+    steps = spread(range(first, data.run.last_step + 1), most)
     found = {step: _numbers(_content(data, step, author)) for step in steps}
     return {step: x for step, x in found.items() if len(x) > 1}
 

@@ -175,7 +175,7 @@ def reproduction(run: Run) -> dict[str, object]:
         "Sources": "; ".join(sources) or "none",
         "Resumed": ", ".join(resumed) or "never",
         **({} if fork is None else {"Branch": f"of {fork.parent} after step {fork.step}, whose history is read there"}),
-        "Time": f"{run.seconds:,.0f} s for {run.steps} steps and the opening",
+        "Time": f"{run.seconds:,.0f} s for {run.last_step} steps and the opening",
         "Fingerprint": run.scenario.fingerprint(),
     }
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -57,6 +57,13 @@ class Threshold:
     predicted: float | None = None
     tried: dict[float, Floats] = field(default_factory=dict)  # value of the lever → measures, each of shape [seeds]
     idle: dict[float, str] = field(default_factory=dict)  # value of the lever → which trainers did not train there
+
+
+class FrontierResult(NamedTuple):
+    """A frontier that has been searched: its threshold, and the path of its report."""
+
+    threshold: Threshold
+    report: Path
 
 
 def measured(frontier: Frontier, run: Run, steps: int) -> float:
@@ -150,8 +157,8 @@ def predicted(frontier: Frontier, scenario: Scenario, base: Path) -> float | Non
 
 def conduct_frontier(
     frontier: Frontier, base: Path, means: Means, board: Board, *, out: str = "outputs"
-) -> tuple[Threshold, Path]:
-    """Search for the threshold (``base``: the folder of its file); return it and the path of its report.
+) -> FrontierResult:
+    """Search for the threshold (``base``: the folder of its file) and write its report.
 
     Runs that are there already are not run again. Raises ScenarioError for a value that makes no scenario, and
     EcosystemError where a run fails for good.
@@ -190,13 +197,15 @@ def conduct_frontier(
         rows = [(x, seed, y) for x, ys in found.tried.items() for seed, y in zip(frontier.seeds, ys, strict=True)]
         write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
         page = _write_page(frontier, found, store)
-    return found, page
+    return FrontierResult(found, page)
 
 
 def frontier(
     file: Frontier | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **how: Any
-) -> tuple[Threshold, Path]:
-    """Search for the threshold of a frontier (a value, or the path of a file); return it and the path of its report.
+) -> FrontierResult:
+    """Search for the threshold of a frontier (a value, or the path of a file) and write its report.
+
+    The result has both by name, and can be unpacked: ``threshold, report = frontier(file)``.
 
     ``base``: where the base scenario of a value is sought; ``how``: fields of
     :class:`~ecosystem.studies.run_study.Means` (engine, jobs, threads, device). The same
