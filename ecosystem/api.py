@@ -21,9 +21,8 @@ from ecosystem.runs.branch import Branch
 from ecosystem.runs.estimate import Plan
 from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.machine import Machine, validate_device
-from ecosystem.runs.paths import folder_of
 from ecosystem.runs.progress import Display
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 

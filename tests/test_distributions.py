@@ -6,15 +6,15 @@ import pytest
 
 from ecosystem.corpus.schema import METRICS
 from ecosystem.families.requests import ScoreRequest
-from ecosystem.metrics.definitions import DEFINITIONS, QUANTILES
+from ecosystem.metrics.catalogue import definitions
+from ecosystem.metrics.definitions import QUANTILES
 from ecosystem.metrics.quality import perplexity_quantiles
 from ecosystem.report import distribution_panels, summaries
 from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
 from ecosystem.runs.execute import begin
 from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, tiny
@@ -36,7 +36,7 @@ def test_quantiles_of_perplexities_and_their_errors():
     assert abs(inside / samples - 0.5) < 4 * np.sqrt(0.25 / samples) + 0.02, "0.02: the normal approximation"
     tokens = np.array([4, 2, 8])
     found = perplexity_quantiles(np.log([3.0, 5.0, 9.0]) * tokens, tokens)
-    assert set(found) == {f"{PREFIX}_q{q:02d}" for q in QUANTILES} <= set(DEFINITIONS)
+    assert set(found) == {f"{PREFIX}_q{q:02d}" for q in QUANTILES} <= set(definitions())
     assert found[f"{PREFIX}_q50"][0] == pytest.approx(5) and found[f"{PREFIX}_q10"][0] == pytest.approx(3.4)
     assert np.isnan(found[f"{PREFIX}_q01"][1]), "three texts say nothing of the first percent"
     assert perplexity_quantiles(np.zeros(0), np.zeros(0, dtype=np.int64)) == {}

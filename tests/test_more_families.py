@@ -19,8 +19,7 @@ from ecosystem.families.statistical.kde import KernelDensity
 from ecosystem.families.statistical.linear import LinearRegression
 from ecosystem.families.statistical.maximisation import k_means, maximise
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.sources.regression import Regression

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.frontier import Threshold, conduct_frontier, idle, sentence

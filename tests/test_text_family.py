@@ -20,8 +20,7 @@ from ecosystem.families.language.single import SingleTextCohort
 from ecosystem.families.requests import Decoding, Prompt, ScoreRequest
 from ecosystem.families.training_spec import Foundation
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.testing import check_family
 from tests.conftest import MACHINE
 from tests.families_shared import Numbers, fit_request, generate_request

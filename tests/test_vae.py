@@ -24,8 +24,7 @@ from ecosystem.report import charts, documents, write_report
 from ecosystem.report.html import PAGES
 from ecosystem.runs.execute import begin
 from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import Digits, as_documents

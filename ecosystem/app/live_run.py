@@ -22,8 +22,7 @@ from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin
 from ecosystem.runs.files import io_errors, relative_path
 from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import textwrap
 from pathlib import Path
@@ -15,7 +14,8 @@ from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.families.base import FAMILIES
 from ecosystem.families.requests import Budget, Decoding, Prompt
-from ecosystem.metrics.laws import ARGUMENTS, laws
+from ecosystem.metrics.catalogue import definitions
+from ecosystem.metrics.definitions import Definition
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
@@ -37,6 +37,7 @@ from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
 from ecosystem.studies.design import Design, Range
 from ecosystem.studies.study import Branch, ClosedForm, EqualCost, Frontier, Measure, Study
+from ecosystem.theory.laws import ARGUMENTS, laws
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 
@@ -138,12 +139,20 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _metrics() -> list[dict[str, Any]]:
-    from ecosystem.metrics.base import DEFINITIONS
-
     return [
-        {"name": name, "about": f"{d.text}; unit: {d.unit}" if d.unit != "1" else d.text}
-        for name, d in DEFINITIONS.items()
+        {"name": name, "about": _in_words(entry), "better": entry.better, **entry._asdict()}
+        for name, entry in definitions().items()
     ]
+
+
+def _in_words(entry: Definition) -> str:
+    """Return a metric's line: what it is, its unit, its better direction, its exact name and its source."""
+    parts = [entry.text]
+    parts += [f"unit: {entry.unit}"] if entry.unit != "1" else []
+    parts += [f"{entry.better} is better"] if entry.better else []
+    parts += [f"alias: {entry.alias}"] if entry.alias else []
+    parts += [entry.source] if entry.source else []
+    return "; ".join(parts)
 
 
 def _tasks() -> list[dict[str, Any]]:
@@ -153,7 +162,6 @@ def _tasks() -> list[dict[str, Any]]:
 def _laws() -> list[dict[str, Any]]:
     entries = []
     for name, law in laws().items():
-        arguments = [p for p in inspect.signature(law).parameters.values() if p.name != "t"]
         fields = [
             {
                 "name": p.name,
@@ -161,9 +169,12 @@ def _laws() -> list[dict[str, Any]]:
                 "default": "required" if p.default is p.empty else json.dumps(p.default),
                 "about": ARGUMENTS.get(p.name, ""),
             }
-            for p in arguments
+            for p in law.parameters
         ]
-        entries.append({"name": name, "about": _about(law.__doc__), "fields": fields})
+        about = _about(law.function.__doc__)
+        if law.source == "digest":
+            about += " The formula was taken from a summary of the paper or from memory, not from its text."
+        entries.append({"name": name, "about": about, "source": law.source, "fields": fields})
     return entries
 
 

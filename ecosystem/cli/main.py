@@ -310,7 +310,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 @CACHE
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
-    from ecosystem.runs.paths import require_local_path
+    from ecosystem.runs.files import require_local_path
     from ecosystem.validation import validate as checks
 
     require_local_path(out)
@@ -459,8 +459,8 @@ def view(
     from ecosystem.app.server import serve
     from ecosystem.app.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
+    from ecosystem.runs.files import require_local_path
     from ecosystem.runs.machine import Machine
-    from ecosystem.runs.paths import require_local_path
     from ecosystem.runs.run import Run
 
     require_local_path(out)

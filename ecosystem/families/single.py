@@ -30,8 +30,8 @@ from ecosystem.families.base import MemberError, Progress, of_member, silent
 from ecosystem.families.requests import Decoding, FitRecord, FitRequest, GenerateRequest, Score, ScoreRequest
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream
+from ecosystem.types import Floats
 
-Floats = NDArray[np.float64]
 T = TypeVar("T")
 
 

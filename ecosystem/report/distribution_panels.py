@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ecosystem.metrics.definitions import QUANTILES
 from ecosystem.report import charts, summaries
@@ -16,8 +15,7 @@ from ecosystem.report.data import RunReportData
 from ecosystem.report.documents import image_shape
 from ecosystem.report.findings import listed
 from ecosystem.report.html import Figure
-
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats
 
 SHOWN = 12  # populations, at most
 CURVES = 5  # generations in a chart of densities, at most

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ecosystem.formats import number
 from ecosystem.report.data import RunReportData
 from ecosystem.report.html import hue
-from ecosystem.runs.formats import number
 from ecosystem.scenario.scenario import Scenario
 
 CLIP, LONGEST = 420, 6000  # characters shown at first, and at all

@@ -7,12 +7,12 @@ from typing import Any
 
 import polars as pl
 
+from ecosystem.formats import number, percent
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.report import summaries
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cell, Cells, Column, Table, tinted
 from ecosystem.report.summaries import Outcome
-from ecosystem.runs.formats import number, percent
 from ecosystem.runs.run import Run
 
 # Column of the table of final figures → its head and its digits; shares are marked by None and shown as percentages.

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.formats import number, percent
+from ecosystem.formats import number, percent
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 

@@ -13,6 +13,7 @@ import polars as pl
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
 from ecosystem.runs.environment import read_environment
+from ecosystem.runs.files import require_local_path
 from ecosystem.runs.lineage import Ancestry, Lineage, RunHistory
 from ecosystem.runs.machine import Machine
 from ecosystem.runs.store import Store
@@ -192,3 +193,8 @@ class Run:
             (target / name).write_bytes(content)
         self.scenario.models[model].save_weights(target, weights, sharing.index(trainer))
         return target
+
+
+def folder_of(scenario: Scenario, out: str | Path = "outputs") -> Path:
+    """Return where the run of this scenario lives: ``<out>/<name>-<fingerprint>/<seed>``; ``out`` is no URL."""
+    return require_local_path(out) / f"{scenario.name}-{scenario.fingerprint()}" / str(scenario.seed)

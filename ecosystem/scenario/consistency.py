@@ -11,13 +11,13 @@ from typing import Any
 
 from ecosystem.errors import nearest
 from ecosystem.families.base import Family
-from ecosystem.metrics.base import METRICS
-from ecosystem.metrics.definitions import DEFINITIONS
-from ecosystem.metrics.laws import wrong_law
+from ecosystem.metrics.base import TEXT_METRICS
+from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher
 from ecosystem.scenario.entries import CuratorSpec, TrainerSpec, WriterSpec
 from ecosystem.scenario.tables import ScenarioTables
+from ecosystem.theory.laws import wrong_law
 
 
 def inconsistencies(s: ScenarioTables) -> list[str]:
@@ -142,9 +142,10 @@ def _theory(s: ScenarioTables) -> list[str]:
         wrong = wrong_law(theory.law, theory.parameters, s.modality)
         if wrong:
             problems.append(f"theory.{number}.{wrong}")
-        if theory.metric not in DEFINITIONS:
+        metrics = definitions()
+        if theory.metric not in metrics:
             problems.append(
-                f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, DEFINITIONS)}; '
+                f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, metrics)}; '
                 "see `ecosystem list metrics`"
             )
     return problems
@@ -152,7 +153,7 @@ def _theory(s: ScenarioTables) -> list[str]:
 
 def _text_metrics(s: ScenarioTables) -> list[str]:
     """Return a sentence for every text metric that there is not."""
-    known = METRICS.all()
+    known = TEXT_METRICS.all()
     return [
         f'measure.texts: there is no text metric "{m}"{nearest(m, known)}; there are {", ".join(known)}'
         for m in s.measure.texts or []

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ecosystem.families.requests import Budget, Decoding, Start
+from ecosystem.metrics.catalogue import name_of
 from ecosystem.spec import Spec
+from ecosystem.types import Positive, Share
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
-Positive = Annotated[int, Field(gt=0, le=10**9)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class WriterSpec(Spec):
@@ -206,7 +206,9 @@ class Knob(Spec):
 class TheorySpec(Spec):
     """A closed form beside the simulation: a curve in the report, and checks for ``ecosystem validate``."""
 
-    metric: str = Field(description="what it predicts, averaged over the trainers of a population")
+    metric: Annotated[str, AfterValidator(name_of)] = Field(
+        description="what it predicts, averaged over the trainers of a population"
+    )
     population: str = Field(description="name of an entry in [trainers]")
     law: str = Field(description="name of a function of the generation (ecosystem list laws)")
     parameters: dict[str, Any] = Field(default_factory=dict, description="its other arguments")

@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError, path_of
-from ecosystem.metrics.laws import predict
+from ecosystem.formats import number
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import Words
 from ecosystem.report.html import Figure, Table
-from ecosystem.runs.formats import number
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -36,8 +34,9 @@ from ecosystem.studies.results import TRAINING, course_of, trained, untrained, v
 from ecosystem.studies.run_study import Means, Plan, Workshop, telling
 from ecosystem.studies.statistics import LEVEL, mean_interval
 from ecosystem.studies.study import WEB, Frontier
+from ecosystem.theory.laws import predict
+from ecosystem.types import Floats
 
-Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
 """Values of the lever → the measure of every seed at each of them, each of shape [seeds]."""
 

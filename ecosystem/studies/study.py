@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from ecosystem.errors import ScenarioError, nearest
-from ecosystem.metrics.definitions import COSTS, DEFINITIONS
+from ecosystem.metrics.catalogue import definitions, name_of
+from ecosystem.metrics.definitions import COSTS
 from ecosystem.scenario.presets import bundled, read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
@@ -37,7 +38,7 @@ _ALONE = ""  # the name of the world where a study has one only
 class Measure(Spec):
     """One number per run: a metric of somebody, at a step or averaged over a window of steps."""
 
-    metric: str = Field(description="a name from `ecosystem list metrics`")
+    metric: Annotated[str, AfterValidator(name_of)] = Field(description="a name from `ecosystem list metrics`")
     of: str | None = Field(
         None, description="a population of trainers, whose mean counts; web; absent: the mean over all trainers"
     )
@@ -49,14 +50,15 @@ class Measure(Spec):
 
     @model_validator(mode="after")
     def _when(self) -> Measure:
-        if self.metric not in DEFINITIONS:
-            close = nearest(self.metric, DEFINITIONS)
+        metrics = definitions()
+        if self.metric not in metrics:
+            close = nearest(self.metric, metrics)
             raise ValueError(f'metric: there is no metric "{self.metric}"{close}; see `ecosystem list metrics`')
         if self.at is not None and self.window is not None:
             raise ValueError("window: give at (one step) or window (two), not both")
         if self.window is not None and self.window[0] > self.window[1]:
             raise ValueError(f"window: {self.window[0]} comes after {self.window[1]}")
-        if self.goal is None and not DEFINITIONS[self.metric].collapse:
+        if self.goal is None and not metrics[self.metric].better:
             raise ValueError(f'goal: say goal = "lower" or "higher": of {self.metric} neither is better in itself')
         return self
 
@@ -80,7 +82,7 @@ class Measure(Spec):
     @property
     def unit(self) -> str:
         """The metric's unit ("1" for a pure number)."""
-        return DEFINITIONS[self.metric].unit
+        return definitions()[self.metric].unit
 
     @property
     def axis(self) -> str:
@@ -90,7 +92,7 @@ class Measure(Spec):
     @property
     def lower_is_better(self) -> bool:
         """Whether a smaller value is the better one."""
-        return self.goal == "lower" if self.goal else DEFINITIONS[self.metric].collapse == "up"
+        return (self.goal or definitions()[self.metric].better) == "lower"
 
     def steps(self, last: int) -> tuple[int, int]:
         """Return the first and the last step that count, in a run of ``last`` steps."""

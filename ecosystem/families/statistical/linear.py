@@ -2,7 +2,7 @@
 
 The model of the theorems of Gerstgrasser et al. (2024): every generation labels the *same* design with the last model
 and new noise. Replacing the labels adds the same error each time, keeping all of them lets the errors add up
-like 1/t² (``ols_error_replace`` and ``ols_error_accumulate`` in :mod:`ecosystem.metrics.theory`).
+like 1/t² (``ols_error_replace`` and ``ols_error_accumulate`` in :mod:`ecosystem.theory.regression`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from ecosystem.sources.base import Truth
 from ecosystem.sources.regression import log_density
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
-
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats, Modality
 
 
 @FAMILIES.register("linear")
@@ -38,7 +37,7 @@ class LinearRegression(FittedFamily):
     variance of the noise.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     design: Literal["fixed", "fresh"] = Field(
         "fixed", description="x of its documents: those of its first training documents, or new draws"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import TextCohort
 from ecosystem.families.requests import Score, ScoreRequest
-from ecosystem.metrics.base import METRICS, Estimate, TextMetric, measure_texts, sample_groups
+from ecosystem.metrics.base import TEXT_METRICS, Estimate, TextMetric, measure_texts, sample_groups
 from ecosystem.metrics.estimates import ratio
 from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality
 from ecosystem.metrics.tables import rows
@@ -178,7 +178,7 @@ def text_values(state: State, texts: pl.Series, stream: str) -> Values:
 
 def text_metrics(state: State) -> list[TextMetric]:
     """Return the text metrics that the scenario asks for (all of them unless it says which)."""
-    kinds = METRICS.all()
+    kinds = TEXT_METRICS.all()
     return [kinds[name]() for name in (state.scenario.measure.texts or kinds)]
 
 

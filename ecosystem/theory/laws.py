@@ -1,24 +1,25 @@
 """Laws by name: the closed forms that a scenario can draw beside its simulation and be checked against.
 
-A law is a function of :mod:`ecosystem.metrics.theory` with an argument ``t``, the generation; the others are given in
-the scenario. They are imported only when one is asked for, since they need SciPy.
+A law is a function of this package with an argument ``t``, the generation, under the decorator :func:`law`; its other
+arguments are given in the scenario. The modules of laws are imported only when one is asked for, since they need SciPy.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Any
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import import_module
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError, nearest
-from ecosystem.sources.base import Truth
 
-Law = Callable[..., Any]
 TRUTH = "truth"
+_MODULES = ("diversity", "extinction", "gaussian", "learning", "regression")
 _READABLE = {"category": ("p", "s0", "h0"), "vector": ("h0", "variance")}
 ARGUMENTS: dict[str, str] = {
     "bandwidth": "standard deviation of the kernel in every direction, in the unit of the data",
@@ -54,19 +55,56 @@ ARGUMENTS: dict[str, str] = {
 }
 """What every argument of a law is; arguments of one name mean the same in all laws."""
 _EXAMPLE: dict[str, Any] = {"p": [0.5, 0.3, 0.2], "s0": 0.4, "h0": 0.5, "variance": 1.0}
+_LAWS: dict[str, Law] = {}
+
+Function = TypeVar("Function", bound=Callable[..., NDArray[np.float64]])
+Source = Literal["paper", "derived", "digest"]
+"""Where a formula comes from: as its paper states it; derived for this project, as a whole or in part; or taken from a
+summary of its paper or from memory, not from its text."""
+
+
+class ExactDistribution(Protocol):
+    """What is exactly known of the distribution that documents come from; None: not known."""
+
+    @property
+    def probabilities(self) -> NDArray[np.float64] | None:
+        """Probabilities of the symbols, [types]."""
+
+    @property
+    def covariance(self) -> NDArray[np.float64] | None:
+        """Covariance of vectors, [dimensions, dimensions]."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """A closed form that a scenario can name."""
+
+    name: str
+    function: Callable[..., NDArray[np.float64]]
+    source: Source
+
+    @cached_property
+    def parameters(self) -> list[inspect.Parameter]:
+        """Its arguments but for the generation ``t``."""
+        return [p for p in inspect.signature(self.function).parameters.values() if p.name != "t"]
+
+
+def law(source: Source) -> Callable[[Function], Function]:
+    """Make a function of the generation ``t`` a law under its own name; ``source``: where the formula comes from."""
+
+    def enter(function: Function) -> Function:
+        _LAWS[function.__name__] = Law(function.__name__, function, source)
+        return function
+
+    return enter
 
 
 @cache
 def laws() -> dict[str, Law]:
-    """Return every public function of the theory with an argument ``t``, the generation."""
-    from ecosystem.metrics import theory
-
-    found = {}
-    for name, function in vars(theory).items():
-        own = inspect.isfunction(function) and function.__module__ == theory.__name__ and not name.startswith("_")
-        if own and "t" in inspect.signature(function).parameters:
-            found[name] = function
-    return dict(sorted(found.items()))
+    """Return every law, sorted by name."""
+    for module in _MODULES:
+        import_module(f"ecosystem.theory.{module}")
+    return dict(sorted(_LAWS.items()))
 
 
 def wrong_law(name: str, parameters: Mapping[str, Any], modality: str) -> str:
@@ -74,7 +112,7 @@ def wrong_law(name: str, parameters: Mapping[str, Any], modality: str) -> str:
     known = laws()
     if name not in known:
         return f'law: there is no law "{name}"{nearest(name, known)}; there are {", ".join(known)}'
-    others = [p for p in inspect.signature(known[name]).parameters.values() if p.name != "t"]
+    others = known[name].parameters
     unknown = set(parameters) - {p.name for p in others}
     missing = [p.name for p in others if p.default is p.empty and p.name not in parameters]
     if unknown or missing:
@@ -87,7 +125,7 @@ def wrong_law(name: str, parameters: Mapping[str, Any], modality: str) -> str:
         return f'parameters: {strange[0]} = "{TRUTH}" cannot be read off a source of {modality} documents; {can}'
     example = {key: _EXAMPLE[key] if value == TRUTH else value for key, value in parameters.items()}
     try:
-        value = np.asarray(known[name](t=np.array([1, 2]), **example), dtype=np.float64)
+        value = np.asarray(known[name].function(t=np.array([1, 2]), **example), dtype=np.float64)
     except DataError as error:
         return f"parameters: {str(error).rstrip('.')}"
     except (TypeError, ValueError, ArithmeticError, IndexError):
@@ -98,7 +136,7 @@ def wrong_law(name: str, parameters: Mapping[str, Any], modality: str) -> str:
 
 
 def predict(
-    name: str, t: NDArray[np.int64], parameters: Mapping[str, Any], truth: Truth | None = None
+    name: str, t: NDArray[np.int64], parameters: Mapping[str, Any], truth: ExactDistribution | None = None
 ) -> NDArray[np.float64]:
     """Return the law's values at generations t, shape [t]; raise DataError for arguments outside its domain.
 
@@ -107,10 +145,10 @@ def predict(
     trace of its covariance).
     """
     given = {key: _of_truth(key, truth) if value == TRUTH else value for key, value in parameters.items()}
-    return np.asarray(laws()[name](t=t, **given), dtype=np.float64)
+    return np.asarray(laws()[name].function(t=t, **given), dtype=np.float64)
 
 
-def _of_truth(key: str, truth: Truth | None) -> Any:
+def _of_truth(key: str, truth: ExactDistribution | None) -> Any:
     if truth is not None and truth.probabilities is not None:
         simpson = float((truth.probabilities**2).sum())
         known: dict[str, Any] = {"p": truth.probabilities, "s0": simpson, "h0": 1 - simpson}
