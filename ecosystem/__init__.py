@@ -21,7 +21,7 @@ __all__ = ["EcosystemError", "Frontier", "Run", "Scenario", "Study", "World", "b
 
 _HOME = {
     "EcosystemError": "ecosystem.errors",
-    "Frontier": "ecosystem.studies.study",
+    "Frontier": "ecosystem.studies.frontier_spec",
     "Run": "ecosystem.runs.run",
     "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.study",
