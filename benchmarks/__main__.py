@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from ecosystem.runs.machine import cores
+
 # transformers speaks through its own logger; a table should stand alone on the page.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -28,7 +30,7 @@ TARGETS = {
 @click.command()
 @click.option("--preset", "names", multiple=True, type=click.Choice(["gpt2-nano", "gpt2-micro", "gpt2"]))
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=int, default=len(os.sched_getaffinity(0)), show_default=True)
+@click.option("--threads", type=int, default=cores(), show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Repetitions, in turn.")
 @click.option("--generations", type=click.IntRange(min=0), default=5, show_default=True, help="0: no recursion.")
 @click.option("--recursions", is_flag=True, help="Only closed-form recursions against a NumPy loop.")

@@ -6,6 +6,7 @@ so improbable in the shared weights that every document fills the context on bot
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
@@ -18,8 +19,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, Surroundings
+from ecosystem.families.base import BuildContext
 from ecosystem.families.language.gpt2.family import Gpt2
+from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest
 from ecosystem.scenario.presets import presets, read_toml
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Stream, Streams
@@ -47,12 +49,12 @@ class Bench:
         reservoir = SOURCES.get("python_docs")().open("docs", Streams(1), Path())
         self.docs = reservoir.rows(np.arange(min(3000, reservoir.size or 0)))
         self.folder = Path(tempfile.mkdtemp())
-        around = Surroundings(self.docs, Streams(1), self.device, self.threads, self.folder / "cache")
-        self.cohort: Any = self.family.cohort("bench", 4, around)
+        context = BuildContext(self.docs, Streams(1), self.device, self.threads, self.folder / "cache")
+        self.cohort: Any = self.family.cohort("bench", 4, context)
         self.state = self._without_end(self.cohort.state())
         self.cohort.load(self.state)
         self.checkpoint = self.folder / "checkpoint"
-        self.family.save_assets(self.cohort, self.checkpoint)
+        self.cohort.save_assets(self.checkpoint)
         self.family.save_weights(self.checkpoint, self.state, 0)
         self.context = self.cohort.context
         ids = np.concatenate([np.append(d, self.cohort.tokenizer.end) for d in self.cohort.tokenizer.encode(self.docs)])
@@ -210,4 +212,5 @@ def peak() -> float:
         return int(line.split()[1]) / 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

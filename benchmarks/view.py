@@ -64,7 +64,7 @@ def measure(rounds: int, *, memory: bool = True) -> dict[str, Any]:
             found["first_paint"] = [_paint(browser, address) for _ in range(rounds)]
             found["scrub"] = _scrub(browser, address, scenario.steps, rounds)
         live = Path(folder) / "live.toml"
-        live.write_text(scenario.to_toml())
+        live.write_text(scenario.to_toml(), encoding="utf-8")
         with _server(str(live)) as (address, _):
             found["live_step"] = _live(browser, address, rounds)
         if memory:

@@ -24,8 +24,9 @@ import torch
 
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.watermark_spec import Mark
-from ecosystem.families.base import FAMILIES, Decoding, GenerateRequest, Prompt, ScoreRequest, Surroundings
+from ecosystem.families.base import FAMILIES, BuildContext
 from ecosystem.families.language import watermark
+from ecosystem.families.requests import Decoding, GenerateRequest, Prompt, ScoreRequest
 from ecosystem.scenario.presets import with_preset
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
@@ -85,13 +86,13 @@ class Bench:
         self.texts, self.streams = texts, Streams(1)
         reservoir = SOURCES.get("python_docs")().open("docs", self.streams, Path())
         human = reservoir.rows(np.arange(3000))
-        around = Surroundings(human, self.streams, "cpu", 1, cache)
-        self.cohort: Any = FAMILIES.get(fields.pop("kind"))(**fields).cohort("bench", 1, around)
+        context = BuildContext(human, self.streams, "cpu", 1, cache)
+        self.cohort: Any = FAMILIES.get(fields.pop("kind"))(**fields).cohort("bench", 1, context)
         self.human = reservoir.held_out
         self.words = np.array([word for text in human for word in words_of(text)])
 
     def request(self, mark: Mark | None, decoding: Decoding | None = None, prompts: Any = None) -> GenerateRequest:
-        """Ask for texts; with the same luck for every mark."""
+        """Ask for texts; with the same noise for every mark."""
         return GenerateRequest(0, self.texts, decoding or Decoding(), prompts, self.streams.at("bench", 1), mark)
 
     def strength(self, mark: Mark, texts: pl.Series) -> dict[str, tuple[float, float]]:

@@ -13,8 +13,8 @@ The public surface is small and imported on first use, so that ``import ecosyste
 What a user can mend is raised as ``ecosystem.EcosystemError``, whose message says what to do.
 """
 
+import typing
 from importlib import import_module
-from typing import Any
 
 __version__ = "0.1.0"
 __all__ = ["EcosystemError", "Frontier", "Run", "Scenario", "Study", "World", "branch", "frontier", "run", "study"]
@@ -32,11 +32,22 @@ _HOME = {
     "study": "ecosystem.studies.run_study",
 }
 
+if typing.TYPE_CHECKING:  # what ``__getattr__`` returns, for type checkers
+    from ecosystem.api import branch, run
+    from ecosystem.errors import EcosystemError
+    from ecosystem.runs.run import Run
+    from ecosystem.scenario.scenario import Scenario
+    from ecosystem.simulation.world import World
+    from ecosystem.studies.frontier import frontier
+    from ecosystem.studies.frontier_spec import Frontier
+    from ecosystem.studies.run_study import study
+    from ecosystem.studies.study import Study
+else:
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'ecosystem' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    def __getattr__(name: str) -> typing.Any:
+        if name not in _HOME:
+            raise AttributeError(f"module 'ecosystem' has no attribute {name!r}")
+        return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

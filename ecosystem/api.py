@@ -109,7 +109,7 @@ def run_scenario(
         return _finished(job, display, started)
     if job.branch is not None and job.last < 0:
         job.branch.parent.store.require(job.branch.step)
-    machine = machine_for(job.folder, device, threads, job.branch)
+    machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh)
     plan = Plan.of(job.scenario, machine, cache_folder(cache))
     display.say(plan.text())
     if dry_run:

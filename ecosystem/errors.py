@@ -33,6 +33,10 @@ class StoreError(EcosystemError):
     """A run folder that cannot be written, or a stored file that is missing, truncated or altered."""
 
 
+class FormatError(StoreError):
+    """A run folder in a newer format than this release reads; a newer release opens it."""
+
+
 def path_of(given: object, kind: str) -> Path:
     """Return the path of a file that stands for a value of this kind; raise TypeError for anything else."""
     if not isinstance(given, str | Path):

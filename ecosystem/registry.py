@@ -28,14 +28,17 @@ class Registry(Generic[T]):
         self._plugins_loaded = False
 
     def register(self, kind: str) -> Callable[[T], T]:
-        """Class decorator: make ``kind`` stand for the class, which learns its own name as ``cls.kind``."""
+        """Class decorator: make ``kind`` stand for the class, which learns its own name as ``cls.kind``.
+
+        A module that is imported again replaces its own classes. Raises ScenarioError where another class has the name.
+        """
 
         def enter(cls: T) -> T:
-            known = self._kinds.get(kind)
-            if known is not None and known.__qualname__ != cls.__qualname__:
+            registered = self._kinds.get(kind)
+            if registered is not None and _full_name(registered) != _full_name(cls):
                 raise ScenarioError(
-                    f'Two classes claim the {self.noun} kind "{kind}": {known.__module__}.{known.__qualname__} '
-                    f"and {cls.__module__}.{cls.__qualname__}; rename one of them."
+                    f'Two classes claim the {self.noun} kind "{kind}": {_full_name(registered)} and '
+                    f"{_full_name(cls)}; rename one of them."
                 )
             cls.kind = kind
             self._kinds[kind] = cls
@@ -67,6 +70,10 @@ class Registry(Generic[T]):
 
     def _load_plugins(self) -> None:
         if not self._plugins_loaded:
-            self._plugins_loaded = True
             for point in entry_points(group="ecosystem.plugins"):
                 point.load()
+            self._plugins_loaded = True  # last, so that a plug-in that is refused is refused again
+
+
+def _full_name(cls: type[Any]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

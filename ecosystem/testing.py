@@ -27,18 +27,8 @@ from ecosystem.corpus.features import features
 from ecosystem.corpus.schema import INDEX, SEGMENT, TRUTH
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import EcosystemError
-from ecosystem.families.base import (
-    Budget,
-    Cohort,
-    Decoding,
-    Family,
-    FitRequest,
-    GenerateRequest,
-    Member,
-    ScoreRequest,
-    Surroundings,
-    TextCohort,
-)
+from ecosystem.families.base import BuildContext, Cohort, Family, TextCohort
+from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, Member, ScoreRequest
 from ecosystem.policies.base import Adder, Answers, Context, Filter, Policy, Scores, Weigher, gate
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.policies.learning import LearningFilter, LearningView, wrong_examples
@@ -302,7 +292,7 @@ def check_family(family: Family, human: pl.Series, cache: Path) -> None:
     streams = Streams(3)
 
     def build(members: int, threads: int = 1) -> Cohort:
-        return family.cohort("law", members, Surroundings(human, streams, "cpu", threads, cache))
+        return family.cohort("law", members, BuildContext(human, streams, "cpu", threads, cache))
 
     def fit(member: int, who: int) -> FitRequest:
         docs = human.gather(np.arange(who, human.len(), 2))

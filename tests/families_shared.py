@@ -6,10 +6,12 @@ import numpy as np
 import polars as pl
 import torch
 
-from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, Surroundings
+from ecosystem.families.base import BuildContext
+from ecosystem.families.language.cohort import CohortSettings
 from ecosystem.families.language.gpt2 import transformer
 from ecosystem.families.language.gpt2.cohort import Gpt2Cohort, draw
 from ecosystem.families.language.gpt2.shape import Shape
+from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest
 from ecosystem.families.training_spec import Training
 from ecosystem.streams import Streams
 
@@ -31,8 +33,8 @@ class Numbers:
         return [" ".join(map(str, row)) for row in ids]
 
 
-def surroundings(threads=2, device="cpu", human=(), seed=7, cache=Path("unused"), progress=lambda *_: None):
-    return Surroundings(
+def build_context(threads=2, device="cpu", human=(), seed=7, cache=Path("unused"), progress=lambda *_: None):
+    return BuildContext(
         pl.Series("text", list(human), dtype=pl.String), Streams(seed), device, threads, cache, progress
     )
 
@@ -45,9 +47,8 @@ def weights(shape=SHAPE, spread=1.0, name="weights"):
 
 
 def cohort(members=1, shape=SHAPE, training=PLAIN, threads=2, initial=None, stacks=None):
-    made = Gpt2Cohort(
-        "model", members, shape, initial or weights(shape), Numbers(), shape.context, training, surroundings(threads)
-    )
+    settings = CohortSettings("model", members, Numbers(), shape.context)
+    made = Gpt2Cohort(settings, shape, initial or weights(shape), training, build_context(threads))
     if stacks is not None:
         made._stacks = stacks  # the way of a GPU, computed on the CPU
     return made

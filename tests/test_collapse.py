@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 
 from ecosystem.errors import ScenarioError
-from ecosystem.metrics import theory
 from ecosystem.report import collapse
 from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
@@ -17,6 +16,7 @@ from ecosystem.runs.machine import Machine
 from ecosystem.runs.paths import folder_of
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
+from ecosystem.theory.extinction import time_to_collapse
 
 P = [0.5, 0.3, 0.2]
 
@@ -88,7 +88,7 @@ def test_the_time_of_collapse_and_its_bound(early, late):
     share = part.collapsed / 120
     assert part.share == (share, pytest.approx(math.sqrt(share * (1 - share) / 120)))
     assert part.median is None or share >= 0.5
-    assert whole.predicted == theory.time_to_collapse(P, 4)
+    assert whole.predicted == time_to_collapse(P, 4)
     [sentence] = collapse.findings(RunReportData.of(early))
     assert (
         "the mean step of collapse is at least" in sentence and "of the 120 trainers had collapsed totally" in sentence
@@ -129,7 +129,7 @@ def test_the_report_tells_it(late, early):
     whole, part = (sections(book)["parameters"](book) for book in (RunReportData.of(late), RunReportData.of(early)))
     assert "120 of 120" in whole and "What was left" in whole and "≥" not in whole
     assert "≥" in part and "favour likely symbols" in part
-    assert f">{theory.time_to_collapse(P, 4):.1f}<" in whole
+    assert f">{time_to_collapse(P, 4):.1f}<" in whole
 
 
 def test_no_closed_form_without_a_law_that_says_it_holds(tmp_path):

@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ecosystem.families.base import Decoding, GenerateRequest, Prompt
 from ecosystem.families.language import generation
 from ecosystem.families.language.gpt2.shape import Shape
+from ecosystem.families.requests import Decoding, GenerateRequest, Prompt
 from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
 from ecosystem.runs.execute import begin

@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 
 from ecosystem.corpus.schema import METRICS
-from ecosystem.families.base import ScoreRequest
-from ecosystem.metrics.definitions import DEFINITIONS, QUANTILES
+from ecosystem.families.requests import ScoreRequest
+from ecosystem.metrics.catalogue import definitions
+from ecosystem.metrics.definitions import QUANTILES
 from ecosystem.metrics.quality import perplexity_quantiles
 from ecosystem.report import distribution_panels, summaries
 from ecosystem.report.data import RunReportData
@@ -36,7 +37,7 @@ def test_quantiles_of_perplexities_and_their_errors():
     assert abs(inside / samples - 0.5) < 4 * np.sqrt(0.25 / samples) + 0.02, "0.02: the normal approximation"
     tokens = np.array([4, 2, 8])
     found = perplexity_quantiles(np.log([3.0, 5.0, 9.0]) * tokens, tokens)
-    assert set(found) == {f"{PREFIX}_q{q:02d}" for q in QUANTILES} <= set(DEFINITIONS)
+    assert set(found) == {f"{PREFIX}_q{q:02d}" for q in QUANTILES} <= set(definitions())
     assert found[f"{PREFIX}_q50"][0] == pytest.approx(5) and found[f"{PREFIX}_q10"][0] == pytest.approx(3.4)
     assert np.isnan(found[f"{PREFIX}_q01"][1]), "three texts say nothing of the first percent"
     assert perplexity_quantiles(np.zeros(0), np.zeros(0, dtype=np.int64)) == {}
@@ -73,14 +74,14 @@ def test_every_text_is_scored_on_equally_many_tokens_behind_its_prompt(prompted)
         assert len(found) == len(QUANTILES)
         assert found[f"{PREFIX}_q50"] == pytest.approx(by_hand(kept, begun)), trainer
         people = quantiles_of(prompted.opening, f"{trainer.partition('/')[0]}/human", 0)
-        assert people[f"{PREFIX}_q50"] == pytest.approx(by_hand(prompted.references.held_out, 5))
+        assert people[f"{PREFIX}_q50"] == pytest.approx(by_hand(prompted.state.references.held_out, 5))
 
 
 def test_it_can_be_left_out_and_means_nothing_for_random_weights(cache):
     for changes in ({"measure.initial_perplexity": 0}, {"models.tiny.init": "random"}):
         world = World(tiny().override(changes), cache=cache, threads=MACHINE.threads)
         assert not world.snapshot().metrics["metric"].str.starts_with(PREFIX).any()
-    assert not world.spec.models["tiny"].begins_trained
+    assert not world.spec.models["tiny"].starts_pretrained
 
 
 def test_a_density_between_quantiles_holds_the_share_between_them():

@@ -11,8 +11,8 @@ import torch
 
 from ecosystem.cli.listing import harness, listing
 from ecosystem.errors import DataError, ScenarioError, TrainingError
-from ecosystem.families.base import Budget, FitRequest, ScoreRequest
-from ecosystem.families.language.packing import Answers
+from ecosystem.families.language.packing import PromptedBatches
+from ecosystem.families.requests import Budget, PromptedFitRequest, ScoreRequest
 from ecosystem.metrics import tasks
 from ecosystem.metrics.tasks import TASKS, Example
 from ecosystem.report.data import RunReportData
@@ -144,18 +144,19 @@ def answers(n=12, seed=5):
 
 def answering(prompts, docs, member=0, epochs=1.0, rate=3e-3, batch=4, start="foundation", name="answers"):
     stream = STREAMS.at(name, 3)
-    return FitRequest(member, docs, np.ones(len(docs)), Budget(epochs=epochs), rate, start, stream, prompts, batch)
+    given = (np.ones(len(docs)), Budget(epochs=epochs), rate, start, stream, prompts, batch)
+    return PromptedFitRequest(member, docs, *given)
 
 
 def test_only_answers_have_a_gradient_and_no_example_sees_another():
     made_of = cohort()
     prompts, docs = answers()
     encode = made_of.tokenizer.encode
-    batches = list(made_of._batches(answering(prompts, docs, batch=12)))
+    batches = list(made_of._prompted(answering(prompts, docs, batch=12)))
     assert len(batches) == 1
     arrays = [torch.from_numpy(np.ascontiguousarray(getattr(batches[0], n))) for n in ("inputs", "targets", "weight")]
     inputs, targets, scale = arrays
-    loss, grads = made_of._gradients(made_of._initial)((inputs, targets, scale / batches[0].tokens))
+    loss, grads = made_of._gradients(made_of.weights.initial)((inputs, targets, scale / batches[0].tokens))
 
     # The same by transformers, one example at a time, without padding; labels of prompts are masked.
     theirs = in_transformers(made_of)
@@ -169,7 +170,7 @@ def test_only_answers_have_a_gradient_and_no_example_sees_another():
     total.backward()
     assert float(loss) == pytest.approx(float(total.detach()), rel=1e-5)
     expected = dict(theirs.named_parameters())
-    for name, grad in zip(made_of._initial, grads, strict=True):
+    for name, grad in zip(made_of.weights.initial, grads, strict=True):
         torch.testing.assert_close(grad, expected[name].grad, atol=2e-5, rtol=1e-3)
 
 
@@ -177,7 +178,7 @@ def test_answers_are_whole_and_every_epoch_has_each_once():
     prompts, docs = documents(10, 1, 30, 60), documents(10, 2, 2, 6)
     encode = cohort().tokenizer.encode
     given = (encode(prompts), encode(docs), np.ones(10), 0, 24, 4)
-    batches = list(Answers(*given, Budget(epochs=2), STREAMS.at("order")))
+    batches = list(PromptedBatches(*given, Budget(epochs=2), STREAMS.at("order")))
     seen = [
         row.targets[row.weight > 0].tolist()
         for batch in batches
@@ -187,14 +188,15 @@ def test_answers_are_whole_and_every_epoch_has_each_once():
     assert sorted(seen[:10]) == whole and sorted(seen[10:]) == whole and seen[:10] != seen[10:]
     assert all(batch.inputs.shape[1] <= 24 and (batch.inputs[:, 0] == 0).all() for batch in batches)
     with pytest.raises(TrainingError, match="an answer of 24 tokens does not fit the context of 24"):
-        Answers(encode(prompts[:1]), encode(documents(1, 3, 24, 25)), np.ones(1), 0, 24, 4, Budget(epochs=1), STREAMS)
+        answer = encode(documents(1, 3, 24, 25))
+        PromptedBatches(encode(prompts[:1]), answer, np.ones(1), 0, 24, 4, Budget(epochs=1), STREAMS)
 
 
 def test_a_stack_learns_answers_as_its_members_do_alone():
     prompts, docs = answers(24)
     requests = [answering(prompts, docs, member=m, epochs=3, name=f"answers/{m}") for m in (0, 1)]
     alone, stacked = cohort(2), cohort(2, stacks=True)
-    one, other = alone.fit(requests), stacked.fit(requests)
+    one, other = alone.fit_prompted(requests), stacked.fit_prompted(requests)
     assert [r.tokens for r in one] == [r.tokens for r in other]
     for member in (0, 1):  # AdamW makes a step of what is left of a sum that is nothing: judged by what they say
         ours, theirs = (c.score([ScoreRequest(member, docs, prompts)])[0].nll for c in (alone, stacked))
@@ -240,7 +242,7 @@ def silent(*_):
 
 def test_judging_leaves_members_as_they_were_and_says_the_same_twice():
     made_of = cohort(2)
-    made_of.fit([answering(*answers(), member=1)])
+    made_of.fit_prompted([answering(*answers(), member=1)])
     before = made_of.state()
     task = parity(train=24, test=20)
     first = task.judge(made_of, [0, 1], True, silent)

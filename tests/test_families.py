@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import Budget, ScoreRequest
 from ecosystem.families.language.gpt2 import loss, transformer
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.families.language.packing import Packing
+from ecosystem.families.requests import Budget, ScoreRequest
 from ecosystem.families.training_spec import Training, learning_rate
 from tests.families_shared import (
     PLAIN,
@@ -60,7 +60,9 @@ def assert_close(a, b):
 def test_logits_equal_those_of_transformers():
     made = cohort()
     with torch.no_grad():
-        ours = transformer.logits(made._initial, transformer.hidden(made._initial, SHAPE, IDS)).view(*IDS.shape, -1)
+        ours = transformer.logits(made.weights.initial, transformer.hidden(made.weights.initial, SHAPE, IDS)).view(
+            *IDS.shape, -1
+        )
         theirs = in_transformers(made)(IDS).logits
     assert theirs.abs().max() > 1
     assert (ours - theirs).abs().max() < 1e-4
@@ -311,7 +313,7 @@ def gradient(docs, weight):
     """Gradient of the loss over one epoch in one batch, as a vector."""
     made = packing(docs, weight, context=3, batch=1000)
     (batch,) = made
-    initial = cohort()._initial
+    initial = cohort().weights.initial
     rows = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets), torch.from_numpy(batch.weight)
     _, grads = cohort()._gradients(initial)((rows[0], rows[1], rows[2] / batch.tokens))
     return torch.cat([g.flatten() for g in grads])

@@ -17,12 +17,13 @@ from pydantic import ValidationError
 
 from ecosystem.errors import DataError, ScenarioError, StoreError
 from ecosystem.families import foundation
-from ecosystem.families.base import FAMILIES, Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
+from ecosystem.families.base import FAMILIES
 from ecosystem.families.language.gpt2.family import Gpt2
-from ecosystem.families.language.huggingface import CausalLm
+from ecosystem.families.language.huggingface.family import CausalLm
 from ecosystem.families.language.tokenizer import Tokenizer
+from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
 from ecosystem.families.training_spec import Foundation, Training
-from tests.families_shared import STREAMS, largest_difference, surroundings
+from tests.families_shared import STREAMS, build_context, largest_difference
 
 MODELS = Path(__file__).parent.parent / "models"
 HUMAN = [
@@ -49,8 +50,8 @@ def changed(family, **values):
     return type(family)(**(family.model_dump() | values))
 
 
-def around(cache, human=HUMAN, **more):
-    return surroundings(human=human, cache=cache, **more)
+def context(cache, human=HUMAN, **more):
+    return build_context(human=human, cache=cache, **more)
 
 
 # Tokenizers.
@@ -195,12 +196,12 @@ def test_causal_lm_presets_that_do_not_fit_together():
 
 def test_a_foundation_is_trained_once_and_found_again(tmp_path):
     progress = []
-    place = around(tmp_path, progress=lambda *at: progress.append(at))
+    place = context(tmp_path, progress=lambda *at: progress.append(at))
     assert TINY.workload().tokens_to_pretrain == 2000
     first = TINY.cohort("a", 2, place)
     assert ("foundation", 2000, 2000) in progress
     progress.clear()
-    second = TINY.cohort("b", 3, around(tmp_path, progress=lambda *at: progress.append(at), threads=1))
+    second = TINY.cohort("b", 3, context(tmp_path, progress=lambda *at: progress.append(at), threads=1))
     assert progress == [] and second.members == 3 and first.fingerprint == second.fingerprint
     assert all((first.state()[name][0] == second.state()[name][2]).all() for name in first.state())
     docs = pl.Series(HUMAN)
@@ -210,8 +211,8 @@ def test_a_foundation_is_trained_once_and_found_again(tmp_path):
 
 
 def test_a_rebuilt_foundation_is_the_same_bit_for_bit(tmp_path):
-    one = TINY.cohort("a", 1, around(tmp_path / "one", threads=1))
-    two = TINY.cohort("a", 1, around(tmp_path / "two", threads=2))
+    one = TINY.cohort("a", 1, context(tmp_path / "one", threads=1))
+    two = TINY.cohort("a", 1, context(tmp_path / "two", threads=2))
     assert one.fingerprint == two.fingerprint
     for path in (tmp_path / "one" / one.fingerprint).iterdir():
         assert path.read_bytes() == (tmp_path / "two" / two.fingerprint / path.name).read_bytes()
@@ -219,7 +220,7 @@ def test_a_rebuilt_foundation_is_the_same_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("damage", ["alter", "truncate", "remove", "hashes"])
 def test_a_damaged_foundation_is_rebuilt(tmp_path, damage):
-    place = around(tmp_path)
+    place = context(tmp_path)
     made = TINY.cohort("a", 1, place)
     folder = tmp_path / made.fingerprint
     path = folder / ("hashes.json" if damage == "hashes" else "model.safetensors")
@@ -235,28 +236,28 @@ def test_a_damaged_foundation_is_rebuilt(tmp_path, damage):
 
 
 def test_fingerprints_cover_what_a_foundation_depends_on(tmp_path):
-    mark = TINY.fingerprint(around(tmp_path))
-    assert mark == TINY.fingerprint(around(tmp_path / "elsewhere", threads=7))
-    assert mark == changed(TINY, training=Training(batch=9, learning_rate=1.0)).fingerprint(around(tmp_path))
+    mark = TINY.fingerprint(context(tmp_path))
+    assert mark == TINY.fingerprint(context(tmp_path / "elsewhere", threads=7))
+    assert mark == changed(TINY, training=Training(batch=9, learning_rate=1.0)).fingerprint(context(tmp_path))
     others = [
-        changed(TINY, n_layer=2).fingerprint(around(tmp_path)),
-        changed(TINY, foundation=Foundation(tokens=2001, batch=4)).fingerprint(around(tmp_path)),
-        changed(TINY, training=Training(batch=4, clip=0.5)).fingerprint(around(tmp_path)),
-        changed(TINY, init="random").fingerprint(around(tmp_path)),
-        TINY.fingerprint(around(tmp_path, seed=8)),
-        TINY.fingerprint(around(tmp_path, human=HUMAN[::-1])),
-        TINY.fingerprint(around(tmp_path, human=[*HUMAN[:-2], HUMAN[-2] + HUMAN[-1]])),
-        TINY.fingerprint(around(tmp_path, device="cuda")),
+        changed(TINY, n_layer=2).fingerprint(context(tmp_path)),
+        changed(TINY, foundation=Foundation(tokens=2001, batch=4)).fingerprint(context(tmp_path)),
+        changed(TINY, training=Training(batch=4, clip=0.5)).fingerprint(context(tmp_path)),
+        changed(TINY, init="random").fingerprint(context(tmp_path)),
+        TINY.fingerprint(context(tmp_path, seed=8)),
+        TINY.fingerprint(context(tmp_path, human=HUMAN[::-1])),
+        TINY.fingerprint(context(tmp_path, human=[*HUMAN[:-2], HUMAN[-2] + HUMAN[-1]])),
+        TINY.fingerprint(context(tmp_path, device="cuda")),
     ]
     assert len({mark, *others}) == 9
     wide = changed(TINY, n_embd=1024, n_layer=2)
-    assert wide.fingerprint(around(tmp_path, threads=1)) != wide.fingerprint(around(tmp_path, threads=2))
+    assert wide.fingerprint(context(tmp_path, threads=1)) != wide.fingerprint(context(tmp_path, threads=2))
 
 
 def test_processes_that_build_the_same_foundation_at_once(tmp_path):
     script = (
         "import sys; from tests.test_families_checkpoints import *;"
-        "made = TINY.cohort('a', 1, around(Path(sys.argv[1])));"
+        "made = TINY.cohort('a', 1, context(Path(sys.argv[1])));"
         "print(made.state()['transformer.wte.weight'].sum())"
     )
     started = [
@@ -287,18 +288,18 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path):
 
 
 def test_no_human_documents_is_a_sentence(tmp_path):
-    with pytest.raises(DataError, match="begins without human documents"):
-        TINY.cohort("small", 1, around(tmp_path, human=[]))
+    with pytest.raises(DataError, match=r"set web\.initial\.documents"):
+        TINY.cohort("small", 1, context(tmp_path, human=[]))
 
 
 def test_random_initialisation_caches_the_tokenizer_alone(tmp_path):
     family = changed(TINY, init="random")
-    place = around(tmp_path)
-    assert family.workload().tokens_to_pretrain == 0 and not family.begins_trained
+    place = context(tmp_path)
+    assert family.workload().tokens_to_pretrain == 0 and not family.starts_pretrained
     made = family.cohort("a", 2, place)
     names = {path.name for path in (tmp_path / made.fingerprint).iterdir()}
     assert names == {"config.json", "tokenizer.json", "tokenizer_config.json", "hashes.json"}
-    other = family.cohort("b", 1, around(tmp_path))
+    other = family.cohort("b", 1, context(tmp_path))
     assert (made.state()["transformer.wte.weight"][0] != other.state()["transformer.wte.weight"][0]).any()
     (score,) = made.score([ScoreRequest("initial", pl.Series(HUMAN))])
     assert score.nll.mean() == pytest.approx(np.log(made.tokenizer.size), abs=0.05)
@@ -320,8 +321,8 @@ def trained(made):
 def test_checkpoints_are_opened_by_transformers_and_by_us(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    made = trained(TINY.cohort("a", 2, around(tmp_path / "cache")))
-    TINY.save_assets(made, tmp_path / "saved")
+    made = trained(TINY.cohort("a", 2, context(tmp_path / "cache")))
+    made.save_assets(tmp_path / "saved")
     TINY.save_weights(tmp_path / "saved", made.state(), 1)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "saved")
@@ -334,12 +335,12 @@ def test_checkpoints_are_opened_by_transformers_and_by_us(tmp_path):
 
     again = Gpt2(init=str(tmp_path / "saved"))
     assert again.workload().parameters == made.parameters
-    opened = again.cohort("b", 1, around(tmp_path / "cache", human=[]))
+    opened = again.cohort("b", 1, context(tmp_path / "cache", human=[]))
     assert all((opened.state()[name][0] == made.state()[name][1]).all() for name in made.state())
     assert opened.context == 32 and opened.fingerprint != made.fingerprint
-    shorter = Gpt2(init=str(tmp_path / "saved"), context=16, n_layer=1).cohort("b", 1, around(tmp_path / "cache"))
+    shorter = Gpt2(init=str(tmp_path / "saved"), context=16, n_layer=1).cohort("b", 1, context(tmp_path / "cache"))
     assert shorter.context == 16 and shorter.shape.context == 32
-    generic = CausalLm(init=str(tmp_path / "saved")).cohort("c", 1, around(tmp_path / "cache"))
+    generic = CausalLm(init=str(tmp_path / "saved")).cohort("c", 1, context(tmp_path / "cache"))
     docs = pl.Series([*HUMAN, HUMAN[0] * 4])
     ours, general = opened.score([ScoreRequest(0, docs)])[0], generic.score([ScoreRequest(0, docs)])[0]
     assert general.nll == pytest.approx(ours.nll, abs=1e-4)
@@ -348,7 +349,7 @@ def test_checkpoints_are_opened_by_transformers_and_by_us(tmp_path):
 def test_old_checkpoints_without_prefix_and_with_buffers_are_read(tmp_path):
     from safetensors.numpy import load_file, save_file
 
-    made = TINY.cohort("a", 1, around(tmp_path / "cache"))
+    made = TINY.cohort("a", 1, context(tmp_path / "cache"))
     folder = tmp_path / "cache" / made.fingerprint
     arrays = {k.removeprefix("transformer."): v for k, v in load_file(folder / "model.safetensors").items()}
     for path in folder.iterdir():
@@ -356,7 +357,7 @@ def test_old_checkpoints_without_prefix_and_with_buffers_are_read(tmp_path):
     half = len(arrays) // 2
     save_file(dict(list(arrays.items())[:half]), folder / "model-1.safetensors")
     save_file({**dict(list(arrays.items())[half:]), "h.0.attn.bias": np.ones(1)}, folder / "model-2.safetensors")
-    opened = Gpt2(init=str(folder)).cohort("a", 1, around(tmp_path))
+    opened = Gpt2(init=str(folder)).cohort("a", 1, context(tmp_path))
     assert largest_difference(made.state(), opened.state()) == 0
 
 
@@ -376,11 +377,11 @@ def test_old_checkpoints_without_prefix_and_with_buffers_are_read(tmp_path):
     ],
 )
 def test_broken_checkpoints_are_sentences(tmp_path, breakage, said):
-    made = TINY.cohort("a", 1, around(tmp_path / "cache"))
+    made = TINY.cohort("a", 1, context(tmp_path / "cache"))
     folder = tmp_path / "cache" / made.fingerprint
     breakage(folder)
     with pytest.raises(DataError, match=said):
-        Gpt2(init=str(folder)).cohort("a", 1, around(tmp_path))
+        Gpt2(init=str(folder)).cohort("a", 1, context(tmp_path))
 
 
 def rewrite(folder, **values):
@@ -389,25 +390,25 @@ def rewrite(folder, **values):
 
 
 def test_sizes_that_contradict_the_checkpoint_are_sentences(tmp_path):
-    made = TINY.cohort("a", 1, around(tmp_path / "cache"))
+    made = TINY.cohort("a", 1, context(tmp_path / "cache"))
     folder = str(tmp_path / "cache" / made.fingerprint)
     with pytest.raises(DataError, match=r"n_layer = 5, but the checkpoint .* has 1; leave n_layer out"):
-        Gpt2(init=folder, n_layer=5).cohort("a", 1, around(tmp_path))
+        Gpt2(init=folder, n_layer=5).cohort("a", 1, context(tmp_path))
     with pytest.raises(DataError, match=r"context = 64, but the checkpoint .* goes only to 32"):
-        Gpt2(init=folder, context=64).cohort("a", 1, around(tmp_path))
+        Gpt2(init=folder, context=64).cohort("a", 1, context(tmp_path))
     with pytest.raises(DataError, match=r"context = 64, but the checkpoint .* goes only to 32"):
-        CausalLm(init=folder, context=64).cohort("a", 1, around(tmp_path))
+        CausalLm(init=folder, context=64).cohort("a", 1, context(tmp_path))
 
 
 def test_checkpoints_that_are_not_there_are_sentences(tmp_path, monkeypatch):
     for family in (Gpt2, CausalLm):
-        with pytest.raises(DataError, match="is no folder; give a checkpoint folder"):
-            family(init=str(tmp_path / "nowhere")).cohort("a", 1, around(tmp_path))
+        with pytest.raises(DataError, match="give a checkpoint folder"):
+            family(init=str(tmp_path / "nowhere")).cohort("a", 1, context(tmp_path))
         monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
         with pytest.raises(
-            DataError, match=r"not be had from the Hugging Face Hub .* path of the local checkpoint folder"
+            DataError, match=r"not be downloaded from the Hugging Face Hub .* path of a local checkpoint folder"
         ):
-            family(init="owner/model").cohort("a", 1, around(tmp_path))
+            family(init="owner/model").cohort("a", 1, context(tmp_path))
 
 
 def offline(*_, **__):
@@ -441,7 +442,7 @@ def test_any_architecture_fits_writes_scores_and_is_saved(architecture, tmp_path
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     family = tiny_lm(architecture)
-    made = family.cohort("m", 2, around(tmp_path / "cache"))
+    made = family.cohort("m", 2, context(tmp_path / "cache"))
     docs = pl.Series(HUMAN)
     before = made.score([ScoreRequest(0, docs)])[0].nll.mean()
     records = trained(made).fit(
@@ -457,7 +458,7 @@ def test_any_architecture_fits_writes_scores_and_is_saved(architecture, tmp_path
     assert [t.len() for t in texts] == [9, 9] and texts[0].to_list() != texts[1].to_list()
     assert made.generate(requests[1:])[0].to_list() == texts[1].to_list()
 
-    family.save_assets(made, tmp_path / "saved")
+    made.save_assets(tmp_path / "saved")
     family.save_weights(tmp_path / "saved", made.state(), 1)
     model, theirs = (c.from_pretrained(tmp_path / "saved") for c in (AutoModelForCausalLM, AutoTokenizer))
     ids = torch.tensor([[theirs.eos_token_id, *theirs(HUMAN[5])["input_ids"], theirs.eos_token_id]])
@@ -466,7 +467,9 @@ def test_any_architecture_fits_writes_scores_and_is_saved(architecture, tmp_path
     chosen = scores[1].nll[scores[1].offsets[5] :][: min(32, ids.shape[1]) - 1]
     assert chosen.mean() == pytest.approx(mean, rel=1e-4)
 
-    opened = CausalLm(init=str(tmp_path / "saved"), training=family.training).cohort("n", 1, around(tmp_path, human=[]))
+    opened = CausalLm(init=str(tmp_path / "saved"), training=family.training).cohort(
+        "n", 1, context(tmp_path, human=[])
+    )
     assert set(opened.state()) == set(made.state()) and opened.context == 32
     assert all((opened.state()[name][0] == made.state()[name][1]).all() for name in made.state())
     greedy = Decoding(top_k=1, max_tokens=15)
@@ -482,7 +485,7 @@ def test_any_architecture_fits_writes_scores_and_is_saved(architecture, tmp_path
     assert ours.to_list() == [theirs.decode(out[:end])] * 2
 
     state = made.state()
-    twin = family.cohort("m", 2, around(tmp_path / "cache"))
+    twin = family.cohort("m", 2, context(tmp_path / "cache"))
     twin.load(state)
     assert largest_difference(state, twin.state()) == 0
     twin.fit([FitRequest(0, docs, np.ones(len(docs)), Budget(tokens=300), None, "scratch", STREAMS.at("s"))])
@@ -492,7 +495,7 @@ def test_any_architecture_fits_writes_scores_and_is_saved(architecture, tmp_path
 
 def test_a_causal_lm_foundation_is_cached(tmp_path):
     family = tiny_lm("llama", "foundation")
-    place = around(tmp_path)
+    place = context(tmp_path)
     assert family.workload().tokens_to_pretrain == 1500
     made = family.cohort("m", 1, place)
     assert foundation.find(tmp_path, made.fingerprint)
@@ -503,11 +506,11 @@ def test_a_causal_lm_foundation_is_cached(tmp_path):
 
 def test_gpt2_and_causal_lm_train_alike(tmp_path):
     """The same weights, documents and luck on both engines, 5 steps: losses agree to 1e-4 nats."""
-    made = TINY.cohort("a", 1, around(tmp_path))
+    made = TINY.cohort("a", 1, context(tmp_path))
     folder = str(tmp_path / made.fingerprint)
     docs = pl.Series(HUMAN)
     records = [
-        family.cohort("x", 1, around(tmp_path)).fit(
+        family.cohort("x", 1, context(tmp_path)).fit(
             [FitRequest(0, docs, np.arange(len(docs)) % 3, Budget(tokens=640), 1e-3, "previous", STREAMS.at("f"))]
         )[0]
         for family in (Gpt2(init=folder, training=TINY.training), CausalLm(init=folder, training=TINY.training))
@@ -517,7 +520,7 @@ def test_gpt2_and_causal_lm_train_alike(tmp_path):
 
 def test_architectures_that_cannot_be_are_sentences(tmp_path):
     with pytest.raises(DataError, match=r'no architecture "lama".*did you mean "llama"'):
-        CausalLm(init="random", architecture="lama", vocabulary=300, context=32).cohort("m", 1, around(tmp_path))
+        CausalLm(init="random", architecture="lama", vocabulary=300, context=32).cohort("m", 1, context(tmp_path))
     odd = CausalLm(
         init="random",
         architecture="opt",
@@ -526,4 +529,4 @@ def test_architectures_that_cannot_be_are_sentences(tmp_path):
         context=32,
     )
     with pytest.raises(DataError, match="opt cannot be built with these sizes"):
-        odd.cohort("m", 1, around(tmp_path))
+        odd.cohort("m", 1, context(tmp_path))

@@ -14,10 +14,10 @@ from transformers import (
 )
 
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import Decoding, Prompt, Score, ScoreRequest
 from ecosystem.families.language import generation, scoring
 from ecosystem.families.language.gpt2 import transformer
 from ecosystem.families.language.gpt2.cohort import Gpt2Decoder
+from ecosystem.families.requests import Decoding, Prompt, Score, ScoreRequest
 from tests.families_shared import (
     SHAPE,
     STREAMS,
@@ -354,11 +354,11 @@ def test_nats_per_document_when_some_have_no_units():
 
 
 def test_luck_is_uniform_and_below_one():
-    rows = generation.luck(STREAMS.at("u"), np.arange(2000), 50)
+    rows = generation.token_noise(STREAMS.at("u"), np.arange(2000), 50)
     assert rows.dtype == np.float32 and rows.min() > 0 and rows.max() < 1
     # Mean of 100,000 uniform numbers: standard error 0.00091; tolerance 4 of them.
     assert abs(rows.mean() - 0.5) < 4 * 0.00091
-    assert (generation.luck(STREAMS.at("u"), np.array([7]), 20)[0] == rows[7, :20]).all()
+    assert (generation.token_noise(STREAMS.at("u"), np.array([7]), 20)[0] == rows[7, :20]).all()
 
 
 def test_the_same_member_may_write_for_several_requests():

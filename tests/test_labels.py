@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 
 from ecosystem.errors import DataError, ScenarioError, TrainingError
-from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
+from ecosystem.families.base import BuildContext
+from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
 from ecosystem.families.statistical.classifier import Classifier
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
@@ -31,7 +32,7 @@ def fit(docs, member=0, weight=None):
 
 
 def cohort(family, human, tmp_path, members=1):
-    return family.cohort("c", members, Surroundings(human, STREAMS, "cpu", 1, tmp_path))
+    return family.cohort("c", members, BuildContext(human, STREAMS, "cpu", 1, tmp_path))
 
 
 def verified(**changes):
@@ -131,10 +132,10 @@ def test_what_cannot_be_classified_is_a_sentence(tmp_path):
     odd = pl.Series([[0.0, 0.0, 1.0, 0.5]], dtype=pl.Array(pl.Float64, 4))
     with pytest.raises(TrainingError, match=r"last number of a document is 0\.5, but a label is 1 or -1"):
         cohort(Classifier(), docs, tmp_path).fit([fit(odd)])
-    with pytest.raises(DataError, match=r'model "c" cannot be fitted to the documents .*: the last number'):
+    with pytest.raises(DataError, match=r'model "c" cannot be fitted to the initial documents .*: the last number'):
         cohort(Classifier(init="foundation"), odd, tmp_path)
     one = pl.Series([[1.0]], dtype=pl.Array(pl.Float64, 1))
-    with pytest.raises(DataError, match="only one number; give a source of kind labelled"):
+    with pytest.raises(DataError, match="only one; give a source of kind labelled"):
         cohort(Classifier(), one, tmp_path)
 
 
@@ -180,7 +181,7 @@ MISTAKES = [
         },
         "but policies.verifier (verifier) needs them; give a source of kind labelled",
     ),
-    ({"models.wrong90.init": "untrained"}, "models.wrong90: label_noise is of what it writes before its first fit"),
+    ({"models.wrong90.init": "untrained"}, "models.wrong90: label_noise applies before the first fit"),
     ({"policies.verifier.keep_correct": 0.0, "policies.verifier.keep_wrong": 0.0}, "nothing would be kept"),
     ({"policies.verifier.keep_corect": 0.5}, 'unknown key (did you mean "keep_correct"?)'),
     ({"sources.labelled.label_noise": 1.5}, "sources.labelled.label_noise"),

@@ -9,9 +9,8 @@ import pytest
 
 from ecosystem.corpus.schema import INDEX, LEDGER, METRICS, empty
 from ecosystem.metrics import quality, tables
-from ecosystem.metrics.base import METRICS as KINDS
-from ecosystem.metrics.base import Vocabulary, measure_texts, sample_groups
-from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.metrics.base import TEXT_METRICS, Vocabulary, measure_texts, sample_groups
+from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.estimates import mean_and_error, ratio
 from ecosystem.metrics.text import (
     CompressionRatio,
@@ -231,19 +230,19 @@ def test_vocabulary_orders_by_count_then_alphabet():
 def test_every_metric_is_defined_in_one_line():
     human = Vocabulary.of(pl.Series(iid(zipf(50), 20, 50)))
     groups = groups_of(iid(zipf(50), 120, 20), size=100)
-    for kind, cls in KINDS.all().items():
+    for kind, cls in TEXT_METRICS.all().items():
         found = cls().measure(groups, human)
-        assert tuple(found) == cls.names, kind
-        assert set(cls.definitions()) == set(cls.names)
+        assert tuple(found) == tuple(cls.definitions), kind
+        assert cls.definitions.items() <= definitions().items()
         assert all(math.isfinite(value) and error >= 0 for value, error in found.values())
-    for definition in DEFINITIONS.values():
+    for definition in definitions().values():
         assert definition.unit and definition.text and "\n" not in definition.text
         assert definition.collapse in {"up", "down", ""}
 
 
 def test_measuring_a_population_takes_little_time():
     texts = pl.Series(iid(zipf(5000), 300, 60))
-    human, metrics = Vocabulary.of(texts), [cls() for cls in KINDS.all().values()]
+    human, metrics = Vocabulary.of(texts), [cls() for cls in TEXT_METRICS.all().values()]
     measure_texts(metrics, sample_groups(texts, 1000, 8, STREAM), human)
     begin = time.perf_counter()
     measure_texts(metrics, sample_groups(texts, 1000, 8, STREAM), human)

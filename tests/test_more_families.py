@@ -11,17 +11,8 @@ from safetensors.numpy import load, save
 from scipy import stats
 
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families.base import (
-    Budget,
-    Decoding,
-    Family,
-    FitRequest,
-    GenerateRequest,
-    MemberError,
-    ScoreRequest,
-    Surroundings,
-    Workload,
-)
+from ecosystem.families.base import BuildContext, Family, MemberError, Workload
+from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
 from ecosystem.families.single import SinglesCohort, choose
 from ecosystem.families.statistical.gmm import GaussianMixture, Mixture, resampled
 from ecosystem.families.statistical.kde import KernelDensity
@@ -55,7 +46,7 @@ SLOPES = ROWS.rows(np.arange(60))
 
 
 def cohort(family, human, tmp_path, members=1):
-    return family.cohort("m", members, Surroundings(human, STREAMS, "cpu", 1, tmp_path))
+    return family.cohort("m", members, BuildContext(human, STREAMS, "cpu", 1, tmp_path))
 
 
 def fit(docs, member=0, weight=None, name="fit"):
@@ -426,7 +417,7 @@ def test_a_component_that_dies_is_a_sentence(tmp_path):
 
 def test_a_singular_design_is_a_sentence(tmp_path):
     made = cohort(LinearRegression(), SLOPES, tmp_path)
-    with pytest.raises(TrainingError, match="the design is singular: 1 documents say something of 1 directions, but"):
+    with pytest.raises(TrainingError, match="the design is singular: 1 documents span 1 directions, but"):
         made.fit([fit(SLOPES.head(1))])
     weight = np.zeros(60)
     weight[3] = 1.0
@@ -444,7 +435,7 @@ def test_what_cannot_be_asked_is_a_sentence(family, human, tmp_path):
     broken = vectors(np.where(np.arange(60)[:, None] == 3, np.nan, np.ones((60, human.dtype.size))))
     with pytest.raises(MemberError, match="member 0: some of its documents hold numbers that are not finite"):
         made.fit([fit(broken)])
-    if not family.begins_trained:
+    if not family.starts_pretrained:
         for wish in (lambda: made.generate([ask(1)]), lambda: made.score([ScoreRequest(0, human)])):
             with pytest.raises(MemberError, match="member 0: it has been fitted to nothing yet"):
                 wish()
@@ -513,8 +504,8 @@ class Spreads(Family):
     def workload(self):
         return Workload(0, 0, 0)
 
-    def cohort(self, name, members, around):
-        return SinglesCohort(name, members, around.human.dtype, Spread)
+    def cohort(self, name, members, context):
+        return SinglesCohort(name, members, context.human.dtype, Spread)
 
 
 def test_a_family_takes_no_more_than_a_model(tmp_path):

@@ -9,15 +9,17 @@ import torch
 from pydantic import ValidationError
 
 from ecosystem.errors import DataError, EcosystemError, TrainingError
-from ecosystem.families.base import FAMILIES, Decoding, MemberError, Prompt, ScoreRequest
-from ecosystem.families.language.cohort import LanguageCohort
-from ecosystem.families.language.ngram import Ngram
-from ecosystem.families.language.ngram_cohort import CountCohort
+from ecosystem.families.base import FAMILIES, MemberError
+from ecosystem.families.language.cohort import CohortSettings, LanguageCohort
+from ecosystem.families.language.ngram.cohort import CountCohort
+from ecosystem.families.language.ngram.counts import NgramSettings
+from ecosystem.families.language.ngram.family import Ngram
+from ecosystem.families.requests import Decoding, Prompt, ScoreRequest
 from ecosystem.runs.execute import begin
 from ecosystem.runs.paths import folder_of
 from ecosystem.runs.run import Run
 from tests.conftest import MACHINE, tiny
-from tests.families_shared import Numbers, fit_request, generate_request, surroundings
+from tests.families_shared import Numbers, build_context, fit_request, generate_request
 from tests.test_families_sampling import within
 
 SMOOTHINGS = [{"smoothing": "none"}, {"smoothing": "add_k", "k": 0.3}, {"smoothing": "kneser_ney", "discount": 0.5}]
@@ -34,7 +36,9 @@ def cohort(order=3, members=1, threads=2, human=(), tokenizer=Few, context=24, *
     family = Ngram(
         order=order, vocabulary=300, context=context, **({"init": "foundation" if human else "random"} | fields)
     )
-    return CountCohort("model", members, family, tokenizer(), surroundings(threads, human=human))
+    settings = CohortSettings("model", members, tokenizer(), context)
+    ngrams = NgramSettings(order, family.smoothing, family.k, family.discount, family.memory)
+    return CountCohort(settings, ngrams, pl.Series(list(human), dtype=pl.String), threads)
 
 
 def fitted(docs=DOCS, weight=None, **how):
@@ -380,21 +384,21 @@ def test_a_tokenizer_with_too_many_tokens_for_the_order_is_a_sentence():
 
 def test_a_family_builds_its_cohort_and_borrows_a_tokenizer(tmp_path):
     texts = [f"the {a} sat on the {b}" for a in ("cat", "dog", "cow") for b in ("mat", "log", "bed")]
-    place = surroundings(human=texts, cache=tmp_path)
+    place = build_context(human=texts, cache=tmp_path)
     family = Ngram(order=3, vocabulary=280, context=32)
-    assert family.begins_trained and not family.model_copy(update={"init": "random"}).begins_trained
+    assert family.starts_pretrained and not family.model_copy(update={"init": "random"}).starts_pretrained
     assert Ngram(**{k: v for k, v in family.plain().items() if k != "kind"}) == family
     made = family.cohort("small", 2, place)
     [written] = made.generate([generate_request(50, Decoding(max_tokens=32))])
     assert written.str.contains("sat on").sum() > 10
-    family.save_assets(made, tmp_path / "assets")
+    made.save_assets(tmp_path / "assets")
     borrowed = Ngram(order=1, tokenizer=str(tmp_path / "assets"), context=32).cohort("small", 1, place)
     docs = pl.Series(texts)
     assert (borrowed.type_counts(docs) == made.type_counts(docs)).all()
     assert made.fingerprint != borrowed.fingerprint
     assert len(list(tmp_path.glob("*/hashes.json"))) == 2
     with pytest.raises(DataError, match='model "small" is trained from scratch'):
-        family.cohort("small", 1, surroundings(cache=tmp_path))
+        family.cohort("small", 1, build_context(cache=tmp_path))
     with pytest.raises(EcosystemError, match='a model of kind "ngram" is no transformers model'):
         family.save_weights(tmp_path, made.state(), 0)
 

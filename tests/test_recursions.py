@@ -6,9 +6,10 @@ import pytest
 from scipy.stats import chisquare
 
 from ecosystem.errors import DataError
-from ecosystem.metrics import theory
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
+from ecosystem.theory.diversity import diversity_replace, gini_simpson
+from ecosystem.theory.gaussian import gaussian_mean_error
 from ecosystem.validation import recursions, validate
 from ecosystem.validation.recursions import (
     categorical_mixture,
@@ -74,7 +75,7 @@ def test_borders_counted_and_compared_are_the_same_process(many, monkeypatch):
     p = zipf(40)
     found = categorical_replace(p, 6000, 25, 30)
     error = found.gini_simpson.std(axis=1, ddof=1) / np.sqrt(6000)
-    law = theory.diversity_replace(theory.gini_simpson(p), 30, np.arange(1, 26))
+    law = diversity_replace(gini_simpson(p), 30, np.arange(1, 26))
     assert (np.abs(found.gini_simpson.mean(axis=1) - law) < 4 * error).all()
     assert (np.abs(law * (1 - 1 / 30) - law) > 4 * error).all(), "one generation too many would be seen"
     ended = categorical_replace(p, 4000, 400, 30, seed=2).survivor
@@ -166,7 +167,7 @@ def test_seeds_blocks_and_replicates():
 def test_the_mean_error_grows_as_theory_says():
     mean = gaussian_replace(20_000, 10, 20).mean
     found, error = (mean**2).mean(axis=1), (mean**2).std(axis=1) / np.sqrt(20_000)
-    assert (np.abs(found - theory.gaussian_mean_error(20, np.arange(1, 11))) < 4 * error).all()
+    assert (np.abs(found - gaussian_mean_error(20, np.arange(1, 11))) < 4 * error).all()
 
 
 @pytest.mark.parametrize(

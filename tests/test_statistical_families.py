@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
+from ecosystem.families.base import BuildContext
+from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
 from ecosystem.families.statistical.categorical import Categorical, decoded
 from ecosystem.families.statistical.gaussian import Gaussian
 from ecosystem.sources.base import Truth
@@ -19,8 +20,8 @@ VECTORS = pl.Series("content", RNG.normal(2.0, 3.0, (60, 2)), dtype=pl.Array(pl.
 SYMBOLS = pl.Series("content", RNG.integers(0, 7, 60), dtype=pl.Int32)
 
 
-def around(human, tmp_path):
-    return Surroundings(human, STREAMS, "cpu", 1, tmp_path)
+def context(human, tmp_path):
+    return BuildContext(human, STREAMS, "cpu", 1, tmp_path)
 
 
 def fit(docs, member=0, weight=None):
@@ -43,7 +44,7 @@ def test_the_laws_of_a_family(family, human, tmp_path):
 
 @pytest.mark.parametrize(("covariance", "divisor"), [("unbiased", 1), ("maximum_likelihood", 0)])
 def test_a_normal_is_fitted_as_numpy_does(covariance, divisor, tmp_path):
-    made = Gaussian(covariance=covariance).cohort("g", 2, around(VECTORS, tmp_path))
+    made = Gaussian(covariance=covariance).cohort("g", 2, context(VECTORS, tmp_path))
     made.fit([fit(VECTORS, 1)])
     state = made.state()
     x = VECTORS.to_numpy()
@@ -58,7 +59,7 @@ def test_a_normal_is_fitted_as_numpy_does(covariance, divisor, tmp_path):
 def test_a_weight_of_two_is_the_document_twice(tmp_path):
     weight = 1.0 + (np.arange(60) % 2)
     for family, docs in ((Gaussian(covariance="maximum_likelihood"), VECTORS), (Categorical(), SYMBOLS)):
-        made = family.cohort("m", 2, around(docs, tmp_path))
+        made = family.cohort("m", 2, context(docs, tmp_path))
         twice = docs.gather(np.repeat(np.arange(60), weight.astype(int)))
         made.fit([fit(docs, 0, weight), fit(twice, 1)])
         for values in made.state().values():
@@ -67,7 +68,7 @@ def test_a_weight_of_two_is_the_document_twice(tmp_path):
 
 def test_samples_have_the_moments_of_the_model(tmp_path):
     """20,000 draws: means within 5 standard errors; temperature multiplies the covariance."""
-    made = Gaussian(init="foundation").cohort("g", 1, around(VECTORS, tmp_path))
+    made = Gaussian(init="foundation").cohort("g", 1, context(VECTORS, tmp_path))
     n = 20_000
     for temperature in (1.0, 0.8):
         request = GenerateRequest(0, n, Decoding(temperature=temperature), None, STREAMS.at("g"))
@@ -75,7 +76,7 @@ def test_samples_have_the_moments_of_the_model(tmp_path):
         variance = np.diag(made.state()["covariance"][0]) * temperature
         assert (np.abs(x.mean(axis=0) - made.state()["mean"][0]) < 5 * np.sqrt(variance / n)).all()
         assert (np.abs(x.var(axis=0, ddof=1) / variance - 1) < 5 * np.sqrt(2 / n)).all()
-    made = Categorical(init="foundation").cohort("c", 1, around(SYMBOLS, tmp_path))
+    made = Categorical(init="foundation").cohort("c", 1, context(SYMBOLS, tmp_path))
     drawn = made.generate([GenerateRequest(0, n, Decoding(), None, STREAMS.at("c"))])[0].to_numpy()
     p = made.state()["probability"][0]
     share = np.bincount(drawn, minlength=p.size) / n
@@ -94,14 +95,14 @@ def test_decodings_of_a_distribution():
 
 def test_what_a_collapsed_model_says(tmp_path):
     same = pl.Series("content", np.full((3, 1), 7.0), dtype=pl.Array(pl.Float64, 1))
-    made = Gaussian().cohort("g", 1, around(same, tmp_path))
+    made = Gaussian().cohort("g", 1, context(same, tmp_path))
     made.fit([fit(same)])
     said = made.describe(Truth(mean=np.zeros(1), covariance=np.eye(1)))
     assert said["collapsed"] == [1] and said["variance"] == [0] and np.isnan(said["log_variance"][0])
     assert said["w2"][0] == pytest.approx(50) and said["mean_error"][0] == pytest.approx(49)
     assert made.generate([GenerateRequest(0, 2, Decoding(), None, STREAMS.at("x"))])[0].to_list() == [[7.0], [7.0]]
     one = pl.Series("content", [3, 3], dtype=pl.Int32)
-    made = Categorical(types=4).cohort("c", 1, around(one, tmp_path))
+    made = Categorical(types=4).cohort("c", 1, context(one, tmp_path))
     made.fit([fit(one)])
     said = made.describe(Truth(probabilities=np.array([0.4, 0.3, 0.2, 0.1])))
     assert said["collapsed"] == [1] and said["support"] == [1] and said["entropy"] == [0] and said["first_type"] == [0]
@@ -112,24 +113,24 @@ def test_what_a_collapsed_model_says(tmp_path):
 
 def test_w2_between_normals_in_one_dimension(tmp_path):
     docs = pl.Series("content", [[1.0], [5.0]], dtype=pl.Array(pl.Float64, 1))
-    made = Gaussian(covariance="maximum_likelihood").cohort("g", 1, around(docs, tmp_path))
+    made = Gaussian(covariance="maximum_likelihood").cohort("g", 1, context(docs, tmp_path))
     made.fit([fit(docs)])
     said = made.describe(Truth(mean=np.array([1.0]), covariance=np.array([[9.0]])))
     assert said["w2"][0] == pytest.approx((3 - 1) ** 2 + (2 - 3) ** 2)
 
 
 def test_what_cannot_be_fitted_is_a_sentence(tmp_path):
-    made = Gaussian().cohort("g", 1, around(VECTORS, tmp_path))
-    with pytest.raises(TrainingError, match="has 1 of the 2 documents that it needs at least"):
+    made = Gaussian().cohort("g", 1, context(VECTORS, tmp_path))
+    with pytest.raises(TrainingError, match="needs at least 2 documents but has 1"):
         made.fit([fit(VECTORS.head(1))])
     with pytest.raises(DataError, match="form from the web's initial human documents"):
-        Gaussian().cohort("g", 1, around(VECTORS.clear(), tmp_path))
-    with pytest.raises(DataError, match="web begins with: it has 1 of the 2"):
-        Gaussian(init="foundation").cohort("g", 1, around(VECTORS.head(1), tmp_path))
+        Gaussian().cohort("g", 1, context(VECTORS.clear(), tmp_path))
+    with pytest.raises(DataError, match="initial documents of the web: it needs at least 2"):
+        Gaussian(init="foundation").cohort("g", 1, context(VECTORS.head(1), tmp_path))
     huge = pl.Series("content", [[1e300, 0.0], [-1e300, 0.0]], dtype=pl.Array(pl.Float64, 2))
     with pytest.raises(TrainingError, match="has diverged"):
         made.fit([fit(huge)])
     with pytest.raises(TrainingError, match="the symbol 6 is not one of its 5 types"):
-        Categorical(types=5).cohort("c", 1, around(SYMBOLS, tmp_path)).fit([fit(SYMBOLS)])
+        Categorical(types=5).cohort("c", 1, context(SYMBOLS, tmp_path)).fit([fit(SYMBOLS)])
     with pytest.raises(DataError, match=r"mean is missing, not \(1, 2\)"):
         made.load({})

@@ -1,7 +1,6 @@
 """Laws of the run folder: a step is there in full or not at all, and damage is found and named."""
 
 import json
-import resource
 import signal
 from contextlib import contextmanager
 from dataclasses import replace
@@ -157,6 +156,7 @@ def test_an_old_run_is_set_aside_not_deleted(tmp_path):
 @contextmanager
 def full_disk(bytes_left):
     """No file may grow beyond this size, as if the disk were full (the write fails with EFBIG)."""
+    resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, before[1]))

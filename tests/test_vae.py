@@ -12,9 +12,12 @@ from PIL import Image
 from scipy.special import ndtri
 
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families.base import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest, Surroundings
+from ecosystem.families import foundation
+from ecosystem.families.base import BuildContext
+from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
 from ecosystem.families.statistical.gaussian import GaussianCohort
 from ecosystem.families.vae import cohort
+from ecosystem.families.vae.batches import VaeBatches
 from ecosystem.families.vae.family import Vae
 from ecosystem.families.vae.networks import Convolutional, Dense
 from ecosystem.report import charts, documents, write_report
@@ -37,8 +40,8 @@ ODD = as_documents(RNG.random((30, 5)) ** 2)
 TINY = {"latent": 2, "hidden": 7, "layers": 2, "epochs": 2.0, "batch": 9}
 
 
-def around(human=DIGITS, cache=Path(), threads=1):
-    return Surroundings(human, STREAMS, "cpu", threads, cache)
+def context(human=DIGITS, cache=Path(), threads=1):
+    return BuildContext(human, STREAMS, "cpu", threads, cache)
 
 
 def fit(docs=DIGITS, member=0, weight=None, epochs=3.0, **more):
@@ -76,15 +79,15 @@ def test_the_laws_of_a_family(family, human, tmp_path):
 @pytest.mark.parametrize("architecture", ["dense", "convolutional"])
 def test_a_member_is_the_same_in_any_stack_and_on_any_thread(architecture):
     family = Vae(init="untrained", architecture=architecture, hidden=32)
-    assert family.cohort("v", 1, around()).network.stack(family.batch) > 1
+    assert family.cohort("v", 1, context()).network.stack(family.batch) > 1
     requests = [fit(DIGITS.gather(np.arange(m, 300, 2 + m % 2)), m) for m in range(5)]
-    together = family.cohort("v", 5, around())
+    together = family.cohort("v", 5, context())
     together.fit(requests)
-    spread = family.cohort("v", 5, around(threads=3))
+    spread = family.cohort("v", 5, context(threads=3))
     spread.fit(requests)
     assert same(together.state(), spread.state())
     for member in (0, 4):
-        alone = family.cohort("v", 5, around())
+        alone = family.cohort("v", 5, context())
         alone.fit([requests[member]])
         for name, values in alone.state().items():
             assert np.array_equal(values[member], together.state()[name][member])
@@ -101,7 +104,7 @@ def test_large_members_and_odd_ones_are_trained_one_by_one():
 
 def test_it_learns():
     """20 passes over 400 digits take more than 12 of 45 nats off held-out ones: off their uniform cross-entropy."""
-    made = Vae(init="untrained", learning_rate=5e-3, batch=32).cohort("v", 1, around())
+    made = Vae(init="untrained", learning_rate=5e-3, batch=32).cohort("v", 1, context())
     made.fit([fit(epochs=20.0)])
     held_out = Digits().open("digits", STREAMS, Path()).held_out
     before, after = (made.score([ScoreRequest(who, held_out)])[0].nll for who in ("initial", 0))
@@ -113,16 +116,16 @@ def test_weights_of_documents_count():
     family = Vae(init="untrained", hidden=16)
 
     def trained(docs, weight):
-        made = family.cohort("v", 1, around())
+        made = family.cohort("v", 1, context())
         made.fit([fit(docs, 0, weight)])
         return made.state()
 
     half = (np.arange(400) < 200).astype(np.float64)
     assert same(trained(DIGITS, half), trained(DIGITS.head(200), None)), "weight 0 is the same as not being there"
     assert same(trained(DIGITS, np.full(400, 2.0)), trained(DIGITS, None)), "only shares of the weight matter"
-    deck = cohort.Deck(fit(DIGITS.head(4), 0, [1, 3, 0, 4], epochs=1.0), 2, 3)
-    batches = list(deck)
-    assert deck.total == 3 and [batch.tokens for batch in batches] == [2, 1] and deck.steps == 2
+    own = VaeBatches(fit(DIGITS.head(4), 0, [1, 3, 0, 4], epochs=1.0), 2, 3)
+    batches = list(own)
+    assert own.total == 3 and [batch.tokens for batch in batches] == [2, 1] and own.steps == 2
     weights = {tuple(x): w for b in batches for x, w in zip(b.inputs, b.weight[:, 0], strict=True) if w}
     for row, expected in ((0, 3 / 8), (1, 9 / 8), (3, 12 / 8)):
         assert weights[tuple(DIGITS[row].to_numpy().astype(np.float32))] == pytest.approx(expected)
@@ -130,14 +133,14 @@ def test_weights_of_documents_count():
 
 
 def test_budgets_in_documents_and_in_passes():
-    made = Vae(init="untrained", hidden=16).cohort("v", 2, around())
+    made = Vae(init="untrained", hidden=16).cohort("v", 2, context())
     by_passes, by_documents = fit(epochs=1.5), fit(member=1)
     by_documents = FitRequest(**(vars(by_documents) | {"budget": Budget(tokens=77)}))
     assert [record.tokens for record in made.fit([by_passes, by_documents])] == [600, 77]
 
 
 def test_where_a_fit_starts(tmp_path):
-    made = Vae(hidden=16, epochs=1.0).cohort("v", 1, around(cache=tmp_path))
+    made = Vae(hidden=16, epochs=1.0).cohort("v", 1, context(cache=tmp_path))
     start = made.state()
     for where in ("foundation", "previous"):
         made.load(start)
@@ -148,17 +151,17 @@ def test_where_a_fit_starts(tmp_path):
 
 
 def test_a_foundation_is_trained_once(tmp_path, monkeypatch):
-    first = Vae(**TINY).cohort("one", 1, around(ODD, tmp_path))
-    monkeypatch.setattr(cohort, "pretrained", None)
-    second = Vae(**TINY).cohort("two", 2, around(ODD, tmp_path))
+    first = Vae(**TINY).cohort("one", 1, context(ODD, tmp_path))
+    monkeypatch.setattr(foundation, "pretrain", None)
+    second = Vae(**TINY).cohort("two", 2, context(ODD, tmp_path))
     assert second.fingerprint == first.fingerprint
     assert all(np.array_equal(values[1], first.state()[name][0]) for name, values in second.state().items())
     assert first.generate([ask()])[0].equals(second.generate([ask(1)])[0])
 
 
 def test_a_state_of_another_shape_is_refused():
-    made = Vae(init="untrained", **TINY).cohort("v", 1, around(ODD))
-    other = Vae(init="untrained", latent=3).cohort("v", 1, around(ODD))
+    made = Vae(init="untrained", **TINY).cohort("v", 1, context(ODD))
+    other = Vae(init="untrained", latent=3).cohort("v", 1, context(ODD))
     with pytest.raises(DataError, match="do not fit"):
         made.load(other.state())
 
@@ -203,7 +206,7 @@ def test_convolutions_are_those_of_torch():
 
 def test_which_images_convolutions_take(tmp_path):
     def family(**more):
-        return Vae(architecture="convolutional", init="untrained", **more).cohort("v", 1, around(human, tmp_path))
+        return Vae(architecture="convolutional", init="untrained", **more).cohort("v", 1, context(human, tmp_path))
 
     human = as_documents(RNG.random((4, 36)))
     with pytest.raises(DataError, match="sides are divisible by 4, but these are 6 by 6"):
@@ -217,7 +220,7 @@ def test_which_images_convolutions_take(tmp_path):
 
 
 def test_divergence_reconstruction_and_loss_against_numpy():
-    made = Vae(init="untrained", beta=0.3, **TINY).cohort("v", 1, around(ODD))
+    made = Vae(init="untrained", beta=0.3, **TINY).cohort("v", 1, context(ODD))
     weights = {name: 3 * values[0].astype(np.float64) for name, values in made.state().items()}
     x, noise = ODD.to_numpy().copy(), RNG.standard_normal((30, 2))
     mean, log_variance = np.split(by_hand(weights, "encoder", x), 2, axis=1)
@@ -240,14 +243,14 @@ def test_divergence_reconstruction_and_loss_against_numpy():
 
 def test_a_document_is_the_decoders_mean_of_keyed_normal_numbers():
     """Temperature multiplies their variance; beta has no part in writing or scoring."""
-    made = Vae(init="untrained", beta=9.0, **TINY).cohort("v", 1, around(ODD))
+    made = Vae(init="untrained", beta=9.0, **TINY).cohort("v", 1, context(ODD))
     weights = {name: values[0].astype(np.float64) for name, values in made.state().items()}
     z = ndtri(STREAMS.at("ask").uniform(np.arange(12))).reshape(6, 2)
     for temperature in (1.0, 4.0):
         [docs] = made.generate([ask(temperature=temperature)])
         expected = 1 / (1 + np.exp(-by_hand(weights, "decoder", np.sqrt(temperature) * z)))
         assert docs.dtype == pl.Array(pl.Float64, 5) and np.allclose(docs.to_numpy(), expected, atol=1e-6)
-    plain = Vae(init="untrained", **TINY).cohort("v", 1, around(ODD))
+    plain = Vae(init="untrained", **TINY).cohort("v", 1, context(ODD))
     [ours], [theirs] = made.score([ScoreRequest(0, ODD)]), plain.score([ScoreRequest("initial", ODD)])
     assert np.array_equal(ours.nll, theirs.nll)
     [other] = made.score([ScoreRequest("random", ODD)])
@@ -255,7 +258,7 @@ def test_a_document_is_the_decoders_mean_of_keyed_normal_numbers():
 
 
 def test_a_score_is_of_the_document_alone():
-    made = Vae(init="untrained").cohort("v", 1, around())
+    made = Vae(init="untrained").cohort("v", 1, context())
     [score] = made.score([ScoreRequest(0, DIGITS)])
     [few] = made.score([ScoreRequest(0, DIGITS.gather([377, 5]))])
     assert np.allclose(few.nll, score.nll[[377, 5]], rtol=1e-6)
@@ -264,7 +267,7 @@ def test_a_score_is_of_the_document_alone():
 
 def test_what_members_write_is_held_against_the_truth(tmp_path):
     family = Vae(hidden=16, epochs=5.0)
-    made = family.cohort("v", 2, around(cache=tmp_path))
+    made = family.cohort("v", 2, context(cache=tmp_path))
     made.fit([fit(epochs=5.0, member=1)])
     truth = Truth(mean=DIGITS.to_numpy().mean(axis=0), covariance=np.cov(DIGITS.to_numpy(), rowvar=False))
     found = made.describe(truth)
@@ -277,15 +280,15 @@ def test_what_members_write_is_held_against_the_truth(tmp_path):
         normal = GaussianCohort("g", 1, 64, unbiased=True)
         normal.load({"mean": x.mean(axis=0)[None], "covariance": np.cov(x, rowvar=False)[None]})
         assert found["w2"][member] == pytest.approx(normal.describe(truth)["w2"][0])
-        eyes = {name: values[:1] for name, values in family.cohort("v", 1, around(cache=tmp_path)).state().items()}
+        eyes = {name: values[:1] for name, values in family.cohort("v", 1, context(cache=tmp_path)).state().items()}
         weights = {k: torch.from_numpy(v) for k, v in eyes.items()}
         seen = made.network.encode(weights, torch.tensor(x[None]).float())[0]
         assert found["latent_log_std"][member] == pytest.approx(np.log(seen.numpy().std()), rel=1e-4)
-    assert "latent_log_std" not in Vae(init="untrained").cohort("v", 1, around()).describe(truth)
+    assert "latent_log_std" not in Vae(init="untrained").cohort("v", 1, context()).describe(truth)
 
 
 def test_a_model_that_always_writes_the_same(tmp_path):
-    made = Vae(hidden=16, epochs=1.0).cohort("v", 1, around(cache=tmp_path))
+    made = Vae(hidden=16, epochs=1.0).cohort("v", 1, context(cache=tmp_path))
     made.load({name: np.zeros_like(values) for name, values in made.state().items()})
     found = made.describe(Truth(mean=np.full(64, 0.5), covariance=np.eye(64)))
     assert found["variance"] == [0] and np.isnan(found["log_variance"]) and found["mean_error"] == [0]
@@ -295,7 +298,7 @@ def test_a_model_that_always_writes_the_same(tmp_path):
 
 
 def test_what_cannot_be_trained_is_a_sentence(tmp_path):
-    made = Vae(init="untrained").cohort("v", 2, around())
+    made = Vae(init="untrained").cohort("v", 2, context())
     start = made.state()
     wild = as_documents(np.full((3, 64), 1.5))
     gap = as_documents(np.full((3, 64), np.nan))
@@ -304,7 +307,7 @@ def test_what_cannot_be_trained_is_a_sentence(tmp_path):
     assert error.value.member == 1
     for request, said in [
         (fit(gap), "values run from nan to nan"),
-        (fit(DIGITS.clear()), "nothing to train on, as there is no document"),
+        (fit(DIGITS.clear()), "there is no document, so there is nothing to train on"),
         (fit(weight=np.zeros(400)), "every document has weight 0"),
         (fit(weight=np.full(400, -1.0)), "negative or not a number"),
         (fit(learning_rate=1e30), "loss of member 0 is not a finite number at step"),
@@ -313,13 +316,13 @@ def test_what_cannot_be_trained_is_a_sentence(tmp_path):
             made.fit([request, fit(member=1)])
     assert same(made.state(), start), "a call that fails changes nobody"
     with pytest.raises(DataError, match='model "v" cannot be trained on the web\'s initial documents: their values'):
-        Vae().cohort("v", 1, around(wild, tmp_path))
+        Vae().cohort("v", 1, context(wild, tmp_path))
     with pytest.raises(DataError, match="form from the web's initial human documents"):
-        Vae().cohort("v", 1, around(DIGITS.clear(), tmp_path))
+        Vae().cohort("v", 1, context(DIGITS.clear(), tmp_path))
     with pytest.raises(DataError, match='model "v" cannot score these documents'):
         made.score([ScoreRequest(0, wild)])
     with pytest.raises(TrainingError, match='foundation of model "v": the loss of member 0 is not a finite number'):
-        Vae(learning_rate=1e30).cohort("v", 1, around(cache=tmp_path))
+        Vae(learning_rate=1e30).cohort("v", 1, context(cache=tmp_path))
 
 
 # Images in a run and in its report.

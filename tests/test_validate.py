@@ -222,7 +222,7 @@ def test_a_mistake_is_a_sentence(values, sentence):
 
 
 def test_truth_that_cannot_be_known_is_a_sentence():
-    from ecosystem.metrics.laws import predict
+    from ecosystem.theory.laws import predict
 
     with pytest.raises(EcosystemError, match='theory: p = "truth" cannot be read off the initial source'):
         predict("surviving_types", np.array([1]), {"p": "truth", "n": 3})

@@ -19,9 +19,9 @@ from transformers import (
 
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import ScenarioError
-from ecosystem.families.base import Decoding, Prompt
 from ecosystem.families.language import generation, watermark
-from ecosystem.families.language.ngram import Ngram
+from ecosystem.families.language.ngram.family import Ngram
+from ecosystem.families.requests import Decoding, Prompt
 from ecosystem.policies.base import gate
 from ecosystem.policies.watermark import Watermark
 from ecosystem.runs.execute import begin
@@ -33,7 +33,7 @@ from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
 from ecosystem.testing import sample_context, sample_documents
 from tests.conftest import MACHINE, TINY, tiny
-from tests.families_shared import SHAPE, Numbers, cohort, documents, generate_request, surroundings, weights
+from tests.families_shared import SHAPE, Numbers, build_context, cohort, documents, generate_request, weights
 
 GREEN = Mark("green_list", 15_485_863)
 TOURNAMENT = Mark("synthid", 42, depth=6)
@@ -58,13 +58,10 @@ class Flat:
 
 
 def written_flat(n, mark, types=V, most=40):
-    luck = Streams(5).at("flat").uniform(np.arange(n * most)).reshape(n, most).astype(np.float32)
-    starts = [np.zeros(0, np.int32)] * n
-    device = torch.device("cpu")
-    found = generation.write(
-        Flat(types), starts, Decoding(max_tokens=most), luck, 0, most, device, lambda _: None, mark=mark
-    )
-    return [np.array(ids, np.int32) for ids in found]
+    noise = Streams(5).at("flat").uniform(np.arange(n * most)).reshape(n, most).astype(np.float32)
+    task = generation.Task([np.zeros(0, np.int32)] * n, Decoding(max_tokens=most), noise, 0, most, mark=mark)
+    texts = generation.write(Flat(types), task, torch.device("cpu"), lambda _: None)
+    return [np.array(ids, np.int32) for ids in texts]
 
 
 def library_synthid(mark, history=1024):
@@ -244,7 +241,7 @@ def test_a_mark_outlives_the_tokenizer(tmp_path):
     words = ["water", "mark", "marking", "in", "the", "a", "green", "list", "of", "tokens", "text", "texts", "kept"]
     human = pl.Series([" ".join(rng.choice(words, 40)) + "." for _ in range(300)])
     family = Ngram(order=2, vocabulary=300, context=64)
-    made = family.cohort("counts", 1, surroundings(human=human, cache=tmp_path))
+    made = family.cohort("counts", 1, build_context(human=human, cache=tmp_path))
     [tokens] = made.tokens([replace(generate_request(100, Decoding(max_tokens=60)), mark=GREEN)])
     texts = pl.Series(made.tokenizer.decode(tokens))
     again = made.tokenizer.encode(texts)

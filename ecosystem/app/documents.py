@@ -152,25 +152,25 @@ def Reader(view: RunView, step: int, last: int) -> None:
             if now.is_empty():
                 _text("p", f"{names.get(chosen, 'Nobody')} published nothing at this step.")
             elif shown[0]:
-                upto = min(place + len(shown[0]), now.height)
-                with solara.Div(classes=["eco-turn"]):
-                    _text("span", f"{place + 1:,} to {upto:,} of {now.height:,}")
-                    if upto < now.height or place:
-                        solara.Button(
-                            "next" if upto < now.height else "from the first",
-                            on_click=lambda: turn(upto if upto < now.height else 0),
-                            text=True,
-                            small=True,
-                        )
+                _pages(place, len(shown[0]), now.height, turn)
             Documents(shown[0], ancestry, traced, trace, last)
         with solara.Div():
             _text("h4", "Its first documents" + (f", step {begun['t'][0]}" if begun.height else ""))
             if begun.is_empty():
                 _text("p", "It had published nothing before." if now.height else "")
             elif shown[1]:
-                with solara.Div(classes=["eco-turn"]):
-                    _text("span", f"1 to {len(shown[1]):,} of {begun.height:,}")
+                _pages(0, len(shown[1]), begun.height, None)
             Documents(shown[1], ancestry, traced, trace, last)
+
+
+def _pages(first: int, shown: int, height: int, turn: Callable[[int], None] | None) -> None:
+    """Say which of ``height`` documents are shown, with a button to the next ones (``turn`` gets their place)."""
+    end = min(first + shown, height)
+    with solara.Div(classes=["eco-turn"]):
+        _text("span", f"{first + 1:,} to {end:,} of {height:,}")
+        if turn is not None and (end < height or first):
+            words, place = ("next", end) if end < height else ("from the first", 0)
+            solara.Button(words, on_click=lambda: turn(place), text=True, small=True)
 
 
 @solara.component
@@ -178,35 +178,38 @@ def Documents(shown: Sequence[Entry], ancestry: Ancestry, traced: int, trace: Ca
     """Show documents one below the other, each with a way to its lineage."""
     with solara.Div():
         for entry in shown:
-            with solara.Div(classes=["eco-doc", "eco-machine" if entry.synthetic else "eco-people"]).key(
-                f"d{entry.doc}"
-            ):
-                if entry.picture is not None:
-                    attributes = {"src": entry.picture, "alt": f"document {entry.doc}"}
-                    solara.v.Html(tag="img", attributes=attributes)
-                elif not entry.text.strip():
-                    _text("p", "An empty document.")
-                elif entry.long:
-                    extent = "all" if entry.characters <= LONGEST else f"the first {LONGEST:,} of"
-                    summary = [
-                        _text("div", f"{entry.text[:CLIP]}…", "eco-words", "eco-clip", dir="auto"),
-                        _text("span", f"{extent} {entry.characters:,} characters", "eco-more"),
-                    ]
-                    whole = _text("div", entry.text, "eco-words", dir="auto")
-                    solara.v.Html(tag="details", children=[solara.v.Html(tag="summary", children=summary), whole])
-                else:
-                    _text("div", entry.text, "eco-words", dir="auto")
+            classes = ["eco-doc", "eco-machine" if entry.synthetic else "eco-people"]
+            with solara.Div(classes=classes).key(f"d{entry.doc}"):
+                _content(entry)
                 _text("div", " · ".join(entry.facts), "eco-facts")
                 if entry.synthetic:
-                    ours = entry.doc == traced
-                    solara.Button(
-                        "Close the lineage" if ours else "Lineage",
-                        on_click=lambda doc=entry.doc, ours=ours: trace(-1 if ours else doc),
-                        text=True,
-                        x_small=True,
-                    )
-                    if ours:
+                    _lineage_button(entry.doc, entry.doc == traced, trace)
+                    if entry.doc == traced:
                         Descent(ancestry, entry.doc, last)
+
+
+def _content(entry: Entry) -> None:
+    """Show the content of a document: its picture, its text, or the beginning of a long text, which can be opened."""
+    if entry.picture is not None:
+        solara.v.Html(tag="img", attributes={"src": entry.picture, "alt": f"document {entry.doc}"})
+    elif not entry.text.strip():
+        _text("p", "An empty document.")
+    elif entry.long:
+        extent = "all" if entry.characters <= LONGEST else f"the first {LONGEST:,} of"
+        summary = [
+            _text("div", f"{entry.text[:CLIP]}…", "eco-words", "eco-clip", dir="auto"),
+            _text("span", f"{extent} {entry.characters:,} characters", "eco-more"),
+        ]
+        whole = _text("div", entry.text, "eco-words", dir="auto")
+        solara.v.Html(tag="details", children=[solara.v.Html(tag="summary", children=summary), whole])
+    else:
+        _text("div", entry.text, "eco-words", dir="auto")
+
+
+def _lineage_button(doc: int, is_open: bool, trace: Callable[[int], None]) -> None:
+    """Let people open or close the lineage of a document."""
+    words = "Close the lineage" if is_open else "Lineage"
+    solara.Button(words, on_click=lambda: trace(-1 if is_open else doc), text=True, x_small=True)
 
 
 @solara.component

@@ -5,8 +5,6 @@ from __future__ import annotations
 import solara
 from mesa.visualization.utils import force_update, update_counter
 
-LIBRARY = "/ecosystem/vega.js"  # where the page's server has Vega
-
 
 class Signal:
     """Sent from any thread; a component that listens while it is drawn is drawn again whenever it is sent."""

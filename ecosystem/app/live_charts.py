@@ -199,7 +199,11 @@ def diversities(view: RunView) -> dict[str, str]:
     there = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if view.scenario.modality != "text":
         return qualities(view)
-    named = run_charts.TEXT | run_charts.LATE | {metric: words.title for metric, words in run_charts.OTHERS.items()}
+    named = (
+        run_charts.texts(view.book)
+        | run_charts.LATE
+        | {metric: words.title for metric, words in run_charts.OTHERS.items()}
+    )
     found = {metric: label for metric, label in named.items() if metric in there}
     kept = "vocabulary_kept_1" in there
     return found | ({"vocabulary": "Human vocabulary kept, by frequency"} if kept else {})
@@ -211,11 +215,9 @@ def diversity(view: RunView, metric: str) -> Any:
         return run_charts.parameter(view.book, metric)
     if metric == "vocabulary":
         return run_charts.vocabulary(view.book)
-    return (
-        run_charts.diversity(view.book, metric)
-        if metric in run_charts.TEXT
-        else run_charts.tails(view.book).get(metric)
-    )
+    if metric in run_charts.texts(view.book):
+        return run_charts.diversity(view.book, metric)
+    return run_charts.tails(view.book).get(metric)
 
 
 def ledger(view: RunView) -> LiveChart | None:

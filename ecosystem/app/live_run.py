@@ -7,7 +7,6 @@ what ``ecosystem run`` gives for the scenario with the changes made so far.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 import time
@@ -21,7 +20,7 @@ from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin
-from ecosystem.runs.files import io_errors
+from ecosystem.runs.files import io_errors, relative_path
 from ecosystem.runs.machine import Machine
 from ecosystem.runs.paths import folder_of
 from ecosystem.runs.run import Run
@@ -181,8 +180,7 @@ class LiveRun:
         for folder, name in files:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, part / name)
-        base = os.path.relpath(self.base.resolve(), target.resolve())
-        environment = {**Run(self.folder).environment, "base": base}
+        environment = {**Run(self.folder).environment, "base": relative_path(self.base, target)}
         (part / "environment.json").write_text(json.dumps(environment, indent=1), encoding="utf-8")
         (part / "scenario.toml").write_text(self.scenario.to_toml(), encoding="utf-8")
 

@@ -6,6 +6,7 @@ Every browser tab has a stage, and so a world, of its own; closing the tab close
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -66,13 +67,15 @@ def Controls(session: solara.Reactive[SessionModel]) -> None:
     now = session.value
     listen(bool(now.live_runs))
     (wrong, until), complain = solara.use_state(("", 0))  # why a knob was refused, and for which step
-    stands = {name: _stands(now, name) for name in now.knobs}
-    turns = solara.use_memo(lambda: {name: solara.reactive(value) for name, value in stands.items()}, [tuple(stands)])
-    seen: Any = solara.use_ref({})  # what stood there when it was last shown
-    ran, since = solara.use_ref(True), solara.use_ref(0)
+    positions = {name: _position(now, name) for name in now.knobs}
+    turns = solara.use_memo(
+        lambda: {name: solara.reactive(value) for name, value in positions.items()}, [tuple(positions)]
+    )
+    knobs = _Knobs(now, turns, solara.use_ref({}), complain)
+    ran, restarts = solara.use_ref(True), solara.use_ref(0)
     interval = solara.use_reactive(PACE)
     if now.running and not ran.current:
-        since.current += 1  # Mesa leaves its buttons off once a model has ended, also where it can go on after all
+        restarts.current += 1  # Mesa leaves its buttons off once a model has ended, also where it can go on after all
     ran.current = now.running
 
     def rewind() -> None:
@@ -80,43 +83,14 @@ def Controls(session: solara.Reactive[SessionModel]) -> None:
             now.rewind()
             tell()
 
-    def follow() -> None:
-        """Show what stands where somebody else has changed it: another world, *Reset*, a policy that was enforced."""
-        for name, turn in turns.items():
-            if (value := _stands(now, name)) != seen.current.get(name):
-                seen.current[name] = value
-                turn.set(value)
-
-    def act(name: str, value: Any) -> None:
-        knob = now.knobs[name]
-        if value == OTHER or not _apart(knob, _stands(now, name), value):
-            return
-        try:
-            now.turn(knob.path, value if knob.choices is None else knob.choices[value])
-            seen.current[name] = _stands(now, name)
-            complain(("", 0))
-        except EcosystemError as error:
-            complain((str(error), now.upcoming))
-            turns[name].set(_stands(now, name))
-
-    def hear() -> Callable[[], None]:
-        """Let knobs act as they are turned: an effect of the page being drawn might come after a step was asked for."""
-        ends = [turn.subscribe(partial(act, name)) for name, turn in turns.items()]
-
-        def leave() -> None:
-            for end in ends:
-                end()
-
-        return leave
-
-    solara.use_effect(hear, [id(now), tuple(turns)])
-    solara.use_effect(follow, [id(now), tuple(stands.values())])
+    solara.use_effect(knobs.hear, [id(now), tuple(turns)])
+    solara.use_effect(knobs.follow, [id(now), tuple(positions.values())])
     solara.use_effect(tell, [id(now)])  # what Mesa says of its model was said of the one before *Reset*
     solara.use_effect(rewind, [now.running])
-    with solara.Sidebar():  # what stands below is made anew where its place changes
-        if since.current % 2:
+    with solara.Sidebar():  # what is below is made anew where its place changes
+        if restarts.current % 2:
             solara.Div()
-    shown = tuple((turn.value, stands[name]) for name, turn in turns.items())
+    shown = tuple((turn.value, positions[name]) for name, turn in turns.items())
     parameters = solara.use_memo(lambda: _parameters(now, turns), [id(now), shown])  # else all of Mesa is made again
     SolaraViz(session, components=[], model_params=parameters, name=PLAY.title, play_interval=interval)
     for sentence in (now.refused, wrong if until == now.upcoming else ""):
@@ -125,13 +99,53 @@ def Controls(session: solara.Reactive[SessionModel]) -> None:
                 solara.Error(sentence)
 
 
+@dataclass(frozen=True)
+class _Knobs:
+    """The knobs of a session as the page shows them: ``turns`` has the value of each, ``seen`` what was last shown."""
+
+    session: SessionModel
+    turns: dict[str, solara.Reactive[Any]]
+    seen: Any  # a reference to a dict: name → position
+    complain: Callable[[tuple[str, int]], None]
+
+    def follow(self) -> None:
+        """Show positions that were changed elsewhere: by another world, *Reset*, a policy that was enforced."""
+        for name, turn in self.turns.items():
+            if (value := _position(self.session, name)) != self.seen.current.get(name):
+                self.seen.current[name] = value
+                turn.set(value)
+
+    def act(self, name: str, value: Any) -> None:
+        """Turn a knob of the world; where that is refused, say why and turn it back on the page."""
+        knob = self.session.knobs[name]
+        if value == OTHER or not _apart(knob, _position(self.session, name), value):
+            return
+        try:
+            self.session.turn(knob.path, value if knob.choices is None else knob.choices[value])
+            self.seen.current[name] = _position(self.session, name)
+            self.complain(("", 0))
+        except EcosystemError as error:
+            self.complain((str(error), self.session.upcoming))
+            self.turns[name].set(_position(self.session, name))
+
+    def hear(self) -> Callable[[], None]:
+        """Let knobs act as they are turned: an effect of the page being drawn might come after a step was asked for."""
+        ends = [turn.subscribe(partial(self.act, name)) for name, turn in self.turns.items()]
+
+        def leave() -> None:
+            for end in ends:
+                end()
+
+        return leave
+
+
 def _apart(knob: Knob, before: Any, after: Any) -> bool:
     """Return whether a knob was turned; the numbers of a slider are those of its places but for the last digits."""
     return bool(before != after if knob.choices is not None else abs(after - before) > 0.5 * spacing(knob, before))
 
 
-def _stands(session: SessionModel, name: str) -> Any:
-    """Return where a knob of the steered world stands: its number, or the name of its choice (OTHER where none is)."""
+def _position(session: SessionModel, name: str) -> Any:
+    """Return the position of a knob of the steered world: its number, or the name of its choice (OTHER for none)."""
     knob = session.knobs[name]
     value = session.value(knob.path)
     if knob.choices is None:

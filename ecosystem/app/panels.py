@@ -9,15 +9,15 @@ from typing import Any
 
 import solara
 
-from ecosystem.app import live_charts
+from ecosystem.app import LIBRARY, live_charts
 from ecosystem.app.animation import Animation
 from ecosystem.app.documents import Reading
-from ecosystem.app.events import CHANGES, LIBRARY, PROGRESS, listen, tell
+from ecosystem.app.events import CHANGES, PROGRESS, listen, tell
 from ecosystem.app.live_charts import ChartSet, LiveChart, differences
 from ecosystem.app.live_run import LiveRun
 from ecosystem.app.run_view import RunView
 from ecosystem.app.session_model import SessionModel
-from ecosystem.app.toolbar import Toolbar
+from ecosystem.app.toolbar import Toolbar, table_row
 from ecosystem.report import charts, run_charts
 
 STYLE = Path(__file__).with_name("page.css")
@@ -84,7 +84,7 @@ def Chart(
 
 @solara.component
 def Worlds(session: SessionModel) -> None:
-    """Show every world of the stage, side by side, all at the same step and with the same measures."""
+    """Show every world of the session, side by side, all at the same step and with the same measures."""
     listen(bool(session.live_runs))
     chosen, choose = solara.use_state({"diversity": "distinct_2"})
     wrong, _ = solara.use_exception()
@@ -93,63 +93,84 @@ def Worlds(session: SessionModel) -> None:
     if wrong is not None:
         solara.Error(f"This could not be drawn ({type(wrong).__name__}: {wrong}). What was committed is not touched.")
         return
-    sorts = {view.scenario.modality for view in views}
-    choices: dict[str, dict[str, str]] = {
-        "contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()},
-        "quality": _together(live_charts.qualities, views),
-        "diversity": _together(live_charts.diversities, views),
-    }
-    picked = {
-        key: chosen[key] if chosen.get(key) in options else next(iter(options), "") for key, options in choices.items()
-    }
-    if picked["diversity"] == picked["quality"]:  # one list of measures serves both where documents are no text
-        others = [key for key in choices["diversity"] if key != picked["quality"]]
-        picked["diversity"] = next(iter(others), picked["diversity"])
-    if len(sorts) > 1:
-        told = " and ".join(f"{view.scenario.name} has {view.scenario.modality} documents" for view in views)
+    choices = _choices(views)
+    picked = _picked(choices, chosen)
+    if len({view.scenario.modality for view in views}) > 1:
+        sorts = " and ".join(f"{view.scenario.name} has {view.scenario.modality} documents" for view in views)
         solara.Warning(
-            f"{told}: what their models are measured by cannot be compared. "
+            f"{sorts}: what their models are measured by cannot be compared. "
             "What is on the web and what was refused can."
         )
-        del picked["quality"], picked["diversity"], choices["quality"], choices["diversity"]
     with solara.Div(classes=["eco-bar"]):
-        if session.last > 0:
-
-            def show(step: int) -> None:
-                session.look(step)
-                tell()
-
-            solara.SliderInt(
-                f"Step {session.step_shown} of {session.last}", session.step_shown, on_value=show, max=session.last
-            )
+        _step_slider(session)
         for key, options in choices.items():
             if len(options) > 1:
-                names = {called: metric for metric, called in options.items()}
-
-                def pick(called: str, key: str = key, names: Mapping[str, str] = names) -> None:
-                    choose({**chosen, key: names[called]})
-
-                solara.Select(key, list(names), value=options[picked[key]], on_value=pick, dense=True)
+                _selector(key, options, picked[key], lambda key, metric: choose({**chosen, key: metric}))
     if len(views) > 1:
         Differences(views, tuple(id(view.scenario) for view in views), bool(session.live_runs))
     with solara.Div(classes=["eco-worlds", *(["eco-two"] if len(session.views) > 1 else [])]):
         for number, view in enumerate(session.views):
-            live_run = session.live_runs[number - len(session.stored)] if number >= len(session.stored) else None
             with solara.Div(classes=["eco-world"]):
-                with solara.Div(classes=["eco-top"]):
-                    if view is not None and (len(views) > 1 or (live_run is None and view.last < view.scenario.steps)):
-                        branch = live_run.branch.step if live_run is not None and live_run.branch else None
-                        seen = min(session.step_shown, view.last)
-                        place = f"{PLACES[number]}: " if len(views) > 1 else ""
-                        Heading(view, place, seen, session.step_shown, branch)
-                    if live_run is not None:
-                        StepProgress(live_run)
-                    Toolbar(session, number, -1 if view is None else min(session.step_shown, view.last))
+                _top(session, number, len(views) > 1)
                 if view is not None:
                     with solara.Div(classes=["eco-below"]):
                         step = min(session.step_shown, view.last)
                         World(charts_shown, views.index(view), step, _news(views), picked)
                         Reading(view, step, view.last)
+
+
+def _choices(views: Sequence[RunView]) -> dict[str, dict[str, str]]:
+    """Return the measures that each panel may show (metric → name); worlds of different documents share one panel."""
+    choices = {"contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()}}
+    if len({view.scenario.modality for view in views}) < 2:
+        choices["quality"] = _together(live_charts.qualities, views)
+        choices["diversity"] = _together(live_charts.diversities, views)
+    return choices
+
+
+def _picked(choices: Mapping[str, Mapping[str, str]], chosen: Mapping[str, str]) -> dict[str, str]:
+    """Return the metric of each panel: the one chosen where it is there, else the first."""
+    picked = {
+        key: chosen[key] if chosen.get(key) in options else next(iter(options), "") for key, options in choices.items()
+    }
+    if "diversity" in picked and picked["diversity"] == picked["quality"]:
+        # One list of measures serves both where documents are no text.
+        others = [key for key in choices["diversity"] if key != picked["quality"]]
+        picked["diversity"] = next(iter(others), picked["diversity"])
+    return picked
+
+
+def _step_slider(session: SessionModel) -> None:
+    """Let people choose the step that is shown, once there are two."""
+    if session.last <= 0:
+        return
+
+    def show(step: int) -> None:
+        session.look(step)
+        tell()
+
+    title = f"Step {session.step_shown} of {session.last}"
+    solara.SliderInt(title, session.step_shown, on_value=show, max=session.last)
+
+
+def _selector(key: str, options: Mapping[str, str], metric: str, choose: Callable[[str, str], None]) -> None:
+    """Let people choose the metric of a panel by its name."""
+    names = {name: metric for metric, name in options.items()}
+    solara.Select(key, list(names), value=options[metric], on_value=lambda name: choose(key, names[name]), dense=True)
+
+
+def _top(session: SessionModel, number: int, several: bool) -> None:
+    """Show what is above the panels of a world: its name and step, its progress, and its toolbar."""
+    view = session.views[number]
+    live_run = session.live_runs[number - len(session.stored)] if number >= len(session.stored) else None
+    with solara.Div(classes=["eco-top"]):
+        if view is not None and (several or (live_run is None and view.last < view.scenario.steps)):
+            branch = live_run.branch.step if live_run is not None and live_run.branch else None
+            place = f"{PLACES[number]}: " if several else ""
+            Heading(view, place, min(session.step_shown, view.last), session.step_shown, branch)
+        if live_run is not None:
+            StepProgress(live_run)
+        Toolbar(session, number, -1 if view is None else min(session.step_shown, view.last))
 
 
 def _news(views: Sequence[RunView]) -> str:
@@ -203,20 +224,16 @@ def Differences(views: Sequence[RunView], scenarios: tuple[int, ...], live: bool
     rows = differences(*(view.scenario for view in views[:2]))
     if not rows:
         same = "the same seed" if views[0].run.seed == views[1].run.seed else "another seed"
-        told = f"Both worlds have the same scenario and {same}."
+        sentence = f"Both worlds have the same scenario and {same}."
         if live:
-            told += " A knob that is moved sets apart the world that it steers."
-        solara.Text(told, style="padding: 0 12px")
+            sentence += " A knob that is moved sets apart the world that it steers."
+        solara.Text(sentence, style="padding: 0 12px")
         return
-    called = [f"{p}: {view.scenario.name}, seed {view.run.seed}" for p, view in zip(PLACES, views, strict=False)]
+    names = [f"{p}: {view.scenario.name}, seed {view.run.seed}" for p, view in zip(PLACES, views, strict=False)]
     with solara.v.Html(tag="table", class_="eco-differs", style_="margin-left: 12px"):
-        with solara.v.Html(tag="tr"):
-            for head in ("In what they differ", *called):
-                solara.v.Html(tag="th", children=[head])
+        table_row("th", ("In what they differ", *names))
         for row in rows[:DIFFERENT]:
-            with solara.v.Html(tag="tr"):
-                for cell in row:
-                    solara.v.Html(tag="td", children=[cell])
+            table_row("td", row)
     if len(rows) > DIFFERENT:
         solara.Text(f"and {len(rows) - DIFFERENT} more", style="padding: 0 12px")
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from ecosystem.app.events import LIBRARY
+from ecosystem.app import LIBRARY
 from ecosystem.app.session_model import SessionConfig, stored
 from ecosystem.errors import EcosystemError
 from ecosystem.report.html import library

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import polars as pl
@@ -39,20 +39,14 @@ def Toolbar(session: SessionModel, number: int, step: int) -> None:
         except EcosystemError as error:
             refuse((step, str(error)))
 
-    def steer() -> None:
-        session.steered = live
-        tell()
-
-    # Its parts stay in their places, so that what people have typed in one outlives news in another.
+    # Its parts stay in their places, so that what people have typed in one outlives changes in another.
     with solara.Div(classes=["eco-session"]):
         with solara.Div(classes=["eco-buttons"]):
             if view is not None:
                 solara.Button(f"Fork here (step {step})", on_click=fork, outlined=True, small=True)
             if live_run is not None and view is not None:
                 if len(session.live_runs) > 1:
-                    mine = session.steered == live
-                    words = "The knobs steer this world" if mine else "Let the knobs steer this world"
-                    solara.Button(words, on_click=steer, disabled=mine, outlined=True, small=True)
+                    _steer_button(session, live)
                 with solara.FileDownload(file, f"{live_run.scenario.name}.toml"):
                     solara.Button("Save scenario", outlined=True, small=True)
                 busy = task is not None and not task.done
@@ -72,6 +66,18 @@ def Toolbar(session: SessionModel, number: int, step: int) -> None:
         if view is not None:
             title = f"Preview a policy on this web, as it is after step {step}"
             Collapsible(title, lambda: Preview(session, view, live_run, step))
+
+
+def _steer_button(session: SessionModel, live: int) -> None:
+    """Let the knobs steer this live world, where there are several."""
+
+    def steer() -> None:
+        session.steered = live
+        tell()
+
+    steered = session.steered == live
+    words = "The knobs steer this world" if steered else "Let the knobs steer this world"
+    solara.Button(words, on_click=steer, disabled=steered, outlined=True, small=True)
 
 
 def _told(session: SessionModel, view: RunView | None, live_run: LiveRun | None, step: int) -> list[str]:
@@ -166,16 +172,23 @@ def _Found(task: BackgroundTask[pl.DataFrame], done: bool, progress: Progress, s
         solara.Text(f"The web of step {step} is looked through" + (f" · {progress.what}" if progress.what else ""))
         solara.ProgressLinear(value=True)
     elif task.result is not None:
-        rows = task.result.filter(pl.col("by") != "author")
-        shown = [measure for measure in MEASURES if measure in rows["measure"]]
-        title = f"{rows['policy'][0]} ({rows['kind'][0]}) on the web after step {step}"
-        with solara.Div(classes=["eco-found"]), solara.v.Html(tag="table"):
-            solara.v.Html(tag="caption", children=[title])
-            with solara.v.Html(tag="tr"):
-                for head in ("documents by", "", *(MEASURES[measure] for measure in shown)):
-                    solara.v.Html(tag="th", children=[head])
-            for (by, group), figures in rows.group_by("by", "group", maintain_order=True):
-                known = {row["measure"]: row for row in figures.iter_rows(named=True)}
-                with solara.v.Html(tag="tr"):
-                    for cell in (str(by), "" if by == "all" else str(group), *cells(known, shown)):
-                        solara.v.Html(tag="td", children=[cell])
+        _audit_table(task.result.filter(pl.col("by") != "author"), step)
+
+
+def _audit_table(rows: pl.DataFrame, step: int) -> None:
+    """Show the rows of an audit of one policy as a table."""
+    shown = [measure for measure in MEASURES if measure in rows["measure"]]
+    title = f"{rows['policy'][0]} ({rows['kind'][0]}) on the web after step {step}"
+    with solara.Div(classes=["eco-found"]), solara.v.Html(tag="table"):
+        solara.v.Html(tag="caption", children=[title])
+        table_row("th", ("documents by", "", *(MEASURES[measure] for measure in shown)))
+        for (by, group), figures in rows.group_by("by", "group", maintain_order=True):
+            values = {row["measure"]: row for row in figures.iter_rows(named=True)}
+            table_row("td", (str(by), "" if by == "all" else str(group), *cells(values, shown)))
+
+
+def table_row(tag: str, cells: Iterable[str]) -> None:
+    """Show one row of a table; ``tag`` is th or td. Cells are text, whatever is in them."""
+    with solara.v.Html(tag="tr"):
+        for cell in cells:
+            solara.v.Html(tag=tag, children=[cell])

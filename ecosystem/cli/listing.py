@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import textwrap
 from pathlib import Path
@@ -13,8 +12,10 @@ from pydantic import BaseModel
 
 from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.families.base import FAMILIES, Budget, Decoding, Prompt
-from ecosystem.metrics.laws import laws
+from ecosystem.families.base import FAMILIES
+from ecosystem.families.requests import Budget, Decoding, Prompt
+from ecosystem.metrics.catalogue import definitions
+from ecosystem.metrics.definitions import Definition
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
@@ -38,6 +39,7 @@ from ecosystem.studies.design import Design, Range
 from ecosystem.studies.frontier_spec import ClosedForm, Frontier
 from ecosystem.studies.measure import Measure
 from ecosystem.studies.study import BranchPoint, EqualCost, Study
+from ecosystem.theory.laws import ARGUMENTS, laws
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 
@@ -132,18 +134,27 @@ def _files(*, studies: bool) -> list[dict[str, Any]]:
 def _models() -> list[dict[str, Any]]:
     entries = []
     for name, file in presets().items():
-        comment = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
+        lines = file.read_text(encoding="utf-8").splitlines()
+        comment = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
         entries.append({"name": f'preset = "{name}"', "about": " ".join(comment)})
     return entries + [{**entry, "name": f'kind = "{entry["name"]}"'} for entry in _kinds("models")]
 
 
 def _metrics() -> list[dict[str, Any]]:
-    from ecosystem.metrics.base import DEFINITIONS
-
     return [
-        {"name": name, "about": f"{d.text}; unit: {d.unit}" if d.unit != "1" else d.text}
-        for name, d in DEFINITIONS.items()
+        {"name": name, "about": _in_words(entry), "better": entry.better, **entry._asdict()}
+        for name, entry in definitions().items()
     ]
+
+
+def _in_words(entry: Definition) -> str:
+    """Return a metric's line: what it is, its unit, its better direction, its exact name and its source."""
+    parts = [entry.text]
+    parts += [f"unit: {entry.unit}"] if entry.unit != "1" else []
+    parts += [f"{entry.better} is better"] if entry.better else []
+    parts += [f"alias: {entry.alias}"] if entry.alias else []
+    parts += [entry.source] if entry.source else []
+    return "; ".join(parts)
 
 
 def _tasks() -> list[dict[str, Any]]:
@@ -153,17 +164,19 @@ def _tasks() -> list[dict[str, Any]]:
 def _laws() -> list[dict[str, Any]]:
     entries = []
     for name, law in laws().items():
-        arguments = [p for p in inspect.signature(law).parameters.values() if p.name != "t"]
         fields = [
             {
                 "name": p.name,
                 "type": str(p.annotation).replace("ArrayLike", "list"),
                 "default": "required" if p.default is p.empty else json.dumps(p.default),
-                "about": "",
+                "about": ARGUMENTS.get(p.name, ""),
             }
-            for p in arguments
+            for p in law.parameters
         ]
-        entries.append({"name": name, "about": _about(law.__doc__), "fields": fields})
+        about = _about(law.function.__doc__)
+        if law.source == "digest":
+            about += " The formula was taken from a summary of the paper or from memory, not from its text."
+        entries.append({"name": name, "about": about, "source": law.source, "fields": fields})
     return entries
 
 
@@ -248,17 +261,24 @@ def json_schema(what: Literal["scenario", "study", "frontier"] = "scenario") -> 
     return {**draft, **schema}
 
 
-def fields_of(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """Return (path, type, default or "required", description) of every field of a spec, nested ones included."""
+def fields_of(
+    cls: type[BaseModel], prefix: str = "", given: BaseModel | None = None
+) -> list[tuple[str, str, str, str]]:
+    """Return (path, type, default or "required", description) of every field of a spec, nested ones included.
+
+    ``given``: an instance whose values are the defaults, instead of those of the class.
+    """
     rows = []
     properties = cls.model_json_schema(by_alias=True)["properties"]
     for name, field in cls.model_fields.items():
         path = prefix + (field.alias or name)
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        required = field.is_required() and given is None
+        own = None if field.is_required() else field.get_default(call_default_factory=True)
+        default = own if given is None else getattr(given, name)
         if isinstance(default, BaseModel):
-            rows += fields_of(type(default), f"{path}.")
+            rows += fields_of(type(default), f"{path}.", default)
             continue
-        shown = "required" if field.is_required() else "absent" if default is None else json.dumps(default)
+        shown = "required" if required else "absent" if default is None else json.dumps(default)
         rows.append((path, _type(properties[field.alias or name]), shown, field.description or ""))
     return rows
 
@@ -267,11 +287,25 @@ _LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusive
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """Return a JSON Schema in a few words, such as ``integer > 0`` or ``"fixed" | "fresh"``."""
+    """Return a JSON Schema in a few words, such as ``integer > 0``, ``list of (string)`` or ``"fixed" | "fresh"``."""
     if "anyOf" in schema:
         return " | ".join(_type(part) for part in schema["anyOf"] if part.get("type") != "null")
     choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
     if choices:
         return " | ".join(json.dumps(choice) for choice in choices)
-    name = {"array": "list", "object": "table"}.get(schema.get("type", "object"), schema.get("type", "table"))
-    return " ".join([name, *(f"{sign} {schema[key]:g}" for key, sign in _LIMITS.items() if key in schema)])
+    sort = schema.get("type", "object")
+    if sort in ("array", "object"):
+        return _container(schema, sort)
+    return " ".join([sort, *(f"{sign} {schema[key]:g}" for key, sign in _LIMITS.items() if key in schema)])
+
+
+def _container(schema: dict[str, Any], sort: str) -> str:
+    """Return the type of a list or a table, of what it holds, and how many of them."""
+    name, inside = ("list", "items") if sort == "array" else ("table", "additionalProperties")
+    held = schema.get(inside)
+    if isinstance(held, dict) and "type" in held:
+        name += f" of ({_type(held)})"
+    fewest, most = schema.get("minItems", 0), schema.get("maxItems")
+    if most is not None:
+        return f"{name}, {most} items" if fewest == most else f"{name}, {fewest} to {most} items"
+    return f"{name}, {fewest} or more items" if fewest else name

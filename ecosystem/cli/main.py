@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,6 +46,14 @@ CACHE = click.option(
     help="Folder for foundations and tokenizers (default: $ECOSYSTEM_CACHE, or your user cache folder).",
 )
 
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Device that models are computed on; auto prefers a GPU.",
+)
+
 SMALLER = "Make its models, counts or batches smaller; what is committed stays."
 
 
@@ -57,6 +66,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; a user's mistake ends with one clear sentence and exit code 2."""
     signal.signal(signal.SIGINT, _stop)  # until a run begins, which finishes what it is writing
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has every letter
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     from ecosystem.errors import EcosystemError
@@ -108,7 +120,7 @@ def cli() -> None:
 @SEED
 @STEPS
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@DEVICE
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores; a resumed run keeps its own)."
 )
@@ -288,7 +300,13 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
     "--replicates", type=click.IntRange(min=10), help="Trainers of every population (default: the scenario's)."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Another seed must pass as well.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("outputs/validation"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("outputs/validation"),
+    show_default=True,
+    help="Folder for the table of checks, as Parquet and as a page.",
+)
 @CACHE
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
@@ -311,17 +329,11 @@ def execution_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["serial", "processes", "ray"]),
             default="processes",
             show_default=True,
-            help="Where runs are made: in this process, in several processes, or on a Ray cluster.",
+            help="How runs are made: one after the other, in processes of this machine, or on a Ray cluster.",
         ),
         click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: as many as cores allow)."),
         click.option("--threads", type=click.IntRange(min=1), help="Compute threads per run (default: 1)."),
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-            default="auto",
-            show_default=True,
-            help="Device that runs compute on.",
-        ),
+        DEVICE,
         click.option(
             "--address", help="Address of a Ray cluster; auto discovers one (default: start a local cluster)."
         ),
@@ -442,7 +454,7 @@ def _tell(result: Path | dict[str, Any]) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for worlds that are kept."
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@DEVICE
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores).")
 @CACHE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others may see the page.")

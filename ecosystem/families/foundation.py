@@ -1,8 +1,8 @@
-"""The cache of foundations and from-scratch tokenizers: folders by fingerprint that ``transformers`` can open.
+"""Foundations: pre-trained weights and from-scratch tokenizers, cached as folders that ``transformers`` can open.
 
-An entry is written to a folder of its own and renamed into place when it is complete, so that a reader never sees half
-of one and two processes can build the same one at once. Every file's hash is stored with it; an altered entry is
-rebuilt.
+A folder of the cache is named by the fingerprint of everything its content depends on. It is written under another name
+and renamed when it is complete: readers never see half of one, and two processes can build the same one at once. The
+hash of every file is stored with it; an altered folder is rebuilt.
 """
 
 from __future__ import annotations
@@ -16,18 +16,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ecosystem.errors import DataError, StoreError
+from ecosystem.families.base import BuildContext, Cohort
+from ecosystem.families.requests import Budget, FitRequest
+from ecosystem.streams import Stream
 
 _HASHES = "hashes.json"
-_LAYOUT = 1  # of the entries and of the numbers in them; raised when a change of the engine changes either
+_LAYOUT = 1  # version of the folders and of the numbers in them; raised when a change of the code changes either
 
 
-def fingerprint(values: Mapping[str, Any], human: pl.Series, **surroundings: Any) -> str:
-    """Return 16 hexadecimal digits that change whenever what they name could: values, documents, versions.
+def fingerprint(values: Mapping[str, Any], human: pl.Series, **environment: Any) -> str:
+    """Return 16 hexadecimal digits that change with the fields of a family, the human documents and the versions.
 
-    ``values`` and ``surroundings`` (seed, device, threads ...) are plain data.
+    ``values`` and ``environment`` (seed, device, threads ...) are plain data.
     """
     documents = hashlib.sha256()
     for text in human.to_list():
@@ -39,13 +44,13 @@ def fingerprint(values: Mapping[str, Any], human: pl.Series, **surroundings: Any
         "torch": version("torch"),
         "tokenizers": version("tokenizers"),
         "values": values,
-        **surroundings,
+        **environment,
     }
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def relevant(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out of a family's plain values what its foundation does not depend on."""
+    """Return a family's plain values without those that its foundation does not depend on."""
     kept = {key: value for key, value in values.items() if key not in ("training", "foundation")}
     if values["init"] == "foundation":
         own = values["foundation"]
@@ -55,16 +60,23 @@ def relevant(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_documents(name: str, human: pl.Series) -> None:
-    """Raise DataError if there is nothing to train a tokenizer and a foundation on."""
+    """Raise DataError if there are no documents to train a tokenizer and a foundation on."""
     if len(human) == 0:
         raise DataError(
-            f'model "{name}" is trained from scratch, but the web begins without human documents; '
-            "give web.initial.documents, or start from a checkpoint."
+            f'model "{name}" is trained from scratch, but the web opens without human documents; '
+            "set web.initial.documents, or start from a checkpoint."
         )
 
 
+def pretrain(cohort: Cohort, budget: Budget, stream: Stream, context: BuildContext) -> dict[str, NDArray[Any]]:
+    """Train the only member of a cohort on the human documents; return its weights, without the member axis."""
+    request = FitRequest(0, context.human, np.ones(len(context.human)), budget, None, "foundation", stream)
+    cohort.fit([request], lambda _, done, total: context.progress("foundation", done, total))
+    return {name: values[0] for name, values in cohort.state().items()}
+
+
 def find(cache: Path, name: str) -> Path | None:
-    """Return the entry's folder if it is complete and every file is as it was written, else None."""
+    """Return a folder of the cache if it is complete and every file is as it was written, else None."""
     folder = cache / name
     try:
         hashes = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
@@ -75,14 +87,14 @@ def find(cache: Path, name: str) -> Path | None:
 
 
 def obtain(cache: Path, name: str, make: Callable[[], Callable[[Path], None]]) -> Path:
-    """Return the entry's folder, making it if there is none or it was altered.
+    """Return a folder of the cache, making it if it is missing or altered.
 
     ``make()`` does the slow work and returns the function that writes the result into a given folder. Raises StoreError
     if the cache cannot be written.
     """
-    found = find(cache, name)
-    if found is not None:
-        return found
+    cached = find(cache, name)
+    if cached is not None:
+        return cached
     write = make()
     building = cache / f".{name}-{uuid.uuid4().hex[:8]}"
     try:
@@ -108,16 +120,16 @@ def _move(building: Path, cache: Path, name: str) -> None:
             building.rename(target)
             return
         except OSError:
-            if find(cache, name) is not None:  # another process was quicker, with the same content
+            if find(cache, name) is not None:  # another process has written the same content first
                 return
             if not target.exists():
                 raise
-        # What stands there is damaged: take it away under another name first, so that readers never see half of it.
+        # The folder there is damaged: rename it before deleting it, so that readers never see half of it.
         damaged = cache / f".{name}-{uuid.uuid4().hex[:8]}"
         try:
             target.rename(damaged)
         except FileNotFoundError:
-            continue  # another process took it away
+            continue  # another process has renamed it
         shutil.rmtree(damaged, ignore_errors=True)
 
 

@@ -1,46 +1,33 @@
-"""One model at a time: what the author of a new family writes, and the cohort that a loop makes of it.
+"""Single models: what the author of a new family of vectors or categories writes, and the cohort made of it.
 
-A :class:`GenerativeModel` knows nothing of members, requests or runs. Its family hands :class:`SinglesCohort` a
+A :class:`GenerativeModel` knows nothing of members, requests or runs. Its family gives :class:`SinglesCohort` a
 function that makes one; agents, gates, resuming, measuring and reporting then work as for every other family::
 
     @FAMILIES.register("normal")
     class Normal(Family):
-        modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+        modality = "vector"
+        uses_budget = False
 
-        def workload(self) -> Workload:
-            return Workload(0, 0, 0)
+        def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
+            return SinglesCohort(name, members, context.human.dtype, MyNormal)
 
-        def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
-            return SinglesCohort(name, members, around.human.dtype, MyNormal)
-
-For vectors and categories, a document being one unit of its score; models of text score tokens and are cohorts of their
-own. ``ecosystem.testing.check_family`` holds the laws.
+A document is one unit of its score. Models of text score tokens: see :mod:`ecosystem.families.language.single`.
+``ecosystem.testing.check_family`` checks a family.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families.base import (
-    Decoding,
-    FitRecord,
-    FitRequest,
-    GenerateRequest,
-    MemberError,
-    Progress,
-    Score,
-    ScoreRequest,
-    silent,
-)
-from ecosystem.families.statistical import gaussian
+from ecosystem.families.base import MemberError, Progress, of_member, silent
+from ecosystem.families.requests import Decoding, FitRecord, FitRequest, GenerateRequest, Score, ScoreRequest
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream
 
@@ -48,41 +35,50 @@ Floats = NDArray[np.float64]
 
 
 class GenerativeModel(Protocol):
-    """A model of documents. A model may also have ``describe(truth) -> dict[str, float]``: metric name → value.
+    """A model of documents.
 
-    What cannot be done is a TrainingError whose sentence begins in lower case; the cohort says whose model it is.
+    Where a method cannot do its work it raises a TrainingError whose sentence begins in lower case; the cohort adds the
+    member.
     """
 
     def fit(self, docs: pl.Series, *, weight: Floats, stream: Stream) -> dict[str, float]:
-        """Forget what was learnt and learn these documents; ``weight`` [documents] is >= 0 and not zero everywhere.
+        """Replace the parameters by those of these documents; ``weight`` [documents] is >= 0 and not zero everywhere.
 
-        Returns what is known of the fit: ``loss`` (mean nats per training document) goes into the record of the step.
+        Returns figures of the fit: ``loss`` (mean nats per training document) goes into the record of the step.
         """
 
     def generate(self, n: int, *, stream: Stream, decoding: Decoding) -> pl.Series:
         """Write n > 0 documents; document i must be a function of ``stream.uniform(ids)`` with ids of its own.
 
-        Then the first 4 of 9 documents are those that would have come if 4 had been asked for.
+        Document i then does not depend on n.
         """
 
     def score(self, docs: pl.Series) -> Floats:
         """Return the log-likelihood of each document in nats, shape [documents]."""
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what fit() changed, never what __init__ was given, as arrays; none before the first fit."""
+        """Return the arrays that fit() has set, without arguments of __init__; nothing before the first fit."""
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore, in a new model, what :meth:`state` returned; raise DataError if it does not fit."""
 
 
-class SinglesCohort:
-    """M models of one kind, asked one after the other.
+@runtime_checkable
+class DescribedModel(Protocol):
+    """A model whose parameters can be compared with the truth."""
 
-    A model's state may have arrays of any size, which is why they are stored by member: ``<member>/<name>``.
+    def describe(self, truth: Truth) -> dict[str, float]:
+        """Return metric name → value."""
+
+
+class SinglesCohort:
+    """M models of one class, called one after the other.
+
+    The arrays of a model's state may have any size, and are therefore stored by member: ``<member>/<name>``.
     """
 
     def __init__(self, name: str, members: int, dtype: pl.DataType, make: Callable[[], GenerativeModel]) -> None:
-        """``make`` returns a new model, which knows nothing yet; ``dtype`` is the type of its documents."""
+        """``make`` returns a new model before its first fit; ``dtype`` is the type of its documents."""
         self.name = name
         self.members = members
         self.dtype = dtype
@@ -92,7 +88,7 @@ class SinglesCohort:
         self._models = [make() for _ in range(members)]
 
     def begin_from(self, docs: pl.Series, stream: Stream) -> None:
-        """Let every member start from one model fitted to these documents."""
+        """Fit one model to these documents and start every member from it."""
         first = self._make()
         first.fit(docs, weight=np.ones(docs.len()), stream=stream)
         self._start = first.state()
@@ -108,9 +104,9 @@ class SinglesCohort:
             started = time.perf_counter()
             with of_member(request.member):
                 check_finite(request.docs)
-                told = self._models[request.member].fit(request.docs, weight=request.weight, stream=request.stream)
+                figures = self._models[request.member].fit(request.docs, weight=request.weight, stream=request.stream)
             seconds = time.perf_counter() - started
-            records.append(FitRecord(request.docs.len(), float(told.get("loss", np.nan)), seconds))
+            records.append(FitRecord(request.docs.len(), float(figures.get("loss", np.nan)), seconds))
             progress("fit", done, len(requests))
         return records
 
@@ -126,8 +122,8 @@ class SinglesCohort:
             if docs.len() != request.n or docs.dtype != self.dtype:
                 raise MemberError(
                     request.member,
-                    f'member {request.member}: {request.n} documents of type {self.dtype} were asked of model "'
-                    f'{self.name}", but generate() returned {docs.len()} of type {docs.dtype}.',
+                    f"member {request.member}: {request.n} documents of type {self.dtype} were requested of model "
+                    f'"{self.name}", but generate() returned {docs.len()} of type {docs.dtype}.',
                 )
             written.append(docs.alias("content"))
             progress("generate", done, len(requests))
@@ -148,7 +144,7 @@ class SinglesCohort:
                 if isinstance(request.member, int):
                     raise MemberError(request.member, f"member {request.member}: {error}") from error
                 raise TrainingError(f'model "{self.name}": {error}') from error
-            scores.append(Score(nll, np.zeros(n, dtype=np.int64), np.arange(n + 1)))
+            scores.append(Score.of_documents(nll))
         return scores
 
     def model(self, member: int) -> Any:
@@ -181,40 +177,31 @@ class SinglesCohort:
             raise DataError(f'the stored parameters of model "{self.name}" do not fit: {error}') from error
 
     def describe(self, truth: Truth) -> dict[str, Floats]:
-        """Return metric name → value of every member, each of shape [M]; NaN where a member says nothing of it."""
-        said = [model.describe(truth) if hasattr(model, "describe") else {} for model in self._models]
-        names = dict.fromkeys(name for one in said for name in one)
-        return {name: np.array([one.get(name, np.nan) for one in said], dtype=np.float64) for name in names}
+        """Return metric name → value of every member, shape [M] each; NaN where a member has none."""
+        values = [model.describe(truth) if isinstance(model, DescribedModel) else {} for model in self._models]
+        names = dict.fromkeys(name for own in values for name in own)
+        return {name: np.array([own.get(name, np.nan) for own in values], dtype=np.float64) for name in names}
 
     def _loaded(self, state: Mapping[str, NDArray[Any]]) -> GenerativeModel:
-        """Return a new model with this state; one that knows nothing if there is none."""
+        """Return a new model with this state, if there is any."""
         model = self._make()
         if state:
             model.load(state)
         return model
 
 
-@contextmanager
-def of_member(member: int) -> Iterator[None]:
-    """Say of a TrainingError that is raised inside whose it is."""
-    try:
-        yield
-    except TrainingError as error:
-        raise MemberError(member, f"member {member}: {error}") from error
-
-
 def check_finite(docs: pl.Series) -> None:
     """Raise TrainingError if documents hold numbers that are not finite."""
     values = docs.to_numpy()
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise TrainingError("some of its documents hold numbers that are not finite; what wrote them has diverged.")
+        raise TrainingError("some of its documents hold numbers that are not finite; their author has diverged.")
 
 
-# What such models share.
+# Helpers of such models.
 
 
 def unfitted() -> TrainingError:
-    """Return the error of a model that is asked for something before its first fit."""
+    """Make the error of a model that is used before its first fit."""
     return TrainingError('it has been fitted to nothing yet; let it train first, or set init = "foundation".')
 
 
@@ -233,16 +220,9 @@ def coordinates(n: int, each: int, stream: Stream) -> Floats:
     return stream.uniform(np.arange(n * each)).reshape(n, each)
 
 
-def choose(weight: Floats, luck: Floats) -> NDArray[np.int64]:
+def choose(weight: Floats, noise: Floats) -> NDArray[np.int64]:
     """Turn uniform numbers [n] into places in ``weight``, each as often as its share."""
     upto = weight.cumsum()
-    # No place of weight 0 is chosen, for it takes up nothing of the line from 0 to the sum.
-    places = np.searchsorted(upto, luck * upto[-1], side="right")
+    # No place of weight 0 is chosen, for it has no length on the line from 0 to the sum.
+    places = np.searchsorted(upto, noise * upto[-1], side="right")
     return np.asarray(np.minimum(places, np.flatnonzero(weight)[-1]), dtype=np.int64)
-
-
-def moments(mean: Floats, covariance: Floats, truth: Truth) -> dict[str, float]:
-    """Return the moments of the family ``gaussian`` for one mean [d] and covariance [d, d]; nothing without a truth."""
-    if truth.mean is None or truth.covariance is None:
-        return {}
-    return {name: float(value[0]) for name, value in gaussian.moments(mean[None], covariance[None], truth).items()}

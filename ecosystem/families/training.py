@@ -1,62 +1,106 @@
-"""Training: gradients of the parts of a batch, summed in order; clipping; fused AdamW.
+"""Training loop: gradients of the parts of a batch, summed in order; clipping; fused AdamW.
 
-The loop knows no architecture: it is given leaf tensors and a function that returns the loss and the gradients of
-some rows. With a stack of members every tensor has a leading member axis and every member has its own batch.
+The loop knows no architecture: it takes leaf tensors, batches, and a function that returns the loss and the gradients
+of some rows. In a stack of members every tensor has a leading member axis and every member has its own batches.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.families.base import FitRecord, MemberError
-from ecosystem.families.language.packing import Batch, Batches
+from ecosystem.errors import TrainingError
+from ecosystem.families.base import MemberError
+from ecosystem.families.requests import FitRecord
 from ecosystem.families.training_spec import Training, learning_rate
 
 Rows = tuple[Tensor, Tensor, Tensor]
-"""Inputs, targets (int64) and scale (float32) of some rows, [rows, length] or [M, rows, length] each."""
+"""Inputs, targets and scale of some rows, [rows, width] or [M, rows, width] each."""
 Result = tuple[Tensor, Sequence[Tensor]]
-"""The sum of scale × nll ([] or [M]) and its gradient by every parameter, in order."""
+"""The sum of scale × loss ([] or [M]) and its gradient by every parameter, in order."""
 Gradients = Callable[[Rows], Result]
-Spread = Callable[[Gradients, Sequence[Rows]], Iterable[Result]]
+MapParts = Callable[[Gradients, Sequence[Rows]], Iterable[Result]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of training data: ``inputs``, ``targets`` and ``weight`` (float32), each of shape [rows, width].
+
+    ``tokens`` is what the sum of weighted losses is divided by: the number of targets, those of weight 0 at the end of
+    the last rows left out.
+    """
+
+    inputs: NDArray[Any]
+    targets: NDArray[Any]
+    weight: NDArray[np.float32]
+    tokens: int
+
+
+class Batches(Protocol):
+    """The ``steps`` batches of one fit, of ``total`` tokens (or documents) in all."""
+
+    total: int
+    steps: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the batches; every iteration gives the same ones."""
+
+
+def positive_weights(documents: int, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the weights of documents and the places of those above 0.
+
+    Raises TrainingError if there are none, or a weight is negative or not finite.
+    """
+    weight = np.asarray(weight, dtype=np.float64)
+    if len(weight) != documents:
+        raise TrainingError(f"there are {documents} documents to train on but {len(weight)} weights.")
+    if not (np.isfinite(weight) & (weight >= 0)).all():
+        raise TrainingError("a document's weight is negative or not a number; weights are finite and at least 0.")
+    kept = np.flatnonzero(weight > 0)
+    if len(kept) == 0:
+        what = "every document has weight 0" if documents else "there is no document"
+        raise TrainingError(f"{what}, so there is nothing to train on; loosen the policies or scrape more.")
+    return weight, kept
 
 
 @dataclass
 class Fit:
     """One training run of one member, or of a stack of members that share steps and learning rate.
 
-    ``decayed`` says which parameters weight decay applies to; ``part_rows`` how many rows of a batch are computed
-    at once (None: all). The sum over parts is taken in their order, whoever computed them, so the result does not
-    depend on threads.
+    ``decayed`` flags the parameters that weight decay applies to; ``part_rows`` is the number of rows of a batch that
+    are computed at once (None: all). The sum over parts is taken in their order, whichever thread computed them, so
+    that the result does not depend on the number of threads.
     """
 
     members: Sequence[int]
     parameters: Sequence[Tensor]
     decayed: Sequence[bool]
-    packings: Sequence[Batches]
+    batches: Sequence[Batches]
     training: Training
     peak: float
     gradients: Gradients
     part_rows: int | None = None
     stacked: bool = False
-    spread: Spread = field(default=map)
+    map_parts: MapParts = field(default=map)
     report: Callable[[int], None] = field(default=lambda amount: None)
 
     def run(self) -> list[FitRecord]:
         """Train to the end of the budget, in place; raise MemberError if a loss is not finite."""
         begin = time.perf_counter()
-        steps = self.packings[0].steps
+        steps = self.batches[0].steps
         device = self.parameters[0].device
         optimiser = _AdamW(self.parameters, self.decayed, self.training)
         losses: list[Tensor] = []  # [] or [M] each; read every step on a CPU, now and then on a GPU (reading waits)
         checked = 0
         with torch.no_grad():
-            for step, batches in enumerate(zip(*self.packings, strict=True)):
+            for step, batches in enumerate(zip(*self.batches, strict=True)):
                 loss, grads = self._gradients(batches, device)
                 norm = _clip(grads, self.training.clip, self.stacked)
                 losses.append(torch.where(torch.isfinite(norm), loss, norm))
@@ -68,7 +112,7 @@ class Fit:
         last = max(1, steps // 10)
         means = torch.stack(losses[-last:]).cpu().double().mean(0).reshape(-1).tolist()
         seconds = time.perf_counter() - begin
-        return [FitRecord(p.total, mean, seconds) for p, mean in zip(self.packings, means, strict=True)]
+        return [FitRecord(b.total, mean, seconds) for b, mean in zip(self.batches, means, strict=True)]
 
     def _gradients(self, batches: Sequence[Batch], device: torch.device) -> tuple[Tensor, list[Tensor]]:
         if self.stacked:
@@ -85,7 +129,7 @@ class Fit:
         ]
         loss: Tensor | None = None
         total: list[Tensor] = []
-        for part_loss, grads in self.spread(self.gradients, parts):
+        for part_loss, grads in self.map_parts(self.gradients, parts):
             if loss is None:
                 loss, total = part_loss, list(grads)
             else:
@@ -107,7 +151,7 @@ class Fit:
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack arrays [rows, length]; narrower ones are filled up with zeros, of which a weight of zero makes nothing."""
+    """Stack arrays [rows, width]; narrower ones are padded with zeros, whose weight is zero too."""
     widest = max(array.shape[1] for array in arrays)
     return np.stack([np.pad(array, ((0, 0), (0, widest - array.shape[1]))) for array in arrays])
 

@@ -1,4 +1,4 @@
-"""How a family trains: frozen values shared by every family of language models, and the learning-rate schedule."""
+"""Settings of training shared by every family trained by gradient descent, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ecosystem.families.base import Budget
+from ecosystem.families.requests import Budget
 from ecosystem.spec import Spec
 
 Positive = Annotated[int, Field(gt=0, le=10**12)]
@@ -15,30 +15,34 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 class Training(Spec):
-    """One fit: fused AdamW (Loshchilov & Hutter 2019) on packed blocks, with a fresh optimiser every time."""
+    """Settings of a fit: fused AdamW (Loshchilov & Hutter 2019) on packed blocks, with a fresh optimiser each time."""
 
     batch: Positive = Field(32, description="blocks of `context` tokens per optimiser step")
-    learning_rate: Rate = Field(1e-3, description="at its peak")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up: down to zero, or level")
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of the optimiser steps")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(
-        0.01, description="on matrices and embeddings, not on biases and norms"
+    learning_rate: Rate = Field(1e-3, description="peak learning rate")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="learning rate after the warm-up: down to zero along a half cosine, or constant"
     )
-    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="decay of the mean of gradients")
-    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="decay of the mean of their squares")
-    clip: Rate = Field(1.0, description="largest norm of a member's gradient")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="share of the optimiser steps with a linear warm-up"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.01, description="weight decay of matrices and embeddings; biases and norms have none"
+    )
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="decay rate of the mean of gradients")
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="decay rate of the mean of squared gradients")
+    clip: Rate = Field(1.0, description="largest gradient norm of a member; larger gradients are scaled down")
 
 
 class Foundation(Spec):
-    """Pre-training on the web's initial human documents; what is not said here is as in ``training``."""
+    """Pre-training on the web's initial human documents; settings that are not here are those of ``training``."""
 
-    tokens: Positive = Field(2_000_000, description="tokens seen, with repetition")
-    learning_rate: Rate = Field(3e-3, description="at its peak")
+    tokens: Positive = Field(2_000_000, description="training tokens, repetitions included")
+    learning_rate: Rate = Field(3e-3, description="peak learning rate")
     batch: Positive = Field(32, description="blocks per optimiser step")
 
-    def training(self, usual: Training) -> Training:
-        """Return how the pre-training fit trains, given how the others do."""
-        return usual.model_copy(update={"batch": self.batch, "learning_rate": self.learning_rate})
+    def training(self, default: Training) -> Training:
+        """Return the settings of the pre-training fit; ``default`` are those of all other fits."""
+        return default.model_copy(update={"batch": self.batch, "learning_rate": self.learning_rate})
 
     def budget(self) -> Budget:
         """Return the budget of the pre-training fit."""
@@ -46,7 +50,7 @@ class Foundation(Spec):
 
 
 def learning_rate(training: Training, peak: float, step: int, steps: int) -> float:
-    """Rate at a step (from 0): linear warm-up to ``peak``, then constant or a half cosine down to zero."""
+    """Return the rate at a step (from 0): linear warm-up to ``peak``, then constant or a half cosine down to zero."""
     warm = math.ceil(training.warmup * steps)
     if step < warm:
         return peak * (step + 1) / warm

@@ -1,9 +1,9 @@
-"""Threads that compute side by side, each with a fixed number of PyTorch threads, and report how far they are.
+"""Worker threads that compute side by side, each with a fixed number of PyTorch threads, and report their progress.
 
 On a CPU, two small models in two Python threads with one compute thread each outrun one model after the other with
-two: nothing waits for anything, and PyTorch releases the interpreter lock while it computes. (The number of compute
-threads is a setting of the calling thread: OpenMP's and MKL's thread-local one.) Because the arithmetic of a job never
-depends on how many threads there are, neither do its results.
+two: neither waits for the other, and PyTorch releases the interpreter lock while it computes. (The number of compute
+threads is a thread-local setting of OpenMP and MKL.) The arithmetic of a job never depends on the number of threads, so
+neither do its results.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ A = TypeVar("A")
 
 
 class Stopped(Exception):
-    """Raised inside a job by :meth:`Crew.report` when another job failed or the user pressed Ctrl-C."""
+    """Raised inside a job by :meth:`WorkerPool.report` when another job failed or the user pressed Ctrl-C."""
 
 
-class Crew:
+class WorkerPool:
     """A number of worker threads; use it as a context manager, from one thread."""
 
     def __init__(self, threads: int, compute: int = 1) -> None:
@@ -36,7 +36,7 @@ class Crew:
         self._parts = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(compute,))
         self._lock, self._stop, self._done = Lock(), Event(), 0
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -45,7 +45,7 @@ class Crew:
         self._parts.shutdown()
 
     def report(self, amount: int) -> None:
-        """Say, from inside a job, that ``amount`` more has been done; raises Stopped if the job should end."""
+        """Add to the progress, from inside a job; raise Stopped if the job should end."""
         if self._stop.is_set():
             raise Stopped
         with self._lock:
@@ -54,9 +54,9 @@ class Crew:
     def run(
         self, jobs: Sequence[Callable[[], T]], what: str = "", total: int = 0, progress: Progress = silent
     ) -> list[T]:
-        """Run jobs, as many at once as there are threads; their results, in order of the jobs.
+        """Run jobs, as many at once as there are threads; return their results in order.
 
-        ``progress`` is called from the calling thread only. The first error of a job stops the others.
+        ``progress`` is called from the calling thread only. The first error of a job stops the others and is raised.
         """
         futures = [self._jobs.submit(job) for job in jobs]
         try:
@@ -76,10 +76,10 @@ class Crew:
             raise error
         return [future.result() for future in futures]
 
-    def _stop_unless(self, fine: bool) -> None:
-        if not fine:
+    def _stop_unless(self, finished: bool) -> None:
+        if not finished:
             self._stop.set()
 
-    def spread(self, part: Callable[[A], T], items: Sequence[A]) -> list[T]:
-        """Compute the parts of one job at once, from inside the job; results in order of the items."""
-        return list(self._parts.map(part, items))
+    def map_parts(self, function: Callable[[A], T], parts: Sequence[A]) -> list[T]:
+        """Compute the parts of one job at once, from inside the job; return the results in order."""
+        return list(self._parts.map(function, parts))

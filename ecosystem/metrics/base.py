@@ -8,20 +8,22 @@ is its mean over groups, its standard error that of the mean.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.words import Words, gram_keys, windows, words
-from ecosystem.metrics.definitions import DEFINITIONS as DEFINITIONS
+from ecosystem.errors import DataError, ScenarioError
 from ecosystem.metrics.definitions import Definition as Definition
+from ecosystem.metrics.definitions import define
 from ecosystem.metrics.estimates import Estimate as Estimate
 from ecosystem.registry import Registry
+from ecosystem.sources.base import Truth
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream
 
@@ -102,22 +104,63 @@ class Vocabulary:
             return np.asarray(-np.expm1(size * np.log1p(-share)), dtype=np.float64)
 
 
-class TextMetric(Spec):
-    """One way to measure texts: yields one or several named metrics."""
+class Metric(Spec):
+    """One way to measure documents: yields one or several named metrics, which it defines."""
 
-    names: ClassVar[tuple[str, ...]] = ()  # of the metrics it yields, each with a line in DEFINITIONS
+    definitions: ClassVar[Mapping[str, Definition]] = {}
+
+    @classmethod
+    def defined(cls, kind: str) -> Mapping[str, Definition]:
+        """Return the metrics that it yields when registered as ``kind``, by name."""
+        if not cls.definitions:
+            raise ScenarioError(
+                f'The metric kind "{kind}" ({cls.__module__}.{cls.__qualname__}) defines no metric; give its class '
+                "definitions = {name: Definition(unit, collapse, text)}."
+            )
+        return cls.definitions
+
+
+class TextMetric(Metric):
+    """One way to measure the texts that a trainer publishes."""
 
     @abstractmethod
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return metric name → (value, standard error); a metric that these texts do not have is left out."""
 
-    @classmethod
-    def definitions(cls) -> dict[str, Definition]:
-        """Return name → definition of the metrics it yields (built-in ones; a plug-in overrides this)."""
-        return {name: DEFINITIONS[name] for name in cls.names}
+
+class DocumentMetric(Metric):
+    """One way to measure the vectors, or the categories, that a trainer publishes at a step."""
+
+    modality: ClassVar[Literal["vector", "category"]] = "vector"
+
+    @abstractmethod
+    def measure(self, documents: NDArray[Any], truth: Truth) -> dict[str, Estimate]:
+        """Return metric name → (value, standard error); one that these documents do not have is left out.
+
+        ``documents``, at least one, are [documents, dimensions] floats or [documents] symbols; ``truth`` is what the
+        models are measured against.
+        """
 
 
-METRICS: Registry[type[TextMetric]] = Registry("text metric", "ecosystem.metrics.text")
+T = TypeVar("T", bound=type[Any])
+
+
+class MetricRegistry(Registry[T]):
+    """Kinds that yield metrics: registering one defines what it yields (``defined`` of the class)."""
+
+    def register(self, kind: str) -> Callable[[T], T]:
+        """Class decorator: make ``kind`` stand for the class and define its metrics."""
+        enter = super().register(kind)
+
+        def enter_and_define(cls: T) -> T:
+            define(cls.defined(kind), f"{cls.__module__}.{cls.__qualname__}")
+            return enter(cls)
+
+        return enter_and_define
+
+
+TEXT_METRICS: MetricRegistry[type[TextMetric]] = MetricRegistry("text metric", "ecosystem.metrics.text")
+DOCUMENT_METRICS: MetricRegistry[type[DocumentMetric]] = MetricRegistry("document metric")
 
 
 def sample_groups(texts: pl.Series, words_each: int, groups: int, stream: Stream) -> Groups | None:
@@ -139,5 +182,21 @@ def measure_texts(
     result: dict[str, Estimate] = {}
     if groups is not None:
         for metric in metrics:
-            result.update(metric.measure(groups, human))
+            result |= _defined(metric, metric.measure(groups, human))
     return result
+
+
+def measure_documents(metrics: Iterable[DocumentMetric], documents: NDArray[Any], truth: Truth) -> dict[str, Estimate]:
+    """Return every metric of the same vectors or categories; none at all if there are none."""
+    result: dict[str, Estimate] = {}
+    if len(documents):
+        for metric in metrics:
+            result |= _defined(metric, metric.measure(documents, truth))
+    return result
+
+
+def _defined(metric: Metric, values: dict[str, Estimate]) -> dict[str, Estimate]:
+    unknown = values.keys() - metric.definitions.keys()
+    if unknown:
+        raise DataError(f'The metric kind "{metric.kind}" yields {min(unknown)}, which its definitions do not have.')
+    return values

@@ -1,20 +1,41 @@
-"""Every metric by name: what it is in one line, in which unit, and which way it moves when models collapse."""
+"""What metrics mean: the unit, the direction and the words of each, by name.
+
+Here are those that the simulation itself takes. Text metrics, tasks and plug-ins define their own;
+:func:`ecosystem.metrics.catalogue.definitions` has all of them.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from ecosystem.errors import ScenarioError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Definition(NamedTuple):
-    """One line about a metric: ``unit`` ("1" for a pure number), ``collapse`` ("up", "down" or "") and ``text``."""
+    """A metric in words."""
 
     unit: str
-    collapse: str
+    """"1" for a pure number."""
+    collapse: Literal["up", "down", ""]
+    """Where it moves when models collapse; "" if neither direction is better."""
     text: str
+    """What it is, in one line."""
+    alias: str = ""
+    """A more exact name, accepted wherever a metric is named; tables keep the short one."""
+    source: str = ""
+    """The publication that it is from."""
+    title: str = ""
+    """What a chart of it is called; empty: its name."""
 
-
-def _by_n(name: str, text: str, collapse: str) -> dict[str, Definition]:
-    return {f"{name}_{n}": Definition("1", collapse, text.format(n=n)) for n in range(1, 5)}
+    @property
+    def better(self) -> Literal["lower", "higher", ""]:
+        """Which values are better, "" if neither."""
+        return "lower" if self.collapse == "up" else "higher" if self.collapse == "down" else ""
 
 
 COSTS = (
@@ -32,19 +53,8 @@ COSTS = (
 """What every step counts of those who act in it (scope ``cost``)."""
 QUANTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 """Of the perplexities of single texts, in percent."""
-_TASKS = {
-    "topic": "which part of its source a passage comes from",
-    "next_sentence": "a passage's next sentence or one of another document",
-    "word_order": "a sentence as written or with two words swapped",
-    "next_word": "a passage's next word or one of three as frequent",
-}
 
-
-def _of_tasks(name: str, text: str, collapse: str) -> dict[str, Definition]:
-    return {f"{name}_{task}": Definition("1", collapse, text.format(task=what)) for task, what in _TASKS.items()}
-
-
-DEFINITIONS: dict[str, Definition] = {
+DEFINED: dict[str, Definition] = {
     # of a model, on held-out text
     "cross_entropy": Definition("nats per token", "up", "minus the mean log-likelihood of held-out human text"),
     "cross_entropy_change": Definition(
@@ -75,10 +85,6 @@ DEFINITIONS: dict[str, Definition] = {
         )
         for q in QUANTILES
     },
-    **_of_tasks(
-        "accuracy", "share of right answers after fine-tuning from the model's present weights: {task}", "down"
-    ),
-    **_of_tasks("zero_shot", "share of right answers of the model as it is: {task}", "down"),
     "training_loss": Definition("nats per token", "", "mean loss while the model was trained in this step"),
     "tokens_trained": Definition("tokens", "", "tokens that the model was trained on in this step"),
     "documents_published": Definition("documents", "", "documents that a trainer published in this step"),
@@ -95,28 +101,12 @@ DEFINITIONS: dict[str, Definition] = {
         "1", "", "share of these documents above the watermark's threshold, refused ones among them"
     ),
     "mean_words": Definition("words", "", "words per published document, as separated by white space"),
-    # of the texts a model publishes, on groups of equally many words
-    **_by_n("distinct", "different {n}-grams / all {n}-grams in samples of equally many words", "down"),
-    **_by_n("rep", "1 - different {n}-grams / all {n}-grams within one document, mean over documents", "up"),
-    "self_bleu": Definition("1", "up", "mean BLEU-4 of each sampled document against all the others"),
-    "compression_ratio": Definition("1", "up", "bytes of text / bytes after zlib: the higher, the more redundant"),
-    "entropy": Definition(
-        "nats", "down", "entropy of the word frequencies of a sample (Miller-Madow), or of a categorical model"
-    ),
     "next_token_l1": Definition(
         "1",
         "up",
         "L1 distance (0 to 2) of next-token distributions from those of the starting weights, mean over contexts",
+        source="Seddik et al. 2024",
     ),
-    "zipf_exponent": Definition("1", "up", "s of the power law rank^-s fitted to a sample by maximum likelihood"),
-    **{
-        f"vocabulary_kept_{k}": Definition(
-            "1",
-            "down",
-            f"human words of frequency decile {k} (1: most frequent) that occur, per expected in as much human text",
-        )
-        for k in range(1, 11)
-    },
     # of a model of vectors or categories, on held-out documents
     "held_out_nll": Definition(
         "nats per document", "up", "minus the mean log-likelihood of held-out real documents; infinite if one cannot be"
@@ -135,22 +125,52 @@ DEFINITIONS: dict[str, Definition] = {
     "tail_types": Definition("types", "down", "symbols of positive probability among them"),
     "unseen_mass": Definition("1", "up", "true probability of all symbols of probability 0 in the model"),
     "l1": Definition("1", "up", "sum of absolute differences from the true probabilities"),
-    "l2": Definition("1", "up", "sum of squared differences from the true probabilities"),
+    "l2": Definition(
+        "1", "up", "sum of squared differences from the true probabilities: the square of the L2 distance", "squared_l2"
+    ),
     # of a model of vectors, by its own parameters
-    "mean_error": Definition("squared units", "up", "squared distance of the mean from the true one"),
-    "variance": Definition("1", "down", "trace of the covariance, as a share of the true one's"),
-    "log_variance": Definition("nats", "down", "logarithm of variance"),
-    "standard_deviation": Definition("1", "down", "square root of variance"),
-    "w2": Definition("squared units", "up", "squared Wasserstein-2 distance between the normals of model and truth"),
+    "mean_error": Definition(
+        "squared units", "up", "squared distance of the mean from the true one", "squared_mean_error"
+    ),
+    "variance": Definition(
+        "1",
+        "down",
+        "trace of the covariance, as a share of the true one's",
+        "variance_ratio",
+    ),
+    "log_variance": Definition(
+        "nats", "down", "logarithm of variance, which is a share of the truth's", "log_variance_ratio"
+    ),
+    "standard_deviation": Definition(
+        "1", "down", "square root of variance, which is a share of the truth's", "standard_deviation_ratio"
+    ),
+    "w2": Definition(
+        "squared units",
+        "up",
+        "squared Wasserstein-2 distance between the normals of model and truth, not its root",
+        "squared_w2",
+    ),
     "density_distance": Definition(
-        "per unit of volume", "up", "integral of the squared difference of the model's density from a normal truth's"
+        "per unit of volume",
+        "up",
+        "integral of the squared difference of the model's density from a normal truth's",
+        "integrated_squared_error",
     ),
     "density_change": Definition(
-        "per unit of volume", "up", "the same difference from the density of the model's own first fit"
+        "per unit of volume",
+        "up",
+        "integral of the squared difference of the model's density from that of its own first fit",
+        "integrated_squared_change",
     ),
-    "test_error": Definition("squared units", "up", "squared distance of regression weights from the true ones"),
+    "test_error": Definition(
+        "squared units", "up", "squared distance of regression weights from the true ones", "squared_weight_error"
+    ),
     "accuracy": Definition(
-        "1", "", "chance that its label of a new document is right: 1 - angle between its plane and the true one / π"
+        "1",
+        "",
+        "chance that its label of a new document is right: 1 - angle between its plane and the true one / π; those of "
+        "downstream tasks are accuracy_TASK",
+        "label_model_accuracy",
     ),
     "label_accuracy": Definition(
         "1", "", "share of right labels, by weight, among those it was fitted to in this step"
@@ -214,3 +234,28 @@ DEFINITIONS: dict[str, Definition] = {
     "suspect_human": Definition("documents", "", "human documents among them that it took for synthetic"),
     "suspect_synthetic": Definition("documents", "", "synthetic documents among them that it took for synthetic"),
 }
+_OWNERS = dict.fromkeys(DEFINED, _PACKAGE)
+
+
+def define(definitions: Mapping[str, Definition], owner: str) -> None:
+    """Enter metrics by name; ``owner``, the class that yields them with its module, is named where two claim one.
+
+    Registering a metric calls it; a plug-in calls it for what its models describe of themselves. Raise ScenarioError
+    for a name that is malformed or that another owner has.
+    """
+    taken = {given: _OWNERS[name] for name, entry in DEFINED.items() for given in (name, entry.alias)}
+    for given in (given for name, entry in definitions.items() for given in (name, entry.alias) if given):
+        if not _NAME.fullmatch(given):
+            raise ScenarioError(
+                f'{owner}: the metric name "{given}" may only have lower-case letters, digits and "_", and must begin '
+                "with a letter; rename it."
+            )
+        if taken.get(given, owner) != owner:
+            raise ScenarioError(f'{owner}: the metric "{given}" is already defined by {taken[given]}; rename it.')
+    DEFINED.update(definitions)
+    _OWNERS.update(dict.fromkeys(definitions, owner))
+
+
+def is_plugged_in(name: str) -> bool:
+    """Return whether a defined metric comes from outside this package."""
+    return _OWNERS[name].partition(".")[0] != _PACKAGE

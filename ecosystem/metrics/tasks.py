@@ -20,8 +20,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
+from ecosystem.metrics.base import Definition, MetricRegistry
 from ecosystem.metrics.estimates import Estimate, mean_and_error
-from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream
 
@@ -55,6 +55,7 @@ class Example(NamedTuple):
 class Task(Spec):
     """A way to turn documents into examples, with right answers evenly spread over the choices."""
 
+    asks: ClassVar[str] = ""  # what the choices are, in a few words; empty: the kind's name
     needs_topics: ClassVar[bool] = False
     relative: ClassVar[bool] = False  # judge a choice by what the text adds to its likelihood, not by that itself
 
@@ -64,14 +65,26 @@ class Task(Spec):
     ) -> list[Example]:
         """Return ``n`` examples of ``docs``, or as many as there can be; ``known``: the training documents."""
 
+    @classmethod
+    def defined(cls, kind: str) -> dict[str, Definition]:
+        """Return the metrics of the task: the accuracy after fine-tuning, and without."""
+        asks = cls.asks or kind.replace("_", " ")
+        tuned = f"share of right answers after fine-tuning from the model's present weights: {asks}"
+        untuned = f"share of right answers of the model as it is: {asks}"
+        return {
+            f"accuracy_{kind}": Definition("1", "down", tuned),
+            f"zero_shot_{kind}": Definition("1", "down", untuned),
+        }
 
-TASKS: Registry[type[Task]] = Registry("task", "ecosystem.metrics.tasks")
+
+TASKS: MetricRegistry[type[Task]] = MetricRegistry("task", "ecosystem.metrics.tasks")
 
 
 @TASKS.register("topic")
 class Topic(Task):
     """Which part of its source a passage of up to 200 characters comes from: one of the four largest."""
 
+    asks: ClassVar[str] = "which part of its source a passage comes from"
     needs_topics: ClassVar[bool] = True
 
     def examples(
@@ -102,6 +115,7 @@ class NextSentence(Task):
     pointwise mutual information of the two).
     """
 
+    asks: ClassVar[str] = "a passage's next sentence or one of another document"
     relative: ClassVar[bool] = True
 
     def examples(
@@ -125,6 +139,8 @@ class NextSentence(Task):
 class WordOrder(Task):
     """Which of two sentences a person wrote: one as it stands, or the same with two words swapped."""
 
+    asks: ClassVar[str] = "a sentence as written or with two words swapped"
+
     def examples(
         self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]
     ) -> list[Example]:
@@ -143,6 +159,8 @@ class WordOrder(Task):
 @TASKS.register("next_word")
 class NextWord(Task):
     """Which word a passage goes on with: its own next one, or one of three that people use about as often."""
+
+    asks: ClassVar[str] = "a passage's next word or one of three as frequent"
 
     def examples(
         self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]

@@ -7,6 +7,7 @@ on integers; words are matched as they are written, upper and lower case apart.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -14,22 +15,30 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ecosystem.corpus.words import gram_keys, windows
-from ecosystem.metrics.base import METRICS, Groups, TextMetric, Vocabulary
+from ecosystem.metrics.base import TEXT_METRICS, Definition, Groups, TextMetric, Vocabulary
 from ecosystem.metrics.estimates import Estimate, mean_and_error
 
 _DECILES = 10
 
 
-@METRICS.register("distinct")
+@TEXT_METRICS.register("distinct")
 class Distinct(TextMetric):
     """Different n-grams per n-gram in a group, n = 1 to 4; for independent words E = sum(1 - (1 - p)^N) / N (n = 1)."""
 
-    names: ClassVar[tuple[str, ...]] = tuple(f"distinct_{n}" for n in range(1, 5))
+    definitions: ClassVar[Mapping[str, Definition]] = {
+        f"distinct_{n}": Definition(
+            "1",
+            "down",
+            f"different {n}-grams / all {n}-grams in samples of equally many words",
+            source="Li et al. 2016",
+        )
+        for n in range(1, 5)
+    }
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return ``distinct_1`` to ``distinct_4``."""
         result: dict[str, Estimate] = {}
-        for n, name in enumerate(self.names, start=1):
+        for n, name in enumerate(self.definitions, start=1):
             keys, group = groups.grams(n)
             total = np.bincount(group, minlength=groups.count)
             if total.all():
@@ -37,20 +46,28 @@ class Distinct(TextMetric):
         return result
 
 
-@METRICS.register("repetition")
+@TEXT_METRICS.register("repetition")
 class Repetition(TextMetric):
     """Repeated n-grams within a document, n = 1 to 4: a constant sequence of L words has rep_2 = 1 - 1 / (L - 1).
 
     Mean over all whole documents that have an n-gram, standard error over documents. Longer documents repeat more.
     """
 
-    names: ClassVar[tuple[str, ...]] = tuple(f"rep_{n}" for n in range(1, 5))
+    definitions: ClassVar[Mapping[str, Definition]] = {
+        f"rep_{n}": Definition(
+            "1",
+            "up",
+            f"1 - different {n}-grams / all {n}-grams within one document, mean over documents",
+            source="Welleck et al. 2020",
+        )
+        for n in range(1, 5)
+    }
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return ``rep_1`` to ``rep_4``."""
         found = groups.found
         result: dict[str, Estimate] = {}
-        for n, name in enumerate(self.names, start=1):
+        for n, name in enumerate(self.definitions, start=1):
             starts = windows(found.document, n)
             document = found.document[starts]
             total = np.bincount(document, minlength=found.documents)
@@ -61,7 +78,7 @@ class Repetition(TextMetric):
         return result
 
 
-@METRICS.register("self_bleu")
+@TEXT_METRICS.register("self_bleu")
 class SelfBleu(TextMetric):
     """How well documents are predicted by each other's n-grams: BLEU of each against all the others as references.
 
@@ -71,7 +88,11 @@ class SelfBleu(TextMetric):
     documents as independent, though they share references.
     """
 
-    names: ClassVar[tuple[str, ...]] = ("self_bleu",)
+    definitions: ClassVar[Mapping[str, Definition]] = {
+        "self_bleu": Definition(
+            "1", "up", "mean BLEU-4 of each sampled document against all the others", source="Zhu et al. 2018"
+        )
+    }
 
     documents: Annotated[int, Field(ge=2)] = Field(100, description="documents compared with each other")
     n: Annotated[int, Field(ge=1, le=8)] = Field(4, description="longest n-gram; shorter documents are left out")
@@ -97,11 +118,13 @@ class SelfBleu(TextMetric):
         return {"self_bleu": mean_and_error(np.exp(logs) * _brevity(lengths[chosen]))}
 
 
-@METRICS.register("compression_ratio")
+@TEXT_METRICS.register("compression_ratio")
 class CompressionRatio(TextMetric):
     """Bytes of a group's text per byte after zlib (level 6): 1 is incompressible, higher is more redundant."""
 
-    names: ClassVar[tuple[str, ...]] = ("compression_ratio",)
+    definitions: ClassVar[Mapping[str, Definition]] = {
+        "compression_ratio": Definition("1", "up", "bytes of text / bytes after zlib: the higher, the more redundant")
+    }
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return ``compression_ratio``."""
@@ -109,11 +132,19 @@ class CompressionRatio(TextMetric):
         return {"compression_ratio": mean_and_error([len(text) / len(zlib.compress(text, 6)) for text in texts])}
 
 
-@METRICS.register("token_entropy")
+@TEXT_METRICS.register("token_entropy")
 class TokenEntropy(TextMetric):
     """Entropy of a group's word frequencies, nats: plug-in plus (K - 1) / (2 N) (Miller 1955), K words seen of N."""
 
-    names: ClassVar[tuple[str, ...]] = ("entropy",)
+    definitions: ClassVar[Mapping[str, Definition]] = {
+        "entropy": Definition(
+            "nats",
+            "down",
+            "of published texts: entropy of the word frequencies of a sample (Miller-Madow); of a categorical model: "
+            "entropy of its own probabilities",
+            source="Miller 1955",
+        )
+    }
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return ``entropy``."""
@@ -123,14 +154,21 @@ class TokenEntropy(TextMetric):
         return {"entropy": mean_and_error(plug_in + (np.count_nonzero(counts, axis=1) - 1) / (2 * groups.size))}
 
 
-@METRICS.register("zipf_exponent")
+@TEXT_METRICS.register("zipf_exponent")
 class ZipfExponent(TextMetric):
     """Exponent s of rank^-s over a group's words by falling frequency, by maximum likelihood (Clauset et al. 2009).
 
     Ranks are those in the sample itself, which makes s depend on the size of the sample: equal groups compare.
     """
 
-    names: ClassVar[tuple[str, ...]] = ("zipf_exponent",)
+    definitions: ClassVar[Mapping[str, Definition]] = {
+        "zipf_exponent": Definition(
+            "1",
+            "up",
+            "s of the power law rank^-s fitted to a sample by maximum likelihood",
+            source="Clauset et al. 2009",
+        )
+    }
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return ``zipf_exponent``."""
@@ -139,7 +177,7 @@ class ZipfExponent(TextMetric):
         return {"zipf_exponent": mean_and_error(exponents)} if len(exponents) > 1 else {}
 
 
-@METRICS.register("vocabulary")
+@TEXT_METRICS.register("vocabulary")
 class VocabularyKept(TextMetric):
     """How much of each tenth of the human vocabulary is left, 1 = the most frequent tenth of its words.
 
@@ -148,7 +186,14 @@ class VocabularyKept(TextMetric):
     because words come in clusters: measure it too.) Yields nothing without the human vocabulary.
     """
 
-    names: ClassVar[tuple[str, ...]] = tuple(f"vocabulary_kept_{k}" for k in range(1, _DECILES + 1))
+    definitions: ClassVar[Mapping[str, Definition]] = {
+        f"vocabulary_kept_{k}": Definition(
+            "1",
+            "down",
+            f"human words of frequency decile {k} (1: most frequent) that occur, per expected in as much human text",
+        )
+        for k in range(1, _DECILES + 1)
+    }
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return ``vocabulary_kept_1`` to ``vocabulary_kept_10``."""
@@ -161,7 +206,7 @@ class VocabularyKept(TextMetric):
         seen = (groups.type_counts[:, known] > 0).astype(np.float64)
         expected = np.add.reduceat(human.expected(groups.size), edges[:-1])
         kept = np.stack([seen[:, decile == k].sum(axis=1) for k in range(_DECILES)], axis=1) / expected
-        return {name: mean_and_error(kept[:, k]) for k, name in enumerate(self.names)}
+        return {name: mean_and_error(kept[:, k]) for k, name in enumerate(self.definitions)}
 
 
 def zipf_exponent(counts: NDArray[np.int64], highest: float = 20.0) -> float:

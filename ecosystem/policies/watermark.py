@@ -77,10 +77,10 @@ class Watermark(Filter):
                     "it a policy of its own"
                 )
         model = scenario.models.get(self.model)
-        if model is not None and not model.marks:
+        if model is not None and not model.supports_watermark:
             problems.append(
                 f'{path}.model: the model "{self.model}" is of kind {model.kind}, which cannot watermark text or look '
-                f"for a watermark; {', '.join(model.marking_kinds())} can"
+                f"for a watermark; {', '.join(model.watermarking_kinds())} can"
             )
         return problems
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ecosystem.metrics import theory
 from ecosystem.metrics.estimates import binomial, mean_and_error
 from ecosystem.report import summaries
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import TOLD, bold, plus_minus, signed
 from ecosystem.report.html import Cells, Column, Table, tinted
 from ecosystem.runs.formats import number, percent
+from ecosystem.theory.extinction import time_to_collapse
 
 REPLACING = ("diversity_replace", "surviving_types")  # laws that say that a population learns from its last texts alone
 SYMBOLS = 8  # the likeliest ones, at most, that have a row of their own
@@ -77,7 +77,7 @@ def _predicted(data: RunReportData, population: str) -> float | None:
     p = data.truth.probabilities if data.truth is not None else None
     for one in data.run.scenario.theory:
         if p is not None and one.population == population and one.law in REPLACING:
-            return theory.time_to_collapse(p, one.parameters["n"]) - one.first
+            return time_to_collapse(p, one.parameters["n"]) - one.first
     return None
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem.metrics.laws import TRUTH
 from ecosystem.report import charts, summaries
 from ecosystem.report.charts import Look
 from ecosystem.report.html import Figure
@@ -17,6 +16,7 @@ from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import EndlessSource, Truth
 from ecosystem.streams import Streams
+from ecosystem.theory.laws import TRUTH
 
 
 @dataclass

@@ -107,7 +107,7 @@ def _published(data: RunReportData, population: str, most: int) -> dict[int, Flo
     """Return what the first trainer of a population published [n, numbers] at a few of the steps at which it could."""
     scenario, author = data.run.scenario, f"{population}/0"
     recipe = scenario.trainers[population]
-    first = 1 if scenario.models[recipe.model].begins_trained else 2 + recipe.offset
+    first = 1 if scenario.models[recipe.model].starts_pretrained else 2 + recipe.offset
     steps = spread(range(first, data.run.steps + 1), most)
     found = {step: _numbers(_content(data, step, author)) for step in steps}
     return {step: x for step, x in found.items() if len(x) > 1}

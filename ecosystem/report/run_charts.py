@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.metrics.catalogue import definitions, plugged_in
 from ecosystem.report import charts, summaries
 from ecosystem.report.charts import Words
 from ecosystem.report.data import RunReportData
@@ -139,13 +139,27 @@ def quality_change(data: RunReportData) -> Any:
 
 
 def called(metric: str) -> str:
-    """Return what a metric of models of vectors or categories is called above a chart."""
-    return TITLES.get(metric, metric.replace("_", " ").capitalize())
+    """Return what a metric is called above a chart."""
+    entry = definitions().get(metric)
+    title = TITLES.get(metric) or (entry.title if entry is not None else "")
+    return title or metric.replace("_", " ").capitalize()
+
+
+def texts(data: RunReportData) -> dict[str, str]:
+    """Return the metrics of published texts that are drawn, with what each is called; those of plug-ins last."""
+    return TEXT | {metric: called(metric) for metric in _plugged_in(data)}
+
+
+def _plugged_in(data: RunReportData) -> list[str]:
+    """Return the metrics of trainers that plug-ins define and this run has."""
+    measured = set(data.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
+    return [metric for metric in plugged_in() if metric in measured]
 
 
 def parameters(data: RunReportData) -> list[str]:
-    """Return the metrics of models of vectors or categories in order: first those that a closed form speaks of."""
-    return list(dict.fromkeys([*(theory.metric for theory in data.run.scenario.theory), *PARAMETERS]))
+    """Return the metrics of models of vectors or categories in order: first those that a closed form predicts."""
+    predicted = [theory.metric for theory in data.run.scenario.theory]
+    return list(dict.fromkeys([*predicted, *PARAMETERS, *_plugged_in(data)]))
 
 
 def parameter(data: RunReportData, metric: str) -> Any:
@@ -153,7 +167,7 @@ def parameter(data: RunReportData, metric: str) -> Any:
     single = summaries.members(data.metrics, metric)
     if single.is_empty() or (metric == "collapsed" and bool((single["value"] == 0).all())):
         return None
-    definition = DEFINITIONS[metric]
+    definition = definitions()[metric]
     unit = "" if definition.unit == "1" else definition.unit
     laws = data.laws(metric)
     drawn = laws.select("law").unique(maintain_order=True).to_series()
@@ -181,15 +195,14 @@ def contamination(data: RunReportData, metric: str) -> Any:
 
 
 def diversity(data: RunReportData, metric: str) -> Any:
-    """Draw a key of TEXT by population, against the same of real held-out text."""
+    """Draw a key of :func:`texts` by population, against the same of real held-out text."""
     single = summaries.members(data.metrics, metric)
     if single.is_empty():
         return None
     known = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
-    definition = DEFINITIONS.get(metric)
-    unit = "" if definition is None or definition.unit == "1" else definition.unit
-    below = definition.text if definition else "words per published document, mean"
-    words = Words(TEXT[metric], below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
+    definition = definitions()[metric]
+    unit = "" if definition.unit == "1" else definition.unit
+    words = Words(TEXT.get(metric) or called(metric), definition.text, unit, ".3~r")
     return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=known)
 
 

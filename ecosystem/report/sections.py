@@ -91,7 +91,7 @@ def _contamination(data: RunReportData) -> Markup:
 
 
 def _diversity(data: RunReportData) -> Markup:
-    figures = _drawn(data, "text_", {metric: run_charts.diversity(data, metric) for metric in run_charts.TEXT})
+    figures = _drawn(data, "text_", {metric: run_charts.diversity(data, metric) for metric in run_charts.texts(data)})
     vocabulary = run_charts.vocabulary(data)
     return _section(
         "diversity",

@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 
 from ecosystem.metrics.estimates import error_of_mean, error_of_share
-from ecosystem.metrics.laws import predict
 from ecosystem.scenario.entries import TheorySpec
 from ecosystem.sources.base import Truth
+from ecosystem.theory.laws import predict
 
 ORIGINS = ("human", "synthetic")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 
 from ecosystem.errors import StoreError
 from ecosystem.families.base import Cohort
+from ecosystem.runs.files import relative_path
 from ecosystem.runs.machine import Machine
 from ecosystem.runs.store import Store
 from ecosystem.sources.base import Reservoir
@@ -38,8 +38,8 @@ def new_environment(
         "platform": platform.platform(),
         "packages": _versions(),
         "sources": {name: {"digest": r.digest, "size": r.size} for name, r in sources.items()},
-        "foundations": {name: getattr(cohort, "fingerprint", None) for name, cohort in models.items()},
-        "base": os.path.relpath(base.resolve(), folder.resolve()),
+        "foundations": {name: cohort.fingerprint for name, cohort in models.items()},
+        "base": relative_path(base, folder),
         "resumed": [],
     }
 
@@ -80,7 +80,7 @@ def check_inputs(
                 "version, or changed files). Restore it, or begin anew with --fresh."
             )
     for name, cohort in models.items():
-        if getattr(cohort, "fingerprint", None) != environment["foundations"][name]:
+        if cohort.fingerprint != environment["foundations"][name]:
             raise StoreError(
                 f'{folder}: the foundation of model "{name}" is no longer the one this run began with (another '
                 "version of torch, perhaps). Restore the versions in environment.json, or begin anew with --fresh."

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ecosystem.families.base import Budget
+from ecosystem.families.requests import Budget
 from ecosystem.policies.sampling import Sample
 from ecosystem.runs.formats import format_duration
 from ecosystem.runs.machine import Machine
@@ -72,7 +72,7 @@ class Plan:
             for_tasks += tuned
             seconds += flops * (3 * tuned + judged) / (TRAINING_SHARE * rate)
             foundation += 3 * flops * load.tokens_to_pretrain / (TRAINING_SHARE * rate)
-            if family.heeds_budget:  # others count what they read, which takes next to nothing
+            if family.uses_budget:  # others count what they read, which takes next to nothing
                 seconds += 3 * flops * model_train / (TRAINING_SHARE * rate)
             seconds += flops * model_generate / (GENERATION_SHARE * rate)
         people = sum(w.count * w.rate for w in scenario.writers.values())
@@ -139,7 +139,7 @@ def _notes(scenario: Scenario) -> list[str]:
         notes += [
             f"models.{name} is of kind {family.kind}, which cannot be fine-tuned on downstream tasks"
             for name, family in scenario.models.items()
-            if not family.tunable
+            if not family.supports_prompts
         ]
     return notes
 
@@ -147,7 +147,7 @@ def _notes(scenario: Scenario) -> list[str]:
 def _trainer_tokens(recipe: TrainerSpec, scenario: Scenario) -> tuple[int, int]:
     """Return (tokens to train, tokens to generate at most) of a population over the whole run."""
     fits = max(0, math.ceil((scenario.steps - recipe.offset) / recipe.every))
-    budget = recipe.budget if scenario.models[recipe.model].heeds_budget else Budget(epochs=1.0)
+    budget = recipe.budget if scenario.models[recipe.model].uses_budget else Budget(epochs=1.0)
     per_fit = budget.tokens or round((budget.epochs or 1.0) * _tokens_selected(recipe, scenario))
     written = (recipe.publish + scenario.measure.synthetic) * recipe.decoding.max_tokens * scenario.steps
     return recipe.count * fits * per_fit, recipe.count * written
@@ -171,7 +171,7 @@ def _task_tokens(model: str, scenario: Scenario) -> tuple[int, int]:
     if how is None:
         return 0, 0
     times = members * math.ceil(scenario.steps / how.every)
-    tuned = (times + how.random + family.begins_trained) * len(how.tasks) if family.tunable else 0
+    tuned = (times + how.random + family.starts_pretrained) * len(how.tasks) if family.supports_prompts else 0
     answers = (tuned + (times + 1) * len(how.zero_shot)) * how.test * CHOICES
     return round(tuned * how.epochs * how.train * TOKENS_PER_EXAMPLE), answers * TOKENS_PER_EXAMPLE
 

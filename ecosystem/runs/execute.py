@@ -13,7 +13,7 @@ import polars as pl
 
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.families.base import Progress, silent
+from ecosystem.families.base import Progress, SavesAssets, silent
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import check_inputs, new_environment, note_resume, write_environment
 from ecosystem.runs.files import archive_existing
@@ -29,14 +29,20 @@ Files = dict[str, dict[str, Any]]
 
 
 def machine_for(
-    folder: Path, device: str = "auto", threads: int | None = None, branch: Branch | None = None
+    folder: Path,
+    device: str = "auto",
+    threads: int | None = None,
+    branch: Branch | None = None,
+    *,
+    fresh: bool = False,
 ) -> Machine:
     """Return what a run is to be computed on: a resumed run keeps its device and threads, and a branch its parent's.
 
-    Asking for others is an error, which :func:`begin` explains.
+    A ``fresh`` run reads nothing of the folder that it archives, which may be damaged. Asking for another machine is an
+    error, which :func:`begin` explains.
     """
     parent = None if branch is None else branch.parent
-    begun_by = Run(folder) if Store(folder).last() >= 0 else parent
+    begun_by = parent if fresh or Store(folder).last() < 0 else Run(folder)
     if begun_by is not None:
         begun = begun_by.machine
         device, threads = begun.device if device == "auto" else device, threads or begun.threads
@@ -137,8 +143,10 @@ def _open(
     _write_inputs(store, scenario, chosen, world, base)
     assets: Files = {}
     for name, cohort in world.cohorts.items():
+        if not isinstance(cohort, SavesAssets):
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            scenario.models[name].save_assets(cohort, Path(folder))
+            cohort.save_assets(Path(folder))
             for path in sorted(Path(folder).iterdir()):
                 file = f"models/{name}/{path.name}"
                 assets[file] = store.write(file, path.read_bytes())

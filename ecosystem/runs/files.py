@@ -25,11 +25,19 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows opens no folders
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def relative_path(path: Path, folder: Path) -> str:
+    """Return a path as seen from ``folder``, or whole where none leads there (another drive of Windows)."""
+    here, there = folder.resolve(), path.resolve()
+    return Path(os.path.relpath(there, here)).as_posix() if there.drive == here.drive else there.as_posix()
 
 
 @contextmanager

@@ -324,18 +324,16 @@ def _caveats(scenario: Scenario, fits: Sequence[Fit]) -> tuple[str, ...]:
     """Return what a lineage does not know, as far as it applies."""
     trainers = [scenario.at(fit.step).trainers[fit.population] for fit in fits if fit.step is not None]
     models = [(trainer, scenario.models[trainer.model]) for trainer in trainers]
-    stepwise = [trainer for trainer, model in models if model.heeds_budget]
-    remembering = [trainer for trainer, model in models if getattr(model, "memory", 0) > 0]
     caveats = []
-    if any(trainer.start == "previous" for trainer in [*remembering, *stepwise]):
+    if any(trainer.start == "previous" and model.depends_on_start for trainer, model in models):
         caveats.append(
             "A model that goes on from its previous weights learnt from earlier training sets too; counted is the last."
         )
-    if stepwise:
+    if any(model.uses_budget for _, model in models):
         caveats.append(
             "A budget may reach only part of a training set, or all of it several times; this is not recorded."
         )
-    if any(scenario.models[scenario.trainers[fit.population].model].begins_trained for fit in fits):
+    if any(scenario.models[scenario.trainers[fit.population].model].starts_pretrained for fit in fits):
         caveats.append(
             "What the weights that models start from had learnt is in no training set; ways that meet them end there."
         )

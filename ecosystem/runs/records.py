@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecosystem.errors import StoreError
+from ecosystem.errors import FormatError, StoreError
 
+FORMAT = 1  # of the run folders that this release writes; it reads all formats up to this one
 BRANCH = "branch.json"
 
 
@@ -56,13 +57,18 @@ class Commit:
     files: dict[str, dict[str, Any]]
     kept: bool  # whether weights stay when later steps are committed
     seconds: float
-    digest: str
+    digest: str  # of everything else in the record
+    format: int = 1  # of the run folder; the first records named none
 
     @classmethod
     def read(cls, path: Path) -> Commit:
-        """Read a record and check it against its own digest; raise StoreError if it is damaged."""
+        """Read a record and check it against its own digest.
+
+        Raises StoreError if it is damaged, FormatError if it is in a newer format than this release reads.
+        """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
+            check_format(data, path)
             commit = cls(**data)
         except OSError as error:
             raise StoreError(damaged(path, error.strerror or "it cannot be read")) from None
@@ -71,6 +77,16 @@ class Commit:
         if commit.digest != record_digest(data):
             raise StoreError(damaged(path, "its contents do not match its digest"))
         return commit
+
+
+def check_format(record: Any, file: Path | str) -> None:
+    """Raise FormatError for a commit record, as read from ``file``, in a newer format than this release reads."""
+    written = record.get("format") if isinstance(record, dict) else None
+    if isinstance(written, int) and written > FORMAT:
+        raise FormatError(
+            f"{file}: this run is in format {written}, and this release of ecosystem reads formats up to {FORMAT}. "
+            "Install a newer ecosystem to open it."
+        )
 
 
 def damaged(path: Path, why: str) -> str:

@@ -167,7 +167,7 @@ class Run:
 
         ``trainer`` is ``population/number``. The tokenizer is on the model as ``model.tokenizer``.
         """
-        from ecosystem.families.language.huggingface_cohort import quietly
+        from ecosystem.families.language.huggingface.modules import quietly
 
         with tempfile.TemporaryDirectory() as folder, quietly() as transformers:
             self.save_model(trainer, folder, step)

@@ -27,10 +27,9 @@ from safetensors.numpy import load, save
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
 from ecosystem.errors import StoreError
-from ecosystem.runs.files import io_errors, write_atomically
-from ecosystem.runs.records import BRANCH, Commit, Fork, damaged, record_digest, table_file, way_back
+from ecosystem.runs.files import io_errors, relative_path, write_atomically
+from ecosystem.runs.records import BRANCH, FORMAT, Commit, Fork, damaged, record_digest, table_file, way_back
 
-FORMAT = 1
 TABLES = {"corpus": SEGMENT, "index": INDEX_CHANGE, "ledger": LEDGER, "metrics": METRICS, "archive": ARCHIVE}
 PRUNED = ("weights", "archive")  # kept for some steps only: what a resume needs and what the reader asked for
 
@@ -283,6 +282,7 @@ class Store:
             name = table_file(table, snapshot.t)
             files[name] = self.write(name, content)
         record: dict[str, Any] = {
+            "format": FORMAT,
             "step": snapshot.t,
             "parent": commits[-1].digest if commits else "",
             "files": files,
@@ -310,9 +310,8 @@ class Store:
         The parent is named by its path from here, so that a folder of runs may be moved as a whole.
         """
         owner = parent.owning_store(step)
-        here, there = self.folder.resolve(), owner.folder.resolve()
         record = {
-            "parent": os.path.relpath(there, here),
+            "parent": relative_path(owner.folder, self.folder),
             "step": step,
             "digest": parent.require(step, weights=False).digest,
         }

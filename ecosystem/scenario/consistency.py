@@ -11,13 +11,13 @@ from typing import Any
 
 from ecosystem.errors import nearest
 from ecosystem.families.base import Family
-from ecosystem.metrics.base import METRICS
-from ecosystem.metrics.definitions import DEFINITIONS
-from ecosystem.metrics.laws import wrong_law
+from ecosystem.metrics.base import TEXT_METRICS
+from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher
 from ecosystem.scenario.entries import CuratorSpec, TrainerSpec, WriterSpec
 from ecosystem.scenario.tables import ScenarioTables
+from ecosystem.theory.laws import wrong_law
 
 
 def inconsistencies(s: ScenarioTables) -> list[str]:
@@ -105,7 +105,7 @@ def _curators(s: ScenarioTables) -> list[str]:
         problems += _absent(path, curator.judge, s.models, "models")
         if s.modality != "text":
             problems.append(f"{path}: fluency is of text, but this scenario's documents are {s.modality}; leave it out")
-        elif judge is not None and not judge.begins_trained:
+        elif judge is not None and not judge.starts_pretrained:
             problems.append(
                 f'{path}: the model "{curator.judge}" starts from random weights and cannot tell fluent text'
             )
@@ -142,9 +142,10 @@ def _theory(s: ScenarioTables) -> list[str]:
         wrong = wrong_law(theory.law, theory.parameters, s.modality)
         if wrong:
             problems.append(f"theory.{number}.{wrong}")
-        if theory.metric not in DEFINITIONS:
+        metrics = definitions()
+        if theory.metric not in metrics:
             problems.append(
-                f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, DEFINITIONS)}; '
+                f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, metrics)}; '
                 "see `ecosystem list metrics`"
             )
     return problems
@@ -152,7 +153,7 @@ def _theory(s: ScenarioTables) -> list[str]:
 
 def _text_metrics(s: ScenarioTables) -> list[str]:
     """Return a sentence for every text metric that there is not."""
-    known = METRICS.all()
+    known = TEXT_METRICS.all()
     return [
         f'measure.texts: there is no text metric "{m}"{nearest(m, known)}; there are {", ".join(known)}'
         for m in s.measure.texts or []
@@ -167,7 +168,7 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         f"trainers.{name}.budget has no effect: models.{trainer.model} is of kind {s.models[trainer.model].kind}, and "
         "sees every document that was selected once; a policy of kind sample can limit those"
         for name, trainer in s.trainers.items()
-        if trainer.budget != default and not s.models[trainer.model].heeds_budget
+        if trainer.budget != default and not s.models[trainer.model].uses_budget
     ]
 
 
@@ -203,7 +204,7 @@ def _downstream(s: ScenarioTables) -> list[str]:
             for name in dict.fromkeys([*how.tasks, *how.zero_shot])
             if name in known and known[name].needs_topics
         ]
-    if how.tasks and not how.zero_shot and s.models and not any(model.tunable for model in s.models.values()):
+    if how.tasks and not how.zero_shot and s.models and not any(model.supports_prompts for model in s.models.values()):
         kinds = ", ".join(sorted({model.kind for model in s.models.values()}))
         problems.append(
             f"{path}.tasks: no model of this scenario can be fine-tuned on a task ({kinds}; gpt2 and causal_lm can); "

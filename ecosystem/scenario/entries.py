@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from ecosystem.families.base import Budget, Decoding, Start
+from ecosystem.families.requests import Budget, Decoding, Start
+from ecosystem.metrics.catalogue import name_of
 from ecosystem.spec import Spec
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -17,7 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class WriterSpec(Spec):
     """A population of people who write documents."""
 
-    count: Positive = 1
+    count: Positive = Field(1, description="number of writers in the population")
     source: str = Field(description="the source their documents are drawn from, without replacement")
     rate: Annotated[float, Field(ge=0, le=1e9)] = Field(5.0, description="documents a step, each writer, on average")
     sites: Positive = Field(3, description="home sites of each writer")
@@ -65,7 +66,7 @@ class ScrapeSpec(Spec):
 class TrainerSpec(Spec):
     """A population of trainers that share one recipe; each has its own model, home sites and luck."""
 
-    count: Positive = 1
+    count: Positive = Field(1, description="number of trainers in the population")
     model: str = Field(description="name of an entry in [models]")
     sites: Positive = Field(3, description="home sites, where it publishes and from where reach is counted")
     scrape: ScrapeSpec = ScrapeSpec()
@@ -97,7 +98,7 @@ class TrainerSpec(Spec):
 class CuratorSpec(Spec):
     """A population of fallible reviewers who look for machine text on some sites."""
 
-    count: Positive = 1
+    count: Positive = Field(1, description="number of curators in the population")
     sites: Positive = Field(10, description="sites each curator watches")
     reviews: Count = Field(40, description="documents reviewed a step, each curator")
     true_positive_rate: Share = Field(0.8, description="chance of recognising a synthetic document")
@@ -107,7 +108,9 @@ class CuratorSpec(Spec):
         description="remove: take suspects off the web; down_weight: multiply their prominence by `strength`; "
         "endorse: strengthen links to the sites of documents taken for human by `strength`",
     )
-    strength: Annotated[float, Field(gt=0)] = 0.25
+    strength: Annotated[float, Field(gt=0)] = Field(
+        0.25, description="for down_weight and endorse: the factor of prominence, or what is added to a link's weight"
+    )
     quality_bias: Annotated[float, Field(ge=-100, le=100)] | None = Field(
         None,
         description="how far fluent text passes for human: taken off the log-odds of suspecting a document for every "
@@ -170,8 +173,8 @@ class MeasureSpec(Spec):
 class Change(Spec):
     """A timed policy: from step ``at`` on, these dotted paths have these values."""
 
-    at: Positive
-    set: dict[str, Any]
+    at: Positive = Field(description="first step at which the values are in force")
+    set: dict[str, Any] = Field(description="table of dotted path = value")
 
 
 class Knob(Spec):
@@ -204,7 +207,9 @@ class Knob(Spec):
 class TheorySpec(Spec):
     """A closed form beside the simulation: a curve in the report, and checks for ``ecosystem validate``."""
 
-    metric: str = Field(description="what it predicts, averaged over the trainers of a population")
+    metric: Annotated[str, AfterValidator(name_of)] = Field(
+        description="what it predicts, averaged over the trainers of a population"
+    )
     population: str = Field(description="name of an entry in [trainers]")
     law: str = Field(description="name of a function of the generation (ecosystem list laws)")
     parameters: dict[str, Any] = Field(default_factory=dict, description="its other arguments")

@@ -34,21 +34,21 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 class ScenarioTables(Spec):
     """Every table and key of a scenario file, each valid by itself."""
 
-    name: str
-    description: str = ""
-    seed: Count = 1
-    steps: Positive = 10
+    name: str = Field(description="names the run folder; letters, digits, _ and -")
+    description: str = Field("", description="what the experiment is about, shown in listings and reports")
+    seed: Count = Field(1, description="seed of all chance")
+    steps: Positive = Field(10, description="number of steps after the opening of the web (step 0)")
     weights_every: Positive = Field(1, description="keep the models of every so many steps (and of the last)")
-    sources: dict[str, Source]
-    web: WebSpec
-    models: dict[str, Family]
-    policies: dict[str, Policy] = {}
-    writers: dict[str, WriterSpec] = {}
-    trainers: dict[str, TrainerSpec] = {}
-    curators: dict[str, CuratorSpec] = {}
-    measure: MeasureSpec = MeasureSpec()
-    changes: list[Change] = []
-    theory: list[TheorySpec] = []
+    sources: dict[str, Source] = Field(description="sources of documents by name, each of a kind")
+    web: WebSpec = Field(description="the site graph, its initial documents and its gates")
+    models: dict[str, Family] = Field(description="models by name, each of a kind or from a preset")
+    policies: dict[str, Policy] = Field({}, description="policies by name, each of a kind; gates refer to them")
+    writers: dict[str, WriterSpec] = Field({}, description="populations of people who write, by name")
+    trainers: dict[str, TrainerSpec] = Field({}, description="populations of trainers, by name")
+    curators: dict[str, CuratorSpec] = Field({}, description="populations of reviewers, by name")
+    measure: MeasureSpec = Field(MeasureSpec(), description="how much is measured, and how finely")
+    changes: list[Change] = Field([], description="timed changes: values in force from a step on")
+    theory: list[TheorySpec] = Field([], description="closed forms that are drawn and checked beside the simulation")
     knobs: list[Knob] = Field([], description="what the interactive page (view) lets people turn; absent: it chooses")
     variants: dict[str, dict[str, Any]] = Field(
         {}, description="other sizes of the experiment by name, each a table of dotted path = value (run --variant)"

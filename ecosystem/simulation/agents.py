@@ -99,7 +99,7 @@ class Trainer(Actor):
         super().__init__(world, population, number, homes)
         self.member = member  # its place in the cohort of its model
         self.depth = 0.0  # mean depth of what its present model was trained on
-        self.has_model = world.current_scenario.models[self.settings.model].begins_trained
+        self.has_model = world.current_scenario.models[self.settings.model].starts_pretrained
         self.collapsed_at: int | None = None  # the first step after which nothing varied any more in its model
 
     @property

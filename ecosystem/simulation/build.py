@@ -12,7 +12,7 @@ import polars as pl
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError
-from ecosystem.families.base import Progress, Surroundings
+from ecosystem.families.base import BuildContext, Progress
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Host, Trainer, Writer
 from ecosystem.simulation.references import References, true_distribution
@@ -54,7 +54,7 @@ def build_state(
         drawn=dict.fromkeys(reservoirs, 0),
     )
     drafts = _initial_drafts(state)
-    context = Surroundings(drafts["content"], streams, device, threads, cache, progress)
+    context = BuildContext(drafts["content"], streams, device, threads, cache, progress)
     return state, drafts
 
 

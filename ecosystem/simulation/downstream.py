@@ -16,7 +16,8 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import Budget, Cohort, FitRequest, Member, Progress, ScoreRequest, Start
+from ecosystem.families.base import Cohort, Progress, SupportsPrompts
+from ecosystem.families.requests import Budget, Member, PromptedFitRequest, ScoreRequest, Start
 from ecosystem.metrics import tasks
 from ecosystem.metrics.estimates import Estimate, mean_and_error
 from ecosystem.metrics.tasks import TASKS, Example
@@ -49,27 +50,27 @@ class Downstream:
         """Whether models are judged at step ``t``: at the first, and at every so many after it."""
         return t > 0 and (t - 1) % self.settings.every == 0
 
-    def judge(self, cohort: Cohort, members: Sequence[int], tunable: bool, progress: Progress) -> list[Values]:
-        """Return the accuracies of members: as they are, and (if ``tunable``) fine-tuned from their weights."""
+    def judge(self, cohort: Cohort, members: Sequence[int], fine_tune: bool, progress: Progress) -> list[Values]:
+        """Return the accuracies of members: as they are, and (with ``fine_tune``) fine-tuned from their weights."""
         found = self._untuned(cohort, members)
-        if tunable:
+        if fine_tune:
             for values, tuned in zip(found, self._tuned(cohort, members, "previous", [""], progress), strict=True):
                 values |= tuned
         return found
 
     def references(
-        self, cohort: Cohort, tunable: bool, begins_trained: bool, progress: Progress
+        self, cohort: Cohort, fine_tune: bool, starts_pretrained: bool, progress: Progress
     ) -> dict[Literal["initial", "random"], Values]:
         """Return the accuracies of what members start from (if that is trained) and of random weights.
 
         Fine-tuned random weights are the mean of several; its standard error is the larger of theirs, since they answer
         the same examples, and of that of their mean.
         """
-        kinds: list[Literal["initial", "random"]] = ["initial", "random"] if begins_trained else ["random"]
+        kinds: list[Literal["initial", "random"]] = ["initial", "random"] if starts_pretrained else ["random"]
         found = dict(zip(kinds, self._untuned(cohort, kinds), strict=True))
-        if tunable and begins_trained:
+        if fine_tune and starts_pretrained:
             found["initial"] |= self._tuned(cohort, [0], "foundation", [""], progress)[0]
-        if tunable:
+        if fine_tune:
             drawn: list[Values] = []
             while len(drawn) < self.settings.random:
                 members = range(min(cohort.members, self.settings.random - len(drawn)))
@@ -99,12 +100,13 @@ class Downstream:
         self, cohort: Cohort, members: Sequence[int], start: Start, names: Sequence[str], progress: Progress
     ) -> list[Values]:
         """Fine-tune members on every task in turn; ``names`` end those of their streams (one for all, or one each)."""
+        assert isinstance(cohort, SupportsPrompts)  # as its family declares
         found: list[Values] = [{} for _ in members]
         before = cohort.state()
         for kind in self.settings.tasks:
             train, _ = self.examples[kind]
             requests = [
-                FitRequest(
+                PromptedFitRequest(
                     member=member,
                     docs=pl.Series([example.choices[example.answer] for example in train], dtype=pl.String),
                     weight=np.ones(len(train)),
@@ -118,7 +120,7 @@ class Downstream:
                 for place, member in enumerate(members)
             ]
             try:
-                cohort.fit(requests, _told(kind, progress))
+                cohort.fit_prompted(requests, _told(kind, progress))
                 for values, estimate in zip(found, self._answers(cohort, members, kind), strict=True):
                     values[f"accuracy_{kind}"] = estimate
             except TrainingError as error:

@@ -14,7 +14,8 @@ import polars as pl
 from ecosystem.corpus.schema import SEGMENT, empty
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import FitRequest, GenerateRequest, MemberError, TextCohort
+from ecosystem.families.base import MemberError, TextCohort
+from ecosystem.families.requests import FitRequest, GenerateRequest
 from ecosystem.policies.base import gate
 from ecosystem.policies.watermark import Watermark
 from ecosystem.simulation.agents import Trainer, by_model

@@ -11,7 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
-from ecosystem.families.base import Cohort, Member, Score, ScoreRequest, TextCohort
+from ecosystem.families.base import Cohort, TextCohort
+from ecosystem.families.requests import Member, Score, ScoreRequest
 from ecosystem.metrics.base import Vocabulary
 from ecosystem.metrics.quality import frequent_types, unigram_nll
 from ecosystem.scenario.scenario import Scenario

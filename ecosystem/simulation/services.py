@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import DataError
-from ecosystem.families.base import Cohort, Score, ScoreRequest, SupportsWatermark
+from ecosystem.families.base import Cohort, SupportsWatermark
+from ecosystem.families.requests import Score, ScoreRequest
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.sources.base import Reservoir, Truth
 from ecosystem.sources.labelled import right

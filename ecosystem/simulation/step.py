@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import INDEX, LEDGER, SEGMENT, empty
 from ecosystem.corpus.watermark_spec import Mark
-from ecosystem.families.base import FitRecord, WriteRecord
+from ecosystem.families.requests import FitRecord, WriteRecord
 
 DRAFT = {name: SEGMENT[name] for name in ("site", "author", "synthetic", "depth", "model", "source", "row", "content")}
 

@@ -17,8 +17,8 @@ MORRIS_LEVELS = 4  # per axis, the usual choice
 class Range(Spec):
     """The values of an axis, for designs that choose points: spread uniformly, or uniformly in the logarithm."""
 
-    low: float
-    high: float
+    low: float = Field(description="the smallest value")
+    high: float = Field(description="the largest value")
     scale: Literal["linear", "log"] = Field("linear", description="how values are spread")
     whole: bool = Field(False, description="round values to whole numbers")
 

@@ -14,7 +14,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError, path_of
-from ecosystem.metrics.laws import predict
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import Words
 from ecosystem.report.html import Figure, Table
@@ -34,6 +33,7 @@ from ecosystem.studies.results import TRAINING, training_rows, untrained, write_
 from ecosystem.studies.run_study import RunPlan, StudyRunner, study_folder
 from ecosystem.studies.statistics import mean_interval
 from ecosystem.studies.threshold import Threshold, search
+from ecosystem.theory.laws import predict
 
 Floats = NDArray[np.float64]
 _GRID = 2001  # values of the lever at which the closed form is evaluated

@@ -32,13 +32,15 @@ class Frontier(Question):
 
     path: str = Field(description="the lever: a dotted path of the scenario")
     range: Range = Field(description="the values between which the threshold is searched for")
-    measure: Measure
+    measure: Measure = Field(description="the number that crosses the limit")
     limit: float = Field(description="the value of the measure at the threshold")
     since: Step | None = Field(None, description="limit the change of the measure since this step, not its value")
     precision: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.01, description="resolution of the search, as a share of the range (on its scale)"
     )
-    closed_form: ClosedForm | None = None
+    closed_form: ClosedForm | None = Field(
+        None, description="a law that predicts the threshold, reported beside the result of the search"
+    )
 
     @model_validator(mode="after")
     def _check_frontier(self) -> Frontier:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ecosystem.errors import nearest
-from ecosystem.metrics.definitions import DEFINITIONS
+from ecosystem.metrics.catalogue import definitions, name_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import Spec
 
@@ -19,7 +19,7 @@ WEB = "web"  # the value of Measure.of that selects the metrics of the whole web
 class Measure(Spec):
     """One number per run: a metric of some trainers or of the web, at one step or averaged over a window of steps."""
 
-    metric: str = Field(description="name of a metric (`ecosystem list metrics`)")
+    metric: Annotated[str, AfterValidator(name_of)] = Field(description="name of a metric (`ecosystem list metrics`)")
     of: str | None = Field(
         None,
         description="a population of trainers, whose mean counts, or web; default: the mean over all trainers",
@@ -34,14 +34,15 @@ class Measure(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Measure:
-        if self.metric not in DEFINITIONS:
-            close = nearest(self.metric, DEFINITIONS)
+        metrics = definitions()
+        if self.metric not in metrics:
+            close = nearest(self.metric, metrics)
             raise ValueError(f'metric: there is no metric "{self.metric}"{close}; see `ecosystem list metrics`')
         if self.at is not None and self.window is not None:
             raise ValueError("window: give either at (one step) or window (first and last step), not both")
         if self.window is not None and self.window[0] > self.window[1]:
             raise ValueError(f"window: {self.window[0]} comes after {self.window[1]}; give the first step first")
-        if self.goal is None and not DEFINITIONS[self.metric].collapse:
+        if self.goal is None and not metrics[self.metric].better:
             raise ValueError(f'goal: set goal = "lower" or "higher"; {self.metric} has no preferred direction')
         return self
 
@@ -68,7 +69,7 @@ class Measure(Spec):
     @property
     def unit(self) -> str:
         """The unit of the metric; "1" for a pure number."""
-        return DEFINITIONS[self.metric].unit
+        return definitions()[self.metric].unit
 
     @property
     def axis(self) -> str:
@@ -78,7 +79,7 @@ class Measure(Spec):
     @property
     def lower_is_better(self) -> bool:
         """Whether a smaller value is better."""
-        return self.goal == "lower" if self.goal else DEFINITIONS[self.metric].collapse == "up"
+        return (self.goal or definitions()[self.metric].better) == "lower"
 
     def steps(self, last: int) -> tuple[int, int]:
         """Return the first and the last step that count in a run of ``last`` steps."""

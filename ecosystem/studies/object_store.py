@@ -20,7 +20,7 @@ from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.runs.paths import folder_of
-from ecosystem.runs.records import BRANCH, Commit, Fork
+from ecosystem.runs.records import BRANCH, Commit, Fork, check_format
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
@@ -136,6 +136,8 @@ class Mirror:
             rewritten = [name for name in self._names(folder) if name in _REWRITTEN]
             with self._downloaded(folder, names) as records, self._downloaded(folder, rewritten) as changing:
                 stored = {name: path.read_bytes() for name, path in records.items()}
+                for name, content in stored.items():
+                    check_format(json.loads(content), f"{self.place(folder)}/{name}")
                 local = {f"commits/{path.name}": path.read_bytes() for path in (folder / "commits").glob("*.json")}
                 agree = all(local[name] == stored[name] for name in local.keys() & stored.keys())
                 if local and not (stored and agree):

@@ -28,8 +28,8 @@ class Question(Spec):
 
     file_kind: ClassVar[FileKind]
 
-    name: str
-    description: str = ""
+    name: str = Field(description="name of the folder of its report; letters, digits, _ and -")
+    description: str = Field("", description="what is asked, shown in listings and in the report")
     base: str = Field(
         description="the base scenario: a path relative to this file, or the name of a bundled scenario",
     )

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from ecosystem.cache import chosen_cache
-from ecosystem.errors import ScenarioError, StoreError, path_of
+from ecosystem.errors import FormatError, ScenarioError, StoreError, path_of
 from ecosystem.runs.paths import require_local_path
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -258,7 +258,10 @@ def _renumbered(job: Job, numbers: dict[int, int]) -> Job:
 
 
 def finished(runs: Sequence[PlannedRun]) -> list[bool]:
-    """Return which runs have all their steps; a damaged run does not, and making it reports the damage."""
+    """Return which runs have all their steps; a damaged run does not, and making it reports the damage.
+
+    Raises FormatError for a run that a newer release has written.
+    """
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
         return list(pool.map(_finished, runs))
 
@@ -266,5 +269,7 @@ def finished(runs: Sequence[PlannedRun]) -> list[bool]:
 def _finished(run: PlannedRun) -> bool:
     try:
         return (last_step(run.place) if is_url(run.place) else Store(Path(run.place)).last()) >= run.steps
+    except FormatError:
+        raise
     except StoreError:
         return False

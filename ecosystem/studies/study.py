@@ -77,16 +77,18 @@ class Study(Question):
     reference: str | None = Field(None, description="the base arm, which others are compared with; default: the first")
     arms: dict[str, dict[str, Any]] = Field({}, description="named levers: tables of dotted path = value")
     axes: Axes = Field({}, description="levers by dotted path, instead of arms: a list of values, or a range")
-    design: Design = Design()
+    design: Design = Field(Design(), description="how the points of `axes` are chosen")
     worlds: dict[str, dict[str, Any]] = Field({}, description="named uncertainties: tables of dotted path = value")
     uncertain: Axes = Field({}, description="uncertainties by dotted path, instead of worlds: a list, or a range")
     draw: Design = Field(Design(), description="how the points of `uncertain` are chosen")
-    branch: BranchPoint | None = None
-    measures: Annotated[list[Measure], Field(min_length=1)]
+    branch: BranchPoint | None = Field(
+        None, description="where the arms leave a history that they share; default: they differ from the first step on"
+    )
+    measures: Annotated[list[Measure], Field(min_length=1)] = Field(description="the numbers that arms are compared by")
     prices: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {}, description="price of one unit of each cost (`ecosystem list metrics`, scope cost)"
     )
-    equal_cost: EqualCost | None = None
+    equal_cost: EqualCost | None = Field(None, description="ways to spend, compared at equal cost")
 
     @model_validator(mode="after")
     def _check_study(self) -> Study:

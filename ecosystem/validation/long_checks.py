@@ -14,9 +14,42 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from ecosystem.metrics import theory
 from ecosystem.metrics.estimates import mean_and_error
 from ecosystem.streams import Streams
+from ecosystem.theory.diversity import (
+    distance_fresh_data,
+    distance_partially_synthetic,
+    diversity_accumulate,
+    diversity_random_mixture,
+    diversity_replace,
+    gini_simpson,
+    l1_ceiling_partially_synthetic,
+    simpson_partially_synthetic,
+    squared_drift,
+)
+from ecosystem.theory.extinction import (
+    collapse_probability,
+    collapse_probability_lower_bound,
+    collapse_probability_upper_bound,
+    survival_lower_bound,
+    surviving_types_exact,
+    time_to_collapse_bounds,
+    time_to_collapse_exact,
+)
+from ecosystem.theory.gaussian import (
+    gaussian_log_variance,
+    gaussian_sd,
+    gaussian_sd_tail_bound,
+    gaussian_typical_variance,
+    gaussian_variance,
+    gaussian_w2,
+)
+from ecosystem.theory.learning import (
+    drift_growing_corpus_constant,
+    halving_time_ratio,
+    self_training_drift,
+    self_training_gradient,
+)
 from ecosystem.validation import recursions
 
 LONG = "long"  # the name of the checks that no scenario file holds
@@ -89,7 +122,7 @@ def _growing_corpus() -> Iterator[Check]:
     """W1: without chance, so the two must be equal."""
     share = recursions.growing_corpus(0.3, 0.01, 100, 5, 50)
     for step in (1, 10, 50):
-        predicted = 0.3 + float(theory.drift_growing_corpus_constant(0.01, 100, 5, step))
+        predicted = 0.3 + float(drift_growing_corpus_constant(0.01, 100, 5, step))
         name = f"{LONG}/biased models, corpus of 100 growing by 5/first_type@{step}"
         yield Check(name, "Wang et al. 2024; derived", predicted, float(share[step - 1]), 0.0, 1)
 
@@ -100,39 +133,37 @@ def _normals(seed: int, replicates: int) -> Iterator[Check]:
     # and medians take their place.
     many = recursions.gaussian_replace(10 * replicates, 20, 100, seed=seed)
     w2 = many.mean[-1] ** 2 + (np.sqrt(many.variance[-1]) - 1) ** 2
-    yield _check("gaussian n=100/w2@20", "Shumailov et al. 2024; derived", theory.gaussian_w2(100, 20), w2)
+    yield _check("gaussian n=100/w2@20", "Shumailov et al. 2024; derived", gaussian_w2(100, 20), w2)
     few = recursions.gaussian_replace(10 * replicates, 100, 10, seed=seed)
     for n, loop in ((100, many), (10, few)):
         deviation = np.sqrt(loop.variance[19])
-        predicted = theory.gaussian_sd(n, 20)
+        predicted = gaussian_sd(n, 20)
         yield _check(f"gaussian n={n}/standard_deviation@20", "Bertrand et al. 2024", predicted, deviation)
     for step in (20, 100):
         wide = np.sqrt(few.variance[step - 1]) > 0.3
-        bound = theory.gaussian_sd_tail_bound(10, step, 0.3)
+        bound = gaussian_sd_tail_bound(10, step, 0.3)
         yield _check(f"gaussian n=10/wider than 0.3@{step}", "Suresh et al. 2024, a bound", bound, wide, "≤")
     for unbiased in (True, False):
         loop = recursions.gaussian_replace(replicates, 100, 100, unbiased=unbiased, seed=seed)
         name = f"gaussian n=100 {'unbiased' if unbiased else 'biased'}/log_variance@100"
-        predicted = theory.gaussian_log_variance(100, 100, unbiased=unbiased)
+        predicted = gaussian_log_variance(100, 100, unbiased=unbiased)
         yield _check(name, "derived", predicted, np.log(loop.variance[-1]))
     bent = recursions.gaussian_replace(replicates, 10, 10, sampling_bias=0.8, seed=seed)
-    predicted = theory.gaussian_variance(10, 9, sampling_bias=0.8)
+    predicted = gaussian_variance(10, 9, sampling_bias=0.8)
     yield _check("gaussian lambda=0.8/variance@10", "Alemohammad et al. 2023", predicted, bent.variance[-1])
     source = "Shumailov et al. 2024, their code; derived"
     for n in (100, 500, 1000, 10_000):
         last = recursions.gaussian_replace(replicates // 2, 1000, n, unbiased=False, seed=seed).variance[-1]
-        typical = theory.gaussian_typical_variance(n, 1000, unbiased=False)
+        typical = gaussian_typical_variance(n, 1000, unbiased=False)
         yield _check(f"gaussian n={n} biased/below the typical variance@1000", source, 0.5, last < typical)
-    yield _check(
-        "gaussian n=10000 biased/variance@1000", source, theory.gaussian_variance(n, 1000, unbiased=False), last
-    )
+    yield _check("gaussian n=10000 biased/variance@1000", source, gaussian_variance(n, 1000, unbiased=False), last)
     for n, steps in ((10, (1, 10, 50)), (100, (1000,)), (500, (1000,))):
         kept = recursions.gaussian_accumulate(replicates, max(steps), n, seed=seed)
         for step in steps:
-            variance = float(theory.diversity_accumulate(1, n, step))
+            variance = float(diversity_accumulate(1, n, step))
             name = f"gaussian n={n} accumulated"
             yield _check(f"{name}/variance@{step}", "Kazdan et al. 2025; derived", variance, kept.variance[step - 1])
-            drift, error = theory.squared_drift(1, variance), kept.mean[step - 1] ** 2
+            drift, error = squared_drift(1, variance), kept.mean[step - 1] ** 2
             yield _check(f"{name}/mean_error@{step}", "Kazdan et al. 2025; derived", float(drift), error)
 
 
@@ -141,7 +172,7 @@ def _symbols(seed: int, replicates: int) -> Iterator[Check]:
     p = zipf(20)
     loop = recursions.categorical_replace(p, 2 * replicates, 100, 50, seed=seed)
     for step in (1, 10, 30, 100):
-        predicted = 1 - theory.diversity_replace(theory.gini_simpson(p), 50, step)
+        predicted = 1 - diversity_replace(gini_simpson(p), 50, step)
         found = 1 - loop.gini_simpson[step - 1]
         yield _check(f"Zipf-20 n=50/simpson@{step}", "Seddik et al. 2024, Theorem 1", predicted, found)
     uniform = np.full(10, 0.1)
@@ -149,30 +180,31 @@ def _symbols(seed: int, replicates: int) -> Iterator[Check]:
         # Of every million runs of n samples, less than one is longer than 16 n generations.
         ended = recursions.categorical_replace(uniform, runs, 16 * n, n, seed=seed)
         time = (ended.support > 1).sum(axis=0) + 1.0  # generation at which one symbol is left
-        exact, source = theory.time_to_collapse_exact(uniform, n), "Kazdan et al. 2025; derived (chain of one count)"
+        exact = time_to_collapse_exact(uniform, n)
+        source = "Kazdan et al. 2025; derived (chain of one count)"
         yield _check(f"uniform K=10 n={n}/time_to_collapse", source, exact, time)
         if n == 100:
-            low, high = theory.time_to_collapse_bounds(uniform, n)
+            low, high = time_to_collapse_bounds(uniform, n)
             name, source = f"uniform K=10 n={n}/time_to_collapse", "Seddik et al. 2024, Theorem 1"
             yield _check(f"{name}, from below", source, low, time, "≥")
             yield _check(f"{name}, from above", source, high, time, "≤")
     many = zipf(1000)
     alive = recursions.categorical_replace(many, replicates // 5, 100, 1000, seed=seed).support
     steps = np.array([1, 5, 10, 50, 100])
-    for step, predicted in zip(steps, theory.surviving_types_exact(many, 1000, steps), strict=True):
+    for step, predicted in zip(steps, surviving_types_exact(many, 1000, steps), strict=True):
         yield _check(f"Zipf-1000 n=1000/support@{step}", "derived (chain of one count)", predicted, alive[step - 1])
     for step in (10, 50):
-        bound = theory.survival_lower_bound(1000 * many, step).sum()
+        bound = survival_lower_bound(1000 * many, step).sum()
         yield _check(f"Zipf-1000 n=1000/support@{step}, bound", "Suresh et al. 2024", bound, alive[step - 1], "≥")
     p = zipf(52, 1.1008)  # of sum p^2 = 0.1
-    h0 = theory.gini_simpson(p)
+    h0 = gini_simpson(p)
     mixture = recursions.categorical_mixture(p, replicates, 200, 10, seed=seed)
     for step in (10, 200):
-        predicted = 1 - theory.diversity_random_mixture(h0, 10, step)
+        predicted = 1 - diversity_random_mixture(h0, 10, step)
         found = 1 - mixture[step - 1]
         yield _check(f"any past model n=10/simpson@{step}", "Seddik et al. 2024, section 4.2", predicted, found)
     replaced = 1 - recursions.categorical_replace(p, 2 * replicates, 50, 10, seed=seed).gini_simpson[-1]
-    predicted = 1 - theory.diversity_replace(h0, 10, 50)
+    predicted = 1 - diversity_replace(h0, 10, 50)
     yield _check("last model n=10/simpson@50", "Seddik et al. 2024, Theorem 1", predicted, replaced)
 
 
@@ -189,9 +221,9 @@ def _fixations(seed: int, replicates: int) -> Iterator[Check]:
     yield _check("Zipf-20 n=50/fixation of all, chi-square", "Seddik et al. 2024, Proposition 1", 19, statistic)
     for step in (50, 200):
         over, name = ended.support[step - 1] == 1, f"Zipf-20 n=50/collapsed@{step}"
-        yield _check(name, "derived (chain of one count)", theory.collapse_probability(p, 50, step), over)
-        low = theory.collapse_probability_lower_bound(p, 50, step)
-        high = theory.collapse_probability_upper_bound(p, 50, step)
+        yield _check(name, "derived (chain of one count)", collapse_probability(p, 50, step), over)
+        low = collapse_probability_lower_bound(p, 50, step)
+        high = collapse_probability_upper_bound(p, 50, step)
         yield _check(f"{name}, from below", "Seddik et al. 2024, Theorem 1", low, over, "≥")
         yield _check(f"{name}, from above", "Seddik et al. 2024, Theorem 1", high, over, "≤")
 
@@ -201,7 +233,7 @@ def _real_data(seed: int, replicates: int) -> Iterator[Check]:
     p = np.array([0.6, 0.3, 0.1])
     loop = recursions.categorical_with_real(p, 10 * replicates, 8, 10, 100, seed=seed)
     for step in (1, 2, 4, 8):
-        predicted = theory.simpson_partially_synthetic(float(p @ p), 10, 100, step)
+        predicted = simpson_partially_synthetic(float(p @ p), 10, 100, step)
         found = (loop[step - 1] ** 2).sum(axis=1)
         source = "Seddik et al. 2024, Theorem 2 with its sign corrected"
         yield _check(f"3 symbols N=10 n=100/simpson@{step}", source, predicted, found)
@@ -209,21 +241,21 @@ def _real_data(seed: int, replicates: int) -> Iterator[Check]:
     s0 = float(p @ p)
     for n in (10, 100, 1000):
         loop, name = recursions.categorical_with_real(p, replicates, 20, 100, n, seed=seed), f"Zipf-52 N=100 n={n}"
-        predicted = theory.simpson_partially_synthetic(s0, 100, n, 20)
+        predicted = simpson_partially_synthetic(s0, 100, n, 20)
         source = "Seddik et al. 2024, Theorem 2 with its sign corrected"
         yield _check(f"{name}/simpson@20", source, predicted, (loop[-1] ** 2).sum(axis=1))
         apart = loop[-1] - loop[0]
-        predicted = theory.distance_partially_synthetic(s0, 100, n, 20)
+        predicted = distance_partially_synthetic(s0, 100, n, 20)
         yield _check(f"{name}/l2 from the first fit@20", "derived", predicted, (apart**2).sum(axis=1))
-        bound = theory.l1_ceiling_partially_synthetic(52, 100, n)
+        bound = l1_ceiling_partially_synthetic(52, 100, n)
         yield _check(f"{name}/l1 from the first fit@20", "derived, a bound", bound, np.abs(apart).sum(axis=1), "≤")
     p = zipf(20)
-    h0 = theory.gini_simpson(p)
+    h0 = gini_simpson(p)
     for label, start in (("uniform", np.full(20, 0.05)), ("one symbol", np.eye(20)[19])):
         loop = recursions.categorical_with_real(p, replicates, 30, 20, 80, start=start, seed=seed)
         for step in (5, 30):
             apart = start - p
-            predicted = theory.distance_fresh_data(h0, 20, 80, step, float(apart @ apart), float(p @ apart))
+            predicted = distance_fresh_data(h0, 20, 80, step, float(apart @ apart), float(p @ apart))
             found = ((loop[step - 1] - p) ** 2).sum(axis=1)
             name = f"20 fresh beside 80, from {label}/l2@{step}"
             yield _check(name, "Alemohammad et al. 2023 (n_e = 36.8); derived", predicted, found)
@@ -233,12 +265,12 @@ def _own_samples(seed: int, replicates: int) -> Iterator[Check]:
     """H1 and H2: a softmax trained on its own samples, whole or cut."""
     p, source = zipf(30), "Herel and Mikolov 2024; derived"
     share = np.tile(p, (replicates, 1))
-    drift = theory.self_training_drift(p, 10)
+    drift = self_training_drift(p, 10)
     along = drift / np.sqrt(drift @ drift)
     rng = Streams(seed).at("checks/own_samples").rng()
     free = recursions.own_gradient(share, 20, rng)
     cut = recursions.own_gradient(share, 20, rng, top_k=10)
-    predicted = theory.self_training_gradient(p, 20) ** 2
+    predicted = self_training_gradient(p, 20) ** 2
     yield _check("softmax of 30/squared gradient of 20 own samples", source, predicted, (free**2).sum(axis=1))
     yield _check("softmax of 30/gradient of own samples towards top 10", source, 0.0, free @ along)
     yield _check("softmax of 30/the same, samples cut to top 10", source, float(np.sqrt(drift @ drift)), cut @ along)
@@ -249,6 +281,6 @@ def _own_samples(seed: int, replicates: int) -> Iterator[Check]:
             recursions.self_training(zipf(types), runs, rate, tokens, top_k=k, seed=seed + other)
             for rate, other in ((0.1, 0), (0.05, 10**6))
         )
-        predicted = np.log(theory.halving_time_ratio(0.5, truncated=k is not None))
+        predicted = np.log(halving_time_ratio(0.5, truncated=k is not None))
         name = f"softmax of {types}, samples of {label}/log of steps at half the rate"
         yield _check(name, source, predicted, np.log(slow) - np.log(fast))

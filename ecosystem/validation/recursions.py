@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from ecosystem.errors import DataError
-from ecosystem.families.base import Budget, FitRequest
+from ecosystem.families.requests import Budget, FitRequest
 from ecosystem.families.statistical.categorical import CategoricalCohort
 from ecosystem.runs.machine import cores
 from ecosystem.streams import Stream, Streams

@@ -16,12 +16,12 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.metrics.laws import predict
 from ecosystem.runs.files import io_errors
 from ecosystem.runs.machine import cores
 from ecosystem.scenario.presets import bundled
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
+from ecosystem.theory.laws import predict
 from ecosystem.validation.long_checks import LIMIT, LONG, Check, long_checks
 
 

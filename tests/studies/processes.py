@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -33,11 +32,11 @@ def lock_holder(folder: Path) -> psutil.Process | None:
 
 
 def kill_at(place: str, folder: Path, step: int) -> threading.Thread:
-    """Kill (SIGKILL) the worker that makes a run in a folder, once the run has committed a step."""
+    """Kill the worker that makes a run in a folder, once the run has committed a step."""
 
     def kill() -> None:
         until(lambda: last_step(place) >= step)
-        until(lambda: lock_holder(folder)).send_signal(signal.SIGKILL)
+        until(lambda: lock_holder(folder)).kill()
 
     thread = threading.Thread(target=kill)
     thread.start()

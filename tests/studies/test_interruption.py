@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import pty
 import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from ecosystem.runs.run import Run
 from ecosystem.studies.executors.jobs import run_job
@@ -44,6 +45,7 @@ def resumes(folder: Path) -> bool:
 
 
 def test_ctrl_c_stops_a_live_screen_and_leaves_no_process_and_a_study_that_goes_on(tmp_path):
+    pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     process = start_study(tmp_path, theirs)
     os.close(theirs)

@@ -13,6 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.runs.paths import folder_of
 from ecosystem.runs.run import Run
+from ecosystem.runs.store import Store
 from ecosystem.studies.executors.jobs import attempt, run_job
 from ecosystem.studies.object_store import Mirror, last_step, opened, place_of
 from tests.studies.small_runs import job, numbers, scenario, undisturbed
@@ -71,6 +72,18 @@ def test_a_run_broken_off_while_it_was_pushed_goes_on_here_or_elsewhere(tmp_path
     assert numbers(run_job(job(out, spec))).equals(undisturbed(spec, tmp_path)) and last_step(place) == 5
     records = len(Run.open(Mirror(out).local(place)).environment["resumed"])
     assert records == 1
+
+
+def test_a_push_that_fails_leaves_the_run_unlocked_while_its_error_is_kept(tmp_path, monkeypatch, scratch):
+    def gone(self, file, path, **more):
+        raise ConnectionError("the network is gone")
+
+    out = f"memory://{tmp_path}"
+    monkeypatch.setattr(MemoryFileSystem, "put_file", gone)
+    with pytest.raises(StoreError, match="the network is gone") as raised:
+        run_job(job(out, scenario(steps=1)))
+    with Store(folder_of(scenario(steps=1), Mirror(out).folder)).lock():
+        assert raised.tb is not None
 
 
 def test_of_two_workers_on_one_run_the_later_gives_way(tmp_path, monkeypatch, scratch):

@@ -1,12 +1,14 @@
-"""What every cohort of language models shares: documents to tokens, tokens to documents, and the requests.
+"""Cohorts of language models: documents to tokens and back, generation, scoring, and everything a TextCohort offers.
 
-A subclass brings the architecture: how to train members, the decoder of some rows, and the nats of a batch.
+A subclass brings the architecture: how to train members, a decoder for some rows, and the nats of a batch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,31 +19,25 @@ from torch import Tensor
 
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families.base import (
-    Budget,
+from ecosystem.families.base import Progress, silent
+from ecosystem.families.language import generation, scoring, watermark
+from ecosystem.families.language.tokenizer import Tokenizer
+from ecosystem.families.requests import (
     FitRecord,
     FitRequest,
     GenerateRequest,
     Member,
-    MemberError,
-    Progress,
     Score,
     ScoreRequest,
-    Surroundings,
     WriteRecord,
-    silent,
 )
-from ecosystem.families.language import generation, scoring, watermark
-from ecosystem.families.language.packing import Answers, Batches, Packing
-from ecosystem.families.language.tokenizer import Tokenizer
-from ecosystem.families.training_spec import Training
-from ecosystem.families.worker_pool import Crew
-from ecosystem.streams import Stream
+from ecosystem.families.worker_pool import WorkerPool
 
 Nll = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Inputs, targets (int64), scored (bool), [rows, length] each → nats of the scored targets, in row order."""
 Piece = tuple[int, NDArray[np.int64]]
 """The position of a request and the numbers of some of its documents."""
+Report = Callable[[int], None]
 
 _SCORED_TOKENS = 2048  # positions in a batch to score on a CPU; the activations of a small model stay in the cache
 _WRITTEN_ROWS = 128  # most documents written at once by a thread; 8 times as many on a GPU
@@ -49,38 +45,43 @@ _CACHED_VALUES = {"cpu": 1 << 26, "cuda": 1 << 32}
 """Most keys and values in a cache: 256 MB in float32 on a CPU (per thread), 8 GB in bfloat16 on a GPU."""
 
 
-class LanguageCohort(ABC):
-    """M members that share a tokenizer, a context and a way of training.
+@dataclass(frozen=True)
+class CohortSettings:
+    """Settings that every cohort of language models has."""
 
-    ``crew`` says (threads, compute threads of each); ``stacks`` whether members are computed in one stack.
-    """
+    name: str
+    """Name of the model in the scenario."""
+    members: int
+    tokenizer: Tokenizer
+    context: int
+    """Longest input in tokens."""
+    fingerprint: str = ""
+    """Name of the foundation or checkpoint that members start from."""
+
+
+class LanguageCohort(ABC):
+    """M members that share a tokenizer and a context."""
 
     def __init__(
         self,
-        name: str,
-        members: int,
-        tokenizer: Tokenizer,
-        context: int,
-        training: Training,
-        around: Surroundings,
-        crew: tuple[int, int],
-        stacks: bool,
-        fingerprint: str,
-        cached_values: int,
+        settings: CohortSettings,
+        *,
+        device: str,
+        workers: tuple[int, int],
+        stacks: bool = False,
+        cached_values: int = 1,
     ) -> None:
-        """``context`` is the longest input in tokens; ``fingerprint`` names what the members start from.
+        """``workers``: number of threads, and of compute threads of each; ``stacks``: decode members in one stack.
 
-        ``cached_values`` is how many keys and values one position of one document takes.
+        ``cached_values`` is the number of keys and values that a decoder keeps per position and document.
         """
-        self.name = name
-        self.members = members
-        self.tokenizer = tokenizer
-        self.context = context
-        self.training = training
-        self.fingerprint = fingerprint
-        self.device = torch.device(around.device)
-        self.random_stream = around.streams.at(f"model/{name}/random")
-        self._crew = crew
+        self.name = settings.name
+        self.members = settings.members
+        self.tokenizer = settings.tokenizer
+        self.context = settings.context
+        self.fingerprint = settings.fingerprint
+        self.device = torch.device(device)
+        self._workers = workers
         self._stacks = stacks
         self._cached_values = cached_values
         self.written: list[WriteRecord] = []
@@ -88,10 +89,20 @@ class LanguageCohort(ABC):
     # What an architecture brings.
 
     @abstractmethod
-    def _fit(
-        self, requests: Sequence[FitRequest], packings: Sequence[Batches], peaks: Sequence[float], progress: Progress
-    ) -> list[FitRecord]:
-        """Train the members of the requests on their packings, with these peak learning rates."""
+    def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
+        """Train members, each on its own documents, at most one request per member.
+
+        Raises MemberError (a TrainingError) if there is nothing to train on or a loss is not finite; the members of
+        the call then keep the weights they had.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return everything that fit() has changed."""
+
+    @abstractmethod
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what :meth:`state` returned; raise DataError, changing nothing, if it does not fit."""
 
     @abstractmethod
     def _decoder(self, members: Sequence[Member], rows: int, length: int) -> generation.Decoder:
@@ -102,44 +113,18 @@ class LanguageCohort(ABC):
         """Return the function that scores batches under these weights."""
 
     def flops_per_token(self, length: int) -> float | None:
-        """Return the floating-point operations per token of one forward pass over ``length`` tokens.
+        """Return the floating-point operations per token of a forward pass over ``length`` tokens.
 
-        None where a model does no matrix products, as one that counts.
+        None for models without matrix products, such as n-gram models.
         """
         return None
 
-    @abstractmethod
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return every member's parameters by their checkpoint names, with a leading member axis."""
+    @property
+    def types(self) -> int:
+        """Number of tokens that the model chooses from; a checkpoint may have more than its tokenizer."""
+        return self.tokenizer.size
 
-    @abstractmethod
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what :meth:`state` returned; raise DataError if it belongs to another shape."""
-
-    # The requests.
-
-    def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
-        """Train members, each on its own documents, at most one request per member.
-
-        Raises MemberError (a TrainingError) if there is nothing to train on or a loss is not finite; the members of
-        the call then keep the weights they had.
-        """
-        _check_members([request.member for request in requests], self.members, once=True)
-        packings = []
-        for request in requests:
-            try:
-                packings.append(self._batches(request))
-            except TrainingError as error:
-                raise MemberError(request.member, f"member {request.member} cannot be trained: {error}") from error
-        peaks = [self.training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
-        return self._fit(requests, packings, peaks, progress) if requests else []
-
-    def _batches(self, request: FitRequest) -> Batches:
-        docs, batch = self.tokenizer.encode(request.docs), request.batch or self.training.batch
-        given = (request.weight, self.tokenizer.end, self.context, batch, request.budget, request.stream.child("order"))
-        if request.prompts is None:
-            return Packing(docs, *given)
-        return Answers(self.tokenizer.encode(request.prompts), docs, *given)
+    # Generation.
 
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
         """Write documents, one Series of length ``n`` per request; a document may be empty.
@@ -155,129 +140,48 @@ class LanguageCohort(ABC):
         _check_members([request.member for request in requests], self.members, once=False)
         starts = [self._starts(request) for request in requests]
         total = sum(
-            min(r.decoding.max_tokens, self.context - len(s))
-            for r, begun in zip(requests, starts, strict=True)
-            for s in begun
+            min(request.decoding.max_tokens, self.context - len(start))
+            for request, own in zip(requests, starts, strict=True)
+            for start in own
         )
+        pieces = self._pieces(requests)
+        with WorkerPool(*self._workers) as pool:
+            jobs = [partial(self._write, requests, starts, group, pool.report) for group in pieces]
+            texts = pool.run(jobs, "generate", total, progress)
         tokens: list[list[list[int]]] = [[[] for _ in range(request.n)] for request in requests]
         self.written = [
-            WriteRecord(np.zeros(request.n, np.int64), np.array([len(s) for s in begun], np.int64))
-            for request, begun in zip(requests, starts, strict=True)
+            WriteRecord(np.zeros(request.n, np.int64), np.array([len(start) for start in own], np.int64))
+            for request, own in zip(requests, starts, strict=True)
         ]
-        with Crew(*self._crew) as crew:
-
-            def job(pieces: Sequence[Piece]) -> None:
-                begun = [starts[i][row] for i, rows in pieces for row in rows]
-                decoding, mark = requests[pieces[0][0]].decoding, requests[pieces[0][0]].mark
-                most = min(decoding.max_tokens, self.context)
-                uniform = np.concatenate(
-                    [generation.luck(requests[i].stream.child("token"), rows, most) for i, rows in pieces]
-                )
-                length = min(max(len(s) for s in begun) + most, self.context)
-                with torch.inference_mode():
-                    decoder = self._decoder([requests[i].member for i, _ in pieces], len(pieces[0][1]), length)
-                    texts = generation.write(
-                        decoder,
-                        begun,
-                        decoding,
-                        uniform,
-                        self.tokenizer.end,
-                        self.context,
-                        self.device,
-                        crew.report,
-                        members=len(pieces),
-                        mark=mark,
-                    )
-                places = [(i, row) for i, rows in pieces for row in rows]
-                for (i, row), text in zip(places, texts, strict=True):
-                    prompt, begins = requests[i].decoding.prompt, len(starts[i][row])
-                    # A document that is shorter than it might be has ended with the end of text, which was drawn too.
-                    self.written[i].drawn[row] = min(len(text) + 1, begins + most, self.context) - begins
-                    tokens[i][row] = text if prompt is None or prompt.keep else text[begins:]
-
-            jobs = self._pieces(requests)
-            crew.run([lambda pieces=pieces: job(pieces) for pieces in jobs], "generate", total, progress)  # type: ignore[misc]
+        for group, written in zip(pieces, texts, strict=True):
+            places = [(i, row) for i, rows in group for row in rows]
+            for (i, row), text in zip(places, written, strict=True):
+                decoding, begins = requests[i].decoding, len(starts[i][row])
+                # A document shorter than it could be has ended with the end of text, which was drawn too.
+                longest = min(begins + min(decoding.max_tokens, self.context), self.context)
+                self.written[i].drawn[row] = min(len(text) + 1, longest) - begins
+                tokens[i][row] = text if decoding.prompt is None or decoding.prompt.keep else text[begins:]
         return tokens
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Score documents, one Score per request; nats, each document's end of text included.
-
-        Raises TrainingError if the answer to a prompt is longer than the context.
-        """
-        _check_members([r.member for r in requests if isinstance(r.member, int)], self.members, once=False)
-        outlines = [scoring.units(self.tokenizer.encode(request.docs), self.tokenizer.end) for request in requests]
-        batch = _SCORED_TOKENS if self.device.type == "cpu" else 8 * _SCORED_TOKENS
-        batches = [
-            scoring.padded(self._windows(request, outline), batch)
-            for request, outline in zip(requests, outlines, strict=True)
-        ]
-        with Crew(*self._crew) as crew:
-
-            def job(nll: Nll, part: scoring.Padded) -> NDArray[np.float32]:
-                arrays = (torch.from_numpy(a).to(self.device) for a in (part.inputs, part.targets, part.scored))
-                with torch.inference_mode():
-                    found: NDArray[np.float32] = nll(*arrays).float().cpu().numpy()
-                crew.report(part.inputs.size)
-                return found
-
-            weights = [self._nll(request.member) for request in requests]
-            jobs = [(weights[i], part) for i, parts in enumerate(batches) for part in parts]
-            found = crew.run([lambda nll=nll, part=part: job(nll, part) for nll, part in jobs])  # type: ignore[misc]
-        results = iter(found)
-        return [
-            scoring.assemble(*outline, parts, [next(results) for _ in parts])
-            for outline, parts in zip(outlines, batches, strict=True)
-        ]
-
-    def _windows(self, request: ScoreRequest, outline: scoring.Outline) -> list[scoring.Window]:
-        if request.prompts is None:
-            return scoring.windows(*outline, self.tokenizer.end, self.context)
-        prompts = self.tokenizer.encode(request.prompts)
-        return scoring.answers(prompts, *outline, self.tokenizer.end, self.context)
-
-    @property
-    def types(self) -> int:
-        """Number of tokens that the model chooses from; a checkpoint may have more than its tokenizer."""
-        return self.tokenizer.size
-
-    def watermark(self, docs: pl.Series, mark: Mark) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Look for a mark in texts, read with the tokenizer: z-scores and scored tokens, [documents] each."""
-        return watermark.detect(mark, self.tokenizer.encode(docs), self.types)
-
-    def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
-        """Return how often each token id occurs in documents, one end of text each included, shape [vocabulary]."""
-        ids = np.concatenate([np.full(len(docs), self.tokenizer.end), *self.tokenizer.encode(docs)])
-        return np.bincount(ids, minlength=self.tokenizer.size)
-
-    def next_token(self, member: Member, docs: pl.Series, tokens: int) -> NDArray[np.float32]:
-        """Return the distribution after the first ``tokens`` tokens of every document that has more, [some, types].
-
-        Raises DataError if they do not fit the context with the end-of-text token before them.
-        """
-        if tokens >= self.context and len(docs):
-            raise DataError(
-                f'model "{self.name}": contexts of {tokens} tokens do not fit its context of {self.context}.'
-            )
-        begun = [ids[:tokens] for ids in self.tokenizer.encode(docs) if len(ids) > tokens]
-        if not begun:
-            return np.zeros((0, self.tokenizer.size), np.float32)
-        ends = np.full((len(begun), 1), self.tokenizer.end)
-        ids = torch.from_numpy(np.hstack([ends, np.stack(begun)]).astype(np.int64)).to(self.device)
-        with Crew(*self._crew) as crew:
-
-            def job() -> NDArray[np.float32]:
-                with torch.inference_mode():
-                    logits = self._decoder([member], len(ids), ids.shape[1]).begin(ids)
-                    found: NDArray[np.float32] = torch.softmax(logits, -1).cpu().numpy()
-                return found
-
-            return crew.run([job])[0]
-
-    def excerpts(self, docs: pl.Series, first: int, tokens: int) -> pl.Series:
-        """Return the text of ``tokens`` tokens from token ``first`` on, of every document that has so many."""
-        last = first + tokens
-        rows = [ids[first:last].tolist() for ids in self.tokenizer.encode(docs) if len(ids) >= last]
-        return pl.Series("text", self.tokenizer.decode(rows), dtype=pl.String)
+    def _write(
+        self,
+        requests: Sequence[GenerateRequest],
+        starts: Sequence[Sequence[NDArray[np.int32]]],
+        pieces: Sequence[Piece],
+        report: Report,
+    ) -> list[list[int]]:
+        """Write some documents of requests with the same decoding in one batch; return tokens, prompts included."""
+        own = [starts[i][row] for i, rows in pieces for row in rows]
+        decoding, mark = requests[pieces[0][0]].decoding, requests[pieces[0][0]].mark
+        most = min(decoding.max_tokens, self.context)
+        noise = np.concatenate(
+            [generation.token_noise(requests[i].stream.child("token"), rows, most) for i, rows in pieces]
+        )
+        task = generation.Task(own, decoding, noise, self.tokenizer.end, self.context, len(pieces), mark)
+        length = min(max(len(start) for start in own) + most, self.context)
+        with torch.inference_mode():
+            decoder = self._decoder([requests[i].member for i, _ in pieces], len(pieces[0][1]), length)
+            return generation.write(decoder, task, self.device, report)
 
     def _starts(self, request: GenerateRequest) -> list[NDArray[np.int32]]:
         prompt = request.decoding.prompt
@@ -290,11 +194,11 @@ class LanguageCohort(ABC):
             )
         if request.prompts is None or len(request.prompts) != request.n:
             given = "none" if request.prompts is None else str(len(request.prompts))
-            raise TrainingError(f"{request.n} documents are to be written from prompts, but {given} are given.")
+            raise TrainingError(f"{request.n} documents need as many prompts, but {given} are given.")
         return [ids[: prompt.tokens] for ids in self.tokenizer.encode(request.prompts)]
 
     def _pieces(self, requests: Sequence[GenerateRequest]) -> list[list[Piece]]:
-        """Cut the requests into jobs; how depends on the requests alone, never on the number of threads."""
+        """Cut the requests into jobs; the cut depends on the requests alone, never on the number of threads."""
         on_cpu = self.device.type == "cpu"
         room = _CACHED_VALUES.get(self.device.type, 1 << 28) // (self._cached_values * self.context)
         groups: dict[Any, list[int]] = {}
@@ -311,28 +215,92 @@ class LanguageCohort(ABC):
         return jobs
 
     def _parts(self, n: int, most: int) -> int:
-        """Return how many pieces of at most ``most`` documents ``n`` are cut into: evenly many, for two threads."""
+        """Return the number of pieces of at most ``most`` documents to cut ``n`` into: an even one, for two threads."""
         return 2 * -(-n // (2 * most))
 
+    # Scoring.
 
-def pretrain(cohort: LanguageCohort, budget: Budget, stream: Stream, around: Surroundings) -> dict[str, NDArray[Any]]:
-    """Train the only member of a cohort on the human documents; return its weights, without the member axis."""
-    request = FitRequest(0, around.human, np.ones(len(around.human)), budget, None, "foundation", stream)
-    cohort.fit([request], lambda _, done, total: around.progress("foundation", done, total))
-    return {name: values[0] for name, values in cohort.state().items()}
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Score documents, one Score per request; nats, each document's end of text included.
 
+        Raises TrainingError if the answer to a prompt is longer than the context.
+        """
+        _check_members([r.member for r in requests if isinstance(r.member, int)], self.members, once=False)
+        indexes = [scoring.units(self.tokenizer.encode(request.docs), self.tokenizer.end) for request in requests]
+        size = _SCORED_TOKENS if self.device.type == "cpu" else 8 * _SCORED_TOKENS
+        batches = [
+            scoring.padded(self._windows(request, index), size)
+            for request, index in zip(requests, indexes, strict=True)
+        ]
+        weights = [self._nll(request.member) for request in requests]
+        with WorkerPool(*self._workers) as pool:
+            jobs = [
+                partial(self._nats, nll, part, pool.report)
+                for nll, parts in zip(weights, batches, strict=True)
+                for part in parts
+            ]
+            nats = iter(pool.run(jobs))
+        return [
+            scoring.assemble(*index, parts, [next(nats) for _ in parts])
+            for index, parts in zip(indexes, batches, strict=True)
+        ]
 
-def copy_state(model: str, weights: Mapping[str, Tensor], state: Mapping[str, NDArray[Any]]) -> None:
-    """Copy stored arrays into weights; raise DataError, changing nothing, if a name or a shape does not fit."""
-    for name, tensor in weights.items():
-        found = state[name].shape if name in state else "missing"
-        if found != tuple(tensor.shape):
+    def _nats(self, nll: Nll, part: scoring.Padded, report: Report) -> NDArray[np.float32]:
+        arrays = (torch.from_numpy(a).to(self.device) for a in (part.inputs, part.targets, part.scored))
+        with torch.inference_mode():
+            nats: NDArray[np.float32] = nll(*arrays).float().cpu().numpy()
+        report(part.inputs.size)
+        return nats
+
+    def _windows(self, request: ScoreRequest, index: scoring.ScoreIndex) -> list[scoring.Window]:
+        if request.prompts is None:
+            return scoring.windows(*index, self.tokenizer.end, self.context)
+        prompts = self.tokenizer.encode(request.prompts)
+        return scoring.answers(prompts, *index, self.tokenizer.end, self.context)
+
+    # Tokens and their distributions.
+
+    def watermark(self, docs: pl.Series, mark: Mark) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Detect a watermark, reading texts with the tokenizer: z-scores and scored tokens, [documents] each."""
+        return watermark.detect(mark, self.tokenizer.encode(docs), self.types)
+
+    def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
+        """Count how often each token id occurs in documents, one end of text each included, shape [vocabulary]."""
+        ids = np.concatenate([np.full(len(docs), self.tokenizer.end), *self.tokenizer.encode(docs)])
+        return np.bincount(ids, minlength=self.tokenizer.size)
+
+    def next_token(self, member: Member, docs: pl.Series, tokens: int) -> NDArray[np.float32]:
+        """Return the distribution after the first ``tokens`` tokens of every document with more, [some, types].
+
+        Raises DataError if they do not fit the context with the end-of-text token before them.
+        """
+        if tokens >= self.context and len(docs):
             raise DataError(
-                f'the stored weights of model "{model}" do not fit: {name} is {found}, not {tuple(tensor.shape)}; '
-                "they belong to another preset or another number of members."
+                f'model "{self.name}": contexts of {tokens} tokens do not fit its context of {self.context}.'
             )
-    for name, tensor in weights.items():
-        tensor.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
+        begun = [ids[:tokens] for ids in self.tokenizer.encode(docs) if len(ids) > tokens]
+        if not begun:
+            return np.zeros((0, self.tokenizer.size), np.float32)
+        ends = np.full((len(begun), 1), self.tokenizer.end)
+        ids = torch.from_numpy(np.hstack([ends, np.stack(begun)]).astype(np.int64)).to(self.device)
+        with WorkerPool(*self._workers) as pool:
+            return pool.run([partial(self._distribution, member, ids)])[0]
+
+    def _distribution(self, member: Member, ids: Tensor) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits = self._decoder([member], len(ids), ids.shape[1]).begin(ids)
+            p: NDArray[np.float32] = torch.softmax(logits, -1).cpu().numpy()
+        return p
+
+    def excerpts(self, docs: pl.Series, first: int, tokens: int) -> pl.Series:
+        """Return the text of tokens ``first`` to ``first + tokens`` of every document that has as many."""
+        last = first + tokens
+        rows = [ids[first:last].tolist() for ids in self.tokenizer.encode(docs) if len(ids) >= last]
+        return pl.Series("text", self.tokenizer.decode(rows), dtype=pl.String)
+
+    def _check_fit(self, requests: Sequence[FitRequest]) -> None:
+        """Raise ValueError if a fit names a member that does not exist, or one twice."""
+        _check_members([request.member for request in requests], self.members, once=True)
 
 
 def _check_members(members: Sequence[int], size: int, once: bool) -> None:

@@ -1,4 +1,4 @@
-"""What every family of language models shares: where its members start from, and what a checkpoint needs."""
+"""Families of neural language models: the weights that members start from, and checkpoints."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.families import foundation
-from ecosystem.families.base import Cohort, Family, Surroundings, too_long_prompts
-from ecosystem.families.language import checkpoint
+from ecosystem.families import checkpoint, foundation
+from ecosystem.families.base import BuildContext, Cohort, Family
 from ecosystem.families.training_spec import Foundation, Positive, Training
 from ecosystem.spec import ScenarioParts
 
 if TYPE_CHECKING:
+    from ecosystem.families.language.cohort import CohortSettings
     from ecosystem.families.language.tokenizer import Tokenizer
 
 FROM_SCRATCH = ("foundation", "random")
@@ -31,25 +31,25 @@ class LanguageFamily(Family):
     """
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "text"
-    tunable: ClassVar[bool] = True
-    marks: ClassVar[bool] = True
+    supports_prompts: ClassVar[bool] = True
+    supports_watermark: ClassVar[bool] = True
     needed: ClassVar[tuple[str, ...]]
 
-    init: str = Field("foundation", description="foundation, random, a checkpoint folder, or a Hub id")
-    vocabulary: Positive | None = Field(None, description="tokens of the byte-level BPE trained from scratch")
+    init: str = Field("foundation", description="initial weights: foundation, random, a checkpoint folder, or a Hub id")
+    vocabulary: Positive | None = Field(None, description="size of the byte-level BPE trained from scratch, in tokens")
     context: Positive | None = Field(None, description="longest input in tokens; absent: the checkpoint's")
-    tokenizer: str | None = Field(None, description="checkpoint to take the tokenizer from; absent: its own")
-    training: Training = Field(Training(), description="how every fit trains")
-    foundation: Foundation = Field(Foundation(), description="how the foundation is pre-trained")
+    tokenizer: str | None = Field(None, description="checkpoint to take the tokenizer from; absent: the model's own")
+    training: Training = Field(Training(), description="settings of every fit")
+    foundation: Foundation = Field(Foundation(), description="settings of the foundation's pre-training")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.context is not None and self.context < 2:
             raise ValueError("context = 1 leaves no room for text after the end-of-text token; give at least 2")
         if not self.from_scratch:
-            for word in FROM_SCRATCH:  # a slip of the pen would be sought on the Hub
+            for word in FROM_SCRATCH:  # a misspelt word would be looked up on the Hub
                 if not checkpoint.is_local(self.init) and SequenceMatcher(None, self.init, word).ratio() > 0.8:
-                    raise ValueError(f'init = "{self.init}" is neither a folder nor a word known here; say "{word}"')
+                    raise ValueError(f'init = "{self.init}" is no folder and no known word; did you mean "{word}"?')
             return self
         missing = [name for name in self.needed if getattr(self, name) is None]
         if self.tokenizer is None and self.vocabulary is None:
@@ -66,62 +66,89 @@ class LanguageFamily(Family):
 
     @property
     def from_scratch(self) -> bool:
-        """Whether members start from what is made here and not from a checkpoint."""
+        """Whether members start from weights that are made here, not from a checkpoint."""
         return self.init in FROM_SCRATCH
 
-    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
-        """Build M members; pre-trains the foundation, or takes it from the cache, if that is where they start.
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether members start from a foundation or a checkpoint."""
+        return self.init != "random"
 
-        Raises DataError if there are no human documents to train a tokenizer on, or a checkpoint cannot be had.
+    def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
+        """Build M members; pre-train the foundation, or take it from the cache, if they start from it.
+
+        Raises DataError if there are no human documents to train a tokenizer on, or a checkpoint cannot be found.
         """
+        from ecosystem.families.language.cohort import CohortSettings
         from ecosystem.families.language.tokenizer import Tokenizer
 
         if self.from_scratch:
-            foundation.require_documents(name, around.human)
-            mark = self.fingerprint(around)
-            folder = foundation.obtain(around.cache, mark, lambda: self._prepare(around))
+            foundation.require_documents(name, context.human)
+            fingerprint = self.fingerprint(context)
+            folder = foundation.obtain(context.cache, fingerprint, lambda: self._make(context))
         else:
             folder = checkpoint.folder_of(self.init, "init")
-            mark = checkpoint.mark(folder)
+            fingerprint = checkpoint.fingerprint(folder)
         own = self.tokenizer is None or self.from_scratch
         tokenizer = Tokenizer.load(folder if own else checkpoint.folder_of(str(self.tokenizer), "tokenizer"))
-        return self._open(folder, tokenizer, name, members, around, mark)
+        settings = CohortSettings(name, members, tokenizer, self._longest(folder), fingerprint)
+        return self._open(folder, settings, context)
 
-    def fingerprint(self, around: Surroundings) -> str:
+    def fingerprint(self, context: BuildContext) -> str:
         """Return the name of this family's foundation (or tokenizer) in the cache."""
         return foundation.fingerprint(
             foundation.relevant(self.plain()),
-            around.human,
-            seed=around.streams.seed,
-            device=around.device,
-            threads=self._threads(around),
+            context.human,
+            seed=context.streams.seed,
+            device=context.device,
+            threads=self._threads(context),
         )
 
-    def _prepare(self, around: Surroundings) -> Callable[[Path], None]:
+    def _make(self, context: BuildContext) -> Callable[[Path], None]:
         from ecosystem.families.language.tokenizer import Tokenizer
 
         if self.tokenizer is None:
-            tokenizer = Tokenizer.train(around.human.to_list(), self.vocabulary or 0)
+            tokenizer = Tokenizer.train(context.human.to_list(), self.vocabulary or 0)
         else:
             tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
-        return self._found(tokenizer, around)
+        return self._make_foundation(tokenizer, context)
 
     # What an architecture brings.
 
-    def _threads(self, around: Surroundings) -> int:
+    def _threads(self, context: BuildContext) -> int:
         """Return the thread count if the foundation's numbers depend on it, else 0."""
-        return around.threads
+        return context.threads
 
     @abstractmethod
-    def _found(self, tokenizer: Tokenizer, around: Surroundings) -> Callable[[Path], None]:
-        """Pre-train the foundation, if there is to be one; return what writes all of it as a checkpoint folder."""
+    def _longest(self, folder: Path) -> int:
+        """Return the longest input in tokens of the model in a checkpoint folder."""
 
     @abstractmethod
-    def _open(
-        self, folder: Path, tokenizer: Tokenizer, name: str, members: int, around: Surroundings, mark: str
-    ) -> Cohort:
+    def _make_foundation(self, tokenizer: Tokenizer, context: BuildContext) -> Callable[[Path], None]:
+        """Pre-train the foundation, if members start from one; return a function that writes a checkpoint folder."""
+
+    @abstractmethod
+    def _open(self, folder: Path, settings: CohortSettings, context: BuildContext) -> Cohort:
         """Build the cohort from a checkpoint folder (without weights if members start at random)."""
 
     def save_weights(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int) -> None:
         """Write one member of a ``Cohort.state()`` beside its assets, as ``transformers`` reads it."""
         checkpoint.write_weights(folder, {name: values[member] for name, values in state.items()})
+
+
+def too_long_prompts(context: int | None, path: str, scenario: ScenarioParts) -> list[str]:
+    """Return a sentence for every trainer whose prompt leaves no room in a ``context`` of so many tokens.
+
+    ``path`` is that of the model; a context of None is unknown before the checkpoint is opened.
+    """
+    prompts = {
+        name: trainer.decoding.prompt
+        for name, trainer in scenario.trainers.items()
+        if f"models.{trainer.model}" == path and trainer.decoding.prompt is not None
+    }
+    return [
+        f"trainers.{name}.decoding.prompt.tokens: a prompt of {prompt.tokens} tokens leaves no room to write in the "
+        f"model's context of {context}; at most {context - 2}"
+        for name, prompt in prompts.items()
+        if context is not None and prompt.tokens + 1 >= context
+    ]

@@ -1,13 +1,14 @@
-"""Sampling: a distribution over the next token, and one uniform number that picks from it.
+"""Generation: a distribution over the next token, and one uniform number that picks from it, position by position.
 
 A token is the inverse of the cumulative distribution at one uniform number per row and position, instead of one
-random number per entry of the vocabulary. The filters compute what transformers' logits processors compute, in
+random number per entry of the vocabulary. The filters compute what the logits processors of transformers compute, in
 the same order: repetition penalty, temperature, top-k, top-p.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,18 +18,18 @@ from torch import Tensor
 
 from ecosystem.corpus.watermark_spec import Mark
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import Decoding
 from ecosystem.families.language.watermark import Marker, marker
+from ecosystem.families.requests import Decoding
 from ecosystem.streams import Stream
 
-_DENSE = 0.8  # share of rows still being written below which the batch is compacted
-_STRIDE = 1 << 20  # positions a document has room for in the keys of its uniform numbers
+_DENSE = 0.8  # share of open rows below which the batch is compacted
+_STRIDE = 1 << 20  # positions of a document in the keys of its uniform numbers
 
 
 def adjust(logits: Tensor, decoding: Decoding, seen: Tensor | None = None) -> Tensor:
     """Apply the decoding to logits [N, V], in place where it can; refused tokens get minus infinity.
 
-    ``seen`` [N, V] (bool) marks the tokens of each row so far, the start included, for the repetition penalty
+    ``seen`` [N, V] (bool) flags the tokens that each row holds so far, the prompt included, for the repetition penalty
     (Keskar et al. 2019); top-p keeps the smallest set of tokens that holds the mass (Holtzman et al. 2020).
     """
     if decoding.repetition_penalty != 1.0 and seen is not None:
@@ -64,34 +65,34 @@ def _sorted(p: Tensor) -> Tensor:
 
 
 def pick(p: Tensor, uniform: Tensor) -> Tensor:
-    """Return the token of each row whose slice of the cumulative distribution holds ``uniform``: [N, V], [N, 1] → [N].
+    """Pick the token of each row whose slice of the cumulative distribution holds ``uniform``: [N, V], [N, 1] → [N].
 
     The numbers are in [0, 1). The probabilities ``p`` are overwritten.
     """
     upto = p.cumsum_(-1)
-    # right=True: the first token that goes beyond the goal, so that one without probability is never chosen.
+    # right=True: the first token beyond the number, so that one without probability is never chosen.
     return torch.searchsorted(upto, upto.narrow(1, -1, 1) * uniform, right=True).squeeze(1)
 
 
 def _marked(p: Tensor, end: int, marking: Marker, text: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
-    """Mark all probabilities [N, V] but that of the end of text; the result need not add up to one.
+    """Watermark all probabilities [N, V] but that of the end of text; the result need not add up to one.
 
-    No reader sees the end of text. Marked too, all texts would be longer, or shorter, as the key happens to like it
-    after a full stop.
+    The end-of-text token is never watermarked: detectors do not see it, and biasing it would change text lengths by an
+    amount that depends on the key.
     """
     ending = p[:, end].clone()
     p[:, end] = 0
     rest = p.sum(-1)
     marked = marking(p, text, rows)
-    # A text that can only end, ends.
+    # Where only the end of text is possible, its probability is one.
     marked[:, end] = torch.where(rest > 0, ending * marked.sum(-1) / rest, 1.0)
     return marked
 
 
-def luck(stream: Stream, documents: NDArray[np.int64], length: int) -> NDArray[np.float32]:
-    """Uniform numbers in (0, 1) for documents at positions 0..length-1, [documents, length]; keyed by both.
+def token_noise(stream: Stream, documents: NDArray[np.int64], length: int) -> NDArray[np.float32]:
+    """Return uniform numbers in (0, 1) for documents at positions 0..length-1, [documents, length]; keyed by both.
 
-    A document's numbers depend neither on the size of the batch nor on which other documents are in it.
+    A document's numbers depend neither on the size of the batch nor on the other documents in it.
     """
     keys = documents[:, None] * _STRIDE + np.arange(length)
     numbers = stream.uniform(keys.ravel()).reshape(keys.shape).astype(np.float32)
@@ -99,95 +100,134 @@ def luck(stream: Stream, documents: NDArray[np.int64], length: int) -> NDArray[n
 
 
 class Decoder(Protocol):
-    """A model in the middle of writing: rows of documents that all stand at the same position."""
+    """A model in the middle of generation: rows of documents that are all at the same position."""
 
     def begin(self, ids: Tensor) -> Tensor:
-        """Take the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
+        """Read the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
 
     def step(self, ids: Tensor, position: int) -> Tensor:
-        """Take the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
+        """Read the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
 
     def keep(self, rows: Tensor, used: int) -> None:
-        """Go on with these rows only (an index tensor), of which ``used`` positions have been taken."""
+        """Continue with these rows only (an index tensor), of which ``used`` positions have been read."""
 
 
-def write(
-    decoder: Decoder,
-    starts: Sequence[NDArray[np.int32]],
-    decoding: Decoding,
-    uniform: NDArray[np.float32],
-    end: int,
-    context: int,
-    device: torch.device,
-    report: Callable[[int], None],
-    members: int = 1,
-    mark: Mark | None = None,
-) -> list[list[int]]:
-    """Write one document per start; return each document's tokens, those of its start included, without the end.
+@dataclass(frozen=True)
+class Task:
+    """Documents to write in one batch: one per start, a prompt that may be empty.
 
-    ``starts`` are the prompts (perhaps empty), before which the end-of-text token is put; ``uniform`` is of shape
-    [documents, at least decoding.max_tokens]. A document ends before the end-of-text token, after ``max_tokens`` new
-    tokens, or when the context is full. With a stack of ``members`` the documents come member by member, equally
-    many of each. A ``mark`` is put on every document, after all that ``decoding`` does. ``report`` is told the tokens
-    written, and those that will not be because a document has ended.
+    ``noise``: uniform numbers, [documents, at least decoding.max_tokens]. A document ends before the end-of-text token
+    ``end``, after ``max_tokens`` new tokens, or when the ``context`` is full. In a stack of ``members`` the documents
+    come member by member, equally many of each. ``mark`` is the watermark, applied after the rest of the decoding.
     """
-    sizes = np.array([len(start) for start in starts])
-    limits = np.minimum(sizes + decoding.max_tokens, context)  # tokens a document can have, its start included
-    written = np.full((int(limits.max()), len(starts)), end, dtype=np.int64)  # [positions, documents]
-    for row, start in enumerate(starts):
-        written[: len(start), row] = start
-    position = int(sizes.min())  # index, within the documents, of the token to be chosen
-    longest, least = int(sizes.max()), int(limits.min())  # up to where prompts go, and from where documents are full
-    ids = torch.from_numpy(np.concatenate([np.full((1, len(starts)), end), written[:position]]).T).to(device)
-    # The number that chooses at a position, [positions, rows, 1]: the first one right after the prompt.
-    place = np.clip(np.arange(len(written))[:, None] - sizes, 0, uniform.shape[1] - 1)
-    numbers = torch.from_numpy(uniform[np.arange(len(starts)), place, None]).to(device)
-    lengths = limits.copy()
-    rows = np.arange(len(starts))  # the document of every row that is computed
-    live = np.ones(len(starts), dtype=bool)  # rows whose document has not ended
+
+    starts: Sequence[NDArray[np.int32]]
+    decoding: Decoding
+    noise: NDArray[np.float32]
+    end: int
+    context: int
+    members: int = 1
+    mark: Mark | None = None
+
+
+def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[int], None]) -> list[list[int]]:
+    """Write the documents of a task; return each document's tokens, its start included, without the end of text.
+
+    ``report`` is called with the number of tokens written, plus those that a document which ends early leaves out.
+    """
+    batch = _Batch(task, device)
+    ids = batch.begin()
     logits = decoder.begin(ids)
     if not torch.isfinite(logits).all():
         raise TrainingError(
             "a model's weights are no longer finite numbers; lower the learning rate it is trained with."
         )
-    marking = None if mark is None else marker(mark, logits.shape[-1], written.shape)
+    marking = None if task.mark is None else marker(task.mark, logits.shape[-1], batch.written.shape)
     seen = None
-    if decoding.repetition_penalty != 1.0:
+    if task.decoding.repetition_penalty != 1.0:
         seen = torch.zeros(logits.shape, dtype=torch.bool, device=device).scatter_(1, ids, True)
     while True:
-        logits = adjust(logits, decoding, seen)
-        p = torch.softmax(logits, -1)
+        p = torch.softmax(adjust(logits, task.decoding, seen), -1)
         if marking is not None:
-            p = _marked(p, end, marking, written[:position], rows)
-        picked = pick(p, numbers[position])
-        chosen = picked.cpu().numpy()
-        ended, done = live & (chosen == end), int(live.sum())
-        if position < longest:  # some documents are still inside prompts that are longer than the shortest
-            inside = position < sizes[rows]
-            chosen = np.where(inside, written[position, rows], chosen)
-            picked = torch.from_numpy(chosen).to(device)
-            ended, done = ended & ~inside, int((live & ~inside).sum())
-        written[position, rows] = chosen  # what ended documents would go on with is never read
-        position += 1
-        if ended.any() or position >= least:
-            lengths[rows[ended]] = position - 1
-            ended |= live & (position >= limits[rows])
-            done += int((limits[rows[ended]] - position).sum())
-            live &= ~ended
-            if live.any():
-                least = int(limits[rows[live]].min())
+            p = _marked(p, task.end, marking, batch.written[: batch.position], batch.rows)
+        picked, done = batch.append(pick(p, batch.noise[batch.position]))
         report(done)
-        if not live.any():
-            return [column[:length].tolist() for column, length in zip(written.T, lengths, strict=True)]
-        # Rows that have ended go on being computed until leaving them out is worth the copying.
-        most = int(live.reshape(members, -1).sum(1).max())
-        if most * members <= _DENSE * len(rows):
-            order = np.argsort(~live.reshape(members, -1), axis=1, kind="stable")[:, :most]
-            kept = np.sort(order + np.arange(members)[:, None] * (len(rows) // members), axis=1).ravel()
-            index = torch.from_numpy(kept).to(device)
-            decoder.keep(index, position)
-            rows, live, picked, numbers = rows[kept], live[kept], picked[index], numbers[:, index]
-            seen = None if seen is None else seen[index]
+        if not batch.open.any():
+            return batch.texts()
+        index = batch.compact()
+        if index is not None:
+            decoder.keep(index, batch.position)
+            picked, seen = picked[index], None if seen is None else seen[index]
         if seen is not None:
             seen.scatter_(1, picked.unsqueeze(1), True)
-        logits = decoder.step(picked, position)
+        logits = decoder.step(picked, batch.position)
+
+
+class _Batch:
+    """Documents in the middle of generation: ``written`` [positions, documents] up to ``position``.
+
+    ``rows`` holds the document of every row that is computed, ``open`` whether it goes on.
+    """
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self._task, self._device = task, device
+        count = len(task.starts)
+        self._sizes = np.array([len(start) for start in task.starts])
+        # Tokens that a document can have, its start included.
+        self._limits = np.minimum(self._sizes + task.decoding.max_tokens, task.context)
+        self._lengths = self._limits.copy()
+        self.written = np.full((int(self._limits.max()), count), task.end, dtype=np.int64)
+        for row, start in enumerate(task.starts):
+            self.written[: len(start), row] = start
+        self.position = int(self._sizes.min())
+        self._longest, self._least = int(self._sizes.max()), int(self._limits.min())
+        self.rows = np.arange(count)
+        self.open = np.ones(count, dtype=bool)
+        # The number that picks at a position, [positions, rows, 1]: the first one right after the prompt.
+        place = np.clip(np.arange(len(self.written))[:, None] - self._sizes, 0, task.noise.shape[1] - 1)
+        self.noise = torch.from_numpy(task.noise[np.arange(count), place, None]).to(device)
+
+    def begin(self) -> Tensor:
+        """Return the end-of-text token and the part of the starts that all documents have, [documents, T]."""
+        ends = np.full((1, len(self.rows)), self._task.end)
+        return torch.from_numpy(np.concatenate([ends, self.written[: self.position]]).T).to(self._device)
+
+    def append(self, picked: Tensor) -> tuple[Tensor, int]:
+        """Put a token [rows] at the position of every row; return the tokens put there and how many are done with."""
+        chosen = picked.cpu().numpy()
+        ended, done = self.open & (chosen == self._task.end), int(self.open.sum())
+        if self.position < self._longest:  # some documents are still inside prompts longer than the shortest
+            inside = self.position < self._sizes[self.rows]
+            chosen = np.where(inside, self.written[self.position, self.rows], chosen)
+            picked = torch.from_numpy(chosen).to(self._device)
+            ended, done = ended & ~inside, int((self.open & ~inside).sum())
+        self.written[self.position, self.rows] = chosen  # tokens after the end of a document are never read
+        self.position += 1
+        if ended.any() or self.position >= self._least:
+            done += self._close(ended)
+        return picked, done
+
+    def _close(self, ended: NDArray[np.bool_]) -> int:
+        """Close rows that have ended or reached their limit; return the number of tokens that this leaves out."""
+        self._lengths[self.rows[ended]] = self.position - 1
+        ended = ended | (self.open & (self.position >= self._limits[self.rows]))
+        self.open &= ~ended
+        if self.open.any():
+            self._least = int(self._limits[self.rows[self.open]].min())
+        return int((self._limits[self.rows[ended]] - self.position).sum())
+
+    def compact(self) -> Tensor | None:
+        """Drop rows of closed documents once that is worth the copying; return the index of those kept, or None."""
+        members = self._task.members
+        most = int(self.open.reshape(members, -1).sum(1).max())
+        if most * members > _DENSE * len(self.rows):
+            return None
+        order = np.argsort(~self.open.reshape(members, -1), axis=1, kind="stable")[:, :most]
+        kept = np.sort(order + np.arange(members)[:, None] * (len(self.rows) // members), axis=1).ravel()
+        index = torch.from_numpy(kept).to(self._device)
+        self.rows, self.open, self.noise = self.rows[kept], self.open[kept], self.noise[:, index]
+        return index
+
+    def texts(self) -> list[list[int]]:
+        """Return the tokens of every document."""
+        return [column[:length].tolist() for column, length in zip(self.written.T, self._lengths, strict=True)]

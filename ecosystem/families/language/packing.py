@@ -1,55 +1,36 @@
-"""What a fit sees, batch by batch: documents packed into blocks, or answers behind their prompts, one a row.
+"""Batches of a fit on text: documents packed into blocks, or answers behind their prompts, one a row.
 
-Packed, the training set is one endless chain of tokens: every epoch, all documents in an order drawn anew, each
-followed by the end-of-text token. A batch is the next ``batch × length`` tokens of the chain, cut into rows.
+Packed, the training set is one endless sequence of tokens: every epoch, all documents in a new random order, each
+followed by the end-of-text token. A batch is the next ``batch × length`` tokens of the sequence, cut into rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import Budget
+from ecosystem.families.requests import Budget
+from ecosystem.families.training import Batch, Batches, positive_weights
 from ecosystem.streams import Stream
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Rows of tokens: ``inputs``, ``targets`` (int64) and ``weight`` (float32), each of shape [rows, length].
+class TokenBatches(Batches, Protocol):
+    """Batches whose rows have at most ``length`` tokens: inputs and targets are int64."""
 
-    ``tokens`` is what the sum of weighted losses is divided by: the number of targets, those of weight 0 at the end of
-    the final row left out.
-    """
-
-    inputs: NDArray[np.int64]
-    targets: NDArray[np.int64]
-    weight: NDArray[np.float32]
-    tokens: int
-
-
-class Batches(Protocol):
-    """The ``steps`` batches of one fit: ``total`` tokens in rows of ``length``."""
-
-    total: int
     length: int
-    steps: int
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the batches; asked again, over the same ones."""
 
 
 class Packing:
     """The batches of a fit on documents.
 
-    Documents of weight 0 are left out, weights are scaled to a mean of 1 over tokens, so that doubling one is the
-    same as having the document twice. A row is ``context`` tokens long, or as long as the whole training set if that
-    is shorter. Raises TrainingError if there is nothing to train on or a weight is not a number from 0 up.
+    Documents of weight 0 are left out. Weights are scaled to a mean of 1 over tokens, so that doubling one equals
+    having the document twice. A row is ``context`` tokens long, or as long as the whole training set if that is
+    shorter. Raises TrainingError if there is nothing to train on or a weight is negative or not finite.
     """
 
     def __init__(
@@ -62,7 +43,7 @@ class Packing:
         budget: Budget,
         stream: Stream,
     ) -> None:
-        weight, kept = _weighed(len(tokens), weight)
+        weight, kept = positive_weights(len(tokens), weight)
         self._tokens = [tokens[i] for i in kept.tolist()]
         sizes = np.array([len(document) + 1 for document in self._tokens])
         self._weight = weight[kept] * (sizes.sum() / (weight[kept] @ sizes))
@@ -103,14 +84,14 @@ class Packing:
             tokens, weight = tokens[n:], weight[n:]
 
 
-class Answers:
+class PromptedBatches:
     """The batches of a fit on answers: one example a row, so that none is cut in two and none sees another.
 
-    A row holds the end of text, the prompt, the answer and the end of text. The loss is the mean over the answers'
-    tokens and the ends behind them; prompts are read and not learnt. The rows of a batch are filled up with weight 0 to
-    its longest example; where that exceeds ``context``, prompts lose their first tokens. A batch is ``batch`` examples,
-    and each counts as many tokens as the longest of all. Weights and errors are as in :class:`Packing`; besides,
-    TrainingError is raised if an answer alone is longer than the context.
+    A row holds the end of text, the prompt, the answer and the end of text. The loss is the mean over the tokens of
+    answers and the ends behind them; tokens of prompts have no loss. The rows of a batch are padded with weight 0 to
+    its longest example; where an example exceeds ``context``, its prompt loses its first tokens. A batch is ``batch``
+    examples, and each counts as many tokens as the longest of all. Weights and errors are as in :class:`Packing`;
+    TrainingError is raised too if an answer alone is longer than the context.
     """
 
     def __init__(
@@ -124,25 +105,25 @@ class Answers:
         budget: Budget,
         stream: Stream,
     ) -> None:
-        weight, kept = _weighed(len(answers), weight)
-        chains = [chain(prompts[i], answers[i], end, context) for i in kept.tolist()]
+        weight, kept = positive_weights(len(answers), weight)
+        sequences = [sequence(prompts[i], answers[i], end, context) for i in kept.tolist()]
         scored = np.array([len(answers[i]) + 1 for i in kept.tolist()])
-        self._sizes = np.array([len(one) for one in chains]) - 1
+        self._sizes = np.array([len(one) for one in sequences]) - 1
         self.length = int(self._sizes.max())
-        rows = np.full((len(chains), self.length + 1), end, dtype=np.int64)
-        self._weight = np.zeros((len(chains), self.length), dtype=np.float32)
+        rows = np.full((len(sequences), self.length + 1), end, dtype=np.int64)
+        self._weight = np.zeros((len(sequences), self.length), dtype=np.float32)
         even = weight[kept] * (scored.sum() / (weight[kept] @ scored))
-        for i, (one, n) in enumerate(zip(chains, scored.tolist(), strict=True)):
+        for i, (one, n) in enumerate(zip(sequences, scored.tolist(), strict=True)):
             rows[i, : len(one)] = one
             self._weight[i, len(one) - 1 - n : len(one) - 1] = even[i]
         self._rows, self._batch, self._stream = rows, batch, stream
-        epochs = budget.epochs * len(rows) if budget.epochs is not None else (budget.tokens or 0) / self.length
-        self._examples = max(1, round(epochs))
+        examples = budget.epochs * len(rows) if budget.epochs is not None else (budget.tokens or 0) / self.length
+        self._examples = max(1, round(examples))
         self.total = self._examples * self.length
         self.steps = math.ceil(self._examples / batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the ``steps`` batches, in an order drawn anew every epoch."""
+        """Iterate over the ``steps`` batches, in a new random order every epoch."""
         count = len(self._rows)
         epochs = range(math.ceil(self._examples / count))
         order = np.concatenate([self._stream.child(f"epoch/{e}").rng().permutation(count) for e in epochs])
@@ -156,7 +137,7 @@ class Answers:
             yield Batch(rows[:, :-1], rows[:, 1:], weight, tokens)
 
 
-def chain(prompt: NDArray[np.int32], answer: NDArray[np.int32], end: int, context: int) -> NDArray[np.int32]:
+def sequence(prompt: NDArray[np.int32], answer: NDArray[np.int32], end: int, context: int) -> NDArray[np.int32]:
     """Return the end of text, the prompt's last tokens, the answer and the end of text: ``context + 1`` at most.
 
     Raises TrainingError if the answer leaves no room for the end of text before it.
@@ -169,17 +150,3 @@ def chain(prompt: NDArray[np.int32], answer: NDArray[np.int32], end: int, contex
         )
     edge = np.array([end], dtype=np.int32)
     return np.concatenate([edge, prompt[max(0, len(prompt) - room) :], answer, edge])
-
-
-def _weighed(documents: int, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the weights and which documents have any; raise TrainingError if none has or one makes no sense."""
-    weight = np.asarray(weight, dtype=np.float64)
-    if len(weight) != documents:
-        raise TrainingError(f"there are {documents} documents to train on but {len(weight)} weights.")
-    if not (np.isfinite(weight) & (weight >= 0)).all():
-        raise TrainingError("a document's weight is negative or not a number; weights are finite and at least 0.")
-    kept = np.flatnonzero(weight > 0)
-    if len(kept) == 0:
-        what = "every document has weight 0" if documents else "there is no document"
-        raise TrainingError(f"{what}, so there is nothing to train on; loosen the policies or scrape more.")
-    return weight, kept

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ecosystem.families.base import Score
-from ecosystem.families.language.packing import chain
+from ecosystem.families.language.packing import sequence
+from ecosystem.families.requests import Score
 
-Outline = tuple[NDArray[np.int64], NDArray[np.int64]]
+ScoreIndex = tuple[NDArray[np.int64], NDArray[np.int64]]
 """``unit`` and ``offsets`` of a Score."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Part of one document: ``ids`` are its inputs, ``targets`` what follows them; the first ``skip`` are context.
+    """Part of one document: ``ids`` are its inputs, ``targets`` the tokens after them; the first ``skip`` are context.
 
-    ``place`` is where the nats of the targets after ``skip`` belong in ``Score.nll``.
+    ``place`` is the position in ``Score.nll`` of the first target after ``skip``.
     """
 
     ids: NDArray[np.int32]
@@ -41,7 +41,7 @@ class Padded:
     place: NDArray[np.int64]
 
 
-def units(tokens: Sequence[NDArray[np.int32]], end: int) -> Outline:
+def units(tokens: Sequence[NDArray[np.int32]], end: int) -> ScoreIndex:
     """Return (unit, offsets) of a Score: every document's tokens and its end of text."""
     closing = np.array([end], dtype=np.int32)
     pieces = [piece for document in tokens for piece in (document, closing)]
@@ -54,8 +54,8 @@ def units(tokens: Sequence[NDArray[np.int32]], end: int) -> Outline:
 def windows(unit: NDArray[np.int64], offsets: NDArray[np.int64], end: int, context: int) -> list[Window]:
     """Cut documents into windows of at most ``context`` inputs.
 
-    The first window begins with the end-of-text token that stands before every document. Later ones overlap by half
-    the context, so that every token after the first window is predicted from at least half a context.
+    The first window begins with the end-of-text token that precedes every document. Later ones overlap by half the
+    context, so that every token after the first window is predicted from at least half a context.
     """
     result = []
     unit = unit.astype(np.int32)
@@ -77,13 +77,13 @@ def answers(
     end: int,
     context: int,
 ) -> list[Window]:
-    """Put each document behind its prompt, in one window that scores the document alone.
+    """Put each document behind its prompt, in one window in which only the document is scored.
 
     Beyond ``context`` the prompt loses its first tokens; raises TrainingError if the document itself does not fit.
     """
     result = []
     for prompt, begin, stop in zip(prompts, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        whole = chain(prompt, unit[begin : stop - 1].astype(np.int32), end, context)
+        whole = sequence(prompt, unit[begin : stop - 1].astype(np.int32), end, context)
         result.append(Window(whole[:-1], whole[1:], len(whole) - 1 - (stop - begin), begin))
     return result
 
@@ -115,8 +115,8 @@ def _pad(group: Sequence[Window], width: int) -> Padded:
 def assemble(
     unit: NDArray[np.int64], offsets: NDArray[np.int64], batches: Sequence[Padded], nll: Sequence[NDArray[np.float32]]
 ) -> Score:
-    """Put the nats of the batches in their places."""
+    """Put the nats of the batches in their places in a Score."""
     values = np.full(len(unit), np.nan)
-    for batch, found in zip(batches, nll, strict=True):
-        values[batch.place] = found
+    for batch, nats in zip(batches, nll, strict=True):
+        values[batch.place] = nats
     return Score(values, unit, offsets)

@@ -1,7 +1,7 @@
 """The ``categorical`` family: the distribution of one symbol, by the frequencies of the symbols in its documents.
 
 The model of Seddik et al. (2024) for one context, and of every discrete recursion with a closed form
-(:mod:`ecosystem.metrics.theory`): resampling n symbols from the last frequencies is the Wright-Fisher process.
+(:mod:`ecosystem.theory.extinction`): resampling n symbols from the last frequencies is the Wright-Fisher process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
+from ecosystem.families.base import FAMILIES, BuildContext, Cohort
+from ecosystem.families.requests import Decoding
 from ecosystem.families.statistical.cohort import FittedFamily, Floats, Parameters, StackedCohort, human_documents
 from ecosystem.sources.base import Truth
 from ecosystem.spec import ScenarioParts
@@ -26,9 +27,9 @@ class Categorical(FittedFamily):
     modality: ClassVar[Literal["text", "vector", "category"]] = "category"
 
     types: Annotated[int, Field(gt=0, le=10**7)] | None = Field(
-        None, description="number of symbols; absent: as many as the initial human documents have"
+        None, description="number of symbols; absent: that of the initial human documents"
     )
-    add_k: Annotated[float, Field(ge=0)] = Field(0.0, description="added to the count of every symbol")
+    add_k: Annotated[float, Field(ge=0)] = Field(0.0, description="number added to the count of every symbol")
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
         """Require as many types as any source has symbols."""
@@ -41,9 +42,9 @@ class Categorical(FittedFamily):
             f"at least {widths[wide]}"
         ]
 
-    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+    def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M distributions, uniform until they are fitted; raise DataError without initial documents."""
-        symbols = human_documents(name, around, "category")
+        symbols = human_documents(name, context, "category")
         types = self.types or int(symbols.max()) + 1
         cohort = CategoricalCohort(name, members, types, self.add_k)
         if self.init == "foundation":
@@ -60,7 +61,7 @@ class CategoricalCohort(StackedCohort):
         self.add_k = add_k
 
     def unfit(self, x: NDArray[Any]) -> str:
-        """Refuse symbols beyond the number of types as well."""
+        """Refuse symbols beyond the number of types too."""
         if len(x) and int(x.max()) >= self.types:
             return f"the symbol {int(x.max())} is not one of its {self.types} types; raise types"
         return super().unfit(x)
@@ -69,14 +70,14 @@ class CategoricalCohort(StackedCohort):
         """Weighted frequencies of the symbols x [M, n], plus k."""
         members = len(x)
         places = x.astype(np.int64) + self.types * np.arange(members)[:, None]
-        found = np.bincount(places.ravel(), weights=weight.ravel(), minlength=members * self.types)
-        counts = found.reshape(members, self.types) + self.add_k
+        sums = np.bincount(places.ravel(), weights=weight.ravel(), minlength=members * self.types)
+        counts = sums.reshape(members, self.types) + self.add_k
         return {"probability": counts / counts.sum(axis=1, keepdims=True)}
 
-    def draw(self, parameters: Parameters, decoding: Decoding, luck: Floats) -> NDArray[Any]:
-        """Look up uniform numbers [M, n] in each member's cumulative distribution, as the decoding has changed it."""
+    def draw(self, parameters: Parameters, decoding: Decoding, noise: Floats) -> NDArray[Any]:
+        """Look up uniform numbers [M, n] in each member's cumulative distribution after decoding."""
         upto = decoded(parameters["probability"], decoding).cumsum(axis=1)
-        drawn = [np.searchsorted(c, u * c[-1], side="right") for c, u in zip(upto, luck, strict=True)]
+        drawn = [np.searchsorted(c, u * c[-1], side="right") for c, u in zip(upto, noise, strict=True)]
         return np.stack(drawn).astype(np.int32)
 
     def log_density(self, parameters: Parameters, x: NDArray[Any]) -> Floats:

@@ -1,8 +1,8 @@
-"""The ``classifier`` family: a plane between two labels, and how often the labels are on the wrong side of it.
+"""The ``classifier`` family: a plane between two labels, and the share of labels on the wrong side of it.
 
-The model of the transition that Feng et al. (2024) describe: labels of which the share p is wrong pass a verifier, and
-what is learnt from those that it keeps is right or wrong as a whole (``verified_accuracy`` and ``kept_correct_share``
-in :mod:`ecosystem.metrics.theory`).
+The model of the phase transition of Feng et al. (2024): labels with a share p of wrong ones pass a verifier, and the
+classifier learnt from those that it keeps is right or wrong as a whole (``verified_accuracy`` and
+``kept_correct_share`` in :mod:`ecosystem.theory.learning`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.errors import DataError
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
+from ecosystem.families.base import FAMILIES, BuildContext, Cohort
+from ecosystem.families.requests import Decoding
 from ecosystem.families.statistical.cohort import FittedFamily, Floats, Parameters, StackedCohort, human_documents
 from ecosystem.sources.base import Truth
 from ecosystem.sources.labelled import label_log_density, side
@@ -23,11 +24,11 @@ from ecosystem.sources.labelled import label_log_density, side
 
 @FAMILIES.register("classifier")
 class Classifier(FittedFamily):
-    """Two labels told apart by a plane whose normal is the mean of y x over its documents (x, y), y being 1 or -1.
+    """A plane that separates two labels: its normal is the mean of y x over documents (x, y) with y = 1 or -1.
 
-    It writes x ~ N(0, I) with the label of the side on which x lies, and the other one as often as the documents that
-    it learnt from disagreed with it. ``temperature`` of a trainer's decoding divides the logits of the two labels: near
-    0, it writes the likelier one always.
+    It writes x ~ N(0, I) with the label of x's side of the plane, and with the other label as often as its training
+    documents disagreed with the plane. ``temperature`` of a trainer's decoding divides the logits of the two labels:
+    near 0, it always writes the likelier one.
     """
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
@@ -35,26 +36,26 @@ class Classifier(FittedFamily):
 
     label_noise: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
-        description="chance of the wrong label in what it writes before its first fit; absent: as often as labels of "
-        "the initial documents disagree with it",
+        description="probability of the wrong label before the first fit; absent: the share of initial documents whose "
+        "label disagrees with the plane",
     )
 
     @model_validator(mode="after")
     def _noise_has_a_beginning(self) -> Classifier:
         if self.label_noise is not None and self.init == "untrained":
             raise ValueError(
-                'label_noise is of what it writes before its first fit, which needs init = "foundation"; set it, or '
-                "leave label_noise out"
+                'label_noise applies before the first fit, which needs init = "foundation"; set init, or leave '
+                "label_noise out"
             )
         return self
 
-    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+    def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M classifiers; raise DataError if there are no initial documents, or they have no x."""
-        human = human_documents(name, around, "vector")
+        human = human_documents(name, context, "vector")
         if human.shape[1] < 2:
             raise DataError(
-                f'model "{name}" tells labels apart by the numbers before them, but the documents here have only one '
-                "number; give a source of kind labelled."
+                f'model "{name}" needs documents of at least two numbers, the last one the label, but they have only '
+                "one; give a source of kind labelled."
             )
         cohort = ClassifierCohort(name, members, human.shape[1] - 1)
         if self.init == "foundation":
@@ -65,27 +66,27 @@ class Classifier(FittedFamily):
 
 
 class ClassifierCohort(StackedCohort):
-    """M classifiers: ``weights`` [M, d], the normal of the plane, and ``noise`` [M], the chance of the other label."""
+    """M classifiers: normals of planes, ``weights`` [M, d], and probabilities of wrong labels, ``noise`` [M]."""
 
     def __init__(self, name: str, members: int, dimension: int) -> None:
-        """``dimension``: numbers before the label."""
+        """``dimension``: number of coordinates before the label."""
         nothing = {"weights": np.zeros(dimension), "noise": 0.5}
         super().__init__(name, members, pl.Array(pl.Float64, dimension + 1), nothing)
 
     @property
-    def luck_shape(self) -> tuple[int, ...]:
+    def noise_shape(self) -> tuple[int, ...]:
         """One number per coordinate, and one for the label."""
         return (self._initial["weights"].size + 1,)
 
     def unfit(self, x: NDArray[Any]) -> str:
-        """Refuse documents whose last number is no label as well."""
+        """Refuse documents whose last number is not a label too."""
         strange = np.flatnonzero(np.abs(x[:, -1]) != 1)
         if strange.size:
             return f"the last number of a document is {x[strange[0], -1]:.4g}, but a label is 1 or -1"
         return super().unfit(x)
 
     def begin_with(self, noise: float) -> None:
-        """Let every member err so often until it is fitted."""
+        """Set every member's probability of a wrong label until its first fit."""
         self._initial["noise"] = np.asarray(noise, dtype=np.float64)
         self._parameters["noise"][:] = noise
 
@@ -96,13 +97,13 @@ class ClassifierCohort(StackedCohort):
         weights = np.einsum("mn,mnd->md", share * label, numbers)
         return {"weights": weights, "noise": np.einsum("mn,mn->m", share, side(numbers, weights) != label)}
 
-    def draw(self, parameters: Parameters, decoding: Decoding, luck: Floats) -> NDArray[Any]:
-        """Draw x and label it; one uniform number of each document decides whether its label is the wrong one."""
+    def draw(self, parameters: Parameters, decoding: Decoding, noise: Floats) -> NDArray[Any]:
+        """Draw x and label it; one uniform number per document decides whether its label is wrong."""
         from scipy.special import expit, logit, ndtri
 
-        x = ndtri(luck[..., :-1])
-        noise = expit(logit(parameters["noise"]) / decoding.temperature)
-        label = side(x, parameters["weights"]) * np.where(luck[..., -1] < noise[:, None], -1, 1)
+        x = ndtri(noise[..., :-1])
+        wrong = noise[..., -1] < expit(logit(parameters["noise"]) / decoding.temperature)[:, None]
+        label = side(x, parameters["weights"]) * np.where(wrong, -1, 1)
         return np.concatenate([x, label[..., None]], axis=-1)
 
     def log_density(self, parameters: Parameters, x: NDArray[Any]) -> Floats:
@@ -110,9 +111,9 @@ class ClassifierCohort(StackedCohort):
         return label_log_density(x, parameters["weights"], float(parameters["noise"]))
 
     def describe(self, truth: Truth) -> dict[str, Floats]:
-        """Return how often its side is the right one (1 - angle/π, by symmetry), if any is, and its noise.
+        """Return the accuracy of the plane (1 - angle/π, by symmetry) if the truth has one, and the label noise.
 
-        Without any direction it says 1 of everything, and is right half of the time.
+        A plane without direction labels everything 1, and is right half of the time.
         """
         noise = self._parameters["noise"]
         if truth.plane is None:

@@ -1,7 +1,7 @@
 """Cohorts of statistical models: every parameter is one array with the member as its leading axis.
 
-A subclass brings four functions of arrays (estimate, draw, log density, describe), each for many members at once; the
-requests of the world are gathered into stacks here. No PyTorch: small arrays, closed forms, double precision.
+A subclass brings four functions of arrays (estimate, draw, log density, describe), each for many members at once; this
+module gathers requests into stacks. It does without PyTorch: small arrays, closed forms, double precision.
 """
 
 from __future__ import annotations
@@ -17,20 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ecosystem.errors import DataError
-from ecosystem.families.base import (
-    Decoding,
-    Family,
-    FitRecord,
-    FitRequest,
-    GenerateRequest,
-    MemberError,
-    Progress,
-    Score,
-    ScoreRequest,
-    Surroundings,
-    Workload,
-    silent,
-)
+from ecosystem.families.base import BuildContext, Family, MemberError, Progress, silent
+from ecosystem.families.requests import Decoding, FitRecord, FitRequest, GenerateRequest, Score, ScoreRequest
 from ecosystem.sources.base import Truth
 
 Floats = NDArray[np.float64]
@@ -39,25 +27,26 @@ Parameters = dict[str, Floats]
 
 
 class FittedFamily(Family):
-    """A family whose fit is one estimate from the documents, without steps that a plan could count."""
+    """A family whose fit is one estimate from the documents, without optimiser steps."""
 
-    heeds_budget: ClassVar[bool] = False
+    uses_budget: ClassVar[bool] = False
 
     init: Literal["foundation", "untrained"] = Field(
         "untrained",
-        description="foundation: fitted to the web's initial human documents; untrained: publishes nothing before its "
-        "first fit",
+        description="initial parameters: foundation: fitted to the web's initial human documents; untrained: none, so "
+        "that nothing is published before the first fit",
     )
 
-    def workload(self) -> Workload:
-        """Return zeros: an estimate takes no time worth planning."""
-        return Workload(0, 0, 0)
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether members start from a fit to the initial human documents."""
+        return self.init == "foundation"
 
 
 class StackedCohort(ABC):
     """M models of one shape; ``initial`` are the parameters (of one member) that all of them start from."""
 
-    least = 1  # documents that a fit needs
+    least = 1  # fewest documents of a fit
 
     def __init__(self, name: str, members: int, dtype: pl.DataType, initial: Mapping[str, Any]) -> None:
         """``dtype`` is the type of the documents: Array(Float64, d) or Int32."""
@@ -70,15 +59,15 @@ class StackedCohort(ABC):
             key: np.repeat(value[None], members, axis=0) for key, value in self._initial.items()
         }
 
-    # What a model brings.
+    # Methods of a model.
 
     @abstractmethod
     def estimate(self, x: NDArray[Any], weight: Floats) -> Parameters:
         """Estimate parameters from documents x [M, n, …] with weights [M, n] (positive, of mean one), M at once."""
 
     @abstractmethod
-    def draw(self, parameters: Parameters, decoding: Decoding, luck: Floats) -> NDArray[Any]:
-        """Turn uniform numbers [M, n, …] (as many per document as :meth:`luck_shape` says) into documents [M, n, …]."""
+    def draw(self, parameters: Parameters, decoding: Decoding, noise: Floats) -> NDArray[Any]:
+        """Turn uniform numbers [M, n, …] (shaped per document as :attr:`noise_shape`) into documents [M, n, …]."""
 
     @abstractmethod
     def log_density(self, parameters: Parameters, x: NDArray[Any]) -> Floats:
@@ -86,21 +75,20 @@ class StackedCohort(ABC):
 
     @abstractmethod
     def describe(self, truth: Truth) -> dict[str, Floats]:
-        """Return metric name → value of every member's own parameters held against the truth, each of shape [M]."""
+        """Compare every member's parameters with the truth: metric name → value, shape [M] each."""
 
     def unfit(self, x: NDArray[Any]) -> str:
-        """Return why nothing can be estimated from documents x [n, …] (the end of a sentence), or an empty string."""
+        """Return why documents x [n, …] allow no estimate (the end of a sentence), or an empty string."""
         if len(x) < self.least:
-            return f"it has {len(x)} of the {self.least} documents that it needs at least; give it more"
+            return f"it needs at least {self.least} documents but has {len(x)}; give it more"
         return ""
 
     def begin_from(self, human: NDArray[Any]) -> None:
-        """Let every member start from the estimate from these documents [n, …]; raise DataError if there is none."""
+        """Start every member from the estimate from these documents [n, …]; raise DataError if they allow none."""
         wrong = self.unfit(human)
         if wrong:
             raise DataError(
-                f'model "{self.name}" cannot be fitted to the documents that the web begins with: {wrong}; see '
-                "web.initial."
+                f'model "{self.name}" cannot be fitted to the initial documents of the web: {wrong}; see web.initial.'
             )
         fitted = self.estimate(human[None], np.ones((1, len(human))))
         for key, value in fitted.items():
@@ -108,8 +96,8 @@ class StackedCohort(ABC):
             self._parameters[key] = np.repeat(value, self.members, axis=0)
 
     @property
-    def luck_shape(self) -> tuple[int, ...]:
-        """Uniform numbers that one document takes."""
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the uniform numbers of one document."""
         return ()
 
     # The requests.
@@ -117,8 +105,8 @@ class StackedCohort(ABC):
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
         """Fit members to their own documents, those with equally many documents in one stack.
 
-        The model is the estimate from these documents alone: budget, learning rate and starting weights have no
-        meaning here. Raises MemberError if there are fewer documents than the estimate needs.
+        The parameters are the estimate from these documents alone: budget, learning rate and start are not used. Raises
+        MemberError if there are fewer documents than the estimate needs.
         """
         started = time.perf_counter()
         sizes: dict[int, list[FitRequest]] = {}
@@ -127,33 +115,38 @@ class StackedCohort(ABC):
             if wrong:
                 raise MemberError(request.member, f"member {request.member} cannot be fitted: {wrong}.")
             sizes.setdefault(request.docs.len(), []).append(request)
-        records: dict[int, FitRecord] = {}
-        for n, group in sizes.items():
-            members = [request.member for request in group]
-            x = np.stack([request.docs.to_numpy() for request in group])
-            weight = np.stack([request.weight for request in group])
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told of below
-                found = self.estimate(x, weight / weight.mean(axis=1, keepdims=True))
-            for place, request in enumerate(group):
-                if not all(np.isfinite(value[place]).all() for value in found.values()):
-                    raise MemberError(
-                        request.member,
-                        f"member {request.member} has diverged: what it learnt from is too large for a number; lower "
-                        "its decoding.temperature, or the source's variance.",
-                    )
-            for key, value in found.items():
-                self._parameters[key][members] = value
-            for place, request in enumerate(group):
-                own = {key: value[place] for key, value in found.items()}
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    loss = -float(np.average(self.log_density(own, x[place]), weights=weight[place]))
-                seconds = (time.perf_counter() - started) / len(requests)
-                records[request.member] = FitRecord(n, loss, seconds)
+        losses: dict[int, float] = {}
+        for group in sizes.values():
+            losses |= self._fit_stack(group)
         progress("fit", len(requests), len(requests))
-        return [records[request.member] for request in requests]
+        seconds = (time.perf_counter() - started) / max(1, len(requests))
+        return [FitRecord(request.docs.len(), losses[request.member], seconds) for request in requests]
+
+    def _fit_stack(self, group: Sequence[FitRequest]) -> dict[int, float]:
+        """Fit members with equally many documents; return each member's mean loss."""
+        members = [request.member for request in group]
+        x = np.stack([request.docs.to_numpy() for request in group])
+        weight = np.stack([request.weight for request in group])
+        with np.errstate(over="ignore", invalid="ignore"):  # parameters that are not finite are an error below
+            fitted = self.estimate(x, weight / weight.mean(axis=1, keepdims=True))
+        for place, member in enumerate(members):
+            if not all(np.isfinite(value[place]).all() for value in fitted.values()):
+                raise MemberError(
+                    member,
+                    f"member {member} has diverged: its documents are too large for a number; lower its "
+                    "decoding.temperature, or the source's variance.",
+                )
+        losses = {}
+        for key, value in fitted.items():
+            self._parameters[key][members] = value
+        for place, member in enumerate(members):
+            own = {key: value[place] for key, value in fitted.items()}
+            with np.errstate(divide="ignore", invalid="ignore"):
+                losses[member] = -float(np.average(self.log_density(own, x[place]), weights=weight[place]))
+        return losses
 
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
-        """Draw documents, one Series of length ``n`` per request; a document's luck is keyed by its number."""
+        """Draw documents, one Series of length ``n`` per request; the noise is keyed by the document's number."""
         written: list[pl.Series] = [pl.Series("content", [], dtype=self.dtype)] * len(requests)
         groups: dict[tuple[int, Decoding], list[int]] = {}
         for place, request in enumerate(requests):
@@ -163,10 +156,10 @@ class StackedCohort(ABC):
                 continue
             members = [requests[place].member for place in places]
             own = {key: value[members] for key, value in self._parameters.items()}
-            each = int(np.prod(self.luck_shape, dtype=np.int64))
-            luck = np.stack([requests[place].stream.uniform(np.arange(n * each)) for place in places])
-            with np.errstate(over="ignore", invalid="ignore"):  # who learns from it finds out
-                drawn = self.draw(own, decoding, luck.reshape(len(places), n, *self.luck_shape))
+            each = int(np.prod(self.noise_shape, dtype=np.int64))
+            noise = np.stack([requests[place].stream.uniform(np.arange(n * each)) for place in places])
+            with np.errstate(over="ignore", invalid="ignore"):  # a fit to such documents raises an error
+                drawn = self.draw(own, decoding, noise.reshape(len(places), n, *self.noise_shape))
             for place, docs in zip(places, drawn, strict=True):
                 written[place] = pl.Series("content", docs, dtype=self.dtype)
         progress("generate", len(requests), len(requests))
@@ -183,7 +176,7 @@ class StackedCohort(ABC):
             n = request.docs.len()
             with np.errstate(divide="ignore", invalid="ignore"):
                 nll = -self.log_density(own, request.docs.to_numpy()) if n else np.zeros(0)
-            scores.append(Score(nll, np.zeros(n, dtype=np.int64), np.arange(n + 1)))
+            scores.append(Score.of_documents(nll))
         return scores
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -194,20 +187,20 @@ class StackedCohort(ABC):
         """Restore what :meth:`state` returned; raise DataError, changing nothing, if it does not fit."""
         for key, value in self._parameters.items():
             if key not in state or state[key].shape != value.shape:
-                found = state[key].shape if key in state else "missing"
+                shape = state[key].shape if key in state else "missing"
                 raise DataError(
-                    f'the stored parameters of model "{self.name}" do not fit: {key} is {found}, not {value.shape}; '
+                    f'the stored parameters of model "{self.name}" do not fit: {key} is {shape}, not {value.shape}; '
                     "they belong to another preset or another number of members."
                 )
         for key in self._parameters:
             self._parameters[key] = np.array(state[key], dtype=np.float64)
 
 
-def human_documents(name: str, around: Surroundings, modality: str) -> NDArray[Any]:
-    """Return the web's initial human documents as an array; raise DataError if there are none to begin from."""
-    if around.human.len() == 0:
+def human_documents(name: str, context: BuildContext, modality: str) -> NDArray[Any]:
+    """Return the web's initial human documents as an array; raise DataError if there are none."""
+    if context.human.len() == 0:
         raise DataError(
             f"model \"{name}\" takes its {modality} documents' form from the web's initial human documents, but there "
             "are none; give web.initial.documents."
         )
-    return around.human.to_numpy()
+    return context.human.to_numpy()

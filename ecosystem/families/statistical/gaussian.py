@@ -1,7 +1,7 @@
 """The ``gaussian`` family: a normal distribution of any dimension, by its sample mean and covariance.
 
 The model of Shumailov et al. (2024, section on single-dimensional Gaussians), Alemohammad et al. (2023) and Kazdan et
-al. (2025): its recursions have closed forms (:mod:`ecosystem.metrics.theory`).
+al. (2025): its recursions have closed forms (:mod:`ecosystem.theory.gaussian`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
+from ecosystem.families.base import FAMILIES, BuildContext, Cohort
+from ecosystem.families.requests import Decoding
 from ecosystem.families.statistical.cohort import FittedFamily, Floats, Parameters, StackedCohort, human_documents
+from ecosystem.families.statistical.normal import moments, square_root
 from ecosystem.sources.base import Truth
 
 
@@ -29,12 +31,12 @@ class Gaussian(FittedFamily):
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
     covariance: Literal["unbiased", "maximum_likelihood"] = Field(
-        "unbiased", description="divides by the sample size less one, or by the sample size"
+        "unbiased", description="divisor of the covariance: the sample size minus one, or the sample size"
     )
 
-    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+    def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M normals, standard ones until they are fitted; raise DataError without initial documents."""
-        x = human_documents(name, around, "vector")
+        x = human_documents(name, context, "vector")
         cohort = GaussianCohort(name, members, x.shape[1], self.covariance == "unbiased")
         if self.init == "foundation":
             cohort.begin_from(x)
@@ -56,7 +58,7 @@ class GaussianCohort(StackedCohort):
         self.least = 2 if unbiased else 1
 
     @property
-    def luck_shape(self) -> tuple[int, ...]:
+    def noise_shape(self) -> tuple[int, ...]:
         """One number per coordinate."""
         return (self._initial["mean"].size,)
 
@@ -72,12 +74,12 @@ class GaussianCohort(StackedCohort):
             covariance *= (effective / (effective - 1))[:, None, None]
         return {"mean": mean, "covariance": covariance}
 
-    def draw(self, parameters: Parameters, decoding: Decoding, luck: Floats) -> NDArray[Any]:
-        """Colour standard normal numbers with the root of the covariance, which may be singular."""
+    def draw(self, parameters: Parameters, decoding: Decoding, noise: Floats) -> NDArray[Any]:
+        """Multiply standard normal numbers by the root of the covariance, which may be singular."""
         from scipy.special import ndtri
 
         root = square_root(parameters["covariance"] * decoding.temperature)
-        return np.asarray(parameters["mean"][:, None] + np.einsum("mnd,mde->mne", ndtri(luck), root))
+        return np.asarray(parameters["mean"][:, None] + np.einsum("mnd,mde->mne", ndtri(noise), root))
 
     def log_density(self, parameters: Parameters, x: NDArray[Any]) -> Floats:
         """Log density of x [n, d]; without variance in some direction, infinite on it and minus infinite off it."""
@@ -89,43 +91,17 @@ class GaussianCohort(StackedCohort):
             return np.asarray(-0.5 * (squares + np.log(2 * np.pi * values)).sum(axis=1))
 
     def describe(self, truth: Truth) -> dict[str, Floats]:
-        """Return the moments held against the truth, and whether any variance is left.
+        """Compare the moments with the truth, and report whether any variance is left.
 
-        A collapsed member, without any variance, has no log variance (NaN).
+        A collapsed member has no variance and no log variance (NaN).
         """
-        found = moments(self._parameters["mean"], self._parameters["covariance"], truth)
-        share = found["variance"]
+        compared = moments(self._parameters["mean"], self._parameters["covariance"], truth)
+        share = compared["variance"]
         with np.errstate(divide="ignore"):
             logarithm = np.log(share)
         return {
-            **found,
+            **compared,
             "log_variance": np.where(np.isfinite(logarithm), logarithm, np.nan),
             "standard_deviation": np.sqrt(share),
             "collapsed": (share == 0).astype(np.float64),
         }
-
-
-def moments(mean: Floats, covariance: Floats, truth: Truth) -> dict[str, Floats]:
-    """Return ``mean_error``, ``variance`` (as a share of the true one) and ``w2`` of moments [M, d], [M, d, d].
-
-    W2² is that between normals: |μ - ν|² + tr(A + B - 2 (√B A √B)^½) (Dowson & Landau 1982).
-    """
-    assert truth.mean is not None and truth.covariance is not None
-    error = ((mean - truth.mean) ** 2).sum(axis=1)
-    trace = np.trace(covariance, axis1=1, axis2=2)
-    whole = float(np.trace(truth.covariance))
-    root = square_root(truth.covariance[None])[0]
-    crossed = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariance @ root), 0.0)).sum(axis=1)
-    return {
-        "mean_error": error,
-        "variance": np.maximum(trace, 0.0) / whole,
-        "w2": np.maximum(error + trace + whole - 2 * crossed, 0.0),
-    }
-
-
-def square_root(covariance: Floats) -> Floats:
-    """Return the symmetric root of covariances [M, d, d]; rounding below zero counts as zero."""
-    if covariance.shape[-1] == 1:
-        return np.sqrt(np.maximum(covariance, 0.0))
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))[:, None]) @ vectors.swapaxes(1, 2))

@@ -1,8 +1,8 @@
 """The ``kde`` family: a Gaussian kernel around every training document.
 
 The nonparametric model of Kazdan et al. (2025). Its first two moments have closed forms: a fit to n documents of
-variance v has the variance (1 - 1/n) v + h² per coordinate on average, so that kernels of width h add h² at every
-generation what sampling takes away in proportion.
+variance v has the variance (1 - 1/n) v + h² per coordinate on average: at every generation sampling takes away a share,
+and kernels of width h add h².
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
-from ecosystem.families.single import SinglesCohort, choose, coordinates, moments, stored, unfitted
+from ecosystem.families.base import FAMILIES, BuildContext, Cohort
+from ecosystem.families.requests import Decoding
+from ecosystem.families.single import SinglesCohort, choose, coordinates, stored, unfitted
 from ecosystem.families.statistical.cohort import FittedFamily, human_documents
+from ecosystem.families.statistical.normal import moments_of_one
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
 
 Floats = NDArray[np.float64]
-_CELLS = 2_000_000  # distances that are held at once while scoring
+_CELLS = 2_000_000  # distances in memory at once while scoring
 
 
 def _number_or_rule(value: Any) -> Any:
-    """Refuse anything else here, in one sentence; a union would answer with one for each of its types."""
+    """Refuse everything but a number or a rule, in one sentence; a union gives one for each of its types."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
     if not number and value not in ("scott", "silverman"):
         raise ValueError(f'must be a number above 0, "scott" or "silverman", not {value!r}')
@@ -39,23 +41,24 @@ def _number_or_rule(value: Any) -> Any:
 class KernelDensity(FittedFamily):
     """A Gaussian kernel density estimate: one normal of standard deviation ``bandwidth`` around every document.
 
-    "scott" and "silverman" depend on the number n of documents and the dimension d alone, as in scikit-learn, and so
-    suit data of a standard deviation near 1: n^(-1/(d+4)) and (n (d+2)/4)^(-1/(d+4)); with unequal weights n is their
-    effective number, (Σw)²/Σw². ``temperature`` of a trainer's decoding multiplies the variance of the kernels.
+    "scott" and "silverman" depend on the number n of documents and the dimension d alone, as in scikit-learn, and
+    therefore suit data of a standard deviation near 1: n^(-1/(d+4)) and (n (d+2)/4)^(-1/(d+4)); with unequal weights n
+    is their effective number, (Σw)²/Σw². ``temperature`` of a trainer's decoding multiplies the variance of the
+    kernels.
     """
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
     bandwidth: Annotated[float | Literal["scott", "silverman"], BeforeValidator(_number_or_rule)] = Field(
-        "scott", description="standard deviation of the kernel in every direction, or the rule that chooses it"
+        "scott", description="standard deviation of the kernel in every direction, or the rule that computes it"
     )
 
-    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+    def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M estimates; raise DataError without initial documents."""
-        dimension = human_documents(name, around, "vector").shape[1]
-        cohort = SinglesCohort(name, members, around.human.dtype, lambda: Kernels(self.bandwidth, dimension))
+        dimension = human_documents(name, context, "vector").shape[1]
+        cohort = SinglesCohort(name, members, context.human.dtype, lambda: Kernels(self.bandwidth, dimension))
         if self.init == "foundation":
-            cohort.begin_from(around.human, around.streams.at(f"models/{name}/foundation"))
+            cohort.begin_from(context.human, context.streams.at(f"models/{name}/foundation"))
         return cohort
 
 
@@ -63,7 +66,7 @@ class Kernels:
     """One kernel density estimate: the documents it was fitted to, and the width of the kernels."""
 
     def __init__(self, bandwidth: float | str, dimension: int) -> None:
-        """``bandwidth``: a number or the name of a rule; ``dimension``: numbers in a document."""
+        """``bandwidth``: a number or the name of a rule; ``dimension``: length of a document."""
         self._rule = bandwidth
         self._dimension = dimension
         self._documents: Floats = np.zeros((0, dimension))
@@ -71,7 +74,7 @@ class Kernels:
         self._width = math.nan
 
     def fit(self, docs: pl.Series, *, weight: Floats, stream: Stream) -> dict[str, float]:
-        """Keep the documents whose weight is not zero."""
+        """Store the documents whose weight is not zero."""
         heavy = weight > 0
         self._documents = docs.to_numpy()[heavy].astype(np.float64)
         self._weight = weight[heavy] / weight.sum()
@@ -81,22 +84,22 @@ class Kernels:
             self._width = base ** (-1 / (self._dimension + 4))
         else:
             self._width = float(self._rule)
-        return {}  # the loss would take n² distances, which nobody asked for
+        return {}  # the loss would take n² distances
 
     def generate(self, n: int, *, stream: Stream, decoding: Decoding) -> pl.Series:
         """Pick a training document by its weight and add the noise of the kernel."""
         from scipy.special import ndtri
 
-        luck = coordinates(n, 1 + self._dimension, stream)
-        chosen = self._known()[choose(self._weight, luck[:, 0])]
-        return as_documents(chosen + self._width * math.sqrt(decoding.temperature) * ndtri(luck[:, 1:]))
+        noise = coordinates(n, 1 + self._dimension, stream)
+        chosen = self._fitted()[choose(self._weight, noise[:, 0])]
+        return as_documents(chosen + self._width * math.sqrt(decoding.temperature) * ndtri(noise[:, 1:]))
 
     def score(self, docs: pl.Series) -> Floats:
-        """Return the log density of the documents, some at a time: every one is compared with every kernel."""
+        """Return the log density of the documents, computed in parts: every one is compared with every kernel."""
         from scipy.spatial.distance import cdist
         from scipy.special import logsumexp
 
-        x, kernels = docs.to_numpy(), self._known()
+        x, kernels = docs.to_numpy(), self._fitted()
         peak = np.log(self._weight) - 0.5 * self._dimension * math.log(2 * math.pi * self._width**2)
         step = max(1, _CELLS // len(kernels))
         parts = [
@@ -106,14 +109,14 @@ class Kernels:
         return np.concatenate(parts)
 
     def describe(self, truth: Truth) -> dict[str, float]:
-        """Return the moments of the estimate against the truth's; its covariance is the documents' plus h²."""
+        """Compare the moments of the estimate with the truth; its covariance is that of its documents plus h²."""
         if not self._weight.size:
             return {}
         first = self._documents[0]  # taken off before averaging, so that equal documents have no variance of their own
         mean = first + self._weight @ (self._documents - first)
         centred = self._documents - mean
         covariance = (self._weight[:, None] * centred).T @ centred + self._width**2 * np.eye(self._dimension)
-        return moments(mean, covariance, truth)
+        return moments_of_one(mean, covariance, truth)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return documents [n, d], their weights [n] and the width of the kernels [1]."""
@@ -127,7 +130,7 @@ class Kernels:
         weight, width = stored(state, "weight", len(documents)), stored(state, "width", 1)
         self._documents, self._weight, self._width = documents, weight, float(width[0])
 
-    def _known(self) -> Floats:
+    def _fitted(self) -> Floats:
         if not self._weight.size:
             raise unfitted()
         return self._documents

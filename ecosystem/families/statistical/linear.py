@@ -1,8 +1,8 @@
 """The ``linear`` family: ridgeless least squares, whose documents are the rows (x_1, …, x_d, y) of a regression.
 
-The model that Gerstgrasser et al. (2024) prove things about: every generation labels the *same* design with the last
-model and new noise. Replacing the labels adds the same error each time, keeping all of them lets the errors add up
-like 1/t² (``ols_error_replace`` and ``ols_error_accumulate`` in :mod:`ecosystem.metrics.theory`).
+The model of the theorems of Gerstgrasser et al. (2024): every generation labels the *same* design with the last model
+and new noise. Replacing the labels adds the same error each time, keeping all of them lets the errors add up
+like 1/t² (``ols_error_replace`` and ``ols_error_accumulate`` in :mod:`ecosystem.theory.regression`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ecosystem.errors import DataError, TrainingError
-from ecosystem.families.base import FAMILIES, Cohort, Decoding, Surroundings
+from ecosystem.families.base import FAMILIES, BuildContext, Cohort
+from ecosystem.families.requests import Decoding
 from ecosystem.families.single import SinglesCohort, coordinates, stored, unfitted
 from ecosystem.families.statistical.cohort import FittedFamily, human_documents
 from ecosystem.sources.base import Truth
@@ -32,29 +33,29 @@ Floats = NDArray[np.float64]
 class LinearRegression(FittedFamily):
     """Least squares of the last number of a document on the others, without an intercept, and noise around it.
 
-    It writes documents of a ``fixed`` design, the x of the first documents that it was ever fitted to, row by row and
-    from the beginning again, or of a ``fresh`` one, x ~ N(0, I). Its labels are y = x·w + noise. ``temperature`` of a
-    trainer's decoding multiplies the variance of the noise.
+    It writes documents of a ``fixed`` design, the x of its first training documents, row by row in a cycle, or of a
+    ``fresh`` one, x ~ N(0, I). Its labels are y = x·w + noise. ``temperature`` of a trainer's decoding multiplies the
+    variance of the noise.
     """
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
     design: Literal["fixed", "fresh"] = Field(
-        "fixed", description="where the x of its documents come from: its first training documents, or new draws"
+        "fixed", description="x of its documents: those of its first training documents, or new draws"
     )
     noise: Annotated[float, Field(ge=0)] = Field(1.0, description="variance of its labels around x·w")
 
-    def cohort(self, name: str, members: int, around: Surroundings) -> Cohort:
+    def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M regressions; raise DataError if there are no initial documents, or they have no x."""
-        dimension = human_documents(name, around, "vector").shape[1] - 1
+        dimension = human_documents(name, context, "vector").shape[1] - 1
         if dimension == 0:
             raise DataError(
-                f'model "{name}" explains the last number of a document by those before it, but the documents here '
+                f'model "{name}" predicts the last number of a document from those before it, but the documents here '
                 "have only one; give a source of kind regression, or another of at least two numbers."
             )
-        cohort = SinglesCohort(name, members, around.human.dtype, lambda: Line(self, dimension))
+        cohort = SinglesCohort(name, members, context.human.dtype, lambda: Line(self, dimension))
         if self.init == "foundation":
-            cohort.begin_from(around.human, around.streams.at(f"models/{name}/foundation"))
+            cohort.begin_from(context.human, context.streams.at(f"models/{name}/foundation"))
         return cohort
 
 
@@ -62,22 +63,22 @@ class Line:
     """One regression: its weights [d], and the design [rows, d] that it labels."""
 
     def __init__(self, family: LinearRegression, dimension: int) -> None:
-        """``dimension``: numbers before the last in a document."""
+        """``dimension``: number of coordinates before the label."""
         self._family = family
         self._dimension = dimension
         self._weights: Floats | None = None
         self._design: Floats = np.zeros((0, dimension))
 
     def fit(self, docs: pl.Series, *, weight: Floats, stream: Stream) -> dict[str, float]:
-        """Minimise the weighted sum of squares; raise TrainingError if the documents leave a direction open."""
+        """Minimise the weighted sum of squares; raise TrainingError if the design is singular."""
         x, y = np.split(docs.to_numpy(), [self._dimension], axis=1)
         root = np.sqrt(weight / weight.mean())
         weights, _, rank, _ = np.linalg.lstsq(x * root[:, None], y[:, 0] * root)
         if rank < self._dimension:
             rows = int(np.count_nonzero(weight))
             raise TrainingError(
-                f"the design is singular: {rows} documents say something of {rank} directions, but there are "
-                f"{self._dimension} weights to find; let it scrape more, and different, documents."
+                f"the design is singular: {rows} documents span {rank} directions, but there are {self._dimension} "
+                "weights; let it scrape more, and different, documents."
             )
         self._weights = weights
         if not len(self._design):
@@ -88,7 +89,7 @@ class Line:
         """Label n rows of the design."""
         from scipy.special import ndtri
 
-        weights = self._known()
+        weights = self._fitted()
         normal = ndtri(coordinates(n, self._dimension + 1, stream))
         fixed = self._family.design == "fixed"
         x = self._design[np.arange(n) % len(self._design)] if fixed else normal[:, :-1]
@@ -98,8 +99,8 @@ class Line:
         return as_documents(np.column_stack([x, y]))
 
     def score(self, docs: pl.Series) -> Floats:
-        """Return the log density of (x, y) with x ~ N(0, I), of which a fixed design is a sample."""
-        return log_density(docs.to_numpy(), self._known(), self._family.noise)
+        """Return the log density of (x, y) with x ~ N(0, I); a fixed design is a sample of it."""
+        return log_density(docs.to_numpy(), self._fitted(), self._family.noise)
 
     def describe(self, truth: Truth) -> dict[str, float]:
         """Return the squared distance of the weights from the true ones, if there are any.
@@ -120,7 +121,7 @@ class Line:
         self._design = stored(state, "design", -1, self._dimension)
         self._weights = weights
 
-    def _known(self) -> Floats:
+    def _fitted(self) -> Floats:
         if self._weights is None:
             raise unfitted()
         return self._weights

@@ -1,9 +1,9 @@
 """Expectation maximisation for mixtures of normals, many at once: stacks of arrays with the mixture as leading axis.
 
-The same start and the same steps as scikit-learn's GaussianMixture with full covariances: k-means on the documents
-(k-means++ of Arthur & Vassilvitskii 2007, then Lloyd's steps), and from its parts on, in turn, every component's share
-of every document, and the weights, means and covariances that these shares make likeliest (Dempster, Laird & Rubin
-1977). What comes out for one mixture does not depend on which others are in the stack.
+Start and steps are those of scikit-learn's GaussianMixture with full covariances: k-means on the documents (k-means++
+of Arthur & Vassilvitskii 2007, then Lloyd's steps), then, in turn, every component's share of every document, and the
+weights, means and covariances that maximise the likelihood given these shares (Dempster, Laird & Rubin 1977). The
+result for one mixture does not depend on the others in the stack.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _LLOYD = 300  # steps of k-means, at most
-_TINY = (
-    10 * np.finfo(np.float64).eps
-)  # documents that even a component without any has, so that nothing is divided by 0
+_TINY = 10 * np.finfo(np.float64).eps  # documents added to every component, so that nothing is divided by 0
 
 
 class Maximised(NamedTuple):
-    """M fitted mixtures of k normals; where ``dead``, a component has died and the rest of the row means nothing."""
+    """M fitted mixtures of k normals; where ``dead``, a component has died and the rest of the row is undefined."""
 
     weight: Floats  # [M, k]
     mean: Floats  # [M, k, d]
@@ -30,15 +28,15 @@ class Maximised(NamedTuple):
     dead: NDArray[np.bool_]  # [M]
 
 
-def maximise(x: Floats, luck: Floats, *, tol: float, max_iter: int, regularization: float) -> Maximised:
-    """Fit M mixtures of k normals to their documents x [M, n, d]; ``luck`` [M, k]: uniform numbers for the start.
+def maximise(x: Floats, noise: Floats, *, tol: float, max_iter: int, regularization: float) -> Maximised:
+    """Fit M mixtures of k normals to their documents x [M, n, d]; ``noise`` [M, k]: uniform numbers for the start.
 
     A mixture is done when a step gains less than ``tol`` nats per document, or after ``max_iter`` steps;
     ``regularization`` is added to every variance. A component is dead where its covariance is singular to rounding.
     """
-    members, k, d = *luck.shape, x.shape[2]
+    members, k, d = *noise.shape, x.shape[2]
     rounding = d * np.finfo(np.float64).eps * x.var(axis=1).sum(axis=1)
-    share = (k_means(x, luck)[:, :, None] == np.arange(k)).astype(np.float64)
+    share = (k_means(x, noise)[:, :, None] == np.arange(k)).astype(np.float64)
     weight, mean, covariance = _likeliest(x, share, regularization)
     done = Maximised(weight, mean, covariance, np.full(members, np.inf), np.zeros(members, np.bool_))
     going = np.arange(members)
@@ -58,35 +56,36 @@ def maximise(x: Floats, luck: Floats, *, tol: float, max_iter: int, regularizati
     return done
 
 
-def k_means(x: Floats, luck: Floats) -> NDArray[np.int64]:
-    """Return the part of every document, [M, n], in k parts around their means; ``luck`` [M, k] chooses the start."""
+def k_means(x: Floats, noise: Floats) -> NDArray[np.int64]:
+    """Return the cluster of every document, [M, n], in k clusters; ``noise`` [M, k] picks the start."""
     members, n, d = x.shape
+    k = noise.shape[1]
     rows = np.arange(members)
-    centre = np.empty((members, luck.shape[1], d))
+    centre = np.empty((members, k, d))
     nearest = np.ones((members, n))
-    for j in range(luck.shape[1]):
+    for j in range(k):
         upto = nearest.cumsum(axis=1)
-        # The first document that goes beyond the goal; where none is apart from the centres, the last one.
-        chosen = np.minimum((upto <= luck[:, j, None] * upto[:, -1:]).sum(axis=1), n - 1)
+        # The first document beyond the drawn sum; the last one where none is apart from the centres.
+        chosen = np.minimum((upto <= noise[:, j, None] * upto[:, -1:]).sum(axis=1), n - 1)
         centre[:, j] = x[rows, chosen]
         apart = ((x - centre[:, j, None]) ** 2).sum(axis=2)
         nearest = apart if j == 0 else np.minimum(nearest, apart)
-    part = np.full((members, n), -1)
+    cluster = np.full((members, n), -1)
     for _ in range(_LLOYD):
-        distance = np.stack([((x - centre[:, j, None]) ** 2).sum(axis=2) for j in range(luck.shape[1])], axis=2)
-        found = distance.argmin(axis=2)
-        if (found == part).all():
+        distance = np.stack([((x - centre[:, j, None]) ** 2).sum(axis=2) for j in range(k)], axis=2)
+        nearest_centre = distance.argmin(axis=2)
+        if (nearest_centre == cluster).all():
             break
-        part = found
-        for j in range(luck.shape[1]):
-            mine = (part == j)[:, :, None]
-            count = mine.sum(axis=1)
-            centre[:, j] = np.where(count > 0, (x * mine).sum(axis=1) / np.maximum(count, 1), centre[:, j])
-    return part
+        cluster = nearest_centre
+        for j in range(k):
+            own = (cluster == j)[:, :, None]
+            count = own.sum(axis=1)
+            centre[:, j] = np.where(count > 0, (x * own).sum(axis=1) / np.maximum(count, 1), centre[:, j])
+    return cluster
 
 
 def _likeliest(x: Floats, share: Floats, regularization: float) -> tuple[Floats, Floats, Floats]:
-    """Return the weights [M, k], means [M, k, d] and covariances [M, k, d, d] that shares [M, n, k] make likeliest."""
+    """Return the weights [M, k], means [M, k, d] and covariances [M, k, d, d] that maximise the likelihood."""
     d, k = x.shape[2], share.shape[2]
     size = share.sum(axis=1) + _TINY
     mean = np.matmul(share.transpose(0, 2, 1), x) / size[:, :, None]

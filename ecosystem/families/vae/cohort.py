@@ -1,72 +1,52 @@
 """The cohort of variational autoencoders: training, sampling and scoring of members that share one shape.
 
 Every tensor has the member as its leading axis. Small members are trained in stacks, since calling the functions takes
-longer than what they compute; large ones one by one, as many at once as there are threads. A matrix product rounds
+longer than their arithmetic; large ones one by one, as many at once as there are threads. A matrix product rounds
 differently where its numbers of rows or columns fill no whole vectors of the processor, and then also by where a matrix
-lies in memory. So rows are filled up, members whose layers do not fill vectors are trained on their own, and documents
-are written and scored in blocks of fixed size: the numbers of a member depend neither on the others nor on the number
-of threads.
+lies in memory. Therefore rows are padded, members whose layers do not fill vectors are trained on their own, and
+documents are written and scored in blocks of fixed size: the numbers of a member depend neither on the others nor on
+the number of threads.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from torch import Tensor
 
 from ecosystem.errors import DataError
-from ecosystem.families.base import (
-    Budget,
+from ecosystem.families.base import BuildContext, Progress, silent
+from ecosystem.families.members import MemberWeights
+from ecosystem.families.requests import (
     Decoding,
     FitRecord,
     FitRequest,
     GenerateRequest,
-    MemberError,
-    Progress,
+    Member,
     Score,
     ScoreRequest,
-    Surroundings,
-    silent,
 )
-from ecosystem.families.language import checkpoint
-from ecosystem.families.language.cohort import copy_state
-from ecosystem.families.language.packing import Batches
 from ecosystem.families.statistical.gaussian import GaussianCohort
 from ecosystem.families.training import Fit, Gradients, Rows
-from ecosystem.families.vae.networks import VECTOR, Network, Weights
-from ecosystem.families.worker_pool import Crew
+from ecosystem.families.training_spec import Training
+from ecosystem.families.vae.batches import Floats, VaeBatches, outside
+from ecosystem.families.vae.networks import Network, Weights
+from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import as_documents
-from ecosystem.streams import Stream
-
-if TYPE_CHECKING:
-    from ecosystem.families.vae.family import Vae
-
-Floats = NDArray[np.float32]
-Writer = Callable[[Path], None]
 
 _ROWS = 128  # documents of a block
-_DRAWS = 8  # latent numbers tried for each document that is scored
+_DRAWS = 8  # latent draws of each document that is scored
 _DESCRIBED = 500  # documents that a member writes to be described
-
-
-def outside(x: NDArray[np.float64]) -> str:
-    """Return what is wrong with documents that are not within [0, 1], as the end of a sentence, or ""."""
-    if bool(((x >= 0) & (x <= 1)).all()):  # not so where one is not a number
-        return ""
-    return (
-        f"their values run from {x.min():g} to {x.max():g}, but the binary cross-entropy of a vae is defined from 0 to "
-        "1; scale them in the source, or use a model of kind gaussian."
-    )
 
 
 # Members, each with documents of its own.
@@ -84,88 +64,12 @@ def loss(network: Network, weights: Weights, x: Tensor, noise: Tensor, beta: flo
     """
     mean, log_variance = network.encode(weights, x)
     z = mean + (0.5 * log_variance).exp() * noise
-    found = F.binary_cross_entropy_with_logits(network.logits(weights, z), x, reduction="none").sum(-1)
-    return found + beta * divergence(mean, log_variance)
-
-
-# Batches.
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Documents [rows, d], the luck of their latent numbers [rows, latent] and their weights [rows, 1].
-
-    ``tokens`` counts the documents; behind the last of them rows of zeros, of weight 0, fill the last vector up.
-    """
-
-    inputs: Floats
-    targets: Floats
-    weight: Floats
-    tokens: int
-
-
-class Deck:
-    """The batches of one fit, as language models have them: in every epoch all documents, in an order drawn anew.
-
-    Documents of weight 0 are left out, weights are scaled to a mean of 1. Raises MemberError if nothing is left.
-    """
-
-    def __init__(self, request: FitRequest, batch: int, latent: int) -> None:
-        member = request.member
-        weight = np.asarray(request.weight, dtype=np.float64)
-        if not (np.isfinite(weight) & (weight >= 0)).all():
-            raise MemberError(member, f"a weight of a document of member {member} is negative or not a number.")
-        x = request.docs.to_numpy()
-        kept = np.flatnonzero(weight > 0)
-        if not kept.size:
-            raise MemberError(
-                member,
-                f"member {member} has nothing to train on, as "
-                f"{'every document has weight 0' if x.size else 'there is no document'}; loosen the policies or let "
-                "it scrape more.",
-            )
-        wrong = outside(x[kept])
-        if wrong:
-            raise MemberError(member, f"member {member} cannot be trained on its documents: {wrong}")
-        self._x = x[kept].astype(np.float32)
-        self._weight = (weight[kept] / weight[kept].mean()).astype(np.float32)
-        self._batch, self._latent, self._stream = batch, latent, request.stream
-        budget = request.budget
-        epochs = budget.epochs or 0
-        self.total = budget.tokens if budget.tokens is not None else max(1, round(epochs * kept.size))
-        self.steps = math.ceil(self.total / batch)
-
-    def _order(self) -> Iterator[NDArray[np.int64]]:
-        epoch = 0
-        while True:
-            yield self._stream.child(f"order/epoch/{epoch}").rng().permutation(len(self._x))
-            epoch += 1
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the ``steps`` batches; together they hold ``total`` documents."""
-        luck = self._stream.child("noise").rng()
-        epochs, left = self._order(), self.total
-        order = next(epochs)
-        while left:
-            n = min(self._batch, left)
-            while len(order) < n:
-                order = np.append(order, next(epochs))
-            rows, order = order[:n], order[n:]
-            noise = luck.standard_normal((n, self._latent), dtype=np.float32)
-            yield Batch(_filled(self._x[rows]), _filled(noise), _filled(self._weight[rows, None]), n)
-            left -= n
-
-
-def _filled(rows: Floats) -> Floats:
-    missing = -len(rows) % VECTOR
-    return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
-
-
-# The cohort.
+    reconstruction = F.binary_cross_entropy_with_logits(network.logits(weights, z), x, reduction="none").sum(-1)
+    return reconstruction + beta * divergence(mean, log_variance)
 
 
 class VaeCohort:
-    """M variational autoencoders; ``initial`` are the weights (of one member) that all of them start from."""
+    """M variational autoencoders of one shape."""
 
     def __init__(
         self,
@@ -173,21 +77,29 @@ class VaeCohort:
         members: int,
         network: Network,
         initial: Weights,
-        family: Vae,
-        around: Surroundings,
+        build: BuildContext,
+        *,
+        training: Training,
+        beta: float,
         fingerprint: str = "",
     ) -> None:
-        """``fingerprint`` names the foundation that the members start from; "" if there is none."""
+        """``initial`` are the weights (of one member) that all start from, ``beta`` is the weight of the divergence.
+
+        ``fingerprint`` names the foundation that the members start from; "" if there is none.
+        """
         self.name = name
         self.members = members
         self.network = network
         self.fingerprint = fingerprint
-        self.device = torch.device(around.device)
-        self._family, self._streams = family, around.streams
-        self._crew = (around.threads, 1) if around.device == "cpu" else (1, around.threads)
+        self.training, self.beta = training, beta
+        self.device = torch.device(build.device)
         # In the order of the parameters, whatever that of the file they were read from.
-        self._initial = {k: initial[k].to(self.device, torch.float32).contiguous() for k in network.parameters()}
-        self._weights = {k: v.unsqueeze(0).repeat(members, *[1] * v.dim()) for k, v in self._initial.items()}
+        initial = {key: initial[key] for key in network.parameters()}
+        self.weights = MemberWeights(name, members, initial, network.draw, build)
+        self._streams = build.streams
+        self._workers = (build.threads, 1) if build.device == "cpu" else (1, build.threads)
+
+    # Training.
 
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
         """Train members, each on its own documents.
@@ -195,83 +107,82 @@ class VaeCohort:
         Raises MemberError if there is nothing to train on, a value is outside [0, 1] or a loss is not finite; the
         members of the call then keep the weights they had.
         """
-        training = self._family.training()
-        decks = [Deck(request, training.batch, self.network.latent) for request in requests]
-        peaks = [training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
-        alike: dict[tuple[int, float], list[int]] = {}
-        for i, (deck, peak) in enumerate(zip(decks, peaks, strict=True)):
-            alike.setdefault((deck.total, peak), []).append(i)
-        stacks: list[list[int]] = []
-        for group in alike.values():
-            size = min(self.network.stack(training.batch), math.ceil(len(group) / self._crew[0]))
-            stacks += [group[i : i + size] for i in range(0, len(group), size)]
-        with Crew(*self._crew) as crew:
-            fits = []
-            for stack in stacks:
-                starts = [self._start(requests[i]) for i in stack]
-                weights = {name: torch.stack([start[name] for start in starts]) for name in self._initial}
-                fits.append(
-                    Fit(
-                        [requests[i].member for i in stack],
-                        list(weights.values()),
-                        [False] * len(weights),
-                        [cast(Batches, decks[i]) for i in stack],
-                        training,
-                        peaks[stack[0]],
-                        self._gradients(weights),
-                        stacked=True,
-                        report=crew.report,
-                    )
-                )
-            found = crew.run([fit.run for fit in fits], "fit", sum(deck.total for deck in decks), progress)
+        batches = [VaeBatches(request, self.training.batch, self.network.latent) for request in requests]
+        peaks = [self.training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
+        with WorkerPool(*self._workers) as pool:
+            fits = [self._stacked(requests, batches, peaks, stack, pool) for stack in self._stacks(batches, peaks)]
+            total = sum(own.total for own in batches)
+            trained = pool.run([fit.run for fit in fits], "fit", total, progress)
         records: dict[int, FitRecord] = {}
-        for fit, own in zip(fits, found, strict=True):
+        for fit, own in zip(fits, trained, strict=True):
             records |= dict(zip(fit.members, own, strict=True))
-            for name, parameter in zip(self._weights, fit.parameters, strict=True):
-                self._weights[name][list(fit.members)] = parameter
+            self.weights.take(fit)
         return [records[request.member] for request in requests]
 
-    def _start(self, request: FitRequest) -> dict[str, Tensor]:
-        if request.start == "scratch":
-            drawn = self.network.draw(request.stream.child("initial"))
-            return {name: tensor.to(self.device) for name, tensor in drawn.items()}
-        if request.start == "previous":
-            return {name: tensor[request.member].clone() for name, tensor in self._weights.items()}
-        return {name: tensor.clone() for name, tensor in self._initial.items()}
+    def _stacks(self, batches: Sequence[VaeBatches], peaks: Sequence[float]) -> list[list[int]]:
+        """Group the positions of requests that are trained in one stack: of equal length and learning rate."""
+        alike: dict[tuple[int, float], list[int]] = {}
+        for i, (own, peak) in enumerate(zip(batches, peaks, strict=True)):
+            alike.setdefault((own.total, peak), []).append(i)
+        stacks: list[list[int]] = []
+        for group in alike.values():
+            size = min(self.network.stack(self.training.batch), math.ceil(len(group) / self._workers[0]))
+            stacks += [group[i : i + size] for i in range(0, len(group), size)]
+        return stacks
+
+    def _stacked(
+        self,
+        requests: Sequence[FitRequest],
+        batches: Sequence[VaeBatches],
+        peaks: Sequence[float],
+        stack: Sequence[int],
+        pool: WorkerPool,
+    ) -> Fit:
+        """Prepare the fit of one stack of requests."""
+        starts = [self.weights.start(requests[i]) for i in stack]
+        weights = {name: torch.stack([start[name] for start in starts]) for name in self.weights.initial}
+        return Fit(
+            members=[requests[i].member for i in stack],
+            parameters=list(weights.values()),
+            decayed=[False] * len(weights),
+            batches=[batches[i] for i in stack],
+            training=self.training,
+            peak=peaks[stack[0]],
+            gradients=self._gradients(weights),
+            stacked=True,
+            report=pool.report,
+        )
 
     def _gradients(self, weights: Weights) -> Gradients:
-        beta, network = self._family.beta, self.network
-
         def gradients(rows: Rows) -> tuple[Tensor, Sequence[Tensor]]:
             x, noise, scale = rows
             leaves = [weight.detach().requires_grad_() for weight in weights.values()]
             with torch.enable_grad():
-                each = loss(network, dict(zip(weights, leaves, strict=True)), x, noise, beta)
+                each = loss(self.network, dict(zip(weights, leaves, strict=True)), x, noise, self.beta)
                 losses = (each * scale[..., 0]).sum(-1)
                 grads = torch.autograd.grad(losses.sum(), leaves)
             return losses.detach(), grads
 
         return gradients
 
+    # Writing and scoring.
+
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
         """Write documents, one Series of length ``n`` per request: the decoder's means for latent numbers.
 
         The latent numbers are N(0, temperature), keyed by the document's number.
         """
-        from scipy.special import ndtri
-
-        latent = self.network.latent
-
-        def job(request: GenerateRequest) -> NDArray[np.float64]:
-            luck = request.stream.uniform(np.arange(request.n * latent)).reshape(request.n, latent)
-            z = (ndtri(luck) * math.sqrt(request.decoding.temperature)).astype(np.float32)
-            weights = self._of(request.member)
-            return self._blocks(lambda part: self.network.decode(weights, part), z, self.network.length)
-
-        with Crew(*self._crew) as crew:
+        with WorkerPool(*self._workers) as pool:
             total = sum(request.n for request in requests)
-            found = crew.run([lambda r=r: job(r) for r in requests], "generate", total, progress)  # type: ignore[misc]
-        return [as_documents(x) for x in found]
+            jobs = [partial(self._decoded, request) for request in requests]
+            return [as_documents(x) for x in pool.run(jobs, "generate", total, progress)]
+
+    def _decoded(self, request: GenerateRequest) -> NDArray[np.float64]:
+        latent = self.network.latent
+        noise = request.stream.uniform(np.arange(request.n * latent)).reshape(request.n, latent)
+        z = (ndtri(noise) * math.sqrt(request.decoding.temperature)).astype(np.float32)
+        weights = self._of(request.member)
+        return self._blocks(lambda part: self.network.decode(weights, part), z, self.network.length)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Score documents by minus their evidence lower bound in nats (whatever ``beta`` is); a document is one unit.
@@ -279,95 +190,71 @@ class VaeCohort:
         The divergence is exact; the reconstruction is averaged over a few latent draws that are the same for every
         document, so that a score is a function of the document alone. Raises DataError for values outside [0, 1].
         """
-        from scipy.special import ndtri
-
         latent = self.network.latent
-        luck = self._streams.at("vae/score").uniform(np.arange(_DRAWS * latent)).reshape(_DRAWS, latent)
-        noise = torch.from_numpy(ndtri(luck).astype(np.float32)).to(self.device)
+        uniform = self._streams.at("vae/score").uniform(np.arange(_DRAWS * latent)).reshape(_DRAWS, latent)
+        noise = torch.from_numpy(ndtri(uniform).astype(np.float32)).to(self.device)
+        with WorkerPool(*self._workers) as pool:
+            return pool.run([partial(self._scored, request, noise) for request in requests])
 
-        def job(request: ScoreRequest) -> Score:
-            weights, n = self._of(request.member), request.docs.len()
-            x = request.docs.to_numpy().reshape(n, self.network.length)
-            wrong = outside(x) if n else ""
-            if wrong:
-                raise DataError(f'model "{self.name}" cannot score these documents: {wrong}')
+    def _scored(self, request: ScoreRequest, noise: Tensor) -> Score:
+        weights, n = self._of(request.member), request.docs.len()
+        x = request.docs.to_numpy().reshape(n, self.network.length)
+        wrong = outside(x) if n else ""
+        if wrong:
+            raise DataError(f'model "{self.name}" cannot score these documents: {wrong}')
 
-            def bound(part: Tensor) -> Tensor:
-                each = [loss(self.network, weights, part, one.expand(*part.shape[:2], -1), 1.0) for one in noise]
-                return torch.stack(each, dim=-1).mean(-1, keepdim=True)
+        def bound(part: Tensor) -> Tensor:
+            each = [loss(self.network, weights, part, one.expand(*part.shape[:2], -1), 1.0) for one in noise]
+            return torch.stack(each, dim=-1).mean(-1, keepdim=True)
 
-            nll = self._blocks(bound, x.astype(np.float32), 1)[:, 0]
-            return Score(nll, np.zeros(n, dtype=np.int64), np.arange(n + 1))
-
-        with Crew(*self._crew) as crew:
-            return crew.run([lambda r=r: job(r) for r in requests])  # type: ignore[misc]
+        return Score.of_documents(self._blocks(bound, x.astype(np.float32), 1)[:, 0])
 
     def _blocks(self, function: Callable[[Tensor], Tensor], rows: Floats, width: int) -> NDArray[np.float64]:
-        """Apply a function to rows [n, …], block by block, the last one filled up with zeros; [n, width]."""
-        found = np.zeros((len(rows), width))
+        """Apply a function to rows [n, …], block by block, the last one padded with zeros; return [n, width]."""
+        values = np.zeros((len(rows), width))
         with torch.inference_mode():
             for i in range(0, len(rows), _ROWS):
                 part = rows[i : i + _ROWS]
                 block = torch.zeros(1, _ROWS, rows.shape[1])
                 block[0, : len(part)] = torch.from_numpy(part)
-                found[i : i + _ROWS] = function(block.to(self.device))[0, : len(part)].cpu().numpy()
-        return found
+                values[i : i + _ROWS] = function(block.to(self.device))[0, : len(part)].cpu().numpy()
+        return values
 
-    def _of(self, member: int | Literal["initial", "random"]) -> Weights:
+    def _of(self, member: Member) -> Weights:
         """Return the weights of one member, the initial or random ones, as a stack of one with memory of its own."""
-        if member == "initial":
-            return {name: tensor[None] for name, tensor in self._initial.items()}
-        if member == "random":
-            drawn = self.network.draw(self._streams.at(f"model/{self.name}/random"))
-            return {name: tensor[None].to(self.device) for name, tensor in drawn.items()}
-        return {name: tensor[[member]] for name, tensor in self._weights.items()}
+        return {name: tensor.clone()[None] for name, tensor in self.weights.of(member).items()}
 
     def describe(self, truth: Truth) -> dict[str, NDArray[np.float64]]:
-        """Hold what members write against the truth: 500 documents each, from latent numbers that never change.
+        """Compare the documents of members with the truth: 500 each, from latent numbers that never change.
 
         They are described as a normal distribution of the same moments (``mean_error``, ``variance``,
         ``log_variance``, ``w2``; the moments of 500 documents are estimates, so that even the truth itself would not
-        have distances of exactly 0). ``latent_log_std`` is the figure of Shumailov et al. (2024): the foundation's
-        encoder looks at these documents, and of the means that it finds the standard deviation is taken over documents
-        and latent numbers alike; the logarithm of it. Without a foundation it is left out.
+        have distances of exactly 0). ``latent_log_std`` is the measure of Shumailov et al. (2024): the log of the
+        standard deviation, over documents and latent numbers alike, of the means that the foundation's encoder gives
+        these documents. Without a foundation it is left out.
         """
         stream = self._streams.at(f"model/{self.name}/describe")
         requests = [GenerateRequest(m, _DESCRIBED, Decoding(), None, stream) for m in range(self.members)]
         x = np.stack([docs.to_numpy() for docs in self.generate(requests)])
         normal = GaussianCohort(self.name, self.members, self.network.length, unbiased=True)
         normal.load(normal.estimate(x, np.ones(x.shape[:2])))
-        found = normal.describe(truth)
-        kept = {metric: found[metric] for metric in ("mean_error", "variance", "log_variance", "w2")}
+        described = normal.describe(truth)
+        values = {metric: described[metric] for metric in ("mean_error", "variance", "log_variance", "w2")}
         if self.fingerprint:
-            latent = self.network.latent
-            eyes = self._of("initial")
-            look = self.network.encode
-            means = [self._blocks(lambda part: look(eyes, part)[0], own.astype(np.float32), latent) for own in x]
+            initial, latent = self._of("initial"), self.network.latent
+            means = [
+                self._blocks(lambda part: self.network.encode(initial, part)[0], own.astype(np.float32), latent)
+                for own in x
+            ]
             with np.errstate(divide="ignore"):
                 logarithm = np.log(np.stack(means).std(axis=(1, 2)))
-            kept["latent_log_std"] = np.where(np.isfinite(logarithm), logarithm, np.nan)
-        return kept
+            values["latent_log_std"] = np.where(np.isfinite(logarithm), logarithm, np.nan)
+        return values
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return every member's parameters, float32 with a leading member axis."""
-        return {name: np.array(tensor.cpu().numpy()) for name, tensor in self._weights.items()}
+        return self.weights.state()
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what :meth:`state` returned; raise DataError, changing nothing, if it belongs to another shape."""
-        copy_state(self.name, self._weights, state)
-
-
-def pretrained(cohort: VaeCohort, budget: Budget, stream: Stream, around: Surroundings) -> Writer:
-    """Train the only member of a cohort on the human documents; return what writes its weights into a folder."""
-    request = FitRequest(0, around.human, np.ones(around.human.len()), budget, None, "foundation", stream)
-    cohort.fit([request], lambda _, done, total: around.progress("foundation", done, total))
-    weights = {name: values[0] for name, values in cohort.state().items()}
-    return lambda folder: checkpoint.write_weights(folder, weights)
-
-
-def read(folder: Path) -> dict[str, Tensor]:
-    """Return the weights that :func:`pretrained` has written into a folder of the cache."""
-    from safetensors.torch import load_file
-
-    weights: dict[str, Tensor] = load_file(folder / "model.safetensors")
-    return weights
+        self.weights.load(state)

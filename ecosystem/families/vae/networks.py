@@ -28,7 +28,7 @@ _PATCH = 16  # pixels of a kernel of 4 by 4
 
 
 class Network(ABC):
-    """The shape of one member: ``length`` numbers a document, ``latent`` ones behind them, layers between."""
+    """The shape of one member: documents of ``length`` numbers, ``latent`` latent ones, and the layers between."""
 
     length: int
     latent: int
@@ -47,7 +47,7 @@ class Network(ABC):
 
     @abstractmethod
     def products(self) -> int:
-        """Return the products of two numbers that one document takes on its way through encoder and decoder."""
+        """Count the multiplications of one document's pass through encoder and decoder."""
 
     @abstractmethod
     def aligned(self) -> bool:
@@ -58,13 +58,13 @@ class Network(ABC):
         return torch.sigmoid(self.logits(weights, z))
 
     def stack(self, batch: int) -> int:
-        """Return how many members are trained in one stack, at most."""
+        """Return the most members that are trained in one stack."""
         return _STACK if self.aligned() and 6 * batch * self.products() < _STACK_FLOPS else 1
 
     def draw(self, stream: Stream) -> dict[str, Tensor]:
         """Draw one member's weights as PyTorch does: uniform within ± 1 / √inputs.
 
-        Of a transposed convolution PyTorch takes the outputs of a patch for its inputs.
+        For a transposed convolution PyTorch takes the number of outputs of a patch instead of the inputs.
         """
         generator = torch.Generator().manual_seed(stream.integer())
         weights: dict[str, Tensor] = {}
@@ -92,11 +92,11 @@ class Dense(Network):
             "encoder": [self.length, *between, 2 * self.latent],
             "decoder": [self.latent, *between, self.length],
         }
-        found: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for part, chain in widths.items():
             for i, (inputs, outputs) in enumerate(pairwise(chain)):
-                found |= {f"{part}.{i}.weight": (inputs, outputs), f"{part}.{i}.bias": (1, outputs)}
-        return found
+                shapes |= {f"{part}.{i}.weight": (inputs, outputs), f"{part}.{i}.bias": (1, outputs)}
+        return shapes
 
     def products(self) -> int:
         """Return the number of weights."""
@@ -108,14 +108,14 @@ class Dense(Network):
 
     def encode(self, weights: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and log variances of documents x [M, n, d]."""
-        mean, log_variance = self._through(weights, "encoder", x).chunk(2, dim=-1)
+        mean, log_variance = self._apply(weights, "encoder", x).chunk(2, dim=-1)
         return mean, log_variance
 
     def logits(self, weights: Weights, z: Tensor) -> Tensor:
         """Return logits for latent numbers z [M, n, latent]."""
-        return self._through(weights, "decoder", z)
+        return self._apply(weights, "decoder", z)
 
-    def _through(self, weights: Weights, part: Literal["encoder", "decoder"], x: Tensor) -> Tensor:
+    def _apply(self, weights: Weights, part: Literal["encoder", "decoder"], x: Tensor) -> Tensor:
         for i in range(self.layers + 1):
             x = _rows(weights, f"{part}.{i}", x)
             if i < self.layers:
@@ -139,7 +139,7 @@ class Convolutional(Network):
 
     @property
     def length(self) -> int:  # type: ignore[override]
-        """Numbers of a document."""
+        """Length of a document."""
         return self.height * self.width
 
     @property
@@ -165,10 +165,10 @@ class Convolutional(Network):
         }
 
     def products(self) -> int:
-        """Return those of the dense layers, and of each convolution once for every place of its kernel."""
+        """Count those of the dense layers, and of each convolution once for every place of its kernel."""
         c, patch = self.capacity, _PATCH
         convolutions = self.length // 4 * patch * c + self.length // 16 * patch * c * 2 * c
-        return 2 * convolutions + 3 * self.latent * self._inner  # those of encoder and decoder are equally many
+        return 2 * convolutions + 3 * self.latent * self._inner  # encoder and decoder have equally many
 
     def aligned(self) -> bool:
         """Whether channels and the encoder's output fill whole vectors."""
@@ -181,8 +181,8 @@ class Convolutional(Network):
         for i in range(2):
             patches = _patches(images)
             height, width = patches.shape[1:3]
-            found = _rows(weights, f"encoder.convolution.{i}", patches.view(members, n * height * width, -1))
-            images = F.relu(found).view(members * n, height, width, -1)
+            channels = _rows(weights, f"encoder.convolution.{i}", patches.view(members, n * height * width, -1))
+            images = F.relu(channels).view(members * n, height, width, -1)
         mean, log_variance = _rows(weights, "encoder.dense", images.view(members, n, self._inner)).chunk(2, dim=-1)
         return mean, log_variance
 
@@ -205,7 +205,7 @@ _CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def _patches(images: Tensor) -> Tensor:
-    """Return what the kernel sees of images [n, h, w, c] at each place, [n, h / 2, w / 2, 16 c].
+    """Return the patch under the kernel at each place of images [n, h, w, c], [n, h / 2, w / 2, 16 c].
 
     A kernel of 4 with a stride of 2 is one of 2 by 2 cells of 2 by 2 pixels; an entry is (row and column of the cell,
     row and column in it, channel). With channels last this copies whole cells at once.
@@ -228,5 +228,5 @@ def _together(patches: Tensor) -> Tensor:
 
 
 def _rows(weights: Weights, layer: str, x: Tensor) -> Tensor:
-    """Return the dense layer of rows x [M, rows, inputs], [M, rows, outputs]."""
+    """Apply a dense layer to rows x [M, rows, inputs]; return [M, rows, outputs]."""
     return torch.baddbmm(weights[f"{layer}.bias"], x, weights[f"{layer}.weight"])

@@ -14,7 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import METRICS
-from ecosystem.families.base import TextCohort, WriteRecord
+from ecosystem.families.base import TextCohort
+from ecosystem.families.requests import WriteRecord
 from ecosystem.policies.base import Adder
 from ecosystem.simulation.agents import Trainer
 from ecosystem.simulation.state import Purchases, State

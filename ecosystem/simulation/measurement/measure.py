@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from ecosystem.families.base import Score, ScoreRequest, SupportsWatermark
+from ecosystem.families.base import SupportsWatermark
+from ecosystem.families.requests import Score, ScoreRequest
 from ecosystem.metrics import tables
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.watermark import Watermark

@@ -8,9 +8,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.families.base import Describes, ScoreRequest
+from ecosystem.families.base import Describes
+from ecosystem.families.requests import ScoreRequest
 from ecosystem.metrics import tables
+from ecosystem.metrics.base import DOCUMENT_METRICS, measure_documents
 from ecosystem.metrics.estimates import ratio
+from ecosystem.metrics.tables import rows
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.references import held_out_documents
 from ecosystem.simulation.services import correct_labels
@@ -43,6 +46,21 @@ def measure_parameters(state: State, step: Step) -> None:
             nats = [ratio(*score.per_document()) for score in scores]
             values["held_out_nll"], errors["held_out_nll"] = np.array(nats, np.float64).reshape(-1, 2).T
         step.metrics.append(tables.many(step.t, "trainer", names, values, errors))
+    measure_published(state, step)
+
+
+def measure_published(state: State, step: Step) -> None:
+    """Measure the vectors or categories that each trainer published, by the metrics registered for their modality."""
+    assert state.truth is not None
+    metrics = [kind() for kind in DOCUMENT_METRICS.all().values() if kind.modality == state.scenario.modality]
+    if not metrics:
+        return
+    published = step.segment.filter(pl.col("verdict").is_null())
+    for trainer in state.trainers:
+        documents = published.filter(pl.col("author") == trainer.name)["content"].to_numpy()
+        values = measure_documents(metrics, documents, state.truth)
+        if values:
+            step.metrics.append(rows(step.t, "trainer", trainer.name, values))
 
 
 def _collapses(state: State, trainers: Sequence[Trainer], collapsed: NDArray[np.bool_]) -> NDArray[np.float64]:

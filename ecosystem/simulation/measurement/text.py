@@ -9,8 +9,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import Score, ScoreRequest, TextCohort
-from ecosystem.metrics.base import METRICS, Estimate, TextMetric, measure_texts, sample_groups
+from ecosystem.families.base import TextCohort
+from ecosystem.families.requests import Score, ScoreRequest
+from ecosystem.metrics.base import TEXT_METRICS, Estimate, TextMetric, measure_texts, sample_groups
 from ecosystem.metrics.estimates import ratio
 from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality
 from ecosystem.metrics.tables import rows
@@ -70,7 +71,7 @@ def _accuracies(state: State, step: Step) -> dict[str, Values]:
     for model, trainers in by_model([trainer for trainer in state.trainers if trainer.has_model]).items():
         members, family = [trainer.member for trainer in trainers], state.scenario.models[model]
         try:
-            values = downstream.judge(state.cohorts[model], members, family.tunable, state.progress)
+            values = downstream.judge(state.cohorts[model], members, family.supports_prompts, state.progress)
         except TrainingError as error:
             raise TrainingError(f"step {step.t}, {model}: {error}") from error
         accuracies |= dict(zip([trainer.name for trainer in trainers], values, strict=True))
@@ -82,9 +83,9 @@ def measure_baselines(state: State, step: Step, downstream: Downstream) -> None:
     step.metrics.append(rows(step.t, "reference", "chance", downstream.chance()))
     for name, cohort in state.cohorts.items():
         family = state.scenario.models[name]
-        if downstream.settings.tasks and not family.tunable:
+        if downstream.settings.tasks and not family.supports_prompts:
             state.note(f'model "{name}" is of kind {family.kind}, which cannot be fine-tuned: no accuracy after that')
-        baselines = downstream.references(cohort, family.tunable, family.begins_trained, state.progress)
+        baselines = downstream.references(cohort, family.supports_prompts, family.starts_pretrained, state.progress)
         for reference, values in baselines.items():
             step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", values))
 
@@ -128,7 +129,7 @@ def initial_perplexities(state: State, settings: TrainerSpec, texts: pl.Series, 
     written independently, so the first serve. Nothing is measured of a model that starts from random weights.
     """
     measure = state.scenario.measure
-    if not measure.initial_perplexity or not state.scenario.models[settings.model].begins_trained:
+    if not measure.initial_perplexity or not state.scenario.models[settings.model].starts_pretrained:
         return {}
     cohort = cast(TextCohort, state.cohorts[settings.model])
     docs = cohort.excerpts(texts, begun, min(measure.initial_tokens, settings.decoding.max_tokens))
@@ -177,7 +178,7 @@ def text_values(state: State, texts: pl.Series, stream: str) -> Values:
 
 def text_metrics(state: State) -> list[TextMetric]:
     """Return the text metrics that the scenario asks for (all of them unless it says which)."""
-    kinds = METRICS.all()
+    kinds = TEXT_METRICS.all()
     return [kinds[name]() for name in (state.scenario.measure.texts or kinds)]
 
 

@@ -11,6 +11,7 @@ import os
 import time
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from typing import Protocol
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ecosystem.cache import CACHE_VARIABLE
-from ecosystem.errors import EcosystemError, StoreError
+from ecosystem.errors import EcosystemError, FormatError, StoreError
 from ecosystem.families.base import Progress, silent
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin, machine_for
@@ -93,16 +94,16 @@ def run_job(job: Job, progress: Progress = silent) -> str:
     branch = Branch(Run.open(parent), job.branch_step, scenario) if parent else None
     begins = branch is None and Store(folder).last() < 0
     machine = machine_for(folder, job.device, job.threads or (1 if begins else None), branch)
-    with threadpool_limits(machine.threads):
-        steps = begin(
-            scenario,
-            out=out,
-            machine=machine,
-            base=Path(job.base),
-            cache=job.cache or None,
-            progress=progress,
-            branch=branch,
-        )
+    steps = begin(
+        scenario,
+        out=out,
+        machine=machine,
+        base=Path(job.base),
+        cache=job.cache or None,
+        progress=progress,
+        branch=branch,
+    )
+    with threadpool_limits(machine.threads), closing(steps):  # closing unlocks the folder, also if a push fails
         for _ in steps:
             if mirror is not None:
                 mirror.push(folder)
@@ -113,6 +114,11 @@ def run_job(job: Job, progress: Progress = silent) -> str:
     return place
 
 
+def _is_final(problem: EcosystemError) -> bool:
+    """Return whether another attempt would end the same way; a store may answer, or be unlocked, the next time."""
+    return isinstance(problem, FormatError) or not isinstance(problem, StoreError)
+
+
 def attempt(number: int, job: Job, progress: Progress = silent) -> AttemptResult:
     """Do a job once and return the result; nothing is raised."""
     started = time.monotonic()
@@ -120,7 +126,7 @@ def attempt(number: int, job: Job, progress: Progress = silent) -> AttemptResult
     try:
         run = run_job(job, progress)
     except EcosystemError as problem:
-        error, final = addressed(str(problem), job.out), not isinstance(problem, StoreError)
+        error, final = addressed(str(problem), job.out), _is_final(problem)
     except Exception as problem:  # the study goes on and reports the error in its cell
         error = f"{type(problem).__name__}: {problem}"
     return AttemptResult(number, run, error, final, time.monotonic() - started)

@@ -127,7 +127,8 @@ class Processes:
         code, number = worker.process.exitcode or 0, worker.number
         assert number is not None
         cause = f"killed (signal {-code})" if code < 0 else f"gone (exit code {code})"
-        advice = "; if the machine ran out of memory, give fewer --jobs" if code == -signal.SIGKILL else ""
+        out_of_memory = -code == getattr(signal, "SIGKILL", 9)  # Windows has no such name
+        advice = "; if the machine ran out of memory, give fewer --jobs" if out_of_memory else ""
         return AttemptResult(number, error=f"its worker was {cause}{advice}", seconds=time.monotonic() - worker.began)
 
     def close(self) -> None:

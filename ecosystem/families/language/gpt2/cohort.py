@@ -11,71 +11,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.families.base import FitRecord, FitRequest, Member, Progress, Surroundings
-from ecosystem.families.language.cohort import LanguageCohort, Nll, copy_state
+from ecosystem.families.base import BuildContext, Progress
+from ecosystem.families.checkpoint import write_config
+from ecosystem.families.language.cohort import CohortSettings, Nll
 from ecosystem.families.language.generation import Decoder
 from ecosystem.families.language.gpt2 import loss, transformer
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
-from ecosystem.families.language.packing import Batches
-from ecosystem.families.language.tokenizer import Tokenizer
+from ecosystem.families.language.neural import NeuralCohort
+from ecosystem.families.language.packing import TokenBatches
+from ecosystem.families.members import MemberWeights
+from ecosystem.families.requests import FitRecord, FitRequest, Member
 from ecosystem.families.training import Fit, Gradients, Rows
 from ecosystem.families.training_spec import Training
-from ecosystem.families.worker_pool import Crew
+from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.streams import Stream
 
 _PART_TOKENS = 1024  # of a batch, computed at once on a CPU
 _STACK_TOKENS = 1 << 15  # of the batches of a stack, computed at once on a GPU; bounds the activations in memory
 
 
-class Gpt2Cohort(LanguageCohort):
-    """M GPT-2s of one shape; ``initial`` are the weights (of one member) that all of them start from."""
+class Gpt2Cohort(NeuralCohort):
+    """M GPT-2s of one shape."""
 
     def __init__(
         self,
-        name: str,
-        members: int,
+        settings: CohortSettings,
         shape: Shape,
         initial: Mapping[str, Tensor],
-        tokenizer: Tokenizer,
-        context: int,
         training: Training,
-        around: Surroundings,
-        fingerprint: str = "",
+        build: BuildContext,
     ) -> None:
-        """``context`` is the longest input in tokens, at most the shape's."""
-        on_cpu = around.device == "cpu"
-        narrow = shape.count() <= NARROW
-        crew = ((around.threads, 1) if narrow else (1, around.threads)) if on_cpu else (1, around.threads)
+        """``initial`` are the weights (of one member) that all start from; the context is at most the shape's."""
+        on_cpu = build.device == "cpu"
+        side_by_side = on_cpu and shape.count() <= NARROW
         super().__init__(
-            name,
-            members,
-            tokenizer,
-            context,
+            settings,
+            MemberWeights(settings.name, settings.members, initial, lambda stream: draw(shape, stream), build),
             training,
-            around,
-            crew,
-            not on_cpu,
-            fingerprint,
+            workers=(build.threads, 1) if side_by_side else (1, build.threads),
+            stacks=not on_cpu,
             cached_values=2 * shape.n_layer * shape.n_embd,
         )
         self.shape = shape
-        self._initial = {k: v.to(self.device, torch.float32).contiguous() for k, v in initial.items()}
-        self._weights = {k: v.unsqueeze(0).repeat(members, *[1] * v.dim()) for k, v in self._initial.items()}
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters of one member."""
-        return self.shape.count()
 
     def flops_per_token(self, length: int) -> float:
-        """Return the floating-point operations per token of one forward pass over ``length`` tokens."""
+        """Return the floating-point operations per token of a forward pass over ``length`` tokens."""
         return float(self.shape.flops(length))
 
     @property
@@ -83,87 +68,79 @@ class Gpt2Cohort(LanguageCohort):
         """Number of tokens that the model chooses from."""
         return self.shape.vocabulary
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return every member's parameters by their checkpoint names, float32 with a leading member axis."""
-        return {name: np.array(tensor.cpu().numpy()) for name, tensor in self._weights.items()}
-
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what :meth:`state` returned; raise DataError if it belongs to another shape."""
-        copy_state(self.name, self._weights, state)
+    def save_assets(self, folder: Path) -> None:
+        """Write config.json and the tokenizer's files into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(folder, self.shape.context)
+        write_config(folder, self.shape.config(self.tokenizer.end))
 
     # Training.
 
-    def _start(self, request: FitRequest) -> dict[str, Tensor]:
-        if request.start == "scratch":
-            drawn = draw(self.shape, request.stream.child("initial"))
-            return {name: tensor.to(self.device) for name, tensor in drawn.items()}
-        if request.start == "previous":
-            return {name: tensor[request.member].clone() for name, tensor in self._weights.items()}
-        return {name: tensor.clone() for name, tensor in self._initial.items()}
-
-    def _fit(
-        self, requests: Sequence[FitRequest], packings: Sequence[Batches], peaks: Sequence[float], progress: Progress
+    def _train(
+        self,
+        requests: Sequence[FitRequest],
+        batches: Sequence[TokenBatches],
+        peaks: Sequence[float],
+        progress: Progress,
     ) -> list[FitRecord]:
-        total = sum(packing.total for packing in packings)
-        fits = self._grouped(requests, packings, peaks) if self._stacks else self._single(requests, packings, peaks)
-        with Crew(*self._crew) as crew:
-            threads = crew.threads
-            fits = [replace(fit, report=crew.report) for fit in fits]
+        total = sum(own.total for own in batches)
+        fits = self._grouped(requests, batches, peaks) if self._stacks else self._single(requests, batches, peaks)
+        with WorkerPool(*self._workers) as pool:
+            fits = [replace(fit, report=pool.report) for fit in fits]
             # Longest first. As many members as threads run side by side; those left over one by one, in parts.
-            order = sorted(range(len(fits)), key=lambda i: -fits[i].packings[0].total)
-            side = len(order) // threads * threads
-            records = crew.run([fits[i].run for i in order[:side]], "fit", total, progress)
+            order = sorted(range(len(fits)), key=lambda i: -fits[i].batches[0].total)
+            side = len(order) // pool.threads * pool.threads
+            records = pool.run([fits[i].run for i in order[:side]], "fit", total, progress)
             for i in order[side:]:
-                records += crew.run([replace(fits[i], spread=crew.spread).run], "fit", total, progress)
+                records += pool.run([replace(fits[i], map_parts=pool.map_parts).run], "fit", total, progress)
         by_member: dict[int, FitRecord] = {}
         for i, group in zip(order, records, strict=True):
-            fit = fits[i]
-            by_member |= dict(zip(fit.members, group, strict=True))
-            for name, parameter in zip(self._weights, fit.parameters, strict=True):
-                for place, member in enumerate(fit.members):
-                    self._weights[name][member].copy_(parameter[place] if fit.stacked else parameter)
+            by_member |= dict(zip(fits[i].members, group, strict=True))
+            self.weights.take(fits[i])
         return [by_member[request.member] for request in requests]
 
-    def _single(self, requests: Sequence[FitRequest], packings: Sequence[Batches], peaks: Sequence[float]) -> list[Fit]:
-        """One fit per member, on two-dimensional weights."""
+    def _single(
+        self, requests: Sequence[FitRequest], batches: Sequence[TokenBatches], peaks: Sequence[float]
+    ) -> list[Fit]:
+        """Prepare one fit per member, on two-dimensional weights."""
         fits = []
-        for request, packing, peak in zip(requests, packings, peaks, strict=True):
-            start = self._start(request)
+        for request, own, peak in zip(requests, batches, peaks, strict=True):
+            start = self.weights.start(request)
             fits.append(
                 Fit(
-                    [request.member],
-                    list(start.values()),
-                    [tensor.dim() > 1 for tensor in start.values()],
-                    [packing],
-                    self.training,
-                    peak,
-                    self._gradients(start),
-                    part_rows=max(1, _PART_TOKENS // packing.length),
+                    members=[request.member],
+                    parameters=list(start.values()),
+                    decayed=[tensor.dim() > 1 for tensor in start.values()],
+                    batches=[own],
+                    training=self.training,
+                    peak=peak,
+                    gradients=self._gradients(start),
+                    part_rows=max(1, _PART_TOKENS // own.length),
                 )
             )
         return fits
 
     def _grouped(
-        self, requests: Sequence[FitRequest], packings: Sequence[Batches], peaks: Sequence[float]
+        self, requests: Sequence[FitRequest], batches: Sequence[TokenBatches], peaks: Sequence[float]
     ) -> list[Fit]:
-        """One fit per group of members that share learning rate and steps, on stacked weights."""
+        """Prepare one fit per group of members that share learning rate and steps, on stacked weights."""
         groups: dict[tuple[int, int, float], list[int]] = {}
-        for i, (packing, peak) in enumerate(zip(packings, peaks, strict=True)):
-            groups.setdefault((packing.total, packing.length, peak), []).append(i)
+        for i, (own, peak) in enumerate(zip(batches, peaks, strict=True)):
+            groups.setdefault((own.total, own.length, peak), []).append(i)
         fits = []
-        for (_, _, peak), chosen in groups.items():
-            starts = [self._start(requests[i]) for i in chosen]
-            stack = {name: torch.stack([start[name] for start in starts]) for name in self._weights}
+        for (_, length, peak), chosen in groups.items():
+            starts = [self.weights.start(requests[i]) for i in chosen]
+            stack = {name: torch.stack([start[name] for start in starts]) for name in self.weights.initial}
             fits.append(
                 Fit(
-                    [requests[i].member for i in chosen],
-                    list(stack.values()),
-                    [tensor.dim() > 2 for tensor in stack.values()],
-                    [packings[i] for i in chosen],
-                    self.training,
-                    peak,
-                    self._gradients(stack),
-                    part_rows=max(1, _STACK_TOKENS // (packings[chosen[0]].length * len(chosen))),
+                    members=[requests[i].member for i in chosen],
+                    parameters=list(stack.values()),
+                    decayed=[tensor.dim() > 2 for tensor in stack.values()],
+                    batches=[batches[i] for i in chosen],
+                    training=self.training,
+                    peak=peak,
+                    gradients=self._gradients(stack),
+                    part_rows=max(1, _STACK_TOKENS // (length * len(chosen))),
                     stacked=True,
                 )
             )
@@ -189,28 +166,18 @@ class Gpt2Cohort(LanguageCohort):
 
         return gradients
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
-
     # Writing and scoring.
-
-    def _of(self, member: Member) -> dict[str, Tensor]:
-        if member == "initial":
-            return self._initial
-        if member == "random":
-            return {k: v.to(self.device) for k, v in draw(self.shape, self.random_stream).items()}
-        return {k: v[member] for k, v in self._weights.items()}
 
     def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
         if not self._stacks:
-            return Gpt2Decoder(self._of(members[0]), self.shape, rows, length)
+            return Gpt2Decoder(self.weights.of(members[0]), self.shape, rows, length)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        each = [self._of(member) for member in members]
-        weights = {k: torch.stack([one[k] for one in each]).to(dtype) for k in self._weights}
+        each = [self.weights.of(member) for member in members]
+        weights = {name: torch.stack([one[name] for one in each]).to(dtype) for name in self.weights.initial}
         return Gpt2Decoder(weights, self.shape, rows * len(members), length)
 
     def _nll(self, member: Member) -> Nll:
-        weights = self._of(member)
+        weights = self.weights.of(member)
 
         def nll(inputs: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
             with self._autocast():
@@ -232,19 +199,19 @@ class Gpt2Decoder:
         self._blocks = transformer.decoding_blocks(weights, shape)
 
     def begin(self, ids: Tensor) -> Tensor:
-        """Take the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
+        """Read the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
         n, length = ids.shape
         x = transformer.hidden(self._weights, self._shape, ids.view(*self._lead, length), self._cache)
         last = x.view(n, length, -1)[:, -1]
         return self._logits(last.view(*self._lead, last.shape[-1]))
 
     def step(self, ids: Tensor, position: int) -> Tensor:
-        """Take the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
+        """Read the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
         x = transformer.decode(self._weights, self._blocks, self._shape, ids.view(self._lead), position, self._cache)
         return self._logits(x)
 
     def keep(self, rows: Tensor, used: int) -> None:
-        """Go on with these rows only (an index tensor), of which ``used`` positions have been taken."""
+        """Continue with these rows only (an index tensor), of which ``used`` positions have been read."""
         self._cache.keep(rows, used)
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -1,30 +1,32 @@
-"""The ``gpt2`` family: GPT-2 models on an engine of our own, for many small trainers on one machine."""
+"""The ``gpt2`` family: GPT-2 models of this project's own implementation, for many small trainers on one machine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from ecosystem.errors import DataError
-from ecosystem.families.base import FAMILIES, Cohort, Surroundings, Workload
-from ecosystem.families.language import checkpoint
+from ecosystem.families import checkpoint
+from ecosystem.families.base import FAMILIES, BuildContext, Cohort, Workload
+from ecosystem.families.foundation import pretrain
 from ecosystem.families.language.family import LanguageFamily
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
 from ecosystem.families.training_spec import Positive
 from ecosystem.streams import Stream
 
 if TYPE_CHECKING:
+    from ecosystem.families.language.cohort import CohortSettings
     from ecosystem.families.language.tokenizer import Tokenizer
 
 
 @FAMILIES.register("gpt2")
 class Gpt2(LanguageFamily):
-    """A GPT-2 of any size.
+    """A GPT-2 of any size (Radford et al. 2019).
 
-    ``init`` says where members start: "foundation" (pre-trained on the web's initial human documents), "random", a
+    ``init`` selects the initial weights: "foundation" (pre-trained on the web's initial human documents), "random", a
     local checkpoint folder, or a Hub id. The first two need sizes and train a byte-level BPE of ``vocabulary`` tokens;
     a checkpoint brings sizes and tokenizer with it (sizes given beside it must agree with it, except ``context``, which
     may be shorter). ``tokenizer`` names another checkpoint to take the tokenizer from.
@@ -32,9 +34,9 @@ class Gpt2(LanguageFamily):
 
     needed: ClassVar[tuple[str, ...]] = ("n_layer", "n_embd", "n_head", "context")
 
-    n_layer: Positive | None = Field(None, description="layers")
-    n_embd: Positive | None = Field(None, description="width")
-    n_head: Positive | None = Field(None, description="attention heads, a divisor of the width")
+    n_layer: Positive | None = Field(None, description="number of layers")
+    n_embd: Positive | None = Field(None, description="width of the embeddings and layers")
+    n_head: Positive | None = Field(None, description="number of attention heads, a divisor of the width")
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -46,24 +48,28 @@ class Gpt2(LanguageFamily):
         assert self.n_layer and self.n_embd and self.n_head and self.context
         return Shape(self.n_layer, self.n_embd, self.n_head, vocabulary, self.context, 4 * self.n_embd)
 
-    def _threads(self, around: Surroundings) -> int:
-        # The thread count changes the numbers of a large model only; see engine.py.
-        wide = around.device != "cpu" or self._shape(self.vocabulary or 0).count() > NARROW
-        return around.threads if wide else 0
+    def _threads(self, context: BuildContext) -> int:
+        # The thread count changes the numbers of a large model only; see cohort.py.
+        wide = context.device != "cpu" or self._shape(self.vocabulary or 0).count() > NARROW
+        return context.threads if wide else 0
 
     def workload(self) -> Workload:
-        """Return what a plan needs to know; zeros where only a checkpoint that is not here can tell."""
+        """Return the size of a member; zeros for a checkpoint that has not been downloaded."""
         if self.from_scratch:
             shape = self._shape(self.vocabulary or 50257)
-            pretrain = self.foundation.tokens if self.init == "foundation" else 0
-            return Workload(shape.count(), shape.flops(), pretrain)
+            tokens = self.foundation.tokens if self.init == "foundation" else 0
+            return Workload(shape.count(), shape.flops(), tokens)
         if not checkpoint.is_local(self.init):
             return Workload(0, 0, 0)
         shape = Shape.read(checkpoint.folder_of(self.init, "init"))
         return Workload(shape.count(), shape.flops(self.context), 0)
 
-    def _found(self, tokenizer: Tokenizer, around: Surroundings) -> Callable[[Path], None]:
-        from ecosystem.families.language.cohort import pretrain
+    def _longest(self, folder: Path) -> int:
+        shape = Shape.read(folder)
+        return min(self.context or shape.context, shape.context)
+
+    def _make_foundation(self, tokenizer: Tokenizer, context: BuildContext) -> Callable[[Path], None]:
+        from ecosystem.families.language.cohort import CohortSettings
         from ecosystem.families.language.gpt2.cohort import Gpt2Cohort, draw
 
         given = self.vocabulary or 0
@@ -71,11 +77,11 @@ class Gpt2(LanguageFamily):
         weights = None
         if self.init == "foundation":
             # Not named after the model: two models with the same preset share one foundation.
-            stream = Stream(around.streams.seed, "foundation/gpt2")
+            stream = Stream(context.streams.seed, "foundation/gpt2")
             initial = draw(shape, stream.child("initial"))
-            recipe = self.foundation.training(self.training)
-            cohort = Gpt2Cohort("foundation", 1, shape, initial, tokenizer, shape.context, recipe, around)
-            weights = pretrain(cohort, self.foundation.budget(), stream, around)
+            settings = CohortSettings("foundation", 1, tokenizer, shape.context)
+            cohort = Gpt2Cohort(settings, shape, initial, self.foundation.training(self.training), context)
+            weights = pretrain(cohort, self.foundation.budget(), stream, context)
 
         def write(folder: Path) -> None:
             tokenizer.save(folder, shape.context)
@@ -85,19 +91,17 @@ class Gpt2(LanguageFamily):
 
         return write
 
-    def _open(
-        self, folder: Path, tokenizer: Tokenizer, name: str, members: int, around: Surroundings, mark: str
-    ) -> Cohort:
+    def _open(self, folder: Path, settings: CohortSettings, context: BuildContext) -> Cohort:
         from ecosystem.families.language.gpt2.cohort import Gpt2Cohort, draw
+        from ecosystem.families.language.gpt2.weights import read_weights
 
         shape = Shape.read(folder)
-        self._check(shape, tokenizer.size, folder)
-        context = min(self.context or shape.context, shape.context)
+        self._check(shape, settings.tokenizer.size, folder)
         if self.init == "random":
-            initial = draw(shape, around.streams.at(f"model/{name}/initial"))
+            initial = draw(shape, context.streams.at(f"model/{settings.name}/initial"))
         else:
-            initial = checkpoint.read_gpt2(folder, shape)
-        return Gpt2Cohort(name, members, shape, initial, tokenizer, context, self.training, around, mark)
+            initial = read_weights(folder, shape)
+        return Gpt2Cohort(settings, shape, initial, self.training, context)
 
     def _check(self, shape: Shape, tokens: int, folder: Path) -> None:
         if tokens > shape.vocabulary:
@@ -108,14 +112,8 @@ class Gpt2(LanguageFamily):
         if self.from_scratch:
             return
         for key in ("n_layer", "n_embd", "n_head", "vocabulary"):
-            given, found = getattr(self, key), getattr(shape, key)
-            if given is not None and given != found:
-                raise DataError(f'{key} = {given}, but the checkpoint "{self.init}" has {found}; leave {key} out.')
+            given, stored = getattr(self, key), getattr(shape, key)
+            if given is not None and given != stored:
+                raise DataError(f'{key} = {given}, but the checkpoint "{self.init}" has {stored}; leave {key} out.')
         if self.context is not None and self.context > shape.context:
             raise DataError(f'context = {self.context}, but the checkpoint "{self.init}" goes only to {shape.context}.')
-
-    def save_assets(self, cohort: Any, folder: Path) -> None:
-        """Write config.json and the tokenizer's files into ``folder``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        cohort.tokenizer.save(folder, cohort.shape.context)
-        checkpoint.write_config(folder, cohort.shape.config(cohort.tokenizer.end))

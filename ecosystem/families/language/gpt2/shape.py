@@ -5,17 +5,16 @@ No heavy import: a plan can count parameters and tokens before anything is built
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ecosystem.errors import DataError
+from ecosystem.families.checkpoint import read_config
 
 NARROW = 20_000_000
-"""Parameters up to which a model is computed by one thread at a time; see engine.py."""
+"""Parameters up to which a model is computed by one thread at a time; see cohort.py."""
 
 _SUPPORTED = {
     "activation_function": "gelu_new",
@@ -110,10 +109,10 @@ class Shape:
     def read(cls, folder: Path) -> Shape:
         """Read the shape of a GPT-2 from ``config.json`` in a checkpoint folder; raise DataError if it is none."""
         config = read_config(folder)
-        found = config.get("model_type")
-        if found != "gpt2":
+        model_type = config.get("model_type")
+        if model_type != "gpt2":
             raise DataError(
-                f'{folder / "config.json"} describes a model of type "{found}", not "gpt2"; '
+                f'{folder / "config.json"} describes a model of type "{model_type}", not "gpt2"; '
                 'use kind = "causal_lm", which takes any causal language model.'
             )
         for key, value in _SUPPORTED.items():
@@ -135,17 +134,3 @@ class Shape:
             )
         except (TypeError, ValueError) as error:
             raise DataError(f"{folder / 'config.json'} has a size that is not a number: {error}.") from error
-
-
-def read_config(folder: Path) -> Mapping[str, Any]:
-    """Read ``config.json`` of a checkpoint folder; raise DataError if it is missing or malformed."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing; a checkpoint folder has a config.json beside its weights.") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{path} is not a JSON table.")
-    return config

@@ -6,19 +6,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
-from ecosystem.families.language.gpt2.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.bin"]
 
 
 def is_local(where: str) -> bool:
-    """Tell a folder (existing, or written like a path) from a Hub id such as ``gpt2`` or ``owner/name``."""
+    """Whether a name is a folder (existing, or written like a path) and not a Hub id (``gpt2``, ``owner/name``)."""
     looks_local = where.startswith((".", "/", "~")) or "\\" in where or where.count("/") > 1
     return looks_local or Path(where).is_dir()
 
@@ -26,13 +28,13 @@ def is_local(where: str) -> bool:
 def folder_of(where: str, key: str) -> Path:
     """Return the local folder of a checkpoint, downloading it from the Hub if ``where`` is a Hub id.
 
-    ``key`` is the field that named it, for the message. Raises DataError if it is not there or cannot be had.
+    ``key`` is the field with this value, for the message. Raises DataError if the checkpoint cannot be found.
     """
     if is_local(where):
         folder = Path(where).expanduser()
         if not folder.is_dir():
             raise DataError(
-                f'{key} = "{where}" is no folder; give a checkpoint folder (with a config.json) or a Hub id.'
+                f'{key} = "{where}": no such folder; give a checkpoint folder (with a config.json) or a Hub id.'
             )
         return folder
     from huggingface_hub import snapshot_download
@@ -42,12 +44,12 @@ def folder_of(where: str, key: str) -> Path:
     except Exception as error:  # the Hub's client raises many kinds; offline, not found, gated: the remedy is one
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f'{key} = "{where}" could not be had from the Hugging Face Hub ({reason.rstrip(".")}); check the name and '
-            "the connection, or download it elsewhere and give the path of the local checkpoint folder instead."
+            f'{key} = "{where}" could not be downloaded from the Hugging Face Hub ({reason.rstrip(".")}); check the '
+            "name and the connection, or give the path of a local checkpoint folder."
         ) from error
 
 
-def mark(folder: Path) -> str:
+def fingerprint(folder: Path) -> str:
     """Return 16 hexadecimal digits that change whenever a file of the checkpoint does."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
@@ -57,34 +59,25 @@ def mark(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_gpt2(folder: Path, shape: Shape) -> dict[str, Any]:
-    """Read the weights of a GPT-2 checkpoint as tensors under the names of ``GPT2LMHeadModel``, in float32.
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """Read ``config.json`` of a checkpoint folder; raise DataError if it is missing or malformed."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; a checkpoint folder has a config.json beside its weights.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path} is not a JSON table.")
+    return config
 
-    Accepts one or several safetensors files or a ``pytorch_model.bin``, with or without the ``transformer.`` prefix
-    (the Hub's oldest files lack it). Raises DataError for a missing, misshapen or unreadable weight.
-    """
-    import torch
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read what :func:`write_weights` has written."""
     from safetensors.torch import load_file
 
-    found: dict[str, Any] = {}
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
-        raise DataError(f"{folder} holds no weights; a checkpoint has a model.safetensors beside its config.json.")
-    for path in files:
-        try:
-            tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
-        except Exception as error:  # safetensors and torch raise many kinds for a file that is cut off or altered
-            raise DataError(f"{path} cannot be read as weights ({error}); write or download it again.") from error
-        found |= {name if name.startswith("transformer.") else f"transformer.{name}": t for name, t in tensors.items()}
-    weights = {}
-    for name, size in shape.parameters().items():
-        if name not in found:
-            raise DataError(
-                f'{folder} lacks the weight "{name}"; it does not hold the GPT-2 its config.json describes.'
-            )
-        if tuple(found[name].shape) != size:
-            raise DataError(f'the weight "{name}" in {folder} has shape {tuple(found[name].shape)}, not {size}.')
-        weights[name] = found[name].float()
+    weights: dict[str, Tensor] = load_file(folder / "model.safetensors")
     return weights
 
 
@@ -97,5 +90,5 @@ def write_weights(folder: Path, weights: Mapping[str, NDArray[Any]]) -> None:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write ``config.json``."""
+    """Write ``config.json`` into a checkpoint folder."""
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,183 @@
+"""Cohorts of models that transformers computes: one module, which computes with the weights of each member in turn.
+
+Members run one after the other, with all compute threads; results depend on the thread count, and on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ecosystem.errors import DataError
+from ecosystem.families.base import BuildContext, Progress
+from ecosystem.families.language.cohort import CohortSettings, Nll
+from ecosystem.families.language.generation import Decoder
+from ecosystem.families.language.huggingface.modules import build as build_module
+from ecosystem.families.language.neural import NeuralCohort
+from ecosystem.families.language.packing import TokenBatches
+from ecosystem.families.members import MemberWeights
+from ecosystem.families.requests import FitRecord, FitRequest, Member
+from ecosystem.families.training import Fit, Rows
+from ecosystem.families.training_spec import Training
+from ecosystem.families.worker_pool import WorkerPool
+from ecosystem.streams import Stream
+
+_PART_TOKENS = 1024  # of a batch, computed at once on a CPU; bounds the logits in memory
+
+
+class ModuleCohort(NeuralCohort):
+    """M members with the architecture of a module of transformers."""
+
+    def __init__(self, settings: CohortSettings, module: Any, training: Training, build: BuildContext) -> None:
+        """``module`` is a causal language model in float32, with the weights that all members start from."""
+        size = module.get_output_embeddings().weight.shape[0]
+        if settings.tokenizer.size > size:
+            raise DataError(
+                f'the tokenizer of model "{settings.name}" has {settings.tokenizer.size} tokens but its output only '
+                f"{size}; they do not belong together."
+            )
+        config = module.config
+        layers, width = getattr(config, "num_hidden_layers", 12), getattr(config, "hidden_size", 768)
+        initial = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+        def draw(stream: Stream) -> dict[str, Tensor]:
+            return {name: p.detach() for name, p in build_module(config, stream).named_parameters()}
+
+        super().__init__(
+            settings,
+            MemberWeights(settings.name, settings.members, initial, draw, build),
+            training,
+            workers=(1, build.threads),
+            stacks=False,
+            cached_values=2 * layers * width,
+        )
+        self.module = module.to(self.device).eval()
+        self._attention = 2 * layers * width
+
+    def flops_per_token(self, length: int) -> float:
+        """Return the floating-point operations per token of a forward pass over ``length`` tokens.
+
+        Twice the parameters, without an input embedding that is not also the output matrix, and the causal attention
+        (Kaplan et al. 2020, section 2.1).
+        """
+        table, output = self.module.get_input_embeddings().weight, self.module.get_output_embeddings().weight
+        looked_up = 0 if table is output else table.numel()
+        return float(2 * (self.parameters - looked_up) + self._attention * length)
+
+    @property
+    def types(self) -> int:
+        """Number of tokens that the model chooses from."""
+        return int(self.module.get_output_embeddings().weight.shape[0])
+
+    def save_assets(self, folder: Path) -> None:
+        """Write config.json and the tokenizer's files into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(folder, self.context)
+        self.module.config.save_pretrained(str(folder))
+
+    def compute_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Make the module compute with these tensors; nothing is copied."""
+        for name, parameter in self.module.named_parameters():
+            parameter.data = weights[name]
+
+    def forward(self, ids: Tensor, past: Any = None, use_cache: bool = False) -> Any:
+        """Run the module on token ids [rows, length]; return its output, with ``logits`` and ``past_key_values``."""
+        with self._autocast():
+            return self.module(input_ids=ids, past_key_values=past, use_cache=use_cache)
+
+    # Training.
+
+    def _train(
+        self,
+        requests: Sequence[FitRequest],
+        batches: Sequence[TokenBatches],
+        peaks: Sequence[float],
+        progress: Progress,
+    ) -> list[FitRecord]:
+        total = sum(own.total for own in batches)
+        with WorkerPool(*self._workers) as pool:
+            jobs = [partial(self._trained, pool, *given) for given in zip(requests, batches, peaks, strict=True)]
+            trained = pool.run(jobs, "fit", total, progress)
+        for fit, _ in trained:
+            self.weights.take(fit)
+        return [record for _, record in trained]
+
+    def _trained(
+        self, pool: WorkerPool, request: FitRequest, batches: TokenBatches, peak: float
+    ) -> tuple[Fit, FitRecord]:
+        weights = self.weights.start(request)
+        self.compute_with(weights)
+        fit = Fit(
+            members=[request.member],
+            parameters=list(weights.values()),
+            decayed=[tensor.dim() > 1 for tensor in weights.values()],
+            batches=[batches],
+            training=self.training,
+            peak=peak,
+            gradients=self._gradients,
+            part_rows=max(1, _PART_TOKENS // batches.length) if self.device.type == "cpu" else None,
+            report=pool.report,
+        )
+        (record,) = fit.run()
+        return fit, record
+
+    def _gradients(self, rows: Rows) -> tuple[Tensor, Sequence[Tensor]]:
+        inputs, targets, scale = rows
+        with torch.enable_grad(), self._autocast():
+            logits = self.module(input_ids=inputs, use_cache=False).logits
+            nll = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+            loss = (nll * scale.flatten()).sum()
+            # A part of the module that the loss does not depend on has no gradient.
+            grads = torch.autograd.grad(loss, list(self.module.parameters()), allow_unused=True, materialize_grads=True)
+        return loss.detach(), grads
+
+    # Writing and scoring.
+
+    def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
+        self.compute_with(self.weights.of(members[0]))
+        return ModuleDecoder(self)
+
+    def _nll(self, member: Member) -> Nll:
+        weights = self.weights.of(member)
+
+        def nll(inputs: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
+            self.compute_with(weights)
+            logits = self.forward(inputs).logits
+            return F.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
+
+        return nll
+
+
+class ModuleDecoder:
+    """Documents being written by the module, with the weights that it has now."""
+
+    def __init__(self, cohort: ModuleCohort) -> None:
+        self._cohort = cohort
+        self._past: Any = None
+
+    def begin(self, ids: Tensor) -> Tensor:
+        """Read the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
+        return self._logits(ids)
+
+    def step(self, ids: Tensor, position: int) -> Tensor:
+        """Read the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
+        return self._logits(ids.unsqueeze(1))
+
+    def keep(self, rows: Tensor, used: int) -> None:
+        """Continue with these rows only (an index tensor)."""
+        self._past.batch_select_indices(rows)
+
+    def _logits(self, ids: Tensor) -> Tensor:
+        output = self._cohort.forward(ids, self._past, use_cache=True)
+        self._past = getattr(output, "past_key_values", None)
+        if not hasattr(self._past, "batch_select_indices"):
+            kind = type(self._cohort.module).__name__
+            raise DataError(f"{kind} keeps no keys and values between tokens, which the causal_lm family needs.")
+        logits: Tensor = output.logits[:, -1].float()
+        return logits

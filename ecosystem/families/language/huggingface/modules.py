@@ -1,0 +1,90 @@
+"""Modules of transformers, made from configurations and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ecosystem.errors import DataError, nearest
+from ecosystem.streams import Stream
+
+
+@contextmanager
+def quietly() -> Iterator[Any]:
+    """Import transformers, without its progress bars and advice on standard error."""
+    import transformers
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield transformers
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def configuration(architecture: str, sizes: Mapping[str, Any], end: int) -> Any:
+    """Return the configuration of a new model; raise DataError for an unknown architecture or unknown sizes."""
+    with quietly() as transformers:
+        architectures = transformers.models.auto.configuration_auto.CONFIG_MAPPING
+        if architecture not in architectures:
+            raise DataError(
+                f'transformers has no architecture "{architecture}"{nearest(architecture, architectures)}; '
+                "give a model type such as opt, llama or gpt_neox."
+            )
+        empty = architectures[architecture]()
+        names = {*empty.to_dict(), *empty.attribute_map}
+        for name in sizes:  # transformers ignores unknown names and builds its default size, perhaps of billions
+            if name not in names:
+                raise DataError(f'config: {architecture} has no "{name}"{nearest(name, names)}.')
+        try:
+            config = transformers.AutoConfig.for_model(
+                architecture, bos_token_id=end, eos_token_id=end, pad_token_id=None, **sizes
+            )
+            config.architectures = [type(build(config, Stream(0, "check"))).__name__]
+        except Exception as error:  # configurations and model classes raise many kinds
+            raise DataError(
+                f"config: {architecture} cannot be built with these sizes: {_first_line(error)}."
+            ) from error
+        return config
+
+
+def read_configuration(folder: Path) -> Any:
+    """Return the configuration in a checkpoint folder."""
+    with quietly() as transformers:
+        return transformers.AutoConfig.from_pretrained(str(folder))
+
+
+def build(config: Any, stream: Stream) -> Any:
+    """Build the model of a configuration in float32, with its architecture's own random initialisation."""
+    # transformers draws from PyTorch's global generator, which gets the stream's seed and is then restored.
+    with quietly() as transformers, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream.integer())
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def load(folder: Path) -> Any:
+    """Load the model of a checkpoint folder in float32; raise DataError if it is incomplete."""
+    with quietly() as transformers:
+        try:
+            module, report = transformers.AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+        except Exception as error:  # transformers raises many kinds; all mean the same to the user
+            raise DataError(f"{folder} cannot be opened as a causal language model: {_first_line(error)}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise DataError(f'{folder} lacks {len(missing)} weights of its model, such as "{missing[0]}".')
+    return module.eval()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

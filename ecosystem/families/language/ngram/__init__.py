@@ -1,0 +1,1 @@
+"""N-gram models: counts of which token follows which."""

@@ -1,0 +1,162 @@
+"""Requests to a cohort of models and the records it returns: frozen values that know no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.spec import Spec
+from ecosystem.streams import Stream
+
+
+class Budget(Spec):
+    """Length of a fit: either a number of tokens or a number of epochs over the training set."""
+
+    tokens: Annotated[int, Field(gt=0, le=10**15)] | None = Field(
+        None, description="training tokens, repetitions included"
+    )
+    epochs: Annotated[float, Field(gt=0, le=1e6)] | None = Field(None, description="passes over the training set")
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        if (self.tokens is None) == (self.epochs is None):
+            raise ValueError("give exactly one of tokens and epochs")
+        return self
+
+
+class Prompt(Spec):
+    """Beginning of each generated document: the first tokens of a document that exists already."""
+
+    tokens: Annotated[int, Field(gt=0, le=10**6)] = Field(8, description="length of the prompt in tokens")
+    origin: Literal["real", "scraped"] = Field(
+        "real", description="real: human documents only; scraped: any document on the web"
+    )
+    keep: bool = Field(True, description="whether the prompt is published with its continuation")
+
+
+class Decoding(Spec):
+    """Method by which a model's next-token distributions become text."""
+
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="divisor of the logits")
+    top_k: Annotated[int, Field(gt=0, le=10**9)] | None = Field(
+        None, description="sample from the k most probable tokens only"
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="sample from the smallest set of tokens that holds this probability mass (nucleus sampling)"
+    )
+    repetition_penalty: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="penalty on tokens that are already in the document; 1: none"
+    )
+    max_tokens: Annotated[int, Field(gt=0, le=10**6)] = Field(96, description="most new tokens per document")
+    prompt: Prompt | None = Field(None, description="beginning of each document; absent: documents start empty")
+    watermark: str | None = Field(
+        None, description="name of a watermark policy in [policies]; trainers that comply with it mark their text"
+    )
+
+
+Start = Literal["foundation", "previous", "scratch"]
+"""Weights that a fit starts from: the cohort's initial ones, the member's own, or new random ones."""
+Member = int | Literal["initial", "random"]
+"""A member of a cohort, the weights that all members start from, or random weights."""
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """Train one member on documents; ``weight`` is the loss weight of each, shape [documents]."""
+
+    member: int
+    docs: pl.Series
+    weight: NDArray[np.float64]
+    budget: Budget
+    learning_rate: float | None  # None: the family's default
+    start: Start
+    stream: Stream
+
+
+@dataclass(frozen=True)
+class PromptedFitRequest(FitRequest):
+    """Train one member on answers: document i follows prompt i, which is input without loss.
+
+    Each example is a row of its own. ``batch`` is the number of examples per optimiser step (None: the family's).
+    """
+
+    prompts: pl.Series
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """Write ``n`` documents with one member.
+
+    ``prompts`` holds n whole documents if ``decoding.prompt`` is set, and is None otherwise. ``mark`` is the watermark
+    of the text, for cohorts that support watermarks; ``decoding.watermark`` is not consulted.
+    """
+
+    member: int
+    n: int
+    decoding: Decoding
+    prompts: pl.Series | None
+    stream: Stream
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Score documents under a member, under the weights that members start from, or under random weights.
+
+    With ``prompts`` (text only, one per document) a document is scored as the answer to its prompt; the units of the
+    prompt are not part of the Score.
+    """
+
+    member: Member
+    docs: pl.Series
+    prompts: pl.Series | None = None
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """Outcome of a fit: training tokens (repetitions included), mean loss over the last tenth of it, and seconds."""
+
+    tokens: int
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WriteRecord:
+    """Work of writing n documents: tokens drawn (the end of text included) and prompt tokens read, shape [n] each."""
+
+    drawn: NDArray[np.int64]
+    read: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Negative log-likelihood of documents in nats, unit by unit: tokens of text, or whole vectors and categories.
+
+    ``nll`` and ``unit`` (the token id, or 0) have shape [units]; ``offsets`` has shape [documents + 1], and document i
+    owns the units ``offsets[i]:offsets[i + 1]``. The last unit of a text is its end-of-text token, so that the
+    probabilities of all documents sum to one.
+    """
+
+    nll: NDArray[np.float64]
+    unit: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of_documents(cls, nll: NDArray[np.float64]) -> Score:
+        """Make the score of documents that are one unit each, from their ``nll`` [documents]."""
+        return cls(nll, np.zeros(nll.size, dtype=np.int64), np.arange(nll.size + 1))
+
+    def per_document(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return (total nats, units) of every document, shape [documents] each."""
+        counts = np.diff(self.offsets)
+        # Without units, reduceat would return the next document's first unit instead of 0.
+        total = np.where(counts > 0, np.add.reduceat(np.append(self.nll, 0.0), self.offsets[:-1]), 0.0)
+        return total, counts

@@ -1,0 +1,161 @@
+"""Laws by name: the closed forms that a scenario can draw beside its simulation and be checked against.
+
+A law is a function of this package with an argument ``t``, the generation, under the decorator :func:`law`; its other
+arguments are given in the scenario. The modules of laws are imported only when one is asked for, since they need SciPy.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import import_module
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecosystem.errors import DataError, nearest
+
+TRUTH = "truth"
+_MODULES = ("diversity", "extinction", "gaussian", "learning", "regression")
+_READABLE = {"category": ("p", "s0", "h0"), "vector": ("h0", "variance")}
+ARGUMENTS: dict[str, str] = {
+    "bandwidth": "standard deviation of the kernel in every direction, in the unit of the data",
+    "bias": "what each model adds to a probability by mistake, on top of its training set",
+    "clean": "documents per batch that are drawn from all of `p`",
+    "cut": "number of the most frequent types that models write; absent: all",
+    "dimension": "numbers in a document, the label left out",
+    "expected_count": "samples of a type at the first generation, on average",
+    "h0": "diversity of the truth: its Gini-Simpson index, or its variance per coordinate in squared units",
+    "k": "number of the most frequent types",
+    "keep_correct": "chance that the verifier keeps a document with a correct label",
+    "keep_wrong": "chance that the verifier keeps a document with a wrong label",
+    "n": "samples that each generation is fitted to",
+    "n_real": "real samples in a training set (of a growing corpus: real text at the beginning)",
+    "n_synthetic": "synthetic samples in a training set (of a growing corpus: text added by each generation)",
+    "noise_variance": "variance of the noise on labels, in squared units",
+    "overlap": "inner product of the truth with the difference of the model of generation 0 from it",
+    "p": "probabilities of the true distribution, a list that adds up to 1",
+    "published": "documents that each generation adds to the pool; absent: `n`",
+    "ratio": "multiple of the true standard deviation",
+    "rows": "rows that each regression is fitted to",
+    "s0": "sum of the squared probabilities of the truth",
+    "sampling_bias": "factor of the variance that each generation is sampled with; below 1 favours the likely",
+    "shift": "squared distance of the vector that labels synthetic rows from the true one",
+    "start": "squared distance of the model of generation 0 from the truth",
+    "support": "number of types that occur",
+    "t": "generation, counted from 0, the truth; given by the steps of the simulation",
+    "temperature": "temperature of sampling; 1 leaves the distribution as it is",
+    "top_p": "mass of the most frequent types that sampling keeps",
+    "unbiased": "whether variances are divided by n - 1 instead of n",
+    "variance": "variance of the truth, in squared units of the data",
+    "wrong": "share of wrong labels before the verifier",
+}
+"""What every argument of a law is; arguments of one name mean the same in all laws."""
+_EXAMPLE: dict[str, Any] = {"p": [0.5, 0.3, 0.2], "s0": 0.4, "h0": 0.5, "variance": 1.0}
+_LAWS: dict[str, Law] = {}
+
+Function = TypeVar("Function", bound=Callable[..., NDArray[np.float64]])
+Source = Literal["paper", "derived", "digest"]
+"""Where a formula comes from: as its paper states it; derived for this project, as a whole or in part; or taken from a
+summary of its paper or from memory, not from its text."""
+
+
+class ExactDistribution(Protocol):
+    """What is exactly known of the distribution that documents come from; None: not known."""
+
+    @property
+    def probabilities(self) -> NDArray[np.float64] | None:
+        """Probabilities of the symbols, [types]."""
+
+    @property
+    def covariance(self) -> NDArray[np.float64] | None:
+        """Covariance of vectors, [dimensions, dimensions]."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """A closed form that a scenario can name."""
+
+    name: str
+    function: Callable[..., NDArray[np.float64]]
+    source: Source
+
+    @cached_property
+    def parameters(self) -> list[inspect.Parameter]:
+        """Its arguments but for the generation ``t``."""
+        return [p for p in inspect.signature(self.function).parameters.values() if p.name != "t"]
+
+
+def law(source: Source) -> Callable[[Function], Function]:
+    """Make a function of the generation ``t`` a law under its own name; ``source``: where the formula comes from."""
+
+    def enter(function: Function) -> Function:
+        _LAWS[function.__name__] = Law(function.__name__, function, source)
+        return function
+
+    return enter
+
+
+@cache
+def laws() -> dict[str, Law]:
+    """Return every law, sorted by name."""
+    for module in _MODULES:
+        import_module(f"ecosystem.theory.{module}")
+    return dict(sorted(_LAWS.items()))
+
+
+def wrong_law(name: str, parameters: Mapping[str, Any], modality: str) -> str:
+    """Return what is wrong with a law and its arguments, as the end of a sentence that begins with its path, or ""."""
+    known = laws()
+    if name not in known:
+        return f'law: there is no law "{name}"{nearest(name, known)}; there are {", ".join(known)}'
+    others = known[name].parameters
+    unknown = set(parameters) - {p.name for p in others}
+    missing = [p.name for p in others if p.default is p.empty and p.name not in parameters]
+    if unknown or missing:
+        needs = ", ".join(p.name for p in others) or "nothing"
+        return f"parameters: the law {name} takes {needs}; given {', '.join(parameters) or 'none'}"
+    readable = _READABLE.get(modality, ())
+    strange = [key for key, value in parameters.items() if value == TRUTH and key not in readable]
+    if strange:
+        can = f"what can be is {', '.join(readable)}" if readable else "nothing can be"
+        return f'parameters: {strange[0]} = "{TRUTH}" cannot be read off a source of {modality} documents; {can}'
+    example = {key: _EXAMPLE[key] if value == TRUTH else value for key, value in parameters.items()}
+    try:
+        value = np.asarray(known[name].function(t=np.array([1, 2]), **example), dtype=np.float64)
+    except DataError as error:
+        return f"parameters: {str(error).rstrip('.')}"
+    except (TypeError, ValueError, ArithmeticError, IndexError):
+        return f"parameters: the law {name} cannot be computed with {dict(parameters)!r}"
+    if value.shape != (2,):
+        return f"law: {name} is not one number for each generation, so it cannot be drawn"
+    return ""
+
+
+def predict(
+    name: str, t: NDArray[np.int64], parameters: Mapping[str, Any], truth: ExactDistribution | None = None
+) -> NDArray[np.float64]:
+    """Return the law's values at generations t, shape [t]; raise DataError for arguments outside its domain.
+
+    A parameter ``"truth"`` stands for what the source's exact distribution says: p (its probabilities), s0 (their sum
+    of squares), h0 (one less that; of a normal, whose variance is measured as a share of the truth, 1) or variance (the
+    trace of its covariance).
+    """
+    given = {key: _of_truth(key, truth) if value == TRUTH else value for key, value in parameters.items()}
+    return np.asarray(laws()[name].function(t=t, **given), dtype=np.float64)
+
+
+def _of_truth(key: str, truth: ExactDistribution | None) -> Any:
+    if truth is not None and truth.probabilities is not None:
+        simpson = float((truth.probabilities**2).sum())
+        known: dict[str, Any] = {"p": truth.probabilities, "s0": simpson, "h0": 1 - simpson}
+    elif truth is not None and truth.covariance is not None:
+        known = {"h0": 1.0, "variance": float(np.trace(truth.covariance))}
+    else:
+        known = {}
+    if key not in known:
+        raise DataError(f'theory: {key} = "{TRUTH}" cannot be read off the initial source; give it as a number.')
+    return known[key]
