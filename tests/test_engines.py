@@ -23,8 +23,7 @@ from fsspec.registry import _registry
 
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors import local

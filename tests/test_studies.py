@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+import ecosystem
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.frontier import Threshold, conduct_frontier, idle, sentence
@@ -463,6 +463,9 @@ def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
     times = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("loop-*/*/commits/*.json")}
     again, _ = conduct_frontier(frontier, folder, SERIAL, Board(quiet=True), out=str(folder / "out"))
     assert again.value == found.value and times == {p: p.stat().st_mtime_ns for p in times}
+    result = ecosystem.frontier(folder / "where.toml", folder / "out", engine="serial", threads=1)
+    threshold, report = result
+    assert result.threshold is threshold and threshold.value == found.value and result.report == report == page
 
 
 def test_a_frontier_marks_where_trainers_had_nothing_to_train_on(folder: Path) -> None:

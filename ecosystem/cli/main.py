@@ -251,7 +251,7 @@ def branch(
     if at and not step.isdecimal():
         raise ScenarioError(f"{place}: write it as RUN@STEP, for instance {folder}@6.")
     parent = Run.open(folder if at else place)
-    forked = Branch.of(parent, int(step) if at else parent.steps, _values(settings), steps=steps, name=name)
+    forked = Branch.of(parent, int(step) if at else parent.last_step, _values(settings), steps=steps, name=name)
     display = Display(quiet=quiet, json=as_json)
     _print_summary(run_scenario(forked, display, out=out, dry_run=dry_run, fresh=fresh), as_json)
 
@@ -275,7 +275,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 
                 stored = Run.open(file)
                 whole = stored.verify()
-                click.echo(f"{file}: good (steps 0 to {stored.steps}, {whole} files as they were committed)")
+                click.echo(f"{file}: good (steps 0 to {stored.last_step}, {whole} files as they were committed)")
                 continue
             asked = question(read_toml(file))
             if asked is not None:
@@ -310,7 +310,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 @CACHE
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
-    from ecosystem.runs.paths import require_local_path
+    from ecosystem.runs.files import require_local_path
     from ecosystem.validation import validate as checks
 
     require_local_path(out)
@@ -459,8 +459,8 @@ def view(
     from ecosystem.app.server import serve
     from ecosystem.app.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
-    from ecosystem.runs.machine import Machine
-    from ecosystem.runs.paths import require_local_path
+    from ecosystem.runs.environment import Machine
+    from ecosystem.runs.files import require_local_path
     from ecosystem.runs.run import Run
 
     require_local_path(out)

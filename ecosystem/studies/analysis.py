@@ -11,8 +11,9 @@ import polars as pl
 from ecosystem.errors import DataError
 from ecosystem.studies.results import Results
 from ecosystem.studies.sensitivity import Index, indices
-from ecosystem.studies.statistics import Effect, Floats, effects, holm, mean_interval, ranking
+from ecosystem.studies.statistics import Effect, effects, holm, mean_interval, ranking
 from ecosystem.studies.study import Measure, Study
+from ecosystem.types import Floats
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError, path_of
+from ecosystem.formats import number
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import Words
 from ecosystem.report.html import Figure, Table
-from ecosystem.runs.formats import number
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -36,8 +35,8 @@ from ecosystem.studies.run_study import Means, Plan, Workshop, telling
 from ecosystem.studies.statistics import LEVEL, mean_interval
 from ecosystem.studies.study import WEB, Frontier
 from ecosystem.theory.laws import predict
+from ecosystem.types import Floats
 
-Floats = NDArray[np.float64]
 Evaluate = Callable[[list[float | int]], list[Floats]]
 """Values of the lever → the measure of every seed at each of them, each of shape [seeds]."""
 
@@ -58,6 +57,13 @@ class Threshold:
     predicted: float | None = None
     tried: dict[float, Floats] = field(default_factory=dict)  # value of the lever → measures, each of shape [seeds]
     idle: dict[float, str] = field(default_factory=dict)  # value of the lever → which trainers did not train there
+
+
+class FrontierResult(NamedTuple):
+    """A frontier that has been searched: its threshold, and the path of its report."""
+
+    threshold: Threshold
+    report: Path
 
 
 def measured(frontier: Frontier, run: Run, steps: int) -> float:
@@ -151,8 +157,8 @@ def predicted(frontier: Frontier, scenario: Scenario, base: Path) -> float | Non
 
 def conduct_frontier(
     frontier: Frontier, base: Path, means: Means, board: Board, *, out: str = "outputs"
-) -> tuple[Threshold, Path]:
-    """Search for the threshold (``base``: the folder of its file); return it and the path of its report.
+) -> FrontierResult:
+    """Search for the threshold (``base``: the folder of its file) and write its report.
 
     Runs that are there already are not run again. Raises ScenarioError for a value that makes no scenario, and
     EcosystemError where a run fails for good.
@@ -191,13 +197,15 @@ def conduct_frontier(
         rows = [(x, seed, y) for x, ys in found.tried.items() for seed, y in zip(frontier.seeds, ys, strict=True)]
         write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
         page = _write_page(frontier, found, store)
-    return found, page
+    return FrontierResult(found, page)
 
 
 def frontier(
     file: Frontier | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **how: Any
-) -> tuple[Threshold, Path]:
-    """Search for the threshold of a frontier (a value, or the path of a file); return it and the path of its report.
+) -> FrontierResult:
+    """Search for the threshold of a frontier (a value, or the path of a file) and write its report.
+
+    The result has both by name, and can be unpacked: ``threshold, report = frontier(file)``.
 
     ``base``: where the base scenario of a value is sought; ``how``: fields of
     :class:`~ecosystem.studies.run_study.Means` (engine, jobs, threads, device). The same

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
+from ecosystem.types import Floats
 
 if TYPE_CHECKING:
     from ecosystem.studies.design import Design
 
-Floats = NDArray[np.float64]
 _ROUNDING = 1e-12  # of the size of the measure: below it an index is what rounding left, and 0
 _LEVELS = 4  # of a Morris design, as is usual
 

@@ -23,9 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecosystem.corpus.watermark_spec import Mark
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats, Ints
 
 # The hash of SynthID: a linear congruential generator, of which the size of the table leaves the lowest 16 bits.
 _FACTOR = 6364136223846793005

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.runs.machine import cores
+from ecosystem.runs.environment import cores
 from ecosystem.studies.executors.jobs import ATTEMPTS, Ended, Engine, Job, attempt, attempt_in_worker, caps
 
 Kind = Literal["serial", "processes", "ray"]
