@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import ecosystem
-from ecosystem.cli.main import LISTED, cli
+from ecosystem.cli.main import cli
+from ecosystem.cli.reading import LISTED
 from ecosystem.runs.estimate import TOKENS_PER_DOCUMENT, Plan
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
