@@ -60,6 +60,7 @@ def run(
 
     spec = read_scenario(scenario, variant, settings, seed, steps)
     display = Display(quiet=quiet, json=as_json)
+    from ecosystem.api import run_scenario  # after the scenario has been checked: this import is slow
 
     summary = run_scenario(
         spec, display, out=out, device=device, threads=threads, dry_run=dry_run, fresh=fresh, base=scenario.parent
@@ -101,6 +102,7 @@ def branch(
 
     Nothing is copied: what came before is read in the run's own folder. Device and threads are the run's.
     """
+    from ecosystem.api import run_scenario
     from ecosystem.errors import ScenarioError
     from ecosystem.runs.branch import Branch
     from ecosystem.runs.progress import Display
