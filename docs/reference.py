@@ -23,7 +23,8 @@ from ecosystem.policies.base import POLICIES, Adder, Filter, Policy, Weigher
 from ecosystem.scenario.presets import presets, with_preset
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import SOURCES, Source
-from ecosystem.studies.study import Frontier, Study
+from ecosystem.studies.frontier_spec import Frontier
+from ecosystem.studies.study import Study
 from ecosystem.theory.laws import ARGUMENTS, Law, laws
 
 PAGE_OF_KINDS: dict[type, str] = {Source: "sources.md", Family: "models.md", Policy: "policies.md"}
