@@ -9,7 +9,7 @@ import pytest
 
 from ecosystem.cache import cache_folder
 from ecosystem.cli.main import cli
-from ecosystem.runs.formats import format_duration
+from ecosystem.formats import format_duration
 from ecosystem.studies.executors.options import ExecutionOptions
 from ecosystem.studies.run_study import RunPlan
 from tests.conftest import ROOT, tiny

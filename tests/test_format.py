@@ -11,9 +11,8 @@ from fsspec.core import url_to_fs
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, FormatError, StoreError
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
 from ecosystem.runs.records import FORMAT
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import Job, run_job

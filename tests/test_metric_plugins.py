@@ -42,8 +42,8 @@ from ecosystem.metrics.base import (
     Definition,
     DocumentMetric,
     TextMetric,
-    mean_and_error,
 )
+from ecosystem.metrics.estimates import mean_and_error
 
 
 @TEXT_METRICS.register("word_length")

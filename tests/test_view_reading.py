@@ -3,10 +3,9 @@
 import polars as pl
 import pytest
 
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 
 pytest.importorskip("solara", reason="the interactive page needs the extra view")
@@ -14,7 +13,8 @@ pytest.importorskip("solara", reason="the interactive page needs the extra view"
 from ecosystem.app import documents
 from ecosystem.app.run_view import RunView
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.lineage import Ancestry, Origin, in_words, summary_of
+from ecosystem.runs.ancestry import Ancestry
+from ecosystem.runs.lineage import Origin, in_words, summary_of
 
 SCRIPT = "<script>alert(1)</script> **bold** <img src=x onerror=alert(2)> [link](javascript:alert(3)) {{7*7}}"
 STEPS = 6

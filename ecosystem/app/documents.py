@@ -15,11 +15,12 @@ import solara.lab
 
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.run_view import RunView
+from ecosystem.formats import number
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.documents import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.report.html import visible
-from ecosystem.runs.formats import number
-from ecosystem.runs.lineage import INITIAL, Ancestry, Origin, in_words, origin_name, share_text, summary_of
+from ecosystem.runs.ancestry import Ancestry
+from ecosystem.runs.lineage import INITIAL, Origin, in_words, origin_name, share_text, summary_of
 
 EACH, PICTURES = 3, 6  # documents in a column
 FITS = 6  # of a lineage, shown at first
@@ -184,8 +185,8 @@ def Documents(shown: Sequence[Entry], ancestry: Ancestry, traced: int, trace: Ca
                 _text("div", " · ".join(entry.facts), "eco-facts")
                 if entry.synthetic:
                     _lineage_button(entry.doc, entry.doc == traced, trace)
-                    if entry.doc == traced:
-                        Descent(ancestry, entry.doc, last)
+                if entry.synthetic and entry.doc == traced:
+                    Descent(ancestry, entry.doc, last)
 
 
 def _content(entry: Entry) -> None:

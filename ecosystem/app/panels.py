@@ -109,14 +109,20 @@ def Worlds(session: SessionModel) -> None:
     if len(views) > 1:
         Differences(views, tuple(id(view.scenario) for view in views), bool(session.live_runs))
     with solara.Div(classes=["eco-worlds", *(["eco-two"] if len(session.views) > 1 else [])]):
-        for number, view in enumerate(session.views):
-            with solara.Div(classes=["eco-world"]):
-                _top(session, number, len(views) > 1)
-                if view is not None:
-                    with solara.Div(classes=["eco-below"]):
-                        step = min(session.step_shown, view.last)
-                        World(charts_shown, views.index(view), step, _news(views), picked)
-                        Reading(view, step, view.last)
+        for number in range(len(session.views)):
+            _world(session, number, charts_shown, picked)
+
+
+def _world(session: SessionModel, number: int, charts_shown: ChartSet, picked: Mapping[str, str]) -> None:
+    """Show one world of a session: its toolbar, its panels and its documents."""
+    view, views = session.views[number], charts_shown.views
+    with solara.Div(classes=["eco-world"]):
+        _top(session, number, len(views) > 1)
+        if view is not None:
+            with solara.Div(classes=["eco-below"]):
+                step = min(session.step_shown, view.last)
+                World(charts_shown, views.index(view), step, _news(views), picked)
+                Reading(view, step, view.last)
 
 
 def _choices(views: Sequence[RunView]) -> dict[str, dict[str, str]]:

@@ -186,9 +186,9 @@ def published(run: Run, step: int | None, author: str | None, limit: int) -> str
     Control characters in what models wrote are shown as escapes, so that text cannot drive the terminal.
     """
     documents = run.documents.collect()
-    step = run.steps if step is None else step
-    if not 0 <= step <= run.steps:
-        raise EcosystemError(f"--step {step}: this run has steps 0 to {run.steps}.")
+    step = run.last_step if step is None else step
+    if not 0 <= step <= run.last_step:
+        raise EcosystemError(f"--step {step}: this run has steps 0 to {run.last_step}.")
     chosen = documents.filter(pl.col("t") == step)
     if author is not None:
         chosen = chosen.filter((pl.col("author") == author) | pl.col("author").str.starts_with(author + "/"))

@@ -12,7 +12,8 @@ from ecosystem.errors import DataError
 from ecosystem.studies.measure import Measure
 from ecosystem.studies.results import Results
 from ecosystem.studies.sensitivity import Index, indices
-from ecosystem.studies.statistics import Effect, Floats, effects, holm, mean_interval, ranking
+from ecosystem.studies.statistics import Effect, effects, holm, mean_interval, ranking
+from ecosystem.types import Floats
 
 
 @dataclass(frozen=True)

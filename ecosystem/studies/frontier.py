@@ -7,17 +7,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError, path_of
+from ecosystem.formats import number
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import Words
 from ecosystem.report.html import Figure, Table
-from ecosystem.runs.formats import number
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -34,15 +33,22 @@ from ecosystem.studies.run_study import RunPlan, StudyRunner, study_folder
 from ecosystem.studies.statistics import mean_interval
 from ecosystem.studies.threshold import Threshold, search
 from ecosystem.theory.laws import predict
+from ecosystem.types import Floats
 
-Floats = NDArray[np.float64]
 _GRID = 2001  # values of the lever at which the closed form is evaluated
+
+
+class FrontierResult(NamedTuple):
+    """A frontier that has been searched; it can be unpacked: ``threshold, report = ecosystem.frontier(file)``."""
+
+    threshold: Threshold
+    report: Path
 
 
 def frontier(
     file: Frontier | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **options: Any
-) -> tuple[Threshold, Path]:
-    """Search for the threshold of a frontier (a value or the path of a file); return it and the path of its report.
+) -> FrontierResult:
+    """Search for the threshold of a frontier (a value or the path of a file); return it with its report.
 
     ``base`` is the folder in which the base scenario of a value is searched for; ``options`` are fields of
     :class:`~ecosystem.studies.executors.options.ExecutionOptions` (engine, jobs, threads, device …). This does the same
@@ -56,7 +62,7 @@ def frontier(
 
 def run_frontier(
     frontier: Frontier, base: Path, options: ExecutionOptions, progress: StudyProgress, *, out: str = "outputs"
-) -> tuple[Threshold, Path]:
+) -> FrontierResult:
     """Search for the threshold of a frontier; return it and the path of its report.
 
     ``base`` is the folder of the frontier's file. Finished runs are not run again. Raises ScenarioError for a value
@@ -76,7 +82,7 @@ def run_frontier(
         rows = [(x, seed, y) for x, ys in threshold.tried.items() for seed, y in zip(frontier.seeds, ys, strict=True)]
         write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
         report = _write_report(frontier, threshold, store)
-    return threshold, report
+    return FrontierResult(threshold, report)
 
 
 class _FrontierRuns:

@@ -19,9 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.runs.paths import folder_of
 from ecosystem.runs.records import BRANCH, Commit, Fork, check_format
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.formats import format_duration
+from ecosystem.formats import format_duration
 from ecosystem.studies.executors.jobs import JobResult
 from ecosystem.studies.object_store import is_url, last_step
 

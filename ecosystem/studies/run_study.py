@@ -16,7 +16,7 @@ import polars as pl
 
 from ecosystem.cache import chosen_cache
 from ecosystem.errors import FormatError, ScenarioError, StoreError, path_of
-from ecosystem.runs.paths import require_local_path
+from ecosystem.runs.files import require_local_path
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies import analysis

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
 from ecosystem.studies.design import MORRIS_LEVELS, Design, salib_problem, unit_points
+from ecosystem.types import Floats
 
-Floats = NDArray[np.float64]
 _ROUNDING = 1e-12  # relative to the measure; a smaller index is rounding error and set to 0
 
 

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from ecosystem.errors import DataError
+from ecosystem.types import Floats
 
-Floats = NDArray[np.float64]
 LEVEL = 0.95
 PAIRS = 3  # the fewest seeds for a correlation; any two points lie on a line
 _RESAMPLES = 4000

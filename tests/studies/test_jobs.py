@@ -9,8 +9,7 @@ import sys
 import time
 from dataclasses import replace
 
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import attempt, complete, run_job

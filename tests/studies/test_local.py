@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.studies.executors.jobs import complete
 from ecosystem.studies.executors.local import Processes
 from tests.studies.processes import kill_at

@@ -11,8 +11,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.studies.executors.jobs import attempt, run_job
 from ecosystem.studies.object_store import Mirror, last_step, opened, place_of

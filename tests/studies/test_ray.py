@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.paths import folder_of
+from ecosystem.runs.run import folder_of
 from ecosystem.studies.executors.jobs import complete
 from ecosystem.studies.executors.options import ExecutionOptions, start_engine
 from ecosystem.studies.object_store import Mirror

@@ -15,8 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 import ecosystem
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import complete
 from ecosystem.studies.executors.options import ExecutionOptions

@@ -23,8 +23,7 @@ from ecosystem.errors import EcosystemError, FormatError, StoreError
 from ecosystem.families.base import Progress, silent
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin, machine_for
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.object_store import Mirror, addressed, is_url, place_of

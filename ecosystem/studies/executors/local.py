@@ -17,7 +17,14 @@ from types import ModuleType
 from typing import Any
 
 from ecosystem.errors import EcosystemError
-from ecosystem.studies.executors.jobs import ATTEMPTS, AttemptResult, Job, attempt, attempt_in_worker, thread_limits
+from ecosystem.studies.executors.jobs import (
+    ATTEMPTS,
+    AttemptResult,
+    Job,
+    attempt,
+    attempt_in_worker,
+    thread_limits,
+)
 
 _PRELOAD = ["ecosystem.studies.executors.jobs", "ecosystem.simulation.world", "torch"]
 _TICK_SECONDS = 0.5

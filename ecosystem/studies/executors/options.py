@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.runs.machine import cores, validate_device
+from ecosystem.runs.environment import cores, validate_device
 from ecosystem.studies.executors.jobs import Engine
 from ecosystem.studies.executors.local import Processes, Serial
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.machine import cores
+from ecosystem.runs.environment import cores
 from ecosystem.studies.executors.jobs import AttemptResult, Job, attempt_in_worker, thread_limits
 from ecosystem.studies.object_store import is_url
 

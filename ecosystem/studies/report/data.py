@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError
+from ecosystem.formats import number
 from ecosystem.report import charts
 from ecosystem.report.charts import Look
 from ecosystem.report.findings import listed, signed
 from ecosystem.report.html import Figure
-from ecosystem.runs.formats import number
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.measure import Measure

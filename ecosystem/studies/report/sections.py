@@ -14,11 +14,11 @@ import polars as pl
 from markupsafe import Markup
 
 from ecosystem.errors import EcosystemError
+from ecosystem.formats import number
 from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.report import html
 from ecosystem.report.findings import plus_minus, signed
 from ecosystem.report.html import Cell, Cells, Figure, Table, tinted
-from ecosystem.runs.formats import number
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.report import study_charts
