@@ -127,9 +127,9 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
     from ecosystem.errors import EcosystemError
     from ecosystem.scenario.consistency import unused_settings
     from ecosystem.scenario.presets import read_toml
-    from ecosystem.studies.frontier_spec import Frontier
-    from ecosystem.studies.question import file_kind
-    from ecosystem.studies.study import Study
+    from ecosystem.studies.spec.frontier import Frontier
+    from ecosystem.studies.spec.question import file_kind
+    from ecosystem.studies.spec.study import Study
 
     problems = []
     for file in files:

@@ -23,13 +23,13 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
 from ecosystem.studies.executors.options import ExecutionOptions
-from ecosystem.studies.frontier_spec import Frontier
-from ecosystem.studies.measure import course_of, value_of
 from ecosystem.studies.object_store import opened
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, training_rows, untrained, write_table
 from ecosystem.studies.run_study import RunPlan, StudyRunner, study_folder
+from ecosystem.studies.spec.frontier import Frontier
+from ecosystem.studies.spec.measure import course_of, value_of
 from ecosystem.studies.statistics import mean_interval
 from ecosystem.studies.threshold import Threshold, search
 from ecosystem.theory.laws import predict

@@ -19,10 +19,10 @@ from ecosystem.report.findings import listed, signed
 from ecosystem.report.html import Figure
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.measure import Measure
 from ecosystem.studies.object_store import opened
 from ecosystem.studies.results import Results
-from ecosystem.studies.study import BRANCH_STEP, Study
+from ecosystem.studies.spec.measure import Measure
+from ecosystem.studies.spec.study import BRANCH_STEP, Study
 
 SENTENCES = 6  # arms, at most, that get a sentence of their own
 EVENTS = 2  # of a run, at most, that a sentence quotes

@@ -14,9 +14,9 @@ from ecosystem.report.charts import Words
 from ecosystem.report.findings import signed
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.measure import Measure
 from ecosystem.studies.report.data import StudyReportData, interval
 from ecosystem.studies.sensitivity import Index
+from ecosystem.studies.spec.measure import Measure
 from ecosystem.studies.statistics import mean_interval
 
 MORRIS = ("mu*: mean size of its effects", "sigma: their spread")
