@@ -19,7 +19,8 @@ from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.documents import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.report.html import visible
 from ecosystem.runs.formats import number
-from ecosystem.runs.lineage import INITIAL, Ancestry, Origin, in_words, origin_name, share_text, summary_of
+from ecosystem.runs.lineage import Ancestry
+from ecosystem.runs.origins import INITIAL, Origin, in_words, origin_name, summary_of
 
 EACH, PICTURES = 3, 6  # documents in a column
 FITS = 6  # of a lineage, shown at first
@@ -228,14 +229,9 @@ def Descent(ancestry: Ancestry, doc: int, last: int) -> None:
         _text("p", summary_of(lineage))
         Bar(lineage.ends)
         for fit in lineage.fits if whole else lineage.fits[:FITS]:
-            when = "before its first fit" if fit.step is None else f"trained at step {fit.step}"
-            size = f" on {fit.documents:,.0f} documents, {share_text(fit.human)} by people" if fit.documents else ""
             with solara.Div(classes=["eco-fit"]):
-                _text("strong", f"{fit.who}, {when}{size}")
-                _text(
-                    "span",
-                    f" · met {number(fit.passes)} times on the way back" + ("" if fit.exact else " · approximate"),
-                )
+                _text("strong", fit.heading)
+                _text("span", f" · {fit.frequency}" + ("" if fit.exact else " · approximate"))
                 Bar(fit.origins)
         if len(lineage.fits) > FITS:
             few = "fewer" if whole else f"all {len(lineage.fits)} of them"

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.formats import number, percent
+from ecosystem.runs.origins import Fit, Lineage, Origin
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 
-STEPS = 5  # of publication, that are listed for the documents of one author in a training set
-INITIAL = "initial"  # author of the documents that the web opened with
 _REMEMBERED = 50  # steps whose training sets are kept in memory
 
 
@@ -37,90 +35,6 @@ class History(Protocol):
     @property
     def documents(self) -> pl.DataFrame:
         """Every document: doc, t, author, synthetic and depth at least."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Part of a training set by weight: ``kind`` is people, injected (``who``: a source), start or model.
-
-    Of models ``who`` is a population, or a trainer where it is one alone, and ``step`` when they published.
-    """
-
-    kind: str
-    who: str
-    step: int | None
-    share: float
-
-    @property
-    def text(self) -> str:
-        """The origin in words, with its share."""
-        return f"{share_text(self.share)} {origin_name(self.kind, self.who)}" + (
-            "" if self.step is None else f" of step {self.step}"
-        )
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Models of a lineage that were fitted at one ``step`` (None: never yet), and what on; shares sum to one.
-
-    ``who`` is the trainer, or how many of the ``population``; ``passes`` the mean number of these models that one meets
-    on the way back to people; ``documents`` the mean size of their training sets, and ``exact`` whether these are known
-    row by row.
-    """
-
-    population: str
-    who: str
-    step: int | None
-    passes: float
-    documents: float
-    origins: tuple[Origin, ...]
-    exact: bool
-
-    @property
-    def human(self) -> float:
-        """The share of the training sets that people wrote, what was injected included."""
-        return sum(origin.share for origin in self.origins if origin.kind in ("people", "injected"))
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """How a document descends from people.
-
-    Going back from it one draws, from the training set that its author's model had last been fitted to, one document
-    by its weight; of that one the same, and so on until people wrote it. ``hops``, the mean number of models on
-    the way, is the document's depth; ``ends``, which sum to one, say where the ways end; ``fits`` come latest first.
-    """
-
-    doc: int
-    author: str
-    t: int
-    depth: float
-    fits: tuple[Fit, ...]
-    ends: tuple[Origin, ...]
-    caveats: tuple[str, ...]
-
-    @property
-    def hops(self) -> float:
-        """The mean number of models on the way back."""
-        return sum(fit.passes for fit in self.fits)
-
-    def plain(self) -> dict[str, Any]:
-        """Return the lineage as plain data, for JSON; ``hops`` among it."""
-        return {**asdict(self), "hops": self.hops}
-
-    def __str__(self) -> str:
-        """Return the lineage in lines of text, latest fit first."""
-        lines = [f"{summary_of(self)} {in_words(self.ends)}."] if self.fits else [summary_of(self)]
-        for fit in self.fits:
-            size = f" on {fit.documents:,.0f} documents, {share_text(fit.human)} by people" if fit.documents else ""
-            when = "before its first fit" if fit.step is None else f"trained at step {fit.step}"
-            approximate = "" if fit.exact else ", approximate"
-            lines += [
-                "",
-                f"{fit.who}, {when}{size} (met {number(fit.passes)} times on the way back{approximate})",
-                f"  {in_words(fit.origins)}",
-            ]
-        return "\n".join([*lines, *(f"\n{caveat}" for caveat in self.caveats)])
 
 
 @dataclass(frozen=True)
@@ -308,18 +222,6 @@ def _named(population: str, members: pl.Series) -> str:
     return str(members[0]) if members.len() == 1 else f"{members.len()} trainers of {population}"
 
 
-def share_text(value: float) -> str:
-    """Return a share of a lineage as a percentage."""
-    return percent(round(value, 9))  # sums of many shares are not quite 1
-
-
-def origin_name(kind: str, who: str) -> str:
-    """Return an origin in words."""
-    if kind == "people":
-        return "the initial web" if who == INITIAL else f"{who} (writers)"
-    return {"injected": f"injected from {who}", "start": f"the weights that {who} starts from"}.get(kind, who)
-
-
 def _caveats(scenario: Scenario, fits: Sequence[Fit]) -> tuple[str, ...]:
     """Return what a lineage does not know, as far as it applies."""
     trainers = [scenario.at(fit.step).trainers[fit.population] for fit in fits if fit.step is not None]
@@ -345,30 +247,3 @@ def _caveats(scenario: Scenario, fits: Sequence[Fit]) -> tuple[str, ...]:
             "their trainers had selected until then, so that shares and depth differ from the true ones."
         )
     return tuple(caveats)
-
-
-def in_words(origins: Sequence[Origin]) -> str:
-    """Return origins with their shares in a line; of those of models all steps together, then some of them."""
-    groups: dict[tuple[str, str], list[Origin]] = {}
-    for origin in origins:
-        groups.setdefault((origin.kind, origin.who), []).append(origin)
-    words = []
-    for (kind, who), parts in groups.items():
-        steps = [f"{share_text(part.share)} of step {part.step}" for part in parts if part.step is not None]
-        more = ["…"] if len(steps) > STEPS else []
-        among = (
-            f" ({', '.join(steps[:STEPS] + more)})" if len(steps) > 1 else f" of step {parts[0].step}" if steps else ""
-        )
-        words.append(f"{share_text(sum(part.share for part in parts))} {origin_name(kind, who)}{among}")
-    return ", ".join(words)
-
-
-def summary_of(lineage: Lineage) -> str:
-    """Return in a sentence or two what a lineage says."""
-    if not lineage.fits:
-        return f"Document {lineage.doc} was written by people: there is no model between it and them (depth 0)."
-    where = (
-        f"Document {lineage.doc} by {lineage.author}, published at step {lineage.t}, has depth {number(lineage.depth)}"
-    )
-    way = "the mean number of models met on the way back to people, drawing from each training set a document by weight"
-    return f"{where}: {way}. The ways end at:"
