@@ -35,15 +35,15 @@ def _domains(picture: LiveChart, channel: str) -> set[tuple]:
 
 def test_only_data_change_from_step_to_step(views):
     charts_shown = ChartSet(views[:1])
-    chart = charts_shown.pictures(live_charts.quality, "cross_entropy")[0]
-    assert chart is charts_shown.pictures(live_charts.quality, "cross_entropy")[0]
+    chart = charts_shown.charts(live_charts.quality, "cross_entropy")[0]
+    assert chart is charts_shown.charts(live_charts.quality, "cross_entropy")[0]
     assert [chart.at(step).columns[NOW]["step"] for step in (0, 3, 4)] == [[0], [3], []]
     rules = [layer for layer in chart.spec["layer"] if layer.get("data") == {"name": NOW}]
     assert len(rules) == 1 and rules[0]["mark"]["type"] == "rule"
 
 
 def test_a_frame_of_the_web_counts_what_is_on_it_after_that_step(views):
-    web = ChartSet(views[:1]).pictures(live_charts.web)[0]
+    web = ChartSet(views[:1]).charts(live_charts.web)[0]
     for step in (0, 2, 4):
         (columns,) = web.at(step).columns.values()
         assert sum(columns["documents"]) == views[0].live(step).height
@@ -53,8 +53,8 @@ def test_a_frame_of_the_web_counts_what_is_on_it_after_that_step(views):
 
 def test_two_worlds_share_their_scales(views):
     for draw, key in ((live_charts.quality, ("cross_entropy",)), (live_charts.web, ()), (live_charts.ledger, ())):
-        alone = [ChartSet([view]).pictures(draw, *key)[0] for view in views]
-        both = ChartSet(views).pictures(draw, *key)
+        alone = [ChartSet([view]).charts(draw, *key)[0] for view in views]
+        both = ChartSet(views).charts(draw, *key)
         for channel in ("x", "y", "color", "size"):
             assert _domains(both[0], channel) == _domains(both[1], channel)
         wide = [next(iter(_domains(picture, "x"))) for picture in (*alone, both[0])]
@@ -82,7 +82,7 @@ def test_differences_are_dotted_paths_without_names_and_seeds(views):
 
 
 def test_an_animation_has_a_picture_of_every_step_and_can_be_stopped(views):
-    web = ChartSet(views[:1]).pictures(live_charts.web)[0]
+    web = ChartSet(views[:1]).charts(live_charts.web)[0]
     told: list[int] = []
     made = animation(web, frames(1), DARK, lambda done: told.append(done) or True)
     assert made is not None and Image.open(io.BytesIO(made)).n_frames == 2 and told == [0, 1, 2]
@@ -97,8 +97,8 @@ def test_frames_are_all_steps_or_a_hundred_from_first_to_last():
 
 
 def test_a_replay_begins_at_the_opening_and_can_be_played_again(views):
-    play = SessionConfig(runs=(views[0].run.path,))
-    session = type("Told", (SessionModel,), {"play": play, "news": staticmethod(lambda: None)})()
+    config = SessionConfig(runs=(views[0].run.path,))
+    session = type("Told", (SessionModel,), {"config": config, "news": staticmethod(lambda: None)})()
     assert (session.steps, session.running) == (0, True)
     for _ in range(9):  # Mesa may ask for several steps at once, also beyond the end
         session.step()

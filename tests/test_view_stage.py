@@ -53,8 +53,8 @@ def stages(tmp_path, monkeypatch):
     made = []
 
     def make(spec=None, runs=(), **arguments):
-        play = SessionConfig(tuple(runs), spec, tmp_path, MACHINE, tmp_path / "kept")
-        kind = type("Played", (SessionModel,), {"play": play, "news": staticmethod(lambda: None)})
+        config = SessionConfig(tuple(runs), spec, tmp_path, MACHINE, tmp_path / "kept")
+        kind = type("Played", (SessionModel,), {"config": config, "news": staticmethod(lambda: None)})
         made.append(kind(**arguments))
         for live_run in made[-1].live_runs:
             until(lambda live_run=live_run: live_run.state != "opening")
@@ -105,7 +105,7 @@ def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path, mon
     with pytest.raises(ScenarioError, match="no step of this world will begin after step 4"):
         session.turn("trainers.naive.publish", 5)
 
-    listed = changes(live_run.scenario, session.play.scenario)
+    listed = changes(live_run.scenario, session.config.scenario)
     assert listed == [(2, "trainers.naive.publish = 3", True), (3, "writers.people.rate = 7.0", True)]
     assert (2, "trainers.naive.publish = 9", False) in changes(scenario())  # of the file, and replaced by the session
     file = tmp_path / "saved.toml"

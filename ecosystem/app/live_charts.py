@@ -300,7 +300,7 @@ class ChartSet:
         self._graphs: dict[int, LiveChart] = {}
         self._at: list[tuple[int, int]] = []
 
-    def pictures(self, draw: Callable[..., Any], *arguments: Any) -> list[LiveChart | None]:
+    def charts(self, draw: Callable[..., Any], *arguments: Any) -> list[LiveChart | None]:
         """Return ``draw(film, *arguments)`` of every film, on common scales; None where there is nothing to draw."""
         at = [(view.last, id(view.scenario)) for view in self.views]
         if at != self._at:
