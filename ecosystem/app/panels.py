@@ -9,16 +9,18 @@ from typing import Any
 
 import solara
 
-from ecosystem.app import LIBRARY, live_charts
+from ecosystem.app import LIBRARY, world_charts
 from ecosystem.app.animation import Animation
+from ecosystem.app.differences import differences
 from ecosystem.app.documents import Reading
 from ecosystem.app.elements import table_row, text_element
 from ecosystem.app.events import CHANGES, PROGRESS, listen, tell
-from ecosystem.app.live_charts import ChartSet, LiveChart, differences
+from ecosystem.app.live_charts import LiveChart
 from ecosystem.app.live_run import LiveRun
 from ecosystem.app.run_view import RunView
 from ecosystem.app.session_model import SessionModel
 from ecosystem.app.toolbar import Toolbar
+from ecosystem.app.world_charts import ChartSet
 from ecosystem.report import charts, run_charts
 
 STYLE = Path(__file__).with_name("page.css")
@@ -124,8 +126,8 @@ def _choices(views: Sequence[RunView]) -> dict[str, dict[str, str]]:
     """Return the measures that each panel may show (metric → name); worlds of different documents share one panel."""
     choices = {"contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()}}
     if len({view.scenario.modality for view in views}) < 2:
-        choices["quality"] = _together(live_charts.qualities, views)
-        choices["diversity"] = _together(live_charts.diversities, views)
+        choices["quality"] = _together(world_charts.qualities, views)
+        choices["diversity"] = _together(world_charts.diversities, views)
     return choices
 
 
@@ -189,19 +191,19 @@ def _together(of: Callable[[RunView], dict[str, str]], views: Sequence[RunView])
 def WorldCharts(chart_set: ChartSet, number: int, step: int, news: str, metrics: Mapping[str, str]) -> None:
     """Show the charts of one world at a step; ``news`` says when there is something new to draw."""
     view = chart_set.views[number]
-    by_metric = [live_charts.contamination, live_charts.quality, live_charts.diversity]
+    by_metric = [world_charts.contamination, world_charts.quality, world_charts.diversity]
     drawn: list[tuple[Callable[..., Any], tuple[str, ...]]] = [
-        (live_charts.web, ()),
+        (world_charts.web, ()),
         *((draw, (metrics[draw.__name__],)) for draw in by_metric if draw.__name__ in metrics),
-        (live_charts.ledger, ()),
+        (world_charts.ledger, ()),
     ]
     ended = view.last >= view.scenario.steps
     missing = "Nothing of this was measured." if ended else "This is drawn from the first step on that measures it."
     with solara.Div(classes=["eco-grid"]):
         for draw, arguments in drawn:
             chart = chart_set.charts(draw, *arguments)[number] if "" not in arguments else None
-            graph = draw is live_charts.web
-            canvas = graph and view.places.height > live_charts.CROWDED
+            graph = draw is world_charts.web
+            canvas = graph and view.places.height > world_charts.CROWDED
             below = [Animation(view, chart, view.last)] if graph and view.last > 0 else []
             title = draw.__name__.capitalize()
             Chart(chart, step, f"{step}/{view.last}", called=title, missing=missing, canvas=canvas, children=below)
