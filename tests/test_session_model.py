@@ -344,3 +344,71 @@ def test_a_policy_is_previewed_and_then_enforced(sessions):
     refused = Run.open(live_run.folder).ledger.filter(step=3).collect()["verdict"]
     assert {"short", "length", "length_2"} >= set(refused.drop_nulls()) >= {"length_2"}
     assert isinstance(view, RunView) and live_run.error is None
+
+
+def texts_of(box):
+    """Return every text that a rendered component shows."""
+    widgets, shown = [box], []
+    while widgets:
+        for child in getattr(widgets.pop(), "children", []):
+            (shown if isinstance(child, str) else widgets).append(child)
+    return shown
+
+
+def test_the_toolbar_previews_enforces_forks_and_keeps(sessions, tmp_path, monkeypatch):
+    solara = pytest.importorskip("solara", reason="the interactive page needs the extra view")
+    import ipyvuetify
+
+    monkeypatch.setattr(solara.settings.main, "check_hooks", "off")  # as the server does: Mesa's own break them
+    from ecosystem.app.events import CHANGES
+    from ecosystem.app.toolbar import Toolbar
+
+    session = sessions(scenario())
+    single(session, 2)
+    live_run = session.live_runs[0]
+    box, page = solara.render(Toolbar(session, 0, 2), handle_error=False)
+
+    def press(label):
+        button = next(b for b in page.find(ipyvuetify.Btn).widgets if label in b.children)
+        assert not button.disabled
+        button.click()
+
+    def shows(text):
+        CHANGES.send()
+        return any(text in shown for shown in texts_of(box))
+
+    press("Preview a policy on this web, as it is after step 2")
+    select = page.find(ipyvuetify.Select, label="policy").widget
+    assert select.items == choices(live_run.scenario)
+    select.v_model = "new: length"
+    field = page.find(ipyvuetify.TextField).widget
+    assert field.v_model == template(live_run.scenario, "new: length")
+    field.v_model = '{ kind = "length", min_words = -1 }'
+    press("Preview")
+    until(lambda: shows("min_words"))
+    assert not shows("(length) on the web after step 2")
+    press("Enforce from step 3 on")
+    assert shows("min_words") and len(live_run.scenario.changes) == len(scenario().changes)
+    field.v_model = '{ kind = "length", min_words = 6 }'
+    press("Preview")
+    until(lambda: shows("length (length) on the web after step 2"))
+    assert shows("synthetic") and shows("human") and not shows("min_words")
+
+    page.find(ipyvuetify.Select, label="for").widget.v_model = "careful"
+    press("Enforce from step 3 on")
+    enforced = "From step 3 on, length stands first at the select gate of careful."
+    assert shows(enforced) and live_run.scenario.at(3).trainers["careful"].select[0] == "length"
+    assert shows('From step 3 on: policies.length = { kind = "length", min_words = 6 }')
+    field.v_model = ""
+    assert page.find(ipyvuetify.TextField).widget.v_model == template(live_run.scenario, "new: length")
+
+    press("Keep this run")
+    until(lambda: shows(f"Kept in {tmp_path / 'kept'}"))
+    press("Fork here (step 2)")
+    assert len(session.live_runs) == 2
+    CHANGES.send()
+    press("Let the knobs steer this world")
+    assert session.steered == 0 and shows("The knobs steer this world")
+    single(session, 3)
+    assert not shows(enforced)
+    page.close()

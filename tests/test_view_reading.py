@@ -14,8 +14,8 @@ pytest.importorskip("solara", reason="the interactive page needs the extra view"
 from ecosystem.app import documents
 from ecosystem.app.run_view import RunView
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.lineage import Ancestry
-from ecosystem.runs.origins import Origin, in_words, summary_of
+from ecosystem.runs.ancestry import Ancestry
+from ecosystem.runs.lineage import Origin, in_words, summary_of
 
 SCRIPT = "<script>alert(1)</script> **bold** <img src=x onerror=alert(2)> [link](javascript:alert(3)) {{7*7}}"
 STEPS = 6

@@ -12,10 +12,10 @@ import polars as pl
 
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
+from ecosystem.runs.ancestry import Ancestry, RunHistory
 from ecosystem.runs.environment import read_environment
-from ecosystem.runs.lineage import Ancestry, RunHistory
+from ecosystem.runs.lineage import Lineage
 from ecosystem.runs.machine import Machine
-from ecosystem.runs.origins import Lineage
 from ecosystem.runs.store import Store
 from ecosystem.scenario.presets import read_toml
 from ecosystem.scenario.scenario import Scenario
