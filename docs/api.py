@@ -8,9 +8,14 @@ API: dict[str, list[str]] = {
     "surface": [f"{home}.{name}" for name, home in ecosystem._HOME.items() if name != "EcosystemError"],
     "testing": ["ecosystem.testing"],
     "policies": ["ecosystem.policies.base", "ecosystem.policies.learning"],
-    "models": ["ecosystem.families.base", "ecosystem.families.single"],
+    "models": ["ecosystem.families.base", "ecosystem.families.requests", "ecosystem.families.single"],
     "sources": ["ecosystem.sources.base"],
-    "metrics": ["ecosystem.metrics.base", "ecosystem.theory.laws"],
+    "metrics": [
+        "ecosystem.metrics.base",
+        "ecosystem.metrics.definitions",
+        "ecosystem.theory.laws",
+        "ecosystem.theory.domains",
+    ],
     "values": ["ecosystem.spec", "ecosystem.registry", "ecosystem.streams", "ecosystem.errors"],
     "tables": ["ecosystem.corpus.schema"],
 }

@@ -46,7 +46,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 def _relinked(link: re.Match[str], folder: Path, uri: str) -> str:
     target = (folder / link[2]).resolve()
     name = target.relative_to(ROOT).as_posix() if target.is_relative_to(ROOT) else ""
-    there = Path(name).relative_to("docs").as_posix() if name.startswith("docs/") else ROOT_PAGES.get(name)
+    there = (
+        Path(name).relative_to("docs").as_posix()
+        if name.startswith("docs/") and name.endswith(".md")
+        else ROOT_PAGES.get(name)
+    )
     if there is not None:
         return f"[{link[1]}]({'../' * uri.count('/')}{there}{link[3] or ''})"
     if not name or not target.exists():

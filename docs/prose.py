@@ -1,13 +1,10 @@
-"""Turn docstrings and values into Markdown: for the generated pages, and for the API pages through Griffe."""
+"""Turn docstrings and values into Markdown."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import griffe
 
 _CODE = re.compile(r"(?::[a-z]+:)?``?~?(.+?)``?", re.DOTALL)
 _SPECIAL = re.compile(r"([*_<>|\[\]])")
@@ -40,12 +37,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Write a table; cells are Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
-
-
-class Prose(griffe.Extension):
-    """Let mkdocstrings show docstrings as the generated pages do."""
-
-    def on_object(self, *, obj: griffe.Object, **others: Any) -> None:
-        """Rewrite the docstring of a module, class, function or attribute."""
-        if obj.docstring is not None:
-            obj.docstring.value = markdown(obj.docstring.value)

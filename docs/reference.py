@@ -16,15 +16,16 @@ from ecosystem.cli.main import cli
 from ecosystem.corpus.schema import COLUMNS
 from ecosystem.families.base import FAMILIES, Family
 from ecosystem.metrics import formulas
-from ecosystem.metrics.base import DEFINITIONS
-from ecosystem.metrics.base import METRICS as TEXT_METRICS
+from ecosystem.metrics.base import TEXT_METRICS
+from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES, Adder, Filter, Policy, Weigher
 from ecosystem.scenario.presets import presets, with_preset
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import SOURCES, Source
-from ecosystem.studies.study import Frontier, Study
-from ecosystem.theory.laws import ARGUMENTS, laws
+from ecosystem.studies.frontier_spec import Frontier
+from ecosystem.studies.study import Study
+from ecosystem.theory.laws import ARGUMENTS, Law, laws
 
 PAGE_OF_KINDS: dict[type, str] = {Source: "sources.md", Family: "models.md", Policy: "policies.md"}
 
@@ -103,7 +104,7 @@ def tables_in(cls: type[BaseModel], path: str = "") -> Iterator[Table]:
             below = ".".join(filter(None, [path, key])) + (".NAME" if found[0] == "[{}.NAME]" else "")
             heading = found[0].format(below.removesuffix(".NAME"))
             default = field.default if isinstance(field.default, BaseModel) else None
-            yield Table(key, below, heading, found[1], field.description or "", default)
+            yield Table(key, below, heading, found[1], field.description or inspect.getdoc(found[1]) or "", default)
 
 
 def _spec_in(annotation: Any, shape: str) -> tuple[str, type[BaseModel]] | None:
@@ -202,26 +203,23 @@ def _fields(rows: list[tuple[str, str, str, str]]) -> str:
 
 def metrics() -> str:
     """Describe every metric: unit, direction under collapse, formula and source."""
-    moves = {"up": "; rises", "down": "; falls", "": ""}
     rows = [
         [
-            code(name),
+            code(name) + (f"<br>alias {code(d.alias)}" if d.alias else ""),
             line(d.text),
-            "{}<br>*{}*".format(*map(line, formulas.FORMULAS[name])),
-            line(d.unit) + moves[d.collapse],
+            f"{line(d.formula)}<br>*{line(d.source or 'this project')}*",
+            line(d.unit) + (f"; {d.better} is better" if d.better else ""),
         ]
-        for name, d in DEFINITIONS.items()
+        for name, d in definitions().items()
     ]
     kinds = [_section(3, name, _documented(cls)) for name, cls in TEXT_METRICS.all().items()]
     return _section(
         1,
         "Metrics",
-        "Every metric that a run may record. A unit of 1 marks a pure number. After the unit is the way in which the "
-        "metric moves as models collapse, where it has a direction.",
+        "Every metric that a run may record. A unit of 1 marks a pure number. An alias is a more exact name, accepted "
+        "wherever a metric is named; tables keep the short one.",
         markdown(inspect.getdoc(formulas).split("\n\n", 1)[1]),
         table(["metric", "what it is", "formula and *source*", "unit"], rows),
-        "Some names are older than the words of the field: `w2` and `l2` are squared distances, `variance` is a share "
-        "of the true variance, and `entropy` is of a sample of text or of a categorical model.",
         "## How texts are measured",
         *kinds,
         "## Downstream tasks",
@@ -239,14 +237,19 @@ def closed_forms() -> str:
         1,
         "Laws",
         "Closed forms that a `[[theory]]` entry can name. `t` is the generation; the other arguments are its "
-        '`parameters`. "Derived for this project" marks what no paper states in this form; "unread" marks a formula '
-        "that was not taken from the text of its source.",
+        '`parameters`. "Unread" after a source marks a formula that was not taken from its text.',
         *(_law(name, law) for name, law in laws().items()),
     )
 
 
-def _law(name: str, law: Any) -> str:
-    arguments = [p for p in inspect.signature(law).parameters.values() if p.name != "t"]
+_ORIGIN = {
+    "paper": "As its paper states it.",
+    "derived": "Derived for this project, as a whole or in part.",
+    "digest": "Taken from a summary of its paper or from memory, not from its text.",
+}
+
+
+def _law(name: str, law: Law) -> str:
     rows = [
         [
             code(p.name),
@@ -254,9 +257,10 @@ def _law(name: str, law: Any) -> str:
             code("required" if p.default is p.empty else p.default),
             line(ARGUMENTS[p.name]),
         ]
-        for p in arguments
+        for p in law.parameters
     ]
-    return _section(2, name, markdown(law.__doc__), table(["argument", "type", "default", "what it is"], rows))
+    arguments = table(["argument", "type", "default", "what it is"], rows)
+    return _section(2, name, markdown(law.function.__doc__ or ""), _ORIGIN[law.source], arguments)
 
 
 def columns(name: str) -> str:

@@ -21,7 +21,7 @@ __all__ = ["EcosystemError", "Frontier", "Run", "Scenario", "Study", "World", "b
 
 _HOME = {
     "EcosystemError": "ecosystem.errors",
-    "Frontier": "ecosystem.studies.study",
+    "Frontier": "ecosystem.studies.frontier_spec",
     "Run": "ecosystem.runs.run",
     "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.study",
@@ -39,8 +39,9 @@ if typing.TYPE_CHECKING:  # what ``__getattr__`` returns, for type checkers
     from ecosystem.scenario.scenario import Scenario
     from ecosystem.simulation.world import World
     from ecosystem.studies.frontier import frontier
+    from ecosystem.studies.frontier_spec import Frontier
     from ecosystem.studies.run_study import study
-    from ecosystem.studies.study import Frontier, Study
+    from ecosystem.studies.study import Study
 else:
 
     def __getattr__(name: str) -> typing.Any:

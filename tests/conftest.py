@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent

@@ -6,8 +6,7 @@ import pytest
 
 from ecosystem.errors import ScenarioError
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import shifted
 from ecosystem.simulation.world import World

@@ -19,8 +19,7 @@ from ecosystem.policies.filters import Length
 from ecosystem.policies.learning import Examples, LearningFilter, LearningView, cutoff
 from ecosystem.policies.sampling import Importance
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.classifiers import Classifiers

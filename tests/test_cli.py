@@ -251,7 +251,8 @@ def test_the_python_surface(tmp_path, cache, monkeypatch):
     scenario = ecosystem.Scenario.load(ROOT / "scenarios/smoke.toml").override(TINY | {"steps": 1})
     run = ecosystem.run(scenario, seed=4, out=tmp_path, device="cpu", threads=2)
     assert run.path == tmp_path / run.path.parent.name / "4" and (run.path / "report.html").exists()
-    assert run.metrics["step"].max() == 1 and run.documents.collect().height and run.ledger.collect().height
+    assert run.last_step == run.steps == 1 == run.metrics["step"].max()
+    assert run.documents.collect().height and run.ledger.collect().height
     with pytest.raises(AttributeError):
         _ = ecosystem.nothing
     assert set(ecosystem.__all__) <= set(dir(ecosystem)) and all(getattr(ecosystem, name) for name in dir(ecosystem))

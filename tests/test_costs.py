@@ -10,8 +10,7 @@ from ecosystem.families.requests import Decoding, GenerateRequest, Prompt
 from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.streams import Stream

@@ -18,8 +18,7 @@ from ecosystem.metrics.tasks import TASKS, Example
 from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.entries import DownstreamSpec
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation import downstream

@@ -8,8 +8,7 @@ import pytest
 from ecosystem.errors import ScenarioError
 from ecosystem.policies.base import POLICIES
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.testing import check_policy
 from tests.conftest import MACHINE, tiny

@@ -12,8 +12,7 @@ from ecosystem.cli.main import cli
 from ecosystem.cli.show import traced
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from tests.conftest import MACHINE, ROOT, tiny
 
 WITHOUT_THE_PAGE = """

@@ -28,7 +28,7 @@ from ecosystem.metrics.tasks import TASKS, NextWord
 from ecosystem.scenario.entries import TheorySpec
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream
-from ecosystem.studies.study import Measure
+from ecosystem.studies.measure import Measure
 from tests.conftest import ROOT
 
 PLUGIN = '''
@@ -42,8 +42,8 @@ from ecosystem.metrics.base import (
     Definition,
     DocumentMetric,
     TextMetric,
-    mean_and_error,
 )
+from ecosystem.metrics.estimates import mean_and_error
 
 
 @TEXT_METRICS.register("word_length")

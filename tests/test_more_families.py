@@ -19,8 +19,7 @@ from ecosystem.families.statistical.kde import KernelDensity
 from ecosystem.families.statistical.linear import LinearRegression
 from ecosystem.families.statistical.maximisation import k_means, maximise
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.sources.regression import Regression
@@ -510,6 +509,10 @@ class Spreads(Family):
 
 def test_a_family_takes_no_more_than_a_model(tmp_path):
     check_family(Spreads(), LINE, tmp_path)
+    for claim, lacking in (("supports_watermark", "SupportsWatermark"), ("supports_prompts", "SupportsPrompts")):
+        boastful = type("Boastful", (Spreads,), {claim: True})
+        with pytest.raises(AssertionError, match=f"its cohort must be a {lacking}"):
+            check_family(boastful(), LINE, tmp_path)
     made = fitted(Spreads(), LINE, tmp_path)
     assert made.describe(Truth()) == {}, "describing is optional"
     twin = cohort(Spreads(), LINE, tmp_path)

@@ -16,8 +16,7 @@ from ecosystem.families.language.ngram.counts import NgramSettings
 from ecosystem.families.language.ngram.family import Ngram
 from ecosystem.families.requests import Decoding, Prompt, ScoreRequest
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from tests.conftest import MACHINE, tiny
 from tests.families_shared import Numbers, build_context, fit_request, generate_request
 from tests.test_families_sampling import within

@@ -7,10 +7,9 @@ import signal
 
 import pytest
 
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.simulation.phases import PHASES
 from tests import killing

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 import pytest
-from ecosystem.listing import listing
 
+from ecosystem.cli.listing import listing
 from ecosystem.errors import DataError
 from ecosystem.theory import diversity, extinction, gaussian, learning, regression
 from ecosystem.theory.diversity import (

@@ -22,10 +22,9 @@ from ecosystem.families.vae.family import Vae
 from ecosystem.families.vae.networks import Convolutional, Dense
 from ecosystem.report import charts, documents, write_report
 from ecosystem.report.html import PAGES
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import Digits, as_documents

@@ -9,10 +9,9 @@ from scipy.stats import multivariate_normal
 
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.report import summaries
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
@@ -122,7 +121,7 @@ def test_vectors_resume_bit_for_bit(tmp_path):
 
 def test_the_report_draws_the_laws(tmp_path):
     from ecosystem.report import write_report
-    from ecosystem.report.summaries import laws
+    from ecosystem.report.closed_forms import laws
 
     scenario = loop()
     for _ in begin(scenario, out=tmp_path, machine=MACHINE):

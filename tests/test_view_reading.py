@@ -3,10 +3,9 @@
 import polars as pl
 import pytest
 
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 
 pytest.importorskip("solara", reason="the interactive page needs the extra view")

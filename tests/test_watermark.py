@@ -25,8 +25,7 @@ from ecosystem.families.requests import Decoding, Prompt
 from ecosystem.policies.base import gate
 from ecosystem.policies.watermark import Watermark
 from ecosystem.runs.execute import begin
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.phases import watermarking
 from ecosystem.simulation.world import World

@@ -278,7 +278,7 @@ def test_a_spec_is_plain_data_and_back():
         ({"kind": "file"}, 'web: kind = "file" needs a path'),
         ({"kind": "file", "path": "x", "sites": 3}, 'web: sites is not allowed with kind = "file"'),
         ({"sites": 3, "path": "x"}, 'web: path is only read with kind = "file"'),
-        ({"sites": 0}, "web.sites: input should be greater than or equal to 1"),
+        ({"sites": 0}, "web.sites: input should be greater than 0"),
         ({"sites": 9, "rewire": 2}, "web.rewire: input should be less than or equal to 1"),
         ({"sites": 9, "degre": 2}, 'web.degre: unknown key (did you mean "degree"?)'),
         ({"sites": 9, "initial": {"source": "docs"}}, "web.initial.documents: this key is required"),

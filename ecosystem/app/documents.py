@@ -16,11 +16,11 @@ import solara.lab
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.elements import text_element
 from ecosystem.app.run_view import RunView
+from ecosystem.formats import number
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.documents import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.report.html import visible
 from ecosystem.runs.ancestry import Ancestry
-from ecosystem.runs.formats import number
 from ecosystem.runs.lineage import INITIAL, Origin, in_words, origin_name, summary_of
 
 EACH, PICTURES = 3, 6  # documents in a column

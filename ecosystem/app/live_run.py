@@ -19,11 +19,10 @@ from ecosystem.app.run_view import RunView
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
 from ecosystem.runs.files import io_errors, relative_path
-from ecosystem.runs.machine import Machine
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
 

@@ -23,7 +23,7 @@ from ecosystem.app.live_run import LiveRun
 from ecosystem.app.run_view import RunView
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
-from ecosystem.runs.machine import Machine
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.run import Run
 from ecosystem.scenario.entries import Knob
 from ecosystem.scenario.presets import presets

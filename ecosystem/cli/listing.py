@@ -35,7 +35,9 @@ from ecosystem.simulation.downstream import Downstream, write_harness
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
 from ecosystem.studies.design import Design, Range
-from ecosystem.studies.study import Branch, ClosedForm, EqualCost, Frontier, Measure, Study
+from ecosystem.studies.frontier_spec import ClosedForm, Frontier
+from ecosystem.studies.measure import Measure
+from ecosystem.studies.study import BranchPoint, EqualCost, Study
 from ecosystem.theory.laws import ARGUMENTS, laws
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
@@ -59,7 +61,7 @@ _ENTRIES: dict[str, type[BaseModel]] = {
     "a study's [design] and [draw]": Design,
     "a study's range of an axis": Range,
     "a study's [[measures]]": Measure,
-    "a study's [branch]": Branch,
+    "a study's [branch]": BranchPoint,
     "a study's [equal_cost]": EqualCost,
     "a frontier file": Frontier,
     "a frontier's [closed_form]": ClosedForm,

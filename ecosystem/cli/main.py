@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -171,15 +172,12 @@ def _scenario(
     from ecosystem.errors import ScenarioError
     from ecosystem.scenario.presets import read_toml
     from ecosystem.scenario.scenario import Scenario
-    from ecosystem.studies.study import question
+    from ecosystem.studies.question import require_kind
 
     values = _values(settings)
     values |= {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
     data = read_toml(file)
-    asked = question(data)
-    if asked is not None:
-        command = asked.__name__.lower()
-        raise ScenarioError(f"{file}: is a {command}, not a scenario: ecosystem {command} {file}")
+    require_kind(data, file, "scenario")
     spec = Scenario.parse(data, where=str(file), base=file.parent, authored=True)
     if variant is not None:
         spec = spec.variant(variant, base=file.parent)
@@ -251,7 +249,7 @@ def branch(
     if at and not step.isdecimal():
         raise ScenarioError(f"{place}: write it as RUN@STEP, for instance {folder}@6.")
     parent = Run.open(folder if at else place)
-    forked = Branch.of(parent, int(step) if at else parent.steps, _values(settings), steps=steps, name=name)
+    forked = Branch.of(parent, int(step) if at else parent.last_step, _values(settings), steps=steps, name=name)
     display = Display(quiet=quiet, json=as_json)
     _print_summary(run_scenario(forked, display, out=out, dry_run=dry_run, fresh=fresh), as_json)
 
@@ -265,7 +263,9 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
     from ecosystem.errors import EcosystemError
     from ecosystem.scenario.consistency import unused_settings
     from ecosystem.scenario.presets import read_toml
-    from ecosystem.studies.study import question
+    from ecosystem.studies.frontier_spec import Frontier
+    from ecosystem.studies.question import file_kind
+    from ecosystem.studies.study import Study
 
     problems = []
     for file in files:
@@ -275,12 +275,12 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 
                 stored = Run.open(file)
                 whole = stored.verify()
-                click.echo(f"{file}: good (steps 0 to {stored.steps}, {whole} files as they were committed)")
+                click.echo(f"{file}: good (steps 0 to {stored.last_step}, {whole} files as they were committed)")
                 continue
-            asked = question(read_toml(file))
-            if asked is not None:
-                told, scenarios = asked.load(file).check(file.parent)
-                click.echo(f"{file}: good ({told})")
+            kind = file_kind(read_toml(file))
+            if kind != "scenario":
+                summary, scenarios = (Study if kind == "study" else Frontier).load(file).check(file.parent)
+                click.echo(f"{file}: good ({summary})")
                 for note in dict.fromkeys(note for spec in scenarios for note in unused_settings(spec)):
                     click.echo(f"{file}: note: {note}")
                 continue
@@ -310,7 +310,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 @CACHE
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
     """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
-    from ecosystem.runs.paths import require_local_path
+    from ecosystem.runs.files import require_local_path
     from ecosystem.validation import validate as checks
 
     require_local_path(out)
@@ -321,8 +321,8 @@ def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, o
         sys.exit(1)
 
 
-def means(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say with what many runs are made."""
+def execution_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options for making many runs."""
     options = [
         click.option(
             "--engine",
@@ -331,20 +331,26 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="How runs are made: one after the other, in processes of this machine, or on a Ray cluster.",
         ),
-        click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: what the cores allow)."),
-        click.option("--threads", type=click.IntRange(min=1), help="Compute threads of each run (default: 1)."),
+        click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: as many as cores allow)."),
+        click.option("--threads", type=click.IntRange(min=1), help="Compute threads per run (default: 1)."),
         DEVICE,
-        click.option("--address", help="Of a Ray cluster; auto finds it (default: Ray is started on this machine)."),
-        click.option("--gpus", type=click.FloatRange(min=0), default=0.0, help="Of a GPU, for each run, on Ray."),
+        click.option(
+            "--address", help="Address of a Ray cluster; auto discovers one (default: start a local cluster)."
+        ),
+        click.option(
+            "--gpus", type=click.FloatRange(min=0), default=0.0, help="GPUs per run, may be a fraction (Ray only)."
+        ),
         CACHE,
         SET,
-        click.option("--seeds", type=click.IntRange(min=1), help="Only the first so many seeds."),
+        click.option(
+            "--seeds", type=click.IntRange(min=1), help="Number of seeds to use, from the first on (default: all)."
+        ),
         click.option(
             "--out",
             default="outputs",
             show_default=True,
-            help="Where runs and report go: a folder, or an s3:// or gs:// URL. With a URL the report goes there, and "
-            "into the folder outputs of this machine, whose path is printed.",
+            help="Folder or URL (s3://, gs://) for runs and report. With a URL the report is also written to the local "
+            "folder outputs, and its path there is printed.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last."),
         click.option("--quiet", is_flag=True, help="Print nothing but the path of the report."),
@@ -357,7 +363,7 @@ def means(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @click.argument("file", metavar="STUDY", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check every arm and list the runs only.")
-@means
+@execution_options
 def study(
     file: Path,
     dry_run: bool,
@@ -366,40 +372,54 @@ def study(
     out: str,
     as_json: bool,
     quiet: bool,
-    **how: Any,
+    **options: Any,
 ) -> None:
-    """Run every arm of a study with every seed (or what is missing), and write its report; its path is printed last."""
-    from ecosystem.studies.progress import Board
-    from ecosystem.studies.run_study import Means, conduct, listing
+    """Run every arm of a study with every seed and write the report, whose path is printed last.
+
+    Finished runs are not run again; interrupted ones are resumed.
+    """
+    from ecosystem.studies.executors.options import ExecutionOptions
+    from ecosystem.studies.progress import StudyProgress
+    from ecosystem.studies.run_study import listing, run_study
     from ecosystem.studies.study import Study
 
-    spec = Study.load(file).varied(_values(settings), seeds)
+    spec = Study.load(file).with_settings(_values(settings), seeds)
     if dry_run:
         click.echo(listing(spec, file.parent, out))
         return
+    progress = StudyProgress(quiet=quiet, json=as_json)
     with _interruptible():
-        done = conduct(spec, file.parent, Means(**how), Board(quiet=quiet, json=as_json), out=out)
-    _tell(done.summary() if as_json else done.report)
+        result = run_study(spec, file.parent, ExecutionOptions(**options), progress, out=out)
+    _tell(result.summary() if as_json else result.report)
 
 
 @cli.command()
 @click.argument("file", metavar="FRONTIER", type=click.Path(path_type=Path))
-@means
-def frontier(
-    file: Path, settings: tuple[str, ...], seeds: int | None, out: str, as_json: bool, quiet: bool, **how: Any
+@execution_options
+def threshold(
+    file: Path, settings: tuple[str, ...], seeds: int | None, out: str, as_json: bool, quiet: bool, **options: Any
 ) -> None:
-    """Find where along a lever a measure crosses a limit; the path of the report is printed last."""
-    from ecosystem.studies.frontier import conduct_frontier, idle, sentence, summary
-    from ecosystem.studies.progress import Board
-    from ecosystem.studies.run_study import Means
-    from ecosystem.studies.study import Frontier
+    """Find the value of a lever at which a measure crosses a limit, with an interval (alias: frontier).
 
-    spec, board = Frontier.load(file).varied(_values(settings), seeds), Board(quiet=quiet, json=as_json)
+    FRONTIER is a frontier file. The path of the report is printed last.
+    """
+    from ecosystem.studies.executors.options import ExecutionOptions
+    from ecosystem.studies.frontier import finding, run_frontier, summary, untrained_note
+    from ecosystem.studies.frontier_spec import Frontier
+    from ecosystem.studies.progress import StudyProgress
+
+    spec = Frontier.load(file).with_settings(_values(settings), seeds)
+    progress = StudyProgress(quiet=quiet, json=as_json)
     with _interruptible():
-        found, page = conduct_frontier(spec, file.parent, Means(**how), board, out=out)
-    for told in filter(None, (sentence(spec, found), idle(spec, found))):
-        board.say(told)
-    _tell(summary(spec, found) | {"report": str(page)} if as_json else page)
+        result, report = run_frontier(spec, file.parent, ExecutionOptions(**options), progress, out=out)
+    for sentence in filter(None, (finding(spec, result), untrained_note(spec, result))):
+        progress.say(sentence)
+    _tell(summary(spec, result) | {"report": str(report)} if as_json else report)
+
+
+_frontier = copy(threshold)
+_frontier.hidden = True
+cli.add_command(_frontier, "frontier")
 
 
 @contextmanager
@@ -459,8 +479,8 @@ def view(
     from ecosystem.app.server import serve
     from ecosystem.app.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
-    from ecosystem.runs.machine import Machine
-    from ecosystem.runs.paths import require_local_path
+    from ecosystem.runs.environment import Machine
+    from ecosystem.runs.files import require_local_path
     from ecosystem.runs.run import Run
 
     require_local_path(out)

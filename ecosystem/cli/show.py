@@ -19,9 +19,9 @@ EXCERPT = 400  # characters of a document that are printed above its lineage
 def published(run: Run, step: int | None, author: str | None, limit: int) -> str:
     """Print documents published at a step of a run, those of one author or population if given."""
     documents = run.documents.collect()
-    step = run.steps if step is None else step
-    if not 0 <= step <= run.steps:
-        raise EcosystemError(f"--step {step}: this run has steps 0 to {run.steps}.")
+    step = run.last_step if step is None else step
+    if not 0 <= step <= run.last_step:
+        raise EcosystemError(f"--step {step}: this run has steps 0 to {run.last_step}.")
     chosen = documents.filter(pl.col("t") == step)
     if author is not None:
         chosen = chosen.filter((pl.col("author") == author) | pl.col("author").str.starts_with(author + "/"))

@@ -20,8 +20,7 @@ from ecosystem.corpus.graph_files import read_graph, write_graph
 from ecosystem.errors import DataError
 from ecosystem.spec import Spec
 from ecosystem.streams import Streams
-
-Positive = Annotated[int, Field(ge=1, le=10**9)]
+from ecosystem.types import Positive
 
 
 class InitialSpec(Spec):

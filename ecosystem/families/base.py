@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -35,6 +35,7 @@ from ecosystem.registry import Registry
 from ecosystem.sources.base import Truth
 from ecosystem.spec import Spec
 from ecosystem.streams import Streams
+from ecosystem.types import Modality
 
 Progress = Callable[[str, int, int], None]
 """``progress(what, done, total)``: called often during fit and generate, in tokens."""
@@ -167,7 +168,7 @@ class Workload:
 class Family(Spec):
     """A preset: an architecture, its size and the weights that members start from."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]]
+    modality: ClassVar[Modality]
     needs_labels: ClassVar[bool] = False  # True: models labelled documents only
     uses_budget: ClassVar[bool] = True  # False: a fit reads every document once, whatever the trainer's budget
     supports_prompts: ClassVar[bool] = False  # True: its cohorts are SupportsPrompts

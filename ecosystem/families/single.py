@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -30,8 +30,9 @@ from ecosystem.families.base import MemberError, Progress, of_member, silent
 from ecosystem.families.requests import Decoding, FitRecord, FitRequest, GenerateRequest, Score, ScoreRequest
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream
+from ecosystem.types import Floats
 
-Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 
 class GenerativeModel(Protocol):
@@ -153,28 +154,11 @@ class SinglesCohort:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return every member's arrays as ``<member>/<name>``; a number on its own becomes an array of one."""
-        # A file of arrays does not keep the difference between a number and an array of one.
-        return {
-            f"{member}/{name}": np.array(array, ndmin=1)
-            for member, model in enumerate(self._models)
-            for name, array in model.state().items()
-        }
+        return join_states([model.state() for model in self._models])
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what :meth:`state` returned; raise DataError, changing nothing, if it does not fit."""
-        own: list[dict[str, NDArray[Any]]] = [{} for _ in range(self.members)]
-        for path, array in state.items():
-            member, _, name = path.partition("/")
-            if not (member.isdecimal() and int(member) < self.members and name):
-                raise DataError(
-                    f'the stored parameters of model "{self.name}" do not fit: there is "{path}", but its members are '
-                    f"0 to {self.members - 1}; they belong to another preset or another number of members."
-                )
-            own[int(member)][name] = array
-        try:
-            self._models = [self._loaded(arrays) for arrays in own]
-        except DataError as error:
-            raise DataError(f'the stored parameters of model "{self.name}" do not fit: {error}') from error
+        self._models = split_states(self.name, self.members, state, self._loaded)
 
     def describe(self, truth: Truth) -> dict[str, Floats]:
         """Return metric name → value of every member, shape [M] each; NaN where a member has none."""
@@ -188,6 +172,35 @@ class SinglesCohort:
         if state:
             model.load(state)
         return model
+
+
+def join_states(states: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of all members in one table, as ``<member>/<name>``; a number becomes an array of one."""
+    # A file of arrays does not keep the difference between a number and an array of one.
+    return {
+        f"{member}/{name}": np.array(array, ndmin=1)
+        for member, state in enumerate(states)
+        for name, array in state.items()
+    }
+
+
+def split_states(
+    model: str, members: int, state: Mapping[str, NDArray[Any]], load: Callable[[Mapping[str, NDArray[Any]]], T]
+) -> list[T]:
+    """Load every member from its part of what :func:`join_states` returned; raise DataError if it does not fit."""
+    own: list[dict[str, NDArray[Any]]] = [{} for _ in range(members)]
+    for path, array in state.items():
+        member, _, name = path.partition("/")
+        if not (member.isdecimal() and int(member) < members and name):
+            raise DataError(
+                f'the stored parameters of model "{model}" do not fit: there is "{path}", but its members are '
+                f"0 to {members - 1}; they belong to another preset or another number of members."
+            )
+        own[int(member)][name] = array
+    try:
+        return [load(arrays) for arrays in own]
+    except DataError as error:
+        raise DataError(f'the stored parameters of model "{model}" do not fit: {error}') from error
 
 
 def check_finite(docs: pl.Series) -> None:

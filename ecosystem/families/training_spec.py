@@ -9,8 +9,8 @@ from pydantic import Field
 
 from ecosystem.families.requests import Budget
 from ecosystem.spec import Spec
+from ecosystem.types import Positive
 
-Positive = Annotated[int, Field(gt=0, le=10**12)]
 Rate = Annotated[float, Field(gt=0)]
 
 
@@ -36,7 +36,7 @@ class Training(Spec):
 class Foundation(Spec):
     """Pre-training on the web's initial human documents; settings that are not here are those of ``training``."""
 
-    tokens: Positive = Field(2_000_000, description="training tokens, repetitions included")
+    tokens: int = Field(2_000_000, gt=0, le=10**12, description="training tokens, repetitions included")
     learning_rate: Rate = Field(3e-3, description="peak learning rate")
     batch: Positive = Field(32, description="blocks per optimiser step")
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from ecosystem.errors import ScenarioError
+from ecosystem.metrics.formulas import FORMULAS
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PACKAGE = __name__.partition(".")[0]
@@ -31,6 +32,8 @@ class Definition(NamedTuple):
     """The publication that it is from."""
     title: str = ""
     """What a chart of it is called; empty: its name."""
+    formula: str = ""
+    """Its formula, for the reference."""
 
     @property
     def better(self) -> Literal["lower", "higher", ""]:
@@ -53,6 +56,7 @@ COSTS = (
 """What every step counts of those who act in it (scope ``cost``)."""
 QUANTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 """Of the perplexities of single texts, in percent."""
+
 
 DEFINED: dict[str, Definition] = {
     # of a model, on held-out text
@@ -234,6 +238,8 @@ DEFINED: dict[str, Definition] = {
     "suspect_human": Definition("documents", "", "human documents among them that it took for synthetic"),
     "suspect_synthetic": Definition("documents", "", "synthetic documents among them that it took for synthetic"),
 }
+for _name, (_formula, _source) in FORMULAS.items():
+    DEFINED[_name] = DEFINED[_name]._replace(formula=_formula, source=DEFINED[_name].source or _source)
 _OWNERS = dict.fromkeys(DEFINED, _PACKAGE)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from ecosystem.types import Floats, Ints
+
 Estimate = tuple[float, float]  # value, standard error (NaN where one observation has none)
 
 

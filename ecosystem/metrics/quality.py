@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from ecosystem.metrics.definitions import QUANTILES
 from ecosystem.metrics.estimates import Estimate, quantile, ratio
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from ecosystem.types import Floats, Ints
 
 FREQUENT_SHARE = 0.8  # of human tokens that the frequent types cover
 

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from ecosystem.corpus.ngrams import ngrams, normalised
 from ecosystem.policies.base import POLICIES, Context
-from ecosystem.policies.filters import Share
 from ecosystem.policies.learning import Examples, LearningFilter, LearningView, cutoff
 from ecosystem.spec import ScenarioParts
+from ecosystem.types import Share
 
 ExampleCount = Annotated[
     int,

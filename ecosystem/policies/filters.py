@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.policies.base import POLICIES, Context, Filter
+from ecosystem.types import Share
 
 _CRAWL = 1000  # documents of the web, at most, that quantiles of the perplexity are taken of
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 
 

@@ -15,8 +15,6 @@ from pydantic import Field
 from ecosystem.policies.base import POLICIES, Context, Filter, Weigher
 from ecosystem.policies.filters import first_reason
 
-Positive = Annotated[int, Field(ge=1)]
-
 
 @POLICIES.register("replace")
 class Replace(Filter):
@@ -53,7 +51,7 @@ class Window(Filter):
 
     needs_content: ClassVar[bool] = False
 
-    steps: Positive = Field(5, description="how many steps are kept, this one included")
+    steps: int = Field(5, ge=1, description="how many steps are kept, this one included")
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse documents older than the window."""
@@ -73,7 +71,7 @@ class AccumulateSubsample(Filter):
     needs_content: ClassVar[bool] = False
     row_wise: ClassVar[bool] = False
 
-    capacity: Positive = Field(2000, description="most documents kept")
+    capacity: int = Field(2000, ge=1, description="most documents kept")
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse what lost the draw."""

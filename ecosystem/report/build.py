@@ -10,14 +10,15 @@ from typing import Any
 import polars as pl
 from jinja2 import Environment
 
+from ecosystem.formats import number, percent
 from ecosystem.report import charts, collapse, findings, html, summaries
+from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import hue, tinted
 from ecosystem.report.run_charts import called
 from ecosystem.report.sections import CONTENTS, sections
-from ecosystem.report.summaries import Agreement, Outcome
-from ecosystem.runs.formats import number, percent
+from ecosystem.report.summaries import Outcome
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 
@@ -61,7 +62,7 @@ def write_report(run: Run) -> Path:
         "facts": _facts(data),
         "titles": {key: title for key, title in CONTENTS.items() if key == "findings" or key in parts},
         "populations": [tinted(data.populations, name) for name in data.populations],
-        "progress": findings.progress(run.steps, scenario.steps),
+        "progress": findings.progress(run.last_step, scenario.steps),
         "cards": _cards(data),
         "findings": " ".join(_sentences(data)),
         "notes": [note for note in notes if note],
@@ -99,7 +100,7 @@ def _facts(data: RunReportData) -> dict[str, object]:
     trainers = sum(recipe.count for recipe in scenario.trainers.values())
     documents = summaries.series(data.metrics, "web", "documents").sort("step")["value"]
     facts = {
-        "steps": f"{run.steps} of {scenario.steps}" if run.steps < scenario.steps else str(run.steps),
+        "steps": f"{run.last_step} of {scenario.steps}" if run.last_step < scenario.steps else str(run.last_step),
         "seed": run.seed,
         "trainers": f"{trainers} in {len(scenario.trainers)} populations" if trainers else "none",
         "models": ", ".join(dict.fromkeys(data.models.values())) or "none",

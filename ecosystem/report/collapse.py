@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ecosystem.formats import number, percent
 from ecosystem.metrics.estimates import binomial, mean_and_error
 from ecosystem.report import summaries
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import TOLD, bold, plus_minus, signed
 from ecosystem.report.html import Cells, Column, Table, tinted
-from ecosystem.runs.formats import number, percent
 from ecosystem.theory.extinction import time_to_collapse
 
 REPLACING = ("diversity_replace", "surviving_types")  # laws that say that a population learns from its last texts alone
@@ -47,7 +47,7 @@ def fates(data: RunReportData) -> list[Fate]:
     """Return the fate of every population in which somebody collapsed."""
     known = summaries.members(data.metrics, "collapsed")
     times = summaries.members(data.metrics, "collapsed_at").select("trainer", at="value")
-    last = data.run.steps
+    last = data.run.last_step
     found = []
     for population in data.populations:
         trainers = known.filter(pl.col("population") == population).select("trainer").unique()
@@ -93,7 +93,7 @@ def findings(data: RunReportData) -> list[str]:
         else:
             told = (
                 f"{percent(share)} ± {number(100 * error, 1)} of the {fate.trainers} trainers had collapsed totally by "
-                f"step {data.run.steps}; the mean step of collapse is at least {mean}"
+                f"step {data.run.last_step}; the mean step of collapse is at least {mean}"
             )
         law = f" (closed form for large samples: {number(fate.predicted, 1)})" if fate.predicted is not None else ""
         sentences.append(f"In {bold(fate.population)} {told}{law}.")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ecosystem.metrics.definitions import QUANTILES
 from ecosystem.report import charts, summaries
@@ -16,8 +15,7 @@ from ecosystem.report.data import RunReportData
 from ecosystem.report.documents import image_shape
 from ecosystem.report.findings import listed
 from ecosystem.report.html import Figure
-
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats
 
 SHOWN = 12  # populations, at most
 CURVES = 5  # generations in a chart of densities, at most
@@ -108,7 +106,7 @@ def _published(data: RunReportData, population: str, most: int) -> dict[int, Flo
     scenario, author = data.run.scenario, f"{population}/0"
     recipe = scenario.trainers[population]
     first = 1 if scenario.models[recipe.model].starts_pretrained else 2 + recipe.offset
-    steps = spread(range(first, data.run.steps + 1), most)
+    steps = spread(range(first, data.run.last_step + 1), most)
     found = {step: _numbers(_content(data, step, author)) for step in steps}
     return {step: x for step, x in found.items() if len(x) > 1}
 

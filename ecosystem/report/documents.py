@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ecosystem.formats import number
 from ecosystem.report.data import RunReportData
 from ecosystem.report.html import hue
-from ecosystem.runs.formats import number
 from ecosystem.scenario.scenario import Scenario
 
 CLIP, LONGEST = 420, 6000  # characters shown at first, and at all
@@ -104,7 +104,7 @@ def chosen_steps(last: int) -> list[int]:
 
 def samples(data: RunReportData) -> Samples:
     """Return human documents of step 0, and what every population published at the first, middle and last step."""
-    opening, steps, trainers = data.segment(0), chosen_steps(data.run.steps), data.run.trainers()
+    opening, steps, trainers = data.segment(0), chosen_steps(data.run.last_step), data.run.trainers()
     shape = image_shape(data.run.scenario, opening["content"].dtype)
     human = opening.filter(~pl.col("synthetic")).head(3 if shape is None else IMAGES)
     frames = [human[i : i + 1] for i in range(human.height)] if shape is None else [human]

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from ecosystem.formats import number, percent
 from ecosystem.report import summaries
-from ecosystem.report.summaries import Agreement, Outcome
-from ecosystem.runs.formats import number, percent
+from ecosystem.report.closed_forms import Agreement
+from ecosystem.report.summaries import Outcome
 
 TOLD = 6  # populations, at most, that get a sentence of their own
 

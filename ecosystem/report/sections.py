@@ -110,7 +110,7 @@ def _downstream(data: RunReportData) -> Markup:
 
 
 def _ledger(data: RunReportData) -> Markup:
-    policies = data.run.scenario.at(data.run.steps).policies  # with those that a timed change brought
+    policies = data.run.scenario.at(data.run.last_step).policies  # with those that a timed change brought
     adders = [name for name, policy in policies.items() if isinstance(policy, Adder)]
     refused = summaries.refusals(data.metrics).filter(~pl.col("what").is_in(adders))
     parts = []
@@ -142,7 +142,7 @@ def _ledger(data: RunReportData) -> Markup:
 
 
 def _web(data: RunReportData) -> Markup:
-    drawn = dict(site_map.graphs(data.run.path, data.metrics, data.run.steps))
+    drawn = dict(site_map.graphs(data.run.path, data.metrics, data.run.last_step))
     return _section("web", figures=_drawn(data, "", drawn))
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import polars as pl
 
+from ecosystem.formats import number, percent
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.report import summaries
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cell, Cells, Column, Table, tinted
 from ecosystem.report.summaries import Outcome
-from ecosystem.runs.formats import number, percent
 from ecosystem.runs.run import Run
 
 # Column of the table of final figures → its head and its digits; shares are marked by None and shown as percentages.
@@ -175,7 +175,7 @@ def reproduction(run: Run) -> dict[str, object]:
         "Sources": "; ".join(sources) or "none",
         "Resumed": ", ".join(resumed) or "never",
         **({} if fork is None else {"Branch": f"of {fork.parent} after step {fork.step}, whose history is read there"}),
-        "Time": f"{run.seconds:,.0f} s for {run.steps} steps and the opening",
+        "Time": f"{run.seconds:,.0f} s for {run.last_step} steps and the opening",
         "Fingerprint": run.scenario.fingerprint(),
     }
 

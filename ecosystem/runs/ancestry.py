@@ -1,4 +1,4 @@
-"""The lineage of a document: from its author's training sets back to people, through the stored ledgers."""
+"""Tracing documents back to people through the stored ledgers and archives of a run."""
 
 from __future__ import annotations
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ecosystem.errors import ScenarioError
-from ecosystem.runs.paths import folder_of
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import checked_paths
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ecosystem.families.requests import Budget
+from ecosystem.formats import format_duration
 from ecosystem.policies.sampling import Sample
-from ecosystem.runs.formats import format_duration
-from ecosystem.runs.machine import Machine
+from ecosystem.runs.environment import Machine
 from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.scenario.scenario import Scenario

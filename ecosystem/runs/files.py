@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ecosystem.errors import StoreError
+from ecosystem.errors import EcosystemError, StoreError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -36,8 +37,12 @@ def _flush_folder(folder: Path) -> None:
 
 def relative_path(path: Path, folder: Path) -> str:
     """Return a path as seen from ``folder``, or whole where none leads there (another drive of Windows)."""
-    here, there = folder.resolve(), path.resolve()
-    return Path(os.path.relpath(there, here)).as_posix() if there.drive == here.drive else there.as_posix()
+    require_local_path, there = folder.resolve(), path.resolve()
+    return (
+        Path(os.path.relpath(there, require_local_path)).as_posix()
+        if there.drive == require_local_path.drive
+        else there.as_posix()
+    )
 
 
 @contextmanager
@@ -67,3 +72,13 @@ def archive_existing(folder: Path) -> Path | None:
     with io_errors(target):
         folder.rename(target)
     return target
+
+
+def require_local_path(out: str | Path) -> Path:
+    """Return a place on this machine; raise EcosystemError for a URL, also one that became a path."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
+        raise EcosystemError(
+            f"{out}: is a URL, and this goes into a folder of this machine; only studies and frontiers take a URL. "
+            "Give a folder (--out)."
+        )
+    return Path(out)

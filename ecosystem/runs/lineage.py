@@ -1,4 +1,4 @@
-"""What a document descends from: origins, fits and lineages as values, in words and as plain data."""
+"""The lineage of a document: a value that says how it descends from people, and the value in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.formats import number, percent
+from ecosystem.formats import number, percent
 
 LISTED_STEPS = 5  # of publication, for the documents of one author in a training set
 INITIAL = "initial"  # author of the documents that the web opened with

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ecosystem.runs.formats import format_duration
+from ecosystem.formats import format_duration
 
 
 class Display:

@@ -1,13 +1,14 @@
-"""The records of a run folder: one per committed step, and where a branch leaves its parent."""
+"""The records of a run folder: one per committed step, where a branch leaves its parent, and the chain of both."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ecosystem.errors import FormatError, StoreError
 
@@ -110,3 +111,97 @@ def record_digest(data: Mapping[str, Any]) -> str:
     """Return the SHA-256 of everything in a record but its own digest."""
     body = {key: value for key, value in data.items() if key != "digest"}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+class History:
+    """The committed steps of one run folder; those of a branch begin with its parent's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._records: dict[str, tuple[tuple[int, ...], Commit]] = {}  # records as they were when last read
+        self._above: Self | None = None
+
+    @property
+    def fork(self) -> Fork | None:
+        """Where this run branches off another one, None if it is no branch; raise StoreError if that is damaged."""
+        return Fork.read(self.folder)
+
+    def commits(self, through: int | None = None) -> list[Commit]:
+        """Return the records of all committed steps in order, or of those up to ``through``.
+
+        Those of a branch begin with its parent's. Raises StoreError where one is damaged or missing.
+        """
+        fork = self.fork
+        records = [] if fork is None else self._inherited(fork, through)
+        folder = self.folder / "commits"
+        names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 (speed)
+        for name in sorted(name for name in names if name.endswith(".json")):
+            number = len(records)
+            if through is not None and number > through:
+                break
+            record = self._record(folder, name)
+            if record.step != number:
+                gap = f"the record of step {number} is missing, but that of step {record.step} is there"
+                raise StoreError(f"{folder}: {gap}. {way_back(self.folder, number)}")
+            if record.parent != (records[-1].digest if records else ""):
+                raise StoreError(damaged(folder / name, "it does not follow from the record before it"))
+            records.append(record)
+        return records
+
+    def _record(self, folder: Path, name: str) -> Commit:
+        """Read a record, again only if the file is not the one that was read before."""
+        try:
+            status = os.stat(f"{folder}/{name}")  # noqa: PTH116 (speed)
+        except OSError as error:
+            raise StoreError(damaged(folder / name, error.strerror or "it cannot be read")) from None
+        mark = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        stored = self._records.get(name)
+        if stored is None or stored[0] != mark:
+            stored = self._records[name] = mark, Commit.read(folder / name)
+        return stored[1]
+
+    def _inherited(self, fork: Fork, through: int | None) -> list[Commit]:
+        """Return the records that a branch has from its parent, checked to be those that it began from."""
+        story = f"{self.folder}: this run branches off {fork.parent} after step {fork.step} and reads its history there"
+        parent, above = self._parent(fork), Fork.read(fork.parent)
+        if not (fork.parent / "commits").is_dir():
+            raise StoreError(
+                f"{story}, but there is no run. Put it back, or, if it has moved, correct parent in "
+                f"{self.folder / BRANCH}."
+            )
+        if above is not None and above.step >= fork.step:
+            raise StoreError(f"{story}, but that step is in another folder: {BRANCH} has been altered.")
+        try:
+            records = parent.commits(through=fork.step)
+        except StoreError as error:
+            raise StoreError(f"{story}. {error}") from None
+        if len(records) <= fork.step or records[-1].digest != fork.digest:
+            raise StoreError(
+                f"{story}, but the run there is not, or no longer, the one that it began from. Restore that run, or, "
+                f"if it has moved, correct parent in {self.folder / BRANCH}."
+            )
+        return records if through is None else records[: through + 1]
+
+    def _parent(self, fork: Fork) -> Self:
+        if self._above is None or self._above.folder != fork.parent:
+            self._above = type(self)(fork.parent)
+        return self._above
+
+    def owning_store(self, step: int) -> Self:
+        """Return the run folder in which the files of a step lie: this one, or one that it branches off."""
+        fork = self.fork
+        return self if fork is None or step > fork.step else self._parent(fork).owning_store(step)
+
+    def first_own_step(self) -> int:
+        """Return the first step whose files lie, or will lie, in this folder."""
+        fork = self.fork
+        return 0 if fork is None else fork.step + 1
+
+    def ancestry(self) -> list[Path]:
+        """Return this run's folder and all that it branches off, the nearest first."""
+        fork = self.fork
+        return [self.folder, *([] if fork is None else self._parent(fork).ancestry())]
+
+    def last(self) -> int:
+        """Return the number of the last committed step, -1 if there is none."""
+        return len(self.commits()) - 1

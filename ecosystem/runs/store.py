@@ -4,7 +4,7 @@ Every file is written beside its place, flushed to disk and renamed; the commit 
 with its size and hash and the record before it, comes last. A killed process therefore leaves a folder that is
 either before or after a step, never between; files that no record names are swept when the folder is opened.
 
-A branch is a run folder whose history stands in another one: ``branch.json`` names that folder, the last step that
+A branch is a run folder whose history is in another one: ``branch.json`` names that folder, the last step that
 is read there, and the digest of its record, which is the parent of the branch's first own record.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -28,106 +27,16 @@ from safetensors.numpy import load, save
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
 from ecosystem.errors import StoreError
 from ecosystem.runs.files import io_errors, relative_path, write_atomically
-from ecosystem.runs.records import BRANCH, FORMAT, Commit, Fork, damaged, record_digest, table_file, way_back
+from ecosystem.runs.records import BRANCH, FORMAT, Commit, History, record_digest, table_file, way_back
 
 TABLES = {"corpus": SEGMENT, "index": INDEX_CHANGE, "ledger": LEDGER, "metrics": METRICS, "archive": ARCHIVE}
 PRUNED = ("weights", "archive")  # kept for some steps only: what a resume needs and what the reader asked for
 
 
-class Store:
+class Store(History):
     """One run folder. Reading needs no lock; :meth:`lock` it before anything is written."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._known: dict[str, tuple[tuple[int, ...], Commit]] = {}  # records as they were when last read
-        self._above: Store | None = None
-
     # Reading
-
-    @property
-    def fork(self) -> Fork | None:
-        """Where this run branches off another one, None if it is no branch; raise StoreError if that is damaged."""
-        return Fork.read(self.folder)
-
-    def commits(self, through: int | None = None) -> list[Commit]:
-        """Return the records of all committed steps in order, or of those up to ``through``.
-
-        Those of a branch begin with its parent's. Raises StoreError where one is damaged or missing.
-        """
-        fork = self.fork
-        records = [] if fork is None else self._inherited(fork, through)
-        folder = self.folder / "commits"
-        there = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 (speed)
-        for name in sorted(name for name in there if name.endswith(".json")):
-            number = len(records)
-            if through is not None and number > through:
-                break
-            record = self._record(folder, name)
-            if record.step != number:
-                gap = f"the record of step {number} is missing, but that of step {record.step} is there"
-                raise StoreError(f"{folder}: {gap}. {way_back(self.folder, number)}")
-            if record.parent != (records[-1].digest if records else ""):
-                raise StoreError(damaged(folder / name, "it does not follow from the record before it"))
-            records.append(record)
-        return records
-
-    def _record(self, folder: Path, name: str) -> Commit:
-        """Read a record, again only if the file is not the one that was read before."""
-        try:
-            told = os.stat(f"{folder}/{name}")  # noqa: PTH116 (speed)
-        except OSError as error:
-            raise StoreError(damaged(folder / name, error.strerror or "it cannot be read")) from None
-        mark = (told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
-        known = self._known.get(name)
-        if known is None or known[0] != mark:
-            known = self._known[name] = mark, Commit.read(folder / name)
-        return known[1]
-
-    def _inherited(self, fork: Fork, through: int | None) -> list[Commit]:
-        """Return the records that a branch has from its parent, checked to be those that it began from."""
-        story = f"{self.folder}: this run branches off {fork.parent} after step {fork.step} and reads its history there"
-        parent, above = self._parent(fork), Fork.read(fork.parent)
-        if not (fork.parent / "commits").is_dir():
-            raise StoreError(
-                f"{story}, but there is no run. Put it back, or, if it has moved, correct parent in "
-                f"{self.folder / BRANCH}."
-            )
-        if above is not None and above.step >= fork.step:
-            raise StoreError(f"{story}, but that step stands in another folder: {BRANCH} has been altered.")
-        try:
-            records = parent.commits(through=fork.step)
-        except StoreError as error:
-            raise StoreError(f"{story}. {error}") from None
-        if len(records) <= fork.step or records[-1].digest != fork.digest:
-            raise StoreError(
-                f"{story}, but the run there is not, or no longer, the one that it began from. Restore that run, or, "
-                f"if it has moved, correct parent in {self.folder / BRANCH}."
-            )
-        return records if through is None else records[: through + 1]
-
-    def _parent(self, fork: Fork) -> Store:
-        if self._above is None or self._above.folder != fork.parent:
-            self._above = Store(fork.parent)
-        return self._above
-
-    def owning_store(self, step: int) -> Store:
-        """Return the run folder in which the files of a step lie: this one, or one that it branches off."""
-        fork = self.fork
-        return self if fork is None or step > fork.step else self._parent(fork).owning_store(step)
-
-    def _first(self) -> int:
-        """Return the first step whose files lie, or will lie, in this folder."""
-        fork = self.fork
-        return 0 if fork is None else fork.step + 1
-
-    def ancestry(self) -> list[Path]:
-        """Return this run's folder and all that it branches off, the nearest first."""
-        fork = self.fork
-        return [self.folder, *([] if fork is None else self._parent(fork).ancestry())]
-
-    def last(self) -> int:
-        """Return the number of the last committed step, -1 if there is none."""
-        return len(self.commits()) - 1
 
     def read(self, commit: Commit, name: str) -> bytes:
         """Return a file that a record names after checking its size and hash; raise StoreError naming the file."""
@@ -291,7 +200,7 @@ class Store:
         }
         record["digest"] = record_digest(record)
         self.write(f"commits/{snapshot.t:06d}.json", json.dumps(record, indent=1).encode())
-        for earlier in commits[self._first() :]:
+        for earlier in commits[self.first_own_step() :]:
             if not earlier.kept and not self._pin(earlier.step).exists():
                 for table in PRUNED:
                     (self.folder / table_file(table, earlier.step)).unlink(missing_ok=True)
@@ -319,7 +228,7 @@ class Store:
 
     def sweep(self) -> list[str]:
         """Delete files that no commit record names (left by a process that was killed); return their names."""
-        named = {name for commit in self.commits()[self._first() :] for name in commit.files}
+        named = {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
         swept = []
         for table in (*TABLES, "weights", "state", "commits"):
             for path in sorted((self.folder / table).glob("*")):

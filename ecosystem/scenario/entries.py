@@ -9,10 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 from ecosystem.families.requests import Budget, Decoding, Start
 from ecosystem.metrics.catalogue import name_of
 from ecosystem.spec import Spec
+from ecosystem.types import Positive, Share
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
-Positive = Annotated[int, Field(gt=0, le=10**9)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class WriterSpec(Spec):

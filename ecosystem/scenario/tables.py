@@ -20,13 +20,13 @@ from ecosystem.scenario.entries import (
     CuratorSpec,
     Knob,
     MeasureSpec,
-    Positive,
     TheorySpec,
     TrainerSpec,
     WriterSpec,
 )
 from ecosystem.sources.base import Source
 from ecosystem.spec import Spec
+from ecosystem.types import Positive
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,7 @@ from ecosystem.errors import DataError
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream, Streams
+from ecosystem.types import Modality
 
 MOST_ROWS = 1 << 24  # of an endless source that one policy may take at a time: 16.8 million
 _BLOCKS = 1 << 36  # of so many rows that there are to draw from
@@ -63,7 +64,7 @@ class Reservoir(Protocol):
 class Source(Spec):
     """Where documents come from; ``held_out`` is the share (below 1) or number of documents never published."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "text"
+    modality: ClassVar[Modality] = "text"
     labelled: ClassVar[bool] = False  # True: its documents carry labels that are right or wrong
     has_topics: ClassVar[bool] = False  # whether it knows which part of it a document is from
 

@@ -18,13 +18,14 @@ from pydantic import Field, model_validator
 from ecosystem.errors import DataError
 from ecosystem.sources.base import SOURCES, EndlessReservoir, EndlessSource, Truth
 from ecosystem.streams import Streams
+from ecosystem.types import Modality
 
 
 @SOURCES.register("categorical")
 class Categorical(EndlessSource):
     """Symbols 0, 1, 2, … of known probabilities, without end: equally likely, Zipfian, or as listed."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "category"
+    modality: ClassVar[Modality] = "category"
 
     types: Annotated[int, Field(ge=1, le=10**7)] | None = Field(
         None, description="number of different symbols; absent where probabilities are listed"

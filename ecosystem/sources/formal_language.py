@@ -32,7 +32,7 @@ from ecosystem.errors import DataError
 from ecosystem.sources.base import SOURCES, EndlessSource, Truth
 from ecosystem.streams import Stream, Streams
 
-Positive = Annotated[int, Field(ge=1, le=10**6)]
+Size = Annotated[int, Field(ge=1, le=10**6)]
 
 _SYLLABLES = ["".join(letters) for letters in product("bdfgklmnprstvz", "aeiou")]  # 70, so words can be spoken
 
@@ -42,13 +42,13 @@ class Process(EndlessSource):
     """An endless formal language: a topic mixture of Markov chains over a Zipfian lexicon, of known entropy."""
 
     lexicon: Annotated[int, Field(ge=1, le=5000)] = Field(500, description="words of the language")
-    topics: Positive = Field(4, description="Markov chains that documents follow, each equally likely")
-    branching: Positive = Field(8, description="successors of every word within a topic")
+    topics: Size = Field(4, description="Markov chains that documents follow, each equally likely")
+    branching: Size = Field(8, description="successors of every word within a topic")
     zipf: Annotated[float, Field(ge=0, le=10)] = Field(
         1.0, description="exponent of the word weights and of the successors' probabilities; 0: all alike"
     )
     mean_words: Annotated[float, Field(ge=1)] = Field(40.0, description="mean length of a document in words")
-    min_words: Positive = Field(5, description="length of the shortest documents in words")
+    min_words: Size = Field(5, description="length of the shortest documents in words")
     sentence_words: Annotated[float, Field(ge=1)] = Field(
         8.0, description="words from full stop to full stop, on average"
     )

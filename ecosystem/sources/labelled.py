@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 import polars as pl
@@ -17,8 +17,7 @@ from pydantic import Field, model_validator
 from ecosystem.sources.base import SOURCES, EndlessReservoir, EndlessSource, Truth
 from ecosystem.sources.vectors import as_documents, as_matrix
 from ecosystem.streams import Streams
-
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats, Modality
 
 MEAN_ABSOLUTE = math.sqrt(2 / math.pi)
 """Mean absolute value of a standard normal number: the length of E[y x] where every label is right."""
@@ -31,7 +30,7 @@ class Labelled(EndlessSource):
     The right label of x is the sign (1 or -1) of x·w; ``label_noise`` is the chance of the other one.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
     labelled: ClassVar[bool] = True
 
     dim: Annotated[int, Field(ge=1, le=4096)] | None = Field(

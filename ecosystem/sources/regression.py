@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 import polars as pl
@@ -14,15 +14,14 @@ from pydantic import Field, model_validator
 from ecosystem.sources.base import SOURCES, EndlessReservoir, EndlessSource, Truth
 from ecosystem.sources.vectors import as_documents, as_matrix
 from ecosystem.streams import Streams
-
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats, Modality
 
 
 @SOURCES.register("regression")
 class Regression(EndlessSource):
     """Rows of a linear regression: ``dim`` independent standard normal numbers, and their weighted sum with noise."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     dim: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="numbers before the last in a document; absent: as many as there are weights, or 1"

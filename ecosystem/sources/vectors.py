@@ -20,8 +20,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ecosystem.errors import DataError, nearest
 from ecosystem.sources.base import SOURCES, EndlessReservoir, EndlessSource, FiniteReservoir, Source, Truth
 from ecosystem.streams import Streams
-
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats, Modality
 
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", ".npz")
 
@@ -64,7 +63,7 @@ Numbers = Annotated[float | list[float], BeforeValidator(_number_or_list)]
 class Gaussian(EndlessSource):
     """A normal distribution of any dimension, without end; its mean and covariance are known exactly."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     dim: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="numbers in a document")
     mean: Numbers = Field(0.0, description="of every coordinate, or a list with one for each")
@@ -186,7 +185,7 @@ class GaussianReservoir(EndlessReservoir):
 class Toy(Source):
     """Scikit-learn's shapes for trying out density estimators: blobs, moons and circles (2-d), a Swiss roll (3-d)."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     shape: Literal["blobs", "moons", "circles", "swiss_roll"] = Field("moons", description="which of them")
     documents: Annotated[int, Field(ge=1, le=10**7)] = Field(
@@ -234,7 +233,7 @@ class ImageReservoir(FiniteReservoir):
 class Digits(Source):
     """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn (Alpaydin & Kaynak 1998)."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
     image_shape: ClassVar[tuple[int, int]] = (8, 8)
 
     @property
@@ -253,7 +252,7 @@ class Digits(Source):
 class Images(Source):
     """Grey images of one size: a folder, files that match a pattern, or an .npz archive with ``images`` [n, h, w]."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     path: str = Field(
         min_length=1,

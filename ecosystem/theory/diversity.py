@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 
 from ecosystem.errors import DataError
 from ecosystem.theory.domains import (
-    Floats,
     as_floats,
     check_at_least,
     check_share,
@@ -22,6 +21,7 @@ from ecosystem.theory.domains import (
     whole_numbers,
 )
 from ecosystem.theory.laws import law
+from ecosystem.types import Floats
 
 
 def gini_simpson(p: ArrayLike) -> float:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ecosystem.errors import DataError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from ecosystem.types import Floats, Ints
 
 SUM_TOLERANCE = 1e-9  # how far from one the sum of a distribution may be
 

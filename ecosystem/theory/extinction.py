@@ -14,8 +14,9 @@ from scipy.special import gammaln, xlog1py, xlogy
 
 from ecosystem.errors import DataError
 from ecosystem.theory.diversity import gini_simpson
-from ecosystem.theory.domains import Floats, Ints, as_floats, check_at_least, probabilities, whole_numbers
+from ecosystem.theory.domains import as_floats, check_at_least, probabilities, whole_numbers
 from ecosystem.theory.laws import law
+from ecosystem.types import Floats, Ints
 
 MOST_SAMPLES = 4000  # for which the chain of one count is solved: a matrix of their square
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import digamma, gammaln, polygamma
 
-from ecosystem.theory.domains import Floats, as_floats, check_at_least, check_positive, whole_numbers
+from ecosystem.theory.domains import as_floats, check_at_least, check_positive, whole_numbers
 from ecosystem.theory.laws import law
+from ecosystem.types import Floats
 
 
 def c4(n: int) -> float:

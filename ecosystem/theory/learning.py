@@ -14,7 +14,6 @@ from scipy.special import digamma, ndtr
 from ecosystem.errors import DataError
 from ecosystem.theory.diversity import gini_simpson
 from ecosystem.theory.domains import (
-    Floats,
     as_floats,
     check_at_least,
     check_positive,
@@ -23,6 +22,7 @@ from ecosystem.theory.domains import (
     whole_numbers,
 )
 from ecosystem.theory.laws import law
+from ecosystem.types import Floats
 
 
 @law("derived")

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 from scipy.special import polygamma
 
 from ecosystem.errors import DataError
-from ecosystem.theory.domains import Floats, as_floats, check_at_least, whole_numbers
+from ecosystem.theory.domains import as_floats, check_at_least, whole_numbers
 from ecosystem.theory.laws import law
+from ecosystem.types import Floats
 
 
 def _ols(noise_variance: float, dimension: int, rows: int) -> float:

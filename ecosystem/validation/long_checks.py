@@ -50,6 +50,7 @@ from ecosystem.theory.learning import (
     self_training_drift,
     self_training_gradient,
 )
+from ecosystem.types import Floats
 from ecosystem.validation import recursions
 
 LONG = "long"  # the name of the checks that no scenario file holds
@@ -58,7 +59,6 @@ LIMIT = 4.0
 EXACT = 1e-12  # difference, relative to a prediction above 1, that is rounding
 
 Relation = Literal["=", "≥", "≤"]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

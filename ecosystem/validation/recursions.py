@@ -19,11 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 from ecosystem.errors import DataError
 from ecosystem.families.requests import Budget, FitRequest
 from ecosystem.families.statistical.categorical import CategoricalCohort
-from ecosystem.runs.machine import cores
+from ecosystem.runs.environment import cores
 from ecosystem.streams import Stream, Streams
+from ecosystem.types import Floats
 
 T = TypeVar("T")
-Floats = NDArray[np.float64]
 
 _BLOCK = 500  # replicates that share a stream: few enough for a cache, enough that threads do not wait for each other
 _LINES = 1000  # the same where a block is thousands of short calls, between which threads would wait for each other

@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError, nearest
+from ecosystem.runs.environment import cores
 from ecosystem.runs.files import io_errors
-from ecosystem.runs.machine import cores
 from ecosystem.scenario.presets import bundled
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth

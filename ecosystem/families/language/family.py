@@ -6,15 +6,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.families import checkpoint, foundation
 from ecosystem.families.base import BuildContext, Cohort, Family
-from ecosystem.families.training_spec import Foundation, Positive, Training
+from ecosystem.families.training_spec import Foundation, Training
 from ecosystem.spec import ScenarioParts
+from ecosystem.types import Modality, Positive
 
 if TYPE_CHECKING:
     from ecosystem.families.language.cohort import CohortSettings
@@ -30,7 +31,7 @@ class LanguageFamily(Family):
     take it from, and need the fields in ``needed``; a checkpoint brings its own.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "text"
+    modality: ClassVar[Modality] = "text"
     supports_prompts: ClassVar[bool] = True
     supports_watermark: ClassVar[bool] = True
     needed: ClassVar[tuple[str, ...]]

@@ -1,8 +1,8 @@
 """Text to token ids and back: a byte-level BPE trained on the human documents, or the tokenizer of a checkpoint.
 
-A document's tokens are computed once per tokenizer and remembered by its text, since the same documents are scraped
-step after step. Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) loses nothing: decoding the tokens of
-any text gives that text.
+The tokens of a document are computed once per tokenizer and cached by its text, since the same documents are scraped
+step after step. Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) is lossless: decoding the tokens of any text
+gives that text.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from ecosystem.errors import DataError
 
 END_OF_TEXT = "<|endoftext|>"
-_REMEMBERED = 50_000_000  # tokens; 200 MB. Beyond that everything is forgotten and begun anew.
+_REMEMBERED = 50_000_000  # tokens; 200 MB. Beyond that the cache is emptied.
 
 
 class Tokenizer:
-    """A tokenizer with a memory: ``encode``, ``decode``, the id ``end`` of the end of text, and ``size`` (ids)."""
+    """A tokenizer with a cache: ``encode``, ``decode``, the id ``end`` of the end of text, and ``size`` (ids)."""
 
     def __init__(self, model: tokenizers.Tokenizer, end: int, source: Path | None = None) -> None:
         """``end`` is the id that separates documents; ``source`` the checkpoint folder it was read from, if any."""
         self._model = model
-        # The words "<|endoftext|>" inside a document are text like any other, not the end of it.
+        # The characters "<|endoftext|>" inside a document are ordinary text, not its end.
         self._model.encode_special_tokens = True
         self._model.no_truncation()
         self._model.no_padding()
@@ -62,7 +62,7 @@ class Tokenizer:
         """Read a tokenizer from a checkpoint folder.
 
         ``tokenizer.json`` is read directly; older layouts (``vocab.json`` and ``merges.txt``, SentencePiece) go
-        through transformers' ``AutoTokenizer``. Raises DataError if neither works or no token ends a text.
+        through transformers' ``AutoTokenizer``. Raises DataError if neither works or there is no end-of-text token.
         """
         path = folder / "tokenizer.json"
         if path.is_file():
@@ -75,16 +75,13 @@ class Tokenizer:
         return cls(model, _end_of(model, folder), folder)
 
     def encode(self, docs: pl.Series) -> list[NDArray[np.int32]]:
-        """Return the token ids of every document, without an end of text; known documents are not encoded again."""
+        """Return the token ids of every document, without an end of text; cached documents are not encoded again."""
         texts = docs.to_list()
         new = [text for text in dict.fromkeys(texts) if text not in self._memory]
         if new:
             encodings = self._model.encode_batch_fast(new, add_special_tokens=False)
-            known = self._memory
             if self._remembered > _REMEMBERED:
-                self._memory, self._remembered = {}, 0
-                known = {text: known[text] for text in texts if text in known}
-                self._memory.update(known)
+                self._memory, self._remembered = {text: self._memory[text] for text in texts if text in self._memory}, 0
             for text, encoding in zip(new, encodings, strict=True):
                 ids = np.array(encoding.ids, dtype=np.int32)
                 self._memory[text] = ids
@@ -92,18 +89,18 @@ class Tokenizer:
         return [self._memory[text] for text in texts]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Return the text of every sequence of ids; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of every sequence of ids; bytes that are not UTF-8 become U+FFFD."""
         return list(self._model.decode_batch([list(row) for row in ids], skip_special_tokens=False))
 
     def save(self, folder: Path, context: int) -> None:
         """Write tokenizer files that transformers' ``AutoTokenizer`` opens; ``context`` is the longest input."""
-        self._model.encode_special_tokens = False  # as others expect it
+        self._model.encode_special_tokens = False  # the default of other readers
         try:
             self._model.save(str(folder / "tokenizer.json"))
         finally:
             self._model.encode_special_tokens = True
         word = self._model.id_to_token(self.end)
-        described: dict[str, Any] = {
+        config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": word,
             "eos_token": word,
@@ -111,7 +108,7 @@ class Tokenizer:
             "model_max_length": context,
             "clean_up_tokenization_spaces": False,
         }
-        (folder / "tokenizer_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _through_transformers(folder: Path) -> tokenizers.Tokenizer:
@@ -129,7 +126,7 @@ def _through_transformers(folder: Path) -> tokenizers.Tokenizer:
 
 
 def _end_of(model: tokenizers.Tokenizer, folder: Path | None) -> int:
-    """Find the id of the end of text: named in the tokenizer's or the model's configuration, or by its usual name."""
+    """Find the id of the end of text, by the configuration of the tokenizer or the model, or by its usual name."""
     words = [END_OF_TEXT, "</s>"]
     if folder is not None:
         named = [
@@ -137,11 +134,11 @@ def _end_of(model: tokenizers.Tokenizer, folder: Path | None) -> int:
         ]
         words = [word["content"] if isinstance(word, dict) else word for word in reversed(named) if word] + words
     for word in words:
-        if (found := model.token_to_id(word)) is not None:
-            return found
-    found = _table(folder / "config.json").get("eos_token_id") if folder is not None else None
-    if isinstance(found, int) and found < model.get_vocab_size():
-        return found
+        if (token := model.token_to_id(word)) is not None:
+            return token
+    token = _table(folder / "config.json").get("eos_token_id") if folder is not None else None
+    if isinstance(token, int) and token < model.get_vocab_size():
+        return token
     raise DataError(f"the tokenizer in {folder} names no end-of-text token; set eos_token in tokenizer_config.json.")
 
 

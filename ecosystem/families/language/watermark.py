@@ -1,12 +1,12 @@
-"""Watermarks in tokens: how a distribution is bent while a text is written, and how much of that a text shows.
+"""Watermarks in tokens: the bias of a distribution during generation, and its detection in a text.
 
 Green lists are those of ``transformers.WatermarkLogitsProcessor`` with ``seeding_scheme = "lefthash"`` on a CPU: the
 first tokens of a random permutation of the vocabulary, whose seed is the key times the token before. The permutations
-are drawn on the CPU whatever the device, so that one machine reads what another wrote. Bits of ``synthid`` are those of
-``transformers.SynthIDTextWatermarkLogitsProcessor`` with its default table.
+are drawn on the CPU whatever the device, so that one machine detects the watermarks of another. Bits of ``synthid`` are
+those of ``transformers.SynthIDTextWatermarkLogitsProcessor`` with its default table.
 
-Both mark a token only if everything its mark depends on stands in the document, its prompt included: nothing else could
-be found again. What depends on a repeated context counts once in a document, since it would be marked alike each time.
+Both watermark a token only if the tokens that its bias depends on are in the document, its prompt included: other
+watermarks could not be detected. A context that is repeated in a document counts once, since its bias is the same.
 """
 
 from __future__ import annotations
@@ -23,38 +23,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.types import Floats, Ints
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-# The hash of SynthID: a linear congruential generator, of which the size of the table leaves the lowest 16 bits.
+# The hash of SynthID: a linear congruential generator; the size of the table keeps its lowest 16 bits.
 _FACTOR = 6364136223846793005
 _TABLE = 1 << 16
 _WHOLE = 4096  # tokens of a vocabulary whose green lists are unpacked for writing, into at most 64 MB
 
 
 class Marker(Protocol):
-    """A watermark at work on one batch of documents."""
+    """The watermark of one batch of documents during generation."""
 
     def __call__(self, p: Tensor, text: Ints, rows: Ints) -> Tensor:
-        """Return what to choose the next token by, in proportion, from its probabilities [N, V] (overwritten).
+        """Return the watermarked weights of the next token from its probabilities [N, V] (overwritten).
 
-        ``text`` are all documents' tokens so far, [positions, documents]; ``rows`` says which document each row is.
+        ``text`` holds all documents' tokens so far, [positions, documents]; ``rows`` the document of each row.
         """
 
 
 def marker(mark: Mark, types: int, size: tuple[int, ...]) -> Marker:
-    """Return what marks a batch of documents over ``types`` tokens; ``size`` is [most positions, documents]."""
+    """Make the marker of a batch of documents over ``types`` tokens; ``size`` is (most positions, documents)."""
     return _GreenMarker(mark, types) if mark.scheme == "green_list" else _TournamentMarker(mark, types, size)
 
 
 def detect(mark: Mark, tokens: Sequence[NDArray[np.int32]], types: int) -> tuple[Floats, Ints]:
-    """Look for a mark in the tokens of documents; return z-scores and numbers of scored tokens, [documents] each.
+    """Detect a watermark in the tokens of documents; return z-scores and numbers of scored tokens, [documents] each.
 
-    Without a mark z has mean 0 and variance 1. ``green_list``: by how many standard deviations there are more green
-    tokens than by chance, each pair of neighbours counted once, which is what ``transformers.WatermarkDetector`` with
-    ``ignore_repeated_ngrams`` says. ``synthid``: the same of the weighted mean of the bits, with weights falling from
-    10 in the first round to 1 in the last (Dathathri et al. 2024). A document in which nothing can be scored has z = 0.
+    Without a watermark z has mean 0 and variance 1. ``green_list``: the excess of green tokens over chance in standard
+    deviations, each pair of neighbours counted once, as ``transformers.WatermarkDetector`` with
+    ``ignore_repeated_ngrams`` computes it. ``synthid``: the same of the weighted mean of the bits, with weights falling
+    from 10 in the first round to 1 in the last (Dathathri et al. 2024). A document without scored tokens has z = 0.
     """
     sizes = np.array([len(ids) for ids in tokens], dtype=np.int64)
     ids = np.concatenate([np.zeros(0, np.int64), *tokens]).astype(np.int64)
@@ -79,7 +77,7 @@ def detect(mark: Mark, tokens: Sequence[NDArray[np.int32]], types: int) -> tuple
 
 
 def _first(document: Ints, key: Ints) -> Ints:
-    """Return, in ascending order, the places at which each key occurs for the first time in its document."""
+    """Return, in ascending order, the places where a key occurs for the first time in its document."""
     order = np.lexsort((key, document))  # stable: among equal ones the earliest comes first
     new = (np.diff(document[order], prepend=-1) != 0) | (np.diff(key[order], prepend=0) != 0)
     new[:1] = True
@@ -87,7 +85,7 @@ def _first(document: Ints, key: Ints) -> Ints:
 
 
 class GreenLists:
-    """Which tokens are green after each token: one bit per pair of tokens, drawn when first asked for.
+    """The green tokens after each token: one bit per pair of tokens, drawn on first use.
 
     A vocabulary of 1,024 tokens takes 128 KB and some 10 ms, one of 50,257 tokens 316 MB and 20 s once all have
     occurred.
@@ -95,19 +93,19 @@ class GreenLists:
 
     def __init__(self, types: int, share: float, key: int) -> None:
         self._types, self._size, self._key = types, int(types * share), key
-        self._packed = np.zeros((types, -(-types // 8)), np.uint8)  # the system provides memory where it is written
-        self._known = np.zeros(types, dtype=bool)
+        self._packed = np.zeros((types, -(-types // 8)), np.uint8)  # the system allocates pages on first write
+        self._drawn = np.zeros(types, dtype=bool)
 
     def rows(self, before: Ints) -> NDArray[np.uint8]:
         """Return the lists after these tokens, [N, types / 8], eight tokens a byte, the lowest bit first."""
-        new = np.unique(before[~self._known[before]])
-        generator = torch.Generator()  # of its own, since several threads may be here
+        new = np.unique(before[~self._drawn[before]])
+        generator = torch.Generator()  # a local one: several threads may call this
         for token in new.tolist():
             generator.manual_seed(self._key * token % (2**64 - 1))
             green = np.zeros(self._types, dtype=bool)
             green[torch.randperm(self._types, generator=generator)[: self._size].numpy()] = True
             self._packed[token] = np.packbits(green, bitorder="little")
-            self._known[token] = True
+            self._drawn[token] = True
         return self._packed[before]
 
     def green(self, before: Ints, after: Ints) -> NDArray[np.uint8]:
@@ -119,13 +117,13 @@ class GreenLists:
 
 @lru_cache(maxsize=8)
 def green_lists(types: int, share: float, key: int) -> GreenLists:
-    """Return the lists of one watermark, which all who write and read with it share."""
+    """Return the lists of one watermark, shared by all its writers and readers."""
     return GreenLists(types, share, key)
 
 
 @lru_cache(maxsize=8)
 def _odds(mark: Mark, types: int) -> Tensor:
-    """Return what every token's odds are multiplied by after every token, [types, types] (float32)."""
+    """Return the factor of every token's odds after every token, [types, types] (float32)."""
     every = green_lists(types, mark.green_share, mark.key).rows(np.arange(types))
     green = np.unpackbits(every, axis=1, count=types, bitorder="little")
     return torch.from_numpy(np.where(green, np.float32(math.exp(mark.bias)), np.float32(1)))
@@ -135,7 +133,7 @@ class _GreenMarker:
     def __init__(self, mark: Mark, types: int) -> None:
         self._lists, self._types = green_lists(types, mark.green_share, mark.key), types
         self._whole = types <= _WHOLE
-        # Of a large vocabulary only what every byte of a list makes of eight odds is worked out beforehand.
+        # For a large vocabulary only the factors of the eight odds in every byte of a list are computed beforehand.
         eight = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
         self._odds = _odds(mark, types) if self._whole else torch.from_numpy(np.exp(eight * np.float32(mark.bias)))
 
@@ -151,10 +149,10 @@ class _GreenMarker:
 
 def _hash(tokens: Ints) -> Ints:
     """Return the 64-bit hash of each column of ``tokens`` [length, N], oldest token first."""
-    found = np.ones(tokens.shape[1], np.int64)
+    hashes = np.ones(tokens.shape[1], np.int64)
     for row in tokens:
-        found = (found + row) * _FACTOR + 1  # overflows, as it should
-    return found
+        hashes = (hashes + row) * _FACTOR + 1  # overflows on purpose
+    return hashes
 
 
 @lru_cache(maxsize=8)
@@ -183,17 +181,17 @@ class _TournamentMarker:
         self._windows = sliding_window_view(self._bits, types, axis=1)
         self._moved: Tensor | None = None  # the same on a GPU
         self._contexts = np.zeros(size, np.int64)  # their hashes, by position and document
-        self._known = self._width  # contexts before this position have been hashed
+        self._hashed = self._width  # contexts before this position have been hashed
 
     def __call__(self, p: Tensor, text: Ints, rows: Ints) -> Tensor:
         now = len(text)
         if now < self._width:
             return p
-        for position in range(self._known, now + 1):
+        for position in range(self._hashed, now + 1):
             self._contexts[position] = _hash(text[position - self._width : position])
-        self._known = now + 1
+        self._hashed = now + 1
         contexts = self._contexts[now, rows]
-        # A context seen before in the same document would bend the distribution alike, and be seen in the text.
+        # A context repeated in a document would get the same bias again, which would show in the text.
         repeated = np.flatnonzero((self._contexts[self._width : now, rows] == contexts).any(0))
         played = self._play(p, contexts)
         if len(repeated):
@@ -201,7 +199,7 @@ class _TournamentMarker:
         return played
 
     def _play(self, p: Tensor, contexts: Ints) -> Tensor:
-        """Return the distribution of the winner: every round, a 1 doubles the odds against a 0 that it meets."""
+        """Return the distribution of the tournament's winner: in each round a 1 doubles the odds against a 0."""
         start, total = contexts & (_TABLE - 1), p.sum(-1, keepdim=True)
         p, product = p / total.clamp(min=torch.finfo(p.dtype).tiny), torch.empty_like(p)
         if p.device.type != "cpu":
@@ -210,7 +208,7 @@ class _TournamentMarker:
             place = torch.from_numpy(start).to(p.device)
         for level in range(len(self._bits)):
             if self._moved is None:
-                one = torch.from_numpy(self._windows[level][start])  # far quicker than indexing a window in torch
+                one = torch.from_numpy(self._windows[level][start])  # much faster than indexing a window in torch
             else:
                 one = self._moved[level][place]
             p *= one.add_(1 - torch.mul(p, one, out=product).sum(-1, keepdim=True))

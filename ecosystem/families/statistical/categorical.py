@@ -6,7 +6,7 @@ The model of Seddik et al. (2024) for one context, and of every discrete recursi
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -15,16 +15,17 @@ from pydantic import Field
 
 from ecosystem.families.base import FAMILIES, BuildContext, Cohort
 from ecosystem.families.requests import Decoding
-from ecosystem.families.statistical.cohort import FittedFamily, Floats, Parameters, StackedCohort, human_documents
+from ecosystem.families.statistical.cohort import FittedFamily, Parameters, StackedCohort, human_documents
 from ecosystem.sources.base import Truth
 from ecosystem.spec import ScenarioParts
+from ecosystem.types import Floats, Modality
 
 
 @FAMILIES.register("categorical")
 class Categorical(FittedFamily):
     """Frequencies of symbols, with ``add_k`` added to every count (0: maximum likelihood)."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "category"
+    modality: ClassVar[Modality] = "category"
 
     types: Annotated[int, Field(gt=0, le=10**7)] | None = Field(
         None, description="number of symbols; absent: that of the initial human documents"

@@ -7,7 +7,7 @@ classifier learnt from those that it keeps is right or wrong as a whole (``verif
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -17,9 +17,10 @@ from pydantic import Field, model_validator
 from ecosystem.errors import DataError
 from ecosystem.families.base import FAMILIES, BuildContext, Cohort
 from ecosystem.families.requests import Decoding
-from ecosystem.families.statistical.cohort import FittedFamily, Floats, Parameters, StackedCohort, human_documents
+from ecosystem.families.statistical.cohort import FittedFamily, Parameters, StackedCohort, human_documents
 from ecosystem.sources.base import Truth
 from ecosystem.sources.labelled import label_log_density, side
+from ecosystem.types import Floats, Modality
 
 
 @FAMILIES.register("classifier")
@@ -31,7 +32,7 @@ class Classifier(FittedFamily):
     near 0, it always writes the likelier one.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
     needs_labels: ClassVar[bool] = True
 
     label_noise: Annotated[float, Field(ge=0, le=1)] | None = Field(

@@ -20,8 +20,8 @@ from ecosystem.errors import DataError
 from ecosystem.families.base import BuildContext, Family, MemberError, Progress, silent
 from ecosystem.families.requests import Decoding, FitRecord, FitRequest, GenerateRequest, Score, ScoreRequest
 from ecosystem.sources.base import Truth
+from ecosystem.types import Floats
 
-Floats = NDArray[np.float64]
 Parameters = dict[str, Floats]
 """Name → array of shape [members, …]."""
 

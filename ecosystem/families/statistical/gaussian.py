@@ -15,9 +15,10 @@ from pydantic import Field
 
 from ecosystem.families.base import FAMILIES, BuildContext, Cohort
 from ecosystem.families.requests import Decoding
-from ecosystem.families.statistical.cohort import FittedFamily, Floats, Parameters, StackedCohort, human_documents
+from ecosystem.families.statistical.cohort import FittedFamily, Parameters, StackedCohort, human_documents
 from ecosystem.families.statistical.normal import moments, square_root
 from ecosystem.sources.base import Truth
+from ecosystem.types import Floats, Modality
 
 
 @FAMILIES.register("gaussian")
@@ -28,7 +29,7 @@ class Gaussian(FittedFamily):
     Alemohammad et al. (2023), since a density to the power 1/T is a normal of covariance T times as large.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     covariance: Literal["unbiased", "maximum_likelihood"] = Field(
         "unbiased", description="divisor of the covariance: the sample size minus one, or the sample size"

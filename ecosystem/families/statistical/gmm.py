@@ -28,8 +28,7 @@ from ecosystem.families.statistical.normal import moments_of_one, square_root
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
-
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats, Modality
 
 DEAD = (
     "a component of the mixture has died: the documents left to it do not vary in every direction (its covariance is "
@@ -47,7 +46,7 @@ class GaussianMixture(FittedFamily):
     ``temperature`` of a trainer's decoding multiplies the covariance of every component.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     components: Annotated[int, Field(ge=1, le=10_000)] = Field(2, description="number of normals in the mixture")
     algorithm: Literal["batched", "scikit_learn"] = Field(

@@ -24,8 +24,8 @@ from ecosystem.families.statistical.normal import moments_of_one
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
+from ecosystem.types import Floats, Modality
 
-Floats = NDArray[np.float64]
 _CELLS = 2_000_000  # distances in memory at once while scoring
 
 
@@ -47,7 +47,7 @@ class KernelDensity(FittedFamily):
     kernels.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     bandwidth: Annotated[float | Literal["scott", "silverman"], BeforeValidator(_number_or_rule)] = Field(
         "scott", description="standard deviation of the kernel in every direction, or the rule that computes it"

@@ -25,8 +25,7 @@ from ecosystem.sources.base import Truth
 from ecosystem.sources.regression import log_density
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
-
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats, Modality
 
 
 @FAMILIES.register("linear")
@@ -38,7 +37,7 @@ class LinearRegression(FittedFamily):
     variance of the noise.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     design: Literal["fixed", "fresh"] = Field(
         "fixed", description="x of its documents: those of its first training documents, or new draws"

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats
+
 _LLOYD = 300  # steps of k-means, at most
 _TINY = 10 * np.finfo(np.float64).eps  # documents added to every component, so that nothing is divided by 0
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecosystem.sources.base import Truth
-
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats
 
 
 def moments(mean: Floats, covariance: Floats, truth: Truth) -> dict[str, Floats]:

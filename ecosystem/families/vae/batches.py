@@ -14,7 +14,7 @@ from ecosystem.families.requests import FitRequest
 from ecosystem.families.training import Batch, positive_weights
 from ecosystem.families.vae.networks import VECTOR
 
-Floats = NDArray[np.float32]
+Floats32 = NDArray[np.float32]
 
 
 def outside(x: NDArray[np.float64]) -> str:
@@ -73,6 +73,6 @@ class VaeBatches:
             left -= n
 
 
-def _filled(rows: Floats) -> Floats:
+def _filled(rows: Floats32) -> Floats32:
     missing = -len(rows) % VECTOR
     return np.pad(rows, ((0, missing), (0, 0))) if missing else rows

@@ -38,7 +38,7 @@ from ecosystem.families.requests import (
 from ecosystem.families.statistical.gaussian import GaussianCohort
 from ecosystem.families.training import Fit, Gradients, Rows
 from ecosystem.families.training_spec import Training
-from ecosystem.families.vae.batches import Floats, VaeBatches, outside
+from ecosystem.families.vae.batches import Floats32, VaeBatches, outside
 from ecosystem.families.vae.networks import Network, Weights
 from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.sources.base import Truth
@@ -209,7 +209,7 @@ class VaeCohort:
 
         return Score.of_documents(self._blocks(bound, x.astype(np.float32), 1)[:, 0])
 
-    def _blocks(self, function: Callable[[Tensor], Tensor], rows: Floats, width: int) -> NDArray[np.float64]:
+    def _blocks(self, function: Callable[[Tensor], Tensor], rows: Floats32, width: int) -> NDArray[np.float64]:
         """Apply a function to rows [n, …], block by block, the last one padded with zeros; return [n, width]."""
         values = np.zeros((len(rows), width))
         with torch.inference_mode():

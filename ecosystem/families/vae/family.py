@@ -15,8 +15,9 @@ from ecosystem.families import checkpoint, foundation
 from ecosystem.families.base import FAMILIES, BuildContext, Cohort, Family
 from ecosystem.families.requests import Budget
 from ecosystem.families.statistical.cohort import human_documents
-from ecosystem.families.training_spec import Positive, Rate, Training
+from ecosystem.families.training_spec import Rate, Training
 from ecosystem.sources.base import digest
+from ecosystem.types import Modality, Positive
 
 if TYPE_CHECKING:
     from ecosystem.families.vae.cohort import VaeCohort
@@ -31,7 +32,7 @@ class Vae(Family):
     ``temperature`` of its decoding multiplies the variance of the latent numbers.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     init: Literal["foundation", "untrained"] = Field(
         "foundation",

@@ -14,10 +14,10 @@ from ecosystem.report.charts import Words
 from ecosystem.report.findings import signed
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
+from ecosystem.studies.measure import Measure
 from ecosystem.studies.report.data import StudyReportData, interval
 from ecosystem.studies.sensitivity import Index
 from ecosystem.studies.statistics import mean_interval
-from ecosystem.studies.study import Measure
 
 MORRIS = ("mu*: mean size of its effects", "sigma: their spread")
 SOBOL = ("alone", "with its interactions")
@@ -147,7 +147,7 @@ def course(data: StudyReportData, measure: Measure, world: str) -> Any:
 def tradeoff(data: StudyReportData, measure: Measure) -> Any:
     """Draw a measure against what a run of each arm cost, in the first world."""
     study, world = data.study, data.worlds[0]
-    spent = data.results.spending(study).filter(pl.col("world") == world)
+    spent = data.results.spending().filter(pl.col("world") == world)
     costs = {arm: g["cost"].to_numpy() for (arm,), g in spent.group_by("arm", maintain_order=True)}
     values = analysis.values_by_arm(data.results, measure, world)
     rows: list[dict[str, Any]] = []

@@ -1,8 +1,8 @@
 """The GPT-2 cohort: members with one shape, side by side on a CPU, stacked on a GPU.
 
 On a CPU every member is computed with two-dimensional matrix products by one thread, batches in parts of about a
-thousand tokens; the parts of a lone member are spread over the threads. Either way the same numbers come out, bit for
-bit, for any number of threads and whichever other members are in the call. Models beyond 20 M parameters are trained
+thousand tokens; the parts of a lone member are spread over the threads. Either way the numbers are the same, bit for
+bit, for any number of threads and any other members in the call. Models beyond 20 M parameters are trained
 one after the other with all compute threads; their numbers depend on the thread count (and on nothing else). On a GPU
 members that share learning rate and steps are one stack of batched matrix products, in bf16 autocast.
 """
@@ -219,5 +219,5 @@ class Gpt2Decoder:
 
 
 def draw(shape: Shape, stream: Stream) -> dict[str, Tensor]:
-    """Draw one member's weights at random; the same stream gives the same ones, whatever the device."""
+    """Draw one member's weights at random; a stream gives the same ones on every device."""
     return transformer.initial(shape, torch.Generator().manual_seed(stream.integer()))

@@ -14,8 +14,8 @@ from ecosystem.families.base import FAMILIES, BuildContext, Cohort, Workload
 from ecosystem.families.foundation import pretrain
 from ecosystem.families.language.family import LanguageFamily
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
-from ecosystem.families.training_spec import Positive
 from ecosystem.streams import Stream
+from ecosystem.types import Positive
 
 if TYPE_CHECKING:
     from ecosystem.families.language.cohort import CohortSettings

@@ -1,4 +1,4 @@
-"""Cross-entropy of a tied output layer, chunk by chunk, so that the logits of a batch never stand in memory.
+"""Cross-entropy of a tied output layer, chunk by chunk, so that the logits of a batch are never all in memory.
 
 The gradients are computed in the forward pass while a chunk of logits is still in the cache: softmax minus one-hot,
 multiplied out at once to the gradients of the hidden states and of the output matrix.
@@ -18,7 +18,7 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 def token_nll(x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood in nats of each target: x [N, d], table [V, d], targets [N] → [N]; no gradient."""
+    """Return the nats of each target: x [N, d], table [V, d], targets [N] → [N]; without a gradient."""
     losses = []
     rows = max(16, _CHUNK.get(x.device.type, 1 << 22) // len(table))
     for part, goal in zip(torch.split(x, rows), torch.split(targets, rows), strict=True):
@@ -28,7 +28,7 @@ def token_nll(x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
 
 
 def weighted_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-    """Sum of ``scale`` times the cross-entropy of each target in nats, one sum per member.
+    """Sum ``scale`` times the cross-entropy of each target in nats; one sum per member.
 
     Shapes: x [N, d], table [V, d], targets and scale [N] → []; or, with a leading member axis on all, → [M].
     Under autocast the products are computed in its type, the softmax and the sums in float32.
@@ -38,7 +38,7 @@ def weighted_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> T
 
 
 class _Loss(torch.autograd.Function):
-    """The work of :func:`weighted_loss`; ``...`` below stands for the member axis, if there is one."""
+    """The implementation of :func:`weighted_loss`; ``...`` below is the member axis, if there is one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ _SUPPORTED = {
     "tie_word_embeddings": True,
     "add_cross_attention": False,
 }
-"""What the engine's arithmetic takes for granted; each is also the default when a config.json is silent."""
+"""Settings that the arithmetic here assumes; each is also the default where a config.json does not set it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Shape:
     eps: float = 1e-5
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Names and sizes of one member's parameters, as in a checkpoint of ``GPT2LMHeadModel``."""
+        """Return names and sizes of one member's parameters, as in a checkpoint of ``GPT2LMHeadModel``."""
         d = self.n_embd
         sizes: dict[str, tuple[int, ...]] = {
             "transformer.wte.weight": (self.vocabulary, d),
@@ -51,7 +51,7 @@ class Shape:
         return sizes | {"transformer.ln_f.weight": (d,), "transformer.ln_f.bias": (d,)}
 
     def layer(self, i: int) -> dict[str, tuple[int, ...]]:
-        """Names and sizes of the parameters of layer i."""
+        """Return names and sizes of the parameters of layer i."""
         d, inner = self.n_embd, self.n_inner
         block = f"transformer.h.{i}."
         return {
@@ -70,14 +70,14 @@ class Shape:
         }
 
     def count(self) -> int:
-        """Number of parameters of one member."""
+        """Count the parameters of one member."""
         return sum(math.prod(size) for size in self.parameters().values())
 
     def flops(self, length: int | None = None) -> int:
-        """Floating-point operations per token of one forward pass over ``length`` tokens (the context by default).
+        """Return the floating-point operations per token of a forward pass over ``length`` tokens (default: context).
 
-        Twice the weights that a token is multiplied with, and the causal attention over half the length on average;
-        a training step costs three times as much (Kaplan et al. 2020, section 2.1).
+        They are twice the weights that a token is multiplied with, and causal attention over half the length on
+        average; a training step costs three times as much (Kaplan et al. 2020, section 2.1).
         """
         d = self.n_embd
         matrices = self.n_layer * (4 * d * d + 2 * d * self.n_inner) + d * self.vocabulary

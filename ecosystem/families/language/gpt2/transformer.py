@@ -141,25 +141,25 @@ class Cache:
     def keep(self, rows: Tensor, used: int) -> None:
         """Keep only these rows (a rising index tensor), of which ``used`` positions are filled."""
         for i, layer in enumerate(self.layers):
-            # The kept rows move to the front of the same memory; a new tensor would have to be paged in.
+            # The kept rows move to the front of the same memory, since a new tensor would have to be paged in.
             layer[:, : len(rows), :, :used] = layer[:, rows, :, :used]
             self.layers[i] = layer[:, : len(rows)]
         self._view()
 
     def _view(self) -> None:
-        """Take the views that every token needs once: where each position is written, and what is multiplied."""
+        """Make the views that every token needs: where each position is written, and the factors of the products."""
         self.places = [layer.unbind(3) for layer in self.layers]  # per position: [2, rows, heads, head width]
         self.keys = [layer[0].flatten(0, 1).mT for layer in self.layers]  # [rows heads, head width, positions]
         self.values = [layer[1].flatten(0, 1) for layer in self.layers]  # [rows heads, positions, head width]
 
 
 def decode(weights: Weights, layers: list[Block], shape: Shape, ids: Tensor, position: int, cache: Cache) -> Tensor:
-    """Take one more token per row, ids [B] (or [M, B]), at one position: the hidden states [B, d] (or [M, B, d]).
+    """Read one more token per row, ids [B] (or [M, B]), at one position; return hidden states [B, d] (or [M, B, d]).
 
     Small models spend as much time between operations as in them, and threads wait for each other there (every
-    operation hands the interpreter lock on and takes it back), so this is written with as few of them as possible;
-    ``layers`` are :func:`decoding_blocks`. One query a row is a product of a vector and a matrix, for which two batched
-    products are up to three times as fast on a CPU as ``scaled_dot_product_attention``.
+    operation releases the interpreter lock and takes it back), so this uses as few of them as possible; ``layers`` are
+    :func:`decoding_blocks`. One query per row is a product of a vector and a matrix, for which two batched products are
+    up to three times as fast on a CPU as ``scaled_dot_product_attention``.
     """
     rows, heads, width, eps = ids.numel(), shape.n_head, shape.n_embd // shape.n_head, shape.eps
     x = embed(weights, ids.unsqueeze(-1), position)

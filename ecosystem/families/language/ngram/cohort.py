@@ -25,8 +25,6 @@ from ecosystem.families.language.generation import Decoder
 from ecosystem.families.language.ngram.counts import (
     NOTHING,
     Counts,
-    Floats,
-    Ints,
     NgramSettings,
     Table,
     columns_of,
@@ -37,6 +35,7 @@ from ecosystem.families.language.ngram.decoder import CountDecoder
 from ecosystem.families.requests import FitRecord, FitRequest, Member, Score, ScoreRequest
 from ecosystem.families.training import positive_weights
 from ecosystem.families.worker_pool import WorkerPool
+from ecosystem.types import Floats, Ints
 
 _FADED = 1e-6  # a remembered count below this is dropped, or the n-grams of all steps would be kept for ever
 _ROW_VALUES = 128  # per token of the vocabulary, in the units of LanguageCohort: about 500 rows of 1024 tokens at once

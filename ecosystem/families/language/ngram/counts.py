@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats, Ints
 
 KEYS = 2**63  # an n-gram is one signed 64-bit number
 DISCOUNT = 0.75

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.families.language.ngram.counts import Floats, Ints, Table, find
+from ecosystem.families.language.ngram.counts import Table, find
+from ecosystem.types import Floats, Ints
 
 # Log-probability of the impossible where logits have to be finite; exp() of it is 0 at any usual temperature.
 _LOWEST = np.finfo(np.float32).min

@@ -13,8 +13,9 @@ from ecosystem.families import checkpoint, foundation
 from ecosystem.families.base import FAMILIES, BuildContext, Cohort, Family, Workload
 from ecosystem.families.language.family import too_long_prompts
 from ecosystem.families.language.ngram.counts import NgramSettings, require_keys
-from ecosystem.families.training_spec import Positive, Rate
+from ecosystem.families.training_spec import Rate
 from ecosystem.spec import ScenarioParts
+from ecosystem.types import Modality, Positive
 
 if TYPE_CHECKING:
     from ecosystem.families.language.tokenizer import Tokenizer
@@ -37,7 +38,7 @@ class Ngram(Family):
     interpolated as in Chen & Goodman 1999). A context that never occurred is shortened to its last tokens.
     """
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "text"
+    modality: ClassVar[Modality] = "text"
     supports_watermark: ClassVar[bool] = True
     uses_budget: ClassVar[bool] = False
 
