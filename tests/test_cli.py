@@ -113,13 +113,13 @@ def test_ctrl_c_before_anything_has_begun_says_so(place):
     """Also inside the imports of libraries, which turn an interruption into errors of their own."""
     slow = """
 import sys, time, types
-from ecosystem.cli.main import main as cli
+from ecosystem.cli.main import main
 def stuck(*arguments, **more):
     print("now", flush=True)
     time.sleep(60)
 sys.modules["ecosystem.cli.listing"] = types.SimpleNamespace(json_schema=stuck)
 sys.argv = ["ecosystem", "schema"]
-cli.main()
+main()
 """
     process = subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "now\n"

@@ -1,4 +1,4 @@
-"""A live world: stepped in a thread of its own, every step committed to a folder that a film reads.
+"""A live world: stepped in a thread of its own, every step committed to a folder that a :class:`RunView` reads.
 
 The page's thread only asks (one more step, pause, change this) and never waits. What is committed equals, bit for bit,
 what ``ecosystem run`` gives for the scenario with the changes made so far.
@@ -48,7 +48,7 @@ class LiveRun:
 
     ``progressed`` is called when a step begins, and at progress inside it.
 
-    ``state``, ``progress``, ``error`` (a sentence) and ``film`` (None until the web has opened) may be read any time.
+    ``state``, ``progress``, ``error`` (a sentence) and ``view`` (None until the web has opened) may be read any time.
     """
 
     def __init__(

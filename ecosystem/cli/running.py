@@ -249,11 +249,11 @@ def view(
     for place in places if not live else ():
         _ = Run.open(place).scenario
     base = places[0].parent if live else Path()
-    play = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
+    config = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
 
     def ready(address: str) -> None:
         click.echo(f"{address}  (Ctrl-C ends it)")
         if not no_browser:
             webbrowser.open(address)
 
-    serve(play, host, port, ready)
+    serve(config, host, port, ready)
