@@ -172,11 +172,15 @@ def invent(
     last: int | None = None,
     metrics: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
     text: Callable[[str, int, int], str] | None = None,
+    documents: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
     events: Mapping[int, Sequence[str]] | None = None,
     drift: Mapping[str, float] = DRIFT,
     graph: bool = True,
 ) -> Run:
-    """Write a run folder up to step ``last`` and open it; ``metrics`` may alter the measurements of each step."""
+    """Write a run folder up to step ``last`` and open it.
+
+    ``metrics`` may alter the measurements of each step, ``documents`` what was published.
+    """
     store = Store(folder)
     store.write("scenario.toml", spec.to_toml().encode())
     store.write("environment.json", json.dumps(ENVIRONMENT | {"seed": spec.seed}).encode())
@@ -185,7 +189,7 @@ def invent(
     for step in range((spec.steps if last is None else last) + 1):
         snapshot = Snapshot(
             t=step,
-            segment=segment(spec, step, text),
+            segment=documents(segment(spec, step, text)),
             changes=empty(INDEX_CHANGE),
             ledger=empty(LEDGER),
             metrics=metrics(measurements(spec, step, drift)),

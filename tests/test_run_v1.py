@@ -142,7 +142,7 @@ def test_its_documents_are_shown(run, document, content):
 @BOTH
 def test_the_interactive_page_plays_it(run):
     view = RunView(run)
-    assert view.last == 2 and view.metrics.equals(run.metrics) and view.book is not None
+    assert view.last == 2 and view.metrics.equals(run.metrics) and view.report_data is not None
     documents = view.documents.filter(pl.col("verdict").is_null())
     live = documents.filter((pl.col("t") <= 1) & (pl.col("retired_at").is_null() | (pl.col("retired_at") > 1)))
     assert view.live(1).height == live.height > 0

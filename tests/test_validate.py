@@ -122,7 +122,7 @@ def test_vectors_resume_bit_for_bit(tmp_path):
 
 def test_the_report_draws_the_laws(tmp_path):
     from ecosystem.report import write_report
-    from ecosystem.report.summaries import laws
+    from ecosystem.report.closed_forms import laws
 
     scenario = loop()
     for _ in begin(scenario, out=tmp_path, machine=MACHINE):

@@ -17,7 +17,7 @@ from transformers import (
     WatermarkLogitsProcessor,
 )
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import ScenarioError
 from ecosystem.families.base import Decoding, Prompt
 from ecosystem.families.language import generation, watermark
@@ -35,8 +35,8 @@ from ecosystem.testing import sample_context, sample_documents
 from tests.conftest import MACHINE, TINY, tiny
 from tests.families_shared import SHAPE, Numbers, cohort, documents, generate_request, surroundings, weights
 
-GREEN = Mark("green_list", 15_485_863)
-TOURNAMENT = Mark("synthid", 42, depth=6)
+GREEN = WatermarkSpec("green_list", 15_485_863)
+TOURNAMENT = WatermarkSpec("synthid", 42, depth=6)
 BOTH = pytest.mark.parametrize("mark", [GREEN, TOURNAMENT], ids=lambda mark: mark.scheme)
 V = SHAPE.vocabulary
 
@@ -285,7 +285,7 @@ def test_fields_of_the_other_scheme_are_refused():
         with pytest.raises(ValueError, match=f'scheme = "{scheme}" takes no {field}'):
             Watermark(model="m", scheme=scheme, **{field: 2})
     assert Watermark(model="m", bias=3.0).mark == replace(GREEN, bias=3.0)
-    assert Watermark(model="m", scheme="synthid", key=9, depth=7).mark == Mark("synthid", 9, depth=7)
+    assert Watermark(model="m", scheme="synthid", key=9, depth=7).mark == WatermarkSpec("synthid", 9, depth=7)
 
 
 MARKED = {

@@ -175,7 +175,7 @@ def _scaled(picture: LiveChart, most: float) -> LiveChart:
 
 def contamination(view: RunView, metric: str) -> Any:
     """Draw a key of ``run_charts.CONTAMINATION``."""
-    return run_charts.contamination(view.book, metric)
+    return run_charts.contamination(view.report_data, metric)
 
 
 def qualities(view: RunView) -> dict[str, str]:
@@ -184,14 +184,18 @@ def qualities(view: RunView) -> dict[str, str]:
     if view.scenario.modality == "text":
         found = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in there}
         return found | ({"change": "Change since the start"} if "cross_entropy" in there else {})
-    return {metric: run_charts.called(metric) for metric in run_charts.parameters(view.book) if metric in there}
+    return {metric: run_charts.called(metric) for metric in run_charts.parameters(view.report_data) if metric in there}
 
 
 def quality(view: RunView, metric: str) -> Any:
     """Draw a key of :func:`qualities`."""
     if view.scenario.modality != "text":
-        return run_charts.parameter(view.book, metric)
-    return run_charts.quality_change(view.book) if metric == "change" else run_charts.quality(view.book, metric)
+        return run_charts.parameter(view.report_data, metric)
+    return (
+        run_charts.quality_change(view.report_data)
+        if metric == "change"
+        else run_charts.quality(view.report_data, metric)
+    )
 
 
 def diversities(view: RunView) -> dict[str, str]:
@@ -208,13 +212,13 @@ def diversities(view: RunView) -> dict[str, str]:
 def diversity(view: RunView, metric: str) -> Any:
     """Draw a key of :func:`diversities`."""
     if view.scenario.modality != "text":
-        return run_charts.parameter(view.book, metric)
+        return run_charts.parameter(view.report_data, metric)
     if metric == "vocabulary":
-        return run_charts.vocabulary(view.book)
+        return run_charts.vocabulary(view.report_data)
     return (
-        run_charts.diversity(view.book, metric)
+        run_charts.diversity(view.report_data, metric)
         if metric in run_charts.TEXT
-        else run_charts.tails(view.book).get(metric)
+        else run_charts.tails(view.report_data).get(metric)
     )
 
 

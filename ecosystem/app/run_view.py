@@ -41,7 +41,7 @@ class RunView:
         self.events: list[tuple[int, str]] = []
         self.most = 1  # documents that any site had at any step: the scale of the areas of sites
         self._changes = empty(INDEX_CHANGE)
-        self._book: tuple[Scenario, RunReportData] | None = None  # and the scenario that it was made for
+        self._report_data: tuple[Scenario, RunReportData] | None = None  # and the scenario that it was made for
         self._reading = threading.Lock()
         self.refresh()
 
@@ -59,7 +59,7 @@ class RunView:
             documents = pl.concat([self.documents, store.table("corpus", new, COLUMNS)])
             self.documents = documents.update(self._changes.drop("weight"), on="doc", how="left")
             self.events += [(t, event) for t in new for event in store.state(t)["events"]]
-            self._book, self.last = None, last
+            self._report_data, self.last = None, last
             self.most = max(self.most, *(int(self._on_sites(t)["documents"].max() or 1) for t in new))  # type: ignore[arg-type]
 
     @property
@@ -68,13 +68,13 @@ class RunView:
         return self.run.store
 
     @property
-    def book(self) -> RunReportData:
+    def report_data(self) -> RunReportData:
         """What the charts that a report has are drawn from; its axes reach to the scenario's last step."""
         scenario = self.scenario
-        if self._book is None or self._book[0] is not scenario:
-            book = RunReportData.of(self.run, self.metrics, scenario, max(scenario.steps, self.last))
-            self._book = scenario, book
-        return self._book[1]
+        if self._report_data is None or self._report_data[0] is not scenario:
+            data = RunReportData.of(self.run, self.metrics, scenario, max(scenario.steps, self.last))
+            self._report_data = scenario, data
+        return self._report_data[1]
 
     @property
     def called(self) -> str:

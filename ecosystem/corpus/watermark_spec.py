@@ -14,7 +14,7 @@ Scheme = Literal["green_list", "synthid"]
 
 
 @dataclass(frozen=True)
-class Mark:
+class WatermarkSpec:
     """One watermark; two with equal fields are the same.
 
     ``green_list`` (Kirchenbauer et al. 2023): the token before decides which ``green_share`` of all tokens is green,

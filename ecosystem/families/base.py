@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import EcosystemError, TrainingError
 from ecosystem.registry import Registry
 from ecosystem.sources.base import Truth
@@ -113,7 +113,7 @@ class GenerateRequest:
     decoding: Decoding
     prompts: pl.Series | None
     stream: Stream
-    mark: Mark | None = None
+    mark: WatermarkSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class TextCohort(Cohort, Protocol):
 class SupportsWatermark(Protocol):
     """A cohort that can look for watermarks in texts, as those of a family that ``marks`` can."""
 
-    def watermark(self, docs: pl.Series, mark: Mark) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def watermark(self, docs: pl.Series, mark: WatermarkSpec) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Look for a mark in texts, read with this cohort's tokenizer: z-scores and scored tokens, [documents] each."""
 
 

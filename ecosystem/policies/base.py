@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import OBSERVABLE, empty
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import EcosystemError
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
@@ -73,7 +73,7 @@ class ModelView(Protocol):
     def score(self, model: str, docs: pl.Series) -> Answers:
         """Return (nats, tokens) of documents: minus the log-likelihood of each, and its length."""
 
-    def watermark(self, model: str, mark: Mark, docs: pl.Series) -> Answers:
+    def watermark(self, model: str, mark: WatermarkSpec, docs: pl.Series) -> Answers:
         """Return (z-scores, scored tokens) of documents, read with the tokenizer of the model."""
 
 

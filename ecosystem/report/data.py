@@ -9,10 +9,11 @@ from typing import Any
 import polars as pl
 
 from ecosystem.metrics.laws import TRUTH
-from ecosystem.report import charts, summaries
+from ecosystem.report import charts, closed_forms, summaries
 from ecosystem.report.charts import Look
+from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.html import Figure
-from ecosystem.report.summaries import Agreement, Outcome
+from ecosystem.report.summaries import Outcome
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import EndlessSource, Truth
@@ -69,7 +70,7 @@ class RunReportData:
     @cached_property
     def agreements(self) -> list[Agreement]:
         """What the scenario's closed forms predict for the last step, and what came out."""
-        return summaries.agreements(self.metrics, self.run.scenario.theory, self.run.steps, self.truth)
+        return closed_forms.agreements(self.metrics, self.run.scenario.theory, self.run.steps, self.truth)
 
     @cached_property
     def truth(self) -> Truth | None:
@@ -84,9 +85,9 @@ class RunReportData:
         return source.open(initial.source, Streams(self.run.seed), self.run.path).truth
 
     def laws(self, metric: str) -> pl.DataFrame:
-        """Return the scenario's closed forms of a metric up to where charts end (:func:`summaries.laws`), made once."""
+        """Return the scenario's closed forms of a metric up to where charts end (as :func:`closed_forms.laws`)."""
         if metric not in self._laws:
-            self._laws[metric] = summaries.laws(self.run.scenario.theory, metric, self.look.last, self.truth)
+            self._laws[metric] = closed_forms.laws(self.run.scenario.theory, metric, self.look.last, self.truth)
         return self._laws[metric]
 
     def segment(self, step: int) -> pl.DataFrame:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from ecosystem.report import summaries
-from ecosystem.report.summaries import Agreement, Outcome
+from ecosystem.report.closed_forms import Agreement
+from ecosystem.report.summaries import Outcome
 from ecosystem.runs.formats import number, percent
 
 TOLD = 6  # populations, at most, that get a sentence of their own

@@ -15,9 +15,6 @@ import numpy as np
 import polars as pl
 
 from ecosystem.metrics.estimates import error_of_mean, error_of_share
-from ecosystem.metrics.laws import predict
-from ecosystem.scenario.entries import TheorySpec
-from ecosystem.sources.base import Truth
 
 ORIGINS = ("human", "synthetic")
 
@@ -53,48 +50,6 @@ def means(frame: pl.DataFrame) -> pl.DataFrame:
         .agg(pl.col("value").mean(), error=pl.max_horizontal(within, between), members=pl.len())
         .sort("step", maintain_order=True)
     )
-
-
-def laws(theory: Sequence[TheorySpec], metric: str, steps: int, truth: Truth | None) -> pl.DataFrame:
-    """Return the closed forms of a metric as curves: population, law, step, value; from their generation 1 on."""
-    frames = [pl.DataFrame(schema={"population": pl.String, "law": pl.String, "step": pl.Int64, "value": pl.Float64})]
-    for one in theory:
-        at = np.arange(max(0, 1 - one.first), steps + 1, dtype=np.int64)
-        if one.metric == metric and at.size:
-            values = predict(one.law, at + one.first, one.parameters, truth)
-            curve = pl.DataFrame({"step": at, "value": values})
-            frames.append(
-                curve.select(pl.lit(one.population).alias("population"), pl.lit(one.law).alias("law"), "step", "value")
-            )
-    return pl.concat(frames)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """A closed form at the last step: simulated mean over a population's trainers, its error, and the prediction."""
-
-    population: str
-    metric: str
-    step: int
-    simulated: float
-    error: float | None
-    predicted: float
-
-    @property
-    def z(self) -> float | None:
-        """How many standard errors the simulation is from the law; None where its error is unknown."""
-        return (self.simulated - self.predicted) / self.error if self.error else None
-
-
-def agreements(metrics: pl.DataFrame, theory: Sequence[TheorySpec], steps: int, truth: Truth | None) -> list[Agreement]:
-    """Hold every closed form of a scenario against the last measurement of what it speaks of."""
-    found = []
-    for one in theory:
-        measured = means(members(metrics, one.metric)).filter(pl.col("population") == one.population).tail(1)
-        for step, value, error in measured.select("step", "value", "error").iter_rows():
-            curve = laws([one], one.metric, steps, truth).filter(pl.col("step") == step)
-            found += [Agreement(one.population, one.metric, step, value, error, p) for p in curve["value"]]
-    return found
 
 
 def from_start(metrics: pl.DataFrame, metric: str, models: Mapping[str, str]) -> pl.DataFrame:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from ecosystem.corpus.schema import SEGMENT, empty
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import FitRequest, GenerateRequest, MemberError, TextCohort
 from ecosystem.policies.base import gate
@@ -81,7 +81,7 @@ def generate(state: State, step: Step) -> None:
         )
 
 
-def _generate_request(state: State, trainer: Trainer, n: int, mark: Mark | None) -> GenerateRequest:
+def _generate_request(state: State, trainer: Trainer, n: int, mark: WatermarkSpec | None) -> GenerateRequest:
     """Ask a trainer's model for ``n`` documents, with the beginnings that its decoding calls for."""
     decoding, prompts = trainer.settings.decoding, None
     if decoding.prompt is not None:
@@ -97,7 +97,7 @@ def _generate_request(state: State, trainer: Trainer, n: int, mark: Mark | None)
     return GenerateRequest(trainer.member, n, decoding, prompts, stream, mark)
 
 
-def watermarking(state: State) -> dict[str, Mark]:
+def watermarking(state: State) -> dict[str, WatermarkSpec]:
     """Return by name the trainers who watermark their text at this step, and with what.
 
     Of those whose decoding names one policy the share that complies does, in a fixed random order: who complies at some
@@ -107,7 +107,7 @@ def watermarking(state: State) -> dict[str, Mark]:
     for trainer in state.trainers:
         if trainer.settings.decoding.watermark is not None:
             naming.setdefault(trainer.settings.decoding.watermark, []).append(trainer.name)
-    marks: dict[str, Mark] = {}
+    marks: dict[str, WatermarkSpec] = {}
     for name, trainers in naming.items():
         policy = state.scenario.policies[name]
         assert isinstance(policy, Watermark)  # checked when the scenario was read

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import (
     Budget,
@@ -240,7 +240,7 @@ class LanguageCohort(ABC):
         """Number of tokens that the model chooses from; a checkpoint may have more than its tokenizer."""
         return self.tokenizer.size
 
-    def watermark(self, docs: pl.Series, mark: Mark) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def watermark(self, docs: pl.Series, mark: WatermarkSpec) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Look for a mark in texts, read with the tokenizer: z-scores and scored tokens, [documents] each."""
         return watermark.detect(mark, self.tokenizer.encode(docs), self.types)
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import Decoding
 from ecosystem.families.language.watermark import Marker, marker
@@ -121,7 +121,7 @@ def write(
     device: torch.device,
     report: Callable[[int], None],
     members: int = 1,
-    mark: Mark | None = None,
+    mark: WatermarkSpec | None = None,
 ) -> list[list[int]]:
     """Write one document per start; return each document's tokens, those of its start included, without the end.
 
