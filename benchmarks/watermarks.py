@@ -90,7 +90,9 @@ class Bench:
         self.human = reservoir.held_out
         self.words = np.array([word for text in human for word in words_of(text)])
 
-    def request(self, mark: WatermarkSpec | None, decoding: Decoding | None = None, prompts: Any = None) -> GenerateRequest:
+    def request(
+        self, mark: WatermarkSpec | None, decoding: Decoding | None = None, prompts: Any = None
+    ) -> GenerateRequest:
         """Ask for texts; with the same luck for every mark."""
         return GenerateRequest(0, self.texts, decoding or Decoding(), prompts, self.streams.at("bench", 1), mark)
 

@@ -15,7 +15,7 @@ import pytest
 
 from ecosystem.corpus.schema import METRICS
 from ecosystem.report import charts, findings, html, site_map, summaries, write_report
-from ecosystem.report.charts import Look, Words
+from ecosystem.report.charts import ChartLabels, ChartTheme
 from ecosystem.runs.run import Run
 from tests.invented_runs import POPULATIONS, invent, scenario
 
@@ -228,7 +228,7 @@ def test_names_beside_lines_do_not_lie_on_one_another():
 def test_a_chart_of_one_point_renders_in_both_modes(scheme):
     frame = pl.DataFrame({"population": ["a"], "step": [0], "value": [2.0], "error": [None], "members": [1]})
     frame = frame.with_columns(pl.col("error").cast(pl.Float64))
-    chart = charts.over_steps(frame, Look(["a"], 0), Words("One", "point", "nats"))
+    chart = charts.over_steps(frame, ChartTheme(["a"], 0), ChartLabels("One", "point", "nats"))
     svg, png = charts.pictures(charts.specification(chart), scheme)
     assert scheme.populations[0] in svg.decode() and len(png) > 1000
 

@@ -14,7 +14,7 @@ import polars as pl
 from ecosystem.app.run_view import RunView
 from ecosystem.errors import ScenarioError
 from ecosystem.report import charts, run_charts, summaries
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.scenario.scenario import Scenario
 
 Columns = dict[str, dict[str, list[Any]]]  # data set → column → values
@@ -80,7 +80,7 @@ def _apart(chart: Any) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]],
     """
     spec = charts.specification(chart)
     title, data = spec.pop("title", {}), spec.pop("datasets", {})
-    if not isinstance(chart, charts.Drawing):
+    if not isinstance(chart, charts.ChartTemplate):
         text = json.dumps(spec)
         for number, old in enumerate(data):
             text = text.replace(f'"{old}"', f'"d{number}"')
@@ -141,7 +141,9 @@ def web(view: RunView) -> LiveChart:
     """Draw the site graph: area is documents, colour their synthetic share, an outline a curated site."""
     nodes = view.sites(view.last).drop("site").rename({"name": "site"})
     outlined = int(nodes["curated"].sum())
-    chart = charts.site_graph(nodes if outlined else nodes.drop("curated"), view.links, Words("", "", "", ".0%"), 1)
+    chart = charts.site_graph(
+        nodes if outlined else nodes.drop("curated"), view.links, ChartLabels("", "", "", ".0%"), 1
+    )
     spec, data, _, _ = _apart(chart)
     largest = min(MOST[1], max(MOST[0], 60_000 / nodes.height))
     for size in charts.scaled(spec, "size"):
@@ -203,7 +205,7 @@ def diversities(view: RunView) -> dict[str, str]:
     there = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if view.scenario.modality != "text":
         return qualities(view)
-    named = run_charts.TEXT | run_charts.LATE | {metric: words.title for metric, words in run_charts.OTHERS.items()}
+    named = run_charts.TEXT | run_charts.LATE | {metric: labels.title for metric, labels in run_charts.OTHERS.items()}
     found = {metric: label for metric, label in named.items() if metric in there}
     kept = "vocabulary_kept_1" in there
     return found | ({"vocabulary": "Human vocabulary kept, by frequency"} if kept else {})
@@ -232,8 +234,8 @@ def ledger(view: RunView) -> LiveChart | None:
     rows = pl.concat([refused, caught]).sort("step", maintain_order=True)
     if rows.is_empty():
         return None
-    words = Words("", "", "share refused or suspected")
-    spec, data, _, _ = _apart(charts.rates(rows.drop("who", "what"), words))
+    labels = ChartLabels("", "", "share refused or suspected")
+    spec, data, _, _ = _apart(charts.rates(rows.drop("who", "what"), labels))
     order = rows["row"].unique(maintain_order=True).to_list()
     spec["autosize"]["resize"] = True  # the numbers beside the bars move with them
     for x in charts.scaled(spec, "x"):

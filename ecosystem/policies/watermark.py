@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import polars as pl
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.watermark_spec import WatermarkSpec, Scheme
+from ecosystem.corpus.watermark_spec import Scheme, WatermarkSpec
 from ecosystem.policies.base import POLICIES, Context, Filter
 from ecosystem.policies.filters import first_reason
 from ecosystem.spec import ScenarioParts
@@ -88,7 +88,9 @@ class Watermark(Filter):
     def mark(self) -> WatermarkSpec:
         """The watermark itself."""
         given = {name: getattr(self, name) for name in _OWN[self.scheme]}
-        return WatermarkSpec(self.scheme, self.key, **{name: value for name, value in given.items() if value is not None})
+        return WatermarkSpec(
+            self.scheme, self.key, **{name: value for name, value in given.items() if value is not None}
+        )
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse by z-score."""

@@ -10,7 +10,7 @@ import polars as pl
 
 from ecosystem.metrics.laws import TRUTH
 from ecosystem.report import charts, closed_forms, summaries
-from ecosystem.report.charts import Look
+from ecosystem.report.charts import ChartTheme
 from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.html import Figure
 from ecosystem.report.summaries import Outcome
@@ -26,7 +26,7 @@ class RunReportData:
 
     run: Run
     metrics: pl.DataFrame
-    look: Look
+    theme: ChartTheme
     models: dict[str, str]  # population → name of its model
     started: dict[str, str]  # the same, of populations that start from given weights rather than anew at each fit
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class RunReportData:
         return cls(
             run=run,
             metrics=run.metrics if metrics is None else metrics,
-            look=Look(list(trainers), last, 0, sorted((at, what) for at, what in changes if at <= last)),
+            theme=ChartTheme(list(trainers), last, 0, sorted((at, what) for at, what in changes if at <= last)),
             models={name: recipe.model for name, recipe in trainers.items()},
             started={name: recipe.model for name, recipe in trainers.items() if recipe.start != "scratch"},
         )
@@ -59,13 +59,13 @@ class RunReportData:
     @property
     def populations(self) -> list[str]:
         """All populations, in the order of their colours."""
-        return list(self.look.populations)
+        return list(self.theme.populations)
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """What became of each population, in the order of the scenario."""
         found = {o.population: o for o in summaries.outcomes(self.metrics, self.models, self.started)}
-        return [found[name] for name in self.look.populations if name in found]
+        return [found[name] for name in self.theme.populations if name in found]
 
     @cached_property
     def agreements(self) -> list[Agreement]:
@@ -87,7 +87,7 @@ class RunReportData:
     def laws(self, metric: str) -> pl.DataFrame:
         """Return the scenario's closed forms of a metric up to where charts end (as :func:`closed_forms.laws`)."""
         if metric not in self._laws:
-            self._laws[metric] = closed_forms.laws(self.run.scenario.theory, metric, self.look.last, self.truth)
+            self._laws[metric] = closed_forms.laws(self.run.scenario.theory, metric, self.theme.last, self.truth)
         return self._laws[metric]
 
     def segment(self, step: int) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ecosystem.metrics.definitions import QUANTILES
 from ecosystem.report import charts, summaries
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.documents import image_shape
 from ecosystem.report.findings import listed
@@ -40,13 +40,15 @@ def perplexities(data: RunReportData) -> list[Figure]:
         own, people = mine.filter(pl.col("step").is_not_null()), mine.filter(pl.col("step").is_null())
         if own.is_empty():
             continue
-        words = Words(
+        labels = ChartLabels(
             f"Perplexity under the first model: {population}",
             "of single texts; line: median; bands: 1 to 99 %, 5 to 95 % …; dotted: 1, 50 and 99 % of human text",
             "perplexity (log scale)",
             ".3~s",
         )
-        drawn.append(data.figure(f"initial_perplexity_{population}", charts.fan(own, people, data.look, words, domain)))
+        drawn.append(
+            data.figure(f"initial_perplexity_{population}", charts.fan(own, people, data.theme, labels, domain))
+        )
         steps = spread(sorted(own["step"].unique().to_list()), 3)
         parts = [
             summaries.between_quantiles(own.filter(pl.col("step") == step)).with_columns(
@@ -58,14 +60,14 @@ def perplexities(data: RunReportData) -> list[Figure]:
     tops = [part["density"].max() for pair in densest.values() for part in pair if part.height]
     top = 1.06 * max([float(t) for t in tops if isinstance(t, float)], default=1.0)
     for population, (own, people) in densest.items():
-        words = Words(
+        labels = ChartLabels(
             f"Histogram of these perplexities: {population}",
             f"at {_told(own['step'].unique().to_list())}; grey: human text; from quantiles",
             "share per factor of e",
             ".3~s",
         )
         chart = charts.densities(
-            own, people, data.look, words, across="perplexity (log scale)", x=domain, top=top, bins=True
+            own, people, data.theme, labels, across="perplexity (log scale)", x=domain, top=top, bins=True
         )
         drawn.append(data.figure(f"initial_perplexity_histogram_{population}", chart))
     return drawn
@@ -143,7 +145,7 @@ def _curves(data: RunReportData, population: str, human: pl.Series) -> list[Figu
         )
         for step, x in found.items()
     ]
-    words = Words(
+    labels = ChartLabels(
         f"What {population}/0 wrote",
         f"densities at {_told(list(found))}; dashed: {what}; cut off at {PEAK:g} times its peak",
         "density",
@@ -152,7 +154,7 @@ def _curves(data: RunReportData, population: str, human: pl.Series) -> list[Figu
     frame = pl.concat(parts)
     top = 1.06 * min(PEAK * float(dashed.max()), max(float(dashed.max()), float(np.max(frame["density"].to_numpy()))))
     below = pl.DataFrame({"x": grid, "density": dashed})
-    chart = charts.densities(frame, below, data.look, words, across="", x=[grid[0], grid[-1]], top=top)
+    chart = charts.densities(frame, below, data.theme, labels, across="", x=[grid[0], grid[-1]], top=top)
     return [data.figure(f"documents_{population}", chart)]
 
 
@@ -182,8 +184,8 @@ def _points(data: RunReportData, population: str, human: pl.Series) -> list[Figu
     drawn = []
     for step, x in found.items():
         which = "" if x.shape[1] == 2 else f"the first two of {x.shape[1]} numbers; "
-        words = Words(f"What {population}/0 wrote at step {step}", f"{which}grey: what people wrote", "", ".3~g")
+        labels = ChartLabels(f"What {population}/0 wrote at step {step}", f"{which}grey: what people wrote", "", ".3~g")
         frame = pl.DataFrame(x[:, :2], schema=["x", "y"]).with_columns(population=pl.lit(population))
-        chart = charts.scatter(frame, behind, data.look, words, window)
+        chart = charts.scatter(frame, behind, data.theme, labels, window)
         drawn.append(data.figure(f"documents_{population}_{step:06d}", chart))
     return drawn

@@ -11,7 +11,7 @@ import polars as pl
 
 from ecosystem.metrics.definitions import DEFINITIONS
 from ecosystem.report import charts, summaries
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 
 QUALITY = {
@@ -74,13 +74,13 @@ TITLES = {
     "label_noise": "Noise of a model's own labels",
 }
 OTHERS = {
-    "cross_entropy_synthetic": Words(
+    "cross_entropy_synthetic": ChartLabels(
         "Cross-entropy on synthetic text",
         "nats per token, on unpublished text by all trainers of the same step",
         "nats per token",
         ".2f",
     ),
-    "next_token_l1": Words(
+    "next_token_l1": ChartLabels(
         "Next-token distributions against the start",
         "L1 distance (0 to 2) from those of the weights that trainers begin with, mean over held-out contexts",
         "L1 distance",
@@ -92,10 +92,12 @@ LATE = {
     "cross_entropy_rare": "Change on rare tokens",
 }
 CONTAMINATION = {
-    "synthetic_share": Words(
+    "synthetic_share": ChartLabels(
         "Synthetic share", "of the documents on the web, and of training sets by weight", "synthetic share", ".0%"
     ),
-    "depth": Words("Mean depth", "model hops back to human data, of the web and of training sets", "model hops", ".1f"),
+    "depth": ChartLabels(
+        "Mean depth", "model hops back to human data, of the web and of training sets", "model hops", ".1f"
+    ),
 }
 DOWNSTREAM = {
     "accuracy": ("fine-tuned", "share of right answers after fine-tuning"),
@@ -111,14 +113,14 @@ def quality(data: RunReportData, metric: str) -> Any:
     if single.is_empty():
         return None
     known = summaries.references(data.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
-    words = Words(
+    labels = ChartLabels(
         f"{label} on held-out human text",
         f"{axis}; lower is better; bands are ± one standard error, thin lines single trainers",
         axis,
         form,
     )
     return charts.over_steps(
-        summaries.means(single), data.look, words, single=single, levels=known, size=charts.WIDE, log=log
+        summaries.means(single), data.theme, labels, single=single, levels=known, size=charts.WIDE, log=log
     )
 
 
@@ -127,14 +129,14 @@ def quality_change(data: RunReportData) -> Any:
     moved = summaries.changes(data.metrics, "cross_entropy", data.started)
     if moved["step"].n_unique() < 2:
         return None
-    words = Words(
+    labels = ChartLabels(
         "Change in cross-entropy since each trainer's start",
         "nats per token on held-out human text; above zero is worse than the weights it started from",
         "nats per token",
         "+.2f",
     )
     return charts.over_steps(
-        summaries.means(moved), data.look, words, single=moved, levels=_UNCHANGED, size=charts.WIDE
+        summaries.means(moved), data.theme, labels, single=moved, levels=_UNCHANGED, size=charts.WIDE
     )
 
 
@@ -159,8 +161,8 @@ def parameter(data: RunReportData, metric: str) -> Any:
     drawn = laws.select("law").unique(maintain_order=True).to_series()
     below = definition.text + (f"; dashed: {', '.join(drawn)}" if len(drawn) else "")
     levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
-    words = Words(called(metric), below, unit, ".3~g")
-    return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=levels, laws=laws)
+    labels = ChartLabels(called(metric), below, unit, ".3~g")
+    return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=levels, laws=laws)
 
 
 def contamination(data: RunReportData, metric: str) -> Any:
@@ -171,7 +173,7 @@ def contamination(data: RunReportData, metric: str) -> Any:
         return None
     return charts.over_steps(
         summaries.means(single),
-        data.look,
+        data.theme,
         CONTAMINATION[metric],
         single=single,
         whole=web,
@@ -189,8 +191,8 @@ def diversity(data: RunReportData, metric: str) -> Any:
     definition = DEFINITIONS.get(metric)
     unit = "" if definition is None or definition.unit == "1" else definition.unit
     below = definition.text if definition else "words per published document, mean"
-    words = Words(TEXT[metric], below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
-    return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=known)
+    labels = ChartLabels(TEXT[metric], below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
+    return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=known)
 
 
 def vocabulary(data: RunReportData) -> Any:
@@ -207,13 +209,13 @@ def vocabulary(data: RunReportData) -> Any:
     frame = pl.concat(parts)
     if frame.is_empty():
         return None
-    words = Words(
+    labels = ChartLabels(
         "Human vocabulary kept, by frequency",
         "words that occur in what is published, per expected in as much human text; first step dashed, last step solid",
         "share kept",
         ".0%",
     )
-    return charts.vocabulary(frame, pl.concat(people), data.look, words)
+    return charts.vocabulary(frame, pl.concat(people), data.theme, labels)
 
 
 def tails(data: RunReportData) -> dict[str, Any]:
@@ -225,7 +227,7 @@ def tails(data: RunReportData) -> dict[str, Any]:
     # One scale for both, so that rare and frequent tokens can be compared by eye.
     air = 0.12 * (max(ends) - min(ends)) or 0.1 if ends else 0.1
     for metric, frame in moves.items():
-        words = Words(
+        labels = ChartLabels(
             LATE[metric],
             "nats per token since the start, on held-out human text; one scale for both",
             "nats per token",
@@ -233,12 +235,12 @@ def tails(data: RunReportData) -> dict[str, Any]:
         )
         domain = [min(*ends, 0.0) - air, max(*ends, 0.0) + air]
         drawn[metric] = charts.over_steps(
-            summaries.means(frame), data.look, words, single=frame, levels=_UNCHANGED, domain=domain
+            summaries.means(frame), data.theme, labels, single=frame, levels=_UNCHANGED, domain=domain
         )
-    for metric, words in OTHERS.items():
+    for metric, labels in OTHERS.items():
         single = summaries.members(data.metrics, metric)
         if single.height:
-            drawn[metric] = charts.over_steps(summaries.means(single), data.look, words, single=single)
+            drawn[metric] = charts.over_steps(summaries.means(single), data.theme, labels, single=single)
     return drawn
 
 
@@ -249,9 +251,9 @@ def downstream(data: RunReportData, name: str, kind: str) -> Any:
     if single.is_empty():
         return None
     way, about = DOWNSTREAM[name]
-    words = Words(
+    labels = ChartLabels(
         f"{called(kind)}, {way}", f"{about}; dotted: the same of random weights, and guessing", "accuracy", ".0%"
     )
     ends = [*single["value"], *levels["value"]]
     domain = [max(0.0, min(ends) - 0.05), min(1.0, max(ends) + 0.05)]
-    return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=levels, domain=domain)
+    return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=levels, domain=domain)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from ecosystem.metrics.estimates import error_of_share
 from ecosystem.policies.base import Adder
 from ecosystem.report import charts, collapse, distribution_panels, run_charts, site_map, summaries, tables
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.documents import samples
 from ecosystem.report.findings import plus_minus
@@ -121,22 +121,22 @@ def _ledger(data: RunReportData) -> Markup:
             refused = whole.with_columns(rate=flagged / total, error=error_of_share(flagged, total), row="what")
         else:
             refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
-        words = Words(
+        labels = ChartLabels(
             "What each policy refused, by true origin",
             "share of the documents that reached it, over all steps; grey: human, violet: synthetic; "
             "lines: ± one standard error",
             "share refused",
         )
-        figure = data.figure("refusals", charts.rates(refused, words), full=True)
+        figure = data.figure("refusals", charts.rates(refused, labels), full=True)
         parts.append((figure, tables.counts_table(refused, ("population · policy", "refused", "reached it"))))
     caught = summaries.detections(data.metrics).with_columns(row="who")
     if caught.height:
-        words = Words(
+        labels = ChartLabels(
             "What curators took for synthetic, by true origin",
             "violet: synthetic documents caught (the rest were missed); grey: human documents accused wrongly",
             "share of the documents reviewed",
         )
-        figure = data.figure("detections", charts.rates(caught, words), full=True)
+        figure = data.figure("detections", charts.rates(caught, labels), full=True)
         parts.append((figure, tables.counts_table(caught, ("curators", "suspected", "reviewed"))))
     return _section("ledger", parts=parts)
 

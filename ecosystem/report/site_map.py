@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ecosystem.errors import StoreError
 from ecosystem.report import charts
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.streams import Streams
 
 LINKS = 1500  # drawn, at most: more are a grey cloud
@@ -54,8 +54,8 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
         shown = (
             f"{drawn.height:,} of {len(links):,} links drawn" if drawn.height < len(links) else f"{len(links):,} links"
         )
-        words = Words(f"The web at step {step}", f"{nodes.height:,} sites, {shown}", "synthetic share", ".0%")
-        found.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, words, most)))
+        labels = ChartLabels(f"The web at step {step}", f"{nodes.height:,} sites, {shown}", "synthetic share", ".0%")
+        found.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, labels, most)))
     return found
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ecosystem.errors import EcosystemError, path_of
 from ecosystem.metrics.laws import predict
 from ecosystem.report import charts, publish
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.report.html import Figure, Table
 from ecosystem.runs.formats import number
 from ecosystem.runs.run import Run
@@ -271,7 +271,7 @@ def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
     ]
     measure = frontier.measure
     since = f", change since step {frontier.since}" if frontier.since is not None else ""
-    words = Words(
+    labels = ChartLabels(
         f"{measure.name}{since}",
         f"mean over {len(frontier.seeds)} seeds with its 95 % interval at every value tried; shaded: where the limit "
         "may be crossed",
@@ -284,7 +284,7 @@ def _write_page(frontier: Frontier, found: Threshold, store: Store) -> Path:
         frontier.limit,
         (found.low, found.high) if found.value is not None else None,
         {name: x for name, x in marks.items() if x is not None},
-        words,
+        labels,
         frontier.path,
         log=frontier.range.scale == "log",
     )

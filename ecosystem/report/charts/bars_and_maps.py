@@ -8,11 +8,11 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.templates import Drawing, formed, named
-from ecosystem.report.charts.theme import HUMAN, NARROW, SYNTHETIC, WIDE, Words
+from ecosystem.report.charts.templates import ChartTemplate, formed, named
+from ecosystem.report.charts.theme import HUMAN, NARROW, SYNTHETIC, WIDE, ChartLabels
 
 
-def rates(frame: pl.DataFrame, words: Words) -> Drawing:
+def rates(frame: pl.DataFrame, labels: ChartLabels) -> ChartTemplate:
     """Draw a pair of bars per row, human above synthetic: how many of each were refused or suspected.
 
     ``frame``: row, origin, flagged, total, rate, error (:func:`ecosystem.report.figures.refusals`).
@@ -21,8 +21,8 @@ def rates(frame: pl.DataFrame, words: Words) -> Drawing:
     low, high = pl.max_horizontal(pl.col("rate") - pl.col("error"), 0.0), pl.col("rate") + pl.col("error")
     bars = frame.with_columns(low=low, high=high, told=pl.Series(told, dtype=pl.String))
     top = min(1.0, max([*frame["rate"], 0.01]) * 1.02)
-    form = _bars(tuple(frame["row"].unique(maintain_order=True).to_list()), words.axis)
-    return Drawing.of(form, words, {"bars": bars}, x=[0, top])
+    form = _bars(tuple(frame["row"].unique(maintain_order=True).to_list()), labels.axis)
+    return ChartTemplate.of(form, labels, {"bars": bars}, x=[0, top])
 
 
 @lru_cache(maxsize=16)
@@ -55,7 +55,7 @@ def _bars(order: tuple[str, ...], title: str) -> dict[str, Any]:
     return formed(alt.layer(bars, doubt, note, width=WIDE[0], height=46 * len(order)))
 
 
-def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: float) -> alt.LayerChart:
+def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, labels: ChartLabels, most: float) -> alt.LayerChart:
     """Draw the sites of the web: colour is the synthetic share, area the number of documents.
 
     ``nodes``: site, x, y (within 0 to 1), documents, value (synthetic share, null for an empty site) and, where sites
@@ -76,7 +76,7 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: flo
     tooltip = [
         alt.Tooltip("site:N"),
         alt.Tooltip("documents:Q", format=",d"),
-        alt.Tooltip("value:Q", title="synthetic share", format=words.format),
+        alt.Tooltip("value:Q", title="synthetic share", format=labels.format),
     ]
     dots = alt.Chart(nodes).mark_circle(opacity=1, strokeWidth=0.4 if dense else 0.8, style="halo")
     area_of = alt.Size("documents:Q", scale=area, legend=None)
@@ -94,5 +94,5 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: flo
         *outlines,
         width=NARROW[0],
         height=360,
-        title=alt.TitleParams(words.title, subtitle=words.below),
+        title=alt.TitleParams(labels.title, subtitle=labels.below),
     )

@@ -6,15 +6,15 @@ from typing import Any
 
 import altair as alt
 
-from ecosystem.report.charts.templates import Drawing, formed
+from ecosystem.report.charts.templates import ChartTemplate, formed
 from ecosystem.report.charts.theme import LIGHT, Scheme, configuration
 
 FONT_OF_FILES = "Arial, 'Liberation Sans', sans-serif"  # found faster than the page's long list
 
 
-def specification(chart: alt.TopLevelMixin | Drawing) -> dict[str, Any]:
+def specification(chart: alt.TopLevelMixin | ChartTemplate) -> dict[str, Any]:
     """Return a chart as plain Vega-Lite, without Altair's default theme: the page brings its own."""
-    return {**chart.spec, "datasets": chart.datasets()} if isinstance(chart, Drawing) else formed(chart)
+    return {**chart.spec, "datasets": chart.datasets()} if isinstance(chart, ChartTemplate) else formed(chart)
 
 
 def pictures(spec: dict[str, Any], scheme: Scheme = LIGHT) -> tuple[bytes, bytes]:

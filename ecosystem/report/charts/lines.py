@@ -11,8 +11,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.templates import Drawing, formed, named
-from ecosystem.report.charts.theme import LABELLED, NARROW, WIDE, Look, Words
+from ecosystem.report.charts.templates import ChartTemplate, formed, named
+from ecosystem.report.charts.theme import LABELLED, NARROW, WIDE, ChartLabels, ChartTheme
 
 FEW = 24  # trainers, at most, that are drawn one by one
 NAMED_CHANGES = {"early changes": ("left", 5), "late changes": ("right", -5)}  # table: where its names stand
@@ -21,22 +21,24 @@ MANY = 150  # points of all populations from which on they are small
 Vertical = Callable[..., alt.Y]  # column → y channel of a chart
 
 
-def colours(look: Look) -> alt.Color:
+def colours(theme: ChartTheme) -> alt.Color:
     """Return the colour channel: that of a population is its place in the look."""
-    return alt.Color("population:N", scale=alt.Scale(domain=list(look.populations)), legend=None)
+    return alt.Color("population:N", scale=alt.Scale(domain=list(theme.populations)), legend=None)
 
 
-def steps_axis(look: Look, width: int) -> alt.X:
+def steps_axis(theme: ChartTheme, width: int) -> alt.X:
     """Return the axis of steps: whole numbers only, round ones, at most as many as have room."""
-    least = (look.last - look.first) / (10 if width > 500 else 6)
+    least = (theme.last - theme.first) / (10 if width > 500 else 6)
     every = next(n * 10**k for k in range(10) for n in (1, 2, 5) if n * 10**k >= least)
-    alone = look.first == look.last
+    alone = theme.first == theme.last
     return alt.X(
         "step:Q",
         title="step",
-        scale=alt.Scale(domain=[look.first - 0.5, look.last + 0.5] if alone else [look.first, look.last], nice=False),
+        scale=alt.Scale(
+            domain=[theme.first - 0.5, theme.last + 0.5] if alone else [theme.first, theme.last], nice=False
+        ),
         axis=alt.Axis(
-            values=list(range(-(-look.first // every) * every, look.last + 1, every)),
+            values=list(range(-(-theme.first // every) * every, theme.last + 1, every)),
             format="d",
             grid=False,
             labelFlush=False,
@@ -84,8 +86,8 @@ def _named(last: pl.DataFrame) -> pl.DataFrame:
 
 def over_steps(
     frame: pl.DataFrame,
-    look: Look,
-    words: Words,
+    theme: ChartTheme,
+    labels: ChartLabels,
     *,
     single: pl.DataFrame | None = None,
     whole: pl.DataFrame | None = None,
@@ -94,7 +96,7 @@ def over_steps(
     size: tuple[int, int] = NARROW,
     log: bool = False,
     domain: Sequence[float] | None = None,
-) -> Drawing:
+) -> ChartTemplate:
     """Draw lines over steps, one colour per population, each named at its end.
 
     ``frame``: population, step, value, error, members (:func:`ecosystem.report.figures.means`); the band is the
@@ -103,7 +105,7 @@ def over_steps(
     value of reference lines.
     ``laws``: population, law, step, value of closed forms, drawn dashed through the simulation.
     """
-    tables = change_tables(look, size[0])
+    tables = change_tables(theme, size[0])
     if levels is not None:
         tables["levels"] = levels
     if single is not None and single["trainer"].n_unique() > FEW:
@@ -123,17 +125,17 @@ def over_steps(
     domain = list(domain) if domain else span(values, log)
     ends = _ends(tables.get("means", frame), tables.get("whole"), tables.get("levels"))
     tables |= _names(ends, domain, size[1], log)
-    plain = replace(look, populations=tuple(look.populations), changes=())
-    form = _lines(plain, words.axis, words.format, size, log, frame.height > MANY, tuple(tables))
-    return Drawing.of(form, words, tables, y=domain)
+    plain = replace(theme, populations=tuple(theme.populations), changes=())
+    form = _lines(plain, labels.axis, labels.format, size, log, frame.height > MANY, tuple(tables))
+    return ChartTemplate.of(form, labels, tables, y=domain)
 
 
 @lru_cache(maxsize=64)
 def _lines(
-    look: Look, title: str, form: str, size: tuple[int, int], log: bool, many: bool, there: tuple[str, ...]
+    theme: ChartTheme, title: str, form: str, size: tuple[int, int], log: bool, many: bool, there: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return the form of lines over steps, for the tables that are ``there``."""
-    tables, x = named(there), steps_axis(look, size[0])
+    tables, x = named(there), steps_axis(theme, size[0])
     scale = alt.Scale(type="log" if log else "linear", domain=[0, 1], nice=False, zero=False)
     axis = alt.Axis(format=form, tickCount=5)
     value = alt.Tooltip("value:Q", title=title, format=form)
@@ -141,11 +143,11 @@ def _lines(
     def y(column: str = "value") -> alt.Y:
         return alt.Y(f"{column}:Q", title=title, scale=scale, axis=axis)
 
-    layers = change_rules(look, size[0], tables)
+    layers = change_rules(theme, size[0], tables)
     if "levels" in tables:
         rule = alt.Chart(tables["levels"]).mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
         layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), value]))
-    layers += _population_layers(look, x, y, value, many, tables)
+    layers += _population_layers(theme, x, y, value, many, tables)
     if "whole" in tables:
         layers.append(alt.Chart(tables["whole"]).mark_line(strokeWidth=2.6, style="ink").encode(x=x, y=y()))
         dots = alt.Chart(tables["whole"]).mark_circle(size=30, style="ink", opacity=1)
@@ -158,7 +160,7 @@ def _lines(
         layers.append(
             dashes.encode(x=x, y=y(), detail=[alt.Detail("population:N"), alt.Detail("law:N")], tooltip=tooltip)
         )
-    layers += name_layers(look, y, tables)
+    layers += name_layers(theme, y, tables)
     return formed(alt.layer(*layers, width=size[0], height=size[1]))
 
 
@@ -177,9 +179,9 @@ def _with_band(frame: pl.DataFrame, log: bool) -> pl.DataFrame:
 
 
 def _population_layers(
-    look: Look, x: alt.X, y: Vertical, value: alt.Tooltip, many: bool, tables: Mapping[str, Any]
+    theme: ChartTheme, x: alt.X, y: Vertical, value: alt.Tooltip, many: bool, tables: Mapping[str, Any]
 ) -> list[alt.Chart]:
-    colour, layers = colours(look), []
+    colour, layers = colours(theme), []
     low, high = y("low"), alt.Y2("high:Q")
     if "most" in tables:
         most = alt.Chart(tables["most"]).mark_area(opacity=1, fillOpacity=0.07)
@@ -190,7 +192,7 @@ def _population_layers(
     if "means" not in tables:
         return layers
     base = alt.Chart(tables["means"])
-    if look.first == look.last:
+    if theme.first == theme.last:
         layers.append(base.mark_rule(strokeWidth=5, strokeOpacity=0.25).encode(x=x, y=low, y2=high, color=colour))
     else:
         layers.append(base.mark_area(opacity=1, fillOpacity=0.16).encode(x=x, y=low, y2=high, color=colour))
@@ -226,21 +228,21 @@ def _names(ends: pl.DataFrame, domain: Sequence[float], height: int, log: bool =
     return {f"names of {kind}": rows for (kind,), rows in parts.items()}
 
 
-def name_layers(look: Look, y: Vertical, tables: Mapping[str, Any]) -> list[alt.Chart]:
+def name_layers(theme: ChartTheme, y: Vertical, tables: Mapping[str, Any]) -> list[alt.Chart]:
     """Write names beside the plot, in one column also where a line ends before the last step."""
     layers = []
     for kind, style in (("population", None), ("whole", "ink"), ("level", "soft")):
         if f"names of {kind}" in tables:
             chart = alt.Chart(tables[f"names of {kind}"])
             text = chart.mark_text(align="left", dx=9, fontWeight=500, **({"style": style} if style else {}))
-            colour = {} if style else {"color": colours(look)}
+            colour = {} if style else {"color": colours(theme)}
             layers.append(text.encode(x=alt.XValue("width"), y=y("place"), text=alt.Text("population:N"), **colour))
     return layers
 
 
-def change_tables(look: Look, width: int) -> dict[str, pl.DataFrame]:
+def change_tables(theme: ChartTheme, width: int) -> dict[str, pl.DataFrame]:
     """Return the timed changes (step, change, short) and those that are named left and right of their lines."""
-    here = [(step, what) for step, what in look.changes if look.first <= step <= look.last]
+    here = [(step, what) for step, what in theme.changes if theme.first <= step <= theme.last]
     if not here:
         return {}
     rows = pl.DataFrame(here, schema=["step", "change"], orient="row")
@@ -248,8 +250,8 @@ def change_tables(look: Look, width: int) -> dict[str, pl.DataFrame]:
     rows = rows.with_columns(short=short)
     if width <= 700:
         return {"changes": rows}
-    late = pl.col("step") > (look.first + look.last) / 2
-    reach = width / max(1, look.last - look.first)
+    late = pl.col("step") > (theme.first + theme.last) / 2
+    reach = width / max(1, theme.last - theme.first)
     early, later = rows.filter(~late).sort("step"), rows.filter(late).sort("step", descending=True)
     sides = {"early changes": _apart(early, reach), "late changes": _apart(later, reach)}
     return {"changes": rows, **{name: table for name, table in sides.items() if table.height}}
@@ -264,11 +266,11 @@ def _apart(rows: pl.DataFrame, reach: float) -> pl.DataFrame:
     return rows[kept]
 
 
-def change_rules(look: Look, width: int, tables: Mapping[str, Any]) -> list[alt.Chart]:
+def change_rules(theme: ChartTheme, width: int, tables: Mapping[str, Any]) -> list[alt.Chart]:
     """Return a dotted line at every timed change of :func:`change_tables`, with its name where there is room."""
     if "changes" not in tables:
         return []
-    x = steps_axis(look, width)
+    x = steps_axis(theme, width)
     rule = alt.Chart(tables["changes"]).mark_rule(strokeDash=[1, 3], strokeWidth=1.6, style="ink")
     layers = [rule.encode(x=x, tooltip=[alt.Tooltip("step:Q", title="from step"), alt.Tooltip("change:N")])]
     for name, (align, dx) in NAMED_CHANGES.items():
@@ -278,7 +280,7 @@ def change_rules(look: Look, width: int, tables: Mapping[str, Any]) -> list[alt.
     return layers
 
 
-def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, look: Look, words: Words) -> alt.LayerChart:
+def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.LayerChart:
     """Draw the share of the human vocabulary kept, by frequency decile: first step dashed, last step solid.
 
     ``frame``: population, decile, when (first or last), step, value, error. ``human``: decile, value.
@@ -289,26 +291,26 @@ def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, look: Look, words: Word
     scale, axis = alt.Scale(domain=domain, nice=False), alt.Axis(format="%", tickCount=5)
 
     def y(column: str = "value") -> alt.Y:
-        return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
+        return alt.Y(f"{column}:Q", title=labels.axis, scale=scale, axis=axis)
 
     layers: list[alt.Chart] = []
     if human.height:
         line = alt.Chart(human).mark_line(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
         layers.append(line.encode(x=x, y=y()))
-    colour, base = colours(look), alt.Chart(frame)
+    colour, base = colours(theme), alt.Chart(frame)
     ends = ["first", "last"]
     dash = alt.StrokeDash("when:O", scale=alt.Scale(domain=ends, range=[[5, 3], [1, 0]]), legend=None)
     fade = alt.Scale(domain=ends, range=[0.55, 1])
     thin = alt.StrokeOpacity("when:O", scale=fade, legend=None)
     pale = alt.FillOpacity("when:O", scale=fade, legend=None)
     layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour, strokeDash=dash, strokeOpacity=thin))
-    error = alt.Tooltip("error:Q", title="± standard error", format=words.format)
-    value = alt.Tooltip("value:Q", title=words.axis, format=words.format)
+    error = alt.Tooltip("error:Q", title="± standard error", format=labels.format)
+    value = alt.Tooltip("value:Q", title=labels.axis, format=labels.format)
     tooltip = [alt.Tooltip("population:N"), alt.Tooltip("decile:O"), alt.Tooltip("step:Q"), value, error]
     layers.append(
         base.mark_circle(size=34, opacity=1).encode(x=x, y=y(), color=colour, fillOpacity=pale, tooltip=tooltip)
     )
     solid = frame.filter(pl.col("when") == "last").sort("decile", maintain_order=True)
     people = human.with_columns(label=pl.lit("human text")).tail(1)
-    layers += name_layers(look, y, _names(_ends(solid, None, people), domain, height))
-    return alt.layer(*layers, width=width, height=height, title=alt.TitleParams(words.title, subtitle=words.below))
+    layers += name_layers(theme, y, _names(_ends(solid, None, people), domain, height))
+    return alt.layer(*layers, width=width, height=height, title=alt.TitleParams(labels.title, subtitle=labels.below))

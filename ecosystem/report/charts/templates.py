@@ -14,11 +14,11 @@ import altair as alt
 import polars as pl
 import polars.selectors as cs
 
-from ecosystem.report.charts.theme import Words
+from ecosystem.report.charts.theme import ChartLabels
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ChartTemplate:
     """A chart: Vega-Lite that names its data, and the tables of these names."""
 
     spec: dict[str, Any]
@@ -26,14 +26,14 @@ class Drawing:
 
     @classmethod
     def of(
-        cls, form: dict[str, Any], words: Words, tables: Mapping[str, pl.DataFrame], **domains: Sequence[float]
-    ) -> Drawing:
+        cls, form: dict[str, Any], labels: ChartLabels, tables: Mapping[str, pl.DataFrame], **domains: Sequence[float]
+    ) -> ChartTemplate:
         """Fill in a form: the words above it, the data, and the domains of channels by name."""
         spec = copy.deepcopy(form)
         for name, domain in domains.items():
             for channel in scaled(spec, name):
                 channel["scale"]["domain"] = list(domain)
-        return cls({**spec, "title": {"text": words.title, "subtitle": words.below}}, dict(tables))
+        return cls({**spec, "title": {"text": labels.title, "subtitle": labels.below}}, dict(tables))
 
     def datasets(self) -> dict[str, list[dict[str, Any]]]:
         """Return the rows of every table by name; what is no finite number is null."""

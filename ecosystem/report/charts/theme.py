@@ -81,7 +81,7 @@ def configuration(scheme: Scheme) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Look:
+class ChartTheme:
     """What all charts of a run share: populations in the order of their colours, last step, timed changes."""
 
     populations: Sequence[str]
@@ -91,7 +91,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Words:
+class ChartLabels:
     """What a chart says about itself: title, a line below it, y axis, and the d3 format of its values."""
 
     title: str
