@@ -21,9 +21,10 @@ from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Adder, Filter, Weigher, gate
 from ecosystem.policies.duplicates import ExactDedup, MinhashDedup, NearDuplicates, rows_per_band, shingle_hashes
 from ecosystem.policies.filters import GopherQuality, Length, Oracle, PerplexityBand, Repetition, SyntheticDetector
+from ecosystem.policies.injection import InjectReal
 from ecosystem.policies.learning import LearningFilter
 from ecosystem.policies.retention import Accumulate, AccumulateSubsample, Decay, Replace, Window
-from ecosystem.policies.sampling import Importance, InjectReal
+from ecosystem.policies.sampling import Importance
 from ecosystem.testing import check_policy, sample_context, sample_documents
 from tests.conftest import ROOT
 

@@ -215,7 +215,7 @@ def test_a_population_has_one_colour_everywhere(told):
 
 
 def test_names_beside_lines_do_not_lie_on_one_another():
-    from ecosystem.report.charts.lines import spread
+    from ecosystem.report.charts.axes import spread
 
     placed = spread([1.0, 1.01, 0.99, 5.0, 1.0], [0.0, 6.0], 230, log=False)
     assert all(b - a >= 14 * 6 / 230 * 0.999 for a, b in pairwise(sorted(placed)))

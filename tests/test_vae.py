@@ -25,7 +25,8 @@ from ecosystem.runs.paths import folder_of
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
-from ecosystem.sources.vectors import Digits, as_documents
+from ecosystem.sources.images import Digits
+from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
 from tests.conftest import ROOT

@@ -16,7 +16,8 @@ from scipy import stats
 from ecosystem.errors import DataError
 from ecosystem.sources.base import SOURCES, FiniteReservoir
 from ecosystem.sources.categorical import Categorical
-from ecosystem.sources.vectors import Digits, Gaussian, Images, Toy, as_documents
+from ecosystem.sources.images import Digits, Images
+from ecosystem.sources.vectors import Gaussian, Toy, as_documents
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -130,7 +130,6 @@ class Policy(Spec):
     reads_text: ClassVar[bool] = False  # True: has no meaning for vectors and categories
     needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
     row_wise: ClassVar[bool] = True  # False: the verdict on a row may depend on which other rows there are
-    writes_watermark: ClassVar[bool] = False  # True: decoding may name it (has ``model``, ``mark`` and ``compliance``)
 
     @property
     def thins_archives(self) -> bool:
@@ -145,9 +144,44 @@ class Policy(Spec):
 class Filter(Policy):
     """Refuses rows."""
 
+    @property
+    def most_documents(self) -> int | None:
+        """Documents that it leaves at most, whatever it is given; None: no fixed number."""
+        return None
+
+    @property
+    def most_words(self) -> int | None:
+        """Words that it leaves at most, to half a document; None: no fixed number."""
+        return None
+
     @abstractmethod
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Return, per row, null to keep it or the reason (String) for refusing it."""
+
+
+@runtime_checkable
+class WritesWatermark(Protocol):
+    """A filter by a watermark that trainers write with: their ``decoding.watermark`` may name it."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model whose tokenizer reads texts, and with which complying trainers write."""
+
+    @property
+    def mark(self) -> WatermarkSpec:
+        """The watermark itself."""
+
+    @property
+    def compliance(self) -> float:
+        """Share of the trainers whose decoding names the policy that write with its watermark."""
+
+    @property
+    def threshold(self) -> float:
+        """Z-score above which a document counts as watermarked."""
+
+    @property
+    def min_tokens(self) -> int:
+        """Scored tokens below which a document is not judged."""
 
 
 class Weigher(Policy):
@@ -178,6 +212,7 @@ POLICIES: Registry[type[Policy]] = Registry(
     "ecosystem.policies.filters",
     "ecosystem.policies.duplicates",
     "ecosystem.policies.sampling",
+    "ecosystem.policies.injection",
     "ecosystem.policies.retention",
     "ecosystem.policies.provenance",
     "ecosystem.policies.classifiers",

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.ngrams import ngrams, normalised
+from ecosystem.corpus.words import ngrams, normalised
 from ecosystem.policies.base import POLICIES, Context
 from ecosystem.policies.filters import Share
 from ecosystem.policies.learning import Examples, LearningFilter, LearningView, cutoff

@@ -9,10 +9,9 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ecosystem.corpus.ngrams import BITS, ngrams, normalised
-from ecosystem.corpus.words import mix
+from ecosystem.corpus.words import BITS, mix, ngrams, normalised
 from ecosystem.policies.base import POLICIES, Context, Filter
-from ecosystem.policies.filters import first_reason
+from ecosystem.policies.reasons import first_reason
 
 _DIMENSIONS = 256  # that the n-grams are hashed down to
 _LENGTH = 1000.0  # of a vector of whole numbers: its square is far below 2^24, up to where Float32 is exact

@@ -16,7 +16,7 @@ from pydantic import Field
 from ecosystem.corpus.words import LETTERED, mix, windows, word_hashes, words
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Context, Filter
-from ecosystem.policies.filters import first_reason
+from ecosystem.policies.reasons import first_reason
 
 _RECALL = 0.99  # chance that a pair exactly at the threshold is compared at all
 _SEED = 1  # of the signatures' permutations: part of the definition of "near", not of a run's luck

@@ -10,40 +10,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.policies.base import POLICIES, Context, Filter
+from ecosystem.policies.reasons import above, below, first_reason
 
 _CRAWL = 1000  # documents of the web, at most, that quantiles of the perplexity are taken of
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
-
-
-def first_reason(docs: pl.DataFrame, rules: list[tuple[pl.Expr, pl.Expr]]) -> pl.Series:
-    """Return, per row, the reason of the first broken rule, or null; a rule is (is it broken?, reason).
-
-    A row whose rule cannot be judged (a null in the column) is not refused by that rule.
-    """
-    if not rules:
-        return pl.Series("reason", [None] * docs.height, dtype=pl.String)
-    return docs.select(
-        pl.coalesce(*(pl.when(broken).then(reason) for broken, reason in rules)).cast(pl.String).alias("reason")
-    ).to_series()
-
-
-def _below(column: str, least: float, what: str) -> tuple[pl.Expr, pl.Expr]:
-    """Rule: refuse a row whose ``column`` is below ``least``."""
-    return pl.col(column).cast(pl.Float32) < pl.lit(least, pl.Float32), _said(column, what, "below", least)
-
-
-def _above(column: str, most: float, what: str) -> tuple[pl.Expr, pl.Expr]:
-    """Rule: refuse a row whose ``column`` is above ``most``."""
-    # Compared in Float32, as the features are stored: 0.1 in Float32 is above 0.1 in Float64.
-    return pl.col(column).cast(pl.Float32) > pl.lit(most, pl.Float32), _said(column, what, "above", most)
-
-
-def _said(column: str, what: str, side: str, limit: float) -> pl.Expr:
-    shown = pl.col(column).cast(pl.Float64).round(3)
-    shown = shown.cast(pl.Int64) if float(limit).is_integer() and column in ("words", "stop_words") else shown
-    return pl.format("{} {} is {} {}", pl.lit(what), shown, pl.lit(side), pl.lit(f"{limit:g}"))
 
 
 @POLICIES.register("length")
@@ -63,9 +35,9 @@ class Length(Filter):
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse by the number of words."""
-        rules = [_below("words", self.min_words, "number of words")]
+        rules = [below("words", self.min_words, "number of words")]
         if self.max_words is not None:
-            rules.append(_above("words", self.max_words, "number of words"))
+            rules.append(above("words", self.max_words, "number of words"))
         return first_reason(docs, rules)
 
 
@@ -101,15 +73,15 @@ class GopherQuality(Filter):
         return first_reason(
             docs,
             [
-                _below("words", words if self.min_words is None else self.min_words, "number of words"),
-                _above("words", self.max_words, "number of words"),
-                _below("mean_word_length", self.min_mean_word_length, "mean word length"),
-                _above("mean_word_length", self.max_mean_word_length, "mean word length"),
-                _above("symbol_ratio", self.max_symbol_ratio, "symbols per word"),
-                _above("bullet_lines", self.max_bullet_lines, "share of bullet lines"),
-                _above("ellipsis_lines", self.max_ellipsis_lines, "share of ellipsis lines"),
-                _below("alphabetic_words", self.min_alphabetic_words, "share of alphabetic words"),
-                _below(
+                below("words", words if self.min_words is None else self.min_words, "number of words"),
+                above("words", self.max_words, "number of words"),
+                below("mean_word_length", self.min_mean_word_length, "mean word length"),
+                above("mean_word_length", self.max_mean_word_length, "mean word length"),
+                above("symbol_ratio", self.max_symbol_ratio, "symbols per word"),
+                above("bullet_lines", self.max_bullet_lines, "share of bullet lines"),
+                above("ellipsis_lines", self.max_ellipsis_lines, "share of ellipsis lines"),
+                below("alphabetic_words", self.min_alphabetic_words, "share of alphabetic words"),
+                below(
                     "stop_words",
                     stop_words if self.min_stop_words is None else self.min_stop_words,
                     "number of stop words",
@@ -138,11 +110,11 @@ class Repetition(Filter):
         return first_reason(
             docs,
             [
-                _above("duplicate_lines", self.max_duplicate_lines, "share of repeated lines"),
-                _above("top_2gram", self.max_top_2gram, "share of the top 2-gram"),
-                _above("top_3gram", self.max_top_3gram, "share of the top 3-gram"),
-                _above("top_4gram", self.max_top_4gram, "share of the top 4-gram"),
-                _above("duplicate_5grams", self.max_duplicate_5grams, "share of repeated 5-grams"),
+                above("duplicate_lines", self.max_duplicate_lines, "share of repeated lines"),
+                above("top_2gram", self.max_top_2gram, "share of the top 2-gram"),
+                above("top_3gram", self.max_top_3gram, "share of the top 3-gram"),
+                above("top_4gram", self.max_top_4gram, "share of the top 4-gram"),
+                above("duplicate_5grams", self.max_duplicate_5grams, "share of repeated 5-grams"),
             ],
         )
 
@@ -182,7 +154,7 @@ class PerplexityBand(Filter):
         tokens, perplexity = self._perplexity(docs["doc"], ctx)
         low, high = (self.low, self.high) if self.keep is None else self._quantiles(self.keep, ctx)
         table = pl.DataFrame({"tokens": tokens, "perplexity": perplexity})
-        # Not _below and _above: a perplexity may lie outside the range of Float32.
+        # Not below and above: a perplexity may lie outside the range of Float32.
         shown = pl.col("perplexity").round(1)
         rules = [
             (pl.col("tokens") == 0, pl.lit("has no tokens to score")),

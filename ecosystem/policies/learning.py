@@ -30,7 +30,7 @@ from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import OBSERVABLE
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import Context, Filter
-from ecosystem.policies.filters import first_reason
+from ecosystem.policies.reasons import first_reason
 from ecosystem.sources.base import Reservoir, some_rows
 from ecosystem.streams import Stream, Streams
 

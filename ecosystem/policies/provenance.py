@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.policies.base import POLICIES, Context, Filter
-from ecosystem.policies.filters import Count, Share, first_reason
+from ecosystem.policies.filters import Count, Share
+from ecosystem.policies.reasons import first_reason
 
 
 @POLICIES.register("provenance_label")

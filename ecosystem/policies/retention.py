@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import Field
 
 from ecosystem.policies.base import POLICIES, Context, Filter, Weigher
-from ecosystem.policies.filters import first_reason
+from ecosystem.policies.reasons import first_reason
 
 Positive = Annotated[int, Field(ge=1)]
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.corpus.watermark_spec import Scheme, WatermarkSpec
 from ecosystem.policies.base import POLICIES, Context, Filter
-from ecosystem.policies.filters import first_reason
+from ecosystem.policies.reasons import first_reason
 from ecosystem.spec import ScenarioParts
 
 # The fields that only one scheme has.
@@ -32,7 +32,6 @@ class Watermark(Filter):
     """
 
     reads_text: ClassVar[bool] = True
-    writes_watermark: ClassVar[bool] = True
 
     model: str = Field(description="name of the model whose tokenizer reads texts; those who mark write with it")
     scheme: Scheme = Field("green_list", description="green_list or synthid")

@@ -15,8 +15,7 @@ from ecosystem.corpus.schema import SEGMENT, empty
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import FitRequest, GenerateRequest, MemberError, TextCohort
-from ecosystem.policies.base import gate
-from ecosystem.policies.watermark import Watermark
+from ecosystem.policies.base import WritesWatermark, gate
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.measurement.measure import measure_step
 from ecosystem.simulation.selection import LiveIndex, archive, ledger_rows, note_shortfalls, sample
@@ -110,7 +109,7 @@ def watermarking(state: State) -> dict[str, WatermarkSpec]:
     marks: dict[str, WatermarkSpec] = {}
     for name, trainers in naming.items():
         policy = state.scenario.policies[name]
-        assert isinstance(policy, Watermark)  # checked when the scenario was read
+        assert isinstance(policy, WritesWatermark)  # checked when the scenario was read
         noise = {t: state.streams.at(f"policies/{name}/compliance/{t}").uniform(0)[0] for t in trainers}
         complying = int(policy.compliance * len(trainers) + 0.5)
         marks |= dict.fromkeys(sorted(trainers, key=noise.__getitem__)[:complying], policy.mark)

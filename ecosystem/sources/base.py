@@ -223,6 +223,7 @@ SOURCES: Registry[type[Source]] = Registry(
     "ecosystem.sources.files",
     "ecosystem.sources.formal_language",
     "ecosystem.sources.vectors",
+    "ecosystem.sources.images",
     "ecosystem.sources.categorical",
     "ecosystem.sources.regression",
     "ecosystem.sources.labelled",

@@ -5,11 +5,12 @@ Colours, type and backgrounds are not in a chart but in :data:`LIGHT` and :data:
 in both modes and the files on disk. A population has the colour of its place in ``ChartTheme.populations``, everywhere.
 """
 
+from ecosystem.report.charts.axes import NAMED_CHANGES, span, spread
 from ecosystem.report.charts.bars_and_maps import rates, site_graph
 from ecosystem.report.charts.distributions import densities, fan, scatter
 from ecosystem.report.charts.effects import bars, crossing, forest, heatmap, tradeoff
 from ecosystem.report.charts.export import pictures, specification
-from ecosystem.report.charts.lines import NAMED_CHANGES, over_steps, span, spread, vocabulary
+from ecosystem.report.charts.lines import over_steps, vocabulary
 from ecosystem.report.charts.templates import ChartTemplate, scaled
 from ecosystem.report.charts.theme import DARK, LIGHT, NARROW, WIDE, ChartLabels, ChartTheme, Scheme, configuration
 

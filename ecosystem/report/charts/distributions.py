@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.lines import change_rules, change_tables, colours, steps_axis
+from ecosystem.report.charts.axes import change_rules, change_tables, colours, steps_axis
 from ecosystem.report.charts.theme import HUMAN, NARROW, ChartLabels, ChartTheme
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.lines import colours, span
+from ecosystem.report.charts.axes import colours, span
 from ecosystem.report.charts.theme import NARROW, WIDE, ChartLabels, ChartTheme
 
 
