@@ -136,9 +136,9 @@ def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
         return f"{path}: this key is required and missing"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        field, colon, told = message.partition(": ")  # a rule about several fields says which it is about
+        field, colon, rule = message.partition(": ")  # a rule about several fields says which it is about
         if colon and _PATH.fullmatch(field):
-            path, message = f"{path}.{field}" if path else field, told
+            path, message = f"{path}.{field}" if path else field, rule
         return f"{path}: {message}" if path else message
     message = message[:1].lower() + message[1:]
     given = problem.get("input")

@@ -45,7 +45,7 @@ class Corpus:
         """
         observed = features(drafts["content"])
         self._drafts = drafts["content"]
-        known: dict[str, pl.Expr | pl.Series] = {
+        derived: dict[str, pl.Expr | pl.Series] = {
             "doc": pl.int_range(len(self), len(self) + drafts.height, dtype=pl.Int64),
             "t": pl.lit(t),
             "duplicate_of": self._earlier(observed["content_hash"]),
@@ -56,15 +56,15 @@ class Corpus:
         }
         columns = segment(self._contents.dtype)
         table = pl.concat([drafts, observed], how="horizontal")
-        return table.select(known.get(name, pl.col(name)).cast(dtype).alias(name) for name, dtype in columns.items())
+        return table.select(derived.get(name, pl.col(name)).cast(dtype).alias(name) for name, dtype in columns.items())
 
     def _earlier(self, hashes: pl.Series) -> pl.Series:
         """Return the first document with each hash, or null where this is the first; remember new ones."""
-        found: list[int | None] = []
+        earlier: list[int | None] = []
         for doc, digest in enumerate(hashes.to_list(), start=len(self)):
             first = self._first_with_hash.setdefault(digest, doc)
-            found.append(None if first == doc else first)
-        return pl.Series(found, dtype=pl.Int64)
+            earlier.append(None if first == doc else first)
+        return pl.Series(earlier, dtype=pl.Int64)
 
     def publish(self, table: pl.DataFrame) -> None:
         """Append a segment (columns of SEGMENT); rows with a verdict are recorded but never on the web."""
@@ -80,8 +80,8 @@ class Corpus:
 
     def contents(self, docs: pl.Series) -> pl.Series:
         """Return the contents of documents (or of prepared drafts) by id, in the order of ``docs``."""
-        known = pl.concat([self._contents, self._drafts], rechunk=False) if self._drafts.len() else self._contents
-        return known.gather(docs)
+        available = pl.concat([self._contents, self._drafts], rechunk=False) if self._drafts.len() else self._contents
+        return available.gather(docs)
 
     def retire(self, docs: pl.Series, t: int) -> None:
         """Take documents off the web at step ``t``."""

@@ -19,7 +19,7 @@ def read_graph(path: str, base: Path) -> Any:
     any other is an edge list: two names a line and, if wanted, a weight, parted by white space or commas, ``#``
     before comments; undirected. Raise DataError naming the file if it is missing, empty or malformed.
     """
-    file = _found(path, base)
+    file = _locate(path, base)
     try:
         graph = _read_graphml(file) if file.suffix.lower() in (".graphml", ".xml") else _read_edges(file)
     except UnicodeDecodeError as error:
@@ -49,7 +49,7 @@ def write_graph(graph: Any, file: Path) -> None:
         raise StoreError(f"{file}: cannot be written: {error.strerror}; choose another place.") from None
 
 
-def _found(path: str, base: Path) -> Path:
+def _locate(path: str, base: Path) -> Path:
     given = Path(path).expanduser()
     places = [Path.cwd() / given, base / given]
     for place in places:
@@ -70,17 +70,17 @@ def _read_graphml(file: Path) -> Any:
     if not file.stat().st_size:
         raise DataError(f"web.path: {file}: is empty; give a graph with at least one site.")
     try:
-        found = nx.read_graphml(file)
+        parsed = nx.read_graphml(file)
     except OSError:
         raise
     # A malformed file meets the library unprepared: it lets through whatever goes wrong inside it.
     except (ParseError, nx.NetworkXException, LookupError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"web.path: {file}: is not a GraphML file ({type(error).__name__}: {_short(error)}).") from None
-    graph: Any = nx.DiGraph() if found.is_directed() else nx.Graph()
-    number = {name: i for i, name in enumerate(found.nodes)}
-    for name, node in found.nodes(data=True):
+    graph: Any = nx.DiGraph() if parsed.is_directed() else nx.Graph()
+    number = {name: i for i, name in enumerate(parsed.nodes)}
+    for name, node in parsed.nodes(data=True):
         graph.add_node(number[name], label=str(node.get("label", name)))
-    for a, b, link in found.edges(data=True):
+    for a, b, link in parsed.edges(data=True):
         graph.add_edge(number[a], number[b], weight=_weight(link.get("weight", 1.0), file, f"link {a} - {b}"))
     return graph
 

@@ -116,8 +116,8 @@ class Web:
             owner = name.split("/")[-2] if self._shared else name
             given = sum(sites.size for sites in self._owned.values())
             return self._owned.setdefault(owner, np.arange(given, given + n, dtype=np.int64)).copy()
-        luck = self._streams.at(f"home/{name}").uniform(np.arange(self.sites))
-        return np.argsort(luck, kind="stable")[:n].astype(np.int64)
+        noise = self._streams.at(f"home/{name}").uniform(np.arange(self.sites))
+        return np.argsort(noise, kind="stable")[:n].astype(np.int64)
 
     def places(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the sites that initial documents (rows of a source) appear on, spread evenly by chance.
@@ -191,8 +191,8 @@ class Web:
         steps = min(100, max(10, 20_000 // self.sites))  # about 2 s for 2,000 sites
         # method="force": for 500 sites and more the default would minimise an energy, which takes minutes.
         places = nx.spring_layout(original, seed=seed, iterations=steps, weight=None, method="force")
-        found = np.array([places[site] for site in range(self.sites)], dtype=np.float64).reshape(self.sites, 2)
-        return np.asarray(np.clip(found, -1.0, 1.0))
+        positions = np.array([places[site] for site in range(self.sites)], dtype=np.float64).reshape(self.sites, 2)
+        return np.asarray(np.clip(positions, -1.0, 1.0))
 
     def export(self, path: str | Path, attributes: Mapping[str, ArrayLike] | None = None) -> None:
         """Write the graph as GraphML or GEXF, by the ending of ``path``.

@@ -90,8 +90,8 @@ def gram_keys(codes: NDArray[np.int64], starts: NDArray[np.int64], n: int, types
 
 def word_hashes(vocabulary: pl.Series) -> NDArray[np.uint64]:
     """Return a number per word that is the same in every process, (words,)."""
-    found = (int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little") for word in vocabulary)
-    return np.fromiter(found, np.uint64, vocabulary.len())
+    hashes = (int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little") for word in vocabulary)
+    return np.fromiter(hashes, np.uint64, vocabulary.len())
 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -130,9 +130,9 @@ def normalised(rows: csr_array) -> csr_array:
 
 
 def _word_keys(texts: pl.Series, lengths: Sequence[int]) -> list[NDArray[np.uint64]]:
-    found = words(texts)
-    each = word_hashes(found.vocabulary)[found.codes]
-    return [_keys(each, found.document, n, n) for n in lengths]
+    tokens = words(texts)
+    each = word_hashes(tokens.vocabulary)[tokens.codes]
+    return [_keys(each, tokens.document, n, n) for n in lengths]
 
 
 def _byte_keys(texts: pl.Series, lengths: Sequence[int]) -> list[NDArray[np.uint64]]:

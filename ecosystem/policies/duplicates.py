@@ -103,13 +103,13 @@ class NearDuplicates:
         """Return, per id, the smallest id of an earlier near-duplicate, or null (Int64); any order, any subset."""
         asked = np.asarray(ids, dtype=np.int64).reshape(-1)
         at = np.searchsorted(self._ids, asked)
-        known = at < len(self)
-        known[known] = self._ids[at[known]] == asked[known]
-        if not known.all():
-            raise EcosystemError(f"near-duplicates: document {asked[~known][0]} was never added.")
+        present = at < len(self)
+        present[present] = self._ids[at[present]] == asked[present]
+        if not present.all():
+            raise EcosystemError(f"near-duplicates: document {asked[~present][0]} was never added.")
         match = self._earliest[at]
-        found = pl.Series("near_duplicate", np.append(self._ids, -1)[match], dtype=pl.Int64)
-        return found.set(pl.Series(match < 0), None)
+        answer = pl.Series("near_duplicate", np.append(self._ids, -1)[match], dtype=pl.Int64)
+        return answer.set(pl.Series(match < 0), None)
 
     def _signature(self, places: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the signatures at ``places``, (places, num_perm)."""
@@ -141,18 +141,18 @@ class NearDuplicates:
         the walk; a list of all candidates would grow with the square of the web.
         """
         cursor = np.searchsorted(self._keys, keys.reshape(-1))
-        mine = np.repeat(places, keys.shape[1])
+        searched = np.repeat(places, keys.shape[1])
         best = self._earliest  # filled in place
         while cursor.size:
             candidate = self._places[cursor]
             # At the latest the walk meets the document itself, which stands in each of its own buckets.
-            ahead = (candidate < mine) & ((best[mine] < 0) | (candidate < best[mine]))
-            cursor, mine, candidate = cursor[ahead], mine[ahead], candidate[ahead]
-            close = self._close(mine, candidate)
-            for place, match in zip(mine[close].tolist(), candidate[close].tolist(), strict=True):
+            ahead = (candidate < searched) & ((best[searched] < 0) | (candidate < best[searched]))
+            cursor, searched, candidate = cursor[ahead], searched[ahead], candidate[ahead]
+            close = self._close(searched, candidate)
+            for place, match in zip(searched[close].tolist(), candidate[close].tolist(), strict=True):
                 if best[place] < 0 or match < best[place]:
                     best[place] = match
-            cursor, mine = cursor[~close] + 1, mine[~close]
+            cursor, searched = cursor[~close] + 1, searched[~close]
 
     def _close(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say for which pairs the estimated similarity reaches the threshold."""
@@ -180,21 +180,21 @@ def shingle_hashes(texts: pl.Series, n: int) -> tuple[NDArray[np.uint64], NDArra
     ``starts`` has one entry more than there are texts. Hashes are the same in every process. A text of one to
     ``n - 1`` words has a single shingle, all of it; a text without words has none.
     """
-    found = words(texts.str.to_lowercase(), LETTERED)
-    lengths = found.lengths()
-    each = word_hashes(found.vocabulary)[found.codes]
+    tokens = words(texts.str.to_lowercase(), LETTERED)
+    lengths = tokens.lengths()
+    each = word_hashes(tokens.vocabulary)[tokens.codes]
     begin = np.concatenate([[0], np.cumsum(lengths)])[:-1]
     short = (lengths > 0) & (lengths < n)
     # Windows of full length, and for a short text one that begins at its first word.
-    start = np.union1d(windows(found.document, n), begin[short])
-    document = found.document[start]
+    start = np.union1d(windows(tokens.document, n), begin[short])
+    document = tokens.document[start]
     length = np.minimum(n, lengths[document])
     key = np.zeros(start.size, np.uint64)
     for k in range(n):
         inside = k < length
         word = each[np.minimum(start + k, max(each.size - 1, 0))]
         key = np.where(inside, mix(key + word), key)
-    counts = np.bincount(document, minlength=found.documents)
+    counts = np.bincount(document, minlength=tokens.documents)
     return key, np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
 
 

@@ -195,9 +195,9 @@ class SyntheticDetector(Filter):
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse what the detector takes for synthetic."""
-        luck = pl.lit(pl.Series("luck", ctx.static_stream.uniform(docs["doc"].to_numpy()), dtype=pl.Float64))
+        noise = pl.lit(pl.Series("noise", ctx.static_stream.uniform(docs["doc"].to_numpy()), dtype=pl.Float64))
         rate = pl.when(pl.col("synthetic")).then(self.true_positive_rate).otherwise(self.false_positive_rate)
-        return first_reason(docs, [(luck < rate, pl.lit("detected as synthetic"))])
+        return first_reason(docs, [(noise < rate, pl.lit("detected as synthetic"))])
 
 
 @POLICIES.register("oracle")

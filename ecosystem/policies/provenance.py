@@ -33,8 +33,8 @@ class ProvenanceLabel(Filter):
         """Refuse what still carries a label."""
         ids = docs["doc"].to_numpy()
         authors = docs["author"].unique().to_list()
-        luck = {author: float(ctx.static_stream.child(f"author/{author}").uniform(0)[0]) for author in authors}
-        honest = np.array([luck[author] >= self.liars for author in docs["author"]], np.bool_)
+        noise = {author: float(ctx.static_stream.child(f"author/{author}").uniform(0)[0]) for author in authors}
+        honest = np.array([noise[author] >= self.liars for author in docs["author"]], np.bool_)
         kept = ctx.static_stream.child("lost").uniform(ids) >= self.lost
         mistaken = ctx.static_stream.child("false").uniform(ids) < self.false_labels
         labelled = np.where(docs["synthetic"].to_numpy(), honest & kept, mistaken)
@@ -71,8 +71,8 @@ class SyntheticCap(Filter):
         order = order[synthetic[order]]  # synthetic rows, the luckiest first
         refused = np.zeros(docs.height, np.bool_)
         if self.per_author is not None:
-            mine = pl.DataFrame({"row": order, "author": docs["author"].gather(order)})
-            rank = mine.select(pl.int_range(pl.len()).over("author")).to_series().to_numpy()
+            ranked = pl.DataFrame({"row": order, "author": docs["author"].gather(order)})
+            rank = ranked.select(pl.int_range(pl.len()).over("author")).to_series().to_numpy()
             refused[order[rank >= self.per_author]] = True
             order = order[rank < self.per_author]
         if self.share is not None and self.share < 1:

@@ -65,8 +65,8 @@ class Importance(Weigher):
             return pl.Series("factor", self._learned(self.detector, docs["doc"], ctx))
         normal = NormalDist()
         shift = math.sqrt(2) * normal.inv_cdf(self.auc)
-        luck = ctx.static_stream.uniform(docs["doc"].to_numpy())
-        noise = np.array([normal.inv_cdf(u) for u in luck.tolist()], dtype=np.float64)
+        uniform = ctx.static_stream.uniform(docs["doc"].to_numpy())
+        noise = np.array([normal.inv_cdf(u) for u in uniform.tolist()], dtype=np.float64)
         score = noise + shift * docs["synthetic"].fill_null(False).to_numpy()
         odds = self.synthetic_prior / (1 - self.synthetic_prior)  # of synthetic against human, before the score
         human = 1 / (1 + odds * np.exp(shift * score - shift**2 / 2))

@@ -94,6 +94,6 @@ class Watermark(Filter):
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse by z-score."""
         z, scored = ctx.models.watermark(self.model, self.mark, docs["doc"])
-        found = (pl.col("scored") >= self.min_tokens) & (pl.col("z") > self.threshold)
+        marked = (pl.col("scored") >= self.min_tokens) & (pl.col("z") > self.threshold)
         reason = pl.format("watermark: z {} is above {}", pl.col("z").round(1), pl.lit(f"{self.threshold:g}"))
-        return first_reason(pl.DataFrame({"z": z, "scored": scored}), [(found, reason)])
+        return first_reason(pl.DataFrame({"z": z, "scored": scored}), [(marked, reason)])

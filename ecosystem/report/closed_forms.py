@@ -47,10 +47,10 @@ class Agreement:
 
 def agreements(metrics: pl.DataFrame, theory: Sequence[TheorySpec], steps: int, truth: Truth | None) -> list[Agreement]:
     """Hold every closed form of a scenario against the last measurement of what it speaks of."""
-    found = []
+    comparisons = []
     for one in theory:
         measured = means(members(metrics, one.metric)).filter(pl.col("population") == one.population).tail(1)
         for step, value, error in measured.select("step", "value", "error").iter_rows():
             curve = laws([one], one.metric, steps, truth).filter(pl.col("step") == step)
-            found += [Agreement(one.population, one.metric, step, value, error, p) for p in curve["value"]]
-    return found
+            comparisons += [Agreement(one.population, one.metric, step, value, error, p) for p in curve["value"]]
+    return comparisons

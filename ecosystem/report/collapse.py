@@ -45,12 +45,12 @@ class Fate:
 
 def fates(data: RunReportData) -> list[Fate]:
     """Return the fate of every population in which somebody collapsed."""
-    known = summaries.members(data.metrics, "collapsed")
+    flags = summaries.members(data.metrics, "collapsed")
     times = summaries.members(data.metrics, "collapsed_at").select("trainer", at="value")
     last = data.run.steps
-    found = []
+    reached = []
     for population in data.populations:
-        trainers = known.filter(pl.col("population") == population).select("trainer").unique()
+        trainers = flags.filter(pl.col("population") == population).select("trainer").unique()
         at = trainers.join(times, on="trainer", how="left")["at"]
         steps = np.sort(at.fill_null(float(last)).to_numpy())
         collapsed, n = int(at.count()), len(steps)
@@ -58,7 +58,7 @@ def fates(data: RunReportData) -> list[Fate]:
             continue
         half = math.ceil(n / 2)
         mean, error = mean_and_error(steps)
-        found.append(
+        reached.append(
             Fate(
                 population=population,
                 trainers=n,
@@ -69,7 +69,7 @@ def fates(data: RunReportData) -> list[Fate]:
                 predicted=_predicted(data, population),
             )
         )
-    return found
+    return reached
 
 
 def _predicted(data: RunReportData, population: str) -> float | None:
@@ -89,14 +89,14 @@ def findings(data: RunReportData) -> list[str]:
         mean = plus_minus(fate.mean, fate.error, 1)
         if fate.collapsed == fate.trainers:
             who = f"all {fate.trainers} trainers" if fate.trainers > 1 else "the only trainer"
-            told = f"{who} collapsed totally, at step {mean}" + (" on average" if fate.trainers > 1 else "")
+            outcome = f"{who} collapsed totally, at step {mean}" + (" on average" if fate.trainers > 1 else "")
         else:
-            told = (
+            outcome = (
                 f"{percent(share)} ± {number(100 * error, 1)} of the {fate.trainers} trainers had collapsed totally by "
                 f"step {data.run.steps}; the mean step of collapse is at least {mean}"
             )
         law = f" (closed form for large samples: {number(fate.predicted, 1)})" if fate.predicted is not None else ""
-        sentences.append(f"In {bold(fate.population)} {told}{law}.")
+        sentences.append(f"In {bold(fate.population)} {outcome}{law}.")
     return sentences
 
 
@@ -112,16 +112,16 @@ class CollapseTables:
 
 def tables(data: RunReportData) -> CollapseTables | None:
     """Return the tables of times to collapse and of the symbols that were left; None if no trainer collapsed."""
-    found = fates(data)
-    if not found:
+    reached = fates(data)
+    if not reached:
         return None
-    early = [fate.population for fate in found if fate.collapsed < fate.trainers]
-    return CollapseTables(_times(data, found), bool(early), _fixations(data, found), early)
+    early = [fate.population for fate in reached if fate.collapsed < fate.trainers]
+    return CollapseTables(_times(data, reached), bool(early), _fixations(data, reached), early)
 
 
-def _times(data: RunReportData, found: list[Fate]) -> Table:
+def _times(data: RunReportData, reached: list[Fate]) -> Table:
     rows: list[Cells] = []
-    for fate in found:
+    for fate in reached:
         share, error = fate.share
         bound = "" if fate.collapsed == fate.trainers else "≥ "
         rows.append(
@@ -161,7 +161,7 @@ def fixations(data: RunReportData, population: str) -> pl.DataFrame:
     return frame.with_columns(expected=expected, z=pl.when(spread > 0).then((pl.col("count") - expected) / spread))
 
 
-def _fixations(data: RunReportData, found: list[Fate]) -> Table | None:
+def _fixations(data: RunReportData, reached: list[Fate]) -> Table | None:
     if data.truth is None or data.truth.probabilities is None:
         return None
     rows: list[Cells] = [
@@ -173,7 +173,7 @@ def _fixations(data: RunReportData, found: list[Fate]) -> Table | None:
             number(expected, 1),
             "–" if z is None else signed(z, 1),
         ]
-        for fate in found
+        for fate in reached
         for symbol, p, count, expected, z in fixations(data, fate.population).iter_rows()
     ]
     return Table(["population", "symbol", "true probability", "left to", "expected", "z"], rows)

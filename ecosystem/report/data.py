@@ -64,8 +64,8 @@ class RunReportData:
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """What became of each population, in the order of the scenario."""
-        found = {o.population: o for o in summaries.outcomes(self.metrics, self.models, self.started)}
-        return [found[name] for name in self.theme.populations if name in found]
+        by_name = {o.population: o for o in summaries.outcomes(self.metrics, self.models, self.started)}
+        return [by_name[name] for name in self.theme.populations if name in by_name]
 
     @cached_property
     def agreements(self) -> list[Agreement]:

@@ -36,8 +36,8 @@ def perplexities(data: RunReportData) -> list[Figure]:
     domain = charts.span([v for v in values if v > 0], log=True)
     densest: dict[str, tuple[pl.DataFrame, pl.DataFrame]] = {}
     for population in data.populations[:SHOWN]:
-        mine = frame.filter(pl.col("population") == population)
-        own, people = mine.filter(pl.col("step").is_not_null()), mine.filter(pl.col("step").is_null())
+        quantiles = frame.filter(pl.col("population") == population)
+        own, people = quantiles.filter(pl.col("step").is_not_null()), quantiles.filter(pl.col("step").is_null())
         if own.is_empty():
             continue
         labels = ChartLabels(
@@ -62,7 +62,7 @@ def perplexities(data: RunReportData) -> list[Figure]:
     for population, (own, people) in densest.items():
         labels = ChartLabels(
             f"Histogram of these perplexities: {population}",
-            f"at {_told(own['step'].unique().to_list())}; grey: human text; from quantiles",
+            f"at {_steps_in_words(own['step'].unique().to_list())}; grey: human text; from quantiles",
             "share per factor of e",
             ".3~s",
         )
@@ -73,7 +73,7 @@ def perplexities(data: RunReportData) -> list[Figure]:
     return drawn
 
 
-def _told(steps: Sequence[int]) -> str:
+def _steps_in_words(steps: Sequence[int]) -> str:
     """Return the steps of a chart in words."""
     steps = sorted(steps)
     return (
@@ -111,8 +111,8 @@ def _published(data: RunReportData, population: str, most: int) -> dict[int, Flo
     recipe = scenario.trainers[population]
     first = 1 if scenario.models[recipe.model].begins_trained else 2 + recipe.offset
     steps = spread(range(first, data.run.steps + 1), most)
-    found = {step: _numbers(_content(data, step, author)) for step in steps}
-    return {step: x for step, x in found.items() if len(x) > 1}
+    documents = {step: _numbers(_content(data, step, author)) for step in steps}
+    return {step: x for step, x in documents.items() if len(x) > 1}
 
 
 def _content(data: RunReportData, step: int, author: str | None) -> pl.Series:
@@ -128,11 +128,11 @@ def _numbers(docs: pl.Series) -> Floats:
 
 
 def _curves(data: RunReportData, population: str, human: pl.Series) -> list[Figure]:
-    found = {step: x[:, 0] for step, x in _published(data, population, CURVES).items()}
+    values = {step: x[:, 0] for step, x in _published(data, population, CURVES).items()}
     people, truth = _numbers(human)[:, 0], data.truth
-    if not found or people.size < 2:
+    if not values or people.size < 2:
         return []
-    ends = [np.quantile(x, share) for x in (people, *found.values()) for share in (0.005, 0.995)]
+    ends = [np.quantile(x, share) for x in (people, *values.values()) for share in (0.005, 0.995)]
     grid = np.linspace(min(ends), max(ends), GRID)
     if truth is not None and truth.normal and truth.mean is not None and truth.covariance is not None:
         mean, variance, what = truth.mean[0], truth.covariance[0, 0], "the truth"
@@ -143,11 +143,11 @@ def _curves(data: RunReportData, population: str, human: pl.Series) -> list[Figu
         pl.DataFrame({"x": grid, "density": kernels(x, grid)}).with_columns(
             population=pl.lit(population), step=pl.lit(step)
         )
-        for step, x in found.items()
+        for step, x in values.items()
     ]
     labels = ChartLabels(
         f"What {population}/0 wrote",
-        f"densities at {_told(list(found))}; dashed: {what}; cut off at {PEAK:g} times its peak",
+        f"densities at {_steps_in_words(list(values))}; dashed: {what}; cut off at {PEAK:g} times its peak",
         "density",
         ".3~g",
     )
@@ -167,22 +167,22 @@ def kernels(x: Floats, at: Floats) -> Floats:
     low, high = np.quantile(x, [0.25, 0.75])
     widths = [w for w in (float(x.std(ddof=1)), float(high - low) / 1.34) if w > 0]
     width = max(0.9 * min(widths, default=0.0) * x.size**-0.2, float(at[1] - at[0]))
-    found = np.zeros(at.size)
+    density = np.zeros(at.size)
     for part in np.array_split(x, 1 + x.size * at.size // 1_000_000):
-        found += np.exp(-0.5 * ((at[:, None] - part) / width) ** 2).sum(axis=1)
-    return np.asarray(found / (x.size * width * math.sqrt(2 * math.pi)))
+        density += np.exp(-0.5 * ((at[:, None] - part) / width) ** 2).sum(axis=1)
+    return np.asarray(density / (x.size * width * math.sqrt(2 * math.pi)))
 
 
 def _points(data: RunReportData, population: str, human: pl.Series) -> list[Figure]:
     people = _numbers(human.head(POINTS))
-    found = {step: x[:POINTS] for step, x in _published(data, population, 3).items()}
-    whole = np.concatenate([people, *found.values()])[:, :2]
+    points = {step: x[:POINTS] for step, x in _published(data, population, 3).items()}
+    whole = np.concatenate([people, *points.values()])[:, :2]
     low, high = np.quantile(whole, [0.002, 0.998], axis=0)
     air = 0.06 * np.where(high > low, high - low, 1.0)
     window = np.stack([low - air, high + air], axis=1).tolist()
     behind = pl.DataFrame(people[:, :2], schema=["x", "y"])
     drawn = []
-    for step, x in found.items():
+    for step, x in points.items():
         which = "" if x.shape[1] == 2 else f"the first two of {x.shape[1]} numbers; "
         labels = ChartLabels(f"What {population}/0 wrote at step {step}", f"{which}grey: what people wrote", "", ".3~g")
         frame = pl.DataFrame(x[:, :2], schema=["x", "y"]).with_columns(population=pl.lit(population))

@@ -140,16 +140,16 @@ def image_shape(scenario: Scenario, content: pl.DataType) -> tuple[int, int] | N
 
 def documents(rows: pl.DataFrame, shape: tuple[int, int] | None) -> list[Document]:
     """Return the documents of a table: images together in one frame, anything else on its own."""
-    found = list(rows.iter_rows(named=True))
-    if shape is None or not found:
-        return [_text(row) for row in found]
-    authors = list(dict.fromkeys(str(row["author"]) for row in found))
-    about = [", ".join(authors) if len(authors) < 4 else f"{len(authors)} trainers", f"{len(found)} images"]
-    if found[0]["synthetic"]:
+    records = list(rows.iter_rows(named=True))
+    if shape is None or not records:
+        return [_text(row) for row in records]
+    authors = list(dict.fromkeys(str(row["author"]) for row in records))
+    about = [", ".join(authors) if len(authors) < 4 else f"{len(authors)} trainers", f"{len(records)} images"]
+    if records[0]["synthetic"]:
         about.append(f"depth {number(float(str(rows['depth'].mean())), 1)}")
-    if refused := sum(bool(row["verdict"]) for row in found):
+    if refused := sum(bool(row["verdict"]) for row in records):
         about.append(f"{refused} of them refused")
-    return [Document(" · ".join(about), images=[_image(row, shape) for row in found], width=PIXEL * shape[1])]
+    return [Document(" · ".join(about), images=[_image(row, shape) for row in records], width=PIXEL * shape[1])]
 
 
 def _image(row: dict[str, Any], shape: tuple[int, int]) -> Image:

@@ -27,8 +27,8 @@ def plus_minus(value: float, error: float | None, digits: int = 2, *, sign: bool
     """Return ``value ± error``, or the value alone where its error is unknown; more digits where the error is small."""
     if error is not None and 0 < error < 10.0**-digits:
         digits = min(5, math.ceil(-math.log10(error)))
-    told = signed(value, digits) if sign else number(value, digits)
-    return told if error is None else f"{told}\u00a0±\u00a0{number(error, digits)}"
+    text = signed(value, digits) if sign else number(value, digits)
+    return text if error is None else f"{text}\u00a0±\u00a0{number(error, digits)}"
 
 
 def listed(parts: Sequence[str]) -> str:
@@ -56,10 +56,10 @@ def progress(done: int, planned: int) -> str:
 
 def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
     """Say how synthetic the web and the training sets became."""
-    found = []
+    lines = []
     share, depth = summaries.series(metrics, "web", "synthetic_share"), summaries.series(metrics, "web", "depth")
     if share.height == 1:
-        found.append(f"At step {share['step'][0]} {percent(share['value'][0])} of the web's documents are synthetic.")
+        lines.append(f"At step {share['step'][0]} {percent(share['value'][0])} of the web's documents are synthetic.")
     elif share.height:
         (first, start, _), (last, end, _) = share.row(0), share.row(-1)
         moved = "stayed at" if abs(end - start) < 0.0005 else "rose" if end > start else "fell"
@@ -67,7 +67,7 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
         sentence = f"Between steps {first} and {last} the synthetic share of the web {moved} {course}"
         if depth.height:
             sentence += f", at a mean depth of {number(depth['value'][-1], 1)} model hops from human data"
-        found.append(sentence + ".")
+        lines.append(sentence + ".")
     trained = summaries.means(summaries.members(metrics, "synthetic_share", "training_set"))
     parts = []
     for population in populations:
@@ -75,27 +75,27 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
         if last_set is not None:
             parts.append((last_set[0], f"{bold(population)} {percent(last_set[0])}"))
     if 0 < len(parts) <= TOLD:
-        found.append(f"Of what they last trained on, {listed([told for _, told in parts])} was synthetic.")
+        lines.append(f"Of what they last trained on, {listed([text for _, text in parts])} was synthetic.")
     elif parts:
         low, high = min(parts), max(parts)
-        found.append(f"The synthetic share of what they last trained on ranged from {low[1]} to {high[1]}.")
-    return found
+        lines.append(f"The synthetic share of what they last trained on ranged from {low[1]} to {high[1]}.")
+    return lines
 
 
-def agreement(found: Sequence[Agreement]) -> list[str]:
+def agreement(agreements: Sequence[Agreement]) -> list[str]:
     """Say how many closed forms the simulation agrees with at the last step, and name those it does not."""
-    known = [(one, one.z) for one in found if one.z is not None]
-    if not known:
+    judged = [(one, one.z) for one in agreements if one.z is not None]
+    if not judged:
         return []
-    off = [(one, z) for one, z in known if abs(z) > 2]
+    off = [(one, z) for one, z in judged if abs(z) > 2]
     sentence = (
-        f"At the last step {len(known) - len(off)} of {_plural(len(known), 'closed form')} lie within two standard "
+        f"At the last step {len(judged) - len(off)} of {_plural(len(judged), 'closed form')} lie within two standard "
         "errors of the simulated mean"
     )
     if off:
         worst = sorted(off, key=lambda pair: -abs(pair[1]))[:TOLD]
-        told = [f"{one.metric} of {bold(one.population)} ({signed(z, 1)} standard errors)" for one, z in worst]
-        sentence += f"; further away {'is' if len(off) == 1 else 'are'} {listed(told)}"
+        names = [f"{one.metric} of {bold(one.population)} ({signed(z, 1)} standard errors)" for one, z in worst]
+        sentence += f"; further away {'is' if len(off) == 1 else 'are'} {listed(names)}"
     return [sentence + "."]
 
 
@@ -105,25 +105,25 @@ def quality(outcomes: Sequence[Outcome]) -> list[str]:
     alone = [bold(o.population) for o in outcomes if o.first_step == o.last_step]
     blind = [o for o in outcomes if o.first_step != o.last_step and o.error is None]
     ranked = sorted(moved, key=lambda o: -o.change)
-    told = ranked if len(ranked) <= TOLD else [*ranked[:2], *ranked[-2:]]
-    found = [_outcome(o) for o in told]
-    if len(told) < len(ranked):
+    shown = ranked if len(ranked) <= TOLD else [*ranked[:2], *ranked[-2:]]
+    sentences = [_outcome(o) for o in shown]
+    if len(shown) < len(ranked):
         counts = {v: sum(o.verdict == v for o in ranked) for v in ("degraded", "improved", "unchanged")}
-        found.insert(
+        sentences.insert(
             0,
             f"Of {len(ranked)} populations {counts['degraded']} degraded, {counts['improved']} improved and "
             f"{counts['unchanged']} did not change measurably on held-out human text; "
             "the two that fared worst and the two that fared best:",
         )
-    found += [
+    sentences += [
         f"{bold(o.population)} moved by {signed(o.change)} nats per token ({number(o.before)} → {number(o.after)}); "
         "its standard error is unknown."
         for o in blind[:TOLD]
     ]
     if alone:
         who = listed(alone) if len(alone) <= TOLD else _plural(len(alone), "population")
-        found.append(f"A change in quality cannot be told for {who}: measured at one step only.")
-    return found
+        sentences.append(f"A change in quality cannot be told for {who}: measured at one step only.")
+    return sentences
 
 
 def _outcome(o: Outcome) -> str:
@@ -164,23 +164,23 @@ def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
             )
     if not parts:
         return []
-    shown = [told for _, told in (parts if len(parts) <= TOLD else [min(parts), max(parts)])]
+    shown = [text for _, text in (parts if len(parts) <= TOLD else [min(parts), max(parts)])]
     against = f" (human text: {number(human[0])})" if len(human) else ""
     return [f"Distinct 2-grams of what was published, as a share of all{against}: {'; '.join(shown)}."]
 
 
 def refusals(metrics: pl.DataFrame) -> list[str]:
     """Say which policy refused what, and what curators caught and missed."""
-    found = []
+    sentences = []
     table = summaries.refusals(metrics).filter(pl.col("flagged").sum().over("what") > 0)
     for policy in table["what"].unique(maintain_order=True).to_list()[:TOLD]:
         rows = table.filter(pl.col("what") == policy)
-        found.append(f"The policy {bold(policy)} refused {_by_origin(rows)}.")
+        sentences.append(f"The policy {bold(policy)} refused {_by_origin(rows)}.")
     caught = summaries.detections(metrics)
     for curators in caught["who"].unique(maintain_order=True).to_list()[:3]:
         rows = caught.filter(pl.col("who") == curators)
-        found.append(f"The {bold(curators)} took for synthetic {_by_origin(rows)} that they reviewed.")
-    return found
+        sentences.append(f"The {bold(curators)} took for synthetic {_by_origin(rows)} that they reviewed.")
+    return sentences
 
 
 def _by_origin(rows: pl.DataFrame) -> str:

@@ -112,7 +112,7 @@ def quality(data: RunReportData, metric: str) -> Any:
     single = summaries.from_start(data.metrics, metric, data.started)
     if single.is_empty():
         return None
-    known = summaries.references(data.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
+    levels = summaries.references(data.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
     labels = ChartLabels(
         f"{label} on held-out human text",
         f"{axis}; lower is better; bands are ± one standard error, thin lines single trainers",
@@ -120,7 +120,7 @@ def quality(data: RunReportData, metric: str) -> Any:
         form,
     )
     return charts.over_steps(
-        summaries.means(single), data.theme, labels, single=single, levels=known, size=charts.WIDE, log=log
+        summaries.means(single), data.theme, labels, single=single, levels=levels, size=charts.WIDE, log=log
     )
 
 
@@ -187,12 +187,12 @@ def diversity(data: RunReportData, metric: str) -> Any:
     single = summaries.members(data.metrics, metric)
     if single.is_empty():
         return None
-    known = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
+    levels = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
     definition = DEFINITIONS.get(metric)
     unit = "" if definition is None or definition.unit == "1" else definition.unit
     below = definition.text if definition else "words per published document, mean"
     labels = ChartLabels(TEXT[metric], below, unit or ("words" if metric == "mean_words" else ""), ".3~r")
-    return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=known)
+    return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=levels)
 
 
 def vocabulary(data: RunReportData) -> Any:
@@ -204,8 +204,8 @@ def vocabulary(data: RunReportData) -> Any:
         for when, ordered in (("first", means), ("last", means.reverse())):
             rows = ordered.unique("population", keep="first", maintain_order=True)
             parts.append(rows.with_columns(decile=pl.lit(decile), when=pl.lit(when)))
-        known = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
-        people.append(known.select(decile=pl.lit(decile), value="value"))
+        levels = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
+        people.append(levels.select(decile=pl.lit(decile), value="value"))
     frame = pl.concat(parts)
     if frame.is_empty():
         return None

@@ -49,9 +49,9 @@ def _quality(data: RunReportData) -> Markup:
     return _section("quality", figures=figures, change=moved)
 
 
-def _drawn(data: RunReportData, prefix: str, found: dict[str, Any]) -> list[Figure]:
+def _drawn(data: RunReportData, prefix: str, drawn: dict[str, Any]) -> list[Figure]:
     """Return the places of the charts of which there is anything to draw."""
-    return [data.figure(f"{prefix}{metric}", chart) for metric, chart in found.items() if chart is not None]
+    return [data.figure(f"{prefix}{metric}", chart) for metric, chart in drawn.items() if chart is not None]
 
 
 def _parameters(data: RunReportData) -> Markup:
@@ -147,9 +147,9 @@ def _web(data: RunReportData) -> Markup:
 
 
 def _samples(data: RunReportData) -> Markup:
-    text, found = data.run.scenario.modality == "text", samples(data)
-    what = "Human text" if text else "Real images" if found.images else "Real documents"
-    return _section("texts", samples=found, what=what, text=text, opened=OPEN_POPULATIONS)
+    text, examples = data.run.scenario.modality == "text", samples(data)
+    what = "Human text" if text else "Real images" if examples.images else "Real documents"
+    return _section("texts", samples=examples, what=what, text=text, opened=OPEN_POPULATIONS)
 
 
 def _figures(data: RunReportData) -> Markup:

@@ -41,7 +41,7 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
     ).with_columns(site=pl.when(pl.col("site") == "None").then("id").otherwise("site"))
     steps = sorted({0, last // 2, last} & set(measured["step"].unique()))
     most = float(measured.filter((pl.col("metric") == "documents") & pl.col("step").is_in(steps))["value"].max() or 1)  # type: ignore[arg-type]
-    found = []
+    pictures = []
     for step in steps:
         wide = measured.filter(pl.col("step") == step).pivot(
             "metric", index="id", values="value", aggregate_function="first"
@@ -55,8 +55,8 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
             f"{drawn.height:,} of {len(links):,} links drawn" if drawn.height < len(links) else f"{len(links):,} links"
         )
         labels = ChartLabels(f"The web at step {step}", f"{nodes.height:,} sites, {shown}", "synthetic share", ".0%")
-        found.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, labels, most)))
-    return found
+        pictures.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, labels, most)))
+    return pictures
 
 
 def _read(file: Path) -> Any:
@@ -99,10 +99,10 @@ def layout(graph: Any) -> NDArray[np.float64]:
     places = nx.spring_layout(
         graph, pos=begin, seed=SEED, iterations=steps, weight=None, method="force", k=1.6 / n**0.5
     )
-    found = np.array([places[node] for node in graph.nodes])
+    positions = np.array([places[node] for node in graph.nodes])
     # A few stray sites must not press all others into a corner.
-    low, high = np.quantile(found, [0.01, 0.99], axis=0)
-    return np.asarray(np.clip((found - low) / np.maximum(high - low, 1e-9), -0.02, 1.02))
+    low, high = np.quantile(positions, [0.01, 0.99], axis=0)
+    return np.asarray(np.clip((positions - low) / np.maximum(high - low, 1e-9), -0.02, 1.02))
 
 
 def _by_distance(graph: Any, pivots: int = 24) -> NDArray[np.float64]:
@@ -125,10 +125,10 @@ def _by_distance(graph: Any, pivots: int = 24) -> NDArray[np.float64]:
     squared = distance**2
     centred = squared - squared.mean(0) - squared.mean(1, keepdims=True) + squared.mean()
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
-    found = centred @ directions[:2].T
-    if found.shape[1] < 2:
-        found = np.column_stack([found, np.zeros(len(nodes))])
+    positions = centred @ directions[:2].T
+    if positions.shape[1] < 2:
+        positions = np.column_stack([positions, np.zeros(len(nodes))])
     # Nodes at equal distances coincide on the map, and forces cannot part what coincides.
     jitter = Streams(SEED).at("report/sites").rng().normal(size=(len(nodes), 2))
-    size = np.abs(found).max() or 1.0
-    return np.asarray(found / size + 0.05 * jitter)
+    size = np.abs(positions).max() or 1.0
+    return np.asarray(positions / size + 0.05 * jitter)

@@ -60,9 +60,9 @@ def from_start(metrics: pl.DataFrame, metric: str, models: Mapping[str, str]) ->
     weights. A model that began at random has no such start: its first measurement is its beginning.
     """
     frame = members(metrics, metric)
-    known = references(metrics, metric)
-    start = known.filter(pl.col("kind") == "initial").select("model", "value", "error")
-    random = known.filter(pl.col("kind") == "random").select("model", floor="value")
+    levels = references(metrics, metric)
+    start = levels.filter(pl.col("kind") == "initial").select("model", "value", "error")
+    random = levels.filter(pl.col("kind") == "random").select("model", floor="value")
     start = start.join(random, on="model", how="left").filter(
         pl.col("floor").is_null() | ((pl.col("floor") - pl.col("value")) > 0.02 * pl.col("floor").abs())
     )
@@ -260,7 +260,7 @@ def outcomes(metrics: pl.DataFrame, models: Mapping[str, str], started: Mapping[
     values = from_start(metrics, "cross_entropy", started)
     levels, moves = means(values), means(changes(metrics, "cross_entropy", started))
     random = references(metrics, "cross_entropy").filter(pl.col("kind") == "random")
-    found = []
+    results = []
     for population in values["population"].unique(maintain_order=True):
         rows = levels.filter(pl.col("population") == population)
         first, last = rows.row(0, named=True), rows.row(-1, named=True)
@@ -271,7 +271,7 @@ def outcomes(metrics: pl.DataFrame, models: Mapping[str, str], started: Mapping[
         # Where the start is (nearly) the random model there is no way to go, and a share of it means nothing.
         if len(end) and end[0] - before > max(0.05, 5 * (first["error"] or 0.0)):
             way = moved["value"] / (end[0] - before)
-        found.append(
+        results.append(
             Outcome(
                 population=population,
                 first_step=first["step"],
@@ -284,4 +284,4 @@ def outcomes(metrics: pl.DataFrame, models: Mapping[str, str], started: Mapping[
                 members=last["members"],
             )
         )
-    return found
+    return results

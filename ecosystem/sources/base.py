@@ -177,7 +177,7 @@ class EndlessReservoir(ABC):
             raise DataError(f"sources.{self.name}: row {index.min()} was asked for; rows are counted from 0.")
         return self.draw(index, "rows")
 
-    def luck(self, rows: NDArray[np.int64], what: str, choice: int = 0) -> NDArray[np.float64]:
+    def noise(self, rows: NDArray[np.int64], what: str, choice: int = 0) -> NDArray[np.float64]:
         """Return one uniform number per row for one of the choices that make up a document."""
         return self._streams.at(f"source/{self.name}/{what}", choice).uniform(rows)
 

@@ -107,7 +107,7 @@ class CategoricalReservoir(EndlessReservoir):
 
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
         """Look up one uniform number per document in the cumulative distribution."""
-        symbols = np.searchsorted(self._upto, self.luck(rows, what), side="right")
+        symbols = np.searchsorted(self._upto, self.noise(rows, what), side="right")
         return pl.Series("content", symbols.astype(np.int32))
 
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64]:
@@ -121,7 +121,7 @@ class CategoricalReservoir(EndlessReservoir):
                 f"{docs.dtype} cannot be told."
             )
         symbols = docs.cast(pl.Int64, strict=False).fill_null(-1).to_numpy()
-        known = (symbols >= 0) & (symbols < self._probabilities.size)
+        possible = (symbols >= 0) & (symbols < self._probabilities.size)
         with np.errstate(divide="ignore"):  # a listed probability may be 0
             log_p = np.log(self._probabilities)
-        return np.where(known, log_p[np.where(known, symbols, 0)], -np.inf)
+        return np.where(possible, log_p[np.where(possible, symbols, 0)], -np.inf)

@@ -73,11 +73,11 @@ class FileSource(TextSource):
         """
         for root in (Path.cwd(), base):
             file = root / Path(self.path).expanduser()
-            found = [file] if file.exists() else [Path(f) for f in glob(str(file), recursive=True)]  # noqa: PTH207
-            files = sorted(f for f in found if f.is_file())
+            matches = [file] if file.exists() else [Path(f) for f in glob(str(file), recursive=True)]  # noqa: PTH207
+            files = sorted(f for f in matches if f.is_file())
             if files:
                 return files
-            if found:
+            if matches:
                 suggestion = f'"{self.path.rstrip("/")}/*{self.suffix()}"'
                 raise DataError(
                     f"sources.{name}: {self.path}: is a folder; give a file or a pattern such as {suggestion}."
@@ -259,10 +259,9 @@ def _no_column(name: str, origin: str, column: str, columns: Sequence[str]) -> D
     )
 
 
-def _not_text(name: str, origin: str, column: str, found: str) -> DataError:
+def _not_text(name: str, origin: str, column: str, held: str) -> DataError:
     return DataError(
-        f'sources.{name}: {origin}: the column "{column}" holds {found}, not text; '
-        f"choose another sources.{name}.column."
+        f'sources.{name}: {origin}: the column "{column}" holds {held}, not text; choose another sources.{name}.column.'
     )
 
 

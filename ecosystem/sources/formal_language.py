@@ -180,12 +180,12 @@ class ProcessReservoir:
         """Write documents, all chains in lock-step; every choice has a number keyed by (choice, position, row)."""
         if not rows.size:
             return pl.Series("text", [], dtype=pl.String)
-        luck = f"source/{self.name}/{what}"
+        prefix = f"source/{self.name}/{what}"
         cumulative = np.cumsum(self._zipf)[:-1]
-        topic = (self._streams.at(f"{luck}/topic").uniform(rows) * self._spec.topics).astype(np.int64)
+        topic = (self._streams.at(f"{prefix}/topic").uniform(rows) * self._spec.topics).astype(np.int64)
         length = np.full(len(rows), self._spec.min_words)
         if self._end < 1.0:
-            u = self._streams.at(f"{luck}/length").uniform(rows)
+            u = self._streams.at(f"{prefix}/length").uniform(rows)
             length += np.floor(np.log(u) / np.log1p(-self._end)).astype(np.int64)
         offset = np.concatenate([[0], np.cumsum(length)])
         written = np.empty(offset[-1], dtype=np.int64)
@@ -196,7 +196,7 @@ class ProcessReservoir:
         for position, count in enumerate(alive):
             which = order[:count]
             choice = np.searchsorted(
-                cumulative, self._streams.at(f"{luck}/word", position).uniform(rows[which]), "right"
+                cumulative, self._streams.at(f"{prefix}/word", position).uniform(rows[which]), "right"
             )
             if position == 0:
                 word = self.first[topic[which], choice]
@@ -204,7 +204,7 @@ class ProcessReservoir:
                 word = self.successors[topic[which], word[:count], choice]
             place = offset[which] + position
             written[place] = word
-            stop = self._streams.at(f"{luck}/stop", position).uniform(rows[which]) < self._stop
+            stop = self._streams.at(f"{prefix}/stop", position).uniform(rows[which]) < self._stop
             stopped[place] = stop | (length[which] == position + 1)
         tokens = np.array(self._spelled, dtype=object)[written + len(self.words) * stopped]
         texts = [" ".join(tokens[a:b]) for a, b in pairwise(offset)]
@@ -254,11 +254,11 @@ def _chains(spec: Process, stream: Stream) -> tuple[NDArray[np.int64], NDArray[n
     successors = np.empty((spec.topics, spec.lexicon, spec.branching), dtype=np.int64)
     block = max(1, 1_000_000 // spec.lexicon)  # words at a time, so that memory stays small
     for topic in range(spec.topics):
-        luck = stream.child(f"{topic}")
+        noise = stream.child(f"{topic}")
         for start in range(0, spec.lexicon, block):
             words = np.arange(start, min(start + block, spec.lexicon))
             pairs = words[:, None] * spec.lexicon + np.arange(spec.lexicon)
-            arrival = -np.log(luck.uniform(pairs)) / weight
+            arrival = -np.log(noise.uniform(pairs)) / weight
             chosen = np.argpartition(arrival, spec.branching - 1, axis=1)[:, : spec.branching]
             order = np.argsort(np.take_along_axis(arrival, chosen, axis=1), axis=1)
             successors[topic, words] = np.take_along_axis(chosen, order, axis=1)

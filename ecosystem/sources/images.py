@@ -101,10 +101,10 @@ class Images(Source):
             place = root / Path(self.path).expanduser()
             if place.is_dir():
                 folders.append(place)
-                found = [file for file in place.iterdir() if file.suffix.lower() in _ENDINGS]
+                matches = [file for file in place.iterdir() if file.suffix.lower() in _ENDINGS]
             else:
-                found = [place] if place.exists() else [Path(f) for f in glob(str(place), recursive=True)]  # noqa: PTH207
-            files = sorted(file for file in found if file.is_file())
+                matches = [place] if place.exists() else [Path(f) for f in glob(str(place), recursive=True)]  # noqa: PTH207
+            files = sorted(file for file in matches if file.is_file())
             if files:
                 return files
         if folders:
@@ -113,8 +113,8 @@ class Images(Source):
                 f'give one that has some, or a pattern such as "{self.path.rstrip("/")}/**/*.png".'
             )
         what = "no file matches this pattern" if any(c in self.path for c in "*?[") else "there is no such file"
-        around = [(root / Path(self.path).expanduser()).parent for root in (Path.cwd(), base)]
-        there = [file for folder in around if folder.is_dir() for file in folder.iterdir()]
+        parents = [(root / Path(self.path).expanduser()).parent for root in (Path.cwd(), base)]
+        there = [file for folder in parents if folder.is_dir() for file in folder.iterdir()]
         beside = {str(Path(self.path).with_name(file.name)) for file in there}
         raise DataError(
             f"sources.{name}: {self.path}: {what}, neither from the current folder nor from the scenario's"

@@ -87,8 +87,8 @@ class LabelledReservoir(EndlessReservoir):
         dim = self._direction.size
         values = np.empty((dim + 1, rows.size))
         for j in range(dim):
-            values[j] = ndtri(self.luck(rows, what, j))
-        wrong = self.luck(rows, what, dim) < self._noise
+            values[j] = ndtri(self.noise(rows, what, j))
+        wrong = self.noise(rows, what, dim) < self._noise
         values[dim] = np.where(wrong, -1, 1) * side(values[:dim].T, self._direction)
         return as_documents(values.T)
 

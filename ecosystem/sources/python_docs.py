@@ -105,19 +105,19 @@ def raw_texts() -> tuple[tuple[str, str], ...]:
     """
     root = stdlib()
     files = _source_files(root)
-    known = [(str(file.relative_to(root)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
-    told = json.dumps([sys.version, known, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()])
-    kept = cache_folder() / f"python-docs-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
+    stats = [(str(file.relative_to(root)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
+    key = json.dumps([sys.version, stats, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()])
+    kept = cache_folder() / f"python-docs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     try:
         return tuple((str(topic), str(text)) for topic, text in json.loads(kept.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        found = (*_docstrings(root, files), *(("language", text) for text in _topics()))
+        texts = (*_docstrings(root, files), *(("language", text) for text in _topics()))
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         beside = kept.with_name(f".{kept.name}.{os.getpid()}")
-        beside.write_text(json.dumps(found), encoding="utf-8")
+        beside.write_text(json.dumps(texts), encoding="utf-8")
         beside.replace(kept)
-    return found
+    return texts
 
 
 def _topics() -> Iterator[str]:
@@ -142,12 +142,12 @@ def _docstrings(root: Path, files: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
 
 def _source_files(root: Path) -> list[Path]:
-    found: list[str] = []
+    paths: list[str] = []
     for folder, below, files in os.walk(root):
         below[:] = [name for name in below if name not in EXCLUDED]
-        found += [os.path.join(folder, name) for name in files if name.endswith(".py")]  # noqa: PTH118 (speed)
+        paths += [os.path.join(folder, name) for name in files if name.endswith(".py")]  # noqa: PTH118 (speed)
     # Sorted by parts, written alike on every platform, so that a folder's files stand together.
-    return sorted(map(Path, found), key=lambda file: file.relative_to(root).parts)
+    return sorted(map(Path, paths), key=lambda file: file.relative_to(root).parts)
 
 
 def _docstrings_in(node: ast.AST) -> Iterator[str]:

@@ -71,9 +71,9 @@ class RegressionReservoir(EndlessReservoir):
 
         dim = self._weights.size
         values = np.empty((dim + 1, rows.size))
-        values[dim] = math.sqrt(self._noise) * ndtri(self.luck(rows, what, dim))
+        values[dim] = math.sqrt(self._noise) * ndtri(self.noise(rows, what, dim))
         for j in range(dim):
-            values[j] = ndtri(self.luck(rows, what, j))
+            values[j] = ndtri(self.noise(rows, what, j))
             values[dim] += self._weights[j] * values[j]
         return as_documents(values.T)
 
@@ -92,8 +92,8 @@ def log_density(documents: Floats, weights: Floats, noise: float) -> Floats:
     Without noise, it is infinite where y is the weighted sum and minus infinite everywhere else.
     """
     possible = np.asarray(np.isfinite(documents).all(axis=1))
-    known = np.where(possible[:, None], documents, 0.0)
-    x, y = known[:, :-1], known[:, -1]
+    finite = np.where(possible[:, None], documents, 0.0)
+    x, y = finite[:, :-1], finite[:, -1]
     gap = y - x @ weights
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # so far away that the density is 0
         squares = (x**2).sum(axis=1) + np.where(gap == 0, 0.0, gap**2 / noise)

@@ -152,7 +152,7 @@ class GaussianReservoir(EndlessReservoir):
         dim = self._mean.size
         values = np.repeat(self._mean[:, None], rows.size, axis=1)  # [d, n]
         for j in range(dim):
-            normal = ndtri(self.luck(rows, what, j))
+            normal = ndtri(self.noise(rows, what, j))
             if self._root.ndim == 1:
                 values[j] += self._root[j] * normal
             else:

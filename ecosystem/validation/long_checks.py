@@ -142,8 +142,8 @@ def _symbols(seed: int, replicates: int) -> Iterator[Check]:
     loop = recursions.categorical_replace(p, 2 * replicates, 100, 50, seed=seed)
     for step in (1, 10, 30, 100):
         predicted = 1 - theory.diversity_replace(theory.gini_simpson(p), 50, step)
-        found = 1 - loop.gini_simpson[step - 1]
-        yield _check(f"Zipf-20 n=50/simpson@{step}", "Seddik et al. 2024, Theorem 1", predicted, found)
+        simpson = 1 - loop.gini_simpson[step - 1]
+        yield _check(f"Zipf-20 n=50/simpson@{step}", "Seddik et al. 2024, Theorem 1", predicted, simpson)
     uniform = np.full(10, 0.1)
     for n, runs in ((10, replicates), (50, replicates), (100, replicates), (1000, replicates // 10)):
         # Of every million runs of n samples, less than one is longer than 16 n generations.
@@ -169,8 +169,8 @@ def _symbols(seed: int, replicates: int) -> Iterator[Check]:
     mixture = recursions.categorical_mixture(p, replicates, 200, 10, seed=seed)
     for step in (10, 200):
         predicted = 1 - theory.diversity_random_mixture(h0, 10, step)
-        found = 1 - mixture[step - 1]
-        yield _check(f"any past model n=10/simpson@{step}", "Seddik et al. 2024, section 4.2", predicted, found)
+        simpson = 1 - mixture[step - 1]
+        yield _check(f"any past model n=10/simpson@{step}", "Seddik et al. 2024, section 4.2", predicted, simpson)
     replaced = 1 - recursions.categorical_replace(p, 2 * replicates, 50, 10, seed=seed).gini_simpson[-1]
     predicted = 1 - theory.diversity_replace(h0, 10, 50)
     yield _check("last model n=10/simpson@50", "Seddik et al. 2024, Theorem 1", predicted, replaced)
@@ -202,9 +202,9 @@ def _real_data(seed: int, replicates: int) -> Iterator[Check]:
     loop = recursions.categorical_with_real(p, 10 * replicates, 8, 10, 100, seed=seed)
     for step in (1, 2, 4, 8):
         predicted = theory.simpson_partially_synthetic(float(p @ p), 10, 100, step)
-        found = (loop[step - 1] ** 2).sum(axis=1)
+        simulated = (loop[step - 1] ** 2).sum(axis=1)
         source = "Seddik et al. 2024, Theorem 2 with its sign corrected"
-        yield _check(f"3 symbols N=10 n=100/simpson@{step}", source, predicted, found)
+        yield _check(f"3 symbols N=10 n=100/simpson@{step}", source, predicted, simulated)
     p = zipf(52, 1.1008)
     s0 = float(p @ p)
     for n in (10, 100, 1000):
@@ -224,9 +224,9 @@ def _real_data(seed: int, replicates: int) -> Iterator[Check]:
         for step in (5, 30):
             apart = start - p
             predicted = theory.distance_fresh_data(h0, 20, 80, step, float(apart @ apart), float(p @ apart))
-            found = ((loop[step - 1] - p) ** 2).sum(axis=1)
+            simulated = ((loop[step - 1] - p) ** 2).sum(axis=1)
             name = f"20 fresh beside 80, from {label}/l2@{step}"
-            yield _check(name, "Alemohammad et al. 2023 (n_e = 36.8); derived", predicted, found)
+            yield _check(name, "Alemohammad et al. 2023 (n_e = 36.8); derived", predicted, simulated)
 
 
 def _own_samples(seed: int, replicates: int) -> Iterator[Check]:

@@ -202,14 +202,14 @@ def categorical_with_real(
         rng = stream.rng()
         real = rng.multinomial(n_real, truth, size)
         share = real / n_real if before is None else np.tile(before, (size, 1))
-        found = np.empty((generations, size, truth.size))
+        shares = np.empty((generations, size, truth.size))
         for t in range(generations):
             if before is not None:
                 real = rng.multinomial(n_real, truth, size)
             if t or before is not None:
                 share = (real + rng.multinomial(n_synthetic, share)) / (n_real + n_synthetic)
-            found[t] = share
-        return found
+            shares[t] = share
+        return shares
 
     return np.concatenate(_blocks(replicates, seed, "categorical_with_real", block), axis=1)
 
@@ -271,14 +271,14 @@ def growing_corpus(p: float, bias: float, n_real: float, n_synthetic: float, gen
     """
     stream, docs, weight = Streams(0).at("recursions/growing_corpus"), [0, 1], [n_real * (1 - p), n_real * p]
     cohort = CategoricalCohort("growing_corpus", 1, 2)
-    found = np.empty(generations)
+    shares = np.empty(generations)
     for t in range(generations):
         corpus = pl.Series(docs, dtype=pl.Int32)
         cohort.fit([FitRequest(0, corpus, np.array(weight), Budget(epochs=1), None, "scratch", stream)])
-        found[t] = share = float(cohort.state()["probability"][0, 1]) + bias
+        shares[t] = share = float(cohort.state()["probability"][0, 1]) + bias
         docs += [0, 1]
         weight += [n_synthetic * (1 - share), n_synthetic * share]
-    return found
+    return shares
 
 
 def _distribution(p: ArrayLike) -> Floats:

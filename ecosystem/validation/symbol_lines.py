@@ -45,9 +45,9 @@ class SymbolLines:
         place = np.arange(number[0]) < number[:, None]
 
         def packed(values: NDArray[Any], rest: int) -> NDArray[Any]:
-            found = np.full(place.shape, rest, values.dtype)
-            found[place] = values[order][keep]
-            return np.ascontiguousarray(found.T)
+            table = np.full(place.shape, rest, values.dtype)
+            table[place] = values[order][keep]
+            return np.ascontiguousarray(table.T)
 
         return cls(packed(ends, n), packed(symbol, 0), replicate[order], n)
 

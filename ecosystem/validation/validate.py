@@ -27,11 +27,11 @@ from ecosystem.validation.long_checks import LIMIT, LONG, Check, long_checks
 
 def files() -> dict[str, Path]:
     """Return the bundled validation scenarios by name."""
-    found: dict[str, Path] = {}
+    scenarios: dict[str, Path] = {}
     for place in bundled("scenarios"):
         for file in sorted((place / "validation").glob("*.toml")):
-            found.setdefault(file.stem, file)
-    return found
+            scenarios.setdefault(file.stem, file)
+    return scenarios
 
 
 def validate(names: Sequence[str] = (), *, seed: int | None = None, replicates: int | None = None) -> list[Check]:
@@ -39,13 +39,13 @@ def validate(names: Sequence[str] = (), *, seed: int | None = None, replicates: 
 
     ``replicates`` is the number of trainers of every population. Scenarios run side by side, one process for each core.
     """
-    known = {**files(), LONG: None}
+    choices = {**files(), LONG: None}
     for name in names:
-        if name not in known:
+        if name not in choices:
             raise EcosystemError(
-                f'--check "{name}": there is none{nearest(name, known)}; there are {", ".join(known)}.'
+                f'--check "{name}": there is none{nearest(name, choices)}; there are {", ".join(choices)}.'
             )
-    chosen = [(name, known[name]) for name in dict.fromkeys(names or known)]
+    chosen = [(name, choices[name]) for name in dict.fromkeys(names or choices)]
     workers = min(cores(), len(chosen))
     if workers == 1:
         return [check for name, file in chosen for check in _checks(file, seed, replicates)]
@@ -90,12 +90,12 @@ def compare(name: str, scenario: Scenario, metrics: pl.DataFrame, truth: Truth |
         population=pl.col("id").str.split("/").list.first()
     )
     for theory in scenario.theory:
-        mine = rows.filter((pl.col("population") == theory.population) & (pl.col("metric") == theory.metric))
+        measured = rows.filter((pl.col("population") == theory.population) & (pl.col("metric") == theory.metric))
         steps = np.array(theory.check, dtype=np.int64)
         for step, predicted in zip(
             theory.check, predict(theory.law, steps + theory.first, theory.parameters, truth), strict=True
         ):
-            values = mine.filter(pl.col("step") == step)["value"].to_numpy()
+            values = measured.filter(pl.col("step") == step)["value"].to_numpy()
             if values.size < 2:
                 raise EcosystemError(
                     f"{name}: {theory.population} has {values.size} measurements of {theory.metric} at step {step}; "

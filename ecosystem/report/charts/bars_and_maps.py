@@ -17,9 +17,9 @@ def rates(frame: pl.DataFrame, labels: ChartLabels) -> ChartTemplate:
 
     ``frame``: row, origin, flagged, total, rate, error (:func:`ecosystem.report.figures.refusals`).
     """
-    told = [f"{100 * rate:.1f} % of {total:,.0f}" for rate, total in frame.select("rate", "total").iter_rows()]
+    texts = [f"{100 * rate:.1f} % of {total:,.0f}" for rate, total in frame.select("rate", "total").iter_rows()]
     low, high = pl.max_horizontal(pl.col("rate") - pl.col("error"), 0.0), pl.col("rate") + pl.col("error")
-    bars = frame.with_columns(low=low, high=high, told=pl.Series(told, dtype=pl.String))
+    bars = frame.with_columns(low=low, high=high, label=pl.Series(texts, dtype=pl.String))
     top = min(1.0, max([*frame["rate"], 0.01]) * 1.02)
     form = _bars(tuple(frame["row"].unique(maintain_order=True).to_list()), labels.axis)
     return ChartTemplate.of(form, labels, {"bars": bars}, x=[0, top])
@@ -50,7 +50,7 @@ def _bars(order: tuple[str, ...], title: str) -> dict[str, Any]:
         x=alt.X("low:Q", title=title), x2=alt.X2("high:Q"), y=row, yOffset=beside
     )
     note = base.mark_text(align="left", dx=7, fontSize=11, style="soft").encode(
-        x=alt.X("high:Q", title=title), y=row, yOffset=beside, text=alt.Text("told:N")
+        x=alt.X("high:Q", title=title), y=row, yOffset=beside, text=alt.Text("label:N")
     )
     return formed(alt.layer(bars, doubt, note, width=WIDE[0], height=46 * len(order)))
 

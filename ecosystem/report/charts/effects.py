@@ -14,7 +14,7 @@ from ecosystem.report.charts.theme import NARROW, WIDE, ChartLabels, ChartTheme
 def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.LayerChart:
     """Draw each arm's paired effect with its interval, and behind it the interval that unpaired runs would give.
 
-    ``frame``: row (what stands beside it), population (arm), effect, low, high, unpaired_low, unpaired_high, told.
+    ``frame``: row (what stands beside it), population (arm), effect, low, high, unpaired_low, unpaired_high, label.
     """
     values = [*frame["unpaired_low"], *frame["unpaired_high"], *frame["low"], *frame["high"], 0.0]
     scale = alt.Scale(domain=span(values), nice=False)
@@ -36,13 +36,13 @@ def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.L
     wide = base.mark_rule(strokeWidth=8, strokeOpacity=0.22, strokeCap="round")
     paired = base.mark_rule(strokeWidth=2.4)
     dots = base.mark_circle(size=70, opacity=1)
-    told = alt.Chart(frame).mark_text(align="left", dx=8, fontSize=11, style="soft")
+    text = alt.Chart(frame).mark_text(align="left", dx=8, fontSize=11, style="soft")
     return alt.layer(
         zero.encode(x=x("at")),
         wide.encode(x=x("unpaired_low"), x2=alt.X2("unpaired_high:Q"), y=y, color=colour),
         paired.encode(x=x("low"), x2=alt.X2("high:Q"), y=y, color=colour),
         dots.encode(x=x("effect"), y=y, color=colour, tooltip=shown),
-        told.encode(x=alt.XValue("width"), y=y, text=alt.Text("told:N")),
+        text.encode(x=alt.XValue("width"), y=y, text=alt.Text("label:N")),
         width=WIDE[0] - 260,
         height=26 * len(order),  # a number: Vega-Lite warns in the reader's console of heights by the row
         title=alt.TitleParams(labels.title, subtitle=labels.below),
@@ -52,7 +52,7 @@ def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.L
 def heatmap(frame: pl.DataFrame, axes: tuple[str, str], labels: ChartLabels) -> alt.LayerChart:
     """Draw a measure over two axes; a dot marks cells that differ from the base arm.
 
-    ``frame``: x, y (labels, in order of appearance), value, settled, told.
+    ``frame``: x, y (labels, in order of appearance), value, settled, label.
     """
     orders = [frame[name].unique(maintain_order=True).to_list() for name in ("x", "y")]
     x = alt.X("x:O", sort=orders[0], title=axes[0], axis=alt.Axis(labelAngle=0))
@@ -61,7 +61,7 @@ def heatmap(frame: pl.DataFrame, axes: tuple[str, str], labels: ChartLabels) -> 
     shown = [
         alt.Tooltip("x:N", title=axes[0]),
         alt.Tooltip("y:N", title=axes[1]),
-        alt.Tooltip("told:N", title="effect"),
+        alt.Tooltip("label:N", title="effect"),
     ]
     base = alt.Chart(frame)
     cells = base.mark_rect(cornerRadius=2).encode(x=x, y=y, color=colour, tooltip=shown)
@@ -180,19 +180,19 @@ def crossing(
     if between is not None:
         shade = alt.Chart(pl.DataFrame({"value": [between[0]], "to": [between[1]]}))
         layers.append(shade.mark_rect(opacity=0.15, style="soft").encode(x=x, x2=alt.X2("to:Q")))
-    rule = alt.Chart(pl.DataFrame({"at": [limit], "told": [f"limit {limit:g}"]}))
+    rule = alt.Chart(pl.DataFrame({"at": [limit], "label": [f"limit {limit:g}"]}))
     layers += [
         rule.mark_rule(strokeDash=[2, 3], style="ink").encode(y=y("at")),
         rule.mark_text(align="left", dx=8, style="soft").encode(
-            x=alt.XValue("width"), y=y("at"), text=alt.Text("told:N")
+            x=alt.XValue("width"), y=y("at"), text=alt.Text("label:N")
         ),
         base.mark_area(opacity=1, fillOpacity=0.16).encode(x=x, y=y("low"), y2=alt.Y2("high:Q")),
         base.mark_line(strokeWidth=2.2).encode(x=x, y=y("measure")),
         base.mark_circle(size=46, opacity=1).encode(x=x, y=y("measure"), tooltip=shown),
     ]
     if marks:
-        lines = pl.DataFrame({"value": list(marks.values()), "told": list(marks)})
-        dash = alt.StrokeDash("told:N", legend=alt.Legend(title=None, orient="top"))
+        lines = pl.DataFrame({"value": list(marks.values()), "label": list(marks)})
+        dash = alt.StrokeDash("label:N", legend=alt.Legend(title=None, orient="top"))
         layers.append(alt.Chart(lines).mark_rule(strokeWidth=1.6, style="ink").encode(x=x, strokeDash=dash))
     title = alt.TitleParams(labels.title, subtitle=labels.below)
     return alt.layer(*layers, width=WIDE[0], height=WIDE[1], title=title)

@@ -42,7 +42,7 @@ def effects(data: StudyReportData, measure: Measure, world: str, rows: Sequence[
                 name: [getattr(r, name) for r in rows]
                 for name in ("effect", "low", "high", "unpaired_low", "unpaired_high")
             },
-            "told": [f"{signed(r.effect, 3)} [{signed(r.low, 3)}, {signed(r.high, 3)}]" for r in rows],
+            "label": [f"{signed(r.effect, 3)} [{signed(r.low, 3)}, {signed(r.high, 3)}]" for r in rows],
         }
     )
     better = "lower" if measure.lower_is_better else "higher"
@@ -66,7 +66,7 @@ def axes_map(data: StudyReportData, measure: Measure, world: str) -> Any:
             "y": _label(point[y]),
             "value": float(np.mean(list(values[arm].values()))),
             "settled": arm in compared and compared[arm].settled,
-            "told": _effect(compared[arm]) if arm in compared else "the base arm",
+            "label": _effect(compared[arm]) if arm in compared else "the base arm",
         }
         for arm, point in data.study.levers().items()
         if arm in values
