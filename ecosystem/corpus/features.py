@@ -1,8 +1,8 @@
-"""Observable properties of documents, computed once when they are published, for all documents at a time.
+"""Observable features of documents, computed once, at publication, for all documents of a step at a time.
 
-They are what the quality and repetition rules of Rae et al. (2021, "Scaling Language Models: Methods, Analysis &
-Insights from Training Gopher", appendix A1) look at. Words are whatever stands between white space; lines are
-those that are not blank; shares of characters leave white space out.
+The quality and repetition rules of Rae et al. (2021, "Scaling Language Models: Methods, Analysis & Insights from
+Training Gopher", appendix A1) use them. Words are separated by white space. Blank lines do not count as lines. Shares
+of characters leave out white space.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _EDGES = r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$"
 def features(text: pl.Series) -> pl.DataFrame:
     """Return ``size`` (bytes in UTF-8) and every column of :data:`schema.FEATURES`, one row per text.
 
-    A text without words (empty, blank or null) has zeros everywhere but in ``content_hash``; nothing is NaN.
+    A text without words (empty, blank or null) has zeros in all columns but ``content_hash``; no value is NaN.
     The repetition shares count a word n-gram only if it occurs at least twice in the document, so a short text
-    that repeats nothing scores 0: ``top_<n>gram`` is occurrences times characters of the most frequent n-gram
-    (the longest of equally frequent ones) over all characters, at most 1; ``duplicate_5grams`` counts each
+    without repetition scores 0. ``top_<n>gram`` is the number of occurrences times the characters of the most frequent
+    n-gram (the longest of equally frequent ones) over all characters, at most 1. ``duplicate_5grams`` counts each
     character once.
     """
     if text.dtype not in (pl.String, pl.Null):
@@ -57,7 +57,7 @@ def features(text: pl.Series) -> pl.DataFrame:
 
 
 def _of_numbers(content: pl.Series) -> pl.DataFrame:
-    """Return the same columns for vectors or categories: size and hash of their bytes, and no word for the rest."""
+    """Return the same columns for vectors or categories: size and hash of their bytes; all others are null."""
     values = np.ascontiguousarray(content.to_numpy())
     rows = values.reshape(len(values), -1) if len(values) else np.zeros((0, 0))
     size = rows.shape[1] * rows.itemsize
@@ -78,7 +78,7 @@ def _of_numbers(content: pl.Series) -> pl.DataFrame:
 def content_hash(text: pl.Series) -> pl.Series:
     """Return a 64-bit hash (UInt64) of each text in lower case with white space collapsed.
 
-    The same in every process and version of the program: duplicates are found across the segments of a run.
+    Hashes are equal in every process and version of the program, so duplicates are found across segments of a run.
     """
     digests = (blake2b(" ".join(t.lower().split()).encode(), digest_size=8).digest() for t in filled(text))
     return pl.Series("content_hash", np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64))
@@ -114,8 +114,8 @@ def _repetition(
 ) -> dict[str, NDArray[np.generic]]:
     """Return the shares of characters in the most frequent 2-, 3- and 4-gram and in repeated 5-grams.
 
-    An n-gram can repeat within a document only if its first and its last n - 1 words do, so each length looks
-    only at the places that the one before it left over.
+    An n-gram can repeat within a document only if its first and its last n - 1 words do. So each length examines
+    only the places at which the length before found a repetition.
     """
     size = max(tokens.codes.size, 1)
     before = np.concatenate([[0], np.cumsum(lengths)])  # characters before each word

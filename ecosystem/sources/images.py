@@ -25,7 +25,7 @@ _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 
 
 class ImageReservoir(FiniteReservoir):
-    """Images as vectors of grey values from 0 (black) to 1 (white), row by row; ``image_shape`` is (height, width)."""
+    """A reservoir of images, as vectors of grey values row by row; ``image_shape`` is (height, width)."""
 
     def __init__(self, name: str, images: Floats, held_out: float, streams: Streams) -> None:
         """``images`` has shape [n, height, width]; ``held_out`` as in :class:`Source`."""
@@ -36,7 +36,7 @@ class ImageReservoir(FiniteReservoir):
 
 @SOURCES.register("digits")
 class Digits(Source):
-    """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn (Alpaydin & Kaynak 1998)."""
+    """The 1,797 handwritten digits of 8 × 8 pixels that come with scikit-learn (Alpaydin & Kaynak 1998)."""
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
     image_shape: ClassVar[tuple[int, int]] = (8, 8)
@@ -47,7 +47,7 @@ class Digits(Source):
         return math.prod(self.image_shape)
 
     def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
-        """Read the bundled file, whose grey values run from 0 to 16."""
+        """Read the bundled file; its grey values run from 0 to 16."""
         from sklearn.datasets import load_digits
 
         return ImageReservoir(name, load_digits().images / 16.0, self.held_out, streams)
@@ -55,30 +55,31 @@ class Digits(Source):
 
 @SOURCES.register("images")
 class Images(Source):
-    """Grey images of one size: a folder, files that match a pattern, or an .npz archive with ``images`` [n, h, w]."""
+    """Grey images of one size from a folder, files that match a pattern, or .npz archives with ``images`` [n, h, w]."""
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
     path: str = Field(
         min_length=1,
-        description="a folder, a file or a pattern (*, ?, **), from the current folder or the scenario's",
+        description="folder, file or pattern (*, ?, **), relative to the current folder or the scenario's",
     )
     size: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="[height, width] that every image is brought to; absent: they must be equal already"
+        None, description="[height, width] to which every image is scaled; absent: all images must have the same size"
     )
     scale: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="value of white; absent: the largest of the file's type (255 of 8 bits), 1 of fractions"
+        None,
+        description="value of white; absent: the largest value of the file's type (255 for 8 bits), or 1 for fractions",
     )
 
     @property
     def width(self) -> int | None:
-        """Numbers in a document, where images are brought to one size."""
+        """Numbers in a document if ``size`` is given, else None."""
         return math.prod(self.size) if self.size else None
 
     def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
-        """Read all images into memory; raise DataError if there are none, or one is damaged or of another size.
+        """Read all images into memory; raise DataError if there are none, or one is damaged or has another size.
 
-        Of exact duplicates the first stays: a held-out image must not be published through its copy.
+        Only the first of exact duplicates is kept: no copy of a held-out image may be published.
         """
         files = self._files(name, base)
         stacks = [self._read(name, file) for file in files]
@@ -86,8 +87,8 @@ class Images(Source):
         for file, stack in zip(files, stacks, strict=True):
             if stack.shape[1:] != (height, width):
                 raise DataError(
-                    f"sources.{name}: {file}: is {stack.shape[1]} x {stack.shape[2]} pixels (height x width), but "
-                    f"{files[0].name} is {height} x {width}; give images of one size, or set sources.{name}.size, "
+                    f"sources.{name}: {file}: has {stack.shape[1]} x {stack.shape[2]} pixels (height x width), but "
+                    f"{files[0].name} has {height} x {width}; give images of one size, or set sources.{name}.size, "
                     f"for instance to [{height}, {width}]."
                 )
         distinct = dict.fromkeys(image.tobytes() for stack in stacks for image in stack)
@@ -95,7 +96,7 @@ class Images(Source):
         return ImageReservoir(name, images, self.held_out, streams)
 
     def _files(self, name: str, base: Path) -> list[Path]:
-        """Return the files that ``path`` stands for, sorted by name: sought from here, then from ``base``."""
+        """Return the files that match ``path`` in the current folder, else in ``base``, sorted by name."""
         folders = []
         for root in (Path.cwd(), base):
             place = root / Path(self.path).expanduser()
@@ -109,20 +110,20 @@ class Images(Source):
                 return files
         if folders:
             raise DataError(
-                f"sources.{name}: {self.path}: is a folder without images ({', '.join(_ENDINGS)}); "
-                f'give one that has some, or a pattern such as "{self.path.rstrip("/")}/**/*.png".'
+                f"sources.{name}: {self.path}: the folder contains no images ({', '.join(_ENDINGS)}); "
+                f'give one that does, or a pattern such as "{self.path.rstrip("/")}/**/*.png".'
             )
-        what = "no file matches this pattern" if any(c in self.path for c in "*?[") else "there is no such file"
+        what = "no file matches this pattern" if any(c in self.path for c in "*?[") else "no such file"
         parents = [(root / Path(self.path).expanduser()).parent for root in (Path.cwd(), base)]
         there = [file for folder in parents if folder.is_dir() for file in folder.iterdir()]
         beside = {str(Path(self.path).with_name(file.name)) for file in there}
         raise DataError(
-            f"sources.{name}: {self.path}: {what}, neither from the current folder nor from the scenario's"
+            f"sources.{name}: {self.path}: {what}, neither in the current folder nor in the scenario's"
             f"{nearest(self.path, beside)}; correct sources.{name}.path."
         )
 
     def _read(self, name: str, file: Path) -> Floats:
-        """Return the images of one file, shape [n, h, w], values from 0 to 1."""
+        """Read the images of one file, [n, h, w], values from 0 to 1."""
         where = f"sources.{name}: {file}"
         raw = _archive(where, name, file) if file.suffix.lower() == ".npz" else _picture(where, name, file)[None]
         images = self._scaled(where, name, raw)
@@ -136,37 +137,37 @@ class Images(Source):
             elif raw.dtype.itemsize <= 2:
                 white = float(np.iinfo(raw.dtype).max)
             else:
-                # Grey values saved in a wide type by habit would all come out as black.
+                # Small grey values saved in a wide type would all be read as black.
                 raise DataError(
-                    f"{where}: holds whole numbers of {8 * raw.dtype.itemsize} bits, which do not say how large they "
-                    f"get; set sources.{name}.scale to the value of white, for instance 255."
+                    f"{where}: contains whole numbers of {8 * raw.dtype.itemsize} bits, whose type does not give the "
+                    f"value of white; set sources.{name}.scale to it, for instance 255."
                 )
         least, greatest = float(raw.min()), float(raw.max())
-        if not (least >= 0 and greatest <= white):  # also where one is not a number
+        if not (least >= 0 and greatest <= white):  # also refuses NaN
             raise DataError(
-                f"{where}: holds values from {least:g} to {greatest:g}, but 0 (black) to {white:g} (white) were "
-                f"expected; set sources.{name}.scale to the value of white, and let black be 0."
+                f"{where}: contains values from {least:g} to {greatest:g}, but they must lie between 0 (black) and "
+                f"{white:g} (white); set sources.{name}.scale to the value of white."
             )
         return np.asarray(raw / white, dtype=np.float64)
 
 
 def _archive(where: str, name: str, file: Path) -> NDArray[Any]:
-    """Return ``images`` of an ``.npz`` archive, shape [n, h, w]."""
+    """Read the array ``images`` of an ``.npz`` archive, [n, h, w]."""
     try:
-        # Opened here, for NumPy leaves a damaged archive open.
+        # Opened here: NumPy leaves a damaged archive open.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             keys = list(archive.keys())
             images = np.asarray(archive["images"]) if "images" in keys else None
-    # A damaged archive shows as an error of the zip, zlib, header or pickle readers, which have nothing in common.
+    # Damage raises errors of the zip, zlib, header or pickle readers, which have no common base class.
     except Exception as error:
         raise _unreadable(where, name, error, "an archive written by numpy.savez") from None
     if images is None:
         raise DataError(
-            f'{where}: there is no array "images" in it{nearest("images", keys)}, only {", ".join(keys) or "nothing"}; '
+            f'{where}: contains no array "images"{nearest("images", keys)}, only {", ".join(keys) or "nothing"}; '
             "save it with numpy.savez(file, images=…)."
         )
     if images.dtype.kind not in "buif":
-        raise DataError(f'{where}: the array "images" holds {images.dtype}, not numbers.')
+        raise DataError(f'{where}: the array "images" must hold numbers, not {images.dtype}.')
     if images.ndim != 3 or not images.size:
         raise DataError(
             f'{where}: the array "images" has the shape {list(images.shape)}; it must be [n, height, width], '
@@ -176,11 +177,11 @@ def _archive(where: str, name: str, file: Path) -> NDArray[Any]:
 
 
 def _picture(where: str, name: str, file: Path) -> NDArray[Any]:
-    """Return the grey values of an image file, shape [h, w], in the type they are stored in."""
+    """Read the grey values of an image file, [h, w], in the type of the file."""
     image_of = _pillow(name)
     try:
         with image_of.open(file) as image:
-            # Converting to 8 bits would cut values of 16 bits off at 255.
+            # Conversion to 8 bits would clip values of 16 bits at 255.
             deep = image.mode.startswith("I") or image.mode == "F"
             grey = np.asarray(image if deep else image.convert("L"))
     # Decoders report damage as OSError, SyntaxError, ValueError, struct.error and more.
@@ -190,7 +191,7 @@ def _picture(where: str, name: str, file: Path) -> NDArray[Any]:
 
 
 def _resized(name: str, images: Floats, size: list[int]) -> Floats:
-    """Return images brought to [height, width], each pixel a weighted mean of those that it covers."""
+    """Scale images to [height, width]; each pixel is a weighted mean of those that it covers."""
     image_of = _pillow(name)
     height, width = size
     frames = [image_of.fromarray(image.astype(np.float32)) for image in images]

@@ -1,8 +1,8 @@
 """Sources of vector documents: normal distributions and toy shapes.
 
-A vector document is one row of a Series of type ``Array(Float64, d)``. Sources without end make row i from numbers
-keyed by i alone, so that neither the order in which rows are asked for nor how many of them makes a difference, to the
-last bit: a resumed run and a batch of a thousand replicates see the same documents.
+A vector document is one row of a Series of type ``Array(Float64, d)``. An endless source makes row i from numbers keyed
+by i alone. So neither the order nor the number of the rows drawn together changes a bit of them: a resumed run and a
+batch of a thousand replicates see the same documents.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 def as_documents(values: Floats) -> pl.Series:
-    """Return the rows of a matrix [n, d] as n vector documents, also where n is 0 or d is 1."""
+    """Turn the rows of a matrix [n, d] into n vector documents, also where n is 0 or d is 1."""
     count, dim = values.shape
     if not count:
         return pl.Series("content", [], dtype=pl.Array(pl.Float64, dim))
@@ -32,11 +32,11 @@ def as_documents(values: Floats) -> pl.Series:
 
 
 def as_matrix(docs: pl.Series, dim: int, source: str) -> Floats:
-    """Return vector documents as a matrix [n, dim]; raise DataError, naming the source, if they are no such vectors."""
+    """Turn vector documents into a matrix [n, dim]; raise DataError that names the source if they have another type."""
     if docs.dtype != pl.Array(pl.Float64, dim):
         raise DataError(
-            f"sources.{source}: its documents are vectors of {dim} numbers, so that the likelihood of {docs.dtype} "
-            "cannot be told."
+            f"sources.{source}: cannot compute the likelihood of documents of type {docs.dtype}; its documents are "
+            f"vectors of {dim} numbers."
         )
     return docs.to_numpy().reshape(-1, dim)
 
@@ -45,7 +45,7 @@ def as_matrix(docs: pl.Series, dim: int, source: str) -> Floats:
 
 
 def _number_or_list(value: Any) -> Any:
-    """Refuse anything else here, in one sentence; a union would answer with one for each of its types."""
+    """Refuse other values with one sentence; a union would give one sentence for each of its types."""
     items = value if isinstance(value, list) else [value]
     if not items or not all(
         isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < math.inf for x in items
@@ -59,17 +59,18 @@ Numbers = Annotated[float | list[float], BeforeValidator(_number_or_list)]
 
 @SOURCES.register("gaussian")
 class Gaussian(EndlessSource):
-    """A normal distribution of any dimension, without end; its mean and covariance are known exactly."""
+    """An endless source of normal vectors of any dimension; mean and covariance are known exactly."""
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
-    dim: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="numbers in a document")
-    mean: Numbers = Field(0.0, description="of every coordinate, or a list with one for each")
+    dim: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="number of coordinates of a document")
+    mean: Numbers = Field(0.0, description="mean of every coordinate, or a list with one mean per coordinate")
     variance: Numbers | None = Field(
-        None, description="of independent coordinates, or a list with one for each; absent: 1, or what covariance says"
+        None,
+        description="variance of every coordinate, or a list with one for each; absent: 1, unless covariance is given",
     )
     covariance: list[list[float]] | None = Field(
-        None, description="the whole matrix, as dim lists of dim numbers, instead of variance"
+        None, description="covariance matrix, as dim lists of dim numbers, instead of variance"
     )
 
     @model_validator(mode="after")
@@ -78,10 +79,10 @@ class Gaussian(EndlessSource):
             if isinstance(value, list) and len(value) != self.dim:
                 raise ValueError(
                     f"{field} has {len(value)} numbers, but dim = {self.dim}; "
-                    f"give one for every coordinate or set dim = {len(value)}"
+                    f"give one for each coordinate or set dim = {len(value)}"
                 )
         if self.variance is not None and self.covariance is not None:
-            raise ValueError("variance and covariance are both given; leave one of them out")
+            raise ValueError("variance and covariance exclude each other; remove one of them")
         if self.variance is not None and np.min(self.variance) <= 0:
             raise ValueError(f"variance must be above 0, not {np.min(self.variance):g}")
         if self.covariance is not None:
@@ -94,7 +95,7 @@ class Gaussian(EndlessSource):
         return self.dim
 
     def parameters(self) -> tuple[Floats, Floats]:
-        """Return the mean [d], and the variances [d] or the covariance [d, d], whichever was given."""
+        """Return the mean [d], and the variances [d] or the covariance [d, d], depending on which is given."""
         mean = np.broadcast_to(np.asarray(self.mean, dtype=np.float64), self.dim).copy()
         if self.covariance is not None:
             matrix = np.array(self.covariance, dtype=np.float64)
@@ -103,19 +104,19 @@ class Gaussian(EndlessSource):
         return mean, np.broadcast_to(np.asarray(variance, dtype=np.float64), self.dim).copy()
 
     def open(self, name: str, streams: Streams, base: Path) -> GaussianReservoir:
-        """Prepare the distribution; never fails."""
+        """Prepare the distribution; raise no error."""
         return GaussianReservoir(self, name, streams)
 
 
 def _check_covariance(rows: list[list[float]], dim: int) -> None:
-    """Raise ValueError with what keeps ``rows`` from being the covariance of a distribution with a density."""
+    """Raise ValueError if ``rows`` are not the covariance matrix of a distribution with a density."""
     lengths = {len(row) for row in rows}
     if len(rows) != dim or lengths != {dim}:
         wrong = f"{len(rows)} of {' or '.join(map(str, sorted(lengths)))}" if rows else "none"
         raise ValueError(f"covariance must have {dim} rows of {dim} numbers, as dim = {dim}, but has {wrong}")
     matrix = np.array(rows, dtype=np.float64)
     gap = np.abs(matrix - matrix.T)
-    if gap.max() > 1e-9 * np.abs(matrix).max():  # what rounding leaves behind is no mistake
+    if gap.max() > 1e-9 * np.abs(matrix).max():  # differences by rounding are allowed
         i, j = np.unravel_index(gap.argmax(), gap.shape)
         raise ValueError(
             f"covariance must be symmetric, but row {i + 1}, column {j + 1} is {matrix[i, j]:g} and "
@@ -130,10 +131,10 @@ def _check_covariance(rows: list[list[float]], dim: int) -> None:
 
 
 class GaussianReservoir(EndlessReservoir):
-    """An opened normal distribution."""
+    """An opened source of normal vectors."""
 
     def __init__(self, spec: Gaussian, name: str, streams: Streams) -> None:
-        """``name`` is the source's name in the scenario."""
+        """``name`` is the name of the source in the scenario."""
         self._mean, spread = spec.parameters()
         covariance = np.diag(spread) if spread.ndim == 1 else spread
         self._root = np.sqrt(spread) if spread.ndim == 1 else np.linalg.cholesky(spread)
@@ -142,12 +143,12 @@ class GaussianReservoir(EndlessReservoir):
         super().__init__(spec, name, streams, Truth(mean=self._mean, covariance=covariance, normal=True))
 
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
-        """Give every coordinate a normal number of its own and colour them with the root of the covariance.
+        """Draw a standard normal number per coordinate, and multiply by the root of the covariance.
 
-        The sums run over coordinates one by one: a matrix product rounds differently for different numbers of rows,
-        and then a document would depend on which others are made with it.
+        The sums run over coordinates one by one. A matrix product rounds differently for different numbers of rows, so
+        a document would depend on which others are made with it.
         """
-        from scipy.special import ndtri  # here, so that reading a scenario does not wait for it
+        from scipy.special import ndtri  # imported here: reading a scenario must not wait for it
 
         dim = self._mean.size
         values = np.repeat(self._mean[:, None], rows.size, axis=1)  # [d, n]
@@ -160,9 +161,9 @@ class GaussianReservoir(EndlessReservoir):
         return as_documents(values.T)
 
     def log_likelihood(self, docs: pl.Series) -> Floats:
-        """Return the log density of each vector in nats; -inf where it is not finite.
+        """Compute the log density of each vector in nats; -inf for vectors that are not finite.
 
-        Raises DataError if the documents are no vectors of this dimension.
+        Raise DataError if the documents are not vectors of this dimension.
         """
         x = as_matrix(docs, self._mean.size, self.name)
         possible = np.asarray(np.isfinite(x).all(axis=1))
@@ -181,17 +182,17 @@ class GaussianReservoir(EndlessReservoir):
 
 @SOURCES.register("toy")
 class Toy(Source):
-    """Scikit-learn's shapes for trying out density estimators: blobs, moons and circles (2-d), a Swiss roll (3-d)."""
+    """A fixed set of points in one of scikit-learn's toy shapes: blobs, moons and circles (2-d), a Swiss roll (3-d)."""
 
     modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
 
-    shape: Literal["blobs", "moons", "circles", "swiss_roll"] = Field("moons", description="which of them")
+    shape: Literal["blobs", "moons", "circles", "swiss_roll"] = Field("moons", description="shape of the set of points")
     documents: Annotated[int, Field(ge=1, le=10**7)] = Field(
-        1000, description="points made, once, those held out among them"
+        1000, description="number of points, held-out ones included"
     )
     noise: Annotated[float, Field(ge=0)] | None = Field(
         None,
-        description="standard deviation around the curve or sheet, or of a blob; absent: 1 for blobs, 0.1 for others",
+        description="standard deviation of the points around the curve, sheet or centre; absent: 1 for blobs, else 0.1",
     )
 
     @property
