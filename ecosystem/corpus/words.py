@@ -108,8 +108,8 @@ def ngrams(texts: pl.Series, words: Sequence[int] = (1, 2), strings: Sequence[in
 
     ``words`` and ``strings`` are the lengths of n-grams in words and in bytes. Words and pairs of words say what a text
     is about; strings of four bytes say how it is written, down to its spelling and punctuation. Each n-gram is hashed
-    to one of 2^18 columns (Weinberger et al. 2009), so there is no vocabulary to learn, and the row of a text depends on
-    that text alone. A text without n-grams has an empty row.
+    to one of 2^18 columns (Weinberger et al. 2009), so there is no vocabulary to learn, and the row of a text depends
+    on that text alone. A text without n-grams has an empty row.
     """
     from scipy.sparse import csr_array
 

@@ -1,4 +1,4 @@
-"""Adders: real documents put into a set, from a source, from an archive, or written for money."""
+"""Adders of real documents: from a source, from an archive of human text, or from people who are paid to write."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from ecosystem.spec import ScenarioParts
 
 
 class Injection(Adder):
-    """Adds real documents from a source to what was kept; where there are too few, all there are, and an event says so.
+    """Base of adders of real documents from one source; if it has too few, add all and record an event.
 
-    ``fraction`` = f adds f / (1 - f) documents per kept one (rounded), so that the share f of the result is
-    injected; ``count`` adds that many whatever was kept.
+    ``fraction`` = f adds f / (1 - f) documents per kept one (rounded), so the share f of the result is injected.
+    ``count`` adds a fixed number.
     """
 
     source: str = Field(description="name of the source of real documents")
     fraction: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="share of injected documents in the resulting set; give either this or count"
+        None, description="share of injected documents in the resulting set; exclusive with count"
     )
     count: Annotated[int, Field(ge=0, le=MOST_ROWS)] | None = Field(
-        None, description="number of injected documents; give either this or fraction"
+        None, description="number of injected documents; exclusive with fraction"
     )
     price: Annotated[float, Field(ge=0)] | None = Field(
         None,
-        description="what a document costs, in units of money, the first time that any trainer is given it; absent: "
-        "nothing is paid",
+        description="price of a document, in units of money, due when the first trainer receives it; absent: free",
     )
 
     @model_validator(mode="after")
@@ -43,11 +42,11 @@ class Injection(Adder):
 
     @property
     def price_per_document(self) -> float | None:
-        """What a document costs the first time that any trainer is given it; None: nothing is paid."""
+        """Price of a document, due when the first trainer receives it; None: free."""
         return self.price
 
     def add(self, kept: int, ctx: Context) -> pl.DataFrame:
-        """Return the injected rows, each of weight 1, ordered by row."""
+        """Return the injected rows, each of weight 1, in ascending order."""
         wanted = self.wanted(kept)
         rows = self.rows(wanted, ctx)
         if rows.size < wanted:
@@ -58,10 +57,10 @@ class Injection(Adder):
 
     @abstractmethod
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
-        """Return ``n`` different rows of the source (fewer if there are no more), ascending."""
+        """Return ``n`` different rows of the source, or all if there are fewer, ascending."""
 
     def wanted(self, kept: int) -> int:
-        """Return how many documents to add to ``kept`` kept ones, if the source has as many."""
+        """Return how many documents to add to ``kept`` kept ones."""
         if self.count is not None:
             return self.count
         fraction = self.fraction or 0.0
@@ -70,38 +69,37 @@ class Injection(Adder):
 
 @POLICIES.register("inject_real")
 class InjectReal(Injection):
-    """Adds real documents from a source to what was kept: the fixed or fresh real data of Alemohammad et al. (2023).
+    """Adds real documents from a source: the fixed or fresh real data of Alemohammad et al. (2023).
 
-    ``fraction`` = f adds f / (1 - f) documents per kept one (rounded), so that the share f of the result is
-    injected; ``count`` adds that many whatever was kept. ``fixed``: the same rows at every step (as many of them
-    as are asked for) and for every reader; ``fresh``: another draw at each step and for each reader. From a
-    finite source they are the rows with the smallest keyed numbers, whether or not they are on the web too; more
-    asked than there are: all there are. From an endless one they are consecutive rows of a block far behind those
-    that people draw (from row 0 on), one block for good (fixed) or a new one each time (fresh).
+    ``fraction`` = f adds f / (1 - f) documents per kept one (rounded), so the share f of the result is injected;
+    ``count`` adds a fixed number. ``fixed``: the same rows at every step and for every reader; ``fresh``: a new draw at
+    each step and for each reader. A finite source gives the rows with the smallest keyed numbers, whether or not they
+    are also on the web, and all rows if it has fewer. An endless source gives consecutive rows of a block far behind
+    those that people draw: always the same block (fixed) or a new one each time (fresh).
     """
 
     mode: Literal["fixed", "fresh"] = Field(
-        "fixed", description="fixed: always the same rows; fresh: new ones each step"
+        "fixed", description="fixed: always the same rows; fresh: new rows at each step and for each reader"
     )
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
-        """Return rows from the whole source."""
+        """Draw rows from the whole source."""
         stream = ctx.static_stream if self.mode == "fixed" else ctx.stream
         return some_rows(n, 0, ctx.sources.size(self.source), stream)
 
 
 @POLICIES.register("verified_archive")
 class VerifiedArchive(InjectReal):
-    """Adds human documents kept from before a given step: an archive of what people had published until then.
+    """Adds human documents from an archive of everything that people had published up to a given step.
 
-    With ``until`` = 0 it holds what the web began with, before any synthetic text existed. It is drawn from as
-    inject_real draws from the whole source; asked for more than it holds, it adds all of it.
+    With ``until`` = 0 the archive holds the initial documents of the web, before any synthetic text existed. Documents
+    are drawn as inject_real does from the whole source, and all of them are added if the archive has fewer.
     """
 
-    until: Annotated[int, Field(ge=0)] = Field(0, description="last step whose human documents were archived")
+    until: Annotated[int, Field(ge=0)] = Field(0, description="last step whose human documents are in the archive")
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
-        """Require a source that people publish from up to the step."""
+        """Require a source from which people publish up to the step."""
         if self.source not in scenario.sources:
             return []
         begun = [] if scenario.web.initial is None else [scenario.web.initial.source]
@@ -110,32 +108,32 @@ class VerifiedArchive(InjectReal):
             return []
         there = ", ".join(sorted(published)) or "none"
         return [
-            f'{path}.source: nobody publishes documents of "{self.source}" up to step {self.until}, so that its '
-            f"archive would be empty; those published by then are of: {there}"
+            f'{path}.source: no documents of "{self.source}" are published up to step {self.until}, so its archive '
+            f"would be empty; sources published by then: {there}"
         ]
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
-        """Return rows that people had published."""
+        """Draw rows that people had published."""
         stream = ctx.static_stream if self.mode == "fixed" else ctx.stream
         return some_rows(n, 0, ctx.sources.drawn(self.source, min(self.until, ctx.t)), stream)
 
 
 @POLICIES.register("paid_writing")
 class PaidWriting(Injection):
-    """Adds new human documents that are paid for, each at ``price``, and that nobody has published.
+    """Adds new, unpublished human documents, which people are paid to write, each at ``price``.
 
-    They are rows of the source that people have not drawn yet, another draw at each step and for each reader. A
-    finite source runs out of them as people go on writing, and may give the same row at two steps, which is paid for
-    once; when all were bought before, an event says so. An endless one never runs out.
+    The documents are rows of the source that no writer has drawn yet, a new draw at each step and for each reader. A
+    finite source runs out as people go on writing. It may give the same row at two steps, which is paid for once; an
+    event records when all rows were bought before. An endless source never runs out.
     """
 
     pays_writers: ClassVar[bool] = True
 
     price: Annotated[float, Field(ge=0)] = Field(
         1.0,
-        description="what each document costs, in units of money, once, whoever is given it and however often",
+        description="price of a document, in units of money, due once, when the first trainer receives it",
     )
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
-        """Return rows that nobody has published."""
+        """Draw rows that are not published yet."""
         return some_rows(n, ctx.sources.drawn(self.source, ctx.t), ctx.sources.size(self.source), ctx.stream)

@@ -6,9 +6,9 @@ import polars as pl
 
 
 def first_reason(docs: pl.DataFrame, rules: list[tuple[pl.Expr, pl.Expr]]) -> pl.Series:
-    """Return, per row, the reason of the first broken rule, or null; a rule is (is it broken?, reason).
+    """Return, per row, the reason of the first broken rule, or null; a rule is a pair (broken, reason).
 
-    A row whose rule cannot be judged (a null in the column) is not refused by that rule.
+    ``broken`` is a boolean expression; where it is null, the row is not refused by that rule.
     """
     if not rules:
         return pl.Series("reason", [None] * docs.height, dtype=pl.String)
@@ -18,12 +18,12 @@ def first_reason(docs: pl.DataFrame, rules: list[tuple[pl.Expr, pl.Expr]]) -> pl
 
 
 def below(column: str, least: float, what: str) -> tuple[pl.Expr, pl.Expr]:
-    """Rule: refuse a row whose ``column`` is below ``least``."""
+    """Make the rule that refuses rows whose ``column`` is below ``least``; ``what`` names the column in the reason."""
     return pl.col(column).cast(pl.Float32) < pl.lit(least, pl.Float32), _sentence(column, what, "below", least)
 
 
 def above(column: str, most: float, what: str) -> tuple[pl.Expr, pl.Expr]:
-    """Rule: refuse a row whose ``column`` is above ``most``."""
+    """Make the rule that refuses rows whose ``column`` is above ``most``; ``what`` names the column in the reason."""
     # Compared in Float32, as the features are stored: 0.1 in Float32 is above 0.1 in Float64.
     return pl.col(column).cast(pl.Float32) > pl.lit(most, pl.Float32), _sentence(column, what, "above", most)
 

@@ -32,8 +32,8 @@ class Truth:
     """Exact properties of the distribution of documents; None: unknown, or not defined for such documents.
 
     ``mean`` [d] and ``covariance`` [d, d] of vectors, and whether their distribution is ``normal``. ``probabilities``
-    [K] of the symbols 0, 1, …, K - 1. ``weights`` [d] of a regression of the last number on the others. ``plane`` [d], of
-    length 1: the last number is a label; it is right if it is the sign of the product of the others with the plane.
+    [K] of the symbols 0, 1, …, K - 1. ``weights`` [d] of a regression of the last number on the others. ``plane`` [d],
+    of length 1: the last number is a label; it is right if it is the sign of the product of the others with the plane.
     """
 
     mean: NDArray[np.float64] | None = None
