@@ -39,8 +39,8 @@ class WebSpec(Spec):
         alias="kind",
         description="barabasi_albert: a grown graph, in which a few sites have very many links; watts_strogatz: a "
         "small world; complete: every site links to every other; isolated: no links, every agent has its own sites, "
-        "and initial documents are dealt out evenly (replicates of one loop); islands: as isolated, but the agents of a "
-        "population share its sites (separate webs side by side); file: a graph read from `path`",
+        "and initial documents are dealt out evenly (replicates of one loop); islands: as isolated, but the agents of "
+        "a population share its sites (separate webs side by side); file: a graph read from `path`",
     )
     sites: Positive | None = Field(None, description="number of sites; absent with a file, which defines it")
     degree: Positive = Field(
