@@ -133,7 +133,7 @@ def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
         allowed = sorted(_fields_at(model, where[:-1]))
         return f"{path}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
-        return f"{path}: this key is required"
+        return f"{path}: this key is required and missing"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         field, colon, rule = message.partition(": ")  # a rule about several fields names the one at fault

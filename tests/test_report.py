@@ -376,7 +376,7 @@ def test_a_population_is_the_mean_of_its_members_with_the_larger_error():
 
 def test_one_measurement_is_no_change():
     told = sentences(RANDOM, *quality("up", 4.0, 4.6), (1, "trainer", "down/0", "cross_entropy", 4.0, 0.1))
-    assert told[-1] == "A change in quality cannot be told for **down**: measured at one step only."
+    assert told[-1] == "The change in quality of **down** is unknown: it was measured at one step only."
     unknown = sentences(*[(*row[:5], None) for row in quality("up", 4.0, 4.6)])
     assert unknown == ["**up** moved by +0.60 nats per token (4.00 → 4.60); its standard error is unknown."]
 
@@ -391,7 +391,7 @@ def test_contamination_is_told_with_its_direction():
     assert findings.contamination(web(0, 0.8), ["a", "b"]) == [
         f"Between steps 0 and 4 the synthetic share of the web rose from 0{nbsp}% to 80{nbsp}%, at a mean depth of 2.5 "
         "model hops from human data.",
-        f"Of what they last trained on, **a** 25{nbsp}% and **b** 75{nbsp}% was synthetic.",
+        f"Synthetic share of the last training sets: **a** 25{nbsp}% and **b** 75{nbsp}%.",
     ]
     assert f"fell from 80{nbsp}% to 12{nbsp}%" in findings.contamination(web(0.8, 0.12), [])[0]
     assert f"stayed at 50{nbsp}%" in findings.contamination(web(0.5, 0.5), [])[0]
@@ -410,8 +410,8 @@ def test_refusals_keep_human_and_synthetic_apart():
     assert findings.refusals(table(*rows)) == [
         f"The policy **quality** refused 10{nbsp}% of the 400 human documents and 75{nbsp}% of the 320 synthetic "
         "documents.",
-        f"The **editors** took for synthetic 5.0{nbsp}% of the 20 human documents and 80{nbsp}% of the 50 synthetic "
-        "documents that they reviewed.",
+        f"Of the documents reviewed, **editors** took for synthetic 5.0{nbsp}% of the 20 human documents and 80{nbsp}% of "
+        "the 50 synthetic documents.",
     ]
     rates = summaries.refusals(table(*rows))
     assert rates.filter(pl.col("origin") == "human").row(0) == (

@@ -1,4 +1,4 @@
-"""Distributions over the generations: how probable written texts are to the first model, and what vectors look like."""
+"""Distributions over generations: perplexities of texts under the first model, and densities of vectors."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ecosystem.report.html import Figure
 
 Floats = NDArray[np.float64]
 
-SHOWN = 12  # populations, at most
-CURVES = 5  # generations in a chart of densities, at most
-POINTS = 400  # documents of each generation in a scatter chart, at most
-PEAK = 5.0  # times the truth's highest density: what rises above is cut off
+SHOWN = 12  # most populations shown
+CURVES = 5  # most generations in a chart of densities
+POINTS = 400  # most documents of each generation in a scatter chart
+PEAK = 5.0  # times the highest density of the truth: the end of the vertical axis
 GRID = 201  # places at which a density is drawn
 
 
 def perplexities(data: RunReportData) -> list[Figure]:
-    """Draw a fan over steps and densities at a few steps for each population that wrote text."""
+    """Draw a fan over steps, and densities at a few steps, for each population that wrote text."""
     frame = summaries.quantiles(data.metrics, "initial_perplexity", QUANTILES)
     drawn: list[Figure] = []
     if frame["step"].drop_nulls().is_empty():
@@ -74,7 +74,7 @@ def perplexities(data: RunReportData) -> list[Figure]:
 
 
 def _steps_in_words(steps: Sequence[int]) -> str:
-    """Return the steps of a chart in words."""
+    """State the steps of a chart."""
     steps = sorted(steps)
     return (
         f"steps {listed([str(step) for step in steps])}, later ones stronger" if len(steps) > 1 else f"step {steps[0]}"
@@ -82,17 +82,17 @@ def _steps_in_words(steps: Sequence[int]) -> str:
 
 
 def spread(values: Sequence[int], most: int) -> list[int]:
-    """Return at most ``most`` of some ascending numbers, evenly spread, the first and the last among them."""
+    """Pick at most ``most`` of ascending numbers, evenly spread, the first and the last included."""
     places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
     return [values[place] for place in places.tolist()]
 
 
 def vectors(data: RunReportData) -> tuple[list[Figure], str]:
-    """Draw how what the first trainer of each population wrote is distributed at a few steps; with the grid's shape.
+    """Draw the documents of the first trainer of each population at a few steps; also return the shape of the grid.
 
-    One number: densities over one another, before the truth. Two or more: points of the first two, first, middle and
-    last step, before those the web began with. Nothing of images, which are shown themselves, of categories, and of
-    regressions on several numbers, whose first two are not what is learnt.
+    One number: overlaid densities, with the truth. Two or more: points of the first two numbers at the first, middle
+    and last step, over the initial documents. Nothing is drawn of images (shown elsewhere), of categories, and of
+    regressions on several numbers (models do not learn their first two).
     """
     human = _content(data, 0, None)
     length = human.dtype.size if isinstance(human.dtype, pl.Array) else 0
@@ -106,7 +106,7 @@ def vectors(data: RunReportData) -> tuple[list[Figure], str]:
 
 
 def _published(data: RunReportData, population: str, most: int) -> dict[int, Floats]:
-    """Return what the first trainer of a population published [n, numbers] at a few of the steps at which it could."""
+    """Return the documents of the first trainer of a population, [n, numbers], at a few of its steps."""
     scenario, author = data.run.scenario, f"{population}/0"
     recipe = scenario.trainers[population]
     first = 1 if scenario.models[recipe.model].begins_trained else 2 + recipe.offset
@@ -116,13 +116,13 @@ def _published(data: RunReportData, population: str, most: int) -> dict[int, Flo
 
 
 def _content(data: RunReportData, step: int, author: str | None) -> pl.Series:
-    """Return the documents of a step, all of them or one author's, that no gate refused."""
+    """Return the published documents of a step, of all authors or of one."""
     segment = data.published(step)
     return (segment if author is None else segment.filter(pl.col("author") == author))["content"]
 
 
 def _numbers(docs: pl.Series) -> Floats:
-    """Return vector documents as an array [n, numbers]."""
+    """Turn vector documents into an array [n, numbers]."""
     assert isinstance(docs.dtype, pl.Array)
     return docs.to_numpy().reshape(-1, docs.dtype.size)
 
@@ -159,9 +159,9 @@ def _curves(data: RunReportData, population: str, human: pl.Series) -> list[Figu
 
 
 def kernels(x: Floats, at: Floats) -> Floats:
-    """Return the kernel density estimate of numbers x [n] at evenly spaced places ``at`` [k], shape [k].
+    """Compute the kernel density estimate of numbers x [n] at evenly spaced places ``at`` [k], [k].
 
-    Silverman's rule (1986, equation 3.31) chooses the width, at least the distance between two places, so that a single
+    Silverman's rule (1986, equation 3.31) gives the width; it is at least the distance between two places, so a single
     point shows as a peak.
     """
     low, high = np.quantile(x, [0.25, 0.75])

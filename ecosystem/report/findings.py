@@ -1,6 +1,6 @@
-"""The findings of a run in sentences, written from its numbers and from nothing else.
+"""The findings of a run in sentences, written from its numbers alone.
 
-A change is called one only beyond two standard errors. What was not measured is said to be missing.
+A change is reported only beyond two standard errors. Missing measurements are named.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.summaries import Outcome
 from ecosystem.runs.formats import number, percent
 
-TOLD = 6  # populations, at most, that get a sentence of their own
+TOLD = 6  # most populations with a sentence of their own
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """Return a number with its sign."""
+    """Format a number with its sign."""
     return f"{value:+,.{digits}f}".replace("-", "−")
 
 
 def plus_minus(value: float, error: float | None, digits: int = 2, *, sign: bool = False) -> str:
-    """Return ``value ± error``, or the value alone where its error is unknown; more digits where the error is small."""
+    """Format ``value ± error``, or the value alone if its error is unknown; a small error gives more digits."""
     if error is not None and 0 < error < 10.0**-digits:
         digits = min(5, math.ceil(-math.log10(error)))
     text = signed(value, digits) if sign else number(value, digits)
@@ -32,12 +32,12 @@ def plus_minus(value: float, error: float | None, digits: int = 2, *, sign: bool
 
 
 def listed(parts: Sequence[str]) -> str:
-    """Return ``a, b and c``."""
+    """Join names: ``a, b and c``."""
     return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1] if parts else ""
 
 
 def bold(name: str) -> str:
-    """Return a name as it stands in a sentence, marked so that the page can set it off."""
+    """Mark a name in a sentence as bold."""
     return f"**{name}**"
 
 
@@ -46,16 +46,16 @@ def _plural(n: int, word: str) -> str:
 
 
 def progress(done: int, planned: int) -> str:
-    """Say how far the run has come."""
+    """State how much of an unfinished run is done; "" for a finished run."""
     if done == 0:
-        return "Only step 0, the web as it opened, has been committed: there is nothing to conclude from yet."
+        return "Only step 0, the opening of the web, is committed: there is nothing to conclude yet."
     if done < planned:
         return f"This run is unfinished: {done} of {_plural(planned, 'step')} are committed."
     return ""
 
 
 def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
-    """Say how synthetic the web and the training sets became."""
+    """State the synthetic shares of the web and of the training sets."""
     lines = []
     share, depth = summaries.series(metrics, "web", "synthetic_share"), summaries.series(metrics, "web", "depth")
     if share.height == 1:
@@ -75,15 +75,15 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
         if last_set is not None:
             parts.append((last_set[0], f"{bold(population)} {percent(last_set[0])}"))
     if 0 < len(parts) <= TOLD:
-        lines.append(f"Of what they last trained on, {listed([text for _, text in parts])} was synthetic.")
+        lines.append(f"Synthetic share of the last training sets: {listed([text for _, text in parts])}.")
     elif parts:
         low, high = min(parts), max(parts)
-        lines.append(f"The synthetic share of what they last trained on ranged from {low[1]} to {high[1]}.")
+        lines.append(f"The synthetic share of the last training sets ranged from {low[1]} to {high[1]}.")
     return lines
 
 
 def agreement(agreements: Sequence[Agreement]) -> list[str]:
-    """Say how many closed forms the simulation agrees with at the last step, and name those it does not."""
+    """State with how many closed forms the simulation agrees at the last step, and name the others."""
     judged = [(one, one.z) for one in agreements if one.z is not None]
     if not judged:
         return []
@@ -100,7 +100,7 @@ def agreement(agreements: Sequence[Agreement]) -> list[str]:
 
 
 def quality(outcomes: Sequence[Outcome]) -> list[str]:
-    """Say which population degraded, by how much and how far towards the randomly initialised model."""
+    """State which population degraded, by how much, and how far towards the randomly initialised model."""
     moved = [o for o in outcomes if o.verdict != "unknown"]
     alone = [bold(o.population) for o in outcomes if o.first_step == o.last_step]
     blind = [o for o in outcomes if o.first_step != o.last_step and o.error is None]
@@ -122,7 +122,7 @@ def quality(outcomes: Sequence[Outcome]) -> list[str]:
     ]
     if alone:
         who = listed(alone) if len(alone) <= TOLD else _plural(len(alone), "population")
-        sentences.append(f"A change in quality cannot be told for {who}: measured at one step only.")
+        sentences.append(f"The change in quality of {who} is unknown: it was measured at one step only.")
     return sentences
 
 
@@ -140,7 +140,7 @@ def _outcome(o: Outcome) -> str:
 
 
 def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
-    """Say what became of the diversity of what was published, against human text."""
+    """State the change in diversity of published text, against human text."""
     values = summaries.members(metrics, "distinct_2")
     if values.is_empty():
         return []
@@ -166,11 +166,11 @@ def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
         return []
     shown = [text for _, text in (parts if len(parts) <= TOLD else [min(parts), max(parts)])]
     against = f" (human text: {number(human[0])})" if len(human) else ""
-    return [f"Distinct 2-grams of what was published, as a share of all{against}: {'; '.join(shown)}."]
+    return [f"Distinct 2-grams of published text, as a share of all{against}: {'; '.join(shown)}."]
 
 
 def refusals(metrics: pl.DataFrame) -> list[str]:
-    """Say which policy refused what, and what curators caught and missed."""
+    """State the rates at which policies refused documents and curators suspected them."""
     sentences = []
     table = summaries.refusals(metrics).filter(pl.col("flagged").sum().over("what") > 0)
     for policy in table["what"].unique(maintain_order=True).to_list()[:TOLD]:
@@ -179,7 +179,7 @@ def refusals(metrics: pl.DataFrame) -> list[str]:
     caught = summaries.detections(metrics)
     for curators in caught["who"].unique(maintain_order=True).to_list()[:3]:
         rows = caught.filter(pl.col("who") == curators)
-        sentences.append(f"The {bold(curators)} took for synthetic {_by_origin(rows)} that they reviewed.")
+        sentences.append(f"Of the documents reviewed, {bold(curators)} took for synthetic {_by_origin(rows)}.")
     return sentences
 
 
@@ -194,20 +194,20 @@ def _by_origin(rows: pl.DataFrame) -> str:
 
 
 def missing(metrics: pl.DataFrame, expected: Mapping[str, tuple[str, str]]) -> str:
-    """Say what was not measured; ``expected``: what it is called → (scope, metric)."""
+    """Name expected measurements that are missing; ``expected``: name → (scope, metric)."""
     there = set(metrics.select("scope", "metric").unique().rows())
     absent = [name for name, key in expected.items() if key not in there]
     return f"Not measured in this run: {listed(absent)}." if absent else ""
 
 
 def caution(outcomes: Sequence[Outcome]) -> str:
-    """Say what the standard errors do and do not cover."""
+    """State what the standard errors do and do not cover."""
     if not any(o.verdict != "unknown" for o in outcomes):
         return ""
     single = [o.population for o in outcomes if o.members == 1]
     sentence = (
         "This is one seed: standard errors cover the choice of held-out documents and the trainers of a population, "
-        "not other webs; the same scenario under other seeds says how far it repeats."
+        "not other webs; run the scenario with other seeds to see how far the results repeat."
     )
     if single and len(single) == len(outcomes):
         sentence = sentence.replace(" and the trainers of a population", " (each population has a single trainer)")

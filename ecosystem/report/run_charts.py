@@ -1,6 +1,6 @@
-"""The charts over steps that a report and the interactive page share: from the data of a run to an Altair chart.
+"""The charts over steps of a report and of the interactive page: from the data of a run to an Altair chart.
 
-Each returns None where nothing of what it draws was measured.
+A function returns None if nothing that it draws was measured.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ TITLES = {
     "mean_error": "Squared error of the mean",
     "support": "Symbols alive",
     "first_type": "Probability of the likeliest true symbol",
-    "unseen_mass": "Mass that the model gives no chance",
+    "unseen_mass": "True mass to which the model gives no probability",
     "accuracy": "Accuracy of the model",
     "label_accuracy": "Right labels in the training set",
     "label_noise": "Noise of a model's own labels",
@@ -82,7 +82,7 @@ OTHERS = {
     ),
     "next_token_l1": ChartLabels(
         "Next-token distributions against the start",
-        "L1 distance (0 to 2) from those of the weights that trainers begin with, mean over held-out contexts",
+        "L1 distance (0 to 2) from those of the initial weights, mean over held-out contexts",
         "L1 distance",
         ".2f",
     ),
@@ -101,13 +101,13 @@ CONTAMINATION = {
 }
 DOWNSTREAM = {
     "accuracy": ("fine-tuned", "share of right answers after fine-tuning"),
-    "zero_shot": ("zero-shot", "share of right answers as it is"),
+    "zero_shot": ("zero-shot", "share of right answers without fine-tuning"),
 }
 _UNCHANGED = pl.DataFrame({"label": ["no change"], "value": [0.0]})
 
 
 def quality(data: RunReportData, metric: str) -> Any:
-    """Draw a key of QUALITY by population, with the reference lines that were measured once."""
+    """Draw a key of QUALITY by population, with reference lines that are measured once."""
     label, axis, form, log = QUALITY[metric]
     single = summaries.from_start(data.metrics, metric, data.started)
     if single.is_empty():
@@ -125,13 +125,13 @@ def quality(data: RunReportData, metric: str) -> Any:
 
 
 def quality_change(data: RunReportData) -> Any:
-    """Draw how far the cross-entropy of each population is from its start."""
+    """Draw the change in cross-entropy of each population since its start."""
     moved = summaries.changes(data.metrics, "cross_entropy", data.started)
     if moved["step"].n_unique() < 2:
         return None
     labels = ChartLabels(
         "Change in cross-entropy since each trainer's start",
-        "nats per token on held-out human text; above zero is worse than the weights it started from",
+        "nats per token on held-out human text; above zero is worse than the initial weights",
         "nats per token",
         "+.2f",
     )
@@ -141,17 +141,17 @@ def quality_change(data: RunReportData) -> Any:
 
 
 def called(metric: str) -> str:
-    """Return what a metric of models of vectors or categories is called above a chart."""
+    """Return the title of a metric of models of vectors or categories."""
     return TITLES.get(metric, metric.replace("_", " ").capitalize())
 
 
 def parameters(data: RunReportData) -> list[str]:
-    """Return the metrics of models of vectors or categories in order: first those that a closed form speaks of."""
+    """Return the metrics of models of vectors or categories, in order: first those with a closed form."""
     return list(dict.fromkeys([*(theory.metric for theory in data.run.scenario.theory), *PARAMETERS]))
 
 
 def parameter(data: RunReportData, metric: str) -> Any:
-    """Draw a metric of models of vectors or categories, with the scenario's closed forms of it dashed."""
+    """Draw a metric of models of vectors or categories, with its closed forms in the scenario dashed."""
     single = summaries.members(data.metrics, metric)
     if single.is_empty() or (metric == "collapsed" and bool((single["value"] == 0).all())):
         return None
@@ -166,7 +166,7 @@ def parameter(data: RunReportData, metric: str) -> Any:
 
 
 def contamination(data: RunReportData, metric: str) -> Any:
-    """Draw a key of CONTAMINATION, of the web and of the training sets of each population."""
+    """Draw a key of CONTAMINATION for the web and for the training sets of each population."""
     web = summaries.series(data.metrics, "web", metric).with_columns(label=pl.lit("web"))
     single = summaries.members(data.metrics, metric, "training_set")
     if web.is_empty() and single.is_empty():
@@ -183,7 +183,7 @@ def contamination(data: RunReportData, metric: str) -> Any:
 
 
 def diversity(data: RunReportData, metric: str) -> Any:
-    """Draw a key of TEXT by population, against the same of real held-out text."""
+    """Draw a key of TEXT by population, against held-out human text."""
     single = summaries.members(data.metrics, metric)
     if single.is_empty():
         return None
@@ -196,7 +196,7 @@ def diversity(data: RunReportData, metric: str) -> Any:
 
 
 def vocabulary(data: RunReportData) -> Any:
-    """Draw the share of the human vocabulary that each population keeps, by frequency, first and last."""
+    """Draw the share of the human vocabulary kept by each population, by frequency, at the first and last step."""
     parts, people = [], []
     for decile in range(1, 11):
         metric = f"vocabulary_kept_{decile}"
@@ -211,7 +211,7 @@ def vocabulary(data: RunReportData) -> Any:
         return None
     labels = ChartLabels(
         "Human vocabulary kept, by frequency",
-        "words that occur in what is published, per expected in as much human text; first step dashed, last step solid",
+        "words in published text, per words expected in as much human text; first step dashed, last step solid",
         "share kept",
         ".0%",
     )
@@ -219,12 +219,12 @@ def vocabulary(data: RunReportData) -> Any:
 
 
 def tails(data: RunReportData) -> dict[str, Any]:
-    """Draw, by metric, what became of frequent and of rare tokens, and the other measures of distance; may be empty."""
+    """Draw the changes on frequent and rare tokens and other measures of distance, by metric; may be empty."""
     moves = {metric: summaries.changes(data.metrics, metric, data.started) for metric in LATE}
     moves = {metric: frame for metric, frame in moves.items() if frame["step"].n_unique() > 1}
     drawn = {}
     ends = [value for frame in moves.values() for value in frame["value"]]
-    # One scale for both, so that rare and frequent tokens can be compared by eye.
+    # One scale for both, to compare rare and frequent tokens by eye.
     air = 0.12 * (max(ends) - min(ends)) or 0.1 if ends else 0.1
     for metric, frame in moves.items():
         labels = ChartLabels(
@@ -245,15 +245,13 @@ def tails(data: RunReportData) -> dict[str, Any]:
 
 
 def downstream(data: RunReportData, name: str, kind: str) -> Any:
-    """Draw the accuracy of a downstream task, fine-tuned (``accuracy``) or as it is (``zero_shot``)."""
+    """Draw the accuracy on a downstream task, fine-tuned (``accuracy``) or not (``zero_shot``)."""
     single = summaries.members(data.metrics, f"{name}_{kind}")
     levels = summaries.references(data.metrics, f"{name}_{kind}")
     if single.is_empty():
         return None
     way, about = DOWNSTREAM[name]
-    labels = ChartLabels(
-        f"{called(kind)}, {way}", f"{about}; dotted: the same of random weights, and guessing", "accuracy", ".0%"
-    )
+    labels = ChartLabels(f"{called(kind)}, {way}", f"{about}; dotted: random weights and guessing", "accuracy", ".0%")
     ends = [*single["value"], *levels["value"]]
     domain = [max(0.0, min(ends) - 0.05), min(1.0, max(ends) + 0.05)]
     return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=levels, domain=domain)

@@ -1,4 +1,4 @@
-"""The sections of a report: each prepares what its template under ``templates/run`` shows, and draws its charts."""
+"""The sections of a report: each draws its charts and renders its template under ``templates/run``."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ CONTENTS = {
     "figures": "Final figures",
     "run": "The run",
 }
-OPEN_POPULATIONS = 8  # whose documents are open; those of the rest unfold
-POLICIES = 24  # rows, at most, of a chart of refusals before populations are taken together
-EVENTS = 200  # told, at most
+OPEN_POPULATIONS = 8  # populations whose documents are shown; those of the rest are folded
+POLICIES = 24  # rows of a chart of refusals above which populations are pooled
+EVENTS = 200  # most events shown
 
 
 def _section(key: str, template: str = "", /, **context: Any) -> Markup:
@@ -50,7 +50,7 @@ def _quality(data: RunReportData) -> Markup:
 
 
 def _drawn(data: RunReportData, prefix: str, drawn: dict[str, Any]) -> list[Figure]:
-    """Return the places of the charts of which there is anything to draw."""
+    """Store the charts that exist, and return their places."""
     return [data.figure(f"{prefix}{metric}", chart) for metric, chart in drawn.items() if chart is not None]
 
 
@@ -110,7 +110,7 @@ def _downstream(data: RunReportData) -> Markup:
 
 
 def _ledger(data: RunReportData) -> Markup:
-    policies = data.run.scenario.at(data.run.steps).policies  # with those that a timed change brought
+    policies = data.run.scenario.at(data.run.steps).policies  # includes policies added by timed changes
     adders = [name for name, policy in policies.items() if isinstance(policy, Adder)]
     refused = summaries.refusals(data.metrics).filter(~pl.col("what").is_in(adders))
     parts = []
@@ -122,7 +122,7 @@ def _ledger(data: RunReportData) -> Markup:
         else:
             refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
         labels = ChartLabels(
-            "What each policy refused, by true origin",
+            "Refusals of each policy, by true origin",
             "share of the documents that reached it, over all steps; grey: human, violet: synthetic; "
             "lines: ± one standard error",
             "share refused",
@@ -132,8 +132,8 @@ def _ledger(data: RunReportData) -> Markup:
     caught = summaries.detections(data.metrics).with_columns(row="who")
     if caught.height:
         labels = ChartLabels(
-            "What curators took for synthetic, by true origin",
-            "violet: synthetic documents caught (the rest were missed); grey: human documents accused wrongly",
+            "Documents that curators took for synthetic, by true origin",
+            "violet: synthetic documents detected (the rest were missed); grey: human documents suspected wrongly",
             "share of the documents reviewed",
         )
         figure = data.figure("detections", charts.rates(caught, labels), full=True)
@@ -178,7 +178,7 @@ _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 
 
 def sections(data: RunReportData) -> dict[str, Callable[[RunReportData], Markup]]:
-    """Return the sections of this run's report by their key in CONTENTS: texts, or vectors and categories."""
+    """Return the sections of the report of this run by their key in CONTENTS."""
     chosen = _TEXT if data.run.scenario.modality == "text" else _NUMBERS
     asked = data.run.scenario.measure.downstream is not None
     return {_KEYS[section]: section for section in chosen if asked or section is not _downstream}

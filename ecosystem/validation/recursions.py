@@ -1,8 +1,9 @@
-"""Loops of one closed-form model for many replicates at once, past agents, web and documents.
+"""Loops of closed-form models for many replicates at once, without agents, web and documents.
 
-For questions that need ten thousand runs or a thousand generations (times to collapse, rare events). Each function
-draws exactly what the world's loop draws in distribution, but makes no documents: a normal is carried by its sufficient
-statistics, symbols by their counts or by who copied whom. Tests hold them against the world where it has such a loop.
+They answer questions that need ten thousand runs or a thousand generations (times to collapse, rare events). Each
+function has exactly the distribution of the loop in the world, but makes no documents: a normal is represented by its
+sufficient statistics, symbols by their counts or by their ancestry. Tests compare them with the world where it has
+such a loop.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from ecosystem.validation.symbol_lines import SymbolLines
 T = TypeVar("T")
 Floats = NDArray[np.float64]
 
-_BLOCK = 500  # replicates that share a stream: few enough for a cache, enough that threads do not wait for each other
-_LINES = 1000  # the same where a block is thousands of short calls, between which threads would wait for each other
-_CROWDED = 0.75  # share of borders still needed below which the others are worth removing
+_BLOCK = 500  # replicates that share a stream: few enough for the cache, enough to keep threads busy
+_LINES = 1000  # the same for blocks of thousands of short calls, between which threads would wait
+_CROWDED = 0.75  # share of borders in use below which the others are removed
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Normals:
 
 @dataclass(frozen=True)
 class Symbols:
-    """What became of fitted frequencies, shape [generations, replicates]; row 0 is the first fit to real data."""
+    """Summaries of fitted frequencies, shape [generations, replicates]; row 0 is the first fit to real data."""
 
     gini_simpson: Floats
     support: NDArray[np.int64]
@@ -51,11 +52,11 @@ class Symbols:
 def gaussian_replace(
     replicates: int, generations: int, n: int, *, unbiased: bool = True, sampling_bias: float = 1.0, seed: int = 1
 ) -> Normals:
-    """Fit a standard normal, then its fit, and so on, to n samples a time.
+    """Fit a normal to n samples of a standard normal, then to n samples of the last fit, and so on.
 
     The mean of n samples is normal and their sum of squares chi-squared with n - 1 degrees of freedom, independent of
-    each other (Cochran's theorem), so two numbers a generation stand for n documents. ``sampling_bias`` multiplies the
-    variance that a fitted model is sampled with.
+    each other (Cochran's theorem). So two numbers per generation represent n documents. ``sampling_bias`` multiplies
+    the variance with which a fitted model is sampled. Raise DataError for counts that are too small.
     """
     if n < 2 or replicates < 1 or generations < 1:
         asked = f"n = {n}, replicates = {replicates}, generations = {generations}"
@@ -76,10 +77,10 @@ def gaussian_replace(
 
 
 def gaussian_accumulate(replicates: int, generations: int, n: int, *, seed: int = 1) -> Normals:
-    """Fit by maximum likelihood n samples of a standard normal, then these and n of their fit, and so on.
+    """Fit by maximum likelihood n samples of a standard normal, then these and n samples of the fit, and so on.
 
-    The mean and the sum of squares of n samples stand for them (see :func:`gaussian_replace`), and those of all so far
-    are updated by them.
+    The mean and the sum of squares of n samples represent them (see :func:`gaussian_replace`) and update those of all
+    samples so far. Raise DataError for counts that are too small.
     """
     if n < 2 or replicates < 1 or generations < 1:
         asked = f"n = {n}, replicates = {replicates}, generations = {generations}"
@@ -92,7 +93,7 @@ def gaussian_accumulate(replicates: int, generations: int, n: int, *, seed: int 
         means, variances = np.empty((generations, size)), np.empty((generations, size))
         mean, variance, squares = np.zeros(size), np.ones(size), np.zeros(size)
         for t in range(generations):
-            apart = np.sqrt(variance) * shift[t]  # of the new samples' mean from that of all before
+            apart = np.sqrt(variance) * shift[t]  # distance of the mean of the new samples from that of all before
             squares += variance * growth[t] + apart**2 * n * t / (t + 1)
             mean = mean + apart / (t + 1)
             variance = squares / (n * (t + 1))
@@ -106,8 +107,8 @@ def gaussian_accumulate(replicates: int, generations: int, n: int, *, seed: int 
 def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int, *, seed: int = 1) -> Symbols:
     """Estimate the frequencies of n draws from p, then of n draws from those, and so on.
 
-    Drawing from frequencies of n draws is copying n of them at random with replacement, so after the first generation
-    no probability is ever looked up.
+    To draw from the frequencies of n draws is to copy n of them at random with replacement, so probabilities are used
+    in the first generation only. Raise DataError for counts below 1 or if p is not a distribution.
     """
     if n < 1 or replicates < 1 or generations < 1:
         raise DataError(f"n = {n}, replicates = {replicates} and generations = {generations} must be 1 or more.")
@@ -122,7 +123,7 @@ def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int,
         for t in range(generations):
             if t:
                 if not lines.open:
-                    break  # one symbol is left everywhere
+                    break  # one symbol is left in every replicate
                 lines.resample(rng)
             counts = lines.counts()
             alive = np.count_nonzero(counts, axis=0)
@@ -146,8 +147,8 @@ def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int,
 def categorical_mixture(p: ArrayLike, replicates: int, generations: int, n: int, *, seed: int = 1) -> Floats:
     """Estimate frequencies of n draws, each from a model drawn at random among p and all estimates so far.
 
-    Returns the Gini-Simpson diversity of the estimates, [generations, replicates]. "Randomly Sampled Data" of Seddik et
-    al. 2404.05090, section 4.2.
+    Return the Gini-Simpson diversity of the estimates, [generations, replicates]. This is "Randomly Sampled Data" of
+    Seddik et al. 2404.05090, section 4.2.
     """
     if n < 1 or replicates < 1 or generations < 1:
         raise DataError(f"n = {n}, replicates = {replicates} and generations = {generations} must be 1 or more.")
@@ -159,7 +160,7 @@ def categorical_mixture(p: ArrayLike, replicates: int, generations: int, n: int,
         diversity = np.empty((generations, size))
         rows = np.arange(size)[:, None]
         for t in range(generations):
-            # Whoever does not copy one of the n draws of an earlier estimate draws from p.
+            # A draw that does not copy one of the n draws of an earlier estimate is from p.
             drawn = np.searchsorted(upto, rng.random((size, n)) * upto[-1], side="right")
             if t:
                 model = rng.integers(-1, t, (size, n))
@@ -185,10 +186,10 @@ def categorical_with_real(
 ) -> Floats:
     """Estimate frequencies of n_real draws from p beside n_synthetic from the last estimate, and so on.
 
-    Without a ``start`` the real draws are always the same, and the first estimate is from them alone (the partially
-    synthetic loop of Seddik et al. 2404.05090); with one, a distribution, they are new each time, and it is the model
-    before the first (the fresh data loop of Alemohammad et al. 2307.01850). Returns the estimates [generations,
-    replicates, types].
+    Without a ``start`` the real draws are always the same, and the first estimate uses them alone (the partially
+    synthetic loop of Seddik et al. 2404.05090). With ``start``, a distribution, the real draws are new each time, and
+    ``start`` is the model before the first (the fresh data loop of Alemohammad et al. 2307.01850). Return the
+    estimates, [generations, replicates, types].
     """
     if min(n_real, n_synthetic, replicates, generations) < 1:
         asked = (
@@ -217,11 +218,11 @@ def categorical_with_real(
 def self_training(
     p: ArrayLike, replicates: int, rate: float, tokens: int, *, top_k: int | None = None, seed: int = 1
 ) -> NDArray[np.int64]:
-    """Let softmax models over the types of p learn from their own samples until their entropy has halved.
+    """Train softmax models over the types of p on their own samples until their entropy has halved.
 
-    Each step is one of plain gradient descent, of this ``rate``, on the cross-entropy of ``tokens`` samples (of the
-    ``top_k`` likeliest types, if given), from the logits ln p. Returns the steps taken, [replicates]. The algorithm of
-    Herel and Mikolov 2404.02305 for one context.
+    Each step is plain gradient descent, with this ``rate``, on the cross-entropy of ``tokens`` samples (of the
+    ``top_k`` likeliest types, if given), from the logits ln p. Return the number of steps, [replicates]. This is the
+    algorithm of Herel and Mikolov 2404.02305 for one context.
     """
     if replicates < 1 or tokens < 1 or not rate > 0:
         raise DataError(
@@ -250,9 +251,10 @@ def self_training(
 
 
 def own_gradient(share: Floats, tokens: int, rng: np.random.Generator, *, top_k: int | None = None) -> Floats:
-    """Return the gradient of the mean log-likelihood of own samples with respect to the logits, [replicates, types].
+    """Compute the gradient of the mean log-likelihood of own samples with respect to the logits, [replicates, types].
 
-    ``share`` [replicates, types] are the models' probabilities; ``tokens`` and ``top_k`` as in :func:`self_training`.
+    ``share`` [replicates, types] are the probabilities of the models; ``tokens`` and ``top_k`` as in
+    :func:`self_training`.
     """
     sampled = share
     if top_k is not None and top_k < share.shape[1]:
@@ -263,11 +265,11 @@ def own_gradient(share: Floats, tokens: int, rng: np.random.Generator, *, top_k:
 
 
 def growing_corpus(p: float, bias: float, n_real: float, n_synthetic: float, generations: int) -> Floats:
-    """Fit the share of one of two symbols in a corpus that grows by what a biased model writes; without chance.
+    """Fit the share of one of two symbols in a corpus that grows by the text of biased models, deterministically.
 
-    The corpus begins with ``n_real`` units of text, of which the share ``p`` is that symbol. Each model is the
-    maximum likelihood fit to all of it, off by ``bias``, and adds ``n_synthetic`` units in its own proportions.
-    Returns the models' share of the symbol, [generations]. The setting of Wang et al. 2412.14872.
+    The corpus begins with ``n_real`` units of text; the share ``p`` of them is that symbol. Each model is the maximum
+    likelihood fit to the whole corpus, off by ``bias``, and adds ``n_synthetic`` units in its own proportions. Return
+    the share of the symbol in the models, [generations]. This is the setting of Wang et al. 2412.14872.
     """
     stream, docs, weight = Streams(0).at("recursions/growing_corpus"), [0, 1], [n_real * (1 - p), n_real * p]
     cohort = CategoricalCohort("growing_corpus", 1, 2)
@@ -289,7 +291,7 @@ def _distribution(p: ArrayLike) -> Floats:
 
 
 def _blocks(replicates: int, seed: int, name: str, block: Callable[[int, Stream], T], most: int = _BLOCK) -> list[T]:
-    """Compute blocks of replicates, each with a stream of its own, over all cores; results do not depend on cores."""
+    """Compute blocks of replicates on all cores; each has its own stream, so results do not depend on cores."""
     starts = range(0, replicates, most)
     streams = [Streams(seed).at(f"recursions/{name}/{start}") for start in starts]
     sizes = [min(most, replicates - start) for start in starts]

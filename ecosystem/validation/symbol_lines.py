@@ -1,4 +1,4 @@
-"""Resampling n documents of many replicates at once without making them: only the counts of each symbol are kept."""
+"""Resample n documents of many replicates at once by their counts per symbol, without making documents."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_MANY = 20  # borders a replicate, on average, beyond which a generation is counted and not compared
+_MANY = 20  # mean number of borders per replicate above which a generation is counted instead of compared
 
 
 class SymbolLines:
-    """The n documents of each of many replicates as a line sorted by symbol, of which only the borders are known.
+    """The n documents of each of many replicates, sorted by symbol into a line of which only the borders are stored.
 
-    Which of a symbol's documents is copied makes no difference, so a new generation needs n parents, but of its
-    documents only how many have a parent before each border. ``ends`` [symbols, replicates] is where each symbol's part
-    ends (n after the last, where the one before does for a symbol that has died), ``symbol`` its name. Replicates are
-    sorted by falling number of symbols: the first ``open[j]`` of them have a j-th border inside the line.
+    It does not matter which of the documents of a symbol is copied. So a new generation draws n parents, but counts
+    only how many of them are before each border. ``ends`` [symbols, replicates] is the end of the part of each symbol
+    (n for the last; that of the previous symbol for an extinct one), and ``symbol`` its name. Replicates are sorted by
+    descending number of symbols: the first ``open[j]`` of them have a j-th border inside the line.
     """
 
     def __init__(self, ends: NDArray[Any], symbol: NDArray[Any], replicate: NDArray[np.int64], n: int) -> None:
@@ -27,7 +27,7 @@ class SymbolLines:
 
     @classmethod
     def of(cls, drawn: NDArray[Any]) -> SymbolLines:
-        """Begin with symbols [replicates, n], sorted in each replicate."""
+        """Make lines from symbols [replicates, n], sorted in each replicate."""
         size, n = drawn.shape
         ends = np.broadcast_to(np.arange(1, n + 1, dtype=np.min_scalar_type(n)), drawn.shape)
         last = np.ones(drawn.shape, np.bool_)
@@ -38,7 +38,7 @@ class SymbolLines:
     def _sorted(
         cls, ends: NDArray[Any], symbol: NDArray[Any], replicate: NDArray[np.int64], keep: NDArray[np.bool_]
     ) -> SymbolLines:
-        """Take the borders to ``keep`` from arrays [replicates, places]."""
+        """Make lines from the borders to ``keep`` of arrays [replicates, places]."""
         number = np.count_nonzero(keep, axis=1)
         order = np.argsort(-number, kind="stable")
         keep, number, n = keep[order], number[order], int(ends[0, -1])
@@ -52,18 +52,18 @@ class SymbolLines:
         return cls(packed(ends, n), packed(symbol, 0), replicate[order], n)
 
     def without(self, dead: NDArray[np.bool_]) -> SymbolLines:
-        """Return the lines without the symbols that have died [symbols, replicates]."""
+        """Return the lines without the ``dead`` symbols [symbols, replicates]."""
         return self._sorted(self.ends.T, self.symbol.T, self.replicate, ~dead.T)
 
     def counts(self) -> NDArray[Any]:
-        """Return the documents of each symbol, [symbols, replicates]."""
+        """Count the documents of each symbol, [symbols, replicates]."""
         return np.diff(self.ends, axis=0, prepend=self.ends.dtype.type(0))
 
     def resample(self, rng: np.random.Generator) -> None:
-        """Copy n documents of each replicate at random."""
+        """Replace the n documents of each replicate by n random copies of them."""
         n, live = self.n, self.open[0]
         parents = _below(n, n * live, rng)
-        if sum(self.open) > _MANY * live:  # borders for which it pays to count the copies of every document
+        if sum(self.open) > _MANY * live:  # so many borders that counting the copies of every document is faster
             rows = np.arange(live)[:, None] * (n + 1)
             places = (parents.reshape(live, n) + (rows + 1)).ravel()
             before = np.bincount(places, minlength=live * (n + 1)).reshape(live, n + 1).cumsum(axis=1)
@@ -76,10 +76,10 @@ class SymbolLines:
 
 
 def _below(n: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return whole numbers below n, all equally likely, in the smallest type that holds n.
+    """Draw uniform whole numbers below n, in the smallest type that holds n.
 
-    They are remainders of 16 random bits, of which those are drawn again that would favour small ones; NumPy's own
-    take half as long again.
+    They are remainders of 16 random bits; bits that would favour small remainders are drawn again. NumPy's own method
+    takes 1.5 times as long.
     """
     small = np.min_scalar_type(n)
     if n > 1 << 15:

@@ -1,8 +1,8 @@
 """The charts of a report: pure functions from tables of numbers to charts, drawn by Altair.
 
-Colours, type and backgrounds are not in a chart but in :data:`LIGHT` and :data:`DARK`, from which
-:func:`configuration` makes two Vega configurations with the same names, so that one specification serves the page
-in both modes and the files on disk. A population has the colour of its place in ``ChartTheme.populations``, everywhere.
+Charts contain no colours, type or backgrounds. These come from :data:`LIGHT` and :data:`DARK`: :func:`configuration`
+makes a Vega configuration of each, with the same names, so one specification serves both modes of the page and the
+files on disk. The place of a population in ``ChartTheme.populations`` determines its colour in all charts.
 """
 
 from ecosystem.report.charts.axes import NAMED_CHANGES, span, spread

@@ -1,4 +1,4 @@
-"""What charts share: the axis of steps and its timed changes, colours of populations, domains, places of labels."""
+"""Parts shared by charts: the axis of steps, timed changes, colours of populations, domains, places of labels."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import polars as pl
 from ecosystem.report.charts.theme import ChartTheme
 
 NAMED_CHANGES = {"early changes": ("left", 5), "late changes": ("right", -5)}  # table: the side of its names
-LETTER = 6.5  # pixels, at most, of a letter of a change's name
+LETTER = 6.5  # most pixels of a letter of the name of a change
 
 
 def colours(theme: ChartTheme) -> alt.Color:
-    """Return the colour channel: that of a population is its place in the look."""
+    """Return the colour channel: the place of a population in the theme gives its colour."""
     return alt.Color("population:N", scale=alt.Scale(domain=list(theme.populations)), legend=None)
 
 
 def steps_axis(theme: ChartTheme, width: int) -> alt.X:
-    """Return the axis of steps: whole numbers only, round ones, at most as many as have room."""
+    """Return the axis of steps, with as many round whole numbers as fit."""
     least = (theme.last - theme.first) / (10 if width > 500 else 6)
     every = next(n * 10**k for k in range(10) for n in (1, 2, 5) if n * 10**k >= least)
     alone = theme.first == theme.last
@@ -41,7 +41,7 @@ def steps_axis(theme: ChartTheme, width: int) -> alt.X:
 
 
 def span(values: Sequence[float], log: bool = False) -> list[float]:
-    """Return an axis that holds all values with a little air."""
+    """Return the domain of an axis that contains all values, with a small margin."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if log:
         return [low / (high / low) ** 0.06 / 1.01, high * (high / low) ** 0.06 * 1.01]
@@ -50,14 +50,14 @@ def span(values: Sequence[float], log: bool = False) -> list[float]:
 
 
 def spread(values: Sequence[float], domain: Sequence[float], height: int, log: bool, gap: float = 14) -> list[float]:
-    """Move label positions apart, as little as that takes, so that none lie on one another; keep them in the domain."""
+    """Move label positions apart, as little as needed, so that labels do not overlap; keep them in the domain."""
     forward, back = (math.log, math.exp) if log else (float, float)
     low, high = forward(domain[0]), forward(domain[1])
     pixel = (high - low) / height
     order = sorted(range(len(values)), key=lambda i: values[i])
     places = [min(max(forward(values[i]), low), high) for i in order]
     least = min(gap * pixel, (high - low) / max(1, len(values) - 1))
-    for _ in range(60):  # push every pair that is too close apart by half of what is missing
+    for _ in range(60):  # push the two labels of a close pair apart by half of the missing distance
         for i in range(len(places) - 1):
             short = least - (places[i + 1] - places[i])
             if short > 0:
@@ -71,7 +71,7 @@ def spread(values: Sequence[float], domain: Sequence[float], height: int, log: b
 
 
 def change_tables(theme: ChartTheme, width: int) -> dict[str, pl.DataFrame]:
-    """Return the timed changes (step, change, short) and those that are named left and right of their lines."""
+    """Return tables of all timed changes (step, change, short), and of those named left and right of their lines."""
     here = [(step, what) for step, what in theme.changes if theme.first <= step <= theme.last]
     if not here:
         return {}
@@ -88,7 +88,7 @@ def change_tables(theme: ChartTheme, width: int) -> dict[str, pl.DataFrame]:
 
 
 def _apart(rows: pl.DataFrame, reach: float) -> pl.DataFrame:
-    """Leave out the changes whose names would lie on the one before; ``reach``: pixels of a step."""
+    """Leave out changes whose names would overlap the previous name; ``reach``: pixels of a step."""
     kept: list[int] = []
     for i, step in enumerate(rows["step"]):
         if not kept or abs(step - rows["step"][kept[-1]]) * reach > LETTER * len(rows["short"][kept[-1]]):
@@ -97,7 +97,7 @@ def _apart(rows: pl.DataFrame, reach: float) -> pl.DataFrame:
 
 
 def change_rules(theme: ChartTheme, width: int, tables: Mapping[str, Any]) -> list[alt.Chart]:
-    """Return a dotted line at every timed change of :func:`change_tables`, with its name where there is room."""
+    """Return a dotted line at every timed change of :func:`change_tables`, with its name where it fits."""
     if "changes" not in tables:
         return []
     x = steps_axis(theme, width)

@@ -1,4 +1,4 @@
-"""Charts of distributions: quantiles over steps as a fan, densities at several steps over one another, and points."""
+"""Charts of distributions: quantiles over steps as a fan, overlaid densities at several steps, and scatter plots."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ecosystem.report.charts.theme import HUMAN, NARROW, ChartLabels, ChartTheme
 def fan(
     frame: pl.DataFrame, people: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, domain: Sequence[float]
 ) -> alt.LayerChart:
-    """Draw the quantiles of one population over steps: the median, and bands between quantiles that mirror each other.
+    """Draw the quantiles of one population over steps: the median, and bands between symmetric quantiles.
 
-    ``frame``: population, step, percent, value; ``people``: percent, value of human text, its median drawn as a dotted
-    line and its outermost quantiles fainter. ``domain``: of the logarithmic value axis.
+    ``frame``: population, step, percent, value. ``people``: percent, value of human text; its median is a dotted line
+    and its outermost quantiles are fainter. ``domain``: ends of the logarithmic value axis.
     """
     width, height = NARROW
     x = steps_axis(theme, width)
@@ -58,7 +58,7 @@ def fan(
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers on a logarithmic axis: powers of ten, and where there are few twice and five times them."""
+    """Return round numbers on a logarithmic axis: powers of ten, and on a short axis also twice and five times them."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     parts = (1, 2, 5) if high / low < 300 else (1,)
     return [part * 10.0**k for k in powers for part in parts if low <= part * 10.0**k <= high]
@@ -75,11 +75,12 @@ def densities(
     top: float,
     bins: bool = False,
 ) -> alt.LayerChart:
-    """Draw the densities of one population at several steps over one another, the later the stronger.
+    """Draw the densities of one population at several steps over one another, later ones stronger.
 
-    ``frame``: population, step, x, density; ``truth``: x, density of what people wrote. ``across`` names the horizontal
-    axis, which reaches over ``x``; what rises above ``top`` is cut off. ``bins``: each density reaches up to the next
-    ``x``, on a logarithmic axis (the truth is filled); otherwise they are curves, and the truth is dashed.
+    ``frame``: population, step, x, density. ``truth``: x, density of human documents. ``across`` is the title of the
+    horizontal axis, from ``x[0]`` to ``x[1]``; the vertical axis ends at ``top``. ``bins``: draw histograms, in which
+    each density reaches up to the next ``x``, on a logarithmic axis, with the truth filled; else draw curves, with the
+    truth dashed.
     """
     steps = sorted(frame["step"].unique().to_list())
     fade = alt.Scale(domain=steps, range=[0.3, 1] if len(steps) > 1 else [1, 1])
@@ -115,7 +116,7 @@ def densities(
 def scatter(
     frame: pl.DataFrame, people: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, window: Sequence[Sequence[float]]
 ) -> alt.LayerChart:
-    """Draw points of one population over those that people began with; ``window``: the span of both axes.
+    """Draw points of one population over those of the initial documents; ``window``: ends of both axes.
 
     ``frame``: population, x, y; ``people``: x, y.
     """

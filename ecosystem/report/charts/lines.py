@@ -1,4 +1,4 @@
-"""Charts of lines: quality, contamination and diversity over steps, and the vocabulary that is kept."""
+"""Line charts: quality, contamination and diversity over steps, and the kept vocabulary by frequency."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ecosystem.report.charts.axes import change_rules, change_tables, colours, s
 from ecosystem.report.charts.templates import ChartTemplate, formed, named
 from ecosystem.report.charts.theme import LABELLED, NARROW, WIDE, ChartLabels, ChartTheme
 
-FEW = 24  # trainers, at most, that are drawn one by one
-MANY = 150  # points of all populations from which on they are small
+FEW = 24  # most trainers drawn one by one
+MANY = 150  # points of all populations above which they are drawn small
 Vertical = Callable[..., alt.Y]  # column → y channel of a chart
 
 
 def _named(last: pl.DataFrame) -> pl.DataFrame:
-    """Return the lines that get a name beside them: all, or the three highest and lowest where there are many."""
+    """Return the lines to name beside the plot: all, or the three highest and lowest of many."""
     if last.height <= LABELLED:
         return last
     ordered = last.sort("value")
@@ -42,9 +42,9 @@ def over_steps(
 ) -> ChartTemplate:
     """Draw lines over steps, one colour per population, each named at its end.
 
-    ``frame``: population, step, value, error, members (:func:`ecosystem.report.figures.means`); the band is the
-    standard error. ``single``: the same of single trainers, drawn faintly (of many, what four fifths of them span).
-    ``whole``: step, value, error and label of things that are no population (the web), in ink. ``levels``: label and
+    ``frame``: population, step, value, error, members (:func:`ecosystem.report.summaries.means`); the band is
+    the standard error. ``single``: the same of single trainers, drawn faintly (of many, the span of four fifths).
+    ``whole``: step, value, error and label of the web, in ink. ``levels``: label and
     value of reference lines.
     ``laws``: population, law, step, value of closed forms, drawn dashed through the simulation.
     """
@@ -52,7 +52,7 @@ def over_steps(
     if levels is not None:
         tables["levels"] = levels
     if single is not None and single["trainer"].n_unique() > FEW:
-        # A hundred lines say less than where most of them are, and take minutes to paint.
+        # A hundred lines show less than the range of most of them, and take minutes to draw.
         tables["most"] = _most(single)
     elif single is not None and frame["members"].max() != 1:
         tables["single"] = single
@@ -77,7 +77,7 @@ def over_steps(
 def _lines(
     theme: ChartTheme, title: str, form: str, size: tuple[int, int], log: bool, many: bool, there: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the form of lines over steps, for the tables that are ``there``."""
+    """Make the template of lines over steps, for the tables named in ``there``."""
     tables, x = named(there), steps_axis(theme, size[0])
     scale = alt.Scale(type="log" if log else "linear", domain=[0, 1], nice=False, zero=False)
     axis = alt.Axis(format=form, tickCount=5)
@@ -108,7 +108,7 @@ def _lines(
 
 
 def _most(single: pl.DataFrame) -> pl.DataFrame:
-    """Return population, step, low and high: what lies between the first and the last tenth of the trainers."""
+    """Return population, step, low and high: the first and the last decile of the trainers."""
     return single.group_by("population", "step", maintain_order=True).agg(
         low=pl.col("value").quantile(0.1, "linear"), high=pl.col("value").quantile(0.9, "linear")
     )
