@@ -446,6 +446,6 @@ def test_a_web_that_begins_empty_has_no_archive_and_nothing_to_compare_with():
     with pytest.raises(ScenarioError) as error:
         Scenario.parse(data)
     assert "policies.good.step: training at step 1" in str(error.value)
-    assert "policies.old.source: nobody publishes" in str(error.value)
+    assert "policies.old.source: no documents of" in str(error.value)
     data["policies"]["good"]["step"], data["policies"]["old"]["until"] = 2, 1
     Scenario.parse(data)

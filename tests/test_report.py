@@ -410,8 +410,8 @@ def test_refusals_keep_human_and_synthetic_apart():
     assert findings.refusals(table(*rows)) == [
         f"The policy **quality** refused 10{nbsp}% of the 400 human documents and 75{nbsp}% of the 320 synthetic "
         "documents.",
-        f"Of the documents reviewed, **editors** took for synthetic 5.0{nbsp}% of the 20 human documents and 80{nbsp}% of "
-        "the 50 synthetic documents.",
+        f"Of the documents reviewed, **editors** took for synthetic 5.0{nbsp}% of the 20 human documents and 80{nbsp}% "
+        "of the 50 synthetic documents.",
     ]
     rates = summaries.refusals(table(*rows))
     assert rates.filter(pl.col("origin") == "human").row(0) == (

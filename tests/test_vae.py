@@ -370,7 +370,7 @@ def test_images_are_shown_as_images(run, monkeypatch):
     assert picture.size == (8, 8) and picture.mode == "L"
     assert np.array_equal(np.asarray(picture), np.round(np.reshape(first["content"], (8, 8)) * 255))
     assert f'alt="document {first["doc"]} by replace/0, an image of 8 by 8 grey values"' in page
-    assert "Real images the web began with" in page
+    assert "Real images on the initial web" in page
 
 
 def row(content, **more):

@@ -319,7 +319,7 @@ def test_a_policy_is_previewed_and_then_enforced(stages):
         assert share == (live.filter(synthetic=origin == "synthetic")["words"] >= 5).mean()
     for typed, sentence in (
         ("length", "write a policy as"),
-        ('{ kind = "lenght" }', 'no policy kind "lenght" (did you mean "length"?)'),
+        ('{ kind = "lenght" }', 'unknown policy kind "lenght" (did you mean "length"?)'),
         ('{ kind = "length", min_words = -1 }', "min_words"),
     ):
         task = BackgroundTask(lambda report, typed=typed: previewed(view, 1, "new: length", typed, report), int)
