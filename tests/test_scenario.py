@@ -55,7 +55,7 @@ BAD = [
     ("trainers.naive.scrape.strategy", "reeach", r"strategy: .*'reach'.*'reeach'"),
     ("web.initial.source", "docs", r"web\.initial\.source: there is no \[sources\.docs\]"),
     ("web.retain", ["archive"], r'the policy "archive" \(inject_real\) cannot stand here'),
-    ("policies.short.kind", "lenth", r'policies\.short: there is no policy kind "lenth" \(did you mean "length"'),
+    ("policies.short.kind", "lenth", r'policies\.short: unknown policy kind "lenth" \(did you mean "length"'),
     ("policies.archive.source", "nowhere", r"policies\.archive\.source: there is no"),
     ("models.tiny", {"preset": "gpt2-nan"}, r'there is no model preset "gpt2-nan" \(did you mean "gpt2-nano"'),
     ("models.tiny", 3, r"models\.tiny: must be a table"),

@@ -14,7 +14,7 @@ import polars as pl
 from ecosystem.errors import EcosystemError
 from ecosystem.formats import number
 from ecosystem.report import charts
-from ecosystem.report.charts import Look
+from ecosystem.report.charts import ChartTheme
 from ecosystem.report.findings import listed, signed
 from ecosystem.report.html import Figure
 from ecosystem.studies import analysis
@@ -62,9 +62,9 @@ class StudyReportData:
         """All worlds; one without a name where nothing is uncertain."""
         return list(self.study.settings())
 
-    def look(self, last: int = 0) -> Look:
+    def theme(self, last: int = 0) -> ChartTheme:
         """Return what charts share: the arms' colours, and a line where each policy starts."""
-        return Look(self.arms, last, 0, sorted(self.starts.items()))
+        return ChartTheme(self.arms, last, 0, sorted(self.starts.items()))
 
     @cached_property
     def starts(self) -> dict[int, str]:
