@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from ecosystem.runs.machine import cores
+from ecosystem.runs.environment import cores
 
 # transformers speaks through its own logger; a table should stand alone on the page.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -18,9 +18,9 @@ from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import path_of
 from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.runs.branch import Branch
+from ecosystem.runs.environment import Machine, validate_device
 from ecosystem.runs.estimate import Plan
 from ecosystem.runs.execute import begin, machine_for
-from ecosystem.runs.machine import Machine, validate_device
 from ecosystem.runs.progress import Display
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
@@ -77,7 +77,7 @@ def branch(
     user can mend are EcosystemError.
     """
     parent = parent if isinstance(parent, Run) else Run.open(parent)
-    forked = Branch.of(parent, parent.steps if step is None else step, values or {}, steps=steps, name=name)
+    forked = Branch.of(parent, parent.last_step if step is None else step, values or {}, steps=steps, name=name)
     display = Display(quiet=quiet)
     summary = run_scenario(forked, display, out=out, device=device, threads=threads, cache=cache, fresh=fresh)
     return Run.open(summary["run"])
@@ -237,9 +237,9 @@ def _summary(run: Run, report: str, started: float) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "report": report,
-        "steps": run.steps,
+        "steps": run.last_step,
         "seed": run.seed,
         "seconds": round(time.monotonic() - started, 1),
-        "final": _figures(metrics.filter(metrics["step"] == run.steps)),
+        "final": _figures(metrics.filter(metrics["step"] == run.last_step)),
         "events": [{"step": step, "event": event} for step, event in run.events],
     }

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 

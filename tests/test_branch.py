@@ -9,8 +9,8 @@ from ecosystem.api import run_scenario
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.report.tables import reproduction
 from ecosystem.runs.branch import Branch
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
 from ecosystem.runs.progress import Display
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store

@@ -10,7 +10,8 @@ import pytest
 from ecosystem.cache import cache_folder
 from ecosystem.cli.main import cli
 from ecosystem.formats import format_duration
-from ecosystem.studies.run_study import Means, Plan
+from ecosystem.studies.executors.options import ExecutionOptions
+from ecosystem.studies.run_study import RunPlan
 from tests.conftest import ROOT, tiny
 
 WORLD = """
@@ -52,17 +53,17 @@ def test_every_command_that_builds_a_world_has_the_option(name):
 
 
 def test_jobs_of_a_study_name_the_cache_unless_it_is_the_users_own(tmp_path, monkeypatch):
-    def named(means: Means) -> str:
-        plan = Plan(tmp_path, means, str(tmp_path))
+    def named(options: ExecutionOptions) -> str:
+        plan = RunPlan(tmp_path, options, str(tmp_path))
         plan.add_run(tiny(), "one")
         return plan.jobs[0].cache
 
     monkeypatch.chdir(tmp_path)
-    assert named(Means(cache="here")) == str(tmp_path / "here")
+    assert named(ExecutionOptions(cache="here")) == str(tmp_path / "here")
     monkeypatch.setenv("ECOSYSTEM_CACHE", "there")
-    assert named(Means()) == str(tmp_path / "there")
+    assert named(ExecutionOptions()) == str(tmp_path / "there")
     monkeypatch.delenv("ECOSYSTEM_CACHE")
-    assert named(Means()) == ""  # another machine has another user
+    assert named(ExecutionOptions()) == ""  # another machine has another user
 
 
 def test_a_command_writes_where_it_is_told_and_nowhere_else(tmp_path):

@@ -11,8 +11,8 @@ from ecosystem.errors import ScenarioError
 from ecosystem.report import collapse
 from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.theory.extinction import time_to_collapse

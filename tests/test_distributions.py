@@ -12,8 +12,8 @@ from ecosystem.metrics.quality import perplexity_quantiles
 from ecosystem.report import distribution_panels, summaries
 from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World

@@ -15,7 +15,7 @@ from ecosystem.runs.records import FORMAT
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies.executors.jobs import Job, work
+from ecosystem.studies.executors.jobs import Job, run_job
 from ecosystem.studies.object_store import opened
 from tests.conftest import MACHINE
 from tests.test_store import committed
@@ -176,7 +176,7 @@ def test_a_fresh_run_sets_aside_what_cannot_be_read(future, content):
 def test_an_object_store_with_a_newer_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     scenario, out = Scenario.parse(tomllib.loads(WORLD)), f"memory://{tmp_path}"
-    place = work(Job(scenario.to_toml(), ".", out))
+    place = run_job(Job(scenario.to_toml(), ".", out))
     store, root = url_to_fs(place)
     store.pipe_file(f"{root}/commits/000002.json", json.dumps({"format": FORMAT + 1}).encode())
     with pytest.raises(FormatError, match=rf"{place}/commits/000002\.json: this run is in format {FORMAT + 1}"):

@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.machine import Machine
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 
@@ -13,7 +13,8 @@ pytest.importorskip("solara", reason="the interactive page needs the extra view"
 from ecosystem.app import documents
 from ecosystem.app.run_view import RunView
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.lineage import Ancestry, Origin, in_words, summary_of
+from ecosystem.runs.ancestry import Ancestry
+from ecosystem.runs.lineage import Origin, in_words, summary_of
 
 SCRIPT = "<script>alert(1)</script> **bold** <img src=x onerror=alert(2)> [link](javascript:alert(3)) {{7*7}}"
 STEPS = 6
@@ -54,7 +55,7 @@ def scenario(source: dict, model: dict, **more) -> Scenario:
     )
 
 
-def film_of(spec: Scenario, out, cache) -> RunView:
+def view_of(spec: Scenario, out, cache) -> RunView:
     for _ in begin(spec, out=out, machine=Machine("cpu", 1), cache=cache):
         pass
     return RunView(Run.open(folder_of(spec, out)))
@@ -64,14 +65,14 @@ def film_of(spec: Scenario, out, cache) -> RunView:
 def view(tmp_path_factory, cache) -> RunView:
     """A web of numbers; every archive is still there."""
     spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"})
-    return film_of(spec, tmp_path_factory.mktemp("numbers"), cache)
+    return view_of(spec, tmp_path_factory.mktemp("numbers"), cache)
 
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory, cache) -> RunView:
     """The same web, with the archives of steps 0, 4 and 6 alone."""
     spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"}, weights_every=4)
-    return film_of(spec, tmp_path_factory.mktemp("pruned"), cache)
+    return view_of(spec, tmp_path_factory.mktemp("pruned"), cache)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def texts(tmp_path_factory, cache) -> RunView:
     model = {"kind": "ngram", "order": 3, "vocabulary": 257, "context": 64}
     spec = scenario(source, model, steps=2)
     spec = spec.override({"web.initial.documents": 120, "web.retain": [], "writers.people.rate": 1.0})
-    return film_of(spec, place, cache)
+    return view_of(spec, place, cache)
 
 
 @pytest.fixture(scope="module")

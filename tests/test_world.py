@@ -267,6 +267,9 @@ def test_a_stored_model_opens_in_transformers_and_is_the_one_that_was_trained(fi
     model = finished.model("naive/1", step=2)
     ids = model.tokenizer("lo mi ra", return_tensors="pt").input_ids
     assert type(model).__name__ == "GPT2LMHeadModel"
+    loaded, tokenizer = finished.load_model("naive/1", step=2)
+    assert torch.equal(tokenizer("lo mi ra", return_tensors="pt").input_ids, ids) and not hasattr(loaded, "tokenizer")
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
     with torch.no_grad():
         before, after = (finished.model("naive/1", step=s)(ids).logits for s in (1, 2))
         assert torch.equal(model(ids).logits, after) and not torch.equal(before, after)

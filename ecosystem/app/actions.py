@@ -37,7 +37,7 @@ class BackgroundTask(Generic[T]):
         self.result: T | None = None
         self.error: str | None = None
         self._do, self._news = do, news
-        self._thread = threading.Thread(target=self._work, name="errand", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="background task", daemon=True)
         self._thread.start()
 
     def leave(self) -> None:
@@ -97,7 +97,7 @@ def saved(session: SessionModel, live_run: LiveRun) -> str:
     Relative paths in it stay as they are, so that it is the same experiment; a comment says where they are sought.
     """
     scenario, machine = live_run.scenario, live_run.machine
-    told = [f"From step {at} on: {what}" for at, what, new in changes(scenario, session.play.scenario) if new]
+    told = [f"From step {at} on: {what}" for at, what, new in changes(scenario, session.config.scenario) if new]
     replay = f"ecosystem run {scenario.name}.toml --device {machine.device} --threads {machine.threads}"
     lines = [
         f"A session of {scenario.name}, of which {max(0, live_run.t)} of {scenario.steps} steps were seen. {replay}",

@@ -26,8 +26,8 @@ def frames(last: int, most: int = MOST) -> list[int]:
     return sorted({round(last * i / (most - 1)) for i in range(most)})
 
 
-def animation(picture: LiveChart, steps: Sequence[int], scheme: Scheme, told: Callable[[int], bool]) -> bytes | None:
-    """Draw a picture at each step and return a GIF that starts over at its end.
+def animation(chart: LiveChart, steps: Sequence[int], scheme: Scheme, told: Callable[[int], bool]) -> bytes | None:
+    """Draw a chart at each step and return a GIF that starts over at its end.
 
     ``told`` hears how many frames are done and answers whether to go on; None where it did not want to.
     """
@@ -37,13 +37,13 @@ def animation(picture: LiveChart, steps: Sequence[int], scheme: Scheme, told: Ca
     for step in steps:
         if not told(len(images)):
             return None
-        frame = picture.at(step)
+        frame = chart.at(step)
         spec = {
-            **picture.spec,
+            **chart.spec,
             "title": {"text": frame.title, "subtitle": frame.below},
             "width": WIDTH,
             "autosize": {"type": "pad"},
-            "datasets": {name: _beside(rows, frame.columns.get(name)) for name, rows in picture.data.items()},
+            "datasets": {name: _beside(rows, frame.columns.get(name)) for name, rows in chart.data.items()},
         }
         _, png = charts.pictures(spec, scheme)
         images.append(Image.open(io.BytesIO(png)).convert("RGB").quantize(128, dither=Image.Dither.NONE))
@@ -62,8 +62,8 @@ def _beside(rows: list[dict[str, Any]], columns: dict[str, list[Any]] | None) ->
 
 
 @solara.component
-def Animation(view: RunView, picture: LiveChart | None, last: int) -> None:
-    """Offer the graph of a film over its steps as a GIF: drawn on the server in a thread, then downloaded."""
+def Animation(view: RunView, chart: LiveChart | None, last: int) -> None:
+    """Offer the site graph of a run over its steps as a GIF: drawn on the server in a thread, then downloaded."""
     asked, ask = solara.use_state(0)
     done, tell = solara.use_state(0)
     found: solara.Reactive[bytes | None] = solara.use_reactive(None)
@@ -71,7 +71,7 @@ def Animation(view: RunView, picture: LiveChart | None, last: int) -> None:
     steps = frames(last)
 
     def draw(cancel: threading.Event) -> None:
-        if not asked or picture is None:
+        if not asked or chart is None:
             return
         now = frames(view.last)
 
@@ -79,7 +79,7 @@ def Animation(view: RunView, picture: LiveChart | None, last: int) -> None:
             tell(number)
             return not cancel.is_set()
 
-        found.set(animation(picture, now, scheme, told))
+        found.set(animation(chart, now, scheme, told))
 
     drawn = solara.use_thread(draw, dependencies=[asked], intrusive_cancel=False)
 

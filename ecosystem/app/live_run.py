@@ -1,4 +1,4 @@
-"""A live world: stepped in a thread of its own, every step committed to a folder that a film reads.
+"""A live world: stepped in a thread of its own, every step committed to a folder that a :class:`RunView` reads.
 
 The page's thread only asks (one more step, pause, change this) and never waits. What is committed equals, bit for bit,
 what ``ecosystem run`` gives for the scenario with the changes made so far.
@@ -19,9 +19,9 @@ from ecosystem.app.run_view import RunView
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
 from ecosystem.runs.files import io_errors, relative_path
-from ecosystem.runs.machine import Machine
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
@@ -48,7 +48,7 @@ class LiveRun:
 
     ``progressed`` is called when a step begins, and at progress inside it.
 
-    ``state``, ``progress``, ``error`` (a sentence) and ``film`` (None until the web has opened) may be read any time.
+    ``state``, ``progress``, ``error`` (a sentence) and ``view`` (None until the web has opened) may be read any time.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A film: a run folder read for looking at, frame by frame, while it is being written or afterwards.
+"""A run folder read for display, step by step, while it is being written or afterwards.
 
 Everything that a panel shows comes from here, so that a live world and a stored run look alike. Nothing is recomputed:
 a step's metrics and the documents' columns are read once, contents when somebody asks to read them.

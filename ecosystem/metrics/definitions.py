@@ -58,12 +58,6 @@ QUANTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 """Of the perplexities of single texts, in percent."""
 
 
-def _with_formula(name: str, entry: Definition) -> Definition:
-    """Add the formula of a built-in metric, and its source if the definition names none."""
-    formula, source = FORMULAS.get(name, ("", ""))
-    return entry._replace(formula=entry.formula or formula, source=entry.source or source)
-
-
 DEFINED: dict[str, Definition] = {
     # of a model, on held-out text
     "cross_entropy": Definition("nats per token", "up", "minus the mean log-likelihood of held-out human text"),
@@ -244,7 +238,8 @@ DEFINED: dict[str, Definition] = {
     "suspect_human": Definition("documents", "", "human documents among them that it took for synthetic"),
     "suspect_synthetic": Definition("documents", "", "synthetic documents among them that it took for synthetic"),
 }
-DEFINED.update({name: _with_formula(name, entry) for name, entry in DEFINED.items()})
+for _name, (_formula, _source) in FORMULAS.items():
+    DEFINED[_name] = DEFINED[_name]._replace(formula=_formula, source=DEFINED[_name].source or _source)
 _OWNERS = dict.fromkeys(DEFINED, _PACKAGE)
 
 
@@ -263,7 +258,7 @@ def define(definitions: Mapping[str, Definition], owner: str) -> None:
             )
         if taken.get(given, owner) != owner:
             raise ScenarioError(f'{owner}: the metric "{given}" is already defined by {taken[given]}; rename it.')
-    DEFINED.update({name: _with_formula(name, entry) for name, entry in definitions.items()})
+    DEFINED.update(definitions)
     _OWNERS.update(dict.fromkeys(definitions, owner))
 
 

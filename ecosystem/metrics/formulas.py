@@ -1,4 +1,4 @@
-"""The formula of every built-in metric, and the publication that it is from where its definition names none.
+"""The formulas of the metrics that the simulation itself takes, and the publications that they are from.
 
 Notation: Σ runs over documents unless said otherwise; nll is minus a log-likelihood in nats; p is a model's
 distribution and q the true one, μ and A the mean and covariance of a model, ν and B the true ones; w are weights; ⟦ ⟧
@@ -6,8 +6,6 @@ is 1 where what is inside holds and else 0.
 """
 
 from __future__ import annotations
-
-_TASK_NAMES = ("topic", "next_sentence", "word_order", "next_word")
 
 
 def _each(names: list[str], formula: str, source: str) -> dict[str, tuple[str, str]]:
@@ -37,11 +35,6 @@ _TEXT_MODELS = {
         "quantile over texts of exp(nll / tokens) under the starting weights, over equally many tokens of each text",
         "Shumailov et al. 2024, histograms of perplexity",
     ),
-    **_each(
-        [f"{way}_{task}" for way in ("accuracy", "zero_shot") for task in _TASK_NAMES],
-        "Σ ⟦the likeliest choice is the answer⟧ / examples",
-        "fine-tuning at every generation: Wang et al. 2412.14872",
-    ),
     "training_loss": ("mean nll per token over the last tenth of a fit", ""),
     "next_token_l1": (
         "Σ over contexts of Σ over tokens |p - p of the starting weights| / contexts",
@@ -50,32 +43,6 @@ _TEXT_MODELS = {
 }
 
 _TEXTS = {
-    **_each([f"distinct_{n}" for n in range(1, 5)], "mean over groups of different n-grams / n-grams", ""),
-    **_each(
-        [f"rep_{n}" for n in range(1, 5)],
-        "mean over documents of 1 - different n-grams / n-grams",
-        "",
-    ),
-    "self_bleu": (
-        "mean over documents of BLEU-4 against all others: brevity penalty times the geometric mean of the clipped "
-        "n-gram precisions",
-        "",
-    ),
-    "compression_ratio": ("mean over groups of bytes / bytes after zlib, level 6", ""),
-    "entropy": (
-        "texts: -Σ f ln f + (K - 1) / (2 N) over the K words seen in N, f their frequencies; categories: -Σ p ln p",
-        "",
-    ),
-    "zipf_exponent": (
-        "the s that maximises Σ c_r ln(r^-s / Σ r^-s) over ranks r with counts c_r, between 0 and 20",
-        "",
-    ),
-    **_each(
-        [f"vocabulary_kept_{k}" for k in range(1, 11)],
-        "mean over groups of words of the decile that occur / Σ (1 - (1 - f)^N), f their human frequencies, N the "
-        "words of a group",
-        "",
-    ),
     "mean_words": ("Σ words / documents", ""),
     "watermark_z": (
         "mean over documents of (x - E x) / sd x without a mark: x counts green tokens (green_list), or is the "

@@ -71,9 +71,10 @@ class Task(Spec):
         asks = cls.asks or kind.replace("_", " ")
         tuned = f"share of right answers after fine-tuning from the model's present weights: {asks}"
         untuned = f"share of right answers of the model as it is: {asks}"
+        formula = "Σ ⟦the likeliest choice is the right one⟧ / examples"
         return {
-            f"accuracy_{kind}": Definition("1", "down", tuned),
-            f"zero_shot_{kind}": Definition("1", "down", untuned),
+            f"accuracy_{kind}": Definition("1", "down", tuned, formula=formula),
+            f"zero_shot_{kind}": Definition("1", "down", untuned, formula=formula),
         }
 
 

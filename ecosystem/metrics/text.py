@@ -31,6 +31,7 @@ class Distinct(TextMetric):
             "down",
             f"different {n}-grams / all {n}-grams in samples of equally many words",
             source="Li et al. 2016",
+            formula=f"mean over samples of different {n}-grams / {n}-grams",
         )
         for n in range(1, 5)
     }
@@ -59,6 +60,7 @@ class Repetition(TextMetric):
             "up",
             f"1 - different {n}-grams / all {n}-grams within one document, mean over documents",
             source="Welleck et al. 2020",
+            formula=f"mean over documents of 1 - different {n}-grams / {n}-grams",
         )
         for n in range(1, 5)
     }
@@ -90,7 +92,11 @@ class SelfBleu(TextMetric):
 
     definitions: ClassVar[Mapping[str, Definition]] = {
         "self_bleu": Definition(
-            "1", "up", "mean BLEU-4 of each sampled document against all the others", source="Zhu et al. 2018"
+            "1",
+            "up",
+            "mean BLEU-4 of each sampled document against all the others",
+            source="Zhu et al. 2018",
+            formula="mean over documents of the brevity penalty times the geometric mean of clipped n-gram precisions",
         )
     }
 
@@ -123,7 +129,12 @@ class CompressionRatio(TextMetric):
     """Bytes of a group's text per byte after zlib (level 6): 1 is incompressible, higher is more redundant."""
 
     definitions: ClassVar[Mapping[str, Definition]] = {
-        "compression_ratio": Definition("1", "up", "bytes of text / bytes after zlib: the higher, the more redundant")
+        "compression_ratio": Definition(
+            "1",
+            "up",
+            "bytes of text / bytes after zlib: the higher, the more redundant",
+            formula="mean over samples of bytes / bytes after zlib, level 6",
+        )
     }
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
@@ -143,6 +154,7 @@ class TokenEntropy(TextMetric):
             "of published texts: entropy of the word frequencies of a sample (Miller-Madow); of a categorical model: "
             "entropy of its own probabilities",
             source="Miller 1955",
+            formula="texts: -Σ f ln f + (K - 1) / (2 N), f the frequencies of K words seen in N; categories: -Σ p ln p",
         )
     }
 
@@ -167,6 +179,7 @@ class ZipfExponent(TextMetric):
             "up",
             "s of the power law rank^-s fitted to a sample by maximum likelihood",
             source="Clauset et al. 2009",
+            formula="the s that maximises Σ c_r ln(r^-s / Σ r^-s) over ranks r with counts c_r, between 0 and 20",
         )
     }
 
@@ -191,6 +204,7 @@ class VocabularyKept(TextMetric):
             "1",
             "down",
             f"human words of frequency decile {k} (1: most frequent) that occur, per expected in as much human text",
+            formula="words of the decile that occur / Σ (1 - (1 - f)^N), f their human shares, N words in a sample",
         )
         for k in range(1, _DECILES + 1)
     }

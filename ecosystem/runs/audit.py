@@ -76,7 +76,7 @@ def audit(
             )
     if reader not in (readers := ["web", *run.trainers()]):
         raise EcosystemError(f'--reader "{reader}": there is none{nearest(reader, readers)}; web or a trainer.')
-    world = restored(run, run.steps if step is None else step, values, cache=cache, progress=progress)
+    world = restored(run, run.last_step if step is None else step, values, cache=cache, progress=progress)
     chosen = list(dict.fromkeys([*names, *(path.split(".")[1] for path in values)]))
     there = f"in force at step {world.t}: {', '.join(world.current_scenario.policies) or 'none'}"
     if not chosen:

@@ -15,9 +15,8 @@ from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress, SavesAssets, silent
 from ecosystem.runs.branch import Branch
-from ecosystem.runs.environment import check_inputs, new_environment, note_resume, write_environment
+from ecosystem.runs.environment import Machine, check_inputs, new_environment, note_resume, write_environment
 from ecosystem.runs.files import archive_existing
-from ecosystem.runs.machine import Machine
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario

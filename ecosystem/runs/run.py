@@ -12,10 +12,10 @@ import polars as pl
 
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
-from ecosystem.runs.environment import read_environment
+from ecosystem.runs.ancestry import Ancestry, RunHistory
+from ecosystem.runs.environment import Machine, read_environment
 from ecosystem.runs.files import require_local_path
-from ecosystem.runs.lineage import Ancestry, Lineage, RunHistory
-from ecosystem.runs.machine import Machine
+from ecosystem.runs.lineage import Lineage
 from ecosystem.runs.store import Store
 from ecosystem.scenario.presets import read_toml
 from ecosystem.scenario.scenario import Scenario
@@ -31,6 +31,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.store = Store(self.path)
+        self._ancestry: tuple[int, Ancestry] | None = None  # and the last step that it was read through
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -41,14 +42,19 @@ class Run:
             hint = f" Did you mean {' or '.join(inside)}?" if inside else ""
             raise StoreError(f"{folder}: is not a run folder (it has no scenario.toml).{hint}")
         run = cls(folder)
-        if run.steps < 0:
+        if run.last_step < 0:
             raise StoreError(f"{folder}: no step has been committed yet; run the scenario again to begin it.")
         return run
 
     @property
-    def steps(self) -> int:
+    def last_step(self) -> int:
         """The number of the last committed step (0: the web's opening; -1: nothing yet)."""
         return self.store.last()
+
+    @property
+    def steps(self) -> int:
+        """The same as :attr:`last_step`, under its former name."""
+        return self.last_step
 
     @cached_property
     def scenario(self) -> Scenario:
@@ -133,47 +139,58 @@ class Run:
         return segments.update(changes, on="doc", how="left")
 
     def lineage(self, document: int) -> Lineage:
-        """Return how a document (by id) descends from people: where the ways back end, and the fits on them.
+        """Trace a document (by id) back to people, through the training sets of the models on the way.
 
-        Raises EcosystemError where there is no document of this number.
+        The value holds the document's depth, the fits on the way with the shares of their training sets by origin, and
+        the shares in which the ways end; ``text()`` describes it, ``plain()`` gives it for JSON. Raises EcosystemError
+        where the run has no document of this number.
         """
-        return self._ancestry.lineage(document)
-
-    @cached_property
-    def _ancestry(self) -> Ancestry:
-        columns = ("doc", "t", "author", "synthetic", "depth")
-        documents = self.store.table("corpus", columns=columns)
-        return Ancestry(RunHistory(self.store, self.scenario, self.metrics, documents))
+        if self._ancestry is None or self._ancestry[0] != self.last_step:
+            documents = self.store.table("corpus", columns=("doc", "t", "author", "synthetic", "depth"))
+            history = RunHistory(self.store, self.scenario, self.metrics, documents)
+            self._ancestry = self.last_step, Ancestry(history)
+        return self._ancestry[1].lineage(document)
 
     @property
     def ledger(self) -> pl.LazyFrame:
         """Every (reader, document) of every selection, with verdict and weight, and the step."""
         parts = [
             self.store.table("ledger", range(t, t + 1)).with_columns(step=pl.lit(t, pl.Int32))
-            for t in range(self.steps + 1)
+            for t in range(self.last_step + 1)
         ]
         return pl.concat(parts).lazy()
 
     @property
     def events(self) -> list[tuple[int, str]]:
         """What was worth telling: (step, sentence)."""
-        return [(t, event) for t in range(self.steps + 1) for event in self.store.state(t)["events"]]
+        return [(t, event) for t in range(self.last_step + 1) for event in self.store.state(t)["events"]]
 
     def trainers(self) -> list[str]:
         """Return the names of all trainers, ``population/number``."""
         return [f"{name}/{i}" for name, recipe in self.scenario.trainers.items() for i in range(recipe.count)]
 
-    def model(self, trainer: str, step: int | None = None) -> Any:
-        """Return a trainer's model after ``step`` (default: the last) as a ``transformers`` model.
+    def load_model(self, trainer: str, step: int | None = None) -> tuple[Any, Any]:
+        """Load a trainer's model and tokenizer after ``step`` (default: the last) with ``transformers``.
 
-        ``trainer`` is ``population/number``. The tokenizer is on the model as ``model.tokenizer``.
+        ``trainer`` is ``population/number``. Raises EcosystemError where there is no such trainer or its model is not a
+        ``transformers`` one, StoreError where the model of that step was not kept.
         """
         from ecosystem.families.language.huggingface.modules import quietly
 
         with tempfile.TemporaryDirectory() as folder, quietly() as transformers:
             self.save_model(trainer, folder, step)
             model = transformers.AutoModelForCausalLM.from_pretrained(folder)
-            model.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        return model, tokenizer
+
+    def model(self, trainer: str, step: int | None = None) -> Any:
+        """Return a trainer's model after ``step`` (default: the last) as a ``transformers`` model.
+
+        ``trainer`` is ``population/number``. The tokenizer is on the model as ``model.tokenizer``; :meth:`load_model`
+        returns both.
+        """
+        model, tokenizer = self.load_model(trainer, step)
+        model.tokenizer = tokenizer
         return model
 
     def save_model(self, trainer: str, folder: str | Path, step: int | None = None) -> Path:
@@ -186,7 +203,7 @@ class Run:
         population = trainer.rsplit("/", 1)[0]
         model = self.scenario.trainers[population].model
         sharing = [n for n in names if self.scenario.trainers[n.rsplit("/", 1)[0]].model == model]
-        weights = self.store.weights(self.steps if step is None else step)[model]
+        weights = self.store.weights(self.last_step if step is None else step)[model]
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name, content in self.store.assets(f"models/{model}").items():

@@ -1,8 +1,8 @@
 """Runs in an object store: any URL that fsspec understands (``s3://``, ``gs://``, ``memory://``, ``file://``).
 
-The law of the run folder holds there too: a step happened if and only if its record exists. A run is made in a scratch
-folder on the machine that makes it. After every commit its new files are pushed, the record last. A worker that resumes
-the run, on any machine, first fetches the files that records name. A store must put an object in full or not at all, as
+As in a run folder, a step is committed if and only if its record exists. A run is made in a scratch folder of the
+machine that makes it, and its new files are pushed after every commit, the record last. A worker that resumes the run,
+on any machine, first fetches the files that the records name. A store must put an object in full or not at all, as
 object stores do.
 """
 
@@ -24,27 +24,27 @@ from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
 
-_PATIENCE_SECONDS = 60.0  # for another process that fetches the same run
-_BESIDE = ("scenario.toml", "environment.json", BRANCH, "web.graphml", "web.gexf")  # rewritten while a run goes on
-_READ = ("metrics", "state")  # what a study reads of its runs
+_LOCK_SECONDS = 60.0  # to wait for another process that fetches the same run
+_REWRITTEN = ("scenario.toml", "environment.json", BRANCH, "web.graphml", "web.gexf")  # files without a step
+_READ = ("metrics", "state")  # the tables that studies read
 
 
 def is_url(out: str) -> bool:
-    """Return whether this place is an address and not a folder."""
+    """Return whether a place is a URL and not a folder."""
     return "://" in out
 
 
 def place_of(scenario: Scenario, out: str) -> str:
-    """Return where the run of a scenario lives: a folder, or an address."""
+    """Return the place of a scenario's run: a folder, or a URL."""
     if is_url(out):
         return f"{out.rstrip('/')}/{folder_of(scenario, '').as_posix()}"
     return str(folder_of(scenario, out))
 
 
 def last_step(place: str) -> int:
-    """Return the last committed step of a run by the names of its records alone (-1: none)."""
+    """Return the last committed step of a run (-1: none), from the names of its records alone."""
     if is_url(place):
-        mirror = Mirror.around(place)
+        mirror = Mirror.of_run(place)
         names = mirror.records(mirror.local(place))
     else:
         names = [path.name for path in (Path(place) / "commits").glob("[0-9]*.json")]
@@ -52,10 +52,10 @@ def last_step(place: str) -> int:
 
 
 def opened(place: str) -> Run:
-    """Open a run for reading; of one in an object store, what it measured is fetched, and not its models."""
+    """Open a run for reading; from an object store, its metrics are fetched and its models are not."""
     if not is_url(place):
         return Run.open(place)
-    mirror = Mirror.around(place)
+    mirror = Mirror.of_run(place)
     folder = mirror.local(place)
     mirror.fetch(folder, tables=_READ)
     if not (folder / "scenario.toml").is_file():
@@ -64,31 +64,31 @@ def opened(place: str) -> Run:
 
 
 def out_of(place: str) -> str:
-    """Return the folder or address that a run was sent to, of which it lies below name and seed."""
+    """Return the folder or URL that a run was written to with ``--out``: the run lies below it, by name and seed."""
     return place.rstrip("/").rsplit("/", 2)[0]
 
 
 def addressed(sentence: str, out: str) -> str:
-    """Return what is said of runs at an address with their files named as in the store, not as in the scratch folder.
+    """Return a sentence about a run with its files named as in the object store, not as in the scratch folder.
 
-    What is said of runs in folders stays as it is.
+    A sentence about a run in a folder stays unchanged.
     """
     url = out.rstrip("/")
     return sentence.replace(str(_scratch() / _folder_name(url)), url) if is_url(out) else sentence
 
 
 def upload(folder: Path, url: str, names: str = "*") -> None:
-    """Put the files of a folder, such as a study's report, beside the runs that it tells of, or those so named."""
+    """Put the files of a folder, or those whose names match a pattern, at a URL."""
     files = [path for path in sorted(folder.rglob(names)) if path.is_file() and not path.name.startswith(".")]
     with _store_errors(url):
         Mirror(url).put(files, folder)
 
 
 class Mirror:
-    """The scratch folder of this machine for the runs at one address."""
+    """The scratch folder of this machine for the runs at one URL."""
 
     def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs  # here, since it takes a while and most studies stay on this machine
+        from fsspec.core import url_to_fs  # slow to import, and most studies run without it
         from fsspec.implementations.dirfs import DirFileSystem
         from fsspec.implementations.local import LocalFileSystem
 
@@ -96,44 +96,44 @@ class Mirror:
         try:
             store, root = url_to_fs(self.url)
         except ImportError as problem:
-            raise EcosystemError(f"{url}: the package that speaks to this store is missing ({problem}).") from None
+            raise EcosystemError(f"{url}: the package for this kind of store is missing ({problem}).") from None
         except ValueError as problem:
-            raise EcosystemError(f"{url}: no such sort of store is known ({problem}).") from None
-        self._fs = DirFileSystem(root, store)  # paths are relative to the address
+            raise EcosystemError(f"{url}: unknown kind of store ({problem}).") from None
+        self._fs = DirFileSystem(root, store)  # paths are relative to the URL
         self._is_local = isinstance(store, LocalFileSystem)
         self.folder = _private(_scratch()) / _folder_name(self.url)
-        self._pushed: dict[Path, str] = {}  # hashes of what was pushed and may change
+        self._pushed: dict[Path, str] = {}  # rewritten file → its hash when it was last pushed
 
     @classmethod
-    def around(cls, place: str) -> Mirror:
-        """Return the mirror that has the run at this address."""
+    def of_run(cls, place: str) -> Mirror:
+        """Return the mirror of the run at a URL."""
         return cls(out_of(place))
 
     def local(self, place: str) -> Path:
-        """Return the scratch folder of the run at an address."""
+        """Return the scratch folder of the run at a URL."""
         return self.folder / place.rstrip("/").removeprefix(f"{self.url}/")
 
     def place(self, folder: Path) -> str:
-        """Return the address of the run in a scratch folder."""
+        """Return the URL of the run in a scratch folder."""
         return f"{self.url}/{self._path(folder)}"
 
     def records(self, folder: Path) -> list[str]:
-        """Return the names of the records that the store has of a run, in order."""
+        """Return the names of a run's records in the store, in the order of steps."""
         with _store_errors(self.place(folder)):
             return self._numbered(folder / "commits")
 
     # From the store
 
     def fetch(self, folder: Path, *, tables: Iterable[str] | None = None, weights: int | None = None) -> None:
-        """Bring a run's scratch folder to the state of the store; of models fetch only those of the step ``weights``.
+        """Bring a run's scratch folder to the state of the store, and those of the runs that it branches from.
 
-        ``tables`` limits which tables are fetched. Those of the runs that this one branches from are fetched too. Steps
-        that a killed worker of this machine committed and did not push stay if they continue those in the store.
+        ``tables`` limits the tables that are fetched; models are fetched of the step ``weights`` only. Steps that a
+        killed worker of this machine committed and did not push are kept if they continue those in the store.
         """
-        with _store_errors(self.place(folder)), Store(folder).lock(_PATIENCE_SECONDS):
+        with _store_errors(self.place(folder)), Store(folder).lock(_LOCK_SECONDS):
             names = [f"commits/{name}" for name in self._numbered(folder / "commits")]
-            beside = [name for name in self._names(folder) if name in _BESIDE]
-            with self._downloaded(folder, names) as records, self._downloaded(folder, beside) as changing:
+            rewritten = [name for name in self._names(folder) if name in _REWRITTEN]
+            with self._downloaded(folder, names) as records, self._downloaded(folder, rewritten) as changing:
                 stored = {name: path.read_bytes() for name, path in records.items()}
                 for name, content in stored.items():
                     check_format(json.loads(content), f"{self.place(folder)}/{name}")
@@ -142,26 +142,26 @@ class Mirror:
                 if local and not (stored and agree):
                     _empty(folder)
                 _put_in_place(folder, changing)
-                self._pushed |= {folder / name: _hash(folder / name) for name in beside}
+                self._pushed |= {folder / name: _hash(folder / name) for name in rewritten}
                 wanted = _wanted(stored.values(), tables, weights)
                 missing = [name for name, digest in wanted.items() if not _same(folder / name, digest)]
                 with self._downloaded(folder, missing) as files:
                     _put_in_place(folder, files)
-                _put_in_place(folder, records)  # last, as ever
+                _put_in_place(folder, records)  # last: a record commits a step
         fork = Fork.read(folder)
         if fork is not None:
             if not fork.parent.is_relative_to(self.folder):
-                raise StoreError(f"{self.place(folder)}: branches off a run that is not under {self.url}.")
+                raise StoreError(f"{self.place(folder)}: its parent is not under {self.url}.")
             self.fetch(fork.parent, tables=tables)
 
     def resume(self, folder: Path) -> None:
-        """Fetch all that a run needs to go on after its last committed step."""
+        """Fetch everything that a run needs to resume after its last committed step."""
         names = self.records(folder)
         self.fetch(folder, weights=int(names[-1].removesuffix(".json")) if names else None)
 
     @contextmanager
     def _downloaded(self, folder: Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
-        """Download files of a run, and yield where each lies until it is put in its place."""
+        """Download files of a run into a temporary folder; yield name → path of each."""
         with tempfile.TemporaryDirectory(prefix=".incoming-", dir=self.folder) as incoming:
             copies = {name: Path(incoming) / str(number) for number, name in enumerate(names)}
             if copies:
@@ -171,9 +171,9 @@ class Mirror:
     # To the store
 
     def push(self, folder: Path) -> None:
-        """Bring the store to what has been committed in a scratch folder: files first, then their record.
+        """Push the steps committed in a scratch folder to the store: files first, then their record.
 
-        Raises StoreError where another worker has gone on with this run meanwhile; its steps stay.
+        Raises StoreError if another worker has continued this run meanwhile; that worker's steps are kept.
         """
         place = self.place(folder)
         with _store_errors(place):
@@ -181,8 +181,8 @@ class Mirror:
             stored = self._numbered(folder / "commits")
             both = [path for path in local if path.name in stored]
             if len(stored) > len(both) or (both and self._fs.cat_file(self._path(both[-1])) != both[-1].read_bytes()):
-                raise StoreError(f"{place}: another worker has gone on with this run meanwhile.")
-            hashes = {path: _hash(path) for path in (folder / name for name in _BESIDE) if path.exists()}
+                raise StoreError(f"{place}: another worker has continued this run meanwhile.")
+            hashes = {path: _hash(path) for path in (folder / name for name in _REWRITTEN) if path.exists()}
             self.put(path for path, digest in hashes.items() if self._pushed.get(path) != digest)
             self._pushed |= hashes
             for path in local:
@@ -193,7 +193,7 @@ class Mirror:
                 self._prune(folder)
 
     def _prune(self, folder: Path) -> None:
-        """Remove the models that the run folder has pruned."""
+        """Remove from the store the models that the run folder has pruned."""
         own = {int(path.stem) for path in (folder / "commits").glob("*.json")}
         commits = Store(folder).commits()
         gone = {c.step for c in commits[:-1] if not c.kept and c.step in own}
@@ -203,11 +203,11 @@ class Mirror:
                     self._fs.rm_file(self._path(folder / table / name))
 
     def put(self, files: Iterable[Path], start: Path | None = None) -> None:
-        """Put files that lie below the scratch folder (or ``start``) at the same paths below the address."""
+        """Put files at the URL, at their paths relative to the scratch folder or to ``start``."""
         paths = {path.relative_to(start or self.folder).as_posix(): str(path) for path in files}
         if not paths:
             return
-        if self._is_local:  # a file there grows while it is written
+        if self._is_local:  # a local file is visible while it is written
             for path, file in paths.items():
                 self._fs.makedirs(PurePosixPath(path).parent.as_posix(), exist_ok=True)
                 self._fs.put_file(file, f"{path}.part")
@@ -219,10 +219,10 @@ class Mirror:
             bucket = self._fs.path.split("/")[0]
             if not bucket or self._fs.fs.exists(bucket):
                 raise
-            raise StoreError(f'{self.url}: there is no bucket "{bucket}"; make it first, or correct --out.') from None
+            raise StoreError(f'{self.url}: there is no bucket "{bucket}"; create it, or correct --out.') from None
 
     def _numbered(self, folder: Path) -> list[str]:
-        """Return the names in the store of a run's files of one table, in the order of steps."""
+        """Return the names of a run's files of one table in the store, in the order of steps."""
         return [name for name in self._names(folder) if name[:1].isdigit()]
 
     def _names(self, folder: Path) -> list[str]:
@@ -234,23 +234,23 @@ class Mirror:
         return sorted(PurePosixPath(path).name for path in paths if not path.endswith(".part"))
 
     def _path(self, file: Path) -> str:
-        """Return the path in the store of a file or folder in the scratch folder."""
+        """Return the path in the store of a file or folder of the scratch folder."""
         return file.relative_to(self.folder).as_posix()
 
 
 def _wanted(records: Iterable[bytes], tables: Iterable[str] | None, weights: int | None) -> dict[str, str]:
-    """Return the files (name → hash) to be fetched of those that records name and that were not pruned."""
-    steps: list[dict[str, Any]] = [json.loads(record) for record in records]
+    """Return the files to fetch (name → hash), of those that records name and that were not pruned."""
+    commits: list[dict[str, Any]] = [json.loads(record) for record in records]
     chosen = None if tables is None else set(tables)
     wanted = {}
-    for record in steps:
-        for name, file in record["files"].items():
+    for commit in commits:
+        for name, file in commit["files"].items():
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise StoreError(f'a record names the file "{name}", which lies outside its run: it was tampered with.')
+                raise StoreError(f'a record names the file "{name}", which lies outside its run; do not use it.')
             table = name.split("/")[0]
-            pruned = table in PRUNED and not record["kept"] and record is not steps[-1]
-            left_out = record["step"] != weights if table == "weights" else chosen is not None and table not in chosen
-            if not pruned and not left_out:
+            pruned = table in PRUNED and not commit["kept"] and commit is not commits[-1]
+            skipped = commit["step"] != weights if table == "weights" else chosen is not None and table not in chosen
+            if not pruned and not skipped:
                 wanted[name] = file["sha256"]
     return wanted
 
@@ -265,14 +265,14 @@ def _same(path: Path, digest: str) -> bool:
 
 
 def _put_in_place(folder: Path, files: Mapping[str, Path]) -> None:
-    """Move downloaded files to where they belong; each appears in full."""
+    """Move downloaded files into a run folder; each appears there in full."""
     for name, path in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         path.replace(folder / name)
 
 
 def _empty(folder: Path) -> None:
-    """Empty a scratch folder whose run went on elsewhere; its lock, which is held, stays."""
+    """Empty a scratch folder whose run was continued elsewhere, except for its lock, which is held."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -287,7 +287,7 @@ def _scratch() -> Path:
 
 
 def _private(folder: Path) -> Path:
-    """Make a folder that only this user can read; raise StoreError if it belongs to another user."""
+    """Create a folder that only this user can read; raise StoreError if it belongs to another user."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
         raise StoreError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own.")
@@ -295,18 +295,16 @@ def _private(folder: Path) -> Path:
 
 
 def _folder_name(url: str) -> str:
-    """Return the name in the scratch folder of the runs at an address."""
+    """Return the name of the scratch folder of the runs at a URL."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 @contextmanager
 def _store_errors(place: str) -> Iterator[None]:
-    """Turn whatever a store's package raises into a StoreError; every package has error classes of its own."""
+    """Turn every error of a store's package, which has its own classes of errors, into a StoreError."""
     try:
         yield
     except EcosystemError:
         raise
     except Exception as problem:
-        raise StoreError(
-            f"{place}: the store does not answer as it should ({type(problem).__name__}: {problem})."
-        ) from problem
+        raise StoreError(f"{place}: the store failed ({type(problem).__name__}: {problem}).") from problem

@@ -1,7 +1,8 @@
-"""What a person sees while a study is under way: how many runs are done, which are running, and how long it takes."""
+"""The progress of a study: how many runs have ended, which are running, and how long the rest will take."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,50 +18,127 @@ from rich.text import Text
 
 from ecosystem.errors import EcosystemError
 from ecosystem.formats import format_duration
-from ecosystem.studies.executors.jobs import Outcome
+from ecosystem.studies.executors.jobs import JobResult
 from ecosystem.studies.object_store import is_url, last_step
 
-_SHOWN = 12  # runs under way, at most, that have a line of their own
+_SHOWN = 12  # running runs, at most, that have a line of their own
 _ASKED_AT_ONCE = 16  # runs, when a study begins
-_ASKING_SECONDS = 5.0  # between two questions to an object store about one run
-_LOOKING_SECONDS = 0.2  # at a time, however many runs are under way
+_ASKING_SECONDS = 5.0  # between two requests to an object store about one run
+_LOOKING_SECONDS = 0.2  # at a time, however many runs there are
+_REFRESH_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One run to be made: how a person names it, where it goes, its last step, and the step after which it forks."""
+class PlannedRun:
+    """A run to make: the name shown to users, its folder or URL, its last step, and where it branches off."""
 
     label: str
     place: str
     steps: int
-    fork: int = -1
+    branch_step: int = -1  # the last step that it does not run itself; -1: none
 
 
-class Board:
-    """One screen for the whole study on a terminal; elsewhere a line for every run that ends, and some between."""
+class StepTracker:
+    """Counts the committed steps of the runs of a study and estimates the time that the rest will take.
+
+    All times are seconds of the clock that the caller reads.
+    """
+
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        self._runs = runs
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            committed = pool.map(last_committed, [run.place for run in runs])
+            self.last = [max(run.branch_step, step) for run, step in zip(runs, committed, strict=True)]
+        self._first = list(self.last)
+        self._looked = [-math.inf] * len(runs)  # when each run was last looked at
+        self._results: Sequence[JobResult] = [JobResult() for _ in runs]
+        self.running: dict[int, float] = {}
+        self.ended: dict[int, float] = {}  # number of a run → when it ended
+        # Of the runs that began first: when a step of theirs was first seen, and which.
+        self._first_seen: dict[int, tuple[float, int] | None] = {}
+        self._slots = 0  # runs at a time
+
+    def update(self, running: dict[int, float], results: Sequence[JobResult], now: float) -> list[int]:
+        """Take over which runs are running since when, and all results; return the runs that have newly ended."""
+        if not self._slots:
+            self._first_seen = dict.fromkeys(running)
+        self._slots = max(self._slots, len(running))
+        self.running, self._results = running, results
+        ended = [number for number, result in enumerate(results) if result.ended and number not in self.ended]
+        for number in ended:
+            self.ended[number] = now
+            if results[number].run:
+                self.last[number] = self._runs[number].steps
+        return ended
+
+    def look(self, now: float) -> None:
+        """Count the steps of running runs, those not seen for longest first; ask object stores only now and then."""
+        started = time.monotonic()
+        for number in sorted(self.running, key=self._looked.__getitem__):
+            place = self._runs[number].place
+            if not is_url(place) or now - self._looked[number] > _ASKING_SECONDS:
+                self._look_at(number, place, now)
+            if time.monotonic() - started > _LOOKING_SECONDS:
+                break
+
+    def _look_at(self, number: int, place: str, now: float) -> None:
+        self.last[number] = max(self.last[number], last_committed(place))
+        self._looked[number] = now
+        if number in self._first_seen and self._first_seen[number] is None and self._own_steps(number) > 0:
+            self._first_seen[number] = now, self.last[number]
+
+    def seconds_left(self, now: float) -> float | None:
+        """Estimate how long the remaining steps will take, at the pace so far; None until that is known.
+
+        The time before the first steps of the runs that began first (processes start and import) does not recur. It
+        counts only if no other time is known.
+        """
+        left = [run.steps - self.last[i] for i, run in enumerate(self._runs) if i not in self.ended]
+        pace = self._seconds_per_step(now)
+        return None if pace is None else pace * max(sum(left) / max(1, self._slots), *left, 0)
+
+    def _seconds_per_step(self, now: float) -> float | None:
+        measured = [
+            i for i in range(len(self._runs)) if self._own_steps(i) > 0 and (i in self.ended or i in self.running)
+        ]
+        times = [self._recurring_time(number, now) for number in measured]
+        if not any(steps for _, steps in times):
+            times = [(self._results[i].seconds, self._own_steps(i)) for i in measured if i in self.ended]
+        seconds, steps = sum(seconds for seconds, _ in times), sum(steps for _, steps in times)
+        return seconds / steps if steps else None
+
+    def _recurring_time(self, number: int, now: float) -> tuple[float, int]:
+        """Return the time of a run that will recur in others, in seconds, and the number of steps made in it."""
+        if number in self._first_seen:
+            seen = self._first_seen[number]
+            return (0.0, 0) if seen is None else (self.ended.get(number, now) - seen[0], self.last[number] - seen[1])
+        seconds = self._results[number].seconds if number in self.ended else now - self.running[number]
+        return seconds, self._own_steps(number)
+
+    def _own_steps(self, number: int) -> int:
+        return self.last[number] - self._first[number]
+
+
+class StudyProgress:
+    """Shows one live screen for the whole study on a terminal; elsewhere prints a line for every run that ends.
+
+    Where there is no terminal, a line also says how far the study is if nothing was printed for HEARTBEAT_SECONDS.
+    """
 
     HEARTBEAT_SECONDS = 10.0
 
     def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
         self._quiet, self._to_stderr = quiet, json
         console = Console(stderr=True)
-        self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
-        if quiet:
-            self._live = None
-        self._runs: Sequence[Entry] = []
-        self._there, self._name = 0, ""
-        self._running: dict[int, float] = {}
-        self._outcomes: list[Outcome] = []
-        self._told: set[int] = set()
-        self._began = self._spoke = self._drawn = time.monotonic()
-        self._first: list[int] = []  # the last committed step of each run when the study began
-        self._done: list[int] = []  # and now
-        self._looked: list[float] = []  # when that was last asked
-        self._early: dict[int, tuple[float, int]] = {}  # of the runs that began first: when a step was seen, and which
-        self._ended: dict[int, float] = {}  # when
-        self._slots = 0  # runs at a time
+        live = console.is_terminal and not quiet
+        self._live = Live(console=console, transient=True, auto_refresh=False) if live else None
+        self._name = ""
+        self._runs: Sequence[PlannedRun] = []
+        self._results: Sequence[JobResult] = []
+        self._tracker = StepTracker([])
+        self._began = self._printed = self._refreshed = time.monotonic()
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> StudyProgress:
         if self._live is not None:
             self._live.start()
         return self
@@ -72,7 +150,7 @@ class Board:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays on the screen."""
         if self._quiet:
             return
         if self._live is not None and self._live.is_started:
@@ -80,115 +158,67 @@ class Board:
         else:
             click.echo(text, err=self._to_stderr)
 
-    def begin(self, name: str, runs: Sequence[Entry], there: int) -> None:
-        """Learn which runs there are to do, and how many were there already."""
-        self._name, self._runs, self._there = name, runs, there
-        self._began = self._spoke = time.monotonic()
-        self._looked = [0.0] * len(runs)
-        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-            last = pool.map(committed, [entry.place for entry in runs])
-            self._done = [max(entry.fork, step) for entry, step in zip(runs, last, strict=True)]
-        self._first = list(self._done)
-        self._told, self._early, self._ended, self._slots = set(), {}, {}, 0
-        already = f" {there} are there already." if there else ""
+    def begin(self, name: str, runs: Sequence[PlannedRun], finished: int) -> None:
+        """Begin to show these runs; ``finished`` others were complete before."""
+        self._name, self._runs, self._results = name, runs, []
+        self._began = self._printed = time.monotonic()
+        self._tracker = StepTracker(runs)
+        already = f" {finished} are there already." if finished else ""
         self.say(f"{name}: {len(runs)} run{'s' if len(runs) != 1 else ''} to do.{already}")
 
-    def watch(self, running: dict[int, float], outcomes: list[Outcome]) -> None:
-        """Learn what is under way and what has ended."""
-        self._running, self._outcomes = running, outcomes
-        if not self._slots:
-            self._early = dict.fromkeys(running, (0.0, -1))
-        self._slots = max(self._slots, len(running))
-        for number, outcome in enumerate(outcomes):
-            if number not in self._told and (outcome.run or outcome.error):
-                self._told.add(number)
-                self._ended[number] = time.monotonic()
-                entry = self._runs[number]
-                again = f" at attempt {outcome.attempts}" if outcome.attempts > 1 else ""
-                if outcome.error:
-                    self.say(f"  failed: {entry.label}{again}: {outcome.error}")
-                    continue
-                self._done[number] = entry.steps
-                if self._live is None:
-                    self.say(f"  {entry.label}: {outcome.seconds:.1f} s{again}. {self._state()}")
-                    self._spoke = time.monotonic()
+    def watch(self, running: dict[int, float], results: list[JobResult]) -> None:
+        """Show which runs are running since when, and report those that have ended."""
+        self._results = results
+        for number in self._tracker.update(running, results, time.monotonic()):
+            label, result = self._runs[number].label, results[number]
+            attempts = f" at attempt {result.attempts}" if result.attempts > 1 else ""
+            if result.error:
+                self.say(f"  failed: {label}{attempts}: {result.error}")
+            elif self._live is None:
+                self.say(f"  {label}: {result.seconds:.1f} s{attempts}. {self._state()}")
+                self._printed = time.monotonic()
         self.refresh()
 
     def refresh(self) -> None:
-        """Draw the screen anew, at most twice a second; elsewhere say how far it is if nothing was said for long."""
+        """Draw the screen again, at most twice a second; without a screen, print a line after a long silence."""
         now = time.monotonic()
-        if now - self._drawn < 0.5:
+        if now - self._refreshed < _REFRESH_SECONDS:
             return
-        self._drawn = now
-        for number in sorted(self._running, key=self._looked.__getitem__):  # the longest unseen first
-            place, looked = self._runs[number].place, self._looked[number]
-            if not is_url(place) or now - looked > _ASKING_SECONDS:
-                self._done[number] = max(self._done[number], committed(place))
-                self._looked[number] = now
-                if number in self._early and self._early[number][1] < 0 and self._done[number] > self._first[number]:
-                    self._early[number] = now, self._done[number]
-            if time.monotonic() - now > _LOOKING_SECONDS:
-                break
+        self._refreshed = now
+        self._tracker.look(now)
         if self._live is not None:
-            self._live.update(self._screen(), refresh=True)
-        elif now - self._spoke > self.HEARTBEAT_SECONDS:
-            self._spoke = now
+            self._live.update(self._screen(now), refresh=True)
+        elif now - self._printed > self.HEARTBEAT_SECONDS:
+            self._printed = now
             self.say(f"  {self._state()}")
 
     def _state(self) -> str:
-        ended = len(self._told)
-        parts = [f"{ended} of {len(self._runs)} runs"]
-        left = self.seconds_left()
-        if left is not None and ended < len(self._runs):
-            parts.append(f"about {format_duration(left)} left")
-        return ", ".join(parts)
+        ended = len(self._tracker.ended)
+        state = f"{ended} of {len(self._runs)} runs"
+        left = self._tracker.seconds_left(time.monotonic())
+        if left is None or ended == len(self._runs):
+            return state
+        return f"{state}, about {format_duration(left)} left"
 
-    def seconds_left(self) -> float | None:
-        """Return how long it will take at the pace of the steps so far; None before that can be told.
-
-        Of the runs that begin first, what comes before their first step (processes start and import) is not counted if
-        any other time is known, since it does not come again.
-        """
-        left = [e.steps - self._done[i] for i, e in enumerate(self._runs) if i not in self._told]
-        pace = self._pace()
-        return None if pace is None else pace * max(sum(left) / max(1, self._slots), *left, 0)
-
-    def _pace(self) -> float | None:
-        """Return the seconds that a step of one run takes."""
-        now, known, whole = time.monotonic(), (0.0, 0), (0.0, 0)  # seconds and steps
-        for number, done in enumerate(self._done):
-            steps, ended = done - self._first[number], number in self._ended
-            if steps <= 0 or not (ended or number in self._running):
-                continue
-            seconds = self._outcomes[number].seconds if ended else now - self._running[number]
-            if ended:
-                whole = whole[0] + seconds, whole[1] + steps
-            if number in self._early:
-                began, step = self._early[number]
-                seconds, steps = (self._ended.get(number, now) - began, done - step) if step >= 0 else (0.0, 0)
-            known = known[0] + seconds, known[1] + steps
-        seconds, steps = known if known[1] else whole
-        return seconds / steps if steps else None
-
-    def _screen(self) -> Group:
-        failed = sum(bool(outcome.error) for outcome in self._outcomes)
-        steps, done = sum(entry.steps for entry in self._runs), sum(self._done)
-        head = Text(f"{self._name}: {self._state()}, {format_duration(time.monotonic() - self._began)} so far")
+    def _screen(self, now: float) -> Group:
+        failed = sum(bool(result.error) for result in self._results)
+        steps, done = sum(run.steps for run in self._runs), sum(self._tracker.last)
+        head = Text(f"{self._name}: {self._state()}, {format_duration(now - self._began)} so far")
         if failed:
             head.append(f", {failed} failed", style="red")
         rows = Table.grid(padding=(0, 2))
-        for number, began in list(self._running.items())[:_SHOWN]:
-            label, last, at = self._runs[number].label, self._runs[number].steps, max(0, self._done[number])
+        for number, began in list(self._tracker.running.items())[:_SHOWN]:
+            run, last = self._runs[number], max(0, self._tracker.last[number])
             rows.add_row(
-                Text(label),
-                ProgressBar(total=last, completed=at, width=24),
-                f"step {at}/{last}",
-                format_duration(time.monotonic() - began),
+                Text(run.label),
+                ProgressBar(total=run.steps, completed=last, width=24),
+                f"step {last}/{run.steps}",
+                format_duration(now - began),
             )
         return Group(head, ProgressBar(total=max(1, steps), completed=max(0, done), width=60), rows)
 
 
-def committed(place: str) -> int:
+def last_committed(place: str) -> int:
     """Return the last committed step of a run (-1: none, or an object store that does not answer now)."""
     try:
         return last_step(place)

@@ -60,9 +60,8 @@ from ecosystem.families.requests import FitRecord, FitRequest, Member, ScoreRequ
 from ecosystem.families.single import join_states, split_states
 from ecosystem.families.training import positive_weights
 from ecosystem.streams import Stream
+from ecosystem.types import Floats, Ints
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Distribution = Callable[[Ints], Floats]
 """Token ids so far [N, T] → probabilities of the next token [N, types]."""
 

@@ -1,8 +1,8 @@
-"""Jobs: one run each, given as text and answered by a path, whatever process or machine does it.
+"""Jobs: one run each, described by text and answered by a path, in whatever process or machine does it.
 
-A job that fails in a way that another attempt might mend (its worker was killed, a disk was full) is tried again and
-goes on after its last committed step; a mistake in the scenario, or a model that diverges, is final, since the same
-would happen again.
+A job is tried again after a failure that another attempt may avoid (a killed worker, a full disk); the run then resumes
+after its last committed step. An error in the scenario and a model that diverges are final: every attempt would end the
+same way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -29,40 +29,56 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.object_store import Mirror, addressed, is_url, place_of
 
 ATTEMPTS = 3
-_WAIT_SECONDS = 0.5  # before a second attempt, and four times as long before a third
+_WAIT_SECONDS = 0.5  # before a second attempt; four times as long before a third
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be made: the scenario as TOML, where relative paths of it begin, and where the run goes."""
+    """One run to make: the scenario as TOML, the folder of its relative paths, and the place of its run."""
 
     scenario: str
     base: str
-    out: str  # a folder, or the address of an object store
+    out: str  # a folder, or the URL of an object store
+    _: KW_ONLY
     device: str = "auto"
-    threads: int | None = None  # None: those that the run began with; one if it begins now
+    threads: int | None = None  # None: those that the run began with, or one if it begins now
     parent: str = ""  # the run that it branches from
-    step: int = -1  # after which step
-    after: int | None = None  # the number of the job that makes this one's parent
-    cache: str = ""  # folder of foundations and the like; "": that of the user who runs the worker
+    branch_step: int = -1  # the last step that it shares with its parent
+    parent_job: int | None = None  # the number of the job that makes its parent
+    cache: str = ""  # folder of foundations and tokenizers; "": that of the user who runs the worker
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How one attempt at a job ended: with a run, or with a sentence."""
+class AttemptResult:
+    """The result of one attempt at a job: a run, or an error."""
 
-    number: int
+    number: int  # of the job
     run: str = ""
     error: str = ""
-    final: bool = False  # trying again would end alike
+    final: bool = False  # another attempt would end the same way
     seconds: float = 0.0
 
 
-def work(job: Job, progress: Progress = silent) -> str:
-    """Run or resume one job in this process and return where its run lies.
+@dataclass
+class JobResult:
+    """The result of a job so far: its run, or the error of its last attempt, with all attempts and their time."""
 
-    In an object store a run is made in a scratch folder of this machine, and pushed after every commit. Raises
-    EcosystemError where it cannot be run.
+    run: str = ""
+    error: str = ""
+    attempts: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has its run or has failed for good."""
+        return bool(self.run or self.error)
+
+
+def run_job(job: Job, progress: Progress = silent) -> str:
+    """Run or resume one job in this process and return the place of its run.
+
+    A run in an object store is made in a scratch folder of this machine and pushed after every commit. Raises
+    EcosystemError if it cannot be run.
     """
     scenario = Scenario.parse(tomllib.loads(job.scenario), base=Path(job.base))
     place, out, parent = place_of(scenario, job.out), job.out, job.parent
@@ -71,10 +87,10 @@ def work(job: Job, progress: Progress = silent) -> str:
         out = str(mirror.folder)
         mirror.resume(folder_of(scenario, out))
         if parent:
-            mirror.fetch(mirror.local(parent), weights=job.step)
+            mirror.fetch(mirror.local(parent), weights=job.branch_step)
             parent = str(mirror.local(parent))
     folder = folder_of(scenario, out)
-    branch = Branch(Run.open(parent), job.step, scenario) if parent else None
+    branch = Branch(Run.open(parent), job.branch_step, scenario) if parent else None
     begins = branch is None and Store(folder).last() < 0
     machine = machine_for(folder, job.device, job.threads or (1 if begins else None), branch)
     steps = begin(
@@ -86,44 +102,44 @@ def work(job: Job, progress: Progress = silent) -> str:
         progress=progress,
         branch=branch,
     )
-    with threadpool_limits(machine.threads), closing(steps):  # unlocks the folder, whatever becomes of a push
+    with threadpool_limits(machine.threads), closing(steps):  # closing unlocks the folder, also if a push fails
         for _ in steps:
             if mirror is not None:
                 mirror.push(folder)
     if mirror is not None:
-        mirror.push(folder)  # the site graph as it is at the end
+        mirror.push(folder)  # the site graph in its final state
         for path in (folder / "weights").glob("*"):
-            path.unlink()  # most of the bytes, and safe where they are
+            path.unlink()  # most of the bytes, and stored safely
     return place
 
 
 def _is_final(problem: EcosystemError) -> bool:
-    """Return whether another attempt would end the same way; a store may answer, or be free, the next time."""
+    """Return whether another attempt would end the same way; a store may answer, or be unlocked, the next time."""
     return isinstance(problem, FormatError) or not isinstance(problem, StoreError)
 
 
-def attempt(number: int, job: Job, progress: Progress = silent) -> Ended:
-    """Do a job and say how it ended."""
+def attempt(number: int, job: Job, progress: Progress = silent) -> AttemptResult:
+    """Do a job once and return the result; nothing is raised."""
     started = time.monotonic()
     run, error, final = "", "", False
     try:
-        run = work(job, progress)
+        run = run_job(job, progress)
     except EcosystemError as problem:
         error, final = addressed(str(problem), job.out), _is_final(problem)
-    except Exception as problem:  # whatever a worker meets, the study goes on and tells it
+    except Exception as problem:  # the study goes on and reports the error in its cell
         error = f"{type(problem).__name__}: {problem}"
-    return Ended(number, run, error, final, time.monotonic() - started)
+    return AttemptResult(number, run, error, final, time.monotonic() - started)
 
 
-def attempt_in_worker(number: int, job: Job) -> Ended:
-    """Do a job in a process that does nothing else, and say how it ended."""
-    if job.cache:  # a worker has the environment of the process that it was forked from, or of another machine
+def attempt_in_worker(number: int, job: Job) -> AttemptResult:
+    """Do a job once in a process that does nothing else."""
+    if job.cache:  # a worker has the environment of the process it was forked from, or of another machine
         os.environ[CACHE_VARIABLE] = job.cache
     return attempt(number, job)
 
 
-def caps(threads: int) -> dict[str, str]:
-    """Return the environment that keeps every library of a worker to so many threads; they read it when imported."""
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return environment variables that limit the threads of every library; set them before it is imported."""
     names = ("OMP", "OPENBLAS", "MKL", "RAYON")
     return {
         **{f"{name}_NUM_THREADS": str(threads) for name in names},
@@ -133,68 +149,64 @@ def caps(threads: int) -> dict[str, str]:
 
 
 class Engine(Protocol):
-    """What runs jobs: :meth:`start` begins one if fewer than ``slots`` are under way, :meth:`wait` hears of ends."""
+    """Runs jobs: :meth:`start` begins one while fewer than ``slots`` are running, :meth:`wait` returns results."""
 
     slots: int
 
     def start(self, number: int, job: Job) -> None:
         """Begin a job."""
 
-    def wait(self, seconds: float) -> list[Ended]:
-        """Return the jobs that have ended, after at most ``seconds`` (an engine in this process: when one has)."""
+    def wait(self, seconds: float) -> list[AttemptResult]:
+        """Return the results since the last call, after at most ``seconds``; a serial engine does a job meanwhile."""
 
     def close(self) -> None:
-        """Stop everything under way; what was committed stays."""
+        """Stop all running jobs; committed steps are kept."""
 
 
-@dataclass
-class Outcome:
-    """What became of a job: its run, or why there is none, after how many attempts and how long a time."""
-
-    run: str = ""
-    error: str = ""
-    attempts: int = 0
-    seconds: float = 0.0
+Watch = Callable[[dict[int, float], list[JobResult]], None]
+"""``watch(running, results)``: the time at which each running job began, and the results of all jobs so far."""
 
 
-Watch = Callable[[dict[int, float], list[Outcome]], None]
-"""``watch(running, outcomes)``: jobs under way with the time each began, and what became of all so far."""
+def complete(jobs: Sequence[Job], engine: Engine, watch: Watch = lambda running, results: None) -> list[JobResult]:
+    """Do all jobs, as many at a time as the engine has slots, and return their results.
 
-
-def complete(jobs: Sequence[Job], engine: Engine, watch: Watch = lambda running, outcomes: None) -> list[Outcome]:
-    """Do all jobs, as many at a time as the engine has slots, and return what became of each.
-
-    A job whose parent is another job begins when that has ended. Nothing is raised for a job that fails: its Outcome
-    says why.
+    A job with a ``parent_job`` begins after that has ended. Nothing is raised for a job that fails: its result has the
+    error.
     """
-    outcomes = [Outcome() for _ in jobs]
-    waiting = dict.fromkeys(range(len(jobs)), 0.0)  # and until when
+    results = [JobResult() for _ in jobs]
+    waiting = dict.fromkeys(range(len(jobs)), 0.0)  # job → the time before which it does not begin
     running: dict[int, float] = {}
     while waiting or running:
-        for number, until in list(waiting.items()):
-            parent = jobs[number].after
-            if parent is not None and outcomes[parent].error:
-                outcomes[number].error = f"the run that it branches from failed: {outcomes[parent].error}"
+        for number, earliest in list(waiting.items()):
+            parent = jobs[number].parent_job
+            if parent is not None and results[parent].error:
+                results[number].error = f"the run that it branches from failed: {results[parent].error}"
                 del waiting[number]
-            elif len(running) < engine.slots and until <= time.monotonic() and (parent is None or outcomes[parent].run):
+                continue
+            ready = earliest <= time.monotonic() and (parent is None or results[parent].run)
+            if ready and len(running) < engine.slots:
                 del waiting[number]
                 running[number] = time.monotonic()
                 engine.start(number, jobs[number])
-        watch(running, outcomes)
+        watch(running, results)
         if not running:
             time.sleep(0.05 if waiting else 0.0)
             continue
-        for ended in engine.wait(0.5):
-            running.pop(ended.number)
-            outcome = outcomes[ended.number]
-            outcome.attempts += 1
-            outcome.seconds += ended.seconds
-            if ended.run:
-                outcome.run = ended.run
-            elif ended.final or outcome.attempts >= ATTEMPTS:
-                outcome.error = ended.error
-            else:
-                pause = _WAIT_SECONDS * 4 ** (outcome.attempts - 1)
-                waiting = {ended.number: time.monotonic() + pause, **waiting}
-    watch(running, outcomes)
-    return outcomes
+        for attempted in engine.wait(0.5):
+            running.pop(attempted.number)
+            pause = _count_attempt(results[attempted.number], attempted)
+            if pause is not None:
+                waiting = {attempted.number: time.monotonic() + pause, **waiting}
+    watch(running, results)
+    return results
+
+
+def _count_attempt(result: JobResult, attempted: AttemptResult) -> float | None:
+    """Add an attempt to a job's result; return the seconds to wait before the next attempt, None if it has ended."""
+    result.attempts += 1
+    result.seconds += attempted.seconds
+    if attempted.run:
+        result.run = attempted.run
+    elif attempted.final or result.attempts >= ATTEMPTS:
+        result.error = attempted.error
+    return None if result.ended else _WAIT_SECONDS * 4 ** (result.attempts - 1)

@@ -1,4 +1,4 @@
-"""Engines: what runs jobs. In this process, in several of this machine, or on a Ray cluster."""
+"""Engines of one machine: jobs one after another in this process, or in several worker processes."""
 
 from __future__ import annotations
 
@@ -14,175 +14,143 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any
 
-from ecosystem.errors import EcosystemError, nearest
-from ecosystem.runs.machine import cores
-from ecosystem.studies.executors.jobs import ATTEMPTS, Ended, Engine, Job, attempt, attempt_in_worker, caps
+from ecosystem.errors import EcosystemError
+from ecosystem.studies.executors.jobs import (
+    ATTEMPTS,
+    AttemptResult,
+    Job,
+    attempt,
+    attempt_in_worker,
+    thread_limits,
+)
 
-Kind = Literal["serial", "processes", "ray"]
 _PRELOAD = ["ecosystem.studies.executors.jobs", "ecosystem.simulation.world", "torch"]
-
-
-def engine_of(
-    kind: Kind,
-    slots: int | None = None,
-    threads: int = 1,
-    *,
-    address: str | None = None,
-    gpus: float = 0.0,
-    tick: Callable[[], None] = lambda: None,
-) -> Engine:
-    """Return an engine; ``slots`` None means as many runs at a time as there are cores (serial: always one).
-
-    ``threads`` are those of each run, ``address`` is that of a Ray cluster (``auto`` finds it; None starts one here),
-    ``gpus`` the share of one that each run takes there. ``tick`` is called while a serial engine works.
-    """
-    sensible(kind, slots, address, gpus)
-    if kind == "serial":
-        return Serial(tick)
-    if kind == "processes":
-        return Processes(slots or max(1, cores() // threads), threads)
-    from ecosystem.studies.executors.ray import Ray
-
-    return Ray(slots, threads, address, gpus)
-
-
-def sensible(kind: str, slots: int | None, address: str | None, gpus: float) -> None:
-    """Raise EcosystemError for what no engine can be, before one is asked for."""
-    if kind not in get_args(Kind):
-        raise EcosystemError(
-            f"--engine {kind}: there is no such engine{nearest(kind, get_args(Kind))}; there are "
-            f"{', '.join(get_args(Kind))}."
-        )
-    if slots is not None and slots < 1:
-        raise EcosystemError(f"--jobs {slots}: give at least 1.")
-    if kind != "ray" and (address is not None or gpus):
-        raise EcosystemError(f"--address and --gpus belong to --engine ray, not to {kind}.")
-    if kind == "serial" and slots not in (None, 1):
-        raise EcosystemError(f"--engine serial does one run at a time, not {slots}; take --engine processes.")
+_TICK_SECONDS = 0.5
 
 
 class Serial:
-    """One run after another, in this process."""
+    """Does one job after another in this process, and calls ``tick`` about twice a second meanwhile."""
 
     slots = 1
 
-    def __init__(self, tick: Callable[[], None]) -> None:
+    def __init__(self, tick: Callable[[], None] = lambda: None) -> None:
         self._jobs: deque[tuple[int, Job]] = deque()
-        self._tick, self._told = tick, time.monotonic()
+        self._tick, self._ticked = tick, time.monotonic()
 
     def start(self, number: int, job: Job) -> None:
-        """Note a job, which :meth:`wait` does."""
+        """Queue a job for :meth:`wait`."""
         self._jobs.append((number, job))
 
-    def wait(self, seconds: float) -> list[Ended]:
-        """Do the job that was noted."""
+    def wait(self, seconds: float) -> list[AttemptResult]:
+        """Do the next job, however long it takes."""
         return [attempt(*self._jobs.popleft(), progress=self._progress)]
 
     def _progress(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self._told > 0.5:
-            self._told = time.monotonic()
+        if time.monotonic() - self._ticked > _TICK_SECONDS:
+            self._ticked = time.monotonic()
             self._tick()
 
     def close(self) -> None:
-        """Nothing is under way between jobs."""
+        """Do nothing: no job runs outside :meth:`wait`."""
 
 
 class _Worker:
-    """A process that does jobs one after another, told and answering through a pipe."""
+    """A process that receives jobs and returns results through a pipe."""
 
     def __init__(self, context: Any) -> None:
         self.pipe: Connection
-        self.pipe, there = multiprocessing.Pipe()
-        self.process: BaseProcess = context.Process(target=_serve, args=(there,), daemon=True)
+        self.pipe, other_end = multiprocessing.Pipe()
+        self.process: BaseProcess = context.Process(target=_serve, args=(other_end,), daemon=True)
         self.process.start()
-        there.close()
-        self.number: int | None = None
+        other_end.close()
+        self.number: int | None = None  # of its job; None: idle
         self.began = 0.0
 
 
 class Processes:
-    """Several workers on this machine, each a process of its own that lives as long as the study.
+    """Does jobs in worker processes of this machine, which live as long as the engine.
 
-    A worker that is killed costs its run one attempt and nobody else anything; another takes its place.
+    A killed worker costs its own job one attempt and no other job anything; a new worker replaces it.
     """
 
     def __init__(self, slots: int, threads: int = 1) -> None:
         self.slots = slots
-        there = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        self._context = multiprocessing.get_context(there)
-        self._caps = caps(threads)
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        self._context = multiprocessing.get_context(method)
+        self._environment = thread_limits(threads)
         self._workers: list[_Worker] = []
-        if there == "forkserver":
-            # The libraries are imported once, not once a worker, and nothing is used there that starts threads.
+        if method == "forkserver":
+            # Libraries are imported once, not once per worker, and nothing is used there that starts threads.
             self._context.set_forkserver_preload(_PRELOAD)
             from multiprocessing.forkserver import ensure_running
 
-            with _left_alone(self._caps):
+            with _isolated(self._environment):
                 ensure_running()
 
     def start(self, number: int, job: Job) -> None:
-        """Give a job to an idle worker, made if there is none."""
-        idle = [worker for worker in self._workers if worker.number is None]
-        for worker in idle:
-            if worker.pipe.poll():  # nobody speaks unasked: it was killed between two jobs
-                self._workers.remove(worker)
-        worker = next((worker for worker in idle if worker in self._workers), None) or self._hire()
+        """Give a job to an idle worker, or to a new one."""
+        worker = self._idle_worker() or self._new_worker()
         worker.number, worker.began = number, time.monotonic()
-        with suppress(OSError):  # it has died this moment, as wait() will find
+        with suppress(OSError):  # it has just died, which wait() finds
             worker.pipe.send((number, job))
 
-    def _hire(self) -> _Worker:
+    def _idle_worker(self) -> _Worker | None:
+        for worker in [worker for worker in self._workers if worker.number is None]:
+            if not worker.pipe.poll():
+                return worker
+            self._workers.remove(worker)  # an idle worker sends nothing: it was killed, and its pipe has closed
+        return None
+
+    def _new_worker(self) -> _Worker:
         for _ in range(ATTEMPTS):
-            with (
-                _left_alone(self._caps),
-                suppress(EOFError, OSError),
-            ):  # what workers come from was killed: begin it anew
+            # The process that workers are forked from may have been killed; the next attempt starts another.
+            with _isolated(self._environment), suppress(EOFError, OSError):
                 worker = _Worker(self._context)
                 self._workers.append(worker)
                 return worker
-        raise EcosystemError("no worker can be started: the process that they come from dies each time.")
+        raise EcosystemError("no worker can be started: the process that workers are forked from dies each time.")
 
-    def wait(self, seconds: float) -> list[Ended]:
-        """Return what workers have answered, and what those that died were doing."""
+    def wait(self, seconds: float) -> list[AttemptResult]:
+        """Return the results that workers have sent, and errors for the jobs of workers that died."""
         busy = [worker for worker in self._workers if worker.number is not None]
         wait([source for worker in busy for source in (worker.pipe, worker.process.sentinel)], seconds)
-        ends = []
+        results = []
         for worker in busy:
             try:
                 if worker.pipe.poll():
-                    ends.append(worker.pipe.recv())
+                    results.append(worker.pipe.recv())
                     worker.number = None
                 elif not worker.process.is_alive():
                     raise EOFError
             except (EOFError, OSError):
-                ends.append(self._lost(worker))
-        return ends
+                results.append(self._remove(worker))
+        return results
 
-    def _lost(self, worker: _Worker) -> Ended:
+    def _remove(self, worker: _Worker) -> AttemptResult:
         worker.process.join()
         self._workers.remove(worker)
         code, number = worker.process.exitcode or 0, worker.number
         assert number is not None
-        how = f"killed (signal {-code})" if code < 0 else f"gone (exit code {code})"
+        cause = f"killed (signal {-code})" if code < 0 else f"gone (exit code {code})"
         out_of_memory = -code == getattr(signal, "SIGKILL", 9)  # Windows has no such name
-        why = "; a machine that runs out of memory does that: give fewer --jobs" if out_of_memory else ""
-        return Ended(number, error=f"its worker was {how}{why}", seconds=time.monotonic() - worker.began)
+        advice = "; if the machine ran out of memory, give fewer --jobs" if out_of_memory else ""
+        return AttemptResult(number, error=f"its worker was {cause}{advice}", seconds=time.monotonic() - worker.began)
 
     def close(self) -> None:
         """Stop all workers."""
         for worker in self._workers:
-            worker.process.kill()  # a run folder is whole at every moment
+            worker.process.kill()  # a run folder is consistent at every moment
         for worker in self._workers:
             worker.process.join()
         self._workers.clear()
 
 
 def _serve(pipe: Connection) -> None:
-    """Do jobs until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which stops its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Do jobs until the other end of the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which stops its workers
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     while True:
         try:
             number, job = pipe.recv()
@@ -191,32 +159,32 @@ def _serve(pipe: Connection) -> None:
         pipe.send(attempt_in_worker(number, job))
 
 
-def _end_with_parent() -> None:
-    """End this worker when its study is gone, so that whoever goes on does not find its run locked."""
+def _exit_with_parent() -> None:
+    """Exit when the study's process ends, which releases the lock of the run that this worker is making."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # what was committed is safe, and the rest is of no use to anybody
+        os._exit(1)  # committed steps are safe; the rest would be discarded anyway
 
 
 @contextmanager
-def _left_alone(environment: Mapping[str, str]) -> Iterator[None]:
-    """Let processes begin with this environment, deaf to Ctrl-C, and without the script that called for the study.
+def _isolated(environment: Mapping[str, str]) -> Iterator[None]:
+    """Start processes with this environment, with Ctrl-C ignored, and without the main script.
 
-    They need nothing of that script, which would otherwise be imported in each of them, and run if it has no guard.
+    Workers need nothing of the main script. Each would import it, and so run it if it has no guard.
     """
     main = sys.modules["__main__"]
     before = {name: os.environ.get(name) for name in environment}
-    heard = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+    handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     os.environ.update(environment)
     sys.modules["__main__"] = ModuleType("__main__")
-    if heard is not None:
+    if handler is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
         sys.modules["__main__"] = main
-        if heard is not None:
-            signal.signal(signal.SIGINT, heard)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})

@@ -15,7 +15,6 @@ from ecosystem.studies.report import sections
 from ecosystem.studies.report.data import StudyReportData, findings
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import Results, write_table
-from ecosystem.studies.study import Study
 
 SECTIONS: dict[str, tuple[str, Callable[[StudyReportData], Markup | None]]] = {
     "effects": ("What each arm changes", sections.effects),
@@ -30,15 +29,15 @@ SECTIONS: dict[str, tuple[str, Callable[[StudyReportData], Markup | None]]] = {
 }
 
 
-def write_study(study: Study, results: Results, store: Store) -> Path:
+def write_study(results: Results, store: Store) -> Path:
     """Write the tables of what a study says and its report into the study's folder; return the page's path."""
-    data = StudyReportData(study, results)
+    study, data = results.study, StudyReportData(results)
     if study.compares:
         write_table(store, "effects", analysis.table(data.effects))
         write_table(store, "ranking", data.places)
-        write_table(store, "regret", analysis.regret_table(study, results))
+        write_table(store, "regret", analysis.regret_table(results))
     else:
-        write_table(store, "sensitivity", analysis.sensitivity_table(study, results))
+        write_table(store, "sensitivity", analysis.sensitivity_table(results))
     bodies = {key: section(data) for key, (_, section) in SECTIONS.items()}
     shown = {key: body for key, body in bodies.items() if body}
     context = {

@@ -14,14 +14,15 @@ import polars as pl
 from ecosystem.errors import EcosystemError
 from ecosystem.formats import number
 from ecosystem.report import charts
-from ecosystem.report.charts import Look
+from ecosystem.report.charts import ChartTheme
 from ecosystem.report.findings import listed, signed
 from ecosystem.report.html import Figure
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.object_store import opened
 from ecosystem.studies.results import Results
-from ecosystem.studies.study import FORK, Measure, Study
+from ecosystem.studies.spec.measure import Measure
+from ecosystem.studies.spec.study import BRANCH_STEP, Study
 
 SENTENCES = 6  # arms, at most, that get a sentence of their own
 EVENTS = 2  # of a run, at most, that a sentence quotes
@@ -33,19 +34,23 @@ HELPED = 2.0  # a paired interval is to be this many times narrower than the unp
 class StudyReportData:
     """A study being reported: its tables, what they say, and the charts drawn so far."""
 
-    study: Study
     results: Results
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def study(self) -> Study:
+        """The study itself."""
+        return self.results.study
 
     @cached_property
     def effects(self) -> list[Row]:
         """All comparisons with the base arm."""
-        return analysis.compared(self.study, self.results) if self.study.compares else []
+        return analysis.compared(self.results) if self.study.compares else []
 
     @cached_property
     def places(self) -> pl.DataFrame:
         """All rankings."""
-        return analysis.places(self.study, self.results)
+        return analysis.places(self.results)
 
     @cached_property
     def arms(self) -> list[str]:
@@ -57,16 +62,16 @@ class StudyReportData:
         """All worlds; one without a name where nothing is uncertain."""
         return list(self.study.settings())
 
-    def look(self, last: int = 0) -> Look:
+    def theme(self, last: int = 0) -> ChartTheme:
         """Return what charts share: the arms' colours, and a line where each policy starts."""
-        return Look(self.arms, last, 0, sorted(self.starts.items()))
+        return ChartTheme(self.arms, last, 0, sorted(self.starts.items()))
 
     @cached_property
     def starts(self) -> dict[int, str]:
         """First step of each policy that does not hold from the beginning → the arms that it is of."""
         common, starts = self.study.branch.step if self.study.branch is not None else None, dict[int, list[str]]()
         for arm, lever in self.study.levers().items():
-            step = lever.get(FORK, common)
+            step = lever.get(BRANCH_STEP, common)
             if step is not None and lever:
                 starts.setdefault(step + 1, []).append(arm)
         return {step: listed(arms) for step, arms in starts.items() if step > 1}

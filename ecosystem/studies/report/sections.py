@@ -110,7 +110,7 @@ def sensitivity(data: StudyReportData) -> Markup | None:
     for measure in study.measures:
         for world in data.worlds:
             try:
-                indices = analysis.indices_of(study, data.results, measure, world)
+                indices = analysis.indices_of(data.results, measure, world)
             except EcosystemError as problem:
                 parts.append(Sensitivity(None, None, f"{heading(measure, world)}: {problem}"))
                 continue
@@ -159,7 +159,7 @@ def worlds(data: StudyReportData) -> Markup | None:
                 number(r.worst_regret, 4),
                 r.worst_world if r.worst_regret > 0 else "–",
             ]
-            for r in analysis.regrets(data.study, data.results, measure)
+            for r in analysis.regrets(data.results, measure)
         ]
         if rows:
             head = ["arm", "mean over worlds", "mean regret", "worst regret", "in world"]
@@ -223,7 +223,7 @@ def _matched(data: StudyReportData) -> Table:
             Cell(signed(m.difference, 4), bold=True),
             interval(m.low, m.high, 4),
         ]
-        for m in analysis.matched(data.study, data.results)
+        for m in analysis.matched(data.results)
     ]
     head = ["measure", "spent more than in the base arm", "comparison", "seeds", "difference", "95 % interval"]
     return Table(head, rows, left=(0, 2))

@@ -1,4 +1,4 @@
-"""How the points of a study's axes are chosen: listed values, ranges, and designs that spread points over them."""
+"""Designs of experiments: the points of a study's axes, as listed values, ranges, or points spread over ranges."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pydantic import Field, model_validator
 from ecosystem.spec import Spec
 
 Seed = Annotated[int, Field(ge=0, le=10**9)]
+MORRIS_LEVELS = 4  # per axis, the usual choice
 
 
 class Range(Spec):
-    """The values an axis may take, for designs that choose them: uniform, or uniform in the logarithm."""
+    """The values of an axis, for designs that choose points: spread uniformly, or uniformly in the logarithm."""
 
     low: float = Field(description="the smallest value")
     high: float = Field(description="the largest value")
-    scale: Literal["linear", "log"] = Field("linear", description="how the values are spread")
-    whole: bool = Field(False, description="true: rounded to whole numbers")
+    scale: Literal["linear", "log"] = Field("linear", description="how values are spread")
+    whole: bool = Field(False, description="round values to whole numbers")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Range:
+    def _check_ends(self) -> Range:
         if not self.low < self.high:
             raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
         if self.scale == "log" and self.low <= 0:
@@ -48,30 +49,33 @@ class Design(Spec):
     )
     points: Annotated[int, Field(ge=2, le=10**5)] | None = Field(
         None,
-        description="not for a grid: points; of morris trajectories (k + 1 runs each, k axes); of sensitivity base "
-        "points, a power of two (k + 2 runs each)",
+        description="number of points (not for a grid); for morris the number of trajectories, of k + 1 runs each for "
+        "k axes; for sensitivity the number of base points, a power of two, of k + 2 runs each",
     )
-    seed: Seed = Field(1, description="of the design's own randomisation")
+    seed: Seed = Field(1, description="seed of the design's own randomisation")
 
     @model_validator(mode="after")
-    def _counted(self) -> Design:
+    def _check_points(self) -> Design:
         if self.method == "grid" and self.points is not None:
-            raise ValueError("points: a grid has as many as there are combinations; leave it out")
+            raise ValueError("points: leave it out; a grid has a point for every combination of values")
         if self.method != "grid" and self.points is None:
-            raise ValueError(f"points: say how many a {self.method} design has")
+            raise ValueError(f"points: give the number of points of a {self.method} design")
         if self.method in ("sobol", "sensitivity") and self.points is not None and self.points & (self.points - 1):
-            raise ValueError(f"points: {self.points} is no power of two, as {self.method} sequences need")
+            raise ValueError(f"points: {self.points} is not a power of two, which {self.method} designs require")
         return self
 
 
 Axes = dict[str, list[Any] | Range]
 
 
-def designed(axes: Axes, design: Design, section: str, how: str) -> None:
-    """Raise ValueError if these axes and this design do not go together."""
+def check_axes(axes: Axes, design: Design, section: str, design_section: str) -> None:
+    """Raise ValueError if axes and their design do not go together.
+
+    ``section`` and ``design_section`` are the tables of the file that define them.
+    """
     if not axes:
         if design != Design():
-            raise ValueError(f"{how}: there is nothing to choose points of; give {section}")
+            raise ValueError(f"{design_section}: has no axes; give {section}")
         return
     for path, values in axes.items():
         if isinstance(values, Range) == (design.method == "grid"):
@@ -84,45 +88,61 @@ def designed(axes: Axes, design: Design, section: str, how: str) -> None:
 
 
 def points(axes: Axes, design: Design) -> dict[str, dict[str, Any]]:
-    """Return the points of a design by name."""
+    """Return the points of a design: name → dotted path → value."""
     named: dict[str, dict[str, Any]] = {}
     endings = [path.rsplit(".", 1)[-1] for path in axes]
-    for values in _chosen(axes, design):
-        shown = [
+    for values in _points(axes, design):
+        parts = [
             f"{path if endings.count(ending) > 1 else ending}={_short(value)}"
             for (path, value), ending in zip(values.items(), endings, strict=True)
         ]
-        label = ", ".join(shown)
-        named[label if label not in named else f"{label} (point {len(named)})"] = values
+        name = ", ".join(parts)
+        named[name if name not in named else f"{name} (point {len(named)})"] = values
     return named
 
 
-def _chosen(axes: Axes, design: Design) -> Iterator[dict[str, Any]]:
+def _points(axes: Axes, design: Design) -> Iterator[dict[str, Any]]:
     listed = {path: values for path, values in axes.items() if isinstance(values, list)}
     ranges = {path: values for path, values in axes.items() if isinstance(values, Range)}
-    if listed:  # a grid: all axes are
+    if listed:  # a grid, in which every axis is listed
         for row in itertools.product(*listed.values()):
             yield dict(zip(listed, row, strict=True))
         return
-    for shares in _shares(len(ranges), design):
+    for shares in unit_points(len(ranges), design):
         yield {path: r.at(u) for (path, r), u in zip(ranges.items(), shares, strict=True)}
 
 
-def _shares(k: int, design: Design) -> list[list[float]]:
-    """Return the points of a design in the unit cube of ``k`` axes."""
-    import numpy as np
-
-    n = design.points or 0
+def unit_points(k: int, design: Design) -> list[list[float]]:
+    """Return the points of a design other than a grid in the unit cube of ``k`` axes, shape [points, k]."""
     if design.method in ("morris", "sensitivity"):
-        from ecosystem.studies.sensitivity import sample
-
-        return sample(k, design)
+        return _salib_points(k, design)
+    import numpy as np
     from scipy.stats import qmc
 
-    kinds = {"latin_hypercube": qmc.LatinHypercube, "sobol": qmc.Sobol}
-    points = kinds[design.method](k, rng=np.random.default_rng(design.seed)).random(n)
+    samplers = {"latin_hypercube": qmc.LatinHypercube, "sobol": qmc.Sobol}
+    rows: list[list[float]] = (
+        samplers[design.method](k, rng=np.random.default_rng(design.seed)).random(design.points or 0).tolist()
+    )
+    return rows
+
+
+def _salib_points(k: int, design: Design) -> list[list[float]]:
+    problem = salib_problem([str(i) for i in range(k)])
+    if design.method == "morris":
+        from SALib.sample import morris
+
+        points = morris.sample(problem, design.points, num_levels=MORRIS_LEVELS, seed=design.seed)
+    else:
+        from SALib.sample import sobol
+
+        points = sobol.sample(problem, design.points, calc_second_order=False, seed=design.seed)
     rows: list[list[float]] = points.tolist()
     return rows
+
+
+def salib_problem(axes: list[str]) -> dict[str, Any]:
+    """Return SALib's description of axes that range from 0 to 1."""
+    return {"num_vars": len(axes), "names": axes, "bounds": [[0.0, 1.0]] * len(axes)}
 
 
 def _short(value: Any) -> str:

@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ecosystem.errors import DataError, EcosystemError
-from ecosystem.studies.design import Design, Range
-from ecosystem.studies.frontier import search
-from ecosystem.studies.sensitivity import indices, sample
+from ecosystem.errors import DataError
 from ecosystem.studies.statistics import bootstrap_interval, effects, holm, mean_interval, ranking, welch_interval
 
 RNG = np.random.default_rng(7)
@@ -106,101 +103,3 @@ def test_a_ranking_shows_ties_as_ties() -> None:
         ["worst"],
     ]
     assert ranking(values, lower_is_better=False)[0] == ["worst"]
-
-
-# Thresholds
-
-
-def noisy(truth, noise: float, seeds: int, rng):
-    """A lever whose measure is ``truth`` plus luck that is the seed's at every value, and a little of its own."""
-    shared = rng.normal(0, noise, seeds)
-
-    def evaluate(values):
-        own = [np.random.default_rng(int(abs(x) * 1e6)).normal(0, noise / 10, seeds) for x in values]
-        return [truth(x) + shared + o for x, o in zip(values, own, strict=True)]
-
-    return evaluate
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_interval_of_a_threshold_covers_it_as_often_as_it_says(sign) -> None:
-    """Of 300 searches, 95 % less 4 standard errors (5 points); the resolution only widens the interval."""
-    span, covered, values = Range(low=0, high=10), 0, []
-    for i in range(300):
-        evaluate = noisy(lambda x: sign * x**2, 3.0, 6, np.random.default_rng(i))
-        found = search(evaluate, span, sign * 25.0, precision=0.001)
-        covered += found.low <= 5 <= found.high
-        values.append(found.value)
-        assert found.rising == (sign > 0) and found.low <= found.value <= found.high
-    assert covered / 300 > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 300)
-    assert covered < 300  # an interval that never misses is too wide
-    assert np.mean(values) == pytest.approx(5, abs=4 * np.std(values) / math.sqrt(300) + 0.05)
-
-
-def test_a_search_tries_no_value_twice_and_few_of_them() -> None:
-    calls: list[float] = []
-
-    def evaluate(values):
-        calls.extend(values)
-        return [np.array([x - 0.3, x - 0.31, x - 0.29]) for x in values]
-
-    found = search(evaluate, Range(low=0, high=1), 0.0, precision=0.01)
-    assert len(calls) == len(set(calls)) == len(found.tried) < 25
-    assert found.value == pytest.approx(0.3, abs=0.01)
-
-
-def test_a_search_on_whole_numbers_and_in_the_logarithm_ends() -> None:
-    span = Range(low=1, high=1000, scale="log", whole=True)
-    found = search(lambda values: [np.array([x, x, x + 1e-9]) for x in values], span, 40.5, precision=1e-6)
-    assert found.value in (40, 41) and found.low in (40, 41) and found.high in (40, 41)
-
-
-def test_a_limit_that_is_never_crossed_gives_no_threshold() -> None:
-    found = search(lambda values: [np.array([x, x + 0.1]) for x in values], Range(low=0, high=1), 7.0)
-    assert found.value is None and found.low == found.high == 1
-    found = search(lambda values: [np.array([x, x + 0.1]) for x in values], Range(low=0, high=1), -7.0)
-    assert found.value is None and found.low == found.high == 0
-
-
-def test_what_lies_on_one_side_at_both_ends_is_not_searched_between_them() -> None:
-    """Also where one end cannot be told from the limit: the interval is then the whole range."""
-    for way, limit in ((1, 1.1), (1, -0.1), (-1, 0.1), (-1, -1.1)):
-
-        def evaluate(values, way=way):
-            return [np.array([way * x - 0.02, way * x + 0.02]) for x in values]
-
-        found = search(evaluate, Range(low=0, high=1), limit)
-        assert found.value is None and (found.low, found.high) == (0, 1) and list(found.tried) == [0, 1]
-
-
-def test_a_run_without_a_value_stops_the_search() -> None:
-    with pytest.raises(EcosystemError, match="1 of 2 runs"):
-        search(lambda values: [np.array([1.0, np.nan])], Range(low=0, high=1), 0.5)
-
-
-# Sensitivity
-
-
-def test_sobol_indices_of_the_ishigami_function() -> None:
-    """Closed forms with a = 7, b = 0.1: S1 = .3139, .4424, 0; ST = .5576, .4424, .2437 (Ishigami & Homma 1990)."""
-    design = Design(method="sensitivity", points=1024)
-    x = (2 * np.array(sample(3, design)) - 1) * np.pi
-    y = np.sin(x[:, 0]) + 7 * np.sin(x[:, 1]) ** 2 + 0.1 * x[:, 2] ** 4 * np.sin(x[:, 0])
-    found = indices(["a", "b", "c"], design, y)
-    for index, main, total in zip(found, (0.3139, 0.4424, 0.0), (0.5576, 0.4424, 0.2437), strict=True):
-        assert abs(index.main - main) < 2 * index.main_half and abs(index.total - total) < 2 * index.total_half
-        assert index.main_half < 0.15
-
-
-def test_morris_screening_tells_the_axis_that_does_nothing() -> None:
-    design = Design(method="morris", points=40)
-    x = np.array(sample(3, design))
-    linear, product, none = indices(["linear", "product", "none"], design, 2 * x[:, 0] + x[:, 0] * x[:, 1])
-    assert none.main == 0 and none.total == 0
-    assert linear.main > product.main > 0.3  # mean effects of 2.5 and 0.5
-    assert product.total > 0.1  # the effect of one depends on the other
-
-
-def test_a_design_with_a_hole_has_no_indices() -> None:
-    with pytest.raises(DataError, match="1 of 16 points"):
-        indices(["a", "b"], Design(method="sensitivity", points=4), np.array([np.nan, *np.ones(15)]))

@@ -1,0 +1,60 @@
+"""How the runs of a study are executed: the options of a user, and the engine that they select."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from ecosystem.errors import EcosystemError, nearest
+from ecosystem.runs.environment import cores, validate_device
+from ecosystem.studies.executors.jobs import Engine
+from ecosystem.studies.executors.local import Processes, Serial
+
+EngineKind = Literal["serial", "processes", "ray"]
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """Where runs are executed, how many at a time, and what each may use.
+
+    Raises EcosystemError for options that are invalid, even if no run is left to make.
+    """
+
+    engine: EngineKind = "processes"
+    jobs: int | None = None  # runs at a time; None: as many as there are cores for (serial: one)
+    threads: int | None = None  # of each run; None: those that a run began with, or one if it begins now
+    device: str = "auto"
+    address: str | None = None  # of a Ray cluster; "auto" finds it, None starts one on this machine
+    gpus: float = 0.0  # per run, on Ray; may be a fraction
+    cache: str | Path | None = None  # folder of foundations; None: ECOSYSTEM_CACHE, or this user's cache folder
+
+    def __post_init__(self) -> None:
+        validate_engine(self.engine, self.jobs, self.address, self.gpus)
+        validate_device(self.device, self.threads)
+
+
+def start_engine(options: ExecutionOptions, tick: Callable[[], None] = lambda: None) -> Engine:
+    """Start the engine that the options select; a serial engine calls ``tick`` while it works."""
+    threads = options.threads or 1
+    if options.engine == "serial":
+        return Serial(tick)
+    if options.engine == "processes":
+        return Processes(options.jobs or max(1, cores() // threads), threads)
+    from ecosystem.studies.executors.ray import Ray
+
+    return Ray(options.jobs, threads, options.address, options.gpus)
+
+
+def validate_engine(kind: str, jobs: int | None, address: str | None, gpus: float) -> None:
+    """Raise EcosystemError for an unknown engine, and for options that an engine does not have."""
+    kinds = get_args(EngineKind)
+    if kind not in kinds:
+        raise EcosystemError(f"--engine {kind}: unknown engine{nearest(kind, kinds)}; choose from {', '.join(kinds)}.")
+    if jobs is not None and jobs < 1:
+        raise EcosystemError(f"--jobs {jobs}: give at least 1.")
+    if kind != "ray" and (address is not None or gpus):
+        raise EcosystemError(f"--address and --gpus belong to --engine ray, not to {kind}.")
+    if kind == "serial" and jobs not in (None, 1):
+        raise EcosystemError(f"--engine serial makes one run at a time, not {jobs}; choose --engine processes.")

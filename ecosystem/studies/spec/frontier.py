@@ -1,0 +1,72 @@
+"""Frontier files: a measure, its limit, and the lever along which the crossing is searched for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from ecosystem.errors import ScenarioError
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.spec import Spec
+from ecosystem.studies.spec.design import Range
+from ecosystem.studies.spec.measure import Measure, Step
+from ecosystem.studies.spec.question import FileKind, Question, with_values
+
+
+class ClosedForm(Spec):
+    """A law that predicts the threshold; its argument ``varies`` is the value of the lever."""
+
+    law: str = Field(description="name of a law (`ecosystem list laws`)")
+    varies: str = Field(description="the argument of the law that the lever sets")
+    divided_by: Annotated[float, Field(gt=0)] = Field(1.0, description="the lever's value is divided by this number")
+    parameters: dict[str, Any] = Field({}, description="the other arguments of the law")
+    first: int = Field(0, description="generation at step 0")
+
+
+class Frontier(Question):
+    """A search for the value of one lever at which a measure crosses a limit. Read one with :meth:`load`."""
+
+    file_kind: ClassVar[FileKind] = "frontier"
+
+    path: str = Field(description="the lever: a dotted path of the scenario")
+    range: Range = Field(description="the values between which the threshold is searched for")
+    measure: Measure = Field(description="the number that crosses the limit")
+    limit: float = Field(description="the value of the measure at the threshold")
+    since: Step | None = Field(None, description="limit the change of the measure since this step, not its value")
+    precision: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.01, description="resolution of the search, as a share of the range (on its scale)"
+    )
+    closed_form: ClosedForm | None = Field(
+        None, description="a law that predicts the threshold, reported beside the result of the search"
+    )
+
+    @model_validator(mode="after")
+    def _check_frontier(self) -> Frontier:
+        if len(self.seeds) < 2:
+            raise ValueError("seeds: give at least two; one seed gives no interval")
+        return self
+
+    def check(self, folder: Path) -> tuple[str, list[Scenario]]:
+        """Check the scenarios at both ends of the range; return a summary of the search, and these scenarios."""
+        ends = [self.scenario(folder, self.range.at(end), self.seeds[0])[0] for end in (0.0, 1.0)]
+        return f"{self.path} from {self.range.low:g} to {self.range.high:g}, {len(self.seeds)} seeds", ends
+
+    def scenario(self, folder: Path, value: float | int, seed: int) -> tuple[Scenario, Path]:
+        """Return the scenario at one value of the lever, and the folder that its relative paths begin from.
+
+        ``folder`` is the folder of the frontier file. Raises ScenarioError if the scenario is invalid or does not have
+        the measure.
+        """
+        base, base_folder = self.base_scenario(folder)
+        try:
+            scenario = with_values(base, {**self.set, self.path: value, "seed": seed}, base_folder)
+        except ScenarioError as error:
+            raise self.error_at(f"path, {self.path} = {value:g}", error) from None
+        mismatch = self.measure.mismatch(scenario)
+        if mismatch:
+            raise ScenarioError(f"{self.where}: measure.{mismatch}.")
+        if (self.since or 0) > scenario.steps:
+            raise ScenarioError(f"{self.where}: since: step {self.since} comes after the last step, {scenario.steps}.")
+        return scenario, base_folder

@@ -1,0 +1,252 @@
+"""Study files: arms, worlds and seeds, and the runs that they ask for.
+
+A *lever* is a decision (the arms or axes of a study); an *uncertainty* is a state of the world that is not known (its
+``worlds``). Every cell of a study, arm × world × seed, is an ordinary run with an ordinary run folder. A finished run
+is not run again, and an interrupted one is resumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from ecosystem.errors import ScenarioError, nearest
+from ecosystem.metrics.definitions import COSTS
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.scenario.tables import NAME
+from ecosystem.spec import Spec
+from ecosystem.studies.spec.design import Axes, Design, check_axes, points
+from ecosystem.studies.spec.measure import Measure, Step
+from ecosystem.studies.spec.question import FileKind, Question, with_values
+
+BRANCH_STEP = "branch.step"  # the lever that sets the step after which an arm branches off
+_SAME_IN_ALL_ARMS = ("seed", "name", "description", "variants", "theory")
+_MAX_CELLS = 10_000  # arms times worlds
+_LISTED_ARMS = 12  # at most, in an error message
+_UNNAMED = ""  # the name of the only world of a study without uncertainties
+
+
+class BranchPoint(Spec):
+    """Where the arms leave the history that they share: their levers take effect after ``step``."""
+
+    step: Step = Field(description="the last step that all arms share")
+    run: str | None = Field(
+        None,
+        description="a stored run whose history the arms share, as a run folder without its seed (for instance "
+        "outputs/name-0123456789ab); default: the base scenario is run for it",
+    )
+
+
+class EqualCost(Spec):
+    """Ways to spend, compared at equal cost. Each is a series of arms that cost more and more than the base arm."""
+
+    levers: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
+        description="name of a way to spend → its arms; the measure is interpolated between their costs, seed by seed"
+    )
+    at: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        description="costs above the base arm's at which the ways are compared, in units of `prices`"
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: its arm, its world, its scenario (seed included), and where it branches off."""
+
+    arm: str
+    world: str
+    scenario: Scenario
+    parent: Scenario | None = None  # the scenario whose history it shares
+    branch_step: int = -1  # the last step that it shares with the parent
+
+    @property
+    def label(self) -> str:
+        """The name shown to users."""
+        return f"{self.arm}{f' in {self.world}' if self.world else ''}, seed {self.scenario.seed}"
+
+
+class Study(Question):
+    """A study: a question about several arms. Read one with :meth:`load`; its runs are those of :meth:`cells`."""
+
+    file_kind: ClassVar[FileKind] = "study"
+
+    reference: str | None = Field(None, description="the base arm, which others are compared with; default: the first")
+    arms: dict[str, dict[str, Any]] = Field({}, description="named levers: tables of dotted path = value")
+    axes: Axes = Field({}, description="levers by dotted path, instead of arms: a list of values, or a range")
+    design: Design = Field(Design(), description="how the points of `axes` are chosen")
+    worlds: dict[str, dict[str, Any]] = Field({}, description="named uncertainties: tables of dotted path = value")
+    uncertain: Axes = Field({}, description="uncertainties by dotted path, instead of worlds: a list, or a range")
+    draw: Design = Field(Design(), description="how the points of `uncertain` are chosen")
+    branch: BranchPoint | None = Field(
+        None, description="where the arms leave a history that they share; default: they differ from the first step on"
+    )
+    measures: Annotated[list[Measure], Field(min_length=1)] = Field(description="the numbers that arms are compared by")
+    prices: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="price of one unit of each cost (`ecosystem list metrics`, scope cost)"
+    )
+    equal_cost: EqualCost | None = Field(None, description="ways to spend, compared at equal cost")
+
+    @model_validator(mode="after")
+    def _check_study(self) -> Study:
+        self._check_sections()
+        self._check_size()
+        self._check_measures()
+        self._check_arms()
+        self._check_costs()
+        return self
+
+    def _check_sections(self) -> None:
+        for section, names in (("arms", self.arms), ("worlds", self.worlds)):
+            for name in names:
+                if not NAME.fullmatch(name):
+                    raise ValueError(f'{section}: the name "{name}" may only have letters, digits, "_" and "-"')
+        if bool(self.arms) == bool(self.axes):
+            raise ValueError("arms: give either arms (named sets of path = value) or axes (path → values)")
+        if self.worlds and self.uncertain:
+            raise ValueError("worlds: give either worlds (named sets of path = value) or uncertain (path → values)")
+        check_axes(self.axes, self.design, "axes", "design")
+        check_axes(self.uncertain, self.draw, "uncertain", "draw")
+        if self.draw.method in ("morris", "sensitivity"):
+            raise ValueError(f"draw.method: {self.draw.method} measures how much levers matter; use it in design")
+
+    def _check_size(self) -> None:
+        size = _count(self.axes, self.arms) * _count(self.uncertain, self.worlds)
+        if size > _MAX_CELLS:
+            section = "arms" if self.arms else "axes"
+            raise ValueError(f"{section}: {size:,} arms and worlds are more than the {_MAX_CELLS:,} a study may have")
+
+    def _check_measures(self) -> None:
+        names = [measure.name for measure in self.measures]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise ValueError(f"measures: {repeated} is given twice")
+
+    def _check_arms(self) -> None:
+        arms = list(self.levers())
+        if len(arms) < 2:
+            raise ValueError("arms: a comparison needs at least two arms")
+        if self.reference is not None and self.reference not in arms:
+            raise ValueError(f"reference: {_no_arm(self.reference, arms)}")
+        if self.compares and len(self.seeds) < 2:
+            raise ValueError("seeds: give at least two; one seed gives no interval for a difference")
+
+    def _check_costs(self) -> None:
+        for cost in self.prices:
+            if cost not in COSTS:
+                raise ValueError(
+                    f'prices: there is no cost "{cost}"{nearest(cost, COSTS)}; there are {", ".join(COSTS)}'
+                )
+        if self.equal_cost is None:
+            return
+        if not self.prices:
+            raise ValueError("equal_cost: give prices, which costs are computed from")
+        arms = list(self.levers())
+        for way, series in self.equal_cost.levers.items():
+            for arm in series:
+                if arm not in arms:
+                    raise ValueError(f"equal_cost.levers.{way}: {_no_arm(arm, arms)}")
+        if len(self.equal_cost.levers) < 2:
+            raise ValueError("equal_cost.levers: a comparison needs at least two ways to spend")
+
+    @property
+    def compares(self) -> bool:
+        """Whether arms are compared with the base arm; false for designs that give sensitivity indices."""
+        return self.design.method not in ("morris", "sensitivity")
+
+    @property
+    def base_arm(self) -> str:
+        """The arm that the others are compared with."""
+        return self.reference or next(iter(self.levers()))
+
+    def levers(self) -> dict[str, dict[str, Any]]:
+        """Return the arms (name → dotted path → value); the names of points of axes list their values."""
+        return dict(self.arms) if self.arms else points(self.axes, self.design)
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Return the worlds (name → dotted path → value); without uncertainties one world, whose name is empty."""
+        if self.worlds:
+            return dict(self.worlds)
+        return points(self.uncertain, self.draw) if self.uncertain else {_UNNAMED: {}}
+
+    def cells(self, folder: Path) -> list[Cell]:
+        """Return every run of the study, ordered by seed.
+
+        ``folder`` is the folder of the study file. Raises ScenarioError for an arm or a world that gives no valid
+        scenario, and for a measure that a scenario does not have.
+        """
+        base, base_folder = self.scenario(folder)
+        cells = []
+        for world, uncertain in self.settings().items():
+            for arm, lever in self.levers().items():
+                path = self._path(arm, world)
+                try:
+                    scenario, parent, step = self._arm(base, uncertain, lever, base_folder)
+                except ScenarioError as error:
+                    raise self.error_at(path, error) from None
+                self._check_measured(scenario, path)
+                cells += [
+                    Cell(arm, world, _seeded(scenario, seed), parent and _seeded(parent, seed), step)
+                    for seed in self.seeds
+                ]
+        return sorted(cells, key=lambda cell: self.seeds.index(cell.scenario.seed))
+
+    def check(self, folder: Path) -> tuple[str, list[Scenario]]:
+        """Check the scenario of every cell; return the numbers of runs and arms, and the scenarios."""
+        cells = self.cells(folder)
+        return f"{len(cells)} runs, {len(self.levers())} arms", [cell.scenario for cell in cells]
+
+    def scenario(self, folder: Path) -> tuple[Scenario, Path]:
+        """Return the base scenario with the values that every arm has, and the folder of its relative paths."""
+        base, base_folder = self.base_scenario(folder)
+        try:
+            return with_values(base, self.set, base_folder), base_folder
+        except ScenarioError as error:
+            raise self.error_at("set", error) from None
+
+    def _path(self, arm: str, world: str) -> str:
+        """Return where a study file defines an arm in a world."""
+        path = f"arms.{arm}" if self.arms else f"axes, at {arm}"
+        if not world:
+            return path
+        return f"{path} in {f'worlds.{world}' if self.worlds else f'uncertain, at {world}'}"
+
+    def _arm(
+        self, base: Scenario, uncertain: Mapping[str, Any], lever: Mapping[str, Any], base_folder: Path
+    ) -> tuple[Scenario, Scenario | None, int]:
+        """Return an arm's scenario in one world, and, if it branches off, its parent and the last step they share."""
+        values = {path: value for path, value in lever.items() if path != BRANCH_STEP}
+        for path in {**uncertain, **values}:
+            if path in _SAME_IN_ALL_ARMS:
+                raise ScenarioError(f'"{path}" is the study\'s own and the same in every arm; leave it out.')
+        step = lever.get(BRANCH_STEP, None if self.branch is None else self.branch.step)
+        if step is None:
+            return with_values(base, {**uncertain, **values}, base_folder), None, -1
+        if not isinstance(step, int) or not 0 <= step < base.steps:
+            raise ScenarioError(f"{BRANCH_STEP} = {step!r}: give a step from 0 to {base.steps - 1}, before the last.")
+        world = with_values(base, uncertain, base_folder)
+        return world.forked(step, values, base=base_folder), world if values else None, step
+
+    def _check_measured(self, scenario: Scenario, path: str) -> None:
+        for number, measure in enumerate(self.measures):
+            mismatch = measure.mismatch(scenario)
+            if mismatch:
+                raise ScenarioError(f"{self.where}: measures.{number}.{mismatch}, in {path}.")
+
+
+def _no_arm(name: str, arms: list[str]) -> str:
+    more = f" and {len(arms) - _LISTED_ARMS} more" if len(arms) > _LISTED_ARMS else ""
+    return f'there is no arm "{name}"{nearest(name, arms)}; there are {", ".join(arms[:_LISTED_ARMS])}{more}'
+
+
+def _count(axes: Axes, named: Mapping[str, Any]) -> int:
+    """Return the number of points of a grid of axes, or of named sets of values; 1 if there are neither."""
+    return math.prod(len(v) for v in axes.values() if isinstance(v, list)) if axes else max(1, len(named))
+
+
+def _seeded(scenario: Scenario, seed: int) -> Scenario:
+    """Return a validated scenario with a seed that the study has validated."""
+    return scenario.model_copy(update={"seed": seed})

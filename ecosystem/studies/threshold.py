@@ -1,0 +1,108 @@
+"""The search for a threshold: bisection of where a mean over seeds crosses a limit, with a confidence interval.
+
+The same seeds run at every value that is tried (common random numbers). The mean over seeds is therefore a fixed
+function of the lever and can be bisected; its standard error at each value tells how far away the crossing may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecosystem.errors import EcosystemError
+from ecosystem.studies.spec.design import Range
+from ecosystem.studies.statistics import LEVEL, mean_interval
+
+Floats = NDArray[np.float64]
+Evaluate = Callable[[float | int], Floats]
+"""Value of the lever → the measure of every seed there, shape [seeds]; NaN where a seed has none."""
+Curve = Literal["mean", "low", "high"]
+"""The mean over seeds, or an end of its interval, along the lever."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The value of the lever at which the mean over seeds crosses the limit; None if it does not within the range.
+
+    ``low`` and ``high`` are the ends of the 95 % interval: all values at which Student's test does not distinguish the
+    mean from the limit, including the resolution of the search. If an end is that of the range, the interval may extend
+    beyond it.
+    """
+
+    value: float | None
+    low: float
+    high: float
+    rising: bool  # whether the measure grows along the lever
+    predicted: float | None = None  # by the closed form
+    tried: dict[float, Floats] = field(default_factory=dict)  # value of the lever → measures, each of shape [seeds]
+    untrained: dict[float, str] = field(default_factory=dict)  # value of the lever → trainers without training there
+
+
+def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.01, level: float = LEVEL) -> Threshold:
+    """Find where the mean of a measure that rises or falls along a lever crosses ``limit``, by bisection.
+
+    The crossings of the mean and of both ends of its interval over seeds are each bisected to ``precision`` as a share
+    of the range. No value is tried twice. If the mean is on the same side of the limit at both ends of the range, only
+    these ends are tried. Raises EcosystemError if a run has no value.
+    """
+    tried = _TriedValues(evaluate, span, limit, level)
+    rising = tried.above(1.0, "mean") > tried.above(0.0, "mean")
+    # Where the measure rises, the upper end of its interval crosses first; where it falls, the lower end.
+    ends: tuple[Curve, Curve] = ("high", "low") if rising else ("low", "high")
+    centre = tried.crossing("mean", rising, precision)
+    crosses = centre[0] < centre[1]
+    precision = precision if crosses else 1.0
+    first, last = (tried.crossing(curve, rising, precision) for curve in ends)
+    return Threshold(
+        value=float(span.at(sum(centre) / 2)) if crosses else None,
+        low=float(span.at(first[0])),
+        high=float(span.at(last[1])),
+        rising=rising,
+        tried=dict(sorted(tried.measures.items())),
+    )
+
+
+class _TriedValues:
+    """The values of a lever that have been tried, with the measures of all seeds at each."""
+
+    def __init__(self, evaluate: Evaluate, span: Range, limit: float, level: float) -> None:
+        self._evaluate, self._span, self._limit, self._level = evaluate, span, limit, level
+        self.measures: dict[float, Floats] = {}
+
+    def above(self, u: float, curve: Curve) -> float:
+        """Return how far a curve is above the limit at the share ``u`` of the range."""
+        interval = mean_interval(self._at(u) - self._limit, self._level)
+        return {"mean": interval.mean, "low": interval.low, "high": interval.high}[curve]
+
+    def _at(self, u: float) -> Floats:
+        x = self._span.at(u)
+        if x not in self.measures:
+            self.measures[x] = self._evaluate(x)
+            missing = int((~np.isfinite(self.measures[x])).sum())
+            if missing:
+                raise EcosystemError(
+                    f"at {x:g}: {missing} of {self.measures[x].size} runs failed or did not record the measure at its "
+                    "step."
+                )
+        return self.measures[x]
+
+    def crossing(self, curve: Curve, rising: bool, precision: float) -> tuple[float, float]:
+        """Return shares of the range between which a curve crosses the limit.
+
+        An end of the range is returned twice if the curve has crossed before the range or does not cross within it.
+        """
+        sign, low, high = 1 if rising else -1, 0.0, 1.0
+        if sign * self.above(low, curve) > 0:
+            return low, low
+        if sign * self.above(high, curve) < 0:
+            return high, high
+        while high - low > precision:
+            middle = (low + high) / 2
+            if self._span.at(middle) in (self._span.at(low), self._span.at(high)):
+                break  # two neighbouring whole numbers
+            low, high = (low, middle) if sign * self.above(middle, curve) > 0 else (middle, high)
+        return low, high

@@ -1,0 +1,73 @@
+"""Running a frontier, and its report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from ecosystem.cli.main import cli
+from ecosystem.errors import ScenarioError
+from ecosystem.studies.frontier import finding, untrained_note
+from ecosystem.studies.threshold import Threshold
+from tests.studies.small_study import FRONTIER, WORLD, search
+
+
+def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
+    frontier, threshold, report = search(folder)
+    assert threshold.rising and threshold.low <= threshold.high and len(threshold.tried) >= 3
+    sentence = finding(frontier, threshold)
+    assert "variance" in sentence and sentence.split(";")[0][:40] in report.read_text()
+    near = Threshold(None, 5, 200, True, tried={5: np.array([0.1, 0.2]), 200: np.array([0.6, 0.9])})
+    assert threshold.untrained == {} and "had nothing to train on" not in report.read_text()
+    assert "does not cross 0.8; at 200 the difference is not significant (5 %)" in finding(frontier, near)
+    assert "the threshold is outside this range" in finding(frontier, replace(near, low=200))
+    times = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("loop-*/*/commits/*.json")}
+    _, again, _ = search(folder)
+    assert again.value == threshold.value and times == {p: p.stat().st_mtime_ns for p in times}
+
+
+def test_a_frontier_marks_where_trainers_had_nothing_to_train_on(folder: Path) -> None:
+    """At the upper end all machine text is refused, and after step 1 there is no other."""
+    policy = '[policies.none]\nkind = "synthetic_detector"\ntrue_positive_rate = 0.0\nfalse_positive_rate = 0.0\n'
+    (folder / "loop.toml").write_text(WORLD.replace("publish = 20", 'publish = 20\nselect = ["none"]') + policy)
+    text = FRONTIER.replace("trainers.lab.publish", "policies.none.true_positive_rate").replace(
+        "limit = 0.8", "limit = 99"
+    )
+    text = text.replace('low = 5, high = 200, whole = true, scale = "log"', "low = 0.0, high = 1.0")
+    frontier, threshold, report = search(folder, text.replace("[1, 2, 3]", "[1, 2]"))
+    assert threshold.untrained == {1.0: "stopped training"} and list(threshold.tried) == [0.0, 1.0]
+    note = "Trainers had nothing to train on at policies.none.true_positive_rate = 1 (stopped training)"
+    assert note in untrained_note(frontier, threshold) and note in report.read_text()
+
+
+def test_the_command_frontier_is_the_command_threshold(folder: Path) -> None:
+    (folder / "where.toml").write_text(FRONTIER)
+    options = ["--out", str(folder / "out"), "--engine", "serial", "--json"]
+    results = [
+        CliRunner().invoke(cli, [name, str(folder / "where.toml"), *options]) for name in ("threshold", "frontier")
+    ]
+    assert results[0].exit_code == 0 and '"threshold"' in results[0].stdout
+    assert results[0].stdout == results[1].stdout
+    shown = CliRunner().invoke(cli, ["--help"]).stdout
+    assert "threshold" in shown and "  frontier" not in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('path = "trainers.lab.publish"', 'path = "trainers.lab.publis"'), "publis: unknown key"),
+        (('measure = { metric = "variance" }', 'measure = { metric = "variance", at = 9 }'), "step 9 comes after"),
+        (('measure = { metric = "variance" }', 'measure = { metric = "variance", of = "x" }'), "no [trainers.x]"),
+        (('measure = { metric = "variance" }', 'measure = { metric = "variance", of = "x" }'), "there are lab, web"),
+        (("low = 5", "low = 500"), "low (500) must be below high (200)"),
+        (("seeds = [1, 2, 3]", "seeds = [1]"), "seeds"),
+    ],
+)
+def test_a_mistake_in_a_frontier_is_told(folder: Path, change: tuple[str, str], said: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        search(folder, FRONTIER.replace(*change))
+    assert said in str(error.value)
