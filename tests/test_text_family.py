@@ -58,13 +58,6 @@ def fitted(made):
 # The how-to.
 
 
-def test_the_guide_names_its_concepts_and_they_are_few():
-    text = GUIDE.read_text(encoding="utf-8")
-    [table] = re.findall(r"^\| \| \|\n\|---\|---\|\n((?:\|.*\n)+)", text, re.MULTILINE)
-    rows = table.count("\n")
-    assert f"You need **{rows} concepts**" in text and rows <= 10
-
-
 def test_a_run_of_the_guide_is_reported_and_resumed(guide, tmp_path, cache):
     scenario, run = guide["scenario"], guide["run"]
     report = (run.path / "report.html").read_text(encoding="utf-8")
