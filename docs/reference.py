@@ -11,6 +11,7 @@ import click
 from pydantic import BaseModel
 
 from docs.prose import code, line, markdown, table
+from ecosystem import Frontier, Scenario, Study
 from ecosystem.cli.listing import fields_of
 from ecosystem.cli.main import cli
 from ecosystem.corpus.schema import COLUMNS
@@ -21,10 +22,7 @@ from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES, Adder, Filter, Policy, Weigher
 from ecosystem.scenario.presets import presets, with_preset
-from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import SOURCES, Source
-from ecosystem.studies.frontier_spec import Frontier
-from ecosystem.studies.study import Study
 from ecosystem.theory.laws import ARGUMENTS, Law, laws
 
 PAGE_OF_KINDS: dict[type, str] = {Source: "sources.md", Family: "models.md", Policy: "policies.md"}

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.features import features
 from ecosystem.corpus.schema import INDEX, SEGMENT, TRUTH
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import (
     BuildContext,
@@ -229,7 +229,7 @@ class SampleModels:
         tokens = (self.streams.at(f"tokens/{model}").uniform(docs.to_numpy()) * 80).astype(np.int64)
         return tokens * 8 * self.streams.at(f"nats/{model}").uniform(docs.to_numpy()), tokens
 
-    def watermark(self, model: str, mark: Mark, docs: pl.Series) -> Answers:
+    def watermark(self, model: str, mark: WatermarkSpec, docs: pl.Series) -> Answers:
         """Return (z-scores, scored tokens) of documents."""
         stream = self.streams.at(f"watermark/{model}/{mark.key}")
         z, tokens = stream.uniform(docs.to_numpy()), stream.child("tokens").uniform(docs.to_numpy())

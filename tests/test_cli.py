@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import ecosystem
-from ecosystem.cli.main import LISTED, cli
+from ecosystem.cli.main import cli
+from ecosystem.cli.reading import LISTED
 from ecosystem.runs.estimate import TOKENS_PER_DOCUMENT, Plan
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
@@ -269,7 +270,9 @@ def test_the_python_surface(tmp_path, cache, monkeypatch):
         with pytest.raises(TypeError, match=r"give the path of a file, or a .*not None"):
             call(None)
     for asked in (lambda: ecosystem.branch(run, "1"), lambda: ecosystem.branch(run, 1, ["a=5"])):
-        with pytest.raises(ecosystem.EcosystemError, match=r"a step is a whole number, not '1'|give dotted paths"):
+        with pytest.raises(
+            ecosystem.EcosystemError, match=r"a step is a whole number, not '1'|give a dict from dotted paths"
+        ):
             asked()
-    with pytest.raises(ecosystem.EcosystemError, match="give dotted paths and their values as a dict"):
+    with pytest.raises(ecosystem.EcosystemError, match="give a dict from dotted paths to values"):
         scenario.override(["steps"])

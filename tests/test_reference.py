@@ -5,6 +5,7 @@ import pytest
 
 from docs import reference
 from docs.prose import line, markdown
+from ecosystem import Frontier, Scenario, Study
 from ecosystem.cli.listing import fields_of
 from ecosystem.cli.main import cli
 from ecosystem.corpus.schema import COLUMNS
@@ -14,9 +15,7 @@ from ecosystem.metrics.definitions import is_plugged_in
 from ecosystem.policies.base import POLICIES
 from ecosystem.runs.store import TABLES
 from ecosystem.scenario.presets import presets
-from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import SOURCES
-from ecosystem.studies.study import Frontier, Study
 from ecosystem.theory.laws import ARGUMENTS, laws
 
 KINDS = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}

@@ -145,10 +145,10 @@ def test_knobs_that_do_not_go_together_leave_the_file_as_it_is(sessions, tmp_pat
     short = {"policies.short": {"kind": "length", "min_words": 3, "max_words": 60}}
     plain = scenario().override({**short, "trainers.naive.select": ["short"]}).override({"knobs": ends})
     session = sessions(plain, knob_0=25, knob_1=10)
-    assert "max_words = 10 is below min_words = 25" in session.refused
+    assert "max_words = 10 must be at least min_words = 25" in session.refused
     assert session.live_runs[0].scenario.value(at) == 3
     session.turn(at, 25)
-    with pytest.raises(ScenarioError, match=r"^this world: changes.*max_words = 10 is below min_words = 25"):
+    with pytest.raises(ScenarioError, match=r"^this world: changes.*max_words = 10 must be at least min_words = 25"):
         session.turn("policies.short.max_words", 10)
     # What was begun with one of them far out can be read and saved, though the other's end no longer goes with it.
     session = sessions(plain, knob_0=25, knob_1=60)
@@ -319,7 +319,7 @@ def test_a_policy_is_previewed_and_then_enforced(sessions):
         assert share == (live.filter(synthetic=origin == "synthetic")["words"] >= 5).mean()
     for typed, sentence in (
         ("length", "write a policy as"),
-        ('{ kind = "lenght" }', 'no policy kind "lenght" (did you mean "length"?)'),
+        ('{ kind = "lenght" }', 'unknown policy kind "lenght" (did you mean "length"?)'),
         ('{ kind = "length", min_words = -1 }', "min_words"),
     ):
         task = BackgroundTask(lambda report, typed=typed: previewed(view, 1, "new: length", typed, report), int)

@@ -215,8 +215,8 @@ def Documents(shown: Sequence[Entry], ancestry: Ancestry, traced: int, trace: Ca
                 text_element("div", " · ".join(entry.facts), "eco-facts")
                 if entry.synthetic:
                     _lineage_button(entry.doc, entry.doc == traced, trace)
-                    if entry.doc == traced:
-                        Descent(ancestry, entry.doc, last)
+                if entry.synthetic and entry.doc == traced:
+                    Descent(ancestry, entry.doc, last)
 
 
 def _content(entry: Entry) -> None:

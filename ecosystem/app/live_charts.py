@@ -69,7 +69,7 @@ def split_chart(chart: Any) -> tuple[dict[str, Any], dict[str, list[dict[str, An
     """
     spec = charts.specification(chart)
     title, data = spec.pop("title", {}), spec.pop("datasets", {})
-    if not isinstance(chart, charts.Drawing):
+    if not isinstance(chart, charts.ChartTemplate):
         text = json.dumps(spec)
         for number, old in enumerate(data):
             text = text.replace(f'"{old}"', f'"d{number}"')

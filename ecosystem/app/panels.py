@@ -112,14 +112,20 @@ def Worlds(session: SessionModel) -> None:
     if len(views) > 1:
         Differences(views, tuple(id(view.scenario) for view in views), bool(session.live_runs))
     with solara.Div(classes=["eco-worlds", *(["eco-two"] if len(session.views) > 1 else [])]):
-        for number, view in enumerate(session.views):
-            with solara.Div(classes=["eco-world"]):
-                _top(session, number, len(views) > 1)
-                if view is not None:
-                    with solara.Div(classes=["eco-below"]):
-                        step = min(session.step_shown, view.last)
-                        WorldCharts(chart_set, views.index(view), step, _news(views), metrics)
-                        Reading(view, step, view.last)
+        for number in range(len(session.views)):
+            _world(session, number, chart_set, metrics)
+
+
+def _world(session: SessionModel, number: int, chart_set: ChartSet, metrics: Mapping[str, str]) -> None:
+    """Show one world of a session: its toolbar, its panels and its documents."""
+    view, views = session.views[number], chart_set.views
+    with solara.Div(classes=["eco-world"]):
+        _top(session, number, len(views) > 1)
+        if view is not None:
+            with solara.Div(classes=["eco-below"]):
+                step = min(session.step_shown, view.last)
+                WorldCharts(chart_set, views.index(view), step, _news(views), metrics)
+                Reading(view, step, view.last)
 
 
 def _choices(views: Sequence[RunView]) -> dict[str, dict[str, str]]:

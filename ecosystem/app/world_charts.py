@@ -12,7 +12,7 @@ import polars as pl
 from ecosystem.app.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
 from ecosystem.app.run_view import RunView
 from ecosystem.report import charts, run_charts, summaries
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 
 SMALLEST = (10.0, 30.0)  # area of the smallest site in pixels, of many and of few sites
 LARGEST = (40.0, 420.0)  # area of the largest site
@@ -25,7 +25,9 @@ def web(view: RunView) -> LiveChart:
     """Draw the site graph: area is documents, colour their synthetic share, an outline a curated site."""
     nodes = view.sites(view.last).drop("site").rename({"name": "site"})
     outlined = int(nodes["curated"].sum())
-    chart = charts.site_graph(nodes if outlined else nodes.drop("curated"), view.links, Words("", "", "", ".0%"), 1)
+    chart = charts.site_graph(
+        nodes if outlined else nodes.drop("curated"), view.links, ChartLabels("", "", "", ".0%"), 1
+    )
     spec, data, _, _ = split_chart(chart)
     largest = min(LARGEST[1], max(LARGEST[0], 60_000 / nodes.height))
     for size in charts.scaled(spec, "size"):
@@ -120,7 +122,7 @@ def ledger(view: RunView) -> LiveChart | None:
     rows = pl.concat([refused, suspected]).sort("step", maintain_order=True)
     if rows.is_empty():
         return None
-    words = Words("", "", "share refused or suspected")
+    words = ChartLabels("", "", "share refused or suspected")
     spec, data, _, _ = split_chart(charts.rates(rows.drop("who", "what"), words))
     _fix_ledger_scales(spec, rows["row"].unique(maintain_order=True).to_list())
     ((name, bars),) = data.items()

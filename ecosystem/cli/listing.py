@@ -34,10 +34,10 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.downstream import Downstream, write_harness
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
-from ecosystem.studies.design import Design, Range
-from ecosystem.studies.frontier_spec import ClosedForm, Frontier
-from ecosystem.studies.measure import Measure
-from ecosystem.studies.study import BranchPoint, EqualCost, Study
+from ecosystem.studies.spec.design import Design, Range
+from ecosystem.studies.spec.frontier import ClosedForm, Frontier
+from ecosystem.studies.spec.measure import Measure
+from ecosystem.studies.spec.study import BranchPoint, EqualCost, Study
 from ecosystem.theory.laws import ARGUMENTS, laws
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}

@@ -1,1 +1,1 @@
-"""Policy what-if studies: arms, shared luck, intervals, thresholds, and engines that run many runs at once."""
+"""Policy what-if studies: arms, common random numbers, intervals, thresholds, and engines that make many runs."""

@@ -1,0 +1,142 @@
+"""Options that several commands share, how their values are read, and how results are printed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ecosystem.scenario.scenario import Scenario
+
+SCENARIO = click.argument("scenario", type=click.Path(path_type=Path))
+SET = click.option(
+    "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set a dotted path of the scenario; repeatable."
+)
+
+SEED = click.option("--seed", type=click.IntRange(min=0), help="Seed of all chance (default: the scenario's).")
+STEPS = click.option("--steps", type=click.IntRange(min=1), help="Number of steps (default: the scenario's).")
+VARIANT = click.option("--variant", metavar="NAME", help="One of the scenario's variants, for instance published.")
+
+
+def _use_cache(context: click.Context, option: click.Parameter, folder: Path | None) -> None:
+    """Make a folder the cache of this process and of those that it starts, as the variable does."""
+    from ecosystem.cache import CACHE_VARIABLE, chosen_cache
+
+    if folder is not None:
+        os.environ[CACHE_VARIABLE] = str(chosen_cache(folder))
+
+
+CACHE = click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    expose_value=False,
+    callback=_use_cache,
+    help="Folder for foundations and tokenizers (default: $ECOSYSTEM_CACHE, or your user cache folder).",
+)
+
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Device that models are computed on; auto prefers a GPU.",
+)
+
+OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Validate and print the plan only.")
+SUMMARY = click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+QUIET = click.option("--quiet", is_flag=True, help="Print nothing but the path of the report.")
+
+
+def execution_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options for making many runs."""
+    options = [
+        click.option(
+            "--engine",
+            type=click.Choice(["serial", "processes", "ray"]),
+            default="processes",
+            show_default=True,
+            help="How runs are made: one after the other, in processes of this machine, or on a Ray cluster.",
+        ),
+        click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: as many as cores allow)."),
+        click.option("--threads", type=click.IntRange(min=1), help="Compute threads per run (default: 1)."),
+        DEVICE,
+        click.option(
+            "--address", help="Address of a Ray cluster; auto discovers one (default: start a local cluster)."
+        ),
+        click.option(
+            "--gpus", type=click.FloatRange(min=0), default=0.0, help="GPUs per run, may be a fraction (Ray only)."
+        ),
+        CACHE,
+        SET,
+        click.option(
+            "--seeds", type=click.IntRange(min=1), help="Number of seeds to use, from the first on (default: all)."
+        ),
+        click.option(
+            "--out",
+            default="outputs",
+            show_default=True,
+            help="Folder or URL (s3://, gs://) for runs and report. With a URL the report is also written to the local "
+            "folder outputs, and its path there is printed.",
+        ),
+        SUMMARY,
+        QUIET,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_scenario(
+    file: Path, variant: str | None, settings: tuple[str, ...], seed: int | None, steps: int | None
+) -> Scenario:
+    """Read a scenario and apply --variant, --set, --seed and --steps, each checked like the file itself."""
+    from ecosystem.errors import ScenarioError
+    from ecosystem.scenario.presets import read_toml
+    from ecosystem.scenario.scenario import Scenario
+    from ecosystem.studies.spec.question import require_kind
+
+    values = read_values(settings)
+    values |= {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
+    data = read_toml(file)
+    require_kind(data, file, "scenario")
+    spec = Scenario.parse(data, where=str(file), base=file.parent, authored=True)
+    if variant is not None:
+        spec = spec.variant(variant, base=file.parent)
+    if not values:
+        return spec
+    try:
+        return Scenario.parse(spec.override(values, base=file.parent).plain(), where=str(file), base=file.parent)
+    except ScenarioError as error:
+        raise ScenarioError(f"{file} with {' '.join(f'--set {s}' for s in settings)}: {error}") from None
+
+
+def read_values(settings: tuple[str, ...]) -> dict[str, Any]:
+    """Read every --set PATH=VALUE; raise ScenarioError for what is not written so."""
+    from ecosystem.errors import ScenarioError
+    from ecosystem.spec import parse_value
+
+    values: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals or not all(path.strip().split(".")):
+            raise ScenarioError(
+                f'--set "{setting}": write it as path=value, for instance --set trainers.naive.count=3.'
+            )
+        values[path.strip()] = parse_value(value.strip())
+    return values
+
+
+def print_result(result: Path | str | dict[str, Any] | None) -> None:
+    """Print the last line of a command: the path of a report, or a summary as JSON; nothing if there is none."""
+    if isinstance(result, dict):
+        import json
+
+        click.echo(json.dumps(result))
+    elif result is not None:
+        click.echo(result)
