@@ -72,7 +72,7 @@ def view(tmp_path_factory, cache) -> RunView:
 def test_endorsements_do_not_move_the_drawing(view, tmp_path, cache):
     curators = {"editors": {"sites": 4, "reviews": 20, "action": "endorse"}}
     spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"}, curators=curators, steps=2)
-    endorsed = film_of(spec, tmp_path, cache)
+    endorsed = view_of(spec, tmp_path, cache)
     weights = [link["endorsed"] for *_, link in nx.read_graphml(endorsed.run.path / "web.graphml").edges(data=True)]
     assert max(weights) > 0
     where = ["site", "x", "y"]

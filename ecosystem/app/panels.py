@@ -189,8 +189,8 @@ def _news(views: Sequence[RunView]) -> str:
 
 def _together(of: Callable[[RunView], dict[str, str]], views: Sequence[RunView]) -> dict[str, str]:
     """Return what all views have, in the order of the first."""
-    found = [of(view) for view in views]
-    return {key: called for key, called in found[0].items() if all(key in other for other in found)} if found else {}
+    names = [of(view) for view in views]
+    return {key: name for key, name in names[0].items() if all(key in other for other in names)} if names else {}
 
 
 @solara.component
