@@ -12,7 +12,7 @@ from ecosystem.scenario.scenario import Scenario
 pytest.importorskip("solara", reason="the interactive page needs the extra view")
 
 from ecosystem.app import documents
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.ancestry import Ancestry
 from ecosystem.runs.lineage import Origin, in_words, summary_of

@@ -15,7 +15,7 @@ import solara.lab
 
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.elements import text_element
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.formats import number
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.documents import CLIP, LONGEST, image_shape, picture, readable

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ecosystem.app import LIBRARY
-from ecosystem.app.session_model import SessionConfig, stored
+from ecosystem.app.worlds.session_model import SessionConfig, stored
 from ecosystem.errors import EcosystemError
 from ecosystem.report.html import library
 

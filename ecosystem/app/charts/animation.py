@@ -9,8 +9,8 @@ from typing import Any
 
 import solara
 
-from ecosystem.app.live_charts import LiveChart
-from ecosystem.app.run_view import RunView
+from ecosystem.app.charts.live_charts import LiveChart
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.report import charts
 from ecosystem.report.charts import DARK, LIGHT, Scheme
 

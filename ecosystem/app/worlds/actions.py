@@ -10,10 +10,10 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 import tomli_w
 
-from ecosystem.app.live_run import Closed, LiveRun
-from ecosystem.app.live_run import Progress as Doing
-from ecosystem.app.run_view import RunView
-from ecosystem.app.session_model import SessionModel
+from ecosystem.app.worlds.live_run import Closed, LiveRun
+from ecosystem.app.worlds.live_run import Progress as Doing
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.session_model import SessionModel
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress
 from ecosystem.policies.base import POLICIES, Policy

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import mesa
 
 from ecosystem.app.knobs import knobs_of
-from ecosystem.app.live_run import LiveRun
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.live_run import LiveRun
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine

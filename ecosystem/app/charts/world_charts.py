@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem.app.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
-from ecosystem.app.run_view import RunView
+from ecosystem.app.charts.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.report import charts, run_charts, summaries
 from ecosystem.report.charts import ChartLabels
 
