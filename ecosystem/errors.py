@@ -37,7 +37,7 @@ class FormatError(StoreError):
 
 
 def path_of(given: object, kind: str) -> Path:
-    """Return ``given`` as the path of a file that holds a value of this kind; raise TypeError if it is no path."""
+    """Return ``given`` as the path of a file that holds a value of this kind; raise TypeError if it is not one."""
     if not isinstance(given, str | Path):
         raise TypeError(f"give the path of a file, or a {kind} ({kind}.load reads one), not {given!r}")
     return Path(given)

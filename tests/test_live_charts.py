@@ -11,13 +11,13 @@ pytest.importorskip("solara", reason="the extra view is not installed")
 
 from PIL import Image
 
-from ecosystem.app import world_charts
-from ecosystem.app.animation import animation, frames
+from ecosystem.app.charts import world_charts
+from ecosystem.app.charts.animation import animation, frames
+from ecosystem.app.charts.live_charts import NOW, FrameData, LiveChart, on_common_scales
+from ecosystem.app.charts.world_charts import ChartSet
 from ecosystem.app.differences import differences
-from ecosystem.app.live_charts import NOW, FrameData, LiveChart, on_common_scales
-from ecosystem.app.run_view import RunView
-from ecosystem.app.session_model import SessionConfig, SessionModel
-from ecosystem.app.world_charts import ChartSet
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.session_model import SessionConfig, SessionModel
 from ecosystem.report import charts
 from ecosystem.report.charts import DARK
 from tests.invented_runs import invent, scenario

@@ -7,7 +7,8 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from ecosystem.app.actions import (
+from ecosystem.app.knobs import spacing
+from ecosystem.app.worlds.actions import (
     BackgroundTask,
     changes,
     choices,
@@ -18,9 +19,8 @@ from ecosystem.app.actions import (
     saved,
     template,
 )
-from ecosystem.app.knobs import spacing
-from ecosystem.app.run_view import RunView
-from ecosystem.app.session_model import SessionConfig, SessionModel
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.session_model import SessionConfig, SessionModel
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.runs.run import Run

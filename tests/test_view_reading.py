@@ -1,5 +1,6 @@
 """The documents that the page lets people read, and how they descend from people."""
 
+import networkx as nx
 import polars as pl
 import pytest
 
@@ -11,7 +12,7 @@ from ecosystem.scenario.scenario import Scenario
 pytest.importorskip("solara", reason="the interactive page needs the extra view")
 
 from ecosystem.app import documents
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.ancestry import Ancestry
 from ecosystem.runs.lineage import Origin, in_words, summary_of
@@ -66,6 +67,17 @@ def view(tmp_path_factory, cache) -> RunView:
     """A web of numbers; every archive is still there."""
     spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"})
     return view_of(spec, tmp_path_factory.mktemp("numbers"), cache)
+
+
+def test_endorsements_do_not_move_the_drawing(view, tmp_path, cache):
+    curators = {"editors": {"sites": 4, "reviews": 20, "action": "endorse"}}
+    spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"}, curators=curators, steps=2)
+    endorsed = view_of(spec, tmp_path, cache)
+    weights = [link["endorsed"] for *_, link in nx.read_graphml(endorsed.run.path / "web.graphml").edges(data=True)]
+    assert max(weights) > 0
+    where = ["site", "x", "y"]
+    assert endorsed.places.select(where).equals(view.places.select(where))
+    assert endorsed.places.select("x", "y").n_unique() == 8
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ecosystem.corpus.web import Web, WebSpec
 from ecosystem.errors import DataError, EcosystemError, StoreError
+from ecosystem.report.site_map import layout
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 
@@ -25,6 +26,13 @@ def web(seed=1, base=Path(), **fields) -> Web:
     return Web(WebSpec(**(fields or KINDS[0])), Streams(seed), base)
 
 
+def drawn(graph: Web) -> np.ndarray:
+    """Where the sites of a web are drawn, shape [sites, 2]."""
+    links = nx.Graph((a, b) for a, b, _ in graph.links())
+    links.add_nodes_from(range(graph.sites))
+    return layout(links)
+
+
 # Laws.
 
 
@@ -32,7 +40,7 @@ def web(seed=1, base=Path(), **fields) -> Web:
 def test_a_web_is_a_function_of_spec_and_seed(fields):
     one, two = web(**fields), web(**fields)
     assert one.links() == two.links() and one.sites == fields["sites"]
-    assert (one.layout() == two.layout()).all() and (one.popularity() == two.popularity()).all()
+    assert (drawn(one) == drawn(two)).all() and (one.popularity() == two.popularity()).all()
     assert one.labels() == [str(site) for site in range(one.sites)]
     if fields["kind"] != "complete":
         assert web(seed=2, **fields).links() != one.links()
@@ -131,19 +139,11 @@ def test_a_restored_web_equals_the_one_that_was_saved_bit_for_bit():
     assert fresh.links() == web().links() and (fresh.popularity() == web().popularity()).all()
 
 
-def test_endorsements_do_not_move_the_drawing():
-    graph = web()
-    before = graph.layout()
-    graph.endorse(1, 30, 9.0)
-    assert (graph.layout() == before).all()
-    assert before.shape == (40, 2) and np.abs(before).max() <= 1.0 and len(np.unique(before, axis=0)) == 40
-
-
 @pytest.mark.parametrize("sites", [1, 2])
 def test_the_smallest_webs_work(sites):
     graph = web(kind="complete", sites=sites)
     assert graph.popularity() == pytest.approx([1 / sites] * sites)
-    assert graph.layout().shape == (sites, 2) and graph.reach([0], 1).tolist() == list(range(sites))
+    assert drawn(graph).shape == (sites, 2) and graph.reach([0], 1).tolist() == list(range(sites))
 
 
 def test_two_thousand_sites_are_no_trouble():

@@ -15,7 +15,7 @@ import solara.lab
 
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.elements import text_element
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.formats import number
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.documents import CLIP, LONGEST, image_shape, picture, readable
@@ -41,7 +41,7 @@ class Entry:
 
     @property
     def long(self) -> bool:
-        """Whether only the beginning is shown until somebody opens it."""
+        """Whether only the beginning is shown until it is opened."""
         return self.picture is None and (len(self.text) > CLIP or self.text.count("\n") >= 10)
 
 
@@ -50,18 +50,18 @@ def authors(view: RunView) -> dict[str, str]:
 
     A key is a trainer's name, ``writers/<population>`` or ``initial``.
     """
-    there = set(view.documents["author"].unique())
-    numbered = [f"{name}/{i}" for name, recipe in view.scenario.trainers.items() for i in range(recipe.count)]
-    found = {name: name for name in numbered if name in there}
-    peopled = {author.rsplit("/", 1)[0] for author in there if author.startswith("writers/")}
-    found |= {f"writers/{name}": f"{name} (writers)" for name in view.scenario.writers if f"writers/{name}" in peopled}
-    return found | ({INITIAL: origin_name("people", INITIAL)} if INITIAL in there else {})
+    present = set(view.documents["author"].unique())
+    trainers = [f"{name}/{i}" for name, spec in view.scenario.trainers.items() for i in range(spec.count)]
+    names = {name: name for name in trainers if name in present}
+    writers = {author.rsplit("/", 1)[0] for author in present if author.startswith("writers/")}
+    names |= {f"writers/{name}": f"{name} (writers)" for name in view.scenario.writers if f"writers/{name}" in writers}
+    return names | ({INITIAL: origin_name("people", INITIAL)} if INITIAL in present else {})
 
 
 def published(view: RunView, author: str) -> pl.DataFrame:
     """Return the documents (rows of ``view.documents``) of a key of :func:`authors`, in order of publication."""
-    mine = pl.col("author").str.starts_with(f"{author}/") if author.startswith("writers/") else pl.lit(value=False)
-    return view.documents.filter((pl.col("author") == author) | mine)
+    member = pl.col("author").str.starts_with(f"{author}/") if author.startswith("writers/") else pl.lit(value=False)
+    return view.documents.filter((pl.col("author") == author) | member)
 
 
 def entries(view: RunView, documents: pl.DataFrame, first: int = 0) -> list[Entry]:
@@ -161,7 +161,7 @@ def Reader(view: RunView, step: int, last: int) -> None:
     current, earliest = task.latest or ([], [])
     with solara.Div(classes=["eco-columns"]):
         with solara.Div():
-            _current_heading(selection, len(current), names.get(chosen, "Nobody"), set_first)
+            _current_heading(selection, len(current), names.get(chosen, ""), set_first)
             Documents(current, ancestry, traced, trace, last)
         with solara.Div():
             _earliest_heading(selection, len(earliest))
@@ -179,7 +179,7 @@ def _current_heading(selection: Selection, shown: int, author: str, set_first: C
     """Say what an author published at the step, and how many documents of it are shown."""
     text_element("h4", f"Published at step {selection.step}")
     if selection.current.is_empty():
-        text_element("p", f"{author} published nothing at this step.")
+        text_element("p", f"{author} published nothing at this step." if author else "Nothing has been published yet.")
     elif shown:
         _pages(selection.first, shown, selection.current.height, set_first)
 

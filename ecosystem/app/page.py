@@ -18,7 +18,7 @@ from solara.server.kernel_context import PageStatus, get_current_context
 from ecosystem.app import panels
 from ecosystem.app.events import PROGRESS, listen, tell
 from ecosystem.app.knobs import label, spacing
-from ecosystem.app.session_model import PRESET, SEED, SessionConfig, SessionModel
+from ecosystem.app.worlds.session_model import PRESET, SEED, SessionConfig, SessionModel
 from ecosystem.errors import EcosystemError
 from ecosystem.scenario.entries import Knob
 from ecosystem.scenario.presets import presets

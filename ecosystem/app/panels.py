@@ -9,18 +9,19 @@ from typing import Any
 
 import solara
 
-from ecosystem.app import LIBRARY, world_charts
-from ecosystem.app.animation import Animation
+from ecosystem.app import LIBRARY
+from ecosystem.app.charts import world_charts
+from ecosystem.app.charts.animation import Animation
+from ecosystem.app.charts.live_charts import LiveChart
+from ecosystem.app.charts.world_charts import ChartSet
 from ecosystem.app.differences import differences
 from ecosystem.app.documents import Reading
 from ecosystem.app.elements import table_row, text_element
 from ecosystem.app.events import CHANGES, PROGRESS, listen, tell
-from ecosystem.app.live_charts import LiveChart
-from ecosystem.app.live_run import LiveRun
-from ecosystem.app.run_view import RunView
-from ecosystem.app.session_model import SessionModel
 from ecosystem.app.toolbar import Toolbar
-from ecosystem.app.world_charts import ChartSet
+from ecosystem.app.worlds.live_run import LiveRun
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.session_model import SessionModel
 from ecosystem.report import charts, run_charts
 
 STYLE = Path(__file__).with_name("page.css")
@@ -189,8 +190,8 @@ def _news(views: Sequence[RunView]) -> str:
 
 def _together(of: Callable[[RunView], dict[str, str]], views: Sequence[RunView]) -> dict[str, str]:
     """Return what all views have, in the order of the first."""
-    found = [of(view) for view in views]
-    return {key: called for key, called in found[0].items() if all(key in other for other in found)} if found else {}
+    names = [of(view) for view in views]
+    return {key: name for key, name in names[0].items() if all(key in other for other in names)} if names else {}
 
 
 @solara.component

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import polars as pl
 import solara
 
-from ecosystem.app.actions import BackgroundTask, choices, enforce, previewed, template
 from ecosystem.app.elements import table_row
 from ecosystem.app.events import CHANGES, PROGRESS
-from ecosystem.app.live_run import LiveRun, Progress
-from ecosystem.app.run_view import RunView
-from ecosystem.app.session_model import SessionModel
+from ecosystem.app.worlds.actions import BackgroundTask, choices, enforce, previewed, template
+from ecosystem.app.worlds.live_run import LiveRun, Progress
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.session_model import SessionModel
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.audit import MEASURES, cells
 from ecosystem.scenario.scenario import Scenario

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ecosystem.app import LIBRARY
-from ecosystem.app.session_model import SessionConfig, stored
+from ecosystem.app.worlds.session_model import SessionConfig, stored
 from ecosystem.errors import EcosystemError
 from ecosystem.report.html import library
 
@@ -29,7 +29,7 @@ POLICY = (
 _SETTINGS = {
     "SOLARA_MODE": "production",
     "SOLARA_TELEMETRY_MIXPANEL_ENABLE": "false",
-    "SOLARA_ASSETS_PROXY": "true",  # from the files of solara-assets; what they lack is asked of nobody
+    "SOLARA_ASSETS_PROXY": "true",  # from the files of solara-assets; what they lack is not requested
     "SOLARA_ASSETS_CDN": "http://127.0.0.1:9/",
     "SOLARA_KERNEL_CULL_TIMEOUT": "5m",  # of a tab that was lost without saying so
     "SOLARA_THEME_SHOW_BANNER": "false",

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import solara
 
-from ecosystem.app.actions import BackgroundTask, changes, saved
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.events import CHANGES, tell
-from ecosystem.app.live_run import LiveRun
 from ecosystem.app.policy_preview import PolicyPreview
-from ecosystem.app.run_view import RunView
-from ecosystem.app.session_model import SessionModel
+from ecosystem.app.worlds.actions import BackgroundTask, changes, saved
+from ecosystem.app.worlds.live_run import LiveRun
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.session_model import SessionModel
 from ecosystem.errors import EcosystemError
 
 KeepTask = BackgroundTask[Path]

@@ -228,7 +228,7 @@ def view(
     import webbrowser
 
     from ecosystem.app.server import serve
-    from ecosystem.app.session_model import SessionConfig
+    from ecosystem.app.worlds.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
     from ecosystem.runs.environment import Machine
     from ecosystem.runs.files import require_local_path

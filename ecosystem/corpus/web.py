@@ -183,23 +183,6 @@ class Web:
         for a, b, strength in endorsements:
             self.endorse(int(a), int(b), float(strength))
 
-    def layout(self) -> NDArray[np.float64]:
-        """Return positions for drawing, shape [sites, 2], within [-1, 1]: Fruchterman & Reingold on original links.
-
-        Endorsements are left out so that a site stays where it was from step to step.
-        """
-        import networkx as nx
-
-        original: Any = nx.Graph()
-        original.add_nodes_from(range(self.sites))
-        original.add_edges_from(self._base)
-        seed = self._streams.at("web/layout").integer() % 2**32
-        steps = min(100, max(10, 20_000 // self.sites))  # about 2 s for 2,000 sites
-        # method="force": for 500 sites and more the default would minimise an energy, which takes minutes.
-        places = nx.spring_layout(original, seed=seed, iterations=steps, weight=None, method="force")
-        positions = np.array([places[site] for site in range(self.sites)], dtype=np.float64).reshape(self.sites, 2)
-        return np.asarray(np.clip(positions, -1.0, 1.0))
-
     def export(self, path: str | Path, attributes: Mapping[str, ArrayLike] | None = None) -> None:
         """Write the graph as GraphML or GEXF, by the ending of ``path``.
 

@@ -141,7 +141,7 @@ def quality_change(data: RunReportData) -> Any:
 
 
 def called(metric: str) -> str:
-    """Return what a metric is called above a chart."""
+    """Return the title of a metric above a chart."""
     entry = definitions().get(metric)
     title = TITLES.get(metric) or (entry.title if entry is not None else "")
     return title or metric.replace("_", " ").capitalize()

@@ -11,7 +11,7 @@ _MANY = 20  # mean number of borders per replicate above which a generation is c
 
 
 class SymbolLines:
-    """The n documents of each of many replicates, sorted by symbol into a line of which only the borders are stored.
+    """The n documents of each of many replicates, sorted by symbol into a line; only its borders are stored.
 
     It does not matter which of the documents of a symbol is copied. So a new generation draws n parents, but counts
     only how many of them are before each border. ``ends`` [symbols, replicates] is the end of the part of each symbol

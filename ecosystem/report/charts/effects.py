@@ -12,9 +12,9 @@ from ecosystem.report.charts.theme import NARROW, WIDE, ChartLabels, ChartTheme
 
 
 def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.LayerChart:
-    """Draw each arm's paired effect with its interval, and behind it the interval that unpaired runs would give.
+    """Draw the paired effect of each arm with its interval, and behind it the interval of unpaired runs.
 
-    ``frame``: row (what stands beside it), population (arm), effect, low, high, unpaired_low, unpaired_high, label.
+    ``frame``: row (its label), population (arm), effect, low, high, unpaired_low, unpaired_high, label.
     """
     values = [*frame["unpaired_low"], *frame["unpaired_high"], *frame["low"], *frame["high"], 0.0]
     scale = alt.Scale(domain=span(values), nice=False)

@@ -153,7 +153,7 @@ def _population_layers(
 
 
 def _ends(frame: pl.DataFrame, whole: pl.DataFrame | None, levels: pl.DataFrame | None) -> pl.DataFrame:
-    """Return what is named at the right edge: name, value, kind (population, whole or level)."""
+    """Return the names at the right edge of the plot: name, value, kind (population, whole or level)."""
     ends = _named(frame.group_by("population", maintain_order=True).last())
     parts = [ends.select(name="population", value="value", kind=pl.lit("population"))]
     if levels is not None:

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import mesa
 
 from ecosystem.app.knobs import knobs_of
-from ecosystem.app.live_run import LiveRun
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.live_run import LiveRun
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine
@@ -70,7 +70,7 @@ class SessionModel(mesa.Model):
     config: ClassVar[SessionConfig]
     news: ClassVar[staticmethod[[], None]]
     progressed: ClassVar[staticmethod[[], None]] = staticmethod(lambda: None)
-    watched: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: True)  # whether anybody looks: else it waits
+    watched: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: True)  # whether the tab is connected
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(rng=0)  # nothing draws from it
@@ -87,7 +87,7 @@ class SessionModel(mesa.Model):
         self._force: tuple[Scenario, int, Scenario] | None = None  # a scenario, a step, and what holds then
         scenario = self.config.scenario and self._asked(self.config.scenario, kwargs)
         self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-")).resolve()
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # also where nobody closes it
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # also where close() is never called
         if scenario is not None:
             self.live_runs = [self._open(scenario, self.config.machine, self.config.base)]
 
@@ -209,7 +209,7 @@ class SessionModel(mesa.Model):
         live_run.change({path: live_run.scenario.like(path, value)})
 
     def value(self, path: str) -> Any:
-        """Return what stands at a path in the steered world from its next step on."""
+        """Return the value at a path in the steered world from its next step on."""
         live_run = self.live_runs[self.steered]
         scenario, upcoming = live_run.scenario, live_run.upcoming
         if self._force is None or self._force[0] is not scenario or self._force[1] != upcoming:

@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem.app.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
-from ecosystem.app.run_view import RunView
+from ecosystem.app.charts.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.report import charts, run_charts, summaries
 from ecosystem.report.charts import ChartLabels
 
@@ -66,11 +66,13 @@ def contamination(view: RunView, metric: str) -> Any:
 
 def qualities(view: RunView) -> dict[str, str]:
     """Return the measures of quality that this run has, by name, with what each is called."""
-    there = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
+    measured = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if view.scenario.modality == "text":
-        found = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in there}
-        return found | ({"change": "Change since the start"} if "cross_entropy" in there else {})
-    return {metric: run_charts.called(metric) for metric in run_charts.parameters(view.report_data) if metric in there}
+        names = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in measured}
+        return names | ({"change": "Change since the start"} if "cross_entropy" in measured else {})
+    return {
+        metric: run_charts.called(metric) for metric in run_charts.parameters(view.report_data) if metric in measured
+    }
 
 
 def quality(view: RunView, metric: str) -> Any:
@@ -86,7 +88,7 @@ def quality(view: RunView, metric: str) -> Any:
 
 def diversities(view: RunView) -> dict[str, str]:
     """Return the measures of diversity and of tails that this run has, by name, with what each is called."""
-    there = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
+    measured = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if view.scenario.modality != "text":
         return qualities(view)
     named = (
@@ -94,9 +96,9 @@ def diversities(view: RunView) -> dict[str, str]:
         | run_charts.LATE
         | {metric: words.title for metric, words in run_charts.OTHERS.items()}
     )
-    found = {metric: label for metric, label in named.items() if metric in there}
-    kept = "vocabulary_kept_1" in there
-    return found | ({"vocabulary": "Human vocabulary kept, by frequency"} if kept else {})
+    names = {metric: label for metric, label in named.items() if metric in measured}
+    has_vocabulary = "vocabulary_kept_1" in measured
+    return names | ({"vocabulary": "Human vocabulary kept, by frequency"} if has_vocabulary else {})
 
 
 def diversity(view: RunView, metric: str) -> Any:

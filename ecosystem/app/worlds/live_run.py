@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
@@ -31,7 +31,7 @@ EVERY = 0.5  # seconds between two reports of progress inside a step; each costs
 
 
 class Closed(Exception):
-    """Raised inside a step to leave it: nobody looks any more."""
+    """Raised inside a step to leave it, because the session was closed."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class LiveRun:
             self._asked.set()
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait until the thread has ended (after :meth:`close`) and nobody copies the folder any more."""
+        """Wait until the thread has ended (after :meth:`close`) and the folder is no longer being copied."""
         self._thread.join(seconds)
         if self._writing.acquire(timeout=-1 if seconds is None else seconds):
             self._writing.release()
@@ -278,7 +278,7 @@ class LiveRun:
                 self.state, self.error = "failed", sentence
 
     def _report(self, what: str, done: int, total: int) -> None:
-        """Take the news of a step under way; wait here while it is paused, leave where nobody looks any more."""
+        """Record the progress of a step under way; wait while it is paused, leave it when the session was closed."""
         self.progress = Progress(what, done, total)
         if (now := time.monotonic()) - self._told > EVERY:
             self._told = now
