@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from ecosystem.cache import cache_folder
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.families.base import FAMILIES, BuildContext
 from ecosystem.families.language import watermark
 from ecosystem.families.requests import Decoding, GenerateRequest, Prompt, ScoreRequest
@@ -36,11 +36,11 @@ KEYS = 100
 MIN_TOKENS = 16
 THRESHOLD = 4.0
 MARKS = {
-    "green_list": Mark("green_list", 15_485_863),
-    "green_list, bias 1": Mark("green_list", 15_485_863, bias=1.0),
-    "synthid": Mark("synthid", 15_485_863),
-    "synthid, depth 10": Mark("synthid", 15_485_863, depth=10),
-    "synthid, depth 30": Mark("synthid", 15_485_863, depth=30),
+    "green_list": WatermarkSpec("green_list", 15_485_863),
+    "green_list, bias 1": WatermarkSpec("green_list", 15_485_863, bias=1.0),
+    "synthid": WatermarkSpec("synthid", 15_485_863),
+    "synthid, depth 10": WatermarkSpec("synthid", 15_485_863, depth=10),
+    "synthid, depth 30": WatermarkSpec("synthid", 15_485_863, depth=30),
 }
 
 Change = Callable[[list[str], float, np.random.Generator], list[str]]
@@ -91,11 +91,13 @@ class Bench:
         self.human = reservoir.held_out
         self.words = np.array([word for text in human for word in words_of(text)])
 
-    def request(self, mark: Mark | None, decoding: Decoding | None = None, prompts: Any = None) -> GenerateRequest:
+    def request(
+        self, mark: WatermarkSpec | None, decoding: Decoding | None = None, prompts: Any = None
+    ) -> GenerateRequest:
         """Ask for texts; with the same noise for every mark."""
         return GenerateRequest(0, self.texts, decoding or Decoding(), prompts, self.streams.at("bench", 1), mark)
 
-    def strength(self, mark: Mark, texts: pl.Series) -> dict[str, tuple[float, float]]:
+    def strength(self, mark: WatermarkSpec, texts: pl.Series) -> dict[str, tuple[float, float]]:
         """Return the mean z-score and the share found, of texts that are long enough to be judged."""
         return told(*self.cohort.watermark(texts, mark))
 
@@ -143,7 +145,7 @@ class Bench:
 
     def cost(self, rounds: int) -> dict[str, dict[str, float]]:
         """Return CPU microseconds per token, and relative to no mark, taking turns."""
-        marks: dict[str, Mark | None] = {"no mark": None, **MARKS}
+        marks: dict[str, WatermarkSpec | None] = {"no mark": None, **MARKS}
         times: dict[str, list[float]] = {name: [] for name in marks}
         for turn in range(rounds + 1):
             for name, mark in marks.items():

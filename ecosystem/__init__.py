@@ -21,10 +21,10 @@ __all__ = ["EcosystemError", "Frontier", "Run", "Scenario", "Study", "World", "b
 
 _HOME = {
     "EcosystemError": "ecosystem.errors",
-    "Frontier": "ecosystem.studies.frontier_spec",
+    "Frontier": "ecosystem.studies.spec.frontier",
     "Run": "ecosystem.runs.run",
     "Scenario": "ecosystem.scenario.scenario",
-    "Study": "ecosystem.studies.study",
+    "Study": "ecosystem.studies.spec.study",
     "World": "ecosystem.simulation.world",
     "branch": "ecosystem.api",
     "frontier": "ecosystem.studies.frontier",
@@ -39,9 +39,9 @@ if typing.TYPE_CHECKING:  # what ``__getattr__`` returns, for type checkers
     from ecosystem.scenario.scenario import Scenario
     from ecosystem.simulation.world import World
     from ecosystem.studies.frontier import frontier
-    from ecosystem.studies.frontier_spec import Frontier
     from ecosystem.studies.run_study import study
-    from ecosystem.studies.study import Study
+    from ecosystem.studies.spec.frontier import Frontier
+    from ecosystem.studies.spec.study import Study
 else:
 
     def __getattr__(name: str) -> typing.Any:

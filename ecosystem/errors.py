@@ -1,7 +1,6 @@
-"""The errors a user can meet: each is one clear sentence that says what is wrong, where, and what to do.
+"""The errors that users see: each message is one clear sentence that says what is wrong, where, and what to do.
 
-The command line prints the sentence and exits with code 2; it never shows a traceback for one of these
-(unless ``--debug`` is given).
+The command line prints the sentence and exits with code 2. It shows a traceback for these errors only with ``--debug``.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 
 
 class EcosystemError(Exception):
-    """Anything that a user of the program can understand and mend; the message is a whole sentence."""
+    """An error that a user can understand and correct; the message is a whole sentence."""
 
     exit_code = 2
 
@@ -38,7 +37,7 @@ class FormatError(StoreError):
 
 
 def path_of(given: object, kind: str) -> Path:
-    """Return the path of a file that stands for a value of this kind; raise TypeError for anything else."""
+    """Return ``given`` as the path of a file that holds a value of this kind; raise TypeError if it is not one."""
     if not isinstance(given, str | Path):
         raise TypeError(f"give the path of a file, or a {kind} ({kind}.load reads one), not {given!r}")
     return Path(given)

@@ -1,8 +1,8 @@
-"""Kinds by name: how a word in a scenario file (``kind = "minhash_dedup"``) finds the class it stands for.
+"""Kinds by name: map a word in a scenario file (``kind = "minhash_dedup"``) to the class that implements it.
 
-Built-in kinds register by decorator when their module is imported; a third party's arrive through the entry
-point group ``ecosystem.plugins`` (each entry point names a module that registers on import). Plugins are
-loaded only when a name is asked for that the built-ins do not have, or when everything is listed.
+Built-in kinds register by decorator when their module is imported. Third-party kinds come through the entry point
+group ``ecosystem.plugins``; each entry point names a module that registers on import. Plug-ins are loaded only to
+look up a name that no built-in kind has, or to list all kinds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T", bound=type[Any])
 
 
 class Registry(Generic[T]):
-    """The kinds of one sort (sources, families, policies, metrics): name → class."""
+    """Map the names of one sort of kinds (sources, families, policies, metrics) to classes."""
 
     def __init__(self, noun: str, *modules: str) -> None:
         """``noun`` is the word used in messages; ``modules`` register the built-in kinds when imported."""
@@ -28,9 +28,9 @@ class Registry(Generic[T]):
         self._plugins_loaded = False
 
     def register(self, kind: str) -> Callable[[T], T]:
-        """Class decorator: make ``kind`` stand for the class, which learns its own name as ``cls.kind``.
+        """Decorate a class to register it as ``kind``; the class gets its name as ``cls.kind``.
 
-        A module that is imported again replaces its own classes. Raises ScenarioError where another class has the name.
+        A module that is imported again replaces its own classes. Raise ScenarioError if another class has the name.
         """
 
         def enter(cls: T) -> T:
@@ -53,7 +53,7 @@ class Registry(Generic[T]):
             self._load_plugins()
         if kind not in self._kinds:
             raise ScenarioError(
-                f'there is no {self.noun} kind "{kind}"{nearest(kind, self._kinds)}; '
+                f'unknown {self.noun} kind "{kind}"{nearest(kind, self._kinds)}; '
                 f"the kinds are {', '.join(sorted(self._kinds))}"
             )
         return self._kinds[kind]

@@ -1,8 +1,8 @@
 """Frozen values read from files: the base class of every part of a scenario, and *dotted path = value*.
 
-One mechanism serves the command line's ``--set``, a timed change inside a run, the axis of a study and a
-slider: :func:`set_path` puts a value at a dotted path of the plain data, and the data is parsed again, so an
-override is checked exactly like a file.
+One mechanism serves the command line's ``--set``, timed changes in a run, the axes of a study and sliders:
+:func:`set_path` puts a value at a dotted path of the plain data, and the data is parsed again. So an override is
+checked exactly like a file.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _PATH = re.compile(r"[a-z]\w*(\.(\w[\w-]*|\"[^\"]+\"))*")
 
 
 class ScenarioParts(Protocol):
-    """What a part of a scenario may look up in the whole when it checks itself: entries by name, and the web."""
+    """What a part of a scenario may look up when it checks itself: the entries by name, and the web."""
 
     @property
     def modality(self) -> str:
-        """What all documents are: text, vector or category."""
+        """Sort of all documents: text, vector or category."""
 
     @property
     def web(self) -> Any:
@@ -33,27 +33,27 @@ class ScenarioParts(Protocol):
 
     @property
     def sources(self) -> Mapping[str, Any]:
-        """The sources by name."""
+        """Sources by name."""
 
     @property
     def models(self) -> Mapping[str, Any]:
-        """The families by the names of their models."""
+        """Families by the names of their models."""
 
     @property
     def policies(self) -> Mapping[str, Any]:
-        """The policies by name."""
+        """Policies by name."""
 
     @property
     def writers(self) -> Mapping[str, Any]:
-        """The populations of writers (WriterSpec) by name."""
+        """Populations of writers (WriterSpec) by name."""
 
     @property
     def trainers(self) -> Mapping[str, Any]:
-        """The populations of trainers (TrainerSpec) by name."""
+        """Populations of trainers (TrainerSpec) by name."""
 
 
 class Spec(BaseModel):
-    """A frozen value with named, typed fields; an unknown field is an error that suggests the right name."""
+    """A frozen value with named, typed fields; an unknown field raises an error that suggests the nearest name."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
@@ -62,30 +62,30 @@ class Spec(BaseModel):
     kind: ClassVar[str] = ""
 
     def plain(self) -> dict[str, Any]:
-        """Return the value as plain TOML data: absent (None) fields left out, defaults written out."""
+        """Return the value as plain TOML data, without absent (None) fields and with defaults."""
         data = self.model_dump(mode="json", exclude_none=True, by_alias=True)
         return {"kind": self.kind, **data} if self.kind else data
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
-        """Check that a source, model or policy goes with the rest of a scenario; return a sentence for each problem.
+        """Check a source, model or policy against the rest of the scenario; return one sentence per problem.
 
-        A sentence begins with a dotted path, ends without a full stop and says what to do. ``path`` is where the part
-        is (``policies.NAME``). Other parts have been checked by themselves alone, and a name may refer to nothing.
+        A sentence begins with a dotted path, says what to do, and ends without a full stop. ``path`` is the path of
+        this part (``policies.NAME``). Every other part is valid by itself, but a name may refer to no entry.
         """
         return []
 
 
 def checked_paths(values: Any) -> Mapping[str, Any]:
-    """Return dotted path → value as given; raise ScenarioError for what is no such mapping."""
+    """Return ``values`` as a mapping from dotted paths to values; raise ScenarioError if they are not one."""
     if not isinstance(values, Mapping) or not all(isinstance(path, str) for path in values):
         raise ScenarioError(
-            f'{values!r}: give dotted paths and their values as a dict, for instance {{"trainers.naive.publish": 0}}.'
+            f'{values!r}: give a dict from dotted paths to values, for instance {{"trainers.naive.publish": 0}}.'
         )
     return values
 
 
 def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return a copy of nested ``data`` with ``value`` at the dotted ``path``; tables on the way are made."""
+    """Return a copy of nested ``data`` with ``value`` at the dotted ``path``; create missing tables on the way."""
     result = copy.deepcopy(dict(data))
     node: Any = result
     *parents, last = path.split(".")
@@ -114,7 +114,7 @@ def _index(items: list[Any], key: str, path: str) -> int:
 
 
 def parse_value(text: str) -> Any:
-    """Read the right-hand side of ``--set path=value`` as TOML; a bare word that is not TOML is a string."""
+    """Read the right-hand side of ``--set path=value`` as TOML; text that is not valid TOML is a string."""
     try:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
@@ -122,7 +122,7 @@ def parse_value(text: str) -> Any:
 
 
 def explain(error: ValidationError, path: str, model: type[BaseModel]) -> list[str]:
-    """Turn a pydantic error into sentences, one per problem, each beginning with its dotted path."""
+    """Turn a pydantic error into one sentence per problem; each begins with its dotted path."""
     return [_sentence(problem, path, model) for problem in error.errors(include_url=False)]
 
 
@@ -136,9 +136,9 @@ def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
         return f"{path}: this key is required and missing"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        field, colon, told = message.partition(": ")  # a rule about several fields says which it is about
+        field, colon, rule = message.partition(": ")  # a rule about several fields names the one at fault
         if colon and _PATH.fullmatch(field):
-            path, message = f"{path}.{field}" if path else field, told
+            path, message = f"{path}.{field}" if path else field, rule
         return f"{path}: {message}" if path else message
     message = message[:1].lower() + message[1:]
     given = problem.get("input")
@@ -147,13 +147,13 @@ def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
 
 
 def _fields_at(model: Any, where: Iterable[str]) -> set[str]:
-    """Names of the fields allowed at ``where`` below ``model`` (empty if that place is not a table of fields)."""
+    """Return the names of the fields allowed at ``where`` below ``model``; none if that place is not a table."""
     for part in where:
         if isinstance(model, type) and issubclass(model, BaseModel):
             if part not in model.model_fields:
                 return set()
             inside = _spec_inside(model.model_fields[part].annotation)
-            # The entries of a table such as [trainers.naive] have one name more on their path than fields.
+            # The path of an entry of a table, such as [trainers.naive], has one name more than that of a field.
             model = _Table(inside) if "dict[" in str(model.model_fields[part].annotation) else inside
         elif isinstance(model, _Table):
             model = model.entry
@@ -166,7 +166,7 @@ def _fields_at(model: Any, where: Iterable[str]) -> set[str]:
 
 
 class _Table:
-    """A table of named entries that are all of one spec."""
+    """A table of named entries of one spec."""
 
     def __init__(self, entry: Any) -> None:
         self.entry = entry

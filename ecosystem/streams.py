@@ -1,7 +1,7 @@
-"""Where chance lives: named streams, each a pure function of (seed, name, step).
+"""Random numbers: named streams, each a pure function of (seed, name, step).
 
-A stream holds no generator state, so nothing has to be saved for an exact resume, two runs that differ in one
-policy share the luck of everything else, and adding an agent leaves every other agent's draws as they were.
+A stream holds no generator state. So an exact resume needs no saved state, two runs that differ in one policy share
+the noise of everything else, and adding an agent does not change the draws of any other agent.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One named source of chance at one step; every method called twice gives the same numbers.
+    """One named source of random numbers at one step; a method called twice gives the same numbers.
 
-    ``name`` is a path such as ``trainer/naive/0/generate``; ``t`` is the step it is used at.
+    ``name`` is a path such as ``trainer/naive/0/generate``; ``t`` is the step.
     """
 
     seed: int
@@ -36,17 +36,17 @@ class Stream:
         return np.random.SeedSequence(self.seed, spawn_key=(*key, self.t))
 
     def rng(self) -> np.random.Generator:
-        """Return a fresh NumPy generator at the beginning of this stream."""
+        """Make a NumPy generator at the beginning of this stream."""
         return np.random.Generator(np.random.PCG64(self._sequence()))
 
     def integer(self) -> int:
-        """Return a 63-bit integer, for libraries that seed a generator of their own (``torch.Generator``)."""
+        """Return a 63-bit integer that seeds the generator of another library (``torch.Generator``)."""
         return int(self._sequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def uniform(self, ids: ArrayLike) -> NDArray[np.float64]:
         """Return one uniform number in (0, 1) per id, a function of (seed, name, t, id) alone.
 
-        Keyed noise: the number of a row depends neither on the order of the rows nor on which others are there.
+        Keyed noise: the number of a row depends neither on the order of the rows nor on the other rows.
         Mixing follows the finaliser of SplitMix64 (Steele, Lea & Flood 2014), applied twice.
         """
         key = self._sequence().generate_state(2, np.uint64)
@@ -63,7 +63,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """All the chance of one run: ``Streams(seed).at(name, t)`` is the stream of that name at step ``t``."""
+    """All random numbers of one run: ``Streams(seed).at(name, t)`` is the stream of that name at step ``t``."""
 
     seed: int
 

@@ -113,13 +113,13 @@ def test_ctrl_c_before_anything_has_begun_says_so(place):
     """Also inside the imports of libraries, which turn an interruption into errors of their own."""
     slow = """
 import sys, time, types
-from ecosystem.cli.main import main as cli
+from ecosystem.cli.main import main
 def stuck(*arguments, **more):
     print("now", flush=True)
     time.sleep(60)
 sys.modules["ecosystem.cli.listing"] = types.SimpleNamespace(json_schema=stuck)
 sys.argv = ["ecosystem", "schema"]
-cli.main()
+main()
 """
     process = subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "now\n"
@@ -270,7 +270,9 @@ def test_the_python_surface(tmp_path, cache, monkeypatch):
         with pytest.raises(TypeError, match=r"give the path of a file, or a .*not None"):
             call(None)
     for asked in (lambda: ecosystem.branch(run, "1"), lambda: ecosystem.branch(run, 1, ["a=5"])):
-        with pytest.raises(ecosystem.EcosystemError, match=r"a step is a whole number, not '1'|give dotted paths"):
+        with pytest.raises(
+            ecosystem.EcosystemError, match=r"a step is a whole number, not '1'|give a dict from dotted paths"
+        ):
             asked()
-    with pytest.raises(ecosystem.EcosystemError, match="give dotted paths and their values as a dict"):
+    with pytest.raises(ecosystem.EcosystemError, match="give a dict from dotted paths to values"):
         scenario.override(["steps"])

@@ -9,13 +9,14 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from ecosystem.corpus.ngrams import ngrams, normalised
+from ecosystem.corpus.words import ngrams, normalised
 from ecosystem.errors import ScenarioError
 from ecosystem.policies.base import gate
 from ecosystem.policies.diversity import Diversity, embedded, spread
 from ecosystem.policies.filters import PerplexityBand
+from ecosystem.policies.injection import InjectReal, PaidWriting, VerifiedArchive
 from ecosystem.policies.provenance import ProvenanceLabel, SyntheticCap
-from ecosystem.policies.sampling import InjectReal, PaidWriting, Sample, VerifiedArchive
+from ecosystem.policies.sampling import Sample
 from ecosystem.testing import sample_context, sample_documents
 from tests.conftest import tiny
 

@@ -505,7 +505,7 @@ def test_a_causal_lm_foundation_is_cached(tmp_path):
 
 
 def test_gpt2_and_causal_lm_train_alike(tmp_path):
-    """The same weights, documents and luck on both engines, 5 steps: losses agree to 1e-4 nats."""
+    """The same weights, documents and noise on both engines, 5 steps: losses agree to 1e-4 nats."""
     made = TINY.cohort("a", 1, context(tmp_path))
     folder = str(tmp_path / made.fingerprint)
     docs = pl.Series(HUMAN)

@@ -1,4 +1,4 @@
-"""Writing and scoring: every draw is the model's, luck is keyed, and nats are those of transformers."""
+"""Writing and scoring: every draw is the model's, noise is keyed, and nats are those of transformers."""
 
 from dataclasses import replace
 
@@ -117,7 +117,7 @@ def within(counts, p, errors=4.5):
 def test_tokens_follow_the_models_distribution(stacks):
     """20,000 documents: the first token, and the second after the commonest first one; within 4.5 standard errors.
 
-    70 tokens twice: a correct sampler fails one such test in 1000. A sampler that shared its luck between positions
+    70 tokens twice: a correct sampler fails one such test in 1000. A sampler that shared its noise between positions
     would give the second token away by the first.
     """
     made = cohort(stacks=stacks, initial=weights(spread=3.0))
@@ -208,7 +208,7 @@ def test_documents_end_with_the_end_of_text_or_the_context():
     assert texts.dtype == pl.String and (texts == "").sum() == (lengths == 0).sum()
     capped = made.generate([generate_request(2000, Decoding(max_tokens=6))])[0]
     assert max(len(text.split()) for text in capped) == 6
-    assert [t.split()[:6] for t in texts] == [t.split() for t in capped], "a cap changes no luck"
+    assert [t.split()[:6] for t in texts] == [t.split() for t in capped], "a cap changes no noise"
 
 
 def test_prompts_are_kept_or_dropped_and_may_be_short():

@@ -182,7 +182,7 @@ MISTAKES = [
         "but policies.verifier (verifier) needs them; give a source of kind labelled",
     ),
     ({"models.wrong90.init": "untrained"}, "models.wrong90: label_noise applies before the first fit"),
-    ({"policies.verifier.keep_correct": 0.0, "policies.verifier.keep_wrong": 0.0}, "nothing would be kept"),
+    ({"policies.verifier.keep_correct": 0.0, "policies.verifier.keep_wrong": 0.0}, "raise one of them"),
     ({"policies.verifier.keep_corect": 0.5}, 'unknown key (did you mean "keep_correct"?)'),
     ({"sources.labelled.label_noise": 1.5}, "sources.labelled.label_noise"),
     ({"sources.labelled.weights": [0.0]}, "weights are all 0"),

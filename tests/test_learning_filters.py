@@ -131,5 +131,5 @@ def test_a_filter_without_usable_examples_refuses_nothing_and_an_event_says_so(p
 def test_plugged_in_filters_obey_the_laws_and_are_checked_where_they_are_named(plugin):
     for kind in ("machine_spotter", "like_the_first"):
         check_policy(POLICIES.get(kind)())
-    with pytest.raises(ScenarioError, match=r"odds\.detector: .*learned_detector; there are: spotter"):
+    with pytest.raises(ScenarioError, match=r"odds\.detector: .*learned_detector; defined: spotter"):
         scenario(**{"policies.odds.detector": "first"})

@@ -28,7 +28,7 @@ from ecosystem.metrics.tasks import TASKS, NextWord
 from ecosystem.scenario.entries import TheorySpec
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream
-from ecosystem.studies.measure import Measure
+from ecosystem.studies.spec.measure import Measure
 from tests.conftest import ROOT
 
 PLUGIN = '''

@@ -177,10 +177,10 @@ def test_every_step_of_a_stack_is_scikit_learns():
     from sklearn.mixture import GaussianMixture as Reference
 
     x = RNG.normal(size=(3, 80, 2)) + 1.5 * (RNG.random((3, 80, 1)) < 0.3)
-    luck = RNG.random((3, 3))
-    parts = k_means(x, luck)
+    noise = RNG.random((3, 3))
+    parts = k_means(x, noise)
     for steps in (1, 4):
-        found = maximise(x, luck, tol=1e-12, max_iter=steps, regularization=1e-6)
+        found = maximise(x, noise, tol=1e-12, max_iter=steps, regularization=1e-6)
         for member in range(3):
             by_part = [x[member][parts[member] == j] for j in range(3)]
             start = Reference(
@@ -266,8 +266,8 @@ def _has_moments(x, mean, covariance):
 
 def test_what_has_no_weight_is_never_chosen():
     weight = np.array([0.0, 2.0, 0.0, 1.0, 0.0])
-    luck = np.concatenate([STREAMS.at("luck").uniform(np.arange(9000)), [1e-300, 2 / 3, 1 - 2.0**-53]])
-    counts = np.bincount(choose(weight, luck), minlength=5)
+    noise = np.concatenate([STREAMS.at("luck").uniform(np.arange(9000)), [1e-300, 2 / 3, 1 - 2.0**-53]])
+    counts = np.bincount(choose(weight, noise), minlength=5)
     assert counts[[0, 2, 4]].tolist() == [0, 0, 0] and abs(counts[1] - 6000) < 5 * np.sqrt(2000)
 
 

@@ -145,9 +145,9 @@ def test_what_is_not_of_the_language_has_probability_zero():
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"held_out": 0.1}, "sources.lang.held_out: an endless source has no share to keep back; give a number"),
+        ({"held_out": 0.1}, "sources.lang.held_out: must be a number of documents such as 500"),
         ({"held_out": 1.5}, "sources.lang.held_out: must be a share below 1 or a whole number"),
-        ({"lexicon": 20}, "topics x branching = 32 first words do not fit into a lexicon of 20"),
+        ({"lexicon": 20}, "topics x branching = 32 must be at most lexicon = 20"),
         ({"mean_words": 4.0}, "mean_words (4) must be at least min_words (5)"),
         ({"branching": 0}, "sources.lang.branching: input should be greater than or equal to 1"),
     ],
@@ -160,5 +160,5 @@ def test_a_wrong_field_is_a_sentence(fields, sentence):
 
 
 def test_rows_are_counted_from_zero():
-    with pytest.raises(DataError, match=r"^sources\.lang: row -1 was asked for; rows are counted from 0\.$"):
+    with pytest.raises(DataError, match=r"^sources\.lang: cannot draw row -1; rows are counted from 0\.$"):
         language().rows(np.array([3, -1]))

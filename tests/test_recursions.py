@@ -10,7 +10,7 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.theory.diversity import diversity_replace, gini_simpson
 from ecosystem.theory.gaussian import gaussian_mean_error
-from ecosystem.validation import recursions, validate
+from ecosystem.validation import symbol_lines, validate
 from ecosystem.validation.recursions import (
     categorical_mixture,
     categorical_replace,
@@ -71,7 +71,7 @@ def test_symbols_agree_with_the_world():
 @pytest.mark.parametrize("many", [0, 10**9])
 def test_borders_counted_and_compared_are_the_same_process(many, monkeypatch):
     """Means over 6,000 runs of diversity (exact law) and of what is left of the likeliest, within 4 standard errors."""
-    monkeypatch.setattr(recursions, "_MANY", many)
+    monkeypatch.setattr(symbol_lines, "_MANY", many)
     p = zipf(40)
     found = categorical_replace(p, 6000, 25, 30)
     error = found.gini_simpson.std(axis=1, ddof=1) / np.sqrt(6000)
@@ -85,7 +85,7 @@ def test_borders_counted_and_compared_are_the_same_process(many, monkeypatch):
 @pytest.mark.parametrize("n", [2, 100, 256, 40_000])
 def test_parents_are_equally_likely(n):
     """Chi-square over 100 (or n) cells; a plain remainder of 16 bits would favour small numbers by a quarter."""
-    drawn = recursions._below(n, 400_003, np.random.default_rng(n))
+    drawn = symbol_lines._below(n, 400_003, np.random.default_rng(n))
     assert drawn.size == 400_003 and drawn.max() == n - 1
     cells = min(n, 100)
     edges = np.linspace(0, n, cells + 1).round()

@@ -15,7 +15,7 @@ import pytest
 
 from ecosystem.corpus.schema import METRICS
 from ecosystem.report import charts, findings, html, site_map, summaries, write_report
-from ecosystem.report.charts import Look, Words
+from ecosystem.report.charts import ChartLabels, ChartTheme
 from ecosystem.runs.run import Run
 from tests.invented_runs import POPULATIONS, invent, scenario
 
@@ -215,7 +215,7 @@ def test_a_population_has_one_colour_everywhere(told):
 
 
 def test_names_beside_lines_do_not_lie_on_one_another():
-    from ecosystem.report.charts.lines import spread
+    from ecosystem.report.charts.axes import spread
 
     placed = spread([1.0, 1.01, 0.99, 5.0, 1.0], [0.0, 6.0], 230, log=False)
     assert all(b - a >= 14 * 6 / 230 * 0.999 for a, b in pairwise(sorted(placed)))
@@ -228,7 +228,7 @@ def test_names_beside_lines_do_not_lie_on_one_another():
 def test_a_chart_of_one_point_renders_in_both_modes(scheme):
     frame = pl.DataFrame({"population": ["a"], "step": [0], "value": [2.0], "error": [None], "members": [1]})
     frame = frame.with_columns(pl.col("error").cast(pl.Float64))
-    chart = charts.over_steps(frame, Look(["a"], 0), Words("One", "point", "nats"))
+    chart = charts.over_steps(frame, ChartTheme(["a"], 0), ChartLabels("One", "point", "nats"))
     svg, png = charts.pictures(charts.specification(chart), scheme)
     assert scheme.populations[0] in svg.decode() and len(png) > 1000
 
@@ -376,7 +376,7 @@ def test_a_population_is_the_mean_of_its_members_with_the_larger_error():
 
 def test_one_measurement_is_no_change():
     told = sentences(RANDOM, *quality("up", 4.0, 4.6), (1, "trainer", "down/0", "cross_entropy", 4.0, 0.1))
-    assert told[-1] == "A change in quality cannot be told for **down**: measured at one step only."
+    assert told[-1] == "The change in quality of **down** is unknown: it was measured at one step only."
     unknown = sentences(*[(*row[:5], None) for row in quality("up", 4.0, 4.6)])
     assert unknown == ["**up** moved by +0.60 nats per token (4.00 → 4.60); its standard error is unknown."]
 
@@ -391,7 +391,7 @@ def test_contamination_is_told_with_its_direction():
     assert findings.contamination(web(0, 0.8), ["a", "b"]) == [
         f"Between steps 0 and 4 the synthetic share of the web rose from 0{nbsp}% to 80{nbsp}%, at a mean depth of 2.5 "
         "model hops from human data.",
-        f"Of what they last trained on, **a** 25{nbsp}% and **b** 75{nbsp}% was synthetic.",
+        f"Synthetic share of the last training sets: **a** 25{nbsp}% and **b** 75{nbsp}%.",
     ]
     assert f"fell from 80{nbsp}% to 12{nbsp}%" in findings.contamination(web(0.8, 0.12), [])[0]
     assert f"stayed at 50{nbsp}%" in findings.contamination(web(0.5, 0.5), [])[0]
@@ -410,8 +410,8 @@ def test_refusals_keep_human_and_synthetic_apart():
     assert findings.refusals(table(*rows)) == [
         f"The policy **quality** refused 10{nbsp}% of the 400 human documents and 75{nbsp}% of the 320 synthetic "
         "documents.",
-        f"The **editors** took for synthetic 5.0{nbsp}% of the 20 human documents and 80{nbsp}% of the 50 synthetic "
-        "documents that they reviewed.",
+        f"Of the documents reviewed, **editors** took for synthetic 5.0{nbsp}% of the 20 human documents and 80{nbsp}% "
+        "of the 50 synthetic documents.",
     ]
     rates = summaries.refusals(table(*rows))
     assert rates.filter(pl.col("origin") == "human").row(0) == (

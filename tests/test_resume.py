@@ -106,7 +106,7 @@ def test_a_damaged_site_graph_is_a_sentence(finished, tmp_path):
 
     shutil.copytree(finished.path, tmp_path / "1")
     (tmp_path / "1/web.graphml").write_text("<graphml")
-    with pytest.raises(StoreError, match=r"web\.graphml: this site graph is damaged"):
+    with pytest.raises(StoreError, match=r"web\.graphml: cannot be read as GraphML"):
         write_report(Run.open(tmp_path / "1"))
 
 

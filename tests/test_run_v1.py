@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import ecosystem
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.cli.main import cli
 
 KEPT = Path(__file__).parent / "data" / "run-v1"

@@ -1,6 +1,8 @@
 """Scenario files: every mistake is found when the file is read, said in a sentence with its path and remedy."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -53,7 +55,7 @@ BAD = [
     ("trainers.naive.scrape.strategy", "reeach", r"strategy: .*'reach'.*'reeach'"),
     ("web.initial.source", "docs", r"web\.initial\.source: there is no \[sources\.docs\]"),
     ("web.retain", ["archive"], r'the policy "archive" \(inject_real\) cannot stand here'),
-    ("policies.short.kind", "lenth", r'policies\.short: there is no policy kind "lenth" \(did you mean "length"'),
+    ("policies.short.kind", "lenth", r'policies\.short: unknown policy kind "lenth" \(did you mean "length"'),
     ("policies.archive.source", "nowhere", r"policies\.archive\.source: there is no"),
     ("models.tiny", {"preset": "gpt2-nan"}, r'there is no model preset "gpt2-nan" \(did you mean "gpt2-nano"'),
     ("models.tiny", 3, r"models\.tiny: must be a table"),
@@ -227,3 +229,17 @@ def test_an_island_has_one_number_of_sites():
         islands.override({"web.sites": 3})
     with pytest.raises(ScenarioError, match='on the island "of_2" share its sites'):
         islands.override({"writers.of_2": {"source": "docs", "sites": 3}})
+
+
+def test_the_scenario_in_force_is_made_once_and_belongs_to_its_scenario():
+    changes = [{"at": 3, "set": {"trainers.naive.publish": 7}}, {"at": 2, "set": {"trainers.naive.publish": 9}}]
+    scenario, same = tiny(changes=changes), tiny(changes=changes)
+    assert [scenario.at(t).trainers["naive"].publish for t in (5, 1, 2, 3, 0)] == [7, 12, 9, 7, 12]
+    assert scenario.at(2) is scenario.at(2) and scenario.at(1) is scenario and scenario.at(9) is scenario.at(3)
+    assert scenario == same and scenario.plain() == same.plain() and repr(scenario) == repr(same)
+    same.at(2)
+    assert scenario == same and copy.deepcopy(scenario) == pickle.loads(pickle.dumps(scenario)) == same
+    without = scenario.model_copy(update={"changes": scenario.changes[1:]})
+    assert without.at(5).trainers["naive"].publish == 9 and scenario.at(5).trainers["naive"].publish == 7
+    renamed = scenario.model_copy(update={"name": "other"})
+    assert renamed.at(5).name == "other" and renamed != scenario

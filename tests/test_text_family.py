@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import save
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import FAMILIES, MemberError, SupportsPrompts, SupportsWatermark, TextCohort
 from ecosystem.families.language.cohort import CohortSettings
@@ -56,13 +56,6 @@ def fitted(made):
 
 
 # The how-to.
-
-
-def test_the_guide_names_its_concepts_and_they_are_few():
-    text = GUIDE.read_text(encoding="utf-8")
-    [table] = re.findall(r"^\| \| \|\n\|---\|---\|\n((?:\|.*\n)+)", text, re.MULTILINE)
-    rows = table.count("\n")
-    assert f"You need **{rows} concepts**" in text and rows <= 10
 
 
 def test_a_run_of_the_guide_is_reported_and_resumed(guide, tmp_path, cache):
@@ -140,7 +133,7 @@ def test_it_is_the_ngram_model_of_the_same_counts(guide):
         Decoding(max_tokens=9, top_p=0.8, repetition_penalty=1.3, prompt=Prompt(tokens=2)),
     ):
         given = None if decoding.prompt is None else prompts.gather(np.arange(60) % 5)
-        for mark in (None, Mark("green_list", 7)):
+        for mark in (None, WatermarkSpec("green_list", 7)):
             request = generate_request(60, decoding, prompts=given)
             request = type(request)(**(vars(request) | {"mark": mark}))
             [a], [b] = ours.generate([request]), theirs.generate([request])

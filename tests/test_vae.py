@@ -27,7 +27,8 @@ from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
-from ecosystem.sources.vectors import Digits, as_documents
+from ecosystem.sources.images import Digits
+from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Streams
 from ecosystem.testing import check_family
 from tests.conftest import ROOT
@@ -371,7 +372,7 @@ def test_images_are_shown_as_images(run, monkeypatch):
     assert picture.size == (8, 8) and picture.mode == "L"
     assert np.array_equal(np.asarray(picture), np.round(np.reshape(first["content"], (8, 8)) * 255))
     assert f'alt="document {first["doc"]} by replace/0, an image of 8 by 8 grey values"' in page
-    assert "Real images the web began with" in page
+    assert "Real images on the initial web" in page
 
 
 def row(content, **more):

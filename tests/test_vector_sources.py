@@ -16,7 +16,8 @@ from scipy import stats
 from ecosystem.errors import DataError
 from ecosystem.sources.base import SOURCES, FiniteReservoir
 from ecosystem.sources.categorical import Categorical
-from ecosystem.sources.vectors import Digits, Gaussian, Images, Toy, as_documents
+from ecosystem.sources.images import Digits, Images
+from ecosystem.sources.vectors import Gaussian, Toy, as_documents
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 
@@ -94,7 +95,7 @@ def test_every_parameter_is_in_the_digest():
 
 @endless
 def test_rows_are_counted_from_zero(spec):
-    with pytest.raises(DataError, match=r"^sources\.mine: row -1 was asked for; rows are counted from 0\.$"):
+    with pytest.raises(DataError, match=r"^sources\.mine: cannot draw row -1; rows are counted from 0\.$"):
         opened(spec).rows(np.array([3, -1]))
 
 
@@ -168,7 +169,7 @@ def test_what_is_not_finite_is_impossible_and_what_is_no_vector_a_sentence():
         found = opened(spec).log_likelihood(as_documents(x))
         assert np.isneginf(found).tolist() == [False, True, True, True, False] and found[0] == found[4]
         for docs in (as_documents(np.zeros((3, 2))), pl.Series(["text"]), pl.Series([1, 2, 3])):
-            with pytest.raises(DataError, match=r"^sources\.mine: its documents are vectors of 3 numbers, so .*\.$"):
+            with pytest.raises(DataError, match=r"^sources\.mine: .* its documents are vectors of 3 numbers\.$"):
                 opened(spec).log_likelihood(docs)
 
 
@@ -227,7 +228,7 @@ def test_the_log_likelihood_is_the_log_probability(name):
 
 def test_what_is_no_symbol_is_a_sentence():
     for docs in (pl.Series([0.5]), pl.Series(["a"]), as_documents(np.zeros((2, 2)))):
-        with pytest.raises(DataError, match=r"^sources\.mine: its documents are symbols \(whole numbers\), so .*\.$"):
+        with pytest.raises(DataError, match=r"^sources\.mine: .* its documents are symbols \(whole numbers\)\.$"):
             opened(ENDLESS["zipf"]).log_likelihood(docs)
 
 
@@ -261,7 +262,7 @@ def test_toys_are_finite_and_drawn_without_replacement(shape, dim):
     others = [opened(Toy(shape=shape, documents=300), **other) for other in ({"seed": 2}, {"name": "other"})]
     others.append(opened(Toy(shape=shape, documents=300, noise=0.3)))
     assert len({other.digest for other in [*others, reservoir]}) == 4
-    with pytest.raises(DataError, match=r"^sources\.mine: rows .* rows 0 to 239\.$"):
+    with pytest.raises(DataError, match=r"^sources\.mine: .* rows 0 to 239\.$"):
         reservoir.rows([240])
 
 
@@ -362,32 +363,32 @@ def test_of_equal_images_one_stays(tmp_path):
 
 
 BAD_FILES = [
-    ("zebras.jpeg", {}, r"there is no such file, neither from the current folder nor from the scenario's; correct"),
-    ("a.pgn", {}, r'there is no such file, neither .* nor .* \(did you mean "a.png"\?\); correct sources\.mine\.path'),
-    ("none/*.png", {}, r"no file matches this pattern, neither from the current folder nor from the scenario's"),
-    ("empty", {}, r'is a folder without images \(.*\.png.*\); give .* pattern such as "empty/\*\*/\*\.png"'),
-    ("[ac].png", {}, r"c\.png: is 6 x 4 pixels \(height x width\), but a\.png is 5 x 4; .* to \[5, 4\]"),
+    ("zebras.jpeg", {}, r"no such file, neither in the current folder nor in the scenario's; correct"),
+    ("a.pgn", {}, r'no such file, neither .* nor .* \(did you mean "a.png"\?\); correct sources\.mine\.path'),
+    ("none/*.png", {}, r"no file matches this pattern, neither in the current folder nor in the scenario's"),
+    ("empty", {}, r'the folder contains no images \(.*\.png.*\); give .* pattern such as "empty/\*\*/\*\.png"'),
+    ("[ac].png", {}, r"c\.png: has 6 x 4 pixels \(height x width\), but a\.png has 5 x 4; .* to \[5, 4\]"),
     ("text.png", {}, r"text\.png: cannot be read \(.*\); give whole image files in sources\.mine\.path"),
     ("cut.png", {}, r"cut\.png: cannot be read \(.*\); give whole image files"),
-    ("deep.tif", {}, r"holds whole numbers of 32 bits, which do not say how large they get; set sources\.mine\.scale"),
+    ("deep.tif", {}, r"contains whole numbers of 32 bits, .*; set sources\.mine\.scale"),
     ("text.npz", {}, r"text\.npz: cannot be read \(.*\); give an archive written by numpy\.savez"),
     ("cut.npz", {}, r"cut\.npz: cannot be read \(.*\); give an archive written by numpy\.savez"),
     ("plain.npz", {}, r"plain\.npz: cannot be read \(.*\); give an archive written by numpy\.savez"),
     ("objects.npz", {}, r"objects\.npz: cannot be read \(.*\); give an archive written by numpy\.savez"),
-    ("key.npz", {}, r'there is no array "images" in it \(did you mean "image"\?\), only image, labels; save it with'),
-    ("nothing.npz", {}, r'there is no array "images" in it, only nothing; save it with'),
+    ("key.npz", {}, r'contains no array "images" \(did you mean "image"\?\), only image, labels; save it with'),
+    ("nothing.npz", {}, r'contains no array "images", only nothing; save it with'),
     ("flat.npz", {}, r'the array "images" has the shape \[12, 20\]; it must be \[n, height, width\]'),
     ("none.npz", {}, r'the array "images" has the shape \[0, 5, 4\]; it must be'),
-    ("words.npz", {}, r'the array "images" holds <U4, not numbers'),
+    ("words.npz", {}, r'the array "images" must hold numbers, not <U4'),
     (
         "wide.npz",
         {},
-        r"holds whole numbers of 64 bits, .* set sources\.mine\.scale to the value of white, for instance",
+        r"contains whole numbers of 64 bits, .* set sources\.mine\.scale to it, for instance",
     ),
-    ("wide.npz", {"scale": 9.0}, r"holds values from 0 to \d+, but 0 \(black\) to 9 \(white\) were expected; set"),
-    ("below.npz", {}, r"holds values from -1 to 0\.5, but 0 \(black\) to 1 \(white\) were expected"),
-    ("nan.npz", {}, r"holds values from nan to nan, but 0 \(black\) to 1 \(white\) were expected"),
-    ("a.png", {}, r"held_out = 0\.1 keeps back 1 of 1 documents and leaves none to publish"),
+    ("wide.npz", {"scale": 9.0}, r"contains values from 0 to \d+, .* 0 \(black\) and 9 \(white\); set"),
+    ("below.npz", {}, r"contains values from -1 to 0\.5, .* 0 \(black\) and 1 \(white\)"),
+    ("nan.npz", {}, r"contains values from nan to nan, .* 0 \(black\) and 1 \(white\)"),
+    ("a.png", {}, r"held_out: 0\.1 keeps 1 of 1 documents .* leaves none to publish"),
 ]
 
 
@@ -424,7 +425,11 @@ def test_everything_wrong_with_images_is_one_sentence(bad, path, fields, sentenc
     with pytest.raises(DataError, match=sentence) as error:
         opened(Images(path=path, **fields), base=bad)
     message = str(error.value)
-    assert message.startswith("sources.mine: ") and message.endswith(".") and "\n" not in message
+    assert (
+        message.startswith(("sources.mine: ", "sources.mine.held_out: "))
+        and message.endswith(".")
+        and "\n" not in message
+    )
 
 
 def test_without_the_library_the_sentence_says_how_to_install_it(bad, monkeypatch):
@@ -441,18 +446,18 @@ def test_without_the_library_the_sentence_says_how_to_install_it(bad, monkeypatc
 @pytest.mark.parametrize(
     ("kind", "fields", "sentence"),
     [
-        (Gaussian, {"held_out": 0.1}, "s.x.held_out: an endless source has no share to keep back; give a number"),
+        (Gaussian, {"held_out": 0.1}, "s.x.held_out: must be a number of documents such as 500"),
         (Gaussian, {"held_out": 1.5}, "s.x.held_out: must be a share below 1 or a whole number"),
         (Gaussian, {"dim": 0}, "s.x.dim: input should be greater than or equal to 1"),
         (Gaussian, {"mean": "high"}, "s.x.mean: must be a number or a list of numbers, not 'high'"),
         (Gaussian, {"mean": [0.0, True]}, "s.x.mean: must be a number or a list of numbers, not [0.0, True]"),
         (Gaussian, {"mean": []}, "s.x.mean: must be a number or a list of numbers, not []"),
         (Gaussian, {"variance": float("nan")}, "s.x.variance: must be a number or a list of numbers, not nan"),
-        (Gaussian, {"mean": [0.0, 1.0]}, "s.x: mean has 2 numbers, but dim = 1; give one for every coordinate or set"),
+        (Gaussian, {"mean": [0.0, 1.0]}, "s.x: mean has 2 numbers, but dim = 1; give one for each coordinate or set"),
         (Gaussian, {"dim": 3, "variance": [1.0]}, "s.x: variance has 1 numbers, but dim = 3; give one"),
         (Gaussian, {"variance": 0}, "s.x: variance must be above 0, not 0"),
         (Gaussian, {"dim": 2, "variance": [1, -2.5]}, "s.x: variance must be above 0, not -2.5"),
-        (Gaussian, {"variance": 1, "covariance": [[1]]}, "s.x: variance and covariance are both given; leave one"),
+        (Gaussian, {"variance": 1, "covariance": [[1]]}, "s.x: variance and covariance exclude each other; remove one"),
         (Gaussian, {"dim": 2, "covariance": [[1]]},
          "s.x: covariance must have 2 rows of 2 numbers, as dim = 2, but has 1 of 1"),
         (Gaussian, {"dim": 2, "covariance": [[1, 0], [1]]},
@@ -465,18 +470,18 @@ def test_without_the_library_the_sentence_says_how_to_install_it(bad, monkeypatc
         (Gaussian, {"dim": 2, "covariance": [[1, 0.1], [0.1, 0.01]]}, "s.x: covariance must be positive definite, but"),
         (Gaussian, {"covariance": [["a"]]}, "s.x.covariance.0.0: input should be a valid number, not 'a'"),
         (Gaussian, {"sigma": 1}, "s.x.sigma: unknown key; allowed here: covariance, dim, held_out, "),
-        (Categorical, {}, "s.x: needs types (how many symbols) or probabilities (a list)"),
-        (Categorical, {"held_out": 0.5, "types": 2}, "s.x.held_out: an endless source has no share"),
+        (Categorical, {}, "s.x: give types, the number of symbols, or probabilities"),
+        (Categorical, {"held_out": 0.5, "types": 2}, "s.x.held_out: must be a number of documents such as 500"),
         (Categorical, {"types": 0}, "s.x.types: input should be greater than or equal to 1"),
         (Categorical, {"types": 3, "shape": "zip"}, "s.x.shape: input should be 'uniform' or 'zipf'"),
-        (Categorical, {"types": 3, "exponent": 2.0}, 's.x: exponent has a meaning for shape = "zipf" only'),
+        (Categorical, {"types": 3, "exponent": 2.0}, 's.x: exponent is allowed with shape = "zipf" only'),
         (Categorical, {"probabilities": [0.5, 0.4]}, "s.x: probabilities must sum to one, but these 2 sum to 0.9;"),
         (Categorical, {"probabilities": [1 + 2e-9]},
          "s.x: probabilities must sum to one, but these 1 sum to 1.000000002"),
-        (Categorical, {"probabilities": [1.5, -0.5]}, "s.x: probabilities must be 0 or more, but one of them is -0.5"),
+        (Categorical, {"probabilities": [1.5, -0.5]}, "s.x: probabilities must be 0 or more, but one is -0.5"),
         (Categorical, {"probabilities": []}, "s.x.probabilities: list should have at least 1 item"),
-        (Categorical, {"probabilities": [1.0], "types": 1}, "s.x: probabilities and types are both given; leave one"),
-        (Categorical, {"probabilities": [1.0], "shape": "zipf"}, "s.x: probabilities and shape are both given;"),
+        (Categorical, {"probabilities": [1.0], "types": 1}, "s.x: probabilities and types exclude each other; remove"),
+        (Categorical, {"probabilities": [1.0], "shape": "zipf"}, "s.x: probabilities and shape exclude each other;"),
         (Toy, {"shape": "moon"}, "s.x.shape: input should be 'blobs', 'moons', 'circles' or 'swiss_roll'"),
         (Toy, {"documents": 0}, "s.x.documents: input should be greater than or equal to 1"),
         (Toy, {"noise": -1.0}, "s.x.noise: input should be greater than or equal to 0"),

@@ -1,5 +1,6 @@
 """The documents that the page lets people read, and how they descend from people."""
 
+import networkx as nx
 import polars as pl
 import pytest
 
@@ -11,7 +12,7 @@ from ecosystem.scenario.scenario import Scenario
 pytest.importorskip("solara", reason="the interactive page needs the extra view")
 
 from ecosystem.app import documents
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.ancestry import Ancestry
 from ecosystem.runs.lineage import Origin, in_words, summary_of
@@ -55,7 +56,7 @@ def scenario(source: dict, model: dict, **more) -> Scenario:
     )
 
 
-def film_of(spec: Scenario, out, cache) -> RunView:
+def view_of(spec: Scenario, out, cache) -> RunView:
     for _ in begin(spec, out=out, machine=Machine("cpu", 1), cache=cache):
         pass
     return RunView(Run.open(folder_of(spec, out)))
@@ -65,14 +66,25 @@ def film_of(spec: Scenario, out, cache) -> RunView:
 def view(tmp_path_factory, cache) -> RunView:
     """A web of numbers; every archive is still there."""
     spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"})
-    return film_of(spec, tmp_path_factory.mktemp("numbers"), cache)
+    return view_of(spec, tmp_path_factory.mktemp("numbers"), cache)
+
+
+def test_endorsements_do_not_move_the_drawing(view, tmp_path, cache):
+    curators = {"editors": {"sites": 4, "reviews": 20, "action": "endorse"}}
+    spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"}, curators=curators, steps=2)
+    endorsed = view_of(spec, tmp_path, cache)
+    weights = [link["endorsed"] for *_, link in nx.read_graphml(endorsed.run.path / "web.graphml").edges(data=True)]
+    assert max(weights) > 0
+    where = ["site", "x", "y"]
+    assert endorsed.places.select(where).equals(view.places.select(where))
+    assert endorsed.places.select("x", "y").n_unique() == 8
 
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory, cache) -> RunView:
     """The same web, with the archives of steps 0, 4 and 6 alone."""
     spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"}, weights_every=4)
-    return film_of(spec, tmp_path_factory.mktemp("pruned"), cache)
+    return view_of(spec, tmp_path_factory.mktemp("pruned"), cache)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +98,7 @@ def texts(tmp_path_factory, cache) -> RunView:
     model = {"kind": "ngram", "order": 3, "vocabulary": 257, "context": 64}
     spec = scenario(source, model, steps=2)
     spec = spec.override({"web.initial.documents": 120, "web.retain": [], "writers.people.rate": 1.0})
-    return film_of(spec, place, cache)
+    return view_of(spec, place, cache)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from transformers import (
     WatermarkLogitsProcessor,
 )
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import ScenarioError
 from ecosystem.families.language import generation, watermark
 from ecosystem.families.language.ngram.family import Ngram
@@ -34,8 +34,8 @@ from ecosystem.testing import sample_context, sample_documents
 from tests.conftest import MACHINE, TINY, tiny
 from tests.families_shared import SHAPE, Numbers, build_context, cohort, documents, generate_request, weights
 
-GREEN = Mark("green_list", 15_485_863)
-TOURNAMENT = Mark("synthid", 42, depth=6)
+GREEN = WatermarkSpec("green_list", 15_485_863)
+TOURNAMENT = WatermarkSpec("synthid", 42, depth=6)
 BOTH = pytest.mark.parametrize("mark", [GREEN, TOURNAMENT], ids=lambda mark: mark.scheme)
 V = SHAPE.vocabulary
 
@@ -278,10 +278,10 @@ def test_it_refuses_what_is_marked_and_long_enough():
 
 def test_fields_of_the_other_scheme_are_refused():
     for scheme, field in (("green_list", "depth"), ("synthid", "bias")):
-        with pytest.raises(ValueError, match=f'scheme = "{scheme}" takes no {field}'):
+        with pytest.raises(ValueError, match=f'{field} is not allowed with scheme = "{scheme}"'):
             Watermark(model="m", scheme=scheme, **{field: 2})
     assert Watermark(model="m", bias=3.0).mark == replace(GREEN, bias=3.0)
-    assert Watermark(model="m", scheme="synthid", key=9, depth=7).mark == Mark("synthid", 9, depth=7)
+    assert Watermark(model="m", scheme="synthid", key=9, depth=7).mark == WatermarkSpec("synthid", 9, depth=7)
 
 
 MARKED = {
@@ -310,7 +310,7 @@ def marked(**changes) -> Scenario:
         ),
         ({"trainers.naive.retain": ["mark"]}, "cannot thin an archive"),
         ({"policies.mark.compliance": 1.5}, "policies.mark.compliance: "),
-        ({"policies.mark.depth": 3}, 'scheme = "green_list" takes no depth; leave it out'),
+        ({"policies.mark.depth": 3}, 'depth is not allowed with scheme = "green_list"; remove it'),
     ],
 )
 def test_what_does_not_go_together_is_said_when_the_scenario_is_read(changes, sentence):
@@ -330,9 +330,7 @@ def test_only_families_that_can_mark_do():
                 f"trainers.{population}.decoding.watermark": "mark",
             }
         )
-    assert "of kind gaussian, which cannot watermark text or look for a watermark; causal_lm, gpt2, ngram can" in str(
-        error.value
-    )
+    assert "of kind gaussian, which can neither write nor detect watermarks; choose a model of kind" in str(error.value)
     assert "decoding.watermark: has no meaning for vector documents" in str(error.value)
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ecosystem.corpus.web import Web, WebSpec
 from ecosystem.errors import DataError, EcosystemError, StoreError
+from ecosystem.report.site_map import layout
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 
@@ -25,6 +26,13 @@ def web(seed=1, base=Path(), **fields) -> Web:
     return Web(WebSpec(**(fields or KINDS[0])), Streams(seed), base)
 
 
+def drawn(graph: Web) -> np.ndarray:
+    """Where the sites of a web are drawn, shape [sites, 2]."""
+    links = nx.Graph((a, b) for a, b, _ in graph.links())
+    links.add_nodes_from(range(graph.sites))
+    return layout(links)
+
+
 # Laws.
 
 
@@ -32,7 +40,7 @@ def web(seed=1, base=Path(), **fields) -> Web:
 def test_a_web_is_a_function_of_spec_and_seed(fields):
     one, two = web(**fields), web(**fields)
     assert one.links() == two.links() and one.sites == fields["sites"]
-    assert (one.layout() == two.layout()).all() and (one.popularity() == two.popularity()).all()
+    assert (drawn(one) == drawn(two)).all() and (one.popularity() == two.popularity()).all()
     assert one.labels() == [str(site) for site in range(one.sites)]
     if fields["kind"] != "complete":
         assert web(seed=2, **fields).links() != one.links()
@@ -131,19 +139,11 @@ def test_a_restored_web_equals_the_one_that_was_saved_bit_for_bit():
     assert fresh.links() == web().links() and (fresh.popularity() == web().popularity()).all()
 
 
-def test_endorsements_do_not_move_the_drawing():
-    graph = web()
-    before = graph.layout()
-    graph.endorse(1, 30, 9.0)
-    assert (graph.layout() == before).all()
-    assert before.shape == (40, 2) and np.abs(before).max() <= 1.0 and len(np.unique(before, axis=0)) == 40
-
-
 @pytest.mark.parametrize("sites", [1, 2])
 def test_the_smallest_webs_work(sites):
     graph = web(kind="complete", sites=sites)
     assert graph.popularity() == pytest.approx([1 / sites] * sites)
-    assert graph.layout().shape == (sites, 2) and graph.reach([0], 1).tolist() == list(range(sites))
+    assert drawn(graph).shape == (sites, 2) and graph.reach([0], 1).tolist() == list(range(sites))
 
 
 def test_two_thousand_sites_are_no_trouble():
@@ -202,7 +202,7 @@ def test_a_directed_graphml_stays_directed_and_labels_are_kept(tmp_path):
 
 
 BAD_GRAPHS = [
-    ("no.graphml", None, r'there is no such file.*did you mean "ok\.graphml"'),
+    ("no.graphml", None, r'no such file.*did you mean "ok\.graphml"'),
     ("folder", None, r"is a folder; give a GraphML file or an edge list"),
     ("e.graphml", b"", r"is empty"),
     ("e.graphml", b"<graphml><node", r"is not a GraphML file"),
@@ -211,13 +211,13 @@ BAD_GRAPHS = [
     (
         "e.graphml",
         b'<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph edgedefault="directed"/></graphml>',
-        r"has no sites",
+        r"contains no sites",
     ),
-    ("e.txt", b"", r"has no sites"),
-    ("e.txt", b"# only a comment\n\n", r"has no sites"),
+    ("e.txt", b"", r"contains no sites"),
+    ("e.txt", b"# only a comment\n\n", r"contains no sites"),
     ("e.txt", b"a b c d\n", r"line 1 has 4 entries"),
-    ("e.txt", b"a b\na c heavy\n", r"line 2: the weight 'heavy' is not a number above 0"),
-    ("e.txt", b"a b -1\n", r"line 1: the weight '-1' is not a number above 0"),
+    ("e.txt", b"a b\na c heavy\n", r"line 2: the weight must be a number above 0, not 'heavy'"),
+    ("e.txt", b"a b -1\n", r"line 1: the weight must be a number above 0, not '-1'"),
     ("e.txt", b"caf\xe9 b\n", r"is not UTF-8"),
 ]
 
@@ -238,7 +238,7 @@ def test_everything_wrong_with_a_graph_file_is_one_sentence(tmp_path, monkeypatc
 def test_an_export_that_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(StoreError, match=r"cannot be written: No such file or directory; choose another place\.$"):
         web().export(tmp_path / "nowhere" / "web.graphml")
-    with pytest.raises(DataError, match=r"can be written as \.graphml or \.gexf, not \.png\.$"):
+    with pytest.raises(DataError, match=r"web\.png: unknown format \.png; .* \.graphml or \.gexf\.$"):
         web().export(tmp_path / "web.png")
     with pytest.raises(DataError, match=r'the attribute "share" has 3 values for 40 sites\.$'):
         web().export(tmp_path / "web.gexf", {"share": np.zeros(3)})
@@ -251,7 +251,7 @@ def test_a_wrong_endorsement_is_refused(call):
         graph.endorse(*call)
     with pytest.raises(EcosystemError):
         graph.restore([call])
-    with pytest.raises(DataError, match="there is no site 99; the web has the sites 0 to 39"):
+    with pytest.raises(DataError, match="site 99; the sites of this web are 0 to 39"):
         graph.reach([99], 1)
 
 
@@ -275,9 +275,9 @@ def test_a_spec_is_plain_data_and_back():
         ({}, 'web: kind = "barabasi_albert" needs sites'),
         ({"sites": 3, "degree": 3}, "web: degree (3) must be below sites (3)"),
         ({"kind": "watts_strogatz", "sites": 9, "degree": 3}, "web: degree (3) must be even for watts_strogatz"),
-        ({"kind": "file"}, 'web: kind = "file" needs a path'),
+        ({"kind": "file"}, 'web: kind = "file" needs path'),
         ({"kind": "file", "path": "x", "sites": 3}, 'web: sites is not allowed with kind = "file"'),
-        ({"sites": 3, "path": "x"}, 'web: path is only read with kind = "file"'),
+        ({"sites": 3, "path": "x"}, 'web: path is allowed with kind = "file"'),
         ({"sites": 0}, "web.sites: input should be greater than 0"),
         ({"sites": 9, "rewire": 2}, "web.rewire: input should be less than or equal to 1"),
         ({"sites": 9, "degre": 2}, 'web.degre: unknown key (did you mean "degree"?)'),

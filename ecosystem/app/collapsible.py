@@ -1,4 +1,4 @@
-"""A part of the page that is made when somebody opens it: most never do, and what is not there takes no time."""
+"""A part of the page that is made when it is first opened: most never are, and until then it takes no time."""
 
 from __future__ import annotations
 

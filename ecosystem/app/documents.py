@@ -1,11 +1,11 @@
-"""Reading the documents of a film, and the lineage of one: from its author's training sets back to people.
+"""The documents of a run, and the lineage of one: from its author's training sets back to people.
 
 Everything is from stored tables. Documents are data: they reach the page as text, never as markup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,14 @@ import solara
 import solara.lab
 
 from ecosystem.app.collapsible import Collapsible
-from ecosystem.app.run_view import RunView
+from ecosystem.app.elements import text_element
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.formats import number
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.documents import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.report.html import visible
 from ecosystem.runs.ancestry import Ancestry
-from ecosystem.runs.lineage import INITIAL, Origin, in_words, origin_name, share_text, summary_of
+from ecosystem.runs.lineage import INITIAL, Origin, in_words, origin_name, summary_of
 
 EACH, PICTURES = 3, 6  # documents in a column
 FITS = 6  # of a lineage, shown at first
@@ -40,7 +41,7 @@ class Entry:
 
     @property
     def long(self) -> bool:
-        """Whether only the beginning is shown until somebody opens it."""
+        """Whether only the beginning is shown until it is opened."""
         return self.picture is None and (len(self.text) > CLIP or self.text.count("\n") >= 10)
 
 
@@ -49,18 +50,18 @@ def authors(view: RunView) -> dict[str, str]:
 
     A key is a trainer's name, ``writers/<population>`` or ``initial``.
     """
-    there = set(view.documents["author"].unique())
-    numbered = [f"{name}/{i}" for name, recipe in view.scenario.trainers.items() for i in range(recipe.count)]
-    found = {name: name for name in numbered if name in there}
-    peopled = {author.rsplit("/", 1)[0] for author in there if author.startswith("writers/")}
-    found |= {f"writers/{name}": f"{name} (writers)" for name in view.scenario.writers if f"writers/{name}" in peopled}
-    return found | ({INITIAL: origin_name("people", INITIAL)} if INITIAL in there else {})
+    present = set(view.documents["author"].unique())
+    trainers = [f"{name}/{i}" for name, spec in view.scenario.trainers.items() for i in range(spec.count)]
+    names = {name: name for name in trainers if name in present}
+    writers = {author.rsplit("/", 1)[0] for author in present if author.startswith("writers/")}
+    names |= {f"writers/{name}": f"{name} (writers)" for name in view.scenario.writers if f"writers/{name}" in writers}
+    return names | ({INITIAL: origin_name("people", INITIAL)} if INITIAL in present else {})
 
 
 def published(view: RunView, author: str) -> pl.DataFrame:
-    """Return the documents (rows of ``film.documents``) of a key of :func:`authors`, in order of publication."""
-    mine = pl.col("author").str.starts_with(f"{author}/") if author.startswith("writers/") else pl.lit(value=False)
-    return view.documents.filter((pl.col("author") == author) | mine)
+    """Return the documents (rows of ``view.documents``) of a key of :func:`authors`, in order of publication."""
+    member = pl.col("author").str.starts_with(f"{author}/") if author.startswith("writers/") else pl.lit(value=False)
+    return view.documents.filter((pl.col("author") == author) | member)
 
 
 def entries(view: RunView, documents: pl.DataFrame, first: int = 0) -> list[Entry]:
@@ -99,76 +100,105 @@ def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None) -> Ent
 TINTS = {"people": HUMAN, "injected": "#4f9d8f", "start": "#c79a3a", "model": SYNTHETIC}
 
 
-def _text(tag: str, words: str, *classes: str, **attributes: str) -> Any:
-    """Show words, which are text whatever stands in them."""
-    return solara.v.Html(tag=tag, children=[words], class_=" ".join(classes), attributes=attributes)
-
-
 @solara.component
 def Reading(view: RunView, step: int, last: int) -> None:
-    """Let people open the documents of a film; nothing is read before they do. ``last``: the steps there are."""
+    """Let people open the documents of a run; nothing is read before they do. ``last`` is its last step."""
     with solara.Div(classes=["eco-panel", "eco-reading"]):
         Collapsible("Reading: what was written, and where it comes from", lambda: Reader(view, step, last))
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Documents of one author: those published at a ``step``, shown from number ``first`` on, and its earliest ones."""
+
+    step: int
+    first: int
+    current: pl.DataFrame
+    earliest: pl.DataFrame
+
+    @classmethod
+    def of(cls, documents: pl.DataFrame, step: int, first: int) -> Selection:
+        """Select from everything that the author published; earliest documents are those of an earlier step."""
+        current = documents.filter(pl.col("t") == step)
+        earliest = documents.filter((pl.col("t") == pl.col("t").min()) & (pl.col("t") < step))
+        return cls(step, first if first < current.height else 0, current, earliest)
+
+    def read(self, view: RunView) -> tuple[list[Entry], list[Entry]]:
+        """Read what is shown of both."""
+        return entries(view, self.current, self.first), entries(view, self.earliest)
+
+
 @solara.component
 def Reader(view: RunView, step: int, last: int) -> None:
-    """Show documents of an author at a step beside its first ones."""
+    """Show documents of an author at a step beside its earliest ones."""
     ancestry = solara.use_memo(lambda: Ancestry(view), [view])
-    author, choose = solara.use_state("")
-    fixed, fix = solara.use_state(LOOKED_AT)
-    first, turn = solara.use_state(0)
+    author, set_author = solara.use_state("")
+    fixed_step, set_step = solara.use_state(LOOKED_AT)
+    first, set_first = solara.use_state(0)
     traced, trace = solara.use_state(-1)
     names = solara.use_memo(lambda: authors(view), [view, last])
-    writing = solara.use_memo(lambda: set(view.documents.filter(pl.col("t") == step)["author"]), [view, last, step])
-    present = [key for key in names if any(who == key or who.startswith(f"{key}/") for who in writing)]
-    chosen = author if author in names else next(iter(present or names), "")
-    mine = solara.use_memo(lambda: published(view, chosen), [view, last, chosen])
-    steps = [str(t) for t in mine["t"].unique(maintain_order=True)]
-    at = int(fixed) if fixed in steps else step
-    now, begun = mine.filter(pl.col("t") == at), mine.filter((pl.col("t") == mine["t"].min()) & (pl.col("t") < at))
-    place = first if first < now.height else 0
+    default = solara.use_memo(lambda: _default_author(view, names, step), [view, last, step])
+    chosen = author if author in names else default
+    documents = solara.use_memo(lambda: published(view, chosen), [view, last, chosen])
+    steps = [str(t) for t in documents["t"].unique(maintain_order=True)]
+    selection = Selection.of(documents, int(fixed_step) if fixed_step in steps else step, first)
+    dependencies = [view, last, chosen, selection.step, selection.first]
+    task = solara.lab.use_task(lambda: selection.read(view), dependencies=dependencies, raise_error=False)
 
-    def read() -> tuple[list[Entry], list[Entry]]:
-        return entries(view, now, place), entries(view, begun)
-
-    task = solara.lab.use_task(read, dependencies=[view, last, chosen, at, place], raise_error=False)
-
-    def pick(change: Callable[[str], None], value: str) -> None:
-        change(value)
-        turn(0)
+    def choose(setter: Callable[[str], None], value: str) -> None:
+        setter(value)
+        set_first(0)
 
     keys = {name: key for key, name in names.items()}
+    options = [LOOKED_AT, *steps]
+    shown_step = fixed_step if fixed_step in options else LOOKED_AT
     with solara.Div(classes=["eco-bar"]):
-        solara.Select("author", list(keys), names.get(chosen), lambda name: pick(choose, keys[name]), dense=True)
-        options = [LOOKED_AT, *steps]
-        solara.Select("step", options, fixed if fixed in options else LOOKED_AT, lambda t: pick(fix, t), dense=True)
+        solara.Select("author", list(keys), names.get(chosen), lambda name: choose(set_author, keys[name]), dense=True)
+        solara.Select("step", options, shown_step, lambda value: choose(set_step, value), dense=True)
     if task.exception is not None:
         solara.Error(str(task.exception))
         return
-    shown: tuple[list[Entry], list[Entry]] = task.latest or ([], [])
+    current, earliest = task.latest or ([], [])
     with solara.Div(classes=["eco-columns"]):
         with solara.Div():
-            _text("h4", f"Published at step {at}")
-            if now.is_empty():
-                _text("p", f"{names.get(chosen, 'Nobody')} published nothing at this step.")
-            elif shown[0]:
-                _pages(place, len(shown[0]), now.height, turn)
-            Documents(shown[0], ancestry, traced, trace, last)
+            _current_heading(selection, len(current), names.get(chosen, ""), set_first)
+            Documents(current, ancestry, traced, trace, last)
         with solara.Div():
-            _text("h4", "Its first documents" + (f", step {begun['t'][0]}" if begun.height else ""))
-            if begun.is_empty():
-                _text("p", "It had published nothing before." if now.height else "")
-            elif shown[1]:
-                _pages(0, len(shown[1]), begun.height, None)
-            Documents(shown[1], ancestry, traced, trace, last)
+            _earliest_heading(selection, len(earliest))
+            Documents(earliest, ancestry, traced, trace, last)
+
+
+def _default_author(view: RunView, names: Collection[str], step: int) -> str:
+    """Choose the first author that published at a step, or else the first one; empty where there is none."""
+    writing = view.documents.filter(pl.col("t") == step)["author"].unique()
+    present = [key for key in names if any(who == key or who.startswith(f"{key}/") for who in writing)]
+    return next(iter(present or names), "")
+
+
+def _current_heading(selection: Selection, shown: int, author: str, set_first: Callable[[int], None]) -> None:
+    """Say what an author published at the step, and how many documents of it are shown."""
+    text_element("h4", f"Published at step {selection.step}")
+    if selection.current.is_empty():
+        text_element("p", f"{author} published nothing at this step." if author else "Nothing has been published yet.")
+    elif shown:
+        _pages(selection.first, shown, selection.current.height, set_first)
+
+
+def _earliest_heading(selection: Selection, shown: int) -> None:
+    """Say which the earliest documents of an author are, and how many of them are shown."""
+    earliest = selection.earliest
+    text_element("h4", "Its first documents" + (f", step {earliest['t'][0]}" if earliest.height else ""))
+    if earliest.is_empty():
+        text_element("p", "It had published nothing before." if selection.current.height else "")
+    elif shown:
+        _pages(0, shown, earliest.height, None)
 
 
 def _pages(first: int, shown: int, height: int, turn: Callable[[int], None] | None) -> None:
     """Say which of ``height`` documents are shown, with a button to the next ones (``turn`` gets their place)."""
     end = min(first + shown, height)
     with solara.Div(classes=["eco-turn"]):
-        _text("span", f"{first + 1:,} to {end:,} of {height:,}")
+        text_element("span", f"{first + 1:,} to {end:,} of {height:,}")
         if turn is not None and (end < height or first):
             words, place = ("next", end) if end < height else ("from the first", 0)
             solara.Button(words, on_click=lambda: turn(place), text=True, small=True)
@@ -182,7 +212,7 @@ def Documents(shown: Sequence[Entry], ancestry: Ancestry, traced: int, trace: Ca
             classes = ["eco-doc", "eco-machine" if entry.synthetic else "eco-people"]
             with solara.Div(classes=classes).key(f"d{entry.doc}"):
                 _content(entry)
-                _text("div", " · ".join(entry.facts), "eco-facts")
+                text_element("div", " · ".join(entry.facts), "eco-facts")
                 if entry.synthetic:
                     _lineage_button(entry.doc, entry.doc == traced, trace)
                 if entry.synthetic and entry.doc == traced:
@@ -194,17 +224,17 @@ def _content(entry: Entry) -> None:
     if entry.picture is not None:
         solara.v.Html(tag="img", attributes={"src": entry.picture, "alt": f"document {entry.doc}"})
     elif not entry.text.strip():
-        _text("p", "An empty document.")
+        text_element("p", "An empty document.")
     elif entry.long:
         extent = "all" if entry.characters <= LONGEST else f"the first {LONGEST:,} of"
         summary = [
-            _text("div", f"{entry.text[:CLIP]}…", "eco-words", "eco-clip", dir="auto"),
-            _text("span", f"{extent} {entry.characters:,} characters", "eco-more"),
+            text_element("div", f"{entry.text[:CLIP]}…", "eco-words", "eco-clip", dir="auto"),
+            text_element("span", f"{extent} {entry.characters:,} characters", "eco-more"),
         ]
-        whole = _text("div", entry.text, "eco-words", dir="auto")
+        whole = text_element("div", entry.text, "eco-words", dir="auto")
         solara.v.Html(tag="details", children=[solara.v.Html(tag="summary", children=summary), whole])
     else:
-        _text("div", entry.text, "eco-words", dir="auto")
+        text_element("div", entry.text, "eco-words", dir="auto")
 
 
 def _lineage_button(doc: int, is_open: bool, trace: Callable[[int], None]) -> None:
@@ -222,27 +252,22 @@ def Descent(ancestry: Ancestry, doc: int, last: int) -> None:
         solara.Error(str(task.exception))
         return
     if task.value is None:
-        _text("p", "Going back through the ledgers …")
+        text_element("p", "Going back through the ledgers …")
         return
     lineage = task.value
     with solara.Div(classes=["eco-descent"]):
-        _text("p", summary_of(lineage))
+        text_element("p", summary_of(lineage))
         Bar(lineage.ends)
         for fit in lineage.fits if whole else lineage.fits[:FITS]:
-            when = "before its first fit" if fit.step is None else f"trained at step {fit.step}"
-            size = f" on {fit.documents:,.0f} documents, {share_text(fit.human)} by people" if fit.documents else ""
             with solara.Div(classes=["eco-fit"]):
-                _text("strong", f"{fit.who}, {when}{size}")
-                _text(
-                    "span",
-                    f" · met {number(fit.passes)} times on the way back" + ("" if fit.exact else " · approximate"),
-                )
+                text_element("strong", fit.heading)
+                text_element("span", f" · {fit.frequency}" + ("" if fit.exact else " · approximate"))
                 Bar(fit.origins)
         if len(lineage.fits) > FITS:
             few = "fewer" if whole else f"all {len(lineage.fits)} of them"
             solara.Button(f"Show {few}", on_click=lambda: unfold(not whole), text=True, x_small=True)
         for caveat in lineage.caveats:
-            _text("p", caveat)
+            text_element("p", caveat)
 
 
 @solara.component
@@ -253,4 +278,4 @@ def Bar(origins: Sequence[Origin]) -> None:
             for origin in origins:
                 style = f"width:{100 * origin.share:.3f}%;background:{TINTS[origin.kind]}"
                 solara.v.Html(tag="span", style_=style, attributes={"title": origin.text})
-        _text("div", in_words(origins), "eco-facts")
+        text_element("div", in_words(origins), "eco-facts")

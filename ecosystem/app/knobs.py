@@ -26,10 +26,10 @@ def label(knob: Knob) -> str:
 
 
 def spacing(knob: Knob, value: Any) -> float:
-    """Return the step of a slider; ``value`` is what stands at its path.
+    """Return the step of a slider; ``value`` is the one at its path.
 
     Where that lies between two places of the slider, the step is a fraction of the knob's, so that it is one of them: a
-    slider moves to the nearest place that it has, and nobody has turned it.
+    slider moves to its nearest place without being turned.
     """
     assert knob.low is not None and knob.high is not None
     every = knob.step if knob.step is not None else 1 if isinstance(value, int) else (knob.high - knob.low) / 50
@@ -72,7 +72,7 @@ def _of_policy(scenario: Scenario, name: str) -> list[Knob]:
 
 
 def _amount(path: str, called: str, value: float, least: int = 0) -> Knob:
-    """Return a slider from (nearly) nothing to three times what stands there, which is one of its places."""
+    """Return a slider from (nearly) nothing to three times the value, which is one of its places."""
     if isinstance(value, int):
         every = value // 20 if value >= 100 and value % 20 == 0 else 1
         return Knob(path=path, label=called, low=least * every, high=3 * value or 10, step=every)

@@ -1,11 +1,11 @@
 """The page: Mesa's SolaraViz (reset, play, step, knobs) beside the panels.
 
-Every browser tab has a stage, and so a world, of its own; closing the tab closes it.
+Every browser tab has a session, and so a world, of its own; closing the tab closes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,22 +18,23 @@ from solara.server.kernel_context import PageStatus, get_current_context
 from ecosystem.app import panels
 from ecosystem.app.events import PROGRESS, listen, tell
 from ecosystem.app.knobs import label, spacing
-from ecosystem.app.session_model import PRESET, SEED, SessionConfig, SessionModel
+from ecosystem.app.worlds.session_model import PRESET, SEED, SessionConfig, SessionModel
 from ecosystem.errors import EcosystemError
 from ecosystem.scenario.entries import Knob
 from ecosystem.scenario.presets import presets
 
-PLAY = SessionConfig()  # what the server was started for
+CONFIG = SessionConfig()  # what the server was started for
 TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from quick to true
-PACE = 250  # milliseconds between two steps that are played, until somebody sets another
+PACE = 250  # milliseconds between two steps that are played, unless another is set
 AS_FILE = "as in the scenario"
 OTHER = "something else"  # than any choice of a knob
 
 
-def stage_of(play: SessionConfig) -> type[SessionModel]:
-    """Return the class of the stages of a page, which SolaraViz makes anew from keyword arguments on *Reset*."""
-    bells = {"news": tell, "progressed": PROGRESS.send, "watched": _watched}
-    return type("Stage", (SessionModel,), {"play": play, **{name: staticmethod(ring) for name, ring in bells.items()}})
+def session_class(config: SessionConfig) -> type[SessionModel]:
+    """Make the class of a page's sessions, which SolaraViz instantiates from keyword arguments on *Reset*."""
+    callbacks = {"news": tell, "progressed": PROGRESS.send, "watched": _watched}
+    methods = {name: staticmethod(callback) for name, callback in callbacks.items()}
+    return type("Session", (SessionModel,), {"config": config, **methods})
 
 
 def _watched() -> bool:
@@ -51,9 +52,9 @@ def _Sidebar() -> None: ...
 @solara.component
 def Page() -> None:
     """Show what the server was started for; Solara looks for this name."""
-    solara.Title(f"{PLAY.title} · ecosystem")
+    solara.Title(f"{CONFIG.title} · ecosystem")
     solara.Style(panels.STYLE)
-    session = solara.use_memo(lambda: solara.reactive(stage_of(PLAY)()), [])
+    session = solara.use_memo(lambda: solara.reactive(session_class(CONFIG)()), [])
     solara.use_effect(lambda: session.value.close, [session.value])
     # In a component of its own, since SolaraViz is called with new arguments whenever a knob is turned.
     Controls(session)
@@ -92,7 +93,7 @@ def Controls(session: solara.Reactive[SessionModel]) -> None:
             solara.Div()
     shown = tuple((turn.value, positions[name]) for name, turn in turns.items())
     parameters = solara.use_memo(lambda: _parameters(now, turns), [id(now), shown])  # else all of Mesa is made again
-    SolaraViz(session, components=[], model_params=parameters, name=PLAY.title, play_interval=interval)
+    SolaraViz(session, components=[], model_params=parameters, name=CONFIG.title, play_interval=interval)
     for sentence in (now.refused, wrong if until == now.upcoming else ""):
         if sentence:
             with solara.Sidebar():
@@ -153,28 +154,34 @@ def _position(session: SessionModel, name: str) -> Any:
     return next((called for called, choice in knob.choices.items() if choice == value), OTHER)
 
 
-def _parameters(session: SessionModel, turns: dict[str, solara.Reactive[Any]]) -> dict[str, Any]:
+def _parameters(session: SessionModel, turns: Mapping[str, solara.Reactive[Any]]) -> dict[str, Any]:
     """Return what SolaraViz lets people choose: knobs, which act at once, and model and seed, from *Reset* on."""
-    found: dict[str, Any] = {}
-    for name, turn in turns.items():
-        knob = session.knobs[name]
-        if knob.choices is not None:
-            values = list(knob.choices) + ([OTHER] if turn.value == OTHER else [])
-            found[name] = {"type": "Select", "label": label(knob), "value": turn, "values": values}
-            continue
-        assert knob.low is not None and knob.high is not None
-        step = spacing(knob, session.value(knob.path))
-        whole = isinstance(turn.value, int)
-        # What stands there may lie outside of what the knob offers: a slider would move it, and nobody has.
-        low, high = min(knob.low, turn.value), max(knob.high, turn.value)
-        low, high = (int(low), int(high)) if whole else (low, high)
-        shown = f"{label(knob)}: {turn.value:,.4g}"
-        found[name] = Slider(shown, turn, low, high, int(step) if whole else step, int if whole else float)
-    scenario = session.play.scenario
-    if scenario is not None:
-        if scenario.modality == "text":
-            there = presets(session.play.base)
-            tiers = [AS_FILE, *(tier for tier in TIERS if tier in there)]
-            found[PRESET] = {"type": "Select", "label": "models, from Reset on", "value": AS_FILE, "values": tiers}
-        found[SEED] = {"type": "InputText", "label": "seed, from Reset on", "value": str(scenario.seed)}
-    return found
+    return {name: _knob_parameter(session, name, turn) for name, turn in turns.items()} | _reset_parameters(session)
+
+
+def _knob_parameter(session: SessionModel, name: str, turn: solara.Reactive[Any]) -> Any:
+    """Return a knob as SolaraViz shows it: a list of choices, or a slider."""
+    knob = session.knobs[name]
+    if knob.choices is not None:
+        values = list(knob.choices) + ([OTHER] if turn.value == OTHER else [])
+        return {"type": "Select", "label": label(knob), "value": turn, "values": values}
+    assert knob.low is not None and knob.high is not None
+    step = spacing(knob, session.value(knob.path))
+    # The value may lie outside the knob's range, where a slider would move it without being turned.
+    low, high = min(knob.low, turn.value), max(knob.high, turn.value)
+    title = f"{label(knob)}: {turn.value:,.4g}"
+    if isinstance(turn.value, int):
+        return Slider(title, turn, int(low), int(high), int(step), int)
+    return Slider(title, turn, low, high, step, float)
+
+
+def _reset_parameters(session: SessionModel) -> dict[str, Any]:
+    """Return the model and the seed of the next session, where a scenario and not a stored run is shown."""
+    scenario = session.config.scenario
+    if scenario is None:
+        return {}
+    seed = {"type": "InputText", "label": "seed, from Reset on", "value": str(scenario.seed)}
+    if scenario.modality != "text":
+        return {SEED: seed}
+    tiers = [AS_FILE, *(tier for tier in TIERS if tier in presets(session.config.base))]
+    return {PRESET: {"type": "Select", "label": "models, from Reset on", "value": AS_FILE, "values": tiers}, SEED: seed}

@@ -1,4 +1,4 @@
-"""The panels of the page: each a Solara component of a stage, or of a film and a step."""
+"""The panels of the page: each a Solara component of a session, or of a view and a step."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from typing import Any
 
 import solara
 
-from ecosystem.app import LIBRARY, live_charts
-from ecosystem.app.animation import Animation
+from ecosystem.app import LIBRARY
+from ecosystem.app.charts import world_charts
+from ecosystem.app.charts.animation import Animation
+from ecosystem.app.charts.live_charts import LiveChart
+from ecosystem.app.charts.world_charts import ChartSet
+from ecosystem.app.differences import differences
 from ecosystem.app.documents import Reading
+from ecosystem.app.elements import table_row, text_element
 from ecosystem.app.events import CHANGES, PROGRESS, listen, tell
-from ecosystem.app.live_charts import ChartSet, LiveChart, differences
-from ecosystem.app.live_run import LiveRun
-from ecosystem.app.run_view import RunView
-from ecosystem.app.session_model import SessionModel
-from ecosystem.app.toolbar import Toolbar, table_row
+from ecosystem.app.toolbar import Toolbar
+from ecosystem.app.worlds.live_run import LiveRun
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.session_model import SessionModel
 from ecosystem.report import charts, run_charts
 
 STYLE = Path(__file__).with_name("page.css")
@@ -43,17 +47,17 @@ def _Vega(
 
 @solara.component
 def Panel(title: str, below: str = "", children: Sequence[Any] = (), classes: Sequence[str] = ()) -> None:
-    """Frame something; title and the line below it are text, whatever stands in them."""
+    """Frame something; title and the line below it are text, whatever they contain."""
     with solara.Div(classes=["eco-panel", *classes]):
-        solara.v.Html(tag="h3", children=[title])
+        text_element("h3", title)
         if below:
-            solara.v.Html(tag="p", children=[below])
+            text_element("p", below)
         solara.Div(children=list(children))
 
 
 @solara.component
 def Chart(
-    picture: LiveChart | None,
+    chart: LiveChart | None,
     step: int,
     stamp: str,
     *,
@@ -62,20 +66,20 @@ def Chart(
     canvas: bool = False,
     children: Sequence[Any] = (),
 ) -> None:
-    """Show a picture at a step with ``children`` below it or, where there is none, what is ``missing``."""
-    if picture is None:
+    """Show a chart at a step with ``children`` below it or, where there is none, what is ``missing``."""
+    if chart is None:
         Panel(called, missing)
         return
-    frame = picture.at(step)
+    frame = chart.at(step)
     drawing = _Vega(
-        spec=picture.texts[0],
-        rows=picture.texts[1],
+        spec=chart.texts[0],
+        rows=chart.texts[1],
         columns=json.dumps(frame.columns),
         looks=LOOKS,
         source=LIBRARY,
         title=frame.title,
         below=frame.below,
-        name=f"{picture.name}-step-{step}" if picture.steps_apart else picture.name,
+        name=f"{chart.name}-step-{step}" if chart.steps_apart else chart.name,
         stamp=stamp,
         canvas=canvas,
     )
@@ -89,12 +93,12 @@ def Worlds(session: SessionModel) -> None:
     chosen, choose = solara.use_state({"diversity": "distinct_2"})
     wrong, _ = solara.use_exception()
     views = [view for view in session.views if view is not None]
-    charts_shown = solara.use_memo(lambda: ChartSet(views), [tuple(map(id, views))])
+    chart_set = solara.use_memo(lambda: ChartSet(views), [tuple(map(id, views))])
     if wrong is not None:
         solara.Error(f"This could not be drawn ({type(wrong).__name__}: {wrong}). What was committed is not touched.")
         return
     choices = _choices(views)
-    picked = _picked(choices, chosen)
+    metrics = _chosen_metrics(choices, chosen)
     if len({view.scenario.modality for view in views}) > 1:
         sorts = " and ".join(f"{view.scenario.name} has {view.scenario.modality} documents" for view in views)
         solara.Warning(
@@ -105,23 +109,23 @@ def Worlds(session: SessionModel) -> None:
         _step_slider(session)
         for key, options in choices.items():
             if len(options) > 1:
-                _selector(key, options, picked[key], lambda key, metric: choose({**chosen, key: metric}))
+                _selector(key, options, metrics[key], lambda key, metric: choose({**chosen, key: metric}))
     if len(views) > 1:
         Differences(views, tuple(id(view.scenario) for view in views), bool(session.live_runs))
     with solara.Div(classes=["eco-worlds", *(["eco-two"] if len(session.views) > 1 else [])]):
         for number in range(len(session.views)):
-            _world(session, number, charts_shown, picked)
+            _world(session, number, chart_set, metrics)
 
 
-def _world(session: SessionModel, number: int, charts_shown: ChartSet, picked: Mapping[str, str]) -> None:
+def _world(session: SessionModel, number: int, chart_set: ChartSet, metrics: Mapping[str, str]) -> None:
     """Show one world of a session: its toolbar, its panels and its documents."""
-    view, views = session.views[number], charts_shown.views
+    view, views = session.views[number], chart_set.views
     with solara.Div(classes=["eco-world"]):
         _top(session, number, len(views) > 1)
         if view is not None:
             with solara.Div(classes=["eco-below"]):
                 step = min(session.step_shown, view.last)
-                World(charts_shown, views.index(view), step, _news(views), picked)
+                WorldCharts(chart_set, views.index(view), step, _news(views), metrics)
                 Reading(view, step, view.last)
 
 
@@ -129,21 +133,21 @@ def _choices(views: Sequence[RunView]) -> dict[str, dict[str, str]]:
     """Return the measures that each panel may show (metric → name); worlds of different documents share one panel."""
     choices = {"contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()}}
     if len({view.scenario.modality for view in views}) < 2:
-        choices["quality"] = _together(live_charts.qualities, views)
-        choices["diversity"] = _together(live_charts.diversities, views)
+        choices["quality"] = _together(world_charts.qualities, views)
+        choices["diversity"] = _together(world_charts.diversities, views)
     return choices
 
 
-def _picked(choices: Mapping[str, Mapping[str, str]], chosen: Mapping[str, str]) -> dict[str, str]:
+def _chosen_metrics(choices: Mapping[str, Mapping[str, str]], chosen: Mapping[str, str]) -> dict[str, str]:
     """Return the metric of each panel: the one chosen where it is there, else the first."""
-    picked = {
+    metrics = {
         key: chosen[key] if chosen.get(key) in options else next(iter(options), "") for key, options in choices.items()
     }
-    if "diversity" in picked and picked["diversity"] == picked["quality"]:
+    if "diversity" in metrics and metrics["diversity"] == metrics["quality"]:
         # One list of measures serves both where documents are no text.
-        others = [key for key in choices["diversity"] if key != picked["quality"]]
-        picked["diversity"] = next(iter(others), picked["diversity"])
-    return picked
+        others = [key for key in choices["diversity"] if key != metrics["quality"]]
+        metrics["diversity"] = next(iter(others), metrics["diversity"])
+    return metrics
 
 
 def _step_slider(session: SessionModel) -> None:
@@ -168,7 +172,7 @@ def _selector(key: str, options: Mapping[str, str], metric: str, choose: Callabl
 def _top(session: SessionModel, number: int, several: bool) -> None:
     """Show what is above the panels of a world: its name and step, its progress, and its toolbar."""
     view = session.views[number]
-    live_run = session.live_runs[number - len(session.stored)] if number >= len(session.stored) else None
+    live_run = session.live_run(number)
     with solara.Div(classes=["eco-top"]):
         if view is not None and (several or (live_run is None and view.last < view.scenario.steps)):
             branch = live_run.branch.step if live_run is not None and live_run.branch else None
@@ -185,43 +189,43 @@ def _news(views: Sequence[RunView]) -> str:
 
 
 def _together(of: Callable[[RunView], dict[str, str]], views: Sequence[RunView]) -> dict[str, str]:
-    """Return what all films have, in the order of the first."""
-    found = [of(view) for view in views]
-    return {key: called for key, called in found[0].items() if all(key in other for other in found)} if found else {}
+    """Return what all views have, in the order of the first."""
+    names = [of(view) for view in views]
+    return {key: name for key, name in names[0].items() if all(key in other for other in names)} if names else {}
 
 
 @solara.component
-def World(charts_shown: ChartSet, number: int, step: int, news: str, picked: Mapping[str, str]) -> None:
-    """Show the panels of one world of a gallery at a step; ``news`` says when there is something new to draw."""
-    view = charts_shown.views[number]
-    drawn: list[tuple[Callable[..., Any], tuple[str, ...]]] = [(live_charts.web, ())]
-    called = {
-        "contamination": live_charts.contamination,
-        "quality": live_charts.quality,
-        "diversity": live_charts.diversity,
-    }
-    drawn += [(draw, (picked[key],)) for key, draw in called.items() if key in picked]
-    drawn.append((live_charts.ledger, ()))
+def WorldCharts(chart_set: ChartSet, number: int, step: int, news: str, metrics: Mapping[str, str]) -> None:
+    """Show the charts of one world at a step; ``news`` says when there is something new to draw."""
+    view = chart_set.views[number]
+    by_metric = [world_charts.contamination, world_charts.quality, world_charts.diversity]
+    drawn: list[tuple[Callable[..., Any], tuple[str, ...]]] = [
+        (world_charts.web, ()),
+        *((draw, (metrics[draw.__name__],)) for draw in by_metric if draw.__name__ in metrics),
+        (world_charts.ledger, ()),
+    ]
     ended = view.last >= view.scenario.steps
     missing = "Nothing of this was measured." if ended else "This is drawn from the first step on that measures it."
     with solara.Div(classes=["eco-grid"]):
         for draw, arguments in drawn:
-            picture = charts_shown.pictures(draw, *arguments)[number] if "" not in arguments else None
-            graph = draw is live_charts.web
-            canvas = graph and view.places.height > live_charts.CROWDED
-            below = [Animation(view, picture, view.last)] if graph and view.last > 0 else []
+            chart = chart_set.charts(draw, *arguments)[number] if "" not in arguments else None
+            graph = draw is world_charts.web
+            canvas = graph and view.places.height > world_charts.CROWDED
+            below = [Animation(view, chart, view.last)] if graph and view.last > 0 else []
             title = draw.__name__.capitalize()
-            Chart(picture, step, f"{step}/{view.last}", called=title, missing=missing, canvas=canvas, children=below)
+            Chart(chart, step, f"{step}/{view.last}", called=title, missing=missing, canvas=canvas, children=below)
 
 
 @solara.component
 def Heading(view: RunView, place: str, step: int, asked: int, branch: int | None) -> None:
     """Say which world this is, and how far it has come."""
-    solara.v.Html(tag="h2", class_="eco-name", children=[f"{place}{view.scenario.name}, seed {view.run.seed}"])
-    told = f"at step {view.last} of {view.scenario.steps}" + ("" if branch is None else f", forked after step {branch}")
+    text_element("h2", f"{place}{view.scenario.name}, seed {view.run.seed}", "eco-name")
+    progress = f"at step {view.last} of {view.scenario.steps}" + (
+        "" if branch is None else f", forked after step {branch}"
+    )
     if step < asked:
-        told += f"; shown after step {step}, its last"
-    solara.v.Html(tag="p", class_="eco-told", children=[told])
+        progress += f"; shown after step {step}, its last"
+    text_element("p", progress, "eco-told")
 
 
 @solara.component

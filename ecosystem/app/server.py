@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ecosystem.app import LIBRARY
-from ecosystem.app.session_model import SessionConfig, stored
+from ecosystem.app.worlds.session_model import SessionConfig, stored
 from ecosystem.errors import EcosystemError
 from ecosystem.report.html import library
 
@@ -29,7 +29,7 @@ POLICY = (
 _SETTINGS = {
     "SOLARA_MODE": "production",
     "SOLARA_TELEMETRY_MIXPANEL_ENABLE": "false",
-    "SOLARA_ASSETS_PROXY": "true",  # from the files of solara-assets; what they lack is asked of nobody
+    "SOLARA_ASSETS_PROXY": "true",  # from the files of solara-assets; what they lack is not requested
     "SOLARA_ASSETS_CDN": "http://127.0.0.1:9/",
     "SOLARA_KERNEL_CULL_TIMEOUT": "5m",  # of a tab that was lost without saying so
     "SOLARA_THEME_SHOW_BANNER": "false",
@@ -39,8 +39,8 @@ _SETTINGS = {
 }
 
 
-def serve(play: SessionConfig, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve the page of ``play`` until Ctrl-C; ``ready`` gets its address once it can be opened.
+def serve(config: SessionConfig, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve the page of a session until Ctrl-C; ``ready`` gets its address once it can be opened.
 
     Port 0 means any that is free. Raises EcosystemError where the address cannot be had or the extra is not installed.
     """
@@ -55,14 +55,14 @@ def serve(play: SessionConfig, host: str, port: int, ready: Callable[[str], None
         ) from None
     from ecosystem.app import page
 
-    page.PLAY = play
-    library()  # made once, before the first reader waits for it, and so are the films
-    for path in play.runs:
+    page.CONFIG = config
+    library()  # made once, before the first reader waits for it, and so are the views
+    for path in config.runs:
         stored(path)
     names = set(LOCAL) if host in LOCAL else None
     listening = _listen(host, port)
     address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
-    config = uvicorn.Config(
+    settings = uvicorn.Config(
         _Guard(solara.app, names),
         log_level="warning",
         ws_max_size=2**26,
@@ -71,7 +71,7 @@ def serve(play: SessionConfig, host: str, port: int, ready: Callable[[str], None
         timeout_graceful_shutdown=3,
         lifespan="on",
     )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(settings)
 
     @contextmanager
     def until_stopped() -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Answers in text: what kinds there are with their fields, and what was published in a run."""
+"""Answers in text: what kinds there are with their fields, and the schemas of files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import textwrap
 from pathlib import Path
 from typing import Any, Literal
 
-import polars as pl
 from pydantic import BaseModel
 
 from ecosystem.corpus.web import InitialSpec, WebSpec
-from ecosystem.errors import EcosystemError, nearest
+from ecosystem.errors import EcosystemError
 from ecosystem.families.base import FAMILIES
 from ecosystem.families.requests import Budget, Decoding, Prompt
 from ecosystem.metrics.catalogue import definitions
@@ -35,10 +34,10 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.downstream import Downstream, write_harness
 from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
-from ecosystem.studies.design import Design, Range
-from ecosystem.studies.frontier_spec import ClosedForm, Frontier
-from ecosystem.studies.measure import Measure
-from ecosystem.studies.study import BranchPoint, EqualCost, Study
+from ecosystem.studies.spec.design import Design, Range
+from ecosystem.studies.spec.frontier import ClosedForm, Frontier
+from ecosystem.studies.spec.measure import Measure
+from ecosystem.studies.spec.study import BranchPoint, EqualCost, Study
 from ecosystem.theory.laws import ARGUMENTS, laws
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
@@ -178,45 +177,6 @@ def _laws() -> list[dict[str, Any]]:
             about += " The formula was taken from a summary of the paper or from memory, not from its text."
         entries.append({"name": name, "about": about, "source": law.source, "fields": fields})
     return entries
-
-
-def published(run: Run, step: int | None, author: str | None, limit: int) -> str:
-    """Return documents published at a step of a run as text, those of one author or population if asked.
-
-    Control characters in what models wrote are shown as escapes, so that text cannot drive the terminal.
-    """
-    documents = run.documents.collect()
-    step = run.last_step if step is None else step
-    if not 0 <= step <= run.last_step:
-        raise EcosystemError(f"--step {step}: this run has steps 0 to {run.last_step}.")
-    chosen = documents.filter(pl.col("t") == step)
-    if author is not None:
-        chosen = chosen.filter((pl.col("author") == author) | pl.col("author").str.starts_with(author + "/"))
-        if chosen.is_empty():
-            known = documents["author"].unique().sort().to_list()
-            names = sorted({*known, *(k.rsplit("/", 1)[0] for k in known)})
-            hint = nearest(author, [name for name in names if name != author])
-            raise EcosystemError(
-                f'--author "{author}" published nothing at step {step}{hint}; authors: {", ".join(names)}.'
-            )
-    lines = [f"{chosen.height} documents at step {step}" + (f", the first {limit}:" if chosen.height > limit else ":")]
-    for row in chosen.head(limit).iter_rows(named=True):
-        fate = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
-        fate += f", off the web at step {row['retired_at']}" if row["retired_at"] is not None else ""
-        kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else "human"
-        lines += ["", f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{fate}", _shown(row["content"])]
-    return "\n".join(lines)
-
-
-def _shown(content: Any) -> str:
-    """Return a text, the numbers of a vector, or a symbol."""
-    if isinstance(content, str):
-        return _safe(content)
-    return " ".join(f"{number:.4g}" for number in content) if isinstance(content, list) else str(content)
-
-
-def _safe(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def harness(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> str:

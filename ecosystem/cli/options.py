@@ -99,7 +99,7 @@ def read_scenario(
     from ecosystem.errors import ScenarioError
     from ecosystem.scenario.presets import read_toml
     from ecosystem.scenario.scenario import Scenario
-    from ecosystem.studies.question import require_kind
+    from ecosystem.studies.spec.question import require_kind
 
     values = read_values(settings)
     values |= {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}

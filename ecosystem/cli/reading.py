@@ -44,7 +44,7 @@ def schema(what: Literal["scenario", "study", "frontier"]) -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Documents, at most.")
 def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> None:
     """Read what was published at a step of a run."""
-    from ecosystem.cli.listing import published
+    from ecosystem.cli.show import published
     from ecosystem.runs.run import Run
 
     click.echo(published(Run.open(run_folder), step, author, limit))
@@ -53,15 +53,14 @@ def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("document", type=click.IntRange(min=0))
+@click.option("--step", type=click.IntRange(min=1), help="Only the models that were fitted at this step.")
 @JSON
-def lineage(run_folder: Path, document: int, as_json: bool) -> None:
+def lineage(run_folder: Path, document: int, step: int | None, as_json: bool) -> None:
     """Trace a document (its number, as `show` prints it) back to people, through the training sets of models."""
-    import json
-
+    from ecosystem.cli.show import traced
     from ecosystem.runs.run import Run
 
-    descent = Run.open(run_folder).lineage(document)
-    click.echo(json.dumps(descent.plain(), indent=2) if as_json else str(descent))
+    click.echo(traced(Run.open(run_folder), document, step, as_json=as_json))
 
 
 @click.command()

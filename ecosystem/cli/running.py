@@ -127,9 +127,9 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
     from ecosystem.errors import EcosystemError
     from ecosystem.scenario.consistency import unused_settings
     from ecosystem.scenario.presets import read_toml
-    from ecosystem.studies.frontier_spec import Frontier
-    from ecosystem.studies.question import file_kind
-    from ecosystem.studies.study import Study
+    from ecosystem.studies.spec.frontier import Frontier
+    from ecosystem.studies.spec.question import file_kind
+    from ecosystem.studies.spec.study import Study
 
     problems = []
     for file in files:
@@ -228,7 +228,7 @@ def view(
     import webbrowser
 
     from ecosystem.app.server import serve
-    from ecosystem.app.session_model import SessionConfig
+    from ecosystem.app.worlds.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
     from ecosystem.runs.environment import Machine
     from ecosystem.runs.files import require_local_path
@@ -249,11 +249,11 @@ def view(
     for place in places if not live else ():
         _ = Run.open(place).scenario
     base = places[0].parent if live else Path()
-    play = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
+    config = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
 
     def ready(address: str) -> None:
         click.echo(f"{address}  (Ctrl-C ends it)")
         if not no_browser:
             webbrowser.open(address)
 
-    serve(play, host, port, ready)
+    serve(config, host, port, ready)

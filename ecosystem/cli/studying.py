@@ -39,7 +39,7 @@ def study(
     from ecosystem.studies.executors.options import ExecutionOptions
     from ecosystem.studies.progress import StudyProgress
     from ecosystem.studies.run_study import listing, run_study
-    from ecosystem.studies.study import Study
+    from ecosystem.studies.spec.study import Study
 
     spec = Study.load(file).with_settings(read_values(settings), seeds)
     if dry_run:
@@ -63,8 +63,8 @@ def threshold(
     """
     from ecosystem.studies.executors.options import ExecutionOptions
     from ecosystem.studies.frontier import finding, run_frontier, summary, untrained_note
-    from ecosystem.studies.frontier_spec import Frontier
     from ecosystem.studies.progress import StudyProgress
+    from ecosystem.studies.spec.frontier import Frontier
 
     spec = Frontier.load(file).with_settings(read_values(settings), seeds)
     progress = StudyProgress(quiet=quiet, json=as_json)

@@ -1,1 +1,1 @@
-"""The documents, the web they are published on, and the sources that people's documents are drawn from."""
+"""The documents ever published, their features, and the web of sites that they are published on."""

@@ -1,7 +1,7 @@
-"""The corpus: every document ever published, what stays on the web, and the contents by id.
+"""The corpus: every document ever published, which of them are on the web, and their contents by id.
 
-The index is one table with a row per document, in order of publication; a document's id is its row number.
-Contents are kept beside it and gathered by id. Documents leave the web by being marked, never by being deleted.
+The index is one table with a row per document, in order of publication; the id of a document is its row number.
+Contents are stored separately and gathered by id. A document that leaves the web is marked as retired, not deleted.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, empty, segment
 
 
 class Corpus:
-    """All documents of one web; the world publishes, retires and reweighs them through this."""
+    """All documents of one web: publish, retire and reweigh them, and read their contents."""
 
     def __init__(self, content: pl.DataType | None = None) -> None:
-        """Begin with an empty web of documents whose contents have this type (absent: text)."""
+        """Begin with no documents; ``content`` is the type of their contents (absent: text)."""
         self.index = empty(INDEX)
         self._contents = pl.Series("content", [], dtype=content or pl.String())
-        self._drafts = self._contents  # contents prepared but not yet published
+        self._drafts = self._contents  # contents of drafts that are prepared but not published
         self._first_with_hash: dict[int, int] = {}
         self._changed = empty(INDEX_CHANGE)
         self._live: tuple[pl.DataFrame, pl.DataFrame] | None = None  # an index, and the rows of it that are on the web
 
     def __len__(self) -> int:
-        """Return the number of documents ever published (refused drafts included)."""
+        """Return the number of documents ever published, refused drafts included."""
         return self.index.height
 
     @property
     def content(self) -> pl.DataType:
-        """The type of every document's contents."""
+        """Type of the contents of every document."""
         return self._contents.dtype
 
     @property
@@ -41,11 +41,11 @@ class Corpus:
     def prepare(self, drafts: pl.DataFrame, t: int) -> pl.DataFrame:
         """Turn drafts (site, author, synthetic, depth, model, source, row, content) into a segment at step ``t``.
 
-        Ids, features and earlier exact duplicates are filled in; nothing is published yet.
+        Fill in ids, features and earlier exact duplicates; publish nothing.
         """
         observed = features(drafts["content"])
         self._drafts = drafts["content"]
-        known: dict[str, pl.Expr | pl.Series] = {
+        derived: dict[str, pl.Expr | pl.Series] = {
             "doc": pl.int_range(len(self), len(self) + drafts.height, dtype=pl.Int64),
             "t": pl.lit(t),
             "duplicate_of": self._earlier(observed["content_hash"]),
@@ -56,18 +56,18 @@ class Corpus:
         }
         columns = segment(self._contents.dtype)
         table = pl.concat([drafts, observed], how="horizontal")
-        return table.select(known.get(name, pl.col(name)).cast(dtype).alias(name) for name, dtype in columns.items())
+        return table.select(derived.get(name, pl.col(name)).cast(dtype).alias(name) for name, dtype in columns.items())
 
     def _earlier(self, hashes: pl.Series) -> pl.Series:
-        """Return the first document with each hash, or null where this is the first; remember new ones."""
-        found: list[int | None] = []
+        """Return the first document with each hash, or null where this one is the first; remember new hashes."""
+        earlier: list[int | None] = []
         for doc, digest in enumerate(hashes.to_list(), start=len(self)):
             first = self._first_with_hash.setdefault(digest, doc)
-            found.append(None if first == doc else first)
-        return pl.Series(found, dtype=pl.Int64)
+            earlier.append(None if first == doc else first)
+        return pl.Series(earlier, dtype=pl.Int64)
 
     def publish(self, table: pl.DataFrame) -> None:
-        """Append a segment (columns of SEGMENT); rows with a verdict are recorded but never on the web."""
+        """Append a segment (columns of SEGMENT); rows with a verdict are recorded but are never on the web."""
         self.index = pl.concat([self.index, table.select(INDEX.keys())])
         self._contents = pl.concat([self._contents, table["content"]])
         self._drafts = self._contents.clear()
@@ -80,17 +80,17 @@ class Corpus:
 
     def contents(self, docs: pl.Series) -> pl.Series:
         """Return the contents of documents (or of prepared drafts) by id, in the order of ``docs``."""
-        known = pl.concat([self._contents, self._drafts], rechunk=False) if self._drafts.len() else self._contents
-        return known.gather(docs)
+        available = pl.concat([self._contents, self._drafts], rechunk=False) if self._drafts.len() else self._contents
+        return available.gather(docs)
 
     def retire(self, docs: pl.Series, t: int) -> None:
-        """Take documents off the web at step ``t``."""
+        """Retire documents from the web at step ``t``."""
         if docs.len():
             rows = self.index.select("doc", "weight")[docs.unique().sort()]
             self._apply(rows.with_columns(retired_at=pl.lit(t, pl.Int32)))
 
     def reweigh(self, docs: pl.Series, factor: pl.Series) -> None:
-        """Multiply the prominence of live documents by ``factor`` (one per document)."""
+        """Multiply the prominence of live documents by ``factor``, one per document."""
         change = pl.DataFrame({"doc": docs, "factor": factor}).filter(pl.col("factor") != 1.0)
         if change.is_empty():
             return
@@ -99,7 +99,7 @@ class Corpus:
 
     def _apply(self, rows: pl.DataFrame) -> None:
         change = rows.select(pl.col(name).cast(dtype) for name, dtype in INDEX_CHANGE.items())
-        # A document's id is its row, so that nothing has to be sought.
+        # The id of a document is its row, so no search is needed.
         gone = change.filter(pl.col("retired_at").is_not_null())
         self.index = self.index.with_columns(
             self.index["weight"].scatter(change["doc"], change["weight"]),
@@ -108,12 +108,12 @@ class Corpus:
         self._changed = pl.concat([self._changed, change]).unique("doc", keep="last", maintain_order=True)
 
     def take_changes(self) -> pl.DataFrame:
-        """Return the rows retired or reweighed since the last call (columns of INDEX_CHANGE)."""
+        """Return and forget the rows retired or reweighed since the last call (columns of INDEX_CHANGE)."""
         changed, self._changed = self._changed.sort("doc"), empty(INDEX_CHANGE)
         return changed
 
     def restore(self, segments: pl.DataFrame, changes: pl.DataFrame) -> None:
-        """Rebuild the corpus from its stored segments and changes (in order of steps), whatever it held before."""
+        """Replace the corpus by its stored segments and changes, in order of steps."""
         self.index, self._contents, self._first_with_hash = empty(INDEX), self._contents.clear(), {}
         self._changed, self._live = empty(INDEX_CHANGE), None
         self.publish(segments)

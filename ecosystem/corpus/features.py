@@ -1,8 +1,8 @@
-"""Observable properties of documents, computed once when they are published, for all documents at a time.
+"""Observable features of documents, computed once, at publication, for all documents of a step at a time.
 
-They are what the quality and repetition rules of Rae et al. (2021, "Scaling Language Models: Methods, Analysis &
-Insights from Training Gopher", appendix A1) look at. Words are whatever stands between white space; lines are
-those that are not blank; shares of characters leave white space out.
+The quality and repetition rules of Rae et al. (2021, "Scaling Language Models: Methods, Analysis & Insights from
+Training Gopher", appendix A1) use them. Words are separated by white space. Blank lines do not count as lines. Shares
+of characters leave out white space.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ _EDGES = r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$"
 def features(text: pl.Series) -> pl.DataFrame:
     """Return ``size`` (bytes in UTF-8) and every column of :data:`schema.FEATURES`, one row per text.
 
-    A text without words (empty, blank or null) has zeros everywhere but in ``content_hash``; nothing is NaN.
+    A text without words (empty, blank or null) has zeros in all columns but ``content_hash``; no value is NaN.
     The repetition shares count a word n-gram only if it occurs at least twice in the document, so a short text
-    that repeats nothing scores 0: ``top_<n>gram`` is occurrences times characters of the most frequent n-gram
-    (the longest of equally frequent ones) over all characters, at most 1; ``duplicate_5grams`` counts each
+    without repetition scores 0. ``top_<n>gram`` is the number of occurrences times the characters of the most frequent
+    n-gram (the longest of equally frequent ones) over all characters, at most 1. ``duplicate_5grams`` counts each
     character once.
     """
     if text.dtype not in (pl.String, pl.Null):
         return _of_numbers(text)
     text = filled(text).rename("text")
-    found = words(text, SPACED)
-    lengths = found.vocabulary.str.len_chars().to_numpy().astype(np.int64)[found.codes]
-    count = found.lengths()
-    characters = np.bincount(found.document, weights=lengths, minlength=found.documents).astype(np.float64)
+    tokens = words(text, SPACED)
+    lengths = tokens.vocabulary.str.len_chars().to_numpy().astype(np.int64)[tokens.codes]
+    count = tokens.lengths()
+    characters = np.bincount(tokens.document, weights=lengths, minlength=tokens.documents).astype(np.float64)
     per_word = 1 / np.maximum(count, 1)
-    lettered = found.vocabulary.str.contains(r"\p{L}").to_numpy()[found.codes]
+    lettered = tokens.vocabulary.str.contains(r"\p{L}").to_numpy()[tokens.codes]
     columns: dict[str, NDArray[np.generic] | pl.Series] = {
         "size": text.str.len_bytes().cast(pl.Int32),
         "words": count,
         "mean_word_length": characters * per_word,
         "symbol_ratio": text.str.count_matches(r"#|\.\.\.|…").to_numpy() * per_word,
-        "alphabetic_words": np.bincount(found.document[lettered], minlength=found.documents) * per_word,
-        "stop_words": _stop_words(found),
+        "alphabetic_words": np.bincount(tokens.document[lettered], minlength=tokens.documents) * per_word,
+        "stop_words": _stop_words(tokens),
         **_lines(text),
-        **_repetition(found, lengths, characters),
+        **_repetition(tokens, lengths, characters),
         "content_hash": content_hash(text),
     }
     schema = {"size": pl.Int32(), **FEATURES}
@@ -57,19 +57,19 @@ def features(text: pl.Series) -> pl.DataFrame:
 
 
 def _of_numbers(content: pl.Series) -> pl.DataFrame:
-    """Return the same columns for vectors or categories: size and hash of their bytes, and no word for the rest."""
+    """Return the same columns for vectors or categories: size and hash of their bytes; all others are null."""
     values = np.ascontiguousarray(content.to_numpy())
     rows = values.reshape(len(values), -1) if len(values) else np.zeros((0, 0))
     size = rows.shape[1] * rows.itemsize
     digests = [blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
-    known = {
+    given = {
         "size": pl.Series(np.full(len(rows), size)),
         "content_hash": pl.Series(np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)),
     }
     schema = {"size": pl.Int32(), **FEATURES}
     return pl.DataFrame(
         [
-            known[n].alias(n).cast(kind) if n in known else pl.repeat(None, len(rows), dtype=kind, eager=True).alias(n)
+            given[n].alias(n).cast(kind) if n in given else pl.repeat(None, len(rows), dtype=kind, eager=True).alias(n)
             for n, kind in schema.items()
         ]
     )
@@ -78,19 +78,19 @@ def _of_numbers(content: pl.Series) -> pl.DataFrame:
 def content_hash(text: pl.Series) -> pl.Series:
     """Return a 64-bit hash (UInt64) of each text in lower case with white space collapsed.
 
-    The same in every process and version of the program: duplicates are found across the segments of a run.
+    Hashes are equal in every process and version of the program, so duplicates are found across segments of a run.
     """
     digests = (blake2b(" ".join(t.lower().split()).encode(), digest_size=8).digest() for t in filled(text))
     return pl.Series("content_hash", np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64))
 
 
-def _stop_words(found: Words) -> NDArray[np.int64]:
+def _stop_words(tokens: Words) -> NDArray[np.int64]:
     """Return how many different stop words each document has."""
-    bare = found.vocabulary.str.to_lowercase().str.replace_all(_EDGES, "")
+    bare = tokens.vocabulary.str.to_lowercase().str.replace_all(_EDGES, "")
     place = {word: number for number, word in enumerate(STOP_WORDS)}
-    stop = np.array([place.get(word, -1) for word in bare], np.int64)[found.codes]
-    seen = np.zeros((found.documents, len(STOP_WORDS)), np.bool_)
-    seen[found.document[stop >= 0], stop[stop >= 0]] = True
+    stop = np.array([place.get(word, -1) for word in bare], np.int64)[tokens.codes]
+    seen = np.zeros((tokens.documents, len(STOP_WORDS)), np.bool_)
+    seen[tokens.document[stop >= 0], stop[stop >= 0]] = True
     return np.asarray(seen.sum(axis=1), dtype=np.int64)
 
 
@@ -110,44 +110,44 @@ def _lines(text: pl.Series) -> dict[str, NDArray[np.generic]]:
 
 
 def _repetition(
-    found: Words, lengths: NDArray[np.int64], characters: NDArray[np.float64]
+    tokens: Words, lengths: NDArray[np.int64], characters: NDArray[np.float64]
 ) -> dict[str, NDArray[np.generic]]:
     """Return the shares of characters in the most frequent 2-, 3- and 4-gram and in repeated 5-grams.
 
-    An n-gram can repeat within a document only if its first and its last n - 1 words do, so each length looks
-    only at the places that the one before it left over.
+    An n-gram can repeat within a document only if its first and its last n - 1 words do. So each length examines
+    only the places at which the length before found a repetition.
     """
-    size = max(found.codes.size, 1)
+    size = max(tokens.codes.size, 1)
     before = np.concatenate([[0], np.cumsum(lengths)])  # characters before each word
     word, counts = np.unique(
-        found.document * max(found.vocabulary.len(), 1) + found.codes, return_inverse=True, return_counts=True
+        tokens.document * max(tokens.vocabulary.len(), 1) + tokens.codes, return_inverse=True, return_counts=True
     )[1:]
     gram = word  # the number of the n-gram that starts at each place; numbers differ between documents
     repeats = counts[word] > 1
     result: dict[str, NDArray[np.generic]] = {}
     for n in range(2, 6):
         here = np.flatnonzero(repeats[:-1] & repeats[1:])
-        here = here[here + n <= found.codes.size]
-        here = here[found.document[here] == found.document[here + n - 1]]
+        here = here[here + n <= tokens.codes.size]
+        here = here[tokens.document[here] == tokens.document[here + n - 1]]
         _, first, inverse, counts = np.unique(
             gram[here] * size + word[here + n - 1], return_index=True, return_inverse=True, return_counts=True
         )
-        gram, repeats = np.zeros(found.codes.size, np.int64), np.zeros(found.codes.size, np.bool_)
+        gram, repeats = np.zeros(tokens.codes.size, np.int64), np.zeros(tokens.codes.size, np.bool_)
         gram[here] = inverse
         repeats[here] = counts[inverse] > 1
         if n < 5:
             often = counts > 1
             start = here[first[often]]
-            best = np.zeros(found.documents, np.int64)
+            best = np.zeros(tokens.documents, np.int64)
             # One integer orders by occurrences, then by characters.
-            np.maximum.at(best, found.document[start], (counts[often] << 32) + before[start + n] - before[start])
+            np.maximum.at(best, tokens.document[start], (counts[often] << 32) + before[start + n] - before[start])
             covered = (best >> 32) * (best & 0xFFFFFFFF)
             result[f"top_{n}gram"] = np.minimum(covered / np.maximum(characters, 1), 1)
-    edges = np.zeros(found.codes.size + 1, np.int64)
+    edges = np.zeros(tokens.codes.size + 1, np.int64)
     starts = np.flatnonzero(repeats)
     np.add.at(edges, starts, 1)
     np.add.at(edges, starts + 5, -1)
     inside = np.cumsum(edges)[:-1] > 0
-    covered = np.bincount(found.document[inside], weights=lengths[inside], minlength=found.documents)
+    covered = np.bincount(tokens.document[inside], weights=lengths[inside], minlength=tokens.documents)
     result["duplicate_5grams"] = covered / np.maximum(characters, 1)
     return result

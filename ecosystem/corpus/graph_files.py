@@ -1,4 +1,4 @@
-"""Graphs of sites in files: GraphML and edge lists in, GraphML and GEXF out."""
+"""Graphs of sites in files: read GraphML and edge lists, write GraphML and GEXF."""
 
 from __future__ import annotations
 
@@ -13,32 +13,37 @@ WRITABLE = (".graphml", ".gexf")
 
 
 def read_graph(path: str, base: Path) -> Any:
-    """Read a graph; nodes are renumbered 0 … n - 1 in the order of the file and keep their names as ``label``.
+    """Read a graph; number its nodes 0 … n - 1 in the order of the file and keep their names as ``label``.
 
-    A file that ends in ``.graphml`` or ``.xml`` is GraphML (directed if it says so, ``weight`` of links kept);
-    any other is an edge list: two names a line and, if wanted, a weight, parted by white space or commas, ``#``
-    before comments; undirected. Raise DataError naming the file if it is missing, empty or malformed.
+    A file that ends in ``.graphml`` or ``.xml`` is GraphML: directed if the file says so, with the ``weight`` of links.
+    Any other file is an undirected edge list: per line two names and an optional weight, separated by white space or
+    commas; ``#`` begins a comment. Raise DataError that names the file if it is missing, empty or malformed.
     """
-    file = _found(path, base)
+    file = _locate(path, base)
     try:
         graph = _read_graphml(file) if file.suffix.lower() in (".graphml", ".xml") else _read_edges(file)
     except UnicodeDecodeError as error:
-        raise DataError(f"web.path: {file}: is not UTF-8 text ({error.reason} at byte {error.start:,}).") from None
+        raise DataError(
+            f"web.path: {file}: is not UTF-8 text ({error.reason} at byte {error.start:,}); convert it."
+        ) from None
     except OSError as error:
-        raise DataError(f"web.path: {file}: cannot be read: {error.strerror}.") from None
+        raise DataError(f"web.path: {file}: cannot be read: {error.strerror}; give a file that can be read.") from None
     if graph.number_of_nodes() == 0:
-        raise DataError(f"web.path: {file}: has no sites in it; give a graph with at least one.")
+        raise DataError(f"web.path: {file}: contains no sites; give a graph with at least one.")
     return graph
 
 
 def write_graph(graph: Any, file: Path) -> None:
-    """Write a graph as GraphML or GEXF by the ending of ``file``; attributes are numbers, texts or truth values."""
+    """Write a graph as GraphML or GEXF, by the ending of ``file``; attributes are numbers, texts or booleans.
+
+    Raise DataError for another ending, StoreError if the file cannot be written.
+    """
     import networkx as nx
 
     suffix = file.suffix.lower()
     if suffix not in WRITABLE:
         raise DataError(
-            f"{file}: a graph can be written as {' or '.join(WRITABLE)}, not {suffix or 'without an ending'}."
+            f"{file}: unknown format {suffix or '(no ending)'}; choose a name ending in {' or '.join(WRITABLE)}."
         )
     try:
         if suffix == ".graphml":
@@ -49,7 +54,7 @@ def write_graph(graph: Any, file: Path) -> None:
         raise StoreError(f"{file}: cannot be written: {error.strerror}; choose another place.") from None
 
 
-def _found(path: str, base: Path) -> Path:
+def _locate(path: str, base: Path) -> Path:
     given = Path(path).expanduser()
     places = [Path.cwd() / given, base / given]
     for place in places:
@@ -59,7 +64,7 @@ def _found(path: str, base: Path) -> Path:
             raise DataError(f"web.path: {path}: is a folder; give a GraphML file or an edge list.")
     beside = {str(given.with_name(f.name)) for p in places if p.parent.is_dir() for f in p.parent.iterdir()}
     raise DataError(
-        f"web.path: {path}: there is no such file, neither from the current folder nor from the scenario's"
+        f"web.path: {path}: no such file, neither in the current folder nor in the scenario's"
         f"{nearest(path, beside)}; correct web.path."
     )
 
@@ -70,17 +75,17 @@ def _read_graphml(file: Path) -> Any:
     if not file.stat().st_size:
         raise DataError(f"web.path: {file}: is empty; give a graph with at least one site.")
     try:
-        found = nx.read_graphml(file)
+        parsed = nx.read_graphml(file)
     except OSError:
         raise
-    # A malformed file meets the library unprepared: it lets through whatever goes wrong inside it.
+    # The library does not check the file: a malformed one raises whatever goes wrong inside.
     except (ParseError, nx.NetworkXException, LookupError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"web.path: {file}: is not a GraphML file ({type(error).__name__}: {_short(error)}).") from None
-    graph: Any = nx.DiGraph() if found.is_directed() else nx.Graph()
-    number = {name: i for i, name in enumerate(found.nodes)}
-    for name, node in found.nodes(data=True):
+    graph: Any = nx.DiGraph() if parsed.is_directed() else nx.Graph()
+    number = {name: i for i, name in enumerate(parsed.nodes)}
+    for name, node in parsed.nodes(data=True):
         graph.add_node(number[name], label=str(node.get("label", name)))
-    for a, b, link in found.edges(data=True):
+    for a, b, link in parsed.edges(data=True):
         graph.add_edge(number[a], number[b], weight=_weight(link.get("weight", 1.0), file, f"link {a} - {b}"))
     return graph
 
@@ -97,8 +102,8 @@ def _read_edges(file: Path) -> Any:
         where = f"line {line_number}"
         if len(names) > 3:
             raise DataError(
-                f"web.path: {file}: {where} has {len(names)} entries; a line of an edge list has two names and, if "
-                "wanted, a weight (a line with one name is a site without links)."
+                f"web.path: {file}: {where} has {len(names)} entries; a line of an edge list has two names and an "
+                "optional weight (a line with one name is a site without links)."
             )
         for name in names[:2]:
             number.setdefault(name, len(number))
@@ -115,7 +120,7 @@ def _weight(value: Any, file: Path, where: str) -> float:
     except (TypeError, ValueError):
         weight = math.nan
     if not (math.isfinite(weight) and weight > 0):
-        raise DataError(f"web.path: {file}: {where}: the weight {value!r} is not a number above 0.")
+        raise DataError(f"web.path: {file}: {where}: the weight must be a number above 0, not {value!r}.")
     return weight
 
 

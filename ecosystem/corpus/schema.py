@@ -1,8 +1,8 @@
-"""The columns of every table, in one place: what a document carries, and which of it a policy may see.
+"""The columns of every table, in one place, and which of them a policy may see.
 
-*Observable* columns are what anybody could see of a document on the web. *Truth* columns are known to the
-simulator alone: a policy receives them only if it declares itself an oracle. *Features* are observable
-properties of the text, computed once when a document is published (:mod:`ecosystem.corpus.features`).
+*Observable* columns are visible to every reader of the web. *Truth* columns are known to the simulator alone; only a
+policy that declares itself an oracle receives them. *Features* are observable properties of the text, computed once,
+at publication (:mod:`ecosystem.corpus.features`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FEATURES: Columns = {
     "bullet_lines": Column(pl.Float32(), "lines that begin with a bullet", "share of lines"),
     "ellipsis_lines": Column(pl.Float32(), "lines that end with an ellipsis", "share of lines"),
     "alphabetic_words": Column(pl.Float32(), "words with at least one letter", "share of words"),
-    "stop_words": Column(pl.Int32(), "distinct ones of: the be to of and that have with", "words"),
+    "stop_words": Column(pl.Int32(), "number of different stop words among: the be to of and that have with", "words"),
     "duplicate_lines": Column(pl.Float32(), "lines that repeat an earlier line of the document", "share of lines"),
     "top_2gram": Column(pl.Float32(), "the most frequent word 2-gram", "share of characters"),
     "top_3gram": Column(pl.Float32(), "the most frequent word 3-gram", "share of characters"),
@@ -47,76 +47,77 @@ _FEATURES: Columns = {
 }
 
 _OBSERVABLE: Columns = {
-    "doc": Column(pl.Int64(), "identity, counted from 0 over the life of the web"),
+    "doc": Column(pl.Int64(), "id of the document, counted from 0 over the whole run"),
     "t": Column(pl.Int32(), "step of publication; 0 for the web's initial documents", "step"),
     "site": Column(pl.Int32(), "node of the site graph"),
-    "size": Column(pl.Int32(), "the text in UTF-8; of vectors and categories, the numbers as stored", "bytes"),
+    "size": Column(pl.Int32(), "size of the text in UTF-8, or of the stored numbers of a vector or category", "bytes"),
     **_FEATURES,
-    "duplicate_of": Column(pl.Int64(), "earliest document with the same content_hash, or null"),
+    "duplicate_of": Column(pl.Int64(), "earliest document with the same content_hash, or null if this is the first"),
     "retired_at": Column(pl.Int32(), "step at which it left the web, or null", "step"),
     "weight": Column(pl.Float64(), "prominence: multiplies the chance of being scraped", "factor"),
 }
 
 _TRUTH: Columns = {
-    "author": Column(pl.String(), 'who wrote it: "writers/people/0", "naive/0", or "initial"'),
+    "author": Column(pl.String(), 'author: a writer ("writers/people/0"), a trainer ("naive/0"), or "initial"'),
     "synthetic": Column(pl.Boolean(), "whether a model wrote it"),
     "depth": Column(
         pl.Float64(),
         "distance from human data: 0 if human, else 1 + mean depth of the author's training set",
         "model hops",
     ),
-    "model": Column(pl.String(), "name of the model that wrote it, or null"),
-    "source": Column(pl.String(), "source that a human document was drawn from, or null"),
-    "row": Column(pl.Int64(), "its row in that source, or null"),
+    "model": Column(pl.String(), "name of the model that wrote it, or null if human"),
+    "source": Column(pl.String(), "source that a human document was drawn from, or null if synthetic"),
+    "row": Column(pl.Int64(), "row in that source, or null"),
 }
 
 _PUBLISH: Columns = {
-    "verdict": Column(pl.String(), "the policy that refused it at publication, or null"),
-    "reason": Column(pl.String(), "why that policy refused it, or null"),
+    "verdict": Column(pl.String(), "name of the policy that refused it at publication, or null if published"),
+    "reason": Column(pl.String(), "reason of the refusal, or null"),
 }
 
 _CONTENT: Columns = {
     "content": Column(
         pl.String(),
-        "the document itself: text (String), a vector (Array(Float64, d)) or a category (Int32)",
+        "content of the document: text (String), a vector (Array(Float64, d)) or a category (Int32)",
     )
 }
 
 _INDEX_CHANGE: Columns = {
-    "doc": Column(pl.Int64(), "the document that changed in this step"),
+    "doc": Column(pl.Int64(), "id of a document that changed in this step"),
     "retired_at": Column(pl.Int32(), "step at which it left the web, or null", "step"),
-    "weight": Column(pl.Float64(), "its prominence from now on", "factor"),
+    "weight": Column(pl.Float64(), "prominence after the change", "factor"),
 }
 
 _LEDGER: Columns = {
-    "reader": Column(pl.String(), 'the trainer, for instance "naive/0"'),
+    "reader": Column(pl.String(), 'name of the trainer, for instance "naive/0"'),
     "document": Column(pl.Int64(), "id on the web, or row in the source for an injected document"),
     "source": Column(pl.String(), "null for a document of the web; the source of an injected one"),
-    "verdict": Column(pl.String(), "null if kept, else the name of the policy that refused it"),
-    "reason": Column(pl.String(), "why that policy refused it, or null"),
-    "weight": Column(pl.Float64(), "its weight in the training set: the product of the weighers' factors", "factor"),
+    "verdict": Column(pl.String(), "name of the policy that refused it, or null if kept"),
+    "reason": Column(pl.String(), "reason of the refusal, or null"),
+    "weight": Column(pl.Float64(), "weight in the training set: the product of the factors of all weighers", "factor"),
     "synthetic": Column(pl.Boolean(), "whether a model wrote it"),
-    "depth": Column(pl.Float64(), "its distance from human data", "model hops"),
-    "added_by": Column(pl.String(), "the name of the policy that injected it, else null"),
+    "depth": Column(pl.Float64(), "distance from human data", "model hops"),
+    "added_by": Column(pl.String(), "name of the policy that injected it, or null"),
 }
 
 _ARCHIVE: Columns = {
-    "reader": Column(pl.String(), "the trainer that keeps it"),
+    "reader": Column(pl.String(), "name of the trainer that keeps it"),
     "document": Column(pl.Int64(), "id on the web, or row in the source for an injected document"),
     "source": Column(pl.String(), "null for a document of the web; the source of an injected one"),
     "t": Column(pl.Int32(), "step at which the trainer acquired it", "step"),
-    "weight": Column(pl.Float64(), "its weight in the training set", "factor"),
+    "weight": Column(pl.Float64(), "weight in the training set", "factor"),
 }
 
 _METRICS: Columns = {
-    "step": Column(pl.Int32(), "when it was measured; 0 is the opening of the web", "step"),
+    "step": Column(pl.Int32(), "step of the measurement; 0 is the opening of the web", "step"),
     "scope": Column(
-        pl.String(), "what it is of: trainer, training_set, web, site, policy, reference, writer, curator or cost"
+        pl.String(),
+        "sort of thing measured: trainer, training_set, web, site, policy, reference, writer, curator or cost",
     ),
-    "id": Column(pl.String(), 'which one of these, for instance "naive/0"'),
+    "id": Column(pl.String(), 'name of the thing measured, for instance "naive/0"'),
     "metric": Column(pl.String(), "name of the metric"),
-    "value": Column(pl.Float64(), "what was measured", "that of the metric"),
-    "error": Column(pl.Float64(), "standard error where the value is an estimate, else null", "that of the metric"),
+    "value": Column(pl.Float64(), "measured value", "unit of the metric"),
+    "error": Column(pl.Float64(), "standard error where the value is an estimate, else null", "unit of the metric"),
 }
 
 FEATURES = _types(_FEATURES)
@@ -125,7 +126,7 @@ TRUTH = _types(_TRUTH)
 PUBLISH = _types(_PUBLISH)
 INDEX = {**OBSERVABLE, **TRUTH, **PUBLISH}
 SEGMENT = {**INDEX, **_types(_CONTENT)}
-"""Of text; vectors have content of type Array(Float64, d), categories of type Int32 (see :func:`segment`)."""
+"""Columns of text documents; :func:`segment` gives those of vectors and categories."""
 INDEX_CHANGE = _types(_INDEX_CHANGE)
 LEDGER = _types(_LEDGER)
 ARCHIVE = _types(_ARCHIVE)
@@ -138,11 +139,11 @@ COLUMNS: dict[str, Columns] = {
     "metrics": _METRICS,
     "archive": _ARCHIVE,
 }
-"""Every table of a run folder with what its columns hold."""
+"""Every table of a run folder, with its columns."""
 
 
 def segment(content: pl.DataType) -> dict[str, pl.DataType]:
-    """Return the columns of a segment whose documents have contents of this type."""
+    """Return the columns of a segment whose contents have this type."""
     return {**SEGMENT, "content": content}
 
 
@@ -151,17 +152,17 @@ def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:
     return _empty(tuple(columns.items()))
 
 
-@cache  # the same few tables are wanted at every step, and making one takes a millisecond
+@cache  # every step needs the same few tables, and making one takes a millisecond
 def _empty(columns: tuple[tuple[str, pl.DataType], ...]) -> pl.DataFrame:
     return pl.DataFrame(schema=dict(columns))
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything a step leaves behind: what the world hands to the store, and gets back on a resume.
+    """Everything that the world hands to the store after a step, and gets back on a resume.
 
     ``state`` is plain JSON (clocks, counters, endorsements, events); ``weights`` holds, per model name, the
-    arrays of ``Cohort.state()``; ``archive`` is what trainers keep from earlier scrapes.
+    arrays of ``Cohort.state()``; ``archive`` holds what trainers keep of earlier scrapes.
     """
 
     t: int

@@ -1,4 +1,4 @@
-"""What a watermark is: the few numbers on which who marks a text and who looks for the mark must agree."""
+"""A watermark: the few numbers that a writer of marked text and a detector of the mark must share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Scheme = Literal["green_list", "synthid"]
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One watermark; two with equal fields are the same.
+class WatermarkSpec:
+    """One watermark; two with equal fields are the same watermark.
 
-    ``green_list`` (Kirchenbauer et al. 2023): the token before decides which ``green_share`` of all tokens is green,
-    and green ones get ``bias`` added to their logits. ``synthid`` (Dathathri et al. 2024): the ``context_width`` tokens
-    before decide, for every token, ``depth`` random bits, and candidates meet in a tournament of as many rounds.
+    ``green_list`` (Kirchenbauer et al. 2023): the previous token decides which ``green_share`` of all tokens is green,
+    and the logits of green tokens are raised by ``bias``. ``synthid`` (Dathathri et al. 2024): the ``context_width``
+    previous tokens decide ``depth`` random bits of every token, and candidates meet in a tournament of as many rounds.
     """
 
     scheme: Scheme
@@ -30,5 +30,5 @@ class Mark:
     depth: int = 5
 
     def keys(self) -> NDArray[np.int64]:
-        """Return one key per round of the tournament, shape [depth]; those of a smaller depth are the first ones."""
+        """Return one key per round of the tournament, shape [depth]; a smaller depth has the first of the same keys."""
         return Stream(self.key, "synthid").rng().integers(1, 2**31, self.depth, dtype=np.int64)

@@ -1,9 +1,9 @@
 """The web: a graph of sites, the links between them, and the endorsements that strengthen links.
 
-Sites are nodes, numbered from 0. Documents are rows of a table and only name their site; agents only have home
-sites. Every link of the original graph has weight 1 (or the weight a file gives it); links of an undirected
-graph count in both directions. An endorsement adds to the weight of one directed link, which it makes if it has
-to. What endorsements added is all that ever changes, and all that has to be saved.
+Sites are nodes, numbered from 0. Documents are rows of a table that name their site; agents have home sites. Every
+link of the original graph has weight 1, or its weight in the file; links of an undirected graph count in both
+directions. An endorsement adds to the weight of one directed link, and creates the link if it is missing. Only
+endorsements change the graph, so only they have to be saved.
 """
 
 from __future__ import annotations
@@ -24,67 +24,74 @@ from ecosystem.types import Positive
 
 
 class InitialSpec(Spec):
-    """What people had written before the first step: this many documents of a source, spread over the sites."""
+    """Documents on the web before the first step: human documents of a source, spread over the sites."""
 
-    source: str = Field(description="the source they are drawn from")
-    documents: Positive = Field(description="how many")
+    source: str = Field(description="name of the source that they are drawn from")
+    documents: Positive = Field(description="number of initial documents")
 
 
 class WebSpec(Spec):
-    """The graph of sites, what is on it at the beginning, and the policies that guard it."""
+    """The graph of sites, its initial documents, and the policies of its publish and retain gates."""
 
     graph: Literal["barabasi_albert", "watts_strogatz", "complete", "isolated", "islands", "file"] = Field(
         "barabasi_albert",
         alias="kind",
-        description="barabasi_albert: grown, a few sites with very many links; watts_strogatz: a small world; "
-        "complete: every site links to every other; isolated: no links, every agent has sites of its own and initial "
-        "documents are dealt out evenly (replicates of one loop); islands: the same, but the agents of one population "
-        "share its sites (webs side by side that know nothing of each other); file: read from `path`",
+        description="barabasi_albert: a grown graph, in which a few sites have very many links; watts_strogatz: a "
+        "small world; complete: every site links to every other; isolated: no links, every agent has its own sites, "
+        "and initial documents are dealt out evenly (replicates of one loop); islands: as isolated, but the agents of "
+        "a population share its sites (separate webs side by side); file: a graph read from `path`",
     )
-    sites: Positive | None = Field(None, description="number of sites; absent with a file, which says it itself")
+    sites: Positive | None = Field(None, description="number of sites; absent with a file, which defines it")
     degree: Positive = Field(
         2, description="barabasi_albert: links of each new site; watts_strogatz: neighbours of each site (even)"
     )
     rewire: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="watts_strogatz: chance that a link is moved to a random site"
+        0.1, description="watts_strogatz: probability that a link is moved to a random site"
     )
     path: str | None = Field(
-        None, description="file: a .graphml file or an edge list, from the current folder or the scenario's"
+        None,
+        description="file: path of a .graphml file or an edge list, relative to the current folder or the scenario's",
     )
-    initial: InitialSpec | None = Field(None, description="documents before the first step; absent: an empty web")
-    publish: list[str] = Field([], description="policies that a document must pass to be published, in this order")
-    retain: list[str] = Field([], description="policies that decide, each step, what stays on the web, in this order")
+    initial: InitialSpec | None = Field(
+        None, description="documents on the web before the first step; absent: the web begins empty"
+    )
+    publish: list[str] = Field(
+        [], description="names of the policies that a document must pass to be published, in order"
+    )
+    retain: list[str] = Field(
+        [], description="names of the policies that decide at each step what stays on the web, in order"
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> WebSpec:
         if self.graph == "file":
             if self.path is None:
-                raise ValueError('kind = "file" needs a path to a GraphML file or an edge list')
+                raise ValueError('kind = "file" needs path, the path of a GraphML file or an edge list')
             if self.sites is not None:
                 raise ValueError(
-                    'sites is not allowed with kind = "file", whose number of sites is the file\'s; remove it'
+                    'sites is not allowed with kind = "file": the file defines the number of sites; remove sites'
                 )
             return self
         if self.path is not None:
-            raise ValueError(f'path is only read with kind = "file", not "{self.graph}"; remove path or change kind')
+            raise ValueError(f'path is allowed with kind = "file" only, not "{self.graph}"; remove path or change kind')
         if self.sites is None:
             raise ValueError(f'kind = "{self.graph}" needs sites, the number of sites, for instance sites = 60')
         if self.graph in ("barabasi_albert", "watts_strogatz") and self.degree >= self.sites:
             raise ValueError(f"degree ({self.degree}) must be below sites ({self.sites})")
         if self.graph == "watts_strogatz" and self.degree % 2:
             raise ValueError(
-                f"degree ({self.degree}) must be even for watts_strogatz: half the neighbours stand on either side"
+                f"degree ({self.degree}) must be even for watts_strogatz, with half of the neighbours on either side"
             )
         return self
 
 
 class Web:
-    """The graph at work: who reaches what, which sites are popular, and who endorsed whom."""
+    """The graph of a running world: reach of agents, popularity of sites, and endorsements."""
 
     def __init__(self, spec: WebSpec, streams: Streams, base: Path) -> None:
-        """Draw the graph from the stream ``web/graph``, or read it; raise DataError if a file is no graph.
+        """Draw the graph from the stream ``web/graph``, or read it; raise DataError if the file is not a graph.
 
-        ``base`` is the folder of the scenario file, where a path is sought that the current folder does not have.
+        ``base`` is the folder of the scenario file; a path that is not found in the current folder is resolved there.
         """
         self._streams = streams
         self._dealt, self._shared = spec.graph in ("isolated", "islands"), spec.graph == "islands"
@@ -97,7 +104,7 @@ class Web:
         self._reached: dict[tuple[tuple[int, ...], int], NDArray[np.int64]] = {}
 
     def labels(self) -> list[str]:
-        """Return the name of every site: its label in the file, else its number; length [sites]."""
+        """Return the name of every site, [sites]: its label in the file, else its number."""
         return [str(label) for _, label in self._graph.nodes(data="label")]
 
     def links(self) -> list[tuple[int, int, float]]:
@@ -105,30 +112,30 @@ class Web:
         return sorted((int(a), int(b), float(w)) for a, b, w in self._graph.edges(data="weight"))
 
     def homes(self, name: str, n: int) -> NDArray[np.int64]:
-        """Return ``n`` different home sites (all sites, if there are not so many) for the agent ``name``.
+        """Return ``n`` different home sites for the agent ``name``; all sites, if there are fewer.
 
-        Every site draws one number from the stream ``home/<name>``; homes are those with the smallest, so an
-        agent that gets one more home keeps the others. On an isolated web they are the next ``n`` sites that nobody
-        has yet; on islands, those of the agent's population (the last but one part of ``name``).
+        Every site draws one number from the stream ``home/<name>``, and homes are the sites with the smallest: an agent
+        that gets one more home keeps the others. On an isolated web they are the next ``n`` sites that no agent has; on
+        islands, those of the agent's population (the last but one part of ``name``).
         """
         if self._dealt:
             owner = name.split("/")[-2] if self._shared else name
             given = sum(sites.size for sites in self._owned.values())
             return self._owned.setdefault(owner, np.arange(given, given + n, dtype=np.int64)).copy()
-        luck = self._streams.at(f"home/{name}").uniform(np.arange(self.sites))
-        return np.argsort(luck, kind="stable")[:n].astype(np.int64)
+        noise = self._streams.at(f"home/{name}").uniform(np.arange(self.sites))
+        return np.argsort(noise, kind="stable")[:n].astype(np.int64)
 
     def places(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the sites that initial documents (rows of a source) appear on, spread evenly by chance.
+        """Draw the site of each initial document (``rows`` of a source), uniformly.
 
-        On an isolated web and on islands they are dealt out in turn, so that every site gets equally many.
+        On an isolated web and on islands documents are dealt out in turn, so every site gets equally many.
         """
         if self._dealt:
             return rows % self.sites
         return (self._streams.at(name).uniform(rows) * self.sites).astype(np.int64)
 
     def reach(self, homes: ArrayLike, links: int) -> NDArray[np.int64]:
-        """Return the sites at most ``links`` links from any of ``homes``, themselves included, in ascending order."""
+        """Return the sites within ``links`` links of any of ``homes``, homes included, in ascending order."""
         start = tuple(sorted({self._site(int(home)) for home in np.asarray(homes).reshape(-1)}))
         if (start, links) not in self._reached:
             seen, edge = set(start), list(start)
@@ -141,7 +148,7 @@ class Web:
         return self._reached[start, links].copy()
 
     def popularity(self) -> NDArray[np.float64]:
-        """Return the PageRank of every site (damping 0.85, links by weight), shape [sites]; it sums to one."""
+        """Compute the PageRank of every site (damping 0.85, links by weight), shape [sites]; it sums to one."""
         if self._popularity is None:
             import networkx as nx
 
@@ -150,9 +157,9 @@ class Web:
         return self._popularity.copy()
 
     def endorse(self, from_site: int, to_site: int, strength: float) -> None:
-        """Add ``strength`` to the link between two sites, making it if need be.
+        """Add ``strength`` to the link between two sites; create the link if it is missing.
 
-        An endorsement of a site by itself changes nothing: it says nothing about anybody's opinion.
+        An endorsement of a site by itself is ignored. Raise DataError unless ``strength`` is finite and above 0.
         """
         if not (np.isfinite(strength) and strength > 0):
             raise DataError(f"an endorsement must have a finite strength above 0, not {strength!r}.")
@@ -161,11 +168,11 @@ class Web:
             self._set(link, self._endorsed.get(link, 0.0) + float(strength))
 
     def endorsements(self) -> list[tuple[int, int, float]]:
-        """Return (from, to, strength so far) of every endorsed link, sorted: all that :meth:`restore` needs."""
+        """Return (from, to, total strength) of every endorsed link, sorted; :meth:`restore` takes them back."""
         return [(a, b, strength) for (a, b), strength in sorted(self._endorsed.items())]
 
     def restore(self, endorsements: Iterable[tuple[int, int, float]]) -> None:
-        """Replace all endorsements by what :meth:`endorsements` returned; links and popularity are exactly as then."""
+        """Replace all endorsements by a result of :meth:`endorsements`; links and popularity are exactly as then."""
         for link in list(self._endorsed):
             if link in self._base:
                 self._graph.edges[link]["weight"] = self._base[link]
@@ -176,28 +183,11 @@ class Web:
         for a, b, strength in endorsements:
             self.endorse(int(a), int(b), float(strength))
 
-    def layout(self) -> NDArray[np.float64]:
-        """Return positions for drawing, shape [sites, 2], within [-1, 1]: Fruchterman & Reingold on original links.
-
-        Endorsements are left out so that a site stays where it was from step to step.
-        """
-        import networkx as nx
-
-        original: Any = nx.Graph()
-        original.add_nodes_from(range(self.sites))
-        original.add_edges_from(self._base)
-        seed = self._streams.at("web/layout").integer() % 2**32
-        steps = min(100, max(10, 20_000 // self.sites))  # about 2 s for 2,000 sites
-        # method="force": for 500 sites and more the default would minimise an energy, which takes minutes.
-        places = nx.spring_layout(original, seed=seed, iterations=steps, weight=None, method="force")
-        found = np.array([places[site] for site in range(self.sites)], dtype=np.float64).reshape(self.sites, 2)
-        return np.asarray(np.clip(found, -1.0, 1.0))
-
     def export(self, path: str | Path, attributes: Mapping[str, ArrayLike] | None = None) -> None:
         """Write the graph as GraphML or GEXF, by the ending of ``path``.
 
-        ``attributes`` (for instance the synthetic share) have one value per site, shape [sites]; links have
-        ``weight`` and, of it, ``endorsed``. Raise DataError for another ending, StoreError if it cannot be written.
+        ``attributes`` (for instance the synthetic share) have one value per site, shape [sites]. Links have a
+        ``weight`` and its ``endorsed`` part. Raise DataError for another ending, StoreError if it cannot be written.
         """
         graph = self._graph.copy()
         for name, values in (attributes or {}).items():
@@ -212,11 +202,11 @@ class Web:
 
     def _site(self, site: int) -> int:
         if not 0 <= site < self.sites:
-            raise DataError(f"there is no site {site}; the web has the sites 0 to {self.sites - 1:,}.")
+            raise DataError(f"unknown site {site}; the sites of this web are 0 to {self.sites - 1:,}.")
         return int(site)
 
     def _set(self, link: tuple[int, int], strength: float) -> None:
-        # The weight follows from the total, not from earlier weights, so that a restored web is equal bit by bit.
+        # The weight is computed from the total, not from earlier weights, so a restored web is equal bit by bit.
         self._forget(links=not self._graph.has_edge(*link))
         self._endorsed[link] = strength
         self._graph.add_edge(*link, weight=self._base.get(link, 0.0) + strength)
@@ -228,7 +218,7 @@ class Web:
 
 
 def _build(spec: WebSpec, streams: Streams, base: Path) -> Any:
-    """Return the graph as networkx made or read it, with nodes 0 … n - 1."""
+    """Make or read the graph, with nodes 0 … n - 1."""
     if spec.graph == "file":
         assert spec.path is not None
         return read_graph(spec.path, base)
@@ -244,7 +234,7 @@ def _build(spec: WebSpec, streams: Streams, base: Path) -> Any:
 
 
 def _directed(graph: Any) -> Any:
-    """Return a simple directed graph with sorted nodes and links, and every link's weight and node's label."""
+    """Return a simple directed graph with sorted nodes and links, weights of links and labels of nodes."""
     import networkx as nx
 
     result: Any = nx.DiGraph()
@@ -253,7 +243,7 @@ def _directed(graph: Any) -> Any:
     links = {(a, b): float(link.get("weight", 1.0)) for a, b, link in graph.edges(data=True) if a != b}
     if not graph.is_directed():
         links |= {(b, a): weight for (a, b), weight in links.items()}
-    # Sorted, since the order of links decides the order of floating-point sums.
+    # Sorted: the order of links decides the order of floating-point sums.
     for (a, b), weight in sorted(links.items()):
         result.add_edge(a, b, weight=weight)
     return result

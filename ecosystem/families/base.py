@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import EcosystemError, TrainingError
 from ecosystem.families.requests import (
     FitRecord,
@@ -124,7 +124,7 @@ class SupportsPrompts(Cohort, Protocol):
 class SupportsWatermark(Protocol):
     """A cohort that writes watermarked text (``GenerateRequest.mark``) and detects watermarks in any text."""
 
-    def watermark(self, docs: pl.Series, mark: Mark) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def watermark(self, docs: pl.Series, mark: WatermarkSpec) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Detect a watermark, reading texts with this cohort's tokenizer: z-scores and scored tokens, [documents]."""
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream
 
@@ -103,7 +103,7 @@ class GenerateRequest:
     decoding: Decoding
     prompts: pl.Series | None
     stream: Stream
-    mark: Mark | None = None
+    mark: WatermarkSpec | None = None
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Policies: frozen values that keep, weigh or add documents at a gate."""
+"""Policies: frozen values that refuse, weigh or add documents at a gate."""

@@ -1,7 +1,7 @@
-"""The three things a policy may do to a table of documents, and the gate that applies an ordered list of them.
+"""The three sorts of policies (filters, weighers, adders), and the gate that applies a list of them in order.
 
-A policy sees a table and a :class:`Context`, never the world. It receives the observable columns only, unless
-it declares itself an ``oracle``. Nothing is deleted: the first policy to refuse a row signs it in ``verdict``.
+A policy sees a table of documents and a :class:`Context`, never the world. It receives only observable columns, unless
+it declares itself an ``oracle``. No row is deleted: the first policy that refuses a row is named in ``verdict``.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import OBSERVABLE, empty
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import EcosystemError
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
@@ -27,10 +27,10 @@ ADDED: dict[str, pl.DataType] = {"source": pl.String(), "document": pl.Int64()}
 
 @dataclass(frozen=True)
 class Scores:
-    """What a fitted classifier says of documents.
+    """Scores of documents by a fitted classifier.
 
-    ``score`` [documents]: the probability that each is positive. ``reference``: the same, in ascending order, of
-    negative examples that it has not learnt from.
+    ``score`` [documents]: the probability that each document is positive. ``reference``: the ascending scores of
+    negative examples that the classifier has not learnt from.
     """
 
     score: NDArray[np.float64]
@@ -38,54 +38,54 @@ class Scores:
 
 
 Answers = tuple[NDArray[np.float64], NDArray[np.int64]]
-"""A number and a count of units (tokens) for each document, [documents] each."""
+"""A number and a number of units (tokens) per document, [documents] each."""
 
 
 class CorpusView(Protocol):
-    """The documents of the web, by id."""
+    """View of the documents of the web, by id."""
 
     def contents(self, docs: pl.Series) -> pl.Series:
         """Return the contents of documents, in the order of ``docs``."""
 
     def live(self) -> pl.Series:
-        """Return the ids of the documents that are on the web now, ascending."""
+        """Return the ids of the documents on the web at this moment, ascending."""
 
     def near_duplicates(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
-        """Return the earliest near-duplicate ever published of each document, or null."""
+        """Return the id of the earliest near-duplicate ever published of each document, or null."""
 
 
 class SourceView(Protocol):
-    """The sources of real documents, by name; held-out documents are not in them."""
+    """View of the sources of real documents, by name, without held-out documents."""
 
     def size(self, source: str) -> int | None:
-        """Return the number of documents of a source; None: it is endless."""
+        """Return the number of documents of a source; None if it is endless."""
 
     def contents(self, source: str, rows: NDArray[np.int64]) -> pl.Series:
         """Return the contents of rows of a source."""
 
     def drawn(self, source: str, t: int) -> int:
-        """Return how many of a source's first rows people had drawn by the end of step ``t``."""
+        """Return how many of the first rows of a source people had drawn by the end of step ``t``."""
 
 
 class ModelView(Protocol):
-    """The models of the scenario, by name, with the weights that their trainers start from."""
+    """View of the models of the scenario, by name, with the weights that their trainers start from."""
 
     def score(self, model: str, docs: pl.Series) -> Answers:
-        """Return (nats, tokens) of documents: minus the log-likelihood of each, and its length."""
+        """Return (nats, tokens) of documents: the negative log-likelihood and the length of each."""
 
-    def watermark(self, model: str, mark: Mark, docs: pl.Series) -> Answers:
-        """Return (z-scores, scored tokens) of documents, read with the tokenizer of the model."""
+    def watermark(self, model: str, mark: WatermarkSpec, docs: pl.Series) -> Answers:
+        """Return (z-scores, scored tokens) of documents, tokenized as the model does."""
 
 
 class ClassifierView(Protocol):
-    """The classifiers of policies that learn, by the name of the policy."""
+    """View of the classifiers of policies that learn, by the name of the policy."""
 
     def scores(self, policy: str, docs: pl.Series) -> Scores | None:
-        """Return what the classifier says of documents, or None as long as it has not been fitted."""
+        """Return the scores of documents, or None until the classifier is fitted."""
 
 
 class TruthView(Protocol):
-    """What only an oracle may ask."""
+    """View of the truth, for oracles only."""
 
     def label_is_correct(self, docs: pl.Series) -> NDArray[np.bool_]:
         """Return whether the label of each document is correct."""
@@ -93,12 +93,12 @@ class TruthView(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a policy may ask for besides its table: the moment, two streams, and five views; never the world itself.
+    """What a policy receives besides its table: its place and time, two streams, and five views.
 
-    ``reader`` is the trainer whose gate it is, or "web". ``stream`` is the policy's own at this step,
-    ``static_stream`` the same at every step; ``.uniform(ids)`` of either gives each row noise of its own. ``truth`` is
-    there for oracles only. ``added`` (columns ``source``, ``document``) is what adders before this policy have added at
-    the same gate. ``report_shortfall(wanted, given)`` records that an adder has fewer documents than it was asked for.
+    ``reader`` is the trainer that the gate belongs to, or "web". ``stream`` is the stream of the policy at this step,
+    ``static_stream`` the one for all steps; ``.uniform(ids)`` of either gives noise per row. ``truth`` is None except
+    for oracles. ``added`` (columns ``source``, ``document``) holds the rows that earlier adders have added at this
+    gate. ``report_shortfall(wanted, given)`` records that an adder has fewer documents than requested.
     """
 
     policy: str  # the name of the policy in the scenario
@@ -115,62 +115,96 @@ class Context:
     added: pl.DataFrame = field(default_factory=lambda: empty(ADDED))
 
     def contents(self, docs: pl.Series) -> pl.Series:
-        """Return the contents of documents by id: ``corpus.contents``, which most filters need and nothing else."""
+        """Return the contents of documents by id; short for ``corpus.contents``."""
         return self.corpus.contents(docs)
 
 
 class Policy(Spec):
-    """A rule about documents: exactly one of Filter, Weigher and Adder."""
+    """A rule about documents; every kind is a Filter, a Weigher or an Adder."""
 
-    # A field called source or model must name an entry of the scenario, which is checked when that is read; what else
-    # a policy needs of the rest it says in problems().
+    # A field called source or model names an entry of the scenario, which is checked when that is read; a policy checks
+    # its other needs in problems().
 
-    oracle: ClassVar[bool] = False  # True: sees the truth columns
-    needs_content: ClassVar[bool] = True  # False: `doc`, `t` and `weight` are enough, so it can thin an archive
-    reads_text: ClassVar[bool] = False  # True: has no meaning for vectors and categories
-    needs_labels: ClassVar[bool] = False  # True: has no meaning for documents without labels
-    row_wise: ClassVar[bool] = True  # False: the verdict on a row may depend on which other rows there are
-    writes_watermark: ClassVar[bool] = False  # True: decoding may name it (has ``model``, ``mark`` and ``compliance``)
+    oracle: ClassVar[bool] = False  # True: receives the truth columns
+    needs_content: ClassVar[bool] = True  # False: needs only `doc`, `t` and `weight`, so it can thin an archive
+    reads_text: ClassVar[bool] = False  # True: undefined for vectors and categories
+    needs_labels: ClassVar[bool] = False  # True: undefined for documents without labels
+    row_wise: ClassVar[bool] = True  # False: the verdict on a row may depend on the other rows
 
     @property
     def thins_archives(self) -> bool:
-        """Whether it may stand at the retain gate of a trainer, whose archive has few columns."""
+        """Whether the retain gate of a trainer, whose archive has few columns, may apply it."""
         return not self.needs_content
 
     def scores_read(self) -> list[str]:
-        """Return the names of other policies whose classifiers' scores it reads."""
+        """Return the names of the policies whose classifier scores it reads."""
         return []
 
 
 class Filter(Policy):
-    """Refuses rows."""
+    """A policy that refuses rows."""
+
+    @property
+    def most_documents(self) -> int | None:
+        """Most documents that it keeps of any table; None: no fixed limit."""
+        return None
+
+    @property
+    def most_words(self) -> int | None:
+        """Most words that it keeps of any table, to half a document; None: no fixed limit."""
+        return None
 
     @abstractmethod
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Return, per row, null to keep it or the reason (String) for refusing it."""
+        """Return a String per row: null to keep the row, or the reason to refuse it."""
+
+
+@runtime_checkable
+class WritesWatermark(Protocol):
+    """A filter by a watermark that trainers can write with: ``decoding.watermark`` may name it."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model that complying trainers write with, and whose tokenizer detects."""
+
+    @property
+    def mark(self) -> WatermarkSpec:
+        """The watermark."""
+
+    @property
+    def compliance(self) -> float:
+        """Share of the trainers whose decoding names the policy that do write with the watermark."""
+
+    @property
+    def threshold(self) -> float:
+        """Z-score above which a document counts as watermarked."""
+
+    @property
+    def min_tokens(self) -> int:
+        """Scored tokens below which a document is not judged."""
 
 
 class Weigher(Policy):
-    """Multiplies the weight of rows."""
+    """A policy that multiplies the weights of rows."""
 
     @abstractmethod
     def weigh(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Return, per row, a factor >= 0 (Float64)."""
+        """Return a factor per row (Float64), 0 or more."""
 
 
 class Adder(Policy):
-    """Adds rows of real documents from a source."""
+    """A policy that adds rows of real documents from a source."""
 
-    pays_writers: ClassVar[bool] = False  # True: its price is for documents that are written because they are paid for
+    pays_writers: ClassVar[bool] = False  # True: its price pays people to write documents
 
     @property
     def price_per_document(self) -> float | None:
-        """What a document costs, in units of money, the first time that any trainer is given it; None: nothing."""
+        """Price of a document, in units of money, due when the first trainer receives it; None: free."""
         return None
 
     @abstractmethod
     def add(self, kept: int, ctx: Context) -> pl.DataFrame:
-        """Return rows (source: String, document: Int64 row of the source, weight: Float64) for ``kept`` kept rows."""
+        """Return rows (source: String, document: Int64 row in the source, weight: Float64) to add to ``kept`` rows."""
 
 
 POLICIES: Registry[type[Policy]] = Registry(
@@ -178,6 +212,7 @@ POLICIES: Registry[type[Policy]] = Registry(
     "ecosystem.policies.filters",
     "ecosystem.policies.duplicates",
     "ecosystem.policies.sampling",
+    "ecosystem.policies.injection",
     "ecosystem.policies.retention",
     "ecosystem.policies.provenance",
     "ecosystem.policies.classifiers",
@@ -187,14 +222,14 @@ POLICIES: Registry[type[Policy]] = Registry(
 
 
 def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Callable[[str], Context]) -> pl.DataFrame:
-    """Apply policies in order to ``docs`` and return it with ``verdict``, ``reason``, ``weight`` and added rows.
+    """Apply policies in order to ``docs``; return it with ``verdict``, ``reason``, ``weight`` and added rows.
 
-    ``docs`` has a row per document (columns of the index; ``doc`` is the identity) and may already carry
-    verdicts; rows keep their order, and one without a weight has weight 1. Each policy sees only the rows that
-    no earlier one refused. Rows that an Adder adds come last, have ``doc`` = row in the source,
-    ``injected_from`` = the source and ``added_by`` = the adder, and are seen by no later filter or weigher, which
-    only learn that they are there (``Context.added``): order matters. A later adder counts them among the kept. A
-    policy that breaks its contract raises EcosystemError with its name.
+    ``docs`` has a row per document (columns of the index; ``doc`` is the id) and may already contain verdicts. Rows
+    keep their order; a row without a weight has weight 1. Each policy sees only the rows that no earlier policy
+    refused. Rows added by an Adder come last, with ``doc`` = row in the source, ``injected_from`` = the source and
+    ``added_by`` = the adder. Later filters and weighers do not see them, but find them in ``Context.added``; later
+    adders count them as kept. So order matters. Raise EcosystemError with the name of a policy that breaks its
+    contract.
     """
     missing = [column for column in ("verdict", "reason", "injected_from", "added_by") if column not in docs.columns]
     weight = pl.col("weight").cast(pl.Float64) if "weight" in docs.columns else pl.lit(1.0)
@@ -212,7 +247,7 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
         if added:
             ctx = replace(ctx, added=pl.concat(added).select(source="injected_from", document="doc"))
         if isinstance(policy, Filter):
-            # Answers go back by place, not by a join: an archive may hold one id twice, from two sources.
+            # Answers are matched by place, not by a join: an archive may hold one id twice, from two sources.
             reason = _spread(_reasons(_ask(policy.refuse, seen, ctx), seen.height, name), is_open)
             refused = reason.is_not_null()
             table = table.with_columns(
@@ -226,23 +261,25 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
             kept = open_rows.height + sum(frame.height for frame in added)
             added.append(_injected(policy.add(kept, ctx), name))
         else:
-            raise EcosystemError(f"policies.{name}: {type(policy).__name__} is no Filter, Weigher or Adder.")
+            raise EcosystemError(
+                f"policies.{name}: the class {type(policy).__name__} must be a Filter, a Weigher or an Adder."
+            )
     return pl.concat([table, *added], how="diagonal_relaxed") if added else table
 
 
 def _ask(rule: Callable[[pl.DataFrame, Context], pl.Series], docs: pl.DataFrame, ctx: Context) -> pl.Series:
-    """Put the table to a policy; a column that this gate does not have (an archive has few) is a clear error."""
+    """Apply a rule to a table; raise EcosystemError if it uses a column that this gate lacks (an archive has few)."""
     try:
         return rule(docs, ctx)
     except pl.exceptions.ColumnNotFoundError as error:
         raise EcosystemError(
-            f"policies.{ctx.policy}: looks at a column that documents at the gate of {ctx.reader} do not have "
-            f"({str(error).splitlines()[0]}); there are: {', '.join(docs.columns)}."
+            f"policies.{ctx.policy}: uses a column that documents at the gate of {ctx.reader} lack "
+            f"({str(error).splitlines()[0]}); available columns: {', '.join(docs.columns)}."
         ) from error
 
 
 def _spread(answers: pl.Series, is_open: pl.Series) -> pl.Series:
-    """Return the answers for the open rows as a column of the whole table, null on the others."""
+    """Spread the answers for the open rows over all rows, null for the others."""
     if answers.len() == is_open.len():
         return answers
     place = pl.when(is_open).then(is_open.cum_sum().cast(pl.Int64) - 1)
@@ -250,11 +287,11 @@ def _spread(answers: pl.Series, is_open: pl.Series) -> pl.Series:
 
 
 def _reasons(column: pl.Series, height: int, name: str) -> pl.Series:
-    # A mask of true and false would become the reasons "true" and "false" and refuse every row: say so instead.
+    # A mask of booleans would become the reasons "true" and "false" and refuse every row.
     if column.dtype not in (pl.String, pl.Null):
         raise EcosystemError(
-            f"policies.{name}: returned {column.dtype} where reasons are due: a filter returns, per row, null to keep "
-            "it or the reason (String) for refusing it."
+            f"policies.{name}: returned {column.dtype} instead of reasons; a filter returns a String per row: null to "
+            "keep the row, or the reason to refuse it."
         )
     return _sized(column, height, name).cast(pl.String)
 
@@ -263,7 +300,7 @@ def _factors(column: pl.Series, height: int, name: str) -> pl.Series:
     factor = _sized(column, height, name).cast(pl.Float64)
     if factor.null_count() or not bool(factor.is_finite().all()) or not bool((factor >= 0).all()):
         raise EcosystemError(
-            f"policies.{name}: a weight is missing, negative or not finite; a weigher must return numbers >= 0."
+            f"policies.{name}: returned a weight that is missing, negative or not finite; weights must be 0 or more."
         )
     return factor
 
@@ -271,7 +308,9 @@ def _factors(column: pl.Series, height: int, name: str) -> pl.Series:
 def _injected(rows: pl.DataFrame, name: str) -> pl.DataFrame:
     missing = [column for column in ("source", "document", "weight") if column not in rows.columns]
     if missing:
-        raise EcosystemError(f"policies.{name}: an adder must return source, document and weight; {missing} missing.")
+        raise EcosystemError(
+            f"policies.{name}: returned no column {', '.join(missing)}; an adder returns source, document and weight."
+        )
     _factors(rows["weight"], rows.height, name)
     return rows.select(
         doc=pl.col("document").cast(pl.Int64),
@@ -285,5 +324,7 @@ def _injected(rows: pl.DataFrame, name: str) -> pl.DataFrame:
 
 def _sized(column: pl.Series, height: int, name: str) -> pl.Series:
     if column.len() != height:
-        raise EcosystemError(f"policies.{name}: returned {column.len()} rows for a table of {height}.")
+        raise EcosystemError(
+            f"policies.{name}: returned {column.len()} rows for a table of {height} rows; it must return one for each."
+        )
     return column

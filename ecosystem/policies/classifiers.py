@@ -1,4 +1,4 @@
-"""Filters by a classifier of texts that learns in the run (:mod:`ecosystem.policies.learning`), and the classifier."""
+"""Filters by a classifier of texts that learns in the run (see :mod:`ecosystem.policies.learning`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.corpus.ngrams import ngrams, normalised
+from ecosystem.corpus.words import ngrams, normalised
 from ecosystem.policies.base import POLICIES, Context
 from ecosystem.policies.learning import Examples, LearningFilter, LearningView, cutoff
 from ecosystem.spec import ScenarioParts
@@ -19,28 +19,28 @@ ExampleCount = Annotated[
     int,
     Field(
         ge=20,
-        description="labelled documents, half of each sort as far as there are; a quarter serves to calibrate",
+        description="number of labelled documents, half of each sort if available; a quarter of them calibrates",
     ),
 ]
 _INVERSE_PENALTY = 10.0  # scikit-learn's C; from 1 to 100 the area under the curve differed by less than 0.02
 
 
 class TextClassifier:
-    """Logistic regression on hashed n-grams, fitted by scikit-learn's liblinear; both sorts count alike.
+    """Logistic regression on hashed n-grams, fitted by scikit-learn's liblinear; both sorts have equal weight.
 
-    The score of a text depends on no other text, and the fit on nothing but its examples in their order.
+    The score of a text depends on no other text, and the fit only on its examples and their order.
     """
 
     def __init__(self, coefficients: NDArray[np.float64], intercept: float) -> None:
-        """``coefficients`` [2^18] of the n-grams' columns."""
+        """Take the ``coefficients`` [2^18] of the columns of n-grams, and the intercept."""
         self._coefficients, self._intercept = coefficients, intercept
 
     @classmethod
     def fit(cls, texts: pl.Series, positive: NDArray[np.bool_]) -> TextClassifier:
-        """Learn to tell the texts that are ``positive`` [texts] from the others; there must be some of both."""
+        """Fit a classifier of texts; ``positive`` [texts] labels them, and both labels must occur."""
         from sklearn.linear_model import LogisticRegression
 
-        # The dual is several times quicker than the primal here; its order of updates is drawn, hence the seed.
+        # The dual is several times faster than the primal here; it draws its order of updates, hence the seed.
         learner = LogisticRegression(
             C=_INVERSE_PENALTY,
             solver="liblinear",
@@ -54,7 +54,7 @@ class TextClassifier:
         return cls(learner.coef_[0], float(learner.intercept_[0]))
 
     def probability(self, texts: pl.Series) -> NDArray[np.float64]:
-        """Return the probability that each text is positive, were both sorts equally frequent, [texts]."""
+        """Compute the probability that each text is positive if both sorts are equally frequent, [texts]."""
         from scipy.special import expit
 
         score: NDArray[np.float64] = expit(normalised(ngrams(texts)) @ self._coefficients + self._intercept)
@@ -62,39 +62,40 @@ class TextClassifier:
 
 
 def _too_fine(name: str, share: float | None, examples: int) -> str:
-    """Return what is wrong with a share that is to be cut off by the examples set aside; "" if nothing is."""
+    """Return why calibration examples cannot resolve a share; "" if they can."""
     least = 1 / (examples // 8 + 1)
     if share is None or share >= least:
         return ""
     return (
-        f"examples = {examples} is too few for {name} = {share:g}: the {examples // 8} documents of one sort that are "
-        f"set aside of them cannot tell so small a share; give more examples, or {name} of at least {least:.2g}"
+        f"examples = {examples} is too small for {name} = {share:g}: only {examples // 8} documents of one sort "
+        f"calibrate; raise examples, or set {name} to at least {least:.2g}"
     )
 
 
 @POLICIES.register("learned_detector")
 class LearnedDetector(LearningFilter):
-    """Refuses what a classifier of text takes for synthetic: one that is trained on labelled documents of this web.
+    """Refuses documents that a classifier of text, trained on labelled documents of this web, takes for synthetic.
 
-    At every step that ``every`` divides it is trained anew on ``examples`` documents published before that step,
-    half of them human and half synthetic as far as there are, labelled by people who err. Before there is any
-    synthetic document to learn from it refuses nothing. It refuses documents whose probability of being synthetic is
-    at least ``threshold`` or, as detectors are commonly run, cuts so that it takes the share ``false_positive_rate``
-    of what was labelled human for synthetic, on a quarter of the examples that it did not learn from. Its error rates
-    by true origin and depth are measured whenever it is trained (scope ``policy``).
+    At every step that ``every`` divides, the classifier is trained anew on ``examples`` documents published before that
+    step, half of them human and half synthetic if available, labelled by fallible people. Until there are synthetic
+    documents to learn from, the policy refuses nothing. It refuses documents whose probability of being synthetic is at
+    least ``threshold``. With ``false_positive_rate``, as detectors are commonly operated, it refuses scores above a
+    cutoff, at which it takes that share of the documents labelled human for synthetic; the cutoff comes from the
+    quarter of the examples that it did not learn from. Its error rates by true origin and depth are measured at each
+    training (scope ``policy``).
     """
 
     detects_synthetic: ClassVar[bool] = True
     reason: ClassVar[str] = "P(synthetic) = {}"
 
     examples: ExampleCount = 1000
-    every: Annotated[int, Field(ge=1)] = Field(5, description="steps from one training to the next")
-    label_error: Share = Field(0.0, description="share of the examples that people label wrongly")
+    every: Annotated[int, Field(ge=1)] = Field(5, description="number of steps from one training to the next")
+    label_error: Share = Field(0.0, description="share of the examples with a wrong label")
     false_positive_rate: Share | None = Field(
-        None, description="share of human documents refused, as far as labels tell; give either this or threshold"
+        None, description="share of documents labelled human that are refused; exclusive with threshold"
     )
     threshold: Share | None = Field(
-        None, description="least probability of being synthetic that is refused; give either this or the rate"
+        None, description="least probability of being synthetic that is refused; exclusive with false_positive_rate"
     )
 
     @model_validator(mode="after")
@@ -110,11 +111,11 @@ class LearnedDetector(LearningFilter):
         return t - t % self.every
 
     def collect_examples(self, view: LearningView) -> Examples:
-        """Return human and synthetic documents, labelled by people who err."""
+        """Draw human and synthetic documents with the labels of fallible people."""
         return view.labelled(self.examples // 2, self.label_error)
 
     def refused(self, score: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which documents are taken for synthetic."""
+        """Return which documents the classifier takes for synthetic."""
         if self.threshold is not None:
             return score >= self.threshold
         return score > cutoff(reference, self.false_positive_rate or 0.0)
@@ -122,27 +123,30 @@ class LearnedDetector(LearningFilter):
 
 @POLICIES.register("quality_classifier")
 class QualityClassifier(LearningFilter):
-    """Refuses what looks unlike the documents of a trusted source, as GPT-3's filter did (Brown et al. 2020, app. A).
+    """Refuses documents unlike those of a trusted source, as GPT-3's filter did (Brown et al. 2020, appendix A).
 
-    A classifier is trained once, at ``step``, to tell documents of the source from random documents that were on the
-    web before it (at step 1: those that the web began with); until then nothing is refused. Give one rule: documents
-    that score at least ``threshold``, or as high as the share ``keep`` of those web documents, or, GPT-3's, documents
-    whose score exceeds 1 minus a draw from a Pareto (Lomax) distribution of shape ``pareto`` (9 in GPT-3), drawn once
-    per document, so that some that score low pass. A classifier knows by heart what it has learnt from, and would
-    refuse most of the web that it was trained on: such documents, and copies of them, are judged by another that has
-    learnt the half of the examples in which they are not, put on the same scale.
+    A classifier is trained once, at ``step``, to separate documents of the source from random documents of the web
+    before that step (at step 1: the initial documents); until then nothing is refused. Choose one rule. ``threshold``
+    keeps documents that score at least so much. ``keep`` keeps documents that score as high as this share of those web
+    documents. ``pareto`` is GPT-3's rule: it keeps documents whose score exceeds 1 minus a draw from a Pareto (Lomax)
+    distribution of this shape (9 in GPT-3), drawn once per document, so that some low scores pass. Training documents
+    and their copies are scored out of sample: by a classifier fitted to the other half of the examples, rescaled to the
+    full one (cross-fitting).
     """
 
     reason: ClassVar[str] = "quality score {} is too low"
 
     examples: ExampleCount = 1000
     source: str = Field(description="name of the source of trusted documents")
-    step: Annotated[int, Field(ge=1)] = Field(1, description="step at which it is trained, on what was there before")
-    threshold: Share | None = Field(None, description="least score that is kept")
+    step: Annotated[int, Field(ge=1)] = Field(1, description="step of the training, on documents published before")
+    threshold: Share | None = Field(None, description="least score kept; exclusive with keep and pareto")
     keep: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="share kept of documents like those on the web when it was trained"
+        None,
+        description="share kept of documents like those on the web before it; exclusive with threshold and pareto",
     )
-    pareto: Annotated[float, Field(gt=0)] | None = Field(None, description="shape of the Pareto draw, 9 in GPT-3")
+    pareto: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="shape of the Pareto draw (9 in GPT-3); exclusive with threshold and keep"
+    )
 
     @model_validator(mode="after")
     def _one_of_three(self) -> QualityClassifier:
@@ -153,31 +157,31 @@ class QualityClassifier(LearningFilter):
         return self
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
-        """Require a web to learn from."""
+        """Require documents on the web to learn from."""
         if self.step > 1 or scenario.web.initial is not None:
             return []
         return [
-            f"{path}.step: at step 1 it would learn from what the web begins with, but that is nothing; give "
-            "web.initial or a later step"
+            f"{path}.step: training at step 1 learns from the initial documents of the web, and there are none; "
+            "give web.initial or a later step"
         ]
 
     def fitted_at(self, t: int) -> int:
-        """Return the step of its only training."""
+        """Return the step of the only training, or 0 before it."""
         return self.step if t >= self.step else 0
 
     def collect_examples(self, view: LearningView) -> Examples:
-        """Return documents of the trusted source against those of the web."""
+        """Draw documents of the trusted source, as positive, and of the web."""
         half = self.examples // 2
         return Examples.contrast(view.source_texts(self.source, half), view.documents(half))
 
     def refused(self, score: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which documents score too low, where no draw has a part in it."""
+        """Return which documents score too low by ``threshold`` or ``keep``."""
         if self.threshold is not None:
             return score < self.threshold
         return score <= cutoff(reference, self.keep or 1.0)
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what scores too low, by the rule or by a draw."""
+        """Refuse documents that score too low, by the rule or by the Pareto draw."""
         scores = None if self.pareto is None else ctx.classifiers.scores(ctx.policy, docs["doc"])
         if self.pareto is None or scores is None:
             return super().refuse(docs, ctx)

@@ -1,4 +1,4 @@
-"""Diversity-seeking selection: of many candidates, those that are far from each other."""
+"""Diversity-seeking selection: keep candidates that are far from each other."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ecosystem.corpus.ngrams import BITS, ngrams, normalised
-from ecosystem.corpus.words import mix
+from ecosystem.corpus.words import BITS, mix, ngrams, normalised
 from ecosystem.policies.base import POLICIES, Context, Filter
-from ecosystem.policies.filters import first_reason
+from ecosystem.policies.reasons import first_reason
 
-_DIMENSIONS = 256  # that the n-grams are hashed down to
-_LENGTH = 1000.0  # of a vector of whole numbers: its square is far below 2^24, up to where Float32 is exact
+_DIMENSIONS = 256  # of the vectors that n-grams are hashed to
+_LENGTH = 1000.0  # of a vector of whole numbers: its square is far below 2^24, the limit of exact Float32
 
 
 @POLICIES.register("diversity")
 class Diversity(Filter):
-    """Keeps ``count`` candidates that cover all of them: each one kept is the farthest from those kept before.
+    """Keeps ``count`` candidates that cover all candidates: each one kept is the farthest from those kept before.
 
-    Greedy k-centre selection (Gonzalez 1985; for training sets Sener & Savarese 2018), beginning with the earliest
-    document, by the angle between TF-IDF vectors of words and punctuation marks, hashed down to 256 numbers. Of equally
-    far ones the earliest is taken; copies of what is kept come last. It sees how texts differ and not whether they are
-    any good: what is odd is far from everything.
+    This is greedy k-centre selection (Gonzalez 1985; for training sets Sener & Savarese 2018), beginning with the
+    earliest document. Distances are angles between TF-IDF vectors of words and punctuation marks, hashed to 256
+    numbers. Of equally far candidates the earliest is kept; copies of kept documents come last. The rule sees how texts
+    differ, not how good they are: an odd text is far from all others.
     """
 
     reads_text: ClassVar[bool] = True
     row_wise: ClassVar[bool] = False
 
-    count: Annotated[int, Field(ge=1)] = Field(1000, description="documents kept; fewer candidates are all kept")
+    count: Annotated[int, Field(ge=1)] = Field(
+        1000, description="number of documents kept; fewer candidates are all kept"
+    )
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what adds least to what is kept."""
+        """Refuse the documents that add least to those kept."""
         refused = np.zeros(docs.height, np.bool_)
         if docs.height > self.count:
             order = np.argsort(docs["doc"].to_numpy(), kind="stable")
@@ -46,13 +47,12 @@ class Diversity(Filter):
 
 
 def embedded(texts: pl.Series) -> NDArray[np.float32]:
-    """Return TF-IDF vectors hashed to 256 dimensions, of length about 1000 and of whole numbers, [texts, 256].
+    """Compute TF-IDF vectors hashed to 256 dimensions, of length about 1000 and of whole numbers, [texts, 256].
 
-    Sums of products of whole numbers this small are exact in Float32, so that neither the number of threads nor the
-    way a library splits its sums can turn the order of two distances round.
+    Sums of products of whole numbers this small are exact in Float32. So neither the number of threads nor the order of
+    summation can change the order of two distances.
     """
-    # Of single words: two texts of one topic have hardly a pair of words in common, so that pairs put all texts at
-    # right angles to one another.
+    # Single words only: two texts of one topic share hardly a pair of words, so pairs put all texts at right angles.
     rows = ngrams(texts, words=(1,), strings=())
     seen = np.bincount(rows.indices, minlength=2**BITS)
     rows.data *= 1 + np.log((1 + texts.len()) / (1 + seen[rows.indices]))
@@ -68,12 +68,12 @@ def embedded(texts: pl.Series) -> NDArray[np.float32]:
 
 
 def spread(vectors: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Return the places of ``count`` vectors, the first and then always the one whose nearest kept one is farthest.
+    """Choose the first vector, then always the one farthest from its nearest chosen one; return ``count`` places.
 
-    A vector of zeros (a text without n-grams) is far from none.
+    A vector of zeros (a text without n-grams) is chosen last.
     """
     chosen = np.zeros(min(count, len(vectors)), np.int64)
-    nearest = vectors @ vectors[0]  # largest product with one that is kept: the smaller, the farther
+    nearest = vectors @ vectors[0]  # largest product with a chosen one: the smaller, the farther
     nearest[~vectors.any(axis=1)] = np.finfo(np.float32).max
     nearest[0] = np.inf
     for k in range(1, chosen.size):

@@ -1,7 +1,7 @@
-"""Filters against repetition across documents, and the index of near-duplicates that stands behind them.
+"""Filters of exact and near-duplicates, and the index of near-duplicates that they query.
 
 MinHash (Broder 1997) estimates the Jaccard similarity of two documents' sets of word shingles by the share of
-equal entries of two short signatures; banding (Indyk & Motwani 1998) finds the pairs worth comparing.
+equal entries of two short signatures. Banding (Indyk & Motwani 1998) finds the pairs worth comparing.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pydantic import Field
 from ecosystem.corpus.words import LETTERED, mix, windows, word_hashes, words
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Context, Filter
-from ecosystem.policies.filters import first_reason
+from ecosystem.policies.reasons import first_reason
 
-_RECALL = 0.99  # chance that a pair exactly at the threshold is compared at all
-_SEED = 1  # of the signatures' permutations: part of the definition of "near", not of a run's luck
-_PAIRS = 1 << 14  # signatures compared at a time, which bounds the memory
+_RECALL = 0.99  # probability that a pair exactly at the threshold is compared
+_SEED = 1  # of the signatures' permutations: part of the definition of "near", not of the noise of a run
+_PAIRS = 1 << 14  # signatures compared at a time, to bound memory
 
 
 @POLICIES.register("exact_dedup")
 class ExactDedup(Filter):
-    """Refuses a document whose text, but for case and white space, was published before."""
+    """Refuses documents whose text was published before, up to case and white space."""
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse documents that have an earlier copy."""
@@ -35,18 +35,22 @@ class ExactDedup(Filter):
 
 @POLICIES.register("minhash_dedup")
 class MinhashDedup(Filter):
-    """Refuses a document that is nearly the same as an earlier one, anywhere on the web and at any time.
+    """Refuses documents that are nearly equal to an earlier document, on any site and of any step.
 
-    Two documents are near-duplicates if the MinHash estimate of the Jaccard similarity of their word shingles
-    (in lower case, punctuation left out) is at least ``threshold`` (Lee et al. 2022, "Deduplicating Training
-    Data Makes Language Models Better"). The earliest of several stays.
+    Two documents are near-duplicates if the MinHash estimate of the Jaccard similarity of their word shingles (in lower
+    case, without punctuation) is at least ``threshold`` (Lee et al. 2022, "Deduplicating Training Data Makes Language
+    Models Better"). The earliest of several near-duplicates is kept.
     """
 
     reads_text: ClassVar[bool] = True
 
-    threshold: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="least similarity, of at most 1")
-    num_perm: Annotated[int, Field(ge=16, le=1024)] = Field(128, description="length of the signature of a document")
-    shingle: Annotated[int, Field(ge=1, le=16)] = Field(3, description="words in a row that are compared as one")
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="least estimated similarity of near-duplicates"
+    )
+    num_perm: Annotated[int, Field(ge=16, le=1024)] = Field(
+        128, description="number of entries of the signature of a document"
+    )
+    shingle: Annotated[int, Field(ge=1, le=16)] = Field(3, description="number of consecutive words compared as one")
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse documents that have an earlier near-duplicate."""
@@ -57,16 +61,16 @@ class MinhashDedup(Filter):
 
 
 class NearDuplicates:
-    """Every document's earliest near-duplicate, for a collection that only grows.
+    """Index of the earliest near-duplicate of every document, for a collection that only grows.
 
-    The answer for a document depends on it and on documents with smaller ids alone, so it never changes and is
-    the same however the documents were cut into batches. A document with fewer words than a shingle is compared
-    as a whole; one without any word has no near-duplicate. Memory per document: 4 * num_perm bytes for the
-    signature and 16 bytes per band.
+    The result for a document depends only on it and on documents with smaller ids. So it never changes, and does not
+    depend on the batches in which documents were added. A document with fewer words than a shingle is compared as a
+    whole; one without words has no near-duplicate. Memory per document: 4 * num_perm bytes for the signature and 16
+    bytes per band.
     """
 
     def __init__(self, num_perm: int = 128, shingle: int = 3, threshold: float = 0.8) -> None:
-        """``num_perm``: entries of a signature; ``shingle``: words; ``threshold``: least estimated similarity."""
+        """Begin empty; ``num_perm``: entries of a signature; ``shingle``: words; ``threshold``: least similarity."""
         self.num_perm, self.shingle, self.threshold = num_perm, shingle, threshold
         self.rows = rows_per_band(num_perm, threshold)
         self._ids = np.empty(0, np.int64)
@@ -81,14 +85,16 @@ class NearDuplicates:
         return self._ids.size
 
     def add(self, ids: ArrayLike | pl.Series, texts: pl.Series) -> None:
-        """Add documents; ids must rise, within a call and from call to call (else EcosystemError)."""
+        """Add documents; raise EcosystemError unless ids ascend, within a call and from call to call."""
         new = np.asarray(ids, dtype=np.int64).reshape(-1)
         if new.size != texts.len():
-            raise EcosystemError(f"near-duplicates: {new.size} ids were given for {texts.len()} texts.")
+            raise EcosystemError(
+                f"near-duplicates: got {new.size} ids for {texts.len()} texts; give one id for each text."
+            )
         if new.size == 0:
             return
         if (np.diff(new) <= 0).any() or (len(self) and new[0] <= self._ids[-1]):
-            raise EcosystemError("near-duplicates: documents must be added in the order of their ids, each once.")
+            raise EcosystemError("near-duplicates: documents must be added in ascending order of their ids, each once.")
         first = len(self)
         hashes, starts = shingle_hashes(texts, self.shingle)
         self._signatures.append(_signatures(hashes, starts, self.num_perm))
@@ -100,25 +106,28 @@ class NearDuplicates:
         self._search(keys, place)
 
     def earliest(self, ids: ArrayLike | pl.Series) -> pl.Series:
-        """Return, per id, the smallest id of an earlier near-duplicate, or null (Int64); any order, any subset."""
+        """Return, per id, the smallest id of an earlier near-duplicate, or null (Int64).
+
+        Ids may be in any order; raise EcosystemError if one was never added.
+        """
         asked = np.asarray(ids, dtype=np.int64).reshape(-1)
         at = np.searchsorted(self._ids, asked)
-        known = at < len(self)
-        known[known] = self._ids[at[known]] == asked[known]
-        if not known.all():
-            raise EcosystemError(f"near-duplicates: document {asked[~known][0]} was never added.")
+        present = at < len(self)
+        present[present] = self._ids[at[present]] == asked[present]
+        if not present.all():
+            raise EcosystemError(f"near-duplicates: document {asked[~present][0]} was never added.")
         match = self._earliest[at]
-        found = pl.Series("near_duplicate", np.append(self._ids, -1)[match], dtype=pl.Int64)
-        return found.set(pl.Series(match < 0), None)
+        answer = pl.Series("near_duplicate", np.append(self._ids, -1)[match], dtype=pl.Int64)
+        return answer.set(pl.Series(match < 0), None)
 
     def _signature(self, places: NDArray[np.int64]) -> NDArray[np.uint32]:
-        """Return the signatures at ``places``, (places, num_perm)."""
+        """Return the signatures at ``places``, [places, num_perm]."""
         if len(self._signatures) > 1:
             self._signatures = [np.concatenate(self._signatures)]
         return self._signatures[0][places]
 
     def _band_keys(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Return one 64-bit number per band and document, (places, bands)."""
+        """Hash every band of every document to 64 bits, [places, bands]."""
         bands = self.num_perm // self.rows
         signature = self._signature(places)[:, : bands * self.rows].reshape(-1, bands, self.rows).astype(np.uint64)
         key = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), signature.shape[:2]).copy()
@@ -127,7 +136,7 @@ class NearDuplicates:
         return key
 
     def _remember(self, keys: NDArray[np.uint64], places: NDArray[np.int64]) -> None:
-        """Merge new bands into the sorted list; new places are larger, so they come last within their key."""
+        """Merge new bands into the sorted list; new places are larger, so they come last within a key."""
         flat = keys.reshape(-1)
         order = np.argsort(flat, kind="stable")
         at = np.searchsorted(self._keys, flat[order], side="right")
@@ -135,27 +144,27 @@ class NearDuplicates:
         self._places = np.insert(self._places, at, np.repeat(places, keys.shape[1])[order])
 
     def _search(self, keys: NDArray[np.uint64], places: NDArray[np.int64]) -> None:
-        """Walk each document's bands from their oldest member until one is close enough.
+        """Walk the buckets of each document from their oldest member until one is close enough.
 
-        Where a web has collapsed into copies, whole buckets are near-duplicates and the first comparison ends
-        the walk; a list of all candidates would grow with the square of the web.
+        On a web that has collapsed into copies, whole buckets are near-duplicates, and the first comparison ends the
+        walk; a list of all candidates would grow with the square of the web.
         """
         cursor = np.searchsorted(self._keys, keys.reshape(-1))
-        mine = np.repeat(places, keys.shape[1])
+        searched = np.repeat(places, keys.shape[1])
         best = self._earliest  # filled in place
         while cursor.size:
             candidate = self._places[cursor]
-            # At the latest the walk meets the document itself, which stands in each of its own buckets.
-            ahead = (candidate < mine) & ((best[mine] < 0) | (candidate < best[mine]))
-            cursor, mine, candidate = cursor[ahead], mine[ahead], candidate[ahead]
-            close = self._close(mine, candidate)
-            for place, match in zip(mine[close].tolist(), candidate[close].tolist(), strict=True):
+            # The walk ends at the document itself, which is in each of its own buckets.
+            ahead = (candidate < searched) & ((best[searched] < 0) | (candidate < best[searched]))
+            cursor, searched, candidate = cursor[ahead], searched[ahead], candidate[ahead]
+            close = self._close(searched, candidate)
+            for place, match in zip(searched[close].tolist(), candidate[close].tolist(), strict=True):
                 if best[place] < 0 or match < best[place]:
                     best[place] = match
-            cursor, mine = cursor[~close] + 1, mine[~close]
+            cursor, searched = cursor[~close] + 1, searched[~close]
 
     def _close(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say for which pairs the estimated similarity reaches the threshold."""
+        """Return for which pairs the estimated similarity reaches the threshold."""
         close = np.empty(left.size, np.bool_)
         for i in range(0, left.size, _PAIRS):
             pair = slice(i, i + _PAIRS)
@@ -165,42 +174,42 @@ class NearDuplicates:
 
 
 def rows_per_band(num_perm: int, threshold: float) -> int:
-    """Return the most entries a band may have so that a pair at the threshold is still compared 99 times in 100.
+    """Return the most entries of a band with which a pair at the threshold is still compared 99 times in 100.
 
-    With b = num_perm // r bands of r entries, a pair of similarity s meets in at least one band with
-    probability 1 - (1 - s^r)^b. Longer bands mean fewer useless comparisons; every comparison is verified.
+    With b = num_perm // r bands of r entries, a pair of similarity s shares at least one band with probability
+    1 - (1 - s^r)^b. Longer bands save comparisons; every comparison is verified.
     """
     fits = [r for r in range(1, num_perm + 1) if 1 - (1 - threshold**r) ** (num_perm // r) >= _RECALL]
     return max(fits, default=1)
 
 
 def shingle_hashes(texts: pl.Series, n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the hashes of all shingles of ``n`` words, text after text, and where each text begins (and ends).
+    """Hash all shingles of ``n`` words, text after text; return the hashes and the start of each text, [texts + 1].
 
-    ``starts`` has one entry more than there are texts. Hashes are the same in every process. A text of one to
-    ``n - 1`` words has a single shingle, all of it; a text without words has none.
+    Hashes are equal in every process. A text of one to ``n - 1`` words has a single shingle, the whole text; a text
+    without words has none.
     """
-    found = words(texts.str.to_lowercase(), LETTERED)
-    lengths = found.lengths()
-    each = word_hashes(found.vocabulary)[found.codes]
+    tokens = words(texts.str.to_lowercase(), LETTERED)
+    lengths = tokens.lengths()
+    each = word_hashes(tokens.vocabulary)[tokens.codes]
     begin = np.concatenate([[0], np.cumsum(lengths)])[:-1]
     short = (lengths > 0) & (lengths < n)
-    # Windows of full length, and for a short text one that begins at its first word.
-    start = np.union1d(windows(found.document, n), begin[short])
-    document = found.document[start]
+    # Windows of full length, and one at the first word of each short text.
+    start = np.union1d(windows(tokens.document, n), begin[short])
+    document = tokens.document[start]
     length = np.minimum(n, lengths[document])
     key = np.zeros(start.size, np.uint64)
     for k in range(n):
         inside = k < length
         word = each[np.minimum(start + k, max(each.size - 1, 0))]
         key = np.where(inside, mix(key + word), key)
-    counts = np.bincount(document, minlength=found.documents)
+    counts = np.bincount(document, minlength=tokens.documents)
     return key, np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
 
 
 def _signatures(hashes: NDArray[np.uint64], starts: NDArray[np.uint64], num_perm: int) -> NDArray[np.uint32]:
-    """Return the MinHash signatures, (texts, num_perm)."""
-    from rensa import RMinHash  # a compiled library, wanted only where near-duplicates are
+    """Compute the MinHash signatures, [texts, num_perm]."""
+    from rensa import RMinHash  # a compiled library, needed only for near-duplicates
 
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, num_perm, _SEED)
     return np.array(matrix.to_rows(), dtype=np.uint32).reshape(-1, num_perm)

@@ -1,4 +1,4 @@
-"""Filters that look at one document at a time: its length, quality, repetitiveness, likelihood and origin."""
+"""Filters that judge one document at a time by its length, quality, repetition, likelihood or origin."""
 
 from __future__ import annotations
 
@@ -10,71 +10,43 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.policies.base import POLICIES, Context, Filter
+from ecosystem.policies.reasons import above, below, first_reason
 from ecosystem.types import Share
 
-_CRAWL = 1000  # documents of the web, at most, that quantiles of the perplexity are taken of
+_CRAWL = 1000  # most documents of the web that quantiles of the perplexity are computed from
 
 Count = Annotated[int, Field(ge=0)]
 
 
-def first_reason(docs: pl.DataFrame, rules: list[tuple[pl.Expr, pl.Expr]]) -> pl.Series:
-    """Return, per row, the reason of the first broken rule, or null; a rule is (is it broken?, reason).
-
-    A row whose rule cannot be judged (a null in the column) is not refused by that rule.
-    """
-    if not rules:
-        return pl.Series("reason", [None] * docs.height, dtype=pl.String)
-    return docs.select(
-        pl.coalesce(*(pl.when(broken).then(reason) for broken, reason in rules)).cast(pl.String).alias("reason")
-    ).to_series()
-
-
-def _below(column: str, least: float, what: str) -> tuple[pl.Expr, pl.Expr]:
-    """Rule: refuse a row whose ``column`` is below ``least``."""
-    return pl.col(column).cast(pl.Float32) < pl.lit(least, pl.Float32), _said(column, what, "below", least)
-
-
-def _above(column: str, most: float, what: str) -> tuple[pl.Expr, pl.Expr]:
-    """Rule: refuse a row whose ``column`` is above ``most``."""
-    # Compared in Float32, as the features are stored: 0.1 in Float32 is above 0.1 in Float64.
-    return pl.col(column).cast(pl.Float32) > pl.lit(most, pl.Float32), _said(column, what, "above", most)
-
-
-def _said(column: str, what: str, side: str, limit: float) -> pl.Expr:
-    shown = pl.col(column).cast(pl.Float64).round(3)
-    shown = shown.cast(pl.Int64) if float(limit).is_integer() and column in ("words", "stop_words") else shown
-    return pl.format("{} {} is {} {}", pl.lit(what), shown, pl.lit(side), pl.lit(f"{limit:g}"))
-
-
 @POLICIES.register("length")
 class Length(Filter):
-    """Refuses documents with too few or too many words (words stand between white space)."""
+    """Refuses documents with too few or too many words, separated by white space."""
 
     reads_text: ClassVar[bool] = True
 
-    min_words: Count = Field(5, description="fewest words")
-    max_words: Count | None = Field(None, description="most words; absent: no limit")
+    min_words: Count = Field(5, description="fewest words of a document")
+    max_words: Count | None = Field(None, description="most words of a document; absent: no limit")
 
     @model_validator(mode="after")
     def _ordered(self) -> Length:
         if self.max_words is not None and self.max_words < self.min_words:
-            raise ValueError(f"max_words = {self.max_words} is below min_words = {self.min_words}")
+            raise ValueError(f"max_words = {self.max_words} must be at least min_words = {self.min_words}")
         return self
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse by the number of words."""
-        rules = [_below("words", self.min_words, "number of words")]
+        rules = [below("words", self.min_words, "number of words")]
         if self.max_words is not None:
-            rules.append(_above("words", self.max_words, "number of words"))
+            rules.append(above("words", self.max_words, "number of words"))
         return first_reason(docs, rules)
 
 
 @POLICIES.register("gopher_quality")
 class GopherQuality(Filter):
-    """The quality rules of MassiveText (Rae et al. 2021, Gopher, appendix A1.1); ``short_text`` suits short documents.
+    """Refuses documents that break a quality rule of MassiveText (Rae et al. 2021, Gopher, appendix A1.1).
 
-    The published rules ask for 50 words and two stop words and so refuse most short texts, whoever wrote them.
-    The ``short_text`` variant asks for 5 words and one stop word and leaves the other rules as they are.
+    The published rules require 50 words and two stop words, so they refuse most short texts, human or not. The variant
+    ``short_text`` requires 5 words and one stop word, and leaves the other rules unchanged.
     """
 
     reads_text: ClassVar[bool] = True
@@ -82,17 +54,21 @@ class GopherQuality(Filter):
     variant: Literal["standard", "short_text"] = Field(
         "standard", description="standard: at least 50 words and 2 stop words, as published; short_text: 5 and 1"
     )
-    min_words: Count | None = Field(None, description="fewest words; absent: what the variant says")
-    max_words: Count = Field(100_000, description="most words")
-    min_mean_word_length: Annotated[float, Field(ge=0)] = Field(3.0, description="least mean word length, characters")
-    max_mean_word_length: Annotated[float, Field(ge=0)] = Field(10.0, description="most mean word length, characters")
+    min_words: Count | None = Field(None, description="fewest words of a document; absent: as the variant requires")
+    max_words: Count = Field(100_000, description="most words of a document")
+    min_mean_word_length: Annotated[float, Field(ge=0)] = Field(
+        3.0, description="least mean word length, in characters"
+    )
+    max_mean_word_length: Annotated[float, Field(ge=0)] = Field(
+        10.0, description="largest mean word length, in characters"
+    )
     max_symbol_ratio: Annotated[float, Field(ge=0)] = Field(0.1, description="most hash signs and ellipses per word")
     max_bullet_lines: Share = Field(0.9, description="largest share of lines that begin with a bullet")
     max_ellipsis_lines: Share = Field(0.3, description="largest share of lines that end with an ellipsis")
     min_alphabetic_words: Share = Field(0.8, description="least share of words with at least one letter")
     min_stop_words: Annotated[int, Field(ge=0, le=8)] | None = Field(
         None,
-        description="fewest different ones of: the be to of and that have with; absent: what the variant says",
+        description="fewest different stop words (the be to of and that have with); absent: as the variant requires",
     )
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
@@ -101,15 +77,15 @@ class GopherQuality(Filter):
         return first_reason(
             docs,
             [
-                _below("words", words if self.min_words is None else self.min_words, "number of words"),
-                _above("words", self.max_words, "number of words"),
-                _below("mean_word_length", self.min_mean_word_length, "mean word length"),
-                _above("mean_word_length", self.max_mean_word_length, "mean word length"),
-                _above("symbol_ratio", self.max_symbol_ratio, "symbols per word"),
-                _above("bullet_lines", self.max_bullet_lines, "share of bullet lines"),
-                _above("ellipsis_lines", self.max_ellipsis_lines, "share of ellipsis lines"),
-                _below("alphabetic_words", self.min_alphabetic_words, "share of alphabetic words"),
-                _below(
+                below("words", words if self.min_words is None else self.min_words, "number of words"),
+                above("words", self.max_words, "number of words"),
+                below("mean_word_length", self.min_mean_word_length, "mean word length"),
+                above("mean_word_length", self.max_mean_word_length, "mean word length"),
+                above("symbol_ratio", self.max_symbol_ratio, "symbols per word"),
+                above("bullet_lines", self.max_bullet_lines, "share of bullet lines"),
+                above("ellipsis_lines", self.max_ellipsis_lines, "share of ellipsis lines"),
+                below("alphabetic_words", self.min_alphabetic_words, "share of alphabetic words"),
+                below(
                     "stop_words",
                     stop_words if self.min_stop_words is None else self.min_stop_words,
                     "number of stop words",
@@ -120,9 +96,10 @@ class GopherQuality(Filter):
 
 @POLICIES.register("repetition")
 class Repetition(Filter):
-    """The repetition rules of MassiveText (Rae et al. 2021, Gopher, table A1) for lines and word n-grams.
+    """Refuses documents that break a repetition rule of MassiveText (Rae et al. 2021, Gopher, table A1).
 
-    N-grams count as repeated only if they occur at least twice in the document (:mod:`ecosystem.corpus.features`).
+    The rules are for lines and word n-grams; an n-gram counts as repeated if it occurs at least twice in the document
+    (:mod:`ecosystem.corpus.features`).
     """
 
     reads_text: ClassVar[bool] = True
@@ -138,43 +115,43 @@ class Repetition(Filter):
         return first_reason(
             docs,
             [
-                _above("duplicate_lines", self.max_duplicate_lines, "share of repeated lines"),
-                _above("top_2gram", self.max_top_2gram, "share of the top 2-gram"),
-                _above("top_3gram", self.max_top_3gram, "share of the top 3-gram"),
-                _above("top_4gram", self.max_top_4gram, "share of the top 4-gram"),
-                _above("duplicate_5grams", self.max_duplicate_5grams, "share of repeated 5-grams"),
+                above("duplicate_lines", self.max_duplicate_lines, "share of repeated lines"),
+                above("top_2gram", self.max_top_2gram, "share of the top 2-gram"),
+                above("top_3gram", self.max_top_3gram, "share of the top 3-gram"),
+                above("top_4gram", self.max_top_4gram, "share of the top 4-gram"),
+                above("duplicate_5grams", self.max_duplicate_5grams, "share of repeated 5-grams"),
             ],
         )
 
 
 @POLICIES.register("perplexity_band")
 class PerplexityBand(Filter):
-    """Refuses documents too easy or too hard for a model's starting weights (cf. Wenzek et al. 2020, CCNet).
+    """Refuses documents whose perplexity under the initial weights of a model is outside a band (Wenzek et al. 2020).
 
-    The perplexity is that of the document's tokens, exp(nats / tokens). A document without tokens has none and
-    is refused. The band is given in perplexities (``low``, ``high``) or, as CCNet does, in quantiles of those of the
-    crawl (``keep``), here of 1,000 random documents that are on the web at the time: [0, 0.33] is CCNet's head,
-    [0.33, 0.67] its middle. Quantiles keep as much of a collapsed web as of a sound one. Documents that the scoring
-    model has learnt from, as a foundation has from those that the web began with, are easier for it than others.
+    The perplexity is exp(nats / tokens). A document without tokens has none and is refused. The band is given in
+    perplexities (``low``, ``high``) or, as in CCNet, in quantiles (``keep``) of the perplexities of the crawl, here of
+    1,000 random documents on the web at the time: [0, 0.33] is CCNet's head, [0.33, 0.67] its middle. Quantiles keep as
+    much of a collapsed web as of a healthy one. Documents that the scoring model has learnt from have a lower
+    perplexity than others; a foundation has learnt from the initial documents.
     """
 
     reads_text: ClassVar[bool] = True
 
-    model: str = Field(description="name of the model that scores, as it was when its trainers began")
-    low: Annotated[float, Field(ge=1)] = Field(1.0, description="least perplexity")
-    high: Annotated[float, Field(ge=1)] | None = Field(None, description="most perplexity; absent: no limit")
+    model: str = Field(description="name of the model that scores, with the weights that its trainers start from")
+    low: Annotated[float, Field(ge=1)] = Field(1.0, description="least perplexity kept")
+    high: Annotated[float, Field(ge=1)] | None = Field(None, description="largest perplexity kept; absent: no limit")
     keep: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="instead of low and high: lowest and highest quantile among what is on the web"
+        None, description="lowest and highest quantile kept of the perplexities on the web, instead of low and high"
     )
 
     @model_validator(mode="after")
     def _ordered(self) -> PerplexityBand:
         if self.keep is not None and (self.low != 1.0 or self.high is not None):
-            raise ValueError("give either keep or low and high")
+            raise ValueError("keep excludes low and high; remove keep, or low and high")
         if self.keep is not None and self.keep[0] >= self.keep[1]:
             raise ValueError(f"keep = {self.keep}: the first quantile must be below the second")
         if self.high is not None and self.high < self.low:
-            raise ValueError(f"high = {self.high:g} is below low = {self.low:g}")
+            raise ValueError(f"high = {self.high:g} must be at least low = {self.low:g}")
         return self
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
@@ -182,7 +159,7 @@ class PerplexityBand(Filter):
         tokens, perplexity = self._perplexity(docs["doc"], ctx)
         low, high = (self.low, self.high) if self.keep is None else self._quantiles(self.keep, ctx)
         table = pl.DataFrame({"tokens": tokens, "perplexity": perplexity})
-        # Not _below and _above: a perplexity may lie outside the range of Float32.
+        # Not by below and above: a perplexity may exceed the range of Float32.
         shown = pl.col("perplexity").round(1)
         rules = [
             (pl.col("tokens") == 0, pl.lit("has no tokens to score")),
@@ -195,11 +172,11 @@ class PerplexityBand(Filter):
 
     def _perplexity(self, docs: pl.Series, ctx: Context) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         nats, tokens = ctx.models.score(self.model, docs)
-        # Beyond exp(700) a float overflows, and no band reaches there.
+        # A float overflows beyond exp(700), above any band.
         return tokens, np.exp(np.minimum(nats / np.maximum(tokens, 1), 700.0))
 
     def _quantiles(self, keep: list[float], ctx: Context) -> tuple[float, float | None]:
-        """Return the least and the most perplexity; no limit at the quantiles 0 and 1."""
+        """Return the least and the largest perplexity; no limit at the quantiles 0 and 1."""
         live = ctx.corpus.live()
         chosen = np.sort(np.argsort(ctx.static_stream.uniform(live.to_numpy()), kind="stable")[:_CRAWL])
         tokens, perplexity = self._perplexity(live.gather(chosen), ctx)
@@ -211,57 +188,58 @@ class PerplexityBand(Filter):
 
 @POLICIES.register("synthetic_detector")
 class SyntheticDetector(Filter):
-    """A fallible detector of machine text, with chosen error rates.
+    """Refuses documents that a simulated, fallible detector of machine text takes for synthetic.
 
-    It looks at the truth (an oracle) and errs at random, always alike on the same document.
+    The detector has chosen error rates: it reads the true origin (an oracle) and errs at random, on the same documents
+    at every step and for every reader.
     """
 
     oracle: ClassVar[bool] = True
 
-    true_positive_rate: Share = Field(0.8, description="chance that a synthetic document is refused")
-    false_positive_rate: Share = Field(0.05, description="chance that a human document is refused")
+    true_positive_rate: Share = Field(0.8, description="probability that a synthetic document is refused")
+    false_positive_rate: Share = Field(0.05, description="probability that a human document is refused")
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what the detector takes for synthetic."""
-        luck = pl.lit(pl.Series("luck", ctx.static_stream.uniform(docs["doc"].to_numpy()), dtype=pl.Float64))
+        """Refuse by true origin and noise."""
+        noise = pl.lit(pl.Series("noise", ctx.static_stream.uniform(docs["doc"].to_numpy()), dtype=pl.Float64))
         rate = pl.when(pl.col("synthetic")).then(self.true_positive_rate).otherwise(self.false_positive_rate)
-        return first_reason(docs, [(luck < rate, pl.lit("detected as synthetic"))])
+        return first_reason(docs, [(noise < rate, pl.lit("detected as synthetic"))])
 
 
 @POLICIES.register("oracle")
 class Oracle(Filter):
-    """Refuses every synthetic document: perfect provenance, an upper bound on what any detector can do."""
+    """Refuses every synthetic document: perfect provenance, an upper bound for any detector."""
 
     oracle: ClassVar[bool] = True
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what a model wrote."""
+        """Refuse documents written by a model."""
         return first_reason(docs, [(pl.col("synthetic"), pl.lit("synthetic"))])
 
 
 @POLICIES.register("verifier")
 class Verifier(Filter):
-    """A fallible judge of labels, whoever wrote them: the imperfect verifier of Feng et al. (2024).
+    """Refuses documents whose label a simulated, fallible verifier takes for wrong (Feng et al. 2024).
 
-    It keeps right labels and wrong ones with chances of their own, always alike on the same document. What is learnt
-    from the labels that it keeps is right as long as the share of wrong ones before was below
+    It keeps right and wrong labels with given probabilities, the same documents at every step and for every reader. A
+    model learns the right rule from the kept labels if the share of wrong labels before was below
     keep_correct / (keep_correct + keep_wrong).
     """
 
     oracle: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
 
-    keep_correct: Share = Field(0.8, description="chance that a document with a right label is kept")
-    keep_wrong: Share = Field(0.2, description="chance that a document with a wrong label is kept")
+    keep_correct: Share = Field(0.8, description="probability that a document with a right label is kept")
+    keep_wrong: Share = Field(0.2, description="probability that a document with a wrong label is kept")
 
     @model_validator(mode="after")
     def _keeps_something(self) -> Verifier:
         if self.keep_correct == self.keep_wrong == 0:
-            raise ValueError("keep_correct and keep_wrong are both 0, so that nothing would be kept; raise one of them")
+            raise ValueError("keep_correct and keep_wrong are both 0 and would keep no document; raise one of them")
         return self
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what does not pass for right."""
+        """Refuse documents whose label does not pass for right."""
         assert ctx.truth is not None  # an oracle's context has it
         rate = np.where(ctx.truth.label_is_correct(docs["doc"]), self.keep_correct, self.keep_wrong)
         refused = pl.lit(

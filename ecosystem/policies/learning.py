@@ -1,11 +1,11 @@
-"""Filters that learn in a run: what they may learn from, and when and how they refuse.
+"""Filters that learn in the run: their examples, the view that they draw them from, and their base class.
 
-A subclass of :class:`LearningFilter` says what its classifier learns from and which scores it refuses; the world fits
-the classifier and scores documents. The policy itself sees neither labels nor the truth::
+A subclass of :class:`LearningFilter` chooses the examples of its classifier and the scores that it refuses. The world
+fits the classifier and scores documents; the policy itself sees neither labels nor the truth::
 
     @POLICIES.register("like_the_first")
     class LikeTheFirst(LearningFilter):
-        '''Refuses the documents that look least like those with which the web began.'''
+        '''Refuses documents unlike the initial documents of the web.'''
 
         def collect_examples(self, view):
             docs = view.documents(1000)
@@ -28,24 +28,24 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import OBSERVABLE
-from ecosystem.errors import EcosystemError
+from ecosystem.errors import EcosystemError, nearest
 from ecosystem.policies.base import Context, Filter
-from ecosystem.policies.filters import first_reason
+from ecosystem.policies.reasons import first_reason
 from ecosystem.sources.base import Reservoir, some_rows
 from ecosystem.streams import Stream, Streams
 
-_CALIBRATION = 4  # one in so many examples calibrates
-_LASTING = [name for name in OBSERVABLE if name not in ("retired_at", "weight")]  # the same whenever they are read
+_CALIBRATION = 4  # one in this many examples calibrates
+_LASTING = [name for name in OBSERVABLE if name not in ("retired_at", "weight")]  # columns that never change
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Texts with labels for a classifier, in the order in which it learns.
+    """Labelled texts for a classifier, in the order in which it learns.
 
-    ``texts`` (String) and ``positive`` have one entry for each example. Those with ``calibration`` are not learnt from:
-    their scores tell how the classifier scores documents that it has not seen. ``docs``: ids of the documents of the
-    web among the examples. ``labelled``: people labelled the documents, which costs a review for each, and scores of
-    what they have labelled come from the classifier that has learnt it; otherwise they are cross-fitted.
+    ``texts`` (String) and ``positive`` have one entry per example. The classifier does not learn from examples with
+    ``calibration``; their scores show how it scores unseen documents. ``docs``: ids of the web's documents among the
+    examples. ``labelled``: True if people labelled the documents, which costs one review each; scores of these
+    documents then come from the classifier that learnt from them. Otherwise scores of examples are cross-fitted.
     """
 
     texts: pl.Series
@@ -56,7 +56,7 @@ class Examples:
 
     @classmethod
     def contrast(cls, positive: pl.DataFrame | pl.Series, negative: pl.DataFrame | pl.Series) -> Examples:
-        """Make examples of two sets of texts; one in four of each calibrates.
+        """Make examples of two sets of texts; one in four of each set calibrates.
 
         A set is a Series of texts, or rows of :meth:`LearningView.documents`.
         """
@@ -71,7 +71,7 @@ class Examples:
         )
 
     def shortage(self) -> str:
-        """Return why no classifier can learn from these examples; "" if one can."""
+        """Return why a classifier cannot learn from these examples; "" if it can."""
         learnt = self.positive[~self.calibration]
         if not learnt.size:
             return "there are no examples to learn from"
@@ -81,9 +81,9 @@ class Examples:
 
 
 def wrong_examples(value: object) -> str:
-    """Return what is wrong with a value as the examples of a classifier; "" if nothing is."""
+    """Return why a value cannot serve as the examples of a classifier; "" if it can."""
     if not isinstance(value, Examples):
-        return f"{type(value).__name__} where Examples are due"
+        return f"{type(value).__name__} instead of Examples"
     if value.texts.dtype != pl.String or value.texts.null_count():
         return "texts that are not all strings"
     arrays = {"positive": value.positive, "calibration": value.calibration}
@@ -92,10 +92,10 @@ def wrong_examples(value: object) -> str:
 
 
 class LearningView:
-    """What a policy may learn from at one fit: documents published before the step, and sources.
+    """View of what a policy may learn from at one fit: documents published before the step, and sources.
 
-    Everything is drawn by (seed, policy, step, document) alone, so that a resumed run draws the same. Asked again, it
-    gives the same documents; asked for more, it gives these and others.
+    Draws depend only on (seed, policy, step, document), so a resumed run draws the same. A repeated call draws the same
+    documents; a call with a larger number draws these and more.
     """
 
     def __init__(self, corpus: Corpus, sources: Mapping[str, Reservoir], streams: Streams, policy: str, t: int) -> None:
@@ -104,14 +104,14 @@ class LearningView:
         self._corpus, self._sources, self._streams, self._policy = corpus, sources, streams, policy
 
     def documents(self, n: int) -> pl.DataFrame:
-        """Draw at most ``n`` documents; observable columns (``retired_at`` and ``weight`` excepted) and ``content``."""
+        """Draw at most ``n`` documents: observable columns except ``retired_at`` and ``weight``, and ``content``."""
         docs = self._draw(n)
         return docs.select(_LASTING).with_columns(content=self._corpus.contents(docs["doc"]))
 
     def labelled(self, each: int, error: float = 0.0) -> Examples:
-        """Draw at most ``each`` human and ``each`` synthetic documents, with labels by people; synthetic is positive.
+        """Draw at most ``each`` human and ``each`` synthetic documents with labels by people; synthetic is positive.
 
-        People err on the share ``error`` of the documents, always alike on the same one.
+        A share ``error`` of the labels is wrong; the label of a document is the same at every fit.
         """
         docs = self._draw(each, by_origin=True)
         noise = self._streams.at(f"policies/{self._policy}/labels").uniform(docs["doc"].to_numpy())
@@ -125,13 +125,15 @@ class LearningView:
         )
 
     def source_texts(self, source: str, n: int) -> pl.Series:
-        """Draw at most ``n`` texts of a source, whether or not people have published them."""
+        """Draw at most ``n`` texts of a source, published or not; raise EcosystemError for an unknown source."""
         stream = self._streams.at(f"policies/{self._policy}/trusted", self.t)
         try:
             reservoir = self._sources[source]
         except KeyError:
-            there = f"defined in [sources]: {', '.join(self._sources) or 'none'}"
-            raise EcosystemError(f"policies.{self._policy}: there is no [sources.{source}]; {there}.") from None
+            raise EcosystemError(
+                f'policies.{self._policy}: unknown source "{source}"{nearest(source, self._sources)}; '
+                f"defined in [sources]: {', '.join(self._sources) or 'none'}."
+            ) from None
         return reservoir.rows(some_rows(n, 0, reservoir.size, stream))
 
     def _draw(self, n: int, *, by_origin: bool = False) -> pl.DataFrame:
@@ -149,61 +151,61 @@ def random_documents(index: pl.DataFrame, n: int, stream: Stream, *, by_origin: 
 
 
 def _calibration(place: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which examples calibrate, from their place among those of their sort."""
+    """Return which examples calibrate, by their place among those of their sort."""
     return np.asarray(place % _CALIBRATION == _CALIBRATION - 1)
 
 
 class LearningFilter(Filter):
-    """Refuses documents by the scores of a classifier that is fitted in the run to examples of its choice.
+    """Base of filters by the scores of a classifier that is fitted in the run to examples of the filter's choice.
 
-    How well the classifier does is measured whenever it is fitted (scope ``policy``): by true origin and depth if it
-    ``detects_synthetic``, else by the area under the ROC curve of the examples that calibrate. A classifier that
-    cannot learn, for want of examples, refuses nothing until the next fit, and an event says so.
+    The performance of the classifier is measured at each fit (scope ``policy``): by true origin and depth if it
+    ``detects_synthetic``, else by the area under the ROC curve on the calibration examples. If examples are missing, no
+    classifier is fitted, an event says so, and the filter refuses nothing until the next fit.
     """
 
     reads_text: ClassVar[bool] = True
     detects_synthetic: ClassVar[bool] = False  # True: the score is the probability that a document is synthetic
-    reason: ClassVar[str] = "classifier score {}"  # of a refusal; {} stands for the score
+    reason: ClassVar[str] = "classifier score {}"  # reason of a refusal; {} is replaced by the score
 
     @abstractmethod
     def collect_examples(self, view: LearningView) -> Examples:
-        """Return what the classifier learns from at step ``view.t``."""
+        """Return the examples that the classifier learns from at step ``view.t``."""
 
     @abstractmethod
     def refused(self, score: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which documents are refused, [documents], from the probability that each is positive, [documents].
+        """Return which documents to refuse, [documents], by the probability ``score`` that each is positive.
 
-        ``reference``: scores of the negative examples that calibrate, ascending (:func:`cutoff` cuts by them).
+        ``reference``: ascending scores of the negative calibration examples, for :func:`cutoff`.
         """
 
     def fitted_at(self, t: int) -> int:
-        """Return the step at which the classifier in use at step ``t`` is fitted; 0: none is, as yet."""
+        """Return the step of the fit whose classifier is used at step ``t``; 0: no fit yet."""
         return t
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse by score; nothing as long as there is no classifier."""
+        """Refuse by score; refuse nothing until there is a classifier."""
         scores = ctx.classifiers.scores(ctx.policy, docs["doc"])
         if scores is None:
             return first_reason(docs, [])
         refused = np.asarray(self.refused(scores.score, scores.reference))
         if refused.dtype != np.bool_ or refused.shape != scores.score.shape:
             raise EcosystemError(
-                f"policies.{ctx.policy}: refused returned {refused.dtype} of shape {refused.shape} for "
+                f"policies.{ctx.policy}: the method refused returned {refused.dtype} of shape {refused.shape} for "
                 f"{scores.score.size} scores; it must return one bool for each."
             )
         return self.reasons(scores.score, refused)
 
     def reasons(self, score: NDArray[np.float64], refused: NDArray[np.bool_]) -> pl.Series:
-        """Return the reasons for what is refused, null for what is kept, [documents]."""
+        """Return the reason for each refused document, null for the others, [documents]."""
         table = pl.DataFrame({"refused": refused, "score": score.round(3)})
         return first_reason(table, [(pl.col("refused"), pl.format(self.reason, pl.col("score")))])
 
 
 def cutoff(reference: NDArray[np.float64], share: float) -> float:
-    """Return a score above which at most the expected ``share`` of documents like ``reference`` (ascending) lies.
+    """Return a score that an expected ``share`` at most of documents like ``reference`` (ascending scores) exceeds.
 
-    A new document exceeds the m-th highest of n others like it with probability m / (n + 1) at most (the argument of
-    conformal prediction). Where n is too small for the share to be reached, nothing may exceed it: infinity.
+    A new document exceeds the m-th highest of n exchangeable others with probability m / (n + 1) at most (the argument
+    of conformal prediction). If n is too small for the share, return infinity.
     """
     m = int(share * (reference.size + 1) + 1e-9)
     if m == 0:

@@ -1,4 +1,4 @@
-"""Filters that rest on what is declared or known of a document's origin: labels of machine text, and caps on it."""
+"""Filters by the origin of documents: declared by labels of machine text, or known and capped."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.policies.base import POLICIES, Context, Filter
-from ecosystem.policies.filters import Count, first_reason
+from ecosystem.policies.filters import Count
+from ecosystem.policies.reasons import first_reason
 from ecosystem.types import Share
 
 
 @POLICIES.register("provenance_label")
 class ProvenanceLabel(Filter):
-    """Refuses what carries a label that says it is machine text.
+    """Refuses documents that are labelled as machine text.
 
-    Every machine text should carry one, but some authors never label (``liars``, drawn once for ever: a larger
-    share has the same ones and more), and some labels are lost on their way (``lost``, drawn per document). Some
-    human documents are labelled by mistake (``false_labels``).
+    Every machine text should be labelled. But some authors never label (``liars``; a larger share has the same authors
+    and more), some labels are lost (``lost``, drawn per document), and some human documents are labelled by mistake
+    (``false_labels``).
     """
 
     oracle: ClassVar[bool] = True
 
     liars: Share = Field(0.0, description="share of the authors of machine text who never label it")
-    lost: Share = Field(0.0, description="share of the other machine texts whose label is lost")
-    false_labels: Share = Field(0.0, description="share of human documents labelled as machine text by mistake")
+    lost: Share = Field(0.0, description="share of the other machine texts that lose their label")
+    false_labels: Share = Field(0.0, description="share of human documents labelled by mistake")
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what still carries a label."""
+        """Refuse documents with a label."""
         ids = docs["doc"].to_numpy()
         authors = docs["author"].unique().to_list()
-        luck = {author: float(ctx.static_stream.child(f"author/{author}").uniform(0)[0]) for author in authors}
-        honest = np.array([luck[author] >= self.liars for author in docs["author"]], np.bool_)
+        noise = {author: float(ctx.static_stream.child(f"author/{author}").uniform(0)[0]) for author in authors}
+        honest = np.array([noise[author] >= self.liars for author in docs["author"]], np.bool_)
         kept = ctx.static_stream.child("lost").uniform(ids) >= self.lost
         mistaken = ctx.static_stream.child("false").uniform(ids) < self.false_labels
         labelled = np.where(docs["synthetic"].to_numpy(), honest & kept, mistaken)
@@ -43,19 +44,19 @@ class ProvenanceLabel(Filter):
 
 @POLICIES.register("synthetic_cap")
 class SyntheticCap(Filter):
-    """Caps synthetic publishing: refuses, by luck, what exceeds so many per author or such a share of all.
+    """Caps synthetic publishing: refuses synthetic documents beyond a number per author or a share of all documents.
 
-    For the publish gate, where the documents of one step stand (at another gate, its documents are counted).
-    ``per_author`` is applied first. With ``share`` = s at most s / (1 - s) synthetic documents are kept per human
-    one: none at all in a step in which nobody else publishes. Which ones are refused is drawn per document, so that
-    a laxer cap keeps what a stricter one keeps.
+    The policy is made for the publish gate, which sees the documents of one step; at another gate it counts the
+    documents there. ``per_author`` is applied first. With ``share`` = s, at most s / (1 - s) synthetic documents are
+    kept per human one, so none in a step without human documents. The refused documents are drawn by noise per
+    document: a laxer cap keeps all that a stricter one keeps.
     """
 
     oracle: ClassVar[bool] = True
     row_wise: ClassVar[bool] = False
 
-    per_author: Count | None = Field(None, description="most synthetic documents of one author; absent: no limit")
-    share: Share | None = Field(None, description="largest synthetic share of what is kept; absent: no limit")
+    per_author: Count | None = Field(None, description="most synthetic documents kept of an author; absent: no limit")
+    share: Share | None = Field(None, description="largest synthetic share of the kept documents; absent: no limit")
 
     @model_validator(mode="after")
     def _caps_something(self) -> SyntheticCap:
@@ -64,15 +65,15 @@ class SyntheticCap(Filter):
         return self
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what exceeds the caps."""
+        """Refuse synthetic documents beyond the caps."""
         synthetic = docs["synthetic"].to_numpy()
         ids = docs["doc"].to_numpy()
         order = np.lexsort((ids, ctx.static_stream.uniform(ids)))
-        order = order[synthetic[order]]  # synthetic rows, the luckiest first
+        order = order[synthetic[order]]  # synthetic rows, in ascending order of noise
         refused = np.zeros(docs.height, np.bool_)
         if self.per_author is not None:
-            mine = pl.DataFrame({"row": order, "author": docs["author"].gather(order)})
-            rank = mine.select(pl.int_range(pl.len()).over("author")).to_series().to_numpy()
+            ranked = pl.DataFrame({"row": order, "author": docs["author"].gather(order)})
+            rank = ranked.select(pl.int_range(pl.len()).over("author")).to_series().to_numpy()
             refused[order[rank >= self.per_author]] = True
             order = order[rank < self.per_author]
         if self.share is not None and self.share < 1:

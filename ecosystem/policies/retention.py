@@ -1,7 +1,7 @@
-"""What stays: on the web (``t`` = step of publication) or in a trainer's archive (``t`` = step of acquisition).
+"""Retention: which documents stay on the web (``t`` = step of publication) or in an archive (``t`` = acquisition).
 
-The recursions of the literature by name: *replace* (Shumailov et al. 2024), *accumulate* (Gerstgrasser et al.
-2024) and *accumulate-subsample* (Kazdan et al. 2025). They look at ``doc``, ``t`` and nothing else.
+The recursions of the literature are here by name: *replace* (Shumailov et al. 2024), *accumulate* (Gerstgrasser et al.
+2024) and *accumulate-subsample* (Kazdan et al. 2025). These policies read only ``doc`` and ``t``.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import polars as pl
 from pydantic import Field
 
 from ecosystem.policies.base import POLICIES, Context, Filter, Weigher
-from ecosystem.policies.filters import first_reason
+from ecosystem.policies.reasons import first_reason
 
 
 @POLICIES.register("replace")
 class Replace(Filter):
-    """Keeps only what this step brought: each generation sees the one before it and nothing older.
+    """Keeps only the documents of this step: each generation sees the one before it and nothing older.
 
-    With ``keep_initial`` the web's first, human documents stay as well: the partially synthetic loop of Seddik et al.
-    (2024), the fixed real data of Alemohammad et al. (2023).
+    With ``keep_initial`` the initial, human documents of the web stay as well: the partially synthetic loop of Seddik
+    et al. (2024), the fixed real data of Alemohammad et al. (2023).
     """
 
     needs_content: ClassVar[bool] = False
 
-    keep_initial: bool = Field(False, description="true: documents of step 0 stay for ever")
+    keep_initial: bool = Field(False, description="true: documents of step 0 always stay")
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse documents of earlier steps."""
@@ -36,7 +36,7 @@ class Replace(Filter):
 
 @POLICIES.register("accumulate")
 class Accumulate(Filter):
-    """Keeps everything: all generations side by side with the first, human one."""
+    """Keeps all documents: all generations beside the first, human one."""
 
     needs_content: ClassVar[bool] = False
 
@@ -47,11 +47,11 @@ class Accumulate(Filter):
 
 @POLICIES.register("window")
 class Window(Filter):
-    """Keeps the documents of the last ``steps`` steps, this one included; ``steps = 1`` is replace."""
+    """Keeps the documents of the last ``steps`` steps, this one included; ``steps = 1`` equals replace."""
 
     needs_content: ClassVar[bool] = False
 
-    steps: int = Field(5, ge=1, description="how many steps are kept, this one included")
+    steps: int = Field(5, ge=1, description="number of steps kept, this one included")
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse documents older than the window."""
@@ -61,11 +61,10 @@ class Window(Filter):
 
 @POLICIES.register("accumulate_subsample")
 class AccumulateSubsample(Filter):
-    """Keeps a random sample of fixed size of everything there ever was; what is dropped never comes back.
+    """Keeps a random sample of fixed size of all documents ever offered; dropped documents never come back.
 
-    Each document draws one number when it arrives and the ``capacity`` smallest stay. At every step what is kept
-    is therefore a uniform sample without replacement from all documents ever offered, old and new alike, although
-    only the kept ones are remembered.
+    Each document draws one number on arrival, and the ``capacity`` smallest stay. So the kept documents are at every
+    step a uniform sample without replacement from all documents ever offered, although only kept ones are stored.
     """
 
     needs_content: ClassVar[bool] = False
@@ -74,7 +73,7 @@ class AccumulateSubsample(Filter):
     capacity: int = Field(2000, ge=1, description="most documents kept")
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what lost the draw."""
+        """Refuse documents that are not drawn."""
         ids = docs["doc"].to_numpy()
         order = np.lexsort((ids, ctx.static_stream.uniform(ids)))
         dropped = np.zeros(docs.height, np.bool_)
@@ -85,18 +84,19 @@ class AccumulateSubsample(Filter):
 
 @POLICIES.register("decay")
 class Decay(Weigher):
-    """Halves the weight of what is not new every ``half_life`` steps.
+    """Halves the weight of documents every ``half_life`` steps after their step of publication or acquisition.
 
-    The web and an archive keep their weights from step to step, so one passage of the gate takes off one step's
-    share (``keeps_weights = true``). Where weights begin anew each time, as at a select gate, set it to false and
-    the whole age is taken off at once.
+    The web and archives keep weights from step to step, so each passage through the gate applies the decay of one step
+    (``keeps_weights = true``). At a select gate weights start anew each time: with ``keeps_weights = false`` the decay
+    of the whole age is applied at once.
     """
 
     needs_content: ClassVar[bool] = False
 
-    half_life: Annotated[float, Field(gt=0)] = Field(5.0, description="steps in which a weight halves")
+    half_life: Annotated[float, Field(gt=0)] = Field(5.0, description="number of steps in which a weight halves")
     keeps_weights: bool = Field(
-        True, description="true: the gate keeps weights between steps (web.retain, a trainer's retain); false: select"
+        True,
+        description="true: for gates that keep weights between steps (web.retain, trainers' retain); false: for select",
     )
 
     def weigh(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:

@@ -1,11 +1,10 @@
-"""Policies that change a training set's mixture: weights by a detector's score, and real documents added."""
+"""Policies that resample a set: random samples of fixed size, and importance weights by the score of a detector."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from statistics import NormalDist
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -14,46 +13,45 @@ from pydantic import Field, model_validator
 
 from ecosystem.corpus.words import SPACED, words
 from ecosystem.errors import nearest
-from ecosystem.policies.base import POLICIES, Adder, Context, Filter, Weigher
-from ecosystem.policies.filters import first_reason
+from ecosystem.policies.base import POLICIES, Context, Filter, Weigher
 from ecosystem.policies.learning import LearningFilter
-from ecosystem.sources.base import MOST_ROWS, some_rows
+from ecosystem.policies.reasons import first_reason
 from ecosystem.spec import ScenarioParts
 
 
 @POLICIES.register("importance")
 class Importance(Weigher):
-    """Weighs documents by the odds that they are human under a detector's score (cf. Drayson et al. 2025).
+    """Weighs documents by the probability that they are human, given the score of a detector (cf. Drayson et al. 2025).
 
-    The detector is simulated: its score is N(0, 1) for a human document and N(d, 1) for a synthetic one (the
-    binormal model), with d = sqrt(2) * inverse normal of ``auc``; a document keeps its score for ever. With q
-    the ``synthetic_prior``, the weight is P(human | score) / (1 - q): its mean over documents of which the share q
-    is synthetic is exactly 1, and with an ``auc`` of 0.5 every weight is 1. With ``detector`` the score is that of a
-    learned_detector instead, and neither ``auc`` nor the truth counts; until that has been trained every weight is 1.
+    The detector is simulated: its score is N(0, 1) for a human document and N(d, 1) for a synthetic one (the binormal
+    model), with d = sqrt(2) * inverse normal of ``auc``. The score of a document never changes. With q the
+    ``synthetic_prior``, the weight is P(human | score) / (1 - q). So the mean weight is exactly 1 if the share q of the
+    documents is synthetic, and with an ``auc`` of 0.5 every weight is 1. With ``detector``, the score is that of a
+    learned_detector, and neither ``auc`` nor the truth is used; until that detector is trained, every weight is 1.
     """
 
     oracle: ClassVar[bool] = True
 
     auc: Annotated[float, Field(ge=0.5, lt=1)] = Field(
-        0.9, description="area under the detector's ROC curve; 0.5 tells nothing"
+        0.9, description="area under the ROC curve of the simulated detector; 0.5: no better than chance"
     )
     synthetic_prior: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="synthetic share that the trainer believes in"
+        0.5, description="synthetic share of the documents, as the trainer assumes it"
     )
     detector: str | None = Field(
-        None, description="name of a learned_detector whose score is used; absent: the simulated detector"
+        None, description="name of a learned_detector whose scores are used; absent: the simulated detector"
     )
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
-        """Require a detector by the name of ``detector``."""
+        """Require that ``detector`` names a policy that learns to detect synthetic documents."""
         detectors = sorted(
             name for name, p in scenario.policies.items() if isinstance(p, LearningFilter) and p.detects_synthetic
         )
         if self.detector is None or self.detector in detectors:
             return []
         return [
-            f'{path}.detector: there is no policy "{self.detector}" that learns to detect synthetic documents, such as '
-            f"one of kind learned_detector{nearest(self.detector, detectors)}; there are: "
+            f'{path}.detector: "{self.detector}" must name a policy that learns to detect synthetic documents, such as '
+            f"one of kind learned_detector{nearest(self.detector, detectors)}; defined: "
             f"{', '.join(detectors) or 'none'}"
         ]
 
@@ -67,8 +65,8 @@ class Importance(Weigher):
             return pl.Series("factor", self._learned(self.detector, docs["doc"], ctx))
         normal = NormalDist()
         shift = math.sqrt(2) * normal.inv_cdf(self.auc)
-        luck = ctx.static_stream.uniform(docs["doc"].to_numpy())
-        noise = np.array([normal.inv_cdf(u) for u in luck.tolist()], dtype=np.float64)
+        uniform = ctx.static_stream.uniform(docs["doc"].to_numpy())
+        noise = np.array([normal.inv_cdf(u) for u in uniform.tolist()], dtype=np.float64)
         score = noise + shift * docs["synthetic"].fill_null(False).to_numpy()
         odds = self.synthetic_prior / (1 - self.synthetic_prior)  # of synthetic against human, before the score
         human = 1 / (1 + odds * np.exp(shift * score - shift**2 / 2))
@@ -78,40 +76,39 @@ class Importance(Weigher):
         scores = ctx.classifiers.scores(detector, docs)
         if scores is None:
             return np.ones(docs.len())
-        # The detector has learnt from both sorts as if they were equally frequent.
+        # The detector has learnt as if both sorts were equally frequent.
         q, s = self.synthetic_prior, scores.score
         return (1 - s) / ((1 - q) * (1 - s) + q * s)
 
 
 @POLICIES.register("sample")
 class Sample(Filter):
-    """Keeps a random sample of fixed size, another one at each step and for each reader.
+    """Keeps a random sample of fixed size, drawn anew at each step and for each reader.
 
-    Behind filters it makes training sets equally large, whatever these refused: what one refuses is replaced by what
-    stands behind it, as long as there is enough. Otherwise a policy that refuses much is compared at less data.
-    ``count`` keeps that many documents of the table. ``words`` keeps documents in the order of their luck until they
-    hold that many words, together with what adders before it in the gate have added, which is never refused: sets then
-    hold the same amount of text, however long the documents of each author are. The document that crosses the line is
-    kept if at least half of it lies before the line, so that sets are neither smaller nor larger than asked for on
-    average, and off by half a document at most.
+    After filters it makes training sets equally large, if enough documents are left. Without it, a policy that refuses
+    more is compared at less data. ``count`` keeps that many documents. ``words`` keeps documents in the order of their
+    noise until they contain that many words, including the documents of earlier adders at the gate, which are never
+    refused. So sets contain the same amount of text, however long the documents of each author are. The last document
+    is kept if at least half of it is within the limit; so the size is right on average and off by at most half a
+    document.
     """
 
     needs_content: ClassVar[bool] = False
     row_wise: ClassVar[bool] = False
 
     count: Annotated[int, Field(ge=1, le=10**9)] | None = Field(
-        None, description="most documents kept; 1000 if neither this nor words is given"
+        None, description="most documents kept; 1000 if neither count nor words is given"
     )
-    # Of the columns that anybody sees, words are nearest to tokens: on the prose of Python, human text has 2.31 to 2.33
-    # tokens a word and that of a trigram 2.29 to 2.36 over ten steps, but 0.37 tokens a byte against 0.37 to 0.39.
+    # Of all observable columns, words are nearest to tokens: on the prose of Python, human text has 2.31 to 2.33 tokens
+    # per word and that of a trigram 2.29 to 2.36 over ten steps, but 0.37 tokens per byte against 0.37 to 0.39.
     words: Annotated[int, Field(ge=1, le=10**12)] | None = Field(
-        None, description="number of words to keep, what was added before included; of text only, in place of count"
+        None, description="words kept, those of earlier adders included, instead of count; for text only"
     )
 
     @model_validator(mode="before")
     @classmethod
     def _thousand_documents(cls, data: Any) -> Any:
-        # Written into the value, so that a scenario that leaves it to this is the same as one that says so.
+        # Set in the value: a scenario with the default equals one that states it.
         return {**data, "count": 1000} if isinstance(data, dict) and not {"count", "words"} & data.keys() else data
 
     @model_validator(mode="after")
@@ -121,18 +118,28 @@ class Sample(Filter):
         return self
 
     @property
+    def most_documents(self) -> int | None:
+        """Most documents kept: ``count``."""
+        return self.count
+
+    @property
+    def most_words(self) -> int | None:
+        """Most words kept: ``words``."""
+        return self.words
+
+    @property
     def thins_archives(self) -> bool:
-        """Whether it may stand at the retain gate of a trainer, whose archive has no column of words."""
+        """Whether it counts documents: the archive of a trainer has no column of words."""
         return self.words is None
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
         """Require text for a number of words."""
         if self.words is None or scenario.modality == "text":
             return []
-        return [f"{path}: {self.kind} counts words, but documents here are of sort {scenario.modality}"]
+        return [f"{path}.words: {scenario.modality} documents have no words; give count instead"]
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse what lost the draw."""
+        """Refuse documents that are not drawn."""
         ids = docs["doc"].to_numpy()
         order = np.lexsort((ids, ctx.stream.uniform(ids)))
         dropped = np.zeros(docs.height, np.bool_)
@@ -141,7 +148,7 @@ class Sample(Filter):
             reason = pl.lit(f"not among the {self.count} documents drawn")
         else:
             length = docs["words"].to_numpy()[order].astype(np.float64)
-            # Middles ascend, so that nothing behind the line comes in for being short.
+            # Middles ascend, so no short document beyond the limit is kept.
             middle = _added_words(ctx) + np.cumsum(length) - length / 2
             dropped[order] = middle > self.words
             reason = pl.lit(f"not among the {self.words} words drawn")
@@ -149,134 +156,8 @@ class Sample(Filter):
 
 
 def _added_words(ctx: Context) -> int:
-    """Return how many words adders before a policy have added at its gate."""
+    """Count the words that earlier adders have added at the gate."""
     return sum(
         int(words(ctx.sources.contents(str(source), rows["document"].to_numpy()), SPACED).lengths().sum())
         for (source,), rows in ctx.added.group_by("source", maintain_order=True)
     )
-
-
-class Injection(Adder):
-    """Adds real documents from a source to what was kept; where there are too few, all there are, and an event says so.
-
-    ``fraction`` = f adds f / (1 - f) documents per kept one (rounded), so that the share f of the result is
-    injected; ``count`` adds that many whatever was kept.
-    """
-
-    source: str = Field(description="name of the source of real documents")
-    fraction: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="share of injected documents in the resulting set; give either this or count"
-    )
-    count: Annotated[int, Field(ge=0, le=MOST_ROWS)] | None = Field(
-        None, description="number of injected documents; give either this or fraction"
-    )
-    price: Annotated[float, Field(ge=0)] | None = Field(
-        None,
-        description="what a document costs, in units of money, the first time that any trainer is given it; absent: "
-        "nothing is paid",
-    )
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Injection:
-        if (self.fraction is None) == (self.count is None):
-            raise ValueError("give exactly one of fraction and count")
-        return self
-
-    @property
-    def price_per_document(self) -> float | None:
-        """What a document costs the first time that any trainer is given it; None: nothing is paid."""
-        return self.price
-
-    def add(self, kept: int, ctx: Context) -> pl.DataFrame:
-        """Return the injected rows, each of weight 1, ordered by row."""
-        wanted = self.wanted(kept)
-        rows = self.rows(wanted, ctx)
-        if rows.size < wanted:
-            ctx.report_shortfall(wanted, rows.size)
-        return pl.DataFrame(
-            {"source": pl.repeat(self.source, rows.size, dtype=pl.String, eager=True), "document": rows}
-        ).with_columns(weight=pl.lit(1.0))
-
-    @abstractmethod
-    def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
-        """Return ``n`` different rows of the source (fewer if there are no more), ascending."""
-
-    def wanted(self, kept: int) -> int:
-        """Return how many documents to add to ``kept`` kept ones, if the source has as many."""
-        if self.count is not None:
-            return self.count
-        fraction = self.fraction or 0.0
-        return round(fraction / (1 - fraction) * kept)
-
-
-@POLICIES.register("inject_real")
-class InjectReal(Injection):
-    """Adds real documents from a source to what was kept: the fixed or fresh real data of Alemohammad et al. (2023).
-
-    ``fraction`` = f adds f / (1 - f) documents per kept one (rounded), so that the share f of the result is
-    injected; ``count`` adds that many whatever was kept. ``fixed``: the same rows at every step (as many of them
-    as are asked for) and for every reader; ``fresh``: another draw at each step and for each reader. From a
-    finite source they are the rows with the smallest keyed numbers, whether or not they are on the web too; more
-    asked than there are: all there are. From an endless one they are consecutive rows of a block far behind those
-    that people draw (from row 0 on), one block for good (fixed) or a new one each time (fresh).
-    """
-
-    mode: Literal["fixed", "fresh"] = Field(
-        "fixed", description="fixed: always the same rows; fresh: new ones each step"
-    )
-
-    def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
-        """Return rows from the whole source."""
-        stream = ctx.static_stream if self.mode == "fixed" else ctx.stream
-        return some_rows(n, 0, ctx.sources.size(self.source), stream)
-
-
-@POLICIES.register("verified_archive")
-class VerifiedArchive(InjectReal):
-    """Adds human documents kept from before a given step: an archive of what people had published until then.
-
-    With ``until`` = 0 it holds what the web began with, before any synthetic text existed. It is drawn from as
-    inject_real draws from the whole source; asked for more than it holds, it adds all of it.
-    """
-
-    until: Annotated[int, Field(ge=0)] = Field(0, description="last step whose human documents were archived")
-
-    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
-        """Require a source that people publish from up to the step."""
-        if self.source not in scenario.sources:
-            return []
-        begun = [] if scenario.web.initial is None else [scenario.web.initial.source]
-        published = {*begun, *(w.source for w in scenario.writers.values() if self.until > 0)}
-        if self.source in published:
-            return []
-        there = ", ".join(sorted(published)) or "none"
-        return [
-            f'{path}.source: nobody publishes documents of "{self.source}" up to step {self.until}, so that its '
-            f"archive would be empty; those published by then are of: {there}"
-        ]
-
-    def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
-        """Return rows that people had published."""
-        stream = ctx.static_stream if self.mode == "fixed" else ctx.stream
-        return some_rows(n, 0, ctx.sources.drawn(self.source, min(self.until, ctx.t)), stream)
-
-
-@POLICIES.register("paid_writing")
-class PaidWriting(Injection):
-    """Adds new human documents that are paid for, each at ``price``, and that nobody has published.
-
-    They are rows of the source that people have not drawn yet, another draw at each step and for each reader. A
-    finite source runs out of them as people go on writing, and may give the same row at two steps, which is paid for
-    once; when all were bought before, an event says so. An endless one never runs out.
-    """
-
-    pays_writers: ClassVar[bool] = True
-
-    price: Annotated[float, Field(ge=0)] = Field(
-        1.0,
-        description="what each document costs, in units of money, once, whoever is given it and however often",
-    )
-
-    def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
-        """Return rows that nobody has published."""
-        return some_rows(n, ctx.sources.drawn(self.source, ctx.t), ctx.sources.size(self.source), ctx.stream)

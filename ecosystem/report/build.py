@@ -1,4 +1,4 @@
-"""Builds the report of a run and writes it, with its charts, into the run's folder."""
+"""Build the report of a run, and write it with its charts into the folder of the run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ecosystem.report.summaries import Outcome
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 
-# What the report hopes to find: what it is called → (scope, metric).
+# Expected measurements: name → (scope, metric). The report says which are missing.
 EXPECTED = {
     "quality on held-out human text": ("trainer", "cross_entropy"),
     "the randomly initialised and the unigram model": ("reference", "cross_entropy"),
@@ -31,13 +31,13 @@ EXPECTED = {
     "diversity": ("trainer", "distinct_2"),
     "the vocabulary that is kept": ("trainer", "vocabulary_kept_1"),
 }
-CARDS = 6  # populations, at most, that get a card of their own
-LAWS = 12  # closed forms, at most, that do; the table of final figures has all
+CARDS = 6  # most populations with a card of their own
+LAWS = 12  # most closed forms with one; the table of final figures has all
 
 
 @dataclass(frozen=True)
 class Card:
-    """A number of the report set off from the text, with its error and a line below it."""
+    """A highlighted number of the report, with its error and a line below it."""
 
     title: str
     value: str
@@ -47,9 +47,9 @@ class Card:
 
 
 def write_report(run: Run) -> Path:
-    """Write ``report.html`` and ``charts/<name>.svg`` and ``.png`` into the folder of a run; return the page's path.
+    """Write ``report.html`` and ``charts/<name>.svg`` and ``.png`` into the folder of a run; return the page.
 
-    Works for an unfinished run too. Raise StoreError where the folder cannot be read or written.
+    The run may be unfinished. Raise StoreError if the folder cannot be read or written.
     """
     data = RunReportData.of(run)
     parts, scenario = sections(data), run.scenario
@@ -80,16 +80,17 @@ def publish(
     colours: int,
     pages: Environment = html.PAGES,
 ) -> Path:
-    """Write a page as ``report.html`` with a picture of each of its charts beside it; return the page's path.
+    """Write a page as ``report.html`` and its charts as picture files into ``store``; return the path of the page.
 
-    ``context``: what the template shows; ``colours``: how many populations have one.
+    ``context``: the variables of the template; ``specs``: Vega-Lite by the name of its chart; ``colours``: the number
+    of populations with a colour.
     """
     for name, spec in specs.items():
         svg, png = charts.pictures(spec)
         store.write(f"charts/{name}.svg", svg)
         store.write(f"charts/{name}.png", png)
     for path in (store.folder / "charts").glob("*.*"):
-        if path.stem not in specs:  # of a report on fewer steps
+        if path.stem not in specs:  # left over from an earlier report
             path.unlink()
     store.write("report.html", html.page(template, context, specs, colours, pages))
     return store.folder / "report.html"

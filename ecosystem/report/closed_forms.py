@@ -1,4 +1,4 @@
-"""The closed forms of a scenario: as curves, and held against what was measured last."""
+"""The closed forms of a scenario: as curves, and compared with the last measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecosystem.theory.laws import predict
 
 
 def laws(theory: Sequence[TheorySpec], metric: str, steps: int, truth: Truth | None) -> pl.DataFrame:
-    """Return the closed forms of a metric as curves: population, law, step, value; from their generation 1 on."""
+    """Return the closed forms of a metric as curves, from their generation 1: population, law, step, value."""
     frames = [pl.DataFrame(schema={"population": pl.String, "law": pl.String, "step": pl.Int64, "value": pl.Float64})]
     for one in theory:
         at = np.arange(max(0, 1 - one.first), steps + 1, dtype=np.int64)
@@ -41,16 +41,16 @@ class Agreement:
 
     @property
     def z(self) -> float | None:
-        """How many standard errors the simulation is from the law; None where its error is unknown."""
+        """Distance of the simulation from the law in standard errors; None if its error is unknown."""
         return (self.simulated - self.predicted) / self.error if self.error else None
 
 
 def agreements(metrics: pl.DataFrame, theory: Sequence[TheorySpec], steps: int, truth: Truth | None) -> list[Agreement]:
-    """Hold every closed form of a scenario against the last measurement of what it speaks of."""
-    found = []
+    """Compare every closed form of a scenario with the last measurement of its metric."""
+    comparisons = []
     for one in theory:
         measured = means(members(metrics, one.metric)).filter(pl.col("population") == one.population).tail(1)
         for step, value, error in measured.select("step", "value", "error").iter_rows():
             curve = laws([one], one.metric, steps, truth).filter(pl.col("step") == step)
-            found += [Agreement(one.population, one.metric, step, value, error, p) for p in curve["value"]]
-    return found
+            comparisons += [Agreement(one.population, one.metric, step, value, error, p) for p in curve["value"]]
+    return comparisons

@@ -1,4 +1,4 @@
-"""Total collapse: how many trainers it reached and when, and which symbol was left to them."""
+"""Total collapse: how many trainers collapsed and when, and which symbol was left."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ecosystem.report.findings import TOLD, bold, plus_minus, signed
 from ecosystem.report.html import Cells, Column, Table, tinted
 from ecosystem.theory.extinction import time_to_collapse
 
-REPLACING = ("diversity_replace", "surviving_types")  # laws that say that a population learns from its last texts alone
-SYMBOLS = 8  # the likeliest ones, at most, that have a row of their own
+REPLACING = ("diversity_replace", "surviving_types")  # laws of populations that learn from their last texts alone
+SYMBOLS = 8  # most likely symbols with a row of their own
 
 
 @dataclass(frozen=True)
 class Fate:
-    """How many trainers of a population had collapsed by some step, and when.
+    """Number and times of collapse of the trainers of a population.
 
-    ``mean`` is that of the steps of collapse, with its standard error ``error``. Where some have not collapsed by the
-    last step, these count as that step, and the mean is a lower bound; ``median`` is the step by which half had
-    (Kaplan & Meier's, as all are watched equally long), None where fewer have. ``predicted`` is the closed form.
+    ``mean`` is the mean step of collapse, with its standard error ``error``. Trainers that have not collapsed count as
+    the last step, so the mean is then a lower bound. ``median`` is the step by which half had collapsed (Kaplan &
+    Meier's, since all are observed equally long), None if fewer have. ``predicted`` is the closed form.
     """
 
     population: str
@@ -39,18 +39,18 @@ class Fate:
 
     @property
     def share(self) -> tuple[float, float]:
-        """Return the share of trainers that had collapsed and its binomial standard error."""
+        """Share of the trainers that have collapsed, and its binomial standard error."""
         return binomial(self.collapsed, self.trainers)
 
 
 def fates(data: RunReportData) -> list[Fate]:
-    """Return the fate of every population in which somebody collapsed."""
-    known = summaries.members(data.metrics, "collapsed")
+    """Return the fate of every population in which a trainer collapsed."""
+    flags = summaries.members(data.metrics, "collapsed")
     times = summaries.members(data.metrics, "collapsed_at").select("trainer", at="value")
     last = data.run.last_step
-    found = []
+    reached = []
     for population in data.populations:
-        trainers = known.filter(pl.col("population") == population).select("trainer").unique()
+        trainers = flags.filter(pl.col("population") == population).select("trainer").unique()
         at = trainers.join(times, on="trainer", how="left")["at"]
         steps = np.sort(at.fill_null(float(last)).to_numpy())
         collapsed, n = int(at.count()), len(steps)
@@ -58,7 +58,7 @@ def fates(data: RunReportData) -> list[Fate]:
             continue
         half = math.ceil(n / 2)
         mean, error = mean_and_error(steps)
-        found.append(
+        reached.append(
             Fate(
                 population=population,
                 trainers=n,
@@ -69,11 +69,11 @@ def fates(data: RunReportData) -> list[Fate]:
                 predicted=_predicted(data, population),
             )
         )
-    return found
+    return reached
 
 
 def _predicted(data: RunReportData, population: str) -> float | None:
-    """Return the expected step of collapse where the scenario names a law of replacing and the truth is known."""
+    """Return the expected step of collapse if the scenario names a law of replacing and the truth is known."""
     p = data.truth.probabilities if data.truth is not None else None
     for one in data.run.scenario.theory:
         if p is not None and one.population == population and one.law in REPLACING:
@@ -82,46 +82,46 @@ def _predicted(data: RunReportData, population: str) -> float | None:
 
 
 def findings(data: RunReportData) -> list[str]:
-    """Say who collapsed and when, with the closed form where there is one."""
+    """State which populations collapsed and when, with the closed form if there is one."""
     sentences = []
     for fate in fates(data)[:TOLD]:
         share, error = fate.share
         mean = plus_minus(fate.mean, fate.error, 1)
         if fate.collapsed == fate.trainers:
             who = f"all {fate.trainers} trainers" if fate.trainers > 1 else "the only trainer"
-            told = f"{who} collapsed totally, at step {mean}" + (" on average" if fate.trainers > 1 else "")
+            outcome = f"{who} collapsed totally, at step {mean}" + (" on average" if fate.trainers > 1 else "")
         else:
-            told = (
+            outcome = (
                 f"{percent(share)} ± {number(100 * error, 1)} of the {fate.trainers} trainers had collapsed totally by "
                 f"step {data.run.last_step}; the mean step of collapse is at least {mean}"
             )
         law = f" (closed form for large samples: {number(fate.predicted, 1)})" if fate.predicted is not None else ""
-        sentences.append(f"In {bold(fate.population)} {told}{law}.")
+        sentences.append(f"In {bold(fate.population)} {outcome}{law}.")
     return sentences
 
 
 @dataclass(frozen=True)
 class CollapseTables:
-    """The times to collapse, and which symbols were left where the truth is known."""
+    """Tables of the times to collapse, and of the symbols that were left if the truth is known."""
 
     times: Table
-    bounded: bool  # whether some trainers had not collapsed, so that a mean is a lower bound
+    bounded: bool  # True if some trainers have not collapsed: means are lower bounds
     symbols: Table | None
-    early: list[str]  # populations in which some had not
+    early: list[str]  # populations in which some have not
 
 
 def tables(data: RunReportData) -> CollapseTables | None:
     """Return the tables of times to collapse and of the symbols that were left; None if no trainer collapsed."""
-    found = fates(data)
-    if not found:
+    reached = fates(data)
+    if not reached:
         return None
-    early = [fate.population for fate in found if fate.collapsed < fate.trainers]
-    return CollapseTables(_times(data, found), bool(early), _fixations(data, found), early)
+    early = [fate.population for fate in reached if fate.collapsed < fate.trainers]
+    return CollapseTables(_times(data, reached), bool(early), _fixations(data, reached), early)
 
 
-def _times(data: RunReportData, found: list[Fate]) -> Table:
+def _times(data: RunReportData, reached: list[Fate]) -> Table:
     rows: list[Cells] = []
-    for fate in found:
+    for fate in reached:
         share, error = fate.share
         bound = "" if fate.collapsed == fate.trainers else "≥ "
         rows.append(
@@ -139,10 +139,10 @@ def _times(data: RunReportData, found: list[Fate]) -> Table:
 
 
 def fixations(data: RunReportData, population: str) -> pl.DataFrame:
-    """Return which symbol was left to the collapsed trainers: symbol, probability, count, expected, z.
+    """Count the symbols left to collapsed trainers: symbol, probability, count, expected, z.
 
-    The likeliest symbols under the truth have rows of their own, all others one together (symbol null). Without
-    selection each is left with its true probability (Seddik et al. 2024, Proposition 1), so that z is the difference in
+    The likeliest symbols under the truth have rows of their own; all others share one (symbol null). Without selection,
+    each symbol is left with its true probability (Seddik et al. 2024, Proposition 1), so z is the difference in
     standard deviations of a binomial count.
     """
     assert data.truth is not None and data.truth.probabilities is not None
@@ -161,7 +161,7 @@ def fixations(data: RunReportData, population: str) -> pl.DataFrame:
     return frame.with_columns(expected=expected, z=pl.when(spread > 0).then((pl.col("count") - expected) / spread))
 
 
-def _fixations(data: RunReportData, found: list[Fate]) -> Table | None:
+def _fixations(data: RunReportData, reached: list[Fate]) -> Table | None:
     if data.truth is None or data.truth.probabilities is None:
         return None
     rows: list[Cells] = [
@@ -173,7 +173,7 @@ def _fixations(data: RunReportData, found: list[Fate]) -> Table | None:
             number(expected, 1),
             "–" if z is None else signed(z, 1),
         ]
-        for fate in found
+        for fate in reached
         for symbol, p, count, expected, z in fixations(data, fate.population).iter_rows()
     ]
     return Table(["population", "symbol", "true probability", "left to", "expected", "z"], rows)

@@ -1,4 +1,4 @@
-"""Distributions over the generations: how probable written texts are to the first model, and what vectors look like."""
+"""Distributions over generations: perplexities of texts under the first model, and densities of vectors."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import polars as pl
 
 from ecosystem.metrics.definitions import QUANTILES
 from ecosystem.report import charts, summaries
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.documents import image_shape
 from ecosystem.report.findings import listed
 from ecosystem.report.html import Figure
 from ecosystem.types import Floats
 
-SHOWN = 12  # populations, at most
-CURVES = 5  # generations in a chart of densities, at most
-POINTS = 400  # documents of each generation in a scatter chart, at most
-PEAK = 5.0  # times the truth's highest density: what rises above is cut off
+SHOWN = 12  # most populations shown
+CURVES = 5  # most generations in a chart of densities
+POINTS = 400  # most documents of each generation in a scatter chart
+PEAK = 5.0  # times the highest density of the truth: the end of the vertical axis
 GRID = 201  # places at which a density is drawn
 
 
 def perplexities(data: RunReportData) -> list[Figure]:
-    """Draw a fan over steps and densities at a few steps for each population that wrote text."""
+    """Draw a fan over steps, and densities at a few steps, for each population that wrote text."""
     frame = summaries.quantiles(data.metrics, "initial_perplexity", QUANTILES)
     drawn: list[Figure] = []
     if frame["step"].drop_nulls().is_empty():
@@ -34,17 +34,19 @@ def perplexities(data: RunReportData) -> list[Figure]:
     domain = charts.span([v for v in values if v > 0], log=True)
     densest: dict[str, tuple[pl.DataFrame, pl.DataFrame]] = {}
     for population in data.populations[:SHOWN]:
-        mine = frame.filter(pl.col("population") == population)
-        own, people = mine.filter(pl.col("step").is_not_null()), mine.filter(pl.col("step").is_null())
+        quantiles = frame.filter(pl.col("population") == population)
+        own, people = quantiles.filter(pl.col("step").is_not_null()), quantiles.filter(pl.col("step").is_null())
         if own.is_empty():
             continue
-        words = Words(
+        labels = ChartLabels(
             f"Perplexity under the first model: {population}",
             "of single texts; line: median; bands: 1 to 99 %, 5 to 95 % …; dotted: 1, 50 and 99 % of human text",
             "perplexity (log scale)",
             ".3~s",
         )
-        drawn.append(data.figure(f"initial_perplexity_{population}", charts.fan(own, people, data.look, words, domain)))
+        drawn.append(
+            data.figure(f"initial_perplexity_{population}", charts.fan(own, people, data.theme, labels, domain))
+        )
         steps = spread(sorted(own["step"].unique().to_list()), 3)
         parts = [
             summaries.between_quantiles(own.filter(pl.col("step") == step)).with_columns(
@@ -56,21 +58,21 @@ def perplexities(data: RunReportData) -> list[Figure]:
     tops = [part["density"].max() for pair in densest.values() for part in pair if part.height]
     top = 1.06 * max([float(t) for t in tops if isinstance(t, float)], default=1.0)
     for population, (own, people) in densest.items():
-        words = Words(
+        labels = ChartLabels(
             f"Histogram of these perplexities: {population}",
-            f"at {_told(own['step'].unique().to_list())}; grey: human text; from quantiles",
+            f"at {_steps_in_words(own['step'].unique().to_list())}; grey: human text; from quantiles",
             "share per factor of e",
             ".3~s",
         )
         chart = charts.densities(
-            own, people, data.look, words, across="perplexity (log scale)", x=domain, top=top, bins=True
+            own, people, data.theme, labels, across="perplexity (log scale)", x=domain, top=top, bins=True
         )
         drawn.append(data.figure(f"initial_perplexity_histogram_{population}", chart))
     return drawn
 
 
-def _told(steps: Sequence[int]) -> str:
-    """Return the steps of a chart in words."""
+def _steps_in_words(steps: Sequence[int]) -> str:
+    """State the steps of a chart."""
     steps = sorted(steps)
     return (
         f"steps {listed([str(step) for step in steps])}, later ones stronger" if len(steps) > 1 else f"step {steps[0]}"
@@ -78,17 +80,17 @@ def _told(steps: Sequence[int]) -> str:
 
 
 def spread(values: Sequence[int], most: int) -> list[int]:
-    """Return at most ``most`` of some ascending numbers, evenly spread, the first and the last among them."""
+    """Pick at most ``most`` of ascending numbers, evenly spread, the first and the last included."""
     places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
     return [values[place] for place in places.tolist()]
 
 
 def vectors(data: RunReportData) -> tuple[list[Figure], str]:
-    """Draw how what the first trainer of each population wrote is distributed at a few steps; with the grid's shape.
+    """Draw the documents of the first trainer of each population at a few steps; also return the shape of the grid.
 
-    One number: densities over one another, before the truth. Two or more: points of the first two, first, middle and
-    last step, before those the web began with. Nothing of images, which are shown themselves, of categories, and of
-    regressions on several numbers, whose first two are not what is learnt.
+    One number: overlaid densities, with the truth. Two or more: points of the first two numbers at the first, middle
+    and last step, over the initial documents. Nothing is drawn of images (shown elsewhere), of categories, and of
+    regressions on several numbers (models do not learn their first two).
     """
     human = _content(data, 0, None)
     length = human.dtype.size if isinstance(human.dtype, pl.Array) else 0
@@ -102,33 +104,33 @@ def vectors(data: RunReportData) -> tuple[list[Figure], str]:
 
 
 def _published(data: RunReportData, population: str, most: int) -> dict[int, Floats]:
-    """Return what the first trainer of a population published [n, numbers] at a few of the steps at which it could."""
+    """Return the documents of the first trainer of a population, [n, numbers], at a few of its steps."""
     scenario, author = data.run.scenario, f"{population}/0"
     recipe = scenario.trainers[population]
     first = 1 if scenario.models[recipe.model].starts_pretrained else 2 + recipe.offset
     steps = spread(range(first, data.run.last_step + 1), most)
-    found = {step: _numbers(_content(data, step, author)) for step in steps}
-    return {step: x for step, x in found.items() if len(x) > 1}
+    documents = {step: _numbers(_content(data, step, author)) for step in steps}
+    return {step: x for step, x in documents.items() if len(x) > 1}
 
 
 def _content(data: RunReportData, step: int, author: str | None) -> pl.Series:
-    """Return the documents of a step, all of them or one author's, that no gate refused."""
+    """Return the published documents of a step, of all authors or of one."""
     segment = data.published(step)
     return (segment if author is None else segment.filter(pl.col("author") == author))["content"]
 
 
 def _numbers(docs: pl.Series) -> Floats:
-    """Return vector documents as an array [n, numbers]."""
+    """Turn vector documents into an array [n, numbers]."""
     assert isinstance(docs.dtype, pl.Array)
     return docs.to_numpy().reshape(-1, docs.dtype.size)
 
 
 def _curves(data: RunReportData, population: str, human: pl.Series) -> list[Figure]:
-    found = {step: x[:, 0] for step, x in _published(data, population, CURVES).items()}
+    values = {step: x[:, 0] for step, x in _published(data, population, CURVES).items()}
     people, truth = _numbers(human)[:, 0], data.truth
-    if not found or people.size < 2:
+    if not values or people.size < 2:
         return []
-    ends = [np.quantile(x, share) for x in (people, *found.values()) for share in (0.005, 0.995)]
+    ends = [np.quantile(x, share) for x in (people, *values.values()) for share in (0.005, 0.995)]
     grid = np.linspace(min(ends), max(ends), GRID)
     if truth is not None and truth.normal and truth.mean is not None and truth.covariance is not None:
         mean, variance, what = truth.mean[0], truth.covariance[0, 0], "the truth"
@@ -139,49 +141,49 @@ def _curves(data: RunReportData, population: str, human: pl.Series) -> list[Figu
         pl.DataFrame({"x": grid, "density": kernels(x, grid)}).with_columns(
             population=pl.lit(population), step=pl.lit(step)
         )
-        for step, x in found.items()
+        for step, x in values.items()
     ]
-    words = Words(
+    labels = ChartLabels(
         f"What {population}/0 wrote",
-        f"densities at {_told(list(found))}; dashed: {what}; cut off at {PEAK:g} times its peak",
+        f"densities at {_steps_in_words(list(values))}; dashed: {what}; cut off at {PEAK:g} times its peak",
         "density",
         ".3~g",
     )
     frame = pl.concat(parts)
     top = 1.06 * min(PEAK * float(dashed.max()), max(float(dashed.max()), float(np.max(frame["density"].to_numpy()))))
     below = pl.DataFrame({"x": grid, "density": dashed})
-    chart = charts.densities(frame, below, data.look, words, across="", x=[grid[0], grid[-1]], top=top)
+    chart = charts.densities(frame, below, data.theme, labels, across="", x=[grid[0], grid[-1]], top=top)
     return [data.figure(f"documents_{population}", chart)]
 
 
 def kernels(x: Floats, at: Floats) -> Floats:
-    """Return the kernel density estimate of numbers x [n] at evenly spaced places ``at`` [k], shape [k].
+    """Compute the kernel density estimate of numbers x [n] at evenly spaced places ``at`` [k], [k].
 
-    Silverman's rule (1986, equation 3.31) chooses the width, at least the distance between two places, so that a single
+    Silverman's rule (1986, equation 3.31) gives the width; it is at least the distance between two places, so a single
     point shows as a peak.
     """
     low, high = np.quantile(x, [0.25, 0.75])
     widths = [w for w in (float(x.std(ddof=1)), float(high - low) / 1.34) if w > 0]
     width = max(0.9 * min(widths, default=0.0) * x.size**-0.2, float(at[1] - at[0]))
-    found = np.zeros(at.size)
+    density = np.zeros(at.size)
     for part in np.array_split(x, 1 + x.size * at.size // 1_000_000):
-        found += np.exp(-0.5 * ((at[:, None] - part) / width) ** 2).sum(axis=1)
-    return np.asarray(found / (x.size * width * math.sqrt(2 * math.pi)))
+        density += np.exp(-0.5 * ((at[:, None] - part) / width) ** 2).sum(axis=1)
+    return np.asarray(density / (x.size * width * math.sqrt(2 * math.pi)))
 
 
 def _points(data: RunReportData, population: str, human: pl.Series) -> list[Figure]:
     people = _numbers(human.head(POINTS))
-    found = {step: x[:POINTS] for step, x in _published(data, population, 3).items()}
-    whole = np.concatenate([people, *found.values()])[:, :2]
+    points = {step: x[:POINTS] for step, x in _published(data, population, 3).items()}
+    whole = np.concatenate([people, *points.values()])[:, :2]
     low, high = np.quantile(whole, [0.002, 0.998], axis=0)
     air = 0.06 * np.where(high > low, high - low, 1.0)
     window = np.stack([low - air, high + air], axis=1).tolist()
     behind = pl.DataFrame(people[:, :2], schema=["x", "y"])
     drawn = []
-    for step, x in found.items():
+    for step, x in points.items():
         which = "" if x.shape[1] == 2 else f"the first two of {x.shape[1]} numbers; "
-        words = Words(f"What {population}/0 wrote at step {step}", f"{which}grey: what people wrote", "", ".3~g")
+        labels = ChartLabels(f"What {population}/0 wrote at step {step}", f"{which}grey: what people wrote", "", ".3~g")
         frame = pl.DataFrame(x[:, :2], schema=["x", "y"]).with_columns(population=pl.lit(population))
-        chart = charts.scatter(frame, behind, data.look, words, window)
+        chart = charts.scatter(frame, behind, data.theme, labels, window)
         drawn.append(data.figure(f"documents_{population}_{step:06d}", chart))
     return drawn

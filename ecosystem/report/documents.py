@@ -1,4 +1,4 @@
-"""Documents as a report shows them: texts, numbers or images, of every population at a few steps."""
+"""Sample documents of a report: texts, numbers or images of every population at a few steps."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ecosystem.report.data import RunReportData
 from ecosystem.report.html import hue
 from ecosystem.scenario.scenario import Scenario
 
-CLIP, LONGEST = 420, 6000  # characters shown at first, and at all
+CLIP, LONGEST = 420, 6000  # most characters shown folded, and unfolded
 EACH = 2  # texts in a cell
 IMAGES, IN_A_ROW = 10, 5  # images in a cell, and side by side
-PIXEL = 6  # side on the page, in CSS pixels, of one pixel of an image
-NUMBERS = 8  # numbers of a vector that is no image
+PIXEL = 6  # CSS pixels of the side of one pixel of an image
+NUMBERS = 8  # most numbers shown of a vector that is not an image
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image: the address that holds it, and what it shows in words."""
+    """An image: a data URL and a description."""
 
     address: str
     description: str
@@ -34,7 +34,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Document:
-    """A document as text, or a few images that share a frame; ``about`` says in a line whose they are."""
+    """A document as text, or a few images in one frame; ``about`` names the authors in one line."""
 
     about: str
     text: str = ""
@@ -50,29 +50,29 @@ class Document:
 
     @property
     def long(self) -> bool:
-        """Whether only the beginning is shown until a reader opens it."""
+        """Whether it is folded: only the beginning is shown at first."""
         return len(self.text) > CLIP or self.text.count("\n") >= 10
 
     @property
     def beginning(self) -> str:
-        """What is shown at first of a long document."""
+        """The text shown while folded."""
         return self.text[:CLIP]
 
     @property
     def shown(self) -> str:
-        """What is shown at all of a long document, and how much more there is."""
+        """The text shown when unfolded, and the number of further characters."""
         more = len(self.text) - LONGEST
         return self.text[:LONGEST] + (f"\n… and {more:,} characters more" if more > 0 else "")
 
     @property
     def length(self) -> str:
-        """The number of characters, for reading."""
+        """The number of characters, formatted."""
         return f"{len(self.text):,}"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a population published at a step."""
+    """Documents published by a population at a step."""
 
     step: int
     documents: list[Document]
@@ -80,7 +80,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class PopulationSamples:
-    """What a population published at a few steps, with the class of its colour."""
+    """Documents published by a population at a few steps, with the CSS class of its colour."""
 
     name: str
     hue: str
@@ -89,7 +89,7 @@ class PopulationSamples:
 
 @dataclass(frozen=True)
 class Samples:
-    """What people wrote first, and what every population published at some steps; ``images``: whether it is images."""
+    """Initial human documents, and those of every population at a few steps; ``images``: True if they are images."""
 
     images: bool
     opening: list[list[Document]]
@@ -103,7 +103,7 @@ def chosen_steps(last: int) -> list[int]:
 
 
 def samples(data: RunReportData) -> Samples:
-    """Return human documents of step 0, and what every population published at the first, middle and last step."""
+    """Return human documents of step 0, and documents of every population at the first, middle and last step."""
     opening, steps, trainers = data.segment(0), chosen_steps(data.run.last_step), data.run.trainers()
     shape = image_shape(data.run.scenario, opening["content"].dtype)
     human = opening.filter(~pl.col("synthetic")).head(3 if shape is None else IMAGES)
@@ -118,7 +118,7 @@ def samples(data: RunReportData) -> Samples:
 
 
 def _first(segment: pl.DataFrame, authors: Sequence[str], shape: tuple[int, int] | None) -> pl.DataFrame:
-    """Return what a population published at a step: the first document of each of its first members, nothing picked."""
+    """Return the first document of each of the first members of a population at a step: no selection."""
     own = segment.filter(pl.col("author").is_in(list(authors)))
     turn = pl.int_range(pl.len()).over("author")
     return own.with_columns(turn=turn).sort("turn", maintain_order=True).head(EACH if shape is None else IMAGES)
@@ -127,7 +127,7 @@ def _first(segment: pl.DataFrame, authors: Sequence[str], shape: tuple[int, int]
 def image_shape(scenario: Scenario, content: pl.DataType) -> tuple[int, int] | None:
     """Return (height, width) of the documents if they are images, else None.
 
-    Images from files whose scenario does not say their size are taken for squares.
+    Images from files are taken for squares if the scenario does not give their size.
     """
     initial = scenario.web.initial
     source = scenario.sources[initial.source] if initial is not None else None
@@ -139,17 +139,17 @@ def image_shape(scenario: Scenario, content: pl.DataType) -> tuple[int, int] | N
 
 
 def documents(rows: pl.DataFrame, shape: tuple[int, int] | None) -> list[Document]:
-    """Return the documents of a table: images together in one frame, anything else on its own."""
-    found = list(rows.iter_rows(named=True))
-    if shape is None or not found:
-        return [_text(row) for row in found]
-    authors = list(dict.fromkeys(str(row["author"]) for row in found))
-    about = [", ".join(authors) if len(authors) < 4 else f"{len(authors)} trainers", f"{len(found)} images"]
-    if found[0]["synthetic"]:
+    """Return the documents of a table: images in one frame, all others one by one."""
+    records = list(rows.iter_rows(named=True))
+    if shape is None or not records:
+        return [_text(row) for row in records]
+    authors = list(dict.fromkeys(str(row["author"]) for row in records))
+    about = [", ".join(authors) if len(authors) < 4 else f"{len(authors)} trainers", f"{len(records)} images"]
+    if records[0]["synthetic"]:
         about.append(f"depth {number(float(str(rows['depth'].mean())), 1)}")
-    if refused := sum(bool(row["verdict"]) for row in found):
+    if refused := sum(bool(row["verdict"]) for row in records):
         about.append(f"{refused} of them refused")
-    return [Document(" · ".join(about), images=[_image(row, shape) for row in found], width=PIXEL * shape[1])]
+    return [Document(" · ".join(about), images=[_image(row, shape) for row in records], width=PIXEL * shape[1])]
 
 
 def _image(row: dict[str, Any], shape: tuple[int, int]) -> Image:
@@ -159,7 +159,7 @@ def _image(row: dict[str, Any], shape: tuple[int, int]) -> Image:
 
 
 def picture(content: object, shape: tuple[int, int]) -> str:
-    """Return a vector of grey values (0: black, 1: white) as the address of a picture; what is beyond is cut off."""
+    """Draw a vector of grey values (0: black, 1: white) as a data URL; values outside are clipped."""
     from PIL import Image as Picture
 
     grey = np.round(np.clip(np.nan_to_num(np.asarray(content, np.float64)), 0, 1) * 255).astype(np.uint8)
@@ -169,7 +169,7 @@ def picture(content: object, shape: tuple[int, int]) -> str:
 
 
 def readable(content: object) -> str:
-    """Return a document as text; of a vector its first numbers, rounded."""
+    """Write a document as text; of a vector, the first numbers, rounded."""
     if isinstance(content, list):
         more = f", … ({len(content)} numbers)" if len(content) > NUMBERS else ""
         return ", ".join(f"{value:.3g}" for value in content[:NUMBERS]) + more

@@ -1,8 +1,8 @@
-"""Pages of HTML: one Jinja environment, what a page consists of, and the shell that holds all of it in one file.
+"""HTML pages: one Jinja environment, the parts of a page, and the shell that puts all into one file.
 
-Two fences stand against text that models wrote. Every template escapes whatever it shows; and the page's content
-security policy allows no connection at all and no script but the two whose hashes it names, so that even a slip in
-escaping could not run.
+Text written by models is untrusted, and two measures protect readers. Every template escapes all values. The content
+security policy of a page allows no connection, and no script except the two whose hashes it names, so text that
+escaped the escaping could not run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ecosystem.report import charts
 
 TEMPLATES = Path(__file__).with_name("templates")
 
-# What is shown for characters that have no shape of their own (new lines and tabs keep theirs).
+# Visible replacements of control characters; new lines and tabs stay.
 _CONTROL = {
     **{i: 0x2400 + i for i in range(32) if chr(i) not in "\n\t\r"},
     ord("\r"): None,
@@ -34,20 +34,19 @@ _CONTROL = {
 
 
 def visible(text: object) -> str:
-    """Return text with control characters shown by their pictures; it is not HTML yet."""
+    """Replace control characters by visible symbols; the result is plain text, not HTML."""
     return str(text).translate(_CONTROL)
 
 
 def bold_parts(text: str) -> list[str]:
-    """Split a sentence at its pairs of double asterisks: plain and bold parts take turns, the first is plain."""
+    """Split a sentence at pairs of double asterisks into alternating plain and bold parts; the first is plain."""
     return re.split(r"\*\*([^*]+)\*\*", text)
 
 
 def environment(*folders: Path) -> Environment:
-    """Make the environment of the templates in ``folders``, which may use those that all pages share.
+    """Make the environment of the templates in ``folders``, which may use the shared templates.
 
-    Whatever a template shows is escaped, its control characters shown by their pictures; a name that is not given is an
-    error.
+    Values are escaped, and their control characters made visible. An undefined name is an error.
     """
     made = Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),
@@ -66,13 +65,13 @@ PAGES = environment()
 
 
 def render(template: str, pages: Environment = PAGES, /, **context: Any) -> Markup:
-    """Fill in a template; only what templates have made themselves is taken for HTML."""
+    """Render a template; only the output of templates counts as HTML, all other values are escaped."""
     return Markup(pages.get_template(template).render(**context))
 
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column of a table, with small words below it."""
+    """Head of a column of a table, with small text below it."""
 
     name: str
     below: str = ""
@@ -80,7 +79,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table that is more than text: behind a dot of a population's colour, or set off; small words last."""
+    """A formatted cell of a table: after a dot in the colour of a population, bold or soft, with small text last."""
 
     text: str
     hue: str | None = None
@@ -94,7 +93,7 @@ Cells = list[Cell | str]  # of a row
 
 @dataclass(frozen=True)
 class Table:
-    """A table: numbers stand at the right of their columns; ``left`` are the columns that hold words."""
+    """A table; columns are aligned to the right, except the columns ``left``, which contain text."""
 
     head: Sequence[Column | str]
     rows: Sequence[Cells | list[str]]
@@ -103,7 +102,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """The place of a chart: its name, its title and the line below; ``full``: as wide as the page."""
+    """Place of a chart on a page: its name, its title and the line below; ``full``: as wide as the page."""
 
     name: str
     title: str
@@ -112,22 +111,22 @@ class Figure:
 
     @classmethod
     def of(cls, name: str, spec: dict[str, Any], *, full: bool = False) -> Figure:
-        """Return the place of a chart from its specification."""
+        """Make the place of a chart from its specification."""
         return cls(name, spec["title"]["text"], spec["title"].get("subtitle", ""), full)
 
 
 def hue(populations: Sequence[str], name: str) -> str:
-    """Return the class that colours something of a population."""
+    """Return the CSS class of the colour of a population; "" for other names."""
     return f"p{populations.index(name) % len(charts.LIGHT.populations)}" if name in populations else ""
 
 
 def tinted(populations: Sequence[str], name: str, small: str = "") -> Cell:
-    """Return the name of a population behind a dot of its colour."""
+    """Make a cell with the name of a population after a dot of its colour."""
     return Cell(name, hue(populations, name), small)
 
 
 def embed(data: Any) -> Markup:
-    """Return JSON that may stand inside a script element: it holds no ``<``, so nothing in it can close one."""
+    """Write data as JSON for a script element; it contains no ``<``, so nothing in it can close the element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for c in "<>&\u2028\u2029":
         text = text.replace(c, f"\\u{ord(c):04x}")
@@ -146,10 +145,10 @@ def library() -> str:
 def page(
     template: str, context: Mapping[str, Any], specs: dict[str, dict[str, Any]], colours: int, pages: Environment
 ) -> bytes:
-    """Return a whole page from a template that extends ``page.html``.
+    """Render a whole page from a template that extends ``page.html``.
 
-    ``context``: what the template shows, its ``title`` among it; ``specs``: Vega-Lite by the name of its chart;
-    ``colours``: how many populations have one.
+    ``context``: the variables of the template, ``title`` included; ``specs``: Vega-Lite by the name of its chart;
+    ``colours``: the number of populations with a colour.
     """
     script = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8") + _hues(colours)
@@ -173,7 +172,7 @@ def _hash(script: str) -> str:
 
 
 def _hues(populations: int) -> str:
-    """Return the style rules that give each population the colour it has in the charts."""
+    """Return the style rules that give each population its colour of the charts."""
     light, dark = charts.LIGHT.populations, charts.DARK.populations
     rules = [f".p{i}{{--hue:{light[i]}}}" for i in range(min(populations, len(light)))]
     night = [f".p{i}{{--hue:{dark[i]}}}" for i in range(min(populations, len(dark)))]
@@ -181,6 +180,6 @@ def _hues(populations: int) -> str:
 
 
 def _responsive(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a specification that fills its place; its title is left to the page."""
+    """Return a specification that fills its place and has no title; the page shows the title."""
     fluid = {key: value for key, value in spec.items() if key != "title"}
     return fluid | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}

@@ -1,6 +1,6 @@
-"""The charts over steps that a report and the interactive page share: from the data of a run to an Altair chart.
+"""The charts over steps of a report and of the interactive page: from the data of a run to an Altair chart.
 
-Each returns None where nothing of what it draws was measured.
+A function returns None if nothing that it draws was measured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import polars as pl
 
 from ecosystem.metrics.catalogue import definitions, plugged_in
 from ecosystem.report import charts, summaries
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 
 QUALITY = {
@@ -68,21 +68,21 @@ TITLES = {
     "mean_error": "Squared error of the mean",
     "support": "Symbols alive",
     "first_type": "Probability of the likeliest true symbol",
-    "unseen_mass": "Mass that the model gives no chance",
+    "unseen_mass": "True mass to which the model gives no probability",
     "accuracy": "Accuracy of the model",
     "label_accuracy": "Right labels in the training set",
     "label_noise": "Noise of a model's own labels",
 }
 OTHERS = {
-    "cross_entropy_synthetic": Words(
+    "cross_entropy_synthetic": ChartLabels(
         "Cross-entropy on synthetic text",
         "nats per token, on unpublished text by all trainers of the same step",
         "nats per token",
         ".2f",
     ),
-    "next_token_l1": Words(
+    "next_token_l1": ChartLabels(
         "Next-token distributions against the start",
-        "L1 distance (0 to 2) from those of the weights that trainers begin with, mean over held-out contexts",
+        "L1 distance (0 to 2) from those of the initial weights, mean over held-out contexts",
         "L1 distance",
         ".2f",
     ),
@@ -92,54 +92,56 @@ LATE = {
     "cross_entropy_rare": "Change on rare tokens",
 }
 CONTAMINATION = {
-    "synthetic_share": Words(
+    "synthetic_share": ChartLabels(
         "Synthetic share", "of the documents on the web, and of training sets by weight", "synthetic share", ".0%"
     ),
-    "depth": Words("Mean depth", "model hops back to human data, of the web and of training sets", "model hops", ".1f"),
+    "depth": ChartLabels(
+        "Mean depth", "model hops back to human data, of the web and of training sets", "model hops", ".1f"
+    ),
 }
 DOWNSTREAM = {
     "accuracy": ("fine-tuned", "share of right answers after fine-tuning"),
-    "zero_shot": ("zero-shot", "share of right answers as it is"),
+    "zero_shot": ("zero-shot", "share of right answers without fine-tuning"),
 }
 _UNCHANGED = pl.DataFrame({"label": ["no change"], "value": [0.0]})
 
 
 def quality(data: RunReportData, metric: str) -> Any:
-    """Draw a key of QUALITY by population, with the reference lines that were measured once."""
+    """Draw a key of QUALITY by population, with reference lines that are measured once."""
     label, axis, form, log = QUALITY[metric]
     single = summaries.from_start(data.metrics, metric, data.started)
     if single.is_empty():
         return None
-    known = summaries.references(data.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
-    words = Words(
+    levels = summaries.references(data.metrics, metric).filter(pl.col("kind").is_in(["random", "unigram"]))
+    labels = ChartLabels(
         f"{label} on held-out human text",
         f"{axis}; lower is better; bands are ± one standard error, thin lines single trainers",
         axis,
         form,
     )
     return charts.over_steps(
-        summaries.means(single), data.look, words, single=single, levels=known, size=charts.WIDE, log=log
+        summaries.means(single), data.theme, labels, single=single, levels=levels, size=charts.WIDE, log=log
     )
 
 
 def quality_change(data: RunReportData) -> Any:
-    """Draw how far the cross-entropy of each population is from its start."""
+    """Draw the change in cross-entropy of each population since its start."""
     moved = summaries.changes(data.metrics, "cross_entropy", data.started)
     if moved["step"].n_unique() < 2:
         return None
-    words = Words(
+    labels = ChartLabels(
         "Change in cross-entropy since each trainer's start",
-        "nats per token on held-out human text; above zero is worse than the weights it started from",
+        "nats per token on held-out human text; above zero is worse than the initial weights",
         "nats per token",
         "+.2f",
     )
     return charts.over_steps(
-        summaries.means(moved), data.look, words, single=moved, levels=_UNCHANGED, size=charts.WIDE
+        summaries.means(moved), data.theme, labels, single=moved, levels=_UNCHANGED, size=charts.WIDE
     )
 
 
 def called(metric: str) -> str:
-    """Return what a metric is called above a chart."""
+    """Return the title of a metric above a chart."""
     entry = definitions().get(metric)
     title = TITLES.get(metric) or (entry.title if entry is not None else "")
     return title or metric.replace("_", " ").capitalize()
@@ -163,7 +165,7 @@ def parameters(data: RunReportData) -> list[str]:
 
 
 def parameter(data: RunReportData, metric: str) -> Any:
-    """Draw a metric of models of vectors or categories, with the scenario's closed forms of it dashed."""
+    """Draw a metric of models of vectors or categories, with its closed forms in the scenario dashed."""
     single = summaries.members(data.metrics, metric)
     if single.is_empty() or (metric == "collapsed" and bool((single["value"] == 0).all())):
         return None
@@ -173,19 +175,19 @@ def parameter(data: RunReportData, metric: str) -> Any:
     drawn = laws.select("law").unique(maintain_order=True).to_series()
     below = definition.text + (f"; dashed: {', '.join(drawn)}" if len(drawn) else "")
     levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
-    words = Words(called(metric), below, unit, ".3~g")
-    return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=levels, laws=laws)
+    labels = ChartLabels(called(metric), below, unit, ".3~g")
+    return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=levels, laws=laws)
 
 
 def contamination(data: RunReportData, metric: str) -> Any:
-    """Draw a key of CONTAMINATION, of the web and of the training sets of each population."""
+    """Draw a key of CONTAMINATION for the web and for the training sets of each population."""
     web = summaries.series(data.metrics, "web", metric).with_columns(label=pl.lit("web"))
     single = summaries.members(data.metrics, metric, "training_set")
     if web.is_empty() and single.is_empty():
         return None
     return charts.over_steps(
         summaries.means(single),
-        data.look,
+        data.theme,
         CONTAMINATION[metric],
         single=single,
         whole=web,
@@ -195,19 +197,19 @@ def contamination(data: RunReportData, metric: str) -> Any:
 
 
 def diversity(data: RunReportData, metric: str) -> Any:
-    """Draw a key of :func:`texts` by population, against the same of real held-out text."""
+    """Draw a key of :func:`texts` by population, against held-out human text."""
     single = summaries.members(data.metrics, metric)
     if single.is_empty():
         return None
-    known = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
+    levels = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
     definition = definitions()[metric]
     unit = "" if definition.unit == "1" else definition.unit
-    words = Words(TEXT.get(metric) or called(metric), definition.text, unit, ".3~r")
-    return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=known)
+    labels = ChartLabels(TEXT.get(metric) or called(metric), definition.text, unit, ".3~r")
+    return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=levels)
 
 
 def vocabulary(data: RunReportData) -> Any:
-    """Draw the share of the human vocabulary that each population keeps, by frequency, first and last."""
+    """Draw the share of the human vocabulary kept by each population, by frequency, at the first and last step."""
     parts, people = [], []
     for decile in range(1, 11):
         metric = f"vocabulary_kept_{decile}"
@@ -215,30 +217,30 @@ def vocabulary(data: RunReportData) -> Any:
         for when, ordered in (("first", means), ("last", means.reverse())):
             rows = ordered.unique("population", keep="first", maintain_order=True)
             parts.append(rows.with_columns(decile=pl.lit(decile), when=pl.lit(when)))
-        known = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
-        people.append(known.select(decile=pl.lit(decile), value="value"))
+        levels = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
+        people.append(levels.select(decile=pl.lit(decile), value="value"))
     frame = pl.concat(parts)
     if frame.is_empty():
         return None
-    words = Words(
+    labels = ChartLabels(
         "Human vocabulary kept, by frequency",
-        "words that occur in what is published, per expected in as much human text; first step dashed, last step solid",
+        "words in published text, per words expected in as much human text; first step dashed, last step solid",
         "share kept",
         ".0%",
     )
-    return charts.vocabulary(frame, pl.concat(people), data.look, words)
+    return charts.vocabulary(frame, pl.concat(people), data.theme, labels)
 
 
 def tails(data: RunReportData) -> dict[str, Any]:
-    """Draw, by metric, what became of frequent and of rare tokens, and the other measures of distance; may be empty."""
+    """Draw the changes on frequent and rare tokens and other measures of distance, by metric; may be empty."""
     moves = {metric: summaries.changes(data.metrics, metric, data.started) for metric in LATE}
     moves = {metric: frame for metric, frame in moves.items() if frame["step"].n_unique() > 1}
     drawn = {}
     ends = [value for frame in moves.values() for value in frame["value"]]
-    # One scale for both, so that rare and frequent tokens can be compared by eye.
+    # One scale for both, to compare rare and frequent tokens by eye.
     air = 0.12 * (max(ends) - min(ends)) or 0.1 if ends else 0.1
     for metric, frame in moves.items():
-        words = Words(
+        labels = ChartLabels(
             LATE[metric],
             "nats per token since the start, on held-out human text; one scale for both",
             "nats per token",
@@ -246,25 +248,23 @@ def tails(data: RunReportData) -> dict[str, Any]:
         )
         domain = [min(*ends, 0.0) - air, max(*ends, 0.0) + air]
         drawn[metric] = charts.over_steps(
-            summaries.means(frame), data.look, words, single=frame, levels=_UNCHANGED, domain=domain
+            summaries.means(frame), data.theme, labels, single=frame, levels=_UNCHANGED, domain=domain
         )
-    for metric, words in OTHERS.items():
+    for metric, labels in OTHERS.items():
         single = summaries.members(data.metrics, metric)
         if single.height:
-            drawn[metric] = charts.over_steps(summaries.means(single), data.look, words, single=single)
+            drawn[metric] = charts.over_steps(summaries.means(single), data.theme, labels, single=single)
     return drawn
 
 
 def downstream(data: RunReportData, name: str, kind: str) -> Any:
-    """Draw the accuracy of a downstream task, fine-tuned (``accuracy``) or as it is (``zero_shot``)."""
+    """Draw the accuracy on a downstream task, fine-tuned (``accuracy``) or not (``zero_shot``)."""
     single = summaries.members(data.metrics, f"{name}_{kind}")
     levels = summaries.references(data.metrics, f"{name}_{kind}")
     if single.is_empty():
         return None
     way, about = DOWNSTREAM[name]
-    words = Words(
-        f"{called(kind)}, {way}", f"{about}; dotted: the same of random weights, and guessing", "accuracy", ".0%"
-    )
+    labels = ChartLabels(f"{called(kind)}, {way}", f"{about}; dotted: random weights and guessing", "accuracy", ".0%")
     ends = [*single["value"], *levels["value"]]
     domain = [max(0.0, min(ends) - 0.05), min(1.0, max(ends) + 0.05)]
-    return charts.over_steps(summaries.means(single), data.look, words, single=single, levels=levels, domain=domain)
+    return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=levels, domain=domain)

@@ -1,4 +1,4 @@
-"""The sections of a report: each prepares what its template under ``templates/run`` shows, and draws its charts."""
+"""The sections of a report: each draws its charts and renders its template under ``templates/run``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from ecosystem.metrics.estimates import error_of_share
 from ecosystem.policies.base import Adder
 from ecosystem.report import charts, collapse, distribution_panels, run_charts, site_map, summaries, tables
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.documents import samples
 from ecosystem.report.findings import plus_minus
@@ -30,9 +30,9 @@ CONTENTS = {
     "figures": "Final figures",
     "run": "The run",
 }
-OPEN_POPULATIONS = 8  # whose documents are open; those of the rest unfold
-POLICIES = 24  # rows, at most, of a chart of refusals before populations are taken together
-EVENTS = 200  # told, at most
+OPEN_POPULATIONS = 8  # populations whose documents are shown; those of the rest are folded
+POLICIES = 24  # rows of a chart of refusals above which populations are pooled
+EVENTS = 200  # most events shown
 
 
 def _section(key: str, template: str = "", /, **context: Any) -> Markup:
@@ -49,9 +49,9 @@ def _quality(data: RunReportData) -> Markup:
     return _section("quality", figures=figures, change=moved)
 
 
-def _drawn(data: RunReportData, prefix: str, found: dict[str, Any]) -> list[Figure]:
-    """Return the places of the charts of which there is anything to draw."""
-    return [data.figure(f"{prefix}{metric}", chart) for metric, chart in found.items() if chart is not None]
+def _drawn(data: RunReportData, prefix: str, drawn: dict[str, Any]) -> list[Figure]:
+    """Store the charts that exist, and return their places."""
+    return [data.figure(f"{prefix}{metric}", chart) for metric, chart in drawn.items() if chart is not None]
 
 
 def _parameters(data: RunReportData) -> Markup:
@@ -110,7 +110,7 @@ def _downstream(data: RunReportData) -> Markup:
 
 
 def _ledger(data: RunReportData) -> Markup:
-    policies = data.run.scenario.at(data.run.last_step).policies  # with those that a timed change brought
+    policies = data.run.scenario.at(data.run.last_step).policies  # includes policies added by timed changes
     adders = [name for name, policy in policies.items() if isinstance(policy, Adder)]
     refused = summaries.refusals(data.metrics).filter(~pl.col("what").is_in(adders))
     parts = []
@@ -121,22 +121,22 @@ def _ledger(data: RunReportData) -> Markup:
             refused = whole.with_columns(rate=flagged / total, error=error_of_share(flagged, total), row="what")
         else:
             refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
-        words = Words(
-            "What each policy refused, by true origin",
+        labels = ChartLabels(
+            "Refusals of each policy, by true origin",
             "share of the documents that reached it, over all steps; grey: human, violet: synthetic; "
             "lines: ± one standard error",
             "share refused",
         )
-        figure = data.figure("refusals", charts.rates(refused, words), full=True)
+        figure = data.figure("refusals", charts.rates(refused, labels), full=True)
         parts.append((figure, tables.counts_table(refused, ("population · policy", "refused", "reached it"))))
     caught = summaries.detections(data.metrics).with_columns(row="who")
     if caught.height:
-        words = Words(
-            "What curators took for synthetic, by true origin",
-            "violet: synthetic documents caught (the rest were missed); grey: human documents accused wrongly",
+        labels = ChartLabels(
+            "Documents that curators took for synthetic, by true origin",
+            "violet: synthetic documents detected (the rest were missed); grey: human documents suspected wrongly",
             "share of the documents reviewed",
         )
-        figure = data.figure("detections", charts.rates(caught, words), full=True)
+        figure = data.figure("detections", charts.rates(caught, labels), full=True)
         parts.append((figure, tables.counts_table(caught, ("curators", "suspected", "reviewed"))))
     return _section("ledger", parts=parts)
 
@@ -147,9 +147,9 @@ def _web(data: RunReportData) -> Markup:
 
 
 def _samples(data: RunReportData) -> Markup:
-    text, found = data.run.scenario.modality == "text", samples(data)
-    what = "Human text" if text else "Real images" if found.images else "Real documents"
-    return _section("texts", samples=found, what=what, text=text, opened=OPEN_POPULATIONS)
+    text, examples = data.run.scenario.modality == "text", samples(data)
+    what = "Human text" if text else "Real images" if examples.images else "Real documents"
+    return _section("texts", samples=examples, what=what, text=text, opened=OPEN_POPULATIONS)
 
 
 def _figures(data: RunReportData) -> Markup:
@@ -178,7 +178,7 @@ _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 
 
 def sections(data: RunReportData) -> dict[str, Callable[[RunReportData], Markup]]:
-    """Return the sections of this run's report by their key in CONTENTS: texts, or vectors and categories."""
+    """Return the sections of the report of this run by their key in CONTENTS."""
     chosen = _TEXT if data.run.scenario.modality == "text" else _NUMBERS
     asked = data.run.scenario.measure.downstream is not None
     return {_KEYS[section]: section for section in chosen if asked or section is not _downstream}

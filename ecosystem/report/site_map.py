@@ -1,4 +1,4 @@
-"""The site graph at the first, middle and last step, laid out the same way each time."""
+"""Maps of the site graph at the first, middle and last step, with the same layout."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from ecosystem.errors import StoreError
 from ecosystem.report import charts
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.streams import Streams
 
-LINKS = 1500  # drawn, at most: more are a grey cloud
+LINKS = 1500  # most links drawn: more are a grey cloud
 SEED = 1
 
 
 def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, Any]]:
-    """Return (name, chart) of the site graph at up to three steps; none where graph or measurements are missing."""
+    """Draw the site graph at up to three steps: (name, chart); none if graph or measurements are missing."""
     measured = metrics.filter((pl.col("scope") == "site") & pl.col("metric").is_in(["documents", "synthetic_share"]))
     file = folder / "web.graphml"
     if measured.is_empty() or not file.is_file():
@@ -41,7 +41,7 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
     ).with_columns(site=pl.when(pl.col("site") == "None").then("id").otherwise("site"))
     steps = sorted({0, last // 2, last} & set(measured["step"].unique()))
     most = float(measured.filter((pl.col("metric") == "documents") & pl.col("step").is_in(steps))["value"].max() or 1)  # type: ignore[arg-type]
-    found = []
+    pictures = []
     for step in steps:
         wide = measured.filter(pl.col("step") == step).pivot(
             "metric", index="id", values="value", aggregate_function="first"
@@ -54,9 +54,9 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
         shown = (
             f"{drawn.height:,} of {len(links):,} links drawn" if drawn.height < len(links) else f"{len(links):,} links"
         )
-        words = Words(f"The web at step {step}", f"{nodes.height:,} sites, {shown}", "synthetic share", ".0%")
-        found.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, words, most)))
-    return found
+        labels = ChartLabels(f"The web at step {step}", f"{nodes.height:,} sites, {shown}", "synthetic share", ".0%")
+        pictures.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, labels, most)))
+    return pictures
 
 
 def _read(file: Path) -> Any:
@@ -66,15 +66,15 @@ def _read(file: Path) -> Any:
         graph = nx.Graph(nx.read_graphml(file))  # both directions of a link are one line
     except (ParseError, nx.NetworkXError, ValueError, KeyError) as error:
         raise StoreError(
-            f"{file}: this site graph is damaged ({error}). Restore it from a copy, or delete it: the report then goes "
-            "without the picture of the web."
+            f"{file}: cannot be read as GraphML ({error}); restore it from a copy, or delete it to write the report "
+            "without maps of the web."
         ) from None
     graph.remove_edges_from(nx.selfloop_edges(graph))
     return graph
 
 
 def lines(links: NDArray[np.int64], places: NDArray[np.float64]) -> pl.DataFrame:
-    """Return the ends x, y, x2, y2 of the links [links, 2] that are drawn: at most LINKS, evenly picked."""
+    """Return the ends x, y, x2, y2 of at most LINKS of the links [links, 2], evenly picked."""
     links = links.reshape(-1, 2)
     few = links[np.linspace(0, len(links) - 1, min(LINKS, len(links))).astype(int)]
     ends = np.hstack([places[few[:, 0]], places[few[:, 1]]]).round(4)
@@ -82,31 +82,31 @@ def lines(links: NDArray[np.int64], places: NDArray[np.float64]) -> pl.DataFrame
 
 
 def layout(graph: Any) -> NDArray[np.float64]:
-    """Return where every node stands, within 0 to 1, shape [nodes, 2]: Fruchterman & Reingold from a map of distances.
+    """Compute positions of all nodes within 0 to 1, [nodes, 2]: Fruchterman & Reingold, from a map of distances.
 
-    The same graph always gets the same places.
+    Equal graphs have equal positions.
     """
     import networkx as nx
 
     n = graph.number_of_nodes()
     if n <= 2:
         return np.linspace([0.3, 0.5], [0.7, 0.5], n) if n == 2 else np.full((n, 2), 0.5)
-    if not graph.number_of_edges():  # nothing draws sites together or apart: rows of equal length
+    if not graph.number_of_edges():  # without links: rows of equal length
         across = math.ceil(math.sqrt(n))
         return np.array([[(i % across + 0.5) / across, 1 - (i // across + 0.5) / across] for i in range(n)])
     begin = dict(zip(graph.nodes, _by_distance(graph), strict=True))
-    steps = int(min(60, max(6, 12_000 // n)))  # each costs time in proportion to n^2
+    steps = int(min(60, max(6, 12_000 // n)))  # the time of a step is proportional to n^2
     places = nx.spring_layout(
         graph, pos=begin, seed=SEED, iterations=steps, weight=None, method="force", k=1.6 / n**0.5
     )
-    found = np.array([places[node] for node in graph.nodes])
-    # A few stray sites must not press all others into a corner.
-    low, high = np.quantile(found, [0.01, 0.99], axis=0)
-    return np.asarray(np.clip((found - low) / np.maximum(high - low, 1e-9), -0.02, 1.02))
+    positions = np.array([places[node] for node in graph.nodes])
+    # A few outliers must not press all other sites into a corner.
+    low, high = np.quantile(positions, [0.01, 0.99], axis=0)
+    return np.asarray(np.clip((positions - low) / np.maximum(high - low, 1e-9), -0.02, 1.02))
 
 
 def _by_distance(graph: Any, pivots: int = 24) -> NDArray[np.float64]:
-    """Return a first map: the two main directions of the distances to a few far-apart nodes (pivot MDS)."""
+    """Compute initial positions: the two main directions of the distances to a few distant nodes (pivot MDS)."""
     import networkx as nx
 
     nodes = list(graph.nodes)
@@ -125,10 +125,10 @@ def _by_distance(graph: Any, pivots: int = 24) -> NDArray[np.float64]:
     squared = distance**2
     centred = squared - squared.mean(0) - squared.mean(1, keepdims=True) + squared.mean()
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
-    found = centred @ directions[:2].T
-    if found.shape[1] < 2:
-        found = np.column_stack([found, np.zeros(len(nodes))])
-    # Nodes at equal distances coincide on the map, and forces cannot part what coincides.
+    positions = centred @ directions[:2].T
+    if positions.shape[1] < 2:
+        positions = np.column_stack([positions, np.zeros(len(nodes))])
+    # Nodes at equal distances coincide on the map, and forces cannot separate coinciding nodes.
     jitter = Streams(SEED).at("report/sites").rng().normal(size=(len(nodes), 2))
-    size = np.abs(found).max() or 1.0
-    return np.asarray(found / size + 0.05 * jitter)
+    size = np.abs(positions).max() or 1.0
+    return np.asarray(positions / size + 0.05 * jitter)

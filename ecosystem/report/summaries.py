@@ -1,9 +1,9 @@
-"""The numbers a report is made of: tables of measurements turned into tables of populations, changes and rates.
+"""The numbers of a report: measurements turned into tables of populations, changes and rates.
 
-Everything here is a pure function of the long metrics table (columns of ``schema.METRICS``). A *population* is
-the first part of an id (``naive`` of ``naive/0``); its value is the mean over its members. Its standard error is
-the larger of two: the members' mean error, since they are measured on the same held-out text and share its luck,
-and the error of their mean, since each was trained with luck of its own.
+All are pure functions of the long metrics table (columns of ``schema.METRICS``). A *population* is the first part of
+an id (``naive`` of ``naive/0``); its value is the mean over its members. Its standard error is the larger of two: the
+mean error of the members, which are measured on the same held-out text and share its noise, and the error of their
+mean, since each was trained with its own noise.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _MEMBERS = ["population", "trainer", "step", "value", "error"]
 
 
 def members(metrics: pl.DataFrame, metric: str, scope: str = "trainer") -> pl.DataFrame:
-    """Return one measurement of every trainer: population, trainer, step, value, error.
+    """Return one metric of every trainer: population, trainer, step, value, error.
 
-    Where a trainer's value is infinite, so is the mean of its population: all of it is left out at that step.
+    If the value of a trainer is infinite, so is the mean of its population: the population is left out at that step.
     """
     rows = metrics.filter(
         (pl.col("scope") == scope)
@@ -53,16 +53,16 @@ def means(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def from_start(metrics: pl.DataFrame, metric: str, models: Mapping[str, str]) -> pl.DataFrame:
-    """Return :func:`members` of a measure of quality, beginning with the weights each trainer starts from.
+    """Return :func:`members` of a measure of quality, beginning with the initial weights of each trainer.
 
-    Trainers are first measured after their first fit. Where a reference says how good the weights were that they
-    started from, that is their step 0; ``models`` says the model of each population that did start from such
-    weights. A model that began at random has no such start: its first measurement is its beginning.
+    Trainers are first measured after their first fit. If a reference measured their initial weights, its value is their
+    step 0. ``models`` names the model of each population that started from given weights. A model that began at random
+    has no such value; it begins with its first measurement.
     """
     frame = members(metrics, metric)
-    known = references(metrics, metric)
-    start = known.filter(pl.col("kind") == "initial").select("model", "value", "error")
-    random = known.filter(pl.col("kind") == "random").select("model", floor="value")
+    levels = references(metrics, metric)
+    start = levels.filter(pl.col("kind") == "initial").select("model", "value", "error")
+    random = levels.filter(pl.col("kind") == "random").select("model", floor="value")
     start = start.join(random, on="model", how="left").filter(
         pl.col("floor").is_null() | ((pl.col("floor") - pl.col("value")) > 0.02 * pl.col("floor").abs())
     )
@@ -81,10 +81,10 @@ def from_start(metrics: pl.DataFrame, metric: str, models: Mapping[str, str]) ->
 
 
 def changes(metrics: pl.DataFrame, metric: str, models: Mapping[str, str]) -> pl.DataFrame:
-    """Return how far each trainer is from its start; columns of :func:`members`, in the unit of the metric.
+    """Return the change of each trainer since its start; columns of :func:`members`, in the unit of the metric.
 
-    Where ``<metric>_change`` was measured (the paired difference to the given weights, on the same documents), it
-    is taken for the trainers that did start from those; its error is far smaller than that of two estimates.
+    If ``<metric>_change`` was measured (the paired difference to the given weights, on the same documents), it is used
+    for the trainers that started from these; its error is far smaller than that of two estimates.
     """
     absolute = since_start(from_start(metrics, metric, models))
     measured = members(metrics, metric).group_by("trainer").agg(measured=pl.col("step").min())
@@ -98,8 +98,8 @@ def changes(metrics: pl.DataFrame, metric: str, models: Mapping[str, str]) -> pl
 def since_start(frame: pl.DataFrame) -> pl.DataFrame:
     """Return each trainer's value minus its own first one; columns of :func:`members`, the first step at zero.
 
-    The errors are those of two independent estimates. They are too large rather than too small, because both
-    ends are in truth measured on the same held-out text.
+    Errors are those of two independent estimates. They are rather too large, because both values are measured on the
+    same held-out text.
     """
     first = frame.group_by("trainer", maintain_order=True).agg(
         began=pl.col("step").first(), before=pl.col("value").first(), doubt=pl.col("error").first()
@@ -151,7 +151,7 @@ def references(metrics: pl.DataFrame, metric: str) -> pl.DataFrame:
 
 
 def series(metrics: pl.DataFrame, scope: str, metric: str) -> pl.DataFrame:
-    """Return step, value, error of a metric that one thing has (the web)."""
+    """Return step, value, error of a metric of the web."""
     rows = metrics.filter((pl.col("scope") == scope) & (pl.col("metric") == metric) & pl.col("value").is_finite())
     return rows.select("step", "value", "error").sort("step", maintain_order=True)
 
@@ -159,7 +159,7 @@ def series(metrics: pl.DataFrame, scope: str, metric: str) -> pl.DataFrame:
 def quantiles(metrics: pl.DataFrame, prefix: str, percents: Sequence[int]) -> pl.DataFrame:
     """Return population, step, percent, value of quantiles, each the mean over the members of a population.
 
-    The same of human text, measured once and cut as the texts of a population are, has the step null.
+    Rows of human text, measured once on equally long texts, have the step null.
     """
     parts = [
         pl.DataFrame(schema={"population": pl.String, "step": pl.Int32, "percent": pl.Int32, "value": pl.Float64}),
@@ -174,9 +174,9 @@ def quantiles(metrics: pl.DataFrame, prefix: str, percents: Sequence[int]) -> pl
 
 
 def between_quantiles(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the density of the logarithm between neighbouring quantiles of one sample: x, density, one row an edge.
+    """Compute the density of the logarithm between neighbouring quantiles of one sample: x, density, one row per edge.
 
-    ``frame``: percent and value (positive). The density of a row reaches up to the next row; that of the last is zero.
+    ``frame``: percent and value (positive). The density of a row extends to the next row; that of the last is zero.
     """
     at = frame.sort("percent").filter(pl.col("value") > 0).group_by("value", maintain_order=True).agg(pl.max("percent"))
     x, share = at["value"].to_numpy(), at["percent"].to_numpy() / 100
@@ -184,17 +184,17 @@ def between_quantiles(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def refusals(metrics: pl.DataFrame, *by: str) -> pl.DataFrame:
-    """Return how often each policy of each population refused, by true origin, over all steps and members.
+    """Return the refusals of each policy of each population, by true origin, over all steps and members.
 
-    Columns: who (population), what (policy), origin, flagged, total, rate, error; before them those of ``by``, for each
-    value of which it is told.
+    Columns: who (population), what (policy), origin, flagged, total, rate, error. Columns ``by`` come first; rows are
+    grouped by them.
     """
     parts = pl.col("id").str.split("/")
     return _rates(metrics, "policy", parts.list.first(), parts.list.last(), "refused_", ("kept_", "refused_"), by)
 
 
 def detections(metrics: pl.DataFrame, *by: str) -> pl.DataFrame:
-    """Return how often each population of curators took a document for synthetic, by true origin.
+    """Return the rates at which each population of curators took documents for synthetic, by true origin.
 
     Columns as in :func:`refusals`; ``what`` is empty.
     """
@@ -230,7 +230,7 @@ def _rates(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a population: cross-entropy at its first and last measurement, in nats per token."""
+    """Outcome of a population: cross-entropy at its first and last measurement, in nats per token."""
 
     population: str
     first_step: int
@@ -244,7 +244,7 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """Return ``degraded`` or ``improved`` beyond two standard errors, ``unchanged`` within, else ``unknown``."""
+        """``degraded`` or ``improved`` beyond two standard errors, ``unchanged`` within, else ``unknown``."""
         if self.first_step == self.last_step or self.error is None:
             return "unknown"
         if abs(self.change) <= 2 * self.error:
@@ -253,25 +253,25 @@ class Outcome:
 
 
 def outcomes(metrics: pl.DataFrame, models: Mapping[str, str], started: Mapping[str, str]) -> list[Outcome]:
-    """Return what became of each population.
+    """Return the outcome of each population.
 
-    ``models`` says the model of each, for its random reference; ``started`` as in :func:`from_start`.
+    ``models`` names the model of each, for its random reference; ``started`` as in :func:`from_start`.
     """
     values = from_start(metrics, "cross_entropy", started)
     levels, moves = means(values), means(changes(metrics, "cross_entropy", started))
     random = references(metrics, "cross_entropy").filter(pl.col("kind") == "random")
-    found = []
+    results = []
     for population in values["population"].unique(maintain_order=True):
         rows = levels.filter(pl.col("population") == population)
         first, last = rows.row(0, named=True), rows.row(-1, named=True)
         moved = moves.filter(pl.col("population") == population).row(-1, named=True)
-        before = last["value"] - moved["value"]  # of the members measured last, which may not be all
+        before = last["value"] - moved["value"]  # of the members measured last, maybe not all
         end = random.filter(pl.col("model") == models.get(population, ""))["value"]
         way = None
-        # Where the start is (nearly) the random model there is no way to go, and a share of it means nothing.
+        # If the start is (nearly) the random model, a share of the distance to it is meaningless.
         if len(end) and end[0] - before > max(0.05, 5 * (first["error"] or 0.0)):
             way = moved["value"] / (end[0] - before)
-        found.append(
+        results.append(
             Outcome(
                 population=population,
                 first_step=first["step"],
@@ -284,4 +284,4 @@ def outcomes(metrics: pl.DataFrame, models: Mapping[str, str], started: Mapping[
                 members=last["members"],
             )
         )
-    return found
+    return results

@@ -15,7 +15,7 @@ from ecosystem.report.html import Cell, Cells, Column, Table, tinted
 from ecosystem.report.summaries import Outcome
 from ecosystem.runs.run import Run
 
-# Column of the table of final figures → its head and its digits; shares are marked by None and shown as percentages.
+# Metric of the table of final figures → head of its column and digits; None: a share, shown as a percentage.
 FINAL: dict[str, tuple[Column, int | None]] = {
     "perplexity": (Column("perplexity"), 1),
     "bits_per_byte": (Column("bits per byte"), 3),
@@ -45,7 +45,7 @@ COSTS = {
 
 
 def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations: list[str]) -> Table:
-    """Return the table of final figures, a row for every population and one for each reference."""
+    """Make the table of final figures, with a row for every population and for every reference."""
     by_population = {outcome.population: outcome for outcome in outcomes}
     values = {m: summaries.members(metrics, m) for m in ("cross_entropy", *FINAL)}
     measured = [m for m in FINAL if not values[m].is_empty()]
@@ -73,7 +73,7 @@ def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations:
 
 
 def _quality(levels: pl.DataFrame, outcome: Outcome | None) -> list[str]:
-    """Return cross-entropy, its change, and the share of the way to the randomly initialised model."""
+    """Format cross-entropy, its change, and the share of the way to the randomly initialised model."""
     if outcome is None:
         return ["–", "–", "–"]
     level = summaries.at(levels, outcome.population)
@@ -87,7 +87,7 @@ def _quality(levels: pl.DataFrame, outcome: Outcome | None) -> list[str]:
 
 
 def _reference_rows(references: Mapping[str, pl.DataFrame], kind: str) -> list[Cells]:
-    """Return a row for each reference of a kind; ``references``: metric → table, cross-entropy first."""
+    """Make a row for each reference of a kind; ``references``: metric → table, cross-entropy first."""
     values = {m: frame.filter(pl.col("kind") == kind) for m, frame in references.items()}
     labels = list(dict.fromkeys(label for frame in values.values() for label in frame["label"]))
     rows: list[Cells] = []
@@ -111,7 +111,7 @@ def _estimate(estimate: tuple[float, float | None, int] | None, digits: int | No
 
 
 def counts_table(rates: pl.DataFrame, names: tuple[str, str, str]) -> Table:
-    """Return counts behind a chart of rates; ``names``: of its rows, of what was flagged, and of all."""
+    """Make the table of counts of a chart of rates; ``names``: heads of rows, of flagged and of all documents."""
     row_name, flagged_name, total_name = names
     groups = [Column(origin, name) for origin in summaries.ORIGINS for name in (flagged_name, total_name, "rate")]
     rows = []
@@ -129,7 +129,7 @@ def counts_table(rates: pl.DataFrame, names: tuple[str, str, str]) -> Table:
 
 
 def costs(run: Run) -> Table | None:
-    """Return what each population and adder spent over all steps; None where nothing was."""
+    """Make the table of costs of each population and adder over all steps; None if there are none."""
     spent = run.costs(total=True).with_columns(
         who=pl.when(pl.col("id").str.starts_with("policies/"))
         .then("id")
@@ -159,7 +159,7 @@ def command(run: Run) -> str:
 
 
 def reproduction(run: Run) -> dict[str, object]:
-    """Return what the numbers of a run depend on: machine, versions, sources and what was done to it."""
+    """Return the facts that the numbers of a run depend on: machine, versions, sources, resumes and branch."""
     environment, fork = run.environment, run.store.fork
     packages = [f"{name} {version}" for name, version in dict(environment.get("packages", {})).items()]
     sources = [_source(name, source) for name, source in dict(environment.get("sources", {})).items()]
@@ -174,7 +174,9 @@ def reproduction(run: Run) -> dict[str, object]:
         "Packages": ", ".join(packages) or "?",
         "Sources": "; ".join(sources) or "none",
         "Resumed": ", ".join(resumed) or "never",
-        **({} if fork is None else {"Branch": f"of {fork.parent} after step {fork.step}, whose history is read there"}),
+        **(
+            {} if fork is None else {"Branch": f"of {fork.parent} after step {fork.step}; earlier steps are read there"}
+        ),
         "Time": f"{run.seconds:,.0f} s for {run.last_step} steps and the opening",
         "Fingerprint": run.scenario.fingerprint(),
     }

@@ -74,11 +74,11 @@ class Ancestry:
         if archiving:
             rows = pl.concat([rows.filter(~_of(archiving)), self._archives(step, archiving)])
         rows = rows.filter(pl.col("reader").is_in(self._fits().filter(pl.col("fit") == step)["author"].to_list()))
-        known = self.history.documents.select("author", "t", "synthetic", document="doc")
+        publications = self.history.documents.select("author", "t", "synthetic", document="doc")
         web = pl.col("source").is_null()
         # A row number of a source is no id of a document of the web.
         joined = pl.concat(
-            [rows.filter(web).join(known, on="document", how="left"), rows.filter(~web)], how="diagonal"
+            [rows.filter(web).join(publications, on="document", how="left"), rows.filter(~web)], how="diagonal"
         ).with_columns(
             kind=pl.when(~web)
             .then(pl.lit("injected"))
@@ -137,10 +137,10 @@ class Ancestry:
         ends: list[pl.DataFrame] = []
         while (step := ways["fit"].max()) is not None:
             assert isinstance(step, int)
-            now = ways.filter(pl.col("fit") == step)
-            flows = self.training_sets(step).join(now.drop("fit"), left_on="reader", right_on="author")
+            current = ways.filter(pl.col("fit") == step)
+            flows = self.training_sets(step).join(current.drop("fit"), left_on="reader", right_on="author")
             flows = flows.with_columns(flow=pl.col("share") * pl.col("passes"))
-            fits += _passed(step, now, flows)
+            fits += _passed(step, current, flows)
             ends.append(flows.filter(pl.col("kind") != "model").select("kind", "who", "flow"))
             models = flows.filter(pl.col("kind") == "model").select("t", author="who", passes="flow")
             ways = _together([ways.filter(pl.col("fit").ne_missing(step)), self._fitted(models)])
@@ -159,7 +159,7 @@ class Ancestry:
 
     def _fitted(self, ways: pl.DataFrame) -> pl.DataFrame:
         """Return (author, fit, passes): the step at which each author had last been fitted before it published."""
-        # What is published at a step is written before anybody trains at it.
+        # What is published at a step is written before any training at it.
         fits = self._fits().with_columns(t=pl.col("fit") + 1).sort("t")
         joined = ways.sort("t").join_asof(fits, on="t", by="author", strategy="backward", check_sortedness=False)
         return _together([joined.select("author", "fit", "passes")])
@@ -184,16 +184,16 @@ def _together(ways: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(ways).group_by("author", "fit", maintain_order=True).agg(pl.col("passes").sum())
 
 
-def _passed(step: int, now: pl.DataFrame, flows: pl.DataFrame) -> list[Fit]:
+def _passed(step: int, ways: pl.DataFrame, flows: pl.DataFrame) -> list[Fit]:
     """Return what the models of each population that one passes at a step were fitted to, the most passed first."""
-    found = []
+    fits = []
     population = _population("author").alias("population")
-    for (name,), members in now.group_by(population, maintain_order=True):
+    for (name,), members in ways.group_by(population, maintain_order=True):
         passes = float(members["passes"].sum())
-        mine = flows.filter(pl.col("reader").is_in(members["author"].to_list()))
-        weighted = mine.group_by("reader").agg(pl.col("documents").sum(), pl.col("passes").first())
+        own = flows.filter(pl.col("reader").is_in(members["author"].to_list()))
+        weighted = own.group_by("reader").agg(pl.col("documents").sum(), pl.col("passes").first())
         model = pl.col("kind") == "model"
-        merged = mine.with_columns(by="who", who=pl.when(model).then(_population("who")).otherwise("who"))
+        merged = own.with_columns(by="who", who=pl.when(model).then(_population("who")).otherwise("who"))
         parts = merged.group_by("kind", "who", "t").agg(pl.col("flow").sum(), pl.col("by").unique())
         order = pl.col("kind").replace_strict({"people": 0, "injected": 1, "model": 2}, return_dtype=pl.Int8)
         ordered = parts.sort(order, -pl.col("t"), "who", nulls_last=True)
@@ -202,20 +202,20 @@ def _passed(step: int, now: pl.DataFrame, flows: pl.DataFrame) -> list[Fit]:
             for kind, who, t, flow, by in ordered.iter_rows()
         )
         documents = float(np.average(weighted["documents"], weights=weighted["passes"]))
-        found.append(
-            Fit(str(name), _named(str(name), members["author"]), step, passes, documents, origins, mine["exact"].all())
+        fits.append(
+            Fit(str(name), _named(str(name), members["author"]), step, passes, documents, origins, own["exact"].all())
         )
-    return sorted(found, key=lambda fit: -fit.passes)
+    return sorted(fits, key=lambda fit: -fit.passes)
 
 
 def _beginners(begun: pl.DataFrame) -> list[Fit]:
     """Return those whose models wrote with the weights that they start from."""
-    found = []
+    fits = []
     for (name, model), members in begun.group_by(_population("author").alias("population"), "who", maintain_order=True):
         origin = Origin("start", str(model), None, 1.0)
         passes = float(members["passes"].sum())
-        found.append(Fit(str(name), _named(str(name), members["author"]), None, passes, 0.0, (origin,), exact=True))
-    return sorted(found, key=lambda fit: -fit.passes)
+        fits.append(Fit(str(name), _named(str(name), members["author"]), None, passes, 0.0, (origin,), exact=True))
+    return sorted(fits, key=lambda fit: -fit.passes)
 
 
 def _named(population: str, members: pl.Series) -> str:

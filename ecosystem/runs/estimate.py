@@ -10,7 +10,7 @@ from typing import Any
 
 from ecosystem.families.requests import Budget
 from ecosystem.formats import format_duration
-from ecosystem.policies.sampling import Sample
+from ecosystem.policies.base import Filter
 from ecosystem.runs.environment import Machine
 from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
@@ -154,13 +154,14 @@ def _trainer_tokens(recipe: TrainerSpec, scenario: Scenario) -> tuple[int, int]:
 
 
 def _tokens_selected(recipe: TrainerSpec, scenario: Scenario) -> float:
-    """Return about how many tokens a training set has, if filters refuse nothing but samples draw what they may."""
+    """Return about how many tokens a training set has, if filters keep as much as they may."""
     tokens = float(min(recipe.scrape.docs, _documents_in_sight(recipe, scenario)) * TOKENS_PER_DOCUMENT)
     for name in recipe.select:
-        if isinstance(policy := scenario.policies[name], Sample):
-            # One of the two is None.
-            held = TOKENS_PER_DOCUMENT * (policy.count or 0) + TOKENS_PER_WORD * (policy.words or 0)
-            tokens = min(tokens, held)
+        if isinstance(policy := scenario.policies[name], Filter):
+            if policy.most_documents is not None:
+                tokens = min(tokens, TOKENS_PER_DOCUMENT * policy.most_documents)
+            if policy.most_words is not None:
+                tokens = min(tokens, TOKENS_PER_WORD * policy.most_words)
     return tokens
 
 

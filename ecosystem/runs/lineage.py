@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ecosystem.errors import EcosystemError
 from ecosystem.formats import number, percent
 
-STEPS = 5  # of publication, that are listed for the documents of one author in a training set
+LISTED_STEPS = 5  # of publication, for the documents of one author in a training set
 INITIAL = "initial"  # author of the documents that the web opened with
 
 
@@ -54,6 +55,18 @@ class Fit:
         """The share of the training sets that people wrote, what was injected included."""
         return sum(origin.share for origin in self.origins if origin.kind in ("people", "injected"))
 
+    @property
+    def heading(self) -> str:
+        """Which models were fitted, when, and on how much."""
+        when = "before its first fit" if self.step is None else f"trained at step {self.step}"
+        size = f" on {self.documents:,.0f} documents, {share_text(self.human)} by people" if self.documents else ""
+        return f"{self.who}, {when}{size}"
+
+    @property
+    def frequency(self) -> str:
+        """How often these models are met on the way back."""
+        return f"met {number(self.passes)} times on the way back"
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -77,23 +90,35 @@ class Lineage:
         """The mean number of models on the way back."""
         return sum(fit.passes for fit in self.fits)
 
-    def plain(self) -> dict[str, Any]:
-        """Return the lineage as plain data, for JSON; ``hops`` among it."""
-        return {**asdict(self), "hops": self.hops}
+    def fits_at(self, step: int | None = None) -> tuple[Fit, ...]:
+        """Select the fits of one step; all of them without a ``step``.
+
+        Raises EcosystemError where no model of this lineage was fitted at the step.
+        """
+        fits = tuple(fit for fit in self.fits if step in (None, fit.step))
+        if step is not None and not fits:
+            steps = sorted({fit.step for fit in self.fits if fit.step is not None})
+            where = f"it has fits at {', '.join(map(str, steps))}" if steps else "it has no fits"
+            raise EcosystemError(
+                f"step {step}: no model in the lineage of document {self.doc} was fitted then; {where}."
+            )
+        return fits
+
+    def plain(self, step: int | None = None) -> dict[str, Any]:
+        """Return the lineage as plain data for JSON, ``hops`` included; with a ``step`` only its fits."""
+        return {**asdict(self), "fits": [asdict(fit) for fit in self.fits_at(step)], "hops": self.hops}
+
+    def text(self, step: int | None = None) -> str:
+        """Describe the lineage in lines of text, latest fit first; with a ``step`` only its fits."""
+        lines = [f"{summary_of(self)} {in_words(self.ends)}." if self.fits else summary_of(self)]
+        for fit in self.fits_at(step):
+            approximate = "" if fit.exact else ", approximate"
+            lines += ["", f"{fit.heading} ({fit.frequency}{approximate})", f"  {in_words(fit.origins)}"]
+        return "\n".join([*lines, *(f"\n{caveat}" for caveat in self.caveats)])
 
     def __str__(self) -> str:
-        """Return the lineage in lines of text, latest fit first."""
-        lines = [f"{summary_of(self)} {in_words(self.ends)}."] if self.fits else [summary_of(self)]
-        for fit in self.fits:
-            size = f" on {fit.documents:,.0f} documents, {share_text(fit.human)} by people" if fit.documents else ""
-            when = "before its first fit" if fit.step is None else f"trained at step {fit.step}"
-            approximate = "" if fit.exact else ", approximate"
-            lines += [
-                "",
-                f"{fit.who}, {when}{size} (met {number(fit.passes)} times on the way back{approximate})",
-                f"  {in_words(fit.origins)}",
-            ]
-        return "\n".join([*lines, *(f"\n{caveat}" for caveat in self.caveats)])
+        """Describe the lineage in lines of text."""
+        return self.text()
 
 
 def share_text(value: float) -> str:
@@ -116,9 +141,13 @@ def in_words(origins: Sequence[Origin]) -> str:
     words = []
     for (kind, who), parts in groups.items():
         steps = [f"{share_text(part.share)} of step {part.step}" for part in parts if part.step is not None]
-        more = ["…"] if len(steps) > STEPS else []
+        more = ["…"] if len(steps) > LISTED_STEPS else []
         among = (
-            f" ({', '.join(steps[:STEPS] + more)})" if len(steps) > 1 else f" of step {parts[0].step}" if steps else ""
+            f" ({', '.join(steps[:LISTED_STEPS] + more)})"
+            if len(steps) > 1
+            else f" of step {parts[0].step}"
+            if steps
+            else ""
         )
         words.append(f"{share_text(sum(part.share for part in parts))} {origin_name(kind, who)}{among}")
     return ", ".join(words)

@@ -31,6 +31,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.store = Store(self.path)
+        self._ancestry: tuple[int, Ancestry] | None = None  # and the last step that it was read through
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -138,17 +139,17 @@ class Run:
         return segments.update(changes, on="doc", how="left")
 
     def lineage(self, document: int) -> Lineage:
-        """Return how a document (by id) descends from people: where the ways back end, and the fits on them.
+        """Trace a document (by id) back to people, through the training sets of the models on the way.
 
-        Raises EcosystemError where there is no document of this number.
+        The value holds the document's depth, the fits on the way with the shares of their training sets by origin, and
+        the shares in which the ways end; ``text()`` describes it, ``plain()`` gives it for JSON. Raises EcosystemError
+        where the run has no document of this number.
         """
-        return self._ancestry.lineage(document)
-
-    @cached_property
-    def _ancestry(self) -> Ancestry:
-        columns = ("doc", "t", "author", "synthetic", "depth")
-        documents = self.store.table("corpus", columns=columns)
-        return Ancestry(RunHistory(self.store, self.scenario, self.metrics, documents))
+        if self._ancestry is None or self._ancestry[0] != self.last_step:
+            documents = self.store.table("corpus", columns=("doc", "t", "author", "synthetic", "depth"))
+            history = RunHistory(self.store, self.scenario, self.metrics, documents)
+            self._ancestry = self.last_step, Ancestry(history)
+        return self._ancestry[1].lineage(document)
 
     @property
     def ledger(self) -> pl.LazyFrame:

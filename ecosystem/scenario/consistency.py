@@ -14,7 +14,7 @@ from ecosystem.families.base import Family
 from ecosystem.metrics.base import TEXT_METRICS
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
-from ecosystem.policies.base import Adder, Filter, Policy, Weigher
+from ecosystem.policies.base import Adder, Filter, Policy, Weigher, WritesWatermark
 from ecosystem.scenario.entries import CuratorSpec, TrainerSpec, WriterSpec
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.theory.laws import wrong_law
@@ -87,7 +87,7 @@ def _trainers(s: ScenarioTables) -> list[str]:
         mark, where = trainer.decoding.watermark, f"{path}.decoding.watermark"
         if mark is not None:
             problems += _absent(where, mark, s.policies, "policies")
-        if mark in s.policies and not s.policies[mark].writes_watermark:
+        if mark in s.policies and not isinstance(s.policies[mark], WritesWatermark):
             problems.append(
                 f'{where}: the policy "{mark}" is of kind {s.policies[mark].kind}; only one of kind watermark can '
                 "mark text"

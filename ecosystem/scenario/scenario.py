@@ -104,12 +104,24 @@ class Scenario(ScenarioTables):
         return self.model_copy(update={"variants": {}}).override(self.variants[name], base=base)
 
     def at(self, t: int) -> Scenario:
-        """Return the scenario in force at step ``t``: this one with every change up to then applied."""
-        state = self
-        for change in sorted(self.changes, key=lambda c: c.at):
-            if change.at <= t:
-                state = state.override(change.set)
-        return state
+        """Return the scenario in force at step ``t``: this one with every change up to then applied.
+
+        Each of them is made once, since a scenario never changes, and checking it can take longer than a step.
+        """
+        changes = [change for change in sorted(self.changes, key=lambda c: c.at) if change.at <= t]
+        if not changes:
+            return self
+        in_force: list[Scenario] = self.__dict__.setdefault("_in_force", [])  # after one change, after two, …
+        for change in changes[len(in_force) :]:
+            state = in_force[-1] if in_force else self
+            in_force.append(state.override(change.set))
+        return in_force[len(changes) - 1]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Scenario:
+        """Copy as pydantic does; a copy with other values has other scenarios in force."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("_in_force", None)
+        return copy
 
     def forked(
         self, step: int, values: Mapping[str, Any], *, base: Path | None = None, called: str | None = None

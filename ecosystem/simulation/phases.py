@@ -12,12 +12,11 @@ import numpy as np
 import polars as pl
 
 from ecosystem.corpus.schema import SEGMENT, empty
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import MemberError, TextCohort
 from ecosystem.families.requests import FitRequest, GenerateRequest
-from ecosystem.policies.base import gate
-from ecosystem.policies.watermark import Watermark
+from ecosystem.policies.base import WritesWatermark, gate
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.measurement.measure import measure_step
 from ecosystem.simulation.selection import LiveIndex, archive, ledger_rows, note_shortfalls, sample
@@ -82,7 +81,7 @@ def generate(state: State, step: Step) -> None:
         )
 
 
-def _generate_request(state: State, trainer: Trainer, n: int, mark: Mark | None) -> GenerateRequest:
+def _generate_request(state: State, trainer: Trainer, n: int, mark: WatermarkSpec | None) -> GenerateRequest:
     """Ask a trainer's model for ``n`` documents, with the beginnings that its decoding calls for."""
     decoding, prompts = trainer.settings.decoding, None
     if decoding.prompt is not None:
@@ -98,7 +97,7 @@ def _generate_request(state: State, trainer: Trainer, n: int, mark: Mark | None)
     return GenerateRequest(trainer.member, n, decoding, prompts, stream, mark)
 
 
-def watermarking(state: State) -> dict[str, Mark]:
+def watermarking(state: State) -> dict[str, WatermarkSpec]:
     """Return by name the trainers who watermark their text at this step, and with what.
 
     Of those whose decoding names one policy the share that complies does, in a fixed random order: who complies at some
@@ -108,10 +107,10 @@ def watermarking(state: State) -> dict[str, Mark]:
     for trainer in state.trainers:
         if trainer.settings.decoding.watermark is not None:
             naming.setdefault(trainer.settings.decoding.watermark, []).append(trainer.name)
-    marks: dict[str, Mark] = {}
+    marks: dict[str, WatermarkSpec] = {}
     for name, trainers in naming.items():
         policy = state.scenario.policies[name]
-        assert isinstance(policy, Watermark)  # checked when the scenario was read
+        assert isinstance(policy, WritesWatermark)  # checked when the scenario was read
         noise = {t: state.streams.at(f"policies/{name}/compliance/{t}").uniform(0)[0] for t in trainers}
         complying = int(policy.compliance * len(trainers) + 0.5)
         marks |= dict.fromkeys(sorted(trainers, key=noise.__getitem__)[:complying], policy.mark)

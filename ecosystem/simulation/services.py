@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import DataError
 from ecosystem.families.base import Cohort, SupportsWatermark
 from ecosystem.families.requests import Score, ScoreRequest
@@ -91,7 +91,7 @@ class ModelService:
     def __init__(self, cohorts: Cohorts, corpus: Corpus) -> None:
         self._cohorts, self._corpus = cohorts, corpus
         self._scores: dict[str, dict[int, tuple[float, int]]] = {}
-        self._watermarks: dict[tuple[str, Mark], dict[int, tuple[float, int]]] = {}
+        self._watermarks: dict[tuple[str, WatermarkSpec], dict[int, tuple[float, int]]] = {}
 
     def score(self, model: str, docs: pl.Series) -> Answers:
         """Return (total nats, tokens) of documents under a model's starting weights."""
@@ -102,7 +102,7 @@ class ModelService:
 
         return _once(self._scores.setdefault(model, {}), docs, read)
 
-    def watermark(self, model: str, mark: Mark, docs: pl.Series) -> Answers:
+    def watermark(self, model: str, mark: WatermarkSpec, docs: pl.Series) -> Answers:
         """Return (z-scores, scored tokens) of documents read with the tokenizer of the named model."""
         cohort = self._cohorts[model]
         assert isinstance(cohort, SupportsWatermark)  # checked when the scenario was read

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import INDEX, LEDGER, SEGMENT, empty
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.families.requests import FitRecord, WriteRecord
 
 DRAFT = {name: SEGMENT[name] for name in ("site", "author", "synthetic", "depth", "model", "source", "row", "content")}
@@ -22,7 +22,7 @@ class Step:
     t: int
     drafts: list[pl.DataFrame] = field(default_factory=list)  # columns of DRAFT
     audiences: dict[str, float] = field(default_factory=dict)  # per writer that may leave: share of people's prominence
-    marks: dict[str, Mark] = field(default_factory=dict)  # per trainer that watermarks its text
+    marks: dict[str, WatermarkSpec] = field(default_factory=dict)  # per trainer that watermarks its text
     unpublished: dict[str, pl.Series] = field(default_factory=dict)  # per trainer: text written for scoring only
     written: dict[str, WriteRecord | int] = field(default_factory=dict)  # per trainer: what that took, or documents
     segment: pl.DataFrame = field(default_factory=lambda: empty(SEGMENT))

@@ -1,1 +1,1 @@
-"""Where people's documents come from: files, data sets, formal languages and distributions of known truth."""
+"""Sources of human documents: files, data sets, formal languages, and distributions whose truth is known exactly."""

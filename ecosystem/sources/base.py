@@ -1,7 +1,7 @@
-"""Sources: where the documents that people write come from.
+"""Sources: the origin of the documents that people write.
 
-A source is a frozen value; opened, it is a :class:`Reservoir` that hands out its documents in one random order
-that never changes within a run, so that how far it has been drawn is one number.
+A source is a frozen value. Opened, it is a :class:`Reservoir`, which hands out its documents in one random order that
+never changes within a run, so one number says how far it has been drawn.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from ecosystem.spec import Spec
 from ecosystem.streams import Stream, Streams
 from ecosystem.types import Modality
 
-MOST_ROWS = 1 << 24  # of an endless source that one policy may take at a time: 16.8 million
-_BLOCKS = 1 << 36  # of so many rows that there are to draw from
+MOST_ROWS = 1 << 24  # that a policy may take of an endless source at a time: 16.8 million
+_BLOCKS = 1 << 36  # of that many rows each, from which a policy draws one
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is exactly known of the distribution that documents come from; None: not known, or there is no such thing.
+    """Exact properties of the distribution of documents; None: unknown, or not defined for such documents.
 
-    ``mean`` [d] and ``covariance`` [d, d] of vectors, and whether they are those of a ``normal`` distribution;
-    ``probabilities`` [K] of the symbols 0, 1, …, K - 1; ``weights`` [d] of a regression of the last number on others;
-    ``plane`` [d], of length 1: the last number is a label, right if it is the sign of the others' product with it.
+    ``mean`` [d] and ``covariance`` [d, d] of vectors, and whether their distribution is ``normal``. ``probabilities``
+    [K] of the symbols 0, 1, …, K - 1. ``weights`` [d] of a regression of the last number on the others. ``plane`` [d],
+    of length 1: the last number is a label; it is right if it is the sign of the product of the others with the plane.
     """
 
     mean: NDArray[np.float64] | None = None
@@ -46,30 +46,30 @@ class Truth:
 
 
 class Reservoir(Protocol):
-    """An opened source: held-out documents, and the others in the order in which they may be drawn."""
+    """An opened source: held-out documents, and all others in drawing order."""
 
-    size: int | None  # documents that can be drawn (held-out ones are not among them); None: endless
-    digest: str  # hash of everything in it, recorded with a run
+    size: int | None  # number of documents that can be drawn, held-out ones excluded; None: endless
+    digest: str  # hash of the contents, recorded with a run
     held_out: pl.Series  # never published: the reference of every measurement
-    topics: pl.Series | None  # of the held-out documents: which part of the source each is from; None: nobody knows
-    truth: Truth | None  # what is known exactly of where they come from; None: nothing
+    topics: pl.Series | None  # part of the source that each held-out document is from; None: unknown
+    truth: Truth | None  # exact properties of the distribution; None: unknown
 
     def rows(self, rows: NDArray[np.int64]) -> pl.Series:
-        """Return documents by their place in the drawing order; raise DataError past the end."""
+        """Return documents by place in the drawing order; raise DataError past the end."""
 
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64] | None:
-        """Return the exact log-likelihood of each document in nats where the truth is known, else None."""
+        """Compute the exact log-likelihood of each document in nats; None where the truth is unknown."""
 
 
 class Source(Spec):
-    """Where documents come from; ``held_out`` is the share (below 1) or number of documents never published."""
+    """A source of human documents; ``held_out`` is the share (below 1) or number of documents never published."""
 
     modality: ClassVar[Modality] = "text"
-    labelled: ClassVar[bool] = False  # True: its documents carry labels that are right or wrong
-    has_topics: ClassVar[bool] = False  # whether it knows which part of it a document is from
+    labelled: ClassVar[bool] = False  # True: documents carry labels, which are right or wrong
+    has_topics: ClassVar[bool] = False  # True: each document has a topic, the part of the source that it is from
 
     held_out: Annotated[float, Field(ge=0)] = Field(
-        0.1, description="documents never published, for measuring: a share (below 1) or a number (1 or more)"
+        0.1, description="documents kept for measurement, never published: a share (below 1) or a number (1 or more)"
     )
 
     @field_validator("held_out")
@@ -81,24 +81,24 @@ class Source(Spec):
 
     @property
     def width(self) -> int | None:
-        """Numbers in a vector document, or different symbols; None where only the documents themselves tell."""
+        """Numbers in a vector document, or number of symbols; None if only the opened source can tell."""
         return None
 
     @abstractmethod
     def open(self, name: str, streams: Streams, base: Path) -> Reservoir:
-        """Read (or prepare to make) the documents; raise DataError if there are none.
+        """Open the source: read its documents, or prepare to make them; raise DataError if there are none.
 
-        ``name`` is the source's name in the scenario, ``base`` the folder of the scenario file: a path that is
-        not found from the current folder is sought there.
+        ``name`` is the name of the source in the scenario. ``base`` is the folder of the scenario file; a path that is
+        not found in the current folder is resolved there.
         """
 
 
 class FiniteReservoir:
-    """A reservoir of documents that are all there from the beginning, in a random order of their own.
+    """A reservoir of a fixed set of documents, in random order.
 
-    Each document draws one number from the stream ``source/<name>``, keyed by its place in the data; they are
-    handed out in the order of these numbers. Held-out documents are the last in that order, so that a larger
-    or smaller held-out part leaves row 0, row 1, … what they were.
+    Each document draws one number from the stream ``source/<name>``, keyed by its place in the data; ascending numbers
+    give the drawing order. Held-out documents are the last in that order, so the size of the held-out part does not
+    change row 0, row 1, ….
     """
 
     truth: Truth | None = None
@@ -106,15 +106,15 @@ class FiniteReservoir:
     def __init__(
         self, name: str, docs: pl.Series, held_out: float, streams: Streams, topics: pl.Series | None = None
     ) -> None:
-        """``docs`` and their ``topics``: one row per document; ``held_out`` as in :class:`Source`."""
+        """Take ``docs`` and their ``topics``, one row per document; ``held_out`` as in :class:`Source`."""
         count = docs.len()
         if count == 0:
-            raise DataError(f"sources.{name}: there are no documents in it.")
+            raise DataError(f"sources.{name}: the source contains no documents; give one that has some.")
         kept_back = int(held_out) if held_out >= 1 else math.ceil(round(held_out * count, 9))
         if kept_back >= count:
             raise DataError(
-                f"sources.{name}: held_out = {held_out:g} keeps back {kept_back:,} of {count:,} documents and leaves "
-                f"none to publish; lower sources.{name}.held_out or give more documents."
+                f"sources.{name}.held_out: {held_out:g} keeps {kept_back:,} of {count:,} documents from publication "
+                "and leaves none to publish; lower it or give more documents."
             )
         order = np.argsort(streams.at(f"source/{name}").uniform(np.arange(count)), kind="stable")
         self.name = name
@@ -125,46 +125,48 @@ class FiniteReservoir:
         self._drawn = docs.gather(order[: count - kept_back]).alias("content")
 
     def rows(self, rows: ArrayLike) -> pl.Series:
-        """Return documents by their place in the drawing order, shape [rows]; raise DataError past the end."""
+        """Return documents by place in the drawing order, [rows]; raise DataError past the end."""
         index = np.asarray(rows, dtype=np.int64).reshape(-1)
         if index.size and not 0 <= index.min() <= index.max() < self._drawn.len():
             raise DataError(
-                f"sources.{self.name}: rows {index.min():,} to {index.max():,} were asked of a source whose "
-                f"{self._drawn.len():,} documents that may be published are rows 0 to {self._drawn.len() - 1:,}."
+                f"sources.{self.name}: cannot draw rows {index.min():,} to {index.max():,}; the {self._drawn.len():,} "
+                f"documents that may be published are rows 0 to {self._drawn.len() - 1:,}."
             )
         return self._drawn.gather(index)
 
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64] | None:
-        """Return None: nobody knows the true distribution of collected documents."""
+        """Return None: the true distribution of collected documents is unknown."""
         return None
 
 
 class EndlessSource(Source):
-    """A source that never runs dry; ``held_out`` is a number of documents, for there is no whole to take a share of."""
+    """A source without end; ``held_out`` is a number of documents, since a share of an endless source is undefined."""
 
-    held_out: Annotated[float, Field(ge=0)] = Field(500, description="number of documents kept for measuring")
+    held_out: Annotated[float, Field(ge=0)] = Field(
+        500, description="number of documents kept for measurement, never published"
+    )
 
     @field_validator("held_out")
     @classmethod
     def _number(cls, value: float) -> float:
         if 0 < value < 1:
             raise ValueError(
-                f"an endless source has no share to keep back; give a number of documents such as 500, not {value!r}"
+                f"must be a number of documents such as 500, not the share {value!r}: the source is endless"
             )
         return value
 
 
 class EndlessReservoir(ABC):
-    """Documents made when they are asked for, each a function of (seed, source name, row) alone.
+    """A reservoir that makes documents on demand, each a function of (seed, source name, row) alone.
 
-    Held-out documents come from streams of their own, so that no row is one of them and their number changes none.
+    Held-out documents come from separate streams, so no row is one of them, and their number changes no row.
     """
 
     size: int | None = None
     topics: pl.Series | None = None
 
     def __init__(self, spec: EndlessSource, name: str, streams: Streams, truth: Truth) -> None:
-        """``name`` is the source's name in the scenario; whatever :meth:`draw` needs must be there already."""
+        """``name`` is the name of the source in the scenario. A subclass sets what :meth:`draw` needs first."""
         self.name = name
         self.truth: Truth | None = truth
         self._streams = streams
@@ -172,29 +174,29 @@ class EndlessReservoir(ABC):
         self.held_out = self.draw(np.arange(int(spec.held_out)), "held_out")
 
     def rows(self, rows: ArrayLike) -> pl.Series:
-        """Return documents by number (any number from 0), shape [rows]; raise DataError below 0."""
+        """Return documents by row number, [rows]; raise DataError for negative numbers."""
         index = np.asarray(rows, dtype=np.int64).reshape(-1)
         if index.size and index.min() < 0:
-            raise DataError(f"sources.{self.name}: row {index.min()} was asked for; rows are counted from 0.")
+            raise DataError(f"sources.{self.name}: cannot draw row {index.min()}; rows are counted from 0.")
         return self.draw(index, "rows")
 
-    def luck(self, rows: NDArray[np.int64], what: str, choice: int = 0) -> NDArray[np.float64]:
-        """Return one uniform number per row for one of the choices that make up a document."""
+    def noise(self, rows: NDArray[np.int64], what: str, choice: int = 0) -> NDArray[np.float64]:
+        """Return one uniform number in (0, 1) per row, for one of the choices that make up a document."""
         return self._streams.at(f"source/{self.name}/{what}", choice).uniform(rows)
 
     @abstractmethod
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
-        """Make documents by number from the luck of ``what``: "rows" or "held_out"."""
+        """Make documents by row number from the noise of ``what``: "rows" or "held_out"."""
 
     @abstractmethod
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64]:
-        """Return the exact log-likelihood of each document in nats, -inf where it is impossible."""
+        """Compute the exact log-likelihood of each document in nats; -inf where it is impossible."""
 
 
 def some_rows(n: int, first: int, size: int | None, stream: Stream) -> NDArray[np.int64]:
-    """Return ``n`` rows of a source at random, ascending: of the rows from ``first`` to before ``size``, if finite.
+    """Draw ``n`` rows of a source, ascending: among the rows from ``first`` to ``size`` - 1 if the source is finite.
 
-    Of an endless source (``size`` None) they are consecutive rows of a block far behind those that people draw.
+    Of an endless source (``size`` None), take consecutive rows of a random block far behind those that people draw.
     """
     if size is None:
         block = (1 + stream.integer() % _BLOCKS) * MOST_ROWS
@@ -204,7 +206,7 @@ def some_rows(n: int, first: int, size: int | None, stream: Stream) -> NDArray[n
 
 
 def digest(docs: pl.Series) -> str:
-    """Return the SHA-256, in hexadecimal, of documents in their order; independent of chunks and platform."""
+    """Compute the SHA-256, in hexadecimal, of documents in order; independent of chunks and platform."""
     total = hashlib.sha256()
     if docs.dtype == pl.String:
         for text in docs:
@@ -224,6 +226,7 @@ SOURCES: Registry[type[Source]] = Registry(
     "ecosystem.sources.files",
     "ecosystem.sources.formal_language",
     "ecosystem.sources.vectors",
+    "ecosystem.sources.images",
     "ecosystem.sources.categorical",
     "ecosystem.sources.regression",
     "ecosystem.sources.labelled",

@@ -1,7 +1,7 @@
 """The source ``categorical``: symbols drawn from a distribution that is known exactly.
 
-A document is one symbol, a whole number from 0 to K - 1, in a Series of type ``Int32``. It is the setting in which
-most of what is proved about collapse is proved: the vocabulary of one context, or the rare types of a Zipfian one.
+A document is one symbol, a whole number from 0 to K - 1, in a Series of type ``Int32``. Most theorems about model
+collapse hold in this setting: the vocabulary of one context, or the rare types of a Zipfian vocabulary.
 """
 
 from __future__ import annotations
@@ -23,41 +23,43 @@ from ecosystem.types import Modality
 
 @SOURCES.register("categorical")
 class Categorical(EndlessSource):
-    """Symbols 0, 1, 2, … of known probabilities, without end: equally likely, Zipfian, or as listed."""
+    """An endless source of symbols 0, 1, 2, … of known probabilities: equal, Zipfian, or listed."""
 
     modality: ClassVar[Modality] = "category"
 
     types: Annotated[int, Field(ge=1, le=10**7)] | None = Field(
-        None, description="number of different symbols; absent where probabilities are listed"
+        None, description="number of symbols; absent if probabilities are listed"
     )
     shape: Literal["uniform", "zipf"] | None = Field(
         None,
-        description="uniform: equally likely; zipf: the r-th in proportion to r^-exponent; absent: uniform, "
-        "or what probabilities say",
+        description="uniform: equal probabilities; zipf: the r-th in proportion to r^-exponent; absent: uniform, "
+        "unless probabilities are listed",
     )
-    exponent: Annotated[float, Field(ge=0, le=10)] | None = Field(None, description="of shape zipf; absent: 1")
+    exponent: Annotated[float, Field(ge=0, le=10)] | None = Field(
+        None, description="exponent of the Zipf distribution, for shape zipf; absent: 1"
+    )
     probabilities: Annotated[list[float], Field(min_length=1)] | None = Field(
-        None, description="of the symbols 0, 1, 2, … in this order, instead of types and shape"
+        None, description="probabilities of the symbols 0, 1, 2, …, instead of types and shape; they sum to one"
     )
     cut: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="only the so many likeliest symbols occur, in the same proportions; absent: all"
+        None, description="number of likeliest symbols that occur, in the same proportions; absent: all"
     )
 
     @model_validator(mode="after")
     def _one_distribution(self) -> Categorical:
         if self.probabilities is None:
             if self.types is None:
-                raise ValueError("needs types (how many symbols) or probabilities (a list)")
+                raise ValueError("give types, the number of symbols, or probabilities, a list of their probabilities")
             if self.exponent is not None and self.shape != "zipf":
-                raise ValueError('exponent has a meaning for shape = "zipf" only; set the shape or leave it out')
+                raise ValueError('exponent is allowed with shape = "zipf" only; set the shape or remove exponent')
             self._check_cut(self.types)
             return self
         beside = [field for field in ("types", "shape", "exponent") if getattr(self, field) is not None]
         if beside:
-            raise ValueError(f"probabilities and {beside[0]} are both given; leave one of them out")
+            raise ValueError(f"probabilities and {beside[0]} exclude each other; remove one of them")
         least, total = min(self.probabilities), math.fsum(self.probabilities)
         if least < 0:
-            raise ValueError(f"probabilities must be 0 or more, but one of them is {least:g}")
+            raise ValueError(f"probabilities must be 0 or more, but one is {least:g}")
         if abs(total - 1) > 1e-9:
             raise ValueError(
                 f"probabilities must sum to one, but these {len(self.probabilities)} sum to {total:.10g}; "
@@ -68,17 +70,17 @@ class Categorical(EndlessSource):
 
     def _check_cut(self, types: int) -> None:
         if self.cut is not None and self.cut > types:
-            raise ValueError(f"cut = {self.cut} keeps more symbols than there are ({types}); lower it, or leave it out")
+            raise ValueError(f"cut = {self.cut} must be at most the number of symbols ({types}); lower it or remove it")
 
     @property
     def width(self) -> int | None:
-        """Different symbols."""
+        """Number of symbols."""
         return self.types if self.probabilities is None else len(self.probabilities)
 
     def distribution(self) -> NDArray[np.float64]:
-        """Return the probabilities, shape [K], with sum 1: the rounding of a list is divided out.
+        """Compute the probabilities, [K]; they sum to 1, also where a list does so up to rounding.
 
-        Of equally likely symbols those of lower number are cut off last.
+        A cut keeps the lower numbers among equally likely symbols.
         """
         if self.probabilities is not None:
             weight = np.array(self.probabilities, dtype=np.float64)
@@ -91,7 +93,7 @@ class Categorical(EndlessSource):
         return np.asarray(weight / weight.sum(), dtype=np.float64)
 
     def open(self, name: str, streams: Streams, base: Path) -> CategoricalReservoir:
-        """Prepare the distribution; never fails."""
+        """Prepare the distribution; raise no error."""
         return CategoricalReservoir(self, name, streams)
 
 
@@ -99,30 +101,30 @@ class CategoricalReservoir(EndlessReservoir):
     """An opened distribution of symbols."""
 
     def __init__(self, spec: Categorical, name: str, streams: Streams) -> None:
-        """``name`` is the source's name in the scenario."""
+        """``name`` is the name of the source in the scenario."""
         self._probabilities = spec.distribution()
         self._upto = np.cumsum(self._probabilities)
-        # The sum may end a little below 1; no number must fall beyond the last symbol that is possible.
+        # The sum may end a little below 1; no number may fall beyond the last possible symbol.
         self._upto[np.flatnonzero(self._probabilities)[-1] :] = np.inf
         super().__init__(spec, name, streams, Truth(probabilities=self._probabilities))
 
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
         """Look up one uniform number per document in the cumulative distribution."""
-        symbols = np.searchsorted(self._upto, self.luck(rows, what), side="right")
+        symbols = np.searchsorted(self._upto, self.noise(rows, what), side="right")
         return pl.Series("content", symbols.astype(np.int32))
 
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64]:
-        """Return the log probability of each symbol in nats, -inf where there is no such symbol.
+        """Compute the log probability of each symbol in nats; -inf for unknown symbols.
 
-        Raises DataError if the documents are no symbols.
+        Raise DataError if the documents are not whole numbers.
         """
         if not docs.dtype.is_integer():
             raise DataError(
-                f"sources.{self.name}: its documents are symbols (whole numbers), so that the likelihood of "
-                f"{docs.dtype} cannot be told."
+                f"sources.{self.name}: cannot compute the likelihood of documents of type {docs.dtype}; its documents "
+                "are symbols (whole numbers)."
             )
         symbols = docs.cast(pl.Int64, strict=False).fill_null(-1).to_numpy()
-        known = (symbols >= 0) & (symbols < self._probabilities.size)
+        possible = (symbols >= 0) & (symbols < self._probabilities.size)
         with np.errstate(divide="ignore"):  # a listed probability may be 0
             log_p = np.log(self._probabilities)
-        return np.where(known, log_p[np.where(known, symbols, 0)], -np.inf)
+        return np.where(possible, log_p[np.where(possible, symbols, 0)], -np.inf)

@@ -1,4 +1,4 @@
-"""Sources of text that the user has: plain text files, JSON lines, Parquet, and Hugging Face datasets."""
+"""Sources of the user's own text: plain text files, JSON lines, Parquet, and Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -24,68 +24,71 @@ _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 
 
 class TextSource(Source):
-    """What all readers share: light cleaning, short texts and exact duplicates left out, a finite reservoir."""
+    """Base of all readers of text: clean lightly, drop short texts and exact duplicates, fill a finite reservoir."""
 
-    min_chars: MinChars = Field(1, description="documents shorter than this are left out")
-    clean: bool = Field(True, description="strip white space around, and collapse runs of blank lines into one")
+    min_chars: MinChars = Field(1, description="fewest characters of a document; shorter ones are left out")
+    clean: bool = Field(
+        True, description="true: strip surrounding white space and collapse runs of blank lines into one"
+    )
 
     @abstractmethod
     def read(self, name: str, base: Path) -> Iterable[str | None]:
-        """Yield the texts as they are stored (None: missing); raise DataError if they cannot be read."""
+        """Yield the stored texts (None: missing); raise DataError if they cannot be read."""
 
     @abstractmethod
     def origin(self) -> str:
-        """Return what the texts were read from, for messages: a path or a dataset."""
+        """Return the path or dataset that the texts are read from, for messages."""
 
     def open(self, name: str, streams: Streams, base: Path) -> FiniteReservoir:
         """Read all texts into memory; raise DataError if there are none, or none long enough.
 
-        Of exact duplicates the first stays: a held-out document must not be published through its copy.
+        Only the first of exact duplicates is kept: no copy of a held-out document may be published.
         """
         stored = [text for text in self.read(name, base) if text is not None]
         cleaned = [tidy(text) if self.clean else text for text in stored]
         docs = list(dict.fromkeys(text for text in cleaned if len(text) >= self.min_chars))
         if not docs:
             problem = (
-                f"all {len(stored):,} texts are shorter than min_chars = {self.min_chars}; lower it"
+                f"all {len(stored):,} texts are shorter than min_chars = {self.min_chars}; lower min_chars"
                 if any(cleaned)
-                else "there is no text in it; give a file with some"
+                else "contains no text; give a file that does"
             )
             raise DataError(f"sources.{name}: {self.origin()}: {problem}.")
         return FiniteReservoir(name, pl.Series("text", docs, dtype=pl.String), self.held_out, streams)
 
 
 class FileSource(TextSource):
-    """A reader of files: one path or a pattern such as ``data/**/*.txt``."""
+    """Base of readers of files: one path or a pattern such as ``data/**/*.txt``."""
 
     path: str = Field(
-        min_length=1, description="a file or a pattern (*, ?, **), from the current folder or the scenario's"
+        min_length=1,
+        description="path of a file or a pattern (*, ?, **), relative to the current folder or the scenario's",
     )
 
     def origin(self) -> str:
-        """Return the path as it was given."""
+        """Return the path as given."""
         return self.path
 
     def files(self, name: str, base: Path) -> list[Path]:
-        """Return the files that ``path`` stands for, sorted by name; raise DataError if there are none.
+        """Return the files that match ``path``, sorted by name; raise DataError if there are none.
 
-        A relative path is sought from the current folder and, if nothing is there, from ``base``.
+        A relative path is resolved in the current folder, and in ``base`` if nothing matches there.
         """
         for root in (Path.cwd(), base):
             file = root / Path(self.path).expanduser()
-            found = [file] if file.exists() else [Path(f) for f in glob(str(file), recursive=True)]  # noqa: PTH207
-            files = sorted(f for f in found if f.is_file())
+            matches = [file] if file.exists() else [Path(f) for f in glob(str(file), recursive=True)]  # noqa: PTH207
+            files = sorted(f for f in matches if f.is_file())
             if files:
                 return files
-            if found:
+            if matches:
                 suggestion = f'"{self.path.rstrip("/")}/*{self.suffix()}"'
                 raise DataError(
                     f"sources.{name}: {self.path}: is a folder; give a file or a pattern such as {suggestion}."
                 )
-        what = "no file matches this pattern" if re.search(r"[*?\[]", self.path) else "there is no such file"
+        what = "no file matches this pattern" if re.search(r"[*?\[]", self.path) else "no such file"
         beside = {str(Path(self.path).with_name(f.name)) for f in _siblings(base, self.path)}
         raise DataError(
-            f"sources.{name}: {self.path}: {what}, neither from the current folder nor from the scenario's"
+            f"sources.{name}: {self.path}: {what}, neither in the current folder nor in the scenario's"
             f"{nearest(self.path, beside)}; correct sources.{name}.path."
         )
 
@@ -101,9 +104,11 @@ def _siblings(base: Path, path: str) -> list[Path]:
 
 @SOURCES.register("text")
 class TextFiles(FileSource):
-    """Plain text files in UTF-8, cut into documents at blank lines, at line ends, or not at all."""
+    """Plain text files in UTF-8, split into documents at blank lines, at line ends, or not at all."""
 
-    split: Literal["blank_line", "line", "file"] = Field("blank_line", description="where one document ends")
+    split: Literal["blank_line", "line", "file"] = Field(
+        "blank_line", description="end of a document: blank lines, the line or the whole file"
+    )
 
     def suffix(self) -> str:
         """Return ``.txt``."""
@@ -129,16 +134,16 @@ class TextFiles(FileSource):
 
 @SOURCES.register("jsonl")
 class JsonLines(FileSource):
-    """Files with one JSON object per line, the text in one of its fields."""
+    """Files with one JSON object per line; one field of it holds the text."""
 
-    column: Column = Field("text", description="the field that holds the text")
+    column: Column = Field("text", description="name of the field that holds the text")
 
     def suffix(self) -> str:
         """Return ``.jsonl``."""
         return ".jsonl"
 
     def read(self, name: str, base: Path) -> Iterable[str | None]:
-        """Yield the column of every file; raise DataError if a file is not JSON lines or has no such column."""
+        """Yield the field of every object; raise DataError if a file is not JSON lines or lacks the field."""
         for file in self.files(name, base):
             if not _has_content(name, file):
                 continue
@@ -151,16 +156,16 @@ class JsonLines(FileSource):
 
 @SOURCES.register("parquet")
 class Parquet(FileSource):
-    """Parquet files, the text in one of their columns."""
+    """Parquet files; one column holds the text."""
 
-    column: Column = Field("text", description="the column that holds the text")
+    column: Column = Field("text", description="name of the column that holds the text")
 
     def suffix(self) -> str:
         """Return ``.parquet``."""
         return ".parquet"
 
     def read(self, name: str, base: Path) -> Iterable[str | None]:
-        """Yield the column of every file; raise DataError if a file is not Parquet or has no such column."""
+        """Yield the column of every file; raise DataError if a file is not Parquet or lacks the column."""
         for file in self.files(name, base):
             try:
                 lazy = pl.scan_parquet(file, glob=False)
@@ -173,16 +178,22 @@ class Parquet(FileSource):
 
 @SOURCES.register("hub")
 class HubDataset(TextSource):
-    """A dataset of the Hugging Face Hub, or a local dataset folder, through the optional library ``datasets``."""
+    """A dataset of the Hugging Face Hub or a local dataset folder, read by the optional library ``datasets``."""
 
-    dataset: str = Field(min_length=1, description='an id such as "roneneldan/TinyStories", or a local folder')
-    config: str | None = Field(None, description="which configuration of the dataset, if it has several")
-    split: str = Field("train", min_length=1, description='which part: "train", or a slice such as "train[:10000]"')
-    column: Column = Field("text", description="the column that holds the text")
-    revision: str | None = Field(None, description="a commit or tag of the dataset, for exact repetition")
+    dataset: str = Field(
+        min_length=1, description='id of the dataset such as "roneneldan/TinyStories", or path of a local folder'
+    )
+    config: str | None = Field(None, description="name of the configuration, if the dataset has several")
+    split: str = Field(
+        "train",
+        min_length=1,
+        description='part of the dataset: a split such as "train", or a slice such as "train[:10000]"',
+    )
+    column: Column = Field("text", description="name of the column that holds the text")
+    revision: str | None = Field(None, description="commit or tag of the dataset, for exact repetition")
 
     def origin(self) -> str:
-        """Return the dataset as it was given."""
+        """Return the dataset as given."""
         return self.dataset
 
     def read(self, name: str, base: Path) -> Iterable[str | None]:
@@ -205,11 +216,11 @@ class HubDataset(TextSource):
                 )
         except DataError:
             raise
-        # Network, cache, parsing and naming problems of the library arrive as many unrelated types.
+        # Network, cache, parsing and naming problems of the library have no common base class.
         except Exception as error:
             raise DataError(
-                f"{where}: cannot be loaded: {_first_line(error)} A dataset id needs a network connection the first "
-                f"time; check sources.{name}.dataset, config and split, or give a local folder."
+                f"{where}: cannot be loaded: {_first_line(error)} The first use of a dataset id needs a network "
+                f"connection; check sources.{name}.dataset, config and split, or give a local folder."
             ) from None
         if self.column not in table.column_names:
             raise _no_column(name, self.dataset, self.column, table.column_names)
@@ -221,7 +232,7 @@ class HubDataset(TextSource):
 
 
 def tidy(text: str) -> str:
-    """Return ``text`` without white space around it, and with one blank line where there were several."""
+    """Strip surrounding white space and collapse runs of blank lines into one."""
     return _BLANK_LINES.sub("\n\n", text.replace("\r\n", "\n")).strip()
 
 
@@ -231,19 +242,19 @@ def _local_folder(dataset: str, base: Path) -> Path | None:
 
 
 def _saved_split(saved: Any, split: str, where: str, name: str) -> Any:
-    """Return one split of what ``load_from_disk`` gave: a dataset, or a dictionary of datasets."""
+    """Return one split of a result of ``load_from_disk``: a dataset, or a dictionary of datasets."""
     if hasattr(saved, "column_names") and isinstance(saved.column_names, list):
         return saved
     if split not in saved:
         there = ", ".join(sorted(saved))
         raise DataError(
-            f'{where}: has no split "{split}"{nearest(split, saved)}; sources.{name}.split can be: {there}.'
+            f'{where}: unknown split "{split}"{nearest(split, saved)}; sources.{name}.split can be: {there}.'
         )
     return saved[split]
 
 
 def _column(name: str, origin: str, schema: pl.Schema, column: str, table: pl.DataFrame | None) -> Iterable[str | None]:
-    """Yield a column of text; raise DataError if there is none of that name, or it holds something else."""
+    """Yield a column of text; raise DataError if it is missing or holds something else."""
     if column not in schema:
         raise _no_column(name, origin, column, schema.names())
     if schema[column] not in (pl.String, pl.Null, pl.Categorical):
@@ -254,20 +265,19 @@ def _column(name: str, origin: str, schema: pl.Schema, column: str, table: pl.Da
 
 def _no_column(name: str, origin: str, column: str, columns: Sequence[str]) -> DataError:
     return DataError(
-        f'sources.{name}: {origin}: there is no column "{column}"{nearest(column, columns)}; '
+        f'sources.{name}: {origin}: unknown column "{column}"{nearest(column, columns)}; '
         f"sources.{name}.column can be: {', '.join(columns) or 'nothing, for it has no columns'}."
     )
 
 
-def _not_text(name: str, origin: str, column: str, found: str) -> DataError:
+def _not_text(name: str, origin: str, column: str, held: str) -> DataError:
     return DataError(
-        f'sources.{name}: {origin}: the column "{column}" holds {found}, not text; '
-        f"choose another sources.{name}.column."
+        f'sources.{name}: {origin}: the column "{column}" holds {held}, not text; choose another sources.{name}.column.'
     )
 
 
 def _bad_line(file: Path) -> Exception | None:
-    """Return what is wrong with the first line that is no JSON object; the fast reader does not say which it is."""
+    """Return the error of the first line that is not a JSON object; the fast reader does not name the line."""
     try:
         for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
             if line.strip() and not isinstance(json.loads(line), dict):
@@ -294,6 +304,6 @@ def _unreadable(name: str, file: Path, error: Exception, expected: str = "a file
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error says first, as a short sentence; another library's report may be pages long."""
+    """Return the first line of an error as a short sentence; the message of another library may be pages long."""
     text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
     return f"{str(text)[:200].rstrip('.')}."

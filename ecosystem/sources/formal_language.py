@@ -1,18 +1,18 @@
 """The source ``process``: an endless formal language whose probabilities are known exactly.
 
-What collapse does to natural text can only be estimated, since nobody knows the probability of an English
-sentence. Here the truth is a formula, so a model's distance to it can be computed:
+The effect of collapse on natural text can only be estimated, since the probability of an English sentence is unknown.
+Here the truth is a formula, so the distance of a model to it can be computed:
 
-* the lexicon has made-up words, the r-th of weight proportional to r^-zipf;
-* a document has one of several topics, each equally likely; a topic is a Markov chain over the lexicon, in which
-  every word has ``branching`` successors, chosen once (frequent words more often), with Zipf probabilities;
-* the first word comes from a set of words that begins documents of that topic and no other, so the topic can
-  always be told from the text, and a document's probability is one product, not a sum over topics;
-* the number of words is ``min_words`` plus a geometric number; after every word but the last, which always has
-  one, stands a full stop with probability 1 / ``sentence_words``.
+* The lexicon consists of made-up words; the weight of the r-th is proportional to r^-zipf.
+* A document has one of several equally likely topics. A topic is a Markov chain over the lexicon, in which every word
+  has ``branching`` successors with Zipf probabilities, chosen once (frequent words more often).
+* The first word is from a set that begins documents of that topic and of no other. So the text determines the topic,
+  and the probability of a document is one product, not a sum over topics.
+* The number of words is ``min_words`` plus a geometric number. The last word has a full stop; every other word has one
+  with probability 1 / ``sentence_words``.
 
-Since every word has as many successors with the same probabilities, and length, punctuation and words are drawn
-independently, the entropy of a document is a sum of closed forms (:class:`Entropy`), with no approximation.
+Every word has equally many successors with the same probabilities, and length, punctuation and words are drawn
+independently. So the entropy of a document is an exact sum of closed forms (:class:`Entropy`).
 """
 
 from __future__ import annotations
@@ -34,38 +34,38 @@ from ecosystem.streams import Stream, Streams
 
 Size = Annotated[int, Field(ge=1, le=10**6)]
 
-_SYLLABLES = ["".join(letters) for letters in product("bdfgklmnprstvz", "aeiou")]  # 70, so words can be spoken
+_SYLLABLES = ["".join(letters) for letters in product("bdfgklmnprstvz", "aeiou")]  # 70: words can be pronounced
 
 
 @SOURCES.register("process")
 class Process(EndlessSource):
-    """An endless formal language: a topic mixture of Markov chains over a Zipfian lexicon, of known entropy."""
+    """An endless formal language of known entropy: a topic mixture of Markov chains over a Zipfian lexicon."""
 
-    lexicon: Annotated[int, Field(ge=1, le=5000)] = Field(500, description="words of the language")
-    topics: Size = Field(4, description="Markov chains that documents follow, each equally likely")
-    branching: Size = Field(8, description="successors of every word within a topic")
+    lexicon: Annotated[int, Field(ge=1, le=5000)] = Field(500, description="number of words of the language")
+    topics: Size = Field(4, description="number of topics (Markov chains), all equally likely")
+    branching: Size = Field(8, description="number of successors of every word within a topic")
     zipf: Annotated[float, Field(ge=0, le=10)] = Field(
-        1.0, description="exponent of the word weights and of the successors' probabilities; 0: all alike"
+        1.0, description="exponent of the word weights and of the successor probabilities; 0: all equal"
     )
-    mean_words: Annotated[float, Field(ge=1)] = Field(40.0, description="mean length of a document in words")
-    min_words: Size = Field(5, description="length of the shortest documents in words")
+    mean_words: Annotated[float, Field(ge=1)] = Field(40.0, description="mean number of words in a document")
+    min_words: Size = Field(5, description="smallest number of words in a document")
     sentence_words: Annotated[float, Field(ge=1)] = Field(
-        8.0, description="words from full stop to full stop, on average"
+        8.0, description="mean number of words from full stop to full stop"
     )
 
     @model_validator(mode="after")
     def _sizes(self) -> Process:
         if self.topics * self.branching > self.lexicon:
             raise ValueError(
-                f"topics x branching = {self.topics * self.branching} first words do not fit into a lexicon of "
-                f"{self.lexicon} words; enlarge lexicon or lower topics or branching"
+                f"topics x branching = {self.topics * self.branching} must be at most lexicon = {self.lexicon}: every "
+                "topic has first words of its own; enlarge lexicon or lower topics or branching"
             )
         if self.mean_words < self.min_words:
             raise ValueError(f"mean_words ({self.mean_words:g}) must be at least min_words ({self.min_words})")
         return self
 
     def open(self, name: str, streams: Streams, base: Path) -> ProcessReservoir:
-        """Make the language from the stream ``source/<name>/language``; never fails."""
+        """Make the language from the stream ``source/<name>/language``; raise no error."""
         return ProcessReservoir(self, name, streams)
 
 
@@ -73,8 +73,8 @@ class Process(EndlessSource):
 class Entropy:
     """Exact entropy of one document, in nats, as the sum of its independent choices.
 
-    ``topic``: which chain; ``length``: how many words; ``first``: which first word, given the topic; ``words``: all
-    other words, given those before; ``stops``: where full stops stand. ``mean_words`` is the exact mean length.
+    ``topic``: the chain; ``length``: the number of words; ``first``: the first word, given the topic; ``words``: all
+    other words, given those before; ``stops``: the full stops. ``mean_words`` is the exact mean number of words.
     """
 
     topic: float
@@ -96,14 +96,14 @@ class Entropy:
 
 
 class ProcessReservoir:
-    """The opened language. Row i is a function of (seed, source name, language, i) alone, whatever else is asked."""
+    """An opened language; row i is a function of (seed, source name, language, i) alone."""
 
     size: int | None = None
     topics: pl.Series | None = None
-    truth: Truth | None = None  # of vectors and categories only; what is known here is log_likelihood
+    truth: Truth | None = None  # for vectors and categories only; the truth of a language is log_likelihood
 
     def __init__(self, spec: Process, name: str, streams: Streams) -> None:
-        """Draw lexicon and chains; ``name`` is the source's name in the scenario."""
+        """Draw lexicon and chains; ``name`` is the name of the source in the scenario."""
         self.name = name
         self._spec = spec
         self._streams = streams
@@ -117,19 +117,21 @@ class ProcessReservoir:
         for topic, words in enumerate(self.first):
             self._opening[words] = np.stack([np.full(len(words), topic), np.arange(len(words))], axis=1)
         self._stop = 1.0 / spec.sentence_words
-        self._end = 1.0 / (1.0 + spec.mean_words - spec.min_words)  # chance of ending at each word from min_words on
+        self._end = 1.0 / (
+            1.0 + spec.mean_words - spec.min_words
+        )  # probability to end at each word from min_words onwards
         self.digest = self._fingerprint()
         self.held_out = self._write(np.arange(int(spec.held_out)), "held_out")
 
     def rows(self, rows: ArrayLike) -> pl.Series:
-        """Return documents by number (any number from 0), shape [rows]."""
+        """Return documents by row number, [rows]; raise DataError for negative numbers."""
         index = np.asarray(rows, dtype=np.int64).reshape(-1)
         if index.size and index.min() < 0:
-            raise DataError(f"sources.{self.name}: row {index.min()} was asked for; rows are counted from 0.")
+            raise DataError(f"sources.{self.name}: cannot draw row {index.min()}; rows are counted from 0.")
         return self._write(index, "rows")
 
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64]:
-        """Return the exact log-probability of each document in nats, -inf where it is not of the language."""
+        """Compute the exact log-probability of each document in nats; -inf for texts outside the language."""
         texts = [(text or "").split(" ") for text in docs]
         if not texts:
             return np.empty(0)
@@ -140,7 +142,7 @@ class ProcessReservoir:
         last = first + length - 1
         doc = np.repeat(np.arange(len(texts)), length)
 
-        # Which choice among `branching` gave each word; -1: no choice could have.
+        # The choice among `branching` that gave each word; -1: none could.
         opening = self._opening[word[first]]  # (topic, choice) of the first words; (-1, -1) begins no document
         topic = np.where(word[first] >= 0, opening[:, 0], -1)
         choice = np.full(len(word), -1)
@@ -158,7 +160,7 @@ class ProcessReservoir:
         return np.asarray(total + self._log_length(length) - np.log(self._spec.topics), dtype=np.float64)
 
     def entropy(self) -> Entropy:
-        """Return the exact entropy of a document and its parts."""
+        """Compute the exact entropy of a document, by parts."""
         spec, successor = self._spec, _entropy(self._zipf)
         further = spec.mean_words - 1.0
         return Entropy(
@@ -177,15 +179,15 @@ class ProcessReservoir:
         return np.where(extra >= 0, np.log(self._end) + np.maximum(extra, 0) * np.log1p(-self._end), -np.inf)
 
     def _write(self, rows: NDArray[np.int64], what: str) -> pl.Series:
-        """Write documents, all chains in lock-step; every choice has a number keyed by (choice, position, row)."""
+        """Write documents, all chains in lock-step; every choice has noise keyed by (choice, position, row)."""
         if not rows.size:
             return pl.Series("text", [], dtype=pl.String)
-        luck = f"source/{self.name}/{what}"
+        prefix = f"source/{self.name}/{what}"
         cumulative = np.cumsum(self._zipf)[:-1]
-        topic = (self._streams.at(f"{luck}/topic").uniform(rows) * self._spec.topics).astype(np.int64)
+        topic = (self._streams.at(f"{prefix}/topic").uniform(rows) * self._spec.topics).astype(np.int64)
         length = np.full(len(rows), self._spec.min_words)
         if self._end < 1.0:
-            u = self._streams.at(f"{luck}/length").uniform(rows)
+            u = self._streams.at(f"{prefix}/length").uniform(rows)
             length += np.floor(np.log(u) / np.log1p(-self._end)).astype(np.int64)
         offset = np.concatenate([[0], np.cumsum(length)])
         written = np.empty(offset[-1], dtype=np.int64)
@@ -196,7 +198,7 @@ class ProcessReservoir:
         for position, count in enumerate(alive):
             which = order[:count]
             choice = np.searchsorted(
-                cumulative, self._streams.at(f"{luck}/word", position).uniform(rows[which]), "right"
+                cumulative, self._streams.at(f"{prefix}/word", position).uniform(rows[which]), "right"
             )
             if position == 0:
                 word = self.first[topic[which], choice]
@@ -204,7 +206,7 @@ class ProcessReservoir:
                 word = self.successors[topic[which], word[:count], choice]
             place = offset[which] + position
             written[place] = word
-            stop = self._streams.at(f"{luck}/stop", position).uniform(rows[which]) < self._stop
+            stop = self._streams.at(f"{prefix}/stop", position).uniform(rows[which]) < self._stop
             stopped[place] = stop | (length[which] == position + 1)
         tokens = np.array(self._spelled, dtype=object)[written + len(self.words) * stopped]
         texts = [" ".join(tokens[a:b]) for a, b in pairwise(offset)]
@@ -229,7 +231,7 @@ def _entropy(p: NDArray[np.float64]) -> float:
 
 
 def _lexicon(n: int, stream: Stream) -> list[str]:
-    """Return ``n`` different words, shorter ones for the most frequent ranks, as languages have them."""
+    """Draw ``n`` different words; as in natural languages, the most frequent ones are shorter."""
     words: list[str] = []
     for syllables, share in ((1, 40), (2, 3000), (3, n)):
         every = len(_SYLLABLES) ** syllables
@@ -242,23 +244,23 @@ def _lexicon(n: int, stream: Stream) -> list[str]:
 
 
 def _chains(spec: Process, stream: Stream) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return first words, shape [topics, branching], and successors, shape [topics, lexicon, branching].
+    """Draw first words, [topics, branching], and successors, [topics, lexicon, branching].
 
-    Successors are a weighted sample without replacement by exponential keys (Efraimidis & Spirakis 2006), so a
-    word of weight w follows about in proportion to w; the likeliest of them stand first.
+    Successors are a weighted sample without replacement by exponential keys (Efraimidis & Spirakis 2006), so a word
+    follows about in proportion to its weight; the likeliest are first.
     """
     weight = _zipf(spec.lexicon, spec.zipf)
     arrival = -np.log(stream.child("first").uniform(np.arange(spec.lexicon))) / weight
-    # Dealt out in turn, so that every topic begins with frequent words.
+    # Dealt out in turn: every topic begins with frequent words.
     first = np.argsort(arrival, kind="stable")[: spec.topics * spec.branching].reshape(spec.branching, spec.topics).T
     successors = np.empty((spec.topics, spec.lexicon, spec.branching), dtype=np.int64)
     block = max(1, 1_000_000 // spec.lexicon)  # words at a time, so that memory stays small
     for topic in range(spec.topics):
-        luck = stream.child(f"{topic}")
+        noise = stream.child(f"{topic}")
         for start in range(0, spec.lexicon, block):
             words = np.arange(start, min(start + block, spec.lexicon))
             pairs = words[:, None] * spec.lexicon + np.arange(spec.lexicon)
-            arrival = -np.log(luck.uniform(pairs)) / weight
+            arrival = -np.log(noise.uniform(pairs)) / weight
             chosen = np.argpartition(arrival, spec.branching - 1, axis=1)[:, : spec.branching]
             order = np.argsort(np.take_along_axis(arrival, chosen, axis=1), axis=1)
             successors[topic, words] = np.take_along_axis(chosen, order, axis=1)

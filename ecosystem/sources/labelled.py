@@ -1,6 +1,6 @@
-"""The source ``labelled``: documents (x_1, …, x_d, y) with x standard normal and y = 1 or -1, some of them wrong.
+"""The source ``labelled``: documents (x_1, …, x_d, y) with x standard normal and a label y = 1 or -1.
 
-It is the one setting in which right and wrong are exact, so that a policy can stand for somebody who verifies.
+A share of the labels is wrong. Since the right label of every document is known, a policy can act as a verifier.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from ecosystem.streams import Streams
 from ecosystem.types import Floats, Modality
 
 MEAN_ABSOLUTE = math.sqrt(2 / math.pi)
-"""Mean absolute value of a standard normal number: the length of E[y x] where every label is right."""
+"""Mean absolute value of a standard normal number: the length of E[y x] if every label is right."""
 
 
 @SOURCES.register("labelled")
 class Labelled(EndlessSource):
-    """Rows of a classification: ``dim`` independent standard normal numbers, and on which side of a plane they lie.
+    """Rows of a classification: ``dim`` independent standard normal numbers and the side of a plane that they lie on.
 
-    The right label of x is the sign (1 or -1) of x·w; ``label_noise`` is the chance of the other one.
+    The right label of x is the sign (1 or -1) of x·w; ``label_noise`` is the probability of the other label.
     """
 
     modality: ClassVar[Modality] = "vector"
     labelled: ClassVar[bool] = True
 
     dim: Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        None, description="numbers before the label in a document; absent: as many as there are weights, or 2"
+        None, description="number of features in a document; absent: the number of weights, or 2"
     )
     weights: Annotated[list[float], Field(min_length=1, max_length=4096)] | None = Field(
-        None, description="w, one for each of these numbers; only their direction counts; absent: all alike"
+        None, description="normal w of the plane, one number per feature; only its direction counts; absent: all equal"
     )
-    label_noise: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="chance that a label is wrong")
+    label_noise: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="probability that a label is wrong")
 
     @model_validator(mode="after")
     def _shapes(self) -> Labelled:
@@ -48,28 +48,28 @@ class Labelled(EndlessSource):
         if self.dim is not None and len(self.weights) != self.dim:
             raise ValueError(
                 f"weights has {len(self.weights)} numbers, but dim = {self.dim}; "
-                "give one for every number before the label, or leave dim out"
+                "give one for each number before the label, or remove dim"
             )
         if not any(self.weights):
-            raise ValueError("weights are all 0, so that no label is right or wrong; let one of them differ from 0")
+            raise ValueError("weights are all 0 and define no plane; let one of them differ from 0")
         return self
 
     def direction(self) -> Floats:
-        """Return w with length 1, shape [d]."""
+        """Return w scaled to length 1, [d]."""
         weights = np.ones(self.dim or 2) if self.weights is None else np.array(self.weights, np.float64)
-        weights = weights / np.abs(weights).max()  # so that no square is too large or too small for a number
+        weights = weights / np.abs(weights).max()  # squares must neither overflow nor vanish
         return np.asarray(weights / np.sqrt((weights**2).sum()), dtype=np.float64)
 
     def open(self, name: str, streams: Streams, base: Path) -> LabelledReservoir:
-        """Prepare the distribution; never fails."""
+        """Prepare the distribution; raise no error."""
         return LabelledReservoir(self, name, streams)
 
 
 class LabelledReservoir(EndlessReservoir):
-    """An opened classification; (x, y) together are not normal, but their mean and covariance are known."""
+    """An opened classification; (x, y) together are not normal, but have a known mean and covariance."""
 
     def __init__(self, spec: Labelled, name: str, streams: Streams) -> None:
-        """``name`` is the source's name in the scenario."""
+        """``name`` is the name of the source in the scenario."""
         self._direction = spec.direction()
         self._noise = spec.label_noise
         dim = self._direction.size
@@ -80,28 +80,28 @@ class LabelledReservoir(EndlessReservoir):
         super().__init__(spec, name, streams, truth)
 
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
-        """Give every number of a document, and the mistake of its label, luck of its own."""
-        from scipy.special import ndtri  # here, so that reading a scenario does not wait for it
+        """Draw every number of a document, and the error of its label, with noise of its own."""
+        from scipy.special import ndtri  # imported here: reading a scenario must not wait for it
 
         dim = self._direction.size
         values = np.empty((dim + 1, rows.size))
         for j in range(dim):
-            values[j] = ndtri(self.luck(rows, what, j))
-        wrong = self.luck(rows, what, dim) < self._noise
+            values[j] = ndtri(self.noise(rows, what, j))
+        wrong = self.noise(rows, what, dim) < self._noise
         values[dim] = np.where(wrong, -1, 1) * side(values[:dim].T, self._direction)
         return as_documents(values.T)
 
     def log_likelihood(self, docs: pl.Series) -> Floats:
-        """Return the log density of each document in nats; -inf where x is not finite or y no label.
+        """Compute the log density of each document in nats; -inf if x is not finite or y is not a label.
 
-        Raises DataError if the documents are no vectors of this length.
+        Raise DataError if the documents are not vectors of this length.
         """
         x = as_matrix(docs, self._direction.size + 1, self.name)
         return label_log_density(x, self._direction, self._noise)
 
 
 def side(x: Floats, weights: Floats) -> Floats:
-    """Return 1 or -1, the sign of x·w (1 for zero), for x [..., n, d] and weights [..., d]; shape [..., n].
+    """Return the sign of x·w, 1 or -1 (1 for zero), for x [..., n, d] and weights [..., d]; shape [..., n].
 
     The sum runs over the numbers one by one: a matrix product rounds differently for different numbers of rows.
     """
@@ -112,13 +112,13 @@ def side(x: Floats, weights: Floats) -> Floats:
 
 
 def right(docs: pl.Series, plane: Floats) -> NDArray[np.bool_]:
-    """Return whether the label of each document (x, y) is the side of the plane (its normal, [d]) on which x lies."""
+    """Return whether the label of each document (x, y) is the side of x; ``plane`` [d] is the normal of the plane."""
     values = docs.to_numpy().reshape(-1, plane.size + 1)
     return np.asarray(side(values[:, :-1], plane) == values[:, -1])
 
 
 def label_log_density(documents: Floats, weights: Floats, noise: float) -> Floats:
-    """Return the log density in nats of documents [n, d + 1]: x ~ N(0, I), y the side of x but for the noise."""
+    """Compute the log density in nats of documents [n, d + 1]: x ~ N(0, I), y the side of x with label noise."""
     x, y = documents[:, :-1], documents[:, -1]
     possible = np.isfinite(x).all(axis=1) & (np.abs(y) == 1)
     x = np.where(possible[:, None], x, 0.0)

@@ -1,10 +1,10 @@
-"""The source ``python_docs``: the prose that every Python carries, with no download.
+"""The source ``python_docs``: prose that comes with every Python, without a download.
 
-Two parts: the docstrings of the standard library of the running interpreter, read from its ``.py`` files with
-:mod:`ast` (never imported), and the language reference that ``help()`` shows, ``pydoc_data.topics``. Both are
-cleaned into plain paragraphs: a small model should learn English from them, not newlines, rulers and tables.
+It has two parts: the docstrings of the standard library of the running interpreter, read from its ``.py`` files with
+:mod:`ast` (never imported), and the language reference shown by ``help()``, ``pydoc_data.topics``. Both are cleaned
+into plain paragraphs, so that a small model learns English from them, not newlines, rulers and tables.
 
-The text differs a little between versions of Python; the digest that a run records tells them apart.
+The text differs a little between versions of Python; a run records its digest.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from ecosystem.errors import DataError
 from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
 from ecosystem.streams import Streams
 
-# Tests are code rather than prose; idlelib and lib2to3 are programs that not every installation has; site-packages
-# would make the text depend on what happens to be installed.
+# Tests are code rather than prose; not every installation has the programs idlelib and lib2to3; site-packages would
+# make the text depend on what is installed.
 EXCLUDED = frozenset(
     {"test", "tests", "idle_test", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
 )
@@ -43,16 +43,18 @@ REPEATABLE = 60  # characters: shorter paragraphs ("For example:") may occur in 
 
 @SOURCES.register("python_docs")
 class PythonDocs(Source):
-    """Docstrings of the standard library and the topics of ``help()``, cleaned, without exact duplicates.
+    """Docstrings of Python's standard library and the topics of ``help()``, cleaned, without exact duplicates.
 
-    A document's topic is the package or module it is from, or "language" for the topics of ``help()``.
+    The topic of a document is its package or module, or "language" for the topics of ``help()``.
     """
 
     has_topics: ClassVar[bool] = True
 
-    min_chars: Annotated[int, Field(ge=1)] = Field(40, description="documents shorter than this are left out")
+    min_chars: Annotated[int, Field(ge=1)] = Field(
+        40, description="fewest characters of a document; shorter ones are left out"
+    )
     max_chars: Annotated[int, Field(ge=1)] = Field(
-        1500, description="longer texts are split, between paragraphs where possible"
+        1500, description="most characters of a document; longer texts are split, between paragraphs where possible"
     )
 
     @model_validator(mode="after")
@@ -66,8 +68,8 @@ class PythonDocs(Source):
         docs = documents(self.min_chars, self.max_chars)
         if not docs:
             raise DataError(
-                f"sources.{name}: found no docstrings below {stdlib()}; this Python seems to be installed without "
-                "the source of its standard library: use another interpreter, or a source of kind text."
+                f"sources.{name}: no docstrings in {stdlib()}: this Python seems to be installed without the source of "
+                "its standard library; use another interpreter or a source of kind text."
             )
         texts, topics = (pl.Series(list(part), dtype=pl.String) for part in (docs.keys(), docs.values()))
         return FiniteReservoir(name, texts.alias("text"), self.held_out, streams, topics)
@@ -80,10 +82,10 @@ def stdlib() -> Path:
 
 @lru_cache(maxsize=8)
 def documents(min_chars: int, max_chars: int) -> Mapping[str, str]:
-    """Return the cleaned documents, each with its topic, in the order of files and lines, without repetition.
+    """Return the cleaned documents and their topics, in the order of files and lines, without repetition.
 
-    Some topics contain others whole, and docstrings are copied between classes: a paragraph of at least
-    ``REPEATABLE`` characters is kept where it stands first, or held-out documents would be published elsewhere.
+    Some topics contain whole other topics, and docstrings are copied between classes. So a paragraph of at least
+    ``REPEATABLE`` characters is kept only once, or parts of held-out documents would be published.
     """
     seen: set[str] = set()
     kept: dict[str, str] = {}
@@ -98,32 +100,32 @@ def documents(min_chars: int, max_chars: int) -> Mapping[str, str]:
 
 @lru_cache(maxsize=1)
 def raw_texts() -> tuple[tuple[str, str], ...]:
-    """Return (topic, text) of every docstring of the standard library, then of what ``help()`` shows, as written.
+    """Return (topic, text) of every docstring of the standard library, then of every topic of ``help()``, as written.
 
-    Parsing takes seconds, so what was found is kept in a file that is named after all files that were read, their sizes
-    and times, and after this module. Where it cannot be written nothing is lost but time.
+    Parsing takes seconds, so the texts are cached in a file. Its name depends on all files read, their sizes and times,
+    and on this module. If the cache cannot be written, the texts are parsed again next time.
     """
     root = stdlib()
     files = _source_files(root)
-    known = [(str(file.relative_to(root)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
-    told = json.dumps([sys.version, known, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()])
-    kept = cache_folder() / f"python-docs-{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
+    stats = [(str(file.relative_to(root)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
+    key = json.dumps([sys.version, stats, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()])
+    kept = cache_folder() / f"python-docs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     try:
         return tuple((str(topic), str(text)) for topic, text in json.loads(kept.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        found = (*_docstrings(root, files), *(("language", text) for text in _topics()))
+        texts = (*_docstrings(root, files), *(("language", text) for text in _topics()))
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         beside = kept.with_name(f".{kept.name}.{os.getpid()}")
-        beside.write_text(json.dumps(found), encoding="utf-8")
+        beside.write_text(json.dumps(texts), encoding="utf-8")
         beside.replace(kept)
-    return found
+    return texts
 
 
 def _topics() -> Iterator[str]:
     try:
         from pydoc_data.topics import topics
-    except ImportError:  # some Linux distributions ship it in a package of its own
+    except ImportError:  # some Linux distributions ship it as a separate package
         return
     for _, text in sorted(topics.items()):
         yield text
@@ -134,7 +136,7 @@ def _docstrings(root: Path, files: Sequence[Path]) -> Iterator[tuple[str, str]]:
         topic = file.relative_to(root).parts[0].removesuffix(".py")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # old escapes in other people's files are no concern of ours
+                warnings.simplefilter("ignore")  # old escapes in the library are of no interest here
                 tree = ast.parse(file.read_bytes())
         except (SyntaxError, ValueError, OSError):
             continue  # a few files of the library are templates or samples of bad syntax
@@ -142,16 +144,16 @@ def _docstrings(root: Path, files: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
 
 def _source_files(root: Path) -> list[Path]:
-    found: list[str] = []
+    paths: list[str] = []
     for folder, below, files in os.walk(root):
         below[:] = [name for name in below if name not in EXCLUDED]
-        found += [os.path.join(folder, name) for name in files if name.endswith(".py")]  # noqa: PTH118 (speed)
-    # Sorted by parts, written alike on every platform, so that a folder's files stand together.
-    return sorted(map(Path, found), key=lambda file: file.relative_to(root).parts)
+        paths += [os.path.join(folder, name) for name in files if name.endswith(".py")]  # noqa: PTH118 (speed)
+    # Sorted by parts, equal on every platform, so the files of a folder are together.
+    return sorted(map(Path, paths), key=lambda file: file.relative_to(root).parts)
 
 
 def _docstrings_in(node: ast.AST) -> Iterator[str]:
-    """Yield docstrings in the order of the file; looks into statements only, which is twice as fast as ast.walk."""
+    """Yield docstrings in the order of the file; visit statements only, which is twice as fast as ast.walk."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         text = ast.get_docstring(node, clean=True)
         if text:
@@ -175,10 +177,10 @@ _SENTENCE = re.compile(r"(?<=[.!?:;]) ")
 
 
 def clean(text: str) -> str:
-    """Return ``text`` as plain paragraphs, one line each where lines were only wrapped, a blank line between.
+    """Turn ``text`` into plain paragraphs: unwrap wrapped lines, and separate paragraphs by a blank line.
 
-    Left out: tables, rulers, doctests, grammar productions and any other paragraph that is not mainly letters.
-    Removed: indentation, reStructuredText roles, back quotes, emphasis and footnote marks.
+    Leave out tables, rulers, doctests, grammar productions and any other paragraph that is not mainly letters. Remove
+    indentation, reStructuredText roles, back quotes, emphasis and footnote marks.
     """
     text = _ROLE.sub(r"\1", text.expandtabs().replace("\r\n", "\n"))
     text = _EMPHASIS.sub(r"\2", _LITERAL.sub(":", text.replace("``", "")))
@@ -187,7 +189,7 @@ def clean(text: str) -> str:
 
 
 def _paragraph(block: str) -> str:
-    """Return one cleaned paragraph, or an empty string if nothing of it is prose."""
+    """Clean one paragraph; return an empty string if it is not prose."""
     lines: list[str] = []
     for line in block.split("\n"):
         if line.lstrip().startswith(">>>"):
@@ -203,10 +205,10 @@ def _paragraph(block: str) -> str:
 
 
 def _unwrap(lines: list[str]) -> str:
-    """Join a line to the one above where only the margin parted them.
+    """Join a line to the one above if that was wrapped at the margin.
 
-    A line broke at the margin if the next word would have made it the longest of its paragraph, or nearly;
-    paragraphs of short lines are lists or code and stay as they are, and so does what begins like an item.
+    A line was wrapped if the next word would have made it the longest of its paragraph, or nearly. Paragraphs of short
+    lines are lists or code and stay as they are, and so do lines that begin like an item.
     """
     margin = max((len(line) for line in lines), default=0) - 12
     result = ""
@@ -219,9 +221,9 @@ def _unwrap(lines: list[str]) -> str:
 
 
 def split(text: str, limit: int) -> list[str]:
-    """Return ``text`` in pieces of at most ``limit`` characters, parted at the coarsest break that will do.
+    """Split ``text`` into pieces of at most ``limit`` characters, at breaks as coarse as possible.
 
-    Breaks are sought between paragraphs, then lines, sentences and words; a longer word is cut.
+    Breaks are between paragraphs, then lines, sentences and words; a longer word is cut.
     """
     return _split(text, limit, ("\n\n", "\n", _SENTENCE, " "))
 

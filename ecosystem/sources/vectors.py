@@ -1,14 +1,13 @@
-"""Sources of vector documents: normal distributions, toy shapes, and images.
+"""Sources of vector documents: normal distributions and toy shapes.
 
-A vector document is one row of a Series of type ``Array(Float64, d)``. Sources without end make row i from numbers
-keyed by i alone, so that neither the order in which rows are asked for nor how many of them makes a difference, to the
-last bit: a resumed run and a batch of a thousand replicates see the same documents.
+A vector document is one row of a Series of type ``Array(Float64, d)``. An endless source makes row i from numbers keyed
+by i alone. So neither the order nor the number of the rows drawn together changes a bit of them: a resumed run and a
+batch of a thousand replicates see the same documents.
 """
 
 from __future__ import annotations
 
 import math
-from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,16 +16,14 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
-from ecosystem.errors import DataError, nearest
+from ecosystem.errors import DataError
 from ecosystem.sources.base import SOURCES, EndlessReservoir, EndlessSource, FiniteReservoir, Source, Truth
 from ecosystem.streams import Streams
 from ecosystem.types import Floats, Modality
 
-_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", ".npz")
-
 
 def as_documents(values: Floats) -> pl.Series:
-    """Return the rows of a matrix [n, d] as n vector documents, also where n is 0 or d is 1."""
+    """Turn the rows of a matrix [n, d] into n vector documents, also where n is 0 or d is 1."""
     count, dim = values.shape
     if not count:
         return pl.Series("content", [], dtype=pl.Array(pl.Float64, dim))
@@ -34,11 +31,11 @@ def as_documents(values: Floats) -> pl.Series:
 
 
 def as_matrix(docs: pl.Series, dim: int, source: str) -> Floats:
-    """Return vector documents as a matrix [n, dim]; raise DataError, naming the source, if they are no such vectors."""
+    """Turn vector documents into a matrix [n, dim]; raise DataError that names the source if they have another type."""
     if docs.dtype != pl.Array(pl.Float64, dim):
         raise DataError(
-            f"sources.{source}: its documents are vectors of {dim} numbers, so that the likelihood of {docs.dtype} "
-            "cannot be told."
+            f"sources.{source}: cannot compute the likelihood of documents of type {docs.dtype}; its documents are "
+            f"vectors of {dim} numbers."
         )
     return docs.to_numpy().reshape(-1, dim)
 
@@ -47,7 +44,7 @@ def as_matrix(docs: pl.Series, dim: int, source: str) -> Floats:
 
 
 def _number_or_list(value: Any) -> Any:
-    """Refuse anything else here, in one sentence; a union would answer with one for each of its types."""
+    """Refuse other values with one sentence; a union would give one sentence for each of its types."""
     items = value if isinstance(value, list) else [value]
     if not items or not all(
         isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < math.inf for x in items
@@ -61,17 +58,18 @@ Numbers = Annotated[float | list[float], BeforeValidator(_number_or_list)]
 
 @SOURCES.register("gaussian")
 class Gaussian(EndlessSource):
-    """A normal distribution of any dimension, without end; its mean and covariance are known exactly."""
+    """An endless source of normal vectors of any dimension; mean and covariance are known exactly."""
 
     modality: ClassVar[Modality] = "vector"
 
-    dim: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="numbers in a document")
-    mean: Numbers = Field(0.0, description="of every coordinate, or a list with one for each")
+    dim: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="number of coordinates of a document")
+    mean: Numbers = Field(0.0, description="mean of every coordinate, or a list with one mean per coordinate")
     variance: Numbers | None = Field(
-        None, description="of independent coordinates, or a list with one for each; absent: 1, or what covariance says"
+        None,
+        description="variance of every coordinate, or a list with one for each; absent: 1, unless covariance is given",
     )
     covariance: list[list[float]] | None = Field(
-        None, description="the whole matrix, as dim lists of dim numbers, instead of variance"
+        None, description="covariance matrix, as dim lists of dim numbers, instead of variance"
     )
 
     @model_validator(mode="after")
@@ -80,10 +78,10 @@ class Gaussian(EndlessSource):
             if isinstance(value, list) and len(value) != self.dim:
                 raise ValueError(
                     f"{field} has {len(value)} numbers, but dim = {self.dim}; "
-                    f"give one for every coordinate or set dim = {len(value)}"
+                    f"give one for each coordinate or set dim = {len(value)}"
                 )
         if self.variance is not None and self.covariance is not None:
-            raise ValueError("variance and covariance are both given; leave one of them out")
+            raise ValueError("variance and covariance exclude each other; remove one of them")
         if self.variance is not None and np.min(self.variance) <= 0:
             raise ValueError(f"variance must be above 0, not {np.min(self.variance):g}")
         if self.covariance is not None:
@@ -96,7 +94,7 @@ class Gaussian(EndlessSource):
         return self.dim
 
     def parameters(self) -> tuple[Floats, Floats]:
-        """Return the mean [d], and the variances [d] or the covariance [d, d], whichever was given."""
+        """Return the mean [d], and the variances [d] or the covariance [d, d], depending on which is given."""
         mean = np.broadcast_to(np.asarray(self.mean, dtype=np.float64), self.dim).copy()
         if self.covariance is not None:
             matrix = np.array(self.covariance, dtype=np.float64)
@@ -105,19 +103,19 @@ class Gaussian(EndlessSource):
         return mean, np.broadcast_to(np.asarray(variance, dtype=np.float64), self.dim).copy()
 
     def open(self, name: str, streams: Streams, base: Path) -> GaussianReservoir:
-        """Prepare the distribution; never fails."""
+        """Prepare the distribution; raise no error."""
         return GaussianReservoir(self, name, streams)
 
 
 def _check_covariance(rows: list[list[float]], dim: int) -> None:
-    """Raise ValueError with what keeps ``rows`` from being the covariance of a distribution with a density."""
+    """Raise ValueError if ``rows`` are not the covariance matrix of a distribution with a density."""
     lengths = {len(row) for row in rows}
     if len(rows) != dim or lengths != {dim}:
         wrong = f"{len(rows)} of {' or '.join(map(str, sorted(lengths)))}" if rows else "none"
         raise ValueError(f"covariance must have {dim} rows of {dim} numbers, as dim = {dim}, but has {wrong}")
     matrix = np.array(rows, dtype=np.float64)
     gap = np.abs(matrix - matrix.T)
-    if gap.max() > 1e-9 * np.abs(matrix).max():  # what rounding leaves behind is no mistake
+    if gap.max() > 1e-9 * np.abs(matrix).max():  # differences by rounding are allowed
         i, j = np.unravel_index(gap.argmax(), gap.shape)
         raise ValueError(
             f"covariance must be symmetric, but row {i + 1}, column {j + 1} is {matrix[i, j]:g} and "
@@ -132,10 +130,10 @@ def _check_covariance(rows: list[list[float]], dim: int) -> None:
 
 
 class GaussianReservoir(EndlessReservoir):
-    """An opened normal distribution."""
+    """An opened source of normal vectors."""
 
     def __init__(self, spec: Gaussian, name: str, streams: Streams) -> None:
-        """``name`` is the source's name in the scenario."""
+        """``name`` is the name of the source in the scenario."""
         self._mean, spread = spec.parameters()
         covariance = np.diag(spread) if spread.ndim == 1 else spread
         self._root = np.sqrt(spread) if spread.ndim == 1 else np.linalg.cholesky(spread)
@@ -144,17 +142,17 @@ class GaussianReservoir(EndlessReservoir):
         super().__init__(spec, name, streams, Truth(mean=self._mean, covariance=covariance, normal=True))
 
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
-        """Give every coordinate a normal number of its own and colour them with the root of the covariance.
+        """Draw a standard normal number per coordinate, and multiply by the root of the covariance.
 
-        The sums run over coordinates one by one: a matrix product rounds differently for different numbers of rows,
-        and then a document would depend on which others are made with it.
+        The sums run over coordinates one by one. A matrix product rounds differently for different numbers of rows, so
+        a document would depend on which others are made with it.
         """
-        from scipy.special import ndtri  # here, so that reading a scenario does not wait for it
+        from scipy.special import ndtri  # imported here: reading a scenario must not wait for it
 
         dim = self._mean.size
         values = np.repeat(self._mean[:, None], rows.size, axis=1)  # [d, n]
         for j in range(dim):
-            normal = ndtri(self.luck(rows, what, j))
+            normal = ndtri(self.noise(rows, what, j))
             if self._root.ndim == 1:
                 values[j] += self._root[j] * normal
             else:
@@ -162,9 +160,9 @@ class GaussianReservoir(EndlessReservoir):
         return as_documents(values.T)
 
     def log_likelihood(self, docs: pl.Series) -> Floats:
-        """Return the log density of each vector in nats; -inf where it is not finite.
+        """Compute the log density of each vector in nats; -inf for vectors that are not finite.
 
-        Raises DataError if the documents are no vectors of this dimension.
+        Raise DataError if the documents are not vectors of this dimension.
         """
         x = as_matrix(docs, self._mean.size, self.name)
         possible = np.asarray(np.isfinite(x).all(axis=1))
@@ -183,17 +181,17 @@ class GaussianReservoir(EndlessReservoir):
 
 @SOURCES.register("toy")
 class Toy(Source):
-    """Scikit-learn's shapes for trying out density estimators: blobs, moons and circles (2-d), a Swiss roll (3-d)."""
+    """A fixed set of points in one of scikit-learn's toy shapes: blobs, moons and circles (2-d), a Swiss roll (3-d)."""
 
     modality: ClassVar[Modality] = "vector"
 
-    shape: Literal["blobs", "moons", "circles", "swiss_roll"] = Field("moons", description="which of them")
+    shape: Literal["blobs", "moons", "circles", "swiss_roll"] = Field("moons", description="shape of the set of points")
     documents: Annotated[int, Field(ge=1, le=10**7)] = Field(
-        1000, description="points made, once, those held out among them"
+        1000, description="number of points, held-out ones included"
     )
     noise: Annotated[float, Field(ge=0)] | None = Field(
         None,
-        description="standard deviation around the curve or sheet, or of a blob; absent: 1 for blobs, 0.1 for others",
+        description="standard deviation of the points around the curve, sheet or centre; absent: 1 for blobs, else 0.1",
     )
 
     @property
@@ -214,198 +212,3 @@ class Toy(Source):
             make = getattr(datasets, f"make_{self.shape}")
             points = make(self.documents, noise=0.1 if self.noise is None else self.noise, random_state=seed)[0]
         return FiniteReservoir(name, as_documents(points), self.held_out, streams)
-
-
-# Images.
-
-
-class ImageReservoir(FiniteReservoir):
-    """Images as vectors of grey values from 0 (black) to 1 (white), row by row; ``image_shape`` is (height, width)."""
-
-    def __init__(self, name: str, images: Floats, held_out: float, streams: Streams) -> None:
-        """``images`` has shape [n, height, width]; ``held_out`` as in :class:`Source`."""
-        count, height, width = images.shape
-        self.image_shape = (height, width)
-        super().__init__(name, as_documents(images.reshape(count, height * width)), held_out, streams)
-
-
-@SOURCES.register("digits")
-class Digits(Source):
-    """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn (Alpaydin & Kaynak 1998)."""
-
-    modality: ClassVar[Modality] = "vector"
-    image_shape: ClassVar[tuple[int, int]] = (8, 8)
-
-    @property
-    def width(self) -> int:
-        """Numbers in a document."""
-        return math.prod(self.image_shape)
-
-    def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
-        """Read the bundled file, whose grey values run from 0 to 16."""
-        from sklearn.datasets import load_digits
-
-        return ImageReservoir(name, load_digits().images / 16.0, self.held_out, streams)
-
-
-@SOURCES.register("images")
-class Images(Source):
-    """Grey images of one size: a folder, files that match a pattern, or an .npz archive with ``images`` [n, h, w]."""
-
-    modality: ClassVar[Modality] = "vector"
-
-    path: str = Field(
-        min_length=1,
-        description="a folder, a file or a pattern (*, ?, **), from the current folder or the scenario's",
-    )
-    size: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="[height, width] that every image is brought to; absent: they must be equal already"
-    )
-    scale: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="value of white; absent: the largest of the file's type (255 of 8 bits), 1 of fractions"
-    )
-
-    @property
-    def width(self) -> int | None:
-        """Numbers in a document, where images are brought to one size."""
-        return math.prod(self.size) if self.size else None
-
-    def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
-        """Read all images into memory; raise DataError if there are none, or one is damaged or of another size.
-
-        Of exact duplicates the first stays: a held-out image must not be published through its copy.
-        """
-        files = self._files(name, base)
-        stacks = [self._read(name, file) for file in files]
-        height, width = stacks[0].shape[1:]
-        for file, stack in zip(files, stacks, strict=True):
-            if stack.shape[1:] != (height, width):
-                raise DataError(
-                    f"sources.{name}: {file}: is {stack.shape[1]} x {stack.shape[2]} pixels (height x width), but "
-                    f"{files[0].name} is {height} x {width}; give images of one size, or set sources.{name}.size, "
-                    f"for instance to [{height}, {width}]."
-                )
-        distinct = dict.fromkeys(image.tobytes() for stack in stacks for image in stack)
-        images = np.frombuffer(b"".join(distinct), dtype=np.float64).reshape(-1, height, width)
-        return ImageReservoir(name, images, self.held_out, streams)
-
-    def _files(self, name: str, base: Path) -> list[Path]:
-        """Return the files that ``path`` stands for, sorted by name: sought from here, then from ``base``."""
-        folders = []
-        for root in (Path.cwd(), base):
-            place = root / Path(self.path).expanduser()
-            if place.is_dir():
-                folders.append(place)
-                found = [file for file in place.iterdir() if file.suffix.lower() in _ENDINGS]
-            else:
-                found = [place] if place.exists() else [Path(f) for f in glob(str(place), recursive=True)]  # noqa: PTH207
-            files = sorted(file for file in found if file.is_file())
-            if files:
-                return files
-        if folders:
-            raise DataError(
-                f"sources.{name}: {self.path}: is a folder without images ({', '.join(_ENDINGS)}); "
-                f'give one that has some, or a pattern such as "{self.path.rstrip("/")}/**/*.png".'
-            )
-        what = "no file matches this pattern" if any(c in self.path for c in "*?[") else "there is no such file"
-        around = [(root / Path(self.path).expanduser()).parent for root in (Path.cwd(), base)]
-        there = [file for folder in around if folder.is_dir() for file in folder.iterdir()]
-        beside = {str(Path(self.path).with_name(file.name)) for file in there}
-        raise DataError(
-            f"sources.{name}: {self.path}: {what}, neither from the current folder nor from the scenario's"
-            f"{nearest(self.path, beside)}; correct sources.{name}.path."
-        )
-
-    def _read(self, name: str, file: Path) -> Floats:
-        """Return the images of one file, shape [n, h, w], values from 0 to 1."""
-        where = f"sources.{name}: {file}"
-        raw = _archive(where, name, file) if file.suffix.lower() == ".npz" else _picture(where, name, file)[None]
-        images = self._scaled(where, name, raw)
-        return _resized(name, images, self.size) if self.size and self.size != list(images.shape[1:]) else images
-
-    def _scaled(self, where: str, name: str, raw: NDArray[Any]) -> Floats:
-        white: float | None = self.scale
-        if white is None:
-            if raw.dtype.kind in "bf":
-                white = 1.0
-            elif raw.dtype.itemsize <= 2:
-                white = float(np.iinfo(raw.dtype).max)
-            else:
-                # Grey values saved in a wide type by habit would all come out as black.
-                raise DataError(
-                    f"{where}: holds whole numbers of {8 * raw.dtype.itemsize} bits, which do not say how large they "
-                    f"get; set sources.{name}.scale to the value of white, for instance 255."
-                )
-        least, greatest = float(raw.min()), float(raw.max())
-        if not (least >= 0 and greatest <= white):  # also where one is not a number
-            raise DataError(
-                f"{where}: holds values from {least:g} to {greatest:g}, but 0 (black) to {white:g} (white) were "
-                f"expected; set sources.{name}.scale to the value of white, and let black be 0."
-            )
-        return np.asarray(raw / white, dtype=np.float64)
-
-
-def _archive(where: str, name: str, file: Path) -> NDArray[Any]:
-    """Return ``images`` of an ``.npz`` archive, shape [n, h, w]."""
-    try:
-        # Opened here, for NumPy leaves a damaged archive open.
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            keys = list(archive.keys())
-            images = np.asarray(archive["images"]) if "images" in keys else None
-    # A damaged archive shows as an error of the zip, zlib, header or pickle readers, which have nothing in common.
-    except Exception as error:
-        raise _unreadable(where, name, error, "an archive written by numpy.savez") from None
-    if images is None:
-        raise DataError(
-            f'{where}: there is no array "images" in it{nearest("images", keys)}, only {", ".join(keys) or "nothing"}; '
-            "save it with numpy.savez(file, images=…)."
-        )
-    if images.dtype.kind not in "buif":
-        raise DataError(f'{where}: the array "images" holds {images.dtype}, not numbers.')
-    if images.ndim != 3 or not images.size:
-        raise DataError(
-            f'{where}: the array "images" has the shape {list(images.shape)}; it must be [n, height, width], '
-            "one grey value per pixel and at least one image."
-        )
-    return images
-
-
-def _picture(where: str, name: str, file: Path) -> NDArray[Any]:
-    """Return the grey values of an image file, shape [h, w], in the type they are stored in."""
-    image_of = _pillow(name)
-    try:
-        with image_of.open(file) as image:
-            # Converting to 8 bits would cut values of 16 bits off at 255.
-            deep = image.mode.startswith("I") or image.mode == "F"
-            grey = np.asarray(image if deep else image.convert("L"))
-    # Decoders report damage as OSError, SyntaxError, ValueError, struct.error and more.
-    except Exception as error:
-        raise _unreadable(where, name, error, "whole image files") from None
-    return grey
-
-
-def _resized(name: str, images: Floats, size: list[int]) -> Floats:
-    """Return images brought to [height, width], each pixel a weighted mean of those that it covers."""
-    image_of = _pillow(name)
-    height, width = size
-    frames = [image_of.fromarray(image.astype(np.float32)) for image in images]
-    resized = [np.asarray(frame.resize((width, height), image_of.Resampling.BILINEAR)) for frame in frames]
-    return np.clip(np.stack(resized).astype(np.float64), 0.0, 1.0)  # rounding may leave the interval
-
-
-def _pillow(name: str) -> Any:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise DataError(
-            f'sources.{name}: a source of kind images needs the library "Pillow", which is not installed; '
-            "install it with: pip install pillow."
-        ) from None
-    return Image
-
-
-def _unreadable(where: str, name: str, error: Exception, expected: str) -> DataError:
-    text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
-    return DataError(
-        f"{where}: cannot be read ({str(text)[:200].rstrip('.')}); give {expected} in sources.{name}.path."
-    )

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import DataError
-from ecosystem.studies.measure import Measure
 from ecosystem.studies.results import Results
 from ecosystem.studies.sensitivity import Index, indices
+from ecosystem.studies.spec.measure import Measure
 from ecosystem.studies.statistics import Effect, effects, holm, mean_interval, ranking
 from ecosystem.types import Floats
 

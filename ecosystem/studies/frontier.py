@@ -15,7 +15,7 @@ import polars as pl
 from ecosystem.errors import EcosystemError, path_of
 from ecosystem.formats import number
 from ecosystem.report import charts, publish
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.report.html import Figure, Table
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
@@ -23,13 +23,13 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
 from ecosystem.studies.executors.options import ExecutionOptions
-from ecosystem.studies.frontier_spec import Frontier
-from ecosystem.studies.measure import course_of, value_of
 from ecosystem.studies.object_store import opened
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, training_rows, untrained, write_table
 from ecosystem.studies.run_study import RunPlan, StudyRunner, study_folder
+from ecosystem.studies.spec.frontier import Frontier
+from ecosystem.studies.spec.measure import course_of, value_of
 from ecosystem.studies.statistics import mean_interval
 from ecosystem.studies.threshold import Threshold, search
 from ecosystem.theory.laws import predict
@@ -238,7 +238,7 @@ def _write_report(frontier: Frontier, threshold: Threshold, store: Store) -> Pat
 
 def _chart(frontier: Frontier, threshold: Threshold, rows: pl.DataFrame) -> Any:
     since = f", change since step {frontier.since}" if frontier.since is not None else ""
-    words = Words(
+    labels = ChartLabels(
         f"{frontier.measure.name}{since}",
         f"mean over {len(frontier.seeds)} seeds with its 95 % interval at every value tried; shaded: interval of the "
         "threshold",
@@ -251,7 +251,7 @@ def _chart(frontier: Frontier, threshold: Threshold, rows: pl.DataFrame) -> Any:
         frontier.limit,
         (threshold.low, threshold.high) if threshold.value is not None else None,
         {name: x for name, x in marks.items() if x is not None},
-        words,
+        labels,
         frontier.path,
         log=frontier.range.scale == "log",
     )

@@ -13,9 +13,9 @@ from ecosystem.errors import EcosystemError
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import JobResult
-from ecosystem.studies.measure import WEB, course_of, populations, value_of
 from ecosystem.studies.object_store import addressed, opened, out_of
-from ecosystem.studies.study import Cell, Study
+from ecosystem.studies.spec.measure import WEB, course_of, populations, value_of
+from ecosystem.studies.spec.study import Cell, Study
 
 CELL = {"arm": pl.String, "world": pl.String, "seed": pl.Int64}
 RUNS = {

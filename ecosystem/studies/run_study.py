@@ -24,9 +24,9 @@ from ecosystem.studies.executors.jobs import Engine, Job, JobResult, complete
 from ecosystem.studies.executors.options import ExecutionOptions, start_engine
 from ecosystem.studies.object_store import is_url, last_step, opened, place_of, upload
 from ecosystem.studies.progress import PlannedRun, StudyProgress
-from ecosystem.studies.question import Question
 from ecosystem.studies.results import Results
-from ecosystem.studies.study import Cell, Study
+from ecosystem.studies.spec.question import Question
+from ecosystem.studies.spec.study import Cell, Study
 
 _ASKED_AT_ONCE = 16
 

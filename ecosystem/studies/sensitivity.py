@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecosystem.errors import DataError
-from ecosystem.studies.design import MORRIS_LEVELS, Design, salib_problem, unit_points
+from ecosystem.studies.spec.design import MORRIS_LEVELS, Design, salib_problem, unit_points
 from ecosystem.types import Floats
 
 _ROUNDING = 1e-12  # relative to the measure; a smaller index is rounding error and set to 0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError
-from ecosystem.studies.design import Range
+from ecosystem.studies.spec.design import Range
 from ecosystem.studies.statistics import LEVEL, mean_interval
 
 Floats = NDArray[np.float64]

@@ -1,1 +1,1 @@
-"""The simulation held against the closed forms of the literature."""
+"""Validation: comparison of the simulation with the closed forms of the literature."""

@@ -1,6 +1,6 @@
-"""What a check of ``ecosystem validate`` is, and those that take more replicates or generations than a world has.
+"""The check, and those checks of ``ecosystem validate`` that need more replicates or generations than a world has.
 
-The latter are on :mod:`ecosystem.validation.recursions`, which tests hold against the world.
+They use :mod:`ecosystem.validation.recursions`, which tests compare with the world.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ from ecosystem.theory.learning import (
 from ecosystem.types import Floats
 from ecosystem.validation import recursions
 
-LONG = "long"  # the name of the checks that no scenario file holds
+LONG = "long"  # name of the checks without a scenario file
 LIMIT = 4.0
-"""Standard errors beyond which a check has failed."""
-EXACT = 1e-12  # difference, relative to a prediction above 1, that is rounding
+"""Number of standard errors beyond which a check fails."""
+EXACT = 1e-12  # difference that counts as rounding, relative to a prediction above 1
 
 Relation = Literal["=", "≥", "≤"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison of a mean over replicates with a law, or with a bound that it may reach but not pass."""
+    """Comparison of a mean over replicates with a law or a bound."""
 
     name: str  # scenario/population/metric@step
     source: str
@@ -71,7 +71,7 @@ class Check:
     simulated: float
     error: float  # standard error over trainers
     replicates: int
-    relation: Relation = "="  # of the simulated value to the predicted one
+    relation: Relation = "="  # of the simulated value to the prediction
 
     @classmethod
     def of(
@@ -83,7 +83,7 @@ class Check:
 
     @property
     def z(self) -> float:
-        """How many standard errors the simulation is from the law; 0 where both are exact and equal."""
+        """Distance of the simulation from the law in standard errors; 0 if they are equal up to rounding."""
         difference = self.simulated - self.predicted
         if abs(difference) <= EXACT * max(1.0, abs(self.predicted)):
             return 0.0
@@ -91,7 +91,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the simulation agrees: as likely, by Student's t, as LIMIT standard errors of a normal are."""
+        """Whether the simulation agrees: within the quantile of Student's t that equals LIMIT of a normal."""
         wrong = {"=": abs(self.z), "≥": -self.z, "≤": self.z}[self.relation]
         if wrong <= 0:
             return True
@@ -99,9 +99,9 @@ class Check:
 
 
 def long_checks(seed: int, replicates: int) -> list[Check]:
-    """Check what takes hundreds of generations, or rare events, on loops without agents.
+    """Check laws of hundreds of generations or of rare events, on loops without agents.
 
-    Some checks take fewer replicates, some more; of fewer than 100 they would say nothing, so there are at least 100.
+    Some checks use fewer replicates, some more. They mean little with fewer than 100, so at least 100 are used.
     """
     replicates = max(replicates, 100)
     families = (_normals, _symbols, _fixations, _real_data, _own_samples)
@@ -113,13 +113,13 @@ def _check(name: str, source: str, predicted: float | Floats, values: NDArray[An
 
 
 def zipf(types: int, exponent: float = 1.0) -> Floats:
-    """Return Zipf's law, [types]."""
+    """Compute the probabilities of Zipf's law, [types]."""
     weight = np.arange(1, types + 1) ** -exponent
     return np.asarray(weight / weight.sum(), np.float64)
 
 
 def _growing_corpus() -> Iterator[Check]:
-    """W1: without chance, so the two must be equal."""
+    """W1: deterministic, so both values must be equal."""
     share = recursions.growing_corpus(0.3, 0.01, 100, 5, 50)
     for step in (1, 10, 50):
         predicted = 0.3 + float(drift_growing_corpus_constant(0.01, 100, 5, step))
@@ -129,8 +129,8 @@ def _growing_corpus() -> Iterator[Check]:
 
 def _normals(seed: int, replicates: int) -> Iterator[Check]:
     """G1 to G3, B1, K1, M1 and the tail bound of Suresh et al."""
-    # Beyond this n and t the tail of variance or distance is so heavy that no standard error can be trusted: logarithms
-    # and medians take their place.
+    # Beyond this n and t, the tail of variance or distance is so heavy that standard errors are unreliable: logarithms
+    # and medians replace them.
     many = recursions.gaussian_replace(10 * replicates, 20, 100, seed=seed)
     w2 = many.mean[-1] ** 2 + (np.sqrt(many.variance[-1]) - 1) ** 2
     yield _check("gaussian n=100/w2@20", "Shumailov et al. 2024; derived", gaussian_w2(100, 20), w2)
@@ -173,15 +173,14 @@ def _symbols(seed: int, replicates: int) -> Iterator[Check]:
     loop = recursions.categorical_replace(p, 2 * replicates, 100, 50, seed=seed)
     for step in (1, 10, 30, 100):
         predicted = 1 - diversity_replace(gini_simpson(p), 50, step)
-        found = 1 - loop.gini_simpson[step - 1]
-        yield _check(f"Zipf-20 n=50/simpson@{step}", "Seddik et al. 2024, Theorem 1", predicted, found)
+        simpson = 1 - loop.gini_simpson[step - 1]
+        yield _check(f"Zipf-20 n=50/simpson@{step}", "Seddik et al. 2024, Theorem 1", predicted, simpson)
     uniform = np.full(10, 0.1)
     for n, runs in ((10, replicates), (50, replicates), (100, replicates), (1000, replicates // 10)):
-        # Of every million runs of n samples, less than one is longer than 16 n generations.
+        # Less than one in a million runs of n samples is longer than 16 n generations.
         ended = recursions.categorical_replace(uniform, runs, 16 * n, n, seed=seed)
-        time = (ended.support > 1).sum(axis=0) + 1.0  # generation at which one symbol is left
-        exact = time_to_collapse_exact(uniform, n)
-        source = "Kazdan et al. 2025; derived (chain of one count)"
+        time = (ended.support > 1).sum(axis=0) + 1.0  # generation with one symbol left
+        exact, source = time_to_collapse_exact(uniform, n), "Kazdan et al. 2025; derived (chain of one count)"
         yield _check(f"uniform K=10 n={n}/time_to_collapse", source, exact, time)
         if n == 100:
             low, high = time_to_collapse_bounds(uniform, n)
@@ -201,19 +200,19 @@ def _symbols(seed: int, replicates: int) -> Iterator[Check]:
     mixture = recursions.categorical_mixture(p, replicates, 200, 10, seed=seed)
     for step in (10, 200):
         predicted = 1 - diversity_random_mixture(h0, 10, step)
-        found = 1 - mixture[step - 1]
-        yield _check(f"any past model n=10/simpson@{step}", "Seddik et al. 2024, section 4.2", predicted, found)
+        simpson = 1 - mixture[step - 1]
+        yield _check(f"any past model n=10/simpson@{step}", "Seddik et al. 2024, section 4.2", predicted, simpson)
     replaced = 1 - recursions.categorical_replace(p, 2 * replicates, 50, 10, seed=seed).gini_simpson[-1]
     predicted = 1 - diversity_replace(h0, 10, 50)
     yield _check("last model n=10/simpson@50", "Seddik et al. 2024, Theorem 1", predicted, replaced)
 
 
 def _fixations(seed: int, replicates: int) -> Iterator[Check]:
-    """S3 and the chance of collapse with its bounds."""
+    """S3 and the probability of collapse with its bounds."""
     p = zipf(20)
     ended = recursions.categorical_replace(p, replicates, 1200, 50, seed=seed)
     yield _check("Zipf-20 n=50/fixation of the first", "Seddik et al. 2024, Proposition 1", p[0], ended.survivor == 0)
-    # Pearson's statistic of each of 20 parts has the mean K - 1 exactly, however few runs there are in a part.
+    # Pearson's statistic of each of 20 parts has exactly the mean K - 1, however few runs a part has.
     parts = np.array_split(ended.survivor, 20)
     counts = np.array([np.bincount(part, minlength=20) for part in parts])
     expected = np.array([part.size for part in parts])[:, None] * p
@@ -229,14 +228,14 @@ def _fixations(seed: int, replicates: int) -> Iterator[Check]:
 
 
 def _real_data(seed: int, replicates: int) -> Iterator[Check]:
-    """S4, S6 and M2: real data that stay, or come in anew."""
+    """S4, S6 and M2: real data that stay, or are drawn anew."""
     p = np.array([0.6, 0.3, 0.1])
     loop = recursions.categorical_with_real(p, 10 * replicates, 8, 10, 100, seed=seed)
     for step in (1, 2, 4, 8):
         predicted = simpson_partially_synthetic(float(p @ p), 10, 100, step)
-        found = (loop[step - 1] ** 2).sum(axis=1)
+        simulated = (loop[step - 1] ** 2).sum(axis=1)
         source = "Seddik et al. 2024, Theorem 2 with its sign corrected"
-        yield _check(f"3 symbols N=10 n=100/simpson@{step}", source, predicted, found)
+        yield _check(f"3 symbols N=10 n=100/simpson@{step}", source, predicted, simulated)
     p = zipf(52, 1.1008)
     s0 = float(p @ p)
     for n in (10, 100, 1000):
@@ -256,13 +255,13 @@ def _real_data(seed: int, replicates: int) -> Iterator[Check]:
         for step in (5, 30):
             apart = start - p
             predicted = distance_fresh_data(h0, 20, 80, step, float(apart @ apart), float(p @ apart))
-            found = ((loop[step - 1] - p) ** 2).sum(axis=1)
+            simulated = ((loop[step - 1] - p) ** 2).sum(axis=1)
             name = f"20 fresh beside 80, from {label}/l2@{step}"
-            yield _check(name, "Alemohammad et al. 2023 (n_e = 36.8); derived", predicted, found)
+            yield _check(name, "Alemohammad et al. 2023 (n_e = 36.8); derived", predicted, simulated)
 
 
 def _own_samples(seed: int, replicates: int) -> Iterator[Check]:
-    """H1 and H2: a softmax trained on its own samples, whole or cut."""
+    """H1 and H2: a softmax trained on its own samples, complete or truncated."""
     p, source = zipf(30), "Herel and Mikolov 2024; derived"
     share = np.tile(p, (replicates, 1))
     drift = self_training_drift(p, 10)

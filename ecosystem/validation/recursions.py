@@ -1,8 +1,9 @@
-"""Loops of one closed-form model for many replicates at once, past agents, web and documents.
+"""Loops of closed-form models for many replicates at once, without agents, web and documents.
 
-For questions that need ten thousand runs or a thousand generations (times to collapse, rare events). Each function
-draws exactly what the world's loop draws in distribution, but makes no documents: a normal is carried by its sufficient
-statistics, symbols by their counts or by who copied whom. Tests hold them against the world where it has such a loop.
+They answer questions that need ten thousand runs or a thousand generations (times to collapse, rare events). Each
+function has exactly the distribution of the loop in the world, but makes no documents: a normal is represented by its
+sufficient statistics, symbols by their counts or by their ancestry. Tests compare them with the world where it has
+such a loop.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -22,13 +23,13 @@ from ecosystem.families.statistical.categorical import CategoricalCohort
 from ecosystem.runs.environment import cores
 from ecosystem.streams import Stream, Streams
 from ecosystem.types import Floats
+from ecosystem.validation.symbol_lines import SymbolLines
 
 T = TypeVar("T")
 
-_BLOCK = 500  # replicates that share a stream: few enough for a cache, enough that threads do not wait for each other
-_LINES = 1000  # the same where a block is thousands of short calls, between which threads would wait for each other
-_MANY = 20  # borders a replicate, on average, beyond which a generation is counted and not compared
-_CROWDED = 0.75  # share of borders still needed below which the others are worth removing
+_BLOCK = 500  # replicates that share a stream: few enough for the cache, enough to keep threads busy
+_LINES = 1000  # the same for blocks of thousands of short calls, between which threads would wait
+_CROWDED = 0.75  # share of borders in use below which the others are removed
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Normals:
 
 @dataclass(frozen=True)
 class Symbols:
-    """What became of fitted frequencies, shape [generations, replicates]; row 0 is the first fit to real data."""
+    """Summaries of fitted frequencies, shape [generations, replicates]; row 0 is the first fit to real data."""
 
     gini_simpson: Floats
     support: NDArray[np.int64]
@@ -51,11 +52,11 @@ class Symbols:
 def gaussian_replace(
     replicates: int, generations: int, n: int, *, unbiased: bool = True, sampling_bias: float = 1.0, seed: int = 1
 ) -> Normals:
-    """Fit a standard normal, then its fit, and so on, to n samples a time.
+    """Fit a normal to n samples of a standard normal, then to n samples of the last fit, and so on.
 
     The mean of n samples is normal and their sum of squares chi-squared with n - 1 degrees of freedom, independent of
-    each other (Cochran's theorem), so two numbers a generation stand for n documents. ``sampling_bias`` multiplies the
-    variance that a fitted model is sampled with.
+    each other (Cochran's theorem). So two numbers per generation represent n documents. ``sampling_bias`` multiplies
+    the variance with which a fitted model is sampled. Raise DataError for counts that are too small.
     """
     if n < 2 or replicates < 1 or generations < 1:
         asked = f"n = {n}, replicates = {replicates}, generations = {generations}"
@@ -76,10 +77,10 @@ def gaussian_replace(
 
 
 def gaussian_accumulate(replicates: int, generations: int, n: int, *, seed: int = 1) -> Normals:
-    """Fit by maximum likelihood n samples of a standard normal, then these and n of their fit, and so on.
+    """Fit by maximum likelihood n samples of a standard normal, then these and n samples of the fit, and so on.
 
-    The mean and the sum of squares of n samples stand for them (see :func:`gaussian_replace`), and those of all so far
-    are updated by them.
+    The mean and the sum of squares of n samples represent them (see :func:`gaussian_replace`) and update those of all
+    samples so far. Raise DataError for counts that are too small.
     """
     if n < 2 or replicates < 1 or generations < 1:
         asked = f"n = {n}, replicates = {replicates}, generations = {generations}"
@@ -92,7 +93,7 @@ def gaussian_accumulate(replicates: int, generations: int, n: int, *, seed: int 
         means, variances = np.empty((generations, size)), np.empty((generations, size))
         mean, variance, squares = np.zeros(size), np.ones(size), np.zeros(size)
         for t in range(generations):
-            apart = np.sqrt(variance) * shift[t]  # of the new samples' mean from that of all before
+            apart = np.sqrt(variance) * shift[t]  # distance of the mean of the new samples from that of all before
             squares += variance * growth[t] + apart**2 * n * t / (t + 1)
             mean = mean + apart / (t + 1)
             variance = squares / (n * (t + 1))
@@ -106,8 +107,8 @@ def gaussian_accumulate(replicates: int, generations: int, n: int, *, seed: int 
 def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int, *, seed: int = 1) -> Symbols:
     """Estimate the frequencies of n draws from p, then of n draws from those, and so on.
 
-    Drawing from frequencies of n draws is copying n of them at random with replacement, so after the first generation
-    no probability is ever looked up.
+    To draw from the frequencies of n draws is to copy n of them at random with replacement, so probabilities are used
+    in the first generation only. Raise DataError for counts below 1 or if p is not a distribution.
     """
     if n < 1 or replicates < 1 or generations < 1:
         raise DataError(f"n = {n}, replicates = {replicates} and generations = {generations} must be 1 or more.")
@@ -117,12 +118,12 @@ def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int,
     def block(size: int, stream: Stream) -> Symbols:
         rng = stream.rng()
         drawn = np.searchsorted(upto, np.sort(rng.random((size, n)), axis=1) * upto[-1], side="right")
-        lines = _Lines.of(drawn.astype(np.min_scalar_type(truth.size)))
+        lines = SymbolLines.of(drawn.astype(np.min_scalar_type(truth.size)))
         diversity, support = np.zeros((generations, size)), np.ones((generations, size), np.int64)
         for t in range(generations):
             if t:
                 if not lines.open:
-                    break  # one symbol is left everywhere
+                    break  # one symbol is left in every replicate
                 lines.resample(rng)
             counts = lines.counts()
             alive = np.count_nonzero(counts, axis=0)
@@ -146,8 +147,8 @@ def categorical_replace(p: ArrayLike, replicates: int, generations: int, n: int,
 def categorical_mixture(p: ArrayLike, replicates: int, generations: int, n: int, *, seed: int = 1) -> Floats:
     """Estimate frequencies of n draws, each from a model drawn at random among p and all estimates so far.
 
-    Returns the Gini-Simpson diversity of the estimates, [generations, replicates]. "Randomly Sampled Data" of Seddik et
-    al. 2404.05090, section 4.2.
+    Return the Gini-Simpson diversity of the estimates, [generations, replicates]. This is "Randomly Sampled Data" of
+    Seddik et al. 2404.05090, section 4.2.
     """
     if n < 1 or replicates < 1 or generations < 1:
         raise DataError(f"n = {n}, replicates = {replicates} and generations = {generations} must be 1 or more.")
@@ -159,7 +160,7 @@ def categorical_mixture(p: ArrayLike, replicates: int, generations: int, n: int,
         diversity = np.empty((generations, size))
         rows = np.arange(size)[:, None]
         for t in range(generations):
-            # Whoever does not copy one of the n draws of an earlier estimate draws from p.
+            # A draw that does not copy one of the n draws of an earlier estimate is from p.
             drawn = np.searchsorted(upto, rng.random((size, n)) * upto[-1], side="right")
             if t:
                 model = rng.integers(-1, t, (size, n))
@@ -185,10 +186,10 @@ def categorical_with_real(
 ) -> Floats:
     """Estimate frequencies of n_real draws from p beside n_synthetic from the last estimate, and so on.
 
-    Without a ``start`` the real draws are always the same, and the first estimate is from them alone (the partially
-    synthetic loop of Seddik et al. 2404.05090); with one, a distribution, they are new each time, and it is the model
-    before the first (the fresh data loop of Alemohammad et al. 2307.01850). Returns the estimates [generations,
-    replicates, types].
+    Without a ``start`` the real draws are always the same, and the first estimate uses them alone (the partially
+    synthetic loop of Seddik et al. 2404.05090). With ``start``, a distribution, the real draws are new each time, and
+    ``start`` is the model before the first (the fresh data loop of Alemohammad et al. 2307.01850). Return the
+    estimates, [generations, replicates, types].
     """
     if min(n_real, n_synthetic, replicates, generations) < 1:
         asked = (
@@ -202,14 +203,14 @@ def categorical_with_real(
         rng = stream.rng()
         real = rng.multinomial(n_real, truth, size)
         share = real / n_real if before is None else np.tile(before, (size, 1))
-        found = np.empty((generations, size, truth.size))
+        shares = np.empty((generations, size, truth.size))
         for t in range(generations):
             if before is not None:
                 real = rng.multinomial(n_real, truth, size)
             if t or before is not None:
                 share = (real + rng.multinomial(n_synthetic, share)) / (n_real + n_synthetic)
-            found[t] = share
-        return found
+            shares[t] = share
+        return shares
 
     return np.concatenate(_blocks(replicates, seed, "categorical_with_real", block), axis=1)
 
@@ -217,11 +218,11 @@ def categorical_with_real(
 def self_training(
     p: ArrayLike, replicates: int, rate: float, tokens: int, *, top_k: int | None = None, seed: int = 1
 ) -> NDArray[np.int64]:
-    """Let softmax models over the types of p learn from their own samples until their entropy has halved.
+    """Train softmax models over the types of p on their own samples until their entropy has halved.
 
-    Each step is one of plain gradient descent, of this ``rate``, on the cross-entropy of ``tokens`` samples (of the
-    ``top_k`` likeliest types, if given), from the logits ln p. Returns the steps taken, [replicates]. The algorithm of
-    Herel and Mikolov 2404.02305 for one context.
+    Each step is plain gradient descent, with this ``rate``, on the cross-entropy of ``tokens`` samples (of the
+    ``top_k`` likeliest types, if given), from the logits ln p. Return the number of steps, [replicates]. This is the
+    algorithm of Herel and Mikolov 2404.02305 for one context.
     """
     if replicates < 1 or tokens < 1 or not rate > 0:
         raise DataError(
@@ -250,9 +251,10 @@ def self_training(
 
 
 def own_gradient(share: Floats, tokens: int, rng: np.random.Generator, *, top_k: int | None = None) -> Floats:
-    """Return the gradient of the mean log-likelihood of own samples with respect to the logits, [replicates, types].
+    """Compute the gradient of the mean log-likelihood of own samples with respect to the logits, [replicates, types].
 
-    ``share`` [replicates, types] are the models' probabilities; ``tokens`` and ``top_k`` as in :func:`self_training`.
+    ``share`` [replicates, types] are the probabilities of the models; ``tokens`` and ``top_k`` as in
+    :func:`self_training`.
     """
     sampled = share
     if top_k is not None and top_k < share.shape[1]:
@@ -263,104 +265,22 @@ def own_gradient(share: Floats, tokens: int, rng: np.random.Generator, *, top_k:
 
 
 def growing_corpus(p: float, bias: float, n_real: float, n_synthetic: float, generations: int) -> Floats:
-    """Fit the share of one of two symbols in a corpus that grows by what a biased model writes; without chance.
+    """Fit the share of one of two symbols in a corpus that grows by the text of biased models, deterministically.
 
-    The corpus begins with ``n_real`` units of text, of which the share ``p`` is that symbol. Each model is the
-    maximum likelihood fit to all of it, off by ``bias``, and adds ``n_synthetic`` units in its own proportions.
-    Returns the models' share of the symbol, [generations]. The setting of Wang et al. 2412.14872.
+    The corpus begins with ``n_real`` units of text; the share ``p`` of them is that symbol. Each model is the maximum
+    likelihood fit to the whole corpus, off by ``bias``, and adds ``n_synthetic`` units in its own proportions. Return
+    the share of the symbol in the models, [generations]. This is the setting of Wang et al. 2412.14872.
     """
     stream, docs, weight = Streams(0).at("recursions/growing_corpus"), [0, 1], [n_real * (1 - p), n_real * p]
     cohort = CategoricalCohort("growing_corpus", 1, 2)
-    found = np.empty(generations)
+    shares = np.empty(generations)
     for t in range(generations):
         corpus = pl.Series(docs, dtype=pl.Int32)
         cohort.fit([FitRequest(0, corpus, np.array(weight), Budget(epochs=1), None, "scratch", stream)])
-        found[t] = share = float(cohort.state()["probability"][0, 1]) + bias
+        shares[t] = share = float(cohort.state()["probability"][0, 1]) + bias
         docs += [0, 1]
         weight += [n_synthetic * (1 - share), n_synthetic * share]
-    return found
-
-
-class _Lines:
-    """The n documents of each of many replicates as a line sorted by symbol, of which only the borders are known.
-
-    Which of a symbol's documents is copied makes no difference, so a new generation needs n parents, but of its
-    documents only how many have a parent before each border. ``ends`` [symbols, replicates] is where each symbol's part
-    ends (n after the last, where the one before does for a symbol that has died), ``symbol`` its name. Replicates are
-    sorted by falling number of symbols: the first ``open[j]`` of them have a j-th border inside the line.
-    """
-
-    def __init__(self, ends: NDArray[Any], symbol: NDArray[Any], replicate: NDArray[np.int64], n: int) -> None:
-        self.ends, self.symbol, self.replicate, self.n = ends, symbol, replicate, n
-        self._inside = ends < n
-        counts = np.count_nonzero(self._inside, axis=1)
-        self.open: list[int] = counts[counts > 0].tolist()
-
-    @classmethod
-    def of(cls, drawn: NDArray[Any]) -> _Lines:
-        """Begin with symbols [replicates, n], sorted in each replicate."""
-        size, n = drawn.shape
-        ends = np.broadcast_to(np.arange(1, n + 1, dtype=np.min_scalar_type(n)), drawn.shape)
-        last = np.ones(drawn.shape, np.bool_)
-        np.not_equal(drawn[:, 1:], drawn[:, :-1], out=last[:, :-1])
-        return cls._sorted(ends, drawn, np.arange(size), last)
-
-    @classmethod
-    def _sorted(
-        cls, ends: NDArray[Any], symbol: NDArray[Any], replicate: NDArray[np.int64], keep: NDArray[np.bool_]
-    ) -> _Lines:
-        """Take the borders to ``keep`` from arrays [replicates, places]."""
-        number = np.count_nonzero(keep, axis=1)
-        order = np.argsort(-number, kind="stable")
-        keep, number, n = keep[order], number[order], int(ends[0, -1])
-        place = np.arange(number[0]) < number[:, None]
-
-        def packed(values: NDArray[Any], rest: int) -> NDArray[Any]:
-            found = np.full(place.shape, rest, values.dtype)
-            found[place] = values[order][keep]
-            return np.ascontiguousarray(found.T)
-
-        return cls(packed(ends, n), packed(symbol, 0), replicate[order], n)
-
-    def without(self, dead: NDArray[np.bool_]) -> _Lines:
-        """Return the lines without the symbols that have died [symbols, replicates]."""
-        return self._sorted(self.ends.T, self.symbol.T, self.replicate, ~dead.T)
-
-    def counts(self) -> NDArray[Any]:
-        """Return the documents of each symbol, [symbols, replicates]."""
-        return np.diff(self.ends, axis=0, prepend=self.ends.dtype.type(0))
-
-    def resample(self, rng: np.random.Generator) -> None:
-        """Copy n documents of each replicate at random."""
-        n, live = self.n, self.open[0]
-        parents = _below(n, n * live, rng)
-        if sum(self.open) > _MANY * live:  # borders for which it pays to count the copies of every document
-            rows = np.arange(live)[:, None] * (n + 1)
-            places = (parents.reshape(live, n) + (rows + 1)).ravel()
-            before = np.bincount(places, minlength=live * (n + 1)).reshape(live, n + 1).cumsum(axis=1)
-            self.ends[:, :live] = before.ravel().take(self.ends[:, :live].T + rows).T
-        else:
-            parents = parents.reshape(n, live)
-            near = np.concatenate([parents[:, :columns] for columns in self.open], axis=1)
-            below = near < self.ends[self._inside]
-            self.ends[self._inside] = below.view(np.uint8).sum(axis=0, dtype=self.ends.dtype)
-
-
-def _below(n: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return whole numbers below n, all equally likely, in the smallest type that holds n.
-
-    They are remainders of 16 random bits, of which those are drawn again that would favour small ones; NumPy's own
-    take half as long again.
-    """
-    small = np.min_scalar_type(n)
-    if n > 1 << 15:
-        return rng.integers(0, n, count, dtype=small)
-    fair = (1 << 16) // n * n
-    bits = rng.bit_generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
-    again = np.flatnonzero(bits >= fair)
-    bits[again] = rng.integers(0, fair, again.size)
-    bits -= bits // n * np.uint16(n)
-    return bits.astype(small, copy=False)
+    return shares
 
 
 def _distribution(p: ArrayLike) -> Floats:
@@ -371,7 +291,7 @@ def _distribution(p: ArrayLike) -> Floats:
 
 
 def _blocks(replicates: int, seed: int, name: str, block: Callable[[int, Stream], T], most: int = _BLOCK) -> list[T]:
-    """Compute blocks of replicates, each with a stream of its own, over all cores; results do not depend on cores."""
+    """Compute blocks of replicates on all cores; each has its own stream, so results do not depend on cores."""
     starts = range(0, replicates, most)
     streams = [Streams(seed).at(f"recursions/{name}/{start}") for start in starts]
     sizes = [min(most, replicates - start) for start in starts]

@@ -1,8 +1,8 @@
-"""``ecosystem validate``: the program proves itself against the closed forms of the literature.
+"""``ecosystem validate``: compare the simulation with the closed forms of the literature.
 
-A check is a ``[[theory]]`` entry of a scenario with steps to ``check`` at: the scenario runs as a world (agents, gates,
-corpus), each trainer on a site of its own being one replicate, and the mean over its trainers is compared with the law.
-What takes hundreds of generations (times to collapse) stands in :mod:`ecosystem.validation.long_checks`.
+A check is a ``[[theory]]`` entry of a scenario with steps to ``check``. The scenario runs as a world (agents, gates,
+corpus), in which each trainer, on its own site, is one replicate; the mean over trainers is compared with the law.
+Checks that take hundreds of generations (times to collapse) are in :mod:`ecosystem.validation.long_checks`.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ from ecosystem.validation.long_checks import LIMIT, LONG, Check, long_checks
 
 def files() -> dict[str, Path]:
     """Return the bundled validation scenarios by name."""
-    found: dict[str, Path] = {}
+    scenarios: dict[str, Path] = {}
     for place in bundled("scenarios"):
         for file in sorted((place / "validation").glob("*.toml")):
-            found.setdefault(file.stem, file)
-    return found
+            scenarios.setdefault(file.stem, file)
+    return scenarios
 
 
 def validate(names: Sequence[str] = (), *, seed: int | None = None, replicates: int | None = None) -> list[Check]:
-    """Run the checks of these scenarios (default: of all) and return them.
+    """Run the checks of these scenarios (default: all) and return them.
 
-    ``replicates`` is the number of trainers of every population. Scenarios run side by side, one process for each core.
+    ``replicates`` is the number of trainers of every population. Scenarios run in parallel, one process per core. Raise
+    EcosystemError for an unknown name.
     """
-    known = {**files(), LONG: None}
+    choices = {**files(), LONG: None}
     for name in names:
-        if name not in known:
+        if name not in choices:
             raise EcosystemError(
-                f'--check "{name}": there is none{nearest(name, known)}; there are {", ".join(known)}.'
+                f'--check: unknown check "{name}"{nearest(name, choices)}; choose {", ".join(choices)}.'
             )
-    chosen = [(name, known[name]) for name in dict.fromkeys(names or known)]
+    chosen = [(name, choices[name]) for name in dict.fromkeys(names or choices)]
     workers = min(cores(), len(chosen))
     if workers == 1:
         return [check for name, file in chosen for check in _checks(file, seed, replicates)]
@@ -59,7 +60,7 @@ def _checks(file: Path | None, seed: int | None, replicates: int | None) -> list
 
 
 def run_checks(file: Path, seed: int | None = None, replicates: int | None = None) -> list[Check]:
-    """Run one scenario as a world and compare it with its laws."""
+    """Run one scenario as a world, and compare it with its laws."""
     from ecosystem.simulation.world import World
 
     scenario = sized(Scenario.load(file), replicates)
@@ -73,33 +74,35 @@ def run_checks(file: Path, seed: int | None = None, replicates: int | None = Non
 
 
 def sized(scenario: Scenario, replicates: int | None) -> Scenario:
-    """Return the scenario with this many trainers in every population, each with its own site and as much on it."""
+    """Return the scenario with ``replicates`` trainers in every population, on sites as before."""
     if replicates is None:
         return scenario
     initial, sites = scenario.web.initial, scenario.web.sites
     if scenario.web.graph != "isolated" or initial is None or sites is None:
-        raise EcosystemError(f"{scenario.name}: only the trainers of an isolated web can be replicated.")
+        raise EcosystemError(
+            f"{scenario.name}: only trainers of an isolated web can be replicated; remove --replicates."
+        )
     new = replicates * len(scenario.trainers)
     values = {f"trainers.{name}.count": replicates for name in scenario.trainers}
     return scenario.override({**values, "web.sites": new, "web.initial.documents": initial.documents * new // sites})
 
 
 def compare(name: str, scenario: Scenario, metrics: pl.DataFrame, truth: Truth | None) -> Iterable[Check]:
-    """Yield the checks of a scenario's theory against measurements (columns of ``schema.METRICS``)."""
+    """Compare the theory of a scenario with measurements (columns of ``schema.METRICS``); yield the checks."""
     rows = metrics.filter(pl.col("scope") == "trainer").with_columns(
         population=pl.col("id").str.split("/").list.first()
     )
     for theory in scenario.theory:
-        mine = rows.filter((pl.col("population") == theory.population) & (pl.col("metric") == theory.metric))
+        measured = rows.filter((pl.col("population") == theory.population) & (pl.col("metric") == theory.metric))
         steps = np.array(theory.check, dtype=np.int64)
         for step, predicted in zip(
             theory.check, predict(theory.law, steps + theory.first, theory.parameters, truth), strict=True
         ):
-            values = mine.filter(pl.col("step") == step)["value"].to_numpy()
+            values = measured.filter(pl.col("step") == step)["value"].to_numpy()
             if values.size < 2:
                 raise EcosystemError(
                     f"{name}: {theory.population} has {values.size} measurements of {theory.metric} at step {step}; "
-                    "a check needs at least two."
+                    "a check needs two or more trainers."
                 )
             label = f"{name}/{theory.population}/{theory.metric}@{step}"
             yield Check.of(label, theory.source, float(predicted), values)
@@ -108,7 +111,7 @@ def compare(name: str, scenario: Scenario, metrics: pl.DataFrame, truth: Truth |
 def table(checks: Sequence[Check]) -> pl.DataFrame:
     """Return the checks as a table: check, source, predicted, relation, simulated, error, z, replicates, verdict.
 
-    ``relation`` is that of the simulated value to the predicted one: equal, or not beyond a bound.
+    ``relation`` is the relation of the simulated value to the prediction: equal, or a bound.
     """
     return pl.DataFrame(
         {
@@ -126,7 +129,7 @@ def table(checks: Sequence[Check]) -> pl.DataFrame:
 
 
 def text(checks: Sequence[Check]) -> str:
-    """Return the table for a terminal, and one line that sums up."""
+    """Format the table for a terminal, with a summary in the last line."""
     width = max(len(c.name) for c in checks)
     lines = [f"{'check':{width}}  {'predicted':>11}  {'simulated ± SE':>22}  {'z':>6}  {'verdict':7}  source"]
     for c in checks:
@@ -142,7 +145,7 @@ def text(checks: Sequence[Check]) -> str:
 
 
 def write(checks: Sequence[Check], folder: Path) -> Path:
-    """Write the table as ``validation.parquet`` and ``validation.html``; return the page's path."""
+    """Write the table as ``validation.parquet`` and ``validation.html``; return the path of the page."""
     from ecosystem.report.html import render
 
     frame = table(checks)

@@ -12,7 +12,7 @@ import polars as pl
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import Job, run_job
 from ecosystem.studies.object_store import opened
-from ecosystem.studies.study import Study
+from ecosystem.studies.spec.study import Study
 
 WORLD = """
 name = "tiny-loop"

@@ -8,11 +8,11 @@ import polars as pl
 
 from ecosystem.studies.executors.options import ExecutionOptions
 from ecosystem.studies.frontier import run_frontier
-from ecosystem.studies.frontier_spec import Frontier
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.results import Results
 from ecosystem.studies.run_study import StudyResult, run_study
-from ecosystem.studies.study import Study
+from ecosystem.studies.spec.frontier import Frontier
+from ecosystem.studies.spec.study import Study
 from ecosystem.studies.threshold import Threshold
 
 WORLD = """

@@ -19,11 +19,11 @@ from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import complete
 from ecosystem.studies.executors.options import ExecutionOptions
-from ecosystem.studies.frontier_spec import Frontier
 from ecosystem.studies.object_store import Mirror, place_of
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.run_study import RunPlan, StudyResult, listing, run_study
-from ecosystem.studies.study import Study
+from ecosystem.studies.spec.frontier import Frontier
+from ecosystem.studies.spec.study import Study
 from tests.studies import small_runs
 from tests.studies.processes import kill_at
 from tests.studies.small_runs import numbers, undisturbed

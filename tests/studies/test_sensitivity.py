@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ecosystem.errors import DataError
-from ecosystem.studies.design import Design, unit_points
 from ecosystem.studies.sensitivity import indices
+from ecosystem.studies.spec.design import Design, unit_points
 
 
 def test_sobol_indices_of_the_ishigami_function() -> None:

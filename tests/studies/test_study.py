@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from ecosystem.cli.main import cli
 from ecosystem.errors import ScenarioError
-from ecosystem.studies.frontier_spec import Frontier
-from ecosystem.studies.study import Study
+from ecosystem.studies.spec.frontier import Frontier
+from ecosystem.studies.spec.study import Study
 from tests.conftest import ROOT
 from tests.studies.small_study import STUDY, axes, load
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ecosystem.errors import EcosystemError
-from ecosystem.studies.design import Range
+from ecosystem.studies.spec.design import Range
 from ecosystem.studies.threshold import search
 
 

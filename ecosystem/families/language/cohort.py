@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import Progress, silent
 from ecosystem.families.language import generation, scoring, watermark
@@ -260,7 +260,7 @@ class LanguageCohort(ABC):
 
     # Tokens and their distributions.
 
-    def watermark(self, docs: pl.Series, mark: Mark) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def watermark(self, docs: pl.Series, mark: WatermarkSpec) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Detect a watermark, reading texts with the tokenizer: z-scores and scored tokens, [documents] each."""
         return watermark.detect(mark, self.tokenizer.encode(docs), self.types)
 

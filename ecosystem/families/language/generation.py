@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import TrainingError
 from ecosystem.families.language.watermark import Marker, marker
 from ecosystem.families.requests import Decoding
@@ -127,7 +127,7 @@ class Task:
     end: int
     context: int
     members: int = 1
-    mark: Mark | None = None
+    mark: WatermarkSpec | None = None
 
 
 def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[int], None]) -> list[list[int]]:

@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.corpus.watermark_spec import Mark
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.types import Floats, Ints
 
 # The hash of SynthID: a linear congruential generator; the size of the table keeps its lowest 16 bits.
@@ -41,12 +41,12 @@ class Marker(Protocol):
         """
 
 
-def marker(mark: Mark, types: int, size: tuple[int, ...]) -> Marker:
+def marker(mark: WatermarkSpec, types: int, size: tuple[int, ...]) -> Marker:
     """Make the marker of a batch of documents over ``types`` tokens; ``size`` is (most positions, documents)."""
     return _GreenMarker(mark, types) if mark.scheme == "green_list" else _TournamentMarker(mark, types, size)
 
 
-def detect(mark: Mark, tokens: Sequence[NDArray[np.int32]], types: int) -> tuple[Floats, Ints]:
+def detect(mark: WatermarkSpec, tokens: Sequence[NDArray[np.int32]], types: int) -> tuple[Floats, Ints]:
     """Detect a watermark in the tokens of documents; return z-scores and numbers of scored tokens, [documents] each.
 
     Without a watermark z has mean 0 and variance 1. ``green_list``: the excess of green tokens over chance in standard
@@ -122,7 +122,7 @@ def green_lists(types: int, share: float, key: int) -> GreenLists:
 
 
 @lru_cache(maxsize=8)
-def _odds(mark: Mark, types: int) -> Tensor:
+def _odds(mark: WatermarkSpec, types: int) -> Tensor:
     """Return the factor of every token's odds after every token, [types, types] (float32)."""
     every = green_lists(types, mark.green_share, mark.key).rows(np.arange(types))
     green = np.unpackbits(every, axis=1, count=types, bitorder="little")
@@ -130,7 +130,7 @@ def _odds(mark: Mark, types: int) -> Tensor:
 
 
 class _GreenMarker:
-    def __init__(self, mark: Mark, types: int) -> None:
+    def __init__(self, mark: WatermarkSpec, types: int) -> None:
         self._lists, self._types = green_lists(types, mark.green_share, mark.key), types
         self._whole = types <= _WHOLE
         # For a large vocabulary only the factors of the eight odds in every byte of a list are computed beforehand.
@@ -156,7 +156,7 @@ def _hash(tokens: Ints) -> Ints:
 
 
 @lru_cache(maxsize=8)
-def _patterns(mark: Mark) -> NDArray[np.uint8]:
+def _patterns(mark: WatermarkSpec) -> NDArray[np.uint8]:
     """Return the bits of every token after every context, [depth, 2**16], at (hash of the context + token) mod 2**16.
 
     The table's size divides 2**64, so that the lowest 16 bits of a hash decide, and a context and a token enter it as a
@@ -168,13 +168,13 @@ def _patterns(mark: Mark) -> NDArray[np.uint8]:
     return np.stack([table[((tokens + key) * factor + 1) & low] for key in (mark.keys() & low).tolist()])
 
 
-def bits(mark: Mark, contexts: Ints, tokens: Ints) -> NDArray[np.uint8]:
+def bits(mark: WatermarkSpec, contexts: Ints, tokens: Ints) -> NDArray[np.uint8]:
     """Return the bits of tokens after contexts, given by their hashes: shape [N, depth]."""
     return _patterns(mark)[:, (contexts + tokens) & (_TABLE - 1)].T
 
 
 class _TournamentMarker:
-    def __init__(self, mark: Mark, types: int, size: tuple[int, ...]) -> None:
+    def __init__(self, mark: WatermarkSpec, types: int, size: tuple[int, ...]) -> None:
         self._width, self._types = mark.context_width, types
         # After one context the bits of all tokens lie side by side: a window of these rows.
         self._bits = np.take(_patterns(mark), np.arange(_TABLE + types) % _TABLE, axis=1).astype(np.float32)

@@ -1,17 +1,18 @@
 """The charts of a report: pure functions from tables of numbers to charts, drawn by Altair.
 
-Colours, type and backgrounds are not in a chart but in :data:`LIGHT` and :data:`DARK`, from which
-:func:`configuration` makes two Vega configurations with the same names, so that one specification serves the page
-in both modes and the files on disk. A population has the colour of its place in ``Look.populations``, everywhere.
+Charts contain no colours, type or backgrounds. These come from :data:`LIGHT` and :data:`DARK`: :func:`configuration`
+makes a Vega configuration of each, with the same names, so one specification serves both modes of the page and the
+files on disk. The place of a population in ``ChartTheme.populations`` determines its colour in all charts.
 """
 
+from ecosystem.report.charts.axes import NAMED_CHANGES, span, spread
 from ecosystem.report.charts.bars_and_maps import rates, site_graph
 from ecosystem.report.charts.distributions import densities, fan, scatter
 from ecosystem.report.charts.effects import bars, crossing, forest, heatmap, tradeoff
 from ecosystem.report.charts.export import pictures, specification
-from ecosystem.report.charts.lines import NAMED_CHANGES, over_steps, span, spread, vocabulary
-from ecosystem.report.charts.templates import Drawing, scaled
-from ecosystem.report.charts.theme import DARK, LIGHT, NARROW, WIDE, Look, Scheme, Words, configuration
+from ecosystem.report.charts.lines import over_steps, vocabulary
+from ecosystem.report.charts.templates import ChartTemplate, scaled
+from ecosystem.report.charts.theme import DARK, LIGHT, NARROW, WIDE, ChartLabels, ChartTheme, Scheme, configuration
 
 __all__ = [
     "DARK",
@@ -19,10 +20,10 @@ __all__ = [
     "NAMED_CHANGES",
     "NARROW",
     "WIDE",
-    "Drawing",
-    "Look",
+    "ChartLabels",
+    "ChartTemplate",
+    "ChartTheme",
     "Scheme",
-    "Words",
     "bars",
     "configuration",
     "crossing",

@@ -1,4 +1,4 @@
-"""Charts that are no lines: rates by true origin as bars, and the web as a graph."""
+"""Bar charts of rates by true origin, and maps of the site graph."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.templates import Drawing, formed, named
-from ecosystem.report.charts.theme import HUMAN, NARROW, SYNTHETIC, WIDE, Words
+from ecosystem.report.charts.templates import ChartTemplate, formed, named
+from ecosystem.report.charts.theme import HUMAN, NARROW, SYNTHETIC, WIDE, ChartLabels
 
 
-def rates(frame: pl.DataFrame, words: Words) -> Drawing:
-    """Draw a pair of bars per row, human above synthetic: how many of each were refused or suspected.
+def rates(frame: pl.DataFrame, labels: ChartLabels) -> ChartTemplate:
+    """Draw a pair of bars per row, human above synthetic: the shares refused or suspected.
 
-    ``frame``: row, origin, flagged, total, rate, error (:func:`ecosystem.report.figures.refusals`).
+    ``frame``: row, origin, flagged, total, rate, error (:func:`ecosystem.report.summaries.refusals`).
     """
-    told = [f"{100 * rate:.1f} % of {total:,.0f}" for rate, total in frame.select("rate", "total").iter_rows()]
+    texts = [f"{100 * rate:.1f} % of {total:,.0f}" for rate, total in frame.select("rate", "total").iter_rows()]
     low, high = pl.max_horizontal(pl.col("rate") - pl.col("error"), 0.0), pl.col("rate") + pl.col("error")
-    bars = frame.with_columns(low=low, high=high, told=pl.Series(told, dtype=pl.String))
+    bars = frame.with_columns(low=low, high=high, label=pl.Series(texts, dtype=pl.String))
     top = min(1.0, max([*frame["rate"], 0.01]) * 1.02)
-    form = _bars(tuple(frame["row"].unique(maintain_order=True).to_list()), words.axis)
-    return Drawing.of(form, words, {"bars": bars}, x=[0, top])
+    form = _bars(tuple(frame["row"].unique(maintain_order=True).to_list()), labels.axis)
+    return ChartTemplate.of(form, labels, {"bars": bars}, x=[0, top])
 
 
 @lru_cache(maxsize=16)
 def _bars(order: tuple[str, ...], title: str) -> dict[str, Any]:
-    """Return the form of pairs of bars for these rows."""
+    """Make the template of pairs of bars for these rows."""
     base = alt.Chart(named(["bars"])["bars"])
     row = alt.Y("row:N", sort=list(order), title=None, axis=alt.Axis(labelLimit=260, labelFontSize=12, labelPadding=10))
     beside = alt.YOffset("origin:N", sort=["human", "synthetic"])
@@ -50,17 +50,17 @@ def _bars(order: tuple[str, ...], title: str) -> dict[str, Any]:
         x=alt.X("low:Q", title=title), x2=alt.X2("high:Q"), y=row, yOffset=beside
     )
     note = base.mark_text(align="left", dx=7, fontSize=11, style="soft").encode(
-        x=alt.X("high:Q", title=title), y=row, yOffset=beside, text=alt.Text("told:N")
+        x=alt.X("high:Q", title=title), y=row, yOffset=beside, text=alt.Text("label:N")
     )
     return formed(alt.layer(bars, doubt, note, width=WIDE[0], height=46 * len(order)))
 
 
-def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: float) -> alt.LayerChart:
+def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, labels: ChartLabels, most: float) -> alt.LayerChart:
     """Draw the sites of the web: colour is the synthetic share, area the number of documents.
 
-    ``nodes``: site, x, y (within 0 to 1), documents, value (synthetic share, null for an empty site) and, where sites
-    that curators look after are to be outlined, curated (true or false).
-    ``links``: x, y, x2, y2. ``most``: the documents of the largest dot, the same in every chart of a row.
+    ``nodes``: site, x, y (within 0 to 1), documents, value (synthetic share, null for an empty site) and optionally
+    curated (boolean), to outline the sites of curators. ``links``: x, y, x2, y2. ``most``: number of documents of the
+    largest dot, equal in all charts of a row.
     """
     span = alt.Scale(domain=[-0.03, 1.03], nice=False)
     x, y = alt.X("x:Q", axis=None, scale=span), alt.Y("y:Q", axis=None, scale=span)
@@ -71,12 +71,12 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: flo
     )
     legend = alt.Legend(format="%", orient="bottom", direction="horizontal")
     share = alt.Color("value:Q", scale=alt.Scale(domain=[0, 1], type="linear"), title="synthetic share", legend=legend)
-    least = max(9.0, largest / 40)  # of a site with a document: a crowd of smaller dots has no colours
+    least = max(9.0, largest / 40)  # area of a site with a document: the colours of smaller dots are hard to see
     area = alt.Scale(domain=[0, most], range=[least, max(largest, 5 * least)])
     tooltip = [
         alt.Tooltip("site:N"),
         alt.Tooltip("documents:Q", format=",d"),
-        alt.Tooltip("value:Q", title="synthetic share", format=words.format),
+        alt.Tooltip("value:Q", title="synthetic share", format=labels.format),
     ]
     dots = alt.Chart(nodes).mark_circle(opacity=1, strokeWidth=0.4 if dense else 0.8, style="halo")
     area_of = alt.Size("documents:Q", scale=area, legend=None)
@@ -84,15 +84,15 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, words: Words, most: flo
     if "curated" in nodes.columns:
         ring = alt.Chart(nodes).transform_filter("datum.curated").mark_point(filled=False, opacity=1, strokeWidth=1.6)
         tooltip.append(alt.Tooltip("curated:N", title="curated"))
-        # It lies above its dot, and hears the pointer in its place.
+        # The ring covers its dot, so it must show the tooltip.
         outlines = [ring.encode(x=x, y=y, size=area_of, stroke=alt.StrokeValue("#d08a00"), tooltip=tooltip)]
     return alt.layer(
         lines.encode(x=x, y=y, x2=alt.X2("x2:Q"), y2=alt.Y2("y2:Q")),
-        # Below the rest: what is left to see of a site with no documents, which has no share.
+        # Below the rest: sites without documents, which have no share.
         alt.Chart(nodes).mark_circle(opacity=1, size=largest / 60, style="soft").encode(x=x, y=y),
         dots.encode(x=x, y=y, color=share, size=area_of, tooltip=tooltip),
         *outlines,
         width=NARROW[0],
         height=360,
-        title=alt.TitleParams(words.title, subtitle=words.below),
+        title=alt.TitleParams(labels.title, subtitle=labels.below),
     )

@@ -1,4 +1,4 @@
-"""Charts of distributions: quantiles over steps as a fan, densities at several steps over one another, and points."""
+"""Charts of distributions: quantiles over steps as a fan, overlaid densities at several steps, and scatter plots."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.lines import change_rules, change_tables, colours, steps_axis
-from ecosystem.report.charts.theme import HUMAN, NARROW, Look, Words
+from ecosystem.report.charts.axes import change_rules, change_tables, colours, steps_axis
+from ecosystem.report.charts.theme import HUMAN, NARROW, ChartLabels, ChartTheme
 
 
-def fan(frame: pl.DataFrame, people: pl.DataFrame, look: Look, words: Words, domain: Sequence[float]) -> alt.LayerChart:
-    """Draw the quantiles of one population over steps: the median, and bands between quantiles that mirror each other.
+def fan(
+    frame: pl.DataFrame, people: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, domain: Sequence[float]
+) -> alt.LayerChart:
+    """Draw the quantiles of one population over steps: the median, and bands between symmetric quantiles.
 
-    ``frame``: population, step, percent, value; ``people``: percent, value of human text, its median drawn as a dotted
-    line and its outermost quantiles fainter. ``domain``: of the logarithmic value axis.
+    ``frame``: population, step, percent, value. ``people``: percent, value of human text; its median is a dotted line
+    and its outermost quantiles are fainter. ``domain``: ends of the logarithmic value axis.
     """
     width, height = NARROW
-    x = steps_axis(look, width)
+    x = steps_axis(theme, width)
     scale = alt.Scale(type="log", domain=list(domain), nice=False)
-    axis = alt.Axis(format=words.format, values=_ticks(*domain))
+    axis = alt.Axis(format=labels.format, values=_ticks(*domain))
 
     def y(column: str = "value") -> alt.Y:
-        return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
+        return alt.Y(f"{column}:Q", title=labels.axis, scale=scale, axis=axis)
 
     tooltip = [
         alt.Tooltip("population:N"),
         alt.Tooltip("step:Q"),
         alt.Tooltip("percent:Q", title="quantile in %"),
-        alt.Tooltip("value:Q", title=words.axis, format=words.format),
+        alt.Tooltip("value:Q", title=labels.axis, format=labels.format),
     ]
-    layers = change_rules(look, width, change_tables(look, width))
-    colour, alone = colours(look), frame["step"].n_unique() == 1
+    layers = change_rules(theme, width, change_tables(theme, width))
+    colour, alone = colours(theme), frame["step"].n_unique() == 1
     for low in sorted(p for p in frame["percent"].unique().to_list() if p < 50):
         ends = [
             frame.filter(pl.col("percent") == p).select("step", "population", value="value") for p in (low, 100 - low)
@@ -51,12 +53,12 @@ def fan(frame: pl.DataFrame, people: pl.DataFrame, look: Look, words: Words, dom
     middle = alt.Chart(frame.filter(pl.col("percent") == 50))
     layers.append(middle.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour))
     layers.append(middle.mark_circle(size=30, opacity=1).encode(x=x, y=y(), color=colour, tooltip=tooltip))
-    title = alt.TitleParams(words.title, subtitle=words.below)
+    title = alt.TitleParams(labels.title, subtitle=labels.below)
     return alt.layer(*layers, width=width, height=height, title=title)
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers on a logarithmic axis: powers of ten, and where there are few twice and five times them."""
+    """Return round numbers on a logarithmic axis: powers of ten, and on a short axis also twice and five times them."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     parts = (1, 2, 5) if high / low < 300 else (1,)
     return [part * 10.0**k for k in powers for part in parts if low <= part * 10.0**k <= high]
@@ -65,19 +67,20 @@ def _ticks(low: float, high: float) -> list[float]:
 def densities(
     frame: pl.DataFrame,
     truth: pl.DataFrame,
-    look: Look,
-    words: Words,
+    theme: ChartTheme,
+    labels: ChartLabels,
     *,
     across: str,
     x: Sequence[float],
     top: float,
     bins: bool = False,
 ) -> alt.LayerChart:
-    """Draw the densities of one population at several steps over one another, the later the stronger.
+    """Draw the densities of one population at several steps over one another, later ones stronger.
 
-    ``frame``: population, step, x, density; ``truth``: x, density of what people wrote. ``across`` names the horizontal
-    axis, which reaches over ``x``; what rises above ``top`` is cut off. ``bins``: each density reaches up to the next
-    ``x``, on a logarithmic axis (the truth is filled); otherwise they are curves, and the truth is dashed.
+    ``frame``: population, step, x, density. ``truth``: x, density of human documents. ``across`` is the title of the
+    horizontal axis, from ``x[0]`` to ``x[1]``; the vertical axis ends at ``top``. ``bins``: draw histograms, in which
+    each density reaches up to the next ``x``, on a logarithmic axis, with the truth filled; else draw curves, with the
+    truth dashed.
     """
     steps = sorted(frame["step"].unique().to_list())
     fade = alt.Scale(domain=steps, range=[0.3, 1] if len(steps) > 1 else [1, 1])
@@ -87,7 +90,7 @@ def densities(
     scale = alt.Scale(domain=list(x), nice=False, **kind)
     form = alt.Axis(format=".3~s", values=_ticks(*x), grid=False) if bins else alt.Axis(tickCount=6, grid=False)
     h = alt.X("x:Q", title=across, scale=scale, axis=form)
-    v = alt.Y("density:Q", title=words.axis, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=4))
+    v = alt.Y("density:Q", title=labels.axis, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=4))
     layers: list[alt.Chart] = []
     people = alt.Chart(truth)
     if truth.height and bins:
@@ -98,22 +101,22 @@ def densities(
     tooltip = [
         alt.Tooltip("population:N"),
         alt.Tooltip("step:O"),
-        alt.Tooltip("x:Q", title=across, format=words.format),
+        alt.Tooltip("x:Q", title=across, format=labels.format),
     ]
     layers.append(
-        own.encode(x=h, y=v, color=colours(look), detail=alt.Detail("step:N"), strokeOpacity=opacity, tooltip=tooltip)
+        own.encode(x=h, y=v, color=colours(theme), detail=alt.Detail("step:N"), strokeOpacity=opacity, tooltip=tooltip)
     )
     if truth.height and not bins:
         dashed = people.mark_line(strokeDash=[6, 4], strokeWidth=1.6, style="ink", clip=True)
         layers.append(dashed.encode(x=h, y=v))
-    title = alt.TitleParams(words.title, subtitle=words.below)
+    title = alt.TitleParams(labels.title, subtitle=labels.below)
     return alt.layer(*layers, width=NARROW[0], height=NARROW[1], title=title)
 
 
 def scatter(
-    frame: pl.DataFrame, people: pl.DataFrame, look: Look, words: Words, window: Sequence[Sequence[float]]
+    frame: pl.DataFrame, people: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, window: Sequence[Sequence[float]]
 ) -> alt.LayerChart:
-    """Draw points of one population over those that people began with; ``window``: the span of both axes.
+    """Draw points of one population over those of the initial documents; ``window``: ends of both axes.
 
     ``frame``: population, x, y; ``people``: x, y.
     """
@@ -127,6 +130,6 @@ def scatter(
     h, v = axes
     behind = alt.Chart(people).mark_circle(size=9, color=HUMAN, opacity=0.35, clip=True)
     own = alt.Chart(frame).mark_circle(size=14, opacity=0.75, clip=True)
-    layers = [behind.encode(x=h, y=v), own.encode(x=h, y=v, color=colours(look))]
-    title = alt.TitleParams(words.title, subtitle=words.below)
+    layers = [behind.encode(x=h, y=v), own.encode(x=h, y=v, color=colours(theme))]
+    title = alt.TitleParams(labels.title, subtitle=labels.below)
     return alt.layer(*layers, width=NARROW[0], height=NARROW[0], title=title)

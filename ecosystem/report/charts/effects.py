@@ -7,68 +7,68 @@ from collections.abc import Mapping
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.lines import colours, span
-from ecosystem.report.charts.theme import NARROW, WIDE, Look, Words
+from ecosystem.report.charts.axes import colours, span
+from ecosystem.report.charts.theme import NARROW, WIDE, ChartLabels, ChartTheme
 
 
-def forest(frame: pl.DataFrame, look: Look, words: Words) -> alt.LayerChart:
-    """Draw each arm's paired effect with its interval, and behind it the interval that unpaired runs would give.
+def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.LayerChart:
+    """Draw the paired effect of each arm with its interval, and behind it the interval of unpaired runs.
 
-    ``frame``: row (what stands beside it), population (arm), effect, low, high, unpaired_low, unpaired_high, told.
+    ``frame``: row (its label), population (arm), effect, low, high, unpaired_low, unpaired_high, label.
     """
     values = [*frame["unpaired_low"], *frame["unpaired_high"], *frame["low"], *frame["high"], 0.0]
     scale = alt.Scale(domain=span(values), nice=False)
-    axis = alt.Axis(format=words.format, tickCount=6)
+    axis = alt.Axis(format=labels.format, tickCount=6)
     order = frame["row"].unique(maintain_order=True).to_list()
     y = alt.Y("row:N", sort=order, title=None, axis=alt.Axis(labelLimit=280, labelFontSize=12, labelPadding=10))
 
     def x(column: str) -> alt.X:
-        return alt.X(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
+        return alt.X(f"{column}:Q", title=labels.axis, scale=scale, axis=axis)
 
     shown = [
         alt.Tooltip("row:N", title="arm"),
-        *(alt.Tooltip(f"{c}:Q", format=words.format) for c in ("effect", "low", "high")),
-        alt.Tooltip("unpaired_low:Q", title="unpaired low", format=words.format),
-        alt.Tooltip("unpaired_high:Q", title="unpaired high", format=words.format),
+        *(alt.Tooltip(f"{c}:Q", format=labels.format) for c in ("effect", "low", "high")),
+        alt.Tooltip("unpaired_low:Q", title="unpaired low", format=labels.format),
+        alt.Tooltip("unpaired_high:Q", title="unpaired high", format=labels.format),
     ]
-    base, colour = alt.Chart(frame), colours(look)
+    base, colour = alt.Chart(frame), colours(theme)
     zero = alt.Chart(pl.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[2, 3], style="ink")
     wide = base.mark_rule(strokeWidth=8, strokeOpacity=0.22, strokeCap="round")
     paired = base.mark_rule(strokeWidth=2.4)
     dots = base.mark_circle(size=70, opacity=1)
-    told = alt.Chart(frame).mark_text(align="left", dx=8, fontSize=11, style="soft")
+    text = alt.Chart(frame).mark_text(align="left", dx=8, fontSize=11, style="soft")
     return alt.layer(
         zero.encode(x=x("at")),
         wide.encode(x=x("unpaired_low"), x2=alt.X2("unpaired_high:Q"), y=y, color=colour),
         paired.encode(x=x("low"), x2=alt.X2("high:Q"), y=y, color=colour),
         dots.encode(x=x("effect"), y=y, color=colour, tooltip=shown),
-        told.encode(x=alt.XValue("width"), y=y, text=alt.Text("told:N")),
+        text.encode(x=alt.XValue("width"), y=y, text=alt.Text("label:N")),
         width=WIDE[0] - 260,
         height=26 * len(order),  # a number: Vega-Lite warns in the reader's console of heights by the row
-        title=alt.TitleParams(words.title, subtitle=words.below),
+        title=alt.TitleParams(labels.title, subtitle=labels.below),
     )
 
 
-def heatmap(frame: pl.DataFrame, axes: tuple[str, str], words: Words) -> alt.LayerChart:
+def heatmap(frame: pl.DataFrame, axes: tuple[str, str], labels: ChartLabels) -> alt.LayerChart:
     """Draw a measure over two axes; a dot marks cells that differ from the base arm.
 
-    ``frame``: x, y (labels, in order of appearance), value, settled, told.
+    ``frame``: x, y (labels, in order of appearance), value, settled, label.
     """
     orders = [frame[name].unique(maintain_order=True).to_list() for name in ("x", "y")]
     x = alt.X("x:O", sort=orders[0], title=axes[0], axis=alt.Axis(labelAngle=0))
     y = alt.Y("y:O", sort=orders[1][::-1], title=axes[1])
-    colour = alt.Color("value:Q", title=None, legend=alt.Legend(format=words.format), scale=alt.Scale(zero=False))
+    colour = alt.Color("value:Q", title=None, legend=alt.Legend(format=labels.format), scale=alt.Scale(zero=False))
     shown = [
         alt.Tooltip("x:N", title=axes[0]),
         alt.Tooltip("y:N", title=axes[1]),
-        alt.Tooltip("told:N", title="effect"),
+        alt.Tooltip("label:N", title="effect"),
     ]
     base = alt.Chart(frame)
     cells = base.mark_rect(cornerRadius=2).encode(x=x, y=y, color=colour, tooltip=shown)
     halo = base.mark_text(fontSize=11.5, strokeWidth=3, style="halo").encode(
-        x=x, y=y, text=alt.Text("value:Q", format=words.format)
+        x=x, y=y, text=alt.Text("value:Q", format=labels.format)
     )
-    text = base.mark_text(fontSize=11.5, style="ink").encode(x=x, y=y, text=alt.Text("value:Q", format=words.format))
+    text = base.mark_text(fontSize=11.5, style="ink").encode(x=x, y=y, text=alt.Text("value:Q", format=labels.format))
     marks = alt.Chart(frame.filter("settled")).mark_circle(size=16, dy=-14, style="ink", opacity=1)
     return alt.layer(
         cells,
@@ -77,29 +77,29 @@ def heatmap(frame: pl.DataFrame, axes: tuple[str, str], words: Words) -> alt.Lay
         marks.encode(x=x, y=y),
         width=NARROW[0],
         height=max(140, 46 * len(orders[1])),
-        title=alt.TitleParams(words.title, subtitle=words.below),
+        title=alt.TitleParams(labels.title, subtitle=labels.below),
     )
 
 
-def tradeoff(frame: pl.DataFrame, look: Look, words: Words, cost: str) -> alt.LayerChart:
+def tradeoff(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, cost: str) -> alt.LayerChart:
     """Draw quality against cost with intervals of both; the line joins the arms that no other beats in both.
 
     ``frame``: population (arm), cost, cost_low, cost_high, value, low, high, best (on the frontier).
     """
     x = alt.X("cost:Q", title=cost, scale=alt.Scale(domain=span([*frame["cost_low"], *frame["cost_high"]]), nice=False))
     scale = alt.Scale(domain=span([*frame["low"], *frame["high"]]), nice=False, zero=False)
-    y = alt.Y("value:Q", title=words.axis, scale=scale, axis=alt.Axis(format=words.format))
-    base, colour = alt.Chart(frame), colours(look)
+    y = alt.Y("value:Q", title=labels.axis, scale=scale, axis=alt.Axis(format=labels.format))
+    base, colour = alt.Chart(frame), colours(theme)
     front = alt.Chart(frame.filter("best").sort("cost")).mark_line(strokeDash=[5, 4], style="ink", strokeWidth=1.4)
     shown = [
         alt.Tooltip("population:N"),
         alt.Tooltip("cost:Q", format=",.6g"),
-        alt.Tooltip("value:Q", format=words.format),
+        alt.Tooltip("value:Q", format=labels.format),
     ]
     return alt.layer(
         front.encode(x=x, y=y),
         base.mark_rule(strokeWidth=1.6).encode(
-            x=x, y=alt.Y("low:Q", title=words.axis, scale=scale), y2=alt.Y2("high:Q"), color=colour
+            x=x, y=alt.Y("low:Q", title=labels.axis, scale=scale), y2=alt.Y2("high:Q"), color=colour
         ),
         base.mark_rule(strokeWidth=1.6).encode(
             x=alt.X("cost_low:Q", title=cost), x2=alt.X2("cost_high:Q"), y=y, color=colour
@@ -110,11 +110,11 @@ def tradeoff(frame: pl.DataFrame, look: Look, words: Words, cost: str) -> alt.La
         ),
         width=WIDE[0],
         height=WIDE[1],
-        title=alt.TitleParams(words.title, subtitle=words.below),
+        title=alt.TitleParams(labels.title, subtitle=labels.below),
     )
 
 
-def bars(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
+def bars(frame: pl.DataFrame, labels: ChartLabels) -> alt.LayerChart:
     """Draw two indices of each axis with their intervals.
 
     ``frame``: row (axis), index (which of the two), value, low, high.
@@ -124,25 +124,25 @@ def bars(frame: pl.DataFrame, words: Words) -> alt.LayerChart:
     y = alt.Y("row:N", sort=order, title=None, axis=alt.Axis(labelLimit=280, labelFontSize=12, labelPadding=10))
     beside = alt.YOffset("index:N", sort=kinds)
     scale = alt.Scale(domain=span([*frame["low"], *frame["high"], 0.0]), nice=False)
-    axis = alt.Axis(format=words.format, tickCount=5)
+    axis = alt.Axis(format=labels.format, tickCount=5)
     colour = alt.Color("index:N", scale=alt.Scale(domain=kinds), title=None, legend=alt.Legend(orient="top"))
     base = alt.Chart(frame)
-    x = alt.X("value:Q", title=words.axis, scale=scale, axis=axis)
+    x = alt.X("value:Q", title=labels.axis, scale=scale, axis=axis)
     shown = [
         alt.Tooltip("row:N"),
         alt.Tooltip("index:N"),
-        *(alt.Tooltip(f"{c}:Q", format=words.format) for c in ("value", "low", "high")),
+        *(alt.Tooltip(f"{c}:Q", format=labels.format) for c in ("value", "low", "high")),
     ]
     return alt.layer(
         base.mark_bar(cornerRadiusEnd=2, height={"band": 0.8}).encode(
             x=x, y=y, yOffset=beside, color=colour, tooltip=shown
         ),
         base.mark_rule(style="ink", strokeOpacity=0.6).encode(
-            x=alt.X("low:Q", title=words.axis), x2=alt.X2("high:Q"), y=y, yOffset=beside
+            x=alt.X("low:Q", title=labels.axis), x2=alt.X2("high:Q"), y=y, yOffset=beside
         ),
         width=WIDE[0],
         height=20 * len(kinds) * len(order),
-        title=alt.TitleParams(words.title, subtitle=words.below),
+        title=alt.TitleParams(labels.title, subtitle=labels.below),
     )
 
 
@@ -151,7 +151,7 @@ def crossing(
     limit: float,
     between: tuple[float, float] | None,
     marks: Mapping[str, float],
-    words: Words,
+    labels: ChartLabels,
     lever: str,
     *,
     log: bool = False,
@@ -165,11 +165,11 @@ def crossing(
     across = alt.Scale(
         **({"type": "log"} if log else {"zero": False}), nice=False, domain=span(frame["value"].to_list(), log)
     )
-    axis = alt.Axis(format=words.format, tickCount=6)
+    axis = alt.Axis(format=labels.format, tickCount=6)
     x = alt.X("value:Q", title=lever, scale=across)
 
     def y(column: str) -> alt.Y:
-        return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
+        return alt.Y(f"{column}:Q", title=labels.axis, scale=scale, axis=axis)
 
     base = alt.Chart(frame)
     shown = [
@@ -180,19 +180,19 @@ def crossing(
     if between is not None:
         shade = alt.Chart(pl.DataFrame({"value": [between[0]], "to": [between[1]]}))
         layers.append(shade.mark_rect(opacity=0.15, style="soft").encode(x=x, x2=alt.X2("to:Q")))
-    rule = alt.Chart(pl.DataFrame({"at": [limit], "told": [f"limit {limit:g}"]}))
+    rule = alt.Chart(pl.DataFrame({"at": [limit], "label": [f"limit {limit:g}"]}))
     layers += [
         rule.mark_rule(strokeDash=[2, 3], style="ink").encode(y=y("at")),
         rule.mark_text(align="left", dx=8, style="soft").encode(
-            x=alt.XValue("width"), y=y("at"), text=alt.Text("told:N")
+            x=alt.XValue("width"), y=y("at"), text=alt.Text("label:N")
         ),
         base.mark_area(opacity=1, fillOpacity=0.16).encode(x=x, y=y("low"), y2=alt.Y2("high:Q")),
         base.mark_line(strokeWidth=2.2).encode(x=x, y=y("measure")),
         base.mark_circle(size=46, opacity=1).encode(x=x, y=y("measure"), tooltip=shown),
     ]
     if marks:
-        lines = pl.DataFrame({"value": list(marks.values()), "told": list(marks)})
-        dash = alt.StrokeDash("told:N", legend=alt.Legend(title=None, orient="top"))
+        lines = pl.DataFrame({"value": list(marks.values()), "label": list(marks)})
+        dash = alt.StrokeDash("label:N", legend=alt.Legend(title=None, orient="top"))
         layers.append(alt.Chart(lines).mark_rule(strokeWidth=1.6, style="ink").encode(x=x, strokeDash=dash))
-    title = alt.TitleParams(words.title, subtitle=words.below)
+    title = alt.TitleParams(labels.title, subtitle=labels.below)
     return alt.layer(*layers, width=WIDE[0], height=WIDE[1], title=title)

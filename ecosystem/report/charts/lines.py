@@ -1,8 +1,7 @@
-"""Charts of lines: quality, contamination and diversity over steps, and the vocabulary that is kept."""
+"""Line charts: quality, contamination and diversity over steps, and the kept vocabulary by frequency."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -11,71 +10,17 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.templates import Drawing, formed, named
-from ecosystem.report.charts.theme import LABELLED, NARROW, WIDE, Look, Words
+from ecosystem.report.charts.axes import change_rules, change_tables, colours, span, spread, steps_axis
+from ecosystem.report.charts.templates import ChartTemplate, formed, named
+from ecosystem.report.charts.theme import LABELLED, NARROW, WIDE, ChartLabels, ChartTheme
 
-FEW = 24  # trainers, at most, that are drawn one by one
-NAMED_CHANGES = {"early changes": ("left", 5), "late changes": ("right", -5)}  # table: where its names stand
-LETTER = 6.5  # pixels, at most, of a letter of a change's name
-MANY = 150  # points of all populations from which on they are small
+FEW = 24  # most trainers drawn one by one
+MANY = 150  # points of all populations above which they are drawn small
 Vertical = Callable[..., alt.Y]  # column → y channel of a chart
 
 
-def colours(look: Look) -> alt.Color:
-    """Return the colour channel: that of a population is its place in the look."""
-    return alt.Color("population:N", scale=alt.Scale(domain=list(look.populations)), legend=None)
-
-
-def steps_axis(look: Look, width: int) -> alt.X:
-    """Return the axis of steps: whole numbers only, round ones, at most as many as have room."""
-    least = (look.last - look.first) / (10 if width > 500 else 6)
-    every = next(n * 10**k for k in range(10) for n in (1, 2, 5) if n * 10**k >= least)
-    alone = look.first == look.last
-    return alt.X(
-        "step:Q",
-        title="step",
-        scale=alt.Scale(domain=[look.first - 0.5, look.last + 0.5] if alone else [look.first, look.last], nice=False),
-        axis=alt.Axis(
-            values=list(range(-(-look.first // every) * every, look.last + 1, every)),
-            format="d",
-            grid=False,
-            labelFlush=False,
-        ),
-    )
-
-
-def span(values: Sequence[float], log: bool = False) -> list[float]:
-    """Return an axis that holds all values with a little air."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    if log:
-        return [low / (high / low) ** 0.06 / 1.01, high * (high / low) ** 0.06 * 1.01]
-    air = 0.06 * (high - low) or abs(high) * 0.05 or 0.5
-    return [low - air, high + air]
-
-
-def spread(values: Sequence[float], domain: Sequence[float], height: int, log: bool, gap: float = 14) -> list[float]:
-    """Move label positions apart, as little as that takes, so that none lie on one another; keep them in the domain."""
-    forward, back = (math.log, math.exp) if log else (float, float)
-    low, high = forward(domain[0]), forward(domain[1])
-    pixel = (high - low) / height
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    places = [min(max(forward(values[i]), low), high) for i in order]
-    least = min(gap * pixel, (high - low) / max(1, len(values) - 1))
-    for _ in range(60):  # push every pair that is too close apart by half of what is missing
-        for i in range(len(places) - 1):
-            short = least - (places[i + 1] - places[i])
-            if short > 0:
-                places[i] -= short / 2
-                places[i + 1] += short / 2
-        places = [min(max(p, low + i * least), high - (len(places) - 1 - i) * least) for i, p in enumerate(places)]
-    placed = [0.0] * len(values)
-    for rank, i in enumerate(order):
-        placed[i] = back(places[rank])
-    return placed
-
-
 def _named(last: pl.DataFrame) -> pl.DataFrame:
-    """Return the lines that get a name beside them: all, or the three highest and lowest where there are many."""
+    """Return the lines to name beside the plot: all, or the three highest and lowest of many."""
     if last.height <= LABELLED:
         return last
     ordered = last.sort("value")
@@ -84,8 +29,8 @@ def _named(last: pl.DataFrame) -> pl.DataFrame:
 
 def over_steps(
     frame: pl.DataFrame,
-    look: Look,
-    words: Words,
+    theme: ChartTheme,
+    labels: ChartLabels,
     *,
     single: pl.DataFrame | None = None,
     whole: pl.DataFrame | None = None,
@@ -94,20 +39,20 @@ def over_steps(
     size: tuple[int, int] = NARROW,
     log: bool = False,
     domain: Sequence[float] | None = None,
-) -> Drawing:
+) -> ChartTemplate:
     """Draw lines over steps, one colour per population, each named at its end.
 
-    ``frame``: population, step, value, error, members (:func:`ecosystem.report.figures.means`); the band is the
-    standard error. ``single``: the same of single trainers, drawn faintly (of many, what four fifths of them span).
-    ``whole``: step, value, error and label of things that are no population (the web), in ink. ``levels``: label and
+    ``frame``: population, step, value, error, members (:func:`ecosystem.report.summaries.means`); the band is
+    the standard error. ``single``: the same of single trainers, drawn faintly (of many, the span of four fifths).
+    ``whole``: step, value, error and label of the web, in ink. ``levels``: label and
     value of reference lines.
     ``laws``: population, law, step, value of closed forms, drawn dashed through the simulation.
     """
-    tables = change_tables(look, size[0])
+    tables = change_tables(theme, size[0])
     if levels is not None:
         tables["levels"] = levels
     if single is not None and single["trainer"].n_unique() > FEW:
-        # A hundred lines say less than where most of them are, and take minutes to paint.
+        # A hundred lines show less than the range of most of them, and take minutes to draw.
         tables["most"] = _most(single)
     elif single is not None and frame["members"].max() != 1:
         tables["single"] = single
@@ -123,17 +68,17 @@ def over_steps(
     domain = list(domain) if domain else span(values, log)
     ends = _ends(tables.get("means", frame), tables.get("whole"), tables.get("levels"))
     tables |= _names(ends, domain, size[1], log)
-    plain = replace(look, populations=tuple(look.populations), changes=())
-    form = _lines(plain, words.axis, words.format, size, log, frame.height > MANY, tuple(tables))
-    return Drawing.of(form, words, tables, y=domain)
+    plain = replace(theme, populations=tuple(theme.populations), changes=())
+    form = _lines(plain, labels.axis, labels.format, size, log, frame.height > MANY, tuple(tables))
+    return ChartTemplate.of(form, labels, tables, y=domain)
 
 
 @lru_cache(maxsize=64)
 def _lines(
-    look: Look, title: str, form: str, size: tuple[int, int], log: bool, many: bool, there: tuple[str, ...]
+    theme: ChartTheme, title: str, form: str, size: tuple[int, int], log: bool, many: bool, there: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the form of lines over steps, for the tables that are ``there``."""
-    tables, x = named(there), steps_axis(look, size[0])
+    """Make the template of lines over steps, for the tables named in ``there``."""
+    tables, x = named(there), steps_axis(theme, size[0])
     scale = alt.Scale(type="log" if log else "linear", domain=[0, 1], nice=False, zero=False)
     axis = alt.Axis(format=form, tickCount=5)
     value = alt.Tooltip("value:Q", title=title, format=form)
@@ -141,11 +86,11 @@ def _lines(
     def y(column: str = "value") -> alt.Y:
         return alt.Y(f"{column}:Q", title=title, scale=scale, axis=axis)
 
-    layers = change_rules(look, size[0], tables)
+    layers = change_rules(theme, size[0], tables)
     if "levels" in tables:
         rule = alt.Chart(tables["levels"]).mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
         layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), value]))
-    layers += _population_layers(look, x, y, value, many, tables)
+    layers += _population_layers(theme, x, y, value, many, tables)
     if "whole" in tables:
         layers.append(alt.Chart(tables["whole"]).mark_line(strokeWidth=2.6, style="ink").encode(x=x, y=y()))
         dots = alt.Chart(tables["whole"]).mark_circle(size=30, style="ink", opacity=1)
@@ -158,12 +103,12 @@ def _lines(
         layers.append(
             dashes.encode(x=x, y=y(), detail=[alt.Detail("population:N"), alt.Detail("law:N")], tooltip=tooltip)
         )
-    layers += name_layers(look, y, tables)
+    layers += name_layers(theme, y, tables)
     return formed(alt.layer(*layers, width=size[0], height=size[1]))
 
 
 def _most(single: pl.DataFrame) -> pl.DataFrame:
-    """Return population, step, low and high: what lies between the first and the last tenth of the trainers."""
+    """Return population, step, low and high: the first and the last decile of the trainers."""
     return single.group_by("population", "step", maintain_order=True).agg(
         low=pl.col("value").quantile(0.1, "linear"), high=pl.col("value").quantile(0.9, "linear")
     )
@@ -177,9 +122,9 @@ def _with_band(frame: pl.DataFrame, log: bool) -> pl.DataFrame:
 
 
 def _population_layers(
-    look: Look, x: alt.X, y: Vertical, value: alt.Tooltip, many: bool, tables: Mapping[str, Any]
+    theme: ChartTheme, x: alt.X, y: Vertical, value: alt.Tooltip, many: bool, tables: Mapping[str, Any]
 ) -> list[alt.Chart]:
-    colour, layers = colours(look), []
+    colour, layers = colours(theme), []
     low, high = y("low"), alt.Y2("high:Q")
     if "most" in tables:
         most = alt.Chart(tables["most"]).mark_area(opacity=1, fillOpacity=0.07)
@@ -190,7 +135,7 @@ def _population_layers(
     if "means" not in tables:
         return layers
     base = alt.Chart(tables["means"])
-    if look.first == look.last:
+    if theme.first == theme.last:
         layers.append(base.mark_rule(strokeWidth=5, strokeOpacity=0.25).encode(x=x, y=low, y2=high, color=colour))
     else:
         layers.append(base.mark_area(opacity=1, fillOpacity=0.16).encode(x=x, y=low, y2=high, color=colour))
@@ -208,7 +153,7 @@ def _population_layers(
 
 
 def _ends(frame: pl.DataFrame, whole: pl.DataFrame | None, levels: pl.DataFrame | None) -> pl.DataFrame:
-    """Return what is named at the right edge: name, value, kind (population, whole or level)."""
+    """Return the names at the right edge of the plot: name, value, kind (population, whole or level)."""
     ends = _named(frame.group_by("population", maintain_order=True).last())
     parts = [ends.select(name="population", value="value", kind=pl.lit("population"))]
     if levels is not None:
@@ -226,59 +171,19 @@ def _names(ends: pl.DataFrame, domain: Sequence[float], height: int, log: bool =
     return {f"names of {kind}": rows for (kind,), rows in parts.items()}
 
 
-def name_layers(look: Look, y: Vertical, tables: Mapping[str, Any]) -> list[alt.Chart]:
+def name_layers(theme: ChartTheme, y: Vertical, tables: Mapping[str, Any]) -> list[alt.Chart]:
     """Write names beside the plot, in one column also where a line ends before the last step."""
     layers = []
     for kind, style in (("population", None), ("whole", "ink"), ("level", "soft")):
         if f"names of {kind}" in tables:
             chart = alt.Chart(tables[f"names of {kind}"])
             text = chart.mark_text(align="left", dx=9, fontWeight=500, **({"style": style} if style else {}))
-            colour = {} if style else {"color": colours(look)}
+            colour = {} if style else {"color": colours(theme)}
             layers.append(text.encode(x=alt.XValue("width"), y=y("place"), text=alt.Text("population:N"), **colour))
     return layers
 
 
-def change_tables(look: Look, width: int) -> dict[str, pl.DataFrame]:
-    """Return the timed changes (step, change, short) and those that are named left and right of their lines."""
-    here = [(step, what) for step, what in look.changes if look.first <= step <= look.last]
-    if not here:
-        return {}
-    rows = pl.DataFrame(here, schema=["step", "change"], orient="row")
-    short = pl.when(pl.col("change").str.len_chars() > 44).then(pl.col("change").str.head(42) + "…").otherwise("change")
-    rows = rows.with_columns(short=short)
-    if width <= 700:
-        return {"changes": rows}
-    late = pl.col("step") > (look.first + look.last) / 2
-    reach = width / max(1, look.last - look.first)
-    early, later = rows.filter(~late).sort("step"), rows.filter(late).sort("step", descending=True)
-    sides = {"early changes": _apart(early, reach), "late changes": _apart(later, reach)}
-    return {"changes": rows, **{name: table for name, table in sides.items() if table.height}}
-
-
-def _apart(rows: pl.DataFrame, reach: float) -> pl.DataFrame:
-    """Leave out the changes whose names would lie on the one before; ``reach``: pixels of a step."""
-    kept: list[int] = []
-    for i, step in enumerate(rows["step"]):
-        if not kept or abs(step - rows["step"][kept[-1]]) * reach > LETTER * len(rows["short"][kept[-1]]):
-            kept.append(i)
-    return rows[kept]
-
-
-def change_rules(look: Look, width: int, tables: Mapping[str, Any]) -> list[alt.Chart]:
-    """Return a dotted line at every timed change of :func:`change_tables`, with its name where there is room."""
-    if "changes" not in tables:
-        return []
-    x = steps_axis(look, width)
-    rule = alt.Chart(tables["changes"]).mark_rule(strokeDash=[1, 3], strokeWidth=1.6, style="ink")
-    layers = [rule.encode(x=x, tooltip=[alt.Tooltip("step:Q", title="from step"), alt.Tooltip("change:N")])]
-    for name, (align, dx) in NAMED_CHANGES.items():
-        if name in tables:
-            text = alt.Chart(tables[name]).mark_text(align=align, dx=dx, dy=6, fontSize=10.5, style="soft")
-            layers.append(text.encode(x=x, y=alt.YValue(0), text=alt.Text("short:N")))
-    return layers
-
-
-def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, look: Look, words: Words) -> alt.LayerChart:
+def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.LayerChart:
     """Draw the share of the human vocabulary kept, by frequency decile: first step dashed, last step solid.
 
     ``frame``: population, decile, when (first or last), step, value, error. ``human``: decile, value.
@@ -289,26 +194,26 @@ def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, look: Look, words: Word
     scale, axis = alt.Scale(domain=domain, nice=False), alt.Axis(format="%", tickCount=5)
 
     def y(column: str = "value") -> alt.Y:
-        return alt.Y(f"{column}:Q", title=words.axis, scale=scale, axis=axis)
+        return alt.Y(f"{column}:Q", title=labels.axis, scale=scale, axis=axis)
 
     layers: list[alt.Chart] = []
     if human.height:
         line = alt.Chart(human).mark_line(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
         layers.append(line.encode(x=x, y=y()))
-    colour, base = colours(look), alt.Chart(frame)
+    colour, base = colours(theme), alt.Chart(frame)
     ends = ["first", "last"]
     dash = alt.StrokeDash("when:O", scale=alt.Scale(domain=ends, range=[[5, 3], [1, 0]]), legend=None)
     fade = alt.Scale(domain=ends, range=[0.55, 1])
     thin = alt.StrokeOpacity("when:O", scale=fade, legend=None)
     pale = alt.FillOpacity("when:O", scale=fade, legend=None)
     layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour, strokeDash=dash, strokeOpacity=thin))
-    error = alt.Tooltip("error:Q", title="± standard error", format=words.format)
-    value = alt.Tooltip("value:Q", title=words.axis, format=words.format)
+    error = alt.Tooltip("error:Q", title="± standard error", format=labels.format)
+    value = alt.Tooltip("value:Q", title=labels.axis, format=labels.format)
     tooltip = [alt.Tooltip("population:N"), alt.Tooltip("decile:O"), alt.Tooltip("step:Q"), value, error]
     layers.append(
         base.mark_circle(size=34, opacity=1).encode(x=x, y=y(), color=colour, fillOpacity=pale, tooltip=tooltip)
     )
     solid = frame.filter(pl.col("when") == "last").sort("decile", maintain_order=True)
     people = human.with_columns(label=pl.lit("human text")).tail(1)
-    layers += name_layers(look, y, _names(_ends(solid, None, people), domain, height))
-    return alt.layer(*layers, width=width, height=height, title=alt.TitleParams(words.title, subtitle=words.below))
+    layers += name_layers(theme, y, _names(_ends(solid, None, people), domain, height))
+    return alt.layer(*layers, width=width, height=height, title=alt.TitleParams(labels.title, subtitle=labels.below))

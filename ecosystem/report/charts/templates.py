@@ -1,6 +1,7 @@
-"""Charts that are drawn over and over: what stays is made by Altair once, what changes is put in.
+"""Charts that are drawn often: Altair makes the fixed part once, and titles, data and domains are filled in.
 
-Altair takes twenty times as long over such a chart as its numbers do, and a page draws one anew at every step.
+Altair takes twenty times as long to make such a chart as its numbers take to compute, and a page draws it at every
+step.
 """
 
 from __future__ import annotations
@@ -14,40 +15,40 @@ import altair as alt
 import polars as pl
 import polars.selectors as cs
 
-from ecosystem.report.charts.theme import Words
+from ecosystem.report.charts.theme import ChartLabels
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A chart: Vega-Lite that names its data, and the tables of these names."""
+class ChartTemplate:
+    """A chart made from a template: Vega-Lite that names its data, and the tables of these names."""
 
     spec: dict[str, Any]
     tables: dict[str, pl.DataFrame]
 
     @classmethod
     def of(
-        cls, form: dict[str, Any], words: Words, tables: Mapping[str, pl.DataFrame], **domains: Sequence[float]
-    ) -> Drawing:
-        """Fill in a form: the words above it, the data, and the domains of channels by name."""
+        cls, form: dict[str, Any], labels: ChartLabels, tables: Mapping[str, pl.DataFrame], **domains: Sequence[float]
+    ) -> ChartTemplate:
+        """Fill in a template: the title, the data, and the domains of channels by name."""
         spec = copy.deepcopy(form)
         for name, domain in domains.items():
             for channel in scaled(spec, name):
                 channel["scale"]["domain"] = list(domain)
-        return cls({**spec, "title": {"text": words.title, "subtitle": words.below}}, dict(tables))
+        return cls({**spec, "title": {"text": labels.title, "subtitle": labels.below}}, dict(tables))
 
     def datasets(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the rows of every table by name; what is no finite number is null."""
+        """Return the rows of every table by name; numbers that are not finite are null."""
         finite = pl.when(cs.float().is_finite()).then(cs.float())
         return {name: table.with_columns(finite).to_dicts() for name, table in self.tables.items()}
 
 
 def named(names: Iterable[str]) -> dict[str, Any]:
-    """Return, by name, what stands for tables in a form."""
+    """Return the placeholders of tables in a template, by name."""
     return {name: alt.NamedData(name=name) for name in names}
 
 
 def formed(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """Return a chart of Altair as plain Vega-Lite, without its default theme; one of named data is a form."""
+    """Turn a chart of Altair into plain Vega-Lite, without the default theme; with named data, it is a template."""
     with alt.data_transformers.disable_max_rows():
         form: dict[str, Any] = chart.to_dict(validate=False)
     form.pop("config", None)
@@ -55,7 +56,7 @@ def formed(chart: alt.TopLevelMixin) -> dict[str, Any]:
 
 
 def scaled(spec: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """Yield a channel of every layer that has it and says something of the domain of its scale."""
+    """Yield the channel ``name`` of every layer in which its scale has a domain."""
     for layer in spec.get("layer", [spec]):
         channel = layer.get("encoding", {}).get(name, {})
         if "domain" in (channel.get("scale") or {}):

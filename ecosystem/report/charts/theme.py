@@ -1,4 +1,4 @@
-"""How charts look: the colours of a light and a dark page, sizes, and what all charts of a run share."""
+"""The look of charts: colours of a light and a dark page, sizes, and the theme of all charts of a run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WIDE, NARROW = (780, 320), (400, 230)  # width and height in pixels; the page stretches the width
-LABELLED = 10  # populations, at most, that are all named beside their lines
+LABELLED = 10  # most populations that are all named beside their lines
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 HUMAN, SYNTHETIC = "#8793a3", "#8b5cd6"  # legible on both backgrounds; violet is never a population
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """The colours of one mode of the page."""
+    """The colours of one mode (light or dark) of a page."""
 
     paper: str
     ink: str
@@ -43,7 +43,7 @@ DARK = Scheme(
 
 
 def configuration(scheme: Scheme) -> dict[str, Any]:
-    """Return the Vega-Lite configuration of a mode."""
+    """Make the Vega-Lite configuration of a mode."""
     text = {"labelColor": scheme.soft, "titleColor": scheme.soft, "labelFontSize": 11, "titleFontSize": 11.5}
     return {
         "background": scheme.paper,
@@ -81,8 +81,8 @@ def configuration(scheme: Scheme) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What all charts of a run share: populations in the order of their colours, last step, timed changes."""
+class ChartTheme:
+    """Shared by all charts of a run: populations in the order of their colours, first and last step, timed changes."""
 
     populations: Sequence[str]
     last: int
@@ -91,8 +91,8 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Words:
-    """What a chart says about itself: title, a line below it, y axis, and the d3 format of its values."""
+class ChartLabels:
+    """The texts of a chart: title, a line below it, title of the y axis, and the d3 format of its values."""
 
     title: str
     below: str

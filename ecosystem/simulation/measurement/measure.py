@@ -9,7 +9,7 @@ from ecosystem.families.base import SupportsWatermark
 from ecosystem.families.requests import Score, ScoreRequest
 from ecosystem.metrics import tables
 from ecosystem.metrics.tables import rows
-from ecosystem.policies.watermark import Watermark
+from ecosystem.policies.base import WritesWatermark
 from ecosystem.simulation.measurement.costs import measure_costs
 from ecosystem.simulation.measurement.parameters import measure_parameters
 from ecosystem.simulation.measurement.text import (
@@ -39,7 +39,7 @@ def measure_opening(state: State, step: Step) -> None:
     if references.downstream is not None:
         measure_baselines(state, step, references.downstream)
     human = text_values(state, references.held_out, "reference/human")
-    policy = next((p for p in state.scenario.policies.values() if isinstance(p, Watermark)), None)
+    policy = next((p for p in state.scenario.policies.values() if isinstance(p, WritesWatermark)), None)
     if policy is not None:
         cohort = state.cohorts[policy.model]
         assert isinstance(cohort, SupportsWatermark)  # checked when the scenario was read

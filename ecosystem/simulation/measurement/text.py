@@ -15,7 +15,7 @@ from ecosystem.metrics.base import TEXT_METRICS, Estimate, TextMetric, measure_t
 from ecosystem.metrics.estimates import ratio
 from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality
 from ecosystem.metrics.tables import rows
-from ecosystem.policies.watermark import Watermark
+from ecosystem.policies.base import WritesWatermark
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.downstream import Downstream
@@ -152,7 +152,7 @@ def _watermark_in(state: State, step: Step, trainer: Trainer) -> Values:
     policies = [
         policy
         for name, policy in scenario.policies.items()
-        if isinstance(policy, Watermark) and name in used and named in (None, name)
+        if isinstance(policy, WritesWatermark) and name in used and named in (None, name)
     ]
     own = step.segment.filter(pl.col("author") == trainer.name)["doc"]
     if not policies or own.is_empty():
@@ -162,7 +162,7 @@ def _watermark_in(state: State, step: Step, trainer: Trainer) -> Values:
     return {"complies": float(trainer.name in step.marks), **detected} if named is not None else detected
 
 
-def watermark_values(policy: Watermark, z: NDArray[np.float64], scored: NDArray[np.int64]) -> Values:
+def watermark_values(policy: WritesWatermark, z: NDArray[np.float64], scored: NDArray[np.int64]) -> Values:
     """Return the mean z-score and the share above the threshold, of documents with enough scored tokens."""
     long_enough = z[scored >= policy.min_tokens]
     over, each = (long_enough > policy.threshold).astype(np.float64), np.ones_like(long_enough)

@@ -14,15 +14,15 @@ import polars as pl
 from ecosystem.errors import EcosystemError
 from ecosystem.formats import number
 from ecosystem.report import charts
-from ecosystem.report.charts import Look
+from ecosystem.report.charts import ChartTheme
 from ecosystem.report.findings import listed, signed
 from ecosystem.report.html import Figure
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.measure import Measure
 from ecosystem.studies.object_store import opened
 from ecosystem.studies.results import Results
-from ecosystem.studies.study import BRANCH_STEP, Study
+from ecosystem.studies.spec.measure import Measure
+from ecosystem.studies.spec.study import BRANCH_STEP, Study
 
 SENTENCES = 6  # arms, at most, that get a sentence of their own
 EVENTS = 2  # of a run, at most, that a sentence quotes
@@ -62,9 +62,9 @@ class StudyReportData:
         """All worlds; one without a name where nothing is uncertain."""
         return list(self.study.settings())
 
-    def look(self, last: int = 0) -> Look:
+    def theme(self, last: int = 0) -> ChartTheme:
         """Return what charts share: the arms' colours, and a line where each policy starts."""
-        return Look(self.arms, last, 0, sorted(self.starts.items()))
+        return ChartTheme(self.arms, last, 0, sorted(self.starts.items()))
 
     @cached_property
     def starts(self) -> dict[int, str]:

@@ -10,13 +10,13 @@ import polars as pl
 
 from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.report import charts
-from ecosystem.report.charts import Words
+from ecosystem.report.charts import ChartLabels
 from ecosystem.report.findings import signed
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.measure import Measure
 from ecosystem.studies.report.data import StudyReportData, interval
 from ecosystem.studies.sensitivity import Index
+from ecosystem.studies.spec.measure import Measure
 from ecosystem.studies.statistics import mean_interval
 
 MORRIS = ("mu*: mean size of its effects", "sigma: their spread")
@@ -42,17 +42,17 @@ def effects(data: StudyReportData, measure: Measure, world: str, rows: Sequence[
                 name: [getattr(r, name) for r in rows]
                 for name in ("effect", "low", "high", "unpaired_low", "unpaired_high")
             },
-            "told": [f"{signed(r.effect, 3)} [{signed(r.low, 3)}, {signed(r.high, 3)}]" for r in rows],
+            "label": [f"{signed(r.effect, 3)} [{signed(r.low, 3)}, {signed(r.high, 3)}]" for r in rows],
         }
     )
     better = "lower" if measure.lower_is_better else "higher"
-    words = Words(
+    labels = ChartLabels(
         f"{heading(measure, world)} against {data.study.base_arm}",
         f"{_unit(measure)}; {better} is better",
         "difference",
         "+.3~g",
     )
-    return charts.forest(frame, data.look(), words)
+    return charts.forest(frame, data.theme(), labels)
 
 
 def axes_map(data: StudyReportData, measure: Measure, world: str) -> Any:
@@ -66,7 +66,7 @@ def axes_map(data: StudyReportData, measure: Measure, world: str) -> Any:
             "y": _label(point[y]),
             "value": float(np.mean(list(values[arm].values()))),
             "settled": arm in compared and compared[arm].settled,
-            "told": _effect(compared[arm]) if arm in compared else "the base arm",
+            "label": _effect(compared[arm]) if arm in compared else "the base arm",
         }
         for arm, point in data.study.levers().items()
         if arm in values
@@ -74,8 +74,8 @@ def axes_map(data: StudyReportData, measure: Measure, world: str) -> Any:
     if not cells:
         return None
     below = f"mean over seeds; a dot marks what differs from {data.study.base_arm} (Holm, 5 %)"
-    words = Words(heading(measure, world), below, measure.unit, ".3~f")
-    return charts.heatmap(pl.DataFrame(cells), (x, y), words)
+    labels = ChartLabels(heading(measure, world), below, measure.unit, ".3~f")
+    return charts.heatmap(pl.DataFrame(cells), (x, y), labels)
 
 
 def _effect(row: Row) -> str:
@@ -108,13 +108,13 @@ def sensitivity(measure: Measure, world: str, indices: Sequence[Index], *, morri
         }
         for axis, name, value, half in index_rows(indices, morris=morris)
     ]
-    words = Words(
+    labels = ChartLabels(
         f"{heading(measure, world)}: {'elementary effects' if morris else 'shares of its variance'}",
         "95 % bootstrap intervals where the method gives one; means over seeds",
         measure.axis if morris else "share of the variance",
         ".3~g",
     )
-    return charts.bars(pl.DataFrame(rows), words)
+    return charts.bars(pl.DataFrame(rows), labels)
 
 
 def course(data: StudyReportData, measure: Measure, world: str) -> Any:
@@ -134,14 +134,14 @@ def course(data: StudyReportData, measure: Measure, world: str) -> Any:
     )
     frame = frame.rename({"arm": "population"}).sort("step", maintain_order=True)
     whose = f"{measure.of}, " if measure.of else ""
-    words = Words(
+    labels = ChartLabels(
         f"{whose}{measure.metric}" + (f", world {world}" if world else ""),
         f"{_unit(measure)}; mean over seeds ± one standard error",
         measure.axis,
         ".3~g",
     )
     last = int(rows["step"].max())  # type: ignore[arg-type]
-    return charts.over_steps(frame, data.look(last), words, size=charts.WIDE)
+    return charts.over_steps(frame, data.theme(last), labels, size=charts.WIDE)
 
 
 def tradeoff(data: StudyReportData, measure: Measure) -> Any:
@@ -174,10 +174,10 @@ def tradeoff(data: StudyReportData, measure: Measure) -> Any:
             other["cost"] <= row["cost"] and sign * other["value"] < sign * row["value"] for other in rows
         )
     prices = ", ".join(f"{price:g} a unit of {cost.replace('_', ' ')}" for cost, price in study.prices.items())
-    words = Words(
+    labels = ChartLabels(
         f"{measure.name} against cost",
         f"95 % intervals over seeds; the dashed line joins the arms that none beats in both; prices: {prices}",
         measure.axis,
         ".3~g",
     )
-    return charts.tradeoff(pl.DataFrame(rows), data.look(), words, "cost of a run")
+    return charts.tradeoff(pl.DataFrame(rows), data.theme(), labels, "cost of a run")

@@ -9,8 +9,8 @@ from typing import Any
 
 import solara
 
-from ecosystem.app.live_charts import LiveChart
-from ecosystem.app.run_view import RunView
+from ecosystem.app.charts.live_charts import LiveChart
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.report import charts
 from ecosystem.report.charts import DARK, LIGHT, Scheme
 
@@ -26,32 +26,32 @@ def frames(last: int, most: int = MOST) -> list[int]:
     return sorted({round(last * i / (most - 1)) for i in range(most)})
 
 
-def animation(picture: LiveChart, steps: Sequence[int], scheme: Scheme, told: Callable[[int], bool]) -> bytes | None:
-    """Draw a picture at each step and return a GIF that starts over at its end.
+def animation(chart: LiveChart, steps: Sequence[int], scheme: Scheme, report: Callable[[int], bool]) -> bytes | None:
+    """Draw a chart at each step and return a GIF that starts over at its end.
 
-    ``told`` hears how many frames are done and answers whether to go on; None where it did not want to.
+    ``report`` is called with the number of frames done and returns whether to go on; None where it said no.
     """
     from PIL import Image
 
     images: list[Any] = []
     for step in steps:
-        if not told(len(images)):
+        if not report(len(images)):
             return None
-        frame = picture.at(step)
+        frame = chart.at(step)
         spec = {
-            **picture.spec,
+            **chart.spec,
             "title": {"text": frame.title, "subtitle": frame.below},
             "width": WIDTH,
             "autosize": {"type": "pad"},
-            "datasets": {name: _beside(rows, frame.columns.get(name)) for name, rows in picture.data.items()},
+            "datasets": {name: _beside(rows, frame.columns.get(name)) for name, rows in chart.data.items()},
         }
         _, png = charts.pictures(spec, scheme)
         images.append(Image.open(io.BytesIO(png)).convert("RGB").quantize(128, dither=Image.Dither.NONE))
-    told(len(images))
-    found = io.BytesIO()
+    report(len(images))
+    file = io.BytesIO()
     times = [EACH] * (len(images) - 1) + [LAST]
-    images[0].save(found, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
-    return found.getvalue()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
+    return file.getvalue()
 
 
 def _beside(rows: list[dict[str, Any]], columns: dict[str, list[Any]] | None) -> list[dict[str, Any]]:
@@ -62,29 +62,29 @@ def _beside(rows: list[dict[str, Any]], columns: dict[str, list[Any]] | None) ->
 
 
 @solara.component
-def Animation(view: RunView, picture: LiveChart | None, last: int) -> None:
-    """Offer the graph of a film over its steps as a GIF: drawn on the server in a thread, then downloaded."""
+def Animation(view: RunView, chart: LiveChart | None, last: int) -> None:
+    """Offer the site graph of a run over its steps as a GIF: drawn on the server in a thread, then downloaded."""
     asked, ask = solara.use_state(0)
     done, tell = solara.use_state(0)
-    found: solara.Reactive[bytes | None] = solara.use_reactive(None)
+    gif: solara.Reactive[bytes | None] = solara.use_reactive(None)
     scheme = DARK if solara.lab.use_dark_effective() else LIGHT
     steps = frames(last)
 
     def draw(cancel: threading.Event) -> None:
-        if not asked or picture is None:
+        if not asked or chart is None:
             return
-        now = frames(view.last)
+        steps_now = frames(view.last)
 
-        def told(number: int) -> bool:
+        def report(number: int) -> bool:
             tell(number)
             return not cancel.is_set()
 
-        found.set(animation(picture, now, scheme, told))
+        gif.set(animation(chart, steps_now, scheme, report))
 
     drawn = solara.use_thread(draw, dependencies=[asked], intrusive_cancel=False)
 
     def begin() -> None:
-        found.set(None)
+        gif.set(None)
         tell(0)
         ask(asked + 1)
 
@@ -99,8 +99,8 @@ def Animation(view: RunView, picture: LiveChart | None, last: int) -> None:
         solara.Button("Make an animation (GIF)", on_click=begin, text=True, small=True, icon_name="mdi-movie-outline")
         if drawn.state == solara.ResultState.ERROR:
             solara.Text(f"It could not be drawn: {drawn.error}")
-        if found.value is not None:
-            size = len(found.value) / 1e6
+        if gif.value is not None:
+            size = len(gif.value) / 1e6
             solara.FileDownload(
-                found.value, filename=f"{view.called}-web.gif", label=f"Save the animation ({size:.1f} MB)"
+                gif.value, filename=f"{view.called}-web.gif", label=f"Save the animation ({size:.1f} MB)"
             )

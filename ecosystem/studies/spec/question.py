@@ -16,7 +16,7 @@ from ecosystem.scenario.presets import bundled, read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
 from ecosystem.spec import Spec, explain
-from ecosystem.studies.design import Seed
+from ecosystem.studies.spec.design import Seed
 
 FileKind = Literal["scenario", "study", "frontier"]
 COMMANDS: dict[FileKind, str] = {"scenario": "run", "study": "study", "frontier": "threshold"}

@@ -10,10 +10,10 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 import tomli_w
 
-from ecosystem.app.live_run import Closed, LiveRun
-from ecosystem.app.live_run import Progress as Doing
-from ecosystem.app.run_view import RunView
-from ecosystem.app.session_model import SessionModel
+from ecosystem.app.worlds.live_run import Closed, LiveRun
+from ecosystem.app.worlds.live_run import Progress as Doing
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.session_model import SessionModel
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress
 from ecosystem.policies.base import POLICIES, Policy
@@ -37,11 +37,11 @@ class BackgroundTask(Generic[T]):
         self.result: T | None = None
         self.error: str | None = None
         self._do, self._news = do, news
-        self._thread = threading.Thread(target=self._work, name="errand", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="background task", daemon=True)
         self._thread.start()
 
     def leave(self) -> None:
-        """Stop at the next report of progress: nobody looks any more."""
+        """Stop at the next report of progress, since the result is no longer needed."""
         self._left = True
 
     def join(self, seconds: float | None = None) -> None:
@@ -85,10 +85,10 @@ def changes(scenario: Scenario, first: Scenario | None = None) -> list[tuple[int
 
     In the order of steps; without ``first`` nothing counts as new.
     """
-    there = {(c.at, path, inline(value)) for c in (first or scenario).changes for path, value in c.set.items()}
-    found = {(c.at, path): inline(value) for c in scenario.changes for path, value in c.set.items()}
-    listed = sorted(found.items(), key=lambda item: item[0][0])
-    return [(at, f"{path} = {value}", (at, path, value) not in there) for (at, path), value in listed]
+    before = {(c.at, path, inline(value)) for c in (first or scenario).changes for path, value in c.set.items()}
+    current = {(c.at, path): inline(value) for c in scenario.changes for path, value in c.set.items()}
+    listed = sorted(current.items(), key=lambda item: item[0][0])
+    return [(at, f"{path} = {value}", (at, path, value) not in before) for (at, path), value in listed]
 
 
 def saved(session: SessionModel, live_run: LiveRun) -> str:
@@ -97,16 +97,16 @@ def saved(session: SessionModel, live_run: LiveRun) -> str:
     Relative paths in it stay as they are, so that it is the same experiment; a comment says where they are sought.
     """
     scenario, machine = live_run.scenario, live_run.machine
-    told = [f"From step {at} on: {what}" for at, what, new in changes(scenario, session.play.scenario) if new]
+    news = [f"From step {at} on: {what}" for at, what, new in changes(scenario, session.config.scenario) if new]
     replay = f"ecosystem run {scenario.name}.toml --device {machine.device} --threads {machine.threads}"
     lines = [
         f"A session of {scenario.name}, of which {max(0, live_run.t)} of {scenario.steps} steps were seen. {replay}",
         "gives the same numbers bit for bit with the same versions of the packages.",
         "Relative paths in it are sought in the current folder and then beside this file;",
         f"save it in {live_run.base.resolve()} if it names any.",
-        *told,
+        *news,
     ]
-    # Knobs were moved before *Reset*, and others may not go as far as they did beside what stands there now.
+    # A knob's ends were valid beside the file's values; beside the present ones they may not be.
     knobs = [knob for knob in scenario.knobs if not scenario.refused(knob.path, *knob.ends)]
     scenario = scenario.model_copy(update={"knobs": knobs})
     return "".join(f"# {' '.join(line.split())}\n" for line in lines) + "\n" + scenario.to_toml()
@@ -119,7 +119,7 @@ def choices(scenario: Scenario) -> list[str]:
 
 
 def template(scenario: Scenario, choice: str) -> str:
-    """Return a policy as TOML to begin from: as it stands, or a kind with its defaults and what it needs by name."""
+    """Return a policy as TOML to begin from: the scenario's, or a kind with its defaults and what it needs by name."""
     if not choice.startswith(NEW):
         return inline(scenario.policies[choice].plain())
     kind = choice.removeprefix(NEW)
@@ -181,7 +181,8 @@ def previewed(view: RunView, step: int, choice: str, text: str, progress: Progre
 def enforce(live_run: LiveRun, choice: str, text: str, population: str) -> str:
     """Set a policy first at the select gate of a population's trainers, from the next step on; return its name.
 
-    A policy of the scenario becomes what was typed wherever it stands. Raises ScenarioError where that is not allowed.
+    A policy of the scenario becomes what was typed at every gate that names it. Raises ScenarioError where that is
+    not allowed.
     """
     now = live_run.scenario.at(live_run.upcoming)
     name, table = proposed(now, choice, text)

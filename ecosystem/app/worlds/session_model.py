@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import mesa
 
 from ecosystem.app.knobs import knobs_of
-from ecosystem.app.live_run import LiveRun
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.live_run import LiveRun
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine
@@ -31,7 +31,7 @@ from ecosystem.scenario.scenario import Scenario
 
 SEEDS = 10**9  # the largest seed
 PATIENCE = 20.0  # seconds for a world to stop: its thread may wait for ever for a browser that has gone
-SEED, PRESET = "seed", "model"  # arguments of a stage beside its knobs
+SEED, PRESET = "seed", "model"  # arguments of a session beside its knobs
 
 
 @dataclass(frozen=True)
@@ -54,29 +54,29 @@ class SessionConfig:
 
 @cache
 def stored(path: Path) -> RunView:
-    """Return the film of a stored run, read and laid out once for all tabs."""
+    """Read a stored run and lay out its web, once for all tabs."""
     view = RunView(Run.open(path))
     _ = view.places, view.links
     return view
 
 
 class SessionModel(mesa.Model):
-    """One or two worlds on a page: stored ones (``films``), or live ones (``recordings``), or one of each.
+    """One or two worlds on a page: stored ones (``stored``), or live ones (``live_runs``), or one of each.
 
     ``shown`` is the step that is looked at (None: the last), ``steered`` the number of the world that knobs act on.
-    Stored worlds begin at step 0, as a film does, and so they do after *Reset*.
+    Stored worlds are shown from step 0 on, also after *Reset*.
     """
 
-    play: ClassVar[SessionConfig]
+    config: ClassVar[SessionConfig]
     news: ClassVar[staticmethod[[], None]]
     progressed: ClassVar[staticmethod[[], None]] = staticmethod(lambda: None)
-    watched: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: True)  # whether anybody looks: else it waits
+    watched: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: True)  # whether the tab is connected
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(rng=0)  # nothing draws from it
-        self.shown: int | None = None if self.play.scenario is not None else 0
+        self.shown: int | None = None if self.config.scenario is not None else 0
         self._over = False  # whether a replay has just come to its end
-        self.stored = [stored(path) for path in self.play.runs]
+        self.stored = [stored(path) for path in self.config.runs]
         for view in self.stored:
             view.refresh()
         self.live_runs: list[LiveRun] = []
@@ -85,11 +85,11 @@ class SessionModel(mesa.Model):
         self.knobs: dict[str, Knob] = {}
         self.refused = ""  # what the page asked for and cannot have, as a sentence
         self._force: tuple[Scenario, int, Scenario] | None = None  # a scenario, a step, and what holds then
-        scenario = self.play.scenario and self._asked(self.play.scenario, kwargs)
+        scenario = self.config.scenario and self._asked(self.config.scenario, kwargs)
         self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-")).resolve()
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # also where nobody closes it
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # also where close() is never called
         if scenario is not None:
-            self.live_runs = [self._record(scenario, self.play.machine, self.play.base)]
+            self.live_runs = [self._open(scenario, self.config.machine, self.config.base)]
 
     def _asked(self, scenario: Scenario, arguments: dict[str, Any]) -> Scenario:
         """Return the scenario with the models, the seed and the values of knobs that the page asks for.
@@ -103,7 +103,7 @@ class SessionModel(mesa.Model):
             values["seed"] = int(seed)
         elif SEED in given:
             self.refused = f'seed "{seed}": give a whole number from 0 to {SEEDS}; {scenario.seed} was taken.'
-        if given.get(PRESET) in presets(self.play.base):
+        if given.get(PRESET) in presets(self.config.base):
             values |= {f"models.{name}.preset": given[PRESET] for name in scenario.models}
         self.knobs = knobs_of(scenario)
         for name, knob in self.knobs.items():
@@ -113,12 +113,12 @@ class SessionModel(mesa.Model):
                     continue
                 values[knob.path] = scenario.like(knob.path, value)
         try:
-            return scenario.override(values, base=self.play.base)
+            return scenario.override(values, base=self.config.base)
         except ScenarioError as error:  # knobs that are allowed one by one may not be so together
             self.refused = f"{error} This world is as in the file."
             return scenario
 
-    def _record(self, scenario: Scenario, machine: Machine, base: Path, branch: Branch | None = None) -> LiveRun:
+    def _open(self, scenario: Scenario, machine: Machine, base: Path, branch: Branch | None = None) -> LiveRun:
         out = self._folder / str(len(self._begun))
         live_run = LiveRun(scenario, out, machine, self.news, base=base, branch=branch, progressed=self.progressed)
         self._begun.append(live_run)
@@ -130,6 +130,11 @@ class SessionModel(mesa.Model):
     def views(self) -> list[RunView | None]:
         """The worlds in the order of the page; None: one that has not opened yet."""
         return [*self.stored, *(live_run.view for live_run in self.live_runs)]
+
+    def live_run(self, number: int) -> LiveRun | None:
+        """Return the live world at a place of the page; None where a stored one is."""
+        live = number - len(self.stored)
+        return self.live_runs[live] if live >= 0 else None
 
     @property
     def last(self) -> int:
@@ -204,7 +209,7 @@ class SessionModel(mesa.Model):
         live_run.change({path: live_run.scenario.like(path, value)})
 
     def value(self, path: str) -> Any:
-        """Return what stands at a path in the steered world from its next step on."""
+        """Return the value at a path in the steered world from its next step on."""
         live_run = self.live_runs[self.steered]
         scenario, upcoming = live_run.scenario, live_run.upcoming
         if self._force is None or self._force[0] is not scenario or self._force[1] != upcoming:
@@ -233,7 +238,7 @@ class SessionModel(mesa.Model):
         staying = [] if stored else self.live_runs[:1]
         for other in self.live_runs[len(staying) :]:
             other.close()
-        forked = self._record(scenario, machine, parent.base, Branch(parent, step, scenario))
+        forked = self._open(scenario, machine, parent.base, Branch(parent, step, scenario))
         self.knobs = self.knobs or knobs_of(scenario)
         self.stored, self.live_runs = stored, [*staying, forked]
         self.steered, self.shown = len(staying), None
@@ -241,7 +246,7 @@ class SessionModel(mesa.Model):
 
     def keep(self, live_run: LiveRun) -> Path:
         """Copy a live world to where ``ecosystem run`` would put it; return the place (:meth:`LiveRun.keep`)."""
-        return live_run.keep(self.play.out)
+        return live_run.keep(self.config.out)
 
     def close(self) -> None:
         """Stop the live worlds and, once they have stopped, delete their folders; returns at once."""

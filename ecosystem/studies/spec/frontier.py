@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from ecosystem.errors import ScenarioError
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import Spec
-from ecosystem.studies.design import Range
-from ecosystem.studies.measure import Measure, Step
-from ecosystem.studies.question import FileKind, Question, with_values
+from ecosystem.studies.spec.design import Range
+from ecosystem.studies.spec.measure import Measure, Step
+from ecosystem.studies.spec.question import FileKind, Question, with_values
 
 
 class ClosedForm(Spec):

@@ -1,4 +1,4 @@
-"""A live world: stepped in a thread of its own, every step committed to a folder that a film reads.
+"""A live world: stepped in a thread of its own, every step committed to a folder that a :class:`RunView` reads.
 
 The page's thread only asks (one more step, pause, change this) and never waits. What is committed equals, bit for bit,
 what ``ecosystem run`` gives for the scenario with the changes made so far.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ecosystem.app.run_view import RunView
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
@@ -31,7 +31,7 @@ EVERY = 0.5  # seconds between two reports of progress inside a step; each costs
 
 
 class Closed(Exception):
-    """Raised inside a step to leave it: nobody looks any more."""
+    """Raised inside a step to leave it, because the session was closed."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LiveRun:
 
     ``progressed`` is called when a step begins, and at progress inside it.
 
-    ``state``, ``progress``, ``error`` (a sentence) and ``film`` (None until the web has opened) may be read any time.
+    ``state``, ``progress``, ``error`` (a sentence) and ``view`` (None until the web has opened) may be read any time.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class LiveRun:
             self._asked.set()
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait until the thread has ended (after :meth:`close`) and nobody copies the folder any more."""
+        """Wait until the thread has ended (after :meth:`close`) and the folder is no longer being copied."""
         self._thread.join(seconds)
         if self._writing.acquire(timeout=-1 if seconds is None else seconds):
             self._writing.release()
@@ -278,7 +278,7 @@ class LiveRun:
                 self.state, self.error = "failed", sentence
 
     def _report(self, what: str, done: int, total: int) -> None:
-        """Take the news of a step under way; wait here while it is paused, leave where nobody looks any more."""
+        """Record the progress of a step under way; wait while it is paused, leave it when the session was closed."""
         self.progress = Progress(what, done, total)
         if (now := time.monotonic()) - self._told > EVERY:
             self._told = now

@@ -7,7 +7,8 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from ecosystem.app.actions import (
+from ecosystem.app.knobs import spacing
+from ecosystem.app.worlds.actions import (
     BackgroundTask,
     changes,
     choices,
@@ -18,9 +19,8 @@ from ecosystem.app.actions import (
     saved,
     template,
 )
-from ecosystem.app.knobs import spacing
-from ecosystem.app.run_view import RunView
-from ecosystem.app.session_model import SessionConfig, SessionModel
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.session_model import SessionConfig, SessionModel
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.runs.run import Run
@@ -46,15 +46,15 @@ def scenario(**more):
 
 
 @pytest.fixture
-def stages(tmp_path, monkeypatch):
-    """Makes stages whose temporary folders lie in ``tmp_path / "live"``; they are closed at the end."""
+def sessions(tmp_path, monkeypatch):
+    """Makes sessions whose temporary folders lie in ``tmp_path / "live"``; they are closed at the end."""
     (tmp_path / "live").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "live"))
     made = []
 
     def make(spec=None, runs=(), **arguments):
-        play = SessionConfig(tuple(runs), spec, tmp_path, MACHINE, tmp_path / "kept")
-        kind = type("Played", (SessionModel,), {"play": play, "news": staticmethod(lambda: None)})
+        config = SessionConfig(tuple(runs), spec, tmp_path, MACHINE, tmp_path / "kept")
+        kind = type("Played", (SessionModel,), {"config": config, "news": staticmethod(lambda: None)})
         made.append(kind(**arguments))
         for live_run in made[-1].live_runs:
             until(lambda live_run=live_run: live_run.state != "opening")
@@ -90,8 +90,8 @@ def history(live_run, through=STEPS):
     return files(Run.open(live_run.folder), range(through + 1))
 
 
-def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path, monkeypatch):
-    session = stages(scenario(), seed="5", knob_0=2)
+def test_a_session_and_its_saved_scenario_are_the_same_run(sessions, tmp_path, monkeypatch):
+    session = sessions(scenario(), seed="5", knob_0=2)
     live_run, knob = session.live_runs[0], session.knobs["knob_0"]
     assert live_run.scenario.seed == 5 and live_run.scenario.value(knob.path) == 2
     single(session, 1)
@@ -105,7 +105,7 @@ def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path, mon
     with pytest.raises(ScenarioError, match="no step of this world will begin after step 4"):
         session.turn("trainers.naive.publish", 5)
 
-    listed = changes(live_run.scenario, session.play.scenario)
+    listed = changes(live_run.scenario, session.config.scenario)
     assert listed == [(2, "trainers.naive.publish = 3", True), (3, "writers.people.rate = 7.0", True)]
     assert (2, "trainers.naive.publish = 9", False) in changes(scenario())  # of the file, and replaced by the session
     file = tmp_path / "saved.toml"
@@ -123,20 +123,20 @@ def test_a_session_and_its_saved_scenario_are_the_same_run(stages, tmp_path, mon
     monkeypatch.setattr("ecosystem.api._report", str)  # it takes longer than all the rest
     told = CliRunner().invoke(cli, ["run", str(file), "--out", str(tmp_path / "kept")])
     assert told.exit_code == 0 and "This run is finished" in told.output
-    replay = stages(runs=[kept])
+    replay = sessions(runs=[kept])
     assert replay.last == STEPS and replay.views[0].metrics.equals(again.metrics)
 
 
 @pytest.mark.parametrize("seed", ["abc", "-5", "1.5", "", "²", "1000000001"])
-def test_a_seed_that_is_none_is_told_and_the_rest_is_done(stages, seed):
-    session = stages(scenario(), seed=seed, knob_0=2)
+def test_a_seed_that_is_none_is_told_and_the_rest_is_done(sessions, seed):
+    session = sessions(scenario(), seed=seed, knob_0=2)
     assert session.refused.startswith(f'seed "{seed}": give a whole number from 0 to 1000000000; ')
     live_run = session.live_runs[0]
     assert live_run.scenario.seed == scenario().seed
     assert live_run.scenario.value(session.knobs["knob_0"].path) == 2
 
 
-def test_knobs_that_do_not_go_together_leave_the_file_as_it_is(stages, tmp_path):
+def test_knobs_that_do_not_go_together_leave_the_file_as_it_is(sessions, tmp_path):
     at = "policies.short.min_words"
     ends = [
         {"path": at, "low": 0, "high": 25, "step": 5},
@@ -144,14 +144,14 @@ def test_knobs_that_do_not_go_together_leave_the_file_as_it_is(stages, tmp_path)
     ]
     short = {"policies.short": {"kind": "length", "min_words": 3, "max_words": 60}}
     plain = scenario().override({**short, "trainers.naive.select": ["short"]}).override({"knobs": ends})
-    session = stages(plain, knob_0=25, knob_1=10)
-    assert "max_words = 10 is below min_words = 25" in session.refused
+    session = sessions(plain, knob_0=25, knob_1=10)
+    assert "max_words = 10 must be at least min_words = 25" in session.refused
     assert session.live_runs[0].scenario.value(at) == 3
     session.turn(at, 25)
-    with pytest.raises(ScenarioError, match=r"^this world: changes.*max_words = 10 is below min_words = 25"):
+    with pytest.raises(ScenarioError, match=r"^this world: changes.*max_words = 10 must be at least min_words = 25"):
         session.turn("policies.short.max_words", 10)
     # What was begun with one of them far out can be read and saved, though the other's end no longer goes with it.
-    session = stages(plain, knob_0=25, knob_1=60)
+    session = sessions(plain, knob_0=25, knob_1=60)
     live_run = session.live_runs[0]
     until(lambda: live_run.state == "ready")
     assert not session.refused and Run.open(live_run.folder).scenario.value(at) == 25
@@ -197,8 +197,8 @@ def test_every_new_policy_is_offered_as_it_may_stand():
             plain.override({f"policies.{name}": table})
 
 
-def test_a_step_can_be_paused_wherever_it_is(stages):
-    session = stages(scenario())
+def test_a_step_can_be_paused_wherever_it_is(sessions):
+    session = sessions(scenario())
     live_run = session.live_runs[0]
     live_run.pause()  # nothing is under way
     assert live_run.state == "ready"
@@ -216,8 +216,8 @@ def test_a_step_can_be_paused_wherever_it_is(stages):
     single(session, 2)  # it is not paused any more
 
 
-def test_closing_leaves_nothing_behind(stages, tmp_path):
-    session = stages(scenario())
+def test_closing_leaves_nothing_behind(sessions, tmp_path):
+    session = sessions(scenario())
     single(session, 1)
     session.fork(0, 1)
     session.fork(0, 0)
@@ -235,8 +235,8 @@ def test_closing_leaves_nothing_behind(stages, tmp_path):
     assert session.live_runs[0].state == "closed"
 
 
-def test_forks_equal_their_parent_until_something_is_changed(stages, tmp_path):
-    session = stages(scenario(weights_every=3))
+def test_forks_equal_their_parent_until_something_is_changed(sessions, tmp_path):
+    session = sessions(scenario(weights_every=3))
     single(session, 2)
     parent = session.live_runs[0]
     parent.advance()
@@ -279,9 +279,9 @@ def test_forks_equal_their_parent_until_something_is_changed(stages, tmp_path):
     assert history(session.live_runs[1]) == history(parent)
 
 
-def test_a_stored_run_is_forked_where_its_models_were_kept(stages, tmp_path):
+def test_a_stored_run_is_forked_where_its_models_were_kept(sessions, tmp_path):
     runs = [ran(scenario(weights_every=2, seed=seed), tmp_path / "runs") for seed in (1, 2)]
-    session = stages(runs=[run.path for run in runs])
+    session = sessions(runs=[run.path for run in runs])
     assert not session.live_runs and session.last == STEPS
     with pytest.raises(StoreError, match=r"not kept .*kept are those of steps 0, 2, 4"):
         session.fork(1, 3)
@@ -297,8 +297,8 @@ def test_a_stored_run_is_forked_where_its_models_were_kept(stages, tmp_path):
     assert len(session.views) == 2 and session.steered == 0
 
 
-def test_a_policy_is_previewed_and_then_enforced(stages):
-    session = stages(scenario())
+def test_a_policy_is_previewed_and_then_enforced(sessions):
+    session = sessions(scenario())
     single(session, 2)
     live_run, view = session.live_runs[0], session.views[0]
     there = choices(view.scenario)
@@ -319,7 +319,7 @@ def test_a_policy_is_previewed_and_then_enforced(stages):
         assert share == (live.filter(synthetic=origin == "synthetic")["words"] >= 5).mean()
     for typed, sentence in (
         ("length", "write a policy as"),
-        ('{ kind = "lenght" }', 'no policy kind "lenght" (did you mean "length"?)'),
+        ('{ kind = "lenght" }', 'unknown policy kind "lenght" (did you mean "length"?)'),
         ('{ kind = "length", min_words = -1 }', "min_words"),
     ):
         task = BackgroundTask(lambda report, typed=typed: previewed(view, 1, "new: length", typed, report), int)
@@ -344,3 +344,71 @@ def test_a_policy_is_previewed_and_then_enforced(stages):
     refused = Run.open(live_run.folder).ledger.filter(step=3).collect()["verdict"]
     assert {"short", "length", "length_2"} >= set(refused.drop_nulls()) >= {"length_2"}
     assert isinstance(view, RunView) and live_run.error is None
+
+
+def texts_of(box):
+    """Return every text that a rendered component shows."""
+    widgets, shown = [box], []
+    while widgets:
+        for child in getattr(widgets.pop(), "children", []):
+            (shown if isinstance(child, str) else widgets).append(child)
+    return shown
+
+
+def test_the_toolbar_previews_enforces_forks_and_keeps(sessions, tmp_path, monkeypatch):
+    solara = pytest.importorskip("solara", reason="the interactive page needs the extra view")
+    import ipyvuetify
+
+    monkeypatch.setattr(solara.settings.main, "check_hooks", "off")  # as the server does: Mesa's own break them
+    from ecosystem.app.events import CHANGES
+    from ecosystem.app.toolbar import Toolbar
+
+    session = sessions(scenario())
+    single(session, 2)
+    live_run = session.live_runs[0]
+    box, page = solara.render(Toolbar(session, 0, 2), handle_error=False)
+
+    def press(label):
+        button = next(b for b in page.find(ipyvuetify.Btn).widgets if label in b.children)
+        assert not button.disabled
+        button.click()
+
+    def shows(text):
+        CHANGES.send()
+        return any(text in shown for shown in texts_of(box))
+
+    press("Preview a policy on this web, as it is after step 2")
+    select = page.find(ipyvuetify.Select, label="policy").widget
+    assert select.items == choices(live_run.scenario)
+    select.v_model = "new: length"
+    field = page.find(ipyvuetify.TextField).widget
+    assert field.v_model == template(live_run.scenario, "new: length")
+    field.v_model = '{ kind = "length", min_words = -1 }'
+    press("Preview")
+    until(lambda: shows("min_words"))
+    assert not shows("(length) on the web after step 2")
+    press("Enforce from step 3 on")
+    assert shows("min_words") and len(live_run.scenario.changes) == len(scenario().changes)
+    field.v_model = '{ kind = "length", min_words = 6 }'
+    press("Preview")
+    until(lambda: shows("length (length) on the web after step 2"))
+    assert shows("synthetic") and shows("human") and not shows("min_words")
+
+    page.find(ipyvuetify.Select, label="for").widget.v_model = "careful"
+    press("Enforce from step 3 on")
+    enforced = "From step 3 on, length stands first at the select gate of careful."
+    assert shows(enforced) and live_run.scenario.at(3).trainers["careful"].select[0] == "length"
+    assert shows('From step 3 on: policies.length = { kind = "length", min_words = 6 }')
+    field.v_model = ""
+    assert page.find(ipyvuetify.TextField).widget.v_model == template(live_run.scenario, "new: length")
+
+    press("Keep this run")
+    until(lambda: shows(f"Kept in {tmp_path / 'kept'}"))
+    press("Fork here (step 2)")
+    assert len(session.live_runs) == 2
+    CHANGES.send()
+    press("Let the knobs steer this world")
+    assert session.steered == 0 and shows("The knobs steer this world")
+    single(session, 3)
+    assert not shows(enforced)
+    page.close()

@@ -20,9 +20,9 @@ from ecosystem.metrics.definitions import COSTS
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
 from ecosystem.spec import Spec
-from ecosystem.studies.design import Axes, Design, check_axes, points
-from ecosystem.studies.measure import Measure, Step
-from ecosystem.studies.question import FileKind, Question, with_values
+from ecosystem.studies.spec.design import Axes, Design, check_axes, points
+from ecosystem.studies.spec.measure import Measure, Step
+from ecosystem.studies.spec.question import FileKind, Question, with_values
 
 BRANCH_STEP = "branch.step"  # the lever that sets the step after which an arm branches off
 _SAME_IN_ALL_ARMS = ("seed", "name", "description", "variants", "theory")

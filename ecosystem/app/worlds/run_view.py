@@ -1,7 +1,7 @@
-"""A film: a run folder read for looking at, frame by frame, while it is being written or afterwards.
+"""A run folder read for display, step by step, while it is being written or afterwards.
 
 Everything that a panel shows comes from here, so that a live world and a stored run look alike. Nothing is recomputed:
-a step's metrics and the documents' columns are read once, contents when somebody asks to read them.
+a step's metrics and the documents' columns are read once, contents when they are opened.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ class RunView:
 
         The share is called ``value`` and is null where a site is empty.
         """
-        found = self.places.join(self._on_sites(step), on="site", how="left", maintain_order="left")
-        return found.with_columns(pl.col("documents").fill_null(0))
+        sites = self.places.join(self._on_sites(step), on="site", how="left", maintain_order="left")
+        return sites.with_columns(pl.col("documents").fill_null(0))
 
     def _on_sites(self, step: int) -> pl.DataFrame:
         return self.live(step).group_by("site").agg(documents=pl.len(), value=pl.col("synthetic").mean())

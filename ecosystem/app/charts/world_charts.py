@@ -1,0 +1,191 @@
+"""The charts that the page shows of a world: its web, contamination, quality, diversity and ledger."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from ecosystem.app.charts.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.report import charts, run_charts, summaries
+from ecosystem.report.charts import ChartLabels
+
+SMALLEST = (10.0, 30.0)  # area of the smallest site in pixels, of many and of few sites
+LARGEST = (40.0, 420.0)  # area of the largest site
+CROWDED = 400  # sites from which on the graph is painted rather than built of elements, without gaps around dots
+ROOM = 1.4  # the axis of the ledger, as a multiple of its longest bar
+LEDGER = "share of the documents that reached a policy or curator; grey: human, violet: synthetic; ± one standard error"
+
+
+def web(view: RunView) -> LiveChart:
+    """Draw the site graph: area is documents, colour their synthetic share, an outline a curated site."""
+    nodes = view.sites(view.last).drop("site").rename({"name": "site"})
+    outlined = int(nodes["curated"].sum())
+    chart = charts.site_graph(
+        nodes if outlined else nodes.drop("curated"), view.links, ChartLabels("", "", "", ".0%"), 1
+    )
+    spec, data, _, _ = split_chart(chart)
+    largest = min(LARGEST[1], max(LARGEST[0], 60_000 / nodes.height))
+    for size in charts.scaled(spec, "size"):
+        size["scale"]["range"] = [min(SMALLEST[1], max(SMALLEST[0], largest / 10)), largest]
+    for layer in spec["layer"]:
+        if layer["mark"].get("style") == "halo" and nodes.height > CROWDED:
+            layer["mark"]["strokeWidth"] = 0  # it would leave little of a small dot
+    name = next(name for name, rows in data.items() if rows and "documents" in rows[0])
+    shown = [
+        f"{nodes.height:,} sites, {len(view.links):,} links drawn" if len(view.links) else f"{nodes.height:,} sites"
+    ]
+    shown += ["area: documents"] + (["outlined: looked after by a curator"] if outlined else [])
+    below = "; ".join(shown)
+
+    def at(step: int) -> FrameData:
+        sites = view.sites(step)
+        columns = {"documents": sites["documents"].to_list(), "value": sites["value"].round(4).to_list()}
+        return FrameData(f"The web at step {step}", below, {name: columns})
+
+    data[name] = [{k: v for k, v in row.items() if k not in ("documents", "value")} for row in data[name]]
+    return _scaled(LiveChart("web", spec, data, at, steps_apart=True), view.scale)
+
+
+def _scaled(chart: LiveChart, most: float) -> LiveChart:
+    """Return a site graph on which the largest dot has ``most`` documents."""
+    spec = copy.deepcopy(chart.spec)
+    for size in charts.scaled(spec, "size"):
+        size["scale"]["domain"] = [0, most]
+    return replace(chart, spec=spec)
+
+
+def contamination(view: RunView, metric: str) -> Any:
+    """Draw a key of ``run_charts.CONTAMINATION``."""
+    return run_charts.contamination(view.report_data, metric)
+
+
+def qualities(view: RunView) -> dict[str, str]:
+    """Return the measures of quality that this run has, by name, with what each is called."""
+    measured = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
+    if view.scenario.modality == "text":
+        names = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in measured}
+        return names | ({"change": "Change since the start"} if "cross_entropy" in measured else {})
+    return {
+        metric: run_charts.called(metric) for metric in run_charts.parameters(view.report_data) if metric in measured
+    }
+
+
+def quality(view: RunView, metric: str) -> Any:
+    """Draw a key of :func:`qualities`."""
+    if view.scenario.modality != "text":
+        return run_charts.parameter(view.report_data, metric)
+    return (
+        run_charts.quality_change(view.report_data)
+        if metric == "change"
+        else run_charts.quality(view.report_data, metric)
+    )
+
+
+def diversities(view: RunView) -> dict[str, str]:
+    """Return the measures of diversity and of tails that this run has, by name, with what each is called."""
+    measured = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
+    if view.scenario.modality != "text":
+        return qualities(view)
+    named = (
+        run_charts.texts(view.report_data)
+        | run_charts.LATE
+        | {metric: words.title for metric, words in run_charts.OTHERS.items()}
+    )
+    names = {metric: label for metric, label in named.items() if metric in measured}
+    has_vocabulary = "vocabulary_kept_1" in measured
+    return names | ({"vocabulary": "Human vocabulary kept, by frequency"} if has_vocabulary else {})
+
+
+def diversity(view: RunView, metric: str) -> Any:
+    """Draw a key of :func:`diversities`."""
+    if view.scenario.modality != "text":
+        return run_charts.parameter(view.report_data, metric)
+    if metric == "vocabulary":
+        return run_charts.vocabulary(view.report_data)
+    if metric in run_charts.texts(view.report_data):
+        return run_charts.diversity(view.report_data, metric)
+    return run_charts.tails(view.report_data).get(metric)
+
+
+def ledger(view: RunView) -> LiveChart | None:
+    """Draw what each policy refused at a step, and what curators suspected, by true origin.
+
+    All steps have the same rows and the same scale. None where nothing was refused or suspected.
+    """
+    refused = summaries.refusals(view.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
+    suspected = summaries.detections(view.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
+    rows = pl.concat([refused, suspected]).sort("step", maintain_order=True)
+    if rows.is_empty():
+        return None
+    words = ChartLabels("", "", "share refused or suspected")
+    spec, data, _, _ = split_chart(charts.rates(rows.drop("who", "what"), words))
+    _fix_ledger_scales(spec, rows["row"].unique(maintain_order=True).to_list())
+    ((name, bars),) = data.items()
+    columns = list(bars[0])
+    by_step: dict[int, list[dict[str, Any]]] = {}
+    for bar in bars:
+        by_step.setdefault(bar["step"], []).append(bar)
+
+    def at(step: int) -> FrameData:
+        shown = by_step.get(step, [])
+        return FrameData(
+            f"Who refused what at step {step}, by true origin",
+            LEDGER if shown else "nobody refused or suspected anything at this step",
+            {name: {column: [bar[column] for bar in shown] for column in columns}},
+        )
+
+    return LiveChart("ledger", spec, {name: []}, at, steps_apart=True)
+
+
+def _fix_ledger_scales(spec: dict[str, Any], rows: list[str]) -> None:
+    """Give a ledger the same rows at every step, and room for the number beside its longest bar."""
+    spec["autosize"]["resize"] = True  # the numbers beside the bars move with them
+    for x in charts.scaled(spec, "x"):
+        top = x["scale"]["domain"][1]
+        every = next((t for t in (0.01, 0.02, 0.05, 0.1, 0.2) if top <= 5 * t), 0.25)
+        x["scale"]["domain"] = [0, ROOM * top]
+        x["axis"] = {**x["axis"], "values": [n * every for n in range(int(top / every + 1e-9) + 1)]}
+    for layer in spec["layer"]:
+        layer["encoding"]["y"]["scale"] = {"domain": rows}
+    fit_height(spec)
+
+
+class ChartSet:
+    """The charts of the worlds of a page, drawn anew when one of them has a step more or another scenario."""
+
+    def __init__(self, views: Sequence[RunView]) -> None:
+        self.views = list(views)
+        self._drawn: dict[tuple[Any, ...], list[LiveChart | None]] = {}
+        self._graphs: dict[int, LiveChart] = {}
+        self._versions: list[tuple[int, int]] = []
+
+    def charts(self, draw: Callable[..., Any], *arguments: Any) -> list[LiveChart | None]:
+        """Draw ``draw(view, *arguments)`` of every view, on common scales; None where there is nothing to draw."""
+        versions = [(view.last, id(view.scenario)) for view in self.views]
+        if versions != self._versions:
+            self._drawn.clear()
+            self._versions = versions
+        key = draw.__name__, *arguments
+        if key not in self._drawn:
+            drawn = [self._one(number, draw, *arguments) for number in range(len(self.views))]
+            present = [chart for chart in drawn if chart is not None]
+            common = iter(on_common_scales(present) if len(present) > 1 else present)
+            self._drawn[key] = [None if chart is None else next(common) for chart in drawn]
+        return self._drawn[key]
+
+    def _one(self, number: int, draw: Callable[..., Any], *arguments: Any) -> LiveChart | None:
+        view = self.views[number]
+        name = "-".join([view.called, draw.__name__, *map(str, arguments)])
+        if draw is web:  # sites and links stay where they are; only the scale may change
+            if number not in self._graphs:
+                self._graphs[number] = replace(web(view), name=name)
+            return _scaled(self._graphs[number], view.scale)
+        drawn = draw(view, *arguments)
+        if drawn is None:
+            return None
+        return replace(drawn, name=name) if isinstance(drawn, LiveChart) else LiveChart.of(name, drawn, view.last)

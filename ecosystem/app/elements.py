@@ -1,0 +1,20 @@
+"""Small elements that several components use. What they show is text, whatever it contains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import solara
+
+
+def text_element(tag: str, text: str, *classes: str, **attributes: str) -> Any:
+    """Show a text in an HTML element."""
+    return solara.v.Html(tag=tag, children=[text], class_=" ".join(classes), attributes=attributes)
+
+
+def table_row(tag: str, cells: Iterable[str]) -> None:
+    """Show one row of a table; ``tag`` is th or td."""
+    with solara.v.Html(tag="tr"):
+        for cell in cells:
+            solara.v.Html(tag=tag, children=[cell])

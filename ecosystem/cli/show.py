@@ -1,0 +1,69 @@
+"""Documents of a run as text for the terminal: what was published, and where a document comes from.
+
+Control characters in what models wrote are shown as escapes, so that text cannot drive the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+
+from ecosystem.errors import EcosystemError, nearest
+from ecosystem.runs.run import Run
+
+EXCERPT = 400  # characters of a document that are printed above its lineage
+
+
+def published(run: Run, step: int | None, author: str | None, limit: int) -> str:
+    """Print documents published at a step of a run, those of one author or population if given."""
+    documents = run.documents.collect()
+    step = run.last_step if step is None else step
+    if not 0 <= step <= run.last_step:
+        raise EcosystemError(f"--step {step}: this run has steps 0 to {run.last_step}.")
+    chosen = documents.filter(pl.col("t") == step)
+    if author is not None:
+        chosen = chosen.filter((pl.col("author") == author) | pl.col("author").str.starts_with(author + "/"))
+        if chosen.is_empty():
+            authors = documents["author"].unique().sort().to_list()
+            names = sorted({*authors, *(a.rsplit("/", 1)[0] for a in authors)})
+            hint = nearest(author, [name for name in names if name != author])
+            raise EcosystemError(
+                f'--author "{author}" published nothing at step {step}{hint}; authors: {", ".join(names)}.'
+            )
+    lines = [f"{chosen.height} documents at step {step}" + (f", the first {limit}:" if chosen.height > limit else ":")]
+    for row in chosen.head(limit).iter_rows(named=True):
+        lines += ["", _heading(row), _content(row["content"])]
+    return "\n".join(lines)
+
+
+def traced(run: Run, document: int, step: int | None, *, as_json: bool) -> str:
+    """Print the beginning of a document and its lineage, or the lineage as JSON; with a ``step`` only its fits."""
+    lineage = run.lineage(document)
+    if as_json:
+        return json.dumps(lineage.plain(step), indent=2)
+    text = lineage.text(step).replace("\u00a0", " ")  # which is not printable everywhere
+    row = run.documents.filter(pl.col("doc") == document).collect().row(0, named=True)
+    content = _content(row["content"])
+    excerpt = content if len(content) <= EXCERPT else f"{content[:EXCERPT]}…"
+    return "\n".join([_heading(row), excerpt, "", _printable(text)])
+
+
+def _heading(row: dict[str, Any]) -> str:
+    """Describe a document in a line: its number, author, site, origin and fate."""
+    fate = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
+    fate += f", off the web at step {row['retired_at']}" if row["retired_at"] is not None else ""
+    kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else "human"
+    return _printable(f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{fate}")
+
+
+def _content(content: Any) -> str:
+    """Return a text, the numbers of a vector, or a symbol."""
+    if isinstance(content, str):
+        return _printable(content)
+    return " ".join(f"{number:.4g}" for number in content) if isinstance(content, list) else str(content)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

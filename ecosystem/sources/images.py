@@ -1,0 +1,217 @@
+"""Sources of images: handwritten digits that come with scikit-learn, and folders, files and archives of images.
+
+An image is a vector document: the grey values of its pixels from 0 (black) to 1 (white), row by row.
+"""
+
+from __future__ import annotations
+
+import math
+from glob import glob
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ecosystem.errors import DataError, nearest
+from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
+from ecosystem.sources.vectors import as_documents
+from ecosystem.streams import Streams
+
+Floats = NDArray[np.float64]
+
+_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", ".npz")
+
+
+class ImageReservoir(FiniteReservoir):
+    """A reservoir of images, as vectors of grey values row by row; ``image_shape`` is (height, width)."""
+
+    def __init__(self, name: str, images: Floats, held_out: float, streams: Streams) -> None:
+        """``images`` has shape [n, height, width]; ``held_out`` as in :class:`Source`."""
+        count, height, width = images.shape
+        self.image_shape = (height, width)
+        super().__init__(name, as_documents(images.reshape(count, height * width)), held_out, streams)
+
+
+@SOURCES.register("digits")
+class Digits(Source):
+    """The 1,797 handwritten digits of 8 × 8 pixels that come with scikit-learn (Alpaydin & Kaynak 1998)."""
+
+    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    image_shape: ClassVar[tuple[int, int]] = (8, 8)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a document."""
+        return math.prod(self.image_shape)
+
+    def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
+        """Read the bundled file; its grey values run from 0 to 16."""
+        from sklearn.datasets import load_digits
+
+        return ImageReservoir(name, load_digits().images / 16.0, self.held_out, streams)
+
+
+@SOURCES.register("images")
+class Images(Source):
+    """Grey images of one size from a folder, files that match a pattern, or .npz archives with ``images`` [n, h, w]."""
+
+    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+
+    path: str = Field(
+        min_length=1,
+        description="folder, file or pattern (*, ?, **), relative to the current folder or the scenario's",
+    )
+    size: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="[height, width] to which every image is scaled; absent: all images must have the same size"
+    )
+    scale: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="value of white; absent: the largest value of the file's type (255 for 8 bits), or 1 for fractions",
+    )
+
+    @property
+    def width(self) -> int | None:
+        """Numbers in a document if ``size`` is given, else None."""
+        return math.prod(self.size) if self.size else None
+
+    def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
+        """Read all images into memory; raise DataError if there are none, or one is damaged or has another size.
+
+        Only the first of exact duplicates is kept: no copy of a held-out image may be published.
+        """
+        files = self._files(name, base)
+        stacks = [self._read(name, file) for file in files]
+        height, width = stacks[0].shape[1:]
+        for file, stack in zip(files, stacks, strict=True):
+            if stack.shape[1:] != (height, width):
+                raise DataError(
+                    f"sources.{name}: {file}: has {stack.shape[1]} x {stack.shape[2]} pixels (height x width), but "
+                    f"{files[0].name} has {height} x {width}; give images of one size, or set sources.{name}.size, "
+                    f"for instance to [{height}, {width}]."
+                )
+        distinct = dict.fromkeys(image.tobytes() for stack in stacks for image in stack)
+        images = np.frombuffer(b"".join(distinct), dtype=np.float64).reshape(-1, height, width)
+        return ImageReservoir(name, images, self.held_out, streams)
+
+    def _files(self, name: str, base: Path) -> list[Path]:
+        """Return the files that match ``path`` in the current folder, else in ``base``, sorted by name."""
+        folders = []
+        for root in (Path.cwd(), base):
+            place = root / Path(self.path).expanduser()
+            if place.is_dir():
+                folders.append(place)
+                matches = [file for file in place.iterdir() if file.suffix.lower() in _ENDINGS]
+            else:
+                matches = [place] if place.exists() else [Path(f) for f in glob(str(place), recursive=True)]  # noqa: PTH207
+            files = sorted(file for file in matches if file.is_file())
+            if files:
+                return files
+        if folders:
+            raise DataError(
+                f"sources.{name}: {self.path}: the folder contains no images ({', '.join(_ENDINGS)}); "
+                f'give one that does, or a pattern such as "{self.path.rstrip("/")}/**/*.png".'
+            )
+        what = "no file matches this pattern" if any(c in self.path for c in "*?[") else "no such file"
+        parents = [(root / Path(self.path).expanduser()).parent for root in (Path.cwd(), base)]
+        there = [file for folder in parents if folder.is_dir() for file in folder.iterdir()]
+        beside = {str(Path(self.path).with_name(file.name)) for file in there}
+        raise DataError(
+            f"sources.{name}: {self.path}: {what}, neither in the current folder nor in the scenario's"
+            f"{nearest(self.path, beside)}; correct sources.{name}.path."
+        )
+
+    def _read(self, name: str, file: Path) -> Floats:
+        """Read the images of one file, [n, h, w], values from 0 to 1."""
+        where = f"sources.{name}: {file}"
+        raw = _archive(where, name, file) if file.suffix.lower() == ".npz" else _picture(where, name, file)[None]
+        images = self._scaled(where, name, raw)
+        return _resized(name, images, self.size) if self.size and self.size != list(images.shape[1:]) else images
+
+    def _scaled(self, where: str, name: str, raw: NDArray[Any]) -> Floats:
+        white: float | None = self.scale
+        if white is None:
+            if raw.dtype.kind in "bf":
+                white = 1.0
+            elif raw.dtype.itemsize <= 2:
+                white = float(np.iinfo(raw.dtype).max)
+            else:
+                # Small grey values saved in a wide type would all be read as black.
+                raise DataError(
+                    f"{where}: contains whole numbers of {8 * raw.dtype.itemsize} bits, whose type does not give the "
+                    f"value of white; set sources.{name}.scale to it, for instance 255."
+                )
+        least, greatest = float(raw.min()), float(raw.max())
+        if not (least >= 0 and greatest <= white):  # also refuses NaN
+            raise DataError(
+                f"{where}: contains values from {least:g} to {greatest:g}, but they must lie between 0 (black) and "
+                f"{white:g} (white); set sources.{name}.scale to the value of white."
+            )
+        return np.asarray(raw / white, dtype=np.float64)
+
+
+def _archive(where: str, name: str, file: Path) -> NDArray[Any]:
+    """Read the array ``images`` of an ``.npz`` archive, [n, h, w]."""
+    try:
+        # Opened here: NumPy leaves a damaged archive open.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            keys = list(archive.keys())
+            images = np.asarray(archive["images"]) if "images" in keys else None
+    # Damage raises errors of the zip, zlib, header or pickle readers, which have no common base class.
+    except Exception as error:
+        raise _unreadable(where, name, error, "an archive written by numpy.savez") from None
+    if images is None:
+        raise DataError(
+            f'{where}: contains no array "images"{nearest("images", keys)}, only {", ".join(keys) or "nothing"}; '
+            "save it with numpy.savez(file, images=…)."
+        )
+    if images.dtype.kind not in "buif":
+        raise DataError(f'{where}: the array "images" must hold numbers, not {images.dtype}.')
+    if images.ndim != 3 or not images.size:
+        raise DataError(
+            f'{where}: the array "images" has the shape {list(images.shape)}; it must be [n, height, width], '
+            "one grey value per pixel and at least one image."
+        )
+    return images
+
+
+def _picture(where: str, name: str, file: Path) -> NDArray[Any]:
+    """Read the grey values of an image file, [h, w], in the type of the file."""
+    image_of = _pillow(name)
+    try:
+        with image_of.open(file) as image:
+            # Conversion to 8 bits would clip values of 16 bits at 255.
+            deep = image.mode.startswith("I") or image.mode == "F"
+            grey = np.asarray(image if deep else image.convert("L"))
+    # Decoders report damage as OSError, SyntaxError, ValueError, struct.error and more.
+    except Exception as error:
+        raise _unreadable(where, name, error, "whole image files") from None
+    return grey
+
+
+def _resized(name: str, images: Floats, size: list[int]) -> Floats:
+    """Scale images to [height, width]; each pixel is a weighted mean of those that it covers."""
+    image_of = _pillow(name)
+    height, width = size
+    frames = [image_of.fromarray(image.astype(np.float32)) for image in images]
+    resized = [np.asarray(frame.resize((width, height), image_of.Resampling.BILINEAR)) for frame in frames]
+    return np.clip(np.stack(resized).astype(np.float64), 0.0, 1.0)  # rounding may leave the interval
+
+
+def _pillow(name: str) -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise DataError(
+            f'sources.{name}: a source of kind images needs the library "Pillow", which is not installed; '
+            "install it with: pip install pillow."
+        ) from None
+    return Image
+
+
+def _unreadable(where: str, name: str, error: Exception, expected: str) -> DataError:
+    text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
+    return DataError(
+        f"{where}: cannot be read ({str(text)[:200].rstrip('.')}); give {expected} in sources.{name}.path."
+    )

@@ -1,0 +1,1 @@
+"""What study and frontier files say: frozen values that are checked when they are read."""

@@ -1,0 +1,18 @@
+"""The laws that every policy and every family must obey, built in or not, for the tests of those who write one.
+
+::
+
+    from ecosystem.testing import check_family, check_policy
+
+    def test_my_policy():
+        check_policy(MyPolicy(limit=3))
+
+    def test_my_family(tmp_path):
+        check_family(MyFamily(), documents, tmp_path)
+"""
+
+from ecosystem.testing.families import check_family
+from ecosystem.testing.policies import check_policy
+from ecosystem.testing.samples import sample_context, sample_documents
+
+__all__ = ["check_family", "check_policy", "sample_context", "sample_documents"]
