@@ -46,7 +46,7 @@ from tests.studies.small_study import STUDY, axes, load
         (('policies.fresh.fraction" = 0.8', 'trainers.la.publish" = 8'), 'no [trainers.la] (did you mean "lab"?)'),
         (
             ('policies.fresh.fraction" = 0.8', 'policies.new.kind" = "inject"'),
-            "arms.more: policies.new: there is no policy kind",
+            "arms.more: policies.new: unknown policy kind",
         ),
         (
             ("[arms.alone]", '[design]\nmethod = "sobol"\npoints = 3\n[arms.alone]'),
