@@ -12,7 +12,7 @@ from ecosystem.scenario.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent
 # Never in the user's home; the same for all workers, and kept from one run of the tests to the next.
-os.environ.setdefault("ECOSYSTEM_CACHE", str(ROOT / "models" / "cache"))
+os.environ.setdefault("ECOSYSTEM_CACHE", str(ROOT / ".cache"))
 SMOKE = ROOT / "scenarios" / "smoke.toml"
 MACHINE = Machine("cpu", 2)
 

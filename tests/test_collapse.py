@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from ecosystem.errors import ScenarioError
-from ecosystem.report import collapse
 from ecosystem.report.data import RunReportData
+from ecosystem.report.panels import collapse
 from ecosystem.report.sections import sections
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin

@@ -9,8 +9,9 @@ from ecosystem.families.requests import ScoreRequest
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.definitions import QUANTILES
 from ecosystem.metrics.quality import perplexity_quantiles
-from ecosystem.report import distribution_panels, summaries
+from ecosystem.report import summaries
 from ecosystem.report.data import RunReportData
+from ecosystem.report.panels import distributions
 from ecosystem.report.sections import sections
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
@@ -179,12 +180,12 @@ def test_kernel_densities():
     """Of 40,000 normal numbers within 0.02 of the density, four standard errors of its peak."""
     at = np.linspace(-4, 4, 161)
     x = np.random.default_rng(3).standard_normal(40_000)
-    assert np.abs(distribution_panels.kernels(x, at) - np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi)).max() < 0.02
-    point = distribution_panels.kernels(np.full(50, 1.0), at)
+    assert np.abs(distributions.kernels(x, at) - np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi)).max() < 0.02
+    point = distributions.kernels(np.full(50, 1.0), at)
     assert at[point.argmax()] == pytest.approx(1) and np.trapezoid(point, at) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_run_without_texts_to_score_has_no_such_charts():
     empty = pl.DataFrame(schema=METRICS)
     assert summaries.quantiles(empty, PREFIX, QUANTILES).is_empty()
-    assert distribution_panels.spread([4, 5, 6, 7, 8], 3) == [4, 6, 8] and distribution_panels.spread([], 3) == []
+    assert distributions.spread([4, 5, 6, 7, 8], 3) == [4, 6, 8] and distributions.spread([], 3) == []

@@ -13,8 +13,8 @@ import pytest
 from jinja2 import UndefinedError
 
 from ecosystem.report import charts, html, write_report
-from ecosystem.report.documents import Document, Image
 from ecosystem.report.html import Cell, Column, Figure, Table
+from ecosystem.report.panels.documents import Document, Image
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.studies import frontier as frontiers

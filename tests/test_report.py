@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 
 from ecosystem.corpus.schema import METRICS
-from ecosystem.report import charts, findings, html, site_map, summaries, write_report
+from ecosystem.report import charts, findings, html, summaries, write_report
 from ecosystem.report.charts import ChartLabels, ChartTheme
+from ecosystem.report.panels import site_map
 from ecosystem.runs.run import Run
 from tests.invented_runs import POPULATIONS, invent, scenario
 

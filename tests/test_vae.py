@@ -20,8 +20,9 @@ from ecosystem.families.vae import cohort
 from ecosystem.families.vae.batches import VaeBatches
 from ecosystem.families.vae.family import Vae
 from ecosystem.families.vae.networks import Convolutional, Dense
-from ecosystem.report import charts, documents, write_report
+from ecosystem.report import charts, write_report
 from ecosystem.report.html import PAGES
+from ecosystem.report.panels import documents
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ecosystem.corpus.web import Web, WebSpec
 from ecosystem.errors import DataError, EcosystemError, StoreError
-from ecosystem.report.site_map import layout
+from ecosystem.report.panels.site_map import layout
 from ecosystem.spec import explain
 from ecosystem.streams import Streams
 

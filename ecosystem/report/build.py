@@ -11,11 +11,12 @@ import polars as pl
 from jinja2 import Environment
 
 from ecosystem.formats import number, percent
-from ecosystem.report import charts, collapse, findings, html, summaries
+from ecosystem.report import charts, findings, html, summaries
 from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import hue, tinted
+from ecosystem.report.panels import collapse
 from ecosystem.report.run_charts import called
 from ecosystem.report.sections import CONTENTS, sections
 from ecosystem.report.summaries import Outcome

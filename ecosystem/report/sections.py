@@ -10,12 +10,13 @@ from markupsafe import Markup
 
 from ecosystem.metrics.estimates import error_of_share
 from ecosystem.policies.base import Adder
-from ecosystem.report import charts, collapse, distribution_panels, run_charts, site_map, summaries, tables
+from ecosystem.report import charts, run_charts, summaries, tables
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
-from ecosystem.report.documents import samples
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cells, Figure, Table, render, tinted
+from ecosystem.report.panels import collapse, distributions, site_map
+from ecosystem.report.panels.documents import samples
 
 CONTENTS = {
     "findings": "Findings",
@@ -57,7 +58,7 @@ def _drawn(data: RunReportData, prefix: str, drawn: dict[str, Any]) -> list[Figu
 def _parameters(data: RunReportData) -> Markup:
     drawn = {metric: run_charts.parameter(data, metric) for metric in run_charts.parameters(data)}
     figures = _drawn(data, "model_", drawn)
-    vectors, shape = distribution_panels.vectors(data)
+    vectors, shape = distributions.vectors(data)
     return _section(
         "parameters",
         figures=figures,
@@ -98,7 +99,7 @@ def _diversity(data: RunReportData) -> Markup:
         figures=figures,
         vocabulary=[] if vocabulary is None else [data.figure("vocabulary_kept", vocabulary, full=True)],
         tails=_drawn(data, "", run_charts.tails(data)),
-        perplexities=distribution_panels.perplexities(data),
+        perplexities=distributions.perplexities(data),
     )
 
 

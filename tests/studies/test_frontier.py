@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import ecosystem
 from ecosystem.cli.main import cli
 from ecosystem.errors import ScenarioError
 from ecosystem.studies.frontier import finding, untrained_note
@@ -28,6 +29,9 @@ def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
     times = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("loop-*/*/commits/*.json")}
     _, again, _ = search(folder)
     assert again.value == threshold.value and times == {p: p.stat().st_mtime_ns for p in times}
+    result = ecosystem.frontier(folder / "where.toml", folder / "out", engine="serial", threads=1)
+    unpacked, page = result
+    assert result.threshold is unpacked and unpacked.value == threshold.value and result.report == page == report
 
 
 def test_a_frontier_marks_where_trainers_had_nothing_to_train_on(folder: Path) -> None:

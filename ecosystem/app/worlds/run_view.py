@@ -17,7 +17,7 @@ import polars as pl
 from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, METRICS, empty
 from ecosystem.corpus.web import Web
 from ecosystem.report.data import RunReportData
-from ecosystem.report.site_map import layout, lines
+from ecosystem.report.panels.site_map import layout, lines
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario

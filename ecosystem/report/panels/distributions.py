@@ -12,9 +12,9 @@ from ecosystem.metrics.definitions import QUANTILES
 from ecosystem.report import charts, summaries
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
-from ecosystem.report.documents import image_shape
 from ecosystem.report.findings import listed
 from ecosystem.report.html import Figure
+from ecosystem.report.panels.documents import image_shape
 from ecosystem.types import Floats
 
 SHOWN = 12  # most populations shown
