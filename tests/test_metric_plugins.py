@@ -174,6 +174,7 @@ def test_an_installed_metric_is_listed_with_its_words(folder):
         "collapse": "down",
         "text": "characters per word & mark",
         "alias": "mean_word_length",
+        "formula": "",
         "source": "Shannon 1951",
         "title": "Length of <words>",
     }

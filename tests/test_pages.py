@@ -21,7 +21,7 @@ from ecosystem.studies import frontier as frontiers
 from ecosystem.studies.frontier import Threshold
 from ecosystem.studies.report import write_study
 from ecosystem.studies.report.pages import PAGES
-from ecosystem.studies.spec.study import Frontier
+from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.validation import validate
 from tests.invented_runs import ENVIRONMENT, invent, scenario
 from tests.test_studies import FRONTIER, STUDY, study, table_of
