@@ -56,15 +56,55 @@ def finished(tmp_path_factory, cache) -> Run:
 
 
 # Modules of tests that run worlds, processes or a browser: python -m pytest -m "not slow" leaves them out.
-SLOW = """
-    test_actors test_audit test_baseline test_branch test_cli test_collapse test_costs test_distributions test_downstream
-    test_families test_families_checkpoints test_families_sampling test_howtos test_learning_filters test_lineage
-    test_live_charts test_mesa_guide test_metric_plugins test_more_families test_ngram test_pages test_platforms
-    test_recursions test_report test_resume test_run_v1 test_session_model test_site test_text_family test_typing test_vae
-    test_validate test_view_browser test_view_reading test_watermark test_world
-    test_analysis test_frontier test_interruption test_jobs test_local test_object_store test_ray test_results
-    test_run_study test_sensitivity test_threshold
-""".split()
+SLOW = {
+    "test_actors",
+    "test_audit",
+    "test_baseline",
+    "test_branch",
+    "test_cli",
+    "test_collapse",
+    "test_costs",
+    "test_distributions",
+    "test_downstream",
+    "test_families",
+    "test_families_checkpoints",
+    "test_families_sampling",
+    "test_howtos",
+    "test_learning_filters",
+    "test_lineage",
+    "test_live_charts",
+    "test_mesa_guide",
+    "test_metric_plugins",
+    "test_more_families",
+    "test_ngram",
+    "test_pages",
+    "test_platforms",
+    "test_recursions",
+    "test_report",
+    "test_resume",
+    "test_run_v1",
+    "test_session_model",
+    "test_site",
+    "test_text_family",
+    "test_typing",
+    "test_vae",
+    "test_validate",
+    "test_view_browser",
+    "test_view_reading",
+    "test_watermark",
+    "test_world",
+    "test_analysis",
+    "test_frontier",
+    "test_interruption",
+    "test_jobs",
+    "test_local",
+    "test_object_store",
+    "test_ray",
+    "test_results",
+    "test_run_study",
+    "test_sensitivity",
+    "test_threshold",
+}
 
 
 def pytest_collection_modifyitems(items):

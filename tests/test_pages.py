@@ -24,7 +24,7 @@ from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.validation import validate
 from tests.invented_runs import ENVIRONMENT, invent, scenario
-from tests.test_studies import FRONTIER, STUDY, study, table_of
+from tests.studies.small_study import FRONTIER, STUDY, load, results_of
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -156,10 +156,10 @@ def run_with(folder, text: str) -> Run:
 
 def study_with(folder, text: str):
     """The report of a study with this text for everything that a file of it and its runs can bring along."""
-    spec = study(folder, STUDY).model_copy(update={"description": text, "base": text})
+    spec = load(folder, STUDY).model_copy(update={"description": text, "base": text})
     spec = spec.model_copy(update={"arms": {name: {text: text} for name in spec.arms}})
     rows = [(arm, "", seed, seed + k / 7 + seed * k / 9) for k, arm in enumerate(spec.arms) for seed in (1, 2, 3)]
-    results = table_of(rows)
+    results = results_of(spec, rows)
     runs = results.runs.with_columns(run=pl.lit(text), error=pl.when(pl.col("seed") == 3).then(pl.lit(text)))
     return write_study(spec, replace(results, runs=runs), Store(folder / "s"))
 
