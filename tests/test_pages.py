@@ -161,7 +161,7 @@ def study_with(folder, text: str):
     rows = [(arm, "", seed, seed + k / 7 + seed * k / 9) for k, arm in enumerate(spec.arms) for seed in (1, 2, 3)]
     results = results_of(spec, rows)
     runs = results.runs.with_columns(run=pl.lit(text), error=pl.when(pl.col("seed") == 3).then(pl.lit(text)))
-    return write_study(spec, replace(results, runs=runs), Store(folder / "s"))
+    return write_study(replace(results, runs=runs), Store(folder / "s"))
 
 
 def frontier_with(folder, text: str):
@@ -170,7 +170,7 @@ def frontier_with(folder, text: str):
     spec = Frontier.load(folder / "where.toml").model_copy(update={"description": text, "path": text})
     tried = {5.0: np.array([0.1, 0.2, 0.3]), 200.0: np.array([1.0, 1.1, 1.3])}
     found = Threshold(20.0, 10.0, 40.0, True, 15.0, tried, {5.0: text})
-    return frontiers._write_page(spec, found, Store(folder / "f"))
+    return frontiers._write_report(spec, found, Store(folder / "f"))
 
 
 def validation_with(folder, text: str):
