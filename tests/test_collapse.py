@@ -155,7 +155,7 @@ def wrong(**more) -> str:
 def test_lengths_that_differ_are_found_in_the_file():
     other = {"kind": "regression", "weights": [1.0, 2.0]}
     said = wrong(sources={"a": {"kind": "gaussian", "dim": 2}, "b": other})
-    assert "sources: their documents must be vectors of one length, but the lengths are a 2, b 3" in said
+    assert "sources: their vectors must all have one length, but the lengths are a 2, b 3" in said
     for source, width in (
         ({"kind": "digits"}, 64),
         ({"kind": "toy", "shape": "swiss_roll"}, 3),

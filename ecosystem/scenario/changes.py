@@ -1,4 +1,4 @@
-"""Dotted paths: which of them may change inside a run, which entry a path makes, and which two paths overlap."""
+"""Check dotted paths: which may change inside a run, which entry a path creates, and which two paths overlap."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHANGEABLE = re.compile(
 
 
 def check_changeable(path: str, where: str, besides: str = "") -> None:
-    """Raise ScenarioError for a path that cannot change inside a run; ``besides``: what else may, a sentence."""
+    """Raise ScenarioError for a path that cannot change inside a run; ``besides`` is a sentence on what else may."""
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run; what can: policies, web.retain, web.publish, measure but '
@@ -28,18 +28,18 @@ def check_changeable(path: str, where: str, besides: str = "") -> None:
         )
 
 
-_MADE_BY = {  # without one of these there is no entry
+_MADE_BY = {  # one of these creates an entry
     "sources": ("kind",),
     "models": ("kind", "preset"),
     "policies": ("kind",),
     "writers": ("source",),
     "trainers": ("model",),
-    "curators": (),  # has no field that it cannot do without, so that only the whole table makes one
+    "curators": (),  # has no required field, so only the whole table creates one
 }
 
 
 def check_exists(path: str, values: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Raise ScenarioError for a path into an entry that is not there and that the other values do not make."""
+    """Raise ScenarioError for a path into an entry that neither exists nor is created by the other values."""
     section, _, rest = path.partition(".")
     name, dot, _ = rest.partition(".")
     table = data.get(section, {})
@@ -55,7 +55,7 @@ def check_exists(path: str, values: Mapping[str, Any], data: Mapping[str, Any]) 
 
 
 def overlap(path: str, other: str) -> bool:
-    """Return whether setting one of two dotted paths decides, wholly or in part, what stands at the other."""
+    """Return whether setting one of two dotted paths determines, wholly or in part, the value at the other."""
     whole = [p.rpartition(".")[0] if WHOLE.fullmatch(p) else p for p in (path, other)]
     one, two = (f"{p}." for p in whole)
     return one.startswith(two) or two.startswith(one)

@@ -1,7 +1,7 @@
-"""What must go together in a scenario: names that refer to something, parts of one sort, sites enough for all.
+"""Check a scenario as a whole: every name is defined, all parts are of one sort, the sites suffice.
 
-Each part has been checked by itself before, and says in ``problems`` what its kind needs of the others. Every function
-returns sentences that begin with a dotted path.
+Each part has been checked by itself before; its ``problems`` method lists what its kind requires of the others. Every
+function returns sentences that begin with a dotted path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ecosystem.theory.laws import wrong_law
 
 
 def inconsistencies(s: ScenarioTables) -> list[str]:
-    """Return a sentence for everything in a scenario, sound part by part, that does not go together."""
+    """Return a sentence for every inconsistency in a scenario whose parts are each valid."""
     return [
         *_web(s),
         *_trainers(s),
@@ -45,26 +45,26 @@ def _absent(path: str, name: str, table: Mapping[str, Any], section: str) -> lis
 def _gate(
     s: ScenarioTables, path: str, names: Sequence[str], allowed: tuple[type[Policy], ...], what: str
 ) -> list[str]:
-    """Return a sentence for every policy that cannot stand at a gate; ``what`` says which can."""
+    """Return a sentence for every policy that a gate cannot apply; ``what`` names those that it can."""
     problems = []
     for name in names:
         problems += _absent(path, name, s.policies, "policies")
         policy = s.policies.get(name)
         if policy is not None and not isinstance(policy, allowed):
-            problems.append(f'{path}: the policy "{name}" ({policy.kind}) cannot stand here; {what}')
+            problems.append(f'{path}: the policy "{name}" ({policy.kind}) cannot be used here; {what}')
     if len(set(names)) < len(names):
-        problems.append(f"{path}: names a policy twice; each may stand once at a gate")
+        problems.append(f"{path}: names a policy twice; a gate applies each policy once")
     return problems
 
 
 def _web(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every source that people do not have, and every policy that the web cannot."""
+    """Return a sentence for every undefined source, and every policy that the web's gates cannot apply."""
     problems = []
     if s.web.initial is not None:
         problems += _absent("web.initial.source", s.web.initial.source, s.sources, "sources")
-    problems += _gate(s, "web.publish", s.web.publish, (Filter,), "only filters can stand at the publish gate")
+    problems += _gate(s, "web.publish", s.web.publish, (Filter,), "only filters can be used at the publish gate")
     both = (Filter, Weigher)
-    problems += _gate(s, "web.retain", s.web.retain, both, "only filters and weighers can stand at the retain gate")
+    problems += _gate(s, "web.retain", s.web.retain, both, "only filters and weighers can be used at the retain gate")
     for name, writer in s.writers.items():
         problems += _absent(f"writers.{name}.source", writer.source, s.sources, "sources")
     return problems
@@ -96,7 +96,7 @@ def _trainers(s: ScenarioTables) -> list[str]:
 
 
 def _curators(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every reason why curators cannot tell how fluent a document is."""
+    """Return a sentence for every reason why curators cannot measure the fluency of a document."""
     problems = []
     for name, curator in s.curators.items():
         if curator.judge is None:
@@ -104,21 +104,21 @@ def _curators(s: ScenarioTables) -> list[str]:
         path, judge = f"curators.{name}.judge", s.models.get(curator.judge)
         problems += _absent(path, curator.judge, s.models, "models")
         if s.modality != "text":
-            problems.append(f"{path}: fluency is of text, but this scenario's documents are {s.modality}; leave it out")
+            problems.append(f"{path}: only text has fluency, but documents here are {s.modality}; leave it out")
         elif judge is not None and not judge.starts_pretrained:
             problems.append(
-                f'{path}: the model "{curator.judge}" starts from random weights and cannot tell fluent text'
+                f'{path}: the model "{curator.judge}" starts from random weights and cannot measure fluency'
             )
         elif s.web.initial is None or not getattr(s.sources.get(s.web.initial.source), "held_out", 1):
             problems.append(
-                f"{path}: fluency is told against documents that are never published; give web.initial, from a source "
-                "with held_out documents"
+                f"{path}: fluency is measured against documents that are never published; give web.initial, from a "
+                "source with held_out documents"
             )
     return problems
 
 
 def _parts(s: ScenarioTables) -> list[str]:
-    """Return what sources, models and policies say themselves, and names that refer to nothing."""
+    """Return the problems that sources, models and policies report, and every name that refers to nothing."""
     problems = []
     for name, source in s.sources.items():
         problems += source.problems(f"sources.{name}", s)
@@ -152,17 +152,17 @@ def _theory(s: ScenarioTables) -> list[str]:
 
 
 def _text_metrics(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every text metric that there is not."""
-    known = TEXT_METRICS.all()
+    """Return a sentence for every text metric that does not exist."""
+    metrics = TEXT_METRICS.all()
     return [
-        f'measure.texts: there is no text metric "{m}"{nearest(m, known)}; there are {", ".join(known)}'
+        f'measure.texts: there is no text metric "{m}"{nearest(m, metrics)}; there are {", ".join(metrics)}'
         for m in s.measure.texts or []
-        if m not in known
+        if m not in metrics
     ]
 
 
 def unused_settings(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every budget given to trainers whose model heeds none: no mistake, but of no use."""
+    """Return a sentence for every budget given to trainers whose model ignores it: allowed, but without effect."""
     default = TrainerSpec.model_fields["budget"].default
     return [
         f"trainers.{name}.budget has no effect: models.{trainer.model} is of kind {s.models[trainer.model].kind}, and "
@@ -174,18 +174,18 @@ def unused_settings(s: ScenarioTables) -> list[str]:
 
 def _downstream(s: ScenarioTables) -> list[str]:
     """Return a sentence for every reason why the downstream tasks cannot be made or judged."""
-    how, path = s.measure.downstream, "measure.downstream"
-    if how is None:
+    settings, path = s.measure.downstream, "measure.downstream"
+    if settings is None:
         return []
     if s.modality != "text":
         return [f"{path}: tasks are made of text, but this scenario's documents are of sort {s.modality}; leave it out"]
-    known, problems = TASKS.all(), []
+    tasks, problems = TASKS.all(), []
     for field in ("tasks", "zero_shot"):
-        names = getattr(how, field)
+        names = getattr(settings, field)
         problems += [
-            f'{path}.{field}: there is no task "{name}"{nearest(name, known)}; there are {", ".join(known)}'
+            f'{path}.{field}: there is no task "{name}"{nearest(name, tasks)}; there are {", ".join(tasks)}'
             for name in names
-            if name not in known
+            if name not in tasks
         ]
         if len(set(names)) < len(names):
             problems.append(f"{path}.{field}: names a task twice")
@@ -201,10 +201,15 @@ def _downstream(s: ScenarioTables) -> list[str]:
         problems += [
             f'{path}: the task "{name}" asks for the topics of documents, which a source of kind {source.kind} does '
             "not know (python_docs does); leave the task out"
-            for name in dict.fromkeys([*how.tasks, *how.zero_shot])
-            if name in known and known[name].needs_topics
+            for name in dict.fromkeys([*settings.tasks, *settings.zero_shot])
+            if name in tasks and tasks[name].needs_topics
         ]
-    if how.tasks and not how.zero_shot and s.models and not any(model.supports_prompts for model in s.models.values()):
+    if (
+        settings.tasks
+        and not settings.zero_shot
+        and s.models
+        and not any(model.supports_prompts for model in s.models.values())
+    ):
         kinds = ", ".join(sorted({model.kind for model in s.models.values()}))
         problems.append(
             f"{path}.tasks: no model of this scenario can be fine-tuned on a task ({kinds}; gpt2 and causal_lm can); "
@@ -214,39 +219,39 @@ def _downstream(s: ScenarioTables) -> list[str]:
 
 
 def _sizes(s: ScenarioTables) -> list[str]:
-    """Return a sentence for what has no documents to begin from, or vectors of another length than others."""
+    """Return a sentence where the initial documents are missing, or the sources' vectors differ in length."""
     problems = []
     if s.web.initial is None and s.models:
         problems.append(
-            f"web.initial: is missing, but models of {s.modality} documents learn from what the web begins with what a "
-            "document is, and are measured against it; give it a source and a number of documents"
+            f"web.initial: is missing, but models of {s.modality} documents learn the form of a document from the "
+            "initial documents, and are measured against them; give it a source and a number of documents"
         )
     widths = {name: source.width for name, source in s.sources.items() if source.width is not None}
     if s.modality == "vector" and len(set(widths.values())) > 1:
-        told = ", ".join(f"{name} {width}" for name, width in widths.items())
+        lengths = ", ".join(f"{name} {width}" for name, width in widths.items())
         problems.append(
-            f"sources: their documents must be vectors of one length, but the lengths are {told}; make them equal, or "
+            f"sources: their vectors must all have one length, but the lengths are {lengths}; make them equal, or "
             "leave out a source"
         )
     return problems
 
 
 def _mixed(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every part that cannot work with the others' kind of documents."""
+    """Return a sentence for every part that is incompatible with the documents of the others."""
     problems = []
     for section in ("sources", "models"):
         for name, part in getattr(s, section).items():
             if part.modality != s.modality:
                 problems.append(
                     f"{section}.{name}: is for {part.modality} documents, but this scenario's are {s.modality}; "
-                    "sources and models must be of one sort"
+                    "all sources and models must be of one sort"
                 )
     problems += _dealt(s) + _labels(s)
     return problems if s.modality == "text" else problems + _sizes(s) + _textless(s)
 
 
 def _labels(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every source without labels that are right or wrong, where a model or policy needs them."""
+    """Return a sentence for every source without true labels, where a model or policy needs them."""
     problems = []
     readers: dict[str, Family | Policy] = {f"models.{name}": family for name, family in s.models.items()}
     readers |= {f"policies.{name}": policy for name, policy in s.policies.items()}
@@ -265,7 +270,7 @@ def _labels(s: ScenarioTables) -> list[str]:
 
 
 def _textless(s: ScenarioTables) -> list[str]:
-    """Return a sentence for everything that has a meaning for text alone, in a scenario of other documents."""
+    """Return a sentence for every setting that applies to text only, in a scenario of other documents."""
     problems = []
     for name, policy in s.policies.items():
         if policy.reads_text:
@@ -285,7 +290,7 @@ def _textless(s: ScenarioTables) -> list[str]:
 
 
 def _dealt(s: ScenarioTables) -> list[str]:
-    """Return what is wrong with how the sites of an isolated web, or of islands, are dealt out."""
+    """Return a sentence if the sites of an isolated web, or of islands, cannot be allotted to the agents."""
     if s.web.graph not in ("isolated", "islands") or s.web.sites is None:
         return []
     agents: list[tuple[str, WriterSpec | CuratorSpec | TrainerSpec]] = [
@@ -302,7 +307,7 @@ def _dealt(s: ScenarioTables) -> list[str]:
             islands.setdefault(name, set()).add(agent.sites)
         uneven = [name for name, sites in islands.items() if len(sites) > 1]
         if uneven:
-            return [f'web: all that live on the island "{uneven[0]}" share its sites; give them equally many']
+            return [f'web: the populations on the island "{uneven[0]}" share its sites; give them all the same sites']
         needed = sum(max(sites) for sites in islands.values())
         whose = "islands (populations by name) that need"
     if needed > s.web.sites:

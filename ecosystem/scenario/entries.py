@@ -1,4 +1,4 @@
-"""What the entries of a scenario say: writers, trainers, curators, measurements, timed changes and closed forms."""
+"""Define the entries of a scenario: writers, trainers, curators, measurements, timed changes and closed forms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class WriterSpec(Spec):
     rate: Annotated[float, Field(ge=0, le=1e9)] = Field(5.0, description="documents a step, each writer, on average")
     sites: Positive = Field(3, description="home sites of each writer")
     reaction: Share = Field(
-        0.0, description="0: writes regardless; 1: stops writing when all it reads around its home sites is synthetic"
+        0.0, description="0: always writes; 1: stops writing when every document around its home sites is synthetic"
     )
     leaves_below: Share | None = Field(
         None,
@@ -34,7 +34,7 @@ class WriterSpec(Spec):
     )
     pay: Annotated[float, Field(ge=0)] | None = Field(None, description="what it is paid for a document, in money")
     wage: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="pay from which on it writes, whoever reads it; absent: no pay makes up for readers"
+        None, description="pay from which on it writes regardless of its readers; absent: it never writes for pay alone"
     )
 
     @model_validator(mode="after")
@@ -53,8 +53,8 @@ class ScrapeSpec(Spec):
     docs: Positive = Field(1000, description="candidates a step, without replacement")
     strategy: Literal["uniform", "recent", "reach", "popularity"] = Field(
         "uniform",
-        description="uniform: all alike; recent: newer ones more often; reach: only sites within `links` of its "
-        "home sites; popularity: in proportion to the PageRank of their site",
+        description="uniform: all equally likely; recent: newer ones more often; reach: only sites within `links` of "
+        "its home sites; popularity: in proportion to the PageRank of their site",
     )
     links: Count = Field(2, description="for reach: how many links away from the home sites")
     half_life: Annotated[float, Field(gt=0)] = Field(
@@ -63,7 +63,7 @@ class ScrapeSpec(Spec):
 
 
 class TrainerSpec(Spec):
-    """A population of trainers that share one recipe; each has its own model, home sites and luck."""
+    """A population of trainers that share one recipe; each has its own model, home sites and random streams."""
 
     count: Positive = Field(1, description="number of trainers in the population")
     model: str = Field(description="name of an entry in [models]")
@@ -104,7 +104,7 @@ class CuratorSpec(Spec):
     false_positive_rate: Share = Field(0.05, description="chance of taking a human document for synthetic")
     action: Literal["remove", "down_weight", "endorse"] = Field(
         "remove",
-        description="remove: take suspects off the web; down_weight: multiply their prominence by `strength`; "
+        description="remove: remove suspects from the web; down_weight: multiply their prominence by `strength`; "
         "endorse: strengthen links to the sites of documents taken for human by `strength`",
     )
     strength: Annotated[float, Field(gt=0)] = Field(
@@ -112,11 +112,11 @@ class CuratorSpec(Spec):
     )
     quality_bias: Annotated[float, Field(ge=-100, le=100)] | None = Field(
         None,
-        description="how far fluent text passes for human: taken off the log-odds of suspecting a document for every "
-        "standard deviation that it is more fluent than held-out human text; below 0: fluent text is suspected",
+        description="how far fluency hides machine text: subtracted from the log-odds of suspecting a document for "
+        "every standard deviation by which it is more fluent than held-out human text; below 0: raises suspicion",
     )
     judge: str | None = Field(
-        None, description="name of the model whose starting weights say how fluent a document is; with quality_bias"
+        None, description="name of the model whose starting weights measure fluency; requires quality_bias"
     )
 
     @model_validator(mode="after")
@@ -127,27 +127,27 @@ class CuratorSpec(Spec):
 
 
 class DownstreamSpec(Spec):
-    """Tasks that models are judged on, made from real documents that are never published."""
+    """Tasks that evaluate models, made from real documents that are never published."""
 
-    tasks: list[str] = Field([], description="tasks on which members are fine-tuned from their weights, then judged")
-    zero_shot: list[str] = Field([], description="tasks that members are judged on as they are")
-    every: Positive = Field(1, description="judge at step 1 and every so many steps after it")
+    tasks: list[str] = Field([], description="tasks on which members are fine-tuned from their weights, then evaluated")
+    zero_shot: list[str] = Field([], description="tasks on which members are evaluated without fine-tuning")
+    every: Positive = Field(1, description="evaluate at step 1 and every so many steps after it")
     train: Positive = Field(400, description="examples to fine-tune on, each task")
-    test: Annotated[int, Field(ge=2, le=10**6)] = Field(200, description="examples to judge by, of other documents")
-    epochs: Annotated[float, Field(gt=0, le=1e6)] = Field(3.0, description="times through the training examples")
+    test: Annotated[int, Field(ge=2, le=10**6)] = Field(200, description="test examples, from other documents")
+    epochs: Annotated[float, Field(gt=0, le=1e6)] = Field(3.0, description="passes over the training examples")
     batch: Positive = Field(8, description="examples per optimiser step")
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="absent: the model's own")
-    random: Positive = Field(3, description="randomly initialised models, fine-tuned alike, that the baseline is of")
+    random: Positive = Field(3, description="randomly initialised models, fine-tuned alike, for the baseline")
 
     @model_validator(mode="after")
     def _some(self) -> DownstreamSpec:
         if not self.tasks and not self.zero_shot:
-            raise ValueError("names no task; give tasks or zero_shot, or leave the table out")
+            raise ValueError("give tasks or zero_shot, or leave the table out")
         return self
 
 
 class MeasureSpec(Spec):
-    """How much is measured, and how finely."""
+    """What is measured, and the sample sizes of each measurement."""
 
     held_out: Positive = Field(200, description="human documents, at most, on which every trainer is scored")
     contexts: Count = Field(
@@ -156,7 +156,7 @@ class MeasureSpec(Spec):
     synthetic: Count = Field(10, description="extra documents each trainer writes per step for scoring, unpublished")
     texts: list[str] | None = Field(None, description="text metrics to compute; absent: all of them")
     words: Positive = Field(1000, description="words in each equal-size sample on which text metrics are computed")
-    groups: Annotated[int, Field(ge=2)] = Field(8, description="how many such samples, at most")
+    groups: Annotated[int, Field(ge=2)] = Field(8, description="number of such samples, at most")
     sites: bool = Field(True, description="record the synthetic share of every site")
     initial_perplexity: Count = Field(
         100,
@@ -164,9 +164,9 @@ class MeasureSpec(Spec):
         "from is taken at every step; 0: none",
     )
     initial_tokens: Positive = Field(
-        32, description="tokens of each of them, its first ones without a prompt; shorter texts are left out"
+        32, description="first tokens of each of them, not counting a prompt; shorter texts are left out"
     )
-    downstream: DownstreamSpec | None = Field(None, description="absent: models are judged on no tasks")
+    downstream: DownstreamSpec | None = Field(None, description="absent: models are not evaluated on tasks")
 
 
 class Change(Spec):
@@ -177,29 +177,29 @@ class Change(Spec):
 
 
 class Knob(Spec):
-    """A dotted path that the interactive page lets people turn: a slider over numbers, or one of several choices."""
+    """A dotted path that a reader of the interactive page can set: a slider over numbers, or one of several choices."""
 
-    path: str = Field(description="what is turned; it must be something that may change inside a run")
-    label: str | None = Field(None, description="what it is called on the page; absent: its path")
+    path: str = Field(description="the dotted path to set; it must be one that may change inside a run")
+    label: str | None = Field(None, description="label on the page; absent: its path")
     low: float | None = Field(None, description="of a slider: the smallest value")
     high: float | None = Field(None, description="of a slider: the largest value")
     step: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="of a slider; absent: 1, or a fiftieth of the way"
+        None, description="of a slider; absent: 1, or a fiftieth of the range"
     )
-    choices: dict[str, Any] | None = Field(None, description="instead of a slider: values by what they are called")
+    choices: dict[str, Any] | None = Field(None, description="instead of a slider: values by label")
 
     @model_validator(mode="after")
     def _slider_or_choices(self) -> Knob:
         if self.choices is not None:
             if len(self.choices) < 2 or any(x is not None for x in (self.low, self.high, self.step)):
-                raise ValueError("choices are two or more, and stand instead of low, high and step")
+                raise ValueError("give two or more choices, and none of low, high and step")
         elif self.low is None or self.high is None or not self.low < self.high:
             raise ValueError("a slider needs low and high, the first below the second; or give choices")
         return self
 
     @property
     def ends(self) -> list[Any]:
-        """The values that say how far it goes: the ends of a slider, or all its choices."""
+        """The extreme values: the ends of a slider, or all its choices."""
         return [self.low, self.high] if self.choices is None else list(self.choices.values())
 
 
@@ -207,7 +207,7 @@ class TheorySpec(Spec):
     """A closed form beside the simulation: a curve in the report, and checks for ``ecosystem validate``."""
 
     metric: Annotated[str, AfterValidator(name_of)] = Field(
-        description="what it predicts, averaged over the trainers of a population"
+        description="metric that it predicts, averaged over the trainers of a population"
     )
     population: str = Field(description="name of an entry in [trainers]")
     law: str = Field(description="name of a function of the generation (ecosystem list laws)")

@@ -1,4 +1,4 @@
-"""Where scenario files and model presets lie, how they are read, and how one preset builds on another."""
+"""Locate and read scenario files and model presets, and resolve presets that build on one another."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STUDIES = "studies"  # the folder of scenarios in which studies and frontiers li
 
 
 def bundled(folder: Literal["models", "scenarios"], base: Path | None = None) -> list[Path]:
-    """Return the folders in which presets or scenarios are sought, nearest first."""
+    """Return the folders that are searched for presets or scenarios, nearest first."""
     package = Path(__file__).parent.parent
     places = [Path.cwd() / folder, package.parent / folder, package / "_bundled" / folder]
     if base is not None:
@@ -44,32 +44,32 @@ def bundled(folder: Literal["models", "scenarios"], base: Path | None = None) ->
 
 
 def presets(base: Path | None = None) -> dict[str, Path]:
-    """Return every model preset by name; of two with one name the nearer wins."""
-    found: dict[str, Path] = {}
+    """Return every model preset by name; where two share a name, the nearer one."""
+    files: dict[str, Path] = {}
     for place in bundled("models", base):
         for file in sorted(place.glob("*.toml")):
             if file.is_file():
-                found.setdefault(file.stem, file)
-    return found
+                files.setdefault(file.stem, file)
+    return files
 
 
 def with_preset(data: Mapping[str, Any], base: Path | None, chain: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Replace ``preset = "name"`` by what that file says, overridden by the other keys of ``data``."""
+    """Replace ``preset = "name"`` by the contents of that file, overridden by the other keys of ``data``."""
     if "preset" not in data:
         return dict(data)
     name = str(data["preset"])
-    known = presets(base)
+    files = presets(base)
     if name in chain:
         raise ScenarioError(f"presets refer to one another in a circle: {' -> '.join([*chain, name])}")
-    if name not in known:
+    if name not in files:
         raise ScenarioError(
-            f'preset: there is no model preset "{name}"{nearest(name, known)}; there are {", ".join(sorted(known))}'
+            f'preset: there is no model preset "{name}"{nearest(name, files)}; there are {", ".join(sorted(files))}'
         )
-    below = with_preset(read_toml(known[name]), base, (*chain, name))
+    below = with_preset(read_toml(files[name]), base, (*chain, name))
     own = {key: value for key, value in data.items() if key != "preset"}
     if own.get("kind", below.get("kind")) != below.get("kind"):
         raise ScenarioError(
-            f'preset "{name}" is of kind {below.get("kind")}, but kind = "{own["kind"]}" stands beside it'
+            f'preset "{name}" is of kind {below.get("kind")}, but kind = "{own["kind"]}" is given too; leave kind out'
         )
     return _merge(below, own)
 

@@ -42,10 +42,10 @@ class Scenario(ScenarioTables):
         base: Path | None = None,
         authored: bool = False,
     ) -> Scenario:
-        """Validate plain data; ``where`` names it in messages, ``base`` is the folder presets are sought beside.
+        """Validate plain data; ``where`` names it in messages, ``base`` is where presets are searched first.
 
-        In a scenario that is ``authored`` every end of a knob has to be allowed; where values have been changed since,
-        an end may no longer go with them, and is refused when somebody turns the knob so far.
+        In an ``authored`` scenario both ends of every knob must be allowed. After values have been changed, an end may
+        no longer be compatible with them; it is then refused when a reader sets the knob to it.
         """
         scenario = _parse(data, where, base)
         state = scenario
@@ -68,7 +68,7 @@ class Scenario(ScenarioTables):
         return scenario
 
     def refused(self, path: str, *values: Any) -> str:
-        """Return why one of these values is not allowed at a path as things stand; empty where all are."""
+        """Return why one of these values is not allowed at a path in this scenario; empty if all are."""
         for value in values:
             try:
                 self.override({path: self.like(path, value)})
@@ -80,9 +80,9 @@ class Scenario(ScenarioTables):
         """Return the scenario with dotted paths set, validated like a file; raise ScenarioError if it is not.
 
         Setting ``models.<name>.preset``, or another ``kind`` of a model, source or policy, replaces all of it, since
-        fields of one kind mean nothing to another; fields of it that are set beside that, before or after, are set on
-        the new one. An entry that is not there is made if what it cannot do without, or all of it, is set; a mistyped
-        name is thus an error in every section.
+        the fields of one kind have no meaning for another; fields of it among the same values, in any order, are set on
+        the new one. A missing entry is created if its required field, or the whole entry, is set; a mistyped name is
+        therefore an error in every section.
         """
         data = self.plain()
         for path in checked_paths(values):
@@ -97,7 +97,7 @@ class Scenario(ScenarioTables):
         return _parse(data, "", base)
 
     def variant(self, name: str, *, base: Path | None = None) -> Scenario:
-        """Return this scenario with the paths of one of its variants set; raise ScenarioError if it has no such one."""
+        """Return this scenario with the paths of one of its variants set; raise ScenarioError if there is none."""
         if name not in self.variants:
             there = f"there are {', '.join(self.variants)}" if self.variants else "it has none"
             raise ScenarioError(f'{self.name}: no variant "{name}"{nearest(name, self.variants)}; {there}')
@@ -106,7 +106,7 @@ class Scenario(ScenarioTables):
     def at(self, t: int) -> Scenario:
         """Return the scenario in force at step ``t``: this one with every change up to then applied.
 
-        Each of them is made once, since a scenario never changes, and checking it can take longer than a step.
+        Each is built once: a scenario is immutable, and validating it can take longer than a step.
         """
         changes = [change for change in sorted(self.changes, key=lambda c: c.at) if change.at <= t]
         if not changes:
@@ -185,7 +185,7 @@ def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
 
 
 def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | None, problems: list[str]) -> Spec | None:
-    """Parse one entry of a section whose kinds live in a registry; note what is wrong and return None."""
+    """Parse one entry of a section whose kinds live in a registry; append any problem and return None."""
     if isinstance(entry, Spec):
         return entry
     if not isinstance(entry, Mapping):

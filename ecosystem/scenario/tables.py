@@ -1,4 +1,4 @@
-"""The tables of a scenario as frozen values: what a scenario file says, and what follows from it."""
+"""The tables of a scenario as frozen values: the content of a scenario file, and values derived from it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ScenarioTables(Spec):
 
     name: str = Field(description="names the run folder; letters, digits, _ and -")
     description: str = Field("", description="what the experiment is about, shown in listings and reports")
-    seed: Count = Field(1, description="seed of all chance")
+    seed: Count = Field(1, description="seed of all random streams")
     steps: Positive = Field(10, description="number of steps after the opening of the web (step 0)")
     weights_every: Positive = Field(1, description="keep the models of every so many steps (and of the last)")
     sources: dict[str, Source] = Field(description="sources of documents by name, each of a kind")
@@ -46,10 +46,10 @@ class ScenarioTables(Spec):
     writers: dict[str, WriterSpec] = Field({}, description="populations of people who write, by name")
     trainers: dict[str, TrainerSpec] = Field({}, description="populations of trainers, by name")
     curators: dict[str, CuratorSpec] = Field({}, description="populations of reviewers, by name")
-    measure: MeasureSpec = Field(MeasureSpec(), description="how much is measured, and how finely")
+    measure: MeasureSpec = Field(MeasureSpec(), description="what is measured, and the sample sizes")
     changes: list[Change] = Field([], description="timed changes: values in force from a step on")
     theory: list[TheorySpec] = Field([], description="closed forms that are drawn and checked beside the simulation")
-    knobs: list[Knob] = Field([], description="what the interactive page (view) lets people turn; absent: it chooses")
+    knobs: list[Knob] = Field([], description="controls of the interactive page (view); absent: a default set")
     variants: dict[str, dict[str, Any]] = Field(
         {}, description="other sizes of the experiment by name, each a table of dotted path = value (run --variant)"
     )
@@ -63,7 +63,7 @@ class ScenarioTables(Spec):
 
     @property
     def modality(self) -> str:
-        """What all documents are: text, vector or category (checked to be the same in sources and models)."""
+        """The sort of all documents: text, vector or category (checked to be the same in sources and models)."""
         parts: list[Source | Family] = [*self.sources.values(), *self.models.values()]
         return parts[0].modality if parts else "text"
 
@@ -80,7 +80,7 @@ class ScenarioTables(Spec):
         return {key: value for key, value in data.items() if value not in ({}, [])}
 
     def to_toml(self) -> str:
-        """Return the resolved scenario as a TOML file that can itself be run; it is one variant and has no others."""
+        """Return the resolved scenario as a TOML file that can be run; it holds one variant and lists no others."""
         return tomli_w.dumps({key: value for key, value in self.plain().items() if key != "variants"})
 
     def value(self, path: str) -> Any:
@@ -94,7 +94,7 @@ class ScenarioTables(Spec):
         return node
 
     def like(self, path: str, value: Any) -> Any:
-        """Return a number as a whole one where the path has a whole number; anything else as it is."""
+        """Round a float if the path holds an integer; return any other value unchanged."""
         whole = isinstance(self.value(path), int) and not isinstance(self.value(path), bool)
         return round(value) if whole and isinstance(value, float) else value
 

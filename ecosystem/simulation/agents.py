@@ -35,7 +35,7 @@ class Host(Protocol):
         """Return the named stream at the present step."""
 
     def fluency(self, model: str, docs: pl.Series) -> NDArray[np.float64]:
-        """Return how fluent documents are under a model's starting weights, [documents]."""
+        """Return the standardised fluency of documents under a model's starting weights, [documents]."""
 
 
 class Actor(mesa.Agent):
@@ -82,7 +82,7 @@ class Writer(Actor):
             self.has_left = audience < settings.leaves_below
 
     def wants_to_write(self, synthetic_share: float) -> int:
-        """Return how many documents to write, given the synthetic share of the live documents at home."""
+        """Return the number of documents to write, given the synthetic share of the live documents at home."""
         if self.has_left:
             return 0
         mean = self.settings.rate * (1.0 - self.settings.reaction * synthetic_share)

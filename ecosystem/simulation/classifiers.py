@@ -1,7 +1,7 @@
-"""The classifiers behind policies that learn: each as last fitted, what it says, and how often it is right.
+"""Fit the classifiers of learning policies, score documents with them and measure their error rates.
 
 A classifier is a function of the policy, of the documents published before the step at which it was fitted, and of
-(seed, policy, step): nothing of it is stored, and a resumed run or a branch fits the same one again.
+(seed, policy, step): it is not stored, and a resumed run or a branch fits the same one again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Values = dict[str, tuple[float, float] | float]
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Classifiers for texts that another one has learnt from: each text is scored by one that has not.
+    """Classifiers that score the texts another one was fitted to: each text is scored by one not fitted to it.
 
-    ``place``: which half of the learnt texts each is in; ``halves[i]`` has learnt the other half, and ``scales[i]`` has
-    its scores of some texts and those that the classifier of the whole gives them, each ascending.
+    ``place`` maps each of these texts to its half; ``halves[i]`` is fitted to the other half, and ``scales[i]`` holds
+    its scores of some texts and those of the classifier of all texts, each ascending.
     """
 
     place: dict[str, int]
@@ -46,9 +46,9 @@ class CrossFit:
     def of(
         cls, whole: TextClassifier, learnt: pl.Series, positive: NDArray[np.bool_], others: pl.Series
     ) -> Self | None:
-        """Fit two classifiers to half of the texts that ``whole`` has learnt; None where they are too few.
+        """Fit two classifiers, each to half of the texts that ``whole`` was fitted to; None if they are too few.
 
-        ``others``: texts that it has not learnt, all of one sort. A text that occurs twice is in one half.
+        ``others``: texts that it was not fitted to, all of one class. A text that occurs twice is in one half.
         """
         place = {text: number % 2 for number, text in enumerate(learnt.unique(maintain_order=True))}
         half = learnt.replace_strict(place, return_dtype=pl.Int64).to_numpy()
@@ -62,7 +62,7 @@ class CrossFit:
         return cls(place, halves, scales)
 
     def amend(self, texts: pl.Series, score: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the scores of texts with those replaced that the classifier of the whole has learnt, [texts]."""
+        """Replace the scores of the texts that the classifier of all texts was fitted to, [texts]."""
         half = np.array([self.place.get(text, -1) for text in texts.to_list()], dtype=np.int64)
         for i, (classifier, scale) in enumerate(zip(self.halves, self.scales, strict=True)):
             if (learnt := half == i).any():
@@ -86,7 +86,7 @@ class FittedClassifier:
 
     @classmethod
     def of(cls, examples: Examples) -> Self:
-        """Fit a classifier to examples, of which some are positive and some are not."""
+        """Fit a classifier to examples, some positive and some negative."""
         learnt, positive = examples.texts.filter(pl.Series(~examples.calibration)), examples.positive
         texts, labels = examples.texts.filter(pl.Series(examples.calibration)), positive[~examples.calibration]
         classifier, cross_fit = TextClassifier.fit(learnt, labels), None
@@ -115,7 +115,7 @@ class FittedClassifier:
 
 
 class Host(Protocol):
-    """What classifiers need of the state of a world."""
+    """The parts of a world's state that classifiers read."""
 
     @property
     def scenario(self) -> Scenario:
@@ -123,11 +123,11 @@ class Host(Protocol):
 
     @property
     def t(self) -> int:
-        """The present step."""
+        """The current step."""
 
     @property
     def streams(self) -> Streams:
-        """The chance of the world."""
+        """The random streams of the world."""
 
     @property
     def corpus(self) -> Corpus:
@@ -150,27 +150,29 @@ class Classifiers:
         self._fitted: dict[str, tuple[LearningFilter, int, FittedClassifier | str]] = {}
 
     def scores(self, policy: str, docs: pl.Series) -> Scores | None:
-        """Return what the classifier of the named policy says of documents, None if there is none yet."""
+        """Score documents with the classifier of the named policy; None if there is none yet."""
         fitted = self.fitted(policy)
         if not isinstance(fitted, FittedClassifier):
             return None
-        known = fitted.score_of
-        new = docs.filter(~docs.is_in(list(known))) if known else docs
+        scores = fitted.score_of
+        new = docs.filter(~docs.is_in(list(scores))) if scores else docs
         if new.len():
             score = fitted.score(self._host.corpus.contents(new))
-            known.update(zip(new.to_list(), score.tolist(), strict=True))
-        return Scores(np.array([known[doc] for doc in docs.to_list()], dtype=np.float64), fitted.reference)
+            scores.update(zip(new.to_list(), score.tolist(), strict=True))
+        return Scores(np.array([scores[doc] for doc in docs.to_list()], dtype=np.float64), fitted.reference)
 
     def fitted(self, name: str) -> FittedClassifier | str:
-        """Return the classifier in use now, fitted if it has not been, or why there is none ("": it is not yet due)."""
+        """Return the classifier in use now, fitted on first use, or the reason for its absence ("": not yet due)."""
         policy = self._host.scenario.policies.get(name)
         if not isinstance(policy, LearningFilter):
-            raise EcosystemError(f'policies: scores of "{name}" are asked for, which is no filter that learns.')
+            raise EcosystemError(
+                f"policies.{name}: has no scores, since it is not a learning filter; name one that is."
+            )
         t = policy.fitted_at(self._host.t)
-        known = self._fitted.get(name)
-        if known is None or known[:2] != (policy, t):
-            known = self._fitted[name] = (policy, t, self._fit(name, policy, t) if t else "")
-        return known[2]
+        entry = self._fitted.get(name)
+        if entry is None or entry[:2] != (policy, t):
+            entry = self._fitted[name] = (policy, t, self._fit(name, policy, t) if t else "")
+        return entry[2]
 
     def _fit(self, name: str, policy: LearningFilter, t: int) -> FittedClassifier | str:
         host = self._host
@@ -185,7 +187,7 @@ class Classifiers:
         return examples.shortage() or FittedClassifier.of(examples)
 
     def measured(self) -> list[pl.DataFrame]:
-        """Return how well the classifiers fitted at this step do, for those in use; tell of those that could not be."""
+        """Measure the classifiers in use that were fitted at this step; record an event for each failed fit."""
         frames: list[pl.DataFrame] = []
         for name, policy, fitted in self._fitted_now():
             if isinstance(fitted, str):
@@ -202,7 +204,7 @@ class Classifiers:
         return frames
 
     def labelled(self) -> dict[str, int]:
-        """Return how many documents people labelled for each classifier that was fitted at this step and is in use."""
+        """Count the documents labelled by people for each classifier in use that was fitted at this step."""
         return {
             name: fitted.examples.docs.len()
             for name, _, fitted in self._fitted_now()
@@ -221,10 +223,10 @@ class Classifiers:
         ]
 
     def _error_rates(self, name: str, policy: LearningFilter, fitted: FittedClassifier) -> list[pl.DataFrame]:
-        """Return a detector's rates by origin, and by depth rounded to whole model hops, on documents it never saw.
+        """Return a detector's rates by origin, and by depth rounded to whole model hops, on unseen documents.
 
-        Drafts that were refused when they were to be published count: by what it let pass a detector at the door
-        would seem to find nothing.
+        Drafts refused at the publish gate count: measured only on what it let pass, a detector at that gate would
+        seem to detect nothing.
         """
         t, corpus = self._host.t, self._host.corpus
         unseen = corpus.index.filter((pl.col("t") <= t) & ~pl.col("doc").is_in(fitted.examples.docs.implode()))

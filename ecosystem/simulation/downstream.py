@@ -1,7 +1,7 @@
-"""Downstream tasks in a run: members are fine-tuned on each, judged, and put back as they were.
+"""Downstream tasks in a run: members are fine-tuned on each, evaluated and restored.
 
 The same training examples, in the same order, serve every member at every step, so that differences between members
-and between steps are differences of what they start from. The baseline is what random weights reach in the same way.
+and between steps are due to their weights. The baseline is the accuracy of random weights fine-tuned in the same way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Values = dict[str, Estimate | float]
 
 @dataclass(frozen=True)
 class Downstream:
-    """The tasks of a run: what is asked of its models, and how they are prepared for it."""
+    """The tasks of a run: their examples and the settings of fine-tuning."""
 
     settings: DownstreamSpec
     examples: dict[str, tuple[list[Example], list[Example]]]  # per task: for training, for testing
@@ -38,7 +38,7 @@ class Downstream:
 
     @classmethod
     def of(cls, settings: DownstreamSpec, reservoir: Reservoir, streams: Streams) -> Downstream:
-        """Make the examples from the documents that are never published; DataError if there are too few."""
+        """Make the examples from the documents that are never published; raise DataError if there are too few."""
         stream = streams.at("measure/downstream")
         made = {
             kind: tasks.make(kind, reservoir.held_out, reservoir.topics, settings.train, settings.test, stream)
@@ -47,29 +47,29 @@ class Downstream:
         return cls(settings, made, streams)
 
     def due(self, t: int) -> bool:
-        """Whether models are judged at step ``t``: at the first, and at every so many after it."""
+        """Whether models are evaluated at step ``t``: at step 1, and every so many steps after it."""
         return t > 0 and (t - 1) % self.settings.every == 0
 
     def judge(self, cohort: Cohort, members: Sequence[int], fine_tune: bool, progress: Progress) -> list[Values]:
-        """Return the accuracies of members: as they are, and (with ``fine_tune``) fine-tuned from their weights."""
-        found = self._untuned(cohort, members)
+        """Evaluate members: without fine-tuning, and (with ``fine_tune``) fine-tuned from their weights."""
+        results = self._untuned(cohort, members)
         if fine_tune:
-            for values, tuned in zip(found, self._tuned(cohort, members, "previous", [""], progress), strict=True):
+            for values, tuned in zip(results, self._tuned(cohort, members, "previous", [""], progress), strict=True):
                 values |= tuned
-        return found
+        return results
 
     def references(
         self, cohort: Cohort, fine_tune: bool, starts_pretrained: bool, progress: Progress
     ) -> dict[Literal["initial", "random"], Values]:
-        """Return the accuracies of what members start from (if that is trained) and of random weights.
+        """Evaluate the weights that members start from (if pre-trained) and random weights.
 
         Fine-tuned random weights are the mean of several; its standard error is the larger of theirs, since they answer
         the same examples, and of that of their mean.
         """
         kinds: list[Literal["initial", "random"]] = ["initial", "random"] if starts_pretrained else ["random"]
-        found = dict(zip(kinds, self._untuned(cohort, kinds), strict=True))
+        results = dict(zip(kinds, self._untuned(cohort, kinds), strict=True))
         if fine_tune and starts_pretrained:
-            found["initial"] |= self._tuned(cohort, [0], "foundation", [""], progress)[0]
+            results["initial"] |= self._tuned(cohort, [0], "foundation", [""], progress)[0]
         if fine_tune:
             drawn: list[Values] = []
             while len(drawn) < self.settings.random:
@@ -79,8 +79,8 @@ class Downstream:
             for metric in drawn[0]:
                 values, errors = np.array([values[metric] for values in drawn]).T
                 mean, between = mean_and_error(values)
-                found["random"][metric] = mean, float(np.fmax(between, errors.mean()))
-        return found
+                results["random"][metric] = mean, float(np.fmax(between, errors.mean()))
+        return results
 
     def chance(self) -> Values:
         """Return the accuracies of guessing, by the names of all metrics."""
@@ -90,18 +90,18 @@ class Downstream:
         return {f"{name}_{kind}": tasks.chance(self.examples[kind][1]) for name, kind in names}
 
     def _untuned(self, cohort: Cohort, whose: Sequence[Member]) -> list[Values]:
-        found: list[Values] = [{} for _ in whose]
+        results: list[Values] = [{} for _ in whose]
         for kind in self.settings.zero_shot:
-            for values, estimate in zip(found, self._answers(cohort, whose, kind), strict=True):
+            for values, estimate in zip(results, self._answers(cohort, whose, kind), strict=True):
                 values[f"zero_shot_{kind}"] = estimate
-        return found
+        return results
 
     def _tuned(
         self, cohort: Cohort, members: Sequence[int], start: Start, names: Sequence[str], progress: Progress
     ) -> list[Values]:
-        """Fine-tune members on every task in turn; ``names`` end those of their streams (one for all, or one each)."""
+        """Fine-tune members on every task in turn; ``names`` are stream suffixes (one for all, or one each)."""
         assert isinstance(cohort, SupportsPrompts)  # as its family declares
-        found: list[Values] = [{} for _ in members]
+        results: list[Values] = [{} for _ in members]
         before = cohort.state()
         for kind in self.settings.tasks:
             train, _ = self.examples[kind]
@@ -121,13 +121,13 @@ class Downstream:
             ]
             try:
                 cohort.fit_prompted(requests, _told(kind, progress))
-                for values, estimate in zip(found, self._answers(cohort, members, kind), strict=True):
+                for values, estimate in zip(results, self._answers(cohort, members, kind), strict=True):
                     values[f"accuracy_{kind}"] = estimate
             except TrainingError as error:
                 raise TrainingError(f'fine-tuned on the task "{kind}": {error}') from error
             finally:
                 cohort.load(before)
-        return found
+        return results
 
     def _answers(self, cohort: Cohort, whose: Sequence[Member], kind: str) -> list[Estimate]:
         _, test = self.examples[kind]
@@ -139,8 +139,8 @@ class Downstream:
 def write_harness(examples: Mapping[str, Sequence[Example]], folder: Path, before: str) -> list[str]:
     """Write tasks as lm-evaluation-harness reads them from a folder (``--include_path``); return their names.
 
-    Per task: its examples as JSON lines, and a task file, which is JSON and therefore YAML. ``before`` stands before
-    every text, as the end of text does before every document that a model here was trained on.
+    Per task: its examples as JSON lines, and a task file, which is JSON and therefore YAML. ``before`` precedes
+    every text, as the end of text precedes every document that a model here was trained on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = []

@@ -92,7 +92,7 @@ def true_distribution(human: pl.Series, scenario: Scenario, reservoirs: Mapping[
     if exact is not None:
         return exact
     if human.len() == 0:
-        raise DataError("the web begins without documents, so there is no truth to measure by; give web.initial.")
+        raise DataError("web.initial: is missing, so there is no truth to measure against; give it.")
     x = human.to_numpy()
     if scenario.modality == "category":
         return Truth(probabilities=np.bincount(x) / len(x))

@@ -1,4 +1,4 @@
-"""What policies may ask for besides their table (the views of ``policies.base``), answered from a world's parts."""
+"""Implement the views of ``policies.base``, which policies read besides their table, on the parts of a world."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Answers = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
 class Cohorts(dict[str, Cohort]):
-    """Cohorts by the name of their model; one that is asked for and not there is built."""
+    """Cohorts by the name of their model; a missing one is built on first use."""
 
     def __init__(self, build: Callable[[str], Cohort]) -> None:
         super().__init__()
@@ -67,13 +67,13 @@ class CorpusService:
 
 @dataclass(frozen=True)
 class SourceService:
-    """The sources of real documents, and how far people have drawn from each."""
+    """The sources of real documents, and the number that people have drawn from each."""
 
     reservoirs: Mapping[str, Reservoir]
     corpus: Corpus
 
     def size(self, source: str) -> int | None:
-        """Return how many documents of a source may be injected (None: endless); held-out ones are not among them."""
+        """Return the number of documents of a source that may be injected (None: endless), without held-out ones."""
         return self.reservoirs[source].size
 
     def contents(self, source: str, rows: NDArray[np.int64]) -> pl.Series:
@@ -81,12 +81,12 @@ class SourceService:
         return self.reservoirs[source].rows(rows)
 
     def drawn(self, source: str, t: int) -> int:
-        """Return how many of a source's first rows people had drawn by the end of step ``t``."""
+        """Return the number of rows of a source that people had drawn by the end of step ``t``."""
         return self.corpus.index.filter((pl.col("source") == source) & (pl.col("t") <= t)).height
 
 
 class ModelService:
-    """What models say of documents under the weights that their trainers start from; each document is read once."""
+    """Score documents with models at the weights that their trainers start from; each document is read once."""
 
     def __init__(self, cohorts: Cohorts, corpus: Corpus) -> None:
         self._cohorts, self._corpus = cohorts, corpus
@@ -106,20 +106,22 @@ class ModelService:
         """Return (z-scores, scored tokens) of documents read with the tokenizer of the named model."""
         cohort = self._cohorts[model]
         assert isinstance(cohort, SupportsWatermark)  # checked when the scenario was read
-        known = self._watermarks.setdefault((model, mark), {})
-        return _once(known, docs, lambda new: cohort.watermark(self._corpus.contents(new), mark))
+        answers = self._watermarks.setdefault((model, mark), {})
+        return _once(answers, docs, lambda new: cohort.watermark(self._corpus.contents(new), mark))
 
     def fluency(self, model: str, docs: pl.Series, held_out: Score) -> NDArray[np.float64]:
         """Return each document's mean log-likelihood per token under a model's starting weights, standardised.
 
-        The mean and the standard deviation are those of the ``held_out`` documents, which those weights have never seen
-        either, so that a document's fluency depends on no other and never changes. Raises DataError where they are all
-        equally fluent, or impossible.
+        The mean and the standard deviation are those of the ``held_out`` documents, unseen by those weights too,
+        so that a document's fluency depends on no other and never changes. Raises DataError if they are all equally
+        fluent, or impossible.
         """
         total, tokens = held_out.per_document()
         deviation = (total / tokens).std()
         if not deviation > 0:
-            raise DataError(f'model "{model}" is no judge: it finds held-out documents equally fluent, or impossible.')
+            raise DataError(
+                f"models.{model}: cannot measure fluency: held-out documents are equally likely, or impossible."
+            )
         nats, units = self.score(model, docs)
         z: NDArray[np.float64] = np.clip(((total / tokens).mean() - nats / units) / deviation, -1e6, 1e6)
         return z
@@ -127,22 +129,22 @@ class ModelService:
 
 @dataclass(frozen=True)
 class LabelService:
-    """Whether labels are correct, by the truth of the initial source."""
+    """Check labels against the truth of the initial source."""
 
     corpus: Corpus
     truth: Truth | None
 
     def label_is_correct(self, docs: pl.Series) -> NDArray[np.bool_]:
-        """Return whether each document's label is correct; raise DataError where documents have no labels."""
+        """Return whether each document's label is correct; raise DataError if documents have no labels."""
         return correct_labels(self.corpus.contents(docs), self.truth)
 
 
 def correct_labels(contents: pl.Series, truth: Truth | None) -> NDArray[np.bool_]:
-    """Return whether the label of each document is correct; raise DataError where documents have no labels."""
+    """Return whether the label of each document is correct; raise DataError if documents have no labels."""
     if truth is None or truth.plane is None:
         raise DataError(
-            "no label is right or wrong here: what is right is said by the source of the initial documents, which "
-            "must be of kind labelled."
+            "web.initial.source: labels can only be checked against the source of the initial documents, which must "
+            "be of kind labelled."
         )
     return right(contents, truth.plane)
 
@@ -157,15 +159,15 @@ class Services:
         self._corpus = corpus
 
     def labels(self, truth: Truth | None) -> LabelService:
-        """Return what an oracle may ask about labels."""
+        """Return the view through which an oracle checks labels."""
         return LabelService(self._corpus, truth)
 
 
-def _once(known: dict[int, tuple[float, int]], docs: pl.Series, ask: Callable[[pl.Series], Answers]) -> Answers:
-    """Return what is known of documents; what is not is asked for, and known from then on."""
-    new = docs.filter(~docs.is_in(list(known))) if known else docs
+def _once(answered: dict[int, tuple[float, int]], docs: pl.Series, ask: Callable[[pl.Series], Answers]) -> Answers:
+    """Return the answers for documents; compute the missing ones and add them to ``answered``."""
+    new = docs.filter(~docs.is_in(list(answered))) if answered else docs
     if new.len():
         values, counts = ask(new)
-        known.update(zip(new.to_list(), zip(values.tolist(), counts.tolist(), strict=True), strict=True))
-    answers = [known[doc] for doc in docs.to_list()]
+        answered.update(zip(new.to_list(), zip(values.tolist(), counts.tolist(), strict=True), strict=True))
+    answers = [answered[doc] for doc in docs.to_list()]
     return np.array([a[0] for a in answers], dtype=np.float64), np.array([a[1] for a in answers], dtype=np.int64)

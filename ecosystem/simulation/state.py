@@ -61,7 +61,7 @@ class State:
         self.classifiers = Classifiers(self)
 
     def stream(self, name: str) -> Stream:
-        """Return the named stream at the present step."""
+        """Return the named stream at the current step."""
         return self.streams.at(name, self.t)
 
     def note(self, event: str) -> None:
@@ -69,7 +69,7 @@ class State:
         self.events.append(event)
 
     def draw(self, source: str, n: int, who: str) -> NDArray[np.int64]:
-        """Take the next ``n`` rows of a source for people's use; fewer, with a recorded event, if it runs dry."""
+        """Take the next ``n`` rows of a source for people; fewer, with a recorded event, if it runs dry."""
         first, size = self.drawn[source], self.reservoirs[source].size
         last = first + n if size is None else min(first + n, size)
         self.drawn[source] = last

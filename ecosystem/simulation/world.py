@@ -1,7 +1,7 @@
 """The world as a Mesa model: its step runs the phases, its snapshot is what a run folder stores.
 
 A world is built from a scenario and a seed, stepped, and photographed (:meth:`World.snapshot`); it is never
-saved itself. A stored snapshot restored into a fresh world continues exactly as if nothing had happened. What a step
+saved itself. A stored snapshot restored into a fresh world continues bit for bit as the original run. What a step
 reads and changes is in :class:`~ecosystem.simulation.state.State`, which knows nothing of Mesa.
 """
 
@@ -36,7 +36,7 @@ from ecosystem.streams import Stream, Streams
 
 
 class World(mesa.Model):
-    """A web with its people, trainers and curators; ``step()`` lets one unit of time pass.
+    """A web with its people, trainers and curators; ``step()`` advances it by one step.
 
     ``state`` holds everything that a step reads and changes, ``current_scenario`` is the scenario in force (timed
     changes applied; also ``spec``), ``t`` the world's own clock, ``snapshot()`` what the last step left behind,
@@ -58,9 +58,9 @@ class World(mesa.Model):
     ) -> None:
         """Open the sources, lay out the web with its initial documents and build every agent and model.
 
-        ``base`` is the folder that relative paths of the scenario are sought in (after the current one); the
-        seed of the scenario is used if ``seed`` is None. ``models`` False builds a model only when something asks
-        for it, for a world that is looked at and never stepped. ``cache`` is the folder of foundations and tokenizers
+        ``base`` is the folder that relative paths of the scenario are resolved against (after the current one); the
+        seed of the scenario is used if ``seed`` is None. ``models=False`` builds a model only on first
+        use, for a world that is read and never stepped. ``cache`` is the folder of foundations and tokenizers
         (default: :func:`~ecosystem.cache.cache_folder`). Raises ScenarioError for a negative seed, DataError
         where sources or checkpoints cannot be used.
         """
@@ -82,7 +82,7 @@ class World(mesa.Model):
 
     @property
     def t(self) -> int:
-        """The number of the last step that was begun; 0 is the web as it opens."""
+        """The number of the last step begun; 0 is the opening of the web."""
         return self.state.t
 
     @property
@@ -140,15 +140,15 @@ class World(mesa.Model):
         return self.state.truth
 
     def stream(self, name: str) -> Stream:
-        """Return the named stream at the present step."""
+        """Return the named stream at the current step."""
         return self.state.stream(name)
 
     def fluency(self, model: str, docs: pl.Series) -> NDArray[np.float64]:
-        """Return how fluent documents (by id) are under a model's starting weights, standardised, [documents]."""
+        """Return the standardised fluency of documents (by id) under a model's starting weights, [documents]."""
         return self.state.services.models.fluency(model, docs, self.state.references.initial[model])
 
     def step(self) -> None:
-        """Let one step pass: apply the timed changes, then run the phases in order."""
+        """Advance by one step: apply the timed changes, then run the phases in order."""
         self.snapshot()  # the opening is measured before anything changes
         self.running = False  # stays so if a phase fails, since Mesa would silently skip later steps
         self.state.t += 1
@@ -160,7 +160,7 @@ class World(mesa.Model):
         self.running = True
 
     def snapshot(self) -> Snapshot:
-        """Return what the last step (or the opening of the web, step 0) left behind.
+        """Return the snapshot of the last step (or of the opening of the web, step 0).
 
         The opening is measured when it is first asked for, so that a restored world need not do it again.
         """

@@ -1,7 +1,7 @@
 """What a step cost those who act in it: tokens, floating-point operations, documents, reviews and money, by who.
 
 Rows of scope ``cost`` whose id is a path of the scenario: ``trainers/naive/0``, ``writers/people/0``,
-``curators/editors/0``, ``policies/archive``. What measuring costs is nobody's and left out, but for the texts that
+``curators/editors/0``, ``policies/archive``. The cost of measuring is left out, except for the texts that
 trainers write for scoring alone, which are drawn like any other; so is what was there before the first step.
 """
 
@@ -78,7 +78,7 @@ def _of_trainer(state: State, step: Step, trainer: Trainer, published: NDArray[n
 def _of_adder(state: State, name: str, added: pl.DataFrame) -> Costs:
     """Return what an adder brought; of one with a price, what is paid for documents that it never brought before.
 
-    A document is bought once, whoever of the trainers reads it and however often.
+    A document is bought once, for all trainers and all later steps.
     """
     policy, costs = state.scenario.policies[name], Costs({"documents_injected": float(added.height)})
     price = policy.price_per_document if isinstance(policy, Adder) else None

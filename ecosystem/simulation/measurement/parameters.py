@@ -1,4 +1,4 @@
-"""What is measured of models whose parameters are known: their distance from the truth, and who has collapsed."""
+"""Measure models whose parameters are known: their distance from the truth, and which have collapsed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def measure_published(state: State, step: Step) -> None:
 
 
 def _collapses(state: State, trainers: Sequence[Trainer], collapsed: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Record who has collapsed at this step for the first time; return the step for these, NaN for all others.
+    """Record the trainers that collapse first at this step; return the step for these, NaN for all others.
 
     Of a large population only the first, half and all are events: a hundred replicates need no hundred sentences.
     """

@@ -1,4 +1,4 @@
-"""What is measured of models of text: their scores of held-out text, what they publish, downstream tasks."""
+"""Measure models of text: their scores of held-out text, the text they publish, downstream tasks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def measure_models(state: State, step: Step) -> None:
 
 
 def _accuracies(state: State, step: Step) -> dict[str, Values]:
-    """Judge every trainer that has a model on the downstream tasks, if it is time to; return accuracies by name."""
+    """Evaluate every trainer that has a model on the downstream tasks, if due; return accuracies by name."""
     downstream, accuracies = state.references.downstream, dict[str, Values]()
     if downstream is None or not downstream.due(step.t):
         return accuracies
@@ -79,7 +79,7 @@ def _accuracies(state: State, step: Step) -> dict[str, Values]:
 
 
 def measure_baselines(state: State, step: Step, downstream: Downstream) -> None:
-    """Measure what downstream accuracies are held against: guessing, random weights and what members start from."""
+    """Measure the references of downstream accuracies: guessing, random weights and starting weights."""
     step.metrics.append(rows(step.t, "reference", "chance", downstream.chance()))
     for name, cohort in state.cohorts.items():
         family = state.scenario.models[name]
@@ -91,7 +91,7 @@ def measure_baselines(state: State, step: Step, downstream: Downstream) -> None:
 
 
 def quality_of(state: State, model: str, score: Score) -> Values:
-    """Return what one model's score of the held-out documents says."""
+    """Compute the metrics of one model's score of the held-out documents."""
     references = state.references
     nats, tokens = score.per_document()
     document = np.repeat(np.arange(tokens.size), tokens)
@@ -110,7 +110,7 @@ def quality_of(state: State, model: str, score: Score) -> Values:
 
 
 def _next_token_change(state: State, trainer: Trainer) -> Values:
-    """Return how far a trainer's next-token distributions are from those it started from (Seddik et al. 2024)."""
+    """Measure the distance of a trainer's next-token distributions from its starting ones (Seddik et al. 2024)."""
     model, references = trainer.settings.model, state.references
     initial = references.next_token[model]
     if not len(initial):
@@ -124,9 +124,9 @@ def _next_token_change(state: State, trainer: Trainer) -> Values:
 def initial_perplexities(state: State, settings: TrainerSpec, texts: pl.Series, begun: int) -> Values:
     """Return the quantiles of the perplexities of single texts under the weights that trainers start from.
 
-    All are taken on equally many tokens, behind a prompt of ``begun`` tokens: how probable a token is depends on how
-    many are known before it. The end of a text is not counted, since a text that was cut has none. The texts were
-    written independently, so the first serve. Nothing is measured of a model that starts from random weights.
+    All use the same number of tokens after a prompt of ``begun`` tokens, since the probability of a token depends on
+    the length of its context. The end of a text is not counted, since a text that was cut has none. The texts are
+    independent, so the first ones are a fair sample. Nothing is measured of a model that starts from random weights.
     """
     measure = state.scenario.measure
     if not measure.initial_perplexity or not state.scenario.models[settings.model].starts_pretrained:
@@ -141,11 +141,10 @@ def initial_perplexities(state: State, settings: TrainerSpec, texts: pl.Series, 
 
 
 def _watermark_in(state: State, step: Step, trainer: Trainer) -> Values:
-    """Return how marked a trainer's documents of this step are, those refused at the publish gate among them.
+    """Measure the watermark in a trainer's documents of this step, including those refused at the publish gate.
 
-    Looked for is the watermark that its decoding names; where it names none, the first that others put into theirs or
-    that stands at a gate, since a model may have learnt it from others' text. Documents with too few tokens to be
-    judged are left out.
+    The watermark is the one that its decoding names; if it names none, the first that other trainers use or that is at
+    a gate, since a model may have learnt it from their text. Documents with too few tokens to score are left out.
     """
     named, scenario = trainer.settings.decoding.watermark, state.scenario
     used = {*scenario.standing(), *(settings.decoding.watermark for settings in scenario.trainers.values())}
@@ -177,7 +176,7 @@ def text_values(state: State, texts: pl.Series, stream: str) -> Values:
 
 
 def text_metrics(state: State) -> list[TextMetric]:
-    """Return the text metrics that the scenario asks for (all of them unless it says which)."""
+    """Return the text metrics that the scenario lists (all if it lists none)."""
     kinds = TEXT_METRICS.all()
     return [kinds[name]() for name in (state.scenario.measure.texts or kinds)]
 
