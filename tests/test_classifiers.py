@@ -186,7 +186,7 @@ def test_what_no_classifier_can_be_fitted_to_is_a_sentence(attributes, sentence)
     policy = type("Told", (Careless,), attributes)()
     with pytest.raises(EcosystemError, match=rf"^policies\.c: {sentence}"):
         Classifiers(web({"c": policy})).scores("c", pl.Series([0]))
-    with pytest.raises(EcosystemError, match=r'policies\.l: has no scores, .*learning filter'):
+    with pytest.raises(EcosystemError, match=r"policies\.l: has no scores, .*learning filter"):
         Classifiers(web({"l": Length()})).scores("l", pl.Series([0]))
 
 
