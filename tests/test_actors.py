@@ -52,12 +52,14 @@ def test_log_odds_are_shifted_and_certainty_stays():
     assert shifted(rates, by) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_without_a_bias_the_judge_changes_nothing(cache):
     curators = {}, {"quality_bias": 0.0, "judge": "small"}
     plain, level = (world_of(web_of_text(curator), cache, 2) for curator in curators)
     assert plain.corpus.index.equals(level.corpus.index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [1.5, -1.5])
 def test_errors_follow_fluency_at_the_rates_that_it_says(cache, bias):
     """Of every origin: the number of suspects within 4 standard errors of the sum of the chances, and their fluency."""
@@ -86,6 +88,7 @@ def test_errors_follow_fluency_at_the_rates_that_it_says(cache, bias):
     assert fluent[True] > fluent[False], "machines at a low temperature are the more fluent"
 
 
+@pytest.mark.slow
 def test_a_web_can_become_more_synthetic_by_curation(cache):
     """The curators see more of machine text than of people's, and yet drive out people, if they like it fluent."""
 
@@ -176,6 +179,7 @@ def test_writers_leave_a_contaminated_web_and_come_back_for_pay():
     assert spent[:1] == [10.0] and spent[3:] == [0.0, 25.0, 0.0], "pay below the wage is paid to those who write"
 
 
+@pytest.mark.slow
 def test_who_has_left_survives_a_resume(tmp_path):
     """Where the audience is between leaving and returning, only the past tells who is gone."""
     # The laboratory falls silent after step 4, so that the readers come back: half-way at step 5, all at step 6.

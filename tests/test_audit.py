@@ -45,6 +45,7 @@ def figure(found, measure, group, key="value"):
     return found.filter(pl.col("measure") == measure, pl.col("group") == group)[key].item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["detector", "neardup", "short", "fluent"])
 def test_a_gate_of_one_policy_agrees_with_the_ledger(name, run, world):
     """A row-wise policy judges a document alike whoever stands at the gate; it saw what no earlier one had refused."""
@@ -62,6 +63,7 @@ def test_a_gate_of_one_policy_agrees_with_the_ledger(name, run, world):
     assert both.filter(refused)["why"].to_list() == both.filter(refused)["reason"].to_list()
 
 
+@pytest.mark.slow
 def test_the_documents_are_those_on_the_web_after_that_step(run, cache):
     documents = run.documents.collect()
     now = documents.filter(
@@ -78,6 +80,7 @@ def test_the_documents_are_those_on_the_web_after_that_step(run, cache):
             assert figure(found, "share", author) == pytest.approx(n / expected.height)
 
 
+@pytest.mark.slow
 def test_an_oracle_is_perfect(run, cache):
     found = audit(run, values={"policies.truth.kind": "oracle"}, cache=cache)
     assert figure(found, "precision", "all") == figure(found, "recall", "all") == 1
@@ -88,6 +91,7 @@ def test_an_oracle_is_perfect(run, cache):
     assert found.filter(group="writers/people", measure="recall").is_empty()
 
 
+@pytest.mark.slow
 def test_a_fallible_detector_is_found_to_have_its_rates(run, cache):
     found = audit(run, values={"policies.detector": DETECTOR}, everything=True, cache=cache)
     documents = run.documents.collect()
@@ -172,6 +176,7 @@ def test_an_audit_leaves_the_run_as_it_was_and_needs_no_kept_models(run, cache):
     assert untouched(run.path) == before
 
 
+@pytest.mark.slow
 def test_a_branch_is_audited_like_any_run(run, cache, tmp_path):
     branch = branched(run, 5, {"policies.short.min_words": 9}, tmp_path, cache)
     assert audit(branch, ["short"], step=STEP, cache=cache).equals(audit(run, ["short"], step=STEP, cache=cache))
@@ -194,6 +199,7 @@ def test_mistakes_are_sentences(run, cache):
         audit(run, ["short"], reader="naiv", cache=cache)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_json_and_files(run, tmp_path):
     def command(*arguments):
         return CliRunner().invoke(cli, ["audit", str(run.path), *arguments], catch_exceptions=False).output

@@ -19,6 +19,7 @@ METRICS = {"0 web": {"documents": 300.0}, "1 trainer naive/0": {"cross_entropy":
 OLD = Result(FILES, METRICS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_numbers_are_those_of_the_baseline(name):
     before, results = stored()

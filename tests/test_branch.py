@@ -69,6 +69,7 @@ def other(parent, cache):
     return branched(parent, FORK, CHANGE, parent.path.parent.parent, cache)
 
 
+@pytest.mark.slow
 def test_a_branch_without_change_is_its_parent_bit_for_bit(parent, cache, tmp_path):
     before = untouched(parent.path)
     same = branched(parent, FORK, {}, tmp_path, cache)
@@ -79,6 +80,7 @@ def test_a_branch_without_change_is_its_parent_bit_for_bit(parent, cache, tmp_pa
     assert own == {f"{t:06d}.parquet" for t in range(FORK + 1, STEPS + 1)}  # nothing was copied
 
 
+@pytest.mark.slow
 def test_a_branch_with_a_change_is_the_run_of_that_timed_change(parent, other, cache, tmp_path):
     data = parent.scenario.plain()
     data["changes"].append({"at": FORK + 1, "set": CHANGE})
@@ -91,6 +93,7 @@ def test_a_branch_with_a_change_is_the_run_of_that_timed_change(parent, other, c
         assert not any(mine[name] == theirs[name] for name in mine if name.split("/")[0] in ("weights", "ledger"))
 
 
+@pytest.mark.slow
 def test_a_branch_is_read_like_any_run(other, parent):
     assert set(other.metrics["step"]) == set(range(STEPS + 1))
     assert other.documents.collect()["t"].max() == STEPS
@@ -102,6 +105,7 @@ def test_a_branch_is_read_like_any_run(other, parent):
     assert f"of {parent.path.resolve()} after step 3" in reproduction(other)["Branch"]
 
 
+@pytest.mark.slow
 def test_a_branch_of_a_branch_reads_through_both(parent, other, cache, tmp_path):
     second = branched(other, 5, {"trainers.careful.publish": 0}, tmp_path, cache)
     assert [Store(second.path).owning_store(t).folder for t in (3, 5, 6)] == [
@@ -117,6 +121,7 @@ def test_a_branch_of_a_branch_reads_through_both(parent, other, cache, tmp_path)
     assert early.ancestry() == [early.folder, parent.path.resolve()] and early.last() == 2
 
 
+@pytest.mark.slow
 def test_a_branch_that_was_stopped_goes_on(other, parent, cache, tmp_path):
     out = tmp_path / "stopped"
     branch = Branch.of(parent, FORK, CHANGE)
@@ -129,6 +134,7 @@ def test_a_branch_that_was_stopped_goes_on(other, parent, cache, tmp_path):
     assert files(Run.open(branch.folder(out))) == files(other)
 
 
+@pytest.mark.slow
 def test_a_branch_killed_before_its_first_step_goes_on(other, parent, cache, tmp_path, monkeypatch):
     from ecosystem.simulation.world import World
 
@@ -142,6 +148,7 @@ def test_a_branch_killed_before_its_first_step_goes_on(other, parent, cache, tmp
     assert files(Run.open(branch.folder(tmp_path))) == files(other)
 
 
+@pytest.mark.slow
 def test_neither_pruning_nor_sweeping_reaches_the_parent(cache, tmp_path):
     parent = ran(words(weights_every=2, steps=3), tmp_path, cache=cache)
     before = untouched(parent.path)
@@ -161,6 +168,7 @@ def test_neither_pruning_nor_sweeping_reaches_the_parent(cache, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_folder_of_runs_may_be_moved_as_a_whole(parent, other, tmp_path):
     shutil.copytree(parent.path.parent.parent, tmp_path / "elsewhere")
     moved = Run.open(tmp_path / "elsewhere" / other.path.parent.name / "1")
@@ -269,6 +277,7 @@ def test_other_mistakes_are_sentences(parent, cache, tmp_path):
         next(begin(branch.scenario, out=tmp_path, machine=Machine("cpu", 1), cache=cache, branch=branch))
 
 
+@pytest.mark.slow
 def test_another_source_is_refused(copies, cache):
     above, _ = copies
     environment = (above / "environment.json").read_text()
@@ -340,6 +349,7 @@ def test_records_are_read_once_and_new_or_altered_ones_are_noticed(copies, monke
         store.commits()
 
 
+@pytest.mark.slow
 def test_in_python_and_on_the_command_line_it_is_the_same(parent, cache, tmp_path, monkeypatch):
     from click.testing import CliRunner
 

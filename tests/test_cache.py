@@ -66,6 +66,7 @@ def test_jobs_of_a_study_name_the_cache_unless_it_is_the_users_own(tmp_path, mon
     assert named(ExecutionOptions()) == ""  # another machine has another user
 
 
+@pytest.mark.slow
 def test_a_command_writes_where_it_is_told_and_nowhere_else(tmp_path):
     (tmp_path / "world.toml").write_text(WORLD)
     (tmp_path / "models/cache").mkdir(parents=True)

@@ -173,6 +173,7 @@ NUMBERS = Examples.contrast(pl.Series([1, 2]), pl.Series([3]))
 NO_LABELS = replace(Examples.contrast(pl.Series(["a"] * 8), pl.Series(["b"] * 8)), positive=np.ones(16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attributes", "sentence"),
     [
@@ -254,6 +255,7 @@ def test_only_detectors_that_somebody_heeds_are_measured():
         assert {i for frame in Classifiers(world).measured() for i in frame["id"]} == ids
 
 
+@pytest.mark.slow
 def test_a_detector_at_the_door_is_judged_by_all_that_was_written_and_learns_from_what_was_published():
     policies = {"d": LearnedDetector(every=2, examples=400, false_positive_rate=0.1)}
     whole, sifted = web(policies, human=1600, synthetic=(400, 800)), web(policies, human=1600, synthetic=(400, 800))
@@ -303,6 +305,7 @@ def test_quality_is_likeness_to_a_trusted_source_and_a_share_is_that_of_the_firs
     )
 
 
+@pytest.mark.slow
 def test_a_share_to_keep_is_kept_of_what_was_learnt_from_as_of_other_documents():
     """Half of the web, of its 300 documents that the classifier knows by heart as of the 200 that it has never seen.
 
@@ -397,6 +400,7 @@ def learning(**changes):
     )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_classifiers(cache, tmp_path):
     for out, parts in (("whole", [4]), ("parts", [3, 4])):
         for steps in parts:

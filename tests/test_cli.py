@@ -40,6 +40,7 @@ def first(place):
     return command(place, "run", "tiny.toml")
 
 
+@pytest.mark.slow
 def test_a_run_prints_its_plan_its_steps_and_last_the_report(first, place):
     assert first.returncode == 0, first.stderr
     lines = first.stdout.splitlines()
@@ -53,6 +54,7 @@ def test_a_run_prints_its_plan_its_steps_and_last_the_report(first, place):
     assert not list(report.parent.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_the_same_command_again_says_where_the_finished_run_is(first, place):
     again = command(place, "run", "tiny.toml", "--json")
     summary = json.loads(again.stdout)
@@ -62,10 +64,12 @@ def test_the_same_command_again_says_where_the_finished_run_is(first, place):
     assert summary["final"]["naive"]["cross_entropy"]["error"] > 0
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_path_alone(first, place):
     assert command(place, "run", "tiny.toml", "--quiet").stdout == first.stdout.splitlines()[-1] + "\n"
 
 
+@pytest.mark.slow
 def test_fresh_sets_the_old_run_aside(first, place):
     report = place / first.stdout.splitlines()[-1]
     before = (report.parent / "commits/000003.json").read_text()
@@ -78,12 +82,14 @@ def test_fresh_sets_the_old_run_aside(first, place):
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_a_dry_run_leaves_nothing(place):
     plan = command(place, "run", "tiny.toml", "--dry-run", "--json", "--seed", 7)
     assert plan.returncode == 0 and json.loads(plan.stdout)["plan"]["trainers"] == 3
     assert not list((place / "outputs").glob("*/7"))
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_will_not_happen(place):
     late = 'changes=[{at=9, set={"trainers.naive.publish"=1}}]'
     plan = command(
@@ -93,6 +99,7 @@ def test_the_plan_says_what_will_not_happen(place):
     assert "sources.language.held_out is 0" in plan.stdout
 
 
+@pytest.mark.slow
 def test_a_budget_that_a_model_does_not_heed_is_not_counted_and_said(tmp_path):
     """Four laboratories, ten fits each: of 10,000 words at 2.3 tokens, or of the budget where the model heeds it."""
     file = ROOT / "scenarios/policy_web.toml"
@@ -128,6 +135,7 @@ main()
     assert (process.returncode, errors) == (130, "Stopped; nothing that was committed is lost.\n")
 
 
+@pytest.mark.slow
 def test_check_finds_a_damaged_file_of_a_run(first, place, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree((place / first.stdout.splitlines()[-1]).parent, folder)
@@ -141,6 +149,7 @@ def test_check_finds_a_damaged_file_of_a_run(first, place, tmp_path):
         (folder / name).write_bytes(kept)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(place):
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "ecosystem", "run", "tiny.toml", "--seed", "3", "--steps", "500"],
@@ -187,6 +196,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "sentence"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
 def test_a_mistake_is_a_sentence_and_exit_code_2(arguments, sentence, place):
     if arguments[-1] == "cuda":
@@ -200,6 +210,7 @@ def test_a_mistake_is_a_sentence_and_exit_code_2(arguments, sentence, place):
     assert sentence in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["run", "tiny.toml"], ["view", "tiny.toml"], ["validate"]])
 def test_only_studies_and_frontiers_go_to_a_url(arguments, place, monkeypatch):
     monkeypatch.chdir(place)
@@ -208,10 +219,12 @@ def test_only_studies_and_frontiers_go_to_a_url(arguments, place, monkeypatch):
     assert not (place / "memory:").exists()
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(place):
     assert "Traceback" in command(place, "run", "nothing.toml", "--debug").stderr
 
 
+@pytest.mark.slow
 def test_an_unwritable_folder_is_a_sentence(place):
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         result = command(place, "run", "tiny.toml", "--out", "/proc/ecosystem")
@@ -222,6 +235,7 @@ def test_an_unwritable_folder_is_a_sentence(place):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_show_reads_what_was_published_and_names_the_authors(first, place):
     folder = Path(first.stdout.splitlines()[-1]).parent
     shown = command(place, "show", folder, "--step", 1, "--author", "naive", "--limit", 2)
@@ -232,6 +246,7 @@ def test_show_reads_what_was_published_and_names_the_authors(first, place):
     assert command(place, "report", folder).stdout.strip().endswith("report.html")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", LISTED)
 def test_every_listing_is_text_and_json(what):
     text, data = command(ROOT, "list", what), command(ROOT, "list", what, "--json")
@@ -247,6 +262,7 @@ def test_every_listing_is_text_and_json(what):
         assert not undescribed
 
 
+@pytest.mark.slow
 def test_the_python_surface(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("ECOSYSTEM_CACHE", str(cache))
     scenario = ecosystem.Scenario.load(ROOT / "scenarios/smoke.toml").override(TINY | {"steps": 1})

@@ -55,6 +55,7 @@ def late(tmp_path_factory, early) -> Run:
     return loop(out, 30)
 
 
+@pytest.mark.slow
 def test_a_collapse_is_recorded_once_and_for_good(late):
     """Resumed after step 4, so that who had collapsed before is remembered."""
     at = late.metrics.filter(pl.col("metric") == "collapsed_at")
@@ -70,11 +71,13 @@ def test_a_collapse_is_recorded_once_and_for_good(late):
     assert told[1].startswith("half of the 120") and told[2].startswith("all 120 trainers of loop have collapsed")
 
 
+@pytest.mark.slow
 def test_few_trainers_are_told_of_by_name(tmp_path):
     told = [event for _, event in loop(tmp_path, 30, replicates=2).events]
     assert sorted(t.partition(" ")[0] for t in told) == ["loop/0", "loop/1"]
 
 
+@pytest.mark.slow
 def test_the_time_of_collapse_and_its_bound(early, late):
     """The mean time against an exact one, three standard errors; before all have collapsed it is a lower bound."""
     [whole], [part] = (collapse.fates(RunReportData.of(run)) for run in (late, early))
@@ -114,6 +117,7 @@ def expected_time(p, n) -> float:
     return float(1 + row(np.array(p))[open_] @ left)
 
 
+@pytest.mark.slow
 def test_every_symbol_is_left_with_its_own_probability(late):
     found = collapse.fixations(RunReportData.of(late), "loop")
     assert found["symbol"].to_list() == [0, 1, 2] and found["count"].sum() == 120
@@ -124,6 +128,7 @@ def test_every_symbol_is_left_with_its_own_probability(late):
     assert np.allclose(found["z"], z) and (z.abs() < 4).all()
 
 
+@pytest.mark.slow
 def test_the_report_tells_it(late, early):
     whole, part = (sections(book)["parameters"](book) for book in (RunReportData.of(late), RunReportData.of(early)))
     assert "120 of 120" in whole and "What was left" in whole and "≥" not in whole

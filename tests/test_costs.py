@@ -21,6 +21,7 @@ def table(run: Run) -> dict[tuple[int, str, str], float]:
     return {(step, who, metric): value for step, who, metric, value in run.costs().rows()}
 
 
+@pytest.mark.slow
 def test_a_ledger_holds_what_the_other_tables_hold(finished):
     costs, metrics = table(finished), finished.metrics
     documents, ledger = finished.documents.collect(), finished.ledger.collect()
@@ -45,6 +46,7 @@ def test_a_ledger_holds_what_the_other_tables_hold(finished):
     assert not any(step == 0 for step, _, _ in costs)
 
 
+@pytest.mark.slow
 def test_tokens_are_those_that_were_drawn(cache, monkeypatch):
     """A document alone is written until it ends, so that its tokens are the calls of the function that draws one."""
     world, calls, pick = World(tiny(), cache=cache, threads=1), [], generation.pick
@@ -170,6 +172,7 @@ def test_what_an_adder_cannot_give_is_an_event_of_its_step(tmp_path):
     assert spent == [20.0, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_the_report_says_what_it_cost(finished):
     data = RunReportData.of(finished)
     told = sections(data)["run"](data)

@@ -56,6 +56,7 @@ def prompted(cache) -> World:
     return world
 
 
+@pytest.mark.slow
 def test_every_text_is_scored_on_equally_many_tokens_behind_its_prompt(prompted):
     """By hand: the nats of the first six tokens under the foundation, of the first seven texts that have so many."""
     cohort, segment = prompted.cohorts["tiny"], prompted.snapshot().segment
@@ -91,6 +92,7 @@ def test_a_density_between_quantiles_holds_the_share_between_them():
     assert found["density"].to_list() == pytest.approx([0.89, 0.045, 0.0])
 
 
+@pytest.mark.slow
 def test_the_report_shows_fans_and_histograms(finished):
     book = RunReportData.of(finished)
     frame = summaries.quantiles(finished.metrics, PREFIX, QUANTILES)
@@ -160,6 +162,7 @@ def test_one_number_is_drawn_as_densities_before_the_truth(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_two_numbers_are_drawn_as_points_and_three_by_the_first_two(tmp_path):
     for source, said in (({"kind": "toy", "shape": "moons"}, ""), ({"kind": "gaussian", "dim": 3}, "first two of 3")):
         run = vectors(tmp_path, source)
@@ -171,6 +174,7 @@ def test_two_numbers_are_drawn_as_points_and_three_by_the_first_two(tmp_path):
         assert said in spec["title"]["subtitle"] and len(found) == 2
 
 
+@pytest.mark.slow
 def test_designs_and_images_are_not_drawn_as_points(tmp_path):
     for source in ({"kind": "regression", "dim": 3}, {"kind": "digits"}):
         assert not drawn(vectors(tmp_path, source, steps=2))

@@ -234,6 +234,7 @@ def test_a_sample_is_of_fixed_size_and_another_one_for_each_reader_and_step() ->
     assert gate(table.head(5), [("sample", policy)], sample_context(table))["verdict"].null_count() == 5
 
 
+@pytest.mark.slow
 def test_a_sample_of_words_holds_as_much_text_whoever_wrote_it_and_whatever_was_added() -> None:
     """Long documents and short ones alike fill 900 words, on average and to half a document; none is preferred.
 

@@ -147,6 +147,7 @@ def answering(prompts, docs, member=0, epochs=1.0, rate=3e-3, batch=4, start="fo
     return PromptedFitRequest(member, docs, *given)
 
 
+@pytest.mark.slow
 def test_only_answers_have_a_gradient_and_no_example_sees_another():
     made_of = cohort()
     prompts, docs = answers()
@@ -312,6 +313,7 @@ def judged(tmp_path_factory, cache):
     return Run.open(folder_of(asking(), out))
 
 
+@pytest.mark.slow
 def test_a_run_judges_when_it_is_time_to_and_a_resumed_one_alike(judged, cache, tmp_path, monkeypatch):
     rows = judged.metrics.filter(pl.col("metric").is_in(["accuracy_next_word", "zero_shot_next_word"]))
     found = {(row["step"], row["id"]): row for row in rows.filter(metric="accuracy_next_word").iter_rows(named=True)}
@@ -329,6 +331,7 @@ def test_a_run_judges_when_it_is_time_to_and_a_resumed_one_alike(judged, cache, 
     assert fingerprints(folder_of(asking(), tmp_path)) == fingerprints(judged.path)
 
 
+@pytest.mark.slow
 def test_judging_changes_nothing_else_of_a_run(judged, finished, cache, tmp_path):
     plain = tiny().override({"sources.language.held_out": 80})
     for _ in begin(plain, out=tmp_path, machine=MACHINE, cache=cache):
@@ -339,6 +342,7 @@ def test_judging_changes_nothing_else_of_a_run(judged, finished, cache, tmp_path
     assert judged.documents.collect().equals(other.documents.collect())
 
 
+@pytest.mark.slow
 def test_the_report_draws_tasks_against_random_weights_and_chance(judged, finished):
     book = RunReportData.of(judged)
     drawn = sections(book)
@@ -394,6 +398,7 @@ def test_counts_answer_as_they_are(cache, tmp_path):
 # For another program.
 
 
+@pytest.mark.slow
 def test_tasks_are_written_for_the_harness(judged, tmp_path):
     command = harness(judged.path, tmp_path, "naive/0", 1, "<|endoftext|>")
     assert f"pretrained={tmp_path / 'model'} --tasks ecosystem_next_word --include_path {tmp_path}" in command
@@ -409,6 +414,7 @@ def test_tasks_are_written_for_the_harness(judged, tmp_path):
     assert relative["metric_list"][0]["metric"] == "acc_mutual_info"
 
 
+@pytest.mark.slow
 def test_the_harness_finds_the_same_accuracy(judged, tmp_path):
     evaluator = pytest.importorskip("lm_eval.evaluator", reason="needs lm-evaluation-harness (the extra lm-eval)")
     from lm_eval.tasks import TaskManager

@@ -57,6 +57,7 @@ def assert_close(a, b):
 # The same mathematics as transformers.
 
 
+@pytest.mark.slow
 def test_logits_equal_those_of_transformers():
     made = cohort()
     with torch.no_grad():
@@ -100,6 +101,7 @@ def test_chunked_loss_and_its_gradients_equal_pytorchs(members, monkeypatch):
             torch.testing.assert_close(loss.token_nll(x, table, targets), nll)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacks", [False, True])
 def test_optimiser_steps_equal_those_of_transformers_and_pytorch(stacks):
     training = Training(batch=4, learning_rate=3e-3, schedule="constant", warmup=0.0, weight_decay=0.1, clip=0.5)
@@ -173,6 +175,7 @@ def requests_for(members, tokens=300):
     return [fit_request(documents(12, seed=m), m, budget=Budget(tokens=tokens), start="scratch") for m in members]
 
 
+@pytest.mark.slow
 def test_a_cohort_equals_cohorts_of_one_bit_for_bit():
     """On a CPU: whatever the number of members, of requests in the call, and of threads."""
     training = replace_batch(PLAIN, 130)  # batches of several parts
@@ -260,6 +263,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_same_numbers_in_separate_processes():
     found = {
         subprocess.run(
@@ -335,6 +339,7 @@ def test_a_document_of_weight_zero_might_as_well_not_be_there():
     assert largest_difference(one.state(), other.state()) == 0
 
 
+@pytest.mark.slow
 def test_weights_pull_the_model_towards_heavier_documents():
     docs = pl.Series(["1 2 3 4"] * 10 + ["5 6 7 8"] * 10)
     made = cohort()

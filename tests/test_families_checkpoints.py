@@ -62,6 +62,7 @@ def tokenizer():
     return Tokenizer.train(HUMAN, 300)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(), max_size=5))
 def test_any_text_survives_the_tokenizer(texts):
@@ -102,6 +103,7 @@ def test_a_full_memory_is_emptied_not_overrun(tokenizer, monkeypatch):
     assert len(made._memory) <= 12
 
 
+@pytest.mark.slow
 def test_training_a_tokenizer_is_deterministic_across_processes(tokenizer, tmp_path):
     script = (
         "import sys; from pathlib import Path; from tests.test_families_checkpoints import *;"
@@ -113,6 +115,7 @@ def test_training_a_tokenizer_is_deterministic_across_processes(tokenizer, tmp_p
     assert (tmp_path / "tokenizer.json").read_text() == (tmp_path / "here" / "tokenizer.json").read_text()
 
 
+@pytest.mark.slow
 def test_transformers_opens_the_tokenizer(tokenizer, tmp_path):
     from transformers import AutoTokenizer
 
@@ -151,6 +154,7 @@ def test_presets_are_families(path):
     assert (load.tokens_to_pretrain > 0) == (family.init == "foundation" and family.kind != "ngram")
 
 
+@pytest.mark.slow
 def test_presets_do_not_import_torch():
     script = (
         "import sys, tomllib; from pathlib import Path; from ecosystem.families.base import FAMILIES;"
@@ -254,6 +258,7 @@ def test_fingerprints_cover_what_a_foundation_depends_on(tmp_path):
     assert wide.fingerprint(context(tmp_path, threads=1)) != wide.fingerprint(context(tmp_path, threads=2))
 
 
+@pytest.mark.slow
 def test_processes_that_build_the_same_foundation_at_once(tmp_path):
     script = (
         "import sys; from tests.test_families_checkpoints import *;"
@@ -318,6 +323,7 @@ def trained(made):
     return made
 
 
+@pytest.mark.slow
 def test_checkpoints_are_opened_by_transformers_and_by_us(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -437,6 +443,7 @@ def tiny_lm(architecture, init="random"):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", list(CONFIGS))
 def test_any_architecture_fits_writes_scores_and_is_saved(architecture, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer

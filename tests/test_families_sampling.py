@@ -35,6 +35,7 @@ LOGITS = 3 * torch.randn(64, 70, generator=torch.Generator().manual_seed(3))
 # Picking a token.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 31, 32, 33, 70, 1024])
 def test_pick_inverts_the_cumulative_distribution(size):
     """With n evenly spaced numbers a token of probability p is picked n p times, to within rounding: 2 and 1e-5 n."""
@@ -91,6 +92,7 @@ def test_filters_equal_transformers_logits_processors(decoding, processors):
 # Writing documents.
 
 
+@pytest.mark.slow
 def test_decoding_with_the_cache_equals_a_whole_forward_pass():
     made = weights()
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, 70, (6, SHAPE.context)))
@@ -113,6 +115,7 @@ def within(counts, p, errors=4.5):
     assert (np.abs(counts - n * p) <= errors * np.sqrt(n * p * (1 - p)) + 1e-9).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacks", [False, True])
 def test_tokens_follow_the_models_distribution(stacks):
     """20,000 documents: the first token, and the second after the commonest first one; within 4.5 standard errors.
@@ -134,6 +137,7 @@ def test_tokens_follow_the_models_distribution(stacks):
     within(np.bincount(second[first == common], minlength=70), q)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [1.0, 1.5])
 @pytest.mark.parametrize("prompted", [False, True])
 def test_greedy_writing_equals_transformers_generate(penalty, prompted):
@@ -271,6 +275,7 @@ def test_nothing_asked_nothing_done():
 # Scoring.
 
 
+@pytest.mark.slow
 def test_scores_equal_transformers_loss():
     made = cohort(2)
     docs = pl.concat([documents(40, high=SHAPE.context - 1), pl.Series(["", "5"])])
@@ -286,6 +291,7 @@ def test_scores_equal_transformers_loss():
         assert score.unit[score.offsets[i] : score.offsets[i + 1]].tolist() == [*ids.tolist(), 0]
 
 
+@pytest.mark.slow
 def test_long_documents_are_scored_in_windows():
     """Every token once; the first window from the start, later ones from at least half a context."""
     made = cohort()

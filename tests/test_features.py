@@ -66,6 +66,7 @@ def test_repetition_is_within_one_document_only():
     assert frame["duplicate_5grams"].to_list() == [0, 0]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(TEXTS)
 def test_features_are_finite_and_do_not_depend_on_other_texts(texts):

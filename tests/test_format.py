@@ -129,6 +129,7 @@ def test_a_record_from_before_there_were_formats_is_read(tmp_path):
     assert commit.format == 1 and commit.files == OLD["files"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -162,6 +163,7 @@ def test_python_refuses_a_newer_format(future):
             reading()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, b"{"], ids=["newer", "damaged"])
 def test_a_fresh_run_sets_aside_what_cannot_be_read(future, content):
     run, _ = future

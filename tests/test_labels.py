@@ -71,6 +71,7 @@ def test_the_likelihood_is_that_of_numbers_and_label(tmp_path):
         source.log_likelihood(pl.Series([1, 2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [Classifier(), Classifier(init="foundation", label_noise=0.2)], ids=["new", "old"])
 def test_the_laws_of_a_family(family, tmp_path):
     check_family(family, opened(tmp_path, label_noise=0.1).rows(np.arange(60)), tmp_path)

@@ -87,6 +87,7 @@ def run(steps, out, cache):
     return Run.open(folder_of(scenario(), out))
 
 
+@pytest.mark.slow
 def test_a_plugged_in_filter_learns_refuses_and_is_measured(plugin, cache, tmp_path):
     whole = run(4, tmp_path / "whole", cache)
     drafts = whole.documents.filter(pl.col("verdict") == "spotter").collect()
@@ -113,6 +114,7 @@ def test_a_plugged_in_filter_learns_refuses_and_is_measured(plugin, cache, tmp_p
     assert [c.files for c in Store(parts.path).commits()] == [c.files for c in Store(whole.path).commits()]
 
 
+@pytest.mark.slow
 def test_a_filter_without_usable_examples_refuses_nothing_and_an_event_says_so(plugin, cache, tmp_path):
     done = run(3, tmp_path, cache)
     told = [(step, event) for step, event in done.events if event.startswith("policies.first")]

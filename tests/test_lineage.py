@@ -29,6 +29,7 @@ def last_synthetic(run) -> int:
     return int(documents["doc"][-1])
 
 
+@pytest.mark.slow
 def test_a_run_traces_its_documents(finished):
     doc = last_synthetic(finished)
     lineage = finished.lineage(doc)
@@ -54,6 +55,7 @@ def test_shares_of_a_training_set_add_up(finished):
     assert lineage.hops == pytest.approx(lineage.depth, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_read_again(tmp_path, cache):
     scenario = tiny()
     steps = begin(scenario, out=tmp_path, machine=MACHINE, cache=cache)
@@ -78,6 +80,7 @@ def test_text_cannot_drive_the_terminal(finished, monkeypatch):
     assert 300 < text.count("a" * 10) * 10 < 500 and "…" in text
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_page_and_gives_text_or_json(finished):
     doc = last_synthetic(finished)
     arguments = [sys.executable, "-c", WITHOUT_THE_PAGE, str(finished.path), str(doc)]

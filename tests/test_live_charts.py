@@ -35,6 +35,7 @@ def _domains(chart: LiveChart, channel: str) -> set[tuple]:
     return {tuple(c["scale"]["domain"]) for c in charts.scaled(chart.spec, channel)}
 
 
+@pytest.mark.slow
 def test_only_data_change_from_step_to_step(views):
     chart_set = ChartSet(views[:1])
     chart = chart_set.charts(world_charts.quality, "cross_entropy")[0]

@@ -8,6 +8,7 @@ import pytest
 GUIDE = Path(__file__).parent.parent / "docs" / "mesa.md"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Failed to validate hooks")  # of Mesa's own components
 def test_cells_run(monkeypatch: pytest.MonkeyPatch) -> None:
     solara = pytest.importorskip("solara", reason="the extra view is not installed")

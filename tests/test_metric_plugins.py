@@ -163,6 +163,7 @@ def stored(path):
     return pl.concat([pl.read_parquet(file) for file in sorted(path.glob("**/metrics/*.parquet"))])
 
 
+@pytest.mark.slow
 def test_an_installed_metric_is_listed_with_its_words(folder):
     listed = {entry["name"]: entry for entry in json.loads(run(folder, "list", "metrics", "--json"))}
     assert listed["word_length"] == {
@@ -182,6 +183,7 @@ def test_an_installed_metric_is_listed_with_its_words(folder):
     assert listed.keys() - {"word_length", "published_radius"} == definitions().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "metric", "told"),
     [
@@ -204,6 +206,7 @@ def test_an_installed_metric_is_measured_stored_and_reported(folder, name, metri
     assert (path / "charts" / f"{'text' if name == 'texts' else 'model'}_{metric}.svg").is_file()
 
 
+@pytest.mark.slow
 def test_an_installed_metric_is_the_measure_of_a_study(folder):
     run(folder, "study", "study.toml", "--engine", "serial", "--out", "studies", "--quiet")
     [page] = (folder / "studies").glob("studies/small-*/report.html")

@@ -80,6 +80,7 @@ LAWFUL = [
 lawful = pytest.mark.parametrize(("family", "human"), LAWFUL, ids=lambda x: x.kind if isinstance(x, Family) else "")
 
 
+@pytest.mark.slow
 @lawful
 def test_the_laws_of_a_family(family, human, tmp_path):
     check_family(family, human, tmp_path)
@@ -110,12 +111,14 @@ def test_a_stored_state_goes_on_exactly(family, human, tmp_path):
         assert np.array_equal(values, twin.describe(Truth())[name], equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "seed"), [("linear_replace", 1), ("linear_accumulate", 2)])
 def test_least_squares_in_the_world_obey_gerstgrassers_laws(name, seed):
     checks = run_checks(files()[name], seed, replicates=100)
     assert len(checks) == 3 and all(check.passed for check in checks), checks
 
 
+@pytest.mark.slow
 def test_a_recursion_of_kernels_keeps_the_variance_that_theory_says(tmp_path):
     """Every estimate from 10 draws of the one before: V -> (1 - 1/n) V + h², mean over 500 within 5 standard errors."""
     n, width, members = 10, 0.5, 500
@@ -565,6 +568,7 @@ def scenario(model, source, steps):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_and_its_resumption(name, tmp_path):
     model, source, metrics = RUNS[name]

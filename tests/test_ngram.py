@@ -56,6 +56,7 @@ def after(made, *history, member=0):
 # Distributions.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", SMOOTHINGS, ids=lambda fields: fields["smoothing"])
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
 def test_probabilities_after_every_context_sum_to_one(order, fields):
@@ -170,6 +171,7 @@ def test_what_is_nearly_forgotten_is_dropped():
     assert made.state()["0/1-grams"].tolist() == [0, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [0.0, 1.0], ids=["replace", "accumulate"])
 def test_diversity_falls_as_theory_says(memory):
     """400 loops of 20 one-token documents: E H_t = H_0 (1 - 1/n)^t, or H_0 prod(1 - 1/(n i^2)) if batches are pooled.
@@ -198,6 +200,7 @@ def test_diversity_falls_as_theory_says(memory):
 # Writing and scoring.
 
 
+@pytest.mark.slow
 def test_tokens_follow_the_distribution():
     """20,000 documents: the first token, and the second after the commonest first one; within 4.5 standard errors."""
     made = fitted(smoothing="kneser_ney")
@@ -412,6 +415,7 @@ def test_presets_stand_in_for_a_gpt2(name):
     assert (family.vocabulary, family.context, family.init) == (nano.vocabulary, nano.context, nano.init)
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_and_resumed(cache, tmp_path):
     """Two steps of the smoke scenario with a bigram; stopped after the first and resumed, the same files."""
     scenario = tiny(steps=2, models__tiny__preset="bigram", models__tiny__vocabulary=300)

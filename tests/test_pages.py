@@ -186,6 +186,7 @@ PAGES_WITH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("page", PAGES_WITH)
 def test_a_page_of_hostile_text_has_the_elements_of_any_other(tmp_path, page):

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from ecosystem.runs.files import relative_path
 from tests.conftest import ROOT
 from tests.test_format import WORLD
@@ -40,6 +42,7 @@ def ended(code, *arguments, **more):
     return child.returncode, said, errors
 
 
+@pytest.mark.slow
 def test_a_step_is_committed_and_locked_without_fcntl(tmp_path):
     holding = process(COMMIT, tmp_path, "hold")
     assert holding.stdout.readline() == "committed\n", holding.stderr.read()
@@ -52,6 +55,7 @@ def test_a_step_is_committed_and_locked_without_fcntl(tmp_path):
     assert sorted(path.name for path in (tmp_path / "commits").iterdir()) == ["000000.json", "000001.json"]
 
 
+@pytest.mark.slow
 def test_a_run_needs_nothing_that_only_linux_has(tmp_path):
     """The main job, on a terminal that has no Greek."""
     (tmp_path / "loop.toml").write_text(WORLD)

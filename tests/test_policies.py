@@ -67,6 +67,7 @@ def kept(policy, docs=INDEX, context=None):
     return through(policy, docs, context).filter(pl.col("verdict").is_null())["doc"].to_list()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "fields"), CASES, ids=lambda case: str(case))
 def test_every_registered_policy_obeys_the_laws(kind, fields):
     check_policy(POLICIES.get(kind)(**fields))
@@ -555,6 +556,7 @@ def test_the_reason_names_the_matched_document():
     assert after["reason"].to_list() == [None, *["near-duplicate of document 0"] * 59]
 
 
+@pytest.mark.slow
 def test_signatures_are_the_same_in_every_process():
     program = (
         "import json, numpy as np, polars as pl; from ecosystem.policies.duplicates import NearDuplicates as N; "

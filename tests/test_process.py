@@ -113,6 +113,7 @@ def test_topics_are_told_by_the_first_word_and_equally_frequent():
 # The language.
 
 
+@pytest.mark.slow
 def test_words_are_different_and_can_be_spoken():
     words = language(lexicon=5000, topics=1).words
     assert len(set(words)) == 5000 and all(word.isascii() and word.islower() for word in words)

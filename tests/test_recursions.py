@@ -51,6 +51,7 @@ def agree(a, b):
     return (np.abs(a.mean(axis=1) - b.mean(axis=1)) < 4 * error).all()
 
 
+@pytest.mark.slow
 def test_normals_agree_with_the_world():
     world = measured("gaussian_replace", 150, 5, "log_variance")
     for unbiased in (True, False):
@@ -60,6 +61,7 @@ def test_normals_agree_with_the_world():
         assert not agree(np.log(ours.variance) + 0.5, theirs), "the test must be able to fail"
 
 
+@pytest.mark.slow
 def test_symbols_agree_with_the_world():
     scenario = Scenario.load(VALIDATION / "categorical_replace.toml")
     p = World(validate.sized(scenario, 2), 1).truth.probabilities
@@ -68,6 +70,7 @@ def test_symbols_agree_with_the_world():
     assert agree(ours.support.astype(float), measured("categorical_replace", 150, 5, "support")["loop"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [0, 10**9])
 def test_borders_counted_and_compared_are_the_same_process(many, monkeypatch):
     """Means over 6,000 runs of diversity (exact law) and of what is left of the likeliest, within 4 standard errors."""
@@ -92,6 +95,7 @@ def test_parents_are_equally_likely(n):
     assert chisquare(np.histogram(drawn, edges)[0], 400_003 * np.diff(edges) / n).pvalue > 6e-5
 
 
+@pytest.mark.slow
 def test_real_data_beside_synthetic_agree_with_the_world():
     p = zipf(100)
     fixed = (categorical_with_real(p, 2000, 5, 50, 50) ** 2).sum(axis=2)
@@ -103,12 +107,14 @@ def test_real_data_beside_synthetic_agree_with_the_world():
     assert agree(ours, world[1:]) and not agree(1.25 * ours, world[1:]), "the test must be able to fail"
 
 
+@pytest.mark.slow
 def test_accumulated_normals_agree_with_the_world():
     ours = gaussian_accumulate(2000, 5, 10)
     assert agree(ours.variance, measured("gaussian_accumulate", 150, 5, "variance")["accumulate"])
     assert agree(ours.mean**2, measured("gaussian_accumulate", 150, 5, "mean_error")["accumulate"])
 
 
+@pytest.mark.slow
 def test_mixtures_of_past_models_agree_with_the_world():
     """Models drawn by drawing from 300 documents of each: the published scenario, with fewer replicates and steps."""
     scenario = validate.sized(Scenario.load(PAPERS / "seddik_random_data.toml"), 100)
@@ -143,6 +149,7 @@ def test_a_growing_corpus_is_the_weighted_mean_of_what_was_written():
     assert share[1] == pytest.approx((100 * 0.3 + 5 * 0.31) / 105 + 0.01, abs=1e-15)
 
 
+@pytest.mark.slow
 def test_the_long_checks_pass_for_another_seed():
     checks = validate.long_checks(3, 200)
     assert len(checks) > 70 and [c.name for c in checks if not c.passed] == []

@@ -45,6 +45,7 @@ def listed(folder):
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
 
 
+@pytest.mark.slow
 def test_classes_of_the_same_name_from_two_modules_collide(plugins):
     refused = listed(plugins)
     assert refused.returncode == 2 and "Traceback" not in refused.stderr

@@ -103,6 +103,7 @@ def told(tmp_path_factory) -> tuple[Run, Page]:
 # Safety
 
 
+@pytest.mark.slow
 def test_no_text_becomes_markup(told):
     """Everything the page consists of comes from us: no element, attribute or script stems from a document."""
     _, found = told
@@ -113,6 +114,7 @@ def test_no_text_becomes_markup(told):
     assert sum(tag == "style" for tag, _ in found.elements) == 1
 
 
+@pytest.mark.slow
 def test_texts_are_shown_as_they_are(told):
     _, found = told
     assert "<script>document.title = 'stolen'</script>" in found.text
@@ -123,6 +125,7 @@ def test_texts_are_shown_as_they_are(told):
     assert "4,000 characters more" in found.text  # of 10,000
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_anywhere(told):
     run, found = told
     for tag, attributes in found.elements:
@@ -138,6 +141,7 @@ def test_nothing_is_loaded_from_anywhere(told):
     assert '"url"' not in specs
 
 
+@pytest.mark.slow
 def test_the_policy_forbids_the_network_and_foreign_scripts(told):
     _, found = told
     policy = next(a["content"] for _, a in found.elements if a.get("http-equiv") == "Content-Security-Policy")
@@ -164,6 +168,7 @@ def test_escaping_leaves_no_markup():
     assert macros.prose("**naive** <b>") == "<b>naive</b> &lt;b&gt;"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
 def test_a_browser_draws_every_chart_and_asks_for_nothing(told, tmp_path):
     run, found = told
@@ -272,6 +277,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ODD)
 def test_an_odd_run_has_a_report_too(tmp_path, case, unrendered):
     spec, made = ODD[case]
@@ -290,6 +296,7 @@ def test_an_odd_run_has_a_report_too(tmp_path, case, unrendered):
         assert "quality_perplexity" not in found.json("specs") and "quality_cross_entropy" in found.json("specs")
 
 
+@pytest.mark.slow
 def test_many_populations_stay_legible(tmp_path, unrendered):
     crowd = {f"p{i:02d}": ["quality"] for i in range(50)}
     drift = {name: i / 50 for i, name in enumerate(crowd)}

@@ -38,6 +38,7 @@ def fingerprints(folder):
     return [commit.files for commit in Store(folder).commits()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_and_resumed_equals_uninterrupted(moment, server, finished, cache, tmp_path):
     process = server.Process(target=killing.run_and_die, args=(tmp_path, cache, moment))
@@ -54,12 +55,14 @@ def test_killed_and_resumed_equals_uninterrupted(moment, server, finished, cache
     assert not list(folder.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(finished, cache):
     before = fingerprints(finished.path)
     assert list(begin(tiny(), out=finished.path.parent.parent, machine=MACHINE, cache=cache)) == []
     assert fingerprints(finished.path) == before
 
 
+@pytest.mark.slow
 def test_more_steps_continue_a_run(finished, cache, tmp_path):
     short = tiny(steps=2)
     for _ in begin(short, out=tmp_path, machine=MACHINE, cache=cache):
@@ -69,12 +72,14 @@ def test_more_steps_continue_a_run(finished, cache, tmp_path):
     assert fingerprints(folder_of(short, tmp_path)) == fingerprints(finished.path)
 
 
+@pytest.mark.slow
 def test_a_rebuilt_foundation_is_the_same_one(finished, tmp_path):
     for _ in begin(tiny(), out=tmp_path / "out", machine=MACHINE, cache=tmp_path / "empty_cache"):
         pass
     assert fingerprints(folder_of(tiny(), tmp_path / "out")) == fingerprints(finished.path)
 
 
+@pytest.mark.slow
 def test_another_machine_or_source_is_refused(finished, cache, tmp_path):
     from ecosystem.errors import EcosystemError
 
@@ -89,6 +94,7 @@ def test_another_machine_or_source_is_refused(finished, cache, tmp_path):
         next(begin(tiny(steps=4), out=tmp_path, machine=MACHINE, cache=cache))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seed": 1}'])
 def test_a_damaged_environment_is_a_sentence(content, finished, cache, tmp_path):
     from ecosystem.errors import StoreError
@@ -100,6 +106,7 @@ def test_a_damaged_environment_is_a_sentence(content, finished, cache, tmp_path)
         next(begin(tiny(steps=4), out=tmp_path, machine=MACHINE, cache=cache))
 
 
+@pytest.mark.slow
 def test_a_damaged_site_graph_is_a_sentence(finished, tmp_path):
     from ecosystem.errors import StoreError
     from ecosystem.report import write_report
@@ -110,6 +117,7 @@ def test_a_damaged_site_graph_is_a_sentence(finished, tmp_path):
         write_report(Run.open(tmp_path / "1"))
 
 
+@pytest.mark.slow
 def test_fresh_leaves_a_run_alone_that_somebody_is_working_on(cache, tmp_path):
     from ecosystem.errors import StoreError
 
@@ -120,6 +128,7 @@ def test_fresh_leaves_a_run_alone_that_somebody_is_working_on(cache, tmp_path):
     assert [s.t for s in steps] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_the_remedy_for_a_damaged_file_names_a_step_that_can_be_resumed(cache, tmp_path):
     from ecosystem.errors import StoreError
 
@@ -157,6 +166,7 @@ def test_a_model_is_never_built_from_damaged_files(finished, tmp_path):
         Run.open(tmp_path / "1").model("naive/0")
 
 
+@pytest.mark.slow
 def test_a_report_older_than_its_run_is_written_again(finished, tmp_path):
     from ecosystem.api import run_scenario
     from ecosystem.runs.progress import Display

@@ -53,6 +53,7 @@ def test_it_opens_and_every_file_is_there(run):
     assert run.scenario.changes[0].at == 2 and run.events == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [TEXT], indirect=True)
 def test_tables_and_models_of_text_are_read(run):
     documents, ledger = run.documents.collect(), run.ledger.collect()
@@ -78,6 +79,7 @@ def test_tables_of_vectors_are_read(run):
     assert value == pytest.approx(0.9386529622625004)
 
 
+@pytest.mark.slow
 @BOTH
 def test_it_is_resumed(run):
     there, environment = contents(run.path), run.environment
@@ -94,6 +96,7 @@ def test_it_is_resumed(run):
     assert steps["step"].to_list() == [0, 1, 2, 3] and steps["len"][3] == steps["len"][2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [VECTORS], indirect=True)
 def test_it_is_resumed_with_the_numbers_of_a_fresh_run(run):
     longer = run.scenario.override({"steps": 3})
@@ -102,6 +105,7 @@ def test_it_is_resumed_with_the_numbers_of_a_fresh_run(run):
     assert resumed["value"].to_list() == pytest.approx(fresh["value"].to_list(), rel=1e-8, abs=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [VECTORS], indirect=True)
 def test_it_is_branched(run):
     before = contents(run.path)
@@ -121,6 +125,7 @@ def test_its_policies_are_audited(run):
     assert survival == pytest.approx({"human": 11 / 12, "synthetic": 9 / 39})
 
 
+@pytest.mark.slow
 @BOTH
 def test_it_is_reported(run):
     said("report", run.path)

@@ -19,6 +19,7 @@ from tests.conftest import ROOT, SMOKE, tiny
 FILES = sorted(f for f in (ROOT / "scenarios").rglob("*.toml") if f.parent.name != "studies")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_the_resolved_scenario_is_itself_a_scenario_and_the_same(file, tmp_path):
     scenario = Scenario.load(file)
@@ -187,6 +188,7 @@ def seconds(*command):
     return best
 
 
+@pytest.mark.slow
 def test_help_and_check_import_nothing_heavy():
     for command in (["--help"], ["check", str(SMOKE)]):
         code = (

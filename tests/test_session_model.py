@@ -90,6 +90,7 @@ def history(live_run, through=STEPS):
     return files(Run.open(live_run.folder), range(through + 1))
 
 
+@pytest.mark.slow
 def test_a_session_and_its_saved_scenario_are_the_same_run(sessions, tmp_path, monkeypatch):
     session = sessions(scenario(), seed="5", knob_0=2)
     live_run, knob = session.live_runs[0], session.knobs["knob_0"]
@@ -127,6 +128,7 @@ def test_a_session_and_its_saved_scenario_are_the_same_run(sessions, tmp_path, m
     assert replay.last == STEPS and replay.views[0].metrics.equals(again.metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", ["abc", "-5", "1.5", "", "²", "1000000001"])
 def test_a_seed_that_is_none_is_told_and_the_rest_is_done(sessions, seed):
     session = sessions(scenario(), seed=seed, knob_0=2)
@@ -235,6 +237,7 @@ def test_closing_leaves_nothing_behind(sessions, tmp_path):
     assert session.live_runs[0].state == "closed"
 
 
+@pytest.mark.slow
 def test_forks_equal_their_parent_until_something_is_changed(sessions, tmp_path):
     session = sessions(scenario(weights_every=3))
     single(session, 2)
@@ -279,6 +282,7 @@ def test_forks_equal_their_parent_until_something_is_changed(sessions, tmp_path)
     assert history(session.live_runs[1]) == history(parent)
 
 
+@pytest.mark.slow
 def test_a_stored_run_is_forked_where_its_models_were_kept(sessions, tmp_path):
     runs = [ran(scenario(weights_every=2, seed=seed), tmp_path / "runs") for seed in (1, 2)]
     session = sessions(runs=[run.path for run in runs])
@@ -297,6 +301,7 @@ def test_a_stored_run_is_forked_where_its_models_were_kept(sessions, tmp_path):
     assert len(session.views) == 2 and session.steered == 0
 
 
+@pytest.mark.slow
 def test_a_policy_is_previewed_and_then_enforced(sessions):
     session = sessions(scenario())
     single(session, 2)
@@ -355,6 +360,7 @@ def texts_of(box):
     return shown
 
 
+@pytest.mark.slow
 def test_the_toolbar_previews_enforces_forks_and_keeps(sessions, tmp_path, monkeypatch):
     solara = pytest.importorskip("solara", reason="the interactive page needs the extra view")
     import ipyvuetify

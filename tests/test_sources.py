@@ -127,6 +127,7 @@ def docs():
     return PythonDocs().open("docs", Streams(1), Path())
 
 
+@pytest.mark.slow
 def test_python_docs_are_many_clean_different_documents(docs):
     texts = [*everything(docs), *docs.held_out]
     assert len(texts) > 5000 and sum(map(len, texts)) > 1_200_000
@@ -138,6 +139,7 @@ def test_python_docs_are_many_clean_different_documents(docs):
     assert sum(text.count("\n") for text in texts) / sum(map(len, texts)) < 0.02
 
 
+@pytest.mark.slow
 def test_python_docs_have_a_fixed_order_and_hash(docs):
     assert docs.digest == digest(pl.Series(list(python_docs.documents(40, 1500))))
     again = PythonDocs().open("docs", Streams(1), Path("/elsewhere"))
@@ -150,6 +152,7 @@ def test_python_docs_leave_out_tests_and_what_is_installed_beside():
     assert parts.isdisjoint(python_docs.EXCLUDED) and "asyncio" in parts and "tkinter" in parts
 
 
+@pytest.mark.slow
 def test_a_long_paragraph_occurs_in_one_document_only(docs):
     long = [p for text in [*everything(docs), *docs.held_out] for p in text.split("\n\n") if 60 <= len(p) <= 700]
     assert len(long) == len(set(long))

@@ -37,6 +37,7 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "human"), FAMILIES, ids=lambda x: repr(x)[:40])
 def test_the_laws_of_a_family(family, human, tmp_path):
     check_family(family, human, tmp_path)

@@ -90,6 +90,7 @@ def test_files_no_record_names_are_swept(tmp_path):
     assert store.last() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["corpus", "index", "metrics", "weights", "state"])
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
 def test_a_damaged_file_is_named(tmp_path, table, damage):

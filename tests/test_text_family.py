@@ -58,6 +58,7 @@ def fitted(made):
 # The how-to.
 
 
+@pytest.mark.slow
 def test_a_run_of_the_guide_is_reported_and_resumed(guide, tmp_path, cache):
     scenario, run = guide["scenario"], guide["run"]
     report = (run.path / "report.html").read_text(encoding="utf-8")
@@ -76,6 +77,7 @@ def test_a_run_of_the_guide_is_reported_and_resumed(guide, tmp_path, cache):
     assert {"tokens_trained", "tokens_generated", "tokens_published"} <= set(costs["metric"])
 
 
+@pytest.mark.slow
 def test_a_prompt_and_a_watermark_in_a_run(guide, cache, tmp_path):
     scenario = guide["scenario"].override(
         {
@@ -94,6 +96,7 @@ def test_a_prompt_and_a_watermark_in_a_run(guide, cache, tmp_path):
 # The laws of a family.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
     [
@@ -110,6 +113,7 @@ def test_language_families_obey_the_laws(family, guide, tmp_path):
 # The cohort.
 
 
+@pytest.mark.slow
 def test_it_is_the_ngram_model_of_the_same_counts(guide):
     """Scores agree to rounding, behind prompts too, and the same uniform numbers pick the same tokens.
 
@@ -147,6 +151,7 @@ def test_what_it_can_do_is_what_protocols_say(guide):
     assert not isinstance(made, SupportsPrompts) and made.fingerprint == "" and made.flops_per_token(24) is None
 
 
+@pytest.mark.slow
 def test_long_documents_are_scored_in_windows(guide):
     long = pl.Series([" ".join(map(str, np.random.default_rng(0).integers(1, 7, 61)))])
     [windows], [whole] = (fitted(single(guide, context=n)).score([ScoreRequest(0, long)]) for n in (8, 100))

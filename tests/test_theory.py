@@ -757,6 +757,7 @@ def test_unseen_mass_over_generations():
 # A verifier, a stable mixture, and a model trained on its own text step by step.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "d", "n", "keep"), [(0.75, 3, 300, (0.8, 0.2)), (0.3, 1, 41, (1, 1)), (0.85, 4, 600, (0.8, 0.2))]
 )

@@ -62,6 +62,7 @@ def same(one, two) -> bool:
 # Laws.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "human"),
     [
@@ -354,6 +355,7 @@ def run(tmp_path_factory, cache) -> Run:
     return Run.open(folder_of(scenario, out))
 
 
+@pytest.mark.slow
 def test_a_run_with_a_tenth_of_real_images(run):
     measured = run.metrics.filter(pl.col("metric").is_in(["latent_log_std", "w2"]) & pl.col("value").is_finite())
     assert measured.height == 2 * 2 * 4, "every trainer from step 1, where all publish from the foundation"
@@ -361,6 +363,7 @@ def test_a_run_with_a_tenth_of_real_images(run):
     assert np.allclose(share["value"], [0.1, 0.1, 0, 0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_images_are_shown_as_images(run, monkeypatch):
     monkeypatch.setattr(charts, "pictures", lambda spec: (b"<svg/>", b"png"))
     page = write_report(run).read_text(encoding="utf-8")

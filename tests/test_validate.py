@@ -28,12 +28,14 @@ def loop(**changes):
     return scenario.override({"steps": 3} | {k.replace("__", "."): v for k, v in changes.items()})
 
 
+@pytest.mark.slow
 def test_there_are_enough_checks_and_every_file_has_some():
     loaded = [Scenario.load(file) for file in validate.files().values()]
     assert all(scenario.theory for scenario in loaded)
     assert sum(len(theory.check) for scenario in loaded for theory in scenario.theory) >= 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["gaussian_replace", "categorical_replace", "verifier_transition", "hutter_tails", "strong_collapse"]
 )
@@ -44,6 +46,7 @@ def test_a_small_batch_agrees_with_theory(name):
     assert all(c.replicates == 60 and 0 < c.error < 1 + abs(c.predicted) for c in checks)
 
 
+@pytest.mark.slow
 def test_a_plausible_bug_is_found(tmp_path):
     """The biased divisor where the unbiased one is claimed: off by a factor 0.9 a generation, z far beyond 4."""
     text = (VALIDATION / "gaussian_replace.toml").read_text()
@@ -90,6 +93,7 @@ def test_a_bound_may_be_kept_but_not_passed():
     assert "≥" in validate.text([check(9.0, 0.1, "≥")])
 
 
+@pytest.mark.slow
 def test_replicates_are_independent_and_alone(tmp_path):
     """Every trainer reads its own site only, and gets equally many initial documents."""
     scenario = loop()
@@ -119,6 +123,7 @@ def test_vectors_resume_bit_for_bit(tmp_path):
     assert [c.files for c in whole.store.commits()] == [c.files for c in parts.store.commits()]
 
 
+@pytest.mark.slow
 def test_the_report_draws_the_laws(tmp_path):
     from ecosystem.report import write_report
     from ecosystem.report.closed_forms import laws
@@ -171,6 +176,7 @@ def test_entropy_as_a_share_of_the_truths():
     assert found.to_numpy() == pytest.approx(share) and (share < 0.95).all()
 
 
+@pytest.mark.slow
 def test_a_finished_run_takes_over_another_theory(tmp_path):
     from ecosystem.api import run_scenario
     from ecosystem.runs.progress import Display

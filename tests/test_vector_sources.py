@@ -505,6 +505,7 @@ def test_the_kinds_are_registered_with_their_modality():
     assert SOURCES.get("text").modality == "text" == SOURCES.get("process").modality
 
 
+@pytest.mark.slow
 def test_reading_the_kinds_imports_nothing_heavy():
     heavy = "{'torch', 'sklearn', 'PIL', 'scipy'}"
     code = f"import sys; from ecosystem.sources.base import SOURCES; SOURCES.all(); print({heavy} & set(sys.modules))"

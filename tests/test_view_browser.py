@@ -24,7 +24,10 @@ import ecosystem
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytest.importorskip("solara", reason="the extra view is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (set CHROMIUM, or install the package)")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (set CHROMIUM, or install the package)"),
+    pytest.mark.slow,
+]
 COMMAND = [sys.executable, "-X", "faulthandler", "-m", "ecosystem"]
 WAIT = 60_000  # milliseconds: a busy machine draws late, and a test of what is drawn is no test of speed
 

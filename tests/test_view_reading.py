@@ -69,6 +69,7 @@ def view(tmp_path_factory, cache) -> RunView:
     return view_of(spec, tmp_path_factory.mktemp("numbers"), cache)
 
 
+@pytest.mark.slow
 def test_endorsements_do_not_move_the_drawing(view, tmp_path, cache):
     curators = {"editors": {"sites": 4, "reviews": 20, "action": "endorse"}}
     spec = scenario({"kind": "gaussian", "dim": 2}, {"kind": "gaussian"}, curators=curators, steps=2)

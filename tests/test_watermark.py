@@ -126,6 +126,7 @@ def test_bits_and_z_scores_of_synthid_are_those_of_transformers():
     assert z == pytest.approx(total / np.sqrt(fresh.sum(1) * (weight @ weight) / 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mark", "whole"), [(GREEN, 4096), (GREEN, 0), (TOURNAMENT, 0)])
 def test_marked_distributions_are_those_of_transformers(mark, whole, monkeypatch):
     """Step by step along given texts, repeated contexts among them; the end of text (0) is left as it was."""
@@ -338,6 +339,7 @@ def test_a_scenario_without_watermarks_says_nothing_of_them():
     assert "watermark" not in tiny().to_toml()
 
 
+@pytest.mark.slow
 def test_as_many_comply_as_are_asked_to_and_more_join(cache):
     world = World(marked(), 1, cache=cache)
     before: set[str] = set()

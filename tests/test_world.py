@@ -23,11 +23,13 @@ def stepped(cache) -> World:
     return world
 
 
+@pytest.mark.slow
 def test_the_world_is_a_mesa_model(stepped):
     assert {kind: len(agents) for kind, agents in stepped.agents_by_type.items()} == {Writer: 2, Curator: 1, Trainer: 3}
     assert stepped.running and stepped.t == 2
 
 
+@pytest.mark.slow
 def test_adding_a_population_leaves_everybody_elses_luck(cache):
     data = tiny().plain()
     more = data | {"trainers": data["trainers"] | {"extra": data["trainers"]["naive"]}}
@@ -45,6 +47,7 @@ def test_adding_a_population_leaves_everybody_elses_luck(cache):
     }.items()
 
 
+@pytest.mark.slow
 def test_a_change_that_changes_nothing_leaves_everything(cache):
     same = tiny(changes=[{"at": 1, "set": {"trainers.naive.publish": 12, "policies.short.min_words": 3}}])
     worlds = [world_of(s, cache) for s in (tiny(changes=[]), same)]
@@ -56,6 +59,7 @@ def test_a_change_that_changes_nothing_leaves_everything(cache):
         assert np.array_equal(array, b.weights["tiny"][name])
 
 
+@pytest.mark.slow
 def test_the_ledger_adds_up(finished):
     ledger, documents = finished.ledger.collect(), finished.documents.collect()
     web = ledger.filter(pl.col("source").is_null()).join(documents, left_on="document", right_on="doc", how="left")
@@ -87,6 +91,7 @@ def test_depth_is_one_more_than_the_mean_of_what_the_author_was_trained_on(finis
         assert depth == pytest.approx(1 + trained)
 
 
+@pytest.mark.slow
 def test_a_dry_source_is_an_event_and_not_the_end(tmp_path, cache):
     (tmp_path / "few.txt").write_text("\n\n".join(f"sentence number {i} of a small source" for i in range(60)))
     source = {"kind": "text", "path": str(tmp_path / "few.txt"), "held_out": 5}
@@ -164,6 +169,7 @@ def test_reach_stays_within_its_links(cache):
     )
 
 
+@pytest.mark.slow
 def test_lag_hides_what_is_new(stepped):
     trainer = stepped.trainers[0]
     recipe = trainer.settings.model_copy(update={"lag": 2})
@@ -189,6 +195,7 @@ def test_curators_err_at_their_rates(cache):
         assert abs(suspect.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / suspect.len())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["remove", "down_weight", "endorse"])
 def test_what_curators_do(action, cache):
     scenario = tiny(
@@ -227,6 +234,7 @@ def test_every_and_offset_say_when_a_trainer_fits(cache):
     assert fits == [False, True, False, True, False, True]
 
 
+@pytest.mark.slow
 def test_a_model_that_was_never_trained_publishes_nothing(cache):
     data = tiny(models__tiny__init="random", trainers__careful__publish=0).plain()
     world = world_of(Scenario.parse(data), cache)
@@ -261,6 +269,7 @@ def test_a_model_that_diverged_in_its_last_update_is_not_committed(cache):
     assert world.snapshot().t == 0
 
 
+@pytest.mark.slow
 def test_a_stored_model_opens_in_transformers_and_is_the_one_that_was_trained(finished, cache):
     import torch
 

@@ -13,6 +13,7 @@ from ecosystem.studies.results import Results
 from tests.studies.small_study import STUDY, load, results_of, run
 
 
+@pytest.mark.slow
 def test_the_table_of_effects_is_that_of_the_values(folder: Path) -> None:
     result = run(folder)
     table = pl.read_parquet(result.folder / "effects.parquet")
@@ -60,6 +61,7 @@ def test_ways_to_spend_are_compared_at_equal_cost(folder: Path) -> None:
     assert row.difference == pytest.approx(other - one) and (row.cost, row.way, row.against) == (10.0, "other", "one")
 
 
+@pytest.mark.slow
 def test_rankings_and_regrets_are_tables_too_and_costs_have_zeros(folder: Path) -> None:
     worlds = '[worlds.a]\n[worlds.b]\n"trainers.lab.publish" = 30\n'
     result = run(folder, STUDY + worlds)

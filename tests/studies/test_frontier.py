@@ -17,6 +17,7 @@ from ecosystem.studies.threshold import Threshold
 from tests.studies.small_study import FRONTIER, WORLD, search
 
 
+@pytest.mark.slow
 def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
     frontier, threshold, report = search(folder)
     assert threshold.rising and threshold.low <= threshold.high and len(threshold.tried) >= 3
@@ -48,6 +49,7 @@ def test_a_frontier_marks_where_trainers_had_nothing_to_train_on(folder: Path) -
     assert note in untrained_note(frontier, threshold) and note in report.read_text()
 
 
+@pytest.mark.slow
 def test_the_command_frontier_is_the_command_threshold(folder: Path) -> None:
     (folder / "where.toml").write_text(FRONTIER)
     options = ["--out", str(folder / "out"), "--engine", "serial", "--json"]

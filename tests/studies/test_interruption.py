@@ -44,6 +44,7 @@ def resumes(folder: Path) -> bool:
     return numbers(run_job(job(folder / "outputs", spec))).equals(undisturbed(spec, folder / "again"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_live_screen_and_leaves_no_process_and_a_study_that_goes_on(tmp_path):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
@@ -75,6 +76,7 @@ def test_ctrl_c_stops_a_live_screen_and_leaves_no_process_and_a_study_that_goes_
     assert resumes(tmp_path)
 
 
+@pytest.mark.slow
 def test_workers_of_a_study_that_was_killed_end_by_themselves(tmp_path):
     process = start_study(tmp_path)
     below = descendants(process.pid)

@@ -9,6 +9,8 @@ import sys
 import time
 from dataclasses import replace
 
+import pytest
+
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -17,6 +19,7 @@ from ecosystem.studies.executors.local import Serial
 from tests.studies.small_runs import TEXT, job, numbers, scenario
 
 
+@pytest.mark.slow
 def test_text_measures_the_same_on_serial_and_processes_and_a_source_that_vanished_costs_its_own_cell(
     tmp_path, processes
 ):
@@ -40,6 +43,7 @@ def test_text_measures_the_same_on_serial_and_processes_and_a_source_that_vanish
     assert numbers(alone).equals(numbers(whole.run)) and "cross_entropy" in set(numbers(alone)["metric"])
 
 
+@pytest.mark.slow
 def test_weighted_shares_do_not_depend_on_the_threads_of_polars():
     measure = (
         "import numpy as np, polars as pl; from ecosystem.metrics.tables import training_sets\n"
@@ -63,6 +67,7 @@ def test_weighted_shares_do_not_depend_on_the_threads_of_polars():
     assert "depth" in printed[0]
 
 
+@pytest.mark.slow
 def test_an_attempt_that_may_succeed_later_is_repeated_after_a_pause_and_at_most_three_times(tmp_path):
     spec = scenario(steps=2)
     folder = folder_of(spec, tmp_path)

@@ -19,6 +19,7 @@ from tests.studies.processes import kill_at
 from tests.studies.small_runs import job, numbers, scenario, undisturbed
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_is_killed_is_resumed_and_others_do_not_notice(tmp_path, processes):
     specs = [scenario(steps=30, seed=seed) for seed in (1, 2)]
     folder = folder_of(specs[0], tmp_path / "killed")
@@ -32,6 +33,7 @@ def test_a_run_whose_worker_is_killed_is_resumed_and_others_do_not_notice(tmp_pa
         assert numbers(result.run).equals(undisturbed(spec, tmp_path / "undisturbed"))
 
 
+@pytest.mark.slow
 def test_a_worker_killed_between_two_jobs_costs_no_job_an_attempt(tmp_path):
     others, engine = set(multiprocessing.active_children()), Processes(1)
     try:
@@ -44,6 +46,7 @@ def test_a_worker_killed_between_two_jobs_costs_no_job_an_attempt(tmp_path):
         engine.close()
 
 
+@pytest.mark.slow
 def test_the_script_that_asks_for_a_study_is_not_run_in_its_workers(tmp_path, monkeypatch):
     script = ModuleType("__main__")
     script.__file__ = str(tmp_path / "script.py")

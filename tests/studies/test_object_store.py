@@ -18,6 +18,7 @@ from ecosystem.studies.object_store import Mirror, last_step, opened, place_of
 from tests.studies.small_runs import job, numbers, scenario, undisturbed
 
 
+@pytest.mark.slow
 def test_a_run_in_an_object_store_is_the_run_in_a_folder(tmp_path, scratch):
     spec, out = scenario(weights_every=3), f"memory://{tmp_path}"
     place = run_job(job(out, spec))
@@ -50,6 +51,7 @@ def test_a_record_that_names_a_file_outside_its_run_writes_nothing(tmp_path, scr
     assert not list(scratch.rglob("outside"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_run_broken_off_while_it_was_pushed_goes_on_here_or_elsewhere(tmp_path, monkeypatch, scratch, elsewhere):
     spec, out = scenario(), f"memory://{tmp_path}"

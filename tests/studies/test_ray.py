@@ -16,6 +16,7 @@ from tests.studies.processes import kill_at
 from tests.studies.small_runs import job, numbers, scenario, undisturbed
 
 
+@pytest.mark.slow
 def test_ray_measures_the_same_survives_a_lost_worker_and_says_what_it_has_no_room_for(tmp_path):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     specs = [scenario(steps=40, seed=seed) for seed in (1, 2)]
@@ -41,6 +42,7 @@ def test_ray_measures_the_same_survives_a_lost_worker_and_says_what_it_has_no_ro
         shutil.rmtree(Mirror(f"file://{tmp_path}/bucket").folder)
 
 
+@pytest.mark.slow
 def test_ray_that_is_not_there_is_told_in_a_sentence(monkeypatch):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     with pytest.raises(EcosystemError, match=r"--address 127.0.0.1:1: nothing answers there"):

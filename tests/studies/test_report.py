@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from click.testing import CliRunner
 
 from ecosystem.cli.main import cli
@@ -16,6 +17,7 @@ from ecosystem.studies.report.data import StudyReportData, findings
 from tests.studies.small_study import STUDY, WORLD, axes, load, results_of, run
 
 
+@pytest.mark.slow
 def test_the_report_has_every_part_and_nothing_can_run(folder: Path) -> None:
     text = STUDY.replace('name = "small"', 'name = "small"\ndescription = "<script>alert(1)</script> & more"')
     worlds = '[worlds.a]\n[worlds.b]\n"trainers.lab.publish" = 30\n'
@@ -31,11 +33,13 @@ def test_the_report_has_every_part_and_nothing_can_run(folder: Path) -> None:
     assert all(isinstance(spec["height"], int) for spec in specs.values())  # others are warned of in a browser
 
 
+@pytest.mark.slow
 def test_a_report_of_a_study_without_any_value(folder: Path) -> None:
     empty = results_of(load(folder), [("alone", "", 1, float("nan"))])
     assert write_study(empty, Store(folder / "s")).exists()
 
 
+@pytest.mark.slow
 def test_sensitivity_of_a_study_says_which_lever_matters(folder: Path) -> None:
     ranges = '"trainers.lab.publish" = { low = 5, high = 80, whole = true }\n'
     ranges += '"policies.fresh.fraction" = { low = 0.0, high = 0.8 }'  # not selected by anybody: it does nothing
@@ -56,6 +60,7 @@ def test_sensitivity_of_a_study_says_which_lever_matters(folder: Path) -> None:
     assert not (result.folder / "effects.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_courses_have_a_line_where_each_policy_starts(folder: Path) -> None:
     late = STUDY.replace("[arms.more]", '[arms.more]\n"branch.step" = 3') + "[branch]\nstep = 1\n"
     result = run(folder, late)
@@ -73,6 +78,7 @@ def test_arms_that_change_nothing_are_told_apart_from_those_that_cannot_be_told(
     assert any(s.startswith("variance: **idle** had exactly the values of **alone** at every seed") for s in sentences)
 
 
+@pytest.mark.slow
 def test_a_study_that_measures_nothing_says_so_at_once(folder: Path) -> None:
     (folder / "loop.toml").write_text(WORLD.replace("[trainers.lab]", "[trainers.lab]\noffset = 9"))
     arguments = ["study", str(folder / "small.toml"), "--out", str(folder / "out"), "--engine", "serial"]
@@ -86,6 +92,7 @@ def test_a_study_that_measures_nothing_says_so_at_once(folder: Path) -> None:
     assert "2 of 6 runs" in sentence and "(step 4 of alone, seed 1: lab/0 had nothing to train on: " in sentence
 
 
+@pytest.mark.slow
 def test_pairing_that_helped_little_says_why(folder: Path) -> None:
     """Arms that agree perfectly but vary by different amounts: the spread that one has more is not shared."""
     rows = [(arm, "", s, k * s) for arm, k in (("alone", 1.0), ("helped", 2.5), ("more", 2.6)) for s in (1, 2, 3)]

@@ -11,6 +11,7 @@ from ecosystem.runs.run import Run
 from tests.studies.small_study import STUDY, WORLD, run
 
 
+@pytest.mark.slow
 def test_a_study_measures_what_its_runs_did(folder: Path) -> None:
     """Every value is the mean over trainers at its step, or over a window, of the ordinary run of that arm and seed."""
     result = run(folder)
@@ -29,6 +30,7 @@ def test_a_study_measures_what_its_runs_did(folder: Path) -> None:
         assert values["variance"] == pytest.approx(variance) and values["lab/w2@2-4"] == pytest.approx(w2)
 
 
+@pytest.mark.slow
 def test_arms_whose_trainers_had_nothing_to_train_on_are_marked_wherever_they_rank(folder: Path) -> None:
     """One arm refuses everything, one all machine text (there is no other after step 1), one population of two does."""
     text = STUDY.replace("seeds = [1, 2, 3]", "seeds = [1, 2]").replace(
@@ -83,6 +85,7 @@ def test_damaged_runs_are_told_and_left_out(folder: Path) -> None:
     assert set(table["seeds"]) == {2}
 
 
+@pytest.mark.slow
 def test_means_over_different_populations_are_told(folder: Path) -> None:
     another = '[arms.more]\n"trainers.other" = { count = 1, model = "normal", sites = 1, publish = 20, '
     another += 'scrape = { docs = 100, strategy = "reach", links = 0 } }\n"web.sites" = 5\n'

@@ -30,6 +30,7 @@ from tests.studies.small_runs import numbers, undisturbed
 from tests.studies.small_study import FRONTIER, STUDY, load, run
 
 
+@pytest.mark.slow
 def test_a_second_call_runs_nothing_and_says_the_same(folder: Path) -> None:
     first = run(folder)
     times = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("loop-*/*/commits/*.json")}
@@ -39,6 +40,7 @@ def test_a_second_call_runs_nothing_and_says_the_same(folder: Path) -> None:
     assert second.results.runs["attempts"].to_list() == [0] * 9
 
 
+@pytest.mark.slow
 def test_arms_that_come_to_the_same_scenario_share_its_run(folder: Path) -> None:
     text = STUDY.replace("[arms.more]", '[arms.named]\n"policies.fresh.mode" = "fresh"\n[arms.more]')
     result = run(folder, text)
@@ -46,6 +48,7 @@ def test_arms_that_come_to_the_same_scenario_share_its_run(folder: Path) -> None
     assert runs.height == 12 and runs["run"].n_unique() == 9
 
 
+@pytest.mark.slow
 def test_arms_that_fork_share_the_history_of_the_base(folder: Path) -> None:
     """After the fork they are what the uninterrupted scenario with that timed change is, bit for bit."""
     text = STUDY + "[branch]\nstep = 2\n"
@@ -62,6 +65,7 @@ def test_arms_that_fork_share_the_history_of_the_base(folder: Path) -> None:
     assert whole.metrics.equals(helped.metrics)
 
 
+@pytest.mark.slow
 def test_a_stored_run_of_another_scenario_is_refused_as_the_parent(folder: Path) -> None:
     other = ecosystem.run(
         Scenario.load(folder / "loop.toml").override({"trainers.lab.publish": 21}), out=folder / "out"
@@ -71,6 +75,7 @@ def test_a_stored_run_of_another_scenario_is_refused_as_the_parent(folder: Path)
         run(folder, text)
 
 
+@pytest.mark.slow
 def test_the_command_says_where_the_report_is_and_as_json_what_failed(folder: Path) -> None:
     arguments = ["study", str(folder / "small.toml"), "--out", str(folder / "out"), "--engine", "serial"]
     result = CliRunner().invoke(cli, [*arguments, "--json"])
@@ -80,6 +85,7 @@ def test_the_command_says_where_the_report_is_and_as_json_what_failed(folder: Pa
     assert dry.stdout.count("(there already)") == 9
 
 
+@pytest.mark.slow
 def test_from_python_a_study_is_one_call(folder: Path) -> None:
     result = ecosystem.study(folder / "small.toml", folder / "out", engine="serial", threads=1)
     assert result.effects.height == 4 and result.report.exists() and result.results.values.height == 18
@@ -100,6 +106,7 @@ def run_with(study: Study, base: Path, out: str | Path, options: ExecutionOption
     return run_study(study, base, options, StudyProgress(quiet=True), out=str(out))
 
 
+@pytest.mark.slow
 def test_serial_and_processes_measure_the_same_and_a_finished_run_is_not_run_again(tmp_path):
     study = small_runs.study(tmp_path)
     alone = run_with(study, tmp_path, tmp_path / "serial", ExecutionOptions("serial"))
@@ -114,6 +121,7 @@ def test_serial_and_processes_measure_the_same_and_a_finished_run_is_not_run_aga
     assert len(records) == 2 * 4 * 6 and all(path.stat().st_mtime_ns == at for path, at in records.items())
 
 
+@pytest.mark.slow
 def test_runs_that_diverge_are_told_in_their_cells_and_the_others_are_compared(tmp_path):
     """Text hotter by 1.7e77 at each step overflows at step 5 with seed 1 and with no other; by 1e100, with all."""
     heat = '"trainers.lab.decoding.temperature"'
@@ -184,6 +192,7 @@ def test_a_store_that_cannot_be_written_is_told_before_anything_runs(tmp_path, m
         run_with(small_runs.study(tmp_path), tmp_path, f"memory://{tmp_path}", ExecutionOptions("serial"))
 
 
+@pytest.mark.slow
 def test_a_study_in_an_object_store_survives_a_killed_worker_and_tells_beside_its_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = small_runs.study(tmp_path, world=small_runs.WORLD.replace("steps = 5", "steps = 30"))

@@ -68,6 +68,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
+@pytest.mark.slow
 def test_holm_keeps_the_chance_of_any_false_finding() -> None:
     """Of 600 studies of 5 arms without effect a share of 5 % may find one; 4 standard errors of that are 3.6 points."""
     false = 0
@@ -78,6 +79,7 @@ def test_holm_keeps_the_chance_of_any_false_finding() -> None:
     assert false / 600 < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", [mean_interval, bootstrap_interval])
 def test_intervals_cover_the_mean_as_often_as_they_say(interval) -> None:
     """Over 500 samples of 12 normals; a bootstrap of so few covers a little less, and is given 3 points for it."""

@@ -23,6 +23,7 @@ def noisy(truth, noise: float, seeds: int, rng):
     return evaluate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_interval_of_a_threshold_covers_it_as_often_as_it_says(sign) -> None:
     """Of 300 searches, 95 % less 4 standard errors (5 points); the resolution only widens the interval."""
