@@ -14,12 +14,10 @@ from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import DataError
 from ecosystem.families.base import Cohort, SupportsWatermark
 from ecosystem.families.requests import Score, ScoreRequest
+from ecosystem.policies.base import Answers
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.sources.base import Reservoir, Truth
 from ecosystem.sources.labelled import right
-
-Answers = tuple[NDArray[np.float64], NDArray[np.int64]]
-"""A number and a count of units for each document, [documents] each."""
 
 
 class Cohorts(dict[str, Cohort]):
