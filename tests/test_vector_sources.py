@@ -278,7 +278,7 @@ def test_digits_are_real_images_in_grey_from_zero_to_one():
     reservoir = opened(Digits())
     images = everything(reservoir)
     assert images.shape == (1797, 64) and reservoir.size == 1797 - 180
-    assert reservoir.image_shape == Digits.image_shape == (8, 8)
+    assert reservoir.image_shape == Digits().image_shape(64) == (8, 8)
     assert images.min() == 0 and images.max() == 1 and set(np.unique(images * 16)) == set(range(17))
     assert len(np.unique(images, axis=0)) == 1797
     assert opened(Digits(), seed=2).digest == reservoir.digest  # the data are the same; the order is not

@@ -84,6 +84,10 @@ class Source(Spec):
         """Numbers in a vector document, or number of symbols; None if only the opened source can tell."""
         return None
 
+    def image_shape(self, length: int) -> tuple[int, int] | None:
+        """Return (height, width) if documents of ``length`` numbers are images of this source, else None."""
+        return None
+
     @abstractmethod
     def open(self, name: str, streams: Streams, base: Path) -> Reservoir:
         """Open the source: read its documents, or prepare to make them; raise DataError if there are none.

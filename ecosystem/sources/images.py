@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from glob import glob
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,7 @@ from ecosystem.errors import DataError, nearest
 from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Streams
-
-Floats = NDArray[np.float64]
+from ecosystem.types import Floats, Modality
 
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp", ".npz")
 
@@ -38,13 +37,16 @@ class ImageReservoir(FiniteReservoir):
 class Digits(Source):
     """The 1,797 handwritten digits of 8 × 8 pixels that come with scikit-learn (Alpaydin & Kaynak 1998)."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
-    image_shape: ClassVar[tuple[int, int]] = (8, 8)
+    modality: ClassVar[Modality] = "vector"
 
     @property
     def width(self) -> int:
         """Numbers in a document."""
-        return math.prod(self.image_shape)
+        return 64
+
+    def image_shape(self, length: int) -> tuple[int, int] | None:
+        """Return (8, 8) for a document of 64 numbers, else None."""
+        return (8, 8) if length == self.width else None
 
     def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
         """Read the bundled file; its grey values run from 0 to 16."""
@@ -57,7 +59,7 @@ class Digits(Source):
 class Images(Source):
     """Grey images of one size from a folder, files that match a pattern, or .npz archives with ``images`` [n, h, w]."""
 
-    modality: ClassVar[Literal["text", "vector", "category"]] = "vector"
+    modality: ClassVar[Modality] = "vector"
 
     path: str = Field(
         min_length=1,
@@ -75,6 +77,12 @@ class Images(Source):
     def width(self) -> int | None:
         """Numbers in a document if ``size`` is given, else None."""
         return math.prod(self.size) if self.size else None
+
+    def image_shape(self, length: int) -> tuple[int, int] | None:
+        """Return (height, width) for documents of ``length`` grey values; images of unknown size count as squares."""
+        side = math.isqrt(length)
+        height, width = self.size or (side, side)
+        return (height, width) if length == height * width > 0 else None
 
     def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
         """Read all images into memory; raise DataError if there are none, or one is damaged or has another size.

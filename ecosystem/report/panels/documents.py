@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,17 +124,11 @@ def _first(segment: pl.DataFrame, authors: Sequence[str], shape: tuple[int, int]
 
 
 def image_shape(scenario: Scenario, content: pl.DataType) -> tuple[int, int] | None:
-    """Return (height, width) of the documents if they are images, else None.
-
-    Images from files are taken for squares if the scenario does not give their size.
-    """
+    """Return (height, width) of the documents if they are images, else None."""
     initial = scenario.web.initial
-    source = scenario.sources[initial.source] if initial is not None else None
-    shape = getattr(source, "image_shape", None)
-    length = content.size if isinstance(content, pl.Array) else 0
-    if getattr(source, "kind", "") == "images":
-        shape = getattr(source, "size", None) or [math.isqrt(length)] * 2
-    return (int(shape[0]), int(shape[1])) if shape is not None and length == shape[0] * shape[1] > 0 else None
+    if initial is None or not isinstance(content, pl.Array):
+        return None
+    return scenario.sources[initial.source].image_shape(content.size)
 
 
 def documents(rows: pl.DataFrame, shape: tuple[int, int] | None) -> list[Document]:

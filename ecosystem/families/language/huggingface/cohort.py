@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ class ModuleCohort(NeuralCohort):
         )
         self.module = module.to(self.device).eval()
         self._attention = 2 * layers * width
+        # transformers 5.24 calls `cache` what was `past_key_values`; modules outside the library may keep the old name.
+        self._cache = "cache" if "cache" in signature(module.forward).parameters else "past_key_values"
 
     def flops_per_token(self, length: int) -> float:
         """Return the floating-point operations per token of a forward pass over ``length`` tokens.
@@ -86,10 +89,14 @@ class ModuleCohort(NeuralCohort):
         for name, parameter in self.module.named_parameters():
             parameter.data = weights[name]
 
-    def forward(self, ids: Tensor, past: Any = None, use_cache: bool = False) -> Any:
-        """Run the module on token ids [rows, length]; return its output, with ``logits`` and ``past_key_values``."""
+    def forward(self, ids: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
+        """Run the module on token ids [rows, length] that follow those in ``cache``.
+
+        Return the logits [rows, length, V] and the cache of keys and values with these tokens added.
+        """
         with self._autocast():
-            return self.module(input_ids=ids, past_key_values=past, use_cache=use_cache)
+            output = self.module(input_ids=ids, use_cache=True, **{self._cache: cache})
+        return output.logits, getattr(output, self._cache, None)
 
     # Training.
 
@@ -148,7 +155,8 @@ class ModuleCohort(NeuralCohort):
 
         def nll(inputs: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
             self.compute_with(weights)
-            logits = self.forward(inputs).logits
+            with self._autocast():
+                logits = self.module(input_ids=inputs, use_cache=False).logits
             return F.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
 
         return nll
@@ -159,7 +167,7 @@ class ModuleDecoder:
 
     def __init__(self, cohort: ModuleCohort) -> None:
         self._cohort = cohort
-        self._past: Any = None
+        self._cache: Any = None
 
     def begin(self, ids: Tensor) -> Tensor:
         """Read the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
@@ -171,13 +179,11 @@ class ModuleDecoder:
 
     def keep(self, rows: Tensor, used: int) -> None:
         """Continue with these rows only (an index tensor)."""
-        self._past.batch_select_indices(rows)
+        self._cache.batch_select_indices(rows)
 
     def _logits(self, ids: Tensor) -> Tensor:
-        output = self._cohort.forward(ids, self._past, use_cache=True)
-        self._past = getattr(output, "past_key_values", None)
-        if not hasattr(self._past, "batch_select_indices"):
+        logits, self._cache = self._cohort.forward(ids, self._cache)
+        if not hasattr(self._cache, "batch_select_indices"):
             kind = type(self._cohort.module).__name__
             raise DataError(f"{kind} keeps no keys and values between tokens, which the causal_lm family needs.")
-        logits: Tensor = output.logits[:, -1].float()
-        return logits
+        return logits[:, -1].float()
