@@ -1,1 +1,1 @@
-"""The documents ever published, their features, and the web of sites that they are published on."""
+"""All published documents, their features, and the web of sites on which they are published."""

@@ -1,8 +1,8 @@
-"""Observable features of documents, computed once, at publication, for all documents of a step at a time.
+"""Observable features of documents, computed once, at publication, for all documents of a step together.
 
 The quality and repetition rules of Rae et al. (2021, "Scaling Language Models: Methods, Analysis & Insights from
 Training Gopher", appendix A1) use them. Words are separated by white space. Blank lines do not count as lines. Shares
-of characters leave out white space.
+of characters ignore white space.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import FEATURES
-from ecosystem.corpus.words import SPACED, Words, filled, number, words
+from ecosystem.corpus.words import SPACED, Words, fill_missing, number_strings, words
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
@@ -33,8 +33,8 @@ def features(text: pl.Series) -> pl.DataFrame:
     character once.
     """
     if text.dtype not in (pl.String, pl.Null):
-        return _of_numbers(text)
-    text = filled(text).rename("text")
+        return _numeric_features(text)
+    text = fill_missing(text).rename("text")
     tokens = words(text, SPACED)
     lengths = tokens.vocabulary.str.len_chars().to_numpy().astype(np.int64)[tokens.codes]
     count = tokens.lengths()
@@ -56,21 +56,21 @@ def features(text: pl.Series) -> pl.DataFrame:
     return pl.DataFrame([pl.Series(name, columns[name]).cast(dtype) for name, dtype in schema.items()])
 
 
-def _of_numbers(content: pl.Series) -> pl.DataFrame:
-    """Return the same columns for vectors or categories: size and hash of their bytes; all others are null."""
+def _numeric_features(content: pl.Series) -> pl.DataFrame:
+    """Return the same columns for vectors or categories: size and hash of their bytes; the others are null."""
     values = np.ascontiguousarray(content.to_numpy())
     rows = values.reshape(len(values), -1) if len(values) else np.zeros((0, 0))
     size = rows.shape[1] * rows.itemsize
     digests = [blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
-    given = {
+    columns = {
         "size": pl.Series(np.full(len(rows), size)),
         "content_hash": pl.Series(np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)),
     }
     schema = {"size": pl.Int32(), **FEATURES}
     return pl.DataFrame(
         [
-            given[n].alias(n).cast(kind) if n in given else pl.repeat(None, len(rows), dtype=kind, eager=True).alias(n)
-            for n, kind in schema.items()
+            columns[n].alias(n).cast(t) if n in columns else pl.repeat(None, len(rows), dtype=t, eager=True).alias(n)
+            for n, t in schema.items()
         ]
     )
 
@@ -78,17 +78,17 @@ def _of_numbers(content: pl.Series) -> pl.DataFrame:
 def content_hash(text: pl.Series) -> pl.Series:
     """Return a 64-bit hash (UInt64) of each text in lower case with white space collapsed.
 
-    Hashes are equal in every process and version of the program, so duplicates are found across segments of a run.
+    Hashes are stable across processes and versions of the program, so duplicates are found across segments of a run.
     """
-    digests = (blake2b(" ".join(t.lower().split()).encode(), digest_size=8).digest() for t in filled(text))
+    digests = (blake2b(" ".join(t.lower().split()).encode(), digest_size=8).digest() for t in fill_missing(text))
     return pl.Series("content_hash", np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64))
 
 
 def _stop_words(tokens: Words) -> NDArray[np.int64]:
-    """Return how many different stop words each document has."""
-    bare = tokens.vocabulary.str.to_lowercase().str.replace_all(_EDGES, "")
-    place = {word: number for number, word in enumerate(STOP_WORDS)}
-    stop = np.array([place.get(word, -1) for word in bare], np.int64)[tokens.codes]
+    """Count the different stop words of each document."""
+    stripped = tokens.vocabulary.str.to_lowercase().str.replace_all(_EDGES, "")
+    index = {word: i for i, word in enumerate(STOP_WORDS)}
+    stop = np.array([index.get(word, -1) for word in stripped], np.int64)[tokens.codes]
     seen = np.zeros((tokens.documents, len(STOP_WORDS)), np.bool_)
     seen[tokens.document[stop >= 0], stop[stop >= 0]] = True
     return np.asarray(seen.sum(axis=1), dtype=np.int64)
@@ -96,7 +96,7 @@ def _stop_words(tokens: Words) -> NDArray[np.int64]:
 
 def _lines(text: pl.Series) -> dict[str, NDArray[np.generic]]:
     """Return the shares of lines that begin with a bullet, end with an ellipsis, or repeat an earlier line."""
-    lines = number(text.str.extract_all(r"(?m)^.*\S.*$"))
+    lines = number_strings(text.str.extract_all(r"(?m)^.*\S.*$"))
     share = 1 / np.maximum(lines.lengths(), 1)
     bullet = lines.vocabulary.str.contains(_BULLET).to_numpy()[lines.codes]
     ellipsis = lines.vocabulary.str.contains(_ELLIPSIS).to_numpy()[lines.codes]
@@ -114,15 +114,15 @@ def _repetition(
 ) -> dict[str, NDArray[np.generic]]:
     """Return the shares of characters in the most frequent 2-, 3- and 4-gram and in repeated 5-grams.
 
-    An n-gram can repeat within a document only if its first and its last n - 1 words do. So each length examines
-    only the places at which the length before found a repetition.
+    An n-gram can repeat within a document only if its first and its last n - 1 words do. So each length examines only
+    the positions at which the previous length found a repetition.
     """
     size = max(tokens.codes.size, 1)
     before = np.concatenate([[0], np.cumsum(lengths)])  # characters before each word
     word, counts = np.unique(
         tokens.document * max(tokens.vocabulary.len(), 1) + tokens.codes, return_inverse=True, return_counts=True
     )[1:]
-    gram = word  # the number of the n-gram that starts at each place; numbers differ between documents
+    gram = word  # the number of the n-gram that starts at each position; numbers differ between documents
     repeats = counts[word] > 1
     result: dict[str, NDArray[np.generic]] = {}
     for n in range(2, 6):
@@ -139,7 +139,7 @@ def _repetition(
             often = counts > 1
             start = here[first[often]]
             best = np.zeros(tokens.documents, np.int64)
-            # One integer orders by occurrences, then by characters.
+            # Packed into one integer that orders by occurrences, then by characters.
             np.maximum.at(best, tokens.document[start], (counts[often] << 32) + before[start + n] - before[start])
             covered = (best >> 32) * (best & 0xFFFFFFFF)
             result[f"top_{n}gram"] = np.minimum(covered / np.maximum(characters, 1), 1)

@@ -1,4 +1,4 @@
-"""Graphs of sites in files: read GraphML and edge lists, write GraphML and GEXF."""
+"""Files with graphs of sites: read GraphML and edge lists, write GraphML and GEXF."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ WRITABLE = (".graphml", ".gexf")
 
 
 def read_graph(path: str, base: Path) -> Any:
-    """Read a graph; number its nodes 0 … n - 1 in the order of the file and keep their names as ``label``.
+    """Read a graph; number its nodes 0 … n - 1 in the order of the file and store their names as ``label``.
 
-    A file that ends in ``.graphml`` or ``.xml`` is GraphML: directed if the file says so, with the ``weight`` of links.
-    Any other file is an undirected edge list: per line two names and an optional weight, separated by white space or
-    commas; ``#`` begins a comment. Raise DataError that names the file if it is missing, empty or malformed.
+    Files ending in ``.graphml`` or ``.xml`` are GraphML, directed or not, with an optional ``weight`` of links. All
+    others are undirected edge lists: each line has two names and an optional weight, separated by white space or
+    commas; ``#`` begins a comment. Raises DataError with the file name if the file is missing, empty or malformed.
     """
     file = _locate(path, base)
     try:
@@ -36,7 +36,7 @@ def read_graph(path: str, base: Path) -> Any:
 def write_graph(graph: Any, file: Path) -> None:
     """Write a graph as GraphML or GEXF, by the ending of ``file``; attributes are numbers, texts or booleans.
 
-    Raise DataError for another ending, StoreError if the file cannot be written.
+    Raises DataError for another ending, and StoreError if the file cannot be written.
     """
     import networkx as nx
 
@@ -55,17 +55,18 @@ def write_graph(graph: Any, file: Path) -> None:
 
 
 def _locate(path: str, base: Path) -> Path:
-    given = Path(path).expanduser()
-    places = [Path.cwd() / given, base / given]
-    for place in places:
-        if place.is_file():
-            return place
-        if place.is_dir():
+    relative = Path(path).expanduser()
+    candidates = [Path.cwd() / relative, base / relative]
+    for file in candidates:
+        if file.is_file():
+            return file
+        if file.is_dir():
             raise DataError(f"web.path: {path}: is a folder; give a GraphML file or an edge list.")
-    beside = {str(given.with_name(f.name)) for p in places if p.parent.is_dir() for f in p.parent.iterdir()}
+    folders = [file.parent for file in candidates if file.parent.is_dir()]
+    siblings = {str(relative.with_name(file.name)) for folder in folders for file in folder.iterdir()}
     raise DataError(
         f"web.path: {path}: no such file, neither in the current folder nor in the scenario's"
-        f"{nearest(path, beside)}; correct web.path."
+        f"{nearest(path, siblings)}; correct web.path."
     )
 
 
@@ -78,7 +79,7 @@ def _read_graphml(file: Path) -> Any:
         parsed = nx.read_graphml(file)
     except OSError:
         raise
-    # The library does not check the file: a malformed one raises whatever goes wrong inside.
+    # networkx does not validate the file; a malformed one raises errors of many types.
     except (ParseError, nx.NetworkXException, LookupError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"web.path: {file}: is not a GraphML file ({type(error).__name__}: {_short(error)}).") from None
     graph: Any = nx.DiGraph() if parsed.is_directed() else nx.Graph()

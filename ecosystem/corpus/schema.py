@@ -1,7 +1,7 @@
-"""The columns of every table, in one place, and which of them a policy may see.
+"""The columns of all tables, and their visibility to policies.
 
-*Observable* columns are visible to every reader of the web. *Truth* columns are known to the simulator alone; only a
-policy that declares itself an oracle receives them. *Features* are observable properties of the text, computed once,
+*Observable* columns are visible to every reader of the web. *Truth* columns are known to the simulator alone; only
+policies that declare themselves oracles receive them. *Features* are observable properties of the text, computed once,
 at publication (:mod:`ecosystem.corpus.features`).
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 class Column(NamedTuple):
-    """A column of a table: its type, what it holds, and its unit ("" for names, numbers of things and flags)."""
+    """A column of a table: its type, its description, and its unit ("" for names, counts and flags)."""
 
     dtype: pl.DataType
     text: str
@@ -126,7 +126,7 @@ TRUTH = _types(_TRUTH)
 PUBLISH = _types(_PUBLISH)
 INDEX = {**OBSERVABLE, **TRUTH, **PUBLISH}
 SEGMENT = {**INDEX, **_types(_CONTENT)}
-"""Columns of text documents; :func:`segment` gives those of vectors and categories."""
+"""Columns of text documents; :func:`segment` returns those of vectors and categories."""
 INDEX_CHANGE = _types(_INDEX_CHANGE)
 LEDGER = _types(_LEDGER)
 ARCHIVE = _types(_ARCHIVE)
@@ -143,26 +143,26 @@ COLUMNS: dict[str, Columns] = {
 
 
 def segment(content: pl.DataType) -> dict[str, pl.DataType]:
-    """Return the columns of a segment whose contents have this type."""
+    """Return the columns of a segment of documents with this type."""
     return {**SEGMENT, "content": content}
 
 
 def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:
-    """Return a table with these columns and no rows."""
+    """Return an empty table with these columns."""
     return _empty(tuple(columns.items()))
 
 
-@cache  # every step needs the same few tables, and making one takes a millisecond
+@cache  # every step needs the same few tables, and creating one takes a millisecond
 def _empty(columns: tuple[tuple[str, pl.DataType], ...]) -> pl.DataFrame:
     return pl.DataFrame(schema=dict(columns))
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that the world hands to the store after a step, and gets back on a resume.
+    """Everything that the store writes after a step, and that a resumed world is restored from.
 
-    ``state`` is plain JSON (clocks, counters, endorsements, events); ``weights`` holds, per model name, the
-    arrays of ``Cohort.state()``; ``archive`` holds what trainers keep of earlier scrapes.
+    ``state`` is plain JSON (clocks, counters, endorsements, events); ``weights`` holds the arrays of ``Cohort.state()``
+    by model name; ``archive`` holds the earlier selections that trainers keep.
     """
 
     t: int

@@ -1,4 +1,4 @@
-"""A watermark: the few numbers that a writer of marked text and a detector of the mark must share."""
+"""Watermarks: the parameters that generation and detection of a watermark share."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ Scheme = Literal["green_list", "synthid"]
 
 @dataclass(frozen=True)
 class WatermarkSpec:
-    """One watermark; two with equal fields are the same watermark.
+    """The parameters of a watermark; two with equal fields are the same watermark.
 
-    ``green_list`` (Kirchenbauer et al. 2023): the previous token decides which ``green_share`` of all tokens is green,
-    and the logits of green tokens are raised by ``bias``. ``synthid`` (Dathathri et al. 2024): the ``context_width``
-    previous tokens decide ``depth`` random bits of every token, and candidates meet in a tournament of as many rounds.
+    ``green_list`` (Kirchenbauer et al. 2023): the previous token determines which share ``green_share`` of all tokens
+    is green, and ``bias`` is added to the logits of green tokens. ``synthid`` (Dathathri et al. 2024): the
+    ``context_width`` previous tokens determine ``depth`` random bits of every token, and candidates compete in a
+    tournament of as many rounds.
     """
 
     scheme: Scheme
@@ -30,5 +31,5 @@ class WatermarkSpec:
     depth: int = 5
 
     def keys(self) -> NDArray[np.int64]:
-        """Return one key per round of the tournament, shape [depth]; a smaller depth has the first of the same keys."""
+        """Return one key per round of the tournament, [depth]; a smaller depth has a prefix of the same keys."""
         return Stream(self.key, "synthid").rng().integers(1, 2**31, self.depth, dtype=np.int64)

@@ -1,9 +1,9 @@
 """The web: a graph of sites, the links between them, and the endorsements that strengthen links.
 
-Sites are nodes, numbered from 0. Documents are rows of a table that name their site; agents have home sites. Every
-link of the original graph has weight 1, or its weight in the file; links of an undirected graph count in both
-directions. An endorsement adds to the weight of one directed link, and creates the link if it is missing. Only
-endorsements change the graph, so only they have to be saved.
+Sites are nodes, numbered from 0. Every document has a site; agents have home sites. Every link of the original graph
+has weight 1, or its weight in the file; links of an undirected graph count in both directions. An endorsement adds to
+the weight of one directed link, and creates the link if it is missing. Only endorsements change the graph, so only they
+are saved.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ecosystem.types import Positive
 class InitialSpec(Spec):
     """Documents on the web before the first step: human documents of a source, spread over the sites."""
 
-    source: str = Field(description="name of the source that they are drawn from")
+    source: str = Field(description="name of the source of the documents")
     documents: Positive = Field(description="number of initial documents")
 
 
 class WebSpec(Spec):
-    """The graph of sites, its initial documents, and the policies of its publish and retain gates."""
+    """The graph of sites, its initial documents, and the policies at its publish and retain gates."""
 
     graph: Literal["barabasi_albert", "watts_strogatz", "complete", "isolated", "islands", "file"] = Field(
         "barabasi_albert",
@@ -63,7 +63,7 @@ class WebSpec(Spec):
     )
 
     @model_validator(mode="after")
-    def _fit_together(self) -> WebSpec:
+    def _consistent(self) -> WebSpec:
         if self.graph == "file":
             if self.path is None:
                 raise ValueError('kind = "file" needs path, the path of a GraphML file or an edge list')
@@ -91,11 +91,12 @@ class Web:
     def __init__(self, spec: WebSpec, streams: Streams, base: Path) -> None:
         """Draw the graph from the stream ``web/graph``, or read it; raise DataError if the file is not a graph.
 
-        ``base`` is the folder of the scenario file; a path that is not found in the current folder is resolved there.
+        ``base`` is the folder of the scenario file; paths are relative to the current folder or, if nothing is found
+        there, to ``base``.
         """
         self._streams = streams
         self._dealt, self._shared = spec.graph in ("isolated", "islands"), spec.graph == "islands"
-        self._owned: dict[str, NDArray[np.int64]] = {}  # sites that were dealt out, by agent or population
+        self._owned: dict[str, NDArray[np.int64]] = {}  # sites assigned in order, by agent or population
         self._graph = _directed(_build(spec, streams, base))
         self.sites: int = self._graph.number_of_nodes()
         self._endorsed: dict[tuple[int, int], float] = {}
@@ -114,41 +115,41 @@ class Web:
     def homes(self, name: str, n: int) -> NDArray[np.int64]:
         """Return ``n`` different home sites for the agent ``name``; all sites, if there are fewer.
 
-        Every site draws one number from the stream ``home/<name>``, and homes are the sites with the smallest: an agent
-        that gets one more home keeps the others. On an isolated web they are the next ``n`` sites that no agent has; on
-        islands, those of the agent's population (the last but one part of ``name``).
+        Every site draws one number from the stream ``home/<name>``, and homes are the sites with the smallest numbers,
+        so an agent with one more home keeps the others. On an isolated web, homes are the next ``n`` sites without an
+        agent; on islands, those of the agent's population (the second to last part of ``name``).
         """
         if self._dealt:
             owner = name.split("/")[-2] if self._shared else name
-            given = sum(sites.size for sites in self._owned.values())
-            return self._owned.setdefault(owner, np.arange(given, given + n, dtype=np.int64)).copy()
+            first = sum(sites.size for sites in self._owned.values())
+            return self._owned.setdefault(owner, np.arange(first, first + n, dtype=np.int64)).copy()
         noise = self._streams.at(f"home/{name}").uniform(np.arange(self.sites))
         return np.argsort(noise, kind="stable")[:n].astype(np.int64)
 
     def places(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Draw the site of each initial document (``rows`` of a source), uniformly.
 
-        On an isolated web and on islands documents are dealt out in turn, so every site gets equally many.
+        On an isolated web and on islands, documents are assigned to the sites in turn, so that all get equally many.
         """
         if self._dealt:
             return rows % self.sites
         return (self._streams.at(name).uniform(rows) * self.sites).astype(np.int64)
 
     def reach(self, homes: ArrayLike, links: int) -> NDArray[np.int64]:
-        """Return the sites within ``links`` links of any of ``homes``, homes included, in ascending order."""
+        """Return the sites within ``links`` links of any of ``homes``, including these, in ascending order."""
         start = tuple(sorted({self._site(int(home)) for home in np.asarray(homes).reshape(-1)}))
         if (start, links) not in self._reached:
-            seen, edge = set(start), list(start)
+            reached, frontier = set(start), set(start)
             for _ in range(links):
-                edge = [site for site in {b for a in edge for b in self._graph.successors(a)} if site not in seen]
-                if not edge:
+                frontier = {b for a in frontier for b in self._graph.successors(a)} - reached
+                if not frontier:
                     break
-                seen.update(edge)
-            self._reached[start, links] = np.array(sorted(seen), dtype=np.int64)
+                reached |= frontier
+            self._reached[start, links] = np.array(sorted(reached), dtype=np.int64)
         return self._reached[start, links].copy()
 
     def popularity(self) -> NDArray[np.float64]:
-        """Compute the PageRank of every site (damping 0.85, links by weight), shape [sites]; it sums to one."""
+        """Compute the PageRank of every site (damping 0.85, weighted links), [sites]; it sums to one."""
         if self._popularity is None:
             import networkx as nx
 
@@ -159,7 +160,7 @@ class Web:
     def endorse(self, from_site: int, to_site: int, strength: float) -> None:
         """Add ``strength`` to the link between two sites; create the link if it is missing.
 
-        An endorsement of a site by itself is ignored. Raise DataError unless ``strength`` is finite and above 0.
+        A site's endorsement of itself is ignored. Raises DataError unless ``strength`` is finite and above 0.
         """
         if not (np.isfinite(strength) and strength > 0):
             raise DataError(f"an endorsement must have a finite strength above 0, not {strength!r}.")
@@ -168,26 +169,26 @@ class Web:
             self._set(link, self._endorsed.get(link, 0.0) + float(strength))
 
     def endorsements(self) -> list[tuple[int, int, float]]:
-        """Return (from, to, total strength) of every endorsed link, sorted; :meth:`restore` takes them back."""
+        """Return (from, to, total strength) of every endorsed link, sorted, as the argument of :meth:`restore`."""
         return [(a, b, strength) for (a, b), strength in sorted(self._endorsed.items())]
 
     def restore(self, endorsements: Iterable[tuple[int, int, float]]) -> None:
-        """Replace all endorsements by a result of :meth:`endorsements`; links and popularity are exactly as then."""
+        """Replace all endorsements with a result of :meth:`endorsements`; restore links and popularity exactly."""
         for link in list(self._endorsed):
             if link in self._base:
                 self._graph.edges[link]["weight"] = self._base[link]
             else:
                 self._graph.remove_edge(*link)
         self._endorsed.clear()
-        self._forget(links=True)
+        self._clear_caches(links=True)
         for a, b, strength in endorsements:
             self.endorse(int(a), int(b), float(strength))
 
     def export(self, path: str | Path, attributes: Mapping[str, ArrayLike] | None = None) -> None:
         """Write the graph as GraphML or GEXF, by the ending of ``path``.
 
-        ``attributes`` (for instance the synthetic share) have one value per site, shape [sites]. Links have a
-        ``weight`` and its ``endorsed`` part. Raise DataError for another ending, StoreError if it cannot be written.
+        ``attributes`` (for instance the synthetic share) have one value per site, [sites]. Links have a ``weight`` and
+        its ``endorsed`` part. Raises DataError for another ending, and StoreError if the file cannot be written.
         """
         graph = self._graph.copy()
         for name, values in (attributes or {}).items():
@@ -206,19 +207,19 @@ class Web:
         return int(site)
 
     def _set(self, link: tuple[int, int], strength: float) -> None:
-        # The weight is computed from the total, not from earlier weights, so a restored web is equal bit by bit.
-        self._forget(links=not self._graph.has_edge(*link))
+        # The weight is computed from the total, not from earlier weights, so a restored web is equal bit for bit.
+        self._clear_caches(links=not self._graph.has_edge(*link))
         self._endorsed[link] = strength
         self._graph.add_edge(*link, weight=self._base.get(link, 0.0) + strength)
 
-    def _forget(self, *, links: bool) -> None:
+    def _clear_caches(self, *, links: bool) -> None:
         self._popularity = None
         if links:
             self._reached.clear()
 
 
 def _build(spec: WebSpec, streams: Streams, base: Path) -> Any:
-    """Make or read the graph, with nodes 0 … n - 1."""
+    """Generate or read the graph, with nodes 0 … n - 1."""
     if spec.graph == "file":
         assert spec.path is not None
         return read_graph(spec.path, base)
@@ -234,7 +235,7 @@ def _build(spec: WebSpec, streams: Streams, base: Path) -> Any:
 
 
 def _directed(graph: Any) -> Any:
-    """Return a simple directed graph with sorted nodes and links, weights of links and labels of nodes."""
+    """Return a simple directed graph with sorted nodes and links, weighted links and labelled nodes."""
     import networkx as nx
 
     result: Any = nx.DiGraph()
@@ -243,7 +244,7 @@ def _directed(graph: Any) -> Any:
     links = {(a, b): float(link.get("weight", 1.0)) for a, b, link in graph.edges(data=True) if a != b}
     if not graph.is_directed():
         links |= {(b, a): weight for (a, b), weight in links.items()}
-    # Sorted: the order of links decides the order of floating-point sums.
+    # Sorted, since the order of links determines the order of floating-point sums.
     for (a, b), weight in sorted(links.items()):
         result.add_edge(a, b, weight=weight)
     return result

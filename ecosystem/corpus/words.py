@@ -1,4 +1,4 @@
-"""Texts as integers: the words of many documents coded once, so that counting is array work; and hashed n-grams."""
+"""Texts as integers: the words of many documents, numbered once for fast counting, and hashed n-grams."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-SPACED = r"\S+"  # runs without white space: the words of the features and of Gopher's rules
-TOKENS = r"\w+(?:['’]\w+)*|[^\w\s]"  # words (don't is one) and single punctuation marks: the words of the metrics
-LETTERED = r"\w+"  # words without punctuation: the words of near-duplicate detection
-BITS = 18  # of the number of a hashed n-gram's column
+SPACED = r"\S+"  # runs without white space, for the features and Gopher's rules
+TOKENS = r"\w+(?:['’]\w+)*|[^\w\s]"  # words (don't is one) and single punctuation marks, for the metrics
+LETTERED = r"\w+"  # words without punctuation, for near-duplicate detection
+BITS = 18  # of the column number of a hashed n-gram
 
 
 @dataclass(frozen=True)
 class Words:
-    """The words of ``documents`` texts, one after the other.
+    """The words of ``documents`` texts in one sequence.
 
-    ``codes`` [N] holds the place of every word in ``vocabulary`` (words in order of first appearance). ``document``
-    [N], ascending, holds the number of the text that the word is in. A text may have no words.
+    ``codes`` [N] holds the index of every word in ``vocabulary`` (in order of first appearance), and ``document`` [N],
+    ascending, the number of its text. A text may have no words.
     """
 
     codes: NDArray[np.int64]
@@ -40,23 +40,23 @@ class Words:
 
 def words(text: pl.Series, pattern: str = TOKENS) -> Words:
     """Split every text into the matches of ``pattern`` and number them; a null text has none."""
-    return number(filled(text).str.extract_all(pattern))
+    return number_strings(fill_missing(text).str.extract_all(pattern))
 
 
-def filled(text: pl.Series) -> pl.Series:
-    """Replace missing texts by empty ones."""
+def fill_missing(text: pl.Series) -> pl.Series:
+    """Replace missing texts with empty ones."""
     return text if text.dtype == pl.String and not text.null_count() else text.fill_null("")
 
 
-def number(lists: pl.Series) -> Words:
-    """Number the entries of a column of lists of strings (words of documents, or lines of documents)."""
+def number_strings(lists: pl.Series) -> Words:
+    """Number the strings in a column of lists (the words or the lines of documents)."""
     lengths = lists.list.len().to_numpy().astype(np.int64)
-    # An empty list explodes to one null in some versions of polars and to no row in others; neither is a word.
+    # An empty list explodes to one null in some versions of polars, and to no row in others.
     flat = lists.explode()
     flat = flat.drop_nulls() if flat.null_count() else flat
     vocabulary = flat.unique(maintain_order=True)
-    places = vocabulary.to_frame("word").with_row_index("code")
-    codes = flat.to_frame("word").join(places, on="word", how="left", maintain_order="left")["code"]
+    numbered = vocabulary.to_frame("word").with_row_index("code")
+    codes = flat.to_frame("word").join(numbered, on="word", how="left", maintain_order="left")["code"]
     return Words(
         codes=codes.to_numpy().astype(np.int64),
         document=np.repeat(np.arange(lists.len(), dtype=np.int64), lengths),
@@ -66,16 +66,16 @@ def number(lists: pl.Series) -> Words:
 
 
 def windows(document: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Return the positions at which ``n`` consecutive words are in one document."""
+    """Return the positions at which ``n`` consecutive words of the same document begin."""
     if document.size < n:
         return np.empty(0, np.int64)
     return np.flatnonzero(document[: document.size - n + 1] == document[n - 1 :])
 
 
 def gram_keys(codes: NDArray[np.int64], starts: NDArray[np.int64], n: int, types: int) -> NDArray[np.int64]:
-    """Return one non-negative integer per ``n`` words from each start: equal where and only where the words are.
+    """Return one non-negative integer for the ``n`` words from each start; keys are equal if and only if the words are.
 
-    Keys are packed in base ``types`` while they fit into 63 bits, and renumbered where they would not.
+    Keys are packed in base ``types`` while they fit into 63 bits, and renumbered otherwise.
     """
     key = codes[starts]
     size = max(types, 1)
@@ -89,7 +89,7 @@ def gram_keys(codes: NDArray[np.int64], starts: NDArray[np.int64], n: int, types
 
 
 def word_hashes(vocabulary: pl.Series) -> NDArray[np.uint64]:
-    """Hash every word to a number that is the same in every process, [words]."""
+    """Hash every word; hashes [words] are the same in every process."""
     hashes = (int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little") for word in vocabulary)
     return np.fromiter(hashes, np.uint64, vocabulary.len())
 
@@ -104,12 +104,12 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def ngrams(texts: pl.Series, words: Sequence[int] = (1, 2), strings: Sequence[int] = (4,)) -> csr_array:
-    """Count hashed n-grams: 1 + ln(count) of each, [texts, 2^18] (CSR, Float64), rows not normalised.
+    """Return 1 + ln(count) of hashed n-grams, [texts, 2^18] (CSR, Float64), with rows that are not normalised.
 
-    ``words`` and ``strings`` are the lengths of n-grams in words and in bytes. Words and pairs of words say what a text
-    is about; strings of four bytes say how it is written, down to its spelling and punctuation. Each n-gram is hashed
-    to one of 2^18 columns (Weinberger et al. 2009), so there is no vocabulary to learn, and the row of a text depends
-    on that text alone. A text without n-grams has an empty row.
+    ``words`` and ``strings`` are the lengths of n-grams in words and in bytes. Words and pairs of words capture the
+    topic of a text, strings of four bytes its style, down to spelling and punctuation. Each n-gram is hashed to one of
+    2^18 columns (Weinberger et al. 2009), so there is no vocabulary to learn, and the row of a text depends on that
+    text alone. A text without n-grams has an empty row.
     """
     from scipy.sparse import csr_array
 
@@ -118,36 +118,35 @@ def ngrams(texts: pl.Series, words: Sequence[int] = (1, 2), strings: Sequence[in
     counts = np.diff(first, append=keys.size)
     row, column = keys[first] >> np.uint64(BITS), keys[first] & np.uint64(2**BITS - 1)
     starts = np.concatenate([[0], np.cumsum(np.bincount(row.astype(np.int64), minlength=texts.len()))])
-    # 32 bits: liblinear takes no others.
-    columns = (column.astype(np.int32), starts.astype(np.int32))
-    return csr_array((1 + np.log(counts), *columns), shape=(texts.len(), 2**BITS))
+    indices = (column.astype(np.int32), starts.astype(np.int32))  # liblinear requires 32 bits
+    return csr_array((1 + np.log(counts), *indices), shape=(texts.len(), 2**BITS))
 
 
 def normalised(rows: csr_array) -> csr_array:
     """Scale rows to length 1; empty rows stay empty."""
-    scaled, each = rows.copy(), np.diff(rows.indptr)
+    scaled, counts = rows.copy(), np.diff(rows.indptr)
     length = np.sqrt(np.add.reduceat(np.append(rows.data**2, 0.0), rows.indptr[:-1]))
-    scaled.data = rows.data / np.repeat(length, each)
+    scaled.data = rows.data / np.repeat(length, counts)
     return scaled
 
 
 def _word_keys(texts: pl.Series, lengths: Sequence[int]) -> list[NDArray[np.uint64]]:
     tokens = words(texts)
-    each = word_hashes(tokens.vocabulary)[tokens.codes]
-    return [_keys(each, tokens.document, n, n) for n in lengths]
+    hashes = word_hashes(tokens.vocabulary)[tokens.codes]
+    return [_keys(hashes, tokens.document, n, n) for n in lengths]
 
 
 def _byte_keys(texts: pl.Series, lengths: Sequence[int]) -> list[NDArray[np.uint64]]:
     texts = texts.fill_null("")
-    each = np.frombuffer("".join(texts).encode(), np.uint8).astype(np.uint64)
+    units = np.frombuffer("".join(texts).encode(), np.uint8).astype(np.uint64)
     document = np.repeat(np.arange(texts.len(), dtype=np.int64), texts.str.len_bytes().to_numpy().astype(np.int64))
-    return [_keys(each, document, n, 16 + n) for n in lengths]
+    return [_keys(units, document, n, 16 + n) for n in lengths]
 
 
-def _keys(each: NDArray[np.uint64], document: NDArray[np.int64], n: int, salt: int) -> NDArray[np.uint64]:
-    """Return text and column of every ``n`` consecutive units, packed into one integer."""
+def _keys(units: NDArray[np.uint64], document: NDArray[np.int64], n: int, salt: int) -> NDArray[np.uint64]:
+    """Return the text and the column of every ``n`` consecutive units, packed into one integer."""
     start = windows(document, n)
     key = np.full(start.size, salt, np.uint64)
     for k in range(n):
-        key = mix(key + each[start + k])
+        key = mix(key + units[start + k])
     return document[start].astype(np.uint64) << np.uint64(BITS) | key >> np.uint64(64 - BITS)
