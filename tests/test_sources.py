@@ -333,12 +333,18 @@ BAD_FILES = [
     ),
     (JsonLines, "e.jsonl", b"[1, 2]\n", {}, r"cannot be read \(line 1 is JSON, but not an object"),
     (JsonLines, "e.jsonl", b'{"txt": "a", "id": 1}\n', {}, r'unknown column "text" \(did you mean "txt"\?\).* txt, id'),
-    (JsonLines, "e.jsonl", b'{"text": {"a": 1}}\n', {}, r'the column "text" holds Struct.*, not text; choose another'),
+    (
+        JsonLines,
+        "e.jsonl",
+        b'{"text": {"a": 1}}\n',
+        {},
+        r'the column "text" contains Struct.*, not text; choose another',
+    ),
     (JsonLines, "e.jsonl", b"\xff\xfe\x00", {}, r"cannot be read"),
     (Parquet, "e.parquet", b"", {}, r"cannot be read .*a complete Parquet file"),
     (Parquet, "e.parquet", b"PAR1 nonsense PAR1", {}, r"cannot be read .*a complete Parquet file"),
     (Parquet, "p.parquet", None, {"column": "body"}, r'unknown column "body".* can be: text, n\.'),
-    (Parquet, "p.parquet", None, {"column": "n"}, r'the column "n" holds Int64, not text'),
+    (Parquet, "p.parquet", None, {"column": "n"}, r'the column "n" contains Int64, not text'),
 ]
 
 
@@ -399,7 +405,7 @@ def test_a_local_dataset_folder_is_read(saved, folder, split, stories):
     ("fields", "sentence"),
     [
         ({"dataset": "one"}, r'unknown column "text".* can be: story, n\.'),
-        ({"dataset": "one", "column": "n"}, r'the column "n" holds int, not text'),
+        ({"dataset": "one", "column": "n"}, r'the column "n" contains int, not text'),
         ({"dataset": "parts", "split": "trian"}, r'unknown split "trian" \(did you mean "train"\?\).*test, train'),
         ({"dataset": "nobody/nothing-of-that-name"}, r"cannot be loaded: .*network connection"),
         ({"dataset": "files", "split": "nothing"}, r"cannot be loaded: .*check sources.mine.dataset"),

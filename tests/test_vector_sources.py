@@ -388,7 +388,7 @@ BAD_FILES = [
     ("wide.npz", {"scale": 9.0}, r"contains values from 0 to \d+, .* 0 \(black\) and 9 \(white\); set"),
     ("below.npz", {}, r"contains values from -1 to 0\.5, .* 0 \(black\) and 1 \(white\)"),
     ("nan.npz", {}, r"contains values from nan to nan, .* 0 \(black\) and 1 \(white\)"),
-    ("a.png", {}, r"held_out: 0\.1 keeps 1 of 1 documents .* leaves none to publish"),
+    ("a.png", {}, r"held_out: 0\.1 holds out 1 of 1 documents .* leaves none to publish"),
 ]
 
 

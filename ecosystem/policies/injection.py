@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.policies.base import POLICIES, Adder, Context
-from ecosystem.sources.base import MOST_ROWS, some_rows
+from ecosystem.sources.base import MAX_ROWS, random_rows
 from ecosystem.spec import ScenarioParts
 
 
@@ -26,7 +26,7 @@ class Injection(Adder):
     fraction: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="share of injected documents in the resulting set; exclusive with count"
     )
-    count: Annotated[int, Field(ge=0, le=MOST_ROWS)] | None = Field(
+    count: Annotated[int, Field(ge=0, le=MAX_ROWS)] | None = Field(
         None, description="number of injected documents; exclusive with fraction"
     )
     price: Annotated[float, Field(ge=0)] | None = Field(
@@ -85,7 +85,7 @@ class InjectReal(Injection):
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Draw rows from the whole source."""
         stream = ctx.static_stream if self.mode == "fixed" else ctx.stream
-        return some_rows(n, 0, ctx.sources.size(self.source), stream)
+        return random_rows(n, 0, ctx.sources.size(self.source), stream)
 
 
 @POLICIES.register("verified_archive")
@@ -115,7 +115,7 @@ class VerifiedArchive(InjectReal):
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Draw rows that people had published."""
         stream = ctx.static_stream if self.mode == "fixed" else ctx.stream
-        return some_rows(n, 0, ctx.sources.drawn(self.source, min(self.until, ctx.t)), stream)
+        return random_rows(n, 0, ctx.sources.drawn(self.source, min(self.until, ctx.t)), stream)
 
 
 @POLICIES.register("paid_writing")
@@ -136,4 +136,4 @@ class PaidWriting(Injection):
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:
         """Draw rows that are not published yet."""
-        return some_rows(n, ctx.sources.drawn(self.source, ctx.t), ctx.sources.size(self.source), ctx.stream)
+        return random_rows(n, ctx.sources.drawn(self.source, ctx.t), ctx.sources.size(self.source), ctx.stream)

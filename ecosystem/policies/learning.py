@@ -31,7 +31,7 @@ from ecosystem.corpus.schema import OBSERVABLE
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.policies.base import Context, Filter
 from ecosystem.policies.reasons import first_reason
-from ecosystem.sources.base import Reservoir, some_rows
+from ecosystem.sources.base import Reservoir, random_rows
 from ecosystem.streams import Stream, Streams
 
 _CALIBRATION = 4  # one in this many examples calibrates
@@ -134,7 +134,7 @@ class LearningView:
                 f'policies.{self._policy}: unknown source "{source}"{nearest(source, self._sources)}; '
                 f"defined in [sources]: {', '.join(self._sources) or 'none'}."
             ) from None
-        return reservoir.rows(some_rows(n, 0, reservoir.size, stream))
+        return reservoir.rows(random_rows(n, 0, reservoir.size, stream))
 
     def _draw(self, n: int, *, by_origin: bool = False) -> pl.DataFrame:
         published = self._corpus.index.filter((pl.col("t") < self.t) & pl.col("verdict").is_null())

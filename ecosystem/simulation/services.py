@@ -17,7 +17,7 @@ from ecosystem.families.requests import Score, ScoreRequest
 from ecosystem.policies.base import Answers
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.sources.base import Reservoir, Truth
-from ecosystem.sources.labelled import right
+from ecosystem.sources.labelled import matches_plane
 
 
 class Cohorts(dict[str, Cohort]):
@@ -144,7 +144,7 @@ def correct_labels(contents: pl.Series, truth: Truth | None) -> NDArray[np.bool_
             "web.initial.source: labels can only be checked against the source of the initial documents, which must "
             "be of kind labelled."
         )
-    return right(contents, truth.plane)
+    return matches_plane(contents, truth.plane)
 
 
 class Services:

@@ -1,1 +1,1 @@
-"""Sources of human documents: files, data sets, formal languages, and distributions whose truth is known exactly."""
+"""Sources of human documents: files, data sets, formal languages, and distributions that are known exactly."""

@@ -1,7 +1,7 @@
-"""Sources: the origin of the documents that people write.
+"""Sources of human documents.
 
-A source is a frozen value. Opened, it is a :class:`Reservoir`, which hands out its documents in one random order that
-never changes within a run, so one number says how far it has been drawn.
+A source is a frozen value. Opened, it is a :class:`Reservoir`, which returns its documents in one random order that
+never changes within a run. A single number therefore records how many documents have been drawn.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ecosystem.spec import Spec
 from ecosystem.streams import Stream, Streams
 from ecosystem.types import Modality
 
-MOST_ROWS = 1 << 24  # that a policy may take of an endless source at a time: 16.8 million
-_BLOCKS = 1 << 36  # of that many rows each, from which a policy draws one
+MAX_ROWS = 1 << 24  # rows that a policy may take from an endless source at a time: 16.8 million
+_BLOCKS = 1 << 36  # blocks of that many rows, of which a policy draws one
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,8 @@ class Truth:
 
     ``mean`` [d] and ``covariance`` [d, d] of vectors, and whether their distribution is ``normal``. ``probabilities``
     [K] of the symbols 0, 1, …, K - 1. ``weights`` [d] of a regression of the last number on the others. ``plane`` [d],
-    of length 1: the last number is a label; it is right if it is the sign of the product of the others with the plane.
+    of length 1, if the last number is a label: it is right if it is the sign of the product of the others with the
+    plane.
     """
 
     mean: NDArray[np.float64] | None = None
@@ -46,27 +47,27 @@ class Truth:
 
 
 class Reservoir(Protocol):
-    """An opened source: held-out documents, and all others in drawing order."""
+    """An opened source: held-out documents, and all other documents in drawing order."""
 
     size: int | None  # number of documents that can be drawn, held-out ones excluded; None: endless
     digest: str  # hash of the contents, recorded with a run
     held_out: pl.Series  # never published: the reference of every measurement
-    topics: pl.Series | None  # part of the source that each held-out document is from; None: unknown
+    topics: pl.Series | None  # topic of each held-out document: the part of the source that contains it; None: unknown
     truth: Truth | None  # exact properties of the distribution; None: unknown
 
     def rows(self, rows: NDArray[np.int64]) -> pl.Series:
-        """Return documents by place in the drawing order; raise DataError past the end."""
+        """Return documents by position in the drawing order; raise DataError past the end."""
 
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64] | None:
-        """Compute the exact log-likelihood of each document in nats; None where the truth is unknown."""
+        """Return the exact log-likelihood of each document in nats, or None if the truth is unknown."""
 
 
 class Source(Spec):
-    """A source of human documents; ``held_out`` is the share (below 1) or number of documents never published."""
+    """A source of human documents; ``held_out`` is the share (below 1) or number of documents to hold out."""
 
     modality: ClassVar[Modality] = "text"
     labelled: ClassVar[bool] = False  # True: documents carry labels, which are right or wrong
-    has_topics: ClassVar[bool] = False  # True: each document has a topic, the part of the source that it is from
+    has_topics: ClassVar[bool] = False  # True: each document has a topic, the part of the source that contains it
 
     held_out: Annotated[float, Field(ge=0)] = Field(
         0.1, description="documents kept for measurement, never published: a share (below 1) or a number (1 or more)"
@@ -81,7 +82,7 @@ class Source(Spec):
 
     @property
     def width(self) -> int | None:
-        """Numbers in a vector document, or number of symbols; None if only the opened source can tell."""
+        """Numbers in a vector document, or number of symbols; None if unknown until the source is opened."""
         return None
 
     def image_shape(self, length: int) -> tuple[int, int] | None:
@@ -92,17 +93,17 @@ class Source(Spec):
     def open(self, name: str, streams: Streams, base: Path) -> Reservoir:
         """Open the source: read its documents, or prepare to make them; raise DataError if there are none.
 
-        ``name`` is the name of the source in the scenario. ``base`` is the folder of the scenario file; a path that is
-        not found in the current folder is resolved there.
+        ``name`` is the name of the source in the scenario. ``base`` is the folder of the scenario file; paths are
+        relative to the current folder or, if nothing is found there, to ``base``.
         """
 
 
 class FiniteReservoir:
     """A reservoir of a fixed set of documents, in random order.
 
-    Each document draws one number from the stream ``source/<name>``, keyed by its place in the data; ascending numbers
-    give the drawing order. Held-out documents are the last in that order, so the size of the held-out part does not
-    change row 0, row 1, ….
+    Each document draws one number from the stream ``source/<name>``, keyed by its position in the data; ascending
+    numbers give the drawing order. Held-out documents are the last in that order, so rows 0, 1, … do not depend on the
+    number of held-out documents.
     """
 
     truth: Truth | None = None
@@ -110,26 +111,26 @@ class FiniteReservoir:
     def __init__(
         self, name: str, docs: pl.Series, held_out: float, streams: Streams, topics: pl.Series | None = None
     ) -> None:
-        """Take ``docs`` and their ``topics``, one row per document; ``held_out`` as in :class:`Source`."""
+        """Make a reservoir of ``docs`` and ``topics``, one row per document; for ``held_out``, see :class:`Source`."""
         count = docs.len()
         if count == 0:
-            raise DataError(f"sources.{name}: the source contains no documents; give one that has some.")
-        kept_back = int(held_out) if held_out >= 1 else math.ceil(round(held_out * count, 9))
-        if kept_back >= count:
+            raise DataError(f"sources.{name}: the source contains no documents; give one that does.")
+        held_out_count = int(held_out) if held_out >= 1 else math.ceil(round(held_out * count, 9))
+        if held_out_count >= count:
             raise DataError(
-                f"sources.{name}.held_out: {held_out:g} keeps {kept_back:,} of {count:,} documents from publication "
+                f"sources.{name}.held_out: {held_out:g} holds out {held_out_count:,} of {count:,} documents "
                 "and leaves none to publish; lower it or give more documents."
             )
         order = np.argsort(streams.at(f"source/{name}").uniform(np.arange(count)), kind="stable")
         self.name = name
-        self.size: int | None = count - kept_back
+        self.size: int | None = count - held_out_count
         self.digest = digest(docs)
-        self.held_out = docs.gather(order[count - kept_back :]).alias("content")
-        self.topics = None if topics is None else topics.gather(order[count - kept_back :])
-        self._drawn = docs.gather(order[: count - kept_back]).alias("content")
+        self.held_out = docs.gather(order[count - held_out_count :]).alias("content")
+        self.topics = None if topics is None else topics.gather(order[count - held_out_count :])
+        self._drawn = docs.gather(order[: count - held_out_count]).alias("content")
 
     def rows(self, rows: ArrayLike) -> pl.Series:
-        """Return documents by place in the drawing order, [rows]; raise DataError past the end."""
+        """Return documents by position in the drawing order, [rows]; raise DataError past the end."""
         index = np.asarray(rows, dtype=np.int64).reshape(-1)
         if index.size and not 0 <= index.min() <= index.max() < self._drawn.len():
             raise DataError(
@@ -139,12 +140,12 @@ class FiniteReservoir:
         return self._drawn.gather(index)
 
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64] | None:
-        """Return None: the true distribution of collected documents is unknown."""
+        """Return None, since the true distribution of collected documents is unknown."""
         return None
 
 
 class EndlessSource(Source):
-    """A source without end; ``held_out`` is a number of documents, since a share of an endless source is undefined."""
+    """An endless source; ``held_out`` is a number of documents, since a share would be undefined."""
 
     held_out: Annotated[float, Field(ge=0)] = Field(
         500, description="number of documents kept for measurement, never published"
@@ -163,14 +164,14 @@ class EndlessSource(Source):
 class EndlessReservoir(ABC):
     """A reservoir that makes documents on demand, each a function of (seed, source name, row) alone.
 
-    Held-out documents come from separate streams, so no row is one of them, and their number changes no row.
+    Held-out documents come from separate streams, so they differ from all rows, and their number changes no row.
     """
 
     size: int | None = None
     topics: pl.Series | None = None
 
     def __init__(self, spec: EndlessSource, name: str, streams: Streams, truth: Truth) -> None:
-        """``name`` is the name of the source in the scenario. A subclass sets what :meth:`draw` needs first."""
+        """``name`` is the name of the source in the scenario. A subclass first sets everything :meth:`draw` needs."""
         self.name = name
         self.truth: Truth | None = truth
         self._streams = streams
@@ -185,32 +186,33 @@ class EndlessReservoir(ABC):
         return self.draw(index, "rows")
 
     def noise(self, rows: NDArray[np.int64], what: str, choice: int = 0) -> NDArray[np.float64]:
-        """Return one uniform number in (0, 1) per row, for one of the choices that make up a document."""
+        """Return one uniform number in (0, 1) per row, separately for each ``choice`` that makes up a document."""
         return self._streams.at(f"source/{self.name}/{what}", choice).uniform(rows)
 
     @abstractmethod
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
-        """Make documents by row number from the noise of ``what``: "rows" or "held_out"."""
+        """Make documents by row number from the noise of ``what``, which is "rows" or "held_out"."""
 
     @abstractmethod
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64]:
-        """Compute the exact log-likelihood of each document in nats; -inf where it is impossible."""
+        """Compute the exact log-likelihood of each document in nats; -inf for impossible documents."""
 
 
-def some_rows(n: int, first: int, size: int | None, stream: Stream) -> NDArray[np.int64]:
-    """Draw ``n`` rows of a source, ascending: among the rows from ``first`` to ``size`` - 1 if the source is finite.
+def random_rows(n: int, first: int, size: int | None, stream: Stream) -> NDArray[np.int64]:
+    """Draw ``n`` rows of a source, in ascending order; fewer if the source has fewer.
 
-    Of an endless source (``size`` None), take consecutive rows of a random block far behind those that people draw.
+    Rows of a finite source are drawn from ``first`` to ``size`` - 1. Rows of an endless source (``size`` None) are
+    consecutive, in a random block far beyond the rows that people draw.
     """
     if size is None:
-        block = (1 + stream.integer() % _BLOCKS) * MOST_ROWS
-        return np.arange(block, block + min(n, MOST_ROWS), dtype=np.int64)
+        block = (1 + stream.integer() % _BLOCKS) * MAX_ROWS
+        return np.arange(block, block + min(n, MAX_ROWS), dtype=np.int64)
     rows = np.arange(first, max(first, size), dtype=np.int64)
     return np.sort(rows[np.argsort(stream.uniform(rows), kind="stable")[:n]])
 
 
 def digest(docs: pl.Series) -> str:
-    """Compute the SHA-256, in hexadecimal, of documents in order; independent of chunks and platform."""
+    """Compute the SHA-256 of documents in order, in hexadecimal, independent of chunks and platform."""
     total = hashlib.sha256()
     if docs.dtype == pl.String:
         for text in docs:

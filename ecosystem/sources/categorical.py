@@ -1,7 +1,7 @@
-"""The source ``categorical``: symbols drawn from a distribution that is known exactly.
+"""The source ``categorical``: symbols from a distribution that is known exactly.
 
-A document is one symbol, a whole number from 0 to K - 1, in a Series of type ``Int32``. Most theorems about model
-collapse hold in this setting: the vocabulary of one context, or the rare types of a Zipfian vocabulary.
+A document is one symbol, an integer from 0 to K - 1, in a Series of type ``Int32``. Most theorems about model collapse
+apply to this setting: the vocabulary of one context, or the rare types of a Zipfian vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ecosystem.types import Modality
 
 @SOURCES.register("categorical")
 class Categorical(EndlessSource):
-    """An endless source of symbols 0, 1, 2, … of known probabilities: equal, Zipfian, or listed."""
+    """An endless source of symbols 0, 1, 2, … with known probabilities: equal, Zipfian, or listed."""
 
     modality: ClassVar[Modality] = "category"
 
@@ -32,7 +32,7 @@ class Categorical(EndlessSource):
     )
     shape: Literal["uniform", "zipf"] | None = Field(
         None,
-        description="uniform: equal probabilities; zipf: the r-th in proportion to r^-exponent; absent: uniform, "
+        description="uniform: equal probabilities; zipf: the r-th is proportional to r^-exponent; absent: uniform, "
         "unless probabilities are listed",
     )
     exponent: Annotated[float, Field(ge=0, le=10)] | None = Field(
@@ -42,7 +42,7 @@ class Categorical(EndlessSource):
         None, description="probabilities of the symbols 0, 1, 2, …, instead of types and shape; they sum to one"
     )
     cut: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="number of likeliest symbols that occur, in the same proportions; absent: all"
+        None, description="number of the likeliest symbols, which alone occur, in the same proportions; absent: all"
     )
 
     @model_validator(mode="after")
@@ -54,9 +54,9 @@ class Categorical(EndlessSource):
                 raise ValueError('exponent is allowed with shape = "zipf" only; set the shape or remove exponent')
             self._check_cut(self.types)
             return self
-        beside = [field for field in ("types", "shape", "exponent") if getattr(self, field) is not None]
-        if beside:
-            raise ValueError(f"probabilities and {beside[0]} exclude each other; remove one of them")
+        conflicts = [field for field in ("types", "shape", "exponent") if getattr(self, field) is not None]
+        if conflicts:
+            raise ValueError(f"probabilities and {conflicts[0]} exclude each other; remove one of them")
         least, total = min(self.probabilities), math.fsum(self.probabilities)
         if least < 0:
             raise ValueError(f"probabilities must be 0 or more, but one is {least:g}")
@@ -78,9 +78,9 @@ class Categorical(EndlessSource):
         return self.types if self.probabilities is None else len(self.probabilities)
 
     def distribution(self) -> NDArray[np.float64]:
-        """Compute the probabilities, [K]; they sum to 1, also where a list does so up to rounding.
+        """Compute the probabilities, [K]; they sum to 1, also if a list does so only up to rounding.
 
-        A cut keeps the lower numbers among equally likely symbols.
+        A cut keeps the lowest of equally likely symbols.
         """
         if self.probabilities is not None:
             weight = np.array(self.probabilities, dtype=np.float64)
@@ -93,7 +93,7 @@ class Categorical(EndlessSource):
         return np.asarray(weight / weight.sum(), dtype=np.float64)
 
     def open(self, name: str, streams: Streams, base: Path) -> CategoricalReservoir:
-        """Prepare the distribution; raise no error."""
+        """Prepare the distribution; never fails."""
         return CategoricalReservoir(self, name, streams)
 
 
@@ -103,20 +103,20 @@ class CategoricalReservoir(EndlessReservoir):
     def __init__(self, spec: Categorical, name: str, streams: Streams) -> None:
         """``name`` is the name of the source in the scenario."""
         self._probabilities = spec.distribution()
-        self._upto = np.cumsum(self._probabilities)
-        # The sum may end a little below 1; no number may fall beyond the last possible symbol.
-        self._upto[np.flatnonzero(self._probabilities)[-1] :] = np.inf
+        self._cumulative = np.cumsum(self._probabilities)
+        # By rounding, the sum may be a little below 1; no number may exceed the last possible symbol.
+        self._cumulative[np.flatnonzero(self._probabilities)[-1] :] = np.inf
         super().__init__(spec, name, streams, Truth(probabilities=self._probabilities))
 
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
         """Look up one uniform number per document in the cumulative distribution."""
-        symbols = np.searchsorted(self._upto, self.noise(rows, what), side="right")
+        symbols = np.searchsorted(self._cumulative, self.noise(rows, what), side="right")
         return pl.Series("content", symbols.astype(np.int32))
 
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64]:
         """Compute the log probability of each symbol in nats; -inf for unknown symbols.
 
-        Raise DataError if the documents are not whole numbers.
+        Raises DataError if the documents are not integers.
         """
         if not docs.dtype.is_integer():
             raise DataError(

@@ -1,4 +1,4 @@
-"""Sources of the user's own text: plain text files, JSON lines, Parquet, and Hugging Face datasets."""
+"""Sources of the user's own texts: plain text files, JSON lines, Parquet, and Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 
 
 class TextSource(Source):
-    """Base of all readers of text: clean lightly, drop short texts and exact duplicates, fill a finite reservoir."""
+    """Base of all sources of stored texts: clean texts lightly and drop short ones and exact duplicates."""
 
     min_chars: MinChars = Field(1, description="fewest characters of a document; shorter ones are left out")
     clean: bool = Field(
@@ -37,12 +37,12 @@ class TextSource(Source):
 
     @abstractmethod
     def origin(self) -> str:
-        """Return the path or dataset that the texts are read from, for messages."""
+        """Return the path or dataset of the texts, for error messages."""
 
     def open(self, name: str, streams: Streams, base: Path) -> FiniteReservoir:
         """Read all texts into memory; raise DataError if there are none, or none long enough.
 
-        Only the first of exact duplicates is kept: no copy of a held-out document may be published.
+        Only the first of exact duplicates is kept, so that no copy of a held-out document is published.
         """
         stored = [text for text in self.read(name, base) if text is not None]
         cleaned = [tidy(text) if self.clean else text for text in stored]
@@ -58,7 +58,7 @@ class TextSource(Source):
 
 
 class FileSource(TextSource):
-    """Base of readers of files: one path or a pattern such as ``data/**/*.txt``."""
+    """Base of sources that read files: one path, or a pattern such as ``data/**/*.txt``."""
 
     path: str = Field(
         min_length=1,
@@ -66,13 +66,13 @@ class FileSource(TextSource):
     )
 
     def origin(self) -> str:
-        """Return the path as given."""
+        """Return the path as written in the scenario."""
         return self.path
 
     def files(self, name: str, base: Path) -> list[Path]:
         """Return the files that match ``path``, sorted by name; raise DataError if there are none.
 
-        A relative path is resolved in the current folder, and in ``base`` if nothing matches there.
+        Relative paths are resolved in the current folder and, if nothing matches there, in ``base``.
         """
         for root in (Path.cwd(), base):
             file = root / Path(self.path).expanduser()
@@ -85,15 +85,15 @@ class FileSource(TextSource):
                 raise DataError(
                     f"sources.{name}: {self.path}: is a folder; give a file or a pattern such as {suggestion}."
                 )
-        what = "no file matches this pattern" if re.search(r"[*?\[]", self.path) else "no such file"
-        beside = {str(Path(self.path).with_name(f.name)) for f in _siblings(base, self.path)}
+        problem = "no file matches this pattern" if re.search(r"[*?\[]", self.path) else "no such file"
+        siblings = {str(Path(self.path).with_name(f.name)) for f in _siblings(base, self.path)}
         raise DataError(
-            f"sources.{name}: {self.path}: {what}, neither in the current folder nor in the scenario's"
-            f"{nearest(self.path, beside)}; correct sources.{name}.path."
+            f"sources.{name}: {self.path}: {problem}, neither in the current folder nor in the scenario's"
+            f"{nearest(self.path, siblings)}; correct sources.{name}.path."
         )
 
     def suffix(self) -> str:
-        """Return the usual ending of such files, for messages."""
+        """Return the usual ending of these files, for error messages."""
         return ""
 
 
@@ -107,7 +107,7 @@ class TextFiles(FileSource):
     """Plain text files in UTF-8, split into documents at blank lines, at line ends, or not at all."""
 
     split: Literal["blank_line", "line", "file"] = Field(
-        "blank_line", description="end of a document: blank lines, the line or the whole file"
+        "blank_line", description="end of a document: blank lines, the end of a line, or the end of the file"
     )
 
     def suffix(self) -> str:
@@ -134,9 +134,9 @@ class TextFiles(FileSource):
 
 @SOURCES.register("jsonl")
 class JsonLines(FileSource):
-    """Files with one JSON object per line; one field of it holds the text."""
+    """Files with one JSON object per line, of which one field contains the text."""
 
-    column: Column = Field("text", description="name of the field that holds the text")
+    column: Column = Field("text", description="name of the field that contains the text")
 
     def suffix(self) -> str:
         """Return ``.jsonl``."""
@@ -156,9 +156,9 @@ class JsonLines(FileSource):
 
 @SOURCES.register("parquet")
 class Parquet(FileSource):
-    """Parquet files; one column holds the text."""
+    """Parquet files, of which one column contains the text."""
 
-    column: Column = Field("text", description="name of the column that holds the text")
+    column: Column = Field("text", description="name of the column that contains the text")
 
     def suffix(self) -> str:
         """Return ``.parquet``."""
@@ -178,7 +178,7 @@ class Parquet(FileSource):
 
 @SOURCES.register("hub")
 class HubDataset(TextSource):
-    """A dataset of the Hugging Face Hub or a local dataset folder, read by the optional library ``datasets``."""
+    """A dataset of the Hugging Face Hub or a local dataset folder, read with the optional library ``datasets``."""
 
     dataset: str = Field(
         min_length=1, description='id of the dataset such as "roneneldan/TinyStories", or path of a local folder'
@@ -189,11 +189,11 @@ class HubDataset(TextSource):
         min_length=1,
         description='part of the dataset: a split such as "train", or a slice such as "train[:10000]"',
     )
-    column: Column = Field("text", description="name of the column that holds the text")
-    revision: str | None = Field(None, description="commit or tag of the dataset, for exact repetition")
+    column: Column = Field("text", description="name of the column that contains the text")
+    revision: str | None = Field(None, description="commit or tag of the dataset, for reproducible runs")
 
     def origin(self) -> str:
-        """Return the dataset as given."""
+        """Return the dataset as written in the scenario."""
         return self.dataset
 
     def read(self, name: str, base: Path) -> Iterable[str | None]:
@@ -216,7 +216,7 @@ class HubDataset(TextSource):
                 )
         except DataError:
             raise
-        # Network, cache, parsing and naming problems of the library have no common base class.
+        # The library's errors (network, cache, parsing, names) have no common base class.
         except Exception as error:
             raise DataError(
                 f"{where}: cannot be loaded: {_first_line(error)} The first use of a dataset id needs a network "
@@ -237,24 +237,24 @@ def tidy(text: str) -> str:
 
 
 def _local_folder(dataset: str, base: Path) -> Path | None:
-    places = [root / Path(dataset).expanduser() for root in (Path.cwd(), base)]
-    return next((place for place in places if place.is_dir()), None)
+    candidates = [root / Path(dataset).expanduser() for root in (Path.cwd(), base)]
+    return next((folder for folder in candidates if folder.is_dir()), None)
 
 
 def _saved_split(saved: Any, split: str, where: str, name: str) -> Any:
-    """Return one split of a result of ``load_from_disk``: a dataset, or a dictionary of datasets."""
+    """Return one split of a result of ``load_from_disk``, which is a dataset or a dictionary of datasets."""
     if hasattr(saved, "column_names") and isinstance(saved.column_names, list):
         return saved
     if split not in saved:
-        there = ", ".join(sorted(saved))
+        splits = ", ".join(sorted(saved))
         raise DataError(
-            f'{where}: unknown split "{split}"{nearest(split, saved)}; sources.{name}.split can be: {there}.'
+            f'{where}: unknown split "{split}"{nearest(split, saved)}; sources.{name}.split can be: {splits}.'
         )
     return saved[split]
 
 
 def _column(name: str, origin: str, schema: pl.Schema, column: str, table: pl.DataFrame | None) -> Iterable[str | None]:
-    """Yield a column of text; raise DataError if it is missing or holds something else."""
+    """Yield a column of text; raise DataError if it is missing or does not contain text."""
     if column not in schema:
         raise _no_column(name, origin, column, schema.names())
     if schema[column] not in (pl.String, pl.Null, pl.Categorical):
@@ -266,18 +266,19 @@ def _column(name: str, origin: str, schema: pl.Schema, column: str, table: pl.Da
 def _no_column(name: str, origin: str, column: str, columns: Sequence[str]) -> DataError:
     return DataError(
         f'sources.{name}: {origin}: unknown column "{column}"{nearest(column, columns)}; '
-        f"sources.{name}.column can be: {', '.join(columns) or 'nothing, for it has no columns'}."
+        f"sources.{name}.column can be: {', '.join(columns) or 'nothing, since it has no columns'}."
     )
 
 
-def _not_text(name: str, origin: str, column: str, held: str) -> DataError:
+def _not_text(name: str, origin: str, column: str, dtype: str) -> DataError:
     return DataError(
-        f'sources.{name}: {origin}: the column "{column}" holds {held}, not text; choose another sources.{name}.column.'
+        f'sources.{name}: {origin}: the column "{column}" contains {dtype}, not text; '
+        f"choose another sources.{name}.column."
     )
 
 
 def _bad_line(file: Path) -> Exception | None:
-    """Return the error of the first line that is not a JSON object; the fast reader does not name the line."""
+    """Return the error of the first line that is not a JSON object, since polars does not report the line."""
     try:
         for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
             if line.strip() and not isinstance(json.loads(line), dict):
@@ -304,6 +305,6 @@ def _unreadable(name: str, file: Path, error: Exception, expected: str = "a file
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of an error as a short sentence; the message of another library may be pages long."""
+    """Return the first line of an error as a short sentence, since messages of libraries may be pages long."""
     text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
     return f"{str(text)[:200].rstrip('.')}."

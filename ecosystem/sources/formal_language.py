@@ -1,13 +1,13 @@
-"""The source ``process``: an endless formal language whose probabilities are known exactly.
+"""The source ``process``: an endless formal language with exactly known probabilities.
 
 The effect of collapse on natural text can only be estimated, since the probability of an English sentence is unknown.
-Here the truth is a formula, so the distance of a model to it can be computed:
+Here the truth is a formula, so the distance of a model from it can be computed:
 
 * The lexicon consists of made-up words; the weight of the r-th is proportional to r^-zipf.
 * A document has one of several equally likely topics. A topic is a Markov chain over the lexicon, in which every word
   has ``branching`` successors with Zipf probabilities, chosen once (frequent words more often).
-* The first word is from a set that begins documents of that topic and of no other. So the text determines the topic,
-  and the probability of a document is one product, not a sum over topics.
+* The first word is from a set that begins documents of that topic only. So the text determines the topic, and the
+  probability of a document is one product, not a sum over topics.
 * The number of words is ``min_words`` plus a geometric number. The last word has a full stop; every other word has one
   with probability 1 / ``sentence_words``.
 
@@ -45,7 +45,7 @@ class Process(EndlessSource):
     topics: Size = Field(4, description="number of topics (Markov chains), all equally likely")
     branching: Size = Field(8, description="number of successors of every word within a topic")
     zipf: Annotated[float, Field(ge=0, le=10)] = Field(
-        1.0, description="exponent of the word weights and of the successor probabilities; 0: all equal"
+        1.0, description="exponent of word weights and of successor probabilities; 0: all equal"
     )
     mean_words: Annotated[float, Field(ge=1)] = Field(40.0, description="mean number of words in a document")
     min_words: Size = Field(5, description="smallest number of words in a document")
@@ -58,23 +58,23 @@ class Process(EndlessSource):
         if self.topics * self.branching > self.lexicon:
             raise ValueError(
                 f"topics x branching = {self.topics * self.branching} must be at most lexicon = {self.lexicon}: every "
-                "topic has first words of its own; enlarge lexicon or lower topics or branching"
+                "topic has its own first words; raise lexicon or lower topics or branching"
             )
         if self.mean_words < self.min_words:
             raise ValueError(f"mean_words ({self.mean_words:g}) must be at least min_words ({self.min_words})")
         return self
 
     def open(self, name: str, streams: Streams, base: Path) -> ProcessReservoir:
-        """Make the language from the stream ``source/<name>/language``; raise no error."""
+        """Make the language from the stream ``source/<name>/language``; never fails."""
         return ProcessReservoir(self, name, streams)
 
 
 @dataclass(frozen=True)
 class Entropy:
-    """Exact entropy of one document, in nats, as the sum of its independent choices.
+    """Exact entropy of one document, in nats, as the sum over its independent choices.
 
     ``topic``: the chain; ``length``: the number of words; ``first``: the first word, given the topic; ``words``: all
-    other words, given those before; ``stops``: the full stops. ``mean_words`` is the exact mean number of words.
+    other words, given the previous ones; ``stops``: the full stops. ``mean_words`` is the exact mean number of words.
     """
 
     topic: float
@@ -100,7 +100,7 @@ class ProcessReservoir:
 
     size: int | None = None
     topics: pl.Series | None = None
-    truth: Truth | None = None  # for vectors and categories only; the truth of a language is log_likelihood
+    truth: Truth | None = None  # of vectors and categories only; the truth of a language is log_likelihood
 
     def __init__(self, spec: Process, name: str, streams: Streams) -> None:
         """Draw lexicon and chains; ``name`` is the name of the source in the scenario."""
@@ -117,9 +117,8 @@ class ProcessReservoir:
         for topic, words in enumerate(self.first):
             self._opening[words] = np.stack([np.full(len(words), topic), np.arange(len(words))], axis=1)
         self._stop = 1.0 / spec.sentence_words
-        self._end = 1.0 / (
-            1.0 + spec.mean_words - spec.min_words
-        )  # probability to end at each word from min_words onwards
+        # The probability that a document ends at each word from min_words onwards.
+        self._end = 1.0 / (1.0 + spec.mean_words - spec.min_words)
         self.digest = self._fingerprint()
         self.held_out = self._write(np.arange(int(spec.held_out)), "held_out")
 
@@ -142,7 +141,7 @@ class ProcessReservoir:
         last = first + length - 1
         doc = np.repeat(np.arange(len(texts)), length)
 
-        # The choice among `branching` that gave each word; -1: none could.
+        # The choice (of `branching`) that gave each word; -1: impossible.
         opening = self._opening[word[first]]  # (topic, choice) of the first words; (-1, -1) begins no document
         topic = np.where(word[first] >= 0, opening[:, 0], -1)
         choice = np.full(len(word), -1)
@@ -152,7 +151,7 @@ class ProcessReservoir:
         choice[possible] = np.where(same.any(axis=1), same.argmax(axis=1), -1)
         choice[first] = np.where(topic >= 0, opening[:, 1], -1)
 
-        with np.errstate(divide="ignore"):  # log 0 where sentence_words = 1 demands a stop after every word
+        with np.errstate(divide="ignore"):  # log 0 if sentence_words = 1 requires a stop after every word
             stops = np.log(np.array([1.0 - self._stop, self._stop]))[stop.astype(np.int64)]
         stops[last] = np.where(stop[last], 0.0, -np.inf)
         words = np.where(choice >= 0, np.log(self._zipf)[choice], -np.inf)
@@ -179,7 +178,7 @@ class ProcessReservoir:
         return np.where(extra >= 0, np.log(self._end) + np.maximum(extra, 0) * np.log1p(-self._end), -np.inf)
 
     def _write(self, rows: NDArray[np.int64], what: str) -> pl.Series:
-        """Write documents, all chains in lock-step; every choice has noise keyed by (choice, position, row)."""
+        """Write documents, all chains in lockstep; the noise of every choice is keyed by (choice, position, row)."""
         if not rows.size:
             return pl.Series("text", [], dtype=pl.String)
         prefix = f"source/{self.name}/{what}"
@@ -196,18 +195,18 @@ class ProcessReservoir:
         alive = np.searchsorted(-length[order], -np.arange(length.max()), side="left")
         word = np.empty(0, dtype=np.int64)
         for position, count in enumerate(alive):
-            which = order[:count]
+            active = order[:count]
             choice = np.searchsorted(
-                cumulative, self._streams.at(f"{prefix}/word", position).uniform(rows[which]), "right"
+                cumulative, self._streams.at(f"{prefix}/word", position).uniform(rows[active]), "right"
             )
             if position == 0:
-                word = self.first[topic[which], choice]
+                word = self.first[topic[active], choice]
             else:
-                word = self.successors[topic[which], word[:count], choice]
-            place = offset[which] + position
-            written[place] = word
-            stop = self._streams.at(f"{prefix}/stop", position).uniform(rows[which]) < self._stop
-            stopped[place] = stop | (length[which] == position + 1)
+                word = self.successors[topic[active], word[:count], choice]
+            index = offset[active] + position
+            written[index] = word
+            stop = self._streams.at(f"{prefix}/stop", position).uniform(rows[active]) < self._stop
+            stopped[index] = stop | (length[active] == position + 1)
         tokens = np.array(self._spelled, dtype=object)[written + len(self.words) * stopped]
         texts = [" ".join(tokens[a:b]) for a, b in pairwise(offset)]
         return pl.Series("text", texts, dtype=pl.String)
@@ -233,12 +232,12 @@ def _entropy(p: NDArray[np.float64]) -> float:
 def _lexicon(n: int, stream: Stream) -> list[str]:
     """Draw ``n`` different words; as in natural languages, the most frequent ones are shorter."""
     words: list[str] = []
-    for syllables, share in ((1, 40), (2, 3000), (3, n)):
-        every = len(_SYLLABLES) ** syllables
-        wanted = min(share, n - len(words))
-        if wanted <= 0:
+    for syllables, limit in ((1, 40), (2, 3000), (3, n)):
+        possible = len(_SYLLABLES) ** syllables
+        count = min(limit, n - len(words))
+        if count <= 0:
             break
-        codes = np.argsort(stream.child(f"{syllables}").uniform(np.arange(every)), kind="stable")[:wanted]
+        codes = np.argsort(stream.child(f"{syllables}").uniform(np.arange(possible)), kind="stable")[:count]
         words += ["".join(_SYLLABLES[c // 70**k % 70] for k in range(syllables)) for c in codes.tolist()]
     return words
 
@@ -246,15 +245,15 @@ def _lexicon(n: int, stream: Stream) -> list[str]:
 def _chains(spec: Process, stream: Stream) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw first words, [topics, branching], and successors, [topics, lexicon, branching].
 
-    Successors are a weighted sample without replacement by exponential keys (Efraimidis & Spirakis 2006), so a word
-    follows about in proportion to its weight; the likeliest are first.
+    Successors are a weighted sample without replacement by exponential keys (Efraimidis & Spirakis 2006), so words
+    follow roughly in proportion to their weights; the likeliest are first.
     """
     weight = _zipf(spec.lexicon, spec.zipf)
     arrival = -np.log(stream.child("first").uniform(np.arange(spec.lexicon))) / weight
-    # Dealt out in turn: every topic begins with frequent words.
+    # Assigned to the topics in turn, so that every topic begins with frequent words.
     first = np.argsort(arrival, kind="stable")[: spec.topics * spec.branching].reshape(spec.branching, spec.topics).T
     successors = np.empty((spec.topics, spec.lexicon, spec.branching), dtype=np.int64)
-    block = max(1, 1_000_000 // spec.lexicon)  # words at a time, so that memory stays small
+    block = max(1, 1_000_000 // spec.lexicon)  # words at a time, to limit memory
     for topic in range(spec.topics):
         noise = stream.child(f"{topic}")
         for start in range(0, spec.lexicon, block):

@@ -1,4 +1,4 @@
-"""Sources of images: handwritten digits that come with scikit-learn, and folders, files and archives of images.
+"""Sources of images: handwritten digits from scikit-learn, and folders, files and archives of images.
 
 An image is a vector document: the grey values of its pixels from 0 (black) to 1 (white), row by row.
 """
@@ -35,7 +35,7 @@ class ImageReservoir(FiniteReservoir):
 
 @SOURCES.register("digits")
 class Digits(Source):
-    """The 1,797 handwritten digits of 8 × 8 pixels that come with scikit-learn (Alpaydin & Kaynak 1998)."""
+    """The 1,797 handwritten digits of 8 × 8 pixels in scikit-learn (Alpaydin & Kaynak 1998)."""
 
     modality: ClassVar[Modality] = "vector"
 
@@ -57,7 +57,7 @@ class Digits(Source):
 
 @SOURCES.register("images")
 class Images(Source):
-    """Grey images of one size from a folder, files that match a pattern, or .npz archives with ``images`` [n, h, w]."""
+    """Grey images of one size from a folder, from files, or from .npz archives with an array ``images`` [n, h, w]."""
 
     modality: ClassVar[Modality] = "vector"
 
@@ -70,7 +70,7 @@ class Images(Source):
     )
     scale: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="value of white; absent: the largest value of the file's type (255 for 8 bits), or 1 for fractions",
+        description="value of white; absent: the largest integer of the file's type (255 for 8 bits), or 1 for floats",
     )
 
     @property
@@ -87,7 +87,7 @@ class Images(Source):
     def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
         """Read all images into memory; raise DataError if there are none, or one is damaged or has another size.
 
-        Only the first of exact duplicates is kept: no copy of a held-out image may be published.
+        Only the first of exact duplicates is kept, so that no copy of a held-out image is published.
         """
         files = self._files(name, base)
         stacks = [self._read(name, file) for file in files]
@@ -107,12 +107,14 @@ class Images(Source):
         """Return the files that match ``path`` in the current folder, else in ``base``, sorted by name."""
         folders = []
         for root in (Path.cwd(), base):
-            place = root / Path(self.path).expanduser()
-            if place.is_dir():
-                folders.append(place)
-                matches = [file for file in place.iterdir() if file.suffix.lower() in _ENDINGS]
+            location = root / Path(self.path).expanduser()
+            if location.is_dir():
+                folders.append(location)
+                matches = [file for file in location.iterdir() if file.suffix.lower() in _ENDINGS]
+            elif location.exists():
+                matches = [location]
             else:
-                matches = [place] if place.exists() else [Path(f) for f in glob(str(place), recursive=True)]  # noqa: PTH207
+                matches = [Path(file) for file in glob(str(location), recursive=True)]  # noqa: PTH207
             files = sorted(file for file in matches if file.is_file())
             if files:
                 return files
@@ -121,13 +123,13 @@ class Images(Source):
                 f"sources.{name}: {self.path}: the folder contains no images ({', '.join(_ENDINGS)}); "
                 f'give one that does, or a pattern such as "{self.path.rstrip("/")}/**/*.png".'
             )
-        what = "no file matches this pattern" if any(c in self.path for c in "*?[") else "no such file"
+        problem = "no file matches this pattern" if any(c in self.path for c in "*?[") else "no such file"
         parents = [(root / Path(self.path).expanduser()).parent for root in (Path.cwd(), base)]
-        there = [file for folder in parents if folder.is_dir() for file in folder.iterdir()]
-        beside = {str(Path(self.path).with_name(file.name)) for file in there}
+        files = [file for folder in parents if folder.is_dir() for file in folder.iterdir()]
+        siblings = {str(Path(self.path).with_name(file.name)) for file in files}
         raise DataError(
-            f"sources.{name}: {self.path}: {what}, neither in the current folder nor in the scenario's"
-            f"{nearest(self.path, beside)}; correct sources.{name}.path."
+            f"sources.{name}: {self.path}: {problem}, neither in the current folder nor in the scenario's"
+            f"{nearest(self.path, siblings)}; correct sources.{name}.path."
         )
 
     def _read(self, name: str, file: Path) -> Floats:
@@ -145,7 +147,7 @@ class Images(Source):
             elif raw.dtype.itemsize <= 2:
                 white = float(np.iinfo(raw.dtype).max)
             else:
-                # Small grey values saved in a wide type would all be read as black.
+                # The largest value of a wide type is a poor guess: small grey values would all be read as black.
                 raise DataError(
                     f"{where}: contains whole numbers of {8 * raw.dtype.itemsize} bits, whose type does not give the "
                     f"value of white; set sources.{name}.scale to it, for instance 255."
@@ -162,11 +164,11 @@ class Images(Source):
 def _archive(where: str, name: str, file: Path) -> NDArray[Any]:
     """Read the array ``images`` of an ``.npz`` archive, [n, h, w]."""
     try:
-        # Opened here: NumPy leaves a damaged archive open.
+        # Opened here, since NumPy does not close a damaged archive.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             keys = list(archive.keys())
             images = np.asarray(archive["images"]) if "images" in keys else None
-    # Damage raises errors of the zip, zlib, header or pickle readers, which have no common base class.
+    # A damaged file raises errors of zip, zlib, header or pickle readers, which have no common base class.
     except Exception as error:
         raise _unreadable(where, name, error, "an archive written by numpy.savez") from None
     if images is None:
@@ -189,22 +191,22 @@ def _picture(where: str, name: str, file: Path) -> NDArray[Any]:
     image_of = _pillow(name)
     try:
         with image_of.open(file) as image:
-            # Conversion to 8 bits would clip values of 16 bits at 255.
-            deep = image.mode.startswith("I") or image.mode == "F"
-            grey = np.asarray(image if deep else image.convert("L"))
-    # Decoders report damage as OSError, SyntaxError, ValueError, struct.error and more.
+            # Converting to 8 bits would clip 16-bit values at 255.
+            wide = image.mode.startswith("I") or image.mode == "F"
+            grey = np.asarray(image if wide else image.convert("L"))
+    # For a damaged file, decoders raise OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
         raise _unreadable(where, name, error, "whole image files") from None
     return grey
 
 
 def _resized(name: str, images: Floats, size: list[int]) -> Floats:
-    """Scale images to [height, width]; each pixel is a weighted mean of those that it covers."""
+    """Scale images to [height, width]; each pixel is a weighted mean of the pixels that it covers."""
     image_of = _pillow(name)
     height, width = size
     frames = [image_of.fromarray(image.astype(np.float32)) for image in images]
     resized = [np.asarray(frame.resize((width, height), image_of.Resampling.BILINEAR)) for frame in frames]
-    return np.clip(np.stack(resized).astype(np.float64), 0.0, 1.0)  # rounding may leave the interval
+    return np.clip(np.stack(resized).astype(np.float64), 0.0, 1.0)  # rounding may exceed the interval
 
 
 def _pillow(name: str) -> Any:

@@ -1,10 +1,10 @@
-"""The source ``python_docs``: prose that comes with every Python, without a download.
+"""The source ``python_docs``: English prose that is part of every Python installation.
 
-It has two parts: the docstrings of the standard library of the running interpreter, read from its ``.py`` files with
-:mod:`ast` (never imported), and the language reference shown by ``help()``, ``pydoc_data.topics``. Both are cleaned
+It has two parts: the docstrings of the running interpreter's standard library, read from its ``.py`` files with
+:mod:`ast` (never imported), and the language reference that ``help()`` shows, ``pydoc_data.topics``. Both are cleaned
 into plain paragraphs, so that a small model learns English from them, not newlines, rulers and tables.
 
-The text differs a little between versions of Python; a run records its digest.
+The text differs slightly between versions of Python; a run records its digest.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from ecosystem.errors import DataError
 from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
 from ecosystem.streams import Streams
 
-# Tests are code rather than prose; not every installation has the programs idlelib and lib2to3; site-packages would
-# make the text depend on what is installed.
+# Tests are code rather than prose; idlelib and lib2to3 are missing from some installations; site-packages would make
+# the text depend on installed packages.
 EXCLUDED = frozenset(
     {"test", "tests", "idle_test", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
 )
@@ -68,8 +68,8 @@ class PythonDocs(Source):
         docs = documents(self.min_chars, self.max_chars)
         if not docs:
             raise DataError(
-                f"sources.{name}: no docstrings in {stdlib()}: this Python seems to be installed without the source of "
-                "its standard library; use another interpreter or a source of kind text."
+                f"sources.{name}: no docstrings in {stdlib()}: this Python seems to lack the source files of its "
+                "standard library; use another interpreter or a source of kind text."
             )
         texts, topics = (pl.Series(list(part), dtype=pl.String) for part in (docs.keys(), docs.values()))
         return FiniteReservoir(name, texts.alias("text"), self.held_out, streams, topics)
@@ -82,43 +82,43 @@ def stdlib() -> Path:
 
 @lru_cache(maxsize=8)
 def documents(min_chars: int, max_chars: int) -> Mapping[str, str]:
-    """Return the cleaned documents and their topics, in the order of files and lines, without repetition.
+    """Return cleaned documents and their topics, in the order of files and lines, without repetition.
 
-    Some topics contain whole other topics, and docstrings are copied between classes. So a paragraph of at least
-    ``REPEATABLE`` characters is kept only once, or parts of held-out documents would be published.
+    Some topics contain other topics, and docstrings are copied between classes. So a paragraph of at least
+    ``REPEATABLE`` characters is kept only once; otherwise parts of held-out documents would be published.
     """
     seen: set[str] = set()
-    kept: dict[str, str] = {}
+    pieces: dict[str, str] = {}
     for topic, text in raw_texts():
         paragraphs = dict.fromkeys(clean(text).split("\n\n"))
         new = [p for p in paragraphs if len(p) < REPEATABLE or p not in seen]
         seen.update(new)
         for piece in split("\n\n".join(new), max_chars):
-            kept.setdefault(piece, topic)
-    return MappingProxyType({piece: topic for piece, topic in kept.items() if len(piece) >= min_chars})
+            pieces.setdefault(piece, topic)
+    return MappingProxyType({piece: topic for piece, topic in pieces.items() if len(piece) >= min_chars})
 
 
 @lru_cache(maxsize=1)
 def raw_texts() -> tuple[tuple[str, str], ...]:
     """Return (topic, text) of every docstring of the standard library, then of every topic of ``help()``, as written.
 
-    Parsing takes seconds, so the texts are cached in a file. Its name depends on all files read, their sizes and times,
-    and on this module. If the cache cannot be written, the texts are parsed again next time.
+    Parsing takes seconds, so the texts are cached in a file. Its name depends on the names, sizes and times of all
+    files read, and on this module. If the cache cannot be written, the texts are parsed again next time.
     """
     root = stdlib()
     files = _source_files(root)
     stats = [(str(file.relative_to(root)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
     key = json.dumps([sys.version, stats, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()])
-    kept = cache_folder() / f"python-docs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    cached = cache_folder() / f"python-docs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     try:
-        return tuple((str(topic), str(text)) for topic, text in json.loads(kept.read_text(encoding="utf-8")))
+        return tuple((str(topic), str(text)) for topic, text in json.loads(cached.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         texts = (*_docstrings(root, files), *(("language", text) for text in _topics()))
     with suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        beside = kept.with_name(f".{kept.name}.{os.getpid()}")
-        beside.write_text(json.dumps(texts), encoding="utf-8")
-        beside.replace(kept)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        temporary = cached.with_name(f".{cached.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(texts), encoding="utf-8")
+        temporary.replace(cached)
     return texts
 
 
@@ -136,7 +136,7 @@ def _docstrings(root: Path, files: Sequence[Path]) -> Iterator[tuple[str, str]]:
         topic = file.relative_to(root).parts[0].removesuffix(".py")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # old escapes in the library are of no interest here
+                warnings.simplefilter("ignore")  # invalid escapes in the library do not matter here
                 tree = ast.parse(file.read_bytes())
         except (SyntaxError, ValueError, OSError):
             continue  # a few files of the library are templates or samples of bad syntax
@@ -145,15 +145,15 @@ def _docstrings(root: Path, files: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
 def _source_files(root: Path) -> list[Path]:
     paths: list[str] = []
-    for folder, below, files in os.walk(root):
-        below[:] = [name for name in below if name not in EXCLUDED]
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in EXCLUDED]
         paths += [os.path.join(folder, name) for name in files if name.endswith(".py")]  # noqa: PTH118 (speed)
-    # Sorted by parts, equal on every platform, so the files of a folder are together.
+    # Sorted by parts, for the same order on every platform with the files of a folder together.
     return sorted(map(Path, paths), key=lambda file: file.relative_to(root).parts)
 
 
 def _docstrings_in(node: ast.AST) -> Iterator[str]:
-    """Yield docstrings in the order of the file; visit statements only, which is twice as fast as ast.walk."""
+    """Yield docstrings in the order of the file, from statements only, which is twice as fast as ast.walk."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         text = ast.get_docstring(node, clean=True)
         if text:
@@ -171,16 +171,16 @@ _DIRECTIVE = re.compile(r"\.\. [a-z-]+::\s*")
 _EMPHASIS = re.compile(r"(?<![\w*])(\*{1,2})(\w(?:[^*\n]*\w)?)\1(?![\w*])")
 _LITERAL = re.compile(r"::$", re.MULTILINE)  # "as follows::" announces a block of code
 _FOOTNOTE = re.compile(r"\s\[\d+\](?=[\s.,;:)]|$)")
-_RUN = re.compile(r"([^\w\s])\1{3,}")  # four and more of one punctuation mark
+_RUN = re.compile(r"([^\w\s])\1{3,}")  # four or more of the same punctuation mark
 _ITEM = re.compile(r"[-*+•o]\s|\(?(?:\d{1,2}|[a-z])[.)]\s|[:@]\w|\S+(?:, \S+)* (?:--|-|:|=) |[\w.*]+:\s|\|")
 _SENTENCE = re.compile(r"(?<=[.!?:;]) ")
 
 
 def clean(text: str) -> str:
-    """Turn ``text`` into plain paragraphs: unwrap wrapped lines, and separate paragraphs by a blank line.
+    """Turn ``text`` into plain paragraphs: unwrap lines, and separate paragraphs with a blank line.
 
-    Leave out tables, rulers, doctests, grammar productions and any other paragraph that is not mainly letters. Remove
-    indentation, reStructuredText roles, back quotes, emphasis and footnote marks.
+    Tables, rulers, doctests, grammar productions and all other paragraphs that are not mainly letters are left out.
+    Indentation, reStructuredText roles, back quotes, emphasis and footnote marks are removed.
     """
     text = _ROLE.sub(r"\1", text.expandtabs().replace("\r\n", "\n"))
     text = _EMPHASIS.sub(r"\2", _LITERAL.sub(":", text.replace("``", "")))
@@ -205,25 +205,25 @@ def _paragraph(block: str) -> str:
 
 
 def _unwrap(lines: list[str]) -> str:
-    """Join a line to the one above if that was wrapped at the margin.
+    """Join lines that were wrapped at the margin.
 
-    A line was wrapped if the next word would have made it the longest of its paragraph, or nearly. Paragraphs of short
-    lines are lists or code and stay as they are, and so do lines that begin like an item.
+    A line counts as wrapped if the next word would have made it the longest of its paragraph, or nearly. Paragraphs of
+    short lines are lists or code and are not changed; neither are lines that begin like a list item.
     """
     margin = max((len(line) for line in lines), default=0) - 12
     result = ""
     for number, line in enumerate(lines):
-        above = lines[number - 1] if number else ""
+        previous = lines[number - 1] if number else ""
         word = line.split(" ", 1)[0]
-        wrapped = margin >= 34 and len(above) + 1 + len(word) > margin and not _ITEM.match(line)
+        wrapped = margin >= 34 and len(previous) + 1 + len(word) > margin and not _ITEM.match(line)
         result += (" " if wrapped else "\n") + line if number else line
     return result
 
 
 def split(text: str, limit: int) -> list[str]:
-    """Split ``text`` into pieces of at most ``limit`` characters, at breaks as coarse as possible.
+    """Split ``text`` into pieces of at most ``limit`` characters, at the coarsest possible breaks.
 
-    Breaks are between paragraphs, then lines, sentences and words; a longer word is cut.
+    Breaks are between paragraphs, then lines, sentences and words; a word longer than ``limit`` is split.
     """
     return _split(text, limit, ("\n\n", "\n", _SENTENCE, " "))
 

@@ -46,7 +46,7 @@ class Regression(EndlessSource):
         return 1 + (len(self.weights) if self.weights is not None else self.dim or 1)
 
     def open(self, name: str, streams: Streams, base: Path) -> RegressionReservoir:
-        """Prepare the distribution; raise no error."""
+        """Prepare the distribution; never fails."""
         return RegressionReservoir(self, name, streams)
 
 
@@ -65,8 +65,8 @@ class RegressionReservoir(EndlessReservoir):
         super().__init__(spec, name, streams, truth)
 
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
-        """Draw every number of a document with its own noise; the sum runs over them one by one, as in ``gaussian``."""
-        from scipy.special import ndtri  # imported here: reading a scenario must not wait for it
+        """Draw every number of a document with its own noise; regressors are summed one by one, as in ``gaussian``."""
+        from scipy.special import ndtri  # not at the top, since reading a scenario would take longer
 
         dim = self._weights.size
         values = np.empty((dim + 1, rows.size))
@@ -79,7 +79,7 @@ class RegressionReservoir(EndlessReservoir):
     def log_likelihood(self, docs: pl.Series) -> Floats:
         """Compute the log density of each document in nats; -inf for documents that are not finite.
 
-        Raise DataError if the documents are not vectors of this length.
+        Raises DataError if the documents are not vectors of this length.
         """
         x = as_matrix(docs, self._weights.size + 1, self.name)
         return log_density(x, self._weights, self._noise)
@@ -88,13 +88,13 @@ class RegressionReservoir(EndlessReservoir):
 def log_density(documents: Floats, weights: Floats, noise: float) -> Floats:
     """Compute the log density in nats of documents [n, d + 1]: x ~ N(0, I), y ~ N(x·w, noise); -inf if not finite.
 
-    Without noise it is infinite where y is the weighted sum, and minus infinite elsewhere.
+    Without noise, it is inf if y is the weighted sum, and -inf otherwise.
     """
     possible = np.asarray(np.isfinite(documents).all(axis=1))
     finite = np.where(possible[:, None], documents, 0.0)
     x, y = finite[:, :-1], finite[:, -1]
     gap = y - x @ weights
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # so far away that the density is 0
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # too far away: the density is 0
         squares = (x**2).sum(axis=1) + np.where(gap == 0, 0.0, gap**2 / noise)
         density = -0.5 * (squares + weights.size * math.log(2 * math.pi) + np.log(2 * np.pi * noise))
     return np.where(possible, density, -np.inf)

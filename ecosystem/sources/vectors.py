@@ -1,8 +1,8 @@
 """Sources of vector documents: normal distributions and toy shapes.
 
 A vector document is one row of a Series of type ``Array(Float64, d)``. An endless source makes row i from numbers keyed
-by i alone. So neither the order nor the number of the rows drawn together changes a bit of them: a resumed run and a
-batch of a thousand replicates see the same documents.
+by i alone. So documents do not depend, not even in a bit, on the order or number of rows drawn together: a resumed run
+and a batch of a thousand replicates see the same documents.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ecosystem.types import Floats, Modality
 
 
 def as_documents(values: Floats) -> pl.Series:
-    """Turn the rows of a matrix [n, d] into n vector documents, also where n is 0 or d is 1."""
+    """Turn the rows of a matrix [n, d] into n vector documents, also if n is 0 or d is 1."""
     count, dim = values.shape
     if not count:
         return pl.Series("content", [], dtype=pl.Array(pl.Float64, dim))
@@ -31,7 +31,7 @@ def as_documents(values: Floats) -> pl.Series:
 
 
 def as_matrix(docs: pl.Series, dim: int, source: str) -> Floats:
-    """Turn vector documents into a matrix [n, dim]; raise DataError that names the source if they have another type."""
+    """Turn vector documents into a matrix [n, dim]; raise DataError, naming the source, if the type differs."""
     if docs.dtype != pl.Array(pl.Float64, dim):
         raise DataError(
             f"sources.{source}: cannot compute the likelihood of documents of type {docs.dtype}; its documents are "
@@ -44,7 +44,7 @@ def as_matrix(docs: pl.Series, dim: int, source: str) -> Floats:
 
 
 def _number_or_list(value: Any) -> Any:
-    """Refuse other values with one sentence; a union would give one sentence for each of its types."""
+    """Refuse all other values with one message; pydantic reports one for each type of a union."""
     items = value if isinstance(value, list) else [value]
     if not items or not all(
         isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < math.inf for x in items
@@ -103,19 +103,19 @@ class Gaussian(EndlessSource):
         return mean, np.broadcast_to(np.asarray(variance, dtype=np.float64), self.dim).copy()
 
     def open(self, name: str, streams: Streams, base: Path) -> GaussianReservoir:
-        """Prepare the distribution; raise no error."""
+        """Prepare the distribution; never fails."""
         return GaussianReservoir(self, name, streams)
 
 
 def _check_covariance(rows: list[list[float]], dim: int) -> None:
-    """Raise ValueError if ``rows`` are not the covariance matrix of a distribution with a density."""
+    """Raise ValueError unless ``rows`` is a positive definite covariance matrix."""
     lengths = {len(row) for row in rows}
     if len(rows) != dim or lengths != {dim}:
         wrong = f"{len(rows)} of {' or '.join(map(str, sorted(lengths)))}" if rows else "none"
         raise ValueError(f"covariance must have {dim} rows of {dim} numbers, as dim = {dim}, but has {wrong}")
     matrix = np.array(rows, dtype=np.float64)
     gap = np.abs(matrix - matrix.T)
-    if gap.max() > 1e-9 * np.abs(matrix).max():  # differences by rounding are allowed
+    if gap.max() > 1e-9 * np.abs(matrix).max():  # rounding is allowed
         i, j = np.unravel_index(gap.argmax(), gap.shape)
         raise ValueError(
             f"covariance must be symmetric, but row {i + 1}, column {j + 1} is {matrix[i, j]:g} and "
@@ -142,12 +142,12 @@ class GaussianReservoir(EndlessReservoir):
         super().__init__(spec, name, streams, Truth(mean=self._mean, covariance=covariance, normal=True))
 
     def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
-        """Draw a standard normal number per coordinate, and multiply by the root of the covariance.
+        """Draw a standard normal number per coordinate, and multiply by the square root of the covariance.
 
-        The sums run over coordinates one by one. A matrix product rounds differently for different numbers of rows, so
-        a document would depend on which others are made with it.
+        Coordinates are summed one by one. A matrix product rounds differently for different numbers of rows, so a
+        document would depend on the others made with it.
         """
-        from scipy.special import ndtri  # imported here: reading a scenario must not wait for it
+        from scipy.special import ndtri  # not at the top, since reading a scenario would take longer
 
         dim = self._mean.size
         values = np.repeat(self._mean[:, None], rows.size, axis=1)  # [d, n]
@@ -162,17 +162,17 @@ class GaussianReservoir(EndlessReservoir):
     def log_likelihood(self, docs: pl.Series) -> Floats:
         """Compute the log density of each vector in nats; -inf for vectors that are not finite.
 
-        Raise DataError if the documents are not vectors of this dimension.
+        Raises DataError if the documents are not vectors of this dimension.
         """
         x = as_matrix(docs, self._mean.size, self.name)
         possible = np.asarray(np.isfinite(x).all(axis=1))
         centred = np.where(possible[:, None], x - self._mean, 0.0)
         if self._root.ndim == 1:
-            white = centred / self._root
+            whitened = centred / self._root
         else:
-            white = np.linalg.solve(self._root, centred.T).T
-        with np.errstate(over="ignore"):  # so far away that the density is 0
-            squares = (white**2).sum(axis=1)
+            whitened = np.linalg.solve(self._root, centred.T).T
+        with np.errstate(over="ignore"):  # too far away: the density is 0
+            squares = (whitened**2).sum(axis=1)
         return np.where(possible, self._log_peak - 0.5 * squares, -np.inf)
 
 
@@ -203,7 +203,7 @@ class Toy(Source):
         """Make the points from the stream ``source/<name>/points``; raise DataError if too many are held out."""
         from sklearn import datasets
 
-        # Scikit-learn takes seeds of 32 bits.
+        # scikit-learn takes seeds of 32 bits.
         seed = streams.at(f"source/{name}/points").integer() % 2**32
         if self.shape == "blobs":
             spread = 1.0 if self.noise is None else self.noise
