@@ -354,10 +354,10 @@ def test_weights_pull_the_model_towards_heavier_documents():
 @pytest.mark.parametrize(
     ("docs", "weight", "said"),
     [
-        ([], [], "there is no document"),
+        ([], [], "there are no documents"),
         (["1", "2"], [0, 0], "every document has weight 0"),
-        (["1", "2"], [1, -1], "negative or not a number"),
-        (["1", "2"], [1, np.nan], "negative or not a number"),
+        (["1", "2"], [1, -1], "negative or not finite"),
+        (["1", "2"], [1, np.nan], "negative or not finite"),
     ],
 )
 def test_nothing_to_train_on_is_a_sentence(docs, weight, said):

@@ -93,14 +93,14 @@ def test_tokens_are_computed_once_per_text(tokenizer):
 
 
 def test_a_full_memory_is_emptied_not_overrun(tokenizer, monkeypatch):
-    monkeypatch.setattr("ecosystem.families.language.tokenizer._REMEMBERED", 10)
+    monkeypatch.setattr("ecosystem.families.language.tokenizer._CACHE_LIMIT", 10)
     made = Tokenizer.train(HUMAN, 300)
     expected = [ids.tolist() for ids in tokenizer.encode(pl.Series(HUMAN))]
     for _ in range(2):
         for i in range(0, len(HUMAN), 4):
             found = made.encode(pl.Series(HUMAN[i : i + 6]))
             assert [ids.tolist() for ids in found] == expected[i : i + 6]
-    assert len(made._memory) <= 12
+    assert len(made._cache) <= 12
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_transformers_opens_the_tokenizer(tokenizer, tmp_path):
 
 
 def test_tokenizers_that_cannot_be_opened(tmp_path):
-    with pytest.raises(DataError, match="holds no tokenizer that can be opened"):
+    with pytest.raises(DataError, match="contains no readable tokenizer"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(DataError, match=r"tokenizer\.json cannot be read as a tokenizer"):
@@ -186,7 +186,7 @@ def test_causal_lm_presets_that_do_not_fit_together():
     for values, said in (
         ({"init": "random", "vocabulary": 300, "context": 32}, "needs architecture"),
         ({"init": "random", "architecture": "opt", "context": 32}, "needs vocabulary"),
-        ({"init": "facebook/opt-125m", "architecture": "opt"}, "leave both out"),
+        ({"init": "facebook/opt-125m", "architecture": "opt"}, "remove both"),
         ({"init": "random", "architecture": "opt", "context": 32, "vocabulary": 9}, "too small"),
     ):
         with pytest.raises(ValidationError, match=said):
@@ -372,7 +372,7 @@ def test_old_checkpoints_without_prefix_and_with_buffers_are_read(tmp_path):
     [
         (lambda f: (f / "config.json").unlink(), "config.json is missing"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
-        (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
+        (lambda f: (f / "model.safetensors").unlink(), "contains no weights"),
         (lambda f: (f / "model.safetensors").write_bytes(b"short"), "cannot be read as weights"),
         (lambda f: rewrite(f, n_layer=2), 'lacks the weight "transformer.h.1.ln_1.weight"'),
         (lambda f: rewrite(f, n_positions=64), "has shape"),
@@ -398,11 +398,11 @@ def rewrite(folder, **values):
 def test_sizes_that_contradict_the_checkpoint_are_sentences(tmp_path):
     made = TINY.cohort("a", 1, context(tmp_path / "cache"))
     folder = str(tmp_path / "cache" / made.fingerprint)
-    with pytest.raises(DataError, match=r"n_layer = 5, but the checkpoint .* has 1; leave n_layer out"):
+    with pytest.raises(DataError, match=r"n_layer = 5, but the checkpoint .* has 1; remove n_layer"):
         Gpt2(init=folder, n_layer=5).cohort("a", 1, context(tmp_path))
-    with pytest.raises(DataError, match=r"context = 64, but the checkpoint .* goes only to 32"):
+    with pytest.raises(DataError, match=r"context = 64, but the checkpoint .* has only 32; lower context"):
         Gpt2(init=folder, context=64).cohort("a", 1, context(tmp_path))
-    with pytest.raises(DataError, match=r"context = 64, but the checkpoint .* goes only to 32"):
+    with pytest.raises(DataError, match=r"context = 64, but the checkpoint .* has only 32; lower context"):
         CausalLm(init=folder, context=64).cohort("a", 1, context(tmp_path))
 
 

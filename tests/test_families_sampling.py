@@ -179,9 +179,9 @@ def test_luck_belongs_to_the_document_not_to_the_batch(monkeypatch):
     (few,) = made.generate([generate_request(7)])
     assert many.head(7).to_list() == few.to_list()
     assert many.n_unique() > 290
-    monkeypatch.setattr(generation, "_DENSE", 1.0)
+    monkeypatch.setattr(generation, "_COMPACT_BELOW", 1.0)
     assert made.generate([generate_request(300)])[0].to_list() == many.to_list()
-    monkeypatch.setattr(generation, "_DENSE", 0.0)
+    monkeypatch.setattr(generation, "_COMPACT_BELOW", 0.0)
     assert made.generate([generate_request(300)])[0].to_list() == many.to_list()
     assert made.generate([generate_request(300, name="else")])[0].to_list() != many.to_list()
 

@@ -131,12 +131,12 @@ def test_accuracy_is_the_share_of_right_answers(tmp_path):
 def test_what_cannot_be_classified_is_a_sentence(tmp_path):
     docs = opened(tmp_path).rows(np.arange(5))
     odd = pl.Series([[0.0, 0.0, 1.0, 0.5]], dtype=pl.Array(pl.Float64, 4))
-    with pytest.raises(TrainingError, match=r"last number of a document is 0\.5, but a label is 1 or -1"):
+    with pytest.raises(TrainingError, match=r"last number of a document is 0\.5, but a label must be 1 or -1"):
         cohort(Classifier(), docs, tmp_path).fit([fit(odd)])
     with pytest.raises(DataError, match=r'model "c" cannot be fitted to the initial documents .*: the last number'):
         cohort(Classifier(init="foundation"), odd, tmp_path)
     one = pl.Series([[1.0]], dtype=pl.Array(pl.Float64, 1))
-    with pytest.raises(DataError, match="only one; give a source of kind labelled"):
+    with pytest.raises(DataError, match="only one; use a source of kind labelled"):
         cohort(Classifier(), one, tmp_path)
 
 

@@ -321,10 +321,10 @@ def test_counts_of_something_else_are_not_loaded():
     for state, said in (
         (fitted(members=1).state(), "another number of members"),
         (fitted(members=2, order=2).state(), "0/2-grams"),
-        ({**before, "0/counts": counts[1:]}, "those of member 0 are no list of n-grams with their counts"),
-        ({**before, "0/3-grams": keys[::-1].copy()}, "no list of n-grams"),
-        ({**before, "0/3-grams": keys.astype(np.int32)}, "no list of n-grams"),
-        ({**before, "0/3-grams": np.append(keys[:-1], 7**3)}, "member 0 knows tokens beyond the vocabulary of 7"),
+        ({**before, "0/counts": counts[1:]}, "those of member 0 are not a list of n-grams with their counts"),
+        ({**before, "0/3-grams": keys[::-1].copy()}, "not a list of n-grams"),
+        ({**before, "0/3-grams": keys.astype(np.int32)}, "not a list of n-grams"),
+        ({**before, "0/3-grams": np.append(keys[:-1], 7**3)}, "member 0 has tokens beyond the vocabulary of 7"),
         ({**before, "0/counts": counts * 0}, "a count of member 0 is not a number above 0"),
         ({**before, "0/counts": counts * np.nan}, "a count of member 0 is not a number above 0"),
     ):
@@ -337,9 +337,9 @@ def test_a_failed_fit_changes_nothing():
     made = fitted(members=2)
     before = made.state()
     for docs, weight, said in (
-        (DOCS[:0], None, "member 1 cannot be trained: there is no document, so there is nothing to train on"),
+        (DOCS[:0], None, "member 1 cannot be trained: there are no documents, so there is nothing to train on"),
         (DOCS, np.zeros(5), "every document has weight 0"),
-        (DOCS, [1, 1, -1, 1, 1], "negative or not a number"),
+        (DOCS, [1, 1, -1, 1, 1], "negative or not finite"),
         (DOCS, [1, 1], "5 documents to train on but 2 weights"),
     ):
         with pytest.raises(MemberError, match=said):
@@ -401,7 +401,7 @@ def test_a_family_builds_its_cohort_and_borrows_a_tokenizer(tmp_path):
     assert len(list(tmp_path.glob("*/hashes.json"))) == 2
     with pytest.raises(DataError, match='model "small" is trained from scratch'):
         family.cohort("small", 1, build_context(cache=tmp_path))
-    with pytest.raises(EcosystemError, match='a model of kind "ngram" is no transformers model'):
+    with pytest.raises(EcosystemError, match='a model of kind "ngram" is not a transformers model'):
         family.save_weights(tmp_path, made.state(), 0)
 
 

@@ -177,7 +177,7 @@ def test_mistakes_are_sentences(guide):
     made = fitted(single(guide, members=2))
     before = made.state()
     for docs, weight, sentence in (
-        (DOCS[:0], None, "member 1 cannot be trained: there is no document"),
+        (DOCS[:0], None, "member 1 cannot be trained: there are no documents"),
         (DOCS, np.zeros(5), "every document has weight 0"),
     ):
         with pytest.raises(MemberError, match=sentence):
@@ -193,7 +193,7 @@ def test_mistakes_are_sentences(guide):
             p = super().next_token(ids)
             return p[:, :3] if self.add > 0.3 else 2 * p
 
-    for add, sentence in ((0.5, r"shape \[\d+, 3\]; return \[\d+, 7\]"), (0.1, "no distributions")):
+    for add, sentence in ((0.5, r"shape \[\d+, 3\], not \[\d+, 7\]"), (0.1, "not distributions")):
         wrong = SingleTextCohort("model", 1, Few(), lambda add=add: Wrong(7, add))
         with pytest.raises(MemberError, match=rf"member 0: next_token\(\) returned .*{sentence}"):
             wrong.fit([fit_request(DOCS)])

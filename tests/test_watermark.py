@@ -130,7 +130,7 @@ def test_bits_and_z_scores_of_synthid_are_those_of_transformers():
 @pytest.mark.parametrize(("mark", "whole"), [(GREEN, 4096), (GREEN, 0), (TOURNAMENT, 0)])
 def test_marked_distributions_are_those_of_transformers(mark, whole, monkeypatch):
     """Step by step along given texts, repeated contexts among them; the end of text (0) is left as it was."""
-    monkeypatch.setattr(watermark, "_WHOLE", whole)  # a large vocabulary's lists stay packed
+    monkeypatch.setattr(watermark, "_UNPACKED_TYPES", whole)  # a large vocabulary's lists stay packed
     texts = np.stack(repetitive(8, 30, types=4)).astype(np.int64)
     logits = 2 * torch.randn(30, 8, V, generator=torch.Generator().manual_seed(1))
     library = WatermarkLogitsProcessor(V, "cpu") if mark is GREEN else library_synthid(mark)

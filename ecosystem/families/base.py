@@ -1,8 +1,8 @@
 """Families of models and their cohorts: the interface through which the world trains, samples and scores models.
 
 A *family* is a frozen value (a preset). It builds a *cohort*: M members of one shape, which answer requests
-(:mod:`ecosystem.families.requests`). Families know nothing of agents, policies or the web. Whatever not every cohort
-can do is a protocol of its own, to be tested with ``isinstance``: :class:`TextCohort`, :class:`SupportsPrompts`,
+(:mod:`ecosystem.families.requests`). Families know nothing of agents, policies or the web. Each optional capability of
+a cohort is a separate protocol, tested with ``isinstance``: :class:`TextCohort`, :class:`SupportsPrompts`,
 :class:`SupportsWatermark`, :class:`Describes`, :class:`SavesAssets`.
 """
 
@@ -38,25 +38,25 @@ from ecosystem.streams import Streams
 from ecosystem.types import Modality
 
 Progress = Callable[[str, int, int], None]
-"""``progress(what, done, total)``: called often during fit and generate, in tokens."""
+"""``progress(what, done, total)``: called often during fit and generate; counts tokens."""
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Show no progress."""
+    """Report no progress."""
 
 
 class MemberError(TrainingError):
-    """A TrainingError of one member of a cohort; the world replaces the number ``member`` by its trainer's name."""
+    """A TrainingError of one member of a cohort; the world replaces the number ``member`` with the trainer's name."""
 
     def __init__(self, member: int, sentence: str) -> None:
-        """``sentence`` names the member by its number and begins in lower case."""
+        """``sentence`` contains the member's number and begins in lower case."""
         super().__init__(sentence)
         self.member = member
 
 
 @contextmanager
 def of_member(member: int, predicate: str = "") -> Iterator[None]:
-    """Turn a TrainingError raised inside into a MemberError, whose sentence begins "member 3``predicate``: "."""
+    """Turn a TrainingError raised inside into a MemberError that begins with "member 3``predicate``: "."""
     try:
         yield
     except TrainingError as error:
@@ -68,7 +68,7 @@ class Cohort(Protocol):
 
     members: int
     fingerprint: str
-    """Name of the cached foundation, or of the checkpoint, that members start from; "" if there is none."""
+    """Identifies the cached foundation or the checkpoint that members start from; "" if there is none."""
 
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
         """Train members, each on its own documents; raise TrainingError if a loss is not finite."""
@@ -82,7 +82,7 @@ class Cohort(Protocol):
     def state(self) -> dict[str, NDArray[Any]]:
         """Return everything that fit() has changed.
 
-        The leading axis of every array is the member. Where members differ in size, each has arrays of its own, named
+        The leading axis of every array is the member. If members differ in size, each has separate arrays, named
         ``<member>/…``.
         """
 
@@ -106,10 +106,13 @@ class TextCohort(Cohort, Protocol):
         """Count how often each token id occurs in documents, one end of text per document included, shape [types]."""
 
     def next_token(self, member: Member, docs: pl.Series, tokens: int) -> NDArray[np.float32]:
-        """Return the distribution after the first ``tokens`` tokens of every document with more, [some, types]."""
+        """Return the next-token distribution after the first ``tokens`` tokens of each document, [documents, types].
+
+        Documents of at most ``tokens`` tokens are left out.
+        """
 
     def excerpts(self, docs: pl.Series, first: int, tokens: int) -> pl.Series:
-        """Return the text of tokens ``first`` to ``first + tokens`` of every document that has as many."""
+        """Return the text of tokens ``first`` to ``first + tokens`` of each document; shorter ones are left out."""
 
 
 @runtime_checkable
@@ -125,15 +128,18 @@ class SupportsWatermark(Protocol):
     """A cohort that writes watermarked text (``GenerateRequest.mark``) and detects watermarks in any text."""
 
     def watermark(self, docs: pl.Series, mark: WatermarkSpec) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Detect a watermark, reading texts with this cohort's tokenizer: z-scores and scored tokens, [documents]."""
+        """Detect a watermark; return z-scores and numbers of scored tokens, [documents] each.
+
+        Texts are read with this cohort's tokenizer.
+        """
 
 
 @runtime_checkable
 class Describes(Protocol):
-    """A cohort of models of vectors or categories, whose parameters can be compared with the truth."""
+    """A cohort of models of vectors or categories whose parameters can be compared with the truth."""
 
     def describe(self, truth: Truth) -> dict[str, NDArray[np.float64]]:
-        """Return metric name → value of every member, shape [members] each; NaN where a member has none."""
+        """Return the value of each metric for every member, shape [members] each; NaN if a member has no value."""
 
 
 @runtime_checkable
@@ -141,7 +147,7 @@ class SavesAssets(Protocol):
     """A cohort whose checkpoints need files besides weights (configuration, tokenizer)."""
 
     def save_assets(self, folder: Path) -> None:
-        """Write these files into a new or existing folder."""
+        """Write these files to ``folder``, which may exist already."""
 
 
 @dataclass(frozen=True)
@@ -158,25 +164,25 @@ class BuildContext:
 
 @dataclass(frozen=True)
 class Workload:
-    """Size of a model as far as it is known before anything is built; 0: unknown."""
+    """Estimated size of a model that has not been built; 0: unknown."""
 
     parameters: int
-    flops_per_token: float  # of one forward pass
-    tokens_to_pretrain: int  # for its foundation, unless that is cached
+    flops_per_token: float  # of a forward pass
+    tokens_to_pretrain: int  # for the foundation, unless it is cached
 
 
 class Family(Spec):
     """A preset: an architecture, its size and the weights that members start from."""
 
     modality: ClassVar[Modality]
-    needs_labels: ClassVar[bool] = False  # True: models labelled documents only
-    uses_budget: ClassVar[bool] = True  # False: a fit reads every document once, whatever the trainer's budget
-    supports_prompts: ClassVar[bool] = False  # True: its cohorts are SupportsPrompts
-    supports_watermark: ClassVar[bool] = False  # True: its cohorts are SupportsWatermark
+    needs_labels: ClassVar[bool] = False  # True: accepts labelled documents only
+    uses_budget: ClassVar[bool] = True  # False: a fit reads every document once and ignores the trainer's budget
+    supports_prompts: ClassVar[bool] = False  # True: its cohorts implement SupportsPrompts
+    supports_watermark: ClassVar[bool] = False  # True: its cohorts implement SupportsWatermark
 
     @property
     def starts_pretrained(self) -> bool:
-        """Whether a member can write before its first fit (it starts from a foundation or a checkpoint)."""
+        """Whether members start from a foundation or a checkpoint, and so can write before their first fit."""
         return False
 
     @property
@@ -195,11 +201,13 @@ class Family(Spec):
 
     @abstractmethod
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
-        """Build M members under the model name ``name``; pre-train or load the weights they start from."""
+        """Build M members of the model ``name``; pre-train or load the weights that they start from."""
 
     def save_weights(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int) -> None:
-        """Write one member of a ``Cohort.state()`` into a folder of assets, so that ``transformers`` can open it."""
-        raise EcosystemError(f'a model of kind "{self.kind}" is no transformers model; its parameters are in weights/.')
+        """Write the weights of one member of a ``Cohort.state()`` beside its assets, for ``transformers`` to open."""
+        raise EcosystemError(
+            f'a model of kind "{self.kind}" is not a transformers model; its parameters are in weights/.'
+        )
 
 
 FAMILIES: Registry[type[Family]] = Registry(

@@ -1,4 +1,4 @@
-"""Checkpoints as ``transformers`` writes and reads them: folders with config.json, weights and tokenizer files."""
+"""Checkpoints in the format of ``transformers``: folders with config.json, weights and tokenizer files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ecosystem.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.bin"]
+_FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.bin"]
 
 
 def is_local(where: str) -> bool:
-    """Whether a name is a folder (existing, or written like a path) and not a Hub id (``gpt2``, ``owner/name``)."""
+    """Whether ``where`` is a folder (it exists or looks like a path) and not a Hub id (``gpt2``, ``owner/name``)."""
     looks_local = where.startswith((".", "/", "~")) or "\\" in where or where.count("/") > 1
     return looks_local or Path(where).is_dir()
 
@@ -28,7 +28,7 @@ def is_local(where: str) -> bool:
 def folder_of(where: str, key: str) -> Path:
     """Return the local folder of a checkpoint, downloading it from the Hub if ``where`` is a Hub id.
 
-    ``key`` is the field with this value, for the message. Raises DataError if the checkpoint cannot be found.
+    ``key`` is the name of the field, for error messages. Raises DataError if the checkpoint cannot be found.
     """
     if is_local(where):
         folder = Path(where).expanduser()
@@ -40,8 +40,10 @@ def folder_of(where: str, key: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(where, allow_patterns=_WANTED, ignore_patterns=["*/*", "flax*", "tf_*", "rust*"]))
-    except Exception as error:  # the Hub's client raises many kinds; offline, not found, gated: the remedy is one
+        return Path(
+            snapshot_download(where, allow_patterns=_FILE_PATTERNS, ignore_patterns=["*/*", "flax*", "tf_*", "rust*"])
+        )
+    except Exception as error:  # offline, not found, gated, …: many types, one remedy
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f'{key} = "{where}" could not be downloaded from the Hugging Face Hub ({reason.rstrip(".")}); check the '
@@ -50,7 +52,7 @@ def folder_of(where: str, key: str) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return 16 hexadecimal digits that change whenever a file of the checkpoint does."""
+    """Return 16 hexadecimal digits that change with any file of the checkpoint."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
@@ -60,12 +62,12 @@ def fingerprint(folder: Path) -> str:
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
-    """Read ``config.json`` of a checkpoint folder; raise DataError if it is missing or malformed."""
+    """Read the ``config.json`` of a checkpoint folder; raise DataError if it is missing or malformed."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing; a checkpoint folder has a config.json beside its weights.") from error
+        raise DataError(f"{path} is missing; a checkpoint folder needs a config.json beside its weights.") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(config, dict):
@@ -74,7 +76,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read what :func:`write_weights` has written."""
+    """Read weights written by :func:`write_weights`."""
     from safetensors.torch import load_file
 
     weights: dict[str, Tensor] = load_file(folder / "model.safetensors")
@@ -82,7 +84,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def write_weights(folder: Path, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Write ``model.safetensors``; arrays under their checkpoint names, without a member axis."""
+    """Write ``model.safetensors``: arrays by their checkpoint names, without a member axis."""
     from safetensors.numpy import save_file
 
     arrays = {name: np.ascontiguousarray(values) for name, values in weights.items()}
@@ -90,5 +92,5 @@ def write_weights(folder: Path, weights: Mapping[str, NDArray[Any]]) -> None:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write ``config.json`` into a checkpoint folder."""
+    """Write the ``config.json`` of a checkpoint folder."""
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

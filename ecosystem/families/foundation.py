@@ -1,8 +1,8 @@
 """Foundations: pre-trained weights and from-scratch tokenizers, cached as folders that ``transformers`` can open.
 
-A folder of the cache is named by the fingerprint of everything its content depends on. It is written under another name
-and renamed when it is complete: readers never see half of one, and two processes can build the same one at once. The
-hash of every file is stored with it; an altered folder is rebuilt.
+A cached folder is named after the fingerprint of everything that its content depends on. It is written under a
+temporary name and renamed once complete, so readers never see an incomplete folder, and two processes can build the
+same one at once. The hash of every file is stored in it; an altered folder is rebuilt.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ecosystem.families.requests import Budget, FitRequest
 from ecosystem.streams import Stream
 
 _HASHES = "hashes.json"
-_LAYOUT = 1  # version of the folders and of the numbers in them; raised when a change of the code changes either
+_LAYOUT = 1  # version of the files and of the numbers in them; raise it when a change to the code alters either
 
 
 def fingerprint(values: Mapping[str, Any], human: pl.Series, **environment: Any) -> str:
-    """Return 16 hexadecimal digits that change with the fields of a family, the human documents and the versions.
+    """Return 16 hexadecimal digits that depend on a family's fields, the human documents and library versions.
 
-    ``values`` and ``environment`` (seed, device, threads ...) are plain data.
+    ``values`` (the fields) and ``environment`` (seed, device, threads, …) are plain data.
     """
     documents = hashlib.sha256()
     for text in human.to_list():
         data = text.encode()
         documents.update(len(data).to_bytes(8, "little") + data)
-    named = {
+    inputs = {
         "layout": _LAYOUT,
         "documents": documents.hexdigest(),
         "torch": version("torch"),
@@ -46,24 +46,24 @@ def fingerprint(values: Mapping[str, Any], human: pl.Series, **environment: Any)
         "values": values,
         **environment,
     }
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def relevant(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a family's plain values without those that its foundation does not depend on."""
-    kept = {key: value for key, value in values.items() if key not in ("training", "foundation")}
+    """Return those of a family's plain values that its foundation depends on."""
+    fields = {key: value for key, value in values.items() if key not in ("training", "foundation")}
     if values["init"] == "foundation":
-        own = values["foundation"]
-        kept["training"] = {key: value for key, value in values["training"].items() if key not in own}
-        kept["foundation"] = own
-    return kept
+        overrides = values["foundation"]
+        fields["training"] = {key: value for key, value in values["training"].items() if key not in overrides}
+        fields["foundation"] = overrides
+    return fields
 
 
 def require_documents(name: str, human: pl.Series) -> None:
-    """Raise DataError if there are no documents to train a tokenizer and a foundation on."""
+    """Raise DataError if there are no documents to train a tokenizer or a foundation on."""
     if len(human) == 0:
         raise DataError(
-            f'model "{name}" is trained from scratch, but the web opens without human documents; '
+            f'model "{name}" is trained from scratch, but the web begins without human documents; '
             "set web.initial.documents, or start from a checkpoint."
         )
 
@@ -76,55 +76,55 @@ def pretrain(cohort: Cohort, budget: Budget, stream: Stream, context: BuildConte
 
 
 def find(cache: Path, name: str) -> Path | None:
-    """Return a folder of the cache if it is complete and every file is as it was written, else None."""
+    """Return a cached folder if it is complete and unaltered, else None."""
     folder = cache / name
     try:
         hashes = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
-        whole = all(_hash(folder / file) == value for file, value in hashes.items())
+        intact = all(_hash(folder / file) == value for file, value in hashes.items())
     except (OSError, ValueError, AttributeError):
         return None
-    return folder if whole else None
+    return folder if intact else None
 
 
 def obtain(cache: Path, name: str, make: Callable[[], Callable[[Path], None]]) -> Path:
-    """Return a folder of the cache, making it if it is missing or altered.
+    """Return a cached folder; make it first if it is missing or altered.
 
-    ``make()`` does the slow work and returns the function that writes the result into a given folder. Raises StoreError
-    if the cache cannot be written.
+    ``make()`` does the slow work and returns a function that writes the result to a folder. Raises StoreError if the
+    cache cannot be written.
     """
     cached = find(cache, name)
     if cached is not None:
         return cached
     write = make()
-    building = cache / f".{name}-{uuid.uuid4().hex[:8]}"
+    temporary = cache / f".{name}-{uuid.uuid4().hex[:8]}"
     try:
-        building.mkdir(parents=True)
+        temporary.mkdir(parents=True)
         try:
-            write(building)
-            hashes = {path.name: _hash(path) for path in sorted(building.iterdir())}
-            (building / _HASHES).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
-            _move(building, cache, name)
+            write(temporary)
+            hashes = {path.name: _hash(path) for path in sorted(temporary.iterdir())}
+            (temporary / _HASHES).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
+            _move(temporary, cache, name)
         finally:
-            shutil.rmtree(building, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise StoreError(
-            f"the model cache {cache} cannot be written: {error}. Give another folder with --cache or ECOSYSTEM_CACHE."
+            f"the model cache {cache} cannot be written: {error}. Set another folder with --cache or ECOSYSTEM_CACHE."
         ) from error
     return cache / name
 
 
-def _move(building: Path, cache: Path, name: str) -> None:
+def _move(temporary: Path, cache: Path, name: str) -> None:
     target = cache / name
     while True:
         try:
-            building.rename(target)
+            temporary.rename(target)
             return
         except OSError:
-            if find(cache, name) is not None:  # another process has written the same content first
+            if find(cache, name) is not None:  # another process was first to write the same content
                 return
             if not target.exists():
                 raise
-        # The folder there is damaged: rename it before deleting it, so that readers never see half of it.
+        # The existing folder is damaged. Rename it before deleting it, so that readers never see part of it.
         damaged = cache / f".{name}-{uuid.uuid4().hex[:8]}"
         try:
             target.rename(damaged)

@@ -18,7 +18,7 @@ from ecosystem.streams import Stream
 
 
 class MemberWeights:
-    """Weights of M members of one shape (``tensors``: name → [M, ...]) and those they start from (``initial``)."""
+    """Weights of M members of one shape (``tensors``: name → [M, ...]), and their initial weights (``initial``)."""
 
     def __init__(
         self,
@@ -41,25 +41,25 @@ class MemberWeights:
         return sum(tensor.numel() for tensor in self.initial.values())
 
     def of(self, member: Member) -> dict[str, Tensor]:
-        """Return the weights of one member (views, not copies), the initial ones or random ones."""
+        """Return the weights of one member (views, not copies), the initial weights, or random ones."""
         if member == "initial":
             return self.initial
         if member == "random":
-            return self._drawn(self._random)
+            return self._draw_weights(self._random)
         return {name: tensor[member] for name, tensor in self.tensors.items()}
 
     def start(self, request: FitRequest) -> dict[str, Tensor]:
         """Return a copy of the weights that a fit starts from."""
         if request.start == "scratch":
-            return self._drawn(request.stream.child("initial"))
+            return self._draw_weights(request.stream.child("initial"))
         weights = self.of(request.member) if request.start == "previous" else self.initial
         return {name: tensor.clone() for name, tensor in weights.items()}
 
-    def take(self, fit: Fit) -> None:
-        """Copy the parameters of a finished fit into the members that it trained."""
+    def update(self, fit: Fit) -> None:
+        """Copy the parameters of a finished fit to the members that it trained."""
         for name, parameter in zip(self.tensors, fit.parameters, strict=True):
-            for place, member in enumerate(fit.members):
-                self.tensors[name][member].copy_(parameter[place] if fit.stacked else parameter)
+            for row, member in enumerate(fit.members):
+                self.tensors[name][member].copy_(parameter[row] if fit.stacked else parameter)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return every member's parameters, float32 with a leading member axis."""
@@ -77,5 +77,5 @@ class MemberWeights:
         for name, tensor in self.tensors.items():
             tensor.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
 
-    def _drawn(self, stream: Stream) -> dict[str, Tensor]:
+    def _draw_weights(self, stream: Stream) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in self._draw(stream).items()}

@@ -1,4 +1,4 @@
-"""Requests to a cohort of models and the records it returns: frozen values that know no model."""
+"""Requests to a cohort of models and the records that it returns, as frozen values independent of any model."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Budget(Spec):
     epochs: Annotated[float, Field(gt=0, le=1e6)] | None = Field(None, description="passes over the training set")
 
     @model_validator(mode="after")
-    def _one(self) -> Budget:
+    def _exactly_one(self) -> Budget:
         if (self.tokens is None) == (self.epochs is None):
             raise ValueError("give exactly one of tokens and epochs")
         return self
 
 
 class Prompt(Spec):
-    """Beginning of each generated document: the first tokens of a document that exists already."""
+    """Beginning of each generated document: the first tokens of an existing document."""
 
     tokens: Annotated[int, Field(gt=0, le=10**6)] = Field(8, description="length of the prompt in tokens")
     origin: Literal["real", "scraped"] = Field(
@@ -41,7 +41,7 @@ class Prompt(Spec):
 
 
 class Decoding(Spec):
-    """Method by which a model's next-token distributions become text."""
+    """Decoding method: how next-token distributions become text."""
 
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="divisor of the logits")
     top_k: Annotated[int, Field(gt=0, le=10**9)] | None = Field(
@@ -61,14 +61,14 @@ class Decoding(Spec):
 
 
 Start = Literal["foundation", "previous", "scratch"]
-"""Weights that a fit starts from: the cohort's initial ones, the member's own, or new random ones."""
+"""Weights that a fit starts from: the cohort's initial ones, the member's current ones, or new random ones."""
 Member = int | Literal["initial", "random"]
 """A member of a cohort, the weights that all members start from, or random weights."""
 
 
 @dataclass(frozen=True)
 class FitRequest:
-    """Train one member on documents; ``weight`` is the loss weight of each, shape [documents]."""
+    """Train one member on documents; ``weight`` [documents] holds their loss weights."""
 
     member: int
     docs: pl.Series
@@ -83,7 +83,7 @@ class FitRequest:
 class PromptedFitRequest(FitRequest):
     """Train one member on answers: document i follows prompt i, which is input without loss.
 
-    Each example is a row of its own. ``batch`` is the number of examples per optimiser step (None: the family's).
+    Each example is a separate row. ``batch`` is the number of examples per optimiser step (None: the family's).
     """
 
     prompts: pl.Series
@@ -94,8 +94,8 @@ class PromptedFitRequest(FitRequest):
 class GenerateRequest:
     """Write ``n`` documents with one member.
 
-    ``prompts`` holds n whole documents if ``decoding.prompt`` is set, and is None otherwise. ``mark`` is the watermark
-    of the text, for cohorts that support watermarks; ``decoding.watermark`` is not consulted.
+    ``prompts`` holds n complete documents if ``decoding.prompt`` is set, and is None otherwise. ``mark`` is the
+    watermark of the text, for cohorts that support watermarks; ``decoding.watermark`` is ignored.
     """
 
     member: int
@@ -108,10 +108,10 @@ class GenerateRequest:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Score documents under a member, under the weights that members start from, or under random weights.
+    """Score documents under a member, the weights that members start from, or random weights.
 
-    With ``prompts`` (text only, one per document) a document is scored as the answer to its prompt; the units of the
-    prompt are not part of the Score.
+    With ``prompts`` (text only, one per document), each document is scored as the answer to its prompt; the Score does
+    not include the units of the prompt.
     """
 
     member: Member
@@ -121,7 +121,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class FitRecord:
-    """Outcome of a fit: training tokens (repetitions included), mean loss over the last tenth of it, and seconds."""
+    """Outcome of a fit: training tokens with repetitions, mean loss over the last tenth of the steps, and seconds."""
 
     tokens: int
     loss: float
@@ -140,8 +140,8 @@ class WriteRecord:
 class Score:
     """Negative log-likelihood of documents in nats, unit by unit: tokens of text, or whole vectors and categories.
 
-    ``nll`` and ``unit`` (the token id, or 0) have shape [units]; ``offsets`` has shape [documents + 1], and document i
-    owns the units ``offsets[i]:offsets[i + 1]``. The last unit of a text is its end-of-text token, so that the
+    ``nll`` and ``unit`` (the token id, or 0) have shape [units]; ``offsets`` has shape [documents + 1]. The units of
+    document i are ``offsets[i]:offsets[i + 1]``. The last unit of a text is its end-of-text token, so that the
     probabilities of all documents sum to one.
     """
 
@@ -151,11 +151,11 @@ class Score:
 
     @classmethod
     def of_documents(cls, nll: NDArray[np.float64]) -> Score:
-        """Make the score of documents that are one unit each, from their ``nll`` [documents]."""
+        """Make the score of documents of one unit each, from their ``nll`` [documents]."""
         return cls(nll, np.zeros(nll.size, dtype=np.int64), np.arange(nll.size + 1))
 
     def per_document(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return (total nats, units) of every document, shape [documents] each."""
+        """Return the total nats and the number of units of every document, shape [documents] each."""
         counts = np.diff(self.offsets)
         # Without units, reduceat would return the next document's first unit instead of 0.
         total = np.where(counts > 0, np.add.reduceat(np.append(self.nll, 0.0), self.offsets[:-1]), 0.0)

@@ -1,7 +1,7 @@
-"""Single models: what the author of a new family of vectors or categories writes, and the cohort made of it.
+"""Single models: the interface for authors of new families of vectors or categories, and the cohort made from it.
 
-A :class:`GenerativeModel` knows nothing of members, requests or runs. Its family gives :class:`SinglesCohort` a
-function that makes one; agents, gates, resuming, measuring and reporting then work as for every other family::
+A :class:`GenerativeModel` knows nothing of members, requests or runs. Its family passes :class:`SinglesCohort` a
+function that makes one; agents, gates, resuming, measurement and reports then work as for every other family::
 
     @FAMILIES.register("normal")
     class Normal(Family):
@@ -11,7 +11,7 @@ function that makes one; agents, gates, resuming, measuring and reporting then w
         def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
             return SinglesCohort(name, members, context.human.dtype, MyNormal)
 
-A document is one unit of its score. Models of text score tokens: see :mod:`ecosystem.families.language.single`.
+Each document is one unit of a score. Models of text score tokens: see :mod:`ecosystem.families.language.single`.
 ``ecosystem.testing.check_family`` checks a family.
 """
 
@@ -38,18 +38,18 @@ T = TypeVar("T")
 class GenerativeModel(Protocol):
     """A model of documents.
 
-    Where a method cannot do its work it raises a TrainingError whose sentence begins in lower case; the cohort adds the
+    A method that cannot do its work raises a TrainingError whose message begins in lower case; the cohort prefixes the
     member.
     """
 
     def fit(self, docs: pl.Series, *, weight: Floats, stream: Stream) -> dict[str, float]:
-        """Replace the parameters by those of these documents; ``weight`` [documents] is >= 0 and not zero everywhere.
+        """Fit the model to documents from scratch; ``weight`` [documents] is at least 0, and above 0 somewhere.
 
-        Returns figures of the fit: ``loss`` (mean nats per training document) goes into the record of the step.
+        Returns statistics of the fit; ``loss`` (mean nats per training document) is stored with the step.
         """
 
     def generate(self, n: int, *, stream: Stream, decoding: Decoding) -> pl.Series:
-        """Write n > 0 documents; document i must be a function of ``stream.uniform(ids)`` with ids of its own.
+        """Write n > 0 documents; document i must be a function of ``stream.uniform(ids)`` with ids used by it alone.
 
         Document i then does not depend on n.
         """
@@ -58,10 +58,10 @@ class GenerativeModel(Protocol):
         """Return the log-likelihood of each document in nats, shape [documents]."""
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays that fit() has set, without arguments of __init__; nothing before the first fit."""
+        """Return the arrays that fit() has set, without arguments of __init__; empty before the first fit."""
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore, in a new model, what :meth:`state` returned; raise DataError if it does not fit."""
+        """Restore, in a new model, a result of :meth:`state`; raise DataError if it does not fit."""
 
 
 @runtime_checkable
@@ -75,11 +75,11 @@ class DescribedModel(Protocol):
 class SinglesCohort:
     """M models of one class, called one after the other.
 
-    The arrays of a model's state may have any size, and are therefore stored by member: ``<member>/<name>``.
+    The arrays of a model's state may have any size, so they are stored separately by member: ``<member>/<name>``.
     """
 
     def __init__(self, name: str, members: int, dtype: pl.DataType, make: Callable[[], GenerativeModel]) -> None:
-        """``make`` returns a new model before its first fit; ``dtype`` is the type of its documents."""
+        """``make`` returns a new, unfitted model; ``dtype`` is the type of its documents."""
         self.name = name
         self.members = members
         self.dtype = dtype
@@ -89,25 +89,26 @@ class SinglesCohort:
         self._models = [make() for _ in range(members)]
 
     def begin_from(self, docs: pl.Series, stream: Stream) -> None:
-        """Fit one model to these documents and start every member from it."""
+        """Fit one model to ``docs`` and start every member from it."""
         first = self._make()
         first.fit(docs, weight=np.ones(docs.len()), stream=stream)
         self._start = first.state()
         self._models = [self._loaded(self._start) for _ in range(self.members)]
 
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
-        """Fit members to their own documents; budget, learning rate and starting weights are not passed on.
+        """Fit members, each to its own documents; budget, learning rate and starting weights are ignored.
 
-        Raises MemberError for documents that are not finite, and where a model raises TrainingError.
+        Raises MemberError for documents that are not finite, and for every TrainingError of a model.
         """
         records = []
         for done, request in enumerate(requests, 1):
             started = time.perf_counter()
             with of_member(request.member):
                 check_finite(request.docs)
-                figures = self._models[request.member].fit(request.docs, weight=request.weight, stream=request.stream)
+                model = self._models[request.member]
+                statistics = model.fit(request.docs, weight=request.weight, stream=request.stream)
             seconds = time.perf_counter() - started
-            records.append(FitRecord(request.docs.len(), float(figures.get("loss", np.nan)), seconds))
+            records.append(FitRecord(request.docs.len(), float(statistics.get("loss", np.nan)), seconds))
             progress("fit", done, len(requests))
         return records
 
@@ -131,7 +132,7 @@ class SinglesCohort:
         return written
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Score documents; a document is one unit."""
+        """Score documents; each is one unit."""
         scores = []
         for request in requests:
             n = request.docs.len()
@@ -149,11 +150,11 @@ class SinglesCohort:
         return scores
 
     def model(self, member: int) -> Any:
-        """Return a member's own model."""
+        """Return the model of a member."""
         return self._models[member]
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return every member's arrays as ``<member>/<name>``; a number on its own becomes an array of one."""
+        """Return the arrays of all members as ``<member>/<name>``; a scalar becomes an array of one."""
         return join_states([model.state() for model in self._models])
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -161,13 +162,13 @@ class SinglesCohort:
         self._models = split_states(self.name, self.members, state, self._loaded)
 
     def describe(self, truth: Truth) -> dict[str, Floats]:
-        """Return metric name → value of every member, shape [M] each; NaN where a member has none."""
-        values = [model.describe(truth) if isinstance(model, DescribedModel) else {} for model in self._models]
-        names = dict.fromkeys(name for own in values for name in own)
-        return {name: np.array([own.get(name, np.nan) for own in values], dtype=np.float64) for name in names}
+        """Return the value of each metric for every member, shape [M] each; NaN if a member has no value."""
+        described = [model.describe(truth) if isinstance(model, DescribedModel) else {} for model in self._models]
+        names = dict.fromkeys(name for values in described for name in values)
+        return {name: np.array([values.get(name, np.nan) for values in described], dtype=np.float64) for name in names}
 
     def _loaded(self, state: Mapping[str, NDArray[Any]]) -> GenerativeModel:
-        """Return a new model with this state, if there is any."""
+        """Return a new model with this state; an empty state leaves it unfitted."""
         model = self._make()
         if state:
             model.load(state)
@@ -175,8 +176,8 @@ class SinglesCohort:
 
 
 def join_states(states: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of all members in one table, as ``<member>/<name>``; a number becomes an array of one."""
-    # A file of arrays does not keep the difference between a number and an array of one.
+    """Return the arrays of all members in one dictionary, as ``<member>/<name>``; a scalar becomes an array of one."""
+    # A file of arrays does not distinguish a scalar from an array of one.
     return {
         f"{member}/{name}": np.array(array, ndmin=1)
         for member, state in enumerate(states)
@@ -187,55 +188,55 @@ def join_states(states: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArr
 def split_states(
     model: str, members: int, state: Mapping[str, NDArray[Any]], load: Callable[[Mapping[str, NDArray[Any]]], T]
 ) -> list[T]:
-    """Load every member from its part of what :func:`join_states` returned; raise DataError if it does not fit."""
-    own: list[dict[str, NDArray[Any]]] = [{} for _ in range(members)]
+    """Load every member from its part of a result of :func:`join_states`; raise DataError if it does not fit."""
+    states: list[dict[str, NDArray[Any]]] = [{} for _ in range(members)]
     for path, array in state.items():
         member, _, name = path.partition("/")
         if not (member.isdecimal() and int(member) < members and name):
             raise DataError(
-                f'the stored parameters of model "{model}" do not fit: there is "{path}", but its members are '
+                f'the stored parameters of model "{model}" do not fit: "{path}" is stored, but its members are '
                 f"0 to {members - 1}; they belong to another preset or another number of members."
             )
-        own[int(member)][name] = array
+        states[int(member)][name] = array
     try:
-        return [load(arrays) for arrays in own]
+        return [load(arrays) for arrays in states]
     except DataError as error:
         raise DataError(f'the stored parameters of model "{model}" do not fit: {error}') from error
 
 
 def check_finite(docs: pl.Series) -> None:
-    """Raise TrainingError if documents hold numbers that are not finite."""
+    """Raise TrainingError if documents contain numbers that are not finite."""
     values = docs.to_numpy()
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise TrainingError("some of its documents hold numbers that are not finite; their author has diverged.")
+        raise TrainingError("some of its documents contain numbers that are not finite; their author has diverged.")
 
 
-# Helpers of such models.
+# Helpers for models.
 
 
 def unfitted() -> TrainingError:
     """Make the error of a model that is used before its first fit."""
-    return TrainingError('it has been fitted to nothing yet; let it train first, or set init = "foundation".')
+    return TrainingError('it has not been fitted yet; let it train first, or set init = "foundation".')
 
 
 def stored(state: Mapping[str, NDArray[Any]], name: str, *shape: int) -> Floats:
-    """Return an array of a stored state; raise DataError if it is missing or has another shape (-1: any size)."""
+    """Return an array of a stored state; raise DataError if it is missing or misshapen (-1: any size)."""
     if name not in state:
         raise DataError(f"{name} is missing.")
     array = np.array(state[name], dtype=np.float64)
-    if array.ndim != len(shape) or any(want not in (-1, size) for want, size in zip(shape, array.shape, strict=True)):
+    if array.ndim != len(shape) or any(n not in (-1, size) for n, size in zip(shape, array.shape, strict=True)):
         raise DataError(f"{name} is {list(array.shape)}, not {list(shape)}.")
     return array
 
 
 def coordinates(n: int, each: int, stream: Stream) -> Floats:
-    """Return ``each`` uniform numbers for every one of n documents, keyed by the document's number, [n, each]."""
+    """Return ``each`` uniform numbers for each of n documents, keyed by the document's number, [n, each]."""
     return stream.uniform(np.arange(n * each)).reshape(n, each)
 
 
 def choose(weight: Floats, noise: Floats) -> NDArray[np.int64]:
-    """Turn uniform numbers [n] into places in ``weight``, each as often as its share."""
-    upto = weight.cumsum()
-    # No place of weight 0 is chosen, for it has no length on the line from 0 to the sum.
-    places = np.searchsorted(upto, noise * upto[-1], side="right")
-    return np.asarray(np.minimum(places, np.flatnonzero(weight)[-1]), dtype=np.int64)
+    """Turn uniform numbers [n] into indices of ``weight``, drawn in proportion to the weights."""
+    cumulative = weight.cumsum()
+    # side="right" never chooses a weight of 0.
+    indices = np.searchsorted(cumulative, noise * cumulative[-1], side="right")
+    return np.asarray(np.minimum(indices, np.flatnonzero(weight)[-1]), dtype=np.int64)

@@ -1,7 +1,8 @@
 """Training loop: gradients of the parts of a batch, summed in order; clipping; fused AdamW.
 
-The loop knows no architecture: it takes leaf tensors, batches, and a function that returns the loss and the gradients
-of some rows. In a stack of members every tensor has a leading member axis and every member has its own batches.
+The loop is independent of the architecture: it takes leaf tensors, batches, and a function that returns the loss and
+the gradients of some rows. In a stack of members, every tensor has a leading member axis and every member has its own
+batches.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from ecosystem.families.requests import FitRecord
 from ecosystem.families.training_spec import Training, learning_rate
 
 Rows = tuple[Tensor, Tensor, Tensor]
-"""Inputs, targets and scale of some rows, [rows, width] or [M, rows, width] each."""
+"""Inputs, targets and loss scale of some rows, [rows, width] or [M, rows, width] each."""
 Result = tuple[Tensor, Sequence[Tensor]]
-"""The sum of scale × loss ([] or [M]) and its gradient by every parameter, in order."""
+"""The sum of scale × loss ([] or [M]) and its gradients with respect to the parameters, in order."""
 Gradients = Callable[[Rows], Result]
 MapParts = Callable[[Gradients, Sequence[Rows]], Iterable[Result]]
 
@@ -33,8 +34,7 @@ MapParts = Callable[[Gradients, Sequence[Rows]], Iterable[Result]]
 class Batch:
     """Rows of training data: ``inputs``, ``targets`` and ``weight`` (float32), each of shape [rows, width].
 
-    ``tokens`` is what the sum of weighted losses is divided by: the number of targets, those of weight 0 at the end of
-    the last rows left out.
+    ``tokens``, the divisor of the sum of weighted losses, is the number of targets without the padding at the end.
     """
 
     inputs: NDArray[Any]
@@ -54,29 +54,29 @@ class Batches(Protocol):
 
 
 def positive_weights(documents: int, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the weights of documents and the places of those above 0.
+    """Return the weights of documents as float64, and the indices of those above 0.
 
-    Raises TrainingError if there are none, or a weight is negative or not finite.
+    Raises TrainingError if none is above 0, or one is negative or not finite.
     """
     weight = np.asarray(weight, dtype=np.float64)
     if len(weight) != documents:
         raise TrainingError(f"there are {documents} documents to train on but {len(weight)} weights.")
     if not (np.isfinite(weight) & (weight >= 0)).all():
-        raise TrainingError("a document's weight is negative or not a number; weights are finite and at least 0.")
-    kept = np.flatnonzero(weight > 0)
-    if len(kept) == 0:
-        what = "every document has weight 0" if documents else "there is no document"
-        raise TrainingError(f"{what}, so there is nothing to train on; loosen the policies or scrape more.")
-    return weight, kept
+        raise TrainingError("a document's weight is negative or not finite; weights must be finite and at least 0.")
+    positive = np.flatnonzero(weight > 0)
+    if len(positive) == 0:
+        reason = "every document has weight 0" if documents else "there are no documents"
+        raise TrainingError(f"{reason}, so there is nothing to train on; loosen the policies or scrape more.")
+    return weight, positive
 
 
 @dataclass
 class Fit:
-    """One training run of one member, or of a stack of members that share steps and learning rate.
+    """One training run of one member, or of a stack of members with the same steps and learning rate.
 
-    ``decayed`` flags the parameters that weight decay applies to; ``part_rows`` is the number of rows of a batch that
-    are computed at once (None: all). The sum over parts is taken in their order, whichever thread computed them, so
-    that the result does not depend on the number of threads.
+    ``decayed`` flags the parameters that are subject to weight decay; ``part_rows`` is the number of rows of a batch
+    that are computed at once (None: all). Parts are summed in order, whichever thread computed them, so the result does
+    not depend on the number of threads.
     """
 
     members: Sequence[int]
@@ -93,11 +93,11 @@ class Fit:
 
     def run(self) -> list[FitRecord]:
         """Train to the end of the budget, in place; raise MemberError if a loss is not finite."""
-        begin = time.perf_counter()
+        started = time.perf_counter()
         steps = self.batches[0].steps
         device = self.parameters[0].device
         optimiser = _AdamW(self.parameters, self.decayed, self.training)
-        losses: list[Tensor] = []  # [] or [M] each; read every step on a CPU, now and then on a GPU (reading waits)
+        losses: list[Tensor] = []  # [] or [M] each; checked every step on a CPU, less often on a GPU, where that blocks
         checked = 0
         with torch.no_grad():
             for step, batches in enumerate(zip(*self.batches, strict=True)):
@@ -111,7 +111,7 @@ class Fit:
                 self.report(sum(batch.tokens for batch in batches))
         last = max(1, steps // 10)
         means = torch.stack(losses[-last:]).cpu().double().mean(0).reshape(-1).tolist()
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - started
         return [FitRecord(b.total, mean, seconds) for b, mean in zip(self.batches, means, strict=True)]
 
     def _gradients(self, batches: Sequence[Batch], device: torch.device) -> tuple[Tensor, list[Tensor]]:
@@ -141,8 +141,8 @@ class Fit:
     def _check(self, losses: Sequence[Tensor], first: int, steps: int) -> None:
         bad = ~torch.isfinite(torch.stack(list(losses)).reshape(len(losses), -1))
         if bad.any():
-            step, place = bad.nonzero()[0].tolist()
-            member = self.members[place]
+            step, row = bad.nonzero()[0].tolist()
+            member = self.members[row]
             raise MemberError(
                 member,
                 f"the loss of member {member} is not a finite number at step {first + step + 1} of {steps} "
@@ -151,46 +151,46 @@ class Fit:
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack arrays [rows, width]; narrower ones are padded with zeros, whose weight is zero too."""
+    """Stack arrays [rows, width]; pad narrower ones with zeros, which also have weight zero."""
     widest = max(array.shape[1] for array in arrays)
     return np.stack([np.pad(array, ((0, 0), (0, widest - array.shape[1]))) for array in arrays])
 
 
-def _clip(grads: Sequence[Tensor], largest: float, stacked: bool) -> Tensor:
-    """Scale every member's gradient to a norm of at most ``largest``, in place; return the norms ([] or [M])."""
+def _clip(grads: Sequence[Tensor], max_norm: float, stacked: bool) -> Tensor:
+    """Scale every member's gradient to at most ``max_norm``, in place; return the norms before, [] or [M]."""
     if not stacked:
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
-        torch._foreach_mul_(list(grads), (largest / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(list(grads), (max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
     norms = [torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in grads]
     norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    share = (largest / (norm + 1e-6)).clamp(max=1.0)
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for grad in grads:
-        grad.mul_(share.view(-1, *[1] * (grad.dim() - 1)))
+        grad.mul_(factor.view(-1, *[1] * (grad.dim() - 1)))
     return norm
 
 
 class _AdamW:
-    """Fused AdamW. PyTorch's own optimiser class costs a second of imports (``torch._dynamo``), its kernel none."""
+    """Fused AdamW, without PyTorch's optimiser class, which takes a second to import ``torch._dynamo``."""
 
     def __init__(self, parameters: Sequence[Tensor], decayed: Sequence[bool], training: Training) -> None:
         self._training = training
         self._groups = []
         for decay in (True, False):
-            places = [i for i, d in enumerate(decayed) if d == decay]
-            chosen = [parameters[i].detach() for i in places]
-            moments = [torch.zeros_like(p) for p in chosen], [torch.zeros_like(p) for p in chosen]
-            counts = [torch.zeros((), dtype=torch.float32, device=p.device) for p in chosen]
-            if places:
-                self._groups.append((decay, places, chosen, *moments, counts))
+            indices = [i for i, d in enumerate(decayed) if d == decay]
+            group = [parameters[i].detach() for i in indices]
+            moments = [torch.zeros_like(p) for p in group], [torch.zeros_like(p) for p in group]
+            counts = [torch.zeros((), dtype=torch.float32, device=p.device) for p in group]
+            if indices:
+                self._groups.append((decay, indices, group, *moments, counts))
 
     def step(self, grads: Sequence[Tensor], rate: float) -> None:
-        """Change the parameters by one step along these gradients."""
-        for decay, places, chosen, first, second, counts in self._groups:
+        """Update the parameters with these gradients at learning rate ``rate``."""
+        for decay, indices, group, first, second, counts in self._groups:
             torch._foreach_add_(counts, 1.0)
             torch._fused_adamw_(
-                chosen,
-                [grads[i] for i in places],
+                group,
+                [grads[i] for i in indices],
                 first,
                 second,
                 [],

@@ -1,4 +1,4 @@
-"""Settings of training shared by every family trained by gradient descent, and the learning-rate schedule."""
+"""Training settings of every family that is trained by gradient descent, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 class Training(Spec):
-    """Settings of a fit: fused AdamW (Loshchilov & Hutter 2019) on packed blocks, with a fresh optimiser each time."""
+    """Settings of a fit: AdamW (Loshchilov & Hutter 2019) on packed blocks, with a new optimiser for every fit."""
 
     batch: Positive = Field(32, description="blocks of `context` tokens per optimiser step")
     learning_rate: Rate = Field(1e-3, description="peak learning rate")
@@ -34,14 +34,14 @@ class Training(Spec):
 
 
 class Foundation(Spec):
-    """Pre-training on the web's initial human documents; settings that are not here are those of ``training``."""
+    """Pre-training on the web's initial human documents; all other settings come from ``training``."""
 
     tokens: int = Field(2_000_000, gt=0, le=10**12, description="training tokens, repetitions included")
     learning_rate: Rate = Field(3e-3, description="peak learning rate")
     batch: Positive = Field(32, description="blocks per optimiser step")
 
     def training(self, default: Training) -> Training:
-        """Return the settings of the pre-training fit; ``default`` are those of all other fits."""
+        """Return the settings of the pre-training fit; ``default`` holds those of all other fits."""
         return default.model_copy(update={"batch": self.batch, "learning_rate": self.learning_rate})
 
     def budget(self) -> Budget:
@@ -50,7 +50,7 @@ class Foundation(Spec):
 
 
 def learning_rate(training: Training, peak: float, step: int, steps: int) -> float:
-    """Return the rate at a step (from 0): linear warm-up to ``peak``, then constant or a half cosine down to zero."""
+    """Return the rate at a step (from 0): linear warm-up to ``peak``, then constant or half a cosine down to zero."""
     warm = math.ceil(training.warmup * steps)
     if step < warm:
         return peak * (step + 1) / warm

@@ -1,9 +1,9 @@
-"""Worker threads that compute side by side, each with a fixed number of PyTorch threads, and report their progress.
+"""Worker threads that run jobs in parallel, each with a fixed number of PyTorch threads, and report their progress.
 
-On a CPU, two small models in two Python threads with one compute thread each outrun one model after the other with
-two: neither waits for the other, and PyTorch releases the interpreter lock while it computes. (The number of compute
-threads is a thread-local setting of OpenMP and MKL.) The arithmetic of a job never depends on the number of threads, so
-neither do its results.
+On a CPU, two small models in two Python threads with one compute thread each are faster than one model after the other
+with two compute threads: neither waits for the other, and PyTorch releases the interpreter lock while it computes. (The
+number of compute threads is a thread-local setting of OpenMP and MKL.) The arithmetic of a job does not depend on the
+number of worker threads, so neither do its results.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Stopped(Exception):
 
 
 class WorkerPool:
-    """A number of worker threads; use it as a context manager, from one thread."""
+    """A pool of worker threads; use it as a context manager, from one thread."""
 
     def __init__(self, threads: int, compute: int = 1) -> None:
         """``threads`` jobs run at once, each with ``compute`` PyTorch threads."""
@@ -45,7 +45,7 @@ class WorkerPool:
         self._parts.shutdown()
 
     def report(self, amount: int) -> None:
-        """Add to the progress, from inside a job; raise Stopped if the job should end."""
+        """Add ``amount`` to the progress, from inside a job; raise Stopped if the job should end."""
         if self._stop.is_set():
             raise Stopped
         with self._lock:
@@ -54,9 +54,9 @@ class WorkerPool:
     def run(
         self, jobs: Sequence[Callable[[], T]], what: str = "", total: int = 0, progress: Progress = silent
     ) -> list[T]:
-        """Run jobs, as many at once as there are threads; return their results in order.
+        """Run jobs in parallel, one per thread; return their results in order.
 
-        ``progress`` is called from the calling thread only. The first error of a job stops the others and is raised.
+        ``progress`` is called from the calling thread only. The first error in a job stops the others and is raised.
         """
         futures = [self._jobs.submit(job) for job in jobs]
         try:
@@ -67,7 +67,8 @@ class WorkerPool:
                     break
                 progress(what, self._done, total)
         finally:
-            self._stop_unless(all(future.done() and not future.exception() for future in futures))
+            if not all(future.done() and not future.exception() for future in futures):
+                self._stop.set()
             for future in futures:
                 future.cancel()
             wait([future for future in futures if not future.cancelled()])
@@ -76,10 +77,6 @@ class WorkerPool:
             raise error
         return [future.result() for future in futures]
 
-    def _stop_unless(self, finished: bool) -> None:
-        if not finished:
-            self._stop.set()
-
     def map_parts(self, function: Callable[[A], T], parts: Sequence[A]) -> list[T]:
-        """Compute the parts of one job at once, from inside the job; return the results in order."""
+        """Compute the parts of one job in parallel, from inside the job; return the results in order."""
         return list(self._parts.map(function, parts))

@@ -1,1 +1,1 @@
-"""Language models: text in, text out, whatever the architecture."""
+"""Language models of any architecture: text in, text out."""

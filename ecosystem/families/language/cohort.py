@@ -1,6 +1,6 @@
-"""Cohorts of language models: documents to tokens and back, generation, scoring, and everything a TextCohort offers.
+"""Cohorts of language models: tokenization, generation, scoring, and the rest of :class:`TextCohort`.
 
-A subclass brings the architecture: how to train members, a decoder for some rows, and the nats of a batch.
+A subclass implements the architecture: training, a decoder, and the nats of a batch.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from ecosystem.families.worker_pool import WorkerPool
 Nll = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Inputs, targets (int64), scored (bool), [rows, length] each → nats of the scored targets, in row order."""
 Piece = tuple[int, NDArray[np.int64]]
-"""The position of a request and the numbers of some of its documents."""
+"""The index of a request and the numbers of some of its documents."""
 Report = Callable[[int], None]
 
-_SCORED_TOKENS = 2048  # positions in a batch to score on a CPU; the activations of a small model stay in the cache
-_WRITTEN_ROWS = 128  # most documents written at once by a thread; 8 times as many on a GPU
+_SCORED_TOKENS = 2048  # positions in a scored batch on a CPU, so that activations of a small model stay in its cache
+_MAX_ROWS = 128  # documents that a thread writes at once; 8 times as many on a GPU
 _CACHED_VALUES = {"cpu": 1 << 26, "cuda": 1 << 32}
-"""Most keys and values in a cache: 256 MB in float32 on a CPU (per thread), 8 GB in bfloat16 on a GPU."""
+"""Maximum keys and values in a cache: 256 MB in float32 on a CPU (per thread), 8 GB in bfloat16 on a GPU."""
 
 
 @dataclass(frozen=True)
 class CohortSettings:
-    """Settings that every cohort of language models has."""
+    """Settings of every cohort of language models."""
 
     name: str
     """Name of the model in the scenario."""
@@ -56,11 +56,11 @@ class CohortSettings:
     context: int
     """Longest input in tokens."""
     fingerprint: str = ""
-    """Name of the foundation or checkpoint that members start from."""
+    """Identifies the foundation or checkpoint that members start from."""
 
 
 class LanguageCohort(ABC):
-    """M members that share a tokenizer and a context."""
+    """M members with the same tokenizer and context."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class LanguageCohort(ABC):
         stacks: bool = False,
         cached_values: int = 1,
     ) -> None:
-        """``workers``: number of threads, and of compute threads of each; ``stacks``: decode members in one stack.
+        """``workers``: number of threads, and of compute threads in each; ``stacks``: decode members in one stack.
 
-        ``cached_values`` is the number of keys and values that a decoder keeps per position and document.
+        ``cached_values``: number of keys and values that a decoder stores per position and document.
         """
         self.name = settings.name
         self.members = settings.members
@@ -86,14 +86,14 @@ class LanguageCohort(ABC):
         self._cached_values = cached_values
         self.written: list[WriteRecord] = []
 
-    # What an architecture brings.
+    # Implemented by architectures.
 
     @abstractmethod
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
-        """Train members, each on its own documents, at most one request per member.
+        """Train members, each on its own documents, with at most one request per member.
 
-        Raises MemberError (a TrainingError) if there is nothing to train on or a loss is not finite; the members of
-        the call then keep the weights they had.
+        Raises MemberError (a TrainingError) if there is nothing to train on or a loss is not finite; no weights are
+        changed then.
         """
 
     @abstractmethod
@@ -106,11 +106,11 @@ class LanguageCohort(ABC):
 
     @abstractmethod
     def _decoder(self, members: Sequence[Member], rows: int, length: int) -> generation.Decoder:
-        """Return a decoder of ``rows`` documents of each of these members, of up to ``length`` tokens."""
+        """Return a decoder for ``rows`` documents per member, of up to ``length`` tokens."""
 
     @abstractmethod
     def _nll(self, member: Member) -> Nll:
-        """Return the function that scores batches under these weights."""
+        """Return a function that scores batches under the weights of ``member``."""
 
     def flops_per_token(self, length: int) -> float | None:
         """Return the floating-point operations per token of a forward pass over ``length`` tokens.
@@ -121,7 +121,7 @@ class LanguageCohort(ABC):
 
     @property
     def types(self) -> int:
-        """Number of tokens that the model chooses from; a checkpoint may have more than its tokenizer."""
+        """Size of the output distribution in tokens; a checkpoint may have more than its tokenizer."""
         return self.tokenizer.size
 
     # Generation.
@@ -129,20 +129,20 @@ class LanguageCohort(ABC):
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
         """Write documents, one Series of length ``n`` per request; a document may be empty.
 
-        A document ends with the end-of-text token (left out), after ``max_tokens`` new tokens, or when prompt and
-        text fill the context. Raises TrainingError if prompts are missing or leave no room in the context.
+        A document ends before the end-of-text token, after ``max_tokens`` new tokens, or when prompt and text fill the
+        context. Raises TrainingError if prompts are missing or leave no room in the context.
         """
         written = self.tokens(requests, progress)
         return [pl.Series("text", self.tokenizer.decode(rows), dtype=pl.String) for rows in written]
 
     def tokens(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[list[list[int]]]:
-        """Write documents as :meth:`generate` does, but return the chosen tokens, per request and document."""
+        """Write documents as :meth:`generate` does, but return their tokens, per request and document."""
         _check_members([request.member for request in requests], self.members, once=False)
         starts = [self._starts(request) for request in requests]
         total = sum(
             min(request.decoding.max_tokens, self.context - len(start))
-            for request, own in zip(requests, starts, strict=True)
-            for start in own
+            for request, prompts in zip(requests, starts, strict=True)
+            for start in prompts
         )
         pieces = self._pieces(requests)
         with WorkerPool(*self._workers) as pool:
@@ -150,17 +150,17 @@ class LanguageCohort(ABC):
             texts = pool.run(jobs, "generate", total, progress)
         tokens: list[list[list[int]]] = [[[] for _ in range(request.n)] for request in requests]
         self.written = [
-            WriteRecord(np.zeros(request.n, np.int64), np.array([len(start) for start in own], np.int64))
-            for request, own in zip(requests, starts, strict=True)
+            WriteRecord(np.zeros(request.n, np.int64), np.array([len(start) for start in prompts], np.int64))
+            for request, prompts in zip(requests, starts, strict=True)
         ]
         for group, written in zip(pieces, texts, strict=True):
-            places = [(i, row) for i, rows in group for row in rows]
-            for (i, row), text in zip(places, written, strict=True):
-                decoding, begins = requests[i].decoding, len(starts[i][row])
-                # A document shorter than it could be has ended with the end of text, which was drawn too.
-                longest = min(begins + min(decoding.max_tokens, self.context), self.context)
-                self.written[i].drawn[row] = min(len(text) + 1, longest) - begins
-                tokens[i][row] = text if decoding.prompt is None or decoding.prompt.keep else text[begins:]
+            documents = [(i, row) for i, rows in group for row in rows]
+            for (i, row), text in zip(documents, written, strict=True):
+                decoding, read = requests[i].decoding, len(starts[i][row])
+                # A document shorter than its limit ended with the end of text, which was drawn too.
+                limit = min(read + min(decoding.max_tokens, self.context), self.context)
+                self.written[i].drawn[row] = min(len(text) + 1, limit) - read
+                tokens[i][row] = text if decoding.prompt is None or decoding.prompt.keep else text[read:]
         return tokens
 
     def _write(
@@ -170,15 +170,15 @@ class LanguageCohort(ABC):
         pieces: Sequence[Piece],
         report: Report,
     ) -> list[list[int]]:
-        """Write some documents of requests with the same decoding in one batch; return tokens, prompts included."""
-        own = [starts[i][row] for i, rows in pieces for row in rows]
+        """Write documents of requests with the same decoding in one batch; return tokens, prompts included."""
+        prompts = [starts[i][row] for i, rows in pieces for row in rows]
         decoding, mark = requests[pieces[0][0]].decoding, requests[pieces[0][0]].mark
-        most = min(decoding.max_tokens, self.context)
+        max_tokens = min(decoding.max_tokens, self.context)
         noise = np.concatenate(
-            [generation.token_noise(requests[i].stream.child("token"), rows, most) for i, rows in pieces]
+            [generation.token_noise(requests[i].stream.child("token"), rows, max_tokens) for i, rows in pieces]
         )
-        task = generation.Task(own, decoding, noise, self.tokenizer.end, self.context, len(pieces), mark)
-        length = min(max(len(start) for start in own) + most, self.context)
+        task = generation.Task(prompts, decoding, noise, self.tokenizer.end, self.context, len(pieces), mark)
+        length = min(max(len(start) for start in prompts) + max_tokens, self.context)
         with torch.inference_mode():
             decoder = self._decoder([requests[i].member for i, _ in pieces], len(pieces[0][1]), length)
             return generation.write(decoder, task, self.device, report)
@@ -193,14 +193,14 @@ class LanguageCohort(ABC):
                 f"{self.context}; lower prompt.tokens to at most {self.context - 1}."
             )
         if request.prompts is None or len(request.prompts) != request.n:
-            given = "none" if request.prompts is None else str(len(request.prompts))
-            raise TrainingError(f"{request.n} documents need as many prompts, but {given} are given.")
+            count = "none" if request.prompts is None else str(len(request.prompts))
+            raise TrainingError(f"{request.n} documents need as many prompts, but {count} are given.")
         return [ids[: prompt.tokens] for ids in self.tokenizer.encode(request.prompts)]
 
     def _pieces(self, requests: Sequence[GenerateRequest]) -> list[list[Piece]]:
-        """Cut the requests into jobs; the cut depends on the requests alone, never on the number of threads."""
+        """Split the requests into jobs; the split depends on the requests alone, not on the number of threads."""
         on_cpu = self.device.type == "cpu"
-        room = _CACHED_VALUES.get(self.device.type, 1 << 28) // (self._cached_values * self.context)
+        cached_rows = _CACHED_VALUES.get(self.device.type, 1 << 28) // (self._cached_values * self.context)
         groups: dict[Any, list[int]] = {}
         for i, request in enumerate(requests):
             key = (request.decoding, request.mark, request.n) if self._stacks else i
@@ -209,19 +209,19 @@ class LanguageCohort(ABC):
         jobs: list[list[Piece]] = []
         for group in groups.values():
             n = requests[group[0]].n
-            most = max(1, min(_WRITTEN_ROWS if on_cpu else 8 * _WRITTEN_ROWS, room // len(group)))
-            parts = 1 if n <= min(most, 15 if on_cpu else n) else min(n, self._parts(n, most))
+            max_rows = max(1, min(_MAX_ROWS if on_cpu else 8 * _MAX_ROWS, cached_rows // len(group)))
+            parts = 1 if n <= min(max_rows, 15 if on_cpu else n) else min(n, self._parts(n, max_rows))
             jobs += [[(i, rows) for i in group] for rows in np.array_split(np.arange(n), parts)]
         return jobs
 
-    def _parts(self, n: int, most: int) -> int:
-        """Return the number of pieces of at most ``most`` documents to cut ``n`` into: an even one, for two threads."""
-        return 2 * -(-n // (2 * most))
+    def _parts(self, n: int, max_rows: int) -> int:
+        """Return the number of pieces of at most ``max_rows`` documents to split ``n`` into; even, for two threads."""
+        return 2 * -(-n // (2 * max_rows))
 
     # Scoring.
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Score documents, one Score per request; nats, each document's end of text included.
+        """Score documents in nats, one Score per request, with the end of text of each document.
 
         Raises TrainingError if the answer to a prompt is longer than the context.
         """
@@ -232,11 +232,11 @@ class LanguageCohort(ABC):
             scoring.padded(self._windows(request, index), size)
             for request, index in zip(requests, indexes, strict=True)
         ]
-        weights = [self._nll(request.member) for request in requests]
+        functions = [self._nll(request.member) for request in requests]
         with WorkerPool(*self._workers) as pool:
             jobs = [
                 partial(self._nats, nll, part, pool.report)
-                for nll, parts in zip(weights, batches, strict=True)
+                for nll, parts in zip(functions, batches, strict=True)
                 for part in parts
             ]
             nats = iter(pool.run(jobs))
@@ -261,7 +261,7 @@ class LanguageCohort(ABC):
     # Tokens and their distributions.
 
     def watermark(self, docs: pl.Series, mark: WatermarkSpec) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Detect a watermark, reading texts with the tokenizer: z-scores and scored tokens, [documents] each."""
+        """Detect a watermark in tokenized texts; return z-scores and numbers of scored tokens, [documents] each."""
         return watermark.detect(mark, self.tokenizer.encode(docs), self.types)
 
     def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
@@ -270,19 +270,20 @@ class LanguageCohort(ABC):
         return np.bincount(ids, minlength=self.tokenizer.size)
 
     def next_token(self, member: Member, docs: pl.Series, tokens: int) -> NDArray[np.float32]:
-        """Return the distribution after the first ``tokens`` tokens of every document with more, [some, types].
+        """Return the next-token distribution after the first ``tokens`` tokens of each document, [documents, types].
 
-        Raises DataError if they do not fit the context with the end-of-text token before them.
+        Documents of at most ``tokens`` tokens are left out. Raises DataError if the tokens, with the end-of-text token
+        before them, do not fit the context.
         """
         if tokens >= self.context and len(docs):
             raise DataError(
                 f'model "{self.name}": contexts of {tokens} tokens do not fit its context of {self.context}.'
             )
-        begun = [ids[:tokens] for ids in self.tokenizer.encode(docs) if len(ids) > tokens]
-        if not begun:
+        contexts = [ids[:tokens] for ids in self.tokenizer.encode(docs) if len(ids) > tokens]
+        if not contexts:
             return np.zeros((0, self.tokenizer.size), np.float32)
-        ends = np.full((len(begun), 1), self.tokenizer.end)
-        ids = torch.from_numpy(np.hstack([ends, np.stack(begun)]).astype(np.int64)).to(self.device)
+        ends = np.full((len(contexts), 1), self.tokenizer.end)
+        ids = torch.from_numpy(np.hstack([ends, np.stack(contexts)]).astype(np.int64)).to(self.device)
         with WorkerPool(*self._workers) as pool:
             return pool.run([partial(self._distribution, member, ids)])[0]
 
@@ -293,16 +294,18 @@ class LanguageCohort(ABC):
         return p
 
     def excerpts(self, docs: pl.Series, first: int, tokens: int) -> pl.Series:
-        """Return the text of tokens ``first`` to ``first + tokens`` of every document that has as many."""
+        """Return the text of tokens ``first`` to ``first + tokens`` of each document; shorter ones are left out."""
         last = first + tokens
         rows = [ids[first:last].tolist() for ids in self.tokenizer.encode(docs) if len(ids) >= last]
         return pl.Series("text", self.tokenizer.decode(rows), dtype=pl.String)
 
     def _check_fit(self, requests: Sequence[FitRequest]) -> None:
-        """Raise ValueError if a fit names a member that does not exist, or one twice."""
+        """Raise ValueError if a member does not exist or occurs twice."""
         _check_members([request.member for request in requests], self.members, once=True)
 
 
 def _check_members(members: Sequence[int], size: int, once: bool) -> None:
     if any(not 0 <= member < size for member in members) or (once and len(set(members)) < len(members)):
-        raise ValueError(f"members {list(members)} of a cohort of {size}: each from 0 and, in a fit, at most once")
+        raise ValueError(
+            f"members {list(members)} of a cohort of {size}: each from 0 to {size - 1} and, in a fit, at most once"
+        )

@@ -1,4 +1,4 @@
-"""Families of neural language models: the weights that members start from, and checkpoints."""
+"""Families of neural language models: initial weights and checkpoints."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FROM_SCRATCH = ("foundation", "random")
 
 
 class LanguageFamily(Family):
-    """Language models that start from a foundation, at random, or from a checkpoint (a folder or a Hub id).
+    """Language models that start from a foundation, random weights, or a checkpoint (a folder or a Hub id).
 
-    The first two train a tokenizer on the web's initial human documents, unless ``tokenizer`` names a checkpoint to
-    take it from, and need the fields in ``needed``; a checkpoint brings its own.
+    The first two need the fields in ``needed``, and a tokenizer: one trained on the web's initial human documents, or
+    that of the checkpoint ``tokenizer``. A checkpoint brings its own fields and tokenizer.
     """
 
     modality: ClassVar[Modality] = "text"
@@ -48,9 +48,9 @@ class LanguageFamily(Family):
         if self.context is not None and self.context < 2:
             raise ValueError("context = 1 leaves no room for text after the end-of-text token; give at least 2")
         if not self.from_scratch:
-            for word in FROM_SCRATCH:  # a misspelt word would be looked up on the Hub
-                if not checkpoint.is_local(self.init) and SequenceMatcher(None, self.init, word).ratio() > 0.8:
-                    raise ValueError(f'init = "{self.init}" is no folder and no known word; did you mean "{word}"?')
+            for keyword in FROM_SCRATCH:  # a misspelt keyword would be looked up on the Hub
+                if not checkpoint.is_local(self.init) and SequenceMatcher(None, self.init, keyword).ratio() > 0.8:
+                    raise ValueError(f'init = "{self.init}" is not a folder or a keyword; did you mean "{keyword}"?')
             return self
         missing = [name for name in self.needed if getattr(self, name) is None]
         if self.tokenizer is None and self.vocabulary is None:
@@ -67,7 +67,7 @@ class LanguageFamily(Family):
 
     @property
     def from_scratch(self) -> bool:
-        """Whether members start from weights that are made here, not from a checkpoint."""
+        """Whether members start from a foundation or random weights, not from a checkpoint."""
         return self.init in FROM_SCRATCH
 
     @property
@@ -76,7 +76,7 @@ class LanguageFamily(Family):
         return self.init != "random"
 
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
-        """Build M members; pre-train the foundation, or take it from the cache, if they start from it.
+        """Build M members; pre-train their foundation, if they have one, or read it from the cache.
 
         Raises DataError if there are no human documents to train a tokenizer on, or a checkpoint cannot be found.
         """
@@ -86,17 +86,17 @@ class LanguageFamily(Family):
         if self.from_scratch:
             foundation.require_documents(name, context.human)
             fingerprint = self.fingerprint(context)
-            folder = foundation.obtain(context.cache, fingerprint, lambda: self._make(context))
+            folder = foundation.obtain(context.cache, fingerprint, lambda: self._make_folder(context))
         else:
             folder = checkpoint.folder_of(self.init, "init")
             fingerprint = checkpoint.fingerprint(folder)
-        own = self.tokenizer is None or self.from_scratch
-        tokenizer = Tokenizer.load(folder if own else checkpoint.folder_of(str(self.tokenizer), "tokenizer"))
-        settings = CohortSettings(name, members, tokenizer, self._longest(folder), fingerprint)
+        in_folder = self.tokenizer is None or self.from_scratch
+        tokenizer = Tokenizer.load(folder if in_folder else checkpoint.folder_of(str(self.tokenizer), "tokenizer"))
+        settings = CohortSettings(name, members, tokenizer, self._longest_input(folder), fingerprint)
         return self._open(folder, settings, context)
 
     def fingerprint(self, context: BuildContext) -> str:
-        """Return the name of this family's foundation (or tokenizer) in the cache."""
+        """Return the name of the cached folder with this family's foundation or tokenizer."""
         return foundation.fingerprint(
             foundation.relevant(self.plain()),
             context.human,
@@ -105,7 +105,7 @@ class LanguageFamily(Family):
             threads=self._threads(context),
         )
 
-    def _make(self, context: BuildContext) -> Callable[[Path], None]:
+    def _make_folder(self, context: BuildContext) -> Callable[[Path], None]:
         from ecosystem.families.language.tokenizer import Tokenizer
 
         if self.tokenizer is None:
@@ -114,33 +114,33 @@ class LanguageFamily(Family):
             tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
         return self._make_foundation(tokenizer, context)
 
-    # What an architecture brings.
+    # Implemented by architectures.
 
     def _threads(self, context: BuildContext) -> int:
-        """Return the thread count if the foundation's numbers depend on it, else 0."""
+        """Return the thread count if the foundation's weights depend on it, else 0."""
         return context.threads
 
     @abstractmethod
-    def _longest(self, folder: Path) -> int:
+    def _longest_input(self, folder: Path) -> int:
         """Return the longest input in tokens of the model in a checkpoint folder."""
 
     @abstractmethod
     def _make_foundation(self, tokenizer: Tokenizer, context: BuildContext) -> Callable[[Path], None]:
-        """Pre-train the foundation, if members start from one; return a function that writes a checkpoint folder."""
+        """Pre-train the foundation, if there is one; return a function that writes a checkpoint folder."""
 
     @abstractmethod
     def _open(self, folder: Path, settings: CohortSettings, context: BuildContext) -> Cohort:
-        """Build the cohort from a checkpoint folder (without weights if members start at random)."""
+        """Build the cohort from a checkpoint folder, which has no weights if members start from random ones."""
 
     def save_weights(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int) -> None:
-        """Write one member of a ``Cohort.state()`` beside its assets, as ``transformers`` reads it."""
+        """Write the weights of one member of a ``Cohort.state()`` beside its assets, for ``transformers`` to open."""
         checkpoint.write_weights(folder, {name: values[member] for name, values in state.items()})
 
 
 def too_long_prompts(context: int | None, path: str, scenario: ScenarioParts) -> list[str]:
-    """Return a sentence for every trainer whose prompt leaves no room in a ``context`` of so many tokens.
+    """Return a message for every trainer whose prompt leaves no room in a context of ``context`` tokens.
 
-    ``path`` is that of the model; a context of None is unknown before the checkpoint is opened.
+    ``path`` is the path of the model; a ``context`` of None is unknown until the checkpoint is opened.
     """
     prompts = {
         name: trainer.decoding.prompt

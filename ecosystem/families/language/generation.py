@@ -1,8 +1,8 @@
-"""Generation: a distribution over the next token, and one uniform number that picks from it, position by position.
+"""Generation: at each position, one uniform number per row picks the next token from its distribution.
 
-A token is the inverse of the cumulative distribution at one uniform number per row and position, instead of one
-random number per entry of the vocabulary. The filters compute what the logits processors of transformers compute, in
-the same order: repetition penalty, temperature, top-k, top-p.
+The token is the inverse of the cumulative distribution at that number, so no random number per entry of the vocabulary
+is needed. Decoding applies the same filters in the same order as the logits processors of transformers: repetition
+penalty, temperature, top-k, top-p.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from ecosystem.families.language.watermark import Marker, marker
 from ecosystem.families.requests import Decoding
 from ecosystem.streams import Stream
 
-_DENSE = 0.8  # share of open rows below which the batch is compacted
-_STRIDE = 1 << 20  # positions of a document in the keys of its uniform numbers
+_COMPACT_BELOW = 0.8  # share of open rows below which a batch is compacted
+_STRIDE = 1 << 20  # positions per document in the keys of uniform numbers
 
 
 def adjust(logits: Tensor, decoding: Decoding, seen: Tensor | None = None) -> Tensor:
-    """Apply the decoding to logits [N, V], in place where it can; refused tokens get minus infinity.
+    """Apply the decoding to logits [N, V] and return the result; excluded tokens get minus infinity.
 
-    ``seen`` [N, V] (bool) flags the tokens that each row holds so far, the prompt included, for the repetition penalty
-    (Keskar et al. 2019); top-p keeps the smallest set of tokens that holds the mass (Holtzman et al. 2020).
+    ``seen`` [N, V] (bool) flags the tokens in each row so far, prompt included, for the repetition penalty (Keskar et
+    al. 2019); top-p keeps the smallest set of tokens with that probability mass (Holtzman et al. 2020).
     """
     if decoding.repetition_penalty != 1.0 and seen is not None:
-        punished = torch.where(logits < 0, logits * decoding.repetition_penalty, logits / decoding.repetition_penalty)
-        logits = torch.where(seen, punished, logits)
+        penalised = torch.where(logits < 0, logits * decoding.repetition_penalty, logits / decoding.repetition_penalty)
+        logits = torch.where(seen, penalised, logits)
     if decoding.temperature != 1.0:
         logits = logits / decoding.temperature
     size = logits.shape[-1]
     if decoding.top_k is not None and decoding.top_k < size:
-        least = _largest(logits, decoding.top_k)
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        threshold = _kth_largest(logits, decoding.top_k)
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
     if decoding.top_p is not None and decoding.top_p < 1.0:
         p = torch.softmax(logits, -1)
-        rising = _sorted(p)
-        # Drop the tokens whose own and all smaller probabilities add up to no more than 1 - top_p; never the largest.
-        dropped = (rising.cumsum(-1) <= 1 - decoding.top_p).sum(-1, keepdim=True).clamp(max=size - 1)
-        logits = logits.masked_fill(p < rising.gather(-1, dropped), -torch.inf)
+        ascending = _sorted(p)
+        # Drop the least probable tokens as long as their probabilities sum to at most 1 - top_p; keep at least one.
+        dropped = (ascending.cumsum(-1) <= 1 - decoding.top_p).sum(-1, keepdim=True).clamp(max=size - 1)
+        logits = logits.masked_fill(p < ascending.gather(-1, dropped), -torch.inf)
     return logits
 
 
-def _largest(logits: Tensor, k: int) -> Tensor:
+def _kth_largest(logits: Tensor, k: int) -> Tensor:
     """Return the k-th largest entry of every row, [N, 1]."""
-    if logits.device.type == "cpu":  # NumPy's selection is vectorised, several times as fast as torch.topk
-        place = logits.shape[-1] - k
-        return torch.from_numpy(np.partition(logits.numpy(), place, axis=-1)[:, place : place + 1])
+    if logits.device.type == "cpu":  # NumPy's selection is vectorised and several times as fast as torch.topk
+        rank = logits.shape[-1] - k
+        return torch.from_numpy(np.partition(logits.numpy(), rank, axis=-1)[:, rank : rank + 1])
     return logits.topk(k, dim=-1).values[:, -1:]
 
 
@@ -65,42 +65,42 @@ def _sorted(p: Tensor) -> Tensor:
 
 
 def pick(p: Tensor, uniform: Tensor) -> Tensor:
-    """Pick the token of each row whose slice of the cumulative distribution holds ``uniform``: [N, V], [N, 1] → [N].
+    """Invert the cumulative distribution of each row at a number in [0, 1): p [N, V], uniform [N, 1] → tokens [N].
 
-    The numbers are in [0, 1). The probabilities ``p`` are overwritten.
+    Rows of ``p`` need not sum to one; ``p`` is overwritten.
     """
-    upto = p.cumsum_(-1)
-    # right=True: the first token beyond the number, so that one without probability is never chosen.
-    return torch.searchsorted(upto, upto.narrow(1, -1, 1) * uniform, right=True).squeeze(1)
+    cumulative = p.cumsum_(-1)
+    # right=True never picks a token of probability 0.
+    return torch.searchsorted(cumulative, cumulative.narrow(1, -1, 1) * uniform, right=True).squeeze(1)
 
 
-def _marked(p: Tensor, end: int, marking: Marker, text: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
-    """Watermark all probabilities [N, V] but that of the end of text; the result need not add up to one.
+def _watermarked(p: Tensor, end: int, mark: Marker, text: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
+    """Watermark all probabilities [N, V] except that of the end of text; rows of the result need not sum to one.
 
-    The end-of-text token is never watermarked: detectors do not see it, and biasing it would change text lengths by an
-    amount that depends on the key.
+    The end-of-text token is never watermarked: detectors do not see it, and a bias would change the lengths of texts by
+    an amount that depends on the key.
     """
-    ending = p[:, end].clone()
+    p_end = p[:, end].clone()
     p[:, end] = 0
     rest = p.sum(-1)
-    marked = marking(p, text, rows)
-    # Where only the end of text is possible, its probability is one.
-    marked[:, end] = torch.where(rest > 0, ending * marked.sum(-1) / rest, 1.0)
+    marked = mark(p, text, rows)
+    # If only the end of text is possible, its probability is one.
+    marked[:, end] = torch.where(rest > 0, p_end * marked.sum(-1) / rest, 1.0)
     return marked
 
 
 def token_noise(stream: Stream, documents: NDArray[np.int64], length: int) -> NDArray[np.float32]:
-    """Return uniform numbers in (0, 1) for documents at positions 0..length-1, [documents, length]; keyed by both.
+    """Return uniform numbers in (0, 1), [documents, length], keyed by document and position.
 
-    A document's numbers depend neither on the size of the batch nor on the other documents in it.
+    The numbers of a document depend neither on the size of the batch nor on the other documents in it.
     """
     keys = documents[:, None] * _STRIDE + np.arange(length)
     numbers = stream.uniform(keys.ravel()).reshape(keys.shape).astype(np.float32)
-    return np.minimum(numbers, np.float32(1 - 2.0**-24))  # the last ones would round to 1
+    return np.minimum(numbers, np.float32(1 - 2.0**-24))  # larger ones would round to 1
 
 
 class Decoder(Protocol):
-    """A model in the middle of generation: rows of documents that are all at the same position."""
+    """A model that is writing documents: one per row, all at the same position."""
 
     def begin(self, ids: Tensor) -> Tensor:
         """Read the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
@@ -114,11 +114,11 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """Documents to write in one batch: one per start, a prompt that may be empty.
+    """Documents to write in one batch, one per start: a prompt, which may be empty.
 
     ``noise``: uniform numbers, [documents, at least decoding.max_tokens]. A document ends before the end-of-text token
-    ``end``, after ``max_tokens`` new tokens, or when the ``context`` is full. In a stack of ``members`` the documents
-    come member by member, equally many of each. ``mark`` is the watermark, applied after the rest of the decoding.
+    ``end``, after ``max_tokens`` new tokens, or when the ``context`` is full. In a stack of ``members``, documents are
+    ordered by member, equally many of each. ``mark`` is the watermark, applied after the rest of the decoding.
     """
 
     starts: Sequence[NDArray[np.int32]]
@@ -133,15 +133,13 @@ class Task:
 def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[int], None]) -> list[list[int]]:
     """Write the documents of a task; return each document's tokens, its start included, without the end of text.
 
-    ``report`` is called with the number of tokens written, plus those that a document which ends early leaves out.
+    ``report`` is called with the number of tokens written; a document that ends early counts in full.
     """
     batch = _Batch(task, device)
     ids = batch.begin()
     logits = decoder.begin(ids)
     if not torch.isfinite(logits).all():
-        raise TrainingError(
-            "a model's weights are no longer finite numbers; lower the learning rate it is trained with."
-        )
+        raise TrainingError("a model's weights are no longer finite numbers; lower its learning rate.")
     marking = None if task.mark is None else marker(task.mark, logits.shape[-1], batch.written.shape)
     seen = None
     if task.decoding.repetition_penalty != 1.0:
@@ -149,7 +147,7 @@ def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[
     while True:
         p = torch.softmax(adjust(logits, task.decoding, seen), -1)
         if marking is not None:
-            p = _marked(p, task.end, marking, batch.written[: batch.position], batch.rows)
+            p = _watermarked(p, task.end, marking, batch.written[: batch.position], batch.rows)
         picked, done = batch.append(pick(p, batch.noise[batch.position]))
         report(done)
         if not batch.open.any():
@@ -164,65 +162,68 @@ def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[
 
 
 class _Batch:
-    """Documents in the middle of generation: ``written`` [positions, documents] up to ``position``.
+    """Documents that are being written: ``written`` [positions, documents] holds their tokens up to ``position``.
 
-    ``rows`` holds the document of every row that is computed, ``open`` whether it goes on.
+    ``rows`` holds the document of each computed row, ``open`` whether it has not ended.
     """
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self._task, self._device = task, device
         count = len(task.starts)
         self._sizes = np.array([len(start) for start in task.starts])
-        # Tokens that a document can have, its start included.
+        # Maximum tokens of a document, its start included.
         self._limits = np.minimum(self._sizes + task.decoding.max_tokens, task.context)
         self._lengths = self._limits.copy()
         self.written = np.full((int(self._limits.max()), count), task.end, dtype=np.int64)
         for row, start in enumerate(task.starts):
             self.written[: len(start), row] = start
         self.position = int(self._sizes.min())
-        self._longest, self._least = int(self._sizes.max()), int(self._limits.min())
+        self._longest_start, self._next_limit = int(self._sizes.max()), int(self._limits.min())
         self.rows = np.arange(count)
         self.open = np.ones(count, dtype=bool)
-        # The number that picks at a position, [positions, rows, 1]: the first one right after the prompt.
-        place = np.clip(np.arange(len(self.written))[:, None] - self._sizes, 0, task.noise.shape[1] - 1)
-        self.noise = torch.from_numpy(task.noise[np.arange(count), place, None]).to(device)
+        # The uniform number for each position, [positions, rows, 1]; the first is for the token after the start.
+        index = np.clip(np.arange(len(self.written))[:, None] - self._sizes, 0, task.noise.shape[1] - 1)
+        self.noise = torch.from_numpy(task.noise[np.arange(count), index, None]).to(device)
 
     def begin(self) -> Tensor:
-        """Return the end-of-text token and the part of the starts that all documents have, [documents, T]."""
+        """Return the end-of-text token and as many tokens as all starts have, [documents, T]."""
         ends = np.full((1, len(self.rows)), self._task.end)
         return torch.from_numpy(np.concatenate([ends, self.written[: self.position]]).T).to(self._device)
 
     def append(self, picked: Tensor) -> tuple[Tensor, int]:
-        """Put a token [rows] at the position of every row; return the tokens put there and how many are done with."""
-        chosen = picked.cpu().numpy()
-        ended, done = self.open & (chosen == self._task.end), int(self.open.sum())
-        if self.position < self._longest:  # some documents are still inside prompts longer than the shortest
-            inside = self.position < self._sizes[self.rows]
-            chosen = np.where(inside, self.written[self.position, self.rows], chosen)
-            picked = torch.from_numpy(chosen).to(self._device)
-            ended, done = ended & ~inside, int((self.open & ~inside).sum())
-        self.written[self.position, self.rows] = chosen  # tokens after the end of a document are never read
+        """Append a token [rows] to every row; return the appended tokens and the progress in tokens.
+
+        Rows that are still inside their prompts get the next token of the prompt instead.
+        """
+        tokens = picked.cpu().numpy()
+        ended, done = self.open & (tokens == self._task.end), int(self.open.sum())
+        if self.position < self._longest_start:
+            in_prompt = self.position < self._sizes[self.rows]
+            tokens = np.where(in_prompt, self.written[self.position, self.rows], tokens)
+            picked = torch.from_numpy(tokens).to(self._device)
+            ended, done = ended & ~in_prompt, int((self.open & ~in_prompt).sum())
+        self.written[self.position, self.rows] = tokens  # tokens after the end of a document are never read
         self.position += 1
-        if ended.any() or self.position >= self._least:
+        if ended.any() or self.position >= self._next_limit:
             done += self._close(ended)
         return picked, done
 
     def _close(self, ended: NDArray[np.bool_]) -> int:
-        """Close rows that have ended or reached their limit; return the number of tokens that this leaves out."""
+        """Close rows that have ended or reached their limit; return the number of tokens that are not needed."""
         self._lengths[self.rows[ended]] = self.position - 1
         ended = ended | (self.open & (self.position >= self._limits[self.rows]))
         self.open &= ~ended
         if self.open.any():
-            self._least = int(self._limits[self.rows[self.open]].min())
+            self._next_limit = int(self._limits[self.rows[self.open]].min())
         return int((self._limits[self.rows[ended]] - self.position).sum())
 
     def compact(self) -> Tensor | None:
-        """Drop rows of closed documents once that is worth the copying; return the index of those kept, or None."""
+        """Drop closed rows if enough of them are closed; return the index of the remaining rows, or None."""
         members = self._task.members
-        most = int(self.open.reshape(members, -1).sum(1).max())
-        if most * members > _DENSE * len(self.rows):
+        rows_per_member = int(self.open.reshape(members, -1).sum(1).max())
+        if rows_per_member * members > _COMPACT_BELOW * len(self.rows):
             return None
-        order = np.argsort(~self.open.reshape(members, -1), axis=1, kind="stable")[:, :most]
+        order = np.argsort(~self.open.reshape(members, -1), axis=1, kind="stable")[:, :rows_per_member]
         kept = np.sort(order + np.arange(members)[:, None] * (len(self.rows) // members), axis=1).ravel()
         index = torch.from_numpy(kept).to(self._device)
         self.rows, self.open, self.noise = self.rows[kept], self.open[kept], self.noise[:, index]

@@ -1,4 +1,4 @@
-"""Cohorts of language models that are trained by gradient descent: their weights and the batches of a fit."""
+"""Cohorts of language models that are trained by gradient descent: their weights and training batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ R = TypeVar("R", bound=FitRequest)
 
 
 class NeuralCohort(LanguageCohort):
-    """M members with one architecture, trained alike, each with weights of its own."""
+    """M members with the same architecture and training settings, each with its own weights."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class NeuralCohort(LanguageCohort):
         stacks: bool,
         cached_values: int,
     ) -> None:
-        """See :class:`LanguageCohort`; ``training`` holds the settings of every fit."""
+        """``training`` holds the settings of every fit; for the others, see :class:`LanguageCohort`."""
         super().__init__(
             settings, device=str(weights.device), workers=workers, stacks=stacks, cached_values=cached_values
         )
@@ -50,15 +50,15 @@ class NeuralCohort(LanguageCohort):
         """Train the members of the requests on their batches, with these peak learning rates."""
 
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
-        """Train members, each on its own documents, at most one request per member.
+        """Train members, each on its own documents, with at most one request per member.
 
-        Raises MemberError (a TrainingError) if there is nothing to train on or a loss is not finite; the members of
-        the call then keep the weights they had.
+        Raises MemberError (a TrainingError) if there is nothing to train on or a loss is not finite; no weights are
+        changed then.
         """
         return self._fit(requests, self._packed, progress)
 
     def fit_prompted(self, requests: Sequence[PromptedFitRequest], progress: Progress = silent) -> list[FitRecord]:
-        """Train members on answers to prompts; errors are those of :meth:`fit`."""
+        """Train members on answers to prompts; raise the same errors as :meth:`fit`."""
         return self._fit(requests, self._prompted, progress)
 
     def _fit(
@@ -96,11 +96,11 @@ class NeuralCohort(LanguageCohort):
         )
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return every member's parameters by their checkpoint names, float32 with a leading member axis."""
+        """Return every member's parameters by checkpoint name, float32 with a leading member axis."""
         return self.weights.state()
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what :meth:`state` returned; raise DataError, changing nothing, if it belongs to another shape."""
+        """Restore what :meth:`state` returned; raise DataError, changing nothing, if the shape differs."""
         self.weights.load(state)
 
     @property

@@ -1,7 +1,7 @@
-"""Batches of a fit on text: documents packed into blocks, or answers behind their prompts, one a row.
+"""Training batches of text: documents packed into blocks, or one row per prompt and answer.
 
-Packed, the training set is one endless sequence of tokens: every epoch, all documents in a new random order, each
-followed by the end-of-text token. A batch is the next ``batch × length`` tokens of the sequence, cut into rows.
+A packed training set is one endless sequence of tokens: in every epoch, all documents in a new random order, each
+followed by the end-of-text token. A batch is the next ``batch × length`` tokens of the sequence, split into rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ecosystem.streams import Stream
 
 
 class TokenBatches(Batches, Protocol):
-    """Batches whose rows have at most ``length`` tokens: inputs and targets are int64."""
+    """Batches of int64 inputs and targets, in rows of at most ``length`` tokens."""
 
     length: int
 
@@ -28,9 +28,9 @@ class TokenBatches(Batches, Protocol):
 class Packing:
     """The batches of a fit on documents.
 
-    Documents of weight 0 are left out. Weights are scaled to a mean of 1 over tokens, so that doubling one equals
-    having the document twice. A row is ``context`` tokens long, or as long as the whole training set if that is
-    shorter. Raises TrainingError if there is nothing to train on or a weight is negative or not finite.
+    Documents of weight 0 are left out. The other weights are scaled to a mean of 1 over tokens, so that doubling the
+    weight of a document equals repeating it. A row has ``context`` tokens, or those of the entire training set if it is
+    shorter. Raises TrainingError if there is nothing to train on, or a weight is negative or not finite.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Packing:
         budget: Budget,
         stream: Stream,
     ) -> None:
-        weight, kept = positive_weights(len(tokens), weight)
-        self._tokens = [tokens[i] for i in kept.tolist()]
+        weight, positive = positive_weights(len(tokens), weight)
+        self._tokens = [tokens[i] for i in positive.tolist()]
         sizes = np.array([len(document) + 1 for document in self._tokens])
-        self._weight = weight[kept] * (sizes.sum() / (weight[kept] @ sizes))
+        self._weight = weight[positive] * (sizes.sum() / (weight[positive] @ sizes))
         self._sizes = sizes
         self._end, self._batch, self._stream = end, batch, stream
         per_epoch = int(sizes.sum())
@@ -55,8 +55,8 @@ class Packing:
         self.steps = math.ceil(self.total / (batch * self.length))
 
     def _epochs(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
-        epoch, closing = 0, np.array([self._end], dtype=np.int32)
-        documents = [np.append(document, closing) for document in self._tokens]
+        epoch, end = 0, np.array([self._end], dtype=np.int32)
+        documents = [np.append(document, end) for document in self._tokens]
         while True:
             order = self._stream.child(f"epoch/{epoch}").rng().permutation(len(documents))
             tokens = np.concatenate([documents[i] for i in order])
@@ -64,34 +64,34 @@ class Packing:
             epoch += 1
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the ``steps`` batches; together they hold exactly ``total`` tokens."""
+        """Iterate over the ``steps`` batches, of exactly ``total`` tokens in all."""
         epochs = self._epochs()
         tokens, weight = next(epochs)
-        before, left = self._end, self.total
-        while left:
-            n = min(self._batch * self.length, left)
+        previous, remaining = self._end, self.total
+        while remaining:
+            n = min(self._batch * self.length, remaining)
             while len(tokens) < n:
-                more = next(epochs)
-                tokens, weight = np.append(tokens, more[0]), np.append(weight, more[1])
+                epoch_tokens, epoch_weight = next(epochs)
+                tokens, weight = np.append(tokens, epoch_tokens), np.append(weight, epoch_weight)
             rows = math.ceil(n / self.length)
             targets = np.full(rows * self.length, self._end, dtype=np.int64)
             inputs, scale = targets.copy(), np.zeros(rows * self.length, dtype=np.float32)
             targets[:n], scale[:n] = tokens[:n], weight[:n]
-            inputs[0], inputs[1:] = before, targets[:-1]
+            inputs[0], inputs[1:] = previous, targets[:-1]
             size = (rows, self.length)
             yield Batch(inputs.reshape(size), targets.reshape(size), scale.reshape(size), n)
-            before, left = int(targets[n - 1]), left - n
+            previous, remaining = int(targets[n - 1]), remaining - n
             tokens, weight = tokens[n:], weight[n:]
 
 
 class PromptedBatches:
-    """The batches of a fit on answers: one example a row, so that none is cut in two and none sees another.
+    """The batches of a fit on answers to prompts: one example per row, so that none is split and none sees another.
 
-    A row holds the end of text, the prompt, the answer and the end of text. The loss is the mean over the tokens of
-    answers and the ends behind them; tokens of prompts have no loss. The rows of a batch are padded with weight 0 to
-    its longest example; where an example exceeds ``context``, its prompt loses its first tokens. A batch is ``batch``
-    examples, and each counts as many tokens as the longest of all. Weights and errors are as in :class:`Packing`;
-    TrainingError is raised too if an answer alone is longer than the context.
+    A row contains the end of text, the prompt, the answer and the end of text. The loss is the mean over the tokens of
+    answers and the ends of text after them; prompts have no loss. The rows of a batch are padded with weight 0 to its
+    longest example. If an example exceeds ``context``, the first tokens of its prompt are dropped. A batch has
+    ``batch`` examples, each of which counts as many tokens as the longest example of the training set. Weights and
+    errors are as in :class:`Packing`; TrainingError is also raised if an answer alone is longer than the context.
     """
 
     def __init__(
@@ -105,17 +105,17 @@ class PromptedBatches:
         budget: Budget,
         stream: Stream,
     ) -> None:
-        weight, kept = positive_weights(len(answers), weight)
-        sequences = [sequence(prompts[i], answers[i], end, context) for i in kept.tolist()]
-        scored = np.array([len(answers[i]) + 1 for i in kept.tolist()])
-        self._sizes = np.array([len(one) for one in sequences]) - 1
+        weight, positive = positive_weights(len(answers), weight)
+        sequences = [sequence(prompts[i], answers[i], end, context) for i in positive.tolist()]
+        scored = np.array([len(answers[i]) + 1 for i in positive.tolist()])
+        self._sizes = np.array([len(ids) for ids in sequences]) - 1
         self.length = int(self._sizes.max())
         rows = np.full((len(sequences), self.length + 1), end, dtype=np.int64)
         self._weight = np.zeros((len(sequences), self.length), dtype=np.float32)
-        even = weight[kept] * (scored.sum() / (weight[kept] @ scored))
-        for i, (one, n) in enumerate(zip(sequences, scored.tolist(), strict=True)):
-            rows[i, : len(one)] = one
-            self._weight[i, len(one) - 1 - n : len(one) - 1] = even[i]
+        scaled = weight[positive] * (scored.sum() / (weight[positive] @ scored))
+        for i, (ids, n) in enumerate(zip(sequences, scored.tolist(), strict=True)):
+            rows[i, : len(ids)] = ids
+            self._weight[i, len(ids) - 1 - n : len(ids) - 1] = scaled[i]
         self._rows, self._batch, self._stream = rows, batch, stream
         examples = budget.epochs * len(rows) if budget.epochs is not None else (budget.tokens or 0) / self.length
         self._examples = max(1, round(examples))
@@ -131,22 +131,23 @@ class PromptedBatches:
             chosen = order[first : min(first + self._batch, self._examples)]
             widest = self._sizes[chosen].max()
             rows, weight = self._rows[chosen, : widest + 1], self._weight[chosen, :widest]
-            # The loss of a batch is divided by its tokens; here the mean is one over the answers alone.
+            # The sum of losses is divided by the tokens of a batch; rescale it to a mean over the answers alone.
             tokens = len(chosen) * self.length
             weight = weight * np.float32(tokens / np.count_nonzero(weight))
             yield Batch(rows[:, :-1], rows[:, 1:], weight, tokens)
 
 
 def sequence(prompt: NDArray[np.int32], answer: NDArray[np.int32], end: int, context: int) -> NDArray[np.int32]:
-    """Return the end of text, the prompt's last tokens, the answer and the end of text: ``context + 1`` at most.
+    """Return the end of text, the prompt, the answer and the end of text: at most ``context + 1`` tokens.
 
-    Raises TrainingError if the answer leaves no room for the end of text before it.
+    If they are more, the first tokens of the prompt are dropped. Raises TrainingError if the answer leaves no room for
+    the end of text before it.
     """
     room = context - 1 - len(answer)
     if room < 0:
         raise TrainingError(
-            f"an answer of {len(answer)} tokens does not fit the context of {context}; shorten it, or give a longer "
-            "context."
+            f"an answer of {len(answer)} tokens does not fit the context of {context}; shorten it, or increase "
+            "the context."
         )
-    edge = np.array([end], dtype=np.int32)
-    return np.concatenate([edge, prompt[max(0, len(prompt) - room) :], answer, edge])
+    end_of_text = np.array([end], dtype=np.int32)
+    return np.concatenate([end_of_text, prompt[max(0, len(prompt) - room) :], answer, end_of_text])

@@ -1,4 +1,4 @@
-"""Scoring: the negative log-likelihood of every token of every document, long ones in windows of the context."""
+"""Scoring: the negative log-likelihood of every token of documents; long ones are scored in windows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ScoreIndex = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Window:
-    """Part of one document: ``ids`` are its inputs, ``targets`` the tokens after them; the first ``skip`` are context.
+    """Part of one document: inputs ``ids`` and the tokens after them, ``targets``; the first ``skip`` are not scored.
 
-    ``place`` is the position in ``Score.nll`` of the first target after ``skip``.
+    ``place`` is the position in ``Score.nll`` of the first scored target.
     """
 
     ids: NDArray[np.int32]
@@ -30,7 +30,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Padded:
-    """Windows as one batch: ``inputs`` and ``targets`` int64 and ``scored`` bool, [rows, length]; ``place`` int64.
+    """A batch of windows: ``inputs`` and ``targets`` (int64) and ``scored`` (bool), [rows, length] each.
 
     ``place[j]`` is the position in ``Score.nll`` of the j-th scored target, in row order.
     """
@@ -42,9 +42,9 @@ class Padded:
 
 
 def units(tokens: Sequence[NDArray[np.int32]], end: int) -> ScoreIndex:
-    """Return (unit, offsets) of a Score: every document's tokens and its end of text."""
-    closing = np.array([end], dtype=np.int32)
-    pieces = [piece for document in tokens for piece in (document, closing)]
+    """Return ``unit`` and ``offsets`` of a Score: the tokens and the end of text of every document."""
+    end_of_text = np.array([end], dtype=np.int32)
+    pieces = [piece for document in tokens for piece in (document, end_of_text)]
     unit = np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, dtype=np.int64)
     offsets = np.zeros(len(tokens) + 1, dtype=np.int64)
     np.cumsum([len(document) + 1 for document in tokens], out=offsets[1:])
@@ -52,20 +52,20 @@ def units(tokens: Sequence[NDArray[np.int32]], end: int) -> ScoreIndex:
 
 
 def windows(unit: NDArray[np.int64], offsets: NDArray[np.int64], end: int, context: int) -> list[Window]:
-    """Cut documents into windows of at most ``context`` inputs.
+    """Split documents into windows of at most ``context`` inputs.
 
-    The first window begins with the end-of-text token that precedes every document. Later ones overlap by half the
+    The first window begins with the end-of-text token that precedes every document. Windows overlap by half the
     context, so that every token after the first window is predicted from at least half a context.
     """
     result = []
     unit = unit.astype(np.int32)
     for begin, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        chain = np.concatenate([np.array([end], dtype=np.int32), unit[begin:stop]])
+        ids = np.concatenate([np.array([end], dtype=np.int32), unit[begin:stop]])
         total, scored = stop - begin, 0
         while scored < total:
             first = 0 if scored == 0 else max(0, min(scored - context + max(1, context // 2), total - context))
             last = min(first + context, total)
-            result.append(Window(chain[first:last], chain[first + 1 : last + 1], scored - first, begin + scored))
+            result.append(Window(ids[first:last], ids[first + 1 : last + 1], scored - first, begin + scored))
             scored = last
     return result
 
@@ -77,14 +77,15 @@ def answers(
     end: int,
     context: int,
 ) -> list[Window]:
-    """Put each document behind its prompt, in one window in which only the document is scored.
+    """Return one window per document, which contains its prompt and in which only the document is scored.
 
-    Beyond ``context`` the prompt loses its first tokens; raises TrainingError if the document itself does not fit.
+    The first tokens of a prompt that exceeds ``context`` are dropped. Raises TrainingError if a document alone does not
+    fit.
     """
     result = []
     for prompt, begin, stop in zip(prompts, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        whole = sequence(prompt, unit[begin : stop - 1].astype(np.int32), end, context)
-        result.append(Window(whole[:-1], whole[1:], len(whole) - 1 - (stop - begin), begin))
+        ids = sequence(prompt, unit[begin : stop - 1].astype(np.int32), end, context)
+        result.append(Window(ids[:-1], ids[1:], len(ids) - 1 - (stop - begin), begin))
     return result
 
 
@@ -93,7 +94,7 @@ def padded(parts: Sequence[Window], tokens: int) -> list[Padded]:
     batches = []
     order = sorted(range(len(parts)), key=lambda i: len(parts[i].ids))
     while order:
-        # The longest of the group sets its width: take windows from the longest down.
+        # The longest window sets the width of a batch, so batches are formed from the longest down.
         width = len(parts[order[-1]].ids)
         rows = max(1, tokens // width)
         chosen, order = order[-rows:], order[:-rows]
@@ -115,7 +116,7 @@ def _pad(group: Sequence[Window], width: int) -> Padded:
 def assemble(
     unit: NDArray[np.int64], offsets: NDArray[np.int64], batches: Sequence[Padded], nll: Sequence[NDArray[np.float32]]
 ) -> Score:
-    """Put the nats of the batches in their places in a Score."""
+    """Collect the nats of the batches in a Score."""
     values = np.full(len(unit), np.nan)
     for batch, nats in zip(batches, nll, strict=True):
         values[batch.place] = nats

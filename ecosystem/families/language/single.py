@@ -1,9 +1,9 @@
-"""Single models of text: what the author of a new family of text writes, and the cohort made of it.
+"""Single models of text: the interface for authors of new families of text, and the cohort made from it.
 
 A :class:`TextModel` returns a distribution over the next token, and knows nothing of members, requests or runs. Its
-family gives :class:`SingleTextCohort` a tokenizer and a function that makes a model. The cohort decodes (temperature,
-top-k, top-p, prompts, watermarks), scores token by token and stores the members; agents, gates, resuming, measuring and
-reporting then work as for every other family. A model of token pairs, complete::
+family passes :class:`SingleTextCohort` a tokenizer and a function that makes a model. The cohort decodes (temperature,
+top-k, top-p, prompts, watermarks), scores token by token and stores the members; agents, gates, resuming, measurement
+and reports then work as for every other family. A complete model of token pairs::
 
     class Pairs:
         def __init__(self, types: int) -> None:
@@ -65,35 +65,35 @@ from ecosystem.types import Floats, Ints
 Distribution = Callable[[Ints], Floats]
 """Token ids so far [N, T] → probabilities of the next token [N, types]."""
 
-_LOWEST = np.finfo(np.float32).min  # log-probability of the impossible, where logits have to be finite
+_LOWEST = np.finfo(np.float32).min  # log-probability of impossible tokens, since logits must be finite
 _CONTEXT = 4096
 
 
 class TextModel(Protocol):
     """A distribution over the next token. Every fit makes a new model.
 
-    Where a method cannot do its work it raises a TrainingError whose sentence begins in lower case; the cohort adds the
+    A method that cannot do its work raises a TrainingError whose message begins in lower case; the cohort prefixes the
     member.
     """
 
     def fit(self, documents: Sequence[NDArray[np.int32]], *, weight: Floats, stream: Stream) -> None:
-        """Learn documents, once; a document is its token ids, with the end-of-text token before and after it.
+        """Fit the model to documents: arrays of token ids, with the end-of-text token before and after each.
 
-        ``weight`` [documents] is above 0: a document of weight 2 counts twice.
+        ``weight`` [documents] is above 0; a document of weight 2 counts twice. A model is fitted only once.
         """
 
     def next_token(self, ids: Ints) -> Floats:
         """Return the probabilities of the token after each row of ``ids`` [N, T], shape [N, types].
 
-        A row is the end-of-text token and T - 1 tokens of a document, T being at least 1 (beyond the cohort's context,
-        the last T tokens). Row i of the result must depend on row i of ``ids`` alone.
+        A row is the end-of-text token and the first T - 1 tokens of a document (T ≥ 1); if these exceed the cohort's
+        context, it is the last T tokens. Row i of the result must depend on row i of ``ids`` alone.
         """
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays that fit() has set, at least one, without arguments of __init__."""
+        """Return the arrays that fit() has set (at least one), without arguments of __init__."""
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore, in a new model, what :meth:`state` returned; raise DataError if it does not fit."""
+        """Restore, in a new model, a result of :meth:`state`; raise DataError if it does not fit."""
 
 
 class SingleTextCohort(LanguageCohort):
@@ -118,15 +118,15 @@ class SingleTextCohort(LanguageCohort):
         self._models: list[TextModel | None] = [None] * members
 
     def begin_from(self, docs: pl.Series, stream: Stream) -> None:
-        """Fit one model to these documents and start every member from it."""
+        """Fit one model to ``docs`` and start every member from it."""
         self._initial = self._fitted(docs, np.ones(len(docs)), stream)
         self._models = [self._initial] * self.members
 
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
-        """Fit new models to the documents of the requests; budget, learning rate and start are not passed on.
+        """Fit new models to the documents of the requests; budget, learning rate and start are ignored.
 
-        Raises MemberError if there is nothing to train on, and where a model raises TrainingError; the members of the
-        call then keep the models they had.
+        Raises MemberError if there is nothing to train on, and for every TrainingError of a model; no member changes
+        then.
         """
         self._check_fit(requests)
         fitted, seconds = [], []
@@ -140,23 +140,23 @@ class SingleTextCohort(LanguageCohort):
             self._models[request.member] = model
         records = []
         scores = self.score([ScoreRequest(request.member, request.docs) for request in requests])
-        for request, score, taken in zip(requests, scores, seconds, strict=True):
+        for request, score, duration in zip(requests, scores, seconds, strict=True):
             weight = np.repeat(np.asarray(request.weight, dtype=np.float64), np.diff(score.offsets))
-            learnt = weight > 0
-            loss = float(np.average(score.nll[learnt], weights=weight[learnt]))
-            records.append(FitRecord(int(np.count_nonzero(learnt)), loss, taken))
+            trained = weight > 0
+            loss = float(np.average(score.nll[trained], weights=weight[trained]))
+            records.append(FitRecord(int(np.count_nonzero(trained)), loss, duration))
         return records
 
     def _fitted(self, docs: pl.Series, weight: Floats, stream: Stream) -> TextModel:
-        tokens, edge = self.tokenizer.encode(docs), np.array([self.tokenizer.end], dtype=np.int32)
-        weight, kept = positive_weights(len(tokens), weight)
+        tokens, end = self.tokenizer.encode(docs), np.array([self.tokenizer.end], dtype=np.int32)
+        weight, positive = positive_weights(len(tokens), weight)
         model = self._make()
-        documents = [np.concatenate([edge, tokens[i], edge]) for i in kept.tolist()]
-        model.fit(documents, weight=weight[kept], stream=stream)
+        documents = [np.concatenate([end, tokens[i], end]) for i in positive.tolist()]
+        model.fit(documents, weight=weight[positive], stream=stream)
         return model
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return every fitted member's arrays as ``<member>/<name>``."""
+        """Return the arrays of all fitted members as ``<member>/<name>``."""
         return join_states([{} if model is None else model.state() for model in self._models])
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -173,7 +173,7 @@ class SingleTextCohort(LanguageCohort):
     # Distributions.
 
     def _next_token(self, member: Member, ids: Ints) -> Floats:
-        """Ask a member, the initial model or one before its first fit for distributions after ids [N, T]."""
+        """Return the distributions after ids [N, T]; they are uniform for unfitted models."""
         model = self._models[member] if isinstance(member, int) else self._initial if member == "initial" else None
         if model is None:
             return np.full((len(ids), self.types), 1 / self.types)
@@ -191,32 +191,34 @@ class SingleTextCohort(LanguageCohort):
 
     def _nll(self, member: Member) -> Nll:
         def nll(inputs: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
-            ids, goals, where = inputs.numpy(), targets.numpy(), scored.numpy()
+            ids, tokens, selected = inputs.numpy(), targets.numpy(), scored.numpy()
             p = np.ones(ids.shape)
             for position in range(ids.shape[1]):
-                rows = np.flatnonzero(where[:, position])
+                rows = np.flatnonzero(selected[:, position])
                 if rows.size:
-                    after = self._next_token(member, ids[rows, : position + 1])
-                    p[rows, position] = after[np.arange(rows.size), goals[rows, position]]
+                    distribution = self._next_token(member, ids[rows, : position + 1])
+                    p[rows, position] = distribution[np.arange(rows.size), tokens[rows, position]]
             with np.errstate(divide="ignore"):  # an impossible token has infinite nats
-                return torch.from_numpy(-np.log(p[where]))
+                return torch.from_numpy(-np.log(p[selected]))
 
         return nll
 
 
 def _check_distribution(p: Floats, shape: tuple[int, int]) -> None:
-    """Raise TrainingError if an array does not hold a probability of every token in each row."""
+    """Raise TrainingError unless each row of ``p`` is a distribution over all tokens."""
     if p.shape != shape:
         raise TrainingError(
-            f"next_token() returned an array of shape {list(p.shape)}; return {list(shape)}, a row for each row of ids "
-            "and a column for each token."
+            f"next_token() returned an array of shape {list(p.shape)}, not {list(shape)}; return one row for each row "
+            "of ids and one column for each token."
         )
     if not ((p >= 0).all() and np.allclose(p.sum(axis=1), 1, atol=1e-6)):
-        raise TrainingError("next_token() returned rows that are no distributions: numbers from 0 on, adding up to 1.")
+        raise TrainingError(
+            "next_token() returned rows that are not distributions; return numbers of at least 0 that sum to 1."
+        )
 
 
 class _SingleDecoder:
-    """Rows of documents of one model, with all their tokens so far."""
+    """The decoder of one model, which stores all tokens so far."""
 
     def __init__(self, distribution: Distribution) -> None:
         self._distribution = distribution

@@ -1,8 +1,7 @@
 """Text to token ids and back: a byte-level BPE trained on the human documents, or the tokenizer of a checkpoint.
 
-The tokens of a document are computed once per tokenizer and cached by its text, since the same documents are scraped
-step after step. Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) is lossless: decoding the tokens of any text
-gives that text.
+The tokens of a document are cached by its text, since the same documents are scraped at step after step. Byte-level BPE
+(Sennrich et al. 2016; Radford et al. 2019) is lossless: decoding the tokens of a text gives the same text.
 """
 
 from __future__ import annotations
@@ -20,28 +19,28 @@ from numpy.typing import NDArray
 from ecosystem.errors import DataError
 
 END_OF_TEXT = "<|endoftext|>"
-_REMEMBERED = 50_000_000  # tokens; 200 MB. Beyond that the cache is emptied.
+_CACHE_LIMIT = 50_000_000  # tokens, 200 MB; above it the cache is emptied
 
 
 class Tokenizer:
     """A tokenizer with a cache: ``encode``, ``decode``, the id ``end`` of the end of text, and ``size`` (ids)."""
 
     def __init__(self, model: tokenizers.Tokenizer, end: int, source: Path | None = None) -> None:
-        """``end`` is the id that separates documents; ``source`` the checkpoint folder it was read from, if any."""
+        """``end`` is the id that separates documents; ``source`` is the checkpoint folder, if it was read from one."""
         self._model = model
-        # The characters "<|endoftext|>" inside a document are ordinary text, not its end.
+        # The characters "<|endoftext|>" in a document are ordinary text, not its end.
         self._model.encode_special_tokens = True
         self._model.no_truncation()
         self._model.no_padding()
         self._source = source
-        self._memory: dict[str, NDArray[np.int32]] = {}
-        self._remembered = 0
+        self._cache: dict[str, NDArray[np.int32]] = {}
+        self._cached_tokens = 0
         self.end = end
         self.size: int = model.get_vocab_size(with_added_tokens=True)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
-        """Train a byte-level BPE of at most ``vocabulary`` tokens (fewer if the texts are too small to fill it).
+        """Train a byte-level BPE of at most ``vocabulary`` tokens; short texts may give fewer.
 
         The same texts in the same order give the same tokenizer.
         """
@@ -55,14 +54,14 @@ class Tokenizer:
             show_progress=False,
         )
         model.train_from_iterator(texts, trainer=trainer)
-        return cls(model, _end_of(model, None))
+        return cls(model, _end_of_text_id(model, None))
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
         """Read a tokenizer from a checkpoint folder.
 
-        ``tokenizer.json`` is read directly; older layouts (``vocab.json`` and ``merges.txt``, SentencePiece) go
-        through transformers' ``AutoTokenizer``. Raises DataError if neither works or there is no end-of-text token.
+        ``tokenizer.json`` is read directly, older layouts (``vocab.json`` and ``merges.txt``, SentencePiece) with
+        transformers' ``AutoTokenizer``. Raises DataError if neither works or there is no end-of-text token.
         """
         path = folder / "tokenizer.json"
         if path.is_file():
@@ -71,78 +70,79 @@ class Tokenizer:
             except Exception as error:  # the library raises bare Exception
                 raise DataError(f"{path} cannot be read as a tokenizer: {error}.") from error
         else:
-            model = _through_transformers(folder)
-        return cls(model, _end_of(model, folder), folder)
+            model = _load_with_transformers(folder)
+        return cls(model, _end_of_text_id(model, folder), folder)
 
     def encode(self, docs: pl.Series) -> list[NDArray[np.int32]]:
-        """Return the token ids of every document, without an end of text; cached documents are not encoded again."""
+        """Return the token ids of every document, without the end of text; cached documents are not encoded again."""
         texts = docs.to_list()
-        new = [text for text in dict.fromkeys(texts) if text not in self._memory]
+        new = [text for text in dict.fromkeys(texts) if text not in self._cache]
         if new:
             encodings = self._model.encode_batch_fast(new, add_special_tokens=False)
-            if self._remembered > _REMEMBERED:
-                self._memory, self._remembered = {text: self._memory[text] for text in texts if text in self._memory}, 0
+            if self._cached_tokens > _CACHE_LIMIT:
+                self._cache = {text: self._cache[text] for text in texts if text in self._cache}
+                self._cached_tokens = 0
             for text, encoding in zip(new, encodings, strict=True):
                 ids = np.array(encoding.ids, dtype=np.int32)
-                self._memory[text] = ids
-                self._remembered += len(ids)
-        return [self._memory[text] for text in texts]
+                self._cache[text] = ids
+                self._cached_tokens += len(ids)
+        return [self._cache[text] for text in texts]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Return the text of every sequence of ids; bytes that are not UTF-8 become U+FFFD."""
         return list(self._model.decode_batch([list(row) for row in ids], skip_special_tokens=False))
 
     def save(self, folder: Path, context: int) -> None:
-        """Write tokenizer files that transformers' ``AutoTokenizer`` opens; ``context`` is the longest input."""
+        """Write tokenizer files for transformers' ``AutoTokenizer``; ``context`` is the longest input in tokens."""
         self._model.encode_special_tokens = False  # the default of other readers
         try:
             self._model.save(str(folder / "tokenizer.json"))
         finally:
             self._model.encode_special_tokens = True
-        word = self._model.id_to_token(self.end)
+        end = self._model.id_to_token(self.end)
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": word,
-            "eos_token": word,
-            "unk_token": word,
+            "bos_token": end,
+            "eos_token": end,
+            "unk_token": end,
             "model_max_length": context,
             "clean_up_tokenization_spaces": False,
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _through_transformers(folder: Path) -> tokenizers.Tokenizer:
+def _load_with_transformers(folder: Path) -> tokenizers.Tokenizer:
     from transformers import AutoTokenizer
 
     try:
         loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         model: tokenizers.Tokenizer = loaded.backend_tokenizer
         return model
-    except Exception as error:  # transformers raises many kinds; all mean the same to the user
+    except Exception as error:  # transformers raises many types, with one remedy
         raise DataError(
-            f"{folder} holds no tokenizer that can be opened ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "save one there with save_pretrained, so that there is a tokenizer.json."
+            f"{folder} contains no readable tokenizer ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "save one there with save_pretrained, which writes a tokenizer.json."
         ) from error
 
 
-def _end_of(model: tokenizers.Tokenizer, folder: Path | None) -> int:
-    """Find the id of the end of text, by the configuration of the tokenizer or the model, or by its usual name."""
-    words = [END_OF_TEXT, "</s>"]
+def _end_of_text_id(model: tokenizers.Tokenizer, folder: Path | None) -> int:
+    """Return the id of the end of text: as configured in the tokenizer, by its usual names, or as in config.json."""
+    candidates = [END_OF_TEXT, "</s>"]
     if folder is not None:
-        named = [
-            _table(folder / name).get("eos_token") for name in ("special_tokens_map.json", "tokenizer_config.json")
+        configured = [
+            _read_table(folder / name).get("eos_token") for name in ("tokenizer_config.json", "special_tokens_map.json")
         ]
-        words = [word["content"] if isinstance(word, dict) else word for word in reversed(named) if word] + words
-    for word in words:
-        if (token := model.token_to_id(word)) is not None:
+        candidates = [c["content"] if isinstance(c, dict) else c for c in configured if c] + candidates
+    for candidate in candidates:
+        if (token := model.token_to_id(candidate)) is not None:
             return token
-    token = _table(folder / "config.json").get("eos_token_id") if folder is not None else None
+    token = _read_table(folder / "config.json").get("eos_token_id") if folder is not None else None
     if isinstance(token, int) and token < model.get_vocab_size():
         return token
-    raise DataError(f"the tokenizer in {folder} names no end-of-text token; set eos_token in tokenizer_config.json.")
+    raise DataError(f"the tokenizer in {folder} has no end-of-text token; set eos_token in tokenizer_config.json.")
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _read_table(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:

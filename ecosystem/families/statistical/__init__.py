@@ -1,1 +1,1 @@
-"""Models whose parameters, and whose laws under retraining, are known in closed form."""
+"""Models with known parameters and, for many, closed forms for repeated retraining."""

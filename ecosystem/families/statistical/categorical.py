@@ -1,4 +1,4 @@
-"""The ``categorical`` family: the distribution of one symbol, by the frequencies of the symbols in its documents.
+"""The ``categorical`` family: the distribution of one symbol, estimated by its frequencies in the documents.
 
 The model of Seddik et al. (2024) for one context, and of every discrete recursion with a closed form
 (:mod:`ecosystem.theory.extinction`): resampling n symbols from the last frequencies is the Wright-Fisher process.
@@ -33,18 +33,18 @@ class Categorical(FittedFamily):
     add_k: Annotated[float, Field(ge=0)] = Field(0.0, description="number added to the count of every symbol")
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
-        """Require as many types as any source has symbols."""
+        """Require at least as many types as any source has symbols."""
         widths = {name: s.width for name, s in scenario.sources.items() if s.modality == self.modality and s.width}
-        wide = next((name for name, width in widths.items() if self.types is not None and width > self.types), None)
-        if wide is None:
+        source = next((name for name, width in widths.items() if self.types is not None and width > self.types), None)
+        if source is None:
             return []
         return [
-            f'{path}.types: {self.types} symbols are too few for the source "{wide}", which has {widths[wide]}; give '
-            f"at least {widths[wide]}"
+            f'{path}.types: {self.types} symbols are too few for the source "{source}", which has {widths[source]}; '
+            f"give at least {widths[source]}"
         ]
 
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
-        """Build M distributions, uniform until they are fitted; raise DataError without initial documents."""
+        """Build M uniform distributions; raise DataError if there are no initial documents."""
         symbols = human_documents(name, context, "category")
         types = self.types or int(symbols.max()) + 1
         cohort = CategoricalCohort(name, members, types, self.add_k)
@@ -61,33 +61,36 @@ class CategoricalCohort(StackedCohort):
         self.types = types
         self.add_k = add_k
 
-    def unfit(self, x: NDArray[Any]) -> str:
-        """Refuse symbols beyond the number of types too."""
+    def fit_problem(self, x: NDArray[Any]) -> str:
+        """Also refuse symbols beyond the number of types."""
         if len(x) and int(x.max()) >= self.types:
             return f"the symbol {int(x.max())} is not one of its {self.types} types; raise types"
-        return super().unfit(x)
+        return super().fit_problem(x)
 
     def estimate(self, x: NDArray[Any], weight: Floats) -> Parameters:
-        """Weighted frequencies of the symbols x [M, n], plus k."""
+        """Return the weighted frequencies of the symbols x [M, n], with ``add_k`` added to every count."""
         members = len(x)
-        places = x.astype(np.int64) + self.types * np.arange(members)[:, None]
-        sums = np.bincount(places.ravel(), weights=weight.ravel(), minlength=members * self.types)
+        cells = x.astype(np.int64) + self.types * np.arange(members)[:, None]
+        sums = np.bincount(cells.ravel(), weights=weight.ravel(), minlength=members * self.types)
         counts = sums.reshape(members, self.types) + self.add_k
         return {"probability": counts / counts.sum(axis=1, keepdims=True)}
 
     def draw(self, parameters: Parameters, decoding: Decoding, noise: Floats) -> NDArray[Any]:
         """Look up uniform numbers [M, n] in each member's cumulative distribution after decoding."""
-        upto = decoded(parameters["probability"], decoding).cumsum(axis=1)
-        drawn = [np.searchsorted(c, u * c[-1], side="right") for c, u in zip(upto, noise, strict=True)]
+        cumulative = decoded(parameters["probability"], decoding).cumsum(axis=1)
+        drawn = [np.searchsorted(c, u * c[-1], side="right") for c, u in zip(cumulative, noise, strict=True)]
         return np.stack(drawn).astype(np.int32)
 
     def log_density(self, parameters: Parameters, x: NDArray[Any]) -> Floats:
-        """Log probability of the symbols x [n]."""
+        """Return the log probability of the symbols x [n]."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(parameters["probability"])[x])
 
     def describe(self, truth: Truth) -> dict[str, Floats]:
-        """Return diversity, support, tails and distances to the truth; the tail is all but the top tenth of ranks."""
+        """Return diversity, support, tails and distances to the truth.
+
+        The tail is all symbols except the tenth with the highest true probabilities.
+        """
         assert truth.probabilities is not None
         p = self._parameters["probability"]
         true = np.zeros(self.types)
@@ -117,19 +120,19 @@ class CategoricalCohort(StackedCohort):
 
 
 def decoded(p: Floats, decoding: Decoding) -> Floats:
-    """Apply temperature, top-k and top-p to distributions [M, K]; rows need not sum to one afterwards.
+    """Apply temperature, top-k and top-p to distributions [M, K]; the rows of the result need not sum to one.
 
-    Top-k keeps ties with the k-th; top-p keeps the smallest set of the likeliest symbols that holds the mass.
+    Top-k keeps ties with the k-th symbol; top-p keeps the smallest set of the likeliest symbols with that mass.
     """
     if decoding.temperature != 1.0:
         p = (p / p.max(axis=1, keepdims=True)) ** (1 / decoding.temperature)
     if decoding.top_k is not None and decoding.top_k < p.shape[1]:
-        least = np.partition(p, p.shape[1] - decoding.top_k, axis=1)[:, p.shape[1] - decoding.top_k, None]
-        p = np.where(p < least, 0.0, p)
+        threshold = np.partition(p, p.shape[1] - decoding.top_k, axis=1)[:, p.shape[1] - decoding.top_k, None]
+        p = np.where(p < threshold, 0.0, p)
     if decoding.top_p is not None and decoding.top_p < 1:
         p = p / p.sum(axis=1, keepdims=True)
         order = np.argsort(-p, axis=1, kind="stable")
-        falling = np.take_along_axis(p, order, axis=1)
-        before = falling.cumsum(axis=1) - falling  # mass of what is likelier
-        np.put_along_axis(p, order, np.where(before >= decoding.top_p, 0.0, falling), axis=1)
+        descending = np.take_along_axis(p, order, axis=1)
+        mass_before = descending.cumsum(axis=1) - descending
+        np.put_along_axis(p, order, np.where(mass_before >= decoding.top_p, 0.0, descending), axis=1)
     return p

@@ -1,7 +1,8 @@
 """Cohorts of statistical models: every parameter is one array with the member as its leading axis.
 
-A subclass brings four functions of arrays (estimate, draw, log density, describe), each for many members at once; this
-module gathers requests into stacks. It does without PyTorch: small arrays, closed forms, double precision.
+A subclass implements four array functions (estimate, draw, log density, describe), each for many members at once; this
+module groups requests into stacks. It does not use PyTorch: arrays are small, fits have closed forms, and precision is
+double.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Parameters = dict[str, Floats]
 
 
 class FittedFamily(Family):
-    """A family whose fit is one estimate from the documents, without optimiser steps."""
+    """A family that is fitted by an estimate from the documents, without optimiser steps."""
 
     uses_budget: ClassVar[bool] = False
 
@@ -44,9 +45,9 @@ class FittedFamily(Family):
 
 
 class StackedCohort(ABC):
-    """M models of one shape; ``initial`` are the parameters (of one member) that all of them start from."""
+    """M models of one shape; all start from the parameters ``initial``, those of one member."""
 
-    least = 1  # fewest documents of a fit
+    min_documents = 1  # of a fit
 
     def __init__(self, name: str, members: int, dtype: pl.DataType, initial: Mapping[str, Any]) -> None:
         """``dtype`` is the type of the documents: Array(Float64, d) or Int32."""
@@ -63,32 +64,32 @@ class StackedCohort(ABC):
 
     @abstractmethod
     def estimate(self, x: NDArray[Any], weight: Floats) -> Parameters:
-        """Estimate parameters from documents x [M, n, …] with weights [M, n] (positive, of mean one), M at once."""
+        """Estimate the parameters of M members from documents x [M, n, …] with weights [M, n] (at least 0, mean 1)."""
 
     @abstractmethod
     def draw(self, parameters: Parameters, decoding: Decoding, noise: Floats) -> NDArray[Any]:
-        """Turn uniform numbers [M, n, …] (shaped per document as :attr:`noise_shape`) into documents [M, n, …]."""
+        """Turn uniform numbers [M, n, *noise_shape] into documents [M, n, …]."""
 
     @abstractmethod
     def log_density(self, parameters: Parameters, x: NDArray[Any]) -> Floats:
-        """Return the log-likelihood in nats of documents x [n, …] under one member (parameters without its axis)."""
+        """Return the log-likelihood in nats of documents x [n, …] under one member; its parameters have no M axis."""
 
     @abstractmethod
     def describe(self, truth: Truth) -> dict[str, Floats]:
         """Compare every member's parameters with the truth: metric name → value, shape [M] each."""
 
-    def unfit(self, x: NDArray[Any]) -> str:
-        """Return why documents x [n, …] allow no estimate (the end of a sentence), or an empty string."""
-        if len(x) < self.least:
-            return f"it needs at least {self.least} documents but has {len(x)}; give it more"
+    def fit_problem(self, x: NDArray[Any]) -> str:
+        """Return why documents x [n, …] allow no estimate, as the end of a sentence; "" if they allow one."""
+        if len(x) < self.min_documents:
+            return f"it needs at least {self.min_documents} documents but has {len(x)}; give it more"
         return ""
 
     def begin_from(self, human: NDArray[Any]) -> None:
-        """Start every member from the estimate from these documents [n, …]; raise DataError if they allow none."""
-        wrong = self.unfit(human)
-        if wrong:
+        """Start every member from the estimate from documents [n, …]; raise DataError if they allow none."""
+        problem = self.fit_problem(human)
+        if problem:
             raise DataError(
-                f'model "{self.name}" cannot be fitted to the initial documents of the web: {wrong}; see web.initial.'
+                f'model "{self.name}" cannot be fitted to the initial documents of the web: {problem}; see web.initial.'
             )
         fitted = self.estimate(human[None], np.ones((1, len(human))))
         for key, value in fitted.items():
@@ -103,17 +104,17 @@ class StackedCohort(ABC):
     # The requests.
 
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
-        """Fit members to their own documents, those with equally many documents in one stack.
+        """Fit members, each to its own documents; members with equally many documents share a stack.
 
-        The parameters are the estimate from these documents alone: budget, learning rate and start are not used. Raises
-        MemberError if there are fewer documents than the estimate needs.
+        The parameters depend on these documents alone: budget, learning rate and start are ignored. Raises MemberError
+        if there are fewer documents than the estimate needs, or parameters are not finite.
         """
         started = time.perf_counter()
         sizes: dict[int, list[FitRequest]] = {}
         for request in requests:
-            wrong = self.unfit(request.docs.to_numpy())
-            if wrong:
-                raise MemberError(request.member, f"member {request.member} cannot be fitted: {wrong}.")
+            problem = self.fit_problem(request.docs.to_numpy())
+            if problem:
+                raise MemberError(request.member, f"member {request.member} cannot be fitted: {problem}.")
             sizes.setdefault(request.docs.len(), []).append(request)
         losses: dict[int, float] = {}
         for group in sizes.values():
@@ -127,10 +128,10 @@ class StackedCohort(ABC):
         members = [request.member for request in group]
         x = np.stack([request.docs.to_numpy() for request in group])
         weight = np.stack([request.weight for request in group])
-        with np.errstate(over="ignore", invalid="ignore"):  # parameters that are not finite are an error below
+        with np.errstate(over="ignore", invalid="ignore"):  # parameters that are not finite raise an error below
             fitted = self.estimate(x, weight / weight.mean(axis=1, keepdims=True))
-        for place, member in enumerate(members):
-            if not all(np.isfinite(value[place]).all() for value in fitted.values()):
+        for row, member in enumerate(members):
+            if not all(np.isfinite(value[row]).all() for value in fitted.values()):
                 raise MemberError(
                     member,
                     f"member {member} has diverged: its documents are too large for a number; lower its "
@@ -139,43 +140,43 @@ class StackedCohort(ABC):
         losses = {}
         for key, value in fitted.items():
             self._parameters[key][members] = value
-        for place, member in enumerate(members):
-            own = {key: value[place] for key, value in fitted.items()}
+        for row, member in enumerate(members):
+            parameters = {key: value[row] for key, value in fitted.items()}
             with np.errstate(divide="ignore", invalid="ignore"):
-                losses[member] = -float(np.average(self.log_density(own, x[place]), weights=weight[place]))
+                losses[member] = -float(np.average(self.log_density(parameters, x[row]), weights=weight[row]))
         return losses
 
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
         """Draw documents, one Series of length ``n`` per request; the noise is keyed by the document's number."""
         written: list[pl.Series] = [pl.Series("content", [], dtype=self.dtype)] * len(requests)
         groups: dict[tuple[int, Decoding], list[int]] = {}
-        for place, request in enumerate(requests):
-            groups.setdefault((request.n, request.decoding), []).append(place)
-        for (n, decoding), places in groups.items():
+        for i, request in enumerate(requests):
+            groups.setdefault((request.n, request.decoding), []).append(i)
+        for (n, decoding), group in groups.items():
             if n == 0:
                 continue
-            members = [requests[place].member for place in places]
-            own = {key: value[members] for key, value in self._parameters.items()}
+            members = [requests[i].member for i in group]
+            parameters = {key: value[members] for key, value in self._parameters.items()}
             each = int(np.prod(self.noise_shape, dtype=np.int64))
-            noise = np.stack([requests[place].stream.uniform(np.arange(n * each)) for place in places])
-            with np.errstate(over="ignore", invalid="ignore"):  # a fit to such documents raises an error
-                drawn = self.draw(own, decoding, noise.reshape(len(places), n, *self.noise_shape))
-            for place, docs in zip(places, drawn, strict=True):
-                written[place] = pl.Series("content", docs, dtype=self.dtype)
+            noise = np.stack([requests[i].stream.uniform(np.arange(n * each)) for i in group])
+            with np.errstate(over="ignore", invalid="ignore"):  # a fit to documents that are not finite raises an error
+                drawn = self.draw(parameters, decoding, noise.reshape(len(group), n, *self.noise_shape))
+            for i, docs in zip(group, drawn, strict=True):
+                written[i] = pl.Series("content", docs, dtype=self.dtype)
         progress("generate", len(requests), len(requests))
         return written
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Score documents; a document is one unit."""
+        """Score documents; each is one unit."""
         scores = []
         for request in requests:
             if isinstance(request.member, int):
-                own = {key: value[request.member] for key, value in self._parameters.items()}
+                parameters = {key: value[request.member] for key, value in self._parameters.items()}
             else:
-                own = self._initial
+                parameters = self._initial
             n = request.docs.len()
             with np.errstate(divide="ignore", invalid="ignore"):
-                nll = -self.log_density(own, request.docs.to_numpy()) if n else np.zeros(0)
+                nll = -self.log_density(parameters, request.docs.to_numpy()) if n else np.zeros(0)
             scores.append(Score.of_documents(nll))
         return scores
 
@@ -200,7 +201,7 @@ def human_documents(name: str, context: BuildContext, modality: str) -> NDArray[
     """Return the web's initial human documents as an array; raise DataError if there are none."""
     if context.human.len() == 0:
         raise DataError(
-            f"model \"{name}\" takes its {modality} documents' form from the web's initial human documents, but there "
-            "are none; give web.initial.documents."
+            f'model "{name}" takes the form of its {modality} documents from the initial human documents of the web, '
+            "but there are none; set web.initial.documents."
         )
     return context.human.to_numpy()

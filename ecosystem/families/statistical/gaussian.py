@@ -1,7 +1,7 @@
-"""The ``gaussian`` family: a normal distribution of any dimension, by its sample mean and covariance.
+"""The ``gaussian`` family: a normal distribution of any dimension, fitted by its sample mean and covariance.
 
 The model of Shumailov et al. (2024, section on single-dimensional Gaussians), Alemohammad et al. (2023) and Kazdan et
-al. (2025): its recursions have closed forms (:mod:`ecosystem.theory.gaussian`).
+al. (2025). Repeated retraining has closed forms (:mod:`ecosystem.theory.gaussian`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ecosystem.types import Floats, Modality
 class Gaussian(FittedFamily):
     """A normal distribution fitted to vector documents.
 
-    ``temperature`` of a trainer's decoding multiplies the covariance it samples with: the sampling bias lambda of
-    Alemohammad et al. (2023), since a density to the power 1/T is a normal of covariance T times as large.
+    The ``temperature`` of a trainer's decoding multiplies the covariance of its samples: the sampling bias lambda of
+    Alemohammad et al. (2023), since a normal density to the power 1/T is that of a normal with T times the covariance.
     """
 
     modality: ClassVar[Modality] = "vector"
@@ -36,7 +36,7 @@ class Gaussian(FittedFamily):
     )
 
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
-        """Build M normals, standard ones until they are fitted; raise DataError without initial documents."""
+        """Build M standard normals; raise DataError if there are no initial documents."""
         x = human_documents(name, context, "vector")
         cohort = GaussianCohort(name, members, x.shape[1], self.covariance == "unbiased")
         if self.init == "foundation":
@@ -48,7 +48,7 @@ class GaussianCohort(StackedCohort):
     """M normals: ``mean`` [M, d] and ``covariance`` [M, d, d]."""
 
     def __init__(self, name: str, members: int, dimension: int, unbiased: bool) -> None:
-        """``unbiased``: the covariance divides by n - 1, which needs two documents; otherwise by n."""
+        """``unbiased``: divide the covariance by n - 1, which needs two documents; else by n."""
         super().__init__(
             name,
             members,
@@ -56,7 +56,7 @@ class GaussianCohort(StackedCohort):
             {"mean": np.zeros(dimension), "covariance": np.eye(dimension)},
         )
         self.unbiased = unbiased
-        self.least = 2 if unbiased else 1
+        self.min_documents = 2 if unbiased else 1
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -64,9 +64,9 @@ class GaussianCohort(StackedCohort):
         return (self._initial["mean"].size,)
 
     def estimate(self, x: NDArray[Any], weight: Floats) -> Parameters:
-        """Weighted mean and covariance of x [M, n, d]; the effective sample size (Σw)²/Σw² corrects the bias."""
+        """Return the weighted mean and covariance of x [M, n, d]; (Σw)²/Σw² is the sample size in the unbiased one."""
         share = weight / weight.sum(axis=1, keepdims=True)
-        first = x[:, :1]  # taken off before averaging, so that equal documents have a variance of exactly zero
+        first = x[:, :1]  # subtracted before averaging, so that equal documents have a variance of exactly zero
         mean = first[:, 0] + np.einsum("mn,mnd->md", share, x - first)
         centred = x - mean[:, None]
         covariance = np.einsum("mn,mnd,mne->mde", share, centred, centred, optimize=True)
@@ -76,14 +76,17 @@ class GaussianCohort(StackedCohort):
         return {"mean": mean, "covariance": covariance}
 
     def draw(self, parameters: Parameters, decoding: Decoding, noise: Floats) -> NDArray[Any]:
-        """Multiply standard normal numbers by the root of the covariance, which may be singular."""
+        """Multiply standard normal numbers by the square root of the covariance, which may be singular."""
         from scipy.special import ndtri
 
         root = square_root(parameters["covariance"] * decoding.temperature)
         return np.asarray(parameters["mean"][:, None] + np.einsum("mnd,mde->mne", ndtri(noise), root))
 
     def log_density(self, parameters: Parameters, x: NDArray[Any]) -> Floats:
-        """Log density of x [n, d]; without variance in some direction, infinite on it and minus infinite off it."""
+        """Return the log density of x [n, d].
+
+        If the covariance is singular, it is infinite for documents in its support, and minus infinite elsewhere.
+        """
         values, vectors = np.linalg.eigh(parameters["covariance"])
         values = np.maximum(values, 0.0)
         along = (x - parameters["mean"]) @ vectors
@@ -94,7 +97,7 @@ class GaussianCohort(StackedCohort):
     def describe(self, truth: Truth) -> dict[str, Floats]:
         """Compare the moments with the truth, and report whether any variance is left.
 
-        A collapsed member has no variance and no log variance (NaN).
+        The log variance of a collapsed member is NaN.
         """
         compared = moments(self._parameters["mean"], self._parameters["covariance"], truth)
         share = compared["variance"]

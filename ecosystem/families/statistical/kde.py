@@ -1,8 +1,8 @@
 """The ``kde`` family: a Gaussian kernel around every training document.
 
 The nonparametric model of Kazdan et al. (2025). Its first two moments have closed forms: a fit to n documents of
-variance v has the variance (1 - 1/n) v + h² per coordinate on average: at every generation sampling takes away a share,
-and kernels of width h add h².
+variance v has an expected variance of (1 - 1/n) v + h² per coordinate. In every generation, sampling removes a share of
+1/n, and kernels of width h add h².
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CELLS = 2_000_000  # distances in memory at once while scoring
 
 
 def _number_or_rule(value: Any) -> Any:
-    """Refuse everything but a number or a rule, in one sentence; a union gives one for each of its types."""
+    """Refuse all other values with one message; pydantic reports one for each type of a union."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
     if not number and value not in ("scott", "silverman"):
         raise ValueError(f'must be a number above 0, "scott" or "silverman", not {value!r}')
@@ -41,10 +41,10 @@ def _number_or_rule(value: Any) -> Any:
 class KernelDensity(FittedFamily):
     """A Gaussian kernel density estimate: one normal of standard deviation ``bandwidth`` around every document.
 
-    "scott" and "silverman" depend on the number n of documents and the dimension d alone, as in scikit-learn, and
-    therefore suit data of a standard deviation near 1: n^(-1/(d+4)) and (n (d+2)/4)^(-1/(d+4)); with unequal weights n
-    is their effective number, (Σw)²/Σw². ``temperature`` of a trainer's decoding multiplies the variance of the
-    kernels.
+    The rules "scott" and "silverman" are those of scikit-learn, n^(-1/(d+4)) and (n (d+2)/4)^(-1/(d+4)). They depend on
+    the number n of documents and the dimension d alone, and so suit data with a standard deviation near 1. With unequal
+    weights, n is the effective number (Σw)²/Σw². The ``temperature`` of a trainer's decoding multiplies the variance of
+    the kernels.
     """
 
     modality: ClassVar[Modality] = "vector"
@@ -54,7 +54,7 @@ class KernelDensity(FittedFamily):
     )
 
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
-        """Build M estimates; raise DataError without initial documents."""
+        """Build M estimates; raise DataError if there are no initial documents."""
         dimension = human_documents(name, context, "vector").shape[1]
         cohort = SinglesCohort(name, members, context.human.dtype, lambda: Kernels(self.bandwidth, dimension))
         if self.init == "foundation":
@@ -63,31 +63,31 @@ class KernelDensity(FittedFamily):
 
 
 class Kernels:
-    """One kernel density estimate: the documents it was fitted to, and the width of the kernels."""
+    """One kernel density estimate: its training documents and the width of the kernels."""
 
     def __init__(self, bandwidth: float | str, dimension: int) -> None:
         """``bandwidth``: a number or the name of a rule; ``dimension``: length of a document."""
         self._rule = bandwidth
         self._dimension = dimension
         self._documents: Floats = np.zeros((0, dimension))
-        self._weight: Floats = np.zeros(0)  # adds up to one
+        self._weight: Floats = np.zeros(0)  # sums to one
         self._width = math.nan
 
     def fit(self, docs: pl.Series, *, weight: Floats, stream: Stream) -> dict[str, float]:
         """Store the documents whose weight is not zero."""
-        heavy = weight > 0
-        self._documents = docs.to_numpy()[heavy].astype(np.float64)
-        self._weight = weight[heavy] / weight.sum()
+        positive = weight > 0
+        self._documents = docs.to_numpy()[positive].astype(np.float64)
+        self._weight = weight[positive] / weight.sum()
         effective = 1 / float((self._weight**2).sum())
         if isinstance(self._rule, str):
             base = effective if self._rule == "scott" else effective * (self._dimension + 2) / 4
             self._width = base ** (-1 / (self._dimension + 4))
         else:
             self._width = float(self._rule)
-        return {}  # the loss would take n² distances
+        return {}  # no loss: it would need n² distances
 
     def generate(self, n: int, *, stream: Stream, decoding: Decoding) -> pl.Series:
-        """Pick a training document by its weight and add the noise of the kernel."""
+        """Pick training documents by weight and add the noise of the kernel."""
         from scipy.special import ndtri
 
         noise = coordinates(n, 1 + self._dimension, stream)
@@ -95,7 +95,7 @@ class Kernels:
         return as_documents(chosen + self._width * math.sqrt(decoding.temperature) * ndtri(noise[:, 1:]))
 
     def score(self, docs: pl.Series) -> Floats:
-        """Return the log density of the documents, computed in parts: every one is compared with every kernel."""
+        """Return the log density of the documents, in parts, since each is compared with every kernel."""
         from scipy.spatial.distance import cdist
         from scipy.special import logsumexp
 
@@ -109,10 +109,10 @@ class Kernels:
         return np.concatenate(parts)
 
     def describe(self, truth: Truth) -> dict[str, float]:
-        """Compare the moments of the estimate with the truth; its covariance is that of its documents plus h²."""
+        """Compare the moments of the estimate with the truth; its covariance is that of its documents plus h² I."""
         if not self._weight.size:
             return {}
-        first = self._documents[0]  # taken off before averaging, so that equal documents have no variance of their own
+        first = self._documents[0]  # subtracted before averaging, so that equal documents have zero covariance
         mean = first + self._weight @ (self._documents - first)
         centred = self._documents - mean
         covariance = (self._weight[:, None] * centred).T @ centred + self._width**2 * np.eye(self._dimension)

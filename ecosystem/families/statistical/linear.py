@@ -1,8 +1,8 @@
-"""The ``linear`` family: ridgeless least squares, whose documents are the rows (x_1, …, x_d, y) of a regression.
+"""The ``linear`` family: ridgeless least squares on documents that are rows (x_1, …, x_d, y) of a regression.
 
 The model of the theorems of Gerstgrasser et al. (2024): every generation labels the *same* design with the last model
-and new noise. Replacing the labels adds the same error each time, keeping all of them lets the errors add up
-like 1/t² (``ols_error_replace`` and ``ols_error_accumulate`` in :mod:`ecosystem.theory.regression`).
+and new noise. If the labels are replaced, each generation adds the same error. If all labels are kept, generation t
+adds an error like 1/t² (``ols_error_replace`` and ``ols_error_accumulate`` in :mod:`ecosystem.theory.regression`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from ecosystem.types import Floats, Modality
 class LinearRegression(FittedFamily):
     """Least squares of the last number of a document on the others, without an intercept, and noise around it.
 
-    It writes documents of a ``fixed`` design, the x of its first training documents, row by row in a cycle, or of a
-    ``fresh`` one, x ~ N(0, I). Its labels are y = x·w + noise. ``temperature`` of a trainer's decoding multiplies the
-    variance of the noise.
+    It writes documents with a ``fixed`` design, the x of its first training documents, row by row in a cycle, or with a
+    ``fresh`` one, x ~ N(0, I). Its labels are y = x·w + noise. The ``temperature`` of a trainer's decoding multiplies
+    the variance of the noise.
     """
 
     modality: ClassVar[Modality] = "vector"
@@ -45,12 +45,12 @@ class LinearRegression(FittedFamily):
     noise: Annotated[float, Field(ge=0)] = Field(1.0, description="variance of its labels around x·w")
 
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
-        """Build M regressions; raise DataError if there are no initial documents, or they have no x."""
+        """Build M regressions; raise DataError if there are no initial documents, or they have fewer than 2 numbers."""
         dimension = human_documents(name, context, "vector").shape[1] - 1
         if dimension == 0:
             raise DataError(
                 f'model "{name}" predicts the last number of a document from those before it, but the documents here '
-                "have only one; give a source of kind regression, or another of at least two numbers."
+                "have only one; use a source of kind regression, or another with at least two numbers."
             )
         cohort = SinglesCohort(name, members, context.human.dtype, lambda: Line(self, dimension))
         if self.init == "foundation":
@@ -59,7 +59,7 @@ class LinearRegression(FittedFamily):
 
 
 class Line:
-    """One regression: its weights [d], and the design [rows, d] that it labels."""
+    """One regression: weights [d] and the design [rows, d] to label."""
 
     def __init__(self, family: LinearRegression, dimension: int) -> None:
         """``dimension``: number of coordinates before the label."""
@@ -98,13 +98,13 @@ class Line:
         return as_documents(np.column_stack([x, y]))
 
     def score(self, docs: pl.Series) -> Floats:
-        """Return the log density of (x, y) with x ~ N(0, I); a fixed design is a sample of it."""
+        """Return the log density of (x, y) with x ~ N(0, I), also for a fixed design: it is a sample from that."""
         return log_density(docs.to_numpy(), self._fitted(), self._family.noise)
 
     def describe(self, truth: Truth) -> dict[str, float]:
-        """Return the squared distance of the weights from the true ones, if there are any.
+        """Return the squared distance of the weights from the true ones; {} if the truth has none.
 
-        With x ~ N(0, I) it is the expected squared error on new documents above that of their noise.
+        With x ~ N(0, I) it is the expected squared error on new documents in excess of their noise.
         """
         if self._weights is None or truth.weights is None:
             return {}

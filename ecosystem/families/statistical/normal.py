@@ -1,4 +1,4 @@
-"""Normal distributions compared: moments held against a truth, and roots of covariances."""
+"""Normal distributions: comparison of moments with the truth, and square roots of covariances."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from ecosystem.types import Floats
 
 
 def moments(mean: Floats, covariance: Floats, truth: Truth) -> dict[str, Floats]:
-    """Return ``mean_error``, ``variance`` (as a share of the true one) and ``w2`` of moments [M, d], [M, d, d].
+    """Return ``mean_error``, ``variance`` (relative to the true one) and ``w2`` of moments [M, d] and [M, d, d].
 
-    W2² is that between normals: |μ - ν|² + tr(A + B - 2 (√B A √B)^½) (Dowson & Landau 1982).
+    ``w2`` is the squared Wasserstein distance between normals, |μ - ν|² + tr(A + B - 2 (√B A √B)^½) (Dowson & Landau
+    1982).
     """
     assert truth.mean is not None and truth.covariance is not None
     error = ((mean - truth.mean) ** 2).sum(axis=1)
     trace = np.trace(covariance, axis1=1, axis2=2)
-    whole = float(np.trace(truth.covariance))
+    true_trace = float(np.trace(truth.covariance))
     root = square_root(truth.covariance[None])[0]
-    crossed = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariance @ root), 0.0)).sum(axis=1)
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariance @ root), 0.0)).sum(axis=1)
     return {
         "mean_error": error,
-        "variance": np.maximum(trace, 0.0) / whole,
-        "w2": np.maximum(error + trace + whole - 2 * crossed, 0.0),
+        "variance": np.maximum(trace, 0.0) / true_trace,
+        "w2": np.maximum(error + trace + true_trace - 2 * cross, 0.0),
     }
 
 
 def square_root(covariance: Floats) -> Floats:
-    """Return the symmetric root of covariances [M, d, d]; rounding below zero counts as zero."""
+    """Return the symmetric square roots of covariances [M, d, d]; negative eigenvalues (by rounding) count as zero."""
     if covariance.shape[-1] == 1:
         return np.sqrt(np.maximum(covariance, 0.0))
     values, vectors = np.linalg.eigh(covariance)
@@ -35,7 +36,7 @@ def square_root(covariance: Floats) -> Floats:
 
 
 def moments_of_one(mean: Floats, covariance: Floats, truth: Truth) -> dict[str, float]:
-    """Return the :func:`moments` of one mean [d] and covariance [d, d]; nothing without a truth."""
+    """Compare one mean [d] and covariance [d, d] as :func:`moments` does; return {} if the truth is unknown."""
     if truth.mean is None or truth.covariance is None:
         return {}
     return {name: float(value[0]) for name, value in moments(mean[None], covariance[None], truth).items()}

@@ -1,11 +1,10 @@
-"""The cohort of variational autoencoders: training, sampling and scoring of members that share one shape.
+"""The cohort of variational autoencoders: training, sampling and scoring of members with the same shape.
 
-Every tensor has the member as its leading axis. Small members are trained in stacks, since calling the functions takes
-longer than their arithmetic; large ones one by one, as many at once as there are threads. A matrix product rounds
-differently where its numbers of rows or columns fill no whole vectors of the processor, and then also by where a matrix
-lies in memory. Therefore rows are padded, members whose layers do not fill vectors are trained on their own, and
-documents are written and scored in blocks of fixed size: the numbers of a member depend neither on the others nor on
-the number of threads.
+The leading axis of every tensor is the member. Small members are trained in stacks, since calling a function takes
+longer than its arithmetic; large ones are trained separately, one per thread. A matrix product whose numbers of rows or
+columns do not fill whole vectors of the processor rounds differently, and depends on the memory alignment too.
+Therefore rows are padded, members whose layers do not fill whole vectors are not stacked, and documents are written and
+scored in blocks of fixed size. So the numbers of a member depend neither on other members nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -38,29 +37,26 @@ from ecosystem.families.requests import (
 from ecosystem.families.statistical.gaussian import GaussianCohort
 from ecosystem.families.training import Fit, Gradients, Rows
 from ecosystem.families.training_spec import Training
-from ecosystem.families.vae.batches import Floats32, VaeBatches, outside
+from ecosystem.families.vae.batches import Floats32, VaeBatches, range_problem
 from ecosystem.families.vae.networks import Network, Weights
 from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.sources.base import Truth
 from ecosystem.sources.vectors import as_documents
 
-_ROWS = 128  # documents of a block
-_DRAWS = 8  # latent draws of each document that is scored
-_DESCRIBED = 500  # documents that a member writes to be described
-
-
-# Members, each with documents of its own.
+_BLOCK = 128  # documents
+_DRAWS = 8  # latent draws per scored document
+_DESCRIBED = 500  # documents by which a member is described
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return the Kullback-Leibler divergence of each N(mean, variance) from the standard normal, in nats, [M, n]."""
+    """Return the Kullback-Leibler divergence of N(mean, variance) from the standard normal, in nats, [M, n]."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
 
 
 def loss(network: Network, weights: Weights, x: Tensor, noise: Tensor, beta: float) -> Tensor:
-    """Return the loss of each document, [M, n], with one latent draw made of ``noise`` [M, n, latent].
+    """Return the loss of each document, [M, n], with one latent draw from ``noise`` [M, n, latent].
 
-    With ``beta`` = 1 this is minus the evidence lower bound (Kingma & Welling 2014, equation 10).
+    With ``beta`` = 1 it is the negative evidence lower bound (Kingma & Welling 2014, equation 10).
     """
     mean, log_variance = network.encode(weights, x)
     z = mean + (0.5 * log_variance).exp() * noise
@@ -83,9 +79,9 @@ class VaeCohort:
         beta: float,
         fingerprint: str = "",
     ) -> None:
-        """``initial`` are the weights (of one member) that all start from, ``beta`` is the weight of the divergence.
+        """``initial`` holds the weights (of one member) that all start from; ``beta`` is the weight of the divergence.
 
-        ``fingerprint`` names the foundation that the members start from; "" if there is none.
+        ``fingerprint`` identifies the foundation that members start from; "" if there is none.
         """
         self.name = name
         self.members = members
@@ -93,7 +89,7 @@ class VaeCohort:
         self.fingerprint = fingerprint
         self.training, self.beta = training, beta
         self.device = torch.device(build.device)
-        # In the order of the parameters, whatever that of the file they were read from.
+        # The order of the parameters, not that of the file that they were read from.
         initial = {key: initial[key] for key in network.parameters()}
         self.weights = MemberWeights(name, members, initial, network.draw, build)
         self._streams = build.streams
@@ -104,33 +100,33 @@ class VaeCohort:
     def fit(self, requests: Sequence[FitRequest], progress: Progress = silent) -> list[FitRecord]:
         """Train members, each on its own documents.
 
-        Raises MemberError if there is nothing to train on, a value is outside [0, 1] or a loss is not finite; the
-        members of the call then keep the weights they had.
+        Raises MemberError if there is nothing to train on, a value is outside [0, 1] or a loss is not finite. No
+        weights are changed in that case.
         """
         batches = [VaeBatches(request, self.training.batch, self.network.latent) for request in requests]
         peaks = [self.training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
         with WorkerPool(*self._workers) as pool:
-            fits = [self._stacked(requests, batches, peaks, stack, pool) for stack in self._stacks(batches, peaks)]
-            total = sum(own.total for own in batches)
-            trained = pool.run([fit.run for fit in fits], "fit", total, progress)
+            fits = [self._stacked_fit(requests, batches, peaks, stack, pool) for stack in self._stacks(batches, peaks)]
+            total = sum(b.total for b in batches)
+            results = pool.run([fit.run for fit in fits], "fit", total, progress)
         records: dict[int, FitRecord] = {}
-        for fit, own in zip(fits, trained, strict=True):
-            records |= dict(zip(fit.members, own, strict=True))
-            self.weights.take(fit)
+        for fit, result in zip(fits, results, strict=True):
+            records |= dict(zip(fit.members, result, strict=True))
+            self.weights.update(fit)
         return [records[request.member] for request in requests]
 
     def _stacks(self, batches: Sequence[VaeBatches], peaks: Sequence[float]) -> list[list[int]]:
-        """Group the positions of requests that are trained in one stack: of equal length and learning rate."""
-        alike: dict[tuple[int, float], list[int]] = {}
-        for i, (own, peak) in enumerate(zip(batches, peaks, strict=True)):
-            alike.setdefault((own.total, peak), []).append(i)
+        """Group the indices of requests to train in one stack, with the same length and learning rate."""
+        groups: dict[tuple[int, float], list[int]] = {}
+        for i, (b, peak) in enumerate(zip(batches, peaks, strict=True)):
+            groups.setdefault((b.total, peak), []).append(i)
         stacks: list[list[int]] = []
-        for group in alike.values():
+        for group in groups.values():
             size = min(self.network.stack(self.training.batch), math.ceil(len(group) / self._workers[0]))
             stacks += [group[i : i + size] for i in range(0, len(group), size)]
         return stacks
 
-    def _stacked(
+    def _stacked_fit(
         self,
         requests: Sequence[FitRequest],
         batches: Sequence[VaeBatches],
@@ -158,8 +154,8 @@ class VaeCohort:
             x, noise, scale = rows
             leaves = [weight.detach().requires_grad_() for weight in weights.values()]
             with torch.enable_grad():
-                each = loss(self.network, dict(zip(weights, leaves, strict=True)), x, noise, self.beta)
-                losses = (each * scale[..., 0]).sum(-1)
+                document_losses = loss(self.network, dict(zip(weights, leaves, strict=True)), x, noise, self.beta)
+                losses = (document_losses * scale[..., 0]).sum(-1)
                 grads = torch.autograd.grad(losses.sum(), leaves)
             return losses.detach(), grads
 
@@ -168,70 +164,70 @@ class VaeCohort:
     # Writing and scoring.
 
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
-        """Write documents, one Series of length ``n`` per request: the decoder's means for latent numbers.
+        """Write documents, one Series of length ``n`` per request: the decoder's means for latent variables.
 
-        The latent numbers are N(0, temperature), keyed by the document's number.
+        The latent variables are N(0, temperature), keyed by the document's number.
         """
         with WorkerPool(*self._workers) as pool:
             total = sum(request.n for request in requests)
-            jobs = [partial(self._decoded, request) for request in requests]
+            jobs = [partial(self._decode, request) for request in requests]
             return [as_documents(x) for x in pool.run(jobs, "generate", total, progress)]
 
-    def _decoded(self, request: GenerateRequest) -> NDArray[np.float64]:
+    def _decode(self, request: GenerateRequest) -> NDArray[np.float64]:
         latent = self.network.latent
         noise = request.stream.uniform(np.arange(request.n * latent)).reshape(request.n, latent)
         z = (ndtri(noise) * math.sqrt(request.decoding.temperature)).astype(np.float32)
-        weights = self._of(request.member)
-        return self._blocks(lambda part: self.network.decode(weights, part), z, self.network.length)
+        weights = self._weights_of(request.member)
+        return self._in_blocks(lambda part: self.network.decode(weights, part), z, self.network.length)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Score documents by minus their evidence lower bound in nats (whatever ``beta`` is); a document is one unit.
+        """Score documents by their negative evidence lower bound in nats (with ``beta`` = 1); each is one unit.
 
-        The divergence is exact; the reconstruction is averaged over a few latent draws that are the same for every
-        document, so that a score is a function of the document alone. Raises DataError for values outside [0, 1].
+        The divergence is exact; the reconstruction is averaged over a few latent draws. They are the same for all
+        documents, so that a score depends on its document alone. Raises DataError for values outside [0, 1].
         """
         latent = self.network.latent
         uniform = self._streams.at("vae/score").uniform(np.arange(_DRAWS * latent)).reshape(_DRAWS, latent)
         noise = torch.from_numpy(ndtri(uniform).astype(np.float32)).to(self.device)
         with WorkerPool(*self._workers) as pool:
-            return pool.run([partial(self._scored, request, noise) for request in requests])
+            return pool.run([partial(self._score, request, noise) for request in requests])
 
-    def _scored(self, request: ScoreRequest, noise: Tensor) -> Score:
-        weights, n = self._of(request.member), request.docs.len()
+    def _score(self, request: ScoreRequest, noise: Tensor) -> Score:
+        weights, n = self._weights_of(request.member), request.docs.len()
         x = request.docs.to_numpy().reshape(n, self.network.length)
-        wrong = outside(x) if n else ""
-        if wrong:
-            raise DataError(f'model "{self.name}" cannot score these documents: {wrong}')
+        problem = range_problem(x) if n else ""
+        if problem:
+            raise DataError(f'model "{self.name}" cannot score these documents: {problem}')
 
-        def bound(part: Tensor) -> Tensor:
-            each = [loss(self.network, weights, part, one.expand(*part.shape[:2], -1), 1.0) for one in noise]
-            return torch.stack(each, dim=-1).mean(-1, keepdim=True)
+        def negative_bound(part: Tensor) -> Tensor:
+            losses = [loss(self.network, weights, part, draw.expand(*part.shape[:2], -1), 1.0) for draw in noise]
+            return torch.stack(losses, dim=-1).mean(-1, keepdim=True)
 
-        return Score.of_documents(self._blocks(bound, x.astype(np.float32), 1)[:, 0])
+        return Score.of_documents(self._in_blocks(negative_bound, x.astype(np.float32), 1)[:, 0])
 
-    def _blocks(self, function: Callable[[Tensor], Tensor], rows: Floats32, width: int) -> NDArray[np.float64]:
-        """Apply a function to rows [n, …], block by block, the last one padded with zeros; return [n, width]."""
+    def _in_blocks(self, function: Callable[[Tensor], Tensor], rows: Floats32, width: int) -> NDArray[np.float64]:
+        """Apply a function to rows [n, …] in blocks, the last padded with zeros; return [n, width]."""
         values = np.zeros((len(rows), width))
         with torch.inference_mode():
-            for i in range(0, len(rows), _ROWS):
-                part = rows[i : i + _ROWS]
-                block = torch.zeros(1, _ROWS, rows.shape[1])
+            for i in range(0, len(rows), _BLOCK):
+                part = rows[i : i + _BLOCK]
+                block = torch.zeros(1, _BLOCK, rows.shape[1])
                 block[0, : len(part)] = torch.from_numpy(part)
-                values[i : i + _ROWS] = function(block.to(self.device))[0, : len(part)].cpu().numpy()
+                values[i : i + _BLOCK] = function(block.to(self.device))[0, : len(part)].cpu().numpy()
         return values
 
-    def _of(self, member: Member) -> Weights:
-        """Return the weights of one member, the initial or random ones, as a stack of one with memory of its own."""
+    def _weights_of(self, member: Member) -> Weights:
+        """Return a copy of one member's weights, the initial ones or random ones, as a stack of one."""
         return {name: tensor.clone()[None] for name, tensor in self.weights.of(member).items()}
 
     def describe(self, truth: Truth) -> dict[str, NDArray[np.float64]]:
-        """Compare the documents of members with the truth: 500 each, from latent numbers that never change.
+        """Compare the documents of members with the truth: 500 each, from latent variables that never change.
 
-        They are described as a normal distribution of the same moments (``mean_error``, ``variance``,
-        ``log_variance``, ``w2``; the moments of 500 documents are estimates, so that even the truth itself would not
-        have distances of exactly 0). ``latent_log_std`` is the measure of Shumailov et al. (2024): the log of the
-        standard deviation, over documents and latent numbers alike, of the means that the foundation's encoder gives
-        these documents. Without a foundation it is left out.
+        They are compared through a normal distribution with their moments (``mean_error``, ``variance``,
+        ``log_variance``, ``w2``). The moments of 500 documents are estimates, so even for the truth itself the
+        distances would not be exactly 0. ``latent_log_std`` is the measure of Shumailov et al. (2024): the log of the
+        standard deviation, over documents and latent variables, of the foundation encoder's means for these documents.
+        Without a foundation it is left out.
         """
         stream = self._streams.at(f"model/{self.name}/describe")
         requests = [GenerateRequest(m, _DESCRIBED, Decoding(), None, stream) for m in range(self.members)]
@@ -241,10 +237,10 @@ class VaeCohort:
         described = normal.describe(truth)
         values = {metric: described[metric] for metric in ("mean_error", "variance", "log_variance", "w2")}
         if self.fingerprint:
-            initial, latent = self._of("initial"), self.network.latent
+            initial, latent = self._weights_of("initial"), self.network.latent
             means = [
-                self._blocks(lambda part: self.network.encode(initial, part)[0], own.astype(np.float32), latent)
-                for own in x
+                self._in_blocks(lambda part: self.network.encode(initial, part)[0], docs.astype(np.float32), latent)
+                for docs in x
             ]
             with np.errstate(divide="ignore"):
                 logarithm = np.log(np.stack(means).std(axis=(1, 2)))
@@ -256,5 +252,5 @@ class VaeCohort:
         return self.weights.state()
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what :meth:`state` returned; raise DataError, changing nothing, if it belongs to another shape."""
+        """Restore what :meth:`state` returned; raise DataError, changing nothing, if the shape differs."""
         self.weights.load(state)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Vae(Family):
     """A variational autoencoder with a standard normal prior, as in Shumailov et al. (2024, on digits).
 
-    A trainer's ``budget`` in tokens is a number of documents, repetitions included. It publishes the decoder's means;
-    ``temperature`` of its decoding multiplies the variance of the latent numbers.
+    A trainer's ``budget`` in tokens is a number of documents, repetitions included. The decoder's means are published;
+    the ``temperature`` of a trainer's decoding multiplies the variance of the latent variables.
     """
 
     modality: ClassVar[Modality] = "vector"
@@ -39,21 +39,21 @@ class Vae(Family):
         description="initial weights: foundation: trained on the web's initial human documents, once for all members; "
         "untrained: random, so that nothing is published before the first fit",
     )
-    latent: Positive = Field(8, description="number of latent numbers of a document")
+    latent: Positive = Field(8, description="number of latent variables of a document")
     architecture: Literal["dense", "convolutional"] = Field(
         "dense",
-        description="dense: layers of one width; convolutional: two convolutions of kernel 4 and stride 2 and a dense "
+        description="dense: layers of one width; convolutional: two convolutions of kernel 4 and stride 2, and a dense "
         "layer, for images whose sides are divisible by 4",
     )
     hidden: Positive = Field(128, description="dense: width of each layer of encoder and decoder")
     layers: Annotated[int, Field(ge=1, le=8)] = Field(
-        1, description="dense: number of layers in encoder and decoder each, without the output layer"
+        1, description="dense: number of layers in the encoder and in the decoder, without output layers"
     )
     capacity: Positive = Field(
-        16, description="convolutional: channels after the first convolution; the second has twice as many"
+        16, description="convolutional: output channels of the first convolution; the second has twice as many"
     )
     image: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="convolutional: [height, width] of the documents; absent: squares"
+        None, description="convolutional: [height, width] of the documents; absent: they are square"
     )
     beta: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the divergence from the prior; 1: the ELBO")
     likelihood: Literal["bernoulli"] = Field(
@@ -86,16 +86,16 @@ class Vae(Family):
         )
 
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
-        """Build M members; train the foundation, or take it from the cache, if they start from it.
+        """Build M members; train their foundation, if they have one, or read it from the cache.
 
         Raises DataError if there are no initial documents, or if they are not within [0, 1].
         """
-        from ecosystem.families.vae.batches import outside
+        from ecosystem.families.vae.batches import range_problem
 
         x = human_documents(name, context, "vector")
-        wrong = outside(x)
-        if wrong:
-            raise DataError(f'model "{name}" cannot be trained on the web\'s initial documents: {wrong}')
+        problem = range_problem(x)
+        if problem:
+            raise DataError(f'model "{name}" cannot be trained on the web\'s initial documents: {problem}')
         network = self._network(name, x.shape[1])
         if self.init == "untrained":
             initial = network.draw(context.streams.at(f"model/{name}/initial"))
@@ -108,11 +108,11 @@ class Vae(Family):
         )
 
         def make() -> Callable[[Path], None]:
-            # Not named after the model: two models with the same preset share one foundation.
+            # The stream does not contain the model's name, so models with the same preset share a foundation.
             stream = context.streams.at("foundation/vae")
-            alone = self._cohort("foundation", 1, network, network.draw(stream.child("initial")), context)
+            cohort = self._cohort("foundation", 1, network, network.draw(stream.child("initial")), context)
             try:
-                weights = foundation.pretrain(alone, Budget(epochs=self.epochs), stream, context)
+                weights = foundation.pretrain(cohort, Budget(epochs=self.epochs), stream, context)
             except TrainingError as error:
                 raise TrainingError(f'the foundation of model "{name}": {error}') from error
             return lambda folder: checkpoint.write_weights(folder, weights)
@@ -143,14 +143,14 @@ class Vae(Family):
             return Dense(length, self.latent, self.hidden, self.layers)
         height, width = self.image or [math.isqrt(length)] * 2
         if height * width != length:
-            reason = f"image = {self.image} makes {height * width}" if self.image else "that is no square"
+            reason = f"image = {self.image} makes {height * width}" if self.image else "that is not a square number"
             raise DataError(
                 f'model "{name}" is convolutional, but its documents are vectors of {length} numbers: {reason}; set '
                 f"models.{name}.image to their [height, width]."
             )
         if height % 4 or width % 4:
             raise DataError(
-                f'model "{name}" is convolutional, which needs images whose sides are divisible by 4, but these are '
+                f'model "{name}" is convolutional and needs images whose sides are divisible by 4, but these are '
                 f'{height} by {width}; resize them in the source, or set architecture = "dense".'
             )
         return Convolutional(height, width, self.latent, self.capacity)

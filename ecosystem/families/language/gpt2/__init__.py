@@ -1,1 +1,1 @@
-"""GPT-2 as a stack of members that are trained and sampled together."""
+"""GPT-2 models that are trained and sampled together."""

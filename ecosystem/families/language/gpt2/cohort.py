@@ -1,10 +1,10 @@
-"""The GPT-2 cohort: members with one shape, side by side on a CPU, stacked on a GPU.
+"""The GPT-2 cohort: members of one shape, computed in parallel on a CPU and stacked on a GPU.
 
-On a CPU every member is computed with two-dimensional matrix products by one thread, batches in parts of about a
-thousand tokens; the parts of a lone member are spread over the threads. Either way the numbers are the same, bit for
-bit, for any number of threads and any other members in the call. Models beyond 20 M parameters are trained
-one after the other with all compute threads; their numbers depend on the thread count (and on nothing else). On a GPU
-members that share learning rate and steps are one stack of batched matrix products, in bf16 autocast.
+On a CPU, one thread computes each member with two-dimensional matrix products, and batches in parts of about a thousand
+tokens; the parts of a single member are distributed over the threads. The numbers are identical, bit for bit, for any
+number of threads and any other members in the call. Models of more than 20 M parameters are trained one after the other
+with all compute threads; their numbers depend on the thread count alone. On a GPU, members with the same learning rate
+and steps form one stack of batched matrix products, in bf16 autocast.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from ecosystem.families.training_spec import Training
 from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.streams import Stream
 
-_PART_TOKENS = 1024  # of a batch, computed at once on a CPU
-_STACK_TOKENS = 1 << 15  # of the batches of a stack, computed at once on a GPU; bounds the activations in memory
+_PART_TOKENS = 1024  # tokens of a batch that are computed at once on a CPU
+_STACK_TOKENS = 1 << 15  # tokens of a stack's batches that are computed at once on a GPU; bounds activation memory
 
 
 class Gpt2Cohort(NeuralCohort):
@@ -46,14 +46,14 @@ class Gpt2Cohort(NeuralCohort):
         training: Training,
         build: BuildContext,
     ) -> None:
-        """``initial`` are the weights (of one member) that all start from; the context is at most the shape's."""
+        """``initial`` holds the weights (of one member) that all start from; the context is at most the shape's."""
         on_cpu = build.device == "cpu"
-        side_by_side = on_cpu and shape.count() <= NARROW
+        parallel = on_cpu and shape.count() <= NARROW
         super().__init__(
             settings,
             MemberWeights(settings.name, settings.members, initial, lambda stream: draw(shape, stream), build),
             training,
-            workers=(build.threads, 1) if side_by_side else (1, build.threads),
+            workers=(build.threads, 1) if parallel else (1, build.threads),
             stacks=not on_cpu,
             cached_values=2 * shape.n_layer * shape.n_embd,
         )
@@ -65,7 +65,7 @@ class Gpt2Cohort(NeuralCohort):
 
     @property
     def types(self) -> int:
-        """Number of tokens that the model chooses from."""
+        """Size of the output distribution in tokens."""
         return self.shape.vocabulary
 
     def save_assets(self, folder: Path) -> None:
@@ -83,64 +83,64 @@ class Gpt2Cohort(NeuralCohort):
         peaks: Sequence[float],
         progress: Progress,
     ) -> list[FitRecord]:
-        total = sum(own.total for own in batches)
-        fits = self._grouped(requests, batches, peaks) if self._stacks else self._single(requests, batches, peaks)
+        total = sum(b.total for b in batches)
+        fits = self._stacked_fits(requests, batches, peaks) if self._stacks else self._fits(requests, batches, peaks)
         with WorkerPool(*self._workers) as pool:
             fits = [replace(fit, report=pool.report) for fit in fits]
-            # Longest first. As many members as threads run side by side; those left over one by one, in parts.
+            # Longest first, one member per thread; the remaining members one by one, in parts.
             order = sorted(range(len(fits)), key=lambda i: -fits[i].batches[0].total)
-            side = len(order) // pool.threads * pool.threads
-            records = pool.run([fits[i].run for i in order[:side]], "fit", total, progress)
-            for i in order[side:]:
+            parallel = len(order) // pool.threads * pool.threads
+            records = pool.run([fits[i].run for i in order[:parallel]], "fit", total, progress)
+            for i in order[parallel:]:
                 records += pool.run([replace(fits[i], map_parts=pool.map_parts).run], "fit", total, progress)
         by_member: dict[int, FitRecord] = {}
         for i, group in zip(order, records, strict=True):
             by_member |= dict(zip(fits[i].members, group, strict=True))
-            self.weights.take(fits[i])
+            self.weights.update(fits[i])
         return [by_member[request.member] for request in requests]
 
-    def _single(
+    def _fits(
         self, requests: Sequence[FitRequest], batches: Sequence[TokenBatches], peaks: Sequence[float]
     ) -> list[Fit]:
         """Prepare one fit per member, on two-dimensional weights."""
         fits = []
-        for request, own, peak in zip(requests, batches, peaks, strict=True):
+        for request, member_batches, peak in zip(requests, batches, peaks, strict=True):
             start = self.weights.start(request)
             fits.append(
                 Fit(
                     members=[request.member],
                     parameters=list(start.values()),
                     decayed=[tensor.dim() > 1 for tensor in start.values()],
-                    batches=[own],
+                    batches=[member_batches],
                     training=self.training,
                     peak=peak,
                     gradients=self._gradients(start),
-                    part_rows=max(1, _PART_TOKENS // own.length),
+                    part_rows=max(1, _PART_TOKENS // member_batches.length),
                 )
             )
         return fits
 
-    def _grouped(
+    def _stacked_fits(
         self, requests: Sequence[FitRequest], batches: Sequence[TokenBatches], peaks: Sequence[float]
     ) -> list[Fit]:
-        """Prepare one fit per group of members that share learning rate and steps, on stacked weights."""
+        """Prepare one fit per group of members with the same learning rate and steps, on stacked weights."""
         groups: dict[tuple[int, int, float], list[int]] = {}
-        for i, (own, peak) in enumerate(zip(batches, peaks, strict=True)):
-            groups.setdefault((own.total, own.length, peak), []).append(i)
+        for i, (b, peak) in enumerate(zip(batches, peaks, strict=True)):
+            groups.setdefault((b.total, b.length, peak), []).append(i)
         fits = []
-        for (_, length, peak), chosen in groups.items():
-            starts = [self.weights.start(requests[i]) for i in chosen]
+        for (_, length, peak), group in groups.items():
+            starts = [self.weights.start(requests[i]) for i in group]
             stack = {name: torch.stack([start[name] for start in starts]) for name in self.weights.initial}
             fits.append(
                 Fit(
-                    members=[requests[i].member for i in chosen],
+                    members=[requests[i].member for i in group],
                     parameters=list(stack.values()),
                     decayed=[tensor.dim() > 2 for tensor in stack.values()],
-                    batches=[batches[i] for i in chosen],
+                    batches=[batches[i] for i in group],
                     training=self.training,
                     peak=peak,
                     gradients=self._gradients(stack),
-                    part_rows=max(1, _STACK_TOKENS // (length * len(chosen))),
+                    part_rows=max(1, _STACK_TOKENS // (length * len(group))),
                     stacked=True,
                 )
             )
@@ -151,16 +151,17 @@ class Gpt2Cohort(NeuralCohort):
 
         def gradients(rows: Rows) -> tuple[Tensor, Sequence[Tensor]]:
             inputs, targets, scale = rows
-            # Leaves of its own: several threads may be at different parts of the same batch.
+            # Separate leaves, since several threads may compute different parts of the same batch.
             leaves = [weights[name].detach().requires_grad_() for name in names]
             local = dict(zip(names, leaves, strict=True))
             flat = (inputs.dim() - 2, inputs.dim() - 1)
             with torch.enable_grad(), self._autocast():
-                x, goal, weight = transformer.hidden(local, shape, inputs), targets.flatten(*flat), scale.flatten(*flat)
+                x = transformer.hidden(local, shape, inputs)
+                targets, weight = targets.flatten(*flat), scale.flatten(*flat)
                 if weight.dim() == 1 and 2 * weight.count_nonzero() < len(weight):
-                    places = weight.nonzero().squeeze(-1)  # where only answers count, no other logits are needed
-                    x, goal, weight = x[places], goal[places], weight[places]
-                losses = loss.weighted_loss(x, local[transformer.WTE], goal, weight)
+                    scored = weight.nonzero().squeeze(-1)  # in a fit on answers, no other logits are needed
+                    x, targets, weight = x[scored], targets[scored], weight[scored]
+                losses = loss.weighted_loss(x, local[transformer.WTE], targets, weight)
                 grads = torch.autograd.grad(losses.sum(), leaves)
             return losses.detach(), grads
 
@@ -172,8 +173,10 @@ class Gpt2Cohort(NeuralCohort):
         if not self._stacks:
             return Gpt2Decoder(self.weights.of(members[0]), self.shape, rows, length)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        each = [self.weights.of(member) for member in members]
-        weights = {name: torch.stack([one[name] for one in each]).to(dtype) for name in self.weights.initial}
+        separate = [self.weights.of(member) for member in members]
+        weights = {
+            name: torch.stack([tensors[name] for tensors in separate]).to(dtype) for name in self.weights.initial
+        }
         return Gpt2Decoder(weights, self.shape, rows * len(members), length)
 
     def _nll(self, member: Member) -> Nll:
@@ -188,10 +191,10 @@ class Gpt2Cohort(NeuralCohort):
 
 
 class Gpt2Decoder:
-    """Rows of documents of one member, or of a stack of members (equally many each, member by member)."""
+    """The decoder of one member, or of a stack of members with equally many rows each, ordered by member."""
 
     def __init__(self, weights: transformer.Weights, shape: Shape, rows: int, length: int) -> None:
-        """``length`` is the number of positions there must be room for."""
+        """``length`` is the maximum number of positions."""
         self._weights, self._shape = weights, shape
         table = weights[transformer.WTE]
         self._lead = (len(table), -1) if table.dim() == 3 else (-1,)
@@ -219,5 +222,5 @@ class Gpt2Decoder:
 
 
 def draw(shape: Shape, stream: Stream) -> dict[str, Tensor]:
-    """Draw one member's weights at random; a stream gives the same ones on every device."""
+    """Draw random weights of one member; they are the same on every device."""
     return transformer.initial(shape, torch.Generator().manual_seed(stream.integer()))

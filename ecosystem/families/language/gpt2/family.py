@@ -1,4 +1,4 @@
-"""The ``gpt2`` family: GPT-2 models of this project's own implementation, for many small trainers on one machine."""
+"""The ``gpt2`` family: this project's own implementation of GPT-2, for many small trainers on one machine."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Gpt2(LanguageFamily):
     """A GPT-2 of any size (Radford et al. 2019).
 
     ``init`` selects the initial weights: "foundation" (pre-trained on the web's initial human documents), "random", a
-    local checkpoint folder, or a Hub id. The first two need sizes and train a byte-level BPE of ``vocabulary`` tokens;
-    a checkpoint brings sizes and tokenizer with it (sizes given beside it must agree with it, except ``context``, which
-    may be shorter). ``tokenizer`` names another checkpoint to take the tokenizer from.
+    local checkpoint folder, or a Hub id. The first two need sizes and train a byte-level BPE of ``vocabulary`` tokens.
+    A checkpoint has its own sizes and tokenizer; fields for sizes must agree with it, except that ``context`` may be
+    shorter. ``tokenizer`` selects the tokenizer of another checkpoint.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("n_layer", "n_embd", "n_head", "context")
@@ -49,9 +49,9 @@ class Gpt2(LanguageFamily):
         return Shape(self.n_layer, self.n_embd, self.n_head, vocabulary, self.context, 4 * self.n_embd)
 
     def _threads(self, context: BuildContext) -> int:
-        # The thread count changes the numbers of a large model only; see cohort.py.
-        wide = context.device != "cpu" or self._shape(self.vocabulary or 0).count() > NARROW
-        return context.threads if wide else 0
+        # The thread count changes the numbers of large models only; see cohort.py.
+        depends = context.device != "cpu" or self._shape(self.vocabulary or 0).count() > NARROW
+        return context.threads if depends else 0
 
     def workload(self) -> Workload:
         """Return the size of a member; zeros for a checkpoint that has not been downloaded."""
@@ -64,7 +64,7 @@ class Gpt2(LanguageFamily):
         shape = Shape.read(checkpoint.folder_of(self.init, "init"))
         return Workload(shape.count(), shape.flops(self.context), 0)
 
-    def _longest(self, folder: Path) -> int:
+    def _longest_input(self, folder: Path) -> int:
         shape = Shape.read(folder)
         return min(self.context or shape.context, shape.context)
 
@@ -72,11 +72,11 @@ class Gpt2(LanguageFamily):
         from ecosystem.families.language.cohort import CohortSettings
         from ecosystem.families.language.gpt2.cohort import Gpt2Cohort, draw
 
-        given = self.vocabulary or 0
-        shape = self._shape(tokenizer.size if self.tokenizer is None else max(tokenizer.size, given))
+        vocabulary = tokenizer.size if self.tokenizer is None else max(tokenizer.size, self.vocabulary or 0)
+        shape = self._shape(vocabulary)
         weights = None
         if self.init == "foundation":
-            # Not named after the model: two models with the same preset share one foundation.
+            # The stream does not contain the model's name, so models with the same preset share a foundation.
             stream = Stream(context.streams.seed, "foundation/gpt2")
             initial = draw(shape, stream.child("initial"))
             settings = CohortSettings("foundation", 1, tokenizer, shape.context)
@@ -112,8 +112,10 @@ class Gpt2(LanguageFamily):
         if self.from_scratch:
             return
         for key in ("n_layer", "n_embd", "n_head", "vocabulary"):
-            given, stored = getattr(self, key), getattr(shape, key)
-            if given is not None and given != stored:
-                raise DataError(f'{key} = {given}, but the checkpoint "{self.init}" has {stored}; leave {key} out.')
+            value, stored = getattr(self, key), getattr(shape, key)
+            if value is not None and value != stored:
+                raise DataError(f'{key} = {value}, but the checkpoint "{self.init}" has {stored}; remove {key}.')
         if self.context is not None and self.context > shape.context:
-            raise DataError(f'context = {self.context}, but the checkpoint "{self.init}" goes only to {shape.context}.')
+            raise DataError(
+                f'context = {self.context}, but the checkpoint "{self.init}" has only {shape.context}; lower context.'
+            )

@@ -1,7 +1,7 @@
-"""Cross-entropy of a tied output layer, chunk by chunk, so that the logits of a batch are never all in memory.
+"""Cross-entropy of a tied output layer, in chunks, so that the logits of a batch are never all in memory.
 
-The gradients are computed in the forward pass while a chunk of logits is still in the cache: softmax minus one-hot,
-multiplied out at once to the gradients of the hidden states and of the output matrix.
+The forward pass also computes the gradients, while a chunk of logits is in the cache: softmax minus one-hot, multiplied
+out at once to the gradients of the hidden states and of the output matrix.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import torch
 from torch import Tensor
 
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 28}
-"""Logits in memory at once: 1 MB (it stays in a core's cache) on a CPU, 1 GB on a GPU."""
+"""Logits in memory at once: 1 MB on a CPU, which fits a core's cache, and 1 GB on a GPU."""
 
 _TINY = torch.finfo(torch.float32).tiny
 
 
 def token_nll(x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    """Return the nats of each target: x [N, d], table [V, d], targets [N] → [N]; without a gradient."""
+    """Return the nats of each target, without gradients: x [N, d], table [V, d], targets [N] → [N]."""
     losses = []
     rows = max(16, _CHUNK.get(x.device.type, 1 << 22) // len(table))
-    for part, goal in zip(torch.split(x, rows), torch.split(targets, rows), strict=True):
+    for part, part_targets in zip(torch.split(x, rows), torch.split(targets, rows), strict=True):
         log_p = torch.log_softmax((part @ table.t()).float(), -1)
-        losses.append(-log_p.gather(-1, goal.unsqueeze(-1)).squeeze(-1))
+        losses.append(-log_p.gather(-1, part_targets.unsqueeze(-1)).squeeze(-1))
     return torch.cat(losses) if losses else x.new_zeros(0)
 
 
 def weighted_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
     """Sum ``scale`` times the cross-entropy of each target in nats; one sum per member.
 
-    Shapes: x [N, d], table [V, d], targets and scale [N] → []; or, with a leading member axis on all, → [M].
-    Under autocast the products are computed in its type, the softmax and the sums in float32.
+    Shapes: x [N, d], table [V, d], targets and scale [N] → []; with a leading member axis on all of them → [M].
+    Under autocast, products are computed in its type, and the softmax and sums in float32.
     """
     loss: Tensor = _Loss.apply(x, table, targets, scale)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _Loss(torch.autograd.Function):
-    """The implementation of :func:`weighted_loss`; ``...`` below is the member axis, if there is one."""
+    """The implementation of :func:`weighted_loss`; ``...`` is the member axis, if there is one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
@@ -52,15 +52,15 @@ class _Loss(torch.autograd.Function):
         with torch.autocast(kind, enabled=False):
             for first in range(0, n, rows):
                 part = slice(first, first + rows)
-                here, goal = low_x[..., part, :], targets[..., part].unsqueeze(-1)
+                chunk, target = low_x[..., part, :], targets[..., part].unsqueeze(-1)
                 weight = scale[..., part].unsqueeze(-1)
-                p = torch.softmax((here @ low_table.mT).float(), -1)
+                p = torch.softmax((chunk @ low_table.mT).float(), -1)
                 # One pass over the vocabulary instead of two; a loss above 87 nats is reported as 87.
-                loss -= (p.gather(-1, goal).clamp(min=_TINY).log() * weight).sum((-2, -1))
-                p = p.scatter_add_(-1, goal, torch.full_like(weight, -1.0)).to(dtype)
+                loss -= (p.gather(-1, target).clamp(min=_TINY).log() * weight).sum((-2, -1))
+                p = p.scatter_add_(-1, target, torch.full_like(weight, -1.0)).to(dtype)
                 # The weights multiply the narrow factors, not the wide matrix of probabilities.
                 grad_x[..., part, :] = (p @ low_table) * weight
-                grad_table += p.mT @ (here * weight).to(dtype)
+                grad_table += p.mT @ (chunk * weight).to(dtype)
         ctx.save_for_backward(grad_x, grad_table)
         return loss
 

@@ -1,6 +1,6 @@
 """The shape of a GPT-2: sizes, parameter names, and the configuration file that ``transformers`` reads.
 
-No heavy import: a plan can count parameters and tokens before anything is built.
+It imports nothing heavy, so parameters and tokens can be counted before anything is built.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ecosystem.errors import DataError
 from ecosystem.families.checkpoint import read_config
 
 NARROW = 20_000_000
-"""Parameters up to which a model is computed by one thread at a time; see cohort.py."""
+"""Maximum parameters of a model that one thread computes; see cohort.py."""
 
 _SUPPORTED = {
     "activation_function": "gelu_new",
@@ -24,12 +24,12 @@ _SUPPORTED = {
     "tie_word_embeddings": True,
     "add_cross_attention": False,
 }
-"""Settings that the arithmetic here assumes; each is also the default where a config.json does not set it."""
+"""Settings that the implementation assumes; they are also the defaults of a config.json."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a GPT-2: layers, width, heads, vocabulary (tokens), context (positions), width of the MLP."""
+    """Sizes of a GPT-2: layers, width, heads, vocabulary (tokens), context (positions), and width of the MLP."""
 
     n_layer: int
     n_embd: int
@@ -40,7 +40,7 @@ class Shape:
     eps: float = 1e-5
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Return names and sizes of one member's parameters, as in a checkpoint of ``GPT2LMHeadModel``."""
+        """Return the names and sizes of one member's parameters, as in a checkpoint of ``GPT2LMHeadModel``."""
         d = self.n_embd
         sizes: dict[str, tuple[int, ...]] = {
             "transformer.wte.weight": (self.vocabulary, d),
@@ -51,7 +51,7 @@ class Shape:
         return sizes | {"transformer.ln_f.weight": (d,), "transformer.ln_f.bias": (d,)}
 
     def layer(self, i: int) -> dict[str, tuple[int, ...]]:
-        """Return names and sizes of the parameters of layer i."""
+        """Return the names and sizes of the parameters of layer i."""
         d, inner = self.n_embd, self.n_inner
         block = f"transformer.h.{i}."
         return {
@@ -76,8 +76,8 @@ class Shape:
     def flops(self, length: int | None = None) -> int:
         """Return the floating-point operations per token of a forward pass over ``length`` tokens (default: context).
 
-        They are twice the weights that a token is multiplied with, and causal attention over half the length on
-        average; a training step costs three times as much (Kaplan et al. 2020, section 2.1).
+        They are twice the weights that a token is multiplied with, plus causal attention over half the length on
+        average. A training step costs three times as much (Kaplan et al. 2020, section 2.1).
         """
         d = self.n_embd
         matrices = self.n_layer * (4 * d * d + 2 * d * self.n_inner) + d * self.vocabulary
@@ -107,19 +107,19 @@ class Shape:
 
     @classmethod
     def read(cls, folder: Path) -> Shape:
-        """Read the shape of a GPT-2 from ``config.json`` in a checkpoint folder; raise DataError if it is none."""
+        """Read the shape from the ``config.json`` of a checkpoint folder; raise DataError if it is not a GPT-2."""
         config = read_config(folder)
         model_type = config.get("model_type")
         if model_type != "gpt2":
             raise DataError(
                 f'{folder / "config.json"} describes a model of type "{model_type}", not "gpt2"; '
-                'use kind = "causal_lm", which takes any causal language model.'
+                'use kind = "causal_lm", which supports any causal language model.'
             )
         for key, value in _SUPPORTED.items():
             if config.get(key, value) != value:
                 raise DataError(
-                    f"{folder / 'config.json'} has {key} = {config[key]!r}, which the gpt2 family does not compute "
-                    f'(it takes {value!r}); use kind = "causal_lm".'
+                    f"{folder / 'config.json'} has {key} = {config[key]!r}, which the gpt2 family does not support "
+                    f'(it must be {value!r}); use kind = "causal_lm".'
                 )
         try:
             d = int(config.get("n_embd", 768))

@@ -1,8 +1,8 @@
-"""The mathematics of GPT-2, on the weights of one member or of a stack of members.
+"""The arithmetic of GPT-2, on the weights of one member or of a stack of members.
 
 Names, layouts and arithmetic are those of ``transformers.GPT2LMHeadModel`` (Radford et al. 2019): pre-norm blocks,
-weights stored ``[in, out]``, ``gelu_new``, the output matrix tied to the token embedding. Weights are a mapping
-from the checkpoint's names to tensors; either without a member axis (``wte`` of shape [V, d]: two-dimensional matrix
+weights stored ``[in, out]``, ``gelu_new``, and the output matrix tied to the token embedding. Weights are a mapping
+from the checkpoint's names to tensors, either without a member axis (``wte`` of shape [V, d]: two-dimensional matrix
 products, the fastest on a CPU) or all with a leading one (``wte`` of shape [M, V, d]: batched products, for a GPU).
 """
 
@@ -25,7 +25,7 @@ WPE = "transformer.wpe.weight"
 
 
 def initial(shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw one member's weights as GPT-2 does: normal, std 0.02; residual projections over sqrt(2 n_layer)."""
+    """Draw one member's weights as GPT-2 does: normal, std 0.02, over sqrt(2 n_layer) for residual projections."""
     weights = {}
     for name, size in shape.parameters().items():
         tensor = torch.zeros(size)
@@ -39,29 +39,29 @@ def initial(shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``x @ weight + bias`` for x of shape [N, in], or [M, N, in] with a stack of members."""
+    """Compute ``x @ weight + bias`` for x of shape [N, in], or [M, N, in] in a stack of members."""
     if weight.dim() == 2:
         return torch.addmm(bias, x, weight)
     return torch.baddbmm(bias.unsqueeze(1), x, weight)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Layer normalisation over the last axis of x, [N, d] or [M, N, d]."""
+    """Apply layer normalisation over the last axis of x, [N, d] or [M, N, d]."""
     if weight.dim() == 1:
         return torch.layer_norm(x, weight.shape, weight, bias, eps)
     return torch.layer_norm(x, weight.shape[-1:], None, None, eps) * weight.unsqueeze(1) + bias.unsqueeze(1)
 
 
 def embed(weights: Weights, ids: Tensor, first: int = 0) -> Tensor:
-    """Embed token ids [B, T] (or [M, B, T]) at positions first..first+T-1: [B T, d] (or [M, B T, d])."""
+    """Embed token ids [B, T] (or [M, B, T]) at positions from ``first``; return [B T, d] (or [M, B T, d])."""
     wte, wpe = weights[WTE], weights[WPE]
-    places = slice(first, first + ids.shape[-1])
+    positions = slice(first, first + ids.shape[-1])
     if wte.dim() == 2:
-        return (torch.embedding(wte, ids) + wpe[places]).flatten(0, 1)
+        return (torch.embedding(wte, ids) + wpe[positions]).flatten(0, 1)
     members, vocabulary, width = wte.shape
     member = torch.arange(members, device=ids.device).view(-1, 1, 1)
     tokens = torch.embedding(wte.reshape(-1, width), ids + member * vocabulary)
-    return (tokens + wpe[:, None, places]).flatten(1, 2)
+    return (tokens + wpe[:, None, positions]).flatten(1, 2)
 
 
 class Block(NamedTuple):
@@ -82,23 +82,23 @@ class Block(NamedTuple):
 
 
 def blocks(weights: Weights, shape: Shape) -> list[Block]:
-    """Sort the parameters by layer."""
+    """Group the parameters by layer."""
     names = shape.layer(0)
     return [Block(*(weights[name.replace(".h.0.", f".h.{i}.")] for name in names)) for i in range(shape.n_layer)]
 
 
 def feed_forward(x: Tensor, block: Block, eps: float) -> Tensor:
-    """Return what the second half of a block adds to x."""
+    """Return the output of the MLP of a block, which is added to x."""
     a = layer_norm(x, block.ln_2_weight, block.ln_2_bias, eps)
     a = F.gelu(linear(a, block.c_fc_weight, block.c_fc_bias), approximate="tanh")
     return linear(a, block.mlp_proj_weight, block.mlp_proj_bias)
 
 
 def hidden(weights: Weights, shape: Shape, ids: Tensor, cache: Cache | None = None) -> Tensor:
-    """Run the blocks over token ids [B, T] (or [M, B, T]) from position 0, up to and with the last layer norm.
+    """Run all blocks and the last layer norm over token ids [B, T] (or [M, B, T]) from position 0.
 
-    Returns [B T, d] (or [M, B T, d]); the logits are its product with the transposed token embedding. If a cache is
-    given, the keys and values of all positions are written into it.
+    Returns [B T, d] (or [M, B T, d]); the logits are its product with the transposed token embedding. The keys and
+    values of all positions are written to ``cache``, if there is one.
     """
     *lead, length = ids.shape
     rows, heads, eps = math.prod(lead), shape.n_head, shape.eps
@@ -129,26 +129,26 @@ def logits(weights: Weights, x: Tensor) -> Tensor:
 class Cache:
     """Keys and values of all positions so far: one tensor [2, rows, heads, positions, head width] per layer.
 
-    With a stack of members ``rows`` counts the rows of all members, member by member.
+    In a stack of members, rows are ordered by member.
     """
 
     def __init__(self, shape: Shape, rows: int, length: int, like: Tensor) -> None:
-        """Make room for ``rows`` documents of up to ``length`` positions, on the device and in the type of ``like``."""
+        """Allocate ``rows`` documents of up to ``length`` positions, on the device and in the type of ``like``."""
         size = (2, rows, shape.n_head, length, shape.n_embd // shape.n_head)
         self.layers = [like.new_empty(size) for _ in range(shape.n_layer)]
         self._view()
 
     def keep(self, rows: Tensor, used: int) -> None:
-        """Keep only these rows (a rising index tensor), of which ``used`` positions are filled."""
+        """Keep only these rows (an ascending index tensor), of which ``used`` positions are filled."""
         for i, layer in enumerate(self.layers):
-            # The kept rows move to the front of the same memory, since a new tensor would have to be paged in.
+            # Rows move to the front of the same memory, since a new tensor would have to be paged in.
             layer[:, : len(rows), :, :used] = layer[:, rows, :, :used]
             self.layers[i] = layer[:, : len(rows)]
         self._view()
 
     def _view(self) -> None:
-        """Make the views that every token needs: where each position is written, and the factors of the products."""
-        self.places = [layer.unbind(3) for layer in self.layers]  # per position: [2, rows, heads, head width]
+        """Make the views that every token needs: the target of each position, and the factors of the products."""
+        self.positions = [layer.unbind(3) for layer in self.layers]  # per position: [2, rows, heads, head width]
         self.keys = [layer[0].flatten(0, 1).mT for layer in self.layers]  # [rows heads, head width, positions]
         self.values = [layer[1].flatten(0, 1) for layer in self.layers]  # [rows heads, positions, head width]
 
@@ -156,17 +156,17 @@ class Cache:
 def decode(weights: Weights, layers: list[Block], shape: Shape, ids: Tensor, position: int, cache: Cache) -> Tensor:
     """Read one more token per row, ids [B] (or [M, B]), at one position; return hidden states [B, d] (or [M, B, d]).
 
-    Small models spend as much time between operations as in them, and threads wait for each other there (every
-    operation releases the interpreter lock and takes it back), so this uses as few of them as possible; ``layers`` are
-    :func:`decoding_blocks`. One query per row is a product of a vector and a matrix, for which two batched products are
-    up to three times as fast on a CPU as ``scaled_dot_product_attention``.
+    ``layers`` are :func:`decoding_blocks`. Small models spend as much time between operations as in them, and threads
+    wait for one another there, since every operation releases and reacquires the interpreter lock. So this function
+    uses as few operations as possible. One query per row is a product of a vector and a matrix, for which two batched
+    products are up to three times as fast on a CPU as ``scaled_dot_product_attention``.
     """
     rows, heads, width, eps = ids.numel(), shape.n_head, shape.n_embd // shape.n_head, shape.eps
     x = embed(weights, ids.unsqueeze(-1), position)
-    for block, places, keys, values in zip(layers, cache.places, cache.keys, cache.values, strict=True):
+    for block, positions, keys, values in zip(layers, cache.positions, cache.keys, cache.values, strict=True):
         a = layer_norm(x, block.ln_1_weight, block.ln_1_bias, eps)
         qkv = linear(a, block.c_attn_weight, block.c_attn_bias).view(rows, 3, heads, width).transpose(0, 1)
-        places[position].copy_(qkv.narrow(0, 1, 2))
+        positions[position].copy_(qkv.narrow(0, 1, 2))
         scores = torch.bmm(qkv.select(0, 0).reshape(rows * heads, 1, width), keys.narrow(2, 0, position + 1))
         a = torch.bmm(torch.softmax(scores, -1), values.narrow(1, 0, position + 1)).view(x.shape)
         x += linear(a, block.attn_proj_weight, block.attn_proj_bias)
@@ -175,11 +175,11 @@ def decode(weights: Weights, layers: list[Block], shape: Shape, ids: Tensor, pos
 
 
 def decoding_blocks(weights: Weights, shape: Shape) -> list[Block]:
-    """Sort the parameters by layer, with queries already divided by the square root of the head width."""
-    divided = []
+    """Group the parameters by layer, with queries already divided by the square root of the head width."""
+    scaled = []
     for block in blocks(weights, shape):
         weight, bias = block.c_attn_weight.clone(), block.c_attn_bias.clone()
         for part in (weight, bias):
             part[..., : shape.n_embd] *= (shape.n_embd // shape.n_head) ** -0.5
-        divided.append(block._replace(c_attn_weight=weight, c_attn_bias=bias))
-    return divided
+        scaled.append(block._replace(c_attn_weight=weight, c_attn_bias=bias))
+    return scaled

@@ -1,1 +1,1 @@
-"""Any causal language model of transformers, one member after the other."""
+"""Any causal language model of transformers, one member at a time."""

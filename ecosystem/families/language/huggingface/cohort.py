@@ -1,6 +1,6 @@
-"""Cohorts of models that transformers computes: one module, which computes with the weights of each member in turn.
+"""Cohorts of models of transformers: a single module computes with the weights of each member in turn.
 
-Members run one after the other, with all compute threads; results depend on the thread count, and on nothing else.
+Members run one after the other, with all compute threads; results depend on the thread count alone.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from ecosystem.families.training_spec import Training
 from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.streams import Stream
 
-_PART_TOKENS = 1024  # of a batch, computed at once on a CPU; bounds the logits in memory
+_PART_TOKENS = 1024  # tokens of a batch that are computed at once on a CPU; bounds the logits in memory
 
 
 class ModuleCohort(NeuralCohort):
-    """M members with the architecture of a module of transformers."""
+    """M members with the architecture of a transformers module."""
 
     def __init__(self, settings: CohortSettings, module: Any, training: Training, build: BuildContext) -> None:
-        """``module`` is a causal language model in float32, with the weights that all members start from."""
+        """``module`` is a causal language model in float32 with the weights that all members start from."""
         size = module.get_output_embeddings().weight.shape[0]
         if settings.tokenizer.size > size:
             raise DataError(
@@ -66,16 +66,16 @@ class ModuleCohort(NeuralCohort):
     def flops_per_token(self, length: int) -> float:
         """Return the floating-point operations per token of a forward pass over ``length`` tokens.
 
-        Twice the parameters, without an input embedding that is not also the output matrix, and the causal attention
-        (Kaplan et al. 2020, section 2.1).
+        They are twice the parameters, without an input embedding that is not tied to the output matrix, plus causal
+        attention (Kaplan et al. 2020, section 2.1).
         """
         table, output = self.module.get_input_embeddings().weight, self.module.get_output_embeddings().weight
-        looked_up = 0 if table is output else table.numel()
-        return float(2 * (self.parameters - looked_up) + self._attention * length)
+        embedding = 0 if table is output else table.numel()
+        return float(2 * (self.parameters - embedding) + self._attention * length)
 
     @property
     def types(self) -> int:
-        """Number of tokens that the model chooses from."""
+        """Size of the output distribution in tokens."""
         return int(self.module.get_output_embeddings().weight.shape[0])
 
     def save_assets(self, folder: Path) -> None:
@@ -107,15 +107,15 @@ class ModuleCohort(NeuralCohort):
         peaks: Sequence[float],
         progress: Progress,
     ) -> list[FitRecord]:
-        total = sum(own.total for own in batches)
+        total = sum(b.total for b in batches)
         with WorkerPool(*self._workers) as pool:
-            jobs = [partial(self._trained, pool, *given) for given in zip(requests, batches, peaks, strict=True)]
-            trained = pool.run(jobs, "fit", total, progress)
-        for fit, _ in trained:
-            self.weights.take(fit)
-        return [record for _, record in trained]
+            jobs = [partial(self._train_one, pool, *args) for args in zip(requests, batches, peaks, strict=True)]
+            results = pool.run(jobs, "fit", total, progress)
+        for fit, _ in results:
+            self.weights.update(fit)
+        return [record for _, record in results]
 
-    def _trained(
+    def _train_one(
         self, pool: WorkerPool, request: FitRequest, batches: TokenBatches, peak: float
     ) -> tuple[Fit, FitRecord]:
         weights = self.weights.start(request)
@@ -163,7 +163,7 @@ class ModuleCohort(NeuralCohort):
 
 
 class ModuleDecoder:
-    """Documents being written by the module, with the weights that it has now."""
+    """The decoder of the module, with its current weights."""
 
     def __init__(self, cohort: ModuleCohort) -> None:
         self._cohort = cohort

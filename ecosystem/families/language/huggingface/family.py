@@ -34,46 +34,48 @@ class CausalLm(LanguageFamily):
     ``init`` selects the initial weights: "foundation" (pre-trained on the web's initial human documents), "random", a
     local checkpoint folder, or a Hub id. The first two need ``architecture`` (transformers' model type, such as "opt",
     "llama" or "gpt_neox") and ``config`` (its sizes, by the names of its configuration class), and train a byte-level
-    BPE of ``vocabulary`` tokens, unless ``tokenizer`` names a checkpoint to take it from. ``context`` is the longest
-    input in tokens, by default the checkpoint's. There is no dropout, in training either.
+    BPE of ``vocabulary`` tokens, unless ``tokenizer`` selects that of a checkpoint. ``context`` is the longest input in
+    tokens, by default the checkpoint's. Dropout is off, during training too.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("architecture", "context")
 
     init: str = Field(description="initial weights: foundation, random, a checkpoint folder, or a Hub id")
-    architecture: str | None = Field(None, description="model type of transformers: opt, llama, gpt_neox …")
+    architecture: str | None = Field(None, description="model type of transformers: opt, llama, gpt_neox, …")
     config: dict[str, Any] = Field(
         default_factory=dict, description="sizes, by the names of the architecture's configuration"
     )
     training: Training = Field(Training(batch=8, learning_rate=5e-5), description="settings of every fit")
 
     @model_validator(mode="after")
-    def _alone(self) -> Self:
+    def _checkpoint_brings_config(self) -> Self:
         if not self.from_scratch and (self.architecture is not None or self.config):
-            raise ValueError(f'the checkpoint "{self.init}" has its own architecture and config; leave both out')
+            raise ValueError(f'the checkpoint "{self.init}" has its own architecture and config; remove both')
         return self
 
     def workload(self) -> Workload:
-        """Estimate the size of a member from width and layers (12 L d² + V d parameters)."""
+        """Estimate the size of a member from its width and layers (12 L d² + V d parameters)."""
         config: Mapping[str, Any] = self.config
         if not self.from_scratch:
             if not checkpoint.is_local(self.init):
                 return Workload(0, 0, 0)
             config = read_config(checkpoint.folder_of(self.init, "init"))
-        width, layers, words = (
+        width, layers, vocabulary = (
             next((config[key] for key in keys if isinstance(config.get(key), int)), 0)
             for keys in (_WIDTH, _LAYERS, ("vocab_size",))
         )
-        parameters = 12 * layers * width**2 + (words or self.vocabulary or 0) * width
+        parameters = 12 * layers * width**2 + (vocabulary or self.vocabulary or 0) * width
         return Workload(parameters, 2 * parameters, self.foundation.tokens if self.init == "foundation" else 0)
 
-    def _longest(self, folder: Path) -> int:
+    def _longest_input(self, folder: Path) -> int:
         config = read_config(folder)
         limit = next((config[key] for key in _CONTEXT if isinstance(config.get(key), int)), None)
         if self.context is None and limit is None:
             raise DataError(f"{folder / 'config.json'} does not give the longest input; set context (in tokens).")
         if self.context is not None and limit is not None and self.context > limit:
-            raise DataError(f'context = {self.context}, but the checkpoint "{self.init}" goes only to {limit}.')
+            raise DataError(
+                f'context = {self.context}, but the checkpoint "{self.init}" has only {limit}; lower context.'
+            )
         return int(self.context or limit or 0)
 
     def _make_foundation(self, tokenizer: Tokenizer, context: BuildContext) -> Callable[[Path], None]:

@@ -1,4 +1,4 @@
-"""Modules of transformers, made from configurations and checkpoints."""
+"""Modules of transformers, built from configurations and checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecosystem.streams import Stream
 
 @contextmanager
 def quietly() -> Iterator[Any]:
-    """Import transformers, without its progress bars and advice on standard error."""
+    """Import transformers, and suppress its progress bars and warnings."""
     import transformers
     from transformers.utils import logging
 
@@ -31,7 +31,7 @@ def quietly() -> Iterator[Any]:
 
 
 def configuration(architecture: str, sizes: Mapping[str, Any], end: int) -> Any:
-    """Return the configuration of a new model; raise DataError for an unknown architecture or unknown sizes."""
+    """Return the configuration of a new model; raise DataError for an unknown architecture or invalid sizes."""
     with quietly() as transformers:
         architectures = transformers.models.auto.configuration_auto.CONFIG_MAPPING
         if architecture not in architectures:
@@ -41,7 +41,7 @@ def configuration(architecture: str, sizes: Mapping[str, Any], end: int) -> Any:
             )
         empty = architectures[architecture]()
         names = {*empty.to_dict(), *empty.attribute_map}
-        for name in sizes:  # transformers ignores unknown names and builds its default size, perhaps of billions
+        for name in sizes:  # transformers ignores unknown names, and might build billions of parameters by default
             if name not in names:
                 raise DataError(f'config: {architecture} has no "{name}"{nearest(name, names)}.')
         try:
@@ -49,7 +49,7 @@ def configuration(architecture: str, sizes: Mapping[str, Any], end: int) -> Any:
                 architecture, bos_token_id=end, eos_token_id=end, pad_token_id=None, **sizes
             )
             config.architectures = [type(build(config, Stream(0, "check"))).__name__]
-        except Exception as error:  # configurations and model classes raise many kinds
+        except Exception as error:  # configurations and model classes raise many types
             raise DataError(
                 f"config: {architecture} cannot be built with these sizes: {_first_line(error)}."
             ) from error
@@ -64,7 +64,7 @@ def read_configuration(folder: Path) -> Any:
 
 def build(config: Any, stream: Stream) -> Any:
     """Build the model of a configuration in float32, with its architecture's own random initialisation."""
-    # transformers draws from PyTorch's global generator, which gets the stream's seed and is then restored.
+    # transformers draws from PyTorch's global generator, which is seeded from the stream and then restored.
     with quietly() as transformers, torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream.integer())
         return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -77,7 +77,7 @@ def load(folder: Path) -> Any:
             module, report = transformers.AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-        except Exception as error:  # transformers raises many kinds; all mean the same to the user
+        except Exception as error:  # transformers raises many types, with one remedy
             raise DataError(f"{folder} cannot be opened as a causal language model: {_first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:

@@ -1,1 +1,1 @@
-"""N-gram models: counts of which token follows which."""
+"""N-gram models: counts of token sequences."""

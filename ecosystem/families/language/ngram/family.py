@@ -1,4 +1,4 @@
-"""The ``ngram`` family: next-token counts, a fast substitute for GPT-2 and the subject of several closed forms."""
+"""The ``ngram`` family: counts of token sequences, a fast substitute for GPT-2 and the subject of closed forms."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
 @FAMILIES.register("ngram")
 class Ngram(Family):
-    """An n-gram model: counts of which token follows which, for contexts of up to ``order`` - 1 tokens.
+    """An n-gram model: counts of the tokens that follow contexts of up to ``order`` - 1 tokens.
 
-    Tokens are those of a byte-level BPE of ``vocabulary`` tokens trained on the web's initial human documents (257:
-    single bytes), or of the checkpoint that ``tokenizer`` names. ``init`` selects the initial counts: "foundation"
-    (those of the same documents) or "random" (none: all tokens are equally probable). A fit replaces the counts by
-    those of its own documents, in which a document of weight 2 counts twice, plus ``memory`` times the counts it starts
-    from. A fit reads every document once: ``budget`` and ``learning_rate`` are not used.
+    The tokenizer is a byte-level BPE of ``vocabulary`` tokens trained on the web's initial human documents (257: single
+    bytes), or that of the checkpoint ``tokenizer``. ``init`` selects the initial counts: "foundation" (those of the
+    same documents) or "random" (none: all tokens are equally probable). A fit replaces the counts with those of its
+    documents, in which a document of weight 2 counts twice, plus ``memory`` times the counts that it starts from. A fit
+    reads every document once and ignores ``budget`` and ``learning_rate``.
 
     ``smoothing = "none"`` is maximum likelihood: a token that never followed a context has probability 0 after it, and
     text with such a token has infinite nats; set ``held_out = 0`` in the source. "add_k" adds k to every count
-    (Laplace). "kneser_ney" takes one absolute discount from every count and gives it to the shorter context, down to
-    the uniform distribution; shorter contexts count how many different tokens an n-gram follows (Kneser & Ney 1995,
-    interpolated as in Chen & Goodman 1999). A context that never occurred is shortened to its last tokens.
+    (Laplace). "kneser_ney" subtracts an absolute discount from every count and gives it to the shorter context, down to
+    the uniform distribution; the counts of shorter contexts are the numbers of different tokens that an n-gram follows
+    (Kneser & Ney 1995, interpolated as in Chen & Goodman 1999). A context that never occurred is shortened to its last
+    tokens.
     """
 
     modality: ClassVar[Modality] = "text"
@@ -51,10 +52,10 @@ class Ngram(Family):
     )
     k: Rate | None = Field(None, description="add_k: number added to every count")
     discount: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None, description="kneser_ney: number taken from every count; absent: 0.75"
+        None, description="kneser_ney: number subtracted from every count; absent: 0.75"
     )
     memory: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0, description="share of the counts it starts from that a fit keeps"
+        0.0, description="share of its starting counts that a fit keeps"
     )
     vocabulary: Positive | None = Field(None, description="size of the byte-level BPE trained from scratch, in tokens")
     context: Positive = Field(description="longest document written, in tokens, prompt included")
@@ -65,7 +66,7 @@ class Ngram(Family):
         if (self.smoothing == "add_k") != (self.k is not None):
             raise ValueError('give k with smoothing = "add_k", and only with it')
         if self.discount is not None and self.smoothing != "kneser_ney":
-            raise ValueError(f'smoothing = "{self.smoothing}" takes no discount; leave it out')
+            raise ValueError(f'smoothing = "{self.smoothing}" takes no discount; remove it')
         if (self.vocabulary is None) == (self.tokenizer is None):
             raise ValueError("give either vocabulary or tokenizer")
         if self.vocabulary is not None and self.vocabulary < 257:
@@ -88,26 +89,26 @@ class Ngram(Family):
 
     @property
     def depends_on_start(self) -> bool:
-        """Whether a fit keeps a share of the counts it starts from."""
+        """Whether a fit keeps a share of its starting counts."""
         return self.memory > 0
 
     def workload(self) -> Workload:
         """Estimate the operations per token; the number of n-grams depends on the documents."""
-        # Every token that is written takes some passes over the vocabulary, which no matrix product speeds up.
+        # Writing a token takes several passes over the vocabulary, without fast matrix products.
         return Workload(0, 30.0 * (self.vocabulary or 50_257), 0)
 
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
-        """Build M members; the tokenizer comes from the cache if it is there.
+        """Build M members; read the tokenizer from the cache, or make it first.
 
-        Raises DataError if there are no human documents to train a tokenizer on or to count, or the tokenizer's
-        checkpoint cannot be found or has too many tokens for the order.
+        Raises DataError if there are no human documents to train a tokenizer on or to count, or the checkpoint of the
+        tokenizer cannot be found or has too many tokens for the order.
         """
         from ecosystem.families.language.cohort import CohortSettings
         from ecosystem.families.language.ngram.cohort import CountCohort
 
         if self.tokenizer is None or self.init == "foundation":
             foundation.require_documents(name, context.human)
-        # Presets that differ only in how they count share one tokenizer.
+        # Presets that differ in other fields share a tokenizer.
         shared = {"kind": self.kind, **self.model_dump(include={"vocabulary", "tokenizer", "context"})}
         folder = foundation.obtain(
             context.cache, foundation.fingerprint(shared, context.human), lambda: self._make_tokenizer(context)
@@ -130,9 +131,9 @@ class Ngram(Family):
 
 @lru_cache(maxsize=1)
 def _tokenizer(folder: Path) -> Tokenizer:
-    """Read a tokenizer from the cache; successive arms of a study share the documents that it has encoded.
+    """Read a tokenizer from the cache; consecutive arms of a study share the documents that it has encoded.
 
-    A folder of the cache is named by everything that the tokenizer depends on.
+    The name of the cached folder depends on everything that the tokenizer depends on.
     """
     from ecosystem.families.language.tokenizer import Tokenizer
 
