@@ -105,12 +105,12 @@ def padded(parts: Sequence[Window], tokens: int) -> list[Padded]:
 def _pad(group: Sequence[Window], width: int) -> Padded:
     inputs = np.zeros((len(group), width), dtype=np.int64)
     targets, scored = inputs.copy(), np.zeros(inputs.shape, dtype=bool)
-    places = []
+    positions = []
     for row, part in enumerate(group):
         n = len(part.ids)
         inputs[row, :n], targets[row, :n], scored[row, part.skip : n] = part.ids, part.targets, True
-        places.append(np.arange(part.place, part.place + n - part.skip))
-    return Padded(inputs, targets, scored, np.concatenate(places))
+        positions.append(np.arange(part.place, part.place + n - part.skip))
+    return Padded(inputs, targets, scored, np.concatenate(positions))
 
 
 def assemble(
