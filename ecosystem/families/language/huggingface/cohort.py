@@ -60,8 +60,8 @@ class ModuleCohort(NeuralCohort):
         )
         self.module = module.to(self.device).eval()
         self._attention = 2 * layers * width
-        # transformers 5.24 calls `cache` what was `past_key_values`; modules outside the library may keep the old name.
-        self._cache = "cache" if "cache" in signature(module.forward).parameters else "past_key_values"
+        # transformers 5.24 renamed `past_key_values` to `cache`; modules outside the library may use the old name.
+        self._cache_name = "cache" if "cache" in signature(module.forward).parameters else "past_key_values"
 
     def flops_per_token(self, length: int) -> float:
         """Return the floating-point operations per token of a forward pass over ``length`` tokens.
@@ -95,8 +95,8 @@ class ModuleCohort(NeuralCohort):
         Return the logits [rows, length, V] and the cache of keys and values with these tokens added.
         """
         with self._autocast():
-            output = self.module(input_ids=ids, use_cache=True, **{self._cache: cache})
-        return output.logits, getattr(output, self._cache, None)
+            output = self.module(input_ids=ids, use_cache=True, **{self._cache_name: cache})
+        return output.logits, getattr(output, self._cache_name, None)
 
     # Training.
 
@@ -185,5 +185,5 @@ class ModuleDecoder:
         logits, self._cache = self._cohort.forward(ids, self._cache)
         if not hasattr(self._cache, "batch_select_indices"):
             kind = type(self._cohort.module).__name__
-            raise DataError(f"{kind} keeps no keys and values between tokens, which the causal_lm family needs.")
+            raise DataError(f"{kind} does not cache keys and values between tokens, which the causal_lm family needs.")
         return logits[:, -1].float()
