@@ -431,5 +431,5 @@ def test_a_run_is_measured_and_resumed(cache, tmp_path):
     assert rows["value"].is_finite().all() and rows.filter(pl.col("scope") == "trainer").height >= 6
     reference = dict(rows.filter(pl.col("scope") == "reference").select("id", "value").iter_rows())
     assert reference["tiny/initial"] < reference["tiny/random"]
-    with pytest.raises(EcosystemError, match="no transformers model"):
+    with pytest.raises(EcosystemError, match="not a transformers model; its parameters are in weights"):
         whole.model("naive/0")

@@ -143,7 +143,7 @@ def test_marked_distributions_are_those_of_transformers(mark, whole, monkeypatch
         first = position == 0 and mark is GREEN
         theirs = torch.softmax(shown if first else library(begun, shown), -1)
         p = torch.softmax(logits[position], -1)
-        found = generation._marked(p.clone(), 0, ours, texts.T[:position], np.arange(8))
+        found = generation._watermarked(p.clone(), 0, ours, texts.T[:position], np.arange(8))
         found = found / found.sum(-1, keepdim=True)
         assert torch.allclose(found[:, 0], p[:, 0], rtol=1e-4)
         assert torch.allclose(found[:, 1:] / (1 - p[:, :1]), theirs[:, 1:], rtol=2e-4, atol=1e-7), position
