@@ -76,9 +76,9 @@ class Lineage:
     """How a document descends from people.
 
     A random walk goes back from the document: it draws one document by weight from the training set of the author's
-    latest fit, continues from that document in the same way, and ends at a document that people wrote. ``hops``, the
-    mean number of models on a walk, is the document's depth. ``ends`` are the shares of walks by where they end and sum
-    to one. ``fits`` are ordered from the latest to the earliest.
+    latest fit and continues from that document in the same way. It ends at a document that people wrote, or at a model
+    that had not been fitted. ``hops``, the mean number of models on a walk, is the document's depth. ``ends`` are the
+    shares of walks by where they end; they sum to one. ``fits`` are ordered from the latest to the earliest.
     """
 
     doc: int
