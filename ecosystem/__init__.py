@@ -1,16 +1,16 @@
-"""A laboratory for model collapse: trainers, writers and curators that share one web of documents.
+"""Simulate model collapse: trainers, writers and curators share one web of documents.
 
-The public surface is small and imported on first use, so that ``import ecosystem`` costs nothing::
+The public names are imported on first use, so that ``import ecosystem`` is fast::
 
     scenario = ecosystem.Scenario.load("scenarios/finite_web.toml").override({"steps": 3})
     run = ecosystem.run(scenario, seed=1, out="outputs")
     run.metrics, run.documents, run.ledger, run.model("naive/0", step=3)
     other = ecosystem.branch(run, 2, {"trainers.naive.publish": 0})
-    found = ecosystem.study("scenarios/studies/monoculture.toml")
-    found.results.values, found.effects, found.report
+    result = ecosystem.study("scenarios/studies/monoculture.toml")
+    result.results.values, result.effects, result.report
     threshold, report = ecosystem.frontier("scenarios/studies/seddik_real.toml")
 
-What a user can mend is raised as ``ecosystem.EcosystemError``, whose message says what to do.
+Errors that the user can correct are raised as ``ecosystem.EcosystemError``; the message says what to do.
 """
 
 import typing
@@ -32,7 +32,7 @@ _HOME = {
     "study": "ecosystem.studies.run_study",
 }
 
-if typing.TYPE_CHECKING:  # what ``__getattr__`` returns, for type checkers
+if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.api import branch, run
     from ecosystem.errors import EcosystemError
     from ecosystem.runs.run import Run

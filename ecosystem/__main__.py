@@ -1,4 +1,4 @@
-"""``python -m ecosystem`` is the command line."""
+"""Run the command line as ``python -m ecosystem``."""
 
 from ecosystem.cli.main import main
 

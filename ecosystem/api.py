@@ -1,6 +1,6 @@
-"""What ``ecosystem run`` and ``ecosystem branch`` do, from the plan to the report.
+"""Run and branch scenarios: plan, compute or resume the steps, and write the report.
 
-:func:`run` and :func:`branch` are the same for Python.
+:func:`run` and :func:`branch` are the Python counterparts of ``ecosystem run`` and ``ecosystem branch``.
 """
 
 from __future__ import annotations
@@ -38,10 +38,16 @@ def run(
     fresh: bool = False,
     quiet: bool = True,
 ) -> Run:
-    """Run a scenario (a value or the path of a file), or resume it, write its report and return the run.
+    """Run or resume a scenario, write its report and return the run.
 
-    ``cache`` is the folder of foundations and tokenizers (default: ``ECOSYSTEM_CACHE``, or this user's cache folder).
-    Errors a user can mend are EcosystemError; what was committed before one stays and is resumed by the same call.
+    ``scenario`` is a Scenario or the path of a scenario file, and ``seed`` replaces its seed. The run folder is made in
+    ``out``. ``device`` is "auto", "cpu", "cuda" or "mps"; ``threads`` is the number of compute threads (default: all
+    cores, or those of the run that is resumed). ``cache`` is the folder for foundations and tokenizers (default:
+    ``ECOSYSTEM_CACHE``, or the user's cache folder). ``fresh`` moves an existing run aside and starts again. ``quiet``
+    prints no progress.
+
+    Raises EcosystemError for errors that the user can correct. Steps committed before an error are kept; the same call
+    resumes after them.
     """
     base = Path()
     if not isinstance(scenario, Scenario):
@@ -70,11 +76,14 @@ def branch(
     fresh: bool = False,
     quiet: bool = True,
 ) -> Run:
-    """Fork a stored run after ``step`` (default: its last) under other values, or resume that; return the branch.
+    """Fork a stored run after ``step`` (default: the last), or resume such a branch; return the branch.
 
-    ``values`` are dotted paths as of a timed change (:meth:`Scenario.forked`), in force from the next step on. What
-    came before is read in the parent's folder and never written there. ``cache`` is as in :func:`run`. Errors a
-    user can mend are EcosystemError.
+    ``parent`` is a Run or the path of its folder. ``values`` maps dotted paths to the values in force from the next
+    step, as in a timed change (:meth:`Scenario.forked`). ``steps`` is the total number of steps, including those of the
+    parent, and ``name`` that of the branch (default: the parent's). The other parameters are those of :func:`run`.
+    Earlier steps are read from the parent's folder, which is never written to.
+
+    Raises EcosystemError for errors that the user can correct.
     """
     parent = parent if isinstance(parent, Run) else Run.open(parent)
     forked = Branch.of(parent, parent.last_step if step is None else step, values or {}, steps=steps, name=name)
@@ -95,14 +104,15 @@ def run_scenario(
     fresh: bool = False,
     base: Path = Path(),
 ) -> dict[str, Any]:
-    """Plan, run or resume, and report; return a summary: run, report, steps, seconds and final figures.
+    """Plan, run or resume, and report; return a summary with run, report, steps, seed, seconds, final and events.
 
-    ``base`` is the folder that relative paths of a scenario begin from; a branch has its parent's.
+    ``base`` is the folder for relative paths of a scenario; a branch uses its parent's. With ``dry_run`` nothing is
+    run, and the summary has run and plan only. The other parameters are those of :func:`run`.
     """
     started = time.monotonic()
     validate_device(device, threads)
     job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
-    for sentence in [] if job.branch is None else job.branch.left_out():
+    for sentence in [] if job.branch is None else job.branch.overridden_changes():
         display.say(sentence)
     if job.last >= job.scenario.steps and not dry_run:
         return _finished(job, display, started)
@@ -120,7 +130,7 @@ def run_scenario(
 
 @dataclass(frozen=True)
 class _Job:
-    """What is to be run, where, and how far it has got: ``last`` is the last committed step, -1 if there is none."""
+    """A scenario or branch with its run folder; ``last`` is the last committed step, -1 if there is none."""
 
     scenario: Scenario
     branch: Branch | None
@@ -142,27 +152,27 @@ class _Job:
         return cls(scenario, branch, folder, last, out, base if branch is None else branch.parent.base, cache, fresh)
 
     def opening(self) -> str:
-        """Say where the run is, and whether it is resumed or branches off."""
+        """Return a line with the run folder that says whether the run is new, resumed or a branch."""
         if self.last >= 0:
             return f"Resuming {self.folder} after step {self.last} of {self.scenario.steps}."
         if self.branch is None:
             return f"Run folder: {self.folder}"
         parent, step = self.branch.parent.path, self.branch.step
-        return f"Branching off {parent} after step {step} of {self.scenario.steps}: {self.folder}"
+        return f"Branching from {parent} after step {step} of {self.scenario.steps}: {self.folder}"
 
 
 def _finished(job: _Job, display: Display, started: float) -> dict[str, Any]:
-    """Return the summary of a run that has all its steps; its report is written again only where it is out of date."""
+    """Return the summary of a finished run; rewrite its report only if it is out of date."""
     run, report = Run.open(job.folder), job.folder / "report.html"
     record = run.store.owning_store(job.last).folder / "commits" / f"{job.last:06d}.json"
     current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
     current = not run.update_theory(job.scenario) and current
-    display.say(f"This run is finished: {job.folder} has all {job.scenario.steps} steps (--fresh begins it anew).")
+    display.say(f"This run is finished: {job.folder} has all {job.scenario.steps} steps (--fresh starts it again).")
     return _summary(run, str(report) if current else _report(job.folder), started)
 
 
 def _execute(job: _Job, machine: Machine, display: Display) -> str:
-    """Run the steps that are missing, telling of each, and return the path of the report."""
+    """Run the missing steps, print a line for each, and return the path of the report."""
     done, steps = job.last, job.scenario.steps
     try:
         with display:
@@ -186,8 +196,8 @@ def _execute(job: _Job, machine: Machine, display: Display) -> str:
                 started = time.monotonic()
         return _report(job.folder)
     except KeyboardInterrupt:
-        committed = f"Steps up to {done} of {steps} are committed" if done >= 0 else "Nothing is committed yet"
-        click.echo(f"Stopped. {committed}; give the same command again to go on.", err=True)
+        committed = f"Steps up to {done} of {steps} are committed" if done >= 0 else "No step is committed yet"
+        click.echo(f"Stopped. {committed}; run the same command again to continue.", err=True)
         raise
 
 
@@ -198,7 +208,7 @@ def _report(folder: Path) -> str:
 
 
 def step_line(snapshot: Snapshot, steps: int, seconds: float) -> str:
-    """Return one line of key figures for a step."""
+    """Return a line of key figures of a step, which took ``seconds``."""
     figures = _figures(snapshot.metrics.filter(snapshot.metrics["step"] == snapshot.t))
     web = figures.pop("web", {})
     parts = [f"step {snapshot.t:>{len(str(steps))}}/{steps} {seconds:6.1f} s"]
@@ -213,22 +223,25 @@ def step_line(snapshot: Snapshot, steps: int, seconds: float) -> str:
 
 
 def _figures(metrics: Any) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Return the key figures of a step's metrics: the web's, and each population's mean over its trainers."""
+    """Return key figures of a step: those of the web, and means over the trainers of each population.
+
+    The result maps "web" or a population to metrics, and these to value and standard error.
+    """
     import polars as pl
 
     keys = ("cross_entropy", "perplexity", "bits_per_byte", "distinct_2", "synthetic_share")
-    wanted = metrics.filter(pl.col("scope").is_in(["trainer", "web"]) & pl.col("metric").is_in(keys))
-    named = wanted.with_columns(
-        who=pl.when(pl.col("scope") == "web").then(pl.lit("web")).otherwise(pl.col("id").str.split("/").list.first())
-    )
-    means = named.group_by("who", "metric", maintain_order=True).agg(
+    rows = metrics.filter(pl.col("scope").is_in(["trainer", "web"]) & pl.col("metric").is_in(keys))
+    population = pl.col("id").str.split("/").list.first()
+    rows = rows.with_columns(group=pl.when(pl.col("scope") == "web").then(pl.lit("web")).otherwise(population))
+    means = rows.group_by("group", "metric", maintain_order=True).agg(
         pl.col("value").mean(),
-        # Over the members of a population, whose estimates share the held-out text; the larger of the two errors.
+        # Trainers are measured on the same held-out text, so averaging does not shrink the error of that sample: take
+        # the larger of the mean error and the error from the spread over trainers.
         error=pl.max_horizontal(pl.col("error").mean(), error_of_mean("value").fill_null(0.0)),
     )
     figures: dict[str, dict[str, dict[str, float | None]]] = {}
-    for who, metric, value, error in means.iter_rows():
-        figures.setdefault(who, {})[metric] = {"value": value, "error": error}
+    for group, metric, value, error in means.iter_rows():
+        figures.setdefault(group, {})[metric] = {"value": value, "error": error}
     return figures
 
 

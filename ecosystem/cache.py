@@ -1,4 +1,4 @@
-"""Where results that take long to make and can be made again are kept: foundations, tokenizers, the text of Python."""
+"""The cache folder: foundations, tokenizers and other results that are slow to compute but reproducible."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ CACHE_VARIABLE = "ECOSYSTEM_CACHE"
 
 
 def cache_folder(chosen: str | Path | None = None) -> Path:
-    """Return the cache folder: the one chosen, else that of ``ECOSYSTEM_CACHE``, else this user's own.
+    """Return the cache folder: ``chosen``, else that of ``ECOSYSTEM_CACHE``, else the user's cache folder.
 
-    Losing it costs time only: what was in it is made again, bit for bit.
+    The cache may be deleted at any time; its contents are rebuilt bit for bit.
     """
     folder = chosen_cache(chosen)
     if folder is None:
@@ -22,6 +22,6 @@ def cache_folder(chosen: str | Path | None = None) -> Path:
 
 
 def chosen_cache(chosen: str | Path | None = None) -> Path | None:
-    """Return the absolute path of the cache folder that was chosen, or that ``ECOSYSTEM_CACHE`` names, if any."""
+    """Return the absolute path of ``chosen``, else of the folder in ``ECOSYSTEM_CACHE``, else None."""
     folder = chosen or os.environ.get(CACHE_VARIABLE)
     return Path(folder).expanduser().absolute() if folder else None

@@ -1,6 +1,6 @@
-"""The errors that users see: each message is one clear sentence that says what is wrong, where, and what to do.
+"""Errors for users: each message says what is wrong, where, and what to do.
 
-The command line prints the sentence and exits with code 2. It shows a traceback for these errors only with ``--debug``.
+The command line prints the message and exits with code 2; it shows the traceback only with ``--debug``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 
 
 class EcosystemError(Exception):
-    """An error that a user can understand and correct; the message is a whole sentence."""
+    """An error that the user can correct; its message is a complete sentence."""
 
     exit_code = 2
 
 
 class ScenarioError(EcosystemError):
-    """A scenario file (or an override of it) that cannot be run; the message names file and dotted path."""
+    """An invalid scenario, study or frontier file, or an invalid override; the message names file and dotted path."""
 
 
 class DataError(EcosystemError):
@@ -25,7 +25,7 @@ class DataError(EcosystemError):
 
 
 class TrainingError(EcosystemError):
-    """A model that cannot be trained or sampled any further, for instance because its loss is not finite."""
+    """A model that cannot be trained or sampled further, for instance because its loss is not finite."""
 
 
 class StoreError(EcosystemError):
@@ -33,14 +33,14 @@ class StoreError(EcosystemError):
 
 
 class FormatError(StoreError):
-    """A run folder in a newer format than this release reads; a newer release opens it."""
+    """A run folder in a newer format than this release reads."""
 
 
-def path_of(given: object, kind: str) -> Path:
-    """Return ``given`` as the path of a file that holds a value of this kind; raise TypeError if it is not one."""
-    if not isinstance(given, str | Path):
-        raise TypeError(f"give the path of a file, or a {kind} ({kind}.load reads one), not {given!r}")
-    return Path(given)
+def path_of(value: object, kind: str) -> Path:
+    """Return ``value`` as the path of a file of this kind; raise TypeError if it is not a string or Path."""
+    if not isinstance(value, str | Path):
+        raise TypeError(f"expected a {kind} or the path of its file (see {kind}.load), not {value!r}")
+    return Path(value)
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

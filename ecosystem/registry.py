@@ -1,4 +1,4 @@
-"""Kinds by name: map a word in a scenario file (``kind = "minhash_dedup"``) to the class that implements it.
+"""Registries of kinds: map a name in a scenario file (``kind = "minhash_dedup"``) to the class that implements it.
 
 Built-in kinds register by decorator when their module is imported. Third-party kinds come through the entry point
 group ``ecosystem.plugins``; each entry point names a module that registers on import. Plug-ins are loaded only to
@@ -18,7 +18,7 @@ T = TypeVar("T", bound=type[Any])
 
 
 class Registry(Generic[T]):
-    """Map the names of one sort of kinds (sources, families, policies, metrics) to classes."""
+    """Map names to the classes of one sort: sources, families, policies or metrics."""
 
     def __init__(self, noun: str, *modules: str) -> None:
         """``noun`` is the word used in messages; ``modules`` register the built-in kinds when imported."""
@@ -72,7 +72,7 @@ class Registry(Generic[T]):
         if not self._plugins_loaded:
             for point in entry_points(group="ecosystem.plugins"):
                 point.load()
-            self._plugins_loaded = True  # last, so that a plug-in that is refused is refused again
+            self._plugins_loaded = True  # set last, so that a plug-in that raises an error does so at every look-up
 
 
 def _full_name(cls: type[Any]) -> str:

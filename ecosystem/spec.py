@@ -1,8 +1,8 @@
-"""Frozen values read from files: the base class of every part of a scenario, and *dotted path = value*.
+"""Frozen values read from files: the base class of every part of a scenario, and overrides by dotted path.
 
 One mechanism serves the command line's ``--set``, timed changes in a run, the axes of a study and sliders:
 :func:`set_path` puts a value at a dotted path of the plain data, and the data is parsed again. So an override is
-checked exactly like a file.
+validated exactly like a file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PATH = re.compile(r"[a-z]\w*(\.(\w[\w-]*|\"[^\"]+\"))*")
 
 
 class ScenarioParts(Protocol):
-    """What a part of a scenario may look up when it checks itself: the entries by name, and the web."""
+    """The tables of a scenario that :meth:`Spec.problems` of its parts may look up."""
 
     @property
     def modality(self) -> str:
@@ -70,22 +70,25 @@ class Spec(BaseModel):
         """Check a source, model or policy against the rest of the scenario; return one sentence per problem.
 
         A sentence begins with a dotted path, says what to do, and ends without a full stop. ``path`` is the path of
-        this part (``policies.NAME``). Every other part is valid by itself, but a name may refer to no entry.
+        this part (``policies.NAME``). All other parts are valid by themselves, but a name may refer to a missing entry.
         """
         return []
 
 
 def checked_paths(values: Any) -> Mapping[str, Any]:
-    """Return ``values`` as a mapping from dotted paths to values; raise ScenarioError if they are not one."""
+    """Return ``values`` if it maps dotted paths to values; raise ScenarioError otherwise."""
     if not isinstance(values, Mapping) or not all(isinstance(path, str) for path in values):
         raise ScenarioError(
-            f'{values!r}: give a dict from dotted paths to values, for instance {{"trainers.naive.publish": 0}}.'
+            f'{values!r}: give a dict from dotted paths to values, such as {{"trainers.naive.publish": 0}}.'
         )
     return values
 
 
 def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return a copy of nested ``data`` with ``value`` at the dotted ``path``; create missing tables on the way."""
+    """Return a copy of nested ``data`` with ``value`` at the dotted ``path``, creating missing tables.
+
+    Raises ScenarioError if the path leads through a value that is not a table, or to a position outside a list.
+    """
     result = copy.deepcopy(dict(data))
     node: Any = result
     *parents, last = path.split(".")
@@ -114,7 +117,7 @@ def _index(items: list[Any], key: str, path: str) -> int:
 
 
 def parse_value(text: str) -> Any:
-    """Read the right-hand side of ``--set path=value`` as TOML; text that is not valid TOML is a string."""
+    """Parse the value of ``--set path=value`` as TOML; text that is not valid TOML is a string."""
     try:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
@@ -127,34 +130,34 @@ def explain(error: ValidationError, path: str, model: type[BaseModel]) -> list[s
 
 
 def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
-    where = [str(part) for part in problem["loc"]]
-    path = ".".join([prefix, *where] if prefix else where)
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join([prefix, *location] if prefix else location)
     if problem["type"] == "extra_forbidden":
-        allowed = sorted(_fields_at(model, where[:-1]))
-        return f"{path}: unknown key{nearest(where[-1], allowed)}; allowed here: {', '.join(allowed)}"
+        allowed = sorted(_fields_at(model, location[:-1]))
+        return f"{path}: unknown key{nearest(location[-1], allowed)}; allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"{path}: this key is required and missing"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        field, colon, rule = message.partition(": ")  # a rule about several fields names the one at fault
+        field, colon, rule = message.partition(": ")  # a rule about several fields names the invalid one
         if colon and _PATH.fullmatch(field):
             path, message = f"{path}.{field}" if path else field, rule
         return f"{path}: {message}" if path else message
     message = message[:1].lower() + message[1:]
-    given = problem.get("input")
-    shown = "" if isinstance(given, dict | list | BaseModel) else f", not {given!r}"
-    return f"{path}: {message}{shown}"
+    value = problem.get("input")
+    actual = "" if isinstance(value, dict | list | BaseModel) else f", not {value!r}"
+    return f"{path}: {message}{actual}"
 
 
-def _fields_at(model: Any, where: Iterable[str]) -> set[str]:
-    """Return the names of the fields allowed at ``where`` below ``model``; none if that place is not a table."""
-    for part in where:
+def _fields_at(model: Any, location: Iterable[str]) -> set[str]:
+    """Return the names of the fields allowed at ``location`` in ``model``; empty if it is not a table."""
+    for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel):
             if part not in model.model_fields:
                 return set()
-            inside = _spec_inside(model.model_fields[part].annotation)
-            # The path of an entry of a table, such as [trainers.naive], has one name more than that of a field.
-            model = _Table(inside) if "dict[" in str(model.model_fields[part].annotation) else inside
+            spec = _spec_in(model.model_fields[part].annotation)
+            # The path of a named entry, such as [trainers.naive], has one component more than that of a field.
+            model = _Table(spec) if "dict[" in str(model.model_fields[part].annotation) else spec
         elif isinstance(model, _Table):
             model = model.entry
         else:
@@ -172,12 +175,12 @@ class _Table:
         self.entry = entry
 
 
-def _spec_inside(annotation: Any) -> Any:
-    """Return the BaseModel named in an annotation such as ``X | None``, or None."""
+def _spec_in(annotation: Any) -> Any:
+    """Return the BaseModel in an annotation such as ``X | None``, or None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        inside = _spec_inside(argument)
-        if inside is not None:
-            return inside
+        spec = _spec_in(argument)
+        if spec is not None:
+            return spec
     return None

@@ -1,7 +1,7 @@
 """Random numbers: named streams, each a pure function of (seed, name, step).
 
 A stream holds no generator state. So an exact resume needs no saved state, two runs that differ in one policy share
-the noise of everything else, and adding an agent does not change the draws of any other agent.
+the noise of everything else, and adding an agent does not change the draws of other agents.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One named source of random numbers at one step; a method called twice gives the same numbers.
+    """One named source of random numbers at one step; a repeated call returns the same numbers.
 
     ``name`` is a path such as ``trainer/naive/0/generate``; ``t`` is the step.
     """
@@ -36,7 +36,7 @@ class Stream:
         return np.random.SeedSequence(self.seed, spawn_key=(*key, self.t))
 
     def rng(self) -> np.random.Generator:
-        """Make a NumPy generator at the beginning of this stream."""
+        """Return a NumPy generator at the beginning of this stream."""
         return np.random.Generator(np.random.PCG64(self._sequence()))
 
     def integer(self) -> int:
@@ -46,8 +46,8 @@ class Stream:
     def uniform(self, ids: ArrayLike) -> NDArray[np.float64]:
         """Return one uniform number in (0, 1) per id, a function of (seed, name, t, id) alone.
 
-        Keyed noise: the number of a row depends neither on the order of the rows nor on the other rows.
-        Mixing follows the finaliser of SplitMix64 (Steele, Lea & Flood 2014), applied twice.
+        The number of a row therefore depends neither on the order of the rows nor on the other rows. The mixing is
+        the finaliser of SplitMix64 (Steele, Lea & Flood 2014), applied twice.
         """
         key = self._sequence().generate_state(2, np.uint64)
         x = np.atleast_1d(np.asarray(ids, dtype=np.int64)).view(np.uint64)
@@ -57,13 +57,13 @@ class Stream:
                 x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
                 x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
                 x = x ^ (x >> np.uint64(31))
-        # The very last of the 2**53 numbers would round to 1.
+        # The largest of the 2**53 values would round to 1.
         return np.minimum(((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53, 1 - 2.0**-53)
 
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """All random numbers of one run: ``Streams(seed).at(name, t)`` is the stream of that name at step ``t``."""
+    """The streams of one run: ``Streams(seed).at(name, t)`` is the stream of that name at step ``t``."""
 
     seed: int
 

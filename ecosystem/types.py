@@ -1,4 +1,4 @@
-"""Types that several rooms share: arrays of numbers, limits of fields, and the kinds of documents."""
+"""Types shared by several packages: arrays of numbers, limits of fields, and the modality of documents."""
 
 from __future__ import annotations
 

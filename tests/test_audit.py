@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.policies.filters import Length
-from ecosystem.runs.audit import MEASURES, audit, proportion, signed
-from ecosystem.runs.execute import restored
+from ecosystem.runs.audit import MEASURES, apply_policy, audit, proportion
+from ecosystem.runs.execute import restore_world
 from tests.test_branch import branched, ran, untouched, words
 
 STEP = 4
@@ -38,7 +38,7 @@ def run(tmp_path_factory, cache):
 
 @pytest.fixture(scope="module")
 def world(run, cache):
-    return restored(run, STEP, cache=cache)
+    return restore_world(run, STEP, cache=cache)
 
 
 def figure(found, measure, group, key="value"):
@@ -55,7 +55,7 @@ def test_a_gate_of_one_policy_agrees_with_the_ledger(name, run, world):
         pl.col("step") == STEP, pl.col("reader") == "careful/0", pl.col("source").is_null()
     )
     reached = ledger.filter(pl.col("verdict").is_null() | ~pl.col("verdict").is_in(earlier))
-    mine = signed(world, name, reader="careful/0").select(document="doc", mine="verdict", why="reason")
+    mine = apply_policy(world, name, reader="careful/0").select(document="doc", mine="verdict", why="reason")
     both = reached.join(mine, on="document", how="left", maintain_order="left")
     refused = both["verdict"].fill_null("") == name
     assert 0 < refused.sum() < both.height
@@ -130,8 +130,8 @@ def test_intervals_are_wilsons(k, n):
 def test_a_weigher_is_told_by_its_mean_weights(run, world, cache):
     values = {"policies.odds": {"kind": "importance", "auc": 0.95, "synthetic_prior": 0.5}}
     found = audit(run, values=values, step=STEP, cache=cache)
-    table = signed(restored(run, STEP, values, cache=cache), "odds")
-    assert table.height == signed(world, "short").height
+    table = apply_policy(restore_world(run, STEP, values, cache=cache), "odds")
+    assert table.height == apply_policy(world, "short").height
     for origin, synthetic in (("human", False), ("synthetic", True)):
         weight = table.filter(pl.col("synthetic") == synthetic)["weight"].to_numpy()
         assert figure(found, "mean_weight", origin) == pytest.approx(weight.mean())
@@ -150,10 +150,10 @@ def test_an_adder_is_told_by_what_it_would_add(run, cache):
 
 
 def test_a_model_is_built_only_if_a_policy_asks_for_it(run, cache):
-    world = restored(run, STEP, cache=cache)
-    signed(world, "short")
+    world = restore_world(run, STEP, cache=cache)
+    apply_policy(world, "short")
     assert not world.state.cohorts
-    signed(world, "fluent")
+    apply_policy(world, "fluent")
     assert list(world.state.cohorts) == ["tiny"]
 
 
@@ -185,17 +185,19 @@ def test_a_branch_is_audited_like_any_run(run, cache, tmp_path):
 
 
 def test_mistakes_are_sentences(run, cache):
-    with pytest.raises(EcosystemError, match=r'--policy "shrt": there is none \(did you mean "short"\?\); in force at'):
+    with pytest.raises(
+        EcosystemError, match=r'--policy "shrt": unknown policy \(did you mean "short"\?\); .*in force at step 6'
+    ):
         audit(run, ["shrt"], cache=cache)
-    with pytest.raises(EcosystemError, match=r"Name a policy with --policy, or give one .*in force at step 6: .*short"):
+    with pytest.raises(EcosystemError, match=r"--policy NAME, or define one with --set .*in force at step 6: .*short"):
         audit(run, cache=cache)
-    with pytest.raises(StoreError, match="there is no step 9; committed are steps 0 to 6"):
+    with pytest.raises(StoreError, match="step 9 is not committed; this run has steps 0 to 6"):
         audit(run, ["short"], step=9, cache=cache)
     with pytest.raises(ScenarioError, match=r"policies\.x\.model: there is no \[models\.none\]"):
         audit(run, values={"policies.x": {"kind": "perplexity_band", "model": "none"}}, cache=cache)
     with pytest.raises(ScenarioError, match=r'--set "steps": an audit runs nothing'):
         audit(run, values={"steps": 3}, cache=cache)
-    with pytest.raises(EcosystemError, match=r'--reader "naiv": there is none'):
+    with pytest.raises(EcosystemError, match=r'--reader "naiv": unknown reader \(did you mean "naive/\d"\?\)'):
         audit(run, ["short"], reader="naiv", cache=cache)
 
 

@@ -97,7 +97,7 @@ def test_a_document_that_is_not_there_is_a_sentence(finished, monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", ["ecosystem", "lineage", str(finished.path), "99999"])
     with pytest.raises(SystemExit) as end:
         main()
-    assert end.value.code == 2 and "there is no document 99999; there are 0 to " in capsys.readouterr().err
+    assert end.value.code == 2 and "there is no document 99999; this run has documents 0 to " in capsys.readouterr().err
     assert CliRunner().invoke(cli, ["lineage", str(finished.path), "-1"]).exit_code == 2
     monkeypatch.setattr(sys, "argv", ["ecosystem", "lineage", str(finished.path), "0", "--step", "2"])
     with pytest.raises(SystemExit) as end:

@@ -85,12 +85,12 @@ def test_another_machine_or_source_is_refused(finished, cache, tmp_path):
 
     folder = tmp_path / finished.path.parent.name / "1"
     shutil.copytree(finished.path, folder)
-    with pytest.raises(EcosystemError, match="--threads 2, or begin anew with --fresh"):
+    with pytest.raises(EcosystemError, match="--threads 2, or start again with --fresh"):
         next(begin(tiny(steps=4), out=tmp_path, machine=Machine("cpu", 1), cache=cache))
     environment = (folder / "environment.json").read_text()
     digest = finished.environment["sources"]["language"]["digest"]
     (folder / "environment.json").write_text(environment.replace(digest, "0" * 64))
-    with pytest.raises(EcosystemError, match='source "language" is no longer what it was'):
+    with pytest.raises(EcosystemError, match='source "language" has changed'):
         next(begin(tiny(steps=4), out=tmp_path, machine=MACHINE, cache=cache))
 
 
@@ -138,7 +138,7 @@ def test_the_remedy_for_a_damaged_file_names_a_step_that_can_be_resumed(cache, t
     folder = folder_of(scenario, tmp_path)
     (folder / "corpus/000002.parquet").write_bytes(b"")
     longer = tiny(weights_every=2, steps=4)
-    with pytest.raises(StoreError, match="to go on from step 0, delete the records of step 1 and later"):
+    with pytest.raises(StoreError, match="to continue from step 0, delete the records of step 1 and later"):
         list(begin(longer, out=tmp_path, machine=MACHINE, cache=cache))
     for record in sorted((folder / "commits").glob("*.json"))[1:]:
         record.unlink()

@@ -287,7 +287,7 @@ def test_a_stored_run_is_forked_where_its_models_were_kept(sessions, tmp_path):
     runs = [ran(scenario(weights_every=2, seed=seed), tmp_path / "runs") for seed in (1, 2)]
     session = sessions(runs=[run.path for run in runs])
     assert not session.live_runs and session.last == STEPS
-    with pytest.raises(StoreError, match=r"not kept .*kept are those of steps 0, 2, 4"):
+    with pytest.raises(StoreError, match=r"not kept .*kept for steps 0, 2, 4"):
         session.fork(1, 3)
     before = sorted(path.name for path in runs[1].path.rglob("*"))
     session.fork(1, 2)

@@ -105,7 +105,7 @@ def test_a_damaged_file_is_named(tmp_path, table, damage):
         path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     with pytest.raises(StoreError, match=path.name) as error:
         store.past()
-    assert "step 2" in str(error.value) and "go on from step 1" in str(error.value)
+    assert "step 2" in str(error.value) and "continue from step 1" in str(error.value)
     for later in (tmp_path / "commits").glob("000002.json"):  # the remedy works
         later.unlink()
     store.sweep()
@@ -170,7 +170,10 @@ def full_disk(bytes_left):
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
     store = committed(tmp_path, 2)
-    with full_disk(200), pytest.raises(StoreError, match=r"cannot be written .*Make room and run the same command"):
+    with (
+        full_disk(200),
+        pytest.raises(StoreError, match=r"cannot be written .*Free some space and run the same command"),
+    ):
         store.commit(snapshot(2), kept=True, seconds=0.0)
     assert store.past().t == 1
     store.sweep()

@@ -286,7 +286,7 @@ def test_what_a_model_starts_from_counts_as_an_end(texts):
 
 
 def test_no_such_document(ancestry):
-    with pytest.raises(EcosystemError, match="there is no document 99999; there are 0 to"):
+    with pytest.raises(EcosystemError, match="there is no document 99999; this run has documents 0 to"):
         ancestry.lineage(99999)
 
 

@@ -1,4 +1,4 @@
-"""Answers in text: what kinds there are with their fields, and the schemas of files."""
+"""Listings of kinds with their fields, JSON Schemas of files, and exported downstream tasks."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _ENTRIES: dict[str, type[BaseModel]] = {
 
 
 def listing(what: str, as_json: bool) -> str:
-    """Return everything of one sort (scenarios, studies, models, …, tasks), read from the specs."""
+    """Return the entries of one sort (scenarios, studies, models, …, tasks) as text or JSON."""
     entries = {
         "scenarios": lambda: _files(studies=False),
         "studies": lambda: _files(studies=True),
@@ -115,10 +115,10 @@ def _about(doc: str | None) -> str:
 
 
 def _files(*, studies: bool) -> list[dict[str, Any]]:
-    """Return the bundled scenario files, or those of studies and frontiers."""
-    found: dict[str, dict[str, Any]] = {}
-    for place in bundled("scenarios"):
-        for file in sorted(place.rglob("*.toml")):
+    """Return the bundled scenario files, or the bundled study and frontier files."""
+    entries: dict[str, dict[str, Any]] = {}
+    for folder in bundled("scenarios"):
+        for file in sorted(folder.rglob("*.toml")):
             if (file.parent.name == STUDIES) != studies:
                 continue
             data = read_toml(file)
@@ -126,8 +126,8 @@ def _files(*, studies: bool) -> list[dict[str, Any]]:
             if data.get("variants"):
                 about += f" Variants: {', '.join(data['variants'])}."
             shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-            found.setdefault(file.name, {"name": str(shown), "about": about})
-    return list(found.values())
+            entries.setdefault(file.name, {"name": str(shown), "about": about})
+    return list(entries.values())
 
 
 def _models() -> list[dict[str, Any]]:
@@ -141,13 +141,13 @@ def _models() -> list[dict[str, Any]]:
 
 def _metrics() -> list[dict[str, Any]]:
     return [
-        {"name": name, "about": _in_words(entry), "better": entry.better, **entry._asdict()}
+        {"name": name, "about": _metric_line(entry), "better": entry.better, **entry._asdict()}
         for name, entry in definitions().items()
     ]
 
 
-def _in_words(entry: Definition) -> str:
-    """Return a metric's line: what it is, its unit, its better direction, its exact name and its source."""
+def _metric_line(entry: Definition) -> str:
+    """Return a metric's description, unit, better direction, alias and source in one line."""
     parts = [entry.text]
     parts += [f"unit: {entry.unit}"] if entry.unit != "1" else []
     parts += [f"{entry.better} is better"] if entry.better else []
@@ -174,24 +174,29 @@ def _laws() -> list[dict[str, Any]]:
         ]
         about = _about(law.function.__doc__)
         if law.source == "digest":
-            about += " The formula was taken from a summary of the paper or from memory, not from its text."
+            about += " The formula was taken from a summary of the paper or from memory, not from the paper itself."
         entries.append({"name": name, "about": about, "source": law.source, "fields": fields})
     return entries
 
 
 def harness(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> str:
-    """Write a scenario's or a run's downstream tasks for lm-evaluation-harness; return the command that reads them."""
+    """Write downstream tasks for lm-evaluation-harness to ``folder``; return the command that runs them.
+
+    ``place`` is a scenario file or a run folder. With ``trainer``, the model of a run's trainer after ``step`` is
+    written to ``folder/model``. ``before`` precedes every text. Raises EcosystemError if there are no tasks, or no such
+    model.
+    """
     run = Run.open(place) if place.is_dir() else None
     scenario, base = (Scenario.load(place), place.parent) if run is None else (run.scenario, run.path)
-    how, initial = scenario.measure.downstream, scenario.web.initial
-    if how is None or initial is None:
-        raise EcosystemError(f"{place}: asks for no downstream tasks; give it a table [measure.downstream].")
+    settings, initial = scenario.measure.downstream, scenario.web.initial
+    if settings is None or initial is None:
+        raise EcosystemError(f"{place}: has no downstream tasks; add a table [measure.downstream].")
     if trainer is not None and run is None:
-        raise EcosystemError(f"--trainer {trainer}: {place} is no run folder, and only a run has models.")
+        raise EcosystemError(f"--trainer {trainer}: {place} is not a run folder, and only runs have models.")
     streams = Streams(scenario.seed if run is None else run.seed)
     reservoir = scenario.sources[initial.source].open(initial.source, streams, base)
-    made = Downstream.of(how, reservoir, streams).examples
-    names = write_harness({kind: test for kind, (_, test) in made.items()}, folder, before)
+    examples = Downstream.of(settings, reservoir, streams).examples
+    names = write_harness({kind: test for kind, (_, test) in examples.items()}, folder, before)
     model = "CHECKPOINT"
     if run is not None and trainer is not None:
         model = str(run.save_model(trainer, folder / "model", step))
@@ -199,7 +204,7 @@ def harness(place: Path, folder: Path, trainer: str | None, step: int | None, be
 
 
 def json_schema(what: Literal["scenario", "study", "frontier"] = "scenario") -> dict[str, Any]:
-    """Return a JSON Schema of a sort of files for editors; that of scenarios has every registered kind."""
+    """Return the JSON Schema of a sort of files; that of scenarios includes every registered kind."""
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     if what != "scenario":
         return draft | (Study if what == "study" else Frontier).model_json_schema(by_alias=True)
@@ -208,11 +213,11 @@ def json_schema(what: Literal["scenario", "study", "frontier"] = "scenario") -> 
     for section, registry in _REGISTRIES.items():
         options: list[dict[str, Any]] = []
         for kind, cls in registry.all().items():
-            one = cls.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
-            definitions.update(one.pop("$defs", {}))
-            one["properties"] = {"kind": {"const": kind}, **one.get("properties", {})}
-            one["required"] = ["kind", *one.get("required", [])]
-            definitions[f"{section}_{kind}"] = one
+            kind_schema = cls.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+            definitions.update(kind_schema.pop("$defs", {}))
+            kind_schema["properties"] = {"kind": {"const": kind}, **kind_schema.get("properties", {})}
+            kind_schema["required"] = ["kind", *kind_schema.get("required", [])]
+            definitions[f"{section}_{kind}"] = kind_schema
             options.append({"$ref": f"#/$defs/{section}_{kind}"})
         if section == "models":
             preset = {"preset": {"enum": sorted(presets())}}
@@ -226,15 +231,15 @@ def fields_of(
 ) -> list[tuple[str, str, str, str]]:
     """Return (path, type, default or "required", description) of every field of a spec, nested ones included.
 
-    ``given``: an instance whose values are the defaults, instead of those of the class.
+    The values of an instance ``given`` replace the defaults of the class.
     """
     rows = []
     properties = cls.model_json_schema(by_alias=True)["properties"]
     for name, field in cls.model_fields.items():
         path = prefix + (field.alias or name)
         required = field.is_required() and given is None
-        own = None if field.is_required() else field.get_default(call_default_factory=True)
-        default = own if given is None else getattr(given, name)
+        class_default = None if field.is_required() else field.get_default(call_default_factory=True)
+        default = class_default if given is None else getattr(given, name)
         if isinstance(default, BaseModel):
             rows += fields_of(type(default), f"{path}.", default)
             continue
@@ -247,7 +252,7 @@ _LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusive
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """Return a JSON Schema in a few words, such as ``integer > 0``, ``list of (string)`` or ``"fixed" | "fresh"``."""
+    """Return a short form of a JSON Schema, such as ``integer > 0``, ``list of (string)`` or ``"fixed" | "fresh"``."""
     if "anyOf" in schema:
         return " | ".join(_type(part) for part in schema["anyOf"] if part.get("type") != "null")
     choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
@@ -260,11 +265,11 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _container(schema: dict[str, Any], sort: str) -> str:
-    """Return the type of a list or a table, of what it holds, and how many of them."""
+    """Return the type of a list or table, with the type and number of its items."""
     name, inside = ("list", "items") if sort == "array" else ("table", "additionalProperties")
-    held = schema.get(inside)
-    if isinstance(held, dict) and "type" in held:
-        name += f" of ({_type(held)})"
+    item = schema.get(inside)
+    if isinstance(item, dict) and "type" in item:
+        name += f" of ({_type(item)})"
     fewest, most = schema.get("minItems", 0), schema.get("maxItems")
     if most is not None:
         return f"{name}, {most} items" if fewest == most else f"{name}, {fewest} to {most} items"

@@ -1,4 +1,4 @@
-"""The command line. Every command imports what it needs inside itself, so that ``--help`` stays instant."""
+"""The command line. Commands import what they need when they are called, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import click
 
 from ecosystem.cli import reading, running, studying
 
-SMALLER = "Make its models, counts or batches smaller; what is committed stays."
+LESS_MEMORY = "Use smaller models, counts or batches; committed steps are kept."
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Answer Ctrl-C where nothing is under way that could be lost: at once, also inside the import of a library."""
-    os.write(2, b"Stopped; nothing that was committed is lost.\n")
+    """Exit at once on Ctrl-C while no step is in progress, even inside the import of a library."""
+    os.write(2, b"Stopped; committed steps are kept.\n")
     os._exit(130)
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends with one clear sentence and exit code 2."""
-    signal.signal(signal.SIGINT, _stop)  # until a run begins, which finishes what it is writing
+    """Run the command line; an error that the user can correct is printed as one message, with exit code 2."""
+    signal.signal(signal.SIGINT, _stop)  # a run replaces this handler to finish its writing
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # not every terminal has every letter
+            stream.reconfigure(errors="replace")  # some terminals lack some characters
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     from ecosystem.errors import EcosystemError
@@ -45,29 +45,27 @@ def main() -> None:
     except MemoryError as error:
         if debug:
             raise
-        click.echo(
-            f"Error: this machine has too little memory for what the scenario asks ({error}). {SMALLER}", err=True
-        )
+        click.echo(f"Error: this machine has too little memory for the scenario ({error}). {LESS_MEMORY}", err=True)
         sys.exit(2)
-    except RuntimeError as error:  # how torch says the same (click's Abort is one too, but was caught above)
+    except RuntimeError as error:  # torch's error for too little memory (click.Abort, a subclass, is caught above)
         if debug or "allocate" not in str(error):
             raise
-        click.echo(f"Error: this machine has too little memory for what the scenario asks. {SMALLER}", err=True)
+        click.echo(f"Error: this machine has too little memory for the scenario. {LESS_MEMORY}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone (| head); there is nobody to tell
+        sys.stderr.close()  # the reader of the output has gone (| head), so nothing can be reported
         sys.exit(0)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ecosystem")
 def cli() -> None:
-    """Simulate a web on which language models train on what language models wrote.
+    """Simulate model collapse on a web shared by people and language models.
 
-    Give --debug to any command to see the traceback behind an error.
+    Add --debug to any command to show the traceback of an error.
     """
 
 

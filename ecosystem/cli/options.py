@@ -1,4 +1,4 @@
-"""Options that several commands share, how their values are read, and how results are printed."""
+"""Options shared by several commands; parse their values and print results."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ if TYPE_CHECKING:
 
 SCENARIO = click.argument("scenario", type=click.Path(path_type=Path))
 SET = click.option(
-    "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set a dotted path of the scenario; repeatable."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Set the value at a dotted path of the scenario; repeatable.",
 )
 
-SEED = click.option("--seed", type=click.IntRange(min=0), help="Seed of all chance (default: the scenario's).")
+SEED = click.option("--seed", type=click.IntRange(min=0), help="Random seed (default: the scenario's).")
 STEPS = click.option("--steps", type=click.IntRange(min=1), help="Number of steps (default: the scenario's).")
-VARIANT = click.option("--variant", metavar="NAME", help="One of the scenario's variants, for instance published.")
+VARIANT = click.option("--variant", metavar="NAME", help="Variant of the scenario, such as published.")
 
 
 def _use_cache(context: click.Context, option: click.Parameter, folder: Path | None) -> None:
-    """Make a folder the cache of this process and of those that it starts, as the variable does."""
+    """Set the cache folder of this process and its child processes."""
     from ecosystem.cache import CACHE_VARIABLE, chosen_cache
 
     if folder is not None:
@@ -35,7 +39,7 @@ CACHE = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     expose_value=False,
     callback=_use_cache,
-    help="Folder for foundations and tokenizers (default: $ECOSYSTEM_CACHE, or your user cache folder).",
+    help="Folder for foundations and tokenizers (default: $ECOSYSTEM_CACHE, or the user's cache folder).",
 )
 
 DEVICE = click.option(
@@ -43,46 +47,67 @@ DEVICE = click.option(
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="auto",
     show_default=True,
-    help="Device that models are computed on; auto prefers a GPU.",
+    help="Compute device; auto prefers a GPU.",
 )
 
-OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Validate and print the plan only.")
-SUMMARY = click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary last.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-QUIET = click.option("--quiet", is_flag=True, help="Print nothing but the path of the report.")
+OUT = click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("outputs"), show_default=True, help="Folder for runs."
+)
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Validate the scenario and print the plan; run nothing.")
+SUMMARY = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a summary as JSON instead of the report's path; progress goes to standard error.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+QUIET = click.option("--quiet", is_flag=True, help="Print the path of the report only.")
 
 
 def execution_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options for making many runs."""
+    """Add the options of commands that execute many runs."""
     options = [
         click.option(
             "--engine",
             type=click.Choice(["serial", "processes", "ray"]),
             default="processes",
             show_default=True,
-            help="How runs are made: one after the other, in processes of this machine, or on a Ray cluster.",
+            help="Where runs are executed: one by one in this process, in local processes, or on a Ray cluster.",
         ),
-        click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time (default: as many as cores allow)."),
-        click.option("--threads", type=click.IntRange(min=1), help="Compute threads per run (default: 1)."),
+        click.option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            help="Maximum number of concurrent runs (default: as many as the cores allow).",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            help="Compute threads per run (default: 1; a resumed run keeps its own).",
+        ),
         DEVICE,
         click.option(
-            "--address", help="Address of a Ray cluster; auto discovers one (default: start a local cluster)."
+            "--address", help="Address of a Ray cluster; auto finds a running one (default: start a local cluster)."
         ),
         click.option(
-            "--gpus", type=click.FloatRange(min=0), default=0.0, help="GPUs per run, may be a fraction (Ray only)."
+            "--gpus",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            show_default=True,
+            help="GPUs per run, possibly a fraction; Ray only.",
         ),
         CACHE,
         SET,
         click.option(
-            "--seeds", type=click.IntRange(min=1), help="Number of seeds to use, from the first on (default: all)."
+            "--seeds",
+            type=click.IntRange(min=1),
+            help="Number of seeds to use, starting with the first (default: all).",
         ),
         click.option(
             "--out",
             default="outputs",
             show_default=True,
-            help="Folder or URL (s3://, gs://) for runs and report. With a URL the report is also written to the local "
-            "folder outputs, and its path there is printed.",
+            help="Folder or URL (s3://, gs://) for runs and report. If it is a URL, the report is also written to the "
+            "local folder outputs, and its path there is printed.",
         ),
         SUMMARY,
         QUIET,
@@ -95,7 +120,7 @@ def execution_options(command: Callable[..., None]) -> Callable[..., None]:
 def read_scenario(
     file: Path, variant: str | None, settings: tuple[str, ...], seed: int | None, steps: int | None
 ) -> Scenario:
-    """Read a scenario and apply --variant, --set, --seed and --steps, each checked like the file itself."""
+    """Read a scenario and apply --variant, --set, --seed and --steps; raise ScenarioError if the result is invalid."""
     from ecosystem.errors import ScenarioError
     from ecosystem.scenario.presets import read_toml
     from ecosystem.scenario.scenario import Scenario
@@ -117,7 +142,7 @@ def read_scenario(
 
 
 def read_values(settings: tuple[str, ...]) -> dict[str, Any]:
-    """Read every --set PATH=VALUE; raise ScenarioError for what is not written so."""
+    """Parse the values of --set PATH=VALUE; raise ScenarioError if one has another form."""
     from ecosystem.errors import ScenarioError
     from ecosystem.spec import parse_value
 
@@ -133,7 +158,7 @@ def read_values(settings: tuple[str, ...]) -> dict[str, Any]:
 
 
 def print_result(result: Path | str | dict[str, Any] | None) -> None:
-    """Print the last line of a command: the path of a report, or a summary as JSON; nothing if there is none."""
+    """Print the result of a command: the path of a report, or a summary as JSON."""
     if isinstance(result, dict):
         import json
 

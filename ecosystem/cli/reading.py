@@ -1,4 +1,4 @@
-"""Commands that answer questions: what kinds there are, what was published, and where it comes from."""
+"""Commands that list kinds and read stored runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ LISTED = ["scenarios", "studies", "entries", "models", "policies", "sources", "m
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(LISTED))
+@click.argument("what", metavar="WHAT", type=click.Choice(LISTED))
 @JSON
 def list_(what: str, as_json: bool) -> None:
-    """List scenarios, studies, models, policies, sources, metrics, laws or tasks with all their fields."""
+    """List files, kinds, metrics or laws with their fields.
+
+    WHAT is one of scenarios, studies, entries (tables of scenario and study files), models, policies, sources, metrics,
+    laws and tasks.
+    """
     from ecosystem.cli.listing import listing
 
     click.echo(listing(what, as_json))
@@ -29,7 +33,10 @@ def list_(what: str, as_json: bool) -> None:
 @click.command()
 @click.argument("what", type=click.Choice(["scenario", "study", "frontier"]), default="scenario")
 def schema(what: Literal["scenario", "study", "frontier"]) -> None:
-    """Print the JSON Schema of scenario, study or frontier files, for editors that complete and check TOML."""
+    """Print the JSON Schema of a file format.
+
+    The schema of scenario files is the default. Editors use it to complete and check TOML.
+    """
     import json
 
     from ecosystem.cli.listing import json_schema
@@ -40,10 +47,14 @@ def schema(what: Literal["scenario", "study", "frontier"]) -> None:
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--step", type=int, help="Step of publication (default: the last).")
-@click.option("--author", help="Trainer (naive/0), population (naive), writer (writers/people/0) or initial.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Documents, at most.")
+@click.option(
+    "--author", help="Author: a trainer (naive/0), a population (naive), a writer (writers/people/0) or initial."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Maximum number of documents to print."
+)
 def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> None:
-    """Read what was published at a step of a run."""
+    """Print documents published at a step of a run."""
     from ecosystem.cli.show import published
     from ecosystem.runs.run import Run
 
@@ -53,10 +64,13 @@ def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("document", type=click.IntRange(min=0))
-@click.option("--step", type=click.IntRange(min=1), help="Only the models that were fitted at this step.")
+@click.option("--step", type=click.IntRange(min=1), help="Show only models fitted at this step (default: all).")
 @JSON
 def lineage(run_folder: Path, document: int, step: int | None, as_json: bool) -> None:
-    """Trace a document (its number, as `show` prints it) back to people, through the training sets of models."""
+    """Trace a document of a run back to people.
+
+    DOCUMENT is the id of a document, as printed by `ecosystem show`. It is traced through the training sets of models.
+    """
     from ecosystem.cli.show import traced
     from ecosystem.runs.run import Run
 
@@ -65,23 +79,28 @@ def lineage(run_folder: Path, document: int, step: int | None, as_json: bool) ->
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--policy", "names", multiple=True, metavar="NAME", help="A policy of the run's scenario; repeatable.")
+@click.option("--policy", "names", multiple=True, metavar="NAME", help="Policy of the run's scenario; repeatable.")
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="PATH=VALUE",
-    help="A policy of your own, policies.NAME={kind=...}, or a field of one, policies.NAME.FIELD=...; repeatable.",
+    help="New policy, policies.NAME={kind=...}, or field of a policy, policies.NAME.FIELD=...; repeatable.",
 )
 @click.option(
-    "--policies", type=click.Path(path_type=Path), metavar="FILE", help="TOML file with tables [policies.NAME]."
+    "--policies",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="TOML file with new policies, as tables [policies.NAME].",
 )
-@click.option("--at", "step", type=click.IntRange(min=0), help="Step whose web is looked at (default: the last).")
-@click.option("--all", "everything", is_flag=True, help="All documents so far, also those that left or never got in.")
 @click.option(
-    "--reader", default="web", show_default=True, help="For whom the gate stands: web or a trainer (naive/0)."
+    "--at", "step", type=click.IntRange(min=0), help="Step after which the web is audited (default: the last)."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write the figures as a tidy table: .parquet or .csv.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Include documents that were retired or refused at publication."
+)
+@click.option("--reader", default="web", show_default=True, help="Reader of the gate: web, or a trainer (naive/0).")
+@click.option("--out", type=click.Path(path_type=Path), help="File for the results as a tidy table, .parquet or .csv.")
 @CACHE
 @JSON
 def audit(
@@ -95,37 +114,42 @@ def audit(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Apply policies, each by itself, to a stored web, and count what they do by true origin, depth and author.
+    """Compare the verdicts of policies with the truth.
 
-    Nothing is run. Refusing counts as taking a document for synthetic: precision and recall are those of a detector.
+    Each policy is applied by itself to the web of a stored run; nothing is run. Verdicts are counted by true origin,
+    depth and author. A refusal counts as a detection of synthetic text, so that precision and recall are those of a
+    detector.
     """
     from ecosystem.runs import audit as audits
     from ecosystem.runs.run import Run
 
-    values = ({} if policies is None else audits.policies_of(policies)) | read_values(settings)
-    found = audits.audit(Run.open(run_folder), names, values, step=step, everything=everything, reader=reader)
+    values = ({} if policies is None else audits.read_policies(policies)) | read_values(settings)
+    results = audits.audit(Run.open(run_folder), names, values, step=step, everything=everything, reader=reader)
     if out is not None:
-        audits.write(found, out)
+        audits.write(results, out)
     if as_json:
-        click.echo(found.write_json())
+        click.echo(results.write_json())
     else:
-        audits.show(found)
+        audits.show(results)
 
 
 @click.command()
 @click.argument("place", metavar="SCENARIO_OR_RUN", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--trainer", metavar="NAME", help="Of a run: write this trainer's model as well, in FOLDER/model.")
+@click.option("--trainer", metavar="NAME", help="Also write the model of this trainer to FOLDER/model; runs only.")
 @click.option("--step", type=click.IntRange(min=0), help="Step of that model (default: the last).")
 @click.option(
     "--before",
     default="<|endoftext|>",
     show_default=True,
-    help="What stands before every text: the models' end of text (</s> for OPT).",
+    help="Text before every example: the end-of-text token of the models (</s> for OPT).",
 )
 @CACHE
 def tasks(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> None:
-    """Write the downstream tasks' test examples for lm-evaluation-harness, and print how to call it."""
+    """Export downstream tasks for lm-evaluation-harness.
+
+    The test examples are written to FOLDER, and the command that evaluates a model on them is printed.
+    """
     from ecosystem.cli.listing import harness
 
     click.echo(harness(place, folder, trainer, step, before))

@@ -1,4 +1,4 @@
-"""Commands that run, check and look at scenarios."""
+"""Commands that run, check, report and view scenarios and runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from ecosystem.cli.options import (
 @DRY_RUN
 @SUMMARY
 @QUIET
-@click.option("--fresh", is_flag=True, help="Begin anew; an earlier run in the same place is set aside, not deleted.")
+@click.option("--fresh", is_flag=True, help="Start again; an existing run is moved aside, not deleted.")
 def run(
     scenario: Path,
     variant: str | None,
@@ -55,12 +55,15 @@ def run(
     quiet: bool,
     fresh: bool,
 ) -> None:
-    """Run a scenario (or resume it) and write its report; the path of the report is printed last."""
+    """Run or resume a scenario and write its report.
+
+    An interrupted run continues after its last committed step. The path of the report is printed last.
+    """
     from ecosystem.runs.progress import Display
 
     spec = read_scenario(scenario, variant, settings, seed, steps)
     display = Display(quiet=quiet, json=as_json)
-    from ecosystem.api import run_scenario  # after the scenario has been checked: this import is slow
+    from ecosystem.api import run_scenario  # slow, so only once the scenario is valid
 
     summary = run_scenario(
         spec, display, out=out, device=device, threads=threads, dry_run=dry_run, fresh=fresh, base=scenario.parent
@@ -75,18 +78,18 @@ def run(
     "settings",
     multiple=True,
     metavar="PATH=VALUE",
-    help="What differs from the next step on, as in a timed change; repeatable.",
+    help="Value in force from the next step, as in a timed change; repeatable.",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Number of steps, the parent's counted (default: its own).")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Total number of steps, including the parent's (default: the parent's)."
+)
 @click.option("--name", help="Name of the branch (default: the parent's).")
 @OUT
 @CACHE
 @DRY_RUN
 @SUMMARY
 @QUIET
-@click.option(
-    "--fresh", is_flag=True, help="Begin anew; an earlier branch in the same place is set aside, not deleted."
-)
+@click.option("--fresh", is_flag=True, help="Start again; an existing branch is moved aside, not deleted.")
 def branch(
     place: str,
     settings: tuple[str, ...],
@@ -98,9 +101,11 @@ def branch(
     quiet: bool,
     fresh: bool,
 ) -> None:
-    """Fork a stored run after a committed step (default: the last) under another policy, or resume that branch.
+    """Fork a stored run after a step, or resume a branch.
 
-    Nothing is copied: what came before is read in the run's own folder. Device and threads are the run's.
+    RUN@STEP is a run folder and a committed step, such as outputs/smoke-0123456789ab/1@6 (default: the last step).
+    Earlier steps are read from the parent's folder and not copied. A branch uses the device and threads of its parent.
+    The path of the report is printed last.
     """
     from ecosystem.api import run_scenario
     from ecosystem.errors import ScenarioError
@@ -123,72 +128,83 @@ def branch(
 @VARIANT
 @SET
 def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...]) -> None:
-    """Validate scenarios, studies and frontiers without running them; of run folders, every file against its hash."""
+    """Validate files, or verify stored runs.
+
+    FILES are scenario, study and frontier files, which are validated but not run, and run folders, in which every file
+    is compared with its recorded hash.
+    """
     from ecosystem.errors import EcosystemError
-    from ecosystem.scenario.consistency import unused_settings
-    from ecosystem.scenario.presets import read_toml
-    from ecosystem.studies.spec.frontier import Frontier
-    from ecosystem.studies.spec.question import file_kind
-    from ecosystem.studies.spec.study import Study
 
     problems = []
     for file in files:
         try:
-            if file.is_dir():
-                from ecosystem.runs.run import Run
-
-                stored = Run.open(file)
-                whole = stored.verify()
-                click.echo(f"{file}: good (steps 0 to {stored.last_step}, {whole} files as they were committed)")
-                continue
-            kind = file_kind(read_toml(file))
-            if kind != "scenario":
-                summary, scenarios = (Study if kind == "study" else Frontier).load(file).check(file.parent)
-                click.echo(f"{file}: good ({summary})")
-                for note in dict.fromkeys(note for spec in scenarios for note in unused_settings(spec)):
-                    click.echo(f"{file}: note: {note}")
-                continue
-            spec = read_scenario(file, variant, settings, None, None)
-            click.echo(f"{file}: good ({spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers)")
-            for note in unused_settings(spec):
-                click.echo(f"{file}: note: {note}")
+            for line in _check(file, variant, settings):
+                click.echo(f"{file}: {line}")
         except EcosystemError as error:
             problems.append(str(error))
     if problems:
         raise EcosystemError("\n".join(problems))
 
 
+def _check(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[str]:
+    """Return a summary of a valid file or an intact run folder, and notes; raise EcosystemError otherwise."""
+    from ecosystem.scenario.consistency import unused_settings
+    from ecosystem.scenario.presets import read_toml
+    from ecosystem.studies.spec.frontier import Frontier
+    from ecosystem.studies.spec.question import file_kind
+    from ecosystem.studies.spec.study import Study
+
+    if file.is_dir():
+        from ecosystem.runs.run import Run
+
+        run = Run.open(file)
+        count = run.verify()
+        return [f"intact (steps 0 to {run.last_step}, {count} files match their hashes)"]
+    kind = file_kind(read_toml(file))
+    if kind == "scenario":
+        spec = read_scenario(file, variant, settings, None, None)
+        summary, scenarios = f"{spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers", [spec]
+    else:
+        summary, scenarios = (Study if kind == "study" else Frontier).load(file).check(file.parent)
+    notes = dict.fromkeys(note for scenario in scenarios for note in unused_settings(scenario))
+    return [f"valid ({summary})", *(f"note: {note}" for note in notes)]
+
+
 @click.command()
-@click.option("--check", "names", multiple=True, metavar="NAME", help="Only this validation scenario; repeatable.")
-@click.option(
-    "--replicates", type=click.IntRange(min=10), help="Trainers of every population (default: the scenario's)."
-)
-@click.option("--seed", type=click.IntRange(min=0), help="Another seed must pass as well.")
+@click.option("--check", "names", multiple=True, metavar="NAME", help="Run this validation scenario only; repeatable.")
+@click.option("--replicates", type=click.IntRange(min=10), help="Trainers per population (default: the scenario's).")
+@click.option("--seed", type=click.IntRange(min=0), help="Random seed (default: the scenario's).")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("outputs/validation"),
     show_default=True,
-    help="Folder for the table of checks, as Parquet and as a page.",
+    help="Folder for the table of checks (Parquet and HTML).",
 )
 @CACHE
 def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, out: Path) -> None:
-    """Check the simulation against closed forms; exits with 1 if any differs by more than 4 standard errors."""
+    """Check the simulation against closed forms.
+
+    The exit code is 1 if any result differs from its closed form by more than 4 standard errors.
+    """
     from ecosystem.runs.files import require_local_path
     from ecosystem.validation import validate as checks
 
     require_local_path(out)
-    found = checks.validate(names, seed=seed, replicates=replicates)
-    click.echo(checks.text(found))
-    click.echo(checks.write(found, out))
-    if not all(check.passed for check in found):
+    results = checks.validate(names, seed=seed, replicates=replicates)
+    click.echo(checks.text(results))
+    click.echo(checks.write(results, out))
+    if not all(check.passed for check in results):
         sys.exit(1)
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 def report(runs: tuple[Path, ...]) -> None:
-    """Write (again) the report of finished or unfinished runs and print where each is."""
+    """Rewrite the reports of runs.
+
+    The runs may be unfinished. The path of each report is printed.
+    """
     from ecosystem.report import write_report
     from ecosystem.runs.run import Run
 
@@ -203,14 +219,29 @@ def report(runs: tuple[Path, ...]) -> None:
 @SEED
 @STEPS
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for worlds that are kept."
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("outputs"),
+    show_default=True,
+    help="Folder for live runs that are kept.",
 )
 @DEVICE
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores).")
 @CACHE
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others may see the page.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any that is free.")
-@click.option("--no-browser", is_flag=True, help="Open no browser; print the address only.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; any other than the default may expose the page to other machines.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    help="Port to listen on; 0 selects a free one.",
+)
+@click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
 def view(
     places: tuple[Path, ...],
     variant: str | None,
@@ -224,7 +255,11 @@ def view(
     port: int,
     no_browser: bool,
 ) -> None:
-    """Look at a scenario's world while it lives, at a stored run step by step, or at two runs side by side."""
+    """Open the interactive page.
+
+    A scenario is shown as a live world, a run folder step by step, and two run folders side by side. --variant, --set,
+    --seed and --steps apply to scenarios only.
+    """
     import webbrowser
 
     from ecosystem.app.server import serve
@@ -237,13 +272,13 @@ def view(
     require_local_path(out)
     live = [place for place in places if not place.is_dir()]
     if live and len(places) > 1:
-        told = " ".join(map(str, places))
-        raise ScenarioError(f"{told}: give one scenario file, one run folder, or two run folders to lay side by side.")
+        names = " ".join(map(str, places))
+        raise ScenarioError(f"{names}: give one scenario file, one run folder, or two run folders to compare.")
     if not live and len(places) > 2:
-        raise ScenarioError(f"{len(places)} run folders: at most two can be laid side by side.")
+        raise ScenarioError(f"{len(places)} run folders: at most two can be compared.")
     if not live and (settings or variant or seed is not None or steps is not None):
         raise ScenarioError(
-            f"{places[0]}: a stored run is what it is; --set, --variant, --seed and --steps are for scenarios."
+            f"{places[0]}: --set, --variant, --seed and --steps apply to scenarios, not to stored runs."
         )
     spec = read_scenario(places[0], variant, settings, seed, steps) if live else None
     for place in places if not live else ():
@@ -252,7 +287,7 @@ def view(
     config = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
 
     def ready(address: str) -> None:
-        click.echo(f"{address}  (Ctrl-C ends it)")
+        click.echo(f"{address}  (Ctrl-C to quit)")
         if not no_browser:
             webbrowser.open(address)
 

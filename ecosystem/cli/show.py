@@ -1,6 +1,6 @@
-"""Documents of a run as text for the terminal: what was published, and where a document comes from.
+"""Documents and lineages of a run as text for the terminal.
 
-Control characters in what models wrote are shown as escapes, so that text cannot drive the terminal.
+Control characters in the text of models are escaped, so that it cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import polars as pl
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.runs.run import Run
 
-EXCERPT = 400  # characters of a document that are printed above its lineage
+EXCERPT = 400  # characters of a document printed above its lineage
 
 
 def published(run: Run, step: int | None, author: str | None, limit: int) -> str:
-    """Print documents published at a step of a run, those of one author or population if given."""
+    """Return up to ``limit`` documents published at a step (default: the last), by one author or population if given.
+
+    Raises EcosystemError if the run has no such step, or the author published nothing at it.
+    """
     documents = run.documents.collect()
     step = run.last_step if step is None else step
     if not 0 <= step <= run.last_step:
@@ -39,11 +42,11 @@ def published(run: Run, step: int | None, author: str | None, limit: int) -> str
 
 
 def traced(run: Run, document: int, step: int | None, *, as_json: bool) -> str:
-    """Print the beginning of a document and its lineage, or the lineage as JSON; with a ``step`` only its fits."""
+    """Return the beginning of a document and its lineage, or the lineage as JSON; ``step`` selects fits."""
     lineage = run.lineage(document)
     if as_json:
         return json.dumps(lineage.plain(step), indent=2)
-    text = lineage.text(step).replace("\u00a0", " ")  # which is not printable everywhere
+    text = lineage.text(step).replace("\u00a0", " ")  # some terminals cannot print it
     row = run.documents.filter(pl.col("doc") == document).collect().row(0, named=True)
     content = _content(row["content"])
     excerpt = content if len(content) <= EXCERPT else f"{content[:EXCERPT]}…"
@@ -51,15 +54,15 @@ def traced(run: Run, document: int, step: int | None, *, as_json: bool) -> str:
 
 
 def _heading(row: dict[str, Any]) -> str:
-    """Describe a document in a line: its number, author, site, origin and fate."""
-    fate = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
-    fate += f", off the web at step {row['retired_at']}" if row["retired_at"] is not None else ""
+    """Return a line with the id, author, site and origin of a document, and when it left the web."""
+    removal = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
+    removal += f", retired at step {row['retired_at']}" if row["retired_at"] is not None else ""
     kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else "human"
-    return _printable(f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{fate}")
+    return _printable(f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{removal}")
 
 
 def _content(content: Any) -> str:
-    """Return a text, the numbers of a vector, or a symbol."""
+    """Return the printable form of a text, vector or category."""
     if isinstance(content, str):
         return _printable(content)
     return " ".join(f"{number:.4g}" for number in content) if isinstance(content, list) else str(content)

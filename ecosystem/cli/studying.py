@@ -1,4 +1,4 @@
-"""Commands that make many runs and compare them."""
+"""Commands that execute many runs and compare them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ecosystem.cli.options import (
 
 @click.command()
 @click.argument("file", metavar="STUDY", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Check every arm and list the runs only.")
+@click.option("--dry-run", is_flag=True, help="Validate every arm and list its runs; run nothing.")
 @execution_options
 def study(
     file: Path,
@@ -32,9 +32,10 @@ def study(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Run every arm of a study with every seed and write the report, whose path is printed last.
+    """Run a study and write its report.
 
-    Finished runs are not run again; interrupted ones are resumed.
+    STUDY is a study file. Every arm is run with every seed. Finished runs are reused, and interrupted ones resumed. The
+    path of the report is printed last.
     """
     from ecosystem.studies.executors.options import ExecutionOptions
     from ecosystem.studies.progress import StudyProgress
@@ -57,9 +58,10 @@ def study(
 def threshold(
     file: Path, settings: tuple[str, ...], seeds: int | None, out: str, as_json: bool, quiet: bool, **options: Any
 ) -> None:
-    """Find the value of a lever at which a measure crosses a limit, with an interval (alias: frontier).
+    """Find where a measure crosses a limit.
 
-    FRONTIER is a frontier file. The path of the report is printed last.
+    FRONTIER is a frontier file, which names the lever, the measure and the limit. The value of the lever at the
+    crossing is reported with an interval. The path of the report is printed last. `ecosystem frontier` is an alias.
     """
     from ecosystem.studies.executors.options import ExecutionOptions
     from ecosystem.studies.frontier import finding, run_frontier, summary, untrained_note
@@ -75,18 +77,18 @@ def threshold(
     print_result(summary(spec, result) | {"report": str(report)} if as_json else report)
 
 
-FRONTIER = copy(threshold)  # the same command under its former name
+FRONTIER = copy(threshold)  # the former name of the command
 FRONTIER.hidden = True
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C break off work that has to put things away; say what becomes of it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let Ctrl-C raise KeyboardInterrupt, so that work can clean up, and print how to continue."""
+    previous_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("Stopped. What runs had committed stays; give the same command again to go on.", err=True)
+        click.echo("Stopped. Committed steps are kept; run the same command again to continue.", err=True)
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous_handler)

@@ -1,4 +1,4 @@
-"""Branches: runs that leave the history of another one after a step."""
+"""Branches: runs that fork from another run after one of its steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecosystem.spec import checked_paths
 
 @dataclass(frozen=True)
 class Branch:
-    """A run that is to leave another one's history after a step: the parent opened, the step, and its scenario."""
+    """A fork of ``parent`` after ``step``, and the scenario that it runs."""
 
     parent: Run
     step: int
@@ -31,41 +31,42 @@ class Branch:
         steps: int | None = None,
         name: str | None = None,
     ) -> Branch:
-        """Fork ``parent`` after a committed ``step``, with these dotted paths set from the next one on.
+        """Fork ``parent`` after a committed ``step``, with these dotted paths set from the next step.
 
-        Raises StoreError where the step is not committed, ScenarioError where a path cannot differ at a fork or no step
-        would follow.
+        ``steps`` is the total number of steps, and ``name`` that of the branch (default: the parent's). Raises
+        StoreError if the step is not committed, ScenarioError if a path cannot differ at a fork or no step would
+        follow.
         """
         if not isinstance(step, int):
             raise ScenarioError(f"{parent.path}@{step}: a step is a whole number, not {step!r}.")
-        asked = {key: value for key, value in (("steps", steps), ("name", name)) if value is not None}
+        overrides = {key: value for key, value in (("steps", steps), ("name", name)) if value is not None}
         values = checked_paths(values)
         parent.store.require(step, weights=False)
-        scenario = parent.scenario.forked(step, {**values, **asked}, base=parent.base)
+        scenario = parent.scenario.forked(step, {**values, **overrides}, base=parent.base)
         if scenario.steps <= step:
             raise ScenarioError(
-                f"{parent.path}@{step}: no step would follow, since the run is to have {scenario.steps} steps; give "
+                f"{parent.path}@{step}: no step would follow, since the scenario has {scenario.steps} steps; give "
                 f"--steps {step + 1} or more."
             )
         return cls(parent, step, scenario)
 
-    def left_out(self) -> list[str]:
-        """Return a sentence for every timed change of the parent that does not hold here."""
-        left = {(change.at, path) for change in self.scenario.changes for path in change.set}
-        why = f"the branch says what holds from step {self.step + 1} on"
+    def overridden_changes(self) -> list[str]:
+        """Return a sentence for every timed change of the parent that this branch overrides."""
+        inherited = {(change.at, path) for change in self.scenario.changes for path in change.set}
+        reason = f"the branch overrides it from step {self.step + 1}"
         return [
-            f"The parent's change of {path} at step {change.at} is left out: {why}."
+            f"The parent's change of {path} at step {change.at} is dropped: {reason}."
             for change in self.parent.scenario.changes
             for path in change.set
-            if (change.at, path) not in left
+            if (change.at, path) not in inherited
         ]
 
     def folder(self, out: str | Path) -> Path:
-        """Return where this branch lives; raise ScenarioError if that is the parent's own folder, or its parent's."""
+        """Return the folder of this branch; raise ScenarioError if it is that of the parent or an earlier ancestor."""
         folder = folder_of(self.scenario, out)
-        if folder.resolve() in [above.resolve() for above in self.parent.store.ancestry()]:
+        if folder.resolve() in [ancestor.resolve() for ancestor in self.parent.store.ancestry()]:
             raise ScenarioError(
                 f"{folder}: a branch that changes no number is the run {self.parent.path} itself; change something "
-                "(--set; in Python: values), or give it a place of its own (--name or --out; in Python: name or out)."
+                "(--set; in Python: values), or choose another name or folder (--name, --out; in Python: name, out)."
             )
         return folder

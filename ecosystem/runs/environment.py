@@ -24,30 +24,33 @@ PACKAGES = ("ecosystem", "mesa", "networkx", "numpy", "polars", "tokenizers", "t
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run's numbers depend on besides the scenario: the device and the number of compute threads."""
+    """The device and the number of compute threads: the numbers of a run depend on both."""
 
     device: str
     threads: int
 
     @classmethod
     def choose(cls, device: str = "auto", threads: int | None = None) -> Machine:
-        """Resolve ``auto`` and check that the device exists; ``threads`` None means all cores this process may use."""
+        """Resolve ``auto`` and check that the device exists; ``threads`` defaults to all cores of this process.
+
+        Raises EcosystemError if the device is unknown or not available, or ``threads`` is not a positive integer.
+        """
         validate_device(device, threads)
         import torch
 
-        there = ["cpu"]
+        available = ["cpu"]
         if torch.cuda.is_available():
-            there.append("cuda")
+            available.append("cuda")
         if torch.backends.mps.is_available():
-            there.append("mps")
+            available.append("mps")
         if device == "auto":
-            device = there[-1]
-        if device not in there:
-            raise EcosystemError(f"--device {device}: this machine has none; it has {', '.join(there)}.")
+            device = available[-1]
+        if device not in available:
+            raise EcosystemError(f"--device {device}: not available on this machine, which has {', '.join(available)}.")
         return cls(device, threads or cores())
 
     def describe(self) -> str:
-        """Return the device in words."""
+        """Return a description of the device, with the number of threads on a CPU."""
         if self.device == "cuda":
             import torch
 
@@ -56,17 +59,17 @@ class Machine:
 
 
 def validate_device(device: str = "auto", threads: int | None = None) -> None:
-    """Raise EcosystemError for a device that no machine has, or a number of threads that is none."""
+    """Raise EcosystemError for an unknown device, or ``threads`` that is not a positive integer."""
     if device not in DEVICES:
         raise EcosystemError(
-            f"--device {device}: there is no such thing{nearest(str(device), DEVICES)}; give {', '.join(DEVICES)}."
+            f"--device {device}: unknown device{nearest(str(device), DEVICES)}; choose from {', '.join(DEVICES)}."
         )
     if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise EcosystemError(f"--threads {threads}: give a whole number from 1 on, or leave it out.")
+        raise EcosystemError(f"--threads {threads}: give a whole number of at least 1, or omit it.")
 
 
 def cores() -> int:
-    """Return the cores this process may run on; all of the machine where the system does not say."""
+    """Return the number of cores available to this process, or that of the machine if the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -78,7 +81,7 @@ def new_environment(
     sources: Mapping[str, Reservoir],
     models: Mapping[str, Cohort],
 ) -> dict[str, Any]:
-    """Return the environment of a run that begins now in ``folder``; ``base``: where its relative paths begin."""
+    """Return the environment of a new run in ``folder``; relative paths of its scenario start from ``base``."""
     return {
         "seed": seed,
         "device": machine.device,
@@ -103,7 +106,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}). Start afresh with --fresh (nothing is deleted).") from None
+        raise StoreError(f"{path}: cannot be read ({error}). Start again with --fresh (nothing is deleted).") from None
     return environment
 
 
@@ -113,7 +116,7 @@ def write_environment(store: Store, environment: Mapping[str, Any]) -> None:
 
 
 def note_resume(store: Store, step: int) -> None:
-    """Record in the environment that the run is resumed after ``step``, and with which versions."""
+    """Record in the environment that the run is resumed after ``step``, with the present versions."""
     environment = read_environment(store.folder)
     environment["resumed"].append({"after_step": step, "python": platform.python_version(), "packages": _versions()})
     write_environment(store, environment)
@@ -122,18 +125,18 @@ def note_resume(store: Store, step: int) -> None:
 def check_inputs(
     folder: Path, environment: Mapping[str, Any], sources: Mapping[str, Reservoir], models: Mapping[str, Cohort]
 ) -> None:
-    """Raise StoreError if a source, or the foundation of a model that is built, is not what it was for this run."""
+    """Raise StoreError if a source, or the foundation of a model in ``models``, has changed since the run began."""
     for name, reservoir in sources.items():
         if reservoir.digest != environment["sources"][name]["digest"]:
             raise StoreError(
-                f'{folder}: the source "{name}" is no longer what it was when this run began (another Python '
-                "version, or changed files). Restore it, or begin anew with --fresh."
+                f'{folder}: the source "{name}" has changed since this run began (another Python version, or '
+                "changed files). Restore it, or start again with --fresh."
             )
     for name, cohort in models.items():
         if cohort.fingerprint != environment["foundations"][name]:
             raise StoreError(
-                f'{folder}: the foundation of model "{name}" is no longer the one this run began with (another '
-                "version of torch, perhaps). Restore the versions in environment.json, or begin anew with --fresh."
+                f'{folder}: the foundation of model "{name}" has changed since this run began (perhaps another '
+                "version of torch). Restore the versions in environment.json, or start again with --fresh."
             )
 
 

@@ -1,4 +1,4 @@
-"""What a run will do, before it does anything: agents, documents, tokens, and about how long it takes."""
+"""The plan of a run, made before it starts: agents, documents, tokens, and an estimate of the time."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.scenario.scenario import Scenario
 
-TOKENS_PER_EXAMPLE = 70  # of a downstream task, text and one choice
-CHOICES = 4  # of an example, at most
-TOKENS_PER_DOCUMENT = 90  # assumed for sources not yet read; python_docs has about this many under 1,024 tokens
-TOKENS_PER_WORD = 2.3  # of python_docs, in a vocabulary of 1,024 tokens
-# Shares of the matrix-product rate that the engine reaches, measured on two CPU cores with gpt2-nano and -micro.
+TOKENS_PER_EXAMPLE = 70  # text and one choice of a downstream task
+CHOICES = 4  # per example, at most
+TOKENS_PER_DOCUMENT = 90  # about the mean of python_docs with a vocabulary of 1,024; assumed for every source
+TOKENS_PER_WORD = 2.3  # mean of python_docs with a vocabulary of 1,024
+# Shares of the matrix-product rate that training and generation reach (gpt2-nano and gpt2-micro, two CPU cores).
 TRAINING_SHARE, GENERATION_SHARE = 0.35, 0.25
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts of one run; tokens are upper estimates where documents end when the model says so."""
+    """Counts and times of one run; counts of generated tokens are upper limits, since a model may end texts early."""
 
     name: str
     steps: int
@@ -39,40 +39,41 @@ class Plan:
     tokens_to_pretrain: int
     tokens_to_train: int
     tokens_to_generate: int
-    tokens_for_tasks: int  # to fine-tune on downstream tasks
+    tokens_for_tasks: int  # fine-tuning on downstream tasks
     cache: str
-    seconds: float  # of the steps, with starting and reporting
-    seconds_to_pretrain: float  # unless the foundations are cached
-    unknown: list[str]  # models of unknown size, whose time is not in `seconds`
-    notes: list[str]  # what will not happen or not be measured, though the scenario may seem to say so
+    seconds: float  # all steps, start-up and report
+    seconds_to_pretrain: float  # if the foundations are not cached
+    unknown: list[str]  # models of unknown size, not included in ``seconds``
+    notes: list[str]  # settings without effect, and measurements that will be missing
 
     @classmethod
     def of(cls, scenario: Scenario, machine: Machine, cache: Path) -> Plan:
-        """Count what the scenario asks for; the time comes from a matrix product measured here and now."""
+        """Return the plan of a scenario; its times rest on the rate of a matrix product, measured on the spot."""
         rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0
         foundation = 0.0
         unknown = []
-        seconds = 6.0 + 0.5 * scenario.steps  # starting up, policies, metrics and the report
+        seconds = 6.0 + 0.5 * scenario.steps  # start-up, policies, metrics and report
         for name, family in scenario.models.items():
             load = family.workload()
-            if not any(recipe.model == name for recipe in scenario.trainers.values()) and not load.tokens_to_pretrain:
+            trainers = [trainer for trainer in scenario.trainers.values() if trainer.model == name]
+            if not trainers and not load.tokens_to_pretrain:
                 continue
             pretrain += load.tokens_to_pretrain
             if family.modality != "text":
-                seconds += 0.001 * scenario.steps * sum(r.count for r in scenario.trainers.values() if r.model == name)
-                continue  # documents there are not made of tokens
-            work = [_trainer_tokens(r, scenario) for r in scenario.trainers.values() if r.model == name]
-            model_train, model_generate = sum(t for t, _ in work), sum(g for _, g in work)
+                seconds += 0.001 * scenario.steps * sum(trainer.count for trainer in trainers)
+                continue  # such documents have no tokens
+            tokens = [_trainer_tokens(trainer, scenario) for trainer in trainers]
+            model_train, model_generate = sum(t for t, _ in tokens), sum(g for _, g in tokens)
             train, generate = train + model_train, generate + model_generate
             flops = load.flops_per_token
             if not flops:
                 unknown.append(name)
-            tuned, judged = _task_tokens(name, scenario)
+            tuned, answered = _task_tokens(name, scenario)
             for_tasks += tuned
-            seconds += flops * (3 * tuned + judged) / (TRAINING_SHARE * rate)
+            seconds += flops * (3 * tuned + answered) / (TRAINING_SHARE * rate)
             foundation += 3 * flops * load.tokens_to_pretrain / (TRAINING_SHARE * rate)
-            if family.uses_budget:  # others count what they read, which takes next to nothing
+            if family.uses_budget:  # other families only count, in negligible time
                 seconds += 3 * flops * model_train / (TRAINING_SHARE * rate)
             seconds += flops * model_generate / (GENERATION_SHARE * rate)
         people = sum(w.count * w.rate for w in scenario.writers.values())
@@ -98,25 +99,25 @@ class Plan:
         )
 
     def text(self) -> str:
-        """Return the plan in a few lines."""
+        """Return the plan as a few lines of text."""
         tokens = f"{self.tokens_to_train:,} to train, up to {self.tokens_to_generate:,} to generate"
         if self.tokens_for_tasks:
             tokens += f", about {self.tokens_for_tasks:,} for downstream tasks"
-        once = f"{self.tokens_to_pretrain:,} once, for the foundation; " if self.tokens_to_pretrain else ""
-        first = (
-            f", and {format_duration(self.seconds_to_pretrain)} for the foundation unless it is in {self.cache}"
+        pretraining = f"{self.tokens_to_pretrain:,} to pre-train the foundation, " if self.tokens_to_pretrain else ""
+        foundation = (
+            f", plus {format_duration(self.seconds_to_pretrain)} for the foundation unless it is cached in {self.cache}"
             if self.tokens_to_pretrain
             else ""
         )
-        time = f"about {format_duration(self.seconds)}{first}"
+        time = f"about {format_duration(self.seconds)}{foundation}"
         if self.unknown:
-            time = f"unknown: only its checkpoint can tell how large {' and '.join(self.unknown)} is"
+            time = f"unknown, since the size of {' and '.join(self.unknown)} is known only from the checkpoint"
         return "\n".join(
             [
                 f"{self.name}: {self.steps} steps on {self.device}",
                 f"  agents     {self.trainers} trainers, {self.writers} writers, {self.curators} curators",
-                f"  documents  {self.initial_documents:,} at first, about {self.documents_per_step:,.0f} more a step",
-                *([f"  tokens     {once}{tokens}"] if self.tokens_to_train else []),
+                f"  documents  {self.initial_documents:,} initially, about {self.documents_per_step:,.0f} per step",
+                *([f"  tokens     {pretraining}{tokens}"] if self.tokens_to_train else []),
                 f"  time       {time}",
                 *(f"  note       {note}" for note in self.notes),
             ]
@@ -128,13 +129,14 @@ class Plan:
 
 
 def _notes(scenario: Scenario) -> list[str]:
+    """Return a sentence for every setting without effect, and for every measurement that will be missing."""
     late = [change.at for change in scenario.changes if change.at > scenario.steps]
-    notes = [f"the change at step {at} never comes, since the run has {scenario.steps} steps" for at in late]
+    notes = [f"the change at step {at} has no effect: the run has {scenario.steps} steps" for at in late]
     notes += unused_settings(scenario)
     initial = scenario.web.initial
     if initial is None or not scenario.sources[initial.source].held_out:
-        why = f"sources.{initial.source}.held_out is 0" if initial else "the web begins without human documents"
-        notes.append(f"no quality on human text will be measured: {why}")
+        reason = f"sources.{initial.source}.held_out is 0" if initial else "the web begins without human documents"
+        notes.append(f"quality on human text will not be measured: {reason}")
     if scenario.measure.downstream is not None and scenario.measure.downstream.tasks:
         notes += [
             f"models.{name} is of kind {family.kind}, which cannot be fine-tuned on downstream tasks"
@@ -144,19 +146,19 @@ def _notes(scenario: Scenario) -> list[str]:
     return notes
 
 
-def _trainer_tokens(recipe: TrainerSpec, scenario: Scenario) -> tuple[int, int]:
-    """Return (tokens to train, tokens to generate at most) of a population over the whole run."""
-    fits = max(0, math.ceil((scenario.steps - recipe.offset) / recipe.every))
-    budget = recipe.budget if scenario.models[recipe.model].uses_budget else Budget(epochs=1.0)
-    per_fit = budget.tokens or round((budget.epochs or 1.0) * _tokens_selected(recipe, scenario))
-    written = (recipe.publish + scenario.measure.synthetic) * recipe.decoding.max_tokens * scenario.steps
-    return recipe.count * fits * per_fit, recipe.count * written
+def _trainer_tokens(trainer: TrainerSpec, scenario: Scenario) -> tuple[int, int]:
+    """Return the tokens that a population trains on, and generates at most, over the whole run."""
+    fits = max(0, math.ceil((scenario.steps - trainer.offset) / trainer.every))
+    budget = trainer.budget if scenario.models[trainer.model].uses_budget else Budget(epochs=1.0)
+    per_fit = budget.tokens or round((budget.epochs or 1.0) * _selected_tokens(trainer, scenario))
+    generated = (trainer.publish + scenario.measure.synthetic) * trainer.decoding.max_tokens * scenario.steps
+    return trainer.count * fits * per_fit, trainer.count * generated
 
 
-def _tokens_selected(recipe: TrainerSpec, scenario: Scenario) -> float:
-    """Return about how many tokens a training set has, if filters keep as much as they may."""
-    tokens = float(min(recipe.scrape.docs, _documents_in_sight(recipe, scenario)) * TOKENS_PER_DOCUMENT)
-    for name in recipe.select:
+def _selected_tokens(trainer: TrainerSpec, scenario: Scenario) -> float:
+    """Estimate the tokens of a training set, if filters refuse no more than their limits require."""
+    tokens = float(min(trainer.scrape.docs, _reachable_documents(trainer, scenario)) * TOKENS_PER_DOCUMENT)
+    for name in trainer.select:
         if isinstance(policy := scenario.policies[name], Filter):
             if policy.most_documents is not None:
                 tokens = min(tokens, TOKENS_PER_DOCUMENT * policy.most_documents)
@@ -166,30 +168,32 @@ def _tokens_selected(recipe: TrainerSpec, scenario: Scenario) -> float:
 
 
 def _task_tokens(model: str, scenario: Scenario) -> tuple[int, int]:
-    """Return about how many tokens a model's members are fine-tuned on, and answer, for downstream tasks."""
-    how, family = scenario.measure.downstream, scenario.models[model]
-    members = sum(recipe.count for recipe in scenario.trainers.values() if recipe.model == model)
-    if how is None:
+    """Estimate the tokens of downstream tasks that a model's members are fine-tuned on, and score as answers."""
+    settings, family = scenario.measure.downstream, scenario.models[model]
+    members = sum(trainer.count for trainer in scenario.trainers.values() if trainer.model == model)
+    if settings is None:
         return 0, 0
-    times = members * math.ceil(scenario.steps / how.every)
-    tuned = (times + how.random + family.starts_pretrained) * len(how.tasks) if family.supports_prompts else 0
-    answers = (tuned + (times + 1) * len(how.zero_shot)) * how.test * CHOICES
-    return round(tuned * how.epochs * how.train * TOKENS_PER_EXAMPLE), answers * TOKENS_PER_EXAMPLE
+    models = members * math.ceil(scenario.steps / settings.every)  # evaluated over the whole run
+    tunings = 0
+    if family.supports_prompts:
+        tunings = (models + settings.random + family.starts_pretrained) * len(settings.tasks)
+    answers = (tunings + (models + 1) * len(settings.zero_shot)) * settings.test * CHOICES
+    return round(tunings * settings.epochs * settings.train * TOKENS_PER_EXAMPLE), answers * TOKENS_PER_EXAMPLE
 
 
-def _documents_in_sight(recipe: TrainerSpec, scenario: Scenario) -> int:
-    """Return how many documents a trainer can scrape half-way through the run, if all of them stay."""
+def _reachable_documents(trainer: TrainerSpec, scenario: Scenario) -> int:
+    """Estimate the documents that a trainer can scrape half-way through the run, if none are retired."""
     web, half = scenario.web, scenario.steps / 2
     initial = web.initial.documents if web.initial else 0
     if web.graph in ("isolated", "islands") and web.sites:
-        authors = recipe.count if web.graph == "islands" else 1
-        return round(initial / web.sites * recipe.sites + half * authors * recipe.publish)
+        authors = trainer.count if web.graph == "islands" else 1
+        return round(initial / web.sites * trainer.sites + half * authors * trainer.publish)
     written = sum(w.count * w.rate for w in scenario.writers.values())
     return round(initial + half * (written + sum(t.count * t.publish for t in scenario.trainers.values())))
 
 
 def matrix_rate(machine: Machine, size: int = 768) -> float:
-    """Measure the floating-point rate (FLOP/s) of a large single-precision matrix product on the device."""
+    """Measure the rate (FLOP/s) of a single-precision product of two ``size`` × ``size`` matrices on the device."""
     import torch
 
     threads = torch.get_num_threads()

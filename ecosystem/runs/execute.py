@@ -1,4 +1,4 @@
-"""From a scenario to a folder of committed steps (begin, resume, branch), and back to a world to look at."""
+"""Compute the steps of a run (begin, resume, branch), and restore the world of a stored one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 
 Files = dict[str, dict[str, Any]]
-"""Size and hash of files, by their path in the run folder."""
+"""Size and hash of files, by path in the run folder."""
 
 
 def machine_for(
@@ -34,16 +34,16 @@ def machine_for(
     *,
     fresh: bool = False,
 ) -> Machine:
-    """Return what a run is to be computed on: a resumed run keeps its device and threads, and a branch its parent's.
+    """Return the device and threads of a run; a resumed run keeps its own, and a branch its parent's.
 
-    A ``fresh`` run reads nothing of the folder that it archives, which may be damaged. Asking for another machine is an
-    error, which :func:`begin` explains.
+    A ``fresh`` run does not read the folder that it moves aside, which may be damaged. A device or number of threads
+    that differs from that of the stored run is refused by :func:`begin`, not here.
     """
     parent = None if branch is None else branch.parent
-    begun_by = parent if fresh or Store(folder).last() < 0 else Run(folder)
-    if begun_by is not None:
-        begun = begun_by.machine
-        device, threads = begun.device if device == "auto" else device, threads or begun.threads
+    source = parent if fresh or Store(folder).last() < 0 else Run(folder)
+    if source is not None:
+        stored = source.machine
+        device, threads = stored.device if device == "auto" else device, threads or stored.threads
     return Machine.choose(device, threads)
 
 
@@ -58,16 +58,18 @@ def begin(
     progress: Progress = silent,
     branch: Branch | None = None,
 ) -> Generator[Snapshot, Scenario | None, None]:
-    """Run a scenario step by step, yielding each snapshot once it is committed; resume where a folder has steps.
+    """Run or resume a scenario step by step; yield each snapshot once it is committed.
 
-    The first snapshot is step 0 (the web as it opens) unless the run is resumed; that of a ``branch``, whose scenario
-    this is, is the one after the fork. An iterator that is dropped, or a process that is killed, loses at most the
-    step in progress. A scenario that is sent in replaces this one: it may differ from it in steps to
-    come and in nothing that was (:meth:`Scenario.forked`), and becomes that of the folder.
+    The first snapshot is step 0 (the opening of the web), or the one after the last committed step of a resumed run.
+    ``scenario`` is also the scenario of ``branch``, if given; its first snapshot is the one after the fork. Closing the
+    generator or killing the process loses at most the step in progress. A scenario sent to the generator replaces this
+    one and becomes that of the folder; it may differ in future steps only (:meth:`Scenario.forked`). ``base`` is the
+    folder for relative paths of the scenario, and ``fresh`` moves an existing run folder aside. Raises
+    EcosystemError for errors that the user can correct.
     """
     folder = folder_of(scenario, out) if branch is None else branch.folder(out)
     if fresh and folder.exists():
-        with Store(folder).lock():  # never while another process is at work in it
+        with Store(folder).lock():  # never while another process works in it
             archive_existing(folder)
     store = Store(folder)
     with store.lock():
@@ -81,7 +83,7 @@ def begin(
         elif branch is not None:
             world = _branch_off(store, branch, machine, base, cache, progress)
         else:
-            world, assets = _open(store, scenario, machine, base, cache, progress)
+            world, assets = _start(store, scenario, machine, base, cache, progress)
             scenario = (yield _commit(store, world, scenario, started, assets)) or scenario
         while world.t < scenario.steps:
             _write_scenario(store, scenario)
@@ -89,7 +91,7 @@ def begin(
             before, started = world.t, time.monotonic()
             world.step()
             if world.t != before + 1 or not world.running:
-                raise EcosystemError(f"{folder}: the world did not move past step {before}.")
+                raise EcosystemError(f"{folder}: the world did not advance past step {before}.")
             scenario = (yield _commit(store, world, scenario, started)) or scenario
         _export_web(store, world)
 
@@ -102,10 +104,10 @@ def _resume(
     cache: str | Path | None,
     progress: Progress,
 ) -> World:
-    """Build the world of a run that was interrupted, as it was after its last committed step."""
-    world = _world(scenario, _same_machine(store.folder, machine), base, cache, progress)
+    """Build the world of an interrupted run, as it was after the last committed step."""
+    world = _build_world(scenario, _require_same_machine(store.folder, machine), base, cache, progress)
     store.verify(weights=False)
-    same_inputs(Run(store.folder), world)
+    verify_inputs(Run(store.folder), world)
     world.restore(store.past())
     note_resume(store, store.last())
     return world
@@ -114,20 +116,20 @@ def _resume(
 def _branch_off(
     store: Store, branch: Branch, machine: Machine | None, base: Path, cache: str | Path | None, progress: Progress
 ) -> World:
-    """Build the world of a branch as its parent left it, and write what is beside its steps."""
+    """Build the world of a branch from its parent's state, and write the files that belong to no step."""
     parent = branch.parent.store
     parent.require(branch.step)  # before anything is built
-    chosen = _same_machine(branch.parent.path, machine)
-    world = _world(branch.scenario, chosen, base, cache, progress)
+    machine = _require_same_machine(branch.parent.path, machine)
+    world = _build_world(branch.scenario, machine, base, cache, progress)
     parent.verify(weights=False, through=branch.step)
-    same_inputs(branch.parent, world)
+    verify_inputs(branch.parent, world)
     world.restore(parent.past(branch.step))
-    _write_inputs(store, branch.scenario, chosen, world, base)
+    _write_inputs(store, branch.scenario, machine, world, base)
     store.branch_off(parent, branch.step)
     return world
 
 
-def _open(
+def _start(
     store: Store,
     scenario: Scenario,
     machine: Machine | None,
@@ -135,10 +137,10 @@ def _open(
     cache: str | Path | None,
     progress: Progress,
 ) -> tuple[World, Files]:
-    """Build the world of a new run; write what is beside its steps, and the assets that its checkpoints need."""
-    chosen = machine or Machine.choose()
-    world = _world(scenario, chosen, base, cache, progress)
-    _write_inputs(store, scenario, chosen, world, base)
+    """Build the world of a new run; write the files that belong to no step, and the assets of checkpoints."""
+    machine = machine or Machine.choose()
+    world = _build_world(scenario, machine, base, cache, progress)
+    _write_inputs(store, scenario, machine, world, base)
     assets: Files = {}
     for name, cohort in world.cohorts.items():
         if not isinstance(cohort, SavesAssets):
@@ -152,14 +154,14 @@ def _open(
 
 
 def _write_inputs(store: Store, scenario: Scenario, machine: Machine, world: World, base: Path) -> None:
-    """Write the scenario, the environment and the site graph; the graph is drawn again at the end."""
+    """Write the scenario, the environment and the site graph, which is updated at the end."""
     _write_scenario(store, scenario)
     sources, models = world.state.reservoirs, world.cohorts
     write_environment(store, new_environment(scenario.seed, machine, base, store.folder, sources, models))
     _export_web(store, world)
 
 
-def restored(
+def restore_world(
     run: Run,
     step: int,
     values: Mapping[str, Any] | None = None,
@@ -167,26 +169,25 @@ def restored(
     cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> World:
-    """Return the web and its agents as they stood after a committed step, to be looked at; it is not to be stepped.
+    """Return a world as it was after a committed step, for inspection; it must not be stepped.
 
-    Models are built only when something asks for one, with the weights that its trainers began with, so that a step
-    whose models were pruned will do. ``values`` are dotted paths set in the scenario in force at that step, such as
-    further policies. Raises StoreError where the step is not committed or a source is not what it was, ScenarioError
-    for values that are wrong.
+    A model is built on first use, with the weights that its trainers began with; a step whose models were pruned is
+    therefore allowed. ``values`` are dotted paths to set in the scenario in force at that step, such as additional
+    policies. Raises StoreError if the step is not committed or a source has changed, ScenarioError for invalid values.
     """
     run.store.require(step, weights=False)
     scenario = run.scenario.at(step).model_copy(update={"changes": []}).override(values or {}, base=run.base)
     try:
         machine = Machine.choose(run.machine.device, run.machine.threads)
-    except EcosystemError:  # scores differ a little on another device, which is better than none
+    except EcosystemError:  # the device is missing here; scores on a CPU differ only slightly
         machine = Machine.choose("cpu")
-    world = _world(scenario, machine, run.base, cache, progress, models=False)
-    same_inputs(run, world)
+    world = _build_world(scenario, machine, run.base, cache, progress, models=False)
+    verify_inputs(run, world)
     world.restore(run.store.past(step, models=False))
     return world
 
 
-def _world(
+def _build_world(
     scenario: Scenario,
     machine: Machine,
     base: Path,
@@ -202,15 +203,15 @@ def _world(
     return World(scenario, base=base, cache=cache, device=device, threads=threads, progress=progress, models=models)
 
 
-def _commit(store: Store, world: World, scenario: Scenario, started: float, beside: Files | None = None) -> Snapshot:
+def _commit(store: Store, world: World, scenario: Scenario, started: float, extra: Files | None = None) -> Snapshot:
     snapshot = world.snapshot()
     kept = snapshot.t % scenario.weights_every == 0
-    store.commit(snapshot, kept=kept, seconds=time.monotonic() - started, beside=beside)
+    store.commit(snapshot, kept=kept, seconds=time.monotonic() - started, extra=extra)
     return snapshot
 
 
 def _export_web(store: Store, world: World) -> None:
-    """Write the site graph as GraphML and GEXF, with every site's documents and their synthetic share."""
+    """Write the site graph as GraphML and GEXF, with the number and the synthetic share of each site's documents."""
     live = world.corpus.live().group_by("site").agg(pl.len(), pl.col("synthetic").mean())
     documents, share = np.zeros(world.web.sites, np.int64), np.full(world.web.sites, 0.0)
     documents[live["site"]], share[live["site"]] = live["len"], live["synthetic"]
@@ -227,18 +228,19 @@ def _write_scenario(store: Store, scenario: Scenario) -> None:
         store.write("scenario.toml", text.encode())
 
 
-def _same_machine(folder: Path, asked: Machine | None) -> Machine:
-    """Return the device and threads that the run began with; refuse others, since numbers would change."""
-    begun = Run(folder).machine
-    if asked is not None and asked != begun:
+def _require_same_machine(folder: Path, requested: Machine | None) -> Machine:
+    """Return the device and threads that the run began with; raise ScenarioError for others, which change numbers."""
+    stored = Run(folder).machine
+    if requested is not None and requested != stored:
         raise ScenarioError(
-            f"{folder}: this run began on {begun.describe()} and goes on bit for bit only there, not on "
-            f"{asked.describe()}. Give --device {begun.device} --threads {begun.threads}, or begin anew with --fresh."
+            f"{folder}: this run began on {stored.describe()} and continues bit for bit only there, not on "
+            f"{requested.describe()}. Give --device {stored.device} --threads {stored.threads}, or start again with "
+            "--fresh."
         )
-    Machine.choose(begun.device, begun.threads)
-    return begun
+    Machine.choose(stored.device, stored.threads)  # raises an error if this machine lacks the device
+    return stored
 
 
-def same_inputs(run: Run, world: World) -> None:
-    """Raise StoreError if a source, or the foundation of a model that is built, is not what it was for this run."""
+def verify_inputs(run: Run, world: World) -> None:
+    """Raise StoreError if a source, or the foundation of a model built so far, has changed since the run began."""
     check_inputs(run.path, run.environment, world.state.reservoirs, world.cohorts)

@@ -1,4 +1,4 @@
-"""Files on this machine: written in full or not at all, never deleted, and I/O errors as sentences."""
+"""Local files: write atomically, move aside instead of deleting, and explain I/O errors."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file in full or not at all, also after a power cut; raise StoreError if it cannot be written."""
     with io_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.part")
-        with beside.open("wb") as handle:
+        partial = path.with_name(f".{path.name}.part")
+        with partial.open("wb") as handle:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
-        beside.replace(path)
+        partial.replace(path)
         _flush_folder(path.parent)
 
 
 def _flush_folder(folder: Path) -> None:
     if not hasattr(os, "O_DIRECTORY"):
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -36,34 +36,30 @@ def _flush_folder(folder: Path) -> None:
 
 
 def relative_path(path: Path, folder: Path) -> str:
-    """Return a path as seen from ``folder``, or whole where none leads there (another drive of Windows)."""
-    require_local_path, there = folder.resolve(), path.resolve()
-    return (
-        Path(os.path.relpath(there, require_local_path)).as_posix()
-        if there.drive == require_local_path.drive
-        else there.as_posix()
-    )
+    """Return a path relative to ``folder``, or the absolute path if there is none (another drive on Windows)."""
+    base, target = folder.resolve(), path.resolve()
+    return Path(os.path.relpath(target, base)).as_posix() if target.drive == base.drive else target.as_posix()
 
 
 @contextmanager
 def io_errors(path: Path) -> Iterator[None]:
-    """Turn an I/O error into a sentence that names the file and says what to do."""
+    """Turn an I/O error into a StoreError that names the file and says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            remedy = "Make room and run the same command again: it goes on after the last committed step"
+            remedy = "Free some space and run the same command again; it continues after the last committed step"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
             remedy = "Choose another folder with --out, or change its permissions"
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-            remedy = "A file stands where a folder is needed: choose another folder with --out"
+            remedy = "There is a file where a folder is needed; choose another folder with --out"
         else:
-            remedy = "Run the same command again once it is mended: it goes on after the last committed step"
+            remedy = "Fix the cause and run the same command again; it continues after the last committed step"
         raise StoreError(f"{path}: cannot be written ({error.strerror}). {remedy}.") from error
 
 
 def archive_existing(folder: Path) -> Path | None:
-    """Move an existing run folder out of the way, never deleting it; return where it went."""
+    """Move an existing run folder aside without deleting anything; return its new path, None if there was none."""
     if not folder.exists():
         return None
     number = 1
@@ -75,10 +71,10 @@ def archive_existing(folder: Path) -> Path | None:
 
 
 def require_local_path(out: str | Path) -> Path:
-    """Return a place on this machine; raise EcosystemError for a URL, also one that became a path."""
+    """Return a local path; raise EcosystemError for a URL, including one that was turned into a Path."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
         raise EcosystemError(
-            f"{out}: is a URL, and this goes into a folder of this machine; only studies and frontiers take a URL. "
-            "Give a folder (--out)."
+            f"{out}: is a URL, but a local folder is needed; only studies and frontiers take a URL. "
+            "Give a folder with --out."
         )
     return Path(out)

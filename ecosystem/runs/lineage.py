@@ -1,4 +1,4 @@
-"""The lineage of a document: a value that says how it descends from people, and the value in words."""
+"""The lineage of a document, how it descends from people, as a value and as text."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 from ecosystem.errors import EcosystemError
 from ecosystem.formats import number, percent
 
-LISTED_STEPS = 5  # of publication, for the documents of one author in a training set
-INITIAL = "initial"  # author of the documents that the web opened with
+LISTED_STEPS = 5  # steps of publication listed for the documents of one author in a training set
+INITIAL = "initial"  # author of the initial documents
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Part of a training set by weight: ``kind`` is people, injected (``who``: a source), start or model.
+    """Part of a training set, as a share of its weight.
 
-    Of models ``who`` is a population, or a trainer where it is one alone, and ``step`` when they published.
+    ``kind`` is "people", "injected", "start" (starting weights) or "model". ``who`` is, in this order, the writers, the
+    source, the model, and the population of trainers or the only trainer. ``step`` is the step of publication of
+    documents by models, else None.
     """
 
     kind: str
@@ -27,7 +29,7 @@ class Origin:
 
     @property
     def text(self) -> str:
-        """The origin in words, with its share."""
+        """Description of the origin, with its share."""
         return f"{share_text(self.share)} {origin_name(self.kind, self.who)}" + (
             "" if self.step is None else f" of step {self.step}"
         )
@@ -35,11 +37,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class Fit:
-    """Models of a lineage that were fitted at one ``step`` (None: never yet), and what on; shares sum to one.
+    """The models of one population that a lineage passes and that were fitted at one step.
 
-    ``who`` is the trainer, or how many of the ``population``; ``passes`` the mean number of these models that one meets
-    on the way back to people; ``documents`` the mean size of their training sets, and ``exact`` whether these are known
-    row by row.
+    ``step`` is None for models that were not fitted before they published. ``who`` is the trainer, or the number of
+    trainers of the ``population``. ``passes`` is the mean number of these models on a walk back to people, and
+    ``documents`` the mean size of their training sets. ``origins`` are the parts of these sets, with shares that sum to
+    one. ``exact`` says whether the sets are known row by row.
     """
 
     population: str
@@ -52,29 +55,30 @@ class Fit:
 
     @property
     def human(self) -> float:
-        """The share of the training sets that people wrote, what was injected included."""
+        """Share of the training sets that people wrote, injected documents included."""
         return sum(origin.share for origin in self.origins if origin.kind in ("people", "injected"))
 
     @property
     def heading(self) -> str:
-        """Which models were fitted, when, and on how much."""
+        """Description of the models, when they were fitted, and on how many documents."""
         when = "before its first fit" if self.step is None else f"trained at step {self.step}"
         size = f" on {self.documents:,.0f} documents, {share_text(self.human)} by people" if self.documents else ""
         return f"{self.who}, {when}{size}"
 
     @property
     def frequency(self) -> str:
-        """How often these models are met on the way back."""
-        return f"met {number(self.passes)} times on the way back"
+        """Description of ``passes``."""
+        return f"passed {number(self.passes)} times per walk"
 
 
 @dataclass(frozen=True)
 class Lineage:
     """How a document descends from people.
 
-    Going back from it one draws, from the training set that its author's model had last been fitted to, one document
-    by its weight; of that one the same, and so on until people wrote it. ``hops``, the mean number of models on
-    the way, is the document's depth; ``ends``, which sum to one, say where the ways end; ``fits`` come latest first.
+    A random walk goes back from the document: it draws one document by weight from the training set of the author's
+    latest fit and continues from that document in the same way. It ends at a document that people wrote, or at a model
+    that had not been fitted. ``hops``, the mean number of models on a walk, is the document's depth. ``ends`` are the
+    shares of walks by where they end; they sum to one. ``fits`` are ordered from the latest to the earliest.
     """
 
     doc: int
@@ -87,29 +91,29 @@ class Lineage:
 
     @property
     def hops(self) -> float:
-        """The mean number of models on the way back."""
+        """Mean number of models on a walk back to people."""
         return sum(fit.passes for fit in self.fits)
 
     def fits_at(self, step: int | None = None) -> tuple[Fit, ...]:
-        """Select the fits of one step; all of them without a ``step``.
+        """Return the fits of one step, or all fits if ``step`` is None.
 
-        Raises EcosystemError where no model of this lineage was fitted at the step.
+        Raises EcosystemError if no model of this lineage was fitted at the step.
         """
         fits = tuple(fit for fit in self.fits if step in (None, fit.step))
         if step is not None and not fits:
             steps = sorted({fit.step for fit in self.fits if fit.step is not None})
-            where = f"it has fits at {', '.join(map(str, steps))}" if steps else "it has no fits"
+            available = f"it has fits at steps {', '.join(map(str, steps))}" if steps else "it has no fits"
             raise EcosystemError(
-                f"step {step}: no model in the lineage of document {self.doc} was fitted then; {where}."
+                f"step {step}: no model in the lineage of document {self.doc} was fitted at this step; {available}."
             )
         return fits
 
     def plain(self, step: int | None = None) -> dict[str, Any]:
-        """Return the lineage as plain data for JSON, ``hops`` included; with a ``step`` only its fits."""
+        """Return the lineage as plain data for JSON, with ``hops``; ``step`` restricts the fits to one step."""
         return {**asdict(self), "fits": [asdict(fit) for fit in self.fits_at(step)], "hops": self.hops}
 
     def text(self, step: int | None = None) -> str:
-        """Describe the lineage in lines of text, latest fit first; with a ``step`` only its fits."""
+        """Return the lineage as text, the latest fit first; ``step`` restricts the fits to one step."""
         lines = [f"{summary_of(self)} {in_words(self.ends)}." if self.fits else summary_of(self)]
         for fit in self.fits_at(step):
             approximate = "" if fit.exact else ", approximate"
@@ -117,7 +121,7 @@ class Lineage:
         return "\n".join([*lines, *(f"\n{caveat}" for caveat in self.caveats)])
 
     def __str__(self) -> str:
-        """Describe the lineage in lines of text."""
+        """Return the lineage as text."""
         return self.text()
 
 
@@ -127,38 +131,38 @@ def share_text(value: float) -> str:
 
 
 def origin_name(kind: str, who: str) -> str:
-    """Return an origin in words."""
+    """Return the description of an origin."""
     if kind == "people":
         return "the initial web" if who == INITIAL else f"{who} (writers)"
     return {"injected": f"injected from {who}", "start": f"the weights that {who} starts from"}.get(kind, who)
 
 
 def in_words(origins: Sequence[Origin]) -> str:
-    """Return origins with their shares in a line; of those of models all steps together, then some of them."""
+    """Return origins with their shares in one line; those of a model are added up, with some of their steps."""
     groups: dict[tuple[str, str], list[Origin]] = {}
     for origin in origins:
         groups.setdefault((origin.kind, origin.who), []).append(origin)
-    words = []
+    phrases = []
     for (kind, who), parts in groups.items():
         steps = [f"{share_text(part.share)} of step {part.step}" for part in parts if part.step is not None]
         more = ["…"] if len(steps) > LISTED_STEPS else []
-        among = (
+        published = (
             f" ({', '.join(steps[:LISTED_STEPS] + more)})"
             if len(steps) > 1
             else f" of step {parts[0].step}"
             if steps
             else ""
         )
-        words.append(f"{share_text(sum(part.share for part in parts))} {origin_name(kind, who)}{among}")
-    return ", ".join(words)
+        phrases.append(f"{share_text(sum(part.share for part in parts))} {origin_name(kind, who)}{published}")
+    return ", ".join(phrases)
 
 
 def summary_of(lineage: Lineage) -> str:
-    """Return in a sentence or two what a lineage says."""
+    """Return a lineage in one or two sentences, to be followed by its ends."""
     if not lineage.fits:
-        return f"Document {lineage.doc} was written by people: there is no model between it and them (depth 0)."
-    where = (
+        return f"Document {lineage.doc} was written by people; there is no model in its lineage (depth 0)."
+    document = (
         f"Document {lineage.doc} by {lineage.author}, published at step {lineage.t}, has depth {number(lineage.depth)}"
     )
-    way = "the mean number of models met on the way back to people, drawing from each training set a document by weight"
-    return f"{where}: {way}. The ways end at:"
+    walk = "a walk back to people, which draws one document by weight from each training set"
+    return f"{document}: the mean number of models on {walk}. The walks end at:"

@@ -1,4 +1,4 @@
-"""What a person sees while a run is under way: the plan, a line per step, and progress inside fit and generate."""
+"""The display of a run in progress: the plan, one line per step, and the progress of fit and generate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ecosystem.formats import format_duration
 
 
 class Display:
-    """Lines on standard output (on standard error if that must stay machine-readable), bars on a terminal.
+    """Print lines on standard output (with ``json`` on standard error), and progress bars on a terminal.
 
-    Where standard error is no terminal, the work inside a step is told in a plain line now and then.
+    If standard error is not a terminal, the progress of long work is printed as a plain line every HEARTBEAT_SECONDS.
     """
 
     HEARTBEAT_SECONDS = 10.0
@@ -38,27 +38,27 @@ class Display:
             transient=True,
             disable=not self._live,
         )
-        self._steps: TaskID | None = None
-        self._inside: TaskID | None = None
-        self._work = ""
-        self._began = self._told = time.monotonic()
-        self._asked_to_stop = False
-        self._usual_handler: signal._HANDLER = signal.default_int_handler
+        self._steps_bar: TaskID | None = None
+        self._task_bar: TaskID | None = None
+        self._task = ""
+        self._work_started = self._last_line = time.monotonic()
+        self._stop_requested = False
+        self._previous_handler: signal._HANDLER = signal.default_int_handler
 
     def __enter__(self) -> Display:
         if threading.current_thread() is threading.main_thread():
-            self._usual_handler = signal.signal(signal.SIGINT, self._ask_to_stop)
+            self._previous_handler = signal.signal(signal.SIGINT, self._request_stop)
         self._bars.start()
         return self
 
-    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        """Wait for the next sign of progress, where libraries written in other languages are not interrupted."""
-        if self._asked_to_stop:
-            raise KeyboardInterrupt  # asked twice: at once
-        self._asked_to_stop = True
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        """Request a stop at the next report of progress, so that no compiled library is interrupted."""
+        if self._stop_requested:
+            raise KeyboardInterrupt  # a second Ctrl-C stops at once
+        self._stop_requested = True
 
-    def _stop_if_asked(self) -> None:
-        if self._asked_to_stop:
+    def _stop_if_requested(self) -> None:
+        if self._stop_requested:
             raise KeyboardInterrupt
 
     def __exit__(
@@ -66,37 +66,37 @@ class Display:
     ) -> None:
         self._bars.stop()
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._usual_handler)
+            signal.signal(signal.SIGINT, self._previous_handler)
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line, unless quiet."""
         if self._quiet:
             return
         if self._live:
-            # Through the console that owns the bars, so that the line stands above them.
+            # The console that owns the bars prints the line above them.
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             click.echo(text, err=self._lines_to_stderr)
 
     def steps(self, done: int, total: int) -> None:
-        """Move the outer bar; raise KeyboardInterrupt if the user has pressed Ctrl-C."""
-        self._stop_if_asked()
-        if self._steps is None:
-            self._steps = self._bars.add_task("step", total=total)
-        self._bars.update(self._steps, completed=done, description=f"step {done}/{total}")
+        """Update the bar of steps; raise KeyboardInterrupt if the user has pressed Ctrl-C."""
+        self._stop_if_requested()
+        if self._steps_bar is None:
+            self._steps_bar = self._bars.add_task("step", total=total)
+        self._bars.update(self._steps_bar, completed=done, description=f"step {done}/{total}")
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Move the inner bar: ``done`` of ``total`` tokens of ``what``; raise KeyboardInterrupt after Ctrl-C."""
-        self._stop_if_asked()
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Update the bar of a task, ``done`` of ``total`` tokens; raise KeyboardInterrupt after Ctrl-C."""
+        self._stop_if_requested()
         now = time.monotonic()
-        if what != self._work or done == 0:
-            if self._inside is not None:
-                self._bars.remove_task(self._inside)
-            self._inside = self._bars.add_task(what, total=total)
-            self._work, self._began, self._told = what, now, now
-        if self._inside is not None:
-            self._bars.update(self._inside, completed=done, total=total)
-        if not self._live and not self._quiet and done and now - self._told > self.HEARTBEAT_SECONDS:
-            left = (now - self._began) * (total - done) / done
-            click.echo(f"  {what}: {done / total:.0%}, about {format_duration(left)} left", err=True)
-            self._told = now
+        if task != self._task or done == 0:
+            if self._task_bar is not None:
+                self._bars.remove_task(self._task_bar)
+            self._task_bar = self._bars.add_task(task, total=total)
+            self._task, self._work_started, self._last_line = task, now, now
+        if self._task_bar is not None:
+            self._bars.update(self._task_bar, completed=done, total=total)
+        if not self._live and not self._quiet and done and now - self._last_line > self.HEARTBEAT_SECONDS:
+            left = (now - self._work_started) * (total - done) / done
+            click.echo(f"  {task}: {done / total:.0%}, about {format_duration(left)} left", err=True)
+            self._last_line = now

@@ -31,11 +31,11 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.store = Store(self.path)
-        self._ancestry: tuple[int, Ancestry] | None = None  # and the last step that it was read through
+        self._ancestry: tuple[int, Ancestry] | None = None  # with the last step that it includes
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Open a run folder; raise StoreError if there is none or nothing has been committed in it."""
+        """Open a run folder; raise StoreError if it is not a run folder or no step is committed."""
         folder = Path(path)
         if not (folder / "scenario.toml").is_file():
             inside = sorted(str(p.parent) for p in folder.glob("**/scenario.toml"))[:3] if folder.is_dir() else []
@@ -43,27 +43,27 @@ class Run:
             raise StoreError(f"{folder}: is not a run folder (it has no scenario.toml).{hint}")
         run = cls(folder)
         if run.last_step < 0:
-            raise StoreError(f"{folder}: no step has been committed yet; run the scenario again to begin it.")
+            raise StoreError(f"{folder}: no step is committed yet; run the scenario again to start it.")
         return run
 
     @property
     def last_step(self) -> int:
-        """The number of the last committed step (0: the web's opening; -1: nothing yet)."""
+        """Number of the last committed step (0: the opening of the web; -1: none)."""
         return self.store.last()
 
     @property
     def steps(self) -> int:
-        """The same as :attr:`last_step`, under its former name."""
+        """Former name of :attr:`last_step`."""
         return self.last_step
 
     @cached_property
     def scenario(self) -> Scenario:
-        """The resolved scenario that was run."""
+        """The scenario that was run, with presets and defaults filled in."""
         file = self.path / "scenario.toml"
         return Scenario.parse(read_toml(file), where=str(file), base=self.path)
 
     def update_theory(self, scenario: Scenario) -> bool:
-        """Take over the closed forms of this scenario, which no number depends on; return whether they differed."""
+        """Store the closed forms of ``scenario``, on which no number depends; return whether they differed."""
         if scenario.theory == self.scenario.theory:
             return False
         updated = self.scenario.model_copy(update={"theory": scenario.theory})
@@ -72,9 +72,9 @@ class Run:
         return True
 
     def verify(self) -> int:
-        """Check every file of the folder that is ever read again; return how many the commit records name.
+        """Check every file that is read again later; return how many of them the commit records name.
 
-        Raises StoreError naming the first that is damaged.
+        Raises StoreError for the first damaged file.
         """
         self.verify_scenario()
         _ = self.environment
@@ -82,16 +82,16 @@ class Run:
         return self.store.verify()
 
     def verify_scenario(self) -> None:
-        """Raise StoreError for a scenario that is not the one that the folder is named after, or does not parse."""
+        """Raise StoreError if the stored scenario does not parse, or is not the one in the folder's name."""
         file = self.path / "scenario.toml"
-        remedy = f"Restore it from a copy, or move {self.path} away and run it again"
+        remedy = f"Restore it from a copy, or move {self.path} aside and run it again"
         try:
             fingerprint = self.scenario.fingerprint()
         except ScenarioError as problem:
-            raise StoreError(f"{problem} It is damaged. {remedy}.") from None
-        named = re.fullmatch(r".+-([0-9a-f]{12})", self.path.resolve().parent.name)
-        if named and named[1] != fingerprint:
-            raise StoreError(f"{file}: has been altered (it is not the one this run is named after). {remedy}.")
+            raise StoreError(f"{problem} The file is damaged. {remedy}.") from None
+        name = re.fullmatch(r".+-([0-9a-f]{12})", self.path.resolve().parent.name)
+        if name and name[1] != fingerprint:
+            raise StoreError(f"{file}: has been altered (its fingerprint is not that in the folder name). {remedy}.")
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -100,17 +100,17 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """The seed of this run."""
+        """Seed of this run."""
         return int(self.environment["seed"])
 
     @property
     def machine(self) -> Machine:
-        """The device and threads this run began on, and keeps."""
+        """Device and number of threads with which this run began, and on which it is resumed."""
         return Machine(self.environment["device"], self.environment["threads"])
 
     @property
     def base(self) -> Path:
-        """The folder that relative paths of the scenario are sought in (after the current one)."""
+        """Folder for relative paths of the scenario, searched after the current one."""
         return self.path / str(self.environment.get("base", ""))
 
     @property
@@ -120,30 +120,31 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Wall time of all committed steps and of the opening, in seconds; it differs from run to run."""
+        """Wall time of all committed steps and of the opening, in seconds; not reproducible."""
         return sum(commit.seconds for commit in self.store.commits())
 
     def costs(self, *, total: bool = False) -> pl.DataFrame:
-        """Return what every step cost (step, id, metric, value), or with ``total`` the sums (id, metric, value).
+        """Return the costs of every step (step, id, metric, value), or with ``total`` their sums (id, metric, value).
 
-        ``id`` is who: ``trainers/naive/0``, ``writers/people/0``, ``curators/editors/0`` or ``policies/archive``.
+        ``id`` is the agent or policy charged: ``trainers/naive/0``, ``writers/people/0``, ``curators/editors/0``,
+        ``policies/archive``.
         """
-        spent = self.metrics.filter(pl.col("scope") == "cost").select("step", "id", "metric", "value")
-        return spent.group_by("id", "metric", maintain_order=True).agg(pl.col("value").sum()) if total else spent
+        costs = self.metrics.filter(pl.col("scope") == "cost").select("step", "id", "metric", "value")
+        return costs.group_by("id", "metric", maintain_order=True).agg(pl.col("value").sum()) if total else costs
 
     @property
     def documents(self) -> pl.LazyFrame:
-        """Every document ever published, with its text and with its state after the last step."""
+        """Every document published, with its content and its state after the last step."""
         segments = self.store.table("corpus").lazy()
         changes = self.store.table("index").unique("doc", keep="last", maintain_order=True).lazy()
         return segments.update(changes, on="doc", how="left")
 
     def lineage(self, document: int) -> Lineage:
-        """Trace a document (by id) back to people, through the training sets of the models on the way.
+        """Trace a document, given by id, back to people through the training sets of models.
 
-        The value holds the document's depth, the fits on the way with the shares of their training sets by origin, and
-        the shares in which the ways end; ``text()`` describes it, ``plain()`` gives it for JSON. Raises EcosystemError
-        where the run has no document of this number.
+        The result holds the document's depth, the fits of the models with the composition of their training sets, and
+        the shares of the origins. Its method ``text()`` describes it, and ``plain()`` returns it as data for JSON.
+        Raises EcosystemError if the run has no such document.
         """
         if self._ancestry is None or self._ancestry[0] != self.last_step:
             documents = self.store.table("corpus", columns=("doc", "t", "author", "synthetic", "depth"))
@@ -153,7 +154,7 @@ class Run:
 
     @property
     def ledger(self) -> pl.LazyFrame:
-        """Every (reader, document) of every selection, with verdict and weight, and the step."""
+        """Every candidate of every selection: reader, document, verdict, weight and step among others."""
         parts = [
             self.store.table("ledger", range(t, t + 1)).with_columns(step=pl.lit(t, pl.Int32))
             for t in range(self.last_step + 1)
@@ -162,18 +163,18 @@ class Run:
 
     @property
     def events(self) -> list[tuple[int, str]]:
-        """What was worth telling: (step, sentence)."""
+        """Notable events as (step, sentence)."""
         return [(t, event) for t in range(self.last_step + 1) for event in self.store.state(t)["events"]]
 
     def trainers(self) -> list[str]:
         """Return the names of all trainers, ``population/number``."""
-        return [f"{name}/{i}" for name, recipe in self.scenario.trainers.items() for i in range(recipe.count)]
+        return [f"{name}/{i}" for name, settings in self.scenario.trainers.items() for i in range(settings.count)]
 
     def load_model(self, trainer: str, step: int | None = None) -> tuple[Any, Any]:
         """Load a trainer's model and tokenizer after ``step`` (default: the last) with ``transformers``.
 
-        ``trainer`` is ``population/number``. Raises EcosystemError where there is no such trainer or its model is not a
-        ``transformers`` one, StoreError where the model of that step was not kept.
+        ``trainer`` is ``population/number``. Raises EcosystemError if there is no such trainer or its model is not a
+        ``transformers`` one, StoreError if the model of that step was not kept.
         """
         from ecosystem.families.language.huggingface.modules import quietly
 
@@ -186,32 +187,35 @@ class Run:
     def model(self, trainer: str, step: int | None = None) -> Any:
         """Return a trainer's model after ``step`` (default: the last) as a ``transformers`` model.
 
-        ``trainer`` is ``population/number``. The tokenizer is on the model as ``model.tokenizer``; :meth:`load_model`
-        returns both.
+        ``trainer`` is ``population/number``. The tokenizer is the attribute ``model.tokenizer``; :meth:`load_model`
+        returns both, and lists the errors raised.
         """
         model, tokenizer = self.load_model(trainer, step)
         model.tokenizer = tokenizer
         return model
 
     def save_model(self, trainer: str, folder: str | Path, step: int | None = None) -> Path:
-        """Write a trainer's model and tokenizer as a folder that ``transformers`` opens; return the folder."""
+        """Write a trainer's model and tokenizer as a folder that ``transformers`` opens; return the folder.
+
+        The model is that after ``step`` (default: the last). Raises the errors of :meth:`load_model`.
+        """
         names = self.trainers()
         if trainer not in names:
             raise EcosystemError(
-                f'there is no trainer "{trainer}"{nearest(trainer, names)}; there are {", ".join(names)}.'
+                f'there is no trainer "{trainer}"{nearest(trainer, names)}; this run has {", ".join(names)}.'
             )
         population = trainer.rsplit("/", 1)[0]
         model = self.scenario.trainers[population].model
-        sharing = [n for n in names if self.scenario.trainers[n.rsplit("/", 1)[0]].model == model]
+        members = [n for n in names if self.scenario.trainers[n.rsplit("/", 1)[0]].model == model]
         weights = self.store.weights(self.last_step if step is None else step)[model]
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name, content in self.store.assets(f"models/{model}").items():
             (target / name).write_bytes(content)
-        self.scenario.models[model].save_weights(target, weights, sharing.index(trainer))
+        self.scenario.models[model].save_weights(target, weights, members.index(trainer))
         return target
 
 
 def folder_of(scenario: Scenario, out: str | Path = "outputs") -> Path:
-    """Return where the run of this scenario lives: ``<out>/<name>-<fingerprint>/<seed>``; ``out`` is no URL."""
+    """Return the folder of a scenario's run, ``<out>/<name>-<fingerprint>/<seed>``; raise EcosystemError for a URL."""
     return require_local_path(out) / f"{scenario.name}-{scenario.fingerprint()}" / str(scenario.seed)

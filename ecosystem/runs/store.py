@@ -1,11 +1,11 @@
-"""The run folder: a step happened if and only if its commit record exists.
+"""The run folder: a step is committed if and only if its commit record exists.
 
-Every file is written beside its place, flushed to disk and renamed; the commit record, which names each file
-with its size and hash and the record before it, comes last. A killed process therefore leaves a folder that is
-either before or after a step, never between; files that no record names are swept when the folder is opened.
+Every file is written under a temporary name, flushed to disk and renamed. The commit record, which names the
+step's files with their sizes and hashes and the previous record, is written last. A killed process therefore leaves a
+folder either before or after a step, never in between. Files that no record names are deleted when the run is resumed.
 
-A branch is a run folder whose history is in another one: ``branch.json`` names that folder, the last step that
-is read there, and the digest of its record, which is the parent of the branch's first own record.
+The early history of a branch is in another run folder. ``branch.json`` names that folder, the last step to read there,
+and the digest of its record. That record is the parent of the first record of the branch itself.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from safetensors.numpy import load, save
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
 from ecosystem.errors import StoreError
 from ecosystem.runs.files import io_errors, relative_path, write_atomically
-from ecosystem.runs.records import BRANCH, FORMAT, Commit, History, record_digest, table_file, way_back
+from ecosystem.runs.records import BRANCH, FORMAT, Commit, CommitHistory, record_digest, recovery_hint, table_file
 
 TABLES = {"corpus": SEGMENT, "index": INDEX_CHANGE, "ledger": LEDGER, "metrics": METRICS, "archive": ARCHIVE}
-PRUNED = ("weights", "archive")  # kept for some steps only: what a resume needs and what the reader asked for
+PRUNED = ("weights", "archive")  # kept only for the last step and for those that the scenario or a branch needs
 
 
-class Store(History):
-    """One run folder. Reading needs no lock; :meth:`lock` it before anything is written."""
+class Store(CommitHistory):
+    """One run folder. Reading needs no lock; hold :meth:`lock` while writing."""
 
     # Reading
 
     def read(self, commit: Commit, name: str) -> bytes:
-        """Return a file that a record names after checking its size and hash; raise StoreError naming the file."""
+        """Return the content of a file of a step; raise StoreError if it does not have the recorded size and hash."""
         path = self.owning_store(commit.step).folder / name
         try:
             content = path.read_bytes()
@@ -61,23 +61,27 @@ class Store(History):
     def _remedy(self, commit: Commit) -> str:
         owner = self.owning_store(commit.step)
         if owner is not self:
-            return f"Restore it from a copy: {self.folder} branches off there and reads it."
-        return way_back(self.folder, commit.step)
+            return f"Restore it from a copy; the branch {self.folder} reads it."
+        return recovery_hint(self.folder, commit.step)
 
     def table(self, name: str, steps: range | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Return one table (a key of TABLES) of all committed steps, or of some, each file checked.
+        """Return one table (a key of TABLES) of all committed steps, or of some, with some or all ``columns``.
 
-        ``columns``: only these of it.
+        Raises StoreError if a file is missing, truncated or altered.
         """
-        chosen = [c for c in self.commits() if steps is None or c.step in steps]
-        read = None if columns is None else list(columns)
-        frames = [pl.read_parquet(self.read(c, table_file(name, c.step)), columns=read) for c in chosen]
-        parts = [_whole(frame, TABLES[name]) if read is None else frame for frame in frames]
-        nothing = empty(TABLES[name])
-        return pl.concat(parts) if parts else nothing.select(nothing.columns if read is None else read)
+        commits = [c for c in self.commits() if steps is None or c.step in steps]
+        names = None if columns is None else list(columns)
+        frames = [pl.read_parquet(self.read(c, table_file(name, c.step)), columns=names) for c in commits]
+        if names is None:
+            frames = [_with_missing_columns(frame, TABLES[name]) for frame in frames]
+        no_rows = empty(TABLES[name])
+        return pl.concat(frames) if frames else no_rows.select(no_rows.columns if names is None else names)
 
     def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
-        """Return the weights of a step as model name → arrays with a leading member axis."""
+        """Return the weights of a step: model name → parameter name → array, [members, ...].
+
+        Raises StoreError if the weights of that step were not kept.
+        """
         arrays = load(self.read(self.require(step), table_file("weights", step)))
         models: dict[str, dict[str, NDArray[Any]]] = {}
         for key, array in arrays.items():
@@ -86,19 +90,20 @@ class Store(History):
         return models
 
     def require(self, step: int, *, weights: bool = True) -> Commit:
-        """Return the record of a step; raise StoreError where it is not committed, or its weights were not kept."""
+        """Return the record of a step; raise StoreError if it is not committed, or its weights were not kept."""
         commits = self.commits()
         if not 0 <= step < len(commits):
-            raise StoreError(f"{self.folder}: there is no step {step}; committed are steps 0 to {len(commits) - 1}.")
-        if weights and not commits[step].kept and step not in (there := self.steps_with_weights()):
+            last = len(commits) - 1
+            raise StoreError(f"{self.folder}: step {step} is not committed; this run has steps 0 to {last}.")
+        if weights and not commits[step].kept and step not in (kept := self.steps_with_weights()):
             raise StoreError(
                 f"{self.folder}: the models of step {step} were not kept (weights_every in the scenario); "
-                f"kept are those of steps {', '.join(map(str, there))}."
+                f"models are kept for steps {', '.join(map(str, kept))}."
             )
         return commits[step]
 
     def steps_with_weights(self) -> list[int]:
-        """Return the steps whose weights are still in the folder."""
+        """Return the steps whose weights are stored."""
         return [c.step for c in self.commits() if self._path("weights", c.step).exists()]
 
     def state(self, step: int) -> dict[str, Any]:
@@ -107,15 +112,15 @@ class Store(History):
         return state
 
     def assets(self, folder: str) -> dict[str, bytes]:
-        """Return the files that were written beside the steps in a folder of the run, by name, each checked."""
+        """Return the files, by name, that step 0 left in a folder of the run; raise StoreError as :meth:`read` does."""
         first = self.require(0, weights=False)
         return {Path(name).name: self.read(first, name) for name in first.files if Path(name).parent == Path(folder)}
 
     def verify(self, *, weights: bool = True, through: int | None = None) -> int:
-        """Check every file that a record names and that was not pruned; return how many there are.
+        """Check every file that a record names and that was not pruned; return their number.
 
-        ``weights`` False leaves out the models, which are most of the bytes, and ``through`` all steps after it.
-        Raises StoreError naming the first file that is missing, truncated or altered.
+        ``weights=False`` skips the models, which are most of the bytes; ``through`` is the last step to check. Raises
+        StoreError for the first file that is missing, truncated or altered.
         """
         commits = self.commits(through)
         last = self.last()
@@ -130,13 +135,14 @@ class Store(History):
         return checked
 
     def past(self, step: int | None = None, *, models: bool = True) -> Snapshot:
-        """Return everything a world needs to go on after a committed step (default: the last); all files are checked.
+        """Return the snapshot from which a world continues after a committed step (default: the last).
 
-        ``models`` False leaves out what is pruned, the weights and the archive: enough to look at the web of that step.
+        ``models=False`` omits weights and archive, which may have been pruned; the web does not depend on them. Raises
+        StoreError if a file is missing, truncated or altered, or the models were not kept.
         """
         step = self.last() if step is None else step
         now, so_far = range(step, step + 1), range(step + 1)
-        weights = self.weights(step) if models else {}  # first, since it says which steps have been kept
+        weights = self.weights(step) if models else {}  # first: its error says which steps were kept
         return Snapshot(
             t=step,
             segment=self.table("corpus", so_far),
@@ -155,9 +161,9 @@ class Store(History):
 
     @contextmanager
     def lock(self, patience: float = 0.0) -> Iterator[None]:
-        """Hold the folder against other processes; raise StoreError if one still has it after ``patience`` seconds.
+        """Lock the folder; raise StoreError if another process still holds the lock after ``patience`` seconds.
 
-        Any thread may release it: the one that drops a generator of steps need not be the one that advanced it.
+        Any thread may release the lock, because a generator of steps may be closed by another thread than it ran in.
         """
         with io_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +172,7 @@ class Store(History):
                 lock.acquire()
             except Timeout:
                 raise StoreError(
-                    f"{self.folder}: another process is working on this run; wait for it or stop it."
+                    f"{self.folder}: another process is working on this run; wait until it ends, or stop it."
                 ) from None
         try:
             yield
@@ -174,19 +180,20 @@ class Store(History):
             lock.release()
 
     def write(self, name: str, content: bytes) -> dict[str, Any]:
-        """Write a file atomically (in full or not at all, also after a power cut); return its size and hash."""
+        """Write a file in full or not at all, also after a power cut; return its size and SHA-256."""
         write_atomically(self.folder / name, content)
         return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     def commit(
-        self, snapshot: Snapshot, *, kept: bool, seconds: float, beside: Mapping[str, dict[str, Any]] | None = None
+        self, snapshot: Snapshot, *, kept: bool, seconds: float, extra: Mapping[str, dict[str, Any]] | None = None
     ) -> Commit:
-        """Write a snapshot as the next step and return its record; then prune weights that nothing needs.
+        """Write a snapshot as the next step, prune weights that are no longer needed, and return the record.
 
-        ``beside`` are files that :meth:`write` has already written and that belong to the record too.
+        ``kept`` says whether the weights of this step stay once later steps are committed, and ``seconds`` is its wall
+        time. ``extra`` are further files for the record, already written by :meth:`write`.
         """
         commits = self.commits()
-        files = dict(beside or {})
+        files = dict(extra or {})
         for table, content in _files(snapshot):
             name = table_file(table, snapshot.t)
             files[name] = self.write(name, content)
@@ -207,16 +214,16 @@ class Store(History):
         return Commit(**record)
 
     def pin(self, step: int) -> None:
-        """Keep the models of a step in the folder from now on, whatever ``weights_every`` says: a branch needs them."""
+        """Keep the models of a step regardless of ``weights_every``, because a branch needs them."""
         self.write(str(self._pin(step).relative_to(self.folder)), b"")
 
     def _pin(self, step: int) -> Path:
         return self.folder / "pinned" / f"{step:06d}"
 
     def branch_off(self, parent: Store, step: int) -> None:
-        """Make this folder a branch of another run, which goes on after ``step`` of it.
+        """Make this folder a branch of ``parent`` after ``step``.
 
-        The parent is named by its path from here, so that a folder of runs may be moved as a whole.
+        The path of the parent is stored relative to this folder, so that both can be moved together.
         """
         owner = parent.owning_store(step)
         record = {
@@ -227,14 +234,14 @@ class Store(History):
         self.write(BRANCH, json.dumps(record, indent=1).encode())
 
     def sweep(self) -> list[str]:
-        """Delete files that no commit record names (left by a process that was killed); return their names."""
+        """Delete files that no commit record names, left by a killed process; return their names."""
         named = {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
         swept = []
         for table in (*TABLES, "weights", "state", "commits"):
             for path in sorted((self.folder / table).glob("*")):
                 name = f"{table}/{path.name}"
-                finished_record = table == "commits" and not path.name.startswith(".")
-                if name not in named and not finished_record:
+                complete_record = table == "commits" and not path.name.startswith(".")
+                if name not in named and not complete_record:
                     path.unlink()
                     swept.append(name)
         return swept
@@ -255,10 +262,10 @@ def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
     yield "state", json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
 
 
-def _whole(frame: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """Return a stored table with the columns that it lacks because it was written before there were any, all null."""
-    new = [pl.lit(None, dtype).alias(name) for name, dtype in columns.items() if name not in frame.columns]
-    return frame.with_columns(new) if new else frame
+def _with_missing_columns(frame: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Add the columns that an earlier release did not write, as nulls."""
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in columns.items() if name not in frame.columns]
+    return frame.with_columns(missing) if missing else frame
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

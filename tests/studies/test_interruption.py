@@ -69,7 +69,7 @@ def test_ctrl_c_stops_a_live_screen_and_leaves_no_process_and_a_study_that_goes_
     listen()
     assert process.returncode == 130 and "outputs" not in said
     text = shown.decode()
-    assert "Stopped. What runs had committed stays; give the same command again to go on." in text
+    assert "Stopped. Committed steps are kept; run the same command again" in text
     assert "Traceback" not in text and "KeyboardInterrupt" not in text
     assert text.count("tiny-study: 6 runs to do.") == 1 and "seed 1" in text and "\x1b[1A" in text  # drawn over itself
     until(lambda: not any(alive(process) for process in below), 10)

@@ -28,7 +28,7 @@ def test_the_wrong_sort_of_file_is_told_in_a_sentence(folder: Path) -> None:
 
 def test_a_study_is_checked_and_described_like_a_scenario(folder: Path) -> None:
     result = CliRunner().invoke(cli, ["check", str(folder / "small.toml"), str(folder / "loop.toml")])
-    assert "small.toml: good (9 runs, 3 arms)" in result.stdout and "loop.toml: good (4 steps" in result.stdout
+    assert "small.toml: valid (9 runs, 3 arms)" in result.stdout and "loop.toml: valid (4 steps" in result.stdout
     assert "note" not in result.stdout
     (folder / "loop.toml").write_text(WORLD.replace("publish = 20", "publish = 20\nbudget = { tokens = 9 }"))
     (folder / "where.toml").write_text(FRONTIER)
