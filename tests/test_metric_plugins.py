@@ -57,7 +57,7 @@ class WordLength(TextMetric):
     }
 
     def measure(self, groups, human=None):
-        lengths = groups.found.vocabulary.str.len_chars().to_numpy()
+        lengths = groups.words.vocabulary.str.len_chars().to_numpy()
         return {"word_length": mean_and_error(lengths[groups.codes].mean(axis=1))}
 
 
@@ -273,7 +273,7 @@ def test_a_metric_registered_twice_is_defined_anew(tables):
 def test_a_metric_yields_what_it_defines_and_no_more(tables):
     TEXT_METRICS.register("loudness")(Loudness)
     groups = sample_groups(pl.Series(["a b c d"] * 10), 5, 4, Stream(1, "measure"))
-    with pytest.raises(DataError, match='kind "loudness" yields volume, which its definitions do not have'):
+    with pytest.raises(DataError, match='kind "loudness" yields volume, which is not in its definitions'):
         measure_texts([Loudness()], groups)
     DOCUMENT_METRICS.register("median")(Median)
     found = measure_documents([Median()], np.array([3, 1, 2]), Truth())

@@ -1,5 +1,7 @@
 """The reference is written from the code: everything that can be named in a file is in it, with a description."""
 
+import re
+
 import click
 import pytest
 
@@ -75,6 +77,18 @@ def test_every_metric_has_a_unit_and_a_formula(pages):
         cells = rows.get(name) or rows[f"{name}`<br>alias `{entry.alias}"]
         assert entry.unit and entry.formula and cells[1] == line(entry.text)
         assert cells[2] == f"{line(entry.formula)}<br>*{line(entry.source or 'this project')}*"
+
+
+def test_a_source_of_a_metric_says_whether_its_text_was_read(pages):
+    read = ("Seddik et al.", "Shumailov et al.")  # papers whose text was read
+    marked = []
+    for name, entry in definitions().items():
+        for part in [] if is_plugged_in(name) else re.split(r";", entry.source):
+            if re.search(r"\d{4}", part) and not part.strip().startswith(read):
+                assert re.search(r"\((unread|abstract|code)\)", part), f"{name}: {part}"
+                marked.append(name)
+    assert {"perplexity", "bits_per_byte", "distinct_1"} <= set(marked)
+    assert '"unread" if' in pages["metrics"] and "(unread)" in pages["metrics"]
 
 
 def test_every_law_says_where_it_comes_from_and_describes_its_arguments(pages):

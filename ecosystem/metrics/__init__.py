@@ -1,1 +1,1 @@
-"""What is measured of models, texts, training sets and the web: pure functions and the specs that name them."""
+"""Metrics of models, texts, training sets and the web: pure functions and the specs that name them."""

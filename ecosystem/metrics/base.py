@@ -1,8 +1,8 @@
-"""Samples of equally many words, on which text metrics are computed, and what a text metric is.
+"""Base classes of metrics, and the samples of words on which text metrics are computed.
 
-Most measures of diversity depend on the size of the sample (twice the words have fewer *different* words per
-word), so texts are compared on *groups*: disjoint samples of exactly the same number of words. A metric's value
-is its mean over groups, its standard error that of the mean.
+Most measures of diversity depend on the sample size (the share of different words falls as a sample grows), so texts
+are compared on *groups*: disjoint samples of exactly the same number of words. A metric's value is its mean over
+groups, its standard error that of the mean.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from ecosystem.streams import Stream
 class Groups:
     """``count`` groups of ``size`` words each, out of documents in random order.
 
-    ``found`` holds the words of all documents, in that order; group g is its words g * size to (g + 1) * size. A
+    ``words`` holds the words of all documents, in that order; group g is its words g * size to (g + 1) * size. A
     document at the border is cut in two, and no n-gram reaches across a cut or from one document to the next.
     """
 
-    found: Words
+    words: Words
     size: int
     count: int
 
     @cached_property
     def codes(self) -> NDArray[np.int64]:
-        """Places of the words in ``found.vocabulary``, (count, size)."""
-        return self.found.codes[: self.count * self.size].reshape(self.count, self.size)
+        """Indices of the words in ``words.vocabulary``, (count, size)."""
+        return self.words.codes[: self.count * self.size].reshape(self.count, self.size)
 
     @cached_property
     def document(self) -> NDArray[np.int64]:
-        """Number of the document each word stands in, (count, size)."""
-        return self.found.document[: self.count * self.size].reshape(self.count, self.size)
+        """Index of the document of each word, (count, size)."""
+        return self.words.document[: self.count * self.size].reshape(self.count, self.size)
 
     @cached_property
     def type_counts(self) -> NDArray[np.int64]:
-        """How often each word of the vocabulary occurs in each group, (count, vocabulary)."""
-        types = self.found.vocabulary.len()
+        """Count of each word of the vocabulary in each group, (count, vocabulary)."""
+        types = self.words.vocabulary.len()
         flat = self.codes + types * np.arange(self.count)[:, None]
         return np.bincount(flat.reshape(-1), minlength=self.count * types).reshape(self.count, types)
 
@@ -62,11 +62,11 @@ class Groups:
         flat = self.codes.reshape(-1)
         piece = self.document.reshape(-1) * self.count + np.repeat(np.arange(self.count), self.size)
         starts = windows(piece, n)
-        return gram_keys(flat, starts, n, self.found.vocabulary.len()), starts // self.size
+        return gram_keys(flat, starts, n, self.words.vocabulary.len()), starts // self.size
 
     def texts(self) -> list[str]:
         """Return the text of each group: its words with spaces between them, one document a line."""
-        vocabulary = self.found.vocabulary.to_list()
+        vocabulary = self.words.vocabulary.to_list()
         result = []
         for codes, document in zip(self.codes, self.document, strict=True):
             ends = np.flatnonzero(np.diff(document)) + 1
@@ -85,33 +85,33 @@ class Vocabulary:
     @classmethod
     def of(cls, texts: pl.Series) -> Vocabulary:
         """Count the words of ``texts``."""
-        found = words(texts)
-        counts = np.bincount(found.codes, minlength=found.vocabulary.len())
-        table = pl.DataFrame({"word": found.vocabulary.cast(pl.String), "count": counts})
+        tokens = words(texts)
+        counts = np.bincount(tokens.codes, minlength=tokens.vocabulary.len())
+        table = pl.DataFrame({"word": tokens.vocabulary.cast(pl.String), "count": counts})
         table = table.sort("count", "word", descending=[True, False])
         return cls(table["word"], table["count"].to_numpy().astype(np.int64))
 
     def ranks(self, vocabulary: pl.Series) -> NDArray[np.int64]:
-        """Return the rank (0: most frequent) of each of these words, -1 for one that people did not use."""
-        places = self.words.rename("word").to_frame().with_row_index("rank")
-        found = vocabulary.rename("word").to_frame().join(places, on="word", how="left", maintain_order="left")
-        return found["rank"].cast(pl.Int64).fill_null(-1).to_numpy()
+        """Return the rank of each word (0: most frequent), or -1 if it is not in the human vocabulary."""
+        human = self.words.rename("word").to_frame().with_row_index("rank")
+        ranked = vocabulary.rename("word").to_frame().join(human, on="word", how="left", maintain_order="left")
+        return ranked["rank"].cast(pl.Int64).fill_null(-1).to_numpy()
 
     def expected(self, size: int) -> NDArray[np.float64]:
-        """Return the chance of each word to occur among ``size`` words drawn independently from human ones."""
+        """Return the chance that each word occurs among ``size`` words drawn independently with human frequencies."""
         share = self.counts / max(int(self.counts.sum()), 1)
         with np.errstate(divide="ignore"):
             return np.asarray(-np.expm1(size * np.log1p(-share)), dtype=np.float64)
 
 
 class Metric(Spec):
-    """One way to measure documents: yields one or several named metrics, which it defines."""
+    """Base class of measurements of documents; a kind defines and yields one or more named metrics."""
 
     definitions: ClassVar[Mapping[str, Definition]] = {}
 
     @classmethod
     def defined(cls, kind: str) -> Mapping[str, Definition]:
-        """Return the metrics that it yields when registered as ``kind``, by name."""
+        """Return the definitions, by name, of the metrics that the class yields when registered as ``kind``."""
         if not cls.definitions:
             raise ScenarioError(
                 f'The metric kind "{kind}" ({cls.__module__}.{cls.__qualname__}) defines no metric; give its class '
@@ -121,24 +121,24 @@ class Metric(Spec):
 
 
 class TextMetric(Metric):
-    """One way to measure the texts that a trainer publishes."""
+    """Base class of metrics of the texts that a trainer publishes."""
 
     @abstractmethod
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
-        """Return metric name → (value, standard error); a metric that these texts do not have is left out."""
+        """Return (value, standard error) by metric name; metrics that are undefined for these texts are left out."""
 
 
 class DocumentMetric(Metric):
-    """One way to measure the vectors, or the categories, that a trainer publishes at a step."""
+    """Base class of metrics of the vectors or categories that a trainer publishes at a step."""
 
     modality: ClassVar[Literal["vector", "category"]] = "vector"
 
     @abstractmethod
     def measure(self, documents: NDArray[Any], truth: Truth) -> dict[str, Estimate]:
-        """Return metric name → (value, standard error); one that these documents do not have is left out.
+        """Return (value, standard error) by metric name; metrics undefined for these documents are left out.
 
-        ``documents``, at least one, are [documents, dimensions] floats or [documents] symbols; ``truth`` is what the
-        models are measured against.
+        ``documents`` (at least one) are floats of shape [documents, dimensions] or symbols of shape [documents];
+        ``truth`` is the true distribution.
         """
 
 
@@ -146,10 +146,10 @@ T = TypeVar("T", bound=type[Any])
 
 
 class MetricRegistry(Registry[T]):
-    """Kinds that yield metrics: registering one defines what it yields (``defined`` of the class)."""
+    """Registry of kinds that yield metrics; registering a class also defines its metrics (``defined``)."""
 
     def register(self, kind: str) -> Callable[[T], T]:
-        """Class decorator: make ``kind`` stand for the class and define its metrics."""
+        """Return a class decorator that registers a class as ``kind`` and defines its metrics."""
         enter = super().register(kind)
 
         def enter_and_define(cls: T) -> T:
@@ -166,19 +166,19 @@ DOCUMENT_METRICS: MetricRegistry[type[DocumentMetric]] = MetricRegistry("documen
 def sample_groups(texts: pl.Series, words_each: int, groups: int, stream: Stream) -> Groups | None:
     """Shuffle documents and cut their words into at most ``groups`` groups of exactly ``words_each`` words.
 
-    Fewer groups where the text is short; None where it is too short for two, since one has no standard error.
-    Words are those of :data:`ecosystem.corpus.words.TOKENS`, punctuation marks included, as they are written.
+    Short texts yield fewer groups. Return None if there are not enough words for two, since one group has no standard
+    error. Words are those of :data:`ecosystem.corpus.words.TOKENS`, including punctuation, and case-sensitive.
     """
     order = stream.rng().permutation(texts.len())
-    found = words(texts.gather(order))
-    count = min(groups, found.codes.size // words_each)
-    return Groups(found, words_each, count) if count >= 2 else None
+    tokens = words(texts.gather(order))
+    count = min(groups, tokens.codes.size // words_each)
+    return Groups(tokens, words_each, count) if count >= 2 else None
 
 
 def measure_texts(
     metrics: Iterable[TextMetric], groups: Groups | None, human: Vocabulary | None = None
 ) -> dict[str, Estimate]:
-    """Return every metric of the same groups; none at all if there are no groups."""
+    """Return the values of all ``metrics`` of the groups; empty without groups."""
     result: dict[str, Estimate] = {}
     if groups is not None:
         for metric in metrics:
@@ -187,7 +187,7 @@ def measure_texts(
 
 
 def measure_documents(metrics: Iterable[DocumentMetric], documents: NDArray[Any], truth: Truth) -> dict[str, Estimate]:
-    """Return every metric of the same vectors or categories; none at all if there are none."""
+    """Return the values of all ``metrics`` of the vectors or categories; empty without documents."""
     result: dict[str, Estimate] = {}
     if len(documents):
         for metric in metrics:
@@ -198,5 +198,5 @@ def measure_documents(metrics: Iterable[DocumentMetric], documents: NDArray[Any]
 def _defined(metric: Metric, values: dict[str, Estimate]) -> dict[str, Estimate]:
     unknown = values.keys() - metric.definitions.keys()
     if unknown:
-        raise DataError(f'The metric kind "{metric.kind}" yields {min(unknown)}, which its definitions do not have.')
+        raise DataError(f'The metric kind "{metric.kind}" yields {min(unknown)}, which is not in its definitions.')
     return values

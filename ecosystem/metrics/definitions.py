@@ -1,7 +1,7 @@
-"""What metrics mean: the unit, the direction and the words of each, by name.
+"""Definitions of metrics: the unit, direction and description of each, by name.
 
-Here are those that the simulation itself takes. Text metrics, tasks and plug-ins define their own;
-:func:`ecosystem.metrics.catalogue.definitions` has all of them.
+This module defines the metrics that the simulation itself measures. Text metrics, tasks and plug-ins define their own;
+:func:`ecosystem.metrics.catalogue.definitions` returns all of them.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class Definition(NamedTuple):
-    """A metric in words."""
+    """The definition of a metric."""
 
     unit: str
     """"1" for a pure number."""
     collapse: Literal["up", "down", ""]
-    """Where it moves when models collapse; "" if neither direction is better."""
+    """Direction in which it moves when models collapse; "" if neither direction is better."""
     text: str
-    """What it is, in one line."""
+    """Description in one line."""
     alias: str = ""
-    """A more exact name, accepted wherever a metric is named; tables keep the short one."""
+    """A more precise name, accepted wherever a metric is named; tables use the short one."""
     source: str = ""
-    """The publication that it is from."""
+    """Source, with a mark if its text was not read (see :mod:`ecosystem.metrics.formulas`)."""
     title: str = ""
-    """What a chart of it is called; empty: its name."""
+    """Title of its chart; empty: its name."""
     formula: str = ""
-    """Its formula, for the reference."""
+    """Formula, for the reference."""
 
     @property
     def better(self) -> Literal["lower", "higher", ""]:
@@ -53,11 +53,9 @@ COSTS = (
     "reviews",
     "spent",
 )
-"""What every step counts of those who act in it (scope ``cost``)."""
+"""Metrics of scope ``cost``, counted for each agent and policy at every step."""
 QUANTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
-"""Of the perplexities of single texts, in percent."""
-
-
+"""Quantiles of the perplexities of single texts, in percent."""
 DEFINED: dict[str, Definition] = {
     # of a model, on held-out text
     "cross_entropy": Definition("nats per token", "up", "minus the mean log-likelihood of held-out human text"),
@@ -75,7 +73,9 @@ DEFINED: dict[str, Definition] = {
     "cross_entropy_rare_change": Definition("nats per token", "up", "cross_entropy_change on rare token types"),
     "cross_entropy_rare": Definition("nats per token", "up", "cross_entropy on the tokens of all other types"),
     "cross_entropy_synthetic": Definition(
-        "nats per token", "down", "the same on fresh text of all trainers, unpublished: low where all write alike"
+        "nats per token",
+        "down",
+        "cross_entropy on new, unpublished text by all trainers: low if they all write alike",
     ),
     "excess_nats": Definition(
         "nats per document", "up", "cross-entropy above the entropy of the true process, where that is known"
@@ -84,50 +84,49 @@ DEFINED: dict[str, Definition] = {
         f"initial_perplexity_q{q:02d}": Definition(
             "1",
             "",
-            f"{q} % quantile of the perplexities of single published texts (their first 32 tokens, unless the scenario "
-            "says otherwise) under the weights that trainers start from",
+            f"{q} % quantile of the perplexities of single published texts (by default, their first 32 tokens) under "
+            "the weights that trainers start from",
         )
         for q in QUANTILES
     },
-    "training_loss": Definition("nats per token", "", "mean loss while the model was trained in this step"),
+    "training_loss": Definition("nats per token", "", "mean loss over the last tenth of training in this step"),
     "tokens_trained": Definition("tokens", "", "tokens that the model was trained on in this step"),
     "documents_published": Definition("documents", "", "documents that a trainer published in this step"),
-    "complies": Definition(
-        "1", "", "1 where a trainer whose decoding names a watermark does mark its text in this step, else 0"
-    ),
+    "complies": Definition("1", "", "1 if a trainer whose decoding names a watermark applies it in this step, else 0"),
     "watermark_z": Definition(
         "1",
         "",
-        "mean z-score of a trainer's new documents under the watermark that its decoding names, or else the first of "
-        "the scenario: 0 on average without a mark, up to what common phrases do under one key",
+        "mean z-score of a trainer's new documents under the watermark that its decoding names, or else the first in "
+        "the scenario: about 0 without a watermark, apart from the effect of common phrases under one key",
     ),
     "watermark_found": Definition(
-        "1", "", "share of these documents above the watermark's threshold, refused ones among them"
+        "1", "", "share of a trainer's new documents, refused ones included, with a z-score above the threshold"
     ),
     "mean_words": Definition("words", "", "words per published document, as separated by white space"),
     "next_token_l1": Definition(
         "1",
         "up",
         "L1 distance (0 to 2) of next-token distributions from those of the starting weights, mean over contexts",
-        source="Seddik et al. 2024",
     ),
     # of a model of vectors or categories, on held-out documents
     "held_out_nll": Definition(
-        "nats per document", "up", "minus the mean log-likelihood of held-out real documents; infinite if one cannot be"
+        "nats per document",
+        "up",
+        "minus the mean log-likelihood of held-out real documents; infinite if one has probability 0",
     ),
     # of a model of categories, by its own probabilities
-    "simpson": Definition("1", "up", "sum of squared probabilities: the chance that two draws are alike"),
+    "simpson": Definition("1", "up", "sum of squared probabilities: the chance that two draws are equal"),
     "gini_simpson": Definition("1", "down", "1 - sum of squared probabilities: the chance that two draws differ"),
     "entropy_share": Definition("1", "down", "entropy of a categorical model, as a share of the truth's"),
-    "support": Definition("types", "down", "symbols of positive probability"),
+    "support": Definition("types", "down", "number of symbols with positive probability"),
     "max_probability": Definition("1", "up", "probability of the likeliest symbol"),
     "mode": Definition(
-        "symbol", "", "the likeliest symbol (of several, the first): the one that is left after collapse"
+        "symbol", "", "the likeliest symbol (the first of several): the one that remains after collapse"
     ),
     "first_type": Definition("1", "", "probability of the symbol that is likeliest under the truth"),
-    "tail_mass": Definition("1", "down", "probability of all symbols but the likeliest tenth under the truth"),
-    "tail_types": Definition("types", "down", "symbols of positive probability among them"),
-    "unseen_mass": Definition("1", "up", "true probability of all symbols of probability 0 in the model"),
+    "tail_mass": Definition("1", "down", "probability of all symbols except the likeliest tenth under the truth"),
+    "tail_types": Definition("types", "down", "number of symbols in that tail with positive probability"),
+    "unseen_mass": Definition("1", "up", "true probability of all symbols to which the model gives probability 0"),
     "l1": Definition("1", "up", "sum of absolute differences from the true probabilities"),
     "l2": Definition(
         "1", "up", "sum of squared differences from the true probabilities: the square of the L2 distance", "squared_l2"
@@ -151,19 +150,19 @@ DEFINED: dict[str, Definition] = {
     "w2": Definition(
         "squared units",
         "up",
-        "squared Wasserstein-2 distance between the normals of model and truth, not its root",
+        "squared Wasserstein-2 distance between normal distributions with the moments of model and truth",
         "squared_w2",
     ),
     "density_distance": Definition(
         "per unit of volume",
         "up",
-        "integral of the squared difference of the model's density from a normal truth's",
+        "integral of the squared difference between the densities of the model and of a normal truth",
         "integrated_squared_error",
     ),
     "density_change": Definition(
         "per unit of volume",
         "up",
-        "integral of the squared difference of the model's density from that of its own first fit",
+        "integral of the squared difference between the densities of the model and of its first fit",
         "integrated_squared_change",
     ),
     "test_error": Definition(
@@ -172,23 +171,23 @@ DEFINED: dict[str, Definition] = {
     "accuracy": Definition(
         "1",
         "",
-        "chance that its label of a new document is right: 1 - angle between its plane and the true one / π; those of "
-        "downstream tasks are accuracy_TASK",
+        "chance that the model labels a new document correctly: 1 - angle between its plane and the true one / π; "
+        "the accuracies of downstream tasks are named accuracy_TASK",
         "label_model_accuracy",
     ),
-    "label_accuracy": Definition(
-        "1", "", "share of right labels, by weight, among those it was fitted to in this step"
-    ),
-    "label_noise": Definition("1", "", "chance that a model writes the label that it takes for wrong"),
+    "label_accuracy": Definition("1", "", "share of correct labels, by weight, in the training set of this step"),
+    "label_noise": Definition("1", "", "chance that a model writes the label that it considers wrong"),
     "latent_log_std": Definition(
-        "nats", "down", "log standard deviation of what the foundation's encoder finds in a model's images (its means)"
+        "nats",
+        "down",
+        "log standard deviation of the latent means that the foundation's encoder gives a model's images",
     ),
-    "collapsed": Definition("1", "up", "1 if nothing varies any more: one symbol, or no variance"),
-    "collapsed_at": Definition("step", "", "the first step after whose fit nothing varies any more, said at that step"),
+    "collapsed": Definition("1", "up", "1 if the fitted distribution has one symbol only or no variance, else 0"),
+    "collapsed_at": Definition("step", "", "first step at which the model has collapsed; recorded at that step only"),
     "documents_trained": Definition("documents", "", "documents that the model was fitted to in this step"),
     # of the web and of training sets
     "synthetic_share": Definition("1", "up", "share written by models: of live documents, or of a set by weight"),
-    "depth": Definition("model hops", "up", "mean number of models between a document and human data (human: 0)"),
+    "depth": Definition("model hops", "up", "mean number of model hops back to human data (human documents: 0)"),
     "documents": Definition("documents", "", "number of documents"),
     "injected_share": Definition("1", "", "share of a training set, by weight, that a policy added from a source"),
     # of a policy, by the true origin of the documents that reached it
@@ -196,14 +195,13 @@ DEFINED: dict[str, Definition] = {
     "refused_human": Definition("documents", "", "human documents that it refused (its false positives)"),
     "kept_synthetic": Definition("documents", "", "synthetic documents that reached the policy and passed"),
     "refused_synthetic": Definition("documents", "", "synthetic documents that it refused (its true positives)"),
-    # of a policy's classifier, when it is trained, on documents that it did not learn from
+    # of a policy's classifier, when it is trained, on documents outside its training set
     "true_positive_rate": Definition("1", "", "share of synthetic documents that a learned detector refuses"),
     "false_positive_rate": Definition("1", "", "share of human documents that a learned detector refuses"),
     "auc": Definition(
         "1",
         "",
-        "chance that a classifier's score is higher for a synthetic (or trusted) document than for a human (or web) "
-        "one",
+        "chance that a classifier scores a synthetic (or trusted) document higher than a human (or web) document",
     ),
     # of what a step cost (scope "cost"), beside tokens_trained and documents_trained
     "tokens_generated": Definition(
@@ -219,24 +217,24 @@ DEFINED: dict[str, Definition] = {
     "human_documents": Definition(
         "documents",
         "",
-        "documents by people that a writer wrote, or that an adder with a price bought for the first time: newly "
-        "written for pay, or out of an archive or source",
+        "human documents that a writer wrote, or that an adder with a price bought for the first time: newly written "
+        "for pay, or taken from an archive or source",
     ),
     "documents_injected": Definition(
-        "documents", "", "documents that an adder brought into training sets, with repetition"
+        "documents", "", "documents that an adder added to training sets, repetitions included"
     ),
     "reviews": Definition("documents", "", "documents that a curator reviewed, or that people labelled for a detector"),
-    "spent": Definition("money", "", "price times the documents paid for"),
+    "spent": Definition("money", "", "price times the number of documents paid for"),
     # of a writer that may leave
     "audience": Definition(
-        "1", "down", "share of the prominence at its home sites that documents by people have, before it writes"
+        "1", "down", "share of human documents in the prominence at the writer's home sites, before it writes"
     ),
     "writing": Definition("1", "down", "1 if it writes at this step, 0 if it has left"),
     # of a curator
     "reviewed_human": Definition("documents", "", "human documents that a curator reviewed in this step"),
     "reviewed_synthetic": Definition("documents", "", "synthetic documents that a curator reviewed in this step"),
-    "suspect_human": Definition("documents", "", "human documents among them that it took for synthetic"),
-    "suspect_synthetic": Definition("documents", "", "synthetic documents among them that it took for synthetic"),
+    "suspect_human": Definition("documents", "", "reviewed human documents that the curator considered synthetic"),
+    "suspect_synthetic": Definition("documents", "", "reviewed synthetic documents that it considered synthetic"),
 }
 for _name, (_formula, _source) in FORMULAS.items():
     DEFINED[_name] = DEFINED[_name]._replace(formula=_formula, source=DEFINED[_name].source or _source)
@@ -244,20 +242,21 @@ _OWNERS = dict.fromkeys(DEFINED, _PACKAGE)
 
 
 def define(definitions: Mapping[str, Definition], owner: str) -> None:
-    """Enter metrics by name; ``owner``, the class that yields them with its module, is named where two claim one.
+    """Define metrics by name.
 
-    Registering a metric calls it; a plug-in calls it for what its models describe of themselves. Raise ScenarioError
-    for a name that is malformed or that another owner has.
+    Registering a metric kind calls this; a plug-in calls it for the metrics that its models describe themselves with.
+    ``owner`` is the class that yields the metrics, with its module. Raise ScenarioError for a name that is malformed
+    or already defined by another owner.
     """
-    taken = {given: _OWNERS[name] for name, entry in DEFINED.items() for given in (name, entry.alias)}
-    for given in (given for name, entry in definitions.items() for given in (name, entry.alias) if given):
-        if not _NAME.fullmatch(given):
+    owners = {label: _OWNERS[name] for name, entry in DEFINED.items() for label in (name, entry.alias)}
+    for label in (label for name, entry in definitions.items() for label in (name, entry.alias) if label):
+        if not _NAME.fullmatch(label):
             raise ScenarioError(
-                f'{owner}: the metric name "{given}" may only have lower-case letters, digits and "_", and must begin '
+                f'{owner}: the metric name "{label}" may only have lower-case letters, digits and "_", and must begin '
                 "with a letter; rename it."
             )
-        if taken.get(given, owner) != owner:
-            raise ScenarioError(f'{owner}: the metric "{given}" is already defined by {taken[given]}; rename it.')
+        if owners.get(label, owner) != owner:
+            raise ScenarioError(f'{owner}: the metric "{label}" is already defined by {owners[label]}; rename it.')
     DEFINED.update(definitions)
     _OWNERS.update(dict.fromkeys(definitions, owner))
 

@@ -1,8 +1,8 @@
 """Estimates with their standard errors: means, ratios, shares, quantiles and areas under ROC curves.
 
-What a run folder stores is a plain formula here: a library may add in another order, and a run must measure the same
-bits for ever. Intervals that are stored nowhere come from :mod:`scipy.stats`, imported by the function that needs it,
-since that takes up to a second.
+Values that a run folder stores are computed by plain formulas here: a library may change its order of summation, and a
+run must always measure the same bits. Intervals that are not stored come from :mod:`scipy.stats`, which is imported on
+use since that takes up to a second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def mean_and_error(values: ArrayLike) -> Estimate:
 
 
 def ratio(numerator: Floats | Ints, denominator: Floats | Ints) -> Estimate:
-    """Return sum(numerator) / sum(denominator) over documents and its standard error; NaN where nothing was seen.
+    """Return sum(numerator) / sum(denominator) over documents and its standard error; NaN if the denominator is 0.
 
     The error is that of a ratio estimator (delta method): with residuals e_i = y_i - R x_i, the variance of
     R = sum(y) / sum(x) is n / (n - 1) * sum(e_i^2) / sum(x)^2. One document has no standard error: NaN.
@@ -53,12 +53,12 @@ def binomial(successes: int, trials: int) -> Estimate:
 
 
 def share(flags: NDArray[np.bool_]) -> Estimate:
-    """Return the share of flags that are set and its binomial standard error; NaN where there are none."""
+    """Return the share of flags that are set and its binomial standard error; NaN without flags."""
     return binomial(int(np.count_nonzero(flags)), flags.size)
 
 
 def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the ends of Wilson's interval (1927) of a share, at least one trial."""
+    """Return the lower and upper end of Wilson's interval (1927) for a share; at least one trial is required."""
     from scipy.stats import binomtest
 
     interval = binomtest(successes, trials).proportion_ci(level, method="wilson")
@@ -69,19 +69,19 @@ def quantile(values: Floats, share: float) -> Estimate:
     """Return a quantile of values [n], n > 0, and its standard error.
 
     The error is half the distance between the quantiles one binomial standard error below and above (Woodruff 1952),
-    and NaN where that leaves the range of what so few values can tell.
+    and NaN if one of these shares is outside the interval from 0 to 1.
     """
-    doubt = math.sqrt(share * (1 - share) / values.size)
-    with np.errstate(invalid="ignore"):  # of infinite values the difference is not a number
-        low, value, high = np.quantile(values, np.clip([share - doubt, share, share + doubt], 0, 1)).tolist()
-    return value, (high - low) / 2 if values.size > 1 and doubt < share < 1 - doubt else math.nan
+    error = math.sqrt(share * (1 - share) / values.size)
+    with np.errstate(invalid="ignore"):  # the difference of two infinite values is NaN
+        low, value, high = np.quantile(values, np.clip([share - error, share, share + error], 0, 1)).tolist()
+    return value, (high - low) / 2 if values.size > 1 and error < share < 1 - error else math.nan
 
 
 def roc_area(positive: Floats, negative: Floats) -> Estimate:
     """Return the area under the ROC curve and its standard error (DeLong, DeLong & Clarke-Pearson 1988).
 
-    It is the mean over pairs of 1 where the positive one scores higher, 1/2 where both score alike; NaN without
-    pairs, and a NaN error for fewer than two of either sort.
+    The area is the mean over pairs of 1 if the positive one scores higher and 1/2 for a tie. It is NaN without pairs,
+    and its error is NaN with fewer than two of either class.
     """
     if not (positive.size and negative.size):
         return math.nan, math.nan
@@ -94,7 +94,7 @@ def roc_area(positive: Floats, negative: Floats) -> Estimate:
 
 
 def _exceeded_share(scores: Floats, others: Floats) -> Floats:
-    """Return the share of ``others`` that each score exceeds, equal ones counting half."""
+    """Return the share of ``others`` that each score exceeds; ties count one half."""
     ordered = np.sort(others)
     exceeded = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
     return np.asarray(exceeded / (2 * others.size), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""How well a model predicts text, from arrays of log-likelihoods: pure functions that know no model.
+"""How well a model predicts text: pure functions of arrays of log-likelihoods.
 
 An average per token is a ratio of two sums over documents. Documents, not tokens, are independent, so its standard
 error is that of a ratio estimator over documents (:func:`~ecosystem.metrics.estimates.ratio`).
@@ -31,7 +31,7 @@ def perplexity(cross_entropy: Estimate) -> Estimate:
 
 
 def bits_per_byte(nats: Floats, size: Ints) -> Estimate:
-    """Return bits per byte from the total nats of each document and its bytes in UTF-8: compares any tokenizers."""
+    """Return bits per byte from the total nats and UTF-8 bytes of each document; comparable across tokenizers."""
     return ratio(np.asarray(nats, np.float64) / math.log(2), size)
 
 
@@ -48,7 +48,7 @@ def quality(nats: Floats, tokens: Ints, size: Ints) -> dict[str, Estimate]:
 def perplexity_quantiles(nats: Floats, tokens: Ints) -> dict[str, Estimate]:
     """Return the quantiles of the perplexities of single texts, exp(nats / tokens), each of shape [texts].
 
-    Empty texts must be left out.
+    Texts must not be empty.
     """
     each = np.exp(np.asarray(nats, dtype=np.float64) / tokens)
     shares = QUANTILES if each.size else ()
@@ -58,8 +58,8 @@ def perplexity_quantiles(nats: Floats, tokens: Ints) -> dict[str, Estimate]:
 def frequent_types(counts: Ints, share: float = FREQUENT_SHARE) -> NDArray[np.bool_]:
     """Return, per token type, whether it is frequent: in the smallest set that covers ``share`` of human tokens.
 
-    ``counts`` (types,) are those of human text. Types are taken by falling count, equals by rising id, until the
-    share is reached; a type that people never used is rare.
+    ``counts`` (types,) are those of human text. Types are added by falling count, ties by rising id, until the share is
+    reached; a type that does not occur in human text is rare.
     """
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
@@ -86,6 +86,6 @@ def by_frequency(nll: Floats, types: Ints, document: Ints, frequent: NDArray[np.
 def unigram_nll(counts: Ints) -> Floats:
     """Return the nats of each token type under a unigram model with add-one smoothing, -ln((c + 1) / (N + V)).
 
-    The floor of a model that has learnt frequencies and nothing of order; ``counts`` (V,) from training text.
+    The score of a model that has learnt frequencies but not order; ``counts`` (V,) are those of training text.
     """
     return np.asarray(np.log(counts.sum() + counts.size) - np.log(counts + 1.0), dtype=np.float64)

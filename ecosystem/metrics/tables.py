@@ -1,4 +1,4 @@
-"""What is measured of tables rather than of texts: contamination of the web and of training sets, and who refused what.
+"""Metrics of tables: contamination of the web and of training sets, and the documents that each policy refuses.
 
 Each function takes frames and returns rows of ``schema.METRICS``. These are counts and shares of whole tables, not
 estimates, so their ``error`` is null.
@@ -16,15 +16,15 @@ from ecosystem.corpus.schema import METRICS
 
 
 def rows(step: int, scope: str, identity: str, values: Mapping[str, tuple[float, float] | float]) -> pl.DataFrame:
-    """Return metric rows of one thing from name → value or (value, standard error); NaN becomes null."""
+    """Return the metric rows of one ``identity`` from values, or (value, standard error), by name; NaN becomes null."""
     pairs = [value if isinstance(value, tuple) else (value, None) for value in values.values()]
-    # Built at once and not by expressions, each of which costs as much as the whole table: there are many of them.
+    # Built directly, because each expression would cost as much as the whole table, and there are many tables.
     columns: list[Sequence[object]] = [[name] * len(pairs) for name in (step, scope, identity)]
-    columns += [list(values), [_known(value) for value, _ in pairs], [_known(error) for _, error in pairs]]
+    columns += [list(values), [_nan_to_none(value) for value, _ in pairs], [_nan_to_none(error) for _, error in pairs]]
     return pl.DataFrame(dict(zip(METRICS, columns, strict=True)), schema=METRICS)
 
 
-def _known(value: float | None) -> float | None:
+def _nan_to_none(value: float | None) -> float | None:
     return None if value is None or value != value else float(value)
 
 
@@ -35,9 +35,9 @@ def many(
     values: Mapping[str, NDArray[np.float64]],
     errors: Mapping[str, NDArray[np.float64]],
 ) -> pl.DataFrame:
-    """Return metric rows of many things at once from name → values, each of shape [things]; NaN becomes no row.
+    """Return the metric rows of many ids at once from values of shape [ids] by metric name; NaN values get no row.
 
-    ``errors`` has the standard errors of those metrics that are estimates.
+    ``errors`` has the standard errors of the metrics that are estimates.
     """
     unknown = np.full(names.size, np.nan)
     frames = [
@@ -51,25 +51,25 @@ def many(
 
 
 def web(index: pl.DataFrame, step: int) -> pl.DataFrame:
-    """Return ``synthetic_share``, ``depth`` and ``documents`` of the live documents of an index, each counting once."""
+    """Return ``synthetic_share``, ``depth`` and ``documents`` of the live documents of an index, unweighted."""
     live = _live(index).with_columns(weight=pl.lit(1.0), id=pl.lit("web"))
     return _contamination(live, step, "web")
 
 
 def sites(index: pl.DataFrame, step: int) -> pl.DataFrame:
-    """Return the same of every site that has a live document; the id is the site's number."""
+    """Return the metrics of :func:`web` for every site with a live document; the id is the site's number."""
     live = _live(index).with_columns(weight=pl.lit(1.0), id=pl.col("site").cast(pl.String))
     return _contamination(live, step, "site")
 
 
 def training_sets(training: pl.DataFrame, step: int) -> pl.DataFrame:
-    """Return contamination by weight of every reader's training set: rows of a ledger, refused ones left out.
+    """Return the weighted contamination of every reader's training set: the rows of a ledger that were not refused.
 
-    Also ``documents`` and ``injected_share``. Where the weights of a set are all zero its shares are null.
+    Also returns ``documents`` and ``injected_share``. If all weights of a set are zero, its shares are null.
     """
-    kept = training.filter(pl.col("verdict").is_null()).with_columns(id=pl.col("reader"))
+    passed = training.filter(pl.col("verdict").is_null()).with_columns(id=pl.col("reader"))
     injected = _share(pl.col("source").is_not_null()).alias("injected_share")
-    return _contamination(kept, step, "training_set", injected)
+    return _contamination(passed, step, "training_set", injected)
 
 
 def policies(ledger: pl.DataFrame, select: Mapping[str, Sequence[str]], step: int) -> pl.DataFrame:
@@ -77,14 +77,14 @@ def policies(ledger: pl.DataFrame, select: Mapping[str, Sequence[str]], step: in
 
     ``select`` gives every reader's policies in order of application: a document refused by the k-th was kept by
     all before it and never reached those after it. Injected documents pass no policy and are not counted. A
-    reader that is not in the ledger has no rows. For the gates of the web, give the index with ``reader`` = "web"
+    reader missing from the ledger has no rows. For the gates of the web, pass the index with ``reader`` = "web"
     and ``source`` = null.
     """
     reached = ledger.filter(pl.col("source").is_null())
     counts = reached.group_by("reader", "verdict").agg(
         human=(~pl.col("synthetic")).sum().cast(pl.Int64), synthetic=pl.col("synthetic").sum().cast(pl.Int64)
     )
-    known: dict[tuple[str, str | None], tuple[int, int]] = {
+    by_verdict: dict[tuple[str, str | None], tuple[int, int]] = {
         (reader, verdict): (human, synthetic) for reader, verdict, human, synthetic in counts.iter_rows()
     }
     present = set(ledger["reader"].unique().to_list())
@@ -92,19 +92,19 @@ def policies(ledger: pl.DataFrame, select: Mapping[str, Sequence[str]], step: in
     for reader, names in select.items():
         if reader not in present:
             continue
-        human, synthetic = known.get((reader, None), (0, 0))
-        met: list[pl.DataFrame] = []
-        for name in reversed(names):  # from the last policy back: what it met is what it kept and what it refused
-            refused_human, refused_synthetic = known.get((reader, name), (0, 0))
+        human, synthetic = by_verdict.get((reader, None), (0, 0))
+        frames: list[pl.DataFrame] = []
+        for name in reversed(names):  # the documents that reach a policy are those it keeps plus those it refuses
+            refused_human, refused_synthetic = by_verdict.get((reader, name), (0, 0))
             values = {
                 "kept_human": float(human),
                 "refused_human": float(refused_human),
                 "kept_synthetic": float(synthetic),
                 "refused_synthetic": float(refused_synthetic),
             }
-            met.append(rows(step, "policy", f"{reader}/{name}", values))
+            frames.append(rows(step, "policy", f"{reader}/{name}", values))
             human, synthetic = human + refused_human, synthetic + refused_synthetic
-        result += reversed(met)
+        result += reversed(frames)
     return pl.concat(result) if result else pl.DataFrame(schema=METRICS)
 
 
@@ -113,7 +113,7 @@ def _live(index: pl.DataFrame) -> pl.DataFrame:
 
 
 def _share(flag: pl.Expr) -> pl.Expr:
-    """Return the weighted mean of a column, null where all weights are zero."""
+    """Return the weighted mean of a column, or null if all weights are zero."""
     weight = pl.col("weight").sum()
     return pl.when(weight > 0).then((flag.cast(pl.Float64) * pl.col("weight")).sum() / weight)
 
@@ -130,6 +130,6 @@ def _contamination(docs: pl.DataFrame, step: int, scope: str, *more: pl.Expr) ->
     return _finish(long, step=pl.lit(step), scope=pl.lit(scope), error=pl.lit(None))
 
 
-def _finish(frame: pl.DataFrame, **known: pl.Expr) -> pl.DataFrame:
-    cast = {name: known.get(name, pl.col(name)).cast(dtype) for name, dtype in METRICS.items()}
+def _finish(frame: pl.DataFrame, **columns: pl.Expr) -> pl.DataFrame:
+    cast = {name: columns.get(name, pl.col(name)).cast(dtype) for name, dtype in METRICS.items()}
     return frame.select(**cast | {name: cast[name].fill_nan(None) for name in ("value", "error")})

@@ -1,9 +1,9 @@
-"""Downstream tasks, made from real documents: questions with a few choices, one of which is right.
+"""Downstream tasks made from real documents: multiple-choice questions with one correct answer.
 
-An example is a text and what may follow it; a model answers with the choice that it finds likeliest after the text.
-So a task is learnt and judged with a language model's own likelihoods, and any language model can be asked, also one
-of another program. Training and test examples come from different documents. What is asked is a function of the
-documents and of one stream: the order of the documents does not matter.
+An example is a text and its possible continuations; the model's answer is the continuation with the highest likelihood
+after the text. A task therefore works with any language model, including those of other programs. Training and test
+examples come from different documents. Examples depend on the set of documents and on one stream, not on the order of
+the documents.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from ecosystem.streams import Stream
 
 T = TypeVar("T")
 
-TOPICS = 4  # choices of a question about the topic, at most
-WORDS = 4  # choices of a question about the next word
-NEIGHBOURS = 12  # words on either side, by frequency, that a wrong word is taken from
-SEEN = 5  # times a word must occur in the training documents to be asked for
-LENGTH = 200  # characters of a passage, at most
+TOPICS = 4  # maximum number of choices of a topic question
+WORDS = 4  # number of choices of a next-word question
+NEIGHBOURS = 12  # number of words on either side, by frequency, from which wrong words are drawn
+SEEN = 5  # minimum count in the training documents of a word to be asked for
+LENGTH = 200  # maximum length of a passage in characters
 
 _SENTENCE = re.compile(r"(?<=[.!?]) +(?=[A-Z])|\n+")
 _ASKED = re.compile(r"(?<= )[A-Za-z]{2,}(?=[ .,;:])")
 
 
 class Document(NamedTuple):
-    """A real document and the topic that its source gives it, if it does."""
+    """A real document and its topic, if the source has topics."""
 
     text: str
     topic: str | None = None
 
 
 class Example(NamedTuple):
-    """A question: the text, what may follow it, and the number of the right choice."""
+    """A question: the text, the possible continuations, and the index of the correct one."""
 
     text: str
     choices: tuple[str, ...]
@@ -53,21 +53,21 @@ class Example(NamedTuple):
 
 
 class Task(Spec):
-    """A way to turn documents into examples, with right answers evenly spread over the choices."""
+    """Base class of tasks: turns documents into examples whose correct answers are spread evenly over the choices."""
 
-    asks: ClassVar[str] = ""  # what the choices are, in a few words; empty: the kind's name
+    asks: ClassVar[str] = ""  # the question in a few words; empty: the kind's name
     needs_topics: ClassVar[bool] = False
-    relative: ClassVar[bool] = False  # judge a choice by what the text adds to its likelihood, not by that itself
+    relative: ClassVar[bool] = False  # score a choice by what the text adds to its log-likelihood
 
     @abstractmethod
     def examples(
         self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]
     ) -> list[Example]:
-        """Return ``n`` examples of ``docs``, or as many as there can be; ``known``: the training documents."""
+        """Return ``n`` examples from ``docs``, or fewer if they do not yield as many; ``known``: training documents."""
 
     @classmethod
     def defined(cls, kind: str) -> dict[str, Definition]:
-        """Return the metrics of the task: the accuracy after fine-tuning, and without."""
+        """Return the definitions of the task's metrics: accuracy with and without fine-tuning."""
         asks = cls.asks or kind.replace("_", " ")
         tuned = f"share of right answers after fine-tuning from the model's present weights: {asks}"
         untuned = f"share of right answers of the model as it is: {asks}"
@@ -91,7 +91,7 @@ class Topic(Task):
     def examples(
         self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]
     ) -> list[Example]:
-        """Return equally many passages of every topic."""
+        """Return the same number of passages for every topic."""
         counts = Counter(doc.topic for doc in known if doc.topic is not None)
         topics = [topic for topic, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:TOPICS]]
         if len(topics) < 2:
@@ -110,10 +110,10 @@ class Topic(Task):
 
 @TASKS.register("next_sentence")
 class NextSentence(Task):
-    """How a passage goes on: with its own next sentence, or with one of another document that is about as long.
+    """How a passage continues: with its own next sentence, or with one of similar length from another document.
 
-    Sentences differ in how likely they are in themselves, so a choice is judged by what the passage adds to it (the
-    pointwise mutual information of the two).
+    Some sentences are likelier than others in any context, so a choice is scored by what the passage adds to its
+    log-likelihood (the pointwise mutual information of the two).
     """
 
     asks: ClassVar[str] = "a passage's next sentence or one of another document"
@@ -138,14 +138,14 @@ class NextSentence(Task):
 
 @TASKS.register("word_order")
 class WordOrder(Task):
-    """Which of two sentences a person wrote: one as it stands, or the same with two words swapped."""
+    """Which of two sentences a person wrote: the original, or the same with two words swapped."""
 
     asks: ClassVar[str] = "a sentence as written or with two words swapped"
 
     def examples(
         self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]
     ) -> list[Example]:
-        """Return sentences of 6 words to 160 characters; the first word and the last stay where they are."""
+        """Return sentences of at least 6 words and at most 160 characters; the first and last words stay in place."""
         found = [[s for s in _sentences(doc.text) if len(s.split()) > 5 and len(s) <= 160] for doc in docs]
         made: list[Example] = []
         for sentence in _turns([_shuffled(sentences, rng) for sentences in found]):
@@ -159,14 +159,14 @@ class WordOrder(Task):
 
 @TASKS.register("next_word")
 class NextWord(Task):
-    """Which word a passage goes on with: its own next one, or one of three that people use about as often."""
+    """Which word continues a passage: its own next word, or one of three that people use about as often."""
 
     asks: ClassVar[str] = "a passage's next word or one of three as frequent"
 
     def examples(
         self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]
     ) -> list[Example]:
-        """Return passages of 40 to 200 characters, broken off before a word that the training documents know."""
+        """Return passages of 40 to 200 characters that end before a word of the training documents."""
         counts = Counter(word for doc in known for word in _ASKED.findall(doc.text))
         usual = [w for w, c in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if c >= SEEN]
         if len(usual) <= 2 * NEIGHBOURS:
@@ -188,8 +188,9 @@ def make(
 ) -> tuple[list[Example], list[Example]]:
     """Return (training examples, test examples) of the task ``kind`` from real documents.
 
-    ``topics``: of each document, where the source knows them. Documents are dealt to training and test in proportion
-    to the examples asked for, by the luck of each text; raises DataError if they do not yield as many.
+    ``topics`` are those of the documents, if the source has topics. Documents are split at random between training and
+    test in proportion to ``train`` and ``test``; the split depends on each text and the stream only. Raise DataError if
+    they do not yield enough examples.
     """
     task = TASKS.get(kind)()
     named = [None] * docs.len() if topics is None else topics.to_list()
@@ -197,8 +198,8 @@ def make(
     border = round(len(dealt) * test / (train + test))
     parts = {"test": (dealt[:border], test), "train": (dealt[border:], train)}
     made = {}
-    for part, (own, n) in parts.items():
-        made[part] = task.examples(own, n, stream.child(f"{kind}/{part}").rng(), dealt[border:])
+    for part, (documents, n) in parts.items():
+        made[part] = task.examples(documents, n, stream.child(f"{kind}/{part}").rng(), dealt[border:])
         if len(made[part]) < n:
             raise DataError(
                 f'measure.downstream: the task "{kind}" needs {train} examples to train on and {test} to test on, but '
@@ -212,31 +213,31 @@ def make(
 def accuracy(
     nats: NDArray[np.float64], alone: NDArray[np.float64] | None, examples: Sequence[Example]
 ) -> tuple[Estimate, NDArray[np.bool_]]:
-    """Return the accuracy with its standard error over examples, and which answers were right, [examples].
+    """Return the accuracy with its standard error over examples, and whether each answer was correct, [examples].
 
-    ``nats``: minus the log-likelihood of every choice of every example after its text, one after the other;
-    ``alone``: the same without the text, for tasks that are judged relative to it.
+    ``nats`` are the negative log-likelihoods of the choices after their texts, example by example; ``alone`` are those
+    without the texts, for tasks that are scored relative to them.
     """
-    found = nats if alone is None else nats - alone
+    scores = nats if alone is None else nats - alone
     ends = np.cumsum([len(example.choices) for example in examples])
-    answers = [int(np.argmin(part)) for part in np.split(found, ends[:-1])]
+    answers = [int(np.argmin(part)) for part in np.split(scores, ends[:-1])]
     right = np.array([answer == example.answer for answer, example in zip(answers, examples, strict=True)])
     return mean_and_error(right), right
 
 
 def chance(examples: Sequence[Example]) -> float:
-    """Return the accuracy of guessing."""
+    """Return the accuracy of random guessing."""
     return float(np.mean([1 / len(example.choices) for example in examples]))
 
 
 def _asked(text: str, right: str, wrong: Sequence[str], number: int) -> Example:
-    """Return an example whose right choice stands at a place that rises with its number."""
+    """Return an example; the position of the correct choice cycles with ``number``."""
     answer = number % (len(wrong) + 1)
     return Example(text, (*wrong[:answer], right, *wrong[answer:]), answer)
 
 
 def _dealt(docs: Iterable[Document], stream: Stream) -> list[Document]:
-    """Return documents by the luck of their texts, each text once."""
+    """Return distinct documents in a random order that depends on their texts and the stream only."""
     unique = list({doc.text: doc for doc in docs}.values())
     digests = [hashlib.blake2b(doc.text.encode(), digest_size=8).digest() for doc in unique]
     keys = np.array([int.from_bytes(digest, "little") >> 1 for digest in digests], dtype=np.int64)
@@ -248,13 +249,13 @@ def _shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
 
 
 def _turns(lists: Sequence[Sequence[T]]) -> list[T]:
-    """Return the first item of every list, then the second of each, …: as many documents as possible come first."""
+    """Interleave lists: the first item of each, then the second of each, …, so that most documents come early."""
     longest = max(map(len, lists), default=0)
     return [items[turn] for turn in range(longest) for items in lists if turn < len(items)]
 
 
 def _pieces(text: str, limit: int) -> list[str]:
-    """Return a text in pieces of at most ``limit`` characters (or of one word), parted between words."""
+    """Split a text between words into pieces of at most ``limit`` characters (or of one longer word)."""
     pieces = [""]
     for word in re.findall(r"\S+\s*", text):
         if pieces[-1] and len(pieces[-1]) + len(word.rstrip()) > limit:
@@ -264,21 +265,21 @@ def _pieces(text: str, limit: int) -> list[str]:
 
 
 def _sentences(text: str) -> list[str]:
-    """Return the whole sentences of a text: they begin with a capital, end with a mark and are no lists of names."""
+    """Return the complete sentences of a text, from a capital to a mark, except lists of names."""
     whole = [s for s in _SENTENCE.split(text) if s[:1].isupper() and s[-1:] in (".", "!", "?")]
     return [s for s in whole if sum(c.islower() or c == " " for c in s) > 0.85 * len(s)]
 
 
 def _breaks(text: str) -> list[tuple[str, str]]:
-    """Return what stands before (its last 150 characters) and after (the first 100) every sentence but the first."""
-    found = []
+    """Return the text before each sentence break (last 150 characters) and the sentence after it (first 100)."""
+    breaks = []
     for border in _SENTENCE.finditer(text):
         before, after = text[: border.start()], _SENTENCE.split(text[border.end() :])[0]
         if len(before) >= 40 and len(after.split()) >= 5:
-            found.append((_last(before, 150), _pieces(after, 100)[0]))
-    return found
+            breaks.append((_last(before, 150), _pieces(after, 100)[0]))
+    return breaks
 
 
 def _last(text: str, limit: int) -> str:
-    """Return the last words of a text, ``limit`` characters at most where they can be parted."""
+    """Return the last words of a text, at most ``limit`` characters unless a word is longer."""
     return text if len(text) <= limit else text[-limit:].split(" ", 1)[-1]

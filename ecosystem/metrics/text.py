@@ -1,7 +1,7 @@
-"""Metrics of what a model publishes: diversity, repetition, redundancy, and what is left of people's vocabulary.
+"""Metrics of published text: diversity, repetition, redundancy, and the share of the human vocabulary that is left.
 
-Distinct-n (Li et al. 2016), rep-n (Welleck et al. 2020), self-BLEU (Zhu et al. 2018, Texygen). All are computed
-on integers; words are matched as they are written, upper and lower case apart.
+Distinct-n (Li et al. 2016), rep-n (Welleck et al. 2020), self-BLEU (Zhu et al. 2018, Texygen). All are computed on
+integers. Words are case-sensitive.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Distinct(TextMetric):
             "1",
             "down",
             f"different {n}-grams / all {n}-grams in samples of equally many words",
-            source="Li et al. 2016",
+            source="Li et al. 2016 (unread), who divide by words",
             formula=f"mean over samples of different {n}-grams / {n}-grams",
         )
         for n in range(1, 5)
@@ -59,7 +59,7 @@ class Repetition(TextMetric):
             "1",
             "up",
             f"1 - different {n}-grams / all {n}-grams within one document, mean over documents",
-            source="Welleck et al. 2020",
+            source="Welleck et al. 2020 (unread)",
             formula=f"mean over documents of 1 - different {n}-grams / {n}-grams",
         )
         for n in range(1, 5)
@@ -67,7 +67,7 @@ class Repetition(TextMetric):
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return ``rep_1`` to ``rep_4``."""
-        found = groups.found
+        found = groups.words
         result: dict[str, Estimate] = {}
         for n, name in enumerate(self.definitions, start=1):
             starts = windows(found.document, n)
@@ -82,7 +82,7 @@ class Repetition(TextMetric):
 
 @TEXT_METRICS.register("self_bleu")
 class SelfBleu(TextMetric):
-    """How well documents are predicted by each other's n-grams: BLEU of each against all the others as references.
+    """Overlap of the n-grams of documents: BLEU of each document with all the others as references.
 
     BLEU is that of Papineni et al. (2002) without smoothing: the geometric mean of the clipped precisions of
     n-grams up to ``n`` times the brevity penalty; 0 if one precision is 0. It depends on the number of references,
@@ -95,7 +95,7 @@ class SelfBleu(TextMetric):
             "1",
             "up",
             "mean BLEU-4 of each sampled document against all the others",
-            source="Zhu et al. 2018",
+            source="Zhu et al. 2018 (code), smoothed there",
             formula="mean over documents of the brevity penalty times the geometric mean of clipped n-gram precisions",
         )
     }
@@ -105,7 +105,7 @@ class SelfBleu(TextMetric):
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return ``self_bleu``."""
-        found = groups.found
+        found = groups.words
         lengths = found.lengths()
         chosen = np.flatnonzero(lengths >= self.n)[: self.documents]
         if chosen.size < self.documents:
@@ -153,7 +153,7 @@ class TokenEntropy(TextMetric):
             "down",
             "of published texts: entropy of the word frequencies of a sample (Miller-Madow); of a categorical model: "
             "entropy of its own probabilities",
-            source="Miller 1955",
+            source="Miller 1955 (unread)",
             formula="texts: -Σ f ln f + (K - 1) / (2 N), f the frequencies of K words seen in N; categories: -Σ p ln p",
         )
     }
@@ -168,9 +168,10 @@ class TokenEntropy(TextMetric):
 
 @TEXT_METRICS.register("zipf_exponent")
 class ZipfExponent(TextMetric):
-    """Exponent s of rank^-s over a group's words by falling frequency, by maximum likelihood (Clauset et al. 2009).
+    """Exponent s of rank^-s over a group's words by falling frequency, by maximum likelihood over a bounded range.
 
-    Ranks are those in the sample itself, which makes s depend on the size of the sample: equal groups compare.
+    Ranks are those in the sample itself, so s depends on the sample size; groups of equal size are comparable. The
+    estimator for a bounded range of values is that of Hanel et al. (2017).
     """
 
     definitions: ClassVar[Mapping[str, Definition]] = {
@@ -178,7 +179,7 @@ class ZipfExponent(TextMetric):
             "1",
             "up",
             "s of the power law rank^-s fitted to a sample by maximum likelihood",
-            source="Clauset et al. 2009",
+            source="Hanel et al. 2017 (abstract)",
             formula="the s that maximises Σ c_r ln(r^-s / Σ r^-s) over ranks r with counts c_r, between 0 and 20",
         )
     }
@@ -192,11 +193,11 @@ class ZipfExponent(TextMetric):
 
 @TEXT_METRICS.register("vocabulary")
 class VocabularyKept(TextMetric):
-    """How much of each tenth of the human vocabulary is left, 1 = the most frequent tenth of its words.
+    """Share of each frequency decile of the human vocabulary that is left; decile 1 has the most frequent words.
 
-    The words of a decile that occur in a group, divided by how many would among as many words drawn independently
-    with human frequencies: 1 is as human text, 0 is all forgotten. (Real human text scores a little lower than 1,
-    because words come in clusters: measure it too.) Yields nothing without the human vocabulary.
+    The number of words of a decile that occur in a group, divided by the expected number in as many words drawn
+    independently with human frequencies: 1 is human-like, 0 means that all are forgotten. (Real human text scores
+    slightly below 1, because words cluster: measure it too.) Yields nothing without the human vocabulary.
     """
 
     definitions: ClassVar[Mapping[str, Definition]] = {
@@ -213,7 +214,7 @@ class VocabularyKept(TextMetric):
         """Return ``vocabulary_kept_1`` to ``vocabulary_kept_10``."""
         if human is None or human.words.len() < _DECILES:
             return {}
-        ranks = human.ranks(groups.found.vocabulary)
+        ranks = human.ranks(groups.words.vocabulary)
         known = ranks >= 0
         edges = np.linspace(0, human.words.len(), _DECILES + 1).astype(np.int64)
         decile = np.searchsorted(edges, ranks[known], side="right") - 1
@@ -252,10 +253,10 @@ def _different(keys: NDArray[np.int64], owner: NDArray[np.int64], owners: int) -
 
 
 def _clipped_matches(keys: NDArray[np.int64], document: NDArray[np.int64], documents: int) -> NDArray[np.int64]:
-    """Return, per document, how many of its n-grams are found in one other document, each as often as it is there.
+    """Return the clipped number of n-gram matches of each document with all the others, (documents,).
 
-    An n-gram counts at most as often as in the other document that has most of it: the largest count, or for
-    the document that holds the largest itself the second largest.
+    An n-gram counts at most as often as in the other document that has it most often: the largest count or, for the
+    document with the largest count itself, the second largest.
     """
     gram = np.unique(keys, return_inverse=True)[1]
     pair, count = np.unique(gram * documents + document, return_counts=True)

@@ -1,4 +1,4 @@
-"""The laws that every policy and every family must obey, built in or not, for the tests of those who write one.
+"""Checks of the laws that every policy and every model family must obey, for the tests of plug-ins.
 
 ::
 

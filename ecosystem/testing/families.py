@@ -1,4 +1,4 @@
-"""The laws of families of models."""
+"""Checks of the laws of model families."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ecosystem.streams import Streams
 
 
 def check_family(family: Family, human: pl.Series, cache: Path) -> None:
-    """Check the laws of every family of models; raise AssertionError with a sentence that names the one broken.
+    """Check that a model family obeys the laws of families; raise AssertionError naming a broken law.
 
     ``human`` are documents of the family's modality (a few dozen), ``cache`` a folder for foundations. Laws: a cohort
     of two equals two cohorts of one; a document does not depend on the size of the batch; a state that is loaded
@@ -88,9 +88,9 @@ class _FamilyCheck:
             assert docs.equals(written[number]), f"{law} (the documents of member {number} differ)."
             [ours], [theirs] = (c.score([ScoreRequest(m, self.human)]) for c, m in ((cohort, number), (alone, 0)))
             assert np.array_equal(ours.nll, theirs.nll, equal_nan=True), f"{law} (scores of member {number} differ)."
-        [fewer], [nothing] = (cohort.generate([self.generate(0, 0, n)]) for n in (4, 0))
+        [fewer], [none] = (cohort.generate([self.generate(0, 0, n)]) for n in (4, 0))
         assert fewer.equals(written[0].head(4)), f"{self.name}: a document must not depend on the number requested."
-        assert nothing.len() == 0, f"{self.name}: a request for no documents must return none."
+        assert none.len() == 0, f"{self.name}: a request for no documents must return none."
 
     def state(self, cohort: Cohort) -> None:
         """A state holds arrays, and another cohort that loads it continues exactly."""

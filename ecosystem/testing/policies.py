@@ -1,4 +1,4 @@
-"""The laws of policies."""
+"""Checks of the laws of policies."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from ecosystem.testing.samples import ROWS, STEP, SampleReservoirs, sample_conte
 
 
 def check_policy(policy: Policy, docs: pl.DataFrame | None = None) -> None:
-    """Raise AssertionError, naming the law in a sentence, if ``policy`` breaks one.
+    """Check that ``policy`` obeys the laws of policies; raise AssertionError with a sentence that names a broken law.
 
-    ``docs`` has the columns of ``schema.SEGMENT`` (an index and ``content``); without it, 60 made-up documents
-    serve. The laws: the policy survives being written to a file and read back; it is blind to the truth unless
-    its class says ``oracle = True``, to the order of rows, to other rows unless its class says
-    ``row_wise = False``; asked twice it says the same; what it kept it keeps when asked again; a reason is never
-    empty; a weight is finite and >= 0; an empty table is no error; an adder depends on the number of kept rows
-    alone, adds no row twice and none that the source does not have. A filter that learns collects the same examples
-    when asked twice, each a text and a label, and collects none without complaint from an empty web; it refuses by the
-    score of each document; and the classifier in use at a step is fitted then or before.
+    ``docs`` has the columns of ``schema.SEGMENT`` (an index and ``content``); by default, 60 made-up documents.
+
+    A policy is unchanged by being written to a file and read back. Its answer does not depend on the truth unless its
+    class sets ``oracle = True``, on the order of rows, or on other rows unless its class sets ``row_wise = False``. It
+    is deterministic and idempotent: applied again to what it kept, it refuses nothing. Reasons are never empty, weights
+    are finite and >= 0, and an empty table is not an error. An adder depends on the number of kept rows only, and adds
+    no row twice and none that the source lacks. A learning filter collects the same examples when called twice, each a
+    text and a label, and none from an empty web; it decides on each score separately; and the classifier in use at a
+    step was fitted at that step or before.
     """
     table = sample_documents() if docs is None else docs
     name = f"{type(policy).__name__} ({policy.kind or 'not registered'})"
     fields = {key: value for key, value in policy.plain().items() if key != "kind"}
-    assert type(policy).model_validate(fields) == policy, f"{name}: written out and read back it is another policy."
+    assert type(policy).model_validate(fields) == policy, (
+        f"{name}: it must not change when it is written to a file and read back."
+    )
     if isinstance(policy, Adder):
         _check_adder(policy, name)
         return
@@ -47,28 +50,28 @@ def check_policy(policy: Policy, docs: pl.DataFrame | None = None) -> None:
     index = table.select(list(INDEX))
     once = apply(index)
     _same(once, apply(index), f"{name}: asked twice about the same table it must say the same.")
-    assert apply(index.clear()).is_empty(), f"{name}: an empty table must be no error and stay empty."
+    assert apply(index.clear()).is_empty(), f"{name}: an empty table must not be an error and must stay empty."
     shuffled = index.sample(fraction=1.0, shuffle=True, seed=1)
-    _same(once, apply(shuffled), f"{name}: it must be blind to the order of the rows.")
+    _same(once, apply(shuffled), f"{name}: it must not depend on the order of the rows.")
     if not policy.oracle:
         truth = index.select(list(TRUTH)).sample(fraction=1.0, shuffle=True, seed=2)
         other = index.drop(list(TRUTH)).with_columns(truth)
-        law = "it must be blind to the truth columns; a policy that needs them says oracle = True."
+        law = "it must not depend on the truth columns; a policy that needs them sets oracle = True."
         _same(once, apply(other), f"{name}: {law}")
     if policy.row_wise:
         half = index.filter(pl.col("doc").hash(seed=3) % 2 == 0)
-        law = "it must be blind to other rows; a policy that is not says row_wise = False."
+        law = "it must not depend on other rows; a policy that needs them sets row_wise = False."
         _same(once.filter(pl.col("doc").is_in(half["doc"].implode())), apply(half), f"{name}: {law}")
     if isinstance(policy, Filter):
         reasons = once["reason"].drop_nulls()
         assert bool((reasons.str.strip_chars() != "").all()), f"{name}: it refuses with an empty reason."
         kept = index.filter(once["verdict"].is_null())
-        law = "it must be idempotent: asked about what it kept, it must refuse nothing more."
+        law = "it must be idempotent: applied again to what it kept, it must refuse nothing."
         assert apply(kept)["verdict"].null_count() == kept.height, f"{name}: {law}"
 
 
 def _check_learning(policy: LearningFilter, table: pl.DataFrame, name: str) -> None:
-    """The laws of what a filter learns from, and of when and how it refuses."""
+    """Check what a filter learns from, when it is fitted, and how it refuses."""
     for t in range(1, 2 * STEP):
         fitted = policy.fitted_at(t)
         law = f"{name}: the classifier in use at step {t} must be fitted then or before, and stay in use until the next"
@@ -96,7 +99,7 @@ def _check_learning(policy: LearningFilter, table: pl.DataFrame, name: str) -> N
 
 
 def _check_adder(policy: Adder, name: str) -> None:
-    """The laws of an adder, for a finite and an endless source."""
+    """Check an adder with a finite, an empty and an endless source."""
     for rows in (ROWS, 0, None):
         for kept in (0, 1, 40, 10_000):
             ctx = sample_context(sample_documents(1), rows=rows)("policy")
@@ -114,8 +117,8 @@ def _check_adder(policy: Adder, name: str) -> None:
             assert finite, f"{name}: a weight is missing, negative or not finite."
 
 
-def _same(expected: pl.DataFrame, found: pl.DataFrame, law: str) -> None:
-    """Compare two answers by document; weights to rounding."""
-    left, right = expected.sort("doc"), found.sort("doc")
+def _same(expected: pl.DataFrame, actual: pl.DataFrame, law: str) -> None:
+    """Assert that two answers agree for every document; weights up to rounding."""
+    left, right = expected.sort("doc"), actual.sort("doc")
     same = left.drop("weight").equals(right.drop("weight"))
     assert same and np.allclose(left["weight"], right["weight"], rtol=1e-9, atol=0.0), law

@@ -1,4 +1,4 @@
-"""Made-up documents, and a context over them, for the laws of policies."""
+"""Made-up documents, and a policy context over them, for the checks of policies."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.sources.base import FiniteReservoir, Reservoir
 from ecosystem.streams import Stream, Streams
 
-ROWS = 97  # documents in the pretended finite source
-STEP = 6  # the pretended step
+ROWS = 97  # documents in the fake finite source
+STEP = 6  # the step of the fake context
 
 
 def sample_documents(n: int = 60) -> pl.DataFrame:
@@ -66,11 +66,11 @@ def sample_documents(n: int = 60) -> pl.DataFrame:
 
 
 def sample_context(table: pl.DataFrame, t: int = STEP, rows: int | None = ROWS) -> Callable[[str], Context]:
-    """Return what makes a policy's context at step ``t`` over ``table`` (columns of ``schema.SEGMENT``).
+    """Return a function that makes a policy's context at step ``t`` over ``table`` (columns of ``schema.SEGMENT``).
 
-    Texts and near-duplicates are those of the table; scores, what classifiers say, right labels and watermarks are made
-    up; every source has ``rows`` documents (None: endless), which are those of the table over and over, and of which
-    people have drawn the first 40.
+    Texts and near-duplicates are those of the table; scores, classifiers, correct labels and watermarks are made up.
+    Every source has ``rows`` documents (None: endless), which repeat those of the table; writers have drawn the first
+    40.
     """
     streams = Streams(1)
     corpus, models = SampleCorpus(table.sort("doc")), SampleModels(streams)
@@ -121,7 +121,7 @@ class SampleCorpus:
 
 @dataclass(frozen=True)
 class SampleSources:
-    """Sources of ``rows`` documents each (None: endless): ``documents`` over and over, the first 40 drawn by people."""
+    """Sources of ``rows`` documents (None: endless), which repeat ``documents``; writers have drawn the first 40."""
 
     documents: pl.Series
     rows: int | None
@@ -135,13 +135,13 @@ class SampleSources:
         return self.documents.gather(rows % self.documents.len())
 
     def drawn(self, source: str, t: int) -> int:
-        """Return how many rows people have drawn by the end of any step."""
+        """Return how many rows writers have drawn by the end of any step."""
         return 40 if self.rows is None else min(40, self.rows)
 
 
 @dataclass(frozen=True)
 class SampleModels:
-    """Made-up scores and watermarks, a function of the document's id and of the name of the model."""
+    """Made-up scores and watermarks, as functions of the document's id and the model's name."""
 
     streams: Streams
 
@@ -159,12 +159,12 @@ class SampleModels:
 
 @dataclass(frozen=True)
 class SampleOracle:
-    """Made-up classifiers and labels, a function of the document's id."""
+    """Made-up classifiers and labels, as functions of the document's id."""
 
     streams: Streams
 
     def scores(self, policy: str, docs: pl.Series) -> Scores:
-        """Return what the classifier of a policy says of documents."""
+        """Return the scores that a policy's classifier gives documents."""
         return Scores(self.streams.at(f"judge/{policy}").uniform(docs.to_numpy()), np.arange(200) / 200)
 
     def label_is_correct(self, docs: pl.Series) -> NDArray[np.bool_]:
@@ -173,7 +173,7 @@ class SampleOracle:
 
 
 class SampleReservoirs(dict[str, Reservoir]):
-    """One pretended source by whatever name."""
+    """The same fake source under every name."""
 
     def __init__(self, texts: pl.Series) -> None:
         super().__init__()

@@ -65,7 +65,7 @@ def diversity_random_mixture(h0: float, n: int, t: ArrayLike) -> Floats:
 
 
 def _batch(n: int, published: int | None) -> int:
-    """Return how many documents each generation adds to the pool of which models see ``n``."""
+    """Return the number of documents that each generation adds to the pool; models see ``n`` of the pool."""
     check_at_least(1, n=n)
     if published is None:
         return n
@@ -87,8 +87,8 @@ def pool_diversity_accumulate_subsample(h0: float, n: int, t: ArrayLike, publish
     """
     check_at_least(0, h0=h0)
     batch, generations = _batch(n, published), whole_numbers("t", t)
-    # The chance that two different items of the pool differ falls where both are new, and less so where one is: the new
-    # one may be a copy of the old one.
+    # Two items of the pool are less likely to differ if both are new, and slightly less if one of them is, since it may
+    # be a copy of the other.
     size = batch * (generations_until(generations)[:-1] + 1)  # of the pool after each step from 1 batch on
     steps = 1 - batch * ((batch - 1) / n + 2) / (size * (size - 1))
     pairs = np.concatenate([[1.0], products(steps)])
@@ -119,7 +119,7 @@ def squared_drift(h0: float, h: ArrayLike) -> Floats:
     check_at_least(0, h0=h0)
     diversity = as_floats(h)
     if not ((diversity >= 0) & (diversity <= h0)).all():
-        raise DataError(f"A diversity that chance wears down must lie between 0 and h0 = {h0:g}.")
+        raise DataError(f"h must be between 0 and h0 = {h0:g}.")
     return as_floats(h0 - diversity)
 
 

@@ -1,7 +1,7 @@
-"""When and where a chain of unigram models ends: types that die, one that is left, and the mass of the dead.
+"""Extinction in chains of unigram models: surviving types, total collapse, and the probability of extinct types.
 
-The count of one type is a Markov chain of its own, so whatever adds up over types (how many are alive, whether one is
-alone) is known exactly.
+The count of a single type is a Markov chain, so sums over types (the number alive, the chance that only one is left)
+are known exactly.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ecosystem.theory.domains import as_floats, check_at_least, probabilities, w
 from ecosystem.theory.laws import law
 from ecosystem.types import Floats, Ints
 
-MOST_SAMPLES = 4000  # for which the chain of one count is solved: a matrix of their square
+MOST_SAMPLES = 4000  # largest n for which the exact chain, a matrix of order n + 1, is solved
 
 
 def _binomial(n: int, p: Floats) -> Floats:
-    """Return the chances of 0, 1, ..., n successes of probabilities p [k]: [k, n + 1]."""
+    """Return the binomial probabilities of 0, 1, ..., n successes for success probabilities p [k]: [k, n + 1]."""
     count = np.arange(n + 1)
     ways = gammaln(n + 1) - gammaln(count + 1) - gammaln(n - count + 1)
     return as_floats(np.exp(ways + xlogy(count, p[:, None]) + xlog1py(n - count, -p[:, None])))
@@ -75,8 +75,8 @@ def time_to_collapse_exact(p: ArrayLike, n: int) -> float:
     spectrum, chain = _one_count(p, n)
     if n == 1:
         return 1.0
-    # A type ends up alone with the chance of its share. What is missing of that, added up over types and generations,
-    # is the chance that none is alone yet, added up over generations.
+    # A type survives alone with a probability equal to its share. The shortfall from that, summed over types, is the
+    # probability that no type is alone yet; its sum over generations is the expected time.
     share = np.arange(1, n) / n
     missing = np.linalg.solve(np.eye(n - 1) - chain[1:n, 1:n], share)
     return float(1 + spectrum[1:n] @ missing)
@@ -85,8 +85,8 @@ def time_to_collapse_exact(p: ArrayLike, n: int) -> float:
 def time_to_collapse(p: ArrayLike, n: int) -> float:
     """Return the expected generations until one type is left, -2n sum (1 - p_i) ln(1 - p_i), for large ``n``.
 
-    The diffusion limit of Wright and Fisher (Kingman's coalescent): too long by 9 % at ``n = 10``, within 2 % from
-    50 on. Derived for this project.
+    The Wright-Fisher diffusion limit (Kingman's coalescent): too long by 9 % at ``n = 10``, within 2 % for ``n`` >= 50.
+    Derived for this project.
     """
     check_at_least(1, n=n)
     others = 1 - probabilities(p)
@@ -189,7 +189,7 @@ def expected_tail_mass(p: ArrayLike, k: int, t: ArrayLike) -> Floats:
     return np.full(generations.shape, np.sort(probabilities(p))[::-1][rank:].sum())
 
 
-# The mass of the types that are not seen: the memorising learner of Hutter (Dohmatob et al. 2402.07043).
+# The probability of unseen types: Hutter's memorising learner (Dohmatob et al. 2402.07043).
 
 
 @law("derived")

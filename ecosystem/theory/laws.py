@@ -1,7 +1,7 @@
-"""Laws by name: the closed forms that a scenario can draw beside its simulation and be checked against.
+"""Registry of laws: the closed forms that a scenario can draw beside its simulation and check it against.
 
-A law is a function of this package with an argument ``t``, the generation, under the decorator :func:`law`; its other
-arguments are given in the scenario. The modules of laws are imported only when one is asked for, since they need SciPy.
+A law is a function with the argument ``t``, the generation, and the decorator :func:`law`; a scenario sets its other
+arguments. The modules that define laws need SciPy, so they are imported on first use.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ ARGUMENTS: dict[str, str] = {
     "variance": "variance of the truth, in squared units of the data",
     "wrong": "share of wrong labels before the verifier",
 }
-"""What every argument of a law is; arguments of one name mean the same in all laws."""
+"""Description of each argument; an argument has the same meaning in all laws."""
 _EXAMPLE: dict[str, Any] = {"p": [0.5, 0.3, 0.2], "s0": 0.4, "h0": 0.5, "variance": 1.0}
 _LAWS: dict[str, Law] = {}
 
 Function = TypeVar("Function", bound=Callable[..., NDArray[np.float64]])
 Source = Literal["paper", "derived", "digest"]
-"""Where a formula comes from: as its paper states it; derived for this project, as a whole or in part; or taken from a
-summary of its paper or from memory, not from its text."""
+"""Origin of a formula: as stated in its paper; derived for this project, in whole or in part; or taken from a summary
+of its paper or from memory, not from its text."""
 
 
 class ExactDistribution(Protocol):
-    """What is exactly known of the distribution that documents come from; None: not known."""
+    """Exactly known properties of the distribution of documents; None: unknown."""
 
     @property
     def probabilities(self) -> NDArray[np.float64] | None:
@@ -85,12 +85,12 @@ class Law:
 
     @cached_property
     def parameters(self) -> list[inspect.Parameter]:
-        """Its arguments but for the generation ``t``."""
+        """The arguments except the generation ``t``."""
         return [p for p in inspect.signature(self.function).parameters.values() if p.name != "t"]
 
 
 def law(source: Source) -> Callable[[Function], Function]:
-    """Make a function of the generation ``t`` a law under its own name; ``source``: where the formula comes from."""
+    """Return a decorator that registers a function of the generation ``t`` as a law, with the origin of its formula."""
 
     def enter(function: Function) -> Function:
         _LAWS[function.__name__] = Law(function.__name__, function, source)
@@ -108,24 +108,24 @@ def laws() -> dict[str, Law]:
 
 
 def wrong_law(name: str, parameters: Mapping[str, Any], modality: str) -> str:
-    """Return what is wrong with a law and its arguments, as the end of a sentence that begins with its path, or ""."""
-    known = laws()
-    if name not in known:
-        return f'law: there is no law "{name}"{nearest(name, known)}; there are {", ".join(known)}'
-    others = known[name].parameters
-    unknown = set(parameters) - {p.name for p in others}
-    missing = [p.name for p in others if p.default is p.empty and p.name not in parameters]
+    """Return what is wrong with a law and its arguments, to be appended to the path of its entry; "" if nothing."""
+    registered = laws()
+    if name not in registered:
+        return f'law: there is no law "{name}"{nearest(name, registered)}; choose {", ".join(registered)}'
+    allowed = registered[name].parameters
+    unknown = set(parameters) - {p.name for p in allowed}
+    missing = [p.name for p in allowed if p.default is p.empty and p.name not in parameters]
     if unknown or missing:
-        needs = ", ".join(p.name for p in others) or "nothing"
+        needs = ", ".join(p.name for p in allowed) or "nothing"
         return f"parameters: the law {name} takes {needs}; given {', '.join(parameters) or 'none'}"
     readable = _READABLE.get(modality, ())
-    strange = [key for key, value in parameters.items() if value == TRUTH and key not in readable]
-    if strange:
-        can = f"what can be is {', '.join(readable)}" if readable else "nothing can be"
-        return f'parameters: {strange[0]} = "{TRUTH}" cannot be read off a source of {modality} documents; {can}'
+    unreadable = [key for key, value in parameters.items() if value == TRUTH and key not in readable]
+    if unreadable:
+        hint = f"allowed for {', '.join(readable)}" if readable else "give it as a number"
+        return f'parameters: {unreadable[0]} = "{TRUTH}" cannot be read off a source of {modality} documents; {hint}'
     example = {key: _EXAMPLE[key] if value == TRUTH else value for key, value in parameters.items()}
     try:
-        value = np.asarray(known[name].function(t=np.array([1, 2]), **example), dtype=np.float64)
+        value = np.asarray(registered[name].function(t=np.array([1, 2]), **example), dtype=np.float64)
     except DataError as error:
         return f"parameters: {str(error).rstrip('.')}"
     except (TypeError, ValueError, ArithmeticError, IndexError):
@@ -140,22 +140,22 @@ def predict(
 ) -> NDArray[np.float64]:
     """Return the law's values at generations t, shape [t]; raise DataError for arguments outside its domain.
 
-    A parameter ``"truth"`` stands for what the source's exact distribution says: p (its probabilities), s0 (their sum
-    of squares), h0 (one less that; of a normal, whose variance is measured as a share of the truth, 1) or variance (the
-    trace of its covariance).
+    A parameter ``"truth"`` is read off the exact distribution of the source: p (its probabilities), s0 (their sum of
+    squares), h0 (1 - s0; 1 for a normal distribution, since variances are measured as shares of the true one) or
+    variance (the trace of its covariance).
     """
-    given = {key: _of_truth(key, truth) if value == TRUTH else value for key, value in parameters.items()}
-    return np.asarray(laws()[name].function(t=t, **given), dtype=np.float64)
+    arguments = {key: _of_truth(key, truth) if value == TRUTH else value for key, value in parameters.items()}
+    return np.asarray(laws()[name].function(t=t, **arguments), dtype=np.float64)
 
 
 def _of_truth(key: str, truth: ExactDistribution | None) -> Any:
     if truth is not None and truth.probabilities is not None:
         simpson = float((truth.probabilities**2).sum())
-        known: dict[str, Any] = {"p": truth.probabilities, "s0": simpson, "h0": 1 - simpson}
+        values: dict[str, Any] = {"p": truth.probabilities, "s0": simpson, "h0": 1 - simpson}
     elif truth is not None and truth.covariance is not None:
-        known = {"h0": 1.0, "variance": float(np.trace(truth.covariance))}
+        values = {"h0": 1.0, "variance": float(np.trace(truth.covariance))}
     else:
-        known = {}
-    if key not in known:
+        values = {}
+    if key not in values:
         raise DataError(f'theory: {key} = "{TRUTH}" cannot be read off the initial source; give it as a number.')
-    return known[key]
+    return values[key]

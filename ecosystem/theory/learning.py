@@ -1,6 +1,6 @@
-"""Learners that err: decoding that bends a distribution, errors that add up, verifiers, and self-training.
+"""Biased learners: distortion by decoding, accumulating errors, verifiers, and self-training.
 
-The maps of decoding are those of infinitely many samples.
+The maps of decoding hold in the limit of infinitely many samples.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def temperature_map(p: ArrayLike, temperature: float, t: ArrayLike) -> Floats:
     array, generations = probabilities(p), whole_numbers("t", t)
     check_positive(temperature=temperature)
     alive = array > 0
-    # Relative to the largest entry, so that a large power drives the others to 0 and not the sum.
+    # Relative to the largest entry, so that with a large power the other entries underflow rather than the sum.
     relative = np.log(array[alive]) - np.log(array.max())
     power = np.exp(np.minimum(-generations * math.log(temperature), 690))  # short of the largest float
     result = np.zeros(generations.shape + array.shape)
@@ -78,7 +78,7 @@ def top_p_map(p: ArrayLike, top_p: float, t: ArrayLike) -> Floats:
     return as_floats(states)[generations]
 
 
-# Errors that add up: the argument of Wang et al. 2412.14872.
+# Accumulating errors: the argument of Wang et al. 2412.14872.
 
 
 def _corpus(n_real: float, n_synthetic: float) -> None:
@@ -179,7 +179,9 @@ def verified_accuracy(
     share = float(kept_correct_share(wrong, keep_correct, keep_wrong))
     m = n * ((1 - wrong) * keep_correct + wrong * keep_wrong)
     if not m >= 1:
-        raise DataError(f"n must be so large that at least one document is kept, not {n}, of which {m:.2g} are.")
+        raise DataError(
+            f"n = {n} is too small for this verifier: raise n until at least one document is kept, not {m:.2g}."
+        )
     a = (2 * share - 1) * math.sqrt(2 / math.pi)
     if dimension == 1:
         cosine, density = np.ones(1), np.ones(1)
@@ -210,7 +212,7 @@ def self_training_drift(p: ArrayLike, k: int) -> Floats:
 
 
 def halving_time_ratio(rate_ratio: float, batch_ratio: float = 1.0, truncated: bool = False) -> float:
-    """Return by what the steps to half the entropy change when learning rate and batch are multiplied.
+    """Return the factor by which the steps to half the entropy change when learning rate and batch are multiplied.
 
     Diffusion goes as batch/rate^2, the drift of truncated sampling as 1/rate; for plain gradient descent. Derived
     for this project; the setting is Herel and Mikolov 2404.02305.

@@ -1,4 +1,4 @@
-"""The check, and those checks of ``ecosystem validate`` that need more replicates or generations than a world has.
+"""The class of checks, and the checks of ``ecosystem validate`` that need more replicates or generations than a world.
 
 They use :mod:`ecosystem.validation.recursions`, which tests compare with the world.
 """
@@ -53,10 +53,10 @@ from ecosystem.theory.learning import (
 from ecosystem.types import Floats
 from ecosystem.validation import recursions
 
-LONG = "long"  # name of the checks without a scenario file
+LONG = "long"  # name of the group of checks without a scenario file
 LIMIT = 4.0
 """Number of standard errors beyond which a check fails."""
-EXACT = 1e-12  # difference that counts as rounding, relative to a prediction above 1
+EXACT = 1e-12  # largest difference due to rounding; relative for predictions above 1
 
 Relation = Literal["=", "≥", "≤"]
 

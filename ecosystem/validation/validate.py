@@ -1,8 +1,8 @@
 """``ecosystem validate``: compare the simulation with the closed forms of the literature.
 
 A check is a ``[[theory]]`` entry of a scenario with steps to ``check``. The scenario runs as a world (agents, gates,
-corpus), in which each trainer, on its own site, is one replicate; the mean over trainers is compared with the law.
-Checks that take hundreds of generations (times to collapse) are in :mod:`ecosystem.validation.long_checks`.
+corpus) in which each trainer has its own site and is one replicate; the mean over trainers is compared with the law.
+Checks that take hundreds of generations (such as times to collapse) are in :mod:`ecosystem.validation.long_checks`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def run_checks(file: Path, seed: int | None = None, replicates: int | None = Non
 
 
 def sized(scenario: Scenario, replicates: int | None) -> Scenario:
-    """Return the scenario with ``replicates`` trainers in every population, on sites as before."""
+    """Return the scenario with ``replicates`` trainers in every population and the same documents per site."""
     if replicates is None:
         return scenario
     initial, sites = scenario.web.initial, scenario.web.sites
