@@ -76,6 +76,7 @@ class LiveRun:
         self._writing = threading.Lock()  # held while the folder is between two steps
         self._asked, self._resumed = threading.Event(), threading.Event()
         self._resumed.set()
+        self._under_way = 0  # the step that was last begun
         self._told = 0.0
         self._thread = threading.Thread(target=self._work, name=f"world {scenario.name}", daemon=True)
         self._thread.start()
@@ -91,14 +92,17 @@ class LiveRun:
 
     @property
     def upcoming(self) -> int:
-        """The next step to begin on, from which a change made now holds; 1 as long as the web has not opened."""
-        return max(self.t, 0) + 1 + (self.state in ("stepping", "paused"))
+        """The next step to begin, from which a change made now takes effect; 1 until the web has opened."""
+        if self.state in ("stepping", "paused"):
+            return self._under_way + 1  # not from ``t``: the step is committed a moment before the state says so
+        return max(self.t, 0) + 1
 
     def advance(self) -> bool:
         """Begin one step, unless one is under way or there is none left; return whether one was begun."""
         with self._asking:
             if self.state != "ready":
                 return False
+            self._under_way = max(self.t, 0) + 1
             self.state = "stepping"
             self._asked.set()
         self._progressed()

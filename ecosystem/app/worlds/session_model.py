@@ -187,9 +187,9 @@ class SessionModel(mesa.Model):
             return  # Mesa has the page drawn again, after it has asked whether this is running
         if not self.watched():
             return
-        going = [r for r in self.live_runs if r.state in ("ready", "stepping", "paused")]
-        behind = min((r.t for r in going), default=0)
-        for live_run in going:
+        active = [r for r in self.live_runs if r.state in ("opening", "ready", "stepping", "paused")]
+        behind = min((r.t for r in active), default=0)  # a fork that is still opening is waited for
+        for live_run in active:
             if live_run.t == behind and live_run.advance() and self.shown is not None:
                 self.shown = None  # what comes is looked at; until then people may look at what they like
                 self.news()
