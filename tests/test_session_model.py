@@ -130,7 +130,7 @@ def test_a_session_and_its_saved_scenario_are_the_same_run(sessions, tmp_path, m
     assert Run.open(kept).verify() == again.verify()
     assert (kept / "web.graphml").read_bytes() == (again.path / "web.graphml").read_bytes()
     assert Run.open(kept).base.resolve() == tmp_path and kept.parent.parent == tmp_path / "kept"
-    with pytest.raises(EcosystemError, match="there is a run of this scenario already, with 4 of 4 steps"):
+    with pytest.raises(EcosystemError, match="exists already, with 4 of 4 steps"):
         session.keep(live_run)
     monkeypatch.setattr("ecosystem.api._report", str)  # it takes longer than all the rest
     told = CliRunner().invoke(cli, ["run", str(file), "--out", str(tmp_path / "kept")])
@@ -191,10 +191,10 @@ def test_what_stands_is_a_place_of_the_slider(low, high, step, value, expected):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("kind = 3 =", "this is no TOML"),
-        ("length", "this is no TOML"),
-        ('"length"', "this is no table in braces"),
-        ("{ steps = 2 }", "this table does not say what kind of policy it is"),
+        ("kind = 3 =", "this is not valid TOML"),
+        ("length", "this is not valid TOML"),
+        ('"length"', "this is not an inline table"),
+        ("{ steps = 2 }", "this table has no"),
     ],
 )
 def test_a_policy_that_cannot_be_read_is_told_why(text, sentence):
@@ -424,7 +424,7 @@ def test_the_toolbar_previews_enforces_forks_and_keeps(sessions, tmp_path, monke
         CHANGES.send()
         return any(text in shown for shown in texts_of(box))
 
-    press("Preview a policy on this web, as it is after step 2")
+    press("Preview a policy on the web after step 2")
     select = page.find(ipyvuetify.Select, label="policy").widget
     assert select.items == choices(live_run.scenario)
     select.v_model = "new: length"
@@ -434,7 +434,7 @@ def test_the_toolbar_previews_enforces_forks_and_keeps(sessions, tmp_path, monke
     press("Preview")
     until(lambda: shows("min_words"))
     assert not shows("(length) on the web after step 2")
-    press("Enforce from step 3 on")
+    press("Enforce from step 3")
     assert shows("min_words") and len(live_run.scenario.changes) == len(scenario().changes)
     field.v_model = '{ kind = "length", min_words = 6 }'
     press("Preview")
@@ -442,8 +442,8 @@ def test_the_toolbar_previews_enforces_forks_and_keeps(sessions, tmp_path, monke
     assert shows("synthetic") and shows("human") and not shows("min_words")
 
     page.find(ipyvuetify.Select, label="for").widget.v_model = "careful"
-    press("Enforce from step 3 on")
-    enforced = "From step 3 on, length stands first at the select gate of careful."
+    press("Enforce from step 3")
+    enforced = "From step 3 on, length comes first at the select gate of careful."
     assert shows(enforced) and live_run.scenario.at(3).trainers["careful"].select[0] == "length"
     assert shows('From step 3 on: policies.length = { kind = "length", min_words = 6 }')
     field.v_model = ""
