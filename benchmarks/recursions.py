@@ -1,4 +1,4 @@
-"""Recursions of closed-form models: all replicates at once against one NumPy loop after the other."""
+"""Recursions of closed-form models: all replicates at once against a NumPy loop per replicate."""
 
 from __future__ import annotations
 
