@@ -1,1 +1,1 @@
-"""Speed of the cohort engine against the way research code does it, as ratios measured in one run."""
+"""Compare the speed of the cohort engine with typical research code, as ratios measured in one run."""

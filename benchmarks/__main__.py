@@ -17,7 +17,7 @@ import click
 
 from ecosystem.runs.environment import cores
 
-# transformers speaks through its own logger; a table should stand alone on the page.
+# Silence the logger of transformers, so that only the table is printed.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -55,10 +55,10 @@ def main(
         return
     if view:
         from benchmarks.view import measure as measure_view
-        from benchmarks.view import told
+        from benchmarks.view import summary
 
         found = measure_view(rounds)
-        click.echo(json.dumps(found, indent=1) if as_json else told(found))
+        click.echo(json.dumps(found, indent=1) if as_json else summary(found))
         return
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")

@@ -96,7 +96,7 @@ class Bench:
         self.cohort.fit(requests)
 
     def ours_recursion(self, generations: int) -> None:
-        """Replace: write as text, train one epoch on what was written, and again."""
+        """Run the replace regime: generate texts, train one epoch on them, repeat."""
         for _ in range(generations):
             self.cohort.load(self._without_end(self.cohort.state()))
             self.ours_train(1, self.ours_generate(), epochs=1)
@@ -121,7 +121,7 @@ class Bench:
         return model.to(self.device)
 
     def theirs_generate(self, model: Any) -> torch.Tensor:
-        """``generate`` with ancestral sampling from the end-of-text token to the full context."""
+        """Call ``generate`` with ancestral sampling from the end-of-text token to the full context."""
         model.eval()
         start = torch.full((self.rows, 1), self.cohort.tokenizer.end, device=self.device)
         with torch.inference_mode(), self._autocast():
@@ -151,7 +151,7 @@ class Bench:
             optimiser.step()
 
     def trainer_train(self, model: Any, blocks: torch.Tensor | None = None) -> None:
-        """Train with ``transformers.Trainer``, everything that only reports switched off."""
+        """Train with ``transformers.Trainer``, with all reporting disabled."""
         import transformers
 
         blocks = self.blocks if blocks is None else blocks
@@ -170,11 +170,11 @@ class Bench:
             use_cpu=self.device == "cpu",
             bf16=self.device == "cuda",
         )
-        with redirect_stdout(StringIO()):  # it prints its summary whatever it is told
+        with redirect_stdout(StringIO()):  # it prints its summary regardless of the settings
             transformers.Trainer(model=model, args=arguments, train_dataset=data).train()
 
     def theirs_recursion(self, generations: int, model: Any) -> None:
-        """The same recursion with ``generate``, text in between as in published code, and ``Trainer``."""
+        """Run the same recursion with ``generate``, ``Trainer`` and text in between, as in published code."""
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(self.checkpoint)
@@ -205,7 +205,7 @@ def matrix_rate(device: str, size: int) -> float:
 
 
 def peak() -> float:
-    """Return the peak resident memory of this process in MiB (its own, not what it was forked from, on Linux)."""
+    """Return the peak resident memory of this process in MiB (on Linux, excluding that of its parent)."""
     status = Path("/proc/self/status")
     if status.exists():
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]

@@ -47,7 +47,7 @@ class House:
         """Read every module of a package; raise FileNotFoundError if there is none."""
         folder = root / package
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: there is no such package")
+            raise FileNotFoundError(f"{folder}: no such package")
         modules = {_dotted(file, root): file for file in sorted(folder.rglob("*.py"))}
         texts = {name: file.read_text(encoding="utf-8") for name, file in modules.items()}
         trees = {name: ast.parse(text) for name, text in texts.items()}
@@ -56,7 +56,7 @@ class House:
         return cls(modules, lines, functions, _circles(trees, modules))
 
     def figures(self) -> dict[str, str]:
-        """Return what is measured and how much it is, in the order of the table."""
+        """Return the figures by name, in the order of the table."""
         top = min(self.modules, key=len)
         file = max(self.lines, key=lambda name: self.lines[name])
         longest = max(self.functions, key=lambda f: f.lines)

@@ -1,4 +1,4 @@
-"""Recursions of closed-form models: all replicates at once against one NumPy loop after the other."""
+"""Recursions of closed-form models: all replicates at once against a NumPy loop per replicate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GENERATIONS, SAMPLES, TYPES = 100, 100, 1000
 
 
 def numpy_gaussian(replicates: int, seed: int) -> np.ndarray:
-    """One run after the other: sample, mean, standard deviation."""
+    """Run one replicate after the other: sample, mean, standard deviation."""
     rng = np.random.default_rng(seed)
     found = np.empty((GENERATIONS, replicates, 2))
     for replicate in range(replicates):
@@ -28,7 +28,7 @@ def numpy_gaussian(replicates: int, seed: int) -> np.ndarray:
 
 
 def numpy_categorical(p: np.ndarray, replicates: int, seed: int) -> np.ndarray:
-    """One run after the other: draw, count, divide; the diversity of every generation."""
+    """Run one replicate after the other (draw, count, divide); return the diversity of every generation."""
     rng = np.random.default_rng(seed)
     found = np.empty((GENERATIONS, replicates))
     for replicate in range(replicates):

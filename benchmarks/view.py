@@ -32,7 +32,7 @@ DOCUMENTS = 20_000
 TARGETS = {"first_paint": 3.0, "scrub": 0.15, "live_step": 0.5}  # seconds
 EARLY, LATE = 50, 250  # steps between which memory is compared
 
-# Notes when a key or button was last pressed, and when the last chart was drawn for what was asked.
+# Records when a key or button was last pressed, and when every chart had drawn the requested step.
 _WATCH = """() => {
   const drawn = () => [...document.querySelectorAll('.eco-chart')].map((e) => e.dataset.drawn || '');
   for (const event of ['keydown', 'click']) {
@@ -47,9 +47,9 @@ _WATCH = """() => {
 
 
 def measure(rounds: int, *, memory: bool = True) -> dict[str, Any]:
-    """Return seconds (all rounds) by name of figure, and the server's resident memory in MiB at two steps.
+    """Return seconds of all rounds by figure, and the server's resident memory in MiB at two steps.
 
-    Raises ImportError where playwright is missing, its own errors where no browser starts.
+    Raises ImportError if playwright is missing, and playwright's errors if no browser starts.
     """
     from playwright.sync_api import sync_playwright
 
@@ -74,8 +74,8 @@ def measure(rounds: int, *, memory: bool = True) -> dict[str, Any]:
     return found
 
 
-def told(found: dict[str, Any]) -> str:
-    """Return the figures as lines, each with what is to be reached."""
+def summary(found: dict[str, Any]) -> str:
+    """Return the figures as lines, each with its target."""
     lines = [f"interactive page, 200 sites and {DOCUMENTS:,} documents"]
     for name, target in TARGETS.items():
         times = sorted(found[name])
@@ -90,7 +90,7 @@ def told(found: dict[str, Any]) -> str:
 
 
 def _large(rounds: int) -> Scenario:
-    """Return a scenario whose web is filled quickly and then grows as that of the file does."""
+    """Return a scenario whose web is filled quickly and then grows as in the file."""
     plain = Scenario.load(SCENARIO)
     back = {"at": FILLED + 1, "set": {"trainers.labs.publish": plain.value("trainers.labs.publish")}}
     return plain.override(LARGE | {"steps": FILLED + rounds, "changes": [back]}, base=SCENARIO.parent)
@@ -112,7 +112,7 @@ def _server(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
                 raise RuntimeError(f"the page was not served: {' '.join(command)}")
             yield found.group(), process
         finally:
-            process.terminate()  # it deletes what its tabs had
+            process.terminate()  # the server deletes the folders of its tabs
 
 
 def _open(browser: Any, address: str) -> Any:

@@ -47,7 +47,7 @@ Change = Callable[[list[str], float, np.random.Generator], list[str]]
 
 
 def replaced(words: np.ndarray) -> Change:
-    """Return what replaces a share of words by words drawn from human text, in proportion to how often they occur."""
+    """Return a change that replaces a share of the words by words drawn from human text, by their frequency."""
 
     def change(text: list[str], share: float, rng: np.random.Generator) -> list[str]:
         return [str(rng.choice(words)) if rng.random() < share else word for word in text]
@@ -56,12 +56,12 @@ def replaced(words: np.ndarray) -> Change:
 
 
 def deleted(text: list[str], share: float, rng: np.random.Generator) -> list[str]:
-    """Leave out a share of the words."""
+    """Delete a share of the words."""
     return [word for word in text if rng.random() >= share]
 
 
 def swapped(text: list[str], share: float, rng: np.random.Generator) -> list[str]:
-    """Let a share of the words change places with the next one."""
+    """Swap a share of the words with the next one."""
     text = list(text)
     place = 0
     while place + 1 < len(text):
@@ -78,7 +78,7 @@ def words_of(text: str) -> list[str]:
 
 
 class Bench:
-    """One preset's foundation on the prose that every Python carries."""
+    """The foundation of one preset, pre-trained on the source python_docs."""
 
     def __init__(self, preset: str, texts: int, cache: Path) -> None:
         torch.set_num_threads(1)
@@ -94,12 +94,12 @@ class Bench:
     def request(
         self, mark: WatermarkSpec | None, decoding: Decoding | None = None, prompts: Any = None
     ) -> GenerateRequest:
-        """Ask for texts; with the same noise for every mark."""
+        """Return a request for texts, with the same noise for every mark."""
         return GenerateRequest(0, self.texts, decoding or Decoding(), prompts, self.streams.at("bench", 1), mark)
 
     def strength(self, mark: WatermarkSpec, texts: pl.Series) -> dict[str, tuple[float, float]]:
         """Return the mean z-score and the share found, of texts that are long enough to be judged."""
-        return told(*self.cohort.watermark(texts, mark))
+        return strength(*self.cohort.watermark(texts, mark))
 
     def measure(self, name: str) -> dict[str, Any]:
         """Measure one watermark."""
@@ -109,7 +109,9 @@ class Bench:
         [plain] = self.cohort.generate([self.request(None)])
         found: dict[str, Any] = {
             "unmarked": self.strength(mark, plain),
-            "chosen tokens": told(*watermark.detect(mark, [np.array(t, np.int32) for t in tokens], self.cohort.types)),
+            "chosen tokens": strength(
+                *watermark.detect(mark, [np.array(t, np.int32) for t in tokens], self.cohort.types)
+            ),
             "read again": self.strength(mark, texts),
         }
         changes: dict[str, Change] = {"replaced": replaced(self.words), "deleted": deleted, "swapped": swapped}
@@ -162,7 +164,7 @@ class Bench:
         }
 
 
-def told(z: np.ndarray, scored: np.ndarray) -> dict[str, tuple[float, float]]:
+def strength(z: np.ndarray, scored: np.ndarray) -> dict[str, tuple[float, float]]:
     """Return mean z-score and share above the threshold with standard errors."""
     z = z[scored >= MIN_TOKENS]
     over = z > THRESHOLD

@@ -19,6 +19,7 @@ from ecosystem.app.worlds.actions import (
     saved,
     template,
 )
+from ecosystem.app.worlds.live_run import LiveRun
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.session_model import SessionConfig, SessionModel
 from ecosystem.cli.main import cli
@@ -69,12 +70,14 @@ def sessions(tmp_path, monkeypatch):
 def go(session, step):
     """Play until all live worlds have made this step and none is under way."""
 
-    def there():
-        session.step()
-        return all(r.t >= step or r.state == "failed" for r in session.live_runs)
+    def arrived():
+        settled = all(r.state in ("ready", "finished", "failed") for r in session.live_runs)
+        if settled and any(r.state == "ready" and r.t < step for r in session.live_runs):
+            session.step()
+            return False
+        return settled
 
-    until(there)
-    until(lambda: all(r.state in ("ready", "finished", "failed") for r in session.live_runs))
+    until(arrived)
     assert [r.error for r in session.live_runs] == [None] * len(session.live_runs)
 
 
@@ -84,6 +87,14 @@ def single(session, step):
     while live_run.t < step:
         live_run.advance()
         until(lambda: live_run.state in ("ready", "finished"))
+
+
+def begin_paused(live_run):
+    """Begin a step and pause it before it ends, however quick it is."""
+    with live_run._asking:
+        live_run._resumed.clear()  # the step waits at its first report
+        assert live_run.advance()
+        live_run.pause()
 
 
 def history(live_run, through=STEPS):
@@ -119,7 +130,7 @@ def test_a_session_and_its_saved_scenario_are_the_same_run(sessions, tmp_path, m
     assert Run.open(kept).verify() == again.verify()
     assert (kept / "web.graphml").read_bytes() == (again.path / "web.graphml").read_bytes()
     assert Run.open(kept).base.resolve() == tmp_path and kept.parent.parent == tmp_path / "kept"
-    with pytest.raises(EcosystemError, match="there is a run of this scenario already, with 4 of 4 steps"):
+    with pytest.raises(EcosystemError, match="exists already, with 4 of 4 steps"):
         session.keep(live_run)
     monkeypatch.setattr("ecosystem.api._report", str)  # it takes longer than all the rest
     told = CliRunner().invoke(cli, ["run", str(file), "--out", str(tmp_path / "kept")])
@@ -180,10 +191,10 @@ def test_what_stands_is_a_place_of_the_slider(low, high, step, value, expected):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("kind = 3 =", "this is no TOML"),
-        ("length", "this is no TOML"),
-        ('"length"', "this is no table in braces"),
-        ("{ steps = 2 }", "this table does not say what kind of policy it is"),
+        ("kind = 3 =", "this is not valid TOML"),
+        ("length", "this is not valid TOML"),
+        ('"length"', "this is not an inline table"),
+        ("{ steps = 2 }", "this table has no"),
     ],
 )
 def test_a_policy_that_cannot_be_read_is_told_why(text, sentence):
@@ -204,8 +215,7 @@ def test_a_step_can_be_paused_wherever_it_is(sessions):
     live_run = session.live_runs[0]
     live_run.pause()  # nothing is under way
     assert live_run.state == "ready"
-    live_run.advance()
-    live_run.pause()
+    begin_paused(live_run)
     session.step()
     until(lambda: live_run.progress.what)
     task = BackgroundTask(lambda _: session.keep(live_run), lambda: None)  # waits for the step
@@ -216,6 +226,37 @@ def test_a_step_can_be_paused_wherever_it_is(sessions):
     task.join()
     assert live_run.t == 1 and Run.open(task.result).steps == 1
     single(session, 2)  # it is not paused any more
+
+
+def test_a_change_made_as_a_step_ends_holds_from_the_next_one_on(sessions, monkeypatch):
+    session = sessions(scenario())
+    live_run, seen = session.live_runs[0], []
+    refresh = live_run.view.refresh
+
+    def refresh_and_look():
+        refresh()
+        seen.append((live_run.t, live_run.state, live_run.upcoming))  # committed, and not yet ready
+
+    monkeypatch.setattr(live_run.view, "refresh", refresh_and_look)
+    single(session, 2)
+    assert seen == [(1, "stepping", 2), (2, "stepping", 3)]
+
+
+def test_a_fork_that_is_opening_is_waited_for(sessions, monkeypatch):
+    session = sessions(scenario(weights_every=1))
+    single(session, 2)
+    parent, opened = session.live_runs[0], threading.Event()
+    show = LiveRun._show
+    monkeypatch.setattr(LiveRun, "_show", lambda self, view: (opened.wait(60), show(self, view)))
+    session.fork(0, 1)
+    fork = session.live_runs[1]
+    session.step()
+    assert (fork.state, parent.state, parent.t) == ("opening", "ready", 2)
+    opened.set()
+    until(lambda: fork.state == "ready")
+    session.step()
+    until(lambda: fork.state == "ready")
+    assert (parent.t, fork.t) == (2, 2)
 
 
 def test_closing_leaves_nothing_behind(sessions, tmp_path):
@@ -242,13 +283,13 @@ def test_forks_equal_their_parent_until_something_is_changed(sessions, tmp_path)
     session = sessions(scenario(weights_every=3))
     single(session, 2)
     parent = session.live_runs[0]
-    parent.advance()
-    parent.pause()  # or the step may have ended by then
+    begin_paused(parent)
     session.fork(0, 2)  # its models are let go by the step under way, unless the fork asks for them
     parent.resume()
     until(lambda: parent.state == "ready")
     assert session.steered == 1 and [view.last for view in session.views] == [3, 2] and session.step_shown == 3
     first = session.live_runs[1]
+    until(lambda: first.state == "ready")
     session.step()  # the one behind goes on alone
     until(lambda: first.state == "ready")
     assert (parent.t, first.t) == (3, 3)
@@ -383,7 +424,7 @@ def test_the_toolbar_previews_enforces_forks_and_keeps(sessions, tmp_path, monke
         CHANGES.send()
         return any(text in shown for shown in texts_of(box))
 
-    press("Preview a policy on this web, as it is after step 2")
+    press("Preview a policy on the web after step 2")
     select = page.find(ipyvuetify.Select, label="policy").widget
     assert select.items == choices(live_run.scenario)
     select.v_model = "new: length"
@@ -393,7 +434,7 @@ def test_the_toolbar_previews_enforces_forks_and_keeps(sessions, tmp_path, monke
     press("Preview")
     until(lambda: shows("min_words"))
     assert not shows("(length) on the web after step 2")
-    press("Enforce from step 3 on")
+    press("Enforce from step 3")
     assert shows("min_words") and len(live_run.scenario.changes) == len(scenario().changes)
     field.v_model = '{ kind = "length", min_words = 6 }'
     press("Preview")
@@ -401,8 +442,8 @@ def test_the_toolbar_previews_enforces_forks_and_keeps(sessions, tmp_path, monke
     assert shows("synthetic") and shows("human") and not shows("min_words")
 
     page.find(ipyvuetify.Select, label="for").widget.v_model = "careful"
-    press("Enforce from step 3 on")
-    enforced = "From step 3 on, length stands first at the select gate of careful."
+    press("Enforce from step 3")
+    enforced = "From step 3 on, length comes first at the select gate of careful."
     assert shows(enforced) and live_run.scenario.at(3).trainers["careful"].select[0] == "length"
     assert shows('From step 3 on: policies.length = { kind = "length", min_words = 6 }')
     field.v_model = ""

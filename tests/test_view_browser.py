@@ -130,6 +130,7 @@ class Seen:
 
     def __init__(self, browser: object, address: str, **how: object) -> None:
         self.page = browser.new_page(viewport={"width": 1400, "height": 1000}, **how)  # type: ignore[attr-defined]
+        self.page.set_default_timeout(WAIT)
         self.asked: list[str] = []
         self.failed: list[str] = []
         self.page.on("request", lambda request: self.asked.append(request.url))

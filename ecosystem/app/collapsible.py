@@ -1,4 +1,4 @@
-"""A part of the page that is made when it is first opened: most never are, and until then it takes no time."""
+"""A section of the page that is created when first opened: most never are, and cost nothing until then."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import solara
 
 
 @solara.component
-def Collapsible(title: str, inside: Callable[[], None]) -> None:
-    """Show a title that opens and closes what ``inside`` makes; what was typed there outlives its being closed."""
+def Collapsible(title: str, content: Callable[[], None]) -> None:
+    """Show a title that opens and closes the content; text typed in it survives closing."""
     opened, turn = solara.use_state(False)
-    made = solara.use_ref(False)
-    made.current = made.current or opened
+    created = solara.use_ref(False)
+    created.current = created.current or opened
     icon = "mdi-chevron-down" if opened else "mdi-chevron-right"
     with solara.Div(classes=["eco-fold"]):
         solara.Button(title, icon_name=icon, on_click=lambda: turn(not opened), text=True, small=True)
-        if made.current:
+        if created.current:
             with solara.Div(style={} if opened else {"display": "none"}):
-                inside()
+                content()

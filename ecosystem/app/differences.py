@@ -1,4 +1,4 @@
-"""What differs between the scenarios of two worlds."""
+"""Compare the scenarios of two worlds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from ecosystem.errors import ScenarioError
 from ecosystem.scenario.scenario import Scenario
 
-IGNORED = ("name", "description", "knobs", "seed")  # entries of a scenario in which worlds may differ anyway
-LONGEST = 60  # characters of a value that are shown
+IGNORED = ("name", "description", "knobs", "seed")  # entries that are not compared
+LONGEST = 60  # characters shown of a value
 
 
 def differences(one: Scenario, other: Scenario) -> list[tuple[str, str, str]]:
-    """List the dotted paths at which two scenarios differ, with the value of each (– for none).
+    """List the dotted paths at which two scenarios differ, with both values (– for none).
 
-    The path of a timed change names the step from which it holds; the other scenario's value is that of the same step.
+    For a timed change, the path names its step and both values are those at that step.
     """
     a, b = ({k: v for k, v in scenario.plain().items() if k not in IGNORED} for scenario in (one, other))
     for plain, scenario in ((a, one), (b, other)):
@@ -25,7 +25,7 @@ def differences(one: Scenario, other: Scenario) -> list[tuple[str, str, str]]:
             try:
                 plain[f"{path} from step {at} on"] = scenario.at(at).value(path)
             except ScenarioError:
-                continue  # the other has nothing of that name
+                continue  # this path exists only in the other scenario
     return [(path, _shown(here), _shown(there)) for path, here, there in _unequal_at(a, b, "")]
 
 

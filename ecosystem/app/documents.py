@@ -1,6 +1,6 @@
-"""The documents of a run, and the lineage of one: from its author's training sets back to people.
+"""Show the documents of a run, and trace one through its author's training sets back to people.
 
-Everything is from stored tables. Documents are data: they reach the page as text, never as markup.
+Everything comes from stored tables. Documents are data: they reach the page as text, never as markup.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ecosystem.report.panels.documents import CLIP, LONGEST, image_shape, pictur
 from ecosystem.runs.ancestry import Ancestry
 from ecosystem.runs.lineage import INITIAL, Origin, in_words, origin_name, summary_of
 
-EACH, PICTURES = 3, 6  # documents in a column
+TEXTS, PICTURES = 3, 6  # documents in a column
 FITS = 6  # of a lineage, shown at first
-LOOKED_AT = "the step looked at"
+SHOWN_STEP = "the step shown"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A document as it is shown: ``text`` (all of it, or its first LONGEST characters) or a ``picture``, and facts."""
+    """A document for display: a ``picture``, or ``text`` (at most LONGEST characters), and facts about it."""
 
     doc: int
     synthetic: bool
@@ -41,14 +41,14 @@ class Entry:
 
     @property
     def long(self) -> bool:
-        """Whether only the beginning is shown until it is opened."""
+        """Whether only the beginning is shown until the reader opens the document."""
         return self.picture is None and (len(self.text) > CLIP or self.text.count("\n") >= 10)
 
 
 def authors(view: RunView) -> dict[str, str]:
-    """Return who has published anything: each trainer, each population of writers, the initial web; key → name.
+    """Return the names of all who have published: trainers, populations of writers, the initial web.
 
-    A key is a trainer's name, ``writers/<population>`` or ``initial``.
+    Keys are a trainer's name, ``writers/<population>`` or ``initial``.
     """
     present = set(view.documents["author"].unique())
     trainers = [f"{name}/{i}" for name, spec in view.scenario.trainers.items() for i in range(spec.count)]
@@ -59,31 +59,32 @@ def authors(view: RunView) -> dict[str, str]:
 
 
 def published(view: RunView, author: str) -> pl.DataFrame:
-    """Return the documents (rows of ``view.documents``) of a key of :func:`authors`, in order of publication."""
+    """Return the rows of ``view.documents`` for a key of :func:`authors`, in order of publication."""
     member = pl.col("author").str.starts_with(f"{author}/") if author.startswith("writers/") else pl.lit(value=False)
     return view.documents.filter((pl.col("author") == author) | member)
 
 
 def entries(view: RunView, documents: pl.DataFrame, first: int = 0) -> list[Entry]:
-    """Read some of these documents, all of one step, from number ``first`` on; raise StoreError where it is damaged.
+    """Read some of these documents, all of one step, from number ``first`` on.
 
-    They come in order of publication, nothing picked: at most EACH, or PICTURES where they are images.
+    They come in order of publication, without selection: at most TEXTS, or PICTURES if they are images. Raises
+    StoreError if the step is damaged.
     """
     if documents.is_empty():
         return []
     step = documents["t"][0]
     segment = view.run.store.table("corpus", range(step, step + 1), ("doc", "words", "reason", "content"))
     shape = image_shape(view.run.scenario, segment["content"].dtype)
-    some = documents.slice(first, EACH if shape is None else PICTURES)
+    page = documents.slice(first, TEXTS if shape is None else PICTURES)
     names = view.places["name"]
-    rows = some.join(segment, on="doc", how="left", maintain_order="left")
+    rows = page.join(segment, on="doc", how="left", maintain_order="left")
     return [_entry(row, names[row["site"]], shape) for row in rows.iter_rows(named=True)]
 
 
 def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None) -> Entry:
     content = row["content"]
-    whole = "" if shape else visible(readable(content))
-    text = whole if len(whole) <= LONGEST else f"{whole[:LONGEST]}…"
+    full = "" if shape else visible(readable(content))
+    text = full if len(full) <= LONGEST else f"{full[:LONGEST]}…"
     facts = [f"{row['author']}, step {row['t']}", f"document {row['doc']}", f"site {site}"]
     facts += [f"{row['words']:,} word{'s' if row['words'] != 1 else ''}"] if isinstance(content, str) else []
     facts += [f"depth {number(row['depth'])}"] if row["synthetic"] else ["written by people"]
@@ -92,24 +93,24 @@ def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None) -> Ent
     if row["retired_at"] is not None:
         facts += [f"left the web at step {row['retired_at']}"]
     shown = None if shape is None else picture(content, shape)
-    return Entry(row["doc"], row["synthetic"], text, shown, tuple(visible(fact) for fact in facts), len(whole))
+    return Entry(row["doc"], row["synthetic"], text, shown, tuple(visible(fact) for fact in facts), len(full))
 
 
-# What the page shows
+# Components
 
 TINTS = {"people": HUMAN, "injected": "#4f9d8f", "start": "#c79a3a", "model": SYNTHETIC}
 
 
 @solara.component
 def Reading(view: RunView, step: int, last: int) -> None:
-    """Let people open the documents of a run; nothing is read before they do. ``last`` is its last step."""
+    """Offer the documents of a run; nothing is read before the panel is opened. ``last`` is the run's last step."""
     with solara.Div(classes=["eco-panel", "eco-reading"]):
         Collapsible("Reading: what was written, and where it comes from", lambda: Reader(view, step, last))
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Documents of one author: those published at a ``step``, shown from number ``first`` on, and its earliest ones."""
+    """Documents of one author: those of a ``step``, shown from number ``first`` on, and the earliest ones."""
 
     step: int
     first: int
@@ -118,22 +119,22 @@ class Selection:
 
     @classmethod
     def of(cls, documents: pl.DataFrame, step: int, first: int) -> Selection:
-        """Select from everything that the author published; earliest documents are those of an earlier step."""
+        """Select from all documents of the author; the earliest ones are from before ``step``."""
         current = documents.filter(pl.col("t") == step)
         earliest = documents.filter((pl.col("t") == pl.col("t").min()) & (pl.col("t") < step))
         return cls(step, first if first < current.height else 0, current, earliest)
 
     def read(self, view: RunView) -> tuple[list[Entry], list[Entry]]:
-        """Read what is shown of both."""
+        """Read the current and the earliest documents that are shown."""
         return entries(view, self.current, self.first), entries(view, self.earliest)
 
 
 @solara.component
 def Reader(view: RunView, step: int, last: int) -> None:
-    """Show documents of an author at a step beside its earliest ones."""
+    """Show an author's documents of a step beside its earliest ones."""
     ancestry = solara.use_memo(lambda: Ancestry(view), [view])
     author, set_author = solara.use_state("")
-    fixed_step, set_step = solara.use_state(LOOKED_AT)
+    fixed_step, set_step = solara.use_state(SHOWN_STEP)
     first, set_first = solara.use_state(0)
     traced, trace = solara.use_state(-1)
     names = solara.use_memo(lambda: authors(view), [view, last])
@@ -150,8 +151,8 @@ def Reader(view: RunView, step: int, last: int) -> None:
         set_first(0)
 
     keys = {name: key for key, name in names.items()}
-    options = [LOOKED_AT, *steps]
-    shown_step = fixed_step if fixed_step in options else LOOKED_AT
+    options = [SHOWN_STEP, *steps]
+    shown_step = fixed_step if fixed_step in options else SHOWN_STEP
     with solara.Div(classes=["eco-bar"]):
         solara.Select("author", list(keys), names.get(chosen), lambda name: choose(set_author, keys[name]), dense=True)
         solara.Select("step", options, shown_step, lambda value: choose(set_step, value), dense=True)
@@ -169,14 +170,14 @@ def Reader(view: RunView, step: int, last: int) -> None:
 
 
 def _default_author(view: RunView, names: Collection[str], step: int) -> str:
-    """Choose the first author that published at a step, or else the first one; empty where there is none."""
+    """Return the first author that published at a step, else the first of all; empty if there is none."""
     writing = view.documents.filter(pl.col("t") == step)["author"].unique()
     present = [key for key in names if any(who == key or who.startswith(f"{key}/") for who in writing)]
     return next(iter(present or names), "")
 
 
 def _current_heading(selection: Selection, shown: int, author: str, set_first: Callable[[int], None]) -> None:
-    """Say what an author published at the step, and how many documents of it are shown."""
+    """Head the documents that an author published at the step."""
     text_element("h4", f"Published at step {selection.step}")
     if selection.current.is_empty():
         text_element("p", f"{author} published nothing at this step." if author else "Nothing has been published yet.")
@@ -185,28 +186,28 @@ def _current_heading(selection: Selection, shown: int, author: str, set_first: C
 
 
 def _earliest_heading(selection: Selection, shown: int) -> None:
-    """Say which the earliest documents of an author are, and how many of them are shown."""
+    """Head the earliest documents of an author."""
     earliest = selection.earliest
     text_element("h4", "Its first documents" + (f", step {earliest['t'][0]}" if earliest.height else ""))
     if earliest.is_empty():
-        text_element("p", "It had published nothing before." if selection.current.height else "")
+        text_element("p", "No earlier documents." if selection.current.height else "")
     elif shown:
         _pages(0, shown, earliest.height, None)
 
 
 def _pages(first: int, shown: int, height: int, turn: Callable[[int], None] | None) -> None:
-    """Say which of ``height`` documents are shown, with a button to the next ones (``turn`` gets their place)."""
+    """Show which of ``height`` documents are on the page, with a button that turns to the next ones."""
     end = min(first + shown, height)
     with solara.Div(classes=["eco-turn"]):
         text_element("span", f"{first + 1:,} to {end:,} of {height:,}")
         if turn is not None and (end < height or first):
-            words, place = ("next", end) if end < height else ("from the first", 0)
-            solara.Button(words, on_click=lambda: turn(place), text=True, small=True)
+            label, place = ("next", end) if end < height else ("back to the first", 0)
+            solara.Button(label, on_click=lambda: turn(place), text=True, small=True)
 
 
 @solara.component
 def Documents(shown: Sequence[Entry], ancestry: Ancestry, traced: int, trace: Callable[[int], None], last: int) -> None:
-    """Show documents one below the other, each with a way to its lineage."""
+    """Show documents one below the other; synthetic ones offer their lineage."""
     with solara.Div():
         for entry in shown:
             classes = ["eco-doc", "eco-machine" if entry.synthetic else "eco-people"]
@@ -220,59 +221,59 @@ def Documents(shown: Sequence[Entry], ancestry: Ancestry, traced: int, trace: Ca
 
 
 def _content(entry: Entry) -> None:
-    """Show the content of a document: its picture, its text, or the beginning of a long text, which can be opened."""
+    """Show a document's picture or text; a long text can be expanded."""
     if entry.picture is not None:
         solara.v.Html(tag="img", attributes={"src": entry.picture, "alt": f"document {entry.doc}"})
     elif not entry.text.strip():
-        text_element("p", "An empty document.")
+        text_element("p", "Empty document.")
     elif entry.long:
         extent = "all" if entry.characters <= LONGEST else f"the first {LONGEST:,} of"
         summary = [
             text_element("div", f"{entry.text[:CLIP]}…", "eco-words", "eco-clip", dir="auto"),
             text_element("span", f"{extent} {entry.characters:,} characters", "eco-more"),
         ]
-        whole = text_element("div", entry.text, "eco-words", dir="auto")
-        solara.v.Html(tag="details", children=[solara.v.Html(tag="summary", children=summary), whole])
+        full = text_element("div", entry.text, "eco-words", dir="auto")
+        solara.v.Html(tag="details", children=[solara.v.Html(tag="summary", children=summary), full])
     else:
         text_element("div", entry.text, "eco-words", dir="auto")
 
 
 def _lineage_button(doc: int, is_open: bool, trace: Callable[[int], None]) -> None:
-    """Let people open or close the lineage of a document."""
-    words = "Close the lineage" if is_open else "Lineage"
-    solara.Button(words, on_click=lambda: trace(-1 if is_open else doc), text=True, x_small=True)
+    """Offer to open or close the lineage of a document."""
+    label = "Close the lineage" if is_open else "Lineage"
+    solara.Button(label, on_click=lambda: trace(-1 if is_open else doc), text=True, x_small=True)
 
 
 @solara.component
 def Descent(ancestry: Ancestry, doc: int, last: int) -> None:
     """Show the lineage of a document, fit by fit, latest first."""
-    whole, unfold = solara.use_state(False)
+    expanded, expand = solara.use_state(False)
     task = solara.lab.use_task(lambda: ancestry.lineage(doc), dependencies=[ancestry, doc], raise_error=False)
     if task.exception is not None:
         solara.Error(str(task.exception))
         return
     if task.value is None:
-        text_element("p", "Going back through the ledgers …")
+        text_element("p", "Tracing the ledgers …")
         return
     lineage = task.value
     with solara.Div(classes=["eco-descent"]):
         text_element("p", summary_of(lineage))
         Bar(lineage.ends)
-        for fit in lineage.fits if whole else lineage.fits[:FITS]:
+        for fit in lineage.fits if expanded else lineage.fits[:FITS]:
             with solara.Div(classes=["eco-fit"]):
                 text_element("strong", fit.heading)
                 text_element("span", f" · {fit.frequency}" + ("" if fit.exact else " · approximate"))
                 Bar(fit.origins)
         if len(lineage.fits) > FITS:
-            few = "fewer" if whole else f"all {len(lineage.fits)} of them"
-            solara.Button(f"Show {few}", on_click=lambda: unfold(not whole), text=True, x_small=True)
+            amount = "fewer" if expanded else f"all {len(lineage.fits)}"
+            solara.Button(f"Show {amount}", on_click=lambda: expand(not expanded), text=True, x_small=True)
         for caveat in lineage.caveats:
             text_element("p", caveat)
 
 
 @solara.component
 def Bar(origins: Sequence[Origin]) -> None:
-    """Show shares as a bar, and in words below it."""
+    """Show shares as a bar, with words below it."""
     with solara.Div():
         with solara.Div(classes=["eco-shares"]):
             for origin in origins:

@@ -1,4 +1,4 @@
-"""Small elements that several components use. What they show is text, whatever it contains."""
+"""Small elements used by several components. Their content is always shown as text, never as markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that components listen to, to be drawn again when something has changed."""
+"""Signals that redraw the components listening to them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from mesa.visualization.utils import force_update, update_counter
 
 
 class Signal:
-    """Sent from any thread; a component that listens while it is drawn is drawn again whenever it is sent."""
+    """A signal, sent from any thread, that redraws every component that listened while it was drawn."""
 
     def __init__(self) -> None:
-        self._sent = solara.reactive(object())  # no count: of two threads that counted on, one might not be heard
+        self._sent = solara.reactive(object())  # not a counter, on which two threads could race
 
     def send(self) -> None:
-        """Have all components that listen drawn again."""
+        """Redraw all components that listen."""
         self._sent.set(object())
 
     def listen(self) -> None:
-        """Be drawn again whenever the signal is sent; call it while a component is drawn."""
+        """Redraw the component that is being drawn whenever the signal is sent."""
         self._sent.get()
 
 
-CHANGES = Signal()  # a step more, another scenario, another step looked at
-PROGRESS = Signal()  # what a step under way is doing: few listen, since it is sent often
+CHANGES = Signal()  # a new step, another scenario, another step shown
+PROGRESS = Signal()  # progress inside a step: sent often, so few components listen
 
 
 def listen(live: bool) -> None:
-    """Be drawn again at news and, where no world is live, whenever Mesa has shown the next frame."""
+    """Redraw the component at every change and, if no world is live, whenever Mesa shows the next frame."""
     CHANGES.listen()
     if not live:
         update_counter.get()
 
 
 def tell() -> None:
-    """Have the page drawn again, and what Mesa says of its model."""
+    """Redraw the page, including Mesa's display of its model."""
     CHANGES.send()
     force_update()

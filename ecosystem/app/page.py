@@ -1,6 +1,6 @@
 """The page: Mesa's SolaraViz (reset, play, step, knobs) beside the panels.
 
-Every browser tab has a session, and so a world, of its own; closing the tab closes it.
+Every browser tab has its own session and so its own world. Closing the tab closes them.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ecosystem.errors import EcosystemError
 from ecosystem.scenario.entries import Knob
 from ecosystem.scenario.presets import presets
 
-CONFIG = SessionConfig()  # what the server was started for
-TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from quick to true
-PACE = 250  # milliseconds between two steps that are played, unless another is set
+CONFIG = SessionConfig()  # set by the server
+TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from fast to realistic
+PACE = 250  # default play interval in milliseconds
 AS_FILE = "as in the scenario"
-OTHER = "something else"  # than any choice of a knob
+OTHER = "something else"  # shown for a value that is not among a knob's choices
 
 
 def session_class(config: SessionConfig) -> type[SessionModel]:
-    """Make the class of a page's sessions, which SolaraViz instantiates from keyword arguments on *Reset*."""
+    """Create the session class of a page; SolaraViz instantiates it from keyword arguments on *Reset*."""
     callbacks = {"news": tell, "progressed": PROGRESS.send, "watched": _watched}
     methods = {name: staticmethod(callback) for name, callback in callbacks.items()}
     return type("Session", (SessionModel,), {"config": config, **methods})
 
 
 def _watched() -> bool:
-    """Return whether the tab is still connected: one that was lost is waited for, but nothing is computed for it."""
+    """Return whether the tab is connected. A lost tab may come back, but nothing is computed for it meanwhile."""
     try:
         return PageStatus.CONNECTED in get_current_context().page_status.values()
     except RuntimeError:  # the server is ending, or the tab has been closed
@@ -51,12 +51,12 @@ def _Sidebar() -> None: ...
 
 @solara.component
 def Page() -> None:
-    """Show what the server was started for; Solara looks for this name."""
+    """Show the page; Solara looks for this name."""
     solara.Title(f"{CONFIG.title} · ecosystem")
     solara.Style(panels.STYLE)
     session = solara.use_memo(lambda: solara.reactive(session_class(CONFIG)()), [])
     solara.use_effect(lambda: session.value.close, [session.value])
-    # In a component of its own, since SolaraViz is called with new arguments whenever a knob is turned.
+    # A separate component, since SolaraViz gets new arguments whenever a knob is turned.
     Controls(session)
     _Sidebar()
     panels.Worlds(session.value)
@@ -64,19 +64,19 @@ def Page() -> None:
 
 @solara.component
 def Controls(session: solara.Reactive[SessionModel]) -> None:
-    """Show SolaraViz with the knobs of the steered world, and let each act when it is turned."""
+    """Show SolaraViz with the knobs of the steered world, each of which acts as soon as it is turned."""
     now = session.value
     listen(bool(now.live_runs))
-    (wrong, until), complain = solara.use_state(("", 0))  # why a knob was refused, and for which step
+    (refusal, refused_step), refuse = solara.use_state(("", 0))  # why a knob was refused, and for which step
     positions = {name: _position(now, name) for name in now.knobs}
     turns = solara.use_memo(
         lambda: {name: solara.reactive(value) for name, value in positions.items()}, [tuple(positions)]
     )
-    knobs = _Knobs(now, turns, solara.use_ref({}), complain)
+    knobs = _Knobs(now, turns, solara.use_ref({}), refuse)
     ran, restarts = solara.use_ref(True), solara.use_ref(0)
     interval = solara.use_reactive(PACE)
     if now.running and not ran.current:
-        restarts.current += 1  # Mesa leaves its buttons off once a model has ended, also where it can go on after all
+        restarts.current += 1  # Mesa keeps its buttons disabled once a model has ended, even if it can continue
     ran.current = now.running
 
     def rewind() -> None:
@@ -84,17 +84,19 @@ def Controls(session: solara.Reactive[SessionModel]) -> None:
             now.rewind()
             tell()
 
-    solara.use_effect(knobs.hear, [id(now), tuple(turns)])
+    solara.use_effect(knobs.subscribe, [id(now), tuple(turns)])
     solara.use_effect(knobs.follow, [id(now), tuple(positions.values())])
-    solara.use_effect(tell, [id(now)])  # what Mesa says of its model was said of the one before *Reset*
+    solara.use_effect(tell, [id(now)])  # after *Reset*, Mesa still shows the state of the previous model
     solara.use_effect(rewind, [now.running])
-    with solara.Sidebar():  # what is below is made anew where its place changes
+    with solara.Sidebar():  # an extra element shifts what follows, so that Solara recreates it
         if restarts.current % 2:
             solara.Div()
     shown = tuple((turn.value, positions[name]) for name, turn in turns.items())
-    parameters = solara.use_memo(lambda: _parameters(now, turns), [id(now), shown])  # else all of Mesa is made again
+    parameters = solara.use_memo(
+        lambda: _parameters(now, turns), [id(now), shown]
+    )  # new parameters make Mesa recreate everything
     SolaraViz(session, components=[], model_params=parameters, name=CONFIG.title, play_interval=interval)
-    for sentence in (now.refused, wrong if until == now.upcoming else ""):
+    for sentence in (now.refused, refusal if refused_step == now.upcoming else ""):
         if sentence:
             with solara.Sidebar():
                 solara.Error(sentence)
@@ -102,60 +104,60 @@ def Controls(session: solara.Reactive[SessionModel]) -> None:
 
 @dataclass(frozen=True)
 class _Knobs:
-    """The knobs of a session as the page shows them: ``turns`` has the value of each, ``seen`` what was last shown."""
+    """The knobs of a session as the page shows them: ``turns`` holds their values, ``seen`` those last shown."""
 
     session: SessionModel
     turns: dict[str, solara.Reactive[Any]]
     seen: Any  # a reference to a dict: name → position
-    complain: Callable[[tuple[str, int]], None]
+    refuse: Callable[[tuple[str, int]], None]
 
     def follow(self) -> None:
-        """Show positions that were changed elsewhere: by another world, *Reset*, a policy that was enforced."""
+        """Show positions that changed elsewhere: another world is steered, *Reset*, an enforced policy."""
         for name, turn in self.turns.items():
             if (value := _position(self.session, name)) != self.seen.current.get(name):
                 self.seen.current[name] = value
                 turn.set(value)
 
     def act(self, name: str, value: Any) -> None:
-        """Turn a knob of the world; where that is refused, say why and turn it back on the page."""
+        """Turn a knob of the world; if that is refused, show why and turn it back on the page."""
         knob = self.session.knobs[name]
-        if value == OTHER or not _apart(knob, _position(self.session, name), value):
+        if value == OTHER or not _was_turned(knob, _position(self.session, name), value):
             return
         try:
             self.session.turn(knob.path, value if knob.choices is None else knob.choices[value])
             self.seen.current[name] = _position(self.session, name)
-            self.complain(("", 0))
+            self.refuse(("", 0))
         except EcosystemError as error:
-            self.complain((str(error), self.session.upcoming))
+            self.refuse((str(error), self.session.upcoming))
             self.turns[name].set(_position(self.session, name))
 
-    def hear(self) -> Callable[[], None]:
-        """Let knobs act as they are turned: an effect of the page being drawn might come after a step was asked for."""
-        ends = [turn.subscribe(partial(self.act, name)) for name, turn in self.turns.items()]
+    def subscribe(self) -> Callable[[], None]:
+        """Let knobs act as they are turned; an effect of redrawing the page might run after the next step began."""
+        subscriptions = [turn.subscribe(partial(self.act, name)) for name, turn in self.turns.items()]
 
-        def leave() -> None:
-            for end in ends:
+        def unsubscribe() -> None:
+            for end in subscriptions:
                 end()
 
-        return leave
+        return unsubscribe
 
 
-def _apart(knob: Knob, before: Any, after: Any) -> bool:
-    """Return whether a knob was turned; the numbers of a slider are those of its places but for the last digits."""
+def _was_turned(knob: Knob, before: Any, after: Any) -> bool:
+    """Return whether a knob was turned; the values of a slider are subject to rounding."""
     return bool(before != after if knob.choices is not None else abs(after - before) > 0.5 * spacing(knob, before))
 
 
 def _position(session: SessionModel, name: str) -> Any:
-    """Return the position of a knob of the steered world: its number, or the name of its choice (OTHER for none)."""
+    """Return the position of a knob of the steered world: its number, or the name of its choice (else OTHER)."""
     knob = session.knobs[name]
     value = session.value(knob.path)
     if knob.choices is None:
         return value if value is not None else knob.low
-    return next((called for called, choice in knob.choices.items() if choice == value), OTHER)
+    return next((name for name, choice in knob.choices.items() if choice == value), OTHER)
 
 
 def _parameters(session: SessionModel, turns: Mapping[str, solara.Reactive[Any]]) -> dict[str, Any]:
-    """Return what SolaraViz lets people choose: knobs, which act at once, and model and seed, from *Reset* on."""
+    """Return the parameters of SolaraViz: knobs, which act at once, and model and seed, which apply on *Reset*."""
     return {name: _knob_parameter(session, name, turn) for name, turn in turns.items()} | _reset_parameters(session)
 
 
@@ -167,7 +169,7 @@ def _knob_parameter(session: SessionModel, name: str, turn: solara.Reactive[Any]
         return {"type": "Select", "label": label(knob), "value": turn, "values": values}
     assert knob.low is not None and knob.high is not None
     step = spacing(knob, session.value(knob.path))
-    # The value may lie outside the knob's range, where a slider would move it without being turned.
+    # A slider would move a value outside its range without being turned, so widen the range.
     low, high = min(knob.low, turn.value), max(knob.high, turn.value)
     title = f"{label(knob)}: {turn.value:,.4g}"
     if isinstance(turn.value, int):
@@ -176,12 +178,15 @@ def _knob_parameter(session: SessionModel, name: str, turn: solara.Reactive[Any]
 
 
 def _reset_parameters(session: SessionModel) -> dict[str, Any]:
-    """Return the model and the seed of the next session, where a scenario and not a stored run is shown."""
+    """Return the parameters that apply on *Reset*, model and seed; none for stored runs."""
     scenario = session.config.scenario
     if scenario is None:
         return {}
-    seed = {"type": "InputText", "label": "seed, from Reset on", "value": str(scenario.seed)}
+    seed = {"type": "InputText", "label": "seed (applied on Reset)", "value": str(scenario.seed)}
     if scenario.modality != "text":
         return {SEED: seed}
     tiers = [AS_FILE, *(tier for tier in TIERS if tier in presets(session.config.base))]
-    return {PRESET: {"type": "Select", "label": "models, from Reset on", "value": AS_FILE, "values": tiers}, SEED: seed}
+    return {
+        PRESET: {"type": "Select", "label": "models (applied on Reset)", "value": AS_FILE, "values": tiers},
+        SEED: seed,
+    }

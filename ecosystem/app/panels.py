@@ -1,4 +1,4 @@
-"""The panels of the page: each a Solara component of a session, or of a view and a step."""
+"""The panels of the page, each a Solara component of a session or of a view and a step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ecosystem.report import charts, run_charts
 STYLE = Path(__file__).with_name("page.css")
 LOOKS = json.dumps({"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)})
 PLACES = ("First", "Second")
-DIFFERENT = 10  # lines, at most, in what two scenarios differ
+DIFFERENT = 10  # differences between two scenarios, at most
 
 
 @solara.component_vue("vega.vue")
@@ -47,7 +47,7 @@ def _Vega(
 
 @solara.component
 def Panel(title: str, below: str = "", children: Sequence[Any] = (), classes: Sequence[str] = ()) -> None:
-    """Frame something; title and the line below it are text, whatever they contain."""
+    """Show a framed panel; title and subtitle are always shown as text."""
     with solara.Div(classes=["eco-panel", *classes]):
         text_element("h3", title)
         if below:
@@ -66,7 +66,7 @@ def Chart(
     canvas: bool = False,
     children: Sequence[Any] = (),
 ) -> None:
-    """Show a chart at a step with ``children`` below it or, where there is none, what is ``missing``."""
+    """Show a chart at a step with ``children`` below it; without a chart, the sentence ``missing``."""
     if chart is None:
         Panel(called, missing)
         return
@@ -88,22 +88,23 @@ def Chart(
 
 @solara.component
 def Worlds(session: SessionModel) -> None:
-    """Show every world of the session, side by side, all at the same step and with the same measures."""
+    """Show the worlds of the session side by side, at the same step and with the same measures."""
     listen(bool(session.live_runs))
     chosen, choose = solara.use_state({"diversity": "distinct_2"})
-    wrong, _ = solara.use_exception()
+    error, _ = solara.use_exception()
     views = [view for view in session.views if view is not None]
     chart_set = solara.use_memo(lambda: ChartSet(views), [tuple(map(id, views))])
-    if wrong is not None:
-        solara.Error(f"This could not be drawn ({type(wrong).__name__}: {wrong}). What was committed is not touched.")
+    if error is not None:
+        solara.Error(
+            f"The page could not be drawn ({type(error).__name__}: {error}). Committed steps are not affected."
+        )
         return
     choices = _choices(views)
     metrics = _chosen_metrics(choices, chosen)
     if len({view.scenario.modality for view in views}) > 1:
         sorts = " and ".join(f"{view.scenario.name} has {view.scenario.modality} documents" for view in views)
         solara.Warning(
-            f"{sorts}: what their models are measured by cannot be compared. "
-            "What is on the web and what was refused can."
+            f"{sorts}: the measures of their models cannot be compared, but the content of the web and refusals can."
         )
     with solara.Div(classes=["eco-bar"]):
         _step_slider(session)
@@ -130,7 +131,7 @@ def _world(session: SessionModel, number: int, chart_set: ChartSet, metrics: Map
 
 
 def _choices(views: Sequence[RunView]) -> dict[str, dict[str, str]]:
-    """Return the measures that each panel may show (metric → name); worlds of different documents share one panel."""
+    """Return the measures that each panel offers (metric → name); worlds of different modalities share one panel."""
     choices = {"contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()}}
     if len({view.scenario.modality for view in views}) < 2:
         choices["quality"] = _together(world_charts.qualities, views)
@@ -139,19 +140,19 @@ def _choices(views: Sequence[RunView]) -> dict[str, dict[str, str]]:
 
 
 def _chosen_metrics(choices: Mapping[str, Mapping[str, str]], chosen: Mapping[str, str]) -> dict[str, str]:
-    """Return the metric of each panel: the one chosen where it is there, else the first."""
+    """Return the metric of each panel: the chosen one if available, else the first."""
     metrics = {
         key: chosen[key] if chosen.get(key) in options else next(iter(options), "") for key, options in choices.items()
     }
     if "diversity" in metrics and metrics["diversity"] == metrics["quality"]:
-        # One list of measures serves both where documents are no text.
+        # Without text, both panels offer the same measures.
         others = [key for key in choices["diversity"] if key != metrics["quality"]]
         metrics["diversity"] = next(iter(others), metrics["diversity"])
     return metrics
 
 
 def _step_slider(session: SessionModel) -> None:
-    """Let people choose the step that is shown, once there are two."""
+    """Show a slider of the step on display, once there are two steps."""
     if session.last <= 0:
         return
 
@@ -170,7 +171,7 @@ def _selector(key: str, options: Mapping[str, str], metric: str, choose: Callabl
 
 
 def _top(session: SessionModel, number: int, several: bool) -> None:
-    """Show what is above the panels of a world: its name and step, its progress, and its toolbar."""
+    """Show the name, step, progress and toolbar of a world above its panels."""
     view = session.views[number]
     live_run = session.live_run(number)
     with solara.Div(classes=["eco-top"]):
@@ -184,19 +185,19 @@ def _top(session: SessionModel, number: int, several: bool) -> None:
 
 
 def _news(views: Sequence[RunView]) -> str:
-    """Return what changes when there is something new to draw in any world: last steps, scenarios."""
+    """Return a string that changes whenever a world has a new step or another scenario."""
     return " ".join(f"{view.last}:{id(view.scenario)}" for view in views)
 
 
 def _together(of: Callable[[RunView], dict[str, str]], views: Sequence[RunView]) -> dict[str, str]:
-    """Return what all views have, in the order of the first."""
+    """Return the entries common to all views, in the order of the first."""
     names = [of(view) for view in views]
     return {key: name for key, name in names[0].items() if all(key in other for other in names)} if names else {}
 
 
 @solara.component
 def WorldCharts(chart_set: ChartSet, number: int, step: int, news: str, metrics: Mapping[str, str]) -> None:
-    """Show the charts of one world at a step; ``news`` says when there is something new to draw."""
+    """Show the charts of one world at a step; a change of ``news`` redraws them."""
     view = chart_set.views[number]
     by_metric = [world_charts.contamination, world_charts.quality, world_charts.diversity]
     drawn: list[tuple[Callable[..., Any], tuple[str, ...]]] = [
@@ -205,7 +206,7 @@ def WorldCharts(chart_set: ChartSet, number: int, step: int, news: str, metrics:
         (world_charts.ledger, ()),
     ]
     ended = view.last >= view.scenario.steps
-    missing = "Nothing of this was measured." if ended else "This is drawn from the first step on that measures it."
+    missing = "This was not measured." if ended else "Shown from the first step that measures it."
     with solara.Div(classes=["eco-grid"]):
         for draw, arguments in drawn:
             chart = chart_set.charts(draw, *arguments)[number] if "" not in arguments else None
@@ -218,7 +219,7 @@ def WorldCharts(chart_set: ChartSet, number: int, step: int, news: str, metrics:
 
 @solara.component
 def Heading(view: RunView, place: str, step: int, asked: int, branch: int | None) -> None:
-    """Say which world this is, and how far it has come."""
+    """Show the name of a world and its step."""
     text_element("h2", f"{place}{view.scenario.name}, seed {view.run.seed}", "eco-name")
     progress = f"at step {view.last} of {view.scenario.steps}" + (
         "" if branch is None else f", forked after step {branch}"
@@ -230,18 +231,18 @@ def Heading(view: RunView, place: str, step: int, asked: int, branch: int | None
 
 @solara.component
 def Differences(views: Sequence[RunView], scenarios: tuple[int, ...], live: bool) -> None:
-    """List in what the scenarios of two worlds differ."""
+    """List the differences between the scenarios of two worlds."""
     rows = differences(*(view.scenario for view in views[:2]))
     if not rows:
         same = "the same seed" if views[0].run.seed == views[1].run.seed else "another seed"
         sentence = f"Both worlds have the same scenario and {same}."
         if live:
-            sentence += " A knob that is moved sets apart the world that it steers."
+            sentence += " Turning a knob changes only the steered world."
         solara.Text(sentence, style="padding: 0 12px")
         return
     names = [f"{p}: {view.scenario.name}, seed {view.run.seed}" for p, view in zip(PLACES, views, strict=False)]
     with solara.v.Html(tag="table", class_="eco-differs", style_="margin-left: 12px"):
-        table_row("th", ("In what they differ", *names))
+        table_row("th", ("Difference", *names))
         for row in rows[:DIFFERENT]:
             table_row("td", row)
     if len(rows) > DIFFERENT:
@@ -250,19 +251,19 @@ def Differences(views: Sequence[RunView], scenarios: tuple[int, ...], live: bool
 
 @solara.component
 def StepProgress(live_run: LiveRun) -> None:
-    """Show what a live world is doing, and let people pause inside a step.
+    """Show the progress of a live world, with a button to pause inside a step.
 
-    Progress inside a step is heard here alone, so that nothing else of the page is made again for it.
+    Only this component listens to progress inside a step, so that the rest of the page is not redrawn for it.
     """
     CHANGES.listen()
     PROGRESS.listen()
     state, progress, t = live_run.state, live_run.progress, live_run.t
     with solara.Div(classes=["eco-going"]):
         if state == "failed":
-            solara.Error(live_run.error or "the world stopped")
+            solara.Error(live_run.error or "the world failed")
             return
         words = {
-            "opening": "The web is being laid out",
+            "opening": "Opening the web",
             "ready": f"At step {t} of {live_run.scenario.steps}, seed {live_run.scenario.seed}",
             "stepping": f"Step {t + 1} of {live_run.scenario.steps}",
             "paused": f"Paused inside step {t + 1}",
@@ -271,9 +272,9 @@ def StepProgress(live_run: LiveRun) -> None:
         share = 100 * progress.done / progress.total if progress.total else None
         solara.Text(f"{words} · {progress.what}" if progress.what else words)
         if state == "opening" or (state == "stepping" and share is not None):
-            # Of a step only when it reports: a bar that runs to and fro meanwhile takes half of a quick step's time.
+            # During a step, only once it has reported: an indeterminate bar would take half the time of a quick step.
             solara.ProgressLinear(True if share is None else share)
         if state == "stepping":
             solara.Button("Pause inside the step", on_click=live_run.pause, text=True, small=True)
         if state == "paused":
-            solara.Button("Go on", on_click=live_run.resume, color="primary", small=True)
+            solara.Button("Resume", on_click=live_run.resume, color="primary", small=True)

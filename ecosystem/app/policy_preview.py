@@ -1,4 +1,4 @@
-"""The preview of a policy on the web of a step, and its enforcement in a live world."""
+"""Preview a policy on the web of a step, and enforce it in a live world."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ecosystem.scenario.scenario import Scenario
 
 @dataclass(frozen=True)
 class Enforcement:
-    """A policy that was enforced in a live world: at whose select gate, from which step on, and the scenario since."""
+    """A policy enforced at the select gate of a population from ``step`` on, and the scenario that resulted."""
 
     policy: str
     population: str
@@ -30,28 +30,28 @@ class Enforcement:
 
     @classmethod
     def of(cls, live_run: LiveRun, choice: str, text: str, population: str) -> Enforcement:
-        """Enforce a policy as it was typed; raise ScenarioError where that is not allowed."""
+        """Enforce a policy as typed; raise ScenarioError if it is not allowed."""
         step = live_run.upcoming
         name = enforce(live_run, choice, text, population)
         return cls(name, population, step, live_run.scenario)
 
     def is_pending(self, live_run: LiveRun) -> bool:
-        """Whether the world has the policy but has not made a step under it."""
+        """Whether no step has been made under the policy yet."""
         return self.scenario is live_run.scenario and live_run.t < self.step
 
     def __str__(self) -> str:
-        return f"From step {self.step} on, {self.policy} stands first at the select gate of {self.population}."
+        return f"From step {self.step} on, {self.policy} comes first at the select gate of {self.population}."
 
 
 @solara.component
 def PolicyPreview(session: SessionModel, view: RunView, live_run: LiveRun | None, step: int) -> None:
-    """Let people apply a policy to the web of a step before it is enforced, and enforce it."""
+    """Offer to apply a policy to the web of a step, and to enforce it."""
     CHANGES.listen()
     scenario = solara.use_memo(lambda: view.scenario.at(step), [id(view.scenario), step])
     first_choice = choices(scenario)[0]
     choice, set_choice = solara.use_state(first_choice)
     text, set_text = solara.use_state(solara.use_memo(lambda: template(scenario, first_choice), []))
-    (audit, audited_step), set_audit = solara.use_state((None, step))  # under way or done
+    (audit, audited_step), set_audit = solara.use_state((None, step))  # the audit may still be running
     population, set_population = solara.use_state(next(iter(scenario.trainers), ""))
     enforcement, set_enforcement = solara.use_state(None)
     refusal, set_refusal = solara.use_state("")  # why a policy was not enforced
@@ -88,7 +88,7 @@ def PolicyPreview(session: SessionModel, view: RunView, live_run: LiveRun | None
 def _policy_editor(
     scenario: Scenario, choice: str, text: str, set_choice: Callable[[str], None], set_text: Callable[[str], None]
 ) -> None:
-    """Let people choose a policy and edit it as TOML; an empty text becomes the chosen policy again."""
+    """Show the choice of policies and the chosen one as editable TOML; emptying the text restores the policy."""
 
     def choose(name: str) -> None:
         set_choice(name)
@@ -99,29 +99,29 @@ def _policy_editor(
 
     offered = choices(scenario)
     solara.Select("policy", offered, value=choice if choice in offered else offered[0], on_value=choose, dense=True)
-    solara.InputText("as TOML (empty it for the named policy)", text, on_value=edit, continuous_update=True)
+    solara.InputText("as TOML (clear to restore the chosen policy)", text, on_value=edit, continuous_update=True)
 
 
 def _population_selector(scenario: Scenario, population: str, set_population: Callable[[str], None]) -> None:
-    """Let people choose whose select gate gets the policy, where there are several populations of trainers."""
+    """Show the choice of the population to enforce the policy for, if there are several."""
     if len(scenario.trainers) > 1:
         solara.Select("for", list(scenario.trainers), value=population, on_value=set_population, dense=True)
 
 
 @solara.component
 def EnforceButton(live_run: LiveRun, act: Callable[[], None]) -> None:
-    """Offer to enforce a policy, and say from which step on."""
+    """Offer to enforce a policy from the next step on."""
     PROGRESS.listen()
-    solara.Button(f"Enforce from step {live_run.upcoming} on", on_click=act, outlined=True, small=True)
+    solara.Button(f"Enforce from step {live_run.upcoming}", on_click=act, outlined=True, small=True)
 
 
 @solara.component
 def AuditResult(audit: BackgroundTask[pl.DataFrame], done: bool, progress: Progress, step: int) -> None:
-    """Show the audit of a policy by true origin and depth, or how far it has come."""
+    """Show the audit of a policy by true origin and depth, or its progress."""
     if audit.error is not None:
         solara.Error(audit.error)
     elif not done:
-        solara.Text(f"The web of step {step} is looked through" + (f" · {progress.what}" if progress.what else ""))
+        solara.Text(f"Auditing the web of step {step}" + (f" · {progress.what}" if progress.what else ""))
         solara.ProgressLinear(value=True)
     elif audit.result is not None:
         _audit_table(audit.result.filter(pl.col("by") != "author"), step)

@@ -1,7 +1,7 @@
-"""Serves the page: Solara's application in production mode, the drawing library, and a policy that forbids the rest.
+"""Serve the page: Solara's application in production mode, the drawing library, and a content security policy.
 
-Nothing is fetched from outside: Solara's assets come from a package, telemetry and proxies are off, and the browser is
-told to speak to this server alone.
+Nothing is fetched from outside: Solara's assets come from a package, telemetry and proxies are off, and the policy
+restricts the browser to this server.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ POLICY = (
 _SETTINGS = {
     "SOLARA_MODE": "production",
     "SOLARA_TELEMETRY_MIXPANEL_ENABLE": "false",
-    "SOLARA_ASSETS_PROXY": "true",  # from the files of solara-assets; what they lack is not requested
-    "SOLARA_ASSETS_CDN": "http://127.0.0.1:9/",
-    "SOLARA_KERNEL_CULL_TIMEOUT": "5m",  # of a tab that was lost without saying so
+    "SOLARA_ASSETS_PROXY": "true",  # served from the package solara-assets
+    "SOLARA_ASSETS_CDN": "http://127.0.0.1:9/",  # unreachable: a missing asset is not fetched from elsewhere
+    "SOLARA_KERNEL_CULL_TIMEOUT": "5m",  # for a tab whose connection was lost
     "SOLARA_THEME_SHOW_BANNER": "false",
     "SOLARA_SESSION_SAME_SITE": "lax",
-    "SOLARA_CHECK_HOOKS": "off",  # of Mesa's own components
+    "SOLARA_CHECK_HOOKS": "off",  # Mesa's components fail them
     "SOLARA_APP": "ecosystem.app.page",
 }
 
 
 def serve(config: SessionConfig, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve the page of a session until Ctrl-C; ``ready`` gets its address once it can be opened.
+    """Serve the page of a session until Ctrl-C; ``ready`` is called with its address once it can be opened.
 
-    Port 0 means any that is free. Raises EcosystemError where the address cannot be had or the extra is not installed.
+    Port 0 means any free port. Raises EcosystemError if the address cannot be bound or the extra is not installed.
     """
     os.environ.update(_SETTINGS)
-    warnings.filterwarnings("ignore", module=r"solara\.|reacton\.")  # they speak to those who develop with them
+    warnings.filterwarnings("ignore", module=r"solara\.|reacton\.")  # meant for developers of Solara applications
     try:
         import uvicorn
         from solara.server import starlette as solara
@@ -56,18 +56,18 @@ def serve(config: SessionConfig, host: str, port: int, ready: Callable[[str], No
     from ecosystem.app import page
 
     page.CONFIG = config
-    library()  # made once, before the first reader waits for it, and so are the views
+    library()  # prepare it, and the views below, before the first request
     for path in config.runs:
         stored(path)
     names = set(LOCAL) if host in LOCAL else None
     listening = _listen(host, port)
-    address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
+    address = f"http://{_bracketed(host)}:{listening.getsockname()[1]}"
     settings = uvicorn.Config(
         _Guard(solara.app, names),
         log_level="warning",
         ws_max_size=2**26,
         ws_ping_interval=60,
-        ws_ping_timeout=600,  # a machine that trains models may be slow to answer, and a tab is not lost for that
+        ws_ping_timeout=600,  # a machine that trains models may be slow to answer
         timeout_graceful_shutdown=3,
         lifespan="on",
     )
@@ -75,7 +75,7 @@ def serve(config: SessionConfig, host: str, port: int, ready: Callable[[str], No
 
     @contextmanager
     def until_stopped() -> Iterator[None]:
-        """End the server at Ctrl-C; it would give the signal on otherwise, and nothing would be tidied up."""
+        """Stop at Ctrl-C without raising the signal again, as uvicorn would: it would prevent the cleanup."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, server.handle_exit)
         yield
@@ -98,19 +98,20 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listening.bind((host, port))
     except OSError as error:
-        raise EcosystemError(f"--host {host} --port {port}: cannot be listened on ({error.strerror}).") from None
+        raise EcosystemError(
+            f"--host {host} --port {port}: cannot listen on this address ({error.strerror})."
+        ) from None
     return listening
 
 
-def _shown(host: str) -> str:
+def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
 class _Guard:
-    """Adds the security policy to every answer, serves the drawing library, and turns away what other sites ask for.
+    """Add the security policy to every response, serve the drawing library, and reject requests from other sites.
 
-    A page of another site that is open in the same browser could otherwise reach this server, by its address or by a
-    name that it makes point here.
+    Another site open in the same browser could otherwise reach this server, by its address or by DNS rebinding.
     """
 
     def __init__(self, app: Any, names: set[str] | None) -> None:
@@ -120,7 +121,7 @@ class _Guard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        if self.names is not None:  # on its way to the same machine nothing is worth compressing
+        if self.names is not None:  # compression is wasted on a local connection
             scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"accept-encoding"]}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = headers.get("host", ""), headers.get("origin")

@@ -21,13 +21,13 @@ KeepTask = BackgroundTask[Path]
 
 @solara.component
 def Toolbar(session: SessionModel, number: int, step: int) -> None:
-    """Show what was changed in a world and what happened in it at a step, with what can be done to it."""
+    """Show the actions on a world, its changes, and its events at a step."""
     CHANGES.listen()
     keeping, set_keeping = solara.use_state(None)  # the run being kept
     (refused_step, refusal), refuse = solara.use_state((step, ""))  # why a step cannot be forked
     solara.use_effect(lambda: keeping.leave if keeping is not None else None, [keeping])
     view, live_run = session.views[number], session.live_run(number)
-    # Its parts stay in their places, so that what people have typed in one outlives changes in another.
+    # The parts keep their positions, so that text typed in one survives changes in another.
     with solara.Div(classes=["eco-session"]):
         with solara.Div(classes=["eco-buttons"]):
             if view is not None:
@@ -46,12 +46,12 @@ def Toolbar(session: SessionModel, number: int, step: int) -> None:
             for line in [] if view is None else _history(session, view, live_run, step):
                 solara.v.Html(tag="p", children=[line])
         if view is not None:
-            title = f"Preview a policy on this web, as it is after step {step}"
+            title = f"Preview a policy on the web after step {step}"
             Collapsible(title, lambda: PolicyPreview(session, view, live_run, step))
 
 
 def _fork_button(session: SessionModel, number: int, step: int, refuse: Callable[[str], None]) -> None:
-    """Offer a fork of a world after a step; ``refuse`` receives why there is none, or an empty text."""
+    """Offer a fork of a world after a step; ``refuse`` gets the reason if it fails, else an empty string."""
 
     def fork() -> None:
         try:
@@ -64,7 +64,7 @@ def _fork_button(session: SessionModel, number: int, step: int, refuse: Callable
 
 
 def _steer_button(session: SessionModel, live_run: LiveRun) -> None:
-    """Offer to let the knobs steer this live world, where there are several."""
+    """Offer to let the knobs steer this live world."""
     number = session.live_runs.index(live_run)
 
     def steer() -> None:
@@ -78,9 +78,9 @@ def _steer_button(session: SessionModel, live_run: LiveRun) -> None:
 
 @solara.component
 def SaveButton(session: SessionModel, live_run: LiveRun, scenario: int, step: int) -> None:
-    """Offer the scenario that replays a live world as a file, which is written when it is downloaded.
+    """Offer the scenario that replays a live world as a file, written on download.
 
-    ``scenario`` identifies the world's scenario: when that or its ``step`` changes, so does the file.
+    ``scenario`` identifies the world's scenario: the file changes with it and with ``step``.
     """
     write = solara.use_memo(lambda: lambda: saved(session, live_run), [live_run, scenario, step])
     with solara.FileDownload(write, f"{live_run.scenario.name}.toml"):
@@ -101,9 +101,9 @@ def _keep_button(
 
 @solara.component
 def KeepResult(keeping: KeepTask, done: bool) -> None:
-    """Show where a run was kept, or why it was not."""
+    """Show where a run was saved, or why it was not."""
     if not done:
-        solara.Text("This run is kept as soon as the step under way has ended.")
+        solara.Text("This run will be saved when the current step has ended.")
         solara.ProgressLinear(value=True)
     elif keeping.error is not None:
         solara.Error(keeping.error)

@@ -1,4 +1,4 @@
-"""The site graph over all steps as an animation that can be kept (GIF): pictures of its steps, one after the other."""
+"""The site graph over all steps as an animated GIF."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ecosystem.report.charts import DARK, LIGHT, Scheme
 
 MOST = 100  # frames
 WIDTH = 560  # pixels
-EACH, LAST = 250, 2000  # milliseconds that a frame and the last one are shown
+FRAME_TIME, LAST_TIME = 250, 2000  # milliseconds for each frame and for the last
 
 
 def frames(last: int, most: int = MOST) -> list[int]:
-    """Return the steps of an animation, first and last among them: all, or ``most`` evenly picked."""
+    """Return the steps of an animation: all, or ``most`` evenly spaced ones including the first and the last."""
     if last < most:
         return list(range(last + 1))
     return sorted({round(last * i / (most - 1)) for i in range(most)})
 
 
 def animation(chart: LiveChart, steps: Sequence[int], scheme: Scheme, report: Callable[[int], bool]) -> bytes | None:
-    """Draw a chart at each step and return a GIF that starts over at its end.
+    """Draw a chart at each step and return a looping GIF, or None if cancelled.
 
-    ``report`` is called with the number of frames done and returns whether to go on; None where it said no.
+    ``report`` gets the number of frames done and returns whether to continue.
     """
     from PIL import Image
 
@@ -43,19 +43,19 @@ def animation(chart: LiveChart, steps: Sequence[int], scheme: Scheme, report: Ca
             "title": {"text": frame.title, "subtitle": frame.below},
             "width": WIDTH,
             "autosize": {"type": "pad"},
-            "datasets": {name: _beside(rows, frame.columns.get(name)) for name, rows in chart.data.items()},
+            "datasets": {name: _combined(rows, frame.columns.get(name)) for name, rows in chart.data.items()},
         }
         _, png = charts.pictures(spec, scheme)
         images.append(Image.open(io.BytesIO(png)).convert("RGB").quantize(128, dither=Image.Dither.NONE))
     report(len(images))
     file = io.BytesIO()
-    times = [EACH] * (len(images) - 1) + [LAST]
+    times = [FRAME_TIME] * (len(images) - 1) + [LAST_TIME]
     images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
     return file.getvalue()
 
 
-def _beside(rows: list[dict[str, Any]], columns: dict[str, list[Any]] | None) -> list[dict[str, Any]]:
-    """Set the columns of a frame beside the rows that stay, as the browser does."""
+def _combined(rows: list[dict[str, Any]], columns: dict[str, list[Any]] | None) -> list[dict[str, Any]]:
+    """Add the columns of a frame to the constant rows, as the browser does."""
     if not columns:
         return rows
     return [{**row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
@@ -63,33 +63,33 @@ def _beside(rows: list[dict[str, Any]], columns: dict[str, list[Any]] | None) ->
 
 @solara.component
 def Animation(view: RunView, chart: LiveChart | None, last: int) -> None:
-    """Offer the site graph of a run over its steps as a GIF: drawn on the server in a thread, then downloaded."""
-    asked, ask = solara.use_state(0)
-    done, tell = solara.use_state(0)
+    """Offer the site graph over all steps as a GIF, drawn in a thread of the server and then downloaded."""
+    requests, set_requests = solara.use_state(0)
+    done, set_done = solara.use_state(0)
     gif: solara.Reactive[bytes | None] = solara.use_reactive(None)
     scheme = DARK if solara.lab.use_dark_effective() else LIGHT
     steps = frames(last)
 
     def draw(cancel: threading.Event) -> None:
-        if not asked or chart is None:
+        if not requests or chart is None:
             return
         steps_now = frames(view.last)
 
         def report(number: int) -> bool:
-            tell(number)
+            set_done(number)
             return not cancel.is_set()
 
         gif.set(animation(chart, steps_now, scheme, report))
 
-    drawn = solara.use_thread(draw, dependencies=[asked], intrusive_cancel=False)
+    drawn = solara.use_thread(draw, dependencies=[requests], intrusive_cancel=False)
 
     def begin() -> None:
         gif.set(None)
-        tell(0)
-        ask(asked + 1)
+        set_done(0)
+        set_requests(requests + 1)
 
     with solara.Div(classes=["eco-animation"]):
-        if asked and drawn.state == solara.ResultState.RUNNING:
+        if requests and drawn.state == solara.ResultState.RUNNING:
             solara.Text(
                 f"Drawing step {done + 1} of {len(steps)} for the animation" if done < len(steps) else "Writing"
             )
@@ -98,7 +98,7 @@ def Animation(view: RunView, chart: LiveChart | None, last: int) -> None:
             return
         solara.Button("Make an animation (GIF)", on_click=begin, text=True, small=True, icon_name="mdi-movie-outline")
         if drawn.state == solara.ResultState.ERROR:
-            solara.Text(f"It could not be drawn: {drawn.error}")
+            solara.Text(f"The animation could not be drawn: {drawn.error}")
         if gif.value is not None:
             size = len(gif.value) / 1e6
             solara.FileDownload(

@@ -1,4 +1,4 @@
-"""Charts as the page shows them: a specification and data that stay, and what changes from step to step."""
+"""Charts of the page: a constant specification with constant data, and columns that change from step to step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from ecosystem.report import charts
 
 Columns = dict[str, dict[str, list[Any]]]  # data set → column → values
-NOW = "now"  # the data set of the rule at the step that is looked at
-ORIGINS = 2  # bars of a row of the ledger
-BAR = 24  # pixels of a bar with its gap
+NOW = "now"  # the data set of the rule at the step on display
+ORIGINS = 2  # bars per row of the ledger
+BAR = 24  # height in pixels of a bar with its gap
 
 
 @dataclass(frozen=True)
 class FrameData:
-    """The part of a chart that belongs to one step: title, the line below it, and columns beside the rows that stay."""
+    """The part of a chart that belongs to one step: title, subtitle, and columns to add to the constant rows."""
 
     title: str
     below: str
@@ -28,13 +28,13 @@ class FrameData:
 
 @dataclass(frozen=True)
 class LiveChart:
-    """A chart: its specification without data, the data that stay by name, and what changes with the step."""
+    """A chart: its specification without data, its constant data by name, and what changes with the step."""
 
     name: str
     spec: dict[str, Any]
     data: dict[str, list[dict[str, Any]]]
     at: Callable[[int], FrameData]
-    steps_apart: bool = False  # whether each step is a chart of its own, and a file of its own when saved
+    steps_apart: bool = False  # whether the file name of a saved chart includes the step
 
     @cached_property
     def texts(self) -> tuple[str, str]:
@@ -43,14 +43,14 @@ class LiveChart:
 
     @classmethod
     def of(cls, name: str, chart: Any, last: int) -> LiveChart:
-        """Take a chart apart; one over steps gets a rule at the step looked at, where that is not the ``last``."""
+        """Split a chart; one over steps gets a rule at the step on display unless that is the ``last``."""
         spec, data, title, below = split_chart(chart)
         across = next((x for x in charts.scaled(spec, "x") if x.get("field") == "step"), None)
         if across is None:
             return cls(name, spec, data, lambda step: FrameData(title, below))
         mark = {"type": "rule", "style": "soft", "strokeWidth": 1.5, "strokeOpacity": 0.8}
         rule = {"data": {"name": NOW}, "mark": mark, "encoding": {"x": across}}
-        # Changes are listed above the panels: there is no room for them beside their lines.
+        # Changes are listed above the panels, so their names are omitted here for lack of room.
         layers = [layer for layer in spec["layer"] if layer.get("data", {}).get("name") not in charts.NAMED_CHANGES]
         spec["layer"] = [rule, *layers]
         data = {name: rows for name, rows in data.items() if name not in charts.NAMED_CHANGES}
@@ -62,10 +62,10 @@ class LiveChart:
 
 
 def split_chart(chart: Any) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]], str, str]:
-    """Return specification, data, title and the line below it.
+    """Return specification, data, title and subtitle.
 
-    Altair names data by a hash of what they are. Named by their place, two charts of the same form have the same
-    specification, and the browser keeps its drawing.
+    Altair names data by a hash of their content. Numbering them instead gives charts of the same form the same
+    specification, so that the browser keeps its drawing.
     """
     spec = charts.specification(chart)
     title, data = spec.pop("title", {}), spec.pop("datasets", {})
@@ -79,7 +79,7 @@ def split_chart(chart: Any) -> tuple[dict[str, Any], dict[str, list[dict[str, An
 
 
 def on_common_scales(live_charts: Sequence[LiveChart]) -> list[LiveChart]:
-    """Put charts of the same kind, of several worlds, on the same scales and give them the same colours."""
+    """Give charts of the same kind, of several worlds, the same scales and colours."""
     specs = [copy.deepcopy(chart.spec) for chart in live_charts]
     for name in ("x", "y", "color", "size"):
         channels = [channel for spec in specs for channel in charts.scaled(spec, name)]
@@ -106,7 +106,7 @@ def on_common_scales(live_charts: Sequence[LiveChart]) -> list[LiveChart]:
 
 
 def fit_height(spec: dict[str, Any]) -> None:
-    """Give a chart with a row for each bar its height in pixels: a browser can stretch the width of no other."""
+    """Set the height in pixels of a chart with categorical rows; without it the browser cannot stretch the width."""
     rows = next(
         (y["scale"]["domain"] for y in charts.scaled(spec, "y") if isinstance(y["scale"]["domain"][0], str)), None
     )
@@ -115,7 +115,7 @@ def fit_height(spec: dict[str, Any]) -> None:
 
 
 def _spread_names(spec: dict[str, Any], data: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Move the names beside a plot apart again, after its scale has become another."""
+    """Spread the names beside a plot again after its scale has changed."""
     rows = [row for one in data.values() for row in one if row.keys() == {"place", "population"}]
     scale = next((y["scale"] for y in charts.scaled(spec, "y")), None)
     if not rows or scale is None:

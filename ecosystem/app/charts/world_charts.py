@@ -1,4 +1,4 @@
-"""The charts that the page shows of a world: its web, contamination, quality, diversity and ledger."""
+"""The charts of a world on the page: web, contamination, quality, diversity and ledger."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ecosystem.app.worlds.run_view import RunView
 from ecosystem.report import charts, run_charts, summaries
 from ecosystem.report.charts import ChartLabels
 
-SMALLEST = (10.0, 30.0)  # area of the smallest site in pixels, of many and of few sites
+SMALLEST = (10.0, 30.0)  # area in pixels of the smallest site, with many and with few sites
 LARGEST = (40.0, 420.0)  # area of the largest site
-CROWDED = 400  # sites from which on the graph is painted rather than built of elements, without gaps around dots
+CROWDED = 400  # above this many sites, draw on a canvas instead of as SVG, without gaps around dots
 ROOM = 1.4  # the axis of the ledger, as a multiple of its longest bar
 LEDGER = "share of the documents that reached a policy or curator; grey: human, violet: synthetic; ± one standard error"
 
@@ -34,12 +34,12 @@ def web(view: RunView) -> LiveChart:
         size["scale"]["range"] = [min(SMALLEST[1], max(SMALLEST[0], largest / 10)), largest]
     for layer in spec["layer"]:
         if layer["mark"].get("style") == "halo" and nodes.height > CROWDED:
-            layer["mark"]["strokeWidth"] = 0  # it would leave little of a small dot
+            layer["mark"]["strokeWidth"] = 0  # it would cover most of a small dot
     name = next(name for name, rows in data.items() if rows and "documents" in rows[0])
     shown = [
         f"{nodes.height:,} sites, {len(view.links):,} links drawn" if len(view.links) else f"{nodes.height:,} sites"
     ]
-    shown += ["area: documents"] + (["outlined: looked after by a curator"] if outlined else [])
+    shown += ["area: documents"] + (["outlined: curated"] if outlined else [])
     below = "; ".join(shown)
 
     def at(step: int) -> FrameData:
@@ -65,7 +65,7 @@ def contamination(view: RunView, metric: str) -> Any:
 
 
 def qualities(view: RunView) -> dict[str, str]:
-    """Return the measures of quality that this run has, by name, with what each is called."""
+    """Return the labels of the quality measures of this run, by metric."""
     measured = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if view.scenario.modality == "text":
         names = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in measured}
@@ -87,7 +87,7 @@ def quality(view: RunView, metric: str) -> Any:
 
 
 def diversities(view: RunView) -> dict[str, str]:
-    """Return the measures of diversity and of tails that this run has, by name, with what each is called."""
+    """Return the labels of the diversity and tail measures of this run, by metric."""
     measured = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if view.scenario.modality != "text":
         return qualities(view)
@@ -115,7 +115,7 @@ def diversity(view: RunView, metric: str) -> Any:
 def ledger(view: RunView) -> LiveChart | None:
     """Draw what each policy refused at a step, and what curators suspected, by true origin.
 
-    All steps have the same rows and the same scale. None where nothing was refused or suspected.
+    All steps have the same rows and scale. Returns None if nothing was ever refused or suspected.
     """
     refused = summaries.refusals(view.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
     suspected = summaries.detections(view.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
@@ -135,7 +135,7 @@ def ledger(view: RunView) -> LiveChart | None:
         shown = by_step.get(step, [])
         return FrameData(
             f"Who refused what at step {step}, by true origin",
-            LEDGER if shown else "nobody refused or suspected anything at this step",
+            LEDGER if shown else "nothing was refused or suspected at this step",
             {name: {column: [bar[column] for bar in shown] for column in columns}},
         )
 
@@ -143,8 +143,8 @@ def ledger(view: RunView) -> LiveChart | None:
 
 
 def _fix_ledger_scales(spec: dict[str, Any], rows: list[str]) -> None:
-    """Give a ledger the same rows at every step, and room for the number beside its longest bar."""
-    spec["autosize"]["resize"] = True  # the numbers beside the bars move with them
+    """Give a ledger the same rows at every step, and room for the label of its longest bar."""
+    spec["autosize"]["resize"] = True  # the labels move with their bars
     for x in charts.scaled(spec, "x"):
         top = x["scale"]["domain"][1]
         every = next((t for t in (0.01, 0.02, 0.05, 0.1, 0.2) if top <= 5 * t), 0.25)
@@ -156,7 +156,7 @@ def _fix_ledger_scales(spec: dict[str, Any], rows: list[str]) -> None:
 
 
 class ChartSet:
-    """The charts of the worlds of a page, drawn anew when one of them has a step more or another scenario."""
+    """The charts of the worlds of a page, redrawn when a world has a new step or another scenario."""
 
     def __init__(self, views: Sequence[RunView]) -> None:
         self.views = list(views)
@@ -165,7 +165,7 @@ class ChartSet:
         self._versions: list[tuple[int, int]] = []
 
     def charts(self, draw: Callable[..., Any], *arguments: Any) -> list[LiveChart | None]:
-        """Draw ``draw(view, *arguments)`` of every view, on common scales; None where there is nothing to draw."""
+        """Return ``draw(view, *arguments)`` of every view on common scales; None where there is nothing to draw."""
         versions = [(view.last, id(view.scenario)) for view in self.views]
         if versions != self._versions:
             self._drawn.clear()
@@ -181,7 +181,7 @@ class ChartSet:
     def _one(self, number: int, draw: Callable[..., Any], *arguments: Any) -> LiveChart | None:
         view = self.views[number]
         name = "-".join([view.called, draw.__name__, *map(str, arguments)])
-        if draw is web:  # sites and links stay where they are; only the scale may change
+        if draw is web:  # positions are constant; only the scale may change
             if number not in self._graphs:
                 self._graphs[number] = replace(web(view), name=name)
             return _scaled(self._graphs[number], view.scale)

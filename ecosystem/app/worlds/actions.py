@@ -1,4 +1,4 @@
-"""What people do to a live world and may take away: its changes, previews of policies, the scenario of it all."""
+"""Actions on a live world: list its changes, preview and enforce policies, save its scenario."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 import tomli_w
 
 from ecosystem.app.worlds.live_run import Closed, LiveRun
-from ecosystem.app.worlds.live_run import Progress as Doing
+from ecosystem.app.worlds.live_run import Progress as StepProgress
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.session_model import SessionModel
 from ecosystem.errors import EcosystemError, ScenarioError
@@ -23,17 +23,17 @@ from ecosystem.scenario.scenario import Scenario
 
 T = TypeVar("T")
 FORM = 'write a policy as { kind = "minhash_dedup", threshold = 0.7 }, on one line.'
-NEW = "new: "  # begins the choice of a policy that the scenario does not have
+NEW = "new: "  # prefix of choices that are not policies of the scenario
 
 
 class BackgroundTask(Generic[T]):
-    """Something that takes a while, done in a thread; ``news`` is called from there when there is something to see.
+    """A slow task run in a thread, which calls ``news`` whenever its state changes.
 
-    ``progress``, ``result``, ``error`` (a sentence) and ``done`` may be read any time.
+    ``progress``, ``result``, ``error`` (a sentence) and ``done`` may be read at any time.
     """
 
     def __init__(self, do: Callable[[Progress], T], news: Callable[[], None]) -> None:
-        self.progress, self.done, self._left = Doing(), False, False
+        self.progress, self.done, self._left = StepProgress(), False, False
         self.result: T | None = None
         self.error: str | None = None
         self._do, self._news = do, news
@@ -45,7 +45,7 @@ class BackgroundTask(Generic[T]):
         self._left = True
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait until it is done."""
+        """Wait for the task to end."""
         self._thread.join(seconds)
 
     def _work(self) -> None:
@@ -56,7 +56,7 @@ class BackgroundTask(Generic[T]):
         except EcosystemError as error:
             self.error = str(error)
         except Exception as error:
-            self.error = f"this could not be done: {type(error).__name__}: {error}"
+            self.error = f"the task failed: {type(error).__name__}: {error}"
             raise
         finally:
             self.done = True
@@ -67,7 +67,7 @@ class BackgroundTask(Generic[T]):
         if self._left:
             raise Closed
         if what != self.progress.what:
-            self.progress = Doing(what, done, total)
+            self.progress = StepProgress(what, done, total)
             self._news()
 
 
@@ -81,9 +81,9 @@ def inline(value: Any) -> str:
 
 
 def changes(scenario: Scenario, first: Scenario | None = None) -> list[tuple[int, str, bool]]:
-    """Return what changes in a scenario: step, "path = value", and whether ``first``, which it came from, has it not.
+    """Return the changes of a scenario: step, "path = value", and whether ``first``, its origin, lacks the change.
 
-    In the order of steps; without ``first`` nothing counts as new.
+    Sorted by step. Without ``first`` no change counts as new.
     """
     before = {(c.at, path, inline(value)) for c in (first or scenario).changes for path, value in c.set.items()}
     current = {(c.at, path): inline(value) for c in scenario.changes for path, value in c.set.items()}
@@ -92,66 +92,66 @@ def changes(scenario: Scenario, first: Scenario | None = None) -> list[tuple[int
 
 
 def saved(session: SessionModel, live_run: LiveRun) -> str:
-    """Return a scenario file that replays what a live world did, and goes on like it.
+    """Return a scenario file that replays a live world and continues it.
 
-    Relative paths in it stay as they are, so that it is the same experiment; a comment says where they are sought.
+    Relative paths are left unchanged, so that the fingerprint is the same; a comment says where they are looked up.
     """
     scenario, machine = live_run.scenario, live_run.machine
     news = [f"From step {at} on: {what}" for at, what, new in changes(scenario, session.config.scenario) if new]
     replay = f"ecosystem run {scenario.name}.toml --device {machine.device} --threads {machine.threads}"
     lines = [
-        f"A session of {scenario.name}, of which {max(0, live_run.t)} of {scenario.steps} steps were seen. {replay}",
+        f"A session of {scenario.name} after {max(0, live_run.t)} of {scenario.steps} steps. {replay}",
         "gives the same numbers bit for bit with the same versions of the packages.",
-        "Relative paths in it are sought in the current folder and then beside this file;",
-        f"save it in {live_run.base.resolve()} if it names any.",
+        "Relative paths are looked up in the current folder, then beside this file;",
+        f"if it has any, save it in {live_run.base.resolve()}.",
         *news,
     ]
-    # A knob's ends were valid beside the file's values; beside the present ones they may not be.
+    # The ends of a knob were valid with the file's values, but may not be with the present ones.
     knobs = [knob for knob in scenario.knobs if not scenario.refused(knob.path, *knob.ends)]
     scenario = scenario.model_copy(update={"knobs": knobs})
     return "".join(f"# {' '.join(line.split())}\n" for line in lines) + "\n" + scenario.to_toml()
 
 
 def choices(scenario: Scenario) -> list[str]:
-    """Return the policies to choose from for a preview: the scenario's names, then ``new: kind``."""
+    """Return the choices of a preview: the scenario's policies by name, then ``new: <kind>``."""
     text = scenario.modality == "text"
     return [*scenario.policies, *(f"{NEW}{kind}" for kind, cls in POLICIES.all().items() if text or not cls.reads_text)]
 
 
 def template(scenario: Scenario, choice: str) -> str:
-    """Return a policy as TOML to begin from: the scenario's, or a kind with its defaults and what it needs by name."""
+    """Return a policy as TOML to edit: the scenario's, or a new one of a kind with its required fields filled in."""
     if not choice.startswith(NEW):
         return inline(scenario.policies[choice].plain())
     kind = choice.removeprefix(NEW)
     first = {"source": next(iter(scenario.sources), ""), "model": next(iter(scenario.models), "")}
     fields = POLICIES.get(kind).model_fields
-    needed = {name: first[name] for name, field in fields.items() if field.is_required() and name in first}
-    one_of: list[dict[str, float]] = [{}, {"fraction": 0.2}, {"threshold": 0.5}, {"share": 0.5}]
-    for more in one_of:  # of some kinds one of several fields has to be given
+    required = {name: first[name] for name, field in fields.items() if field.is_required() and name in first}
+    alternatives: list[dict[str, float]] = [{}, {"fraction": 0.2}, {"threshold": 0.5}, {"share": 0.5}]
+    for more in alternatives:  # some kinds require one of several fields
         if more.keys() <= fields.keys():
             try:
-                return inline(POLICIES.get(kind)(**needed, **more).plain())
+                return inline(POLICIES.get(kind)(**required, **more).plain())
             except ValueError:
                 continue
-    return inline({"kind": kind, **needed})  # it needs more, which the preview asks for by name
+    return inline({"kind": kind, **required})  # the preview then names the fields that are missing
 
 
 def proposed(scenario: Scenario, choice: str, text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name of a policy and its table as it was typed.
+    """Return the name and the table of a policy as typed.
 
-    A new one, and one of another kind than the chosen one has, is called by its kind, or that with a number; it is the
-    one that is called so where that is the same.
+    The chosen policy keeps its name unless its kind was changed. Any other is named after its kind, with a number if a
+    different policy has that name already.
 
-    Raises ScenarioError where the text is not an inline table with a kind.
+    Raises ScenarioError if the text is not an inline table with a kind.
     """
     try:
         table = tomllib.loads(f"policy = {text.strip()}")["policy"]
     except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"this is no TOML ({error}): {FORM}") from None
+        raise ScenarioError(f"this is not valid TOML ({error}): {FORM}") from None
     if not isinstance(table, dict):
-        raise ScenarioError(f"this is no table in braces: {FORM}")
+        raise ScenarioError(f"this is not an inline table: {FORM}")
     if not isinstance(table.get("kind"), str):
-        raise ScenarioError(f"this table does not say what kind of policy it is: {FORM}")
+        raise ScenarioError(f'this table has no "kind": {FORM}')
     kind, number = table["kind"], 2
     if choice in scenario.policies and scenario.policies[choice].kind == kind:
         return choice, table
@@ -170,26 +170,25 @@ def _same(policy: Policy, table: Mapping[str, Any]) -> bool:
 
 
 def previewed(view: RunView, step: int, choice: str, text: str, progress: Progress) -> pl.DataFrame:
-    """Return the audit of a policy, as it was typed, on the web after a step.
+    """Return the audit of a policy, as typed, on the web after a step.
 
-    Raises EcosystemError for what cannot be read, is not allowed in the scenario, or breaks.
+    Raises EcosystemError if the policy cannot be parsed, is not allowed in the scenario, or fails.
     """
     name, table = proposed(view.scenario.at(step), choice, text)
     return audit(Run.open(view.run.path), [name], {f"policies.{name}": table}, step=step, progress=progress)
 
 
 def enforce(live_run: LiveRun, choice: str, text: str, population: str) -> str:
-    """Set a policy first at the select gate of a population's trainers, from the next step on; return its name.
+    """Put a policy first at the select gate of a population, from the next step on; return its name.
 
-    A policy of the scenario becomes what was typed at every gate that names it. Raises ScenarioError where that is
-    not allowed.
+    An edited policy of the scenario changes at every gate that names it. Raises ScenarioError if that is not allowed.
     """
     now = live_run.scenario.at(live_run.upcoming)
     name, table = proposed(now, choice, text)
     gate = now.trainers[population].select
-    standing = name in now.policies and _same(now.policies[name], table)
+    unchanged = name in now.policies and _same(now.policies[name], table)
     live_run.change(
-        ({} if standing else {f"policies.{name}": table})
+        ({} if unchanged else {f"policies.{name}": table})
         | {f"trainers.{population}.select": [name, *(other for other in gate if other != name)]}
     )
     return name

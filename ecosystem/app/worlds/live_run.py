@@ -1,7 +1,7 @@
-"""A live world: stepped in a thread of its own, every step committed to a folder that a :class:`RunView` reads.
+"""A live world, stepped in its own thread; every step is committed to a folder that a :class:`RunView` reads.
 
-The page's thread only asks (one more step, pause, change this) and never waits. What is committed equals, bit for bit,
-what ``ecosystem run`` gives for the scenario with the changes made so far.
+The page's thread only makes requests (step, pause, change) and never waits. The committed steps equal, bit for bit,
+those of ``ecosystem run`` for the scenario with the changes made so far.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
 
 State = Literal["opening", "ready", "stepping", "paused", "finished", "failed", "closed"]
-EVERY = 0.5  # seconds between two reports of progress inside a step; each costs the page some hundredths
+EVERY = 0.5  # seconds between progress reports inside a step; each costs the page some hundredths of a second
 
 
 class Closed(Exception):
-    """Raised inside a step to leave it, because the session was closed."""
+    """Raised inside a step to abandon it when the session is closed."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a world is doing inside a step, and how much of it is done, of how much."""
+    """The current task inside a step, and how much of its total is done."""
 
     what: str = ""
     done: int = 0
@@ -44,11 +44,11 @@ class Progress:
 
 
 class LiveRun:
-    """A world that goes on when it is asked to; ``news`` is called from its thread when there is something to see.
+    """A world that steps on request.
 
-    ``progressed`` is called when a step begins, and at progress inside it.
-
-    ``state``, ``progress``, ``error`` (a sentence) and ``view`` (None until the web has opened) may be read any time.
+    Its thread calls ``news`` whenever its state changes. ``progressed`` is called when a step begins and on progress
+    inside it. ``state``, ``progress``, ``error`` (a sentence) and ``view`` (None until the web has
+    opened) may be read at any time.
     """
 
     def __init__(
@@ -69,18 +69,19 @@ class LiveRun:
         self.progress = Progress()
         self.error: str | None = None
         self.view: RunView | None = None
-        self.seconds = 0.0  # that the last step took
+        self.seconds = 0.0  # duration of the last step
         self.branch, self.machine, self.base = branch, machine, base
         self._out, self._cache = out, cache
-        self._asking = threading.RLock()  # a beat of the player may come from another thread than a click
-        self._writing = threading.Lock()  # held while the folder is between two steps
+        self._asking = threading.RLock()  # playing and clicks may come from different threads
+        self._writing = threading.Lock()  # held while a step is being computed and written
         self._asked, self._resumed = threading.Event(), threading.Event()
         self._resumed.set()
-        self._told = 0.0
+        self._under_way = 0  # the step that was last begun
+        self._reported = 0.0
         self._thread = threading.Thread(target=self._work, name=f"world {scenario.name}", daemon=True)
         self._thread.start()
 
-    # What a page asks.
+    # Requests from the page.
 
     @property
     def t(self) -> int:
@@ -91,21 +92,24 @@ class LiveRun:
 
     @property
     def upcoming(self) -> int:
-        """The next step to begin on, from which a change made now holds; 1 as long as the web has not opened."""
-        return max(self.t, 0) + 1 + (self.state in ("stepping", "paused"))
+        """The next step to begin, from which a change made now takes effect; 1 until the web has opened."""
+        if self.state in ("stepping", "paused"):
+            return self._under_way + 1  # not from ``t``: the step is committed a moment before the state says so
+        return max(self.t, 0) + 1
 
     def advance(self) -> bool:
-        """Begin one step, unless one is under way or there is none left; return whether one was begun."""
+        """Begin a step unless one is under way or none is left; return whether one was begun."""
         with self._asking:
             if self.state != "ready":
                 return False
+            self._under_way = max(self.t, 0) + 1
             self.state = "stepping"
             self._asked.set()
         self._progressed()
         return True
 
     def pause(self) -> None:
-        """Stop inside the step under way, at the next place where it reports progress, or at its end."""
+        """Pause the step under way at its next progress report, or at its end."""
         with self._asking:
             if self.state != "stepping":
                 return
@@ -114,7 +118,7 @@ class LiveRun:
         self.news()
 
     def resume(self) -> None:
-        """Go on with the step that was paused."""
+        """Resume the paused step."""
         with self._asking:
             if self.state != "paused":
                 return
@@ -123,15 +127,15 @@ class LiveRun:
         self.news()
 
     def change(self, values: Mapping[str, Any]) -> None:
-        """Set dotted paths from the next step to begin on: a timed change of the scenario.
+        """Set dotted paths from the next step to begin: a timed change of the scenario.
 
-        Raises ScenarioError where a value is not allowed, or no step will follow; nothing is changed then.
+        Raises ScenarioError, and changes nothing, if a value is not allowed or no step will follow.
         """
         with self._asking:
             if self.state in ("failed", "closed") or self.upcoming > self.scenario.steps:
                 raise ScenarioError(
-                    f"no step of this world will begin after step {self.upcoming - 1}, so that nothing is left to "
-                    "change; fork it at an earlier step, or Reset."
+                    f"no step of this world will begin after step {self.upcoming - 1}, so a change would have no "
+                    "effect; fork it at an earlier step, or Reset."
                 )
             self.scenario = self.scenario.forked(self.upcoming - 1, values, base=self.base, called="this world")
             if self.view is not None:
@@ -139,22 +143,22 @@ class LiveRun:
         self.news()
 
     def keep(self, out: Path) -> Path:
-        """Write the steps so far where ``ecosystem run`` would have put them, as if it had; return the run folder.
+        """Write the steps so far where ``ecosystem run`` would, and return the run folder.
 
-        A step under way is waited for. What a fork has from its parent is copied too, so that the folder needs no other
-        and is that of the timed change. Raises EcosystemError where nothing was committed, a run is there already or
-        the place cannot be written; nothing is left there then.
+        Waits for a step under way. A fork is written in full, with its parent's steps, as a run with a timed change.
+        Raises EcosystemError, and leaves nothing behind, if no step was committed, the run folder exists or it cannot
+        be written.
         """
         while not self._writing.acquire(timeout=EVERY):
             if self._over():
-                raise EcosystemError("this world was closed before the step under way had ended; nothing was written.")
+                raise EcosystemError("this world was closed during a step; nothing was written.")
         try:
             if self.view is None or self.view.run.path != self.folder:
-                raise EcosystemError("this world has made no step of its own yet, so that there is nothing to keep.")
+                raise EcosystemError("this world has made no step of its own yet; there is nothing to keep.")
             target = folder_of(self.scenario, out)
             if target.exists():
                 raise EcosystemError(
-                    f"{target}: there is a run of this scenario already, with {max(0, Store(target).last())} of "
+                    f"{target}: a run of this scenario exists already, with {max(0, Store(target).last())} of "
                     f"{self.scenario.steps} steps; nothing was written."
                 )
             part = target.with_name(f".{target.name}.part")
@@ -169,13 +173,13 @@ class LiveRun:
             self._writing.release()
 
     def _copy(self, part: Path, target: Path) -> None:
-        """Write a complete run folder at ``part`` that is to be moved to ``target``."""
+        """Write a complete run folder at ``part``, to be moved to ``target``."""
         store = Store(self.folder)
         files = [(self.folder, name) for name in ("web.graphml", "web.gexf")]
         for commit in store.commits():
             holder = store.owning_store(commit.step).folder
-            named = [name for name in commit.files if name.split("/")[0] not in PRUNED or (holder / name).exists()]
-            files += [(holder, name) for name in (*named, f"commits/{commit.step:06d}.json")]
+            present = [name for name in commit.files if name.split("/")[0] not in PRUNED or (holder / name).exists()]
+            files += [(holder, name) for name in (*present, f"commits/{commit.step:06d}.json")]
         for folder, name in files:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, part / name)
@@ -184,19 +188,19 @@ class LiveRun:
         (part / "scenario.toml").write_text(self.scenario.to_toml(), encoding="utf-8")
 
     def close(self) -> None:
-        """Stop for good: a step under way is left and not committed."""
+        """Stop for good; a step under way is abandoned."""
         with self._asking:
             self.state = "closed"
             self._resumed.set()
             self._asked.set()
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait until the thread has ended (after :meth:`close`) and the folder is no longer being copied."""
+        """After :meth:`close`, wait until the thread has ended and the folder is not being copied."""
         self._thread.join(seconds)
         if self._writing.acquire(timeout=-1 if seconds is None else seconds):
             self._writing.release()
 
-    # What happens in its thread.
+    # In the thread.
 
     def _work(self) -> None:
         steps: Generator[Snapshot, Scenario | None, None] | None = None
@@ -205,11 +209,11 @@ class LiveRun:
                 steps = self._begin()
                 next(steps)
                 self._show(RunView(Run.open(self.folder), self.scenario))
-            else:  # it is built when its first step is asked for: until then it is its parent's past
+            else:  # built at its first step; until then its parent's steps are shown
                 self._show(RunView(self.branch.parent, self.scenario, through=self.branch.step))
             while self._next():
                 started = time.monotonic()
-                self._told = started + EVERY  # most steps of a second have ended by then
+                self._reported = started + EVERY  # no report from steps of about a second
                 with self._writing:
                     if steps is None:
                         steps = self._begin()
@@ -217,8 +221,8 @@ class LiveRun:
                     else:
                         last = steps.send(self.scenario).t
                     if last == self.scenario.steps:
-                        next(steps, None)  # it draws the site graph again
-                    self._resumed.wait()  # the pause may have come after the last report
+                        next(steps, None)  # writes the site graph
+                    self._resumed.wait()  # for a pause after the last report
                     if self.view is None or self.view.run.path != self.folder:
                         self._show(RunView(Run.open(self.folder), self.scenario))
                     else:
@@ -229,20 +233,20 @@ class LiveRun:
         except EcosystemError as error:
             self._fail(str(error))
         except Exception as error:
-            self._fail(f"the world stopped: {type(error).__name__}: {error}")
+            self._fail(f"the world failed: {type(error).__name__}: {error}")
             raise
         finally:
             if steps is not None:
-                steps.close()  # lets go of the folder
+                steps.close()  # releases the lock of the folder
             self.news()
 
     def _show(self, view: RunView) -> None:
-        _ = view.places, view.links  # laid out here rather than when they are drawn
+        _ = view.places, view.links  # lay out the web here rather than when it is drawn
         with self._asking:
             view.scenario, self.view = self.scenario, view
 
     def _begin(self) -> Generator[Snapshot, Scenario | None, None]:
-        scenario = self.scenario  # as it is now: people may go on turning knobs
+        scenario = self.scenario  # read once: a knob may be turned meanwhile
         branch = self.branch and Branch(self.branch.parent, self.branch.step, scenario)
         self.folder = folder_of(scenario, self._out)
         return begin(
@@ -256,7 +260,7 @@ class LiveRun:
         )
 
     def _next(self) -> bool:
-        """Wait to be asked for a step; return False when no more will follow."""
+        """Wait for a request to step; return False if none will follow."""
         more = self.t < self.scenario.steps
         with self._asking:
             if self._over():
@@ -278,10 +282,10 @@ class LiveRun:
                 self.state, self.error = "failed", sentence
 
     def _report(self, what: str, done: int, total: int) -> None:
-        """Record the progress of a step under way; wait while it is paused, leave it when the session was closed."""
+        """Record the progress of a step; wait while it is paused, raise Closed if the session was closed."""
         self.progress = Progress(what, done, total)
-        if (now := time.monotonic()) - self._told > EVERY:
-            self._told = now
+        if (now := time.monotonic()) - self._reported > EVERY:
+            self._reported = now
             self._progressed()
         self._resumed.wait()
         if self._over():

@@ -1,7 +1,7 @@
-"""A run folder read for display, step by step, while it is being written or afterwards.
+"""Read a run folder for display, step by step, during the run or afterwards.
 
-Everything that a panel shows comes from here, so that a live world and a stored run look alike. Nothing is recomputed:
-a step's metrics and the documents' columns are read once, contents when they are opened.
+All panels draw from here, so that a live world and a stored run look alike. Nothing is recomputed: metrics and document
+columns are read once per step, contents on demand.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ COLUMNS = ("doc", "t", "site", "synthetic", "depth", "author", "retired_at", "ve
 
 
 class RunView:
-    """The committed steps of a run folder, as tables in memory; :meth:`refresh` reads what has been added.
+    """The committed steps of a run folder as tables in memory; :meth:`refresh` reads new steps.
 
-    ``scenario`` is that of the run, or the one that a live world is at now. ``metrics`` and ``events`` are those of all
-    steps read, ``documents`` every document ever published (COLUMNS), with its state after the last of them.
+    ``scenario`` is that of the run, or the current one of a live world. ``metrics`` and ``events`` cover all steps
+    read. ``documents`` holds every document ever published (COLUMNS), with its state after the last of these steps.
     """
 
     def __init__(self, run: Run, scenario: Scenario | None = None, *, through: int | None = None) -> None:
-        self._through = through  # the last step that is of interest
+        self._through = through  # the last step to read; None: all
         self.run, self.scenario, self.last = run, scenario or run.scenario, -1
         self.metrics = empty(METRICS)
         self.documents = empty({name: INDEX[name] for name in COLUMNS})
         self.events: list[tuple[int, str]] = []
-        self.most = 1  # documents that any site had at any step: the scale of the areas of sites
+        self.most = 1  # largest number of documents on a site at any step: scales the areas of sites
         self._changes = empty(INDEX_CHANGE)
         self._report_data: tuple[Scenario, RunReportData] | None = None  # and the scenario that it was made for
         self._reading = threading.Lock()
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the steps that were committed since the last call; raise StoreError where one is damaged."""
+        """Read the steps committed since the last call; raise StoreError if one is damaged."""
         with self._reading:
             store = self.run.store
             last = store.last() if self._through is None else self._through
@@ -69,7 +69,7 @@ class RunView:
 
     @property
     def report_data(self) -> RunReportData:
-        """What the charts that a report has are drawn from; its axes reach to the scenario's last step."""
+        """The data of the report's charts; axes extend to the scenario's last step."""
         scenario = self.scenario
         if self._report_data is None or self._report_data[0] is not scenario:
             data = RunReportData.of(self.run, self.metrics, scenario, max(scenario.steps, self.last))
@@ -78,29 +78,29 @@ class RunView:
 
     @property
     def called(self) -> str:
-        """Name and seed, as a file may be called."""
+        """Name and seed, for file names."""
         return f"{self.run.scenario.name}-{self.run.seed}"
 
     @property
     def scale(self) -> float:
-        """Documents of the largest dot: ``most``, rounded up so that a growing web seldom gets another scale."""
+        """Documents of the largest dot: ``most``, rounded up so that the scale of a growing web seldom changes."""
         return math.exp(math.ceil(4 * math.log(self.most)) / 4)
 
     @cached_property
     def web(self) -> Web:
-        """The site graph as it was laid out, without endorsements."""
+        """The initial site graph, without endorsements."""
         return Web(self.scenario.web, Streams(self.run.seed), self.run.base)
 
     @cached_property
     def places(self) -> pl.DataFrame:
-        """Where each site is drawn: site, name, x, y, curated; the same at every step."""
+        """The position of each site (site, name, x, y, curated), the same at every step."""
         graph = nx.Graph([(a, b) for a, b, _ in self.web.links()])
         graph.add_nodes_from(range(self.web.sites))
         at = dict(zip(graph.nodes, layout(graph).round(4).tolist(), strict=True))
         homes = [
-            self.web.homes(f"curators/{name}/{number}", recipe.sites)
-            for name, recipe in self.scenario.curators.items()
-            for number in range(recipe.count)
+            self.web.homes(f"curators/{name}/{number}", population.sites)
+            for name, population in self.scenario.curators.items()
+            for number in range(population.count)
         ]
         sites = range(self.web.sites)
         return pl.DataFrame(
@@ -115,19 +115,19 @@ class RunView:
 
     @cached_property
     def links(self) -> pl.DataFrame:
-        """The links that are drawn, each once: x, y, x2, y2; of many, some."""
+        """The links to draw (x, y, x2, y2), each once; a sample if there are many."""
         once = sorted({(min(a, b), max(a, b)) for a, b, _ in self.web.links()})
         return lines(np.array(once, np.int64), self.places.select("x", "y").to_numpy())
 
     def live(self, step: int) -> pl.DataFrame:
-        """Return the documents that were on the web after a step, with COLUMNS."""
+        """Return the documents on the web after a step (COLUMNS)."""
         gone = pl.col("retired_at") <= step
         return self.documents.filter((pl.col("t") <= step) & pl.col("verdict").is_null() & ~gone.fill_null(value=False))
 
     def sites(self, step: int) -> pl.DataFrame:
-        """Return what is on every site after a step: the columns of ``places``, documents, and their synthetic share.
+        """Return ``places`` with the number of ``documents`` on each site after a step and their synthetic share.
 
-        The share is called ``value`` and is null where a site is empty.
+        The share is the column ``value``, null for an empty site.
         """
         sites = self.places.join(self._on_sites(step), on="site", how="left", maintain_order="left")
         return sites.with_columns(pl.col("documents").fill_null(0))
