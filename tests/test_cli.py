@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import ecosystem
 from ecosystem.cli.main import cli
 from ecosystem.cli.reading import LISTED
+from ecosystem.errors import EcosystemError
 from ecosystem.runs.estimate import TOKENS_PER_DOCUMENT, Plan
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
@@ -115,6 +116,30 @@ def test_a_budget_that_a_model_does_not_heed_is_not_counted_and_said(tmp_path):
     said = CliRunner().invoke(cli, ["check", str(file)]).output
     assert "valid (10 steps" in said and "note: trainers.labs.budget has no effect" in said
     assert "note" not in CliRunner().invoke(cli, ["check", str(ROOT / "scenarios/finite_web.toml")]).output
+
+
+def test_a_model_that_nothing_refers_to_is_noted(place):
+    arguments = ["check", str(place / "tiny.toml"), "--set", "models.spare.preset=trigram"]
+    assert "note: models.spare is not used" in CliRunner().invoke(cli, arguments).output
+    arguments += ["--set", "trainers.naive.model=spare"]
+    assert "note: models.spare" not in CliRunner().invoke(cli, arguments).output
+
+
+def test_check_applies_set_to_studies_and_refuses_what_does_not_apply():
+    study = str(ROOT / "scenarios/studies/detector_needed.toml")
+    run = str(next((ROOT / "tests/data/run-v1").rglob("scenario.toml")).parent)
+    for arguments, part in (
+        ([study, "--set", "trainers.lab.count=3"], "trainers.lab"),
+        ([study, "--variant", "published"], 'variant = "published"'),
+        ([run, "--set", "steps=3"], "--set and --variant apply to files"),
+    ):
+        error = CliRunner().invoke(cli, ["check", *arguments]).exception
+        assert isinstance(error, EcosystemError) and part in str(error)
+
+
+def test_an_option_out_of_bounds_is_named(place):
+    error = CliRunner().invoke(cli, ["run", str(place / "tiny.toml"), "--seed", str(10**20)]).exception
+    assert isinstance(error, EcosystemError) and f"tiny.toml with --seed {10**20}: seed: " in str(error)
 
 
 def test_ctrl_c_before_anything_has_begun_says_so(place):

@@ -126,8 +126,8 @@ def read_scenario(
     from ecosystem.scenario.scenario import Scenario
     from ecosystem.studies.spec.question import require_kind
 
-    values = read_values(settings)
-    values |= {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
+    numbers = {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
+    values = read_values(settings) | numbers
     data = read_toml(file)
     require_kind(data, file, "scenario")
     spec = Scenario.parse(data, where=str(file), base=file.parent, authored=True)
@@ -138,7 +138,8 @@ def read_scenario(
     try:
         return Scenario.parse(spec.override(values, base=file.parent).plain(), where=str(file), base=file.parent)
     except ScenarioError as error:
-        raise ScenarioError(f"{file} with {' '.join(f'--set {s}' for s in settings)}: {error}") from None
+        options = [f"--set {s}" for s in settings] + [f"--{key} {value}" for key, value in numbers.items()]
+        raise ScenarioError(f"{file} with {' '.join(options)}: {error}") from None
 
 
 def read_values(settings: tuple[str, ...]) -> dict[str, Any]:

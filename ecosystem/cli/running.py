@@ -131,7 +131,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
     """Validate files, or verify stored runs.
 
     FILES are scenario, study and frontier files, which are validated but not run, and run folders, in which every file
-    is compared with its recorded hash.
+    is compared with its recorded hash. --set applies to every file, --variant to scenarios.
     """
     from ecosystem.errors import EcosystemError
 
@@ -148,6 +148,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 
 def _check(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[str]:
     """Return a summary of a valid file or an intact run folder, and notes; raise EcosystemError otherwise."""
+    from ecosystem.errors import ScenarioError
     from ecosystem.scenario.consistency import unused_settings
     from ecosystem.scenario.presets import read_toml
     from ecosystem.studies.spec.frontier import Frontier
@@ -157,6 +158,8 @@ def _check(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[s
     if file.is_dir():
         from ecosystem.runs.run import Run
 
+        if variant or settings:
+            raise ScenarioError(f"{file}: is a run folder; --set and --variant apply to files.")
         run = Run.open(file)
         count = run.verify()
         return [f"intact (steps 0 to {run.last_step}, {count} files match their hashes)"]
@@ -165,7 +168,10 @@ def _check(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[s
         spec = read_scenario(file, variant, settings, None, None)
         summary, scenarios = f"{spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers", [spec]
     else:
-        summary, scenarios = (Study if kind == "study" else Frontier).load(file).check(file.parent)
+        if variant:
+            raise ScenarioError(f'{file}: is a {kind}; name the variant in the file (variant = "{variant}").')
+        question = (Study if kind == "study" else Frontier).load(file).with_settings(read_values(settings))
+        summary, scenarios = question.check(file.parent)
     notes = dict.fromkeys(note for scenario in scenarios for note in unused_settings(scenario))
     return [f"valid ({summary})", *(f"note: {note}" for note in notes)]
 

@@ -6,7 +6,7 @@ function returns sentences that begin with a dotted path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ecosystem.errors import nearest
@@ -162,14 +162,37 @@ def _text_metrics(s: ScenarioTables) -> list[str]:
 
 
 def unused_settings(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every budget given to trainers whose model ignores it: allowed, but without effect."""
+    """Return a sentence for every value that is allowed but has no effect.
+
+    These are sources and models that nothing refers to, and budgets of trainers whose model ignores them. Policies may
+    be defined only to be enforced later, from the page or in a study.
+    """
+    referred = set(_strings(s.plain()))
+    unused = [
+        f"{section}.{name} is not used: nothing refers to it"
+        for section, entries in (("sources", s.sources), ("models", s.models))
+        for name in entries
+        if name not in referred
+    ]
     default = TrainerSpec.model_fields["budget"].default
-    return [
+    return unused + [
         f"trainers.{name}.budget has no effect: models.{trainer.model} is of kind {s.models[trainer.model].kind}, and "
         "sees every document that was selected once; a policy of kind sample can limit those"
         for name, trainer in s.trainers.items()
         if trainer.budget != default and not s.models[trainer.model].uses_budget
     ]
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Yield every string among the values of nested tables and lists, keys excluded."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, Sequence):
+        for inner in value:
+            yield from _strings(inner)
 
 
 def _downstream(s: ScenarioTables) -> list[str]:
