@@ -11,7 +11,7 @@ from fsspec.core import url_to_fs
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, FormatError, StoreError
 from ecosystem.runs.execute import begin
-from ecosystem.runs.records import FORMAT
+from ecosystem.runs.records import FORMAT, record_digest
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -120,6 +120,15 @@ def test_a_record_names_its_format_and_its_digest_covers_it(tmp_path):
         record_of(tmp_path, 1).write_text(json.dumps(altered))
         with pytest.raises(StoreError, match="do not match its digest"):
             Store(tmp_path).commits()
+
+
+@pytest.mark.parametrize("version", ["2", 1.5, True, None, 0])
+def test_a_format_that_is_not_a_whole_number_is_damage(tmp_path, version):
+    committed(tmp_path, 1)
+    data = json.loads(record_of(tmp_path, 0).read_text()) | {"format": version}
+    record_of(tmp_path, 0).write_text(json.dumps(data | {"digest": record_digest(data)}))
+    with pytest.raises(StoreError, match=rf"000000\.json: .*its format is {version!r}"):
+        Store(tmp_path).commits()
 
 
 def test_a_record_from_before_there_were_formats_is_read(tmp_path):

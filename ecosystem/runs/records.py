@@ -80,6 +80,8 @@ class Commit:
             raise StoreError(damage_message(path, "it is not a JSON commit record")) from None
         if commit.digest != record_digest(data):
             raise StoreError(damage_message(path, "its contents do not match its digest"))
+        if type(commit.format) is not int or commit.format < 1:  # a bool would be an int too
+            raise StoreError(damage_message(path, f"its format is {commit.format!r}, not a whole number from 1"))
         return commit
 
 
