@@ -56,6 +56,7 @@ BAD = [
     ("trainers.naive.scrape.strategy", "reeach", r"strategy: .*'reach'.*'reeach'"),
     ("web.initial.source", "docs", r"web\.initial\.source: there is no \[sources\.docs\]"),
     ("web.retain", ["archive"], r'the policy "archive" \(inject_real\) cannot be used here'),
+    ("web", {"kind": "isolated", "sites": 12}, r"models\.tiny: learns from .* set web\.initial"),
     ("policies.short.kind", "lenth", r'policies\.short: unknown policy kind "lenth" \(did you mean "length"'),
     ("policies.archive.source", "nowhere", r"policies\.archive\.source: there is no"),
     ("models.tiny", {"preset": "gpt2-nan"}, r'there is no model preset "gpt2-nan" \(did you mean "gpt2-nano"'),

@@ -62,8 +62,9 @@ class LanguageFamily(Family):
         return self
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
-        """Require prompts that leave room to write."""
-        return too_long_prompts(self.context, path, scenario)
+        """Require prompts that leave room to write, and human documents if members start from scratch."""
+        missing = missing_documents(path, scenario) if self.from_scratch else []
+        return missing + too_long_prompts(self.context, path, scenario)
 
     @property
     def from_scratch(self) -> bool:
@@ -135,6 +136,13 @@ class LanguageFamily(Family):
     def save_weights(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int) -> None:
         """Write the weights of one member of a ``Cohort.state()`` beside its assets, for ``transformers`` to open."""
         checkpoint.write_weights(folder, {name: values[member] for name, values in state.items()})
+
+
+def missing_documents(path: str, scenario: ScenarioParts) -> list[str]:
+    """Return a message if the web begins without the human documents that the model at ``path`` needs."""
+    if scenario.web.initial is not None:
+        return []
+    return [f"{path}: learns from the documents that the web begins with, but there are none; set web.initial"]
 
 
 def too_long_prompts(context: int | None, path: str, scenario: ScenarioParts) -> list[str]:

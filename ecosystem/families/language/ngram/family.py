@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.families import checkpoint, foundation
 from ecosystem.families.base import FAMILIES, BuildContext, Cohort, Family, Workload
-from ecosystem.families.language.family import too_long_prompts
+from ecosystem.families.language.family import missing_documents, too_long_prompts
 from ecosystem.families.language.ngram.counts import NgramSettings, require_keys
 from ecosystem.families.training_spec import Rate
 from ecosystem.spec import ScenarioParts
@@ -79,8 +79,10 @@ class Ngram(Family):
         return self
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
-        """Require prompts that leave room to write."""
-        return too_long_prompts(self.context, path, scenario)
+        """Require prompts that leave room to write, and human documents to count or to train a tokenizer on."""
+        learns = self.tokenizer is None or self.init == "foundation"
+        missing = missing_documents(path, scenario) if learns else []
+        return missing + too_long_prompts(self.context, path, scenario)
 
     @property
     def starts_pretrained(self) -> bool:
