@@ -319,6 +319,18 @@ class Bare(Adder):
         return pl.DataFrame({"document": [1]})
 
 
+@pytest.mark.parametrize("base", [Filter, Weigher, Adder])
+def test_a_gate_names_the_policy_whose_code_fails(base):
+    method = {Filter: "refuse", Weigher: "weigh", Adder: "add"}[base]
+    silent = type("Silent", (base,), {method: lambda self, docs, ctx: None})()
+    with pytest.raises(EcosystemError, match=r"policies\.p: returned NoneType instead of a Polars"):
+        through(silent)
+    faulty = type("Faulty", (base,), {method: lambda self, docs, ctx: 1 / 0})()
+    with pytest.raises(ZeroDivisionError) as error:
+        through(faulty)
+    assert "policies.p: this error is from the code of the policy" in error.value.__notes__[0]
+
+
 def test_a_gate_names_the_policy_that_breaks_its_contract():
     with pytest.raises(EcosystemError, match=r"policies\.p: returned 0 rows for a table of 60"):
         through(TooShort())

@@ -7,7 +7,8 @@ it declares itself an ``oracle``. No row is deleted: the first policy that refus
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -259,7 +260,9 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
             table = table.with_columns(weight=pl.col("weight") * factor.fill_null(1.0))
         elif isinstance(policy, Adder):
             kept = open_rows.height + sum(frame.height for frame in added)
-            added.append(_injected(policy.add(kept, ctx), name))
+            with _named(ctx):
+                rows = policy.add(kept, ctx)
+            added.append(_injected(rows, name))
         else:
             raise EcosystemError(
                 f"policies.{name}: the class {type(policy).__name__} must be a Filter, a Weigher or an Adder."
@@ -270,12 +273,26 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
 def _ask(rule: Callable[[pl.DataFrame, Context], pl.Series], docs: pl.DataFrame, ctx: Context) -> pl.Series:
     """Apply a rule to a table; raise EcosystemError if it uses a column that this gate lacks (an archive has few)."""
     try:
-        return rule(docs, ctx)
+        with _named(ctx):
+            answers = rule(docs, ctx)
     except pl.exceptions.ColumnNotFoundError as error:
         raise EcosystemError(
             f"policies.{ctx.policy}: uses a column that documents at the gate of {ctx.reader} lack "
             f"({str(error).splitlines()[0]}); available columns: {', '.join(docs.columns)}."
         ) from error
+    if not isinstance(answers, pl.Series):
+        raise EcosystemError(f"policies.{ctx.policy}: returned {type(answers).__name__} instead of a Polars Series.")
+    return answers
+
+
+@contextmanager
+def _named(ctx: Context) -> Iterator[None]:
+    """Add the name of the policy to the traceback of an error in its code."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"policies.{ctx.policy}: this error is from the code of the policy, at the gate of {ctx.reader}")
+        raise
 
 
 def _spread(answers: pl.Series, is_open: pl.Series) -> pl.Series:
@@ -306,6 +323,8 @@ def _factors(column: pl.Series, height: int, name: str) -> pl.Series:
 
 
 def _injected(rows: pl.DataFrame, name: str) -> pl.DataFrame:
+    if not isinstance(rows, pl.DataFrame):
+        raise EcosystemError(f"policies.{name}: returned {type(rows).__name__} instead of a Polars DataFrame.")
     missing = [column for column in ("source", "document", "weight") if column not in rows.columns]
     if missing:
         raise EcosystemError(
