@@ -37,5 +37,5 @@ def test_grids_have_an_end_and_no_value_twice(folder: Path) -> None:
     with pytest.raises(ScenarioError, match="has a value twice"):
         load(folder, axes("", '"trainers.lab.publish" = [20, 20]'))
     many = f'"trainers.lab.publish" = {list(range(1, 201))}\n"trainers.lab.scrape.docs" = {list(range(1, 201))}'
-    with pytest.raises(ScenarioError, match="40,000 arms and worlds are more"):
+    with pytest.raises(ScenarioError, match="40,000 combinations of arms and worlds"):
         load(folder, axes("", many))

@@ -1,1 +1,1 @@
-"""What study and frontier files say: frozen values that are checked when they are read."""
+"""Study and frontier files as frozen values, validated when they are read."""

@@ -1,4 +1,4 @@
-"""Designs of experiments: the points of a study's axes, as listed values, ranges, or points spread over ranges."""
+"""Designs of experiments: a study's axes as listed values or ranges, and the points chosen on them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MORRIS_LEVELS = 4  # per axis, the usual choice
 
 
 class Range(Spec):
-    """The values of an axis, for designs that choose points: spread uniformly, or uniformly in the logarithm."""
+    """The range of an axis, for designs that choose points uniformly on it or on its logarithm."""
 
     low: float = Field(description="the smallest value")
     high: float = Field(description="the largest value")
-    scale: Literal["linear", "log"] = Field("linear", description="how values are spread")
+    scale: Literal["linear", "log"] = Field("linear", description="uniform in the value or in its logarithm")
     whole: bool = Field(False, description="round values to whole numbers")
 
     @model_validator(mode="after")
@@ -27,11 +27,11 @@ class Range(Spec):
         if not self.low < self.high:
             raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
         if self.scale == "log" and self.low <= 0:
-            raise ValueError('scale = "log" needs low above 0')
+            raise ValueError(f'low ({self.low:g}) must be above 0 for scale = "log"')
         return self
 
     def at(self, u: float) -> float | int:
-        """Return the value at the share ``u`` of the way from low to high."""
+        """Return the value at the fraction ``u`` (0 to 1) of the range."""
         if self.scale == "log":
             value = self.low * float((self.high / self.low) ** u)
         else:
@@ -40,7 +40,7 @@ class Range(Spec):
 
 
 class Design(Spec):
-    """How the points of the axes are chosen."""
+    """The method that chooses points on the axes."""
 
     method: Literal["grid", "latin_hypercube", "sobol", "morris", "sensitivity"] = Field(
         "grid",
@@ -52,12 +52,12 @@ class Design(Spec):
         description="number of points (not for a grid); for morris the number of trajectories, of k + 1 runs each for "
         "k axes; for sensitivity the number of base points, a power of two, of k + 2 runs each",
     )
-    seed: Seed = Field(1, description="seed of the design's own randomisation")
+    seed: Seed = Field(1, description="seed of the random choice of points")
 
     @model_validator(mode="after")
     def _check_points(self) -> Design:
         if self.method == "grid" and self.points is not None:
-            raise ValueError("points: leave it out; a grid has a point for every combination of values")
+            raise ValueError("points: omit it; a grid has a point for every combination of values")
         if self.method != "grid" and self.points is None:
             raise ValueError(f"points: give the number of points of a {self.method} design")
         if self.method in ("sobol", "sensitivity") and self.points is not None and self.points & (self.points - 1):
@@ -69,13 +69,13 @@ Axes = dict[str, list[Any] | Range]
 
 
 def check_axes(axes: Axes, design: Design, section: str, design_section: str) -> None:
-    """Raise ValueError if axes and their design do not go together.
+    """Raise ValueError if axes do not fit their design.
 
-    ``section`` and ``design_section`` are the tables of the file that define them.
+    ``section`` and ``design_section`` are the tables of the file that define them, for the message.
     """
     if not axes:
         if design != Design():
-            raise ValueError(f"{design_section}: has no axes; give {section}")
+            raise ValueError(f"{design_section}: there are no axes to choose points on; add {section}")
         return
     for path, values in axes.items():
         if isinstance(values, Range) == (design.method == "grid"):
@@ -88,7 +88,10 @@ def check_axes(axes: Axes, design: Design, section: str, design_section: str) ->
 
 
 def points(axes: Axes, design: Design) -> dict[str, dict[str, Any]]:
-    """Return the points of a design: name → dotted path → value."""
+    """Return the points of a design: name → dotted path → value.
+
+    A name lists the values by the last part of their paths, or by their full paths if the last parts are not unique.
+    """
     named: dict[str, dict[str, Any]] = {}
     endings = [path.rsplit(".", 1)[-1] for path in axes]
     for values in _points(axes, design):
@@ -104,7 +107,7 @@ def points(axes: Axes, design: Design) -> dict[str, dict[str, Any]]:
 def _points(axes: Axes, design: Design) -> Iterator[dict[str, Any]]:
     listed = {path: values for path, values in axes.items() if isinstance(values, list)}
     ranges = {path: values for path, values in axes.items() if isinstance(values, Range)}
-    if listed:  # a grid, in which every axis is listed
+    if listed:  # every axis of a grid is listed
         for row in itertools.product(*listed.values()):
             yield dict(zip(listed, row, strict=True))
         return
@@ -113,7 +116,7 @@ def _points(axes: Axes, design: Design) -> Iterator[dict[str, Any]]:
 
 
 def unit_points(k: int, design: Design) -> list[list[float]]:
-    """Return the points of a design other than a grid in the unit cube of ``k`` axes, shape [points, k]."""
+    """Return the points of a design other than a grid in the unit cube of ``k`` axes, one row of length k each."""
     if design.method in ("morris", "sensitivity"):
         return _salib_points(k, design)
     import numpy as np
@@ -141,7 +144,7 @@ def _salib_points(k: int, design: Design) -> list[list[float]]:
 
 
 def salib_problem(axes: list[str]) -> dict[str, Any]:
-    """Return SALib's description of axes that range from 0 to 1."""
+    """Return SALib's problem definition for axes that range from 0 to 1."""
     return {"num_vars": len(axes), "names": axes, "bounds": [[0.0, 1.0]] * len(axes)}
 
 

@@ -1,4 +1,4 @@
-"""Frontier files: a measure, its limit, and the lever along which the crossing is searched for."""
+"""Frontier files: a measure, its limit, and the lever along which to search for the crossing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from ecosystem.studies.spec.question import FileKind, Question, with_values
 
 
 class ClosedForm(Spec):
-    """A law that predicts the threshold; its argument ``varies`` is the value of the lever."""
+    """A law that predicts the threshold, with the lever as its argument ``varies``."""
 
     law: str = Field(description="name of a law (`ecosystem list laws`)")
     varies: str = Field(description="the argument of the law that the lever sets")
-    divided_by: Annotated[float, Field(gt=0)] = Field(1.0, description="the lever's value is divided by this number")
+    divided_by: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="divides the value of the lever before it is passed to the law"
+    )
     parameters: dict[str, Any] = Field({}, description="the other arguments of the law")
-    first: int = Field(0, description="generation at step 0")
+    first: int = Field(0, description="the generation of the law at step 0")
 
 
 class Frontier(Question):
@@ -31,15 +33,17 @@ class Frontier(Question):
     file_kind: ClassVar[FileKind] = "frontier"
 
     path: str = Field(description="the lever: a dotted path of the scenario")
-    range: Range = Field(description="the values between which the threshold is searched for")
+    range: Range = Field(description="the range to search for the threshold")
     measure: Measure = Field(description="the number that crosses the limit")
     limit: float = Field(description="the value of the measure at the threshold")
-    since: Step | None = Field(None, description="limit the change of the measure since this step, not its value")
+    since: Step | None = Field(
+        None, description="compare the change of the measure since this step with the limit, instead of its value"
+    )
     precision: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.01, description="resolution of the search, as a share of the range (on its scale)"
     )
     closed_form: ClosedForm | None = Field(
-        None, description="a law that predicts the threshold, reported beside the result of the search"
+        None, description="a law that predicts the threshold, reported next to the result of the search"
     )
 
     @model_validator(mode="after")
@@ -49,15 +53,15 @@ class Frontier(Question):
         return self
 
     def check(self, folder: Path) -> tuple[str, list[Scenario]]:
-        """Check the scenarios at both ends of the range; return a summary of the search, and these scenarios."""
+        """Check the scenarios at both ends of the range; return a summary of the search and these scenarios."""
         ends = [self.scenario(folder, self.range.at(end), self.seeds[0])[0] for end in (0.0, 1.0)]
         return f"{self.path} from {self.range.low:g} to {self.range.high:g}, {len(self.seeds)} seeds", ends
 
     def scenario(self, folder: Path, value: float | int, seed: int) -> tuple[Scenario, Path]:
-        """Return the scenario at one value of the lever, and the folder that its relative paths begin from.
+        """Return the scenario at one value of the lever, and the folder that its relative paths start from.
 
-        ``folder`` is the folder of the frontier file. Raises ScenarioError if the scenario is invalid or does not have
-        the measure.
+        ``folder`` is the folder of the frontier file. Raises ScenarioError if the scenario is invalid or lacks the
+        measure.
         """
         base, base_folder = self.base_scenario(folder)
         try:

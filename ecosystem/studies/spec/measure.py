@@ -1,4 +1,4 @@
-"""Measures: the one number per run that a study compares and a frontier holds against its limit."""
+"""Measures: the one number per run that a study or a frontier compares."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Measure(Spec):
     metric: Annotated[str, AfterValidator(name_of)] = Field(description="name of a metric (`ecosystem list metrics`)")
     of: str | None = Field(
         None,
-        description="a population of trainers, whose mean counts, or web; default: the mean over all trainers",
+        description="a population of trainers to average over, or web; default: all trainers",
     )
-    at: Step | None = Field(None, description="the step that counts; default: the last step")
+    at: Step | None = Field(None, description="the step of the value; default: the last step")
     window: Annotated[list[Step], Field(min_length=2, max_length=2)] | None = Field(
         None, description="first and last step of the window to average over, instead of one step"
     )
@@ -47,13 +47,13 @@ class Measure(Spec):
         return self
 
     def mismatch(self, scenario: Scenario) -> str:
-        """Explain why a run of this scenario does not have this number; "" if it does.
+        """Explain why runs of this scenario lack the measure; "" if they have it.
 
-        The explanation begins with the name of the field that is wrong.
+        The explanation starts with the name of the wrong field.
         """
         allowed = [*scenario.trainers, WEB]
         if self.of is not None and self.of not in allowed:
-            return f"of: there is no [trainers.{self.of}]{nearest(self.of, allowed)}; there are {', '.join(allowed)}"
+            return f"of: there is no [trainers.{self.of}]{nearest(self.of, allowed)}; choose from {', '.join(allowed)}"
         last = self.steps(scenario.steps)[1]
         if last > scenario.steps:
             field = "at" if self.window is None else "window"
@@ -73,7 +73,7 @@ class Measure(Spec):
 
     @property
     def axis(self) -> str:
-        """The title of an axis: the unit, or the metric's name where it has no unit."""
+        """The title of a chart axis: the unit, or the metric's name if it has none."""
         return self.unit if self.unit != "1" else self.metric
 
     @property
@@ -82,7 +82,7 @@ class Measure(Spec):
         return (self.goal or definitions()[self.metric].better) == "lower"
 
     def steps(self, last: int) -> tuple[int, int]:
-        """Return the first and the last step that count in a run of ``last`` steps."""
+        """Return the first and last step to average over in a run of ``last`` steps."""
         if self.window is not None:
             return self.window[0], self.window[1]
         step = last if self.at is None else self.at
@@ -92,8 +92,8 @@ class Measure(Spec):
 def course_of(metrics: pl.DataFrame, measure: Measure) -> pl.DataFrame:
     """Return a measure's metric over the steps of a run: columns ``step`` and ``value``.
 
-    The value is the web's, or the mean over trainers or over their training sets. A metric that neither trainers nor
-    training sets have is the web's.
+    Values are means over trainers, or over training sets if trainers do not have the metric. They are the web's if
+    neither has it or ``measure.of`` is ``web``.
     """
     rows = metrics.filter((pl.col("metric") == measure.metric) & pl.col("value").is_not_null())
     scopes = set(rows["scope"].unique())
@@ -106,13 +106,13 @@ def course_of(metrics: pl.DataFrame, measure: Measure) -> pl.DataFrame:
 
 
 def value_of(course: pl.DataFrame, measure: Measure, last: int) -> float | None:
-    """Return a measure's number of a run of ``last`` steps, given its course; None if no step that counts has a value.
+    """Return the value of a measure in a run of ``last`` steps; None if none of its steps has a value.
 
     ``course`` is a table from :func:`course_of`.
     """
-    first, until = measure.steps(last)
-    counted = course.filter(pl.col("step").is_between(first, until))["value"]
-    return None if counted.is_empty() else float(counted.mean())  # type: ignore[arg-type]
+    first, final = measure.steps(last)
+    values = course.filter(pl.col("step").is_between(first, final))["value"]
+    return None if values.is_empty() else float(values.mean())  # type: ignore[arg-type]
 
 
 def populations(metrics: pl.DataFrame, measure: Measure) -> frozenset[str]:

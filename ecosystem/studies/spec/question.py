@@ -1,4 +1,4 @@
-"""Questions: what a study file and a frontier file share, and which of the two a file is."""
+"""Questions: the common part of study and frontier files, and the detection of a file's kind."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ COMMANDS: dict[FileKind, str] = {"scenario": "run", "study": "study", "frontier"
 
 
 class Question(Spec):
-    """What a study and a frontier share: a base scenario, values set in every run, and the seeds."""
+    """The common part of studies and frontiers: a base scenario, values set in every run, and the seeds."""
 
     file_kind: ClassVar[FileKind]
 
-    name: str = Field(description="name of the folder of its report; letters, digits, _ and -")
-    description: str = Field("", description="what is asked, shown in listings and in the report")
+    name: str = Field(description="name of the folder of the report; letters, digits, _ and -")
+    description: str = Field("", description="the question, shown in listings and in the report")
     base: str = Field(
         description="the base scenario: a path relative to this file, or the name of a bundled scenario",
     )
     variant: str | None = Field(None, description="a variant of the base scenario; default: none")
-    set: dict[str, Any] = Field({}, description="dotted path = value, set in every run (model preset, steps …)")
+    set: dict[str, Any] = Field({}, description="dotted path = value, set in every run (model preset, steps, …)")
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="the replicates, the same in every arm")
     _file: str = PrivateAttr("")
 
     @property
     def where(self) -> str:
-        """What error messages begin with: the file, or the name of a question that was made without one."""
+        """The start of error messages: the file, or the name of a question without a file."""
         return self._file or self.name
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         if not NAME.fullmatch(self.name):
-            raise ValueError(f'name: "{self.name}" may only have letters, digits, "_" and "-"')
+            raise ValueError(f'name: "{self.name}" may contain only letters, digits, "_" and "-"')
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: each seed may be given only once; equal seeds give equal runs")
+            raise ValueError("seeds: a seed is repeated; equal seeds give equal runs")
         return self
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a file; raise ScenarioError that lists its errors.
+        """Read a file; raise ScenarioError with all its errors.
 
-        The scenarios that it describes are checked when they are built.
+        The scenarios of its runs are not checked here; see :meth:`check`.
         """
         file = Path(path)
         data = read_toml(file)
@@ -73,30 +73,34 @@ class Question(Spec):
         return question
 
     def fingerprint(self) -> str:
-        """Return 12 hexadecimal digits that identify this question; its name and description do not count."""
+        """Return 12 hexadecimal digits that identify this question, whatever its name and description."""
         data = {key: value for key, value in self.plain().items() if key not in ("name", "description")}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
     def with_settings(self, values: Mapping[str, Any], seeds: int | None = None) -> Self:
-        """Return this question with more paths set in every run, and with only the first ``seeds`` seeds if given."""
+        """Return this question with more values set in every run, and only the first ``seeds`` seeds if given.
+
+        Raises ScenarioError if there are fewer seeds.
+        """
         if seeds is not None and seeds > len(self.seeds):
             raise ScenarioError(
-                f"{self.where}: seeds: --seeds {seeds}, but there are {len(self.seeds)}; add seeds to the file."
+                f"{self.where}: seeds: --seeds {seeds}, but the file has {len(self.seeds)}; add seeds to the file."
             )
         data = self.plain() | {"set": {**self.set, **values}, "seeds": self.seeds[:seeds]}
         return self._validated(data, self._file)
 
     def base_scenario(self, folder: Path) -> tuple[Scenario, Path]:
-        """Return the base scenario and the folder that its relative paths begin from.
+        """Return the base scenario and the folder that its relative paths start from.
 
-        ``folder`` is the folder of this question's file. Raises ScenarioError if there is no such scenario.
+        ``folder`` is the folder of this question's file. Raises ScenarioError if the scenario is missing or invalid.
         """
         field = "base"
         try:
             file = _scenario_file(self.base, folder)
             data = read_toml(file)
-            if file_kind(data) != "scenario":
-                raise ScenarioError(f"{file} is itself a study or a frontier; give a scenario.")
+            kind = file_kind(data)
+            if kind != "scenario":
+                raise ScenarioError(f"{file} is a {kind}; give a scenario.")
             base = Scenario.parse(data, where=str(file), base=file.parent)
             field = "variant"
             return base if self.variant is None else base.variant(self.variant, base=file.parent), file.parent
@@ -104,38 +108,38 @@ class Question(Spec):
             raise self.error_at(field, error) from None
 
     def error_at(self, path: str, problem: object) -> ScenarioError:
-        """Return an error whose every line begins with the file and the dotted path of a problem."""
+        """Return a ScenarioError with the file and the dotted path before each line of ``problem``."""
         return ScenarioError("\n".join(f"{self.where}: {path}: {line}" for line in str(problem).splitlines()))
 
     @abstractmethod
     def check(self, folder: Path) -> tuple[str, list[Scenario]]:
-        """Check the scenarios of this question; return a short summary of them, and those that were checked.
+        """Check the scenarios of this question; return a short summary and the scenarios.
 
-        ``folder`` is the folder of this question's file. Raises ScenarioError for the first that is invalid.
+        ``folder`` is the folder of this question's file. Raises ScenarioError for the first invalid scenario.
         """
 
 
 def file_kind(data: Mapping[str, Any]) -> FileKind:
-    """Return which kind of file some TOML data come from."""
+    """Return the kind of file that these TOML data are from."""
     if "path" in data or "limit" in data:
         return "frontier"
     return "study" if {"base", "arms", "axes", "measures", "seeds"} & data.keys() else "scenario"
 
 
 def require_kind(data: Mapping[str, Any], file: Path, kind: FileKind) -> None:
-    """Raise ScenarioError, with the command to use instead, if a file is of another kind."""
+    """Raise ScenarioError, naming the right command, if a file is of another kind."""
     actual = file_kind(data)
     if actual != kind:
-        raise ScenarioError(f"{file}: is a {actual}, not a {kind}: ecosystem {COMMANDS[actual]} {file}")
+        raise ScenarioError(f"{file}: is a {actual}, not a {kind}; run it with: ecosystem {COMMANDS[actual]} {file}")
 
 
 def with_values(scenario: Scenario, values: Mapping[str, Any], base: Path) -> Scenario:
-    """Return a scenario with values set and its timed changes validated again."""
+    """Return a scenario with values set, and validate its timed changes again."""
     return Scenario.parse(scenario.override(values, base=base).plain(), where="", base=base) if values else scenario
 
 
 def _scenario_file(name: str, folder: Path) -> Path:
-    """Return a scenario file: relative to ``folder`` or the current folder, or a bundled one by its name."""
+    """Find a scenario file relative to ``folder`` or the current folder, or a bundled one by its name."""
     for place in (folder / name, Path(name)):
         if place.is_file():
             return place
@@ -145,5 +149,5 @@ def _scenario_file(name: str, folder: Path) -> Path:
     if name in files:
         return files[name]
     raise ScenarioError(
-        f'there is no scenario "{name}"{nearest(name, files)}; give a file or one of {", ".join(sorted(files))}.'
+        f'there is no scenario "{name}"{nearest(name, files)}; give a path or one of {", ".join(sorted(files))}.'
     )

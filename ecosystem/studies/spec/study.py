@@ -1,8 +1,8 @@
-"""Study files: arms, worlds and seeds, and the runs that they ask for.
+"""Study files: arms, worlds, seeds, and the runs that they define.
 
-A *lever* is a decision (the arms or axes of a study); an *uncertainty* is a state of the world that is not known (its
+A *lever* is a decision (the arms or axes of a study); an *uncertainty* is an unknown state of the world (its
 ``worlds``). Every cell of a study, arm × world × seed, is an ordinary run with an ordinary run folder. A finished run
-is not run again, and an interrupted one is resumed.
+is reused, and an interrupted one is resumed.
 """
 
 from __future__ import annotations
@@ -24,57 +24,59 @@ from ecosystem.studies.spec.design import Axes, Design, check_axes, points
 from ecosystem.studies.spec.measure import Measure, Step
 from ecosystem.studies.spec.question import FileKind, Question, with_values
 
-BRANCH_STEP = "branch.step"  # the lever that sets the step after which an arm branches off
+BRANCH_STEP = "branch.step"  # the lever that sets the last step an arm shares with its parent
 _SAME_IN_ALL_ARMS = ("seed", "name", "description", "variants", "theory")
-_MAX_CELLS = 10_000  # arms times worlds
+_MAX_CELLS = 10_000  # arms × worlds
 _LISTED_ARMS = 12  # at most, in an error message
 _UNNAMED = ""  # the name of the only world of a study without uncertainties
 
 
 class BranchPoint(Spec):
-    """Where the arms leave the history that they share: their levers take effect after ``step``."""
+    """The step after which arms leave their common history and their levers take effect."""
 
     step: Step = Field(description="the last step that all arms share")
     run: str | None = Field(
         None,
-        description="a stored run whose history the arms share, as a run folder without its seed (for instance "
-        "outputs/name-0123456789ab); default: the base scenario is run for it",
+        description="a stored run that provides the common history, as its folder without the seed (for instance "
+        "outputs/name-0123456789ab); default: the base scenario is run",
     )
 
 
 class EqualCost(Spec):
-    """Ways to spend, compared at equal cost. Each is a series of arms that cost more and more than the base arm."""
+    """Ways to spend, compared at equal cost. Each is a series of arms of increasing cost."""
 
     levers: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
         description="name of a way to spend → its arms; the measure is interpolated between their costs, seed by seed"
     )
     at: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
-        description="costs above the base arm's at which the ways are compared, in units of `prices`"
+        description="costs in excess of the base arm's at which to compare the ways, in units of `prices`"
     )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study: its arm, its world, its scenario (seed included), and where it branches off."""
+    """One run of a study: its arm, its world, its scenario (with the seed), and its branch point."""
 
     arm: str
     world: str
     scenario: Scenario
-    parent: Scenario | None = None  # the scenario whose history it shares
-    branch_step: int = -1  # the last step that it shares with the parent
+    parent: Scenario | None = None  # the scenario of the run that it branches from
+    branch_step: int = -1  # the last step shared with the parent
 
     @property
     def label(self) -> str:
-        """The name shown to users."""
+        """The name of the run in listings."""
         return f"{self.arm}{f' in {self.world}' if self.world else ''}, seed {self.scenario.seed}"
 
 
 class Study(Question):
-    """A study: a question about several arms. Read one with :meth:`load`; its runs are those of :meth:`cells`."""
+    """A comparison of several arms over the same seeds. Read one with :meth:`load`; :meth:`cells` are its runs."""
 
     file_kind: ClassVar[FileKind] = "study"
 
-    reference: str | None = Field(None, description="the base arm, which others are compared with; default: the first")
+    reference: str | None = Field(
+        None, description="the base arm, to which the others are compared; default: the first"
+    )
     arms: dict[str, dict[str, Any]] = Field({}, description="named levers: tables of dotted path = value")
     axes: Axes = Field({}, description="levers by dotted path, instead of arms: a list of values, or a range")
     design: Design = Field(Design(), description="how the points of `axes` are chosen")
@@ -82,9 +84,11 @@ class Study(Question):
     uncertain: Axes = Field({}, description="uncertainties by dotted path, instead of worlds: a list, or a range")
     draw: Design = Field(Design(), description="how the points of `uncertain` are chosen")
     branch: BranchPoint | None = Field(
-        None, description="where the arms leave a history that they share; default: they differ from the first step on"
+        None, description="where arms leave a common history; default: they differ from the first step"
     )
-    measures: Annotated[list[Measure], Field(min_length=1)] = Field(description="the numbers that arms are compared by")
+    measures: Annotated[list[Measure], Field(min_length=1)] = Field(
+        description="the numbers on which arms are compared"
+    )
     prices: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {}, description="price of one unit of each cost (`ecosystem list metrics`, scope cost)"
     )
@@ -103,7 +107,7 @@ class Study(Question):
         for section, names in (("arms", self.arms), ("worlds", self.worlds)):
             for name in names:
                 if not NAME.fullmatch(name):
-                    raise ValueError(f'{section}: the name "{name}" may only have letters, digits, "_" and "-"')
+                    raise ValueError(f'{section}: the name "{name}" may contain only letters, digits, "_" and "-"')
         if bool(self.arms) == bool(self.axes):
             raise ValueError("arms: give either arms (named sets of path = value) or axes (path → values)")
         if self.worlds and self.uncertain:
@@ -111,13 +115,15 @@ class Study(Question):
         check_axes(self.axes, self.design, "axes", "design")
         check_axes(self.uncertain, self.draw, "uncertain", "draw")
         if self.draw.method in ("morris", "sensitivity"):
-            raise ValueError(f"draw.method: {self.draw.method} measures how much levers matter; use it in design")
+            raise ValueError(f"draw.method: {self.draw.method} is a sensitivity design for levers; use it in design")
 
     def _check_size(self) -> None:
         size = _count(self.axes, self.arms) * _count(self.uncertain, self.worlds)
         if size > _MAX_CELLS:
             section = "arms" if self.arms else "axes"
-            raise ValueError(f"{section}: {size:,} arms and worlds are more than the {_MAX_CELLS:,} a study may have")
+            raise ValueError(
+                f"{section}: {size:,} combinations of arms and worlds; a study may have at most {_MAX_CELLS:,}"
+            )
 
     def _check_measures(self) -> None:
         names = [measure.name for measure in self.measures]
@@ -138,12 +144,12 @@ class Study(Question):
         for cost in self.prices:
             if cost not in COSTS:
                 raise ValueError(
-                    f'prices: there is no cost "{cost}"{nearest(cost, COSTS)}; there are {", ".join(COSTS)}'
+                    f'prices: there is no cost "{cost}"{nearest(cost, COSTS)}; choose from {", ".join(COSTS)}'
                 )
         if self.equal_cost is None:
             return
         if not self.prices:
-            raise ValueError("equal_cost: give prices, which costs are computed from")
+            raise ValueError("equal_cost: needs prices to compute costs from; add prices")
         arms = list(self.levers())
         for way, series in self.equal_cost.levers.items():
             for arm in series:
@@ -154,20 +160,20 @@ class Study(Question):
 
     @property
     def compares(self) -> bool:
-        """Whether arms are compared with the base arm; false for designs that give sensitivity indices."""
+        """Whether arms are compared with the base arm; false for designs of sensitivity indices."""
         return self.design.method not in ("morris", "sensitivity")
 
     @property
     def base_arm(self) -> str:
-        """The arm that the others are compared with."""
+        """The arm to which the others are compared."""
         return self.reference or next(iter(self.levers()))
 
     def levers(self) -> dict[str, dict[str, Any]]:
-        """Return the arms (name → dotted path → value); the names of points of axes list their values."""
+        """Return the arms: name → dotted path → value. Points of axes are named by their values."""
         return dict(self.arms) if self.arms else points(self.axes, self.design)
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """Return the worlds (name → dotted path → value); without uncertainties one world, whose name is empty."""
+        """Return the worlds: name → dotted path → value. Without uncertainties there is one, with an empty name."""
         if self.worlds:
             return dict(self.worlds)
         return points(self.uncertain, self.draw) if self.uncertain else {_UNNAMED: {}}
@@ -175,8 +181,8 @@ class Study(Question):
     def cells(self, folder: Path) -> list[Cell]:
         """Return every run of the study, ordered by seed.
 
-        ``folder`` is the folder of the study file. Raises ScenarioError for an arm or a world that gives no valid
-        scenario, and for a measure that a scenario does not have.
+        ``folder`` is the folder of the study file. Raises ScenarioError for an arm or a world whose scenario is
+        invalid or lacks a measure.
         """
         base, base_folder = self.scenario(folder)
         cells = []
@@ -195,12 +201,12 @@ class Study(Question):
         return sorted(cells, key=lambda cell: self.seeds.index(cell.scenario.seed))
 
     def check(self, folder: Path) -> tuple[str, list[Scenario]]:
-        """Check the scenario of every cell; return the numbers of runs and arms, and the scenarios."""
+        """Check the scenario of every cell; return a summary (numbers of runs and arms) and the scenarios."""
         cells = self.cells(folder)
         return f"{len(cells)} runs, {len(self.levers())} arms", [cell.scenario for cell in cells]
 
     def scenario(self, folder: Path) -> tuple[Scenario, Path]:
-        """Return the base scenario with the values that every arm has, and the folder of its relative paths."""
+        """Return the base scenario with the values of ``set``, and the folder that its relative paths start from."""
         base, base_folder = self.base_scenario(folder)
         try:
             return with_values(base, self.set, base_folder), base_folder
@@ -208,7 +214,7 @@ class Study(Question):
             raise self.error_at("set", error) from None
 
     def _path(self, arm: str, world: str) -> str:
-        """Return where a study file defines an arm in a world."""
+        """Return the dotted path in the study file that defines an arm in a world."""
         path = f"arms.{arm}" if self.arms else f"axes, at {arm}"
         if not world:
             return path
@@ -217,16 +223,18 @@ class Study(Question):
     def _arm(
         self, base: Scenario, uncertain: Mapping[str, Any], lever: Mapping[str, Any], base_folder: Path
     ) -> tuple[Scenario, Scenario | None, int]:
-        """Return an arm's scenario in one world, and, if it branches off, its parent and the last step they share."""
+        """Return an arm's scenario in one world, its parent (None: it does not branch), and their last common step."""
         values = {path: value for path, value in lever.items() if path != BRANCH_STEP}
         for path in {**uncertain, **values}:
             if path in _SAME_IN_ALL_ARMS:
-                raise ScenarioError(f'"{path}" is the study\'s own and the same in every arm; leave it out.')
+                raise ScenarioError(f'"{path}" must be the same in every arm; remove it here.')
         step = lever.get(BRANCH_STEP, None if self.branch is None else self.branch.step)
         if step is None:
             return with_values(base, {**uncertain, **values}, base_folder), None, -1
         if not isinstance(step, int) or not 0 <= step < base.steps:
-            raise ScenarioError(f"{BRANCH_STEP} = {step!r}: give a step from 0 to {base.steps - 1}, before the last.")
+            raise ScenarioError(
+                f"{BRANCH_STEP} = {step!r}: give a whole number from 0 to {base.steps - 1}, before the last step."
+            )
         world = with_values(base, uncertain, base_folder)
         return world.forked(step, values, base=base_folder), world if values else None, step
 
@@ -234,19 +242,19 @@ class Study(Question):
         for number, measure in enumerate(self.measures):
             mismatch = measure.mismatch(scenario)
             if mismatch:
-                raise ScenarioError(f"{self.where}: measures.{number}.{mismatch}, in {path}.")
+                raise ScenarioError(f"{self.where}: measures.{number}.{mismatch} (in {path}).")
 
 
 def _no_arm(name: str, arms: list[str]) -> str:
     more = f" and {len(arms) - _LISTED_ARMS} more" if len(arms) > _LISTED_ARMS else ""
-    return f'there is no arm "{name}"{nearest(name, arms)}; there are {", ".join(arms[:_LISTED_ARMS])}{more}'
+    return f'there is no arm "{name}"{nearest(name, arms)}; choose from {", ".join(arms[:_LISTED_ARMS])}{more}'
 
 
 def _count(axes: Axes, named: Mapping[str, Any]) -> int:
-    """Return the number of points of a grid of axes, or of named sets of values; 1 if there are neither."""
+    """Return the number of points of a grid of axes, or of named sets of values; 1 if both are empty."""
     return math.prod(len(v) for v in axes.values() if isinstance(v, list)) if axes else max(1, len(named))
 
 
 def _seeded(scenario: Scenario, seed: int) -> Scenario:
-    """Return a validated scenario with a seed that the study has validated."""
+    """Return the scenario with another seed, without validating it again."""
     return scenario.model_copy(update={"seed": seed})
