@@ -16,7 +16,7 @@ from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import Job, run_job
-from ecosystem.studies.object_store import opened
+from ecosystem.studies.object_store import open_run
 from tests.conftest import MACHINE
 from tests.test_store import committed
 
@@ -191,4 +191,4 @@ def test_an_object_store_with_a_newer_format_is_refused(tmp_path, monkeypatch):
     store, root = url_to_fs(place)
     store.pipe_file(f"{root}/commits/000002.json", json.dumps({"format": FORMAT + 1}).encode())
     with pytest.raises(FormatError, match=rf"{place}/commits/000002\.json: this run is in format {FORMAT + 1}"):
-        opened(place)
+        open_run(place)

@@ -1,1 +1,1 @@
-"""Policy what-if studies: arms, common random numbers, intervals, thresholds, and engines that make many runs."""
+"""Policy what-if studies: arms, common random numbers, intervals, thresholds, and engines that execute many runs."""

@@ -1,4 +1,4 @@
-"""Analyses of a study's results: effects with intervals, rankings, regret over worlds, sensitivity, equal cost."""
+"""Analyses of a study's results: effects with intervals, rankings, regrets over worlds, sensitivity, equal cost."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Row:
     saved: int | None
     p: float
     p_holm: float
-    training: str  # the arm's trainers that did not train to the end; "" if all did
+    training: str  # description of trainers of the arm that did not train to the end; "" if all did
 
     @classmethod
     def of(cls, effect: Effect, measure: Measure, world: str, p_holm: float, training: str) -> Row:
-        """Return the row of an effect; ``p_holm`` is corrected for all comparisons of the measure."""
+        """Build the row of an effect; ``p_holm`` is corrected for all comparisons of the measure."""
         return cls(
             measure=measure.name,
             unit=measure.unit,
@@ -66,7 +66,7 @@ class Row:
         )
 
     @property
-    def settled(self) -> bool:
+    def significant(self) -> bool:
         """Whether the arm differs from the base arm at 5 %, corrected for all comparisons of the measure."""
         return self.p_holm < 0.05
 
@@ -77,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Regret:
-    """The mean of a measure over uncertain worlds for one arm, and the arm's regrets (>= 0).
+    """An arm's mean of a measure over uncertain worlds, and its regrets (>= 0).
 
     The regret of an arm in a world is the difference between its mean and that of the best arm there.
     """
@@ -90,8 +90,8 @@ class Regret:
 
 
 @dataclass(frozen=True)
-class Matched:
-    """The difference in a measure between one way to spend and the first one at equal cost, with an interval."""
+class EqualCostDifference:
+    """The difference in a measure between one way to spend and the first one, at equal cost, with its interval."""
 
     measure: str
     cost: float
@@ -104,7 +104,7 @@ class Matched:
 
 
 def values_by_arm(results: Results, measure: Measure, world: str) -> dict[str, dict[int, float]]:
-    """Return arm → seed → value of one measure in one world, without missing and infinite values."""
+    """Return arm → seed → value of one measure in one world; only finite values are included."""
     rows = results.values.filter(
         (pl.col("measure") == measure.name) & (pl.col("world") == world) & pl.col("value").is_finite()
     )
@@ -115,15 +115,15 @@ def values_by_arm(results: Results, measure: Measure, world: str) -> dict[str, d
 
 
 def on_common_seeds(values: dict[str, dict[int, float]], *arms: str) -> list[Floats]:
-    """Return the values of each arm over the seeds that all of these arms have, each of shape [seeds]."""
+    """Return the values of each arm over the seeds common to all of these arms, each of shape [seeds]."""
     seeds = [seed for seed in values.get(arms[0], {}) if all(seed in values.get(arm, {}) for arm in arms)]
     return [np.array([values[arm][seed] for seed in seeds]) for arm in arms]
 
 
-def compared(results: Results) -> list[Row]:
-    """Compare every arm with the base arm in each measure and world; Holm correction over each measure's comparisons.
+def compare_arms(results: Results) -> list[Row]:
+    """Compare every arm with the base arm in each measure and world, with Holm's correction over each measure.
 
-    A seed counts if both arms have a value. An arm with fewer than two such seeds is left out.
+    Only seeds with a value in both arms are used. An arm with fewer than two of them is omitted.
     """
     rows: list[Row] = []
     for measure in results.study.measures:
@@ -147,15 +147,15 @@ def _effects(results: Results, measure: Measure, world: str) -> list[Effect]:
     return comparisons
 
 
-def table(rows: list[Row]) -> pl.DataFrame:
-    """Return the table of effects."""
+def effect_table(rows: list[Row]) -> pl.DataFrame:
+    """Return the table of effects: the fields of :class:`Row`."""
     kinds = {"str": pl.String, "int": pl.Int64, "int | None": pl.Int64, "float": pl.Float64}
     schema = {field.name: kinds[str(field.type)] for field in fields(Row)}
     return pl.DataFrame([astuple(row) for row in rows], schema=schema, orient="row")
 
 
-def ranked(results: Results, measure: Measure, world: str) -> list[list[tuple[str, float]]]:
-    """Return the arms, best first, in groups of ties, each with its mean over the seeds that all arms have."""
+def rank_arms(results: Results, measure: Measure, world: str) -> list[list[tuple[str, float]]]:
+    """Return the arms, best first, in groups of ties, each with its mean over the seeds common to all arms."""
     values = values_by_arm(results, measure, world)
     arms = [arm for arm in results.study.levers() if len(values.get(arm, {})) > 1]
     if not arms:
@@ -168,9 +168,9 @@ def ranked(results: Results, measure: Measure, world: str) -> list[list[tuple[st
 
 
 def regrets(results: Results, measure: Measure) -> list[Regret]:
-    """Return the regrets of the arms that have a value in every world, least worst regret first.
+    """Return the regrets of the arms with a value in every world, by increasing worst regret.
 
-    In each world the means are over the seeds that all of these arms have.
+    In each world, means are over the seeds common to all of these arms.
     """
     worlds = list(results.study.settings())
     values = [values_by_arm(results, measure, world) for world in worlds]
@@ -188,13 +188,13 @@ def regrets(results: Results, measure: Measure) -> list[Regret]:
     return sorted(rows, key=lambda r: r.worst_regret)
 
 
-def places(results: Results) -> pl.DataFrame:
-    """Return the rankings of all measures and worlds, best first; the ``tied`` arms of a group share its place."""
+def rankings(results: Results) -> pl.DataFrame:
+    """Return the rankings of all measures and worlds, best first; ``tied`` is the number of arms at the same place."""
     study, rows = results.study, []
     for measure in study.measures if study.compares else []:
         for world in study.settings():
             place = 1
-            for group in ranked(results, measure, world):
+            for group in rank_arms(results, measure, world):
                 rows += [
                     (measure.name, world, place, len(group), arm, mean, results.untrained(arm, world, measure.of))
                     for arm, mean in group
@@ -213,7 +213,7 @@ def regret_table(results: Results) -> pl.DataFrame:
 
 
 def indices_of(results: Results, measure: Measure, world: str) -> list[Index]:
-    """Return the sensitivity indices of a measure's means over seeds; raise DataError if a point has no value."""
+    """Return the sensitivity indices for the means of a measure; raise DataError if a point has no value."""
     study, values = results.study, values_by_arm(results, measure, world)
     y = np.array([np.mean(list(values[arm].values())) if arm in values else np.nan for arm in study.levers()])
     return indices(list(study.axes), study.design, y)
@@ -222,8 +222,8 @@ def indices_of(results: Results, measure: Measure, world: str) -> list[Index]:
 def sensitivity_table(results: Results) -> pl.DataFrame:
     """Return the indices of all measures and worlds: ``measure``, ``world`` and the fields of :class:`Index`.
 
-    ``main`` and ``total`` are mu* and sigma of a Morris design, first-order and total indices of a Sobol design. A half
-    interval is null if the method gives none. A measure has no rows if a point of the design has no value of it.
+    ``main`` and ``total`` are mu* and sigma of a Morris design, or first-order and total Sobol indices. A half interval
+    is null if the method gives none. A measure with a missing point of the design has no rows.
     """
     rows = []
     for measure in results.study.measures:
@@ -235,11 +235,11 @@ def sensitivity_table(results: Results) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None)
 
 
-def matched(results: Results) -> list[Matched]:
+def compare_at_equal_cost(results: Results) -> list[EqualCostDifference]:
     """Compare the ways to spend at equal cost, seed by seed, in the first world of the study.
 
-    The measure of a way at a cost is interpolated linearly between its arms, and the base arm at cost 0. A cost above
-    that of a way's dearest arm is not compared: no run says what the measure is there.
+    The measure of a way at a cost is interpolated linearly between its arms and the base arm, whose cost is 0. There is
+    no extrapolation: a cost above that of a way's most expensive arm is not compared.
     """
     study = results.study
     if study.equal_cost is None:
@@ -249,7 +249,7 @@ def matched(results: Results) -> list[Matched]:
     rows = results.spending().filter(pl.col("world") == world)
     for arm, seed, cost in rows.select("arm", "seed", "cost").iter_rows():
         costs.setdefault(arm, {})[seed] = cost
-    comparisons: list[Matched] = []
+    comparisons: list[EqualCostDifference] = []
     for measure in study.measures:
         values = values_by_arm(results, measure, world)
         for cost in study.equal_cost.at:
@@ -257,27 +257,29 @@ def matched(results: Results) -> list[Matched]:
                 way: _at_cost(values, costs, study.base_arm, arms, cost)
                 for way, arms in study.equal_cost.levers.items()
             }
-            comparisons += _matched_at(measure, cost, by_way)
+            comparisons += _differences_at(measure, cost, by_way)
     return comparisons
 
 
-def _matched_at(measure: Measure, cost: float, by_way: dict[str, dict[int, float]]) -> list[Matched]:
-    """Compare every way to spend with the first one at one cost, given way → seed → value there."""
+def _differences_at(measure: Measure, cost: float, by_way: dict[str, dict[int, float]]) -> list[EqualCostDifference]:
+    """Compare every way to spend with the first one at one cost; ``by_way`` is way → seed → value at this cost."""
     comparisons = []
     first, *others = by_way
     for way in others:
         seeds = [seed for seed in by_way[first] if seed in by_way[way]]
         if len(seeds) < 2:
             continue
-        i = mean_interval(np.array([by_way[way][seed] - by_way[first][seed] for seed in seeds]))
-        comparisons.append(Matched(measure.name, cost, way, first, len(seeds), i.mean, i.low, i.high))
+        interval = mean_interval(np.array([by_way[way][seed] - by_way[first][seed] for seed in seeds]))
+        comparisons.append(
+            EqualCostDifference(measure.name, cost, way, first, len(seeds), interval.mean, interval.low, interval.high)
+        )
     return comparisons
 
 
 def _at_cost(
     values: dict[str, dict[int, float]], costs: dict[str, dict[int, float]], base: str, arms: list[str], cost: float
 ) -> dict[int, float]:
-    """Return seed → the measure at ``cost`` above the base arm's, without the seeds whose arms do not reach it."""
+    """Return seed → measure at ``cost`` above the base arm's, for the seeds whose arms reach it."""
     interpolated = {}
     for seed, base_value in values.get(base, {}).items():
         complete = [arm for arm in arms if seed in values.get(arm, {}) and seed in costs.get(arm, {})]

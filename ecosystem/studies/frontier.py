@@ -1,4 +1,4 @@
-"""Running a frontier: the runs that the search for its threshold asks for, the closed form, and the report."""
+"""Running a frontier: the search for its threshold, the closed form, and the report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
 from ecosystem.studies.executors.options import ExecutionOptions
-from ecosystem.studies.object_store import opened
+from ecosystem.studies.object_store import open_run
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, training_rows, untrained, write_table
@@ -39,7 +39,7 @@ _GRID = 2001  # values of the lever at which the closed form is evaluated
 
 
 class FrontierResult(NamedTuple):
-    """A frontier that has been searched; it can be unpacked: ``threshold, report = ecosystem.frontier(file)``."""
+    """The result of a frontier; it can be unpacked: ``threshold, report = ecosystem.frontier(file)``."""
 
     threshold: Threshold
     report: Path
@@ -48,11 +48,11 @@ class FrontierResult(NamedTuple):
 def frontier(
     file: Frontier | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **options: Any
 ) -> FrontierResult:
-    """Search for the threshold of a frontier (a value or the path of a file); return it with its report.
+    """Search for the threshold of a frontier (a Frontier or the path of a file); return it and the path of its report.
 
-    ``base`` is the folder in which the base scenario of a value is searched for; ``options`` are fields of
-    :class:`~ecosystem.studies.executors.options.ExecutionOptions` (engine, jobs, threads, device …). This does the same
-    as the command ``ecosystem threshold``. Errors that a user can correct are EcosystemError.
+    ``base`` is the folder to which the base scenario of a Frontier object is relative. ``options`` are fields of
+    :class:`~ecosystem.studies.executors.options.ExecutionOptions` (engine, jobs, threads, device, …). The command
+    ``ecosystem threshold`` does the same. Raises EcosystemError for errors that the user can correct.
     """
     if not isinstance(file, Frontier):
         path = path_of(file, "Frontier")
@@ -65,8 +65,8 @@ def run_frontier(
 ) -> FrontierResult:
     """Search for the threshold of a frontier; return it and the path of its report.
 
-    ``base`` is the folder of the frontier's file. Finished runs are not run again. Raises ScenarioError for a value
-    without a valid scenario, and EcosystemError if a run fails for good.
+    ``base`` is the folder of the frontier's file. Finished runs are reused. Raises ScenarioError if a value gives an
+    invalid scenario, and EcosystemError if a run fails after all attempts.
     """
     frontier.check(base)
     scenario, folder = frontier.scenario(base, frontier.range.at(1.0), frontier.seeds[0])
@@ -75,7 +75,7 @@ def run_frontier(
         threshold = search(runs.evaluate, frontier.range, frontier.limit, frontier.precision)
         threshold = replace(
             threshold,
-            predicted=predicted(frontier, scenario, folder),
+            predicted=predicted_threshold(frontier, scenario, folder),
             untrained=dict(sorted(runs.untrained.items())),
         )
         store.write("frontier.json", json.dumps(summary(frontier, threshold), indent=1).encode())
@@ -86,17 +86,17 @@ def run_frontier(
 
 
 class _FrontierRuns:
-    """Runs every seed at the values of the lever that a search tries."""
+    """Runs all seeds at the values of the lever that the search tries."""
 
     def __init__(
         self, frontier: Frontier, base: Path, options: ExecutionOptions, out: str, runner: StudyRunner
     ) -> None:
         self._frontier, self._base = frontier, base
         self._options, self._out, self._runner = options, out, runner
-        self.untrained: dict[float, str] = {}  # value of the lever → trainers that did not train there
+        self.untrained: dict[float, str] = {}  # value of the lever → trainers that did not train
 
     def evaluate(self, x: float | int) -> Floats:
-        """Run all seeds at one value of the lever; return what is compared with the limit, shape [seeds]."""
+        """Run all seeds at one value of the lever; return the values to compare with the limit, shape [seeds]."""
         frontier = self._frontier
         scenarios = [frontier.scenario(self._base, x, seed)[0] for seed in frontier.seeds]
         runs = self._runs(x, scenarios)
@@ -111,18 +111,18 @@ class _FrontierRuns:
         return np.array([compared_value(frontier, run, last) for run, last in zip(runs, steps, strict=True)])
 
     def _runs(self, x: float | int, scenarios: Sequence[Scenario]) -> list[Run]:
-        """Make the unfinished runs of these scenarios and open all; raise EcosystemError if one fails."""
+        """Execute the unfinished runs of these scenarios and open all; raise EcosystemError if one fails."""
         plan = RunPlan(self._frontier.base_scenario(self._base)[1], self._options, self._out)
         numbers = [plan.add_run(scenario, f"{x:g}, seed {scenario.seed}") for scenario in scenarios]
-        results = self._runner.make(plan, f"{self._frontier.name} at {x:g}")
+        results = self._runner.execute(plan, f"{self._frontier.name} at {x:g}")
         error = next((result.error for result in results if result.error), "")
         if error:
             raise EcosystemError(f"{self._frontier.where}: a run failed: {error}")
-        return [opened(results[n].run) for n in numbers]
+        return [open_run(results[n].run) for n in numbers]
 
 
 def compared_value(frontier: Frontier, run: Run, steps: int) -> float:
-    """Return the number of a run of ``steps`` steps that is compared with the limit; NaN if it was not measured."""
+    """Return the value of a run of ``steps`` steps to compare with the limit; NaN if it was not measured."""
     course = course_of(run.metrics, frontier.measure)
     value = value_of(course, frontier.measure, steps)
     if value is None or frontier.since is None:
@@ -131,11 +131,11 @@ def compared_value(frontier: Frontier, run: Run, steps: int) -> float:
     return math.nan if start.is_empty() else value - float(start[0])
 
 
-def predicted(frontier: Frontier, scenario: Scenario, base: Path) -> float | None:
-    """Return the value of the lever at which the closed form crosses the limit; None if it does not, or there is none.
+def predicted_threshold(frontier: Frontier, scenario: Scenario, base: Path) -> float | None:
+    """Return the value of the lever at which the closed form crosses the limit; None if there is none.
 
-    ``scenario`` has the source and the steps that the law refers to, ``base`` is the folder of its relative paths. The
-    law is evaluated on a fixed grid of the range, whose cells bound the error.
+    ``scenario`` provides the source and the steps of the law; ``base`` is the folder of its relative paths. The law is
+    evaluated on a fixed grid over the range, so the error is at most half a cell.
     """
     form = frontier.closed_form
     if form is None:
@@ -147,15 +147,16 @@ def predicted(frontier: Frontier, scenario: Scenario, base: Path) -> float | Non
     t = np.array([frontier.measure.steps(scenario.steps)[1] + form.first])
     shares = np.linspace(0, 1, _GRID)
     arguments = [{**form.parameters, form.varies: frontier.range.at(u) / form.divided_by} for u in shares]
-    above = np.array([float(predict(form.law, t, given, truth)[0]) - frontier.limit for given in arguments])
-    crossed = np.flatnonzero(np.sign(above[:-1]) != np.sign(above[1:]))
-    if not crossed.size:
+    above = np.array([float(predict(form.law, t, values, truth)[0]) - frontier.limit for values in arguments])
+    crossings = np.flatnonzero(np.sign(above[:-1]) != np.sign(above[1:]))
+    if not crossings.size:
         return None
-    return float(frontier.range.at(float(shares[crossed[0]] + shares[crossed[0] + 1]) / 2))
+    first = crossings[0]
+    return float(frontier.range.at(float(shares[first] + shares[first + 1]) / 2))
 
 
 def summary(frontier: Frontier, threshold: Threshold) -> dict[str, Any]:
-    """Return a machine-readable summary."""
+    """Return a machine-readable summary, for ``frontier.json`` and ``--json``."""
     return {
         "frontier": frontier.plain(),
         "threshold": threshold.value,
@@ -168,7 +169,7 @@ def summary(frontier: Frontier, threshold: Threshold) -> dict[str, Any]:
 
 
 def finding(frontier: Frontier, threshold: Threshold) -> str:
-    """Describe the threshold and its interval in a sentence, and whether the closed form is inside."""
+    """Describe the threshold, its interval, and whether the interval contains the closed form."""
     means = [float(y.mean()) for y in threshold.tried.values()]
     name, direction = frontier.measure.name, "rises" if threshold.rising else "falls"
     if threshold.value is None:
@@ -192,7 +193,7 @@ def finding(frontier: Frontier, threshold: Threshold) -> str:
 
 
 def _outside(frontier: Frontier, threshold: Threshold) -> str:
-    """Say where a threshold may be that is not in the range, of which only the two ends were tried."""
+    """State where the threshold may be if the mean does not cross the limit within the range."""
     if threshold.low == threshold.high:
         return "the threshold is outside this range"
     nearest = min(threshold.tried, key=lambda x: abs(float(threshold.tried[x].mean()) - frontier.limit))
@@ -202,13 +203,13 @@ def _outside(frontier: Frontier, threshold: Threshold) -> str:
 
 
 def untrained_note(frontier: Frontier, threshold: Threshold) -> str:
-    """Say at which values trainers had nothing to train on; "" if there are none."""
+    """State at which values trainers had nothing to train on; "" if there are none."""
     if not threshold.untrained:
         return ""
     values = "; ".join(f"{x:g} ({trainers})" for x, trainers in threshold.untrained.items())
     return (
-        f"Trainers had nothing to train on at {frontier.path} = {values}; the measure there is that of the models they "
-        "had before."
+        f"Trainers had nothing to train on at {frontier.path} = {values}; the measure at these values is that of "
+        "their previous models."
     )
 
 
@@ -240,7 +241,7 @@ def _chart(frontier: Frontier, threshold: Threshold, rows: pl.DataFrame) -> Any:
     since = f", change since step {frontier.since}" if frontier.since is not None else ""
     labels = ChartLabels(
         f"{frontier.measure.name}{since}",
-        f"mean over {len(frontier.seeds)} seeds with its 95 % interval at every value tried; shaded: interval of the "
+        f"mean over {len(frontier.seeds)} seeds with 95 % interval at every value tried; shaded: interval of the "
         "threshold",
         frontier.measure.axis,
         ".3~g",

@@ -51,7 +51,7 @@ def last_step(place: str) -> int:
     return max((int(name.removesuffix(".json")) for name in names), default=-1)
 
 
-def opened(place: str) -> Run:
+def open_run(place: str) -> Run:
     """Open a run for reading; from an object store, its metrics are fetched and its models are not."""
     if not is_url(place):
         return Run.open(place)
@@ -63,12 +63,12 @@ def opened(place: str) -> Run:
     return Run.open(folder)
 
 
-def out_of(place: str) -> str:
+def out_root(place: str) -> str:
     """Return the folder or URL that a run was written to with ``--out``: the run lies below it, by name and seed."""
     return place.rstrip("/").rsplit("/", 2)[0]
 
 
-def addressed(sentence: str, out: str) -> str:
+def with_store_paths(sentence: str, out: str) -> str:
     """Return a sentence about a run with its files named as in the object store, not as in the scratch folder.
 
     A sentence about a run in a folder stays unchanged.
@@ -107,7 +107,7 @@ class Mirror:
     @classmethod
     def of_run(cls, place: str) -> Mirror:
         """Return the mirror of the run at a URL."""
-        return cls(out_of(place))
+        return cls(out_root(place))
 
     def local(self, place: str) -> Path:
         """Return the scratch folder of the run at a URL."""

@@ -1,4 +1,4 @@
-"""The progress of a study: how many runs have ended, which are running, and how long the rest will take."""
+"""The progress of a study: finished and running runs, and the time left."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ from ecosystem.formats import format_duration
 from ecosystem.studies.executors.jobs import JobResult
 from ecosystem.studies.object_store import is_url, last_step
 
-_SHOWN = 12  # running runs, at most, that have a line of their own
-_ASKED_AT_ONCE = 16  # runs, when a study begins
-_ASKING_SECONDS = 5.0  # between two requests to an object store about one run
-_LOOKING_SECONDS = 0.2  # at a time, however many runs there are
+_SHOWN = 12  # most running runs with a line on the screen
+_PARALLEL_REQUESTS = 16  # at the start of a study
+_REQUEST_SECONDS = 5.0  # between two requests to an object store about one run
+_POLL_SECONDS = 0.2  # longest time of one poll
 _REFRESH_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to make: the name shown to users, its folder or URL, its last step, and where it branches off."""
+    """A run to execute: its name in listings, its folder or URL, its last step, and its branch point."""
 
     label: str
     place: str
     steps: int
-    branch_step: int = -1  # the last step that it does not run itself; -1: none
+    branch_step: int = -1  # the last step shared with its parent; -1: no parent
 
 
 class StepTracker:
-    """Counts the committed steps of the runs of a study and estimates the time that the rest will take.
+    """Counts the committed steps of the runs of a study and estimates the time left.
 
-    All times are seconds of the clock that the caller reads.
+    All times are seconds of the caller's clock.
     """
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
         self._runs = runs
-        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
             committed = pool.map(last_committed, [run.place for run in runs])
             self.last = [max(run.branch_step, step) for run, step in zip(runs, committed, strict=True)]
         self._first = list(self.last)
-        self._looked = [-math.inf] * len(runs)  # when each run was last looked at
+        self._polled = [-math.inf] * len(runs)  # when each run was last polled
         self._results: Sequence[JobResult] = [JobResult() for _ in runs]
-        self.running: dict[int, float] = {}
+        self.running: dict[int, float] = {}  # number of a run → when it began
         self.ended: dict[int, float] = {}  # number of a run → when it ended
-        # Of the runs that began first: when a step of theirs was first seen, and which.
+        # The runs that began first → when their first step was seen, and its number.
         self._first_seen: dict[int, tuple[float, int] | None] = {}
-        self._slots = 0  # runs at a time
+        self._slots = 0  # number of parallel runs
 
     def update(self, running: dict[int, float], results: Sequence[JobResult], now: float) -> list[int]:
-        """Take over which runs are running since when, and all results; return the runs that have newly ended."""
+        """Update the start times of running runs and the results of all runs; return the runs that just ended."""
         if not self._slots:
             self._first_seen = dict.fromkeys(running)
         self._slots = max(self._slots, len(running))
@@ -71,27 +71,27 @@ class StepTracker:
                 self.last[number] = self._runs[number].steps
         return ended
 
-    def look(self, now: float) -> None:
-        """Count the steps of running runs, those not seen for longest first; ask object stores only now and then."""
+    def poll(self, now: float) -> None:
+        """Count the steps of running runs, least recently polled first; limit the requests to object stores."""
         started = time.monotonic()
-        for number in sorted(self.running, key=self._looked.__getitem__):
+        for number in sorted(self.running, key=self._polled.__getitem__):
             place = self._runs[number].place
-            if not is_url(place) or now - self._looked[number] > _ASKING_SECONDS:
-                self._look_at(number, place, now)
-            if time.monotonic() - started > _LOOKING_SECONDS:
+            if not is_url(place) or now - self._polled[number] > _REQUEST_SECONDS:
+                self._poll_run(number, place, now)
+            if time.monotonic() - started > _POLL_SECONDS:
                 break
 
-    def _look_at(self, number: int, place: str, now: float) -> None:
+    def _poll_run(self, number: int, place: str, now: float) -> None:
         self.last[number] = max(self.last[number], last_committed(place))
-        self._looked[number] = now
+        self._polled[number] = now
         if number in self._first_seen and self._first_seen[number] is None and self._own_steps(number) > 0:
             self._first_seen[number] = now, self.last[number]
 
     def seconds_left(self, now: float) -> float | None:
-        """Estimate how long the remaining steps will take, at the pace so far; None until that is known.
+        """Estimate the time of the remaining steps from the pace so far; None until that is known.
 
-        The time before the first steps of the runs that began first (processes start and import) does not recur. It
-        counts only if no other time is known.
+        The time before the first steps of the first runs (to start processes and import libraries) does not recur. It
+        is used only if no other time is known.
         """
         left = [run.steps - self.last[i] for i, run in enumerate(self._runs) if i not in self.ended]
         pace = self._seconds_per_step(now)
@@ -108,7 +108,7 @@ class StepTracker:
         return seconds / steps if steps else None
 
     def _recurring_time(self, number: int, now: float) -> tuple[float, int]:
-        """Return the time of a run that will recur in others, in seconds, and the number of steps made in it."""
+        """Return the seconds of a run that recur in other runs, and the number of steps made in them."""
         if number in self._first_seen:
             seen = self._first_seen[number]
             return (0.0, 0) if seen is None else (self.ended.get(number, now) - seen[0], self.last[number] - seen[1])
@@ -120,9 +120,9 @@ class StepTracker:
 
 
 class StudyProgress:
-    """Shows one live screen for the whole study on a terminal; elsewhere prints a line for every run that ends.
+    """Shows a live screen on a terminal; without one, prints a line for every run that ends.
 
-    Where there is no terminal, a line also says how far the study is if nothing was printed for HEARTBEAT_SECONDS.
+    Without a terminal, the state is also printed after HEARTBEAT_SECONDS without output.
     """
 
     HEARTBEAT_SECONDS = 10.0
@@ -150,7 +150,7 @@ class StudyProgress:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print a line that stays on the screen."""
+        """Print a permanent line, above the live screen if there is one."""
         if self._quiet:
             return
         if self._live is not None and self._live.is_started:
@@ -159,15 +159,15 @@ class StudyProgress:
             click.echo(text, err=self._to_stderr)
 
     def begin(self, name: str, runs: Sequence[PlannedRun], finished: int) -> None:
-        """Begin to show these runs; ``finished`` others were complete before."""
+        """Start to show these runs; ``finished`` is the number of runs that were finished before."""
         self._name, self._runs, self._results = name, runs, []
         self._began = self._printed = time.monotonic()
         self._tracker = StepTracker(runs)
-        already = f" {finished} are there already." if finished else ""
+        already = f" {finished} already finished." if finished else ""
         self.say(f"{name}: {len(runs)} run{'s' if len(runs) != 1 else ''} to do.{already}")
 
     def watch(self, running: dict[int, float], results: list[JobResult]) -> None:
-        """Show which runs are running since when, and report those that have ended."""
+        """Update the display from the start times of running runs and all results; report runs that ended."""
         self._results = results
         for number in self._tracker.update(running, results, time.monotonic()):
             label, result = self._runs[number].label, results[number]
@@ -180,12 +180,12 @@ class StudyProgress:
         self.refresh()
 
     def refresh(self) -> None:
-        """Draw the screen again, at most twice a second; without a screen, print a line after a long silence."""
+        """Redraw the screen, at most twice a second; without a screen, print the state after a long silence."""
         now = time.monotonic()
         if now - self._refreshed < _REFRESH_SECONDS:
             return
         self._refreshed = now
-        self._tracker.look(now)
+        self._tracker.poll(now)
         if self._live is not None:
             self._live.update(self._screen(now), refresh=True)
         elif now - self._printed > self.HEARTBEAT_SECONDS:
@@ -219,7 +219,7 @@ class StudyProgress:
 
 
 def last_committed(place: str) -> int:
-    """Return the last committed step of a run (-1: none, or an object store that does not answer now)."""
+    """Return the last committed step of a run (-1: none, or an object store that does not respond)."""
     try:
         return last_step(place)
     except EcosystemError:

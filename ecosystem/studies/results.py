@@ -1,4 +1,4 @@
-"""Results: the tidy tables of a study, read from its run folders, with one row per number by arm, world and seed."""
+"""Results of a study: tidy tables read from its run folders, with one number per row."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ecosystem.errors import EcosystemError
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import JobResult
-from ecosystem.studies.object_store import addressed, opened, out_of
+from ecosystem.studies.object_store import open_run, out_root, with_store_paths
 from ecosystem.studies.spec.measure import WEB, course_of, populations, value_of
 from ecosystem.studies.spec.study import Cell, Study
 
 CELL = {"arm": pl.String, "world": pl.String, "seed": pl.Int64}
 RUNS = {
     **CELL,
-    "run": pl.String,  # its folder or URL; null if it failed
-    "error": pl.String,  # why it failed, else null
-    "attempts": pl.Int64,  # by the latest call; 0 for a run that was finished before
-    "seconds": pl.Float64,  # of its committed steps
+    "run": pl.String,  # folder or URL; null if the run failed
+    "error": pl.String,  # null if the run succeeded
+    "attempts": pl.Int64,  # by the latest call; 0 if the run was already finished
+    "seconds": pl.Float64,  # wall time of the committed steps
 }
 VALUES = {**CELL, "measure": pl.String, "value": pl.Float64}
 SERIES = {**CELL, "of": pl.String, "metric": pl.String, "step": pl.Int64, "value": pl.Float64}
@@ -31,34 +31,34 @@ TRAINING = {
     **CELL,
     "of": pl.String,  # a population
     "trainers": pl.Int64,
-    "never": pl.Int64,  # trainers that never trained, though the scenario schedules fits
-    "stopped": pl.Int64,  # trainers that trained, but not at the last scheduled fit
+    "never": pl.Int64,  # trainers with scheduled fits that never trained
+    "stopped": pl.Int64,  # trainers that trained but missed the last scheduled fit
     "due": pl.Int64,  # scheduled fits of all trainers
-    "starved": pl.Int64,  # scheduled fits for which a trainer had nothing to train on
+    "starved": pl.Int64,  # scheduled fits without anything to train on
 }
 COSTS = {**CELL, "cost": pl.String, "amount": pl.Float64}
 WALL = "wall_seconds"
-_READ_AT_ONCE = 8  # runs, which may be in an object store
+_PARALLEL_READS = 8  # of runs, which may be in an object store
 
 
 @dataclass(frozen=True)
 class Results:
-    """All numbers of a study, as tables: runs, measured values, their series over steps, costs, and training."""
+    """All numbers of a study as tables: runs, values of measures, series over steps, costs, and training."""
 
     study: Study
     runs: pl.DataFrame  # columns RUNS
     values: pl.DataFrame  # VALUES
     series: pl.DataFrame  # SERIES
     costs: pl.DataFrame  # COSTS
-    mixed: tuple[str, ...] = ()  # measures of all trainers that average over different populations in different arms
+    mixed: tuple[str, ...] = ()  # measures whose means are over different populations in different arms
     training: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRAINING))
 
     @classmethod
     def of(cls, study: Study, cells: Sequence[Cell], job_results: Sequence[JobResult]) -> Results:
-        """Read the metrics of every cell's run; a run that cannot be read counts as failed."""
+        """Read the metrics of every cell's run; an unreadable run counts as failed."""
         runs, values, series, costs, training = [], [], [], [], []
-        measured: dict[str, set[frozenset[str]]] = {}  # measure of all trainers → populations that runs measured
-        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        measured: dict[str, set[frozenset[str]]] = {}  # measure of all trainers → populations by run
+        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
             readings = list(pool.map(_read, cells, job_results))
         for cell, result, (metrics, seconds, error) in zip(cells, job_results, readings, strict=True):
             key = (cell.arm, cell.world, cell.scenario.seed)
@@ -87,13 +87,13 @@ class Results:
     def untrained(self, arm: str, world: str, of: str | None = None) -> str:
         """Describe which trainers of an arm did not train to the end, over all seeds; "" if all did.
 
-        ``of`` is a population; by default those of all populations count.
+        ``of`` is a population; None includes all.
         """
         rows = self.training.filter((pl.col("arm") == arm) & (pl.col("world") == world))
         return untrained(rows, of)
 
     def spending(self) -> pl.DataFrame:
-        """Return what every run cost: the columns of CELL and ``cost``, in units of the study's prices."""
+        """Return the cost of every run in units of the study's prices: the columns of CELL and ``cost``."""
         prices = pl.DataFrame(
             {"cost": list(self.study.prices), "price": list(self.study.prices.values())},
             schema={"cost": pl.String, "price": pl.Float64},
@@ -108,22 +108,22 @@ class Results:
 
 
 def _read(cell: Cell, result: JobResult) -> tuple[pl.DataFrame | None, float | None, str]:
-    """Return the metrics of a cell's run and the seconds of its steps, or None, None and the error."""
+    """Return the metrics of a cell's run, the seconds of its steps and "", or None, None and the error."""
     if result.error:
         return None, None, result.error
     try:
-        run = opened(result.run)
+        run = open_run(result.run)
         run.verify_scenario()
         seconds = sum(c.seconds for c in run.store.commits() if c.step <= cell.scenario.steps)
         return run.metrics.filter(pl.col("step") <= cell.scenario.steps), seconds, ""
     except EcosystemError as problem:
-        return None, None, addressed(str(problem), out_of(result.run))
+        return None, None, with_store_paths(str(problem), out_root(result.run))
 
 
 def untrained(rows: pl.DataFrame, of: str | None = None) -> str:
-    """Describe which trainers, of a population or of all, did not train to the end; "" if all did.
+    """Describe which trainers of a population (None: of all) did not train to the end; "" if all did.
 
-    ``rows`` is a table with the columns of TRAINING.
+    ``rows`` has the columns of TRAINING.
     """
     if of not in (None, WEB):
         rows = rows.filter(pl.col("of") == of)
@@ -135,10 +135,10 @@ def untrained(rows: pl.DataFrame, of: str | None = None) -> str:
 
 
 def training_rows(metrics: pl.DataFrame, scenario: Scenario) -> list[tuple[str, int, int, int, int, int]]:
-    """Return a row for each population that was to train: the columns of TRAINING from ``of`` on.
+    """Return a row for each population with scheduled fits: the columns of TRAINING after those of CELL.
 
-    The cost ledger has the fits that took place, the scenario those that were due. A trainer with nothing to train on
-    keeps its model and is still measured.
+    Actual fits come from the cost ledger, scheduled ones from the scenario. A trainer with nothing to train on keeps
+    its model and is still measured.
     """
     fitted: dict[str, set[int]] = {}
     fits = metrics.filter((pl.col("scope") == "cost") & pl.col("metric").is_in(["tokens_trained", "documents_trained"]))
@@ -156,7 +156,7 @@ def training_rows(metrics: pl.DataFrame, scenario: Scenario) -> list[tuple[str, 
 
 
 def _due_steps(scenario: Scenario) -> dict[str, list[int]]:
-    """Return population → the steps at which its trainers are to fit, timed changes included."""
+    """Return population → steps of the scheduled fits of its trainers, including timed changes."""
     state, change_steps = scenario, {change.at for change in scenario.changes}
     due: dict[str, list[int]] = {}
     for t in range(1, scenario.steps + 1):
@@ -168,17 +168,17 @@ def _due_steps(scenario: Scenario) -> dict[str, list[int]]:
 
 
 def costs_of(metrics: pl.DataFrame) -> pl.DataFrame:
-    """Return the total costs of a run, columns ``cost`` and ``amount``, summed over steps and over those who paid."""
+    """Return the total costs of a run over steps and payers: columns ``cost`` and ``amount``."""
     rows = metrics.filter((pl.col("scope") == "cost") & pl.col("value").is_not_null())
     return rows.group_by("metric", maintain_order=True).agg(pl.col("value").sum()).select(cost="metric", amount="value")
 
 
 def with_zeros(costs: pl.DataFrame) -> pl.DataFrame:
-    """Return costs with a row of 0 for every kind of cost that a run did not have."""
+    """Return costs with an amount of 0 for each cost that is missing from a run."""
     kinds = costs.select("cost").unique(maintain_order=True)
     cells = costs.select(CELL.keys()).unique(maintain_order=True)
-    every = cells.join(kinds, how="cross", maintain_order="left_right")
-    return every.join(costs, on=[*CELL, "cost"], how="left", maintain_order="left").fill_null(0.0)
+    grid = cells.join(kinds, how="cross", maintain_order="left_right")
+    return grid.join(costs, on=[*CELL, "cost"], how="left", maintain_order="left").fill_null(0.0)
 
 
 def write_table(store: Store, name: str, table: pl.DataFrame) -> None:

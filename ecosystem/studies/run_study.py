@@ -1,4 +1,4 @@
-"""Running a study: its cells become jobs, jobs become runs, runs become tables, and tables become a report."""
+"""Running a study: from its cells to jobs, run folders, tables and a report."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from ecosystem.runs.files import require_local_path
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies import analysis
-from ecosystem.studies.executors.jobs import Engine, Job, JobResult, complete
+from ecosystem.studies.executors.jobs import Engine, Job, JobResult, run_jobs
 from ecosystem.studies.executors.options import ExecutionOptions, start_engine
-from ecosystem.studies.object_store import is_url, last_step, opened, place_of, upload
+from ecosystem.studies.object_store import is_url, last_step, open_run, place_of, upload
 from ecosystem.studies.progress import PlannedRun, StudyProgress
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.question import Question
 from ecosystem.studies.spec.study import Cell, Study
 
-_ASKED_AT_ONCE = 16
+_PARALLEL_REQUESTS = 16
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The result of a study: its tables, its folder, its report, and how long it took."""
+    """The result of a study: its tables, its folder, its report and its duration."""
 
     results: Results
     folder: Path
     report: Path
     seconds: float
-    run_seconds: float  # of all runs together
+    run_seconds: float  # sum over all runs
 
     @property
     def study(self) -> Study:
@@ -48,8 +48,8 @@ class StudyResult:
 
     @property
     def effects(self) -> pl.DataFrame:
-        """Every arm against the base arm (columns of :class:`analysis.Row`)."""
-        return analysis.table(analysis.compared(self.results))
+        """The effects of all arms (columns: the fields of :class:`analysis.Row`)."""
+        return analysis.effect_table(analysis.compare_arms(self.results))
 
     def summary(self) -> dict[str, Any]:
         """Return a machine-readable summary."""
@@ -68,11 +68,11 @@ class StudyResult:
 def study(
     file: Study | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **options: Any
 ) -> StudyResult:
-    """Run a study (a value or the path of a file), write its report and return its results.
+    """Run a study (a Study or the path of a file), write its report and return its results.
 
-    Finished runs are not run again. ``base`` is the folder in which the base scenario of a value is searched for;
-    ``options`` are fields of :class:`ExecutionOptions`. This does the same as the command ``ecosystem study``.
-    Errors that a user can correct are EcosystemError.
+    Finished runs are reused. ``base`` is the folder to which the base scenario of a Study object is relative.
+    ``options`` are fields of :class:`ExecutionOptions`. The command ``ecosystem study`` does the same. Raises
+    EcosystemError for errors that the user can correct.
     """
     if not isinstance(file, Study):
         path = path_of(file, "Study")
@@ -83,10 +83,10 @@ def study(
 def run_study(
     study: Study, base: Path, options: ExecutionOptions, progress: StudyProgress, *, out: str = "outputs"
 ) -> StudyResult:
-    """Make the missing runs of a study and write its tables and its report; ``base`` is the folder of its file.
+    """Execute the missing runs of a study and write its tables and report; ``base`` is the folder of its file.
 
-    Raises ScenarioError for an arm without a valid scenario, before any run. The error of a run that fails is reported
-    in its cell.
+    Raises ScenarioError before any run if the scenario of an arm is invalid. Failed runs do not raise; their errors are
+    in the results.
     """
     started = time.monotonic()
     with study_folder(study, out, "studies", "study.json") as store:
@@ -94,7 +94,7 @@ def run_study(
         plan = RunPlan(study.scenario(base)[1], options, out)
         numbers = [plan.add_cell(cell, study) for cell in cells]
         with StudyRunner(options, progress) as runner:
-            job_results = runner.make(plan, study.name, meanwhile=_prepare_report)
+            job_results = runner.execute(plan, study.name, meanwhile=_prepare_report)
         from ecosystem.studies.report import write_study
         from ecosystem.studies.report.data import StudyReportData
 
@@ -102,14 +102,14 @@ def run_study(
         results.write(store)
         report = write_study(results, store)
         data = StudyReportData(results)
-        for sentence in [*data.idle(), *data.gaps()]:
+        for sentence in [*data.untrained_findings(), *data.missing_findings()]:
             progress.say(sentence)
     run_seconds = sum(result.seconds for result in job_results)
     return StudyResult(results, store.folder, report, time.monotonic() - started, run_seconds)
 
 
 def _prepare_report() -> None:
-    """Import and build what every report needs, which takes seconds, while the workers import their libraries."""
+    """Import and build what every report needs, which takes seconds; done while the workers start."""
     import ecosystem.studies.report  # noqa: F401
     from ecosystem.report.html import library
 
@@ -118,10 +118,10 @@ def _prepare_report() -> None:
 
 @contextmanager
 def study_folder(question: Question, out: str, section: str, file: str) -> Iterator[Store]:
-    """Lock and yield the local folder for the answer to a question; write the question into ``file`` there.
+    """Lock and yield the local folder for the results of a question; write the question to ``file`` in it.
 
-    The folder is ``<out>/<section>/<name>-<fingerprint>``. If runs go to an object store, the folder is below
-    ``outputs`` and is uploaded at the end. Raises StoreError at once if either place cannot be written.
+    The folder is ``<out>/<section>/<name>-<fingerprint>``. If ``out`` is a URL, the folder is below ``outputs`` and is
+    uploaded at the end. Raises StoreError at once if the folder or the URL is not writable.
     """
     name = f"{question.name}-{question.fingerprint()}"
     store = Store(Path("outputs" if is_url(out) else require_local_path(out), section, name))
@@ -136,63 +136,63 @@ def study_folder(question: Question, out: str, section: str, file: str) -> Itera
 
 
 def listing(study: Study, base: Path, out: str) -> str:
-    """Return the runs of a study, one per line, each with whether it is finished."""
+    """List the runs of a study, one per line, with their place and whether they are finished."""
     cells, plan = study.cells(base), RunPlan(study.scenario(base)[1], ExecutionOptions(), out)
     numbers = [plan.add_cell(cell, study) for cell in cells]
     done = finished(plan.runs)
     lines = [
-        f"{cell.label}: {plan.runs[n].place} ({'there already' if done[n] else 'to do'})"
+        f"{cell.label}: {plan.runs[n].place} ({'finished' if done[n] else 'to do'})"
         for cell, n in zip(cells, numbers, strict=True)
     ]
-    distinct = f", {len(set(numbers))} of them different" if len(set(numbers)) < len(cells) else ""
+    distinct = f", {len(set(numbers))} of them distinct" if len(set(numbers)) < len(cells) else ""
     return "\n".join([*lines, f"{len(lines)} runs{distinct}"])
 
 
 class RunPlan:
-    """The runs to make and their jobs; cells with the same scenario share one run."""
+    """The planned runs and their jobs; cells with the same scenario share one run."""
 
     def __init__(self, base: Path, options: ExecutionOptions, out: str) -> None:
-        """``base`` is the folder that relative paths of the scenarios begin from."""
+        """Start an empty plan; ``base`` is the folder to which paths in the scenarios are relative."""
         self._base, self._options = str(base.resolve()), options
         self._out = out.rstrip("/") if is_url(out) else out
-        self._numbers: dict[str, int] = {}  # place → number of its run
+        self._numbers: dict[str, int] = {}  # place → number of the run
         self.runs: list[PlannedRun] = []
         self.jobs: list[Job] = []
 
     def add_cell(self, cell: Cell, study: Study) -> int:
-        """Add a cell's run, and the run that it branches from if that is not stored; return the number of its job."""
+        """Add a cell's run, and its parent if that is not a stored run; return the number of its job."""
         if cell.parent is None:
             return self.add_run(cell.scenario, cell.label)
         if study.branch is not None and study.branch.run is not None:
             return self._add_branch(cell, self._stored_parent(cell.parent, study, study.branch.run))
-        number = self.add_run(cell.parent, f"the world before the fork, seed {cell.scenario.seed}")
+        number = self.add_run(cell.parent, f"common history, seed {cell.scenario.seed}")
         return self._add_branch(cell, self.runs[number].place, number)
 
     def _add_branch(self, cell: Cell, parent: str, parent_job: int | None = None) -> int:
         return self.add_run(cell.scenario, cell.label, parent, cell.branch_step, parent_job)
 
     def _stored_parent(self, scenario: Scenario, study: Study, runs: str) -> str:
-        """Return the stored run with the seed of a scenario; raise ScenarioError if it is not that scenario's run."""
+        """Return the stored run of a scenario; raise ScenarioError if it is a run of another scenario."""
         if is_url(self._out) != is_url(runs) or (is_url(runs) and not runs.startswith(f"{self._out}/")):
             raise ScenarioError(
-                f"{study.where}: branch.run: {runs} is not where the runs of this study go ({self._out}). Arms read "
-                "the shared steps there: give a folder if --out is a folder, or a URL below --out if that is a URL."
+                f"{study.where}: branch.run: {runs} cannot be read from --out {self._out}, where the arms are written. "
+                "Give a folder if --out is a folder, or a URL below --out if that is a URL."
             )
         parent = f"{runs.rstrip('/')}/{scenario.seed}"
-        if opened(parent).scenario.fingerprint() != scenario.fingerprint():
+        if open_run(parent).scenario.fingerprint() != scenario.fingerprint():
             raise ScenarioError(
-                f"{study.where}: branch.run: {parent} is a run of another scenario than the base of this study "
-                f"(whose run is {place_of(scenario, self._out)}); leave branch.run out, or correct base and set."
+                f"{study.where}: branch.run: {parent} is a run of another scenario, not of the base of this study "
+                f"(its run is {place_of(scenario, self._out)}); remove branch.run, or correct base and set."
             )
         return parent
 
     def add_run(
         self, scenario: Scenario, label: str, parent: str = "", branch_step: int = -1, parent_job: int | None = None
     ) -> int:
-        """Add a run and return the number of its job; of equal runs the one with more steps is kept.
+        """Add a run and return the number of its job; of runs at one place, keep the one with most steps.
 
-        ``parent`` is the place of the run that it branches from after ``branch_step``, made by ``parent_job`` if that
-        is given.
+        ``parent`` is the place of the run to branch from after ``branch_step``, and ``parent_job`` the number of its
+        job if it is part of this plan.
         """
         run = PlannedRun(label, place_of(scenario, self._out), scenario.steps, branch_step)
         job = Job(
@@ -216,7 +216,7 @@ class RunPlan:
 
 
 class StudyRunner:
-    """Makes the runs of one plan after another with one engine, which is stopped at the end of a ``with`` block."""
+    """Executes plans, one after another, with one engine; the end of its ``with`` block stops the engine."""
 
     def __init__(self, options: ExecutionOptions, progress: StudyProgress) -> None:
         self._options, self._progress = options, progress
@@ -231,38 +231,38 @@ class StudyRunner:
         if self._engine is not None:
             self._engine.close()
 
-    def make(self, plan: RunPlan, name: str, meanwhile: Callable[[], None] = lambda: None) -> list[JobResult]:
-        """Make the unfinished runs of a plan and return the result of every job.
+    def execute(self, plan: RunPlan, name: str, meanwhile: Callable[[], None] = lambda: None) -> list[JobResult]:
+        """Execute the unfinished runs of a plan and return the results of all jobs.
 
-        ``meanwhile`` is called while the workers import their libraries.
+        ``meanwhile`` is called while the workers start.
         """
         results = [JobResult(run=run.place) for run in plan.runs]
         missing = [number for number, done in enumerate(finished(plan.runs)) if not done]
         if not missing:
             return results
-        numbers = {number: i for i, number in enumerate(missing)}  # in the plan → among the missing
+        numbers = {number: i for i, number in enumerate(missing)}  # number in the plan → number among the missing
         jobs = [_renumbered(plan.jobs[number], numbers) for number in missing]
         if self._engine is None:
             self._engine = start_engine(self._options, tick=self._progress.refresh)
         with self._progress:
             self._progress.begin(name, [plan.runs[number] for number in missing], len(results) - len(missing))
             meanwhile()
-            for number, result in zip(missing, complete(jobs, self._engine, self._progress.watch), strict=True):
+            for number, result in zip(missing, run_jobs(jobs, self._engine, self._progress.watch), strict=True):
                 results[number] = result
         return results
 
 
 def _renumbered(job: Job, numbers: dict[int, int]) -> Job:
-    """Return a job with the new number of its parent's job; with none if the parent is finished."""
+    """Return a job with the new number of its parent's job, or None if the parent is finished."""
     return job if job.parent_job is None else replace(job, parent_job=numbers.get(job.parent_job))
 
 
 def finished(runs: Sequence[PlannedRun]) -> list[bool]:
-    """Return which runs have all their steps; a damaged run does not, and making it reports the damage.
+    """Return whether each run has all its steps; False for a damaged run, whose execution reports the damage.
 
-    Raises FormatError for a run that a newer release has written.
+    Raises FormatError for a run written by a newer release.
     """
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
         return list(pool.map(_finished, runs))
 
 

@@ -1,7 +1,7 @@
-"""Paired comparison of arms: the effect of each against the base arm, with intervals, ties and corrected p-values.
+"""Paired comparison of arms with the base arm: effects, intervals, corrected p-values and rankings with ties.
 
-Every seed is a block. With common random numbers (the same named streams in every arm) most of the variation between
-seeds is the same in both arms of a pair, and cancels in their difference.
+Every seed is a block. With common random numbers (the same named streams in every arm), most of the variation between
+seeds is common to both arms of a pair and cancels in their difference.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ecosystem.errors import DataError
 from ecosystem.types import Floats
 
 LEVEL = 0.95
-PAIRS = 3  # the fewest seeds for a correlation; any two points lie on a line
+PAIRS = 3  # fewest seeds for a correlation; that of two points is always ±1
 _RESAMPLES = 4000
 
 
@@ -33,23 +33,23 @@ class Interval:
 
     @property
     def half(self) -> float:
-        """Half the width."""
+        """Half the width of the interval."""
         return (self.high - self.low) / 2
 
     @property
-    def settled(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Effect:
-    """One arm against the base arm in one measure, from per-seed differences, arm minus base.
+    """The effect of one arm on one measure, from per-seed differences (arm minus base arm).
 
-    ``unpaired`` is Welch's interval of the same difference, as if the arms had not shared their seeds. ``correlation``
-    is that of the two arms over seeds. ``saved`` is the number of additional runs that an unpaired comparison would
-    need for the standard error of the paired one. With fewer seeds than PAIRS these two are NaN and None. ``p`` is of
-    the paired t test; ``holm`` is corrected for all comparisons of its family (Holm 1979).
+    ``unpaired`` is Welch's interval of the same difference, which ignores the common seeds. ``correlation`` is that of
+    the two arms over seeds. ``saved`` is the number of additional runs that an unpaired comparison would need for the
+    standard error of the paired one. With fewer than PAIRS seeds, the correlation is NaN and ``saved`` is None. ``p``
+    is from the paired t test; ``holm`` is ``p`` corrected for all comparisons of its family (Holm 1979).
     """
 
     arm: str
@@ -66,7 +66,7 @@ class Effect:
 
     @property
     def narrower(self) -> float:
-        """The width of the unpaired interval over that of the paired one; infinite if that has no width."""
+        """Width of the unpaired interval divided by that of the paired one; infinite if the latter is 0."""
         return self.unpaired.half / self.paired.half if self.paired.half > 0 else float("inf")
 
 
@@ -75,8 +75,7 @@ def effects(
 ) -> list[Effect]:
     """Compare arms with the base arm seed by seed, with Holm's correction over the arms.
 
-    All arrays have the shape [seeds], with at least 2 seeds. Raises DataError if there are fewer, or if a value is not
-    finite.
+    All arrays have shape [seeds]. Raises DataError for fewer than 2 seeds, and for values that are not finite.
     """
     comparisons: list[Effect] = []
     for name, values in arms.items():
@@ -89,8 +88,8 @@ def effects(
         difference = values - base
         paired = mean_interval(difference, level)
         unpaired = welch_interval(values, base, level)
-        enough = values.size >= PAIRS
-        both = enough and np.std(values) > 0 and np.std(base) > 0
+        enough_pairs = values.size >= PAIRS
+        both_vary = np.std(values) > 0 and np.std(base) > 0
         comparisons.append(
             Effect(
                 arm=name,
@@ -100,8 +99,8 @@ def effects(
                 paired=paired,
                 bootstrap=bootstrap_interval(difference, level, seed),
                 unpaired=unpaired,
-                correlation=float(np.corrcoef(values, base)[0, 1]) if both else float("nan"),
-                saved=_runs_saved(values, base, difference) if enough else None,
+                correlation=float(np.corrcoef(values, base)[0, 1]) if enough_pairs and both_vary else float("nan"),
+                saved=_runs_saved(values, base, difference) if enough_pairs else None,
                 p=_p_value(difference),
                 holm=float("nan"),
             )
@@ -144,7 +143,7 @@ def bootstrap_interval(x: Floats, level: float = LEVEL, seed: int = 1) -> Interv
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Correct p-values for their number, which bounds the chance of any false positive (Holm 1979)."""
+    """Return p-values corrected for multiple comparisons, in their order (family-wise error rate; Holm 1979)."""
     values = np.asarray(p, dtype=np.float64)
     order = np.argsort(values, kind="stable")
     steps = np.maximum.accumulate(values[order] * np.arange(values.size, 0, -1))
@@ -155,10 +154,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def ranking(values: Mapping[str, Floats], *, lower_is_better: bool, level: float = LEVEL) -> list[list[str]]:
-    """Order arms by their mean, best first, in groups of ties.
+    """Rank arms by their mean, best first, in groups of ties.
 
-    An arm is in the group above it if its paired difference to the best arm of that group is not significant, with
-    Holm's correction over all pairs. Within a group arms are ordered by their means.
+    An arm joins the group above it if its paired difference from the best arm of that group is not significant, with
+    Holm's correction over all pairs. Arms of a group are ordered by their means.
     """
     names = sorted(values, key=lambda name: float(values[name].mean()) * (1 if lower_is_better else -1))
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
@@ -173,7 +172,7 @@ def ranking(values: Mapping[str, Floats], *, lower_is_better: bool, level: float
 
 
 def _p_value(difference: Floats) -> float:
-    """Return the two-sided p of the paired t test: 1 if no seed differs, 0 if all seeds differ by the same amount."""
+    """Return the two-sided p-value of the paired t test: 1 if all differences are 0, 0 if they are equal otherwise."""
     if not difference.any():
         return 1.0
     with _constants_allowed():
@@ -189,7 +188,7 @@ def _constants_allowed() -> Iterator[None]:
 
 
 def _runs_saved(a: Floats, b: Floats, difference: Floats) -> int:
-    """Return how many more runs, of both arms together, an unpaired comparison needs for the same standard error."""
+    """Return how many more runs (of both arms) an unpaired comparison would need for the same standard error."""
     paired = difference.var(ddof=1)
     if paired == 0:
         return 0

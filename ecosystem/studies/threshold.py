@@ -1,7 +1,7 @@
-"""The search for a threshold: bisection of where a mean over seeds crosses a limit, with a confidence interval.
+"""The search for a threshold: bisection for the crossing of a mean over seeds with a limit, and its interval.
 
-The same seeds run at every value that is tried (common random numbers). The mean over seeds is therefore a fixed
-function of the lever and can be bisected; its standard error at each value tells how far away the crossing may be.
+The same seeds run at every value of the lever (common random numbers). Their mean is therefore a fixed function of the
+lever and can be bisected. Its standard error at each value gives the interval of the crossing.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from ecosystem.studies.statistics import LEVEL, mean_interval
 
 Floats = NDArray[np.float64]
 Evaluate = Callable[[float | int], Floats]
-"""Value of the lever → the measure of every seed there, shape [seeds]; NaN where a seed has none."""
+"""Value of the lever → the measure of every seed, shape [seeds]; NaN if a seed has none."""
 Curve = Literal["mean", "low", "high"]
-"""The mean over seeds, or an end of its interval, along the lever."""
+"""The mean over seeds as a function of the lever, or an end of its interval."""
 
 
 @dataclass(frozen=True)
 class Threshold:
     """The value of the lever at which the mean over seeds crosses the limit; None if it does not within the range.
 
-    ``low`` and ``high`` are the ends of the 95 % interval: all values at which Student's test does not distinguish the
-    mean from the limit, including the resolution of the search. If an end is that of the range, the interval may extend
-    beyond it.
+    ``low`` and ``high`` are the ends of the 95 % interval: the values at which Student's test does not distinguish the
+    mean from the limit, widened by the resolution of the search. If an end coincides with that of the range, the
+    interval may extend beyond it.
     """
 
     value: float | None
     low: float
     high: float
-    rising: bool  # whether the measure grows along the lever
+    rising: bool  # whether the measure increases with the lever
     predicted: float | None = None  # by the closed form
     tried: dict[float, Floats] = field(default_factory=dict)  # value of the lever → measures, each of shape [seeds]
-    untrained: dict[float, str] = field(default_factory=dict)  # value of the lever → trainers without training there
+    untrained: dict[float, str] = field(default_factory=dict)  # value of the lever → trainers that did not train
 
 
 def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.01, level: float = LEVEL) -> Threshold:
-    """Find where the mean of a measure that rises or falls along a lever crosses ``limit``, by bisection.
+    """Find by bisection where the mean of a measure crosses ``limit``; it must be monotonic in the lever.
 
-    The crossings of the mean and of both ends of its interval over seeds are each bisected to ``precision`` as a share
-    of the range. No value is tried twice. If the mean is on the same side of the limit at both ends of the range, only
-    these ends are tried. Raises EcosystemError if a run has no value.
+    The crossings of the mean and of both ends of its interval are each bisected to ``precision``, a share of the range.
+    No value is tried twice. If the mean is on the same side of the limit at both ends of the range, only these ends are
+    tried. Raises EcosystemError if a run has no value.
     """
     tried = _TriedValues(evaluate, span, limit, level)
     rising = tried.above(1.0, "mean") > tried.above(0.0, "mean")
@@ -67,14 +67,14 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
 
 
 class _TriedValues:
-    """The values of a lever that have been tried, with the measures of all seeds at each."""
+    """The values of the lever tried so far, with the measures of all seeds at each."""
 
     def __init__(self, evaluate: Evaluate, span: Range, limit: float, level: float) -> None:
         self._evaluate, self._span, self._limit, self._level = evaluate, span, limit, level
         self.measures: dict[float, Floats] = {}
 
     def above(self, u: float, curve: Curve) -> float:
-        """Return how far a curve is above the limit at the share ``u`` of the range."""
+        """Return how far a curve is above the limit at the fraction ``u`` of the range."""
         interval = mean_interval(self._at(u) - self._limit, self._level)
         return {"mean": interval.mean, "low": interval.low, "high": interval.high}[curve]
 
@@ -85,15 +85,15 @@ class _TriedValues:
             missing = int((~np.isfinite(self.measures[x])).sum())
             if missing:
                 raise EcosystemError(
-                    f"at {x:g}: {missing} of {self.measures[x].size} runs failed or did not record the measure at its "
-                    "step."
+                    f"at {x:g}: {missing} of {self.measures[x].size} runs failed or have no value of the measure at "
+                    "its step."
                 )
         return self.measures[x]
 
     def crossing(self, curve: Curve, rising: bool, precision: float) -> tuple[float, float]:
-        """Return shares of the range between which a curve crosses the limit.
+        """Return the two fractions of the range between which a curve crosses the limit.
 
-        An end of the range is returned twice if the curve has crossed before the range or does not cross within it.
+        If it crosses below the range, both are 0; if above the range or not at all, both are 1.
         """
         sign, low, high = 1 if rising else -1, 0.0, 1.0
         if sign * self.above(low, curve) > 0:
@@ -103,6 +103,6 @@ class _TriedValues:
         while high - low > precision:
             middle = (low + high) / 2
             if self._span.at(middle) in (self._span.at(low), self._span.at(high)):
-                break  # two neighbouring whole numbers
+                break  # neighbouring whole numbers
             low, high = (low, middle) if sign * self.above(middle, curve) > 0 else (middle, high)
         return low, high

@@ -11,7 +11,7 @@ import polars as pl
 
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import Job, run_job
-from ecosystem.studies.object_store import opened
+from ecosystem.studies.object_store import open_run
 from ecosystem.studies.spec.study import Study
 
 WORLD = """
@@ -84,7 +84,7 @@ def study(folder: Path, text: str = STUDY, world: str = WORLD) -> Study:
 
 def numbers(place) -> pl.DataFrame:
     """All metrics of a run except its times."""
-    return opened(str(place)).metrics.filter(pl.col("metric") != "wall_seconds")
+    return open_run(str(place)).metrics.filter(pl.col("metric") != "wall_seconds")
 
 
 def undisturbed(spec: Scenario, out: Path) -> pl.DataFrame:

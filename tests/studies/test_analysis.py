@@ -56,7 +56,7 @@ def test_ways_to_spend_are_compared_at_equal_cost(folder: Path) -> None:
     costs = costs.with_columns(amount=pl.col("arm").replace_strict(amount))
     results = Results(study, results.runs, results.values, results.series, costs)
     assert results.spending().filter(pl.col("arm") == "more")["cost"].to_list() == [40.0] * 3
-    [row] = [m for m in analysis.matched(results) if m.measure == "variance"]
+    [row] = [m for m in analysis.compare_at_equal_cost(results) if m.measure == "variance"]
     one, other = 8 - 4 * 10 / 20, 8 - 6 * 10 / 30
     assert row.difference == pytest.approx(other - one) and (row.cost, row.way, row.against) == (10.0, "other", "one")
 

@@ -68,7 +68,7 @@ def test_the_command_frontier_is_the_command_threshold(folder: Path) -> None:
         (('path = "trainers.lab.publish"', 'path = "trainers.lab.publis"'), "publis: unknown key"),
         (('measure = { metric = "variance" }', 'measure = { metric = "variance", at = 9 }'), "step 9 comes after"),
         (('measure = { metric = "variance" }', 'measure = { metric = "variance", of = "x" }'), "no [trainers.x]"),
-        (('measure = { metric = "variance" }', 'measure = { metric = "variance", of = "x" }'), "there are lab, web"),
+        (('measure = { metric = "variance" }', 'measure = { metric = "variance", of = "x" }'), "choose from lab, web"),
         (("low = 5", "low = 500"), "low (500) must be below high (200)"),
         (("seeds = [1, 2, 3]", "seeds = [1]"), "seeds"),
     ],

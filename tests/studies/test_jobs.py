@@ -14,7 +14,7 @@ import pytest
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies.executors.jobs import attempt, complete, run_job
+from ecosystem.studies.executors.jobs import attempt, run_job, run_jobs
 from ecosystem.studies.executors.local import Serial
 from tests.studies.small_runs import TEXT, job, numbers, scenario
 
@@ -36,7 +36,7 @@ def test_text_measures_the_same_on_serial_and_processes_and_a_source_that_vanish
         replace(job(tmp_path / "many", spec), base=str(tmp_path), cache=str(tmp_path / "cache"))
         for spec in (lost, good)
     ]
-    failed, whole = complete(jobs, processes)
+    failed, whole = run_jobs(jobs, processes)
     assert failed.attempts == 1 and "gone" in failed.error and not failed.run  # once: the same would happen again
     assert len([entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir()]) == 1
     alone = run_job(replace(jobs[1], out=str(tmp_path / "alone")))
@@ -73,14 +73,14 @@ def test_an_attempt_that_may_succeed_later_is_repeated_after_a_pause_and_at_most
     folder = folder_of(spec, tmp_path)
     began = time.monotonic()
     with Store(folder).lock():
-        (result,) = complete([job(tmp_path, spec)], Serial())
+        (result,) = run_jobs([job(tmp_path, spec)], Serial())
     assert result.attempts == 3 and "another process is working on this run" in result.error
     assert time.monotonic() - began > 2
 
 
 def test_arms_of_a_run_that_failed_say_so(tmp_path):
     bad = job(tmp_path, scenario(), threads=1, device="cuda")
-    results = complete([bad, job(tmp_path, scenario(seed=2), parent_job=0)], Serial())
+    results = run_jobs([bad, job(tmp_path, scenario(seed=2), parent_job=0)], Serial())
     assert results[1].attempts == 0 and results[1].error.startswith("the run that it branches from failed: --device")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.run import Run, folder_of
-from ecosystem.studies.executors.jobs import complete
+from ecosystem.studies.executors.jobs import run_jobs
 from ecosystem.studies.executors.local import Processes
 from tests.studies.processes import kill_at
 from tests.studies.small_runs import job, numbers, scenario, undisturbed
@@ -24,7 +24,7 @@ def test_a_run_whose_worker_is_killed_is_resumed_and_others_do_not_notice(tmp_pa
     specs = [scenario(steps=30, seed=seed) for seed in (1, 2)]
     folder = folder_of(specs[0], tmp_path / "killed")
     killer = kill_at(str(folder), folder, 3)
-    first, second = complete([job(tmp_path / "killed", spec) for spec in specs], processes)
+    first, second = run_jobs([job(tmp_path / "killed", spec) for spec in specs], processes)
     killer.join()
     assert (first.attempts, second.attempts) == (2, 1)
     resumed = [len(Run.open(result.run).environment["resumed"]) for result in (first, second)]
@@ -37,11 +37,11 @@ def test_a_run_whose_worker_is_killed_is_resumed_and_others_do_not_notice(tmp_pa
 def test_a_worker_killed_between_two_jobs_costs_no_job_an_attempt(tmp_path):
     others, engine = set(multiprocessing.active_children()), Processes(1)
     try:
-        assert complete([job(tmp_path, scenario(steps=1))], engine)[0].run
+        assert run_jobs([job(tmp_path, scenario(steps=1))], engine)[0].run
         (worker,) = set(multiprocessing.active_children()) - others
         worker.kill()
         worker.join()
-        assert complete([job(tmp_path, scenario(steps=1, seed=2))], engine)[0].attempts == 1
+        assert run_jobs([job(tmp_path, scenario(steps=1, seed=2))], engine)[0].attempts == 1
     finally:
         engine.close()
 
@@ -54,7 +54,7 @@ def test_the_script_that_asks_for_a_study_is_not_run_in_its_workers(tmp_path, mo
     monkeypatch.setitem(sys.modules, "__main__", script)
     engine = Processes(1)
     try:
-        assert complete([job(tmp_path, scenario(steps=1))], engine)[0].attempts == 1
+        assert run_jobs([job(tmp_path, scenario(steps=1))], engine)[0].attempts == 1
         assert sys.modules["__main__"] is script
     finally:
         engine.close()
@@ -62,7 +62,7 @@ def test_the_script_that_asks_for_a_study_is_not_run_in_its_workers(tmp_path, mo
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads in /proc")
 def test_workers_keep_to_their_threads_and_the_process_they_are_forked_from_has_started_none(tmp_path, processes):
-    complete([job(tmp_path, scenario(steps=1, seed=seed)) for seed in (5, 6)], processes)
+    run_jobs([job(tmp_path, scenario(steps=1, seed=seed)) for seed in (5, 6)], processes)
 
     def threads(pid):
         return [(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()]
@@ -87,12 +87,12 @@ def test_workers_are_started_again_if_the_process_they_are_forked_from_was_kille
 
     monkeypatch.setattr(BaseProcess, "start", start_if_lucky)
     try:
-        assert complete([job(tmp_path, scenario(steps=1))], engine)[0].run
+        assert run_jobs([job(tmp_path, scenario(steps=1))], engine)[0].run
         failures += [EOFError] * 3
         for worker in set(multiprocessing.active_children()) - others:
             worker.kill()
             worker.join()
         with pytest.raises(EcosystemError, match="no worker can be started"):
-            complete([job(tmp_path, scenario(steps=1, seed=2))], engine)
+            run_jobs([job(tmp_path, scenario(steps=1, seed=2))], engine)
     finally:
         engine.close()

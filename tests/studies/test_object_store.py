@@ -14,7 +14,7 @@ from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.studies.executors.jobs import attempt, run_job
-from ecosystem.studies.object_store import Mirror, last_step, opened, place_of
+from ecosystem.studies.object_store import Mirror, last_step, open_run, place_of
 from tests.studies.small_runs import job, numbers, scenario, undisturbed
 
 
@@ -47,7 +47,7 @@ def test_a_record_that_names_a_file_outside_its_run_writes_nothing(tmp_path, scr
     store.pipe_file(f"{root}/commits/000001.json", json.dumps(record).encode())
     shutil.rmtree(Mirror(out).folder)
     with pytest.raises(StoreError, match="lies outside its run"):
-        opened(place)
+        open_run(place)
     assert not list(scratch.rglob("outside"))
 
 
@@ -132,7 +132,7 @@ def test_a_run_in_s3_goes_on_after_it_was_broken_off(tmp_path, bucket, scratch):
     shutil.rmtree(Mirror(bucket).folder)
     place = run_job(job(bucket, longer))
     assert numbers(place).equals(undisturbed(longer, tmp_path)) and last_step(place) == 4
-    assert len(opened(place).environment["resumed"]) == 1
+    assert len(open_run(place).environment["resumed"]) == 1
     nowhere = job("s3://nowhere/runs", spec)
     with pytest.raises(StoreError, match=r'^s3://nowhere/runs: there is no bucket "nowhere"; create it'):
         run_job(nowhere)

@@ -27,7 +27,7 @@ def test_the_steps_left_are_counted_and_not_those_that_a_branch_never_runs(tmp_p
     assert tracker.seconds_left(111.0) == pytest.approx(3.0)  # 11 steps in 11 s, and 3 to go
     commit(tmp_path / "b", 8)
     assert tracker.update({1: 100.0}, results, 124.0) == []
-    tracker.look(124.0)
+    tracker.poll(124.0)
     assert tracker.seconds_left(124.0) == pytest.approx(2.0)  # how long its first step took is not known yet
 
 
@@ -43,7 +43,7 @@ def test_progress_says_what_has_ended_and_what_is_left(tmp_path, capsys):
     progress.watch({1: began}, [ended, JobResult()])
     progress.watch({}, [ended, JobResult(error="no luck", attempts=1)])
     said = capsys.readouterr().out
-    assert "2 runs to do. 3 are there already." in said
+    assert "2 runs to do. 3 already finished." in said
     assert "parent: 11.0 s at attempt 2. 1 of 2 runs, about 3 s" in said
     assert "1 of 2 runs, about 2 s left" in said and "failed: arm: no luck" in said
 
@@ -59,7 +59,7 @@ def test_what_comes_before_the_first_steps_is_not_taken_for_their_pace(tmp_path)
         ends, now = dict(ended), 100.0 + seconds
         results = [JobResult("run", seconds=ends[i]) if i in ends else JobResult() for i in range(6)]
         tracker.update(running, results, now)
-        tracker.look(now)
+        tracker.poll(now)
         return tracker.seconds_left(now)
 
     first = {0: 100.0, 1: 100.0}
@@ -78,5 +78,5 @@ def test_a_store_is_asked_about_a_run_now_and_then_only(tmp_path, monkeypatch):
     tracker = StepTracker([PlannedRun("far", f"memory://{tmp_path}/tiny/1", 10)])
     tracker.update({0: 100.0}, [JobResult()], 100.0)
     for second in range(1, 21):
-        tracker.look(100.0 + second)
+        tracker.poll(100.0 + second)
     assert 4 <= len(asked) <= 6

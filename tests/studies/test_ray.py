@@ -9,7 +9,7 @@ import pytest
 
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.run import folder_of
-from ecosystem.studies.executors.jobs import complete
+from ecosystem.studies.executors.jobs import run_jobs
 from ecosystem.studies.executors.options import ExecutionOptions, start_engine
 from ecosystem.studies.object_store import Mirror
 from tests.studies.processes import kill_at
@@ -25,7 +25,7 @@ def test_ray_measures_the_same_survives_a_lost_worker_and_says_what_it_has_no_ro
     try:
         killer = kill_at(str(folder), folder, 3)
         jobs = [job(tmp_path / "ray", specs[0]), job(f"file://{tmp_path}/bucket", specs[1])]
-        results = complete(jobs, engine)
+        results = run_jobs(jobs, engine)
         killer.join()
         assert [result.attempts for result in results] == [2, 1], results
         for spec, result in zip(specs, results, strict=True):

@@ -88,7 +88,8 @@ def test_a_study_that_measures_nothing_says_so_at_once(folder: Path) -> None:
     text = STUDY.replace("[arms.alone]", '[arms.alone]\n"trainers.lab.select" = ["none"]').replace(
         "[1, 2, 3]", "[1, 2]"
     )
-    [sentence] = [s for s in StudyReportData(run(folder, text).results).gaps() if s.startswith("variance has")]
+    sentences = StudyReportData(run(folder, text).results).missing_findings()
+    [sentence] = [s for s in sentences if s.startswith("variance has")]
     assert "2 of 6 runs" in sentence and "(step 4 of alone, seed 1: lab/0 had nothing to train on: " in sentence
 
 

@@ -17,7 +17,7 @@ from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies.executors.jobs import complete
+from ecosystem.studies.executors.jobs import run_jobs
 from ecosystem.studies.executors.options import ExecutionOptions
 from ecosystem.studies.object_store import Mirror, place_of
 from ecosystem.studies.progress import StudyProgress
@@ -82,7 +82,7 @@ def test_the_command_says_where_the_report_is_and_as_json_what_failed(folder: Pa
     summary = json.loads(result.stdout.splitlines()[-1])
     assert summary["runs"] == 9 and summary["failed"] == [] and Path(summary["report"]).exists()
     dry = CliRunner().invoke(cli, [*arguments, "--dry-run"])
-    assert dry.stdout.count("(there already)") == 9
+    assert dry.stdout.count("(finished)") == 9
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_arms_wait_for_the_run_that_they_branch_from_and_read_it(tmp_path, proce
     plan = RunPlan(tmp_path, ExecutionOptions(), out)
     for cell in study.cells(tmp_path):
         plan.add_cell(cell, study)
-    results = complete(plan.jobs, processes)
+    results = run_jobs(plan.jobs, processes)
     assert [result.error for result in results] == [""] * 6
     for job, result in zip(plan.jobs, results, strict=True):
         if job.parent_job is None:
@@ -208,5 +208,5 @@ def test_a_study_in_an_object_store_survives_a_killed_worker_and_tells_beside_it
     assert (uploaded / "report.html").read_bytes() == result.report.read_bytes() and (
         uploaded / "runs.parquet"
     ).is_file()
-    assert listing(study, tmp_path, out).count("there already") == 4
+    assert listing(study, tmp_path, out).count("(finished)") == 4
     shutil.rmtree(Mirror(out).folder)

@@ -34,7 +34,7 @@ def test_intervals_by_hand() -> None:
     assert mean_interval(np.full(3, 0.1)).half == pytest.approx(0.0, abs=1e-15)
     assert welch_interval(a, np.full(3, 0.1)).half == pytest.approx(half, rel=1e-6)
     [effect] = effects("m", a, {"nearly the same everywhere": a + np.array([0.5, 0.5, 0.5 + 1e-15])})
-    assert effect.p < 1e-12 and effect.paired.settled
+    assert effect.p < 1e-12 and effect.paired.significant
 
 
 def test_pairing_drops_what_seeds_share_and_says_how_many_runs_it_saved() -> None:
@@ -42,7 +42,7 @@ def test_pairing_drops_what_seeds_share_and_says_how_many_runs_it_saved() -> Non
     shared = RNG.normal(0, 10, 400)
     base, arm = shared + RNG.normal(0, 1, 400), shared + RNG.normal(0.5, 1, 400)
     [effect] = effects("m", base, {"a": arm})
-    assert effect.paired.settled and not effect.unpaired.settled
+    assert effect.paired.significant and not effect.unpaired.significant
     assert effect.narrower == pytest.approx(math.sqrt(101), rel=0.15)  # both variances have errors of 7 %
     assert effect.saved == pytest.approx(2 * 400 * 100, rel=0.25)
     assert effect.paired.low < 0.5 < effect.paired.high
@@ -58,8 +58,8 @@ def test_values_that_are_missing_or_alone_are_refused() -> None:
 def test_arms_that_differ_by_nothing_or_by_the_same_at_every_seed() -> None:
     base = np.array([1.0, 2.0, 4.0])
     same, shifted = effects("m", base, {"same": base, "shifted": base + 0.5})
-    assert same.p == 1 and not same.paired.settled and same.narrower == math.inf
-    assert shifted.p == 0 and shifted.paired.settled and shifted.saved == 0
+    assert same.p == 1 and not same.paired.significant and same.narrower == math.inf
+    assert shifted.p == 0 and shifted.paired.significant and shifted.saved == 0
 
 
 def test_holm_by_hand() -> None:
@@ -93,7 +93,7 @@ def test_intervals_cover_the_mean_as_often_as_they_say(interval) -> None:
 
 def test_the_interval_of_equal_samples_has_no_width() -> None:
     found = welch_interval(np.ones(3), np.ones(4))
-    assert (found.mean, found.half, found.settled) == (0.0, 0.0, False)
+    assert (found.mean, found.half, found.significant) == (0.0, 0.0, False)
 
 
 def test_a_ranking_shows_ties_as_ties() -> None:

@@ -26,7 +26,7 @@ from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies.object_store import Mirror, addressed, is_url, place_of
+from ecosystem.studies.object_store import Mirror, is_url, place_of, with_store_paths
 
 ATTEMPTS = 3
 _WAIT_SECONDS = 0.5  # before a second attempt; four times as long before a third
@@ -125,7 +125,7 @@ def attempt(number: int, job: Job, progress: Progress = silent) -> AttemptResult
     try:
         run = run_job(job, progress)
     except EcosystemError as problem:
-        error, final = addressed(str(problem), job.out), _is_final(problem)
+        error, final = with_store_paths(str(problem), job.out), _is_final(problem)
     except Exception as problem:  # the study goes on and reports the error in its cell
         error = f"{type(problem).__name__}: {problem}"
     return AttemptResult(number, run, error, final, time.monotonic() - started)
@@ -167,7 +167,7 @@ Watch = Callable[[dict[int, float], list[JobResult]], None]
 """``watch(running, results)``: the time at which each running job began, and the results of all jobs so far."""
 
 
-def complete(jobs: Sequence[Job], engine: Engine, watch: Watch = lambda running, results: None) -> list[JobResult]:
+def run_jobs(jobs: Sequence[Job], engine: Engine, watch: Watch = lambda running, results: None) -> list[JobResult]:
     """Do all jobs, as many at a time as the engine has slots, and return their results.
 
     A job with a ``parent_job`` begins after that has ended. Nothing is raised for a job that fails: its result has the

@@ -33,8 +33,8 @@ def write_study(results: Results, store: Store) -> Path:
     """Write the tables of what a study says and its report into the study's folder; return the page's path."""
     study, data = results.study, StudyReportData(results)
     if study.compares:
-        write_table(store, "effects", analysis.table(data.effects))
-        write_table(store, "ranking", data.places)
+        write_table(store, "effects", analysis.effect_table(data.effects))
+        write_table(store, "ranking", data.rankings)
         write_table(store, "regret", analysis.regret_table(results))
     else:
         write_table(store, "sensitivity", analysis.sensitivity_table(results))

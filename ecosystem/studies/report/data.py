@@ -19,7 +19,7 @@ from ecosystem.report.findings import listed, signed
 from ecosystem.report.html import Figure
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.object_store import opened
+from ecosystem.studies.object_store import open_run
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.measure import Measure
 from ecosystem.studies.spec.study import BRANCH_STEP, Study
@@ -45,12 +45,12 @@ class StudyReportData:
     @cached_property
     def effects(self) -> list[Row]:
         """All comparisons with the base arm."""
-        return analysis.compared(self.results) if self.study.compares else []
+        return analysis.compare_arms(self.results) if self.study.compares else []
 
     @cached_property
-    def places(self) -> pl.DataFrame:
+    def rankings(self) -> pl.DataFrame:
         """All rankings."""
-        return analysis.places(self.results)
+        return analysis.rankings(self.results)
 
     @cached_property
     def arms(self) -> list[str]:
@@ -76,16 +76,16 @@ class StudyReportData:
                 starts.setdefault(step + 1, []).append(arm)
         return {step: listed(arms) for step, arms in starts.items() if step > 1}
 
-    def of(self, measure: Measure, world: str) -> list[Row]:
+    def rows_of(self, measure: Measure, world: str) -> list[Row]:
         """Return the comparisons of one measure in one world."""
         return [row for row in self.effects if (row.measure, row.world) == (measure.name, world)]
 
-    def idle_somewhere(self, arm: str, of: str | None) -> str:
+    def untrained_in_some_world(self, arm: str, of: str | None) -> str:
         """Return which trainers of an arm did not train, in the first world in which there are any; "" if all did."""
         found = (self.results.untrained(arm, world, of) for world in self.worlds)
         return next((told for told in found if told), "")
 
-    def idle(self) -> list[str]:
+    def untrained_findings(self) -> list[str]:
         """Say in which arms trainers had nothing to train on, so that what is measured there is an older model."""
         alike: dict[str, list[str]] = {}
         for arm in self.arms:
@@ -99,7 +99,7 @@ class StudyReportData:
             for training, arms in alike.items()
         ]
 
-    def gaps(self) -> list[str]:
+    def missing_findings(self) -> list[str]:
         """Say which measures have no value in some of the runs that did not fail, and how many failed."""
         failed, told = self.results.runs["error"].is_not_null().sum(), []
         for measure in self.study.measures:
@@ -121,7 +121,7 @@ class StudyReportData:
         runs = lacking.join(self.results.runs, on=["arm", "world", "seed"], how="inner", maintain_order="left")
         for arm, world, seed, run in runs.drop_nulls("run").select("arm", "world", "seed", "run").head(1).iter_rows():
             with suppress(EcosystemError):
-                told = opened(run).events
+                told = open_run(run).events
                 last = max((step for step, _ in told), default=0)
                 events = [event for step, event in told if step == last]
                 if events:
@@ -135,7 +135,7 @@ class StudyReportData:
         told = []
         for measure in self.study.measures if self.study.compares else []:
             for world in self.worlds:
-                compared = {row.arm for row in self.of(measure, world)}
+                compared = {row.arm for row in self.rows_of(measure, world)}
                 left = [arm for arm in self.arms if arm not in compared and arm != self.study.base_arm]
                 if left:
                     where = f" in world {world}" if world else ""
@@ -153,7 +153,7 @@ class StudyReportData:
 
 def findings(data: StudyReportData) -> list[str]:
     """Return what the study found, in sentences written from its numbers and from nothing else."""
-    study, told = data.study, data.idle()
+    study, told = data.study, data.untrained_findings()
     if not study.compares:
         return [
             *told,
@@ -161,13 +161,13 @@ def findings(data: StudyReportData) -> list[str]:
         ]
     for measure in study.measures:
         for world in data.worlds:
-            rows = data.of(measure, world)
+            rows = data.rows_of(measure, world)
             if rows:
                 told += _told(measure, world, rows, study.base_arm)
         paired = [row for row in data.effects if row.measure == measure.name and row.saved is not None]
         if any(np.isfinite(row.narrower) for row in paired):
             told.append(pairing(measure, paired))
-    told += data.gaps()
+    told += data.missing_findings()
     told += [
         f"{name} is a mean over all trainers, and not all arms have measured the same populations: differences may "
         "come from who is counted. Say in the study whose it is (of)."
@@ -178,11 +178,13 @@ def findings(data: StudyReportData) -> list[str]:
 
 def _told(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[str]:
     where = f" in world **{world}**" if world else ""
-    settled = sorted((r for r in rows if r.settled), key=lambda r: r.effect * (1 if measure.lower_is_better else -1))
+    settled = sorted(
+        (r for r in rows if r.significant), key=lambda r: r.effect * (1 if measure.lower_is_better else -1)
+    )
     better = [r for r in settled if r.better(measure)]
     worse = [r for r in settled if not r.better(measure)][::-1]
     same = [r for r in rows if r.low == r.high == 0]
-    rest = [r for r in rows if not r.settled and r not in same]
+    rest = [r for r in rows if not r.significant and r not in same]
     found = []
     for kind, group in (("better", better), ("worse", worse)):
         if group:

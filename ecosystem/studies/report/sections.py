@@ -48,7 +48,7 @@ def effects(data: StudyReportData) -> Markup | None:
     parts = []
     for measure in data.study.measures:
         for world in data.worlds:
-            if rows := data.of(measure, world):
+            if rows := data.rows_of(measure, world):
                 chart = study_charts.effects(data, measure, world, rows)
                 figure = data.figure(_key("effect", measure.name, world), chart, full=True)
                 parts.append((figure, _effect_table(data, rows)))
@@ -72,7 +72,7 @@ def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
             number(r.correlation) if np.isfinite(r.correlation) else "–",
             f"{number(r.narrower, 1)} ×" if np.isfinite(r.narrower) and r.saved is not None else "–",
             "–" if r.saved is None else str(r.saved),
-            Cell(f"{r.p_holm:.2g}", bold=r.settled),
+            Cell(f"{r.p_holm:.2g}", bold=r.significant),
         ]
         for r in rows
     ]
@@ -129,7 +129,7 @@ def rankings(data: StudyReportData) -> Markup | None:
     parts = []
     for measure in data.study.measures if data.study.compares else []:
         for world in data.worlds:
-            ranking = data.places.filter((pl.col("measure") == measure.name) & (pl.col("world") == world))
+            ranking = data.rankings.filter((pl.col("measure") == measure.name) & (pl.col("world") == world))
             columns = ranking.select("place", "tied", "arm", "mean", "training")
             rows: list[Cells] = [
                 [
@@ -153,7 +153,7 @@ def worlds(data: StudyReportData) -> Markup | None:
     for measure in data.study.measures:
         rows: list[Cells] = [
             [
-                _arm(data, r.arm, data.idle_somewhere(r.arm, measure.of)),
+                _arm(data, r.arm, data.untrained_in_some_world(r.arm, measure.of)),
                 number(r.mean, 4),
                 number(r.mean_regret, 4),
                 number(r.worst_regret, 4),
@@ -223,7 +223,7 @@ def _matched(data: StudyReportData) -> Table:
             Cell(signed(m.difference, 4), bold=True),
             interval(m.low, m.high, 4),
         ]
-        for m in analysis.matched(data.results)
+        for m in analysis.compare_at_equal_cost(data.results)
     ]
     head = ["measure", "spent more than in the base arm", "comparison", "seeds", "difference", "95 % interval"]
     return Table(head, rows, left=(0, 2))

@@ -58,14 +58,14 @@ def effects(data: StudyReportData, measure: Measure, world: str, rows: Sequence[
 def axes_map(data: StudyReportData, measure: Measure, world: str) -> Any:
     """Draw the mean of a measure over the two axes of a grid."""
     x, y = data.study.axes
-    compared = {row.arm: row for row in data.of(measure, world)}
+    compared = {row.arm: row for row in data.rows_of(measure, world)}
     values = analysis.values_by_arm(data.results, measure, world)
     cells = [
         {
             "x": _label(point[x]),
             "y": _label(point[y]),
             "value": float(np.mean(list(values[arm].values()))),
-            "settled": arm in compared and compared[arm].settled,
+            "settled": arm in compared and compared[arm].significant,
             "label": _effect(compared[arm]) if arm in compared else "the base arm",
         }
         for arm, point in data.study.levers().items()
