@@ -1,9 +1,8 @@
 """Runs in an object store: any URL that fsspec understands (``s3://``, ``gs://``, ``memory://``, ``file://``).
 
-As in a run folder, a step is committed if and only if its record exists. A run is made in a scratch folder of the
-machine that makes it, and its new files are pushed after every commit, the record last. A worker that resumes the run,
-on any machine, first fetches the files that the records name. A store must put an object in full or not at all, as
-object stores do.
+As in a run folder, a step is committed if and only if its record exists. A worker writes a run to a scratch folder of
+its machine and pushes the new files after every commit, the record last. A worker that resumes the run, on any machine,
+first fetches the files that the records name. Uploads must be atomic, as they are in object stores.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
 
-_LOCK_SECONDS = 60.0  # to wait for another process that fetches the same run
+_LOCK_SECONDS = 60.0  # longest wait for another process that fetches the same run
 _REWRITTEN = ("scenario.toml", "environment.json", BRANCH, "web.graphml", "web.gexf")  # files without a step
-_READ = ("metrics", "state")  # the tables that studies read
+_STUDY_TABLES = ("metrics", "state")  # those that studies read
 
 
 def is_url(out: str) -> bool:
-    """Return whether a place is a URL and not a folder."""
+    """Return whether a place is a URL rather than a folder."""
     return "://" in out
 
 
 def place_of(scenario: Scenario, out: str) -> str:
-    """Return the place of a scenario's run: a folder, or a URL."""
+    """Return the folder or URL of a scenario's run, below ``out``."""
     if is_url(out):
         return f"{out.rstrip('/')}/{folder_of(scenario, '').as_posix()}"
     return str(folder_of(scenario, out))
 
 
 def last_step(place: str) -> int:
-    """Return the last committed step of a run (-1: none), from the names of its records alone."""
+    """Return the last committed step of a run (-1: none) from the names of its records, without reading them."""
     if is_url(place):
         mirror = Mirror.of_run(place)
         names = mirror.records(mirror.local(place))
@@ -52,40 +51,40 @@ def last_step(place: str) -> int:
 
 
 def open_run(place: str) -> Run:
-    """Open a run for reading; from an object store, its metrics are fetched and its models are not."""
+    """Open a run for reading; from an object store, fetch its metrics but not its models.
+
+    Raises StoreError if there is no run at ``place``.
+    """
     if not is_url(place):
         return Run.open(place)
     mirror = Mirror.of_run(place)
     folder = mirror.local(place)
-    mirror.fetch(folder, tables=_READ)
+    mirror.fetch(folder, tables=_STUDY_TABLES)
     if not (folder / "scenario.toml").is_file():
-        raise StoreError(f"{place}: there is no run.")
+        raise StoreError(f"{place}: there is no run at this URL.")
     return Run.open(folder)
 
 
 def out_root(place: str) -> str:
-    """Return the folder or URL that a run was written to with ``--out``: the run lies below it, by name and seed."""
+    """Return the ``--out`` of a run: the folder or URL above its name and seed."""
     return place.rstrip("/").rsplit("/", 2)[0]
 
 
-def with_store_paths(sentence: str, out: str) -> str:
-    """Return a sentence about a run with its files named as in the object store, not as in the scratch folder.
-
-    A sentence about a run in a folder stays unchanged.
-    """
+def with_store_paths(message: str, out: str) -> str:
+    """Replace the path of the scratch folder in a message by its URL; if ``out`` is a folder, change nothing."""
     url = out.rstrip("/")
-    return sentence.replace(str(_scratch() / _folder_name(url)), url) if is_url(out) else sentence
+    return message.replace(str(_scratch_root() / _folder_name(url)), url) if is_url(out) else message
 
 
 def upload(folder: Path, url: str, names: str = "*") -> None:
-    """Put the files of a folder, or those whose names match a pattern, at a URL."""
+    """Upload the files of a folder whose names match the pattern ``names`` to a URL."""
     files = [path for path in sorted(folder.rglob(names)) if path.is_file() and not path.name.startswith(".")]
     with _store_errors(url):
         Mirror(url).put(files, folder)
 
 
 class Mirror:
-    """The scratch folder of this machine for the runs at one URL."""
+    """The scratch folder of this machine that mirrors the runs at one URL."""
 
     def __init__(self, url: str) -> None:
         from fsspec.core import url_to_fs  # slow to import, and most studies run without it
@@ -96,13 +95,13 @@ class Mirror:
         try:
             store, root = url_to_fs(self.url)
         except ImportError as problem:
-            raise EcosystemError(f"{url}: the package for this kind of store is missing ({problem}).") from None
+            raise EcosystemError(f"{url}: a package for this kind of store is missing ({problem}).") from None
         except ValueError as problem:
             raise EcosystemError(f"{url}: unknown kind of store ({problem}).") from None
         self._fs = DirFileSystem(root, store)  # paths are relative to the URL
         self._is_local = isinstance(store, LocalFileSystem)
-        self.folder = _private(_scratch()) / _folder_name(self.url)
-        self._pushed: dict[Path, str] = {}  # rewritten file → its hash when it was last pushed
+        self.folder = _private(_scratch_root()) / _folder_name(self.url)
+        self._pushed: dict[Path, str] = {}  # rewritten file → its hash at the last push
 
     @classmethod
     def of_run(cls, place: str) -> Mirror:
@@ -118,44 +117,44 @@ class Mirror:
         return f"{self.url}/{self._path(folder)}"
 
     def records(self, folder: Path) -> list[str]:
-        """Return the names of a run's records in the store, in the order of steps."""
+        """Return the names of a run's records in the store, ordered by step."""
         with _store_errors(self.place(folder)):
             return self._numbered(folder / "commits")
 
     # From the store
 
     def fetch(self, folder: Path, *, tables: Iterable[str] | None = None, weights: int | None = None) -> None:
-        """Bring a run's scratch folder to the state of the store, and those of the runs that it branches from.
+        """Update the scratch folders of a run and of its ancestors from the store.
 
-        ``tables`` limits the tables that are fetched; models are fetched of the step ``weights`` only. Steps that a
-        killed worker of this machine committed and did not push are kept if they continue those in the store.
+        ``tables`` limits the tables to fetch; models are fetched of the step ``weights`` only. Steps that a killed
+        worker of this machine committed but did not push are kept if they continue those in the store.
         """
         with _store_errors(self.place(folder)), Store(folder).lock(_LOCK_SECONDS):
             names = [f"commits/{name}" for name in self._numbered(folder / "commits")]
             rewritten = [name for name in self._names(folder) if name in _REWRITTEN]
-            with self._downloaded(folder, names) as records, self._downloaded(folder, rewritten) as changing:
+            with self._downloaded(folder, names) as records, self._downloaded(folder, rewritten) as metadata:
                 stored = {name: path.read_bytes() for name, path in records.items()}
                 for name, content in stored.items():
                     check_format(json.loads(content), f"{self.place(folder)}/{name}")
                 local = {f"commits/{path.name}": path.read_bytes() for path in (folder / "commits").glob("*.json")}
-                agree = all(local[name] == stored[name] for name in local.keys() & stored.keys())
-                if local and not (stored and agree):
-                    _empty(folder)
-                _put_in_place(folder, changing)
+                consistent = all(local[name] == stored[name] for name in local.keys() & stored.keys())
+                if local and not (stored and consistent):
+                    _clear(folder)
+                _move_into(folder, metadata)
                 self._pushed |= {folder / name: _hash(folder / name) for name in rewritten}
-                wanted = _wanted(stored.values(), tables, weights)
-                missing = [name for name, digest in wanted.items() if not _same(folder / name, digest)]
+                expected = _files_to_fetch(stored.values(), tables, weights)
+                missing = [name for name, digest in expected.items() if not _has_hash(folder / name, digest)]
                 with self._downloaded(folder, missing) as files:
-                    _put_in_place(folder, files)
-                _put_in_place(folder, records)  # last: a record commits a step
+                    _move_into(folder, files)
+                _move_into(folder, records)  # last: a record commits a step
         fork = Fork.read(folder)
         if fork is not None:
             if not fork.parent.is_relative_to(self.folder):
-                raise StoreError(f"{self.place(folder)}: its parent is not under {self.url}.")
+                raise StoreError(f"{self.place(folder)}: its parent {fork.parent} is not below {self.url}.")
             self.fetch(fork.parent, tables=tables)
 
     def resume(self, folder: Path) -> None:
-        """Fetch everything that a run needs to resume after its last committed step."""
+        """Fetch the files needed to resume a run after its last committed step."""
         names = self.records(folder)
         self.fetch(folder, weights=int(names[-1].removesuffix(".json")) if names else None)
 
@@ -171,17 +170,19 @@ class Mirror:
     # To the store
 
     def push(self, folder: Path) -> None:
-        """Push the steps committed in a scratch folder to the store: files first, then their record.
+        """Push the committed steps of a scratch folder to the store: files first, then their record.
 
-        Raises StoreError if another worker has continued this run meanwhile; that worker's steps are kept.
+        Raises StoreError if another worker has continued this run; that worker's steps are kept.
         """
         place = self.place(folder)
         with _store_errors(place):
             local = sorted((folder / "commits").glob("*.json"))
             stored = self._numbered(folder / "commits")
-            both = [path for path in local if path.name in stored]
-            if len(stored) > len(both) or (both and self._fs.cat_file(self._path(both[-1])) != both[-1].read_bytes()):
-                raise StoreError(f"{place}: another worker has continued this run meanwhile.")
+            shared = [path for path in local if path.name in stored]
+            latest = shared[-1] if shared else None
+            diverged = latest is not None and self._fs.cat_file(self._path(latest)) != latest.read_bytes()
+            if len(stored) > len(shared) or diverged:
+                raise StoreError(f"{place}: another worker has continued this run.")
             hashes = {path: _hash(path) for path in (folder / name for name in _REWRITTEN) if path.exists()}
             self.put(path for path, digest in hashes.items() if self._pushed.get(path) != digest)
             self._pushed |= hashes
@@ -193,21 +194,21 @@ class Mirror:
                 self._prune(folder)
 
     def _prune(self, folder: Path) -> None:
-        """Remove from the store the models that the run folder has pruned."""
-        own = {int(path.stem) for path in (folder / "commits").glob("*.json")}
+        """Remove from the store the models that were pruned from the run folder."""
+        local_steps = {int(path.stem) for path in (folder / "commits").glob("*.json")}
         commits = Store(folder).commits()
-        gone = {c.step for c in commits[:-1] if not c.kept and c.step in own}
+        pruned_steps = {c.step for c in commits[:-1] if not c.kept and c.step in local_steps}
         for table in PRUNED:
             for name in self._numbered(folder / table):
-                if int(name.split(".")[0]) in gone:
+                if int(name.split(".")[0]) in pruned_steps:
                     self._fs.rm_file(self._path(folder / table / name))
 
     def put(self, files: Iterable[Path], start: Path | None = None) -> None:
-        """Put files at the URL, at their paths relative to the scratch folder or to ``start``."""
+        """Upload files to their paths relative to ``start`` (default: the scratch folder), below the URL."""
         paths = {path.relative_to(start or self.folder).as_posix(): str(path) for path in files}
         if not paths:
             return
-        if self._is_local:  # a local file is visible while it is written
+        if self._is_local:  # uploads to a local folder are made atomic by renaming
             for path, file in paths.items():
                 self._fs.makedirs(PurePosixPath(path).parent.as_posix(), exist_ok=True)
                 self._fs.put_file(file, f"{path}.part")
@@ -222,7 +223,7 @@ class Mirror:
             raise StoreError(f'{self.url}: there is no bucket "{bucket}"; create it, or correct --out.') from None
 
     def _numbered(self, folder: Path) -> list[str]:
-        """Return the names of a run's files of one table in the store, in the order of steps."""
+        """Return the names of a run's files of one table in the store, ordered by step."""
         return [name for name in self._names(folder) if name[:1].isdigit()]
 
     def _names(self, folder: Path) -> list[str]:
@@ -234,25 +235,25 @@ class Mirror:
         return sorted(PurePosixPath(path).name for path in paths if not path.endswith(".part"))
 
     def _path(self, file: Path) -> str:
-        """Return the path in the store of a file or folder of the scratch folder."""
+        """Return the path in the store of a file or folder below the scratch folder."""
         return file.relative_to(self.folder).as_posix()
 
 
-def _wanted(records: Iterable[bytes], tables: Iterable[str] | None, weights: int | None) -> dict[str, str]:
-    """Return the files to fetch (name → hash), of those that records name and that were not pruned."""
+def _files_to_fetch(records: Iterable[bytes], tables: Iterable[str] | None, weights: int | None) -> dict[str, str]:
+    """Return the files of these records to fetch (name → SHA-256), without pruned ones."""
     commits: list[dict[str, Any]] = [json.loads(record) for record in records]
-    chosen = None if tables is None else set(tables)
-    wanted = {}
+    selected = None if tables is None else set(tables)
+    expected = {}
     for commit in commits:
         for name, file in commit["files"].items():
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise StoreError(f'a record names the file "{name}", which lies outside its run; do not use it.')
+                raise StoreError(f'a record names the file "{name}", which is outside its run; do not use this run.')
             table = name.split("/")[0]
             pruned = table in PRUNED and not commit["kept"] and commit is not commits[-1]
-            skipped = commit["step"] != weights if table == "weights" else chosen is not None and table not in chosen
-            if not pruned and not skipped:
-                wanted[name] = file["sha256"]
-    return wanted
+            needed = commit["step"] == weights if table == "weights" else selected is None or table in selected
+            if needed and not pruned:
+                expected[name] = file["sha256"]
+    return expected
 
 
 def _hash(path: Path) -> str:
@@ -260,19 +261,19 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _same(path: Path, digest: str) -> bool:
+def _has_hash(path: Path, digest: str) -> bool:
     return path.is_file() and _hash(path) == digest
 
 
-def _put_in_place(folder: Path, files: Mapping[str, Path]) -> None:
-    """Move downloaded files into a run folder; each appears there in full."""
+def _move_into(folder: Path, files: Mapping[str, Path]) -> None:
+    """Move downloaded files into a run folder, each atomically."""
     for name, path in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         path.replace(folder / name)
 
 
-def _empty(folder: Path) -> None:
-    """Empty a scratch folder whose run was continued elsewhere, except for its lock, which is held."""
+def _clear(folder: Path) -> None:
+    """Delete everything in a scratch folder except its lock, which is held."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -280,8 +281,8 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _scratch() -> Path:
-    """Return this user's scratch folder on this machine."""
+def _scratch_root() -> Path:
+    """Return the user's folder for all scratch folders of this machine."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
     return Path(tempfile.gettempdir()).resolve() / f"ecosystem-{user}"
 
@@ -290,18 +291,18 @@ def _private(folder: Path) -> Path:
     """Create a folder that only this user can read; raise StoreError if it belongs to another user."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-        raise StoreError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own.")
+        raise StoreError(f"{folder}: belongs to another user; set TMPDIR to a folder that you own.")
     return folder
 
 
 def _folder_name(url: str) -> str:
-    """Return the name of the scratch folder of the runs at a URL."""
+    """Return the name of the scratch folder for a URL."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 @contextmanager
 def _store_errors(place: str) -> Iterator[None]:
-    """Turn every error of a store's package, which has its own classes of errors, into a StoreError."""
+    """Raise every error of a store's package as a StoreError; the packages have exception classes of their own."""
     try:
         yield
     except EcosystemError:

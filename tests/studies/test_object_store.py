@@ -46,7 +46,7 @@ def test_a_record_that_names_a_file_outside_its_run_writes_nothing(tmp_path, scr
     record["files"]["../../../outside"] = {"size": 1, "sha256": "0"}
     store.pipe_file(f"{root}/commits/000001.json", json.dumps(record).encode())
     shutil.rmtree(Mirror(out).folder)
-    with pytest.raises(StoreError, match="lies outside its run"):
+    with pytest.raises(StoreError, match="outside its run"):
         open_run(place)
     assert not list(scratch.rglob("outside"))
 

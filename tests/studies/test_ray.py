@@ -45,7 +45,7 @@ def test_ray_measures_the_same_survives_a_lost_worker_and_says_what_it_has_no_ro
 @pytest.mark.slow
 def test_ray_that_is_not_there_is_told_in_a_sentence(monkeypatch):
     pytest.importorskip("ray", reason="the extra ray is not installed")
-    with pytest.raises(EcosystemError, match=r"--address 127.0.0.1:1: nothing answers there"):
+    with pytest.raises(EcosystemError, match=r"--address 127.0.0.1:1: no response"):
         start_engine(ExecutionOptions("ray", address="127.0.0.1:1"))
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(EcosystemError, match="pip install"):

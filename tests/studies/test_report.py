@@ -28,7 +28,7 @@ def test_the_report_has_every_part_and_nothing_can_run(folder: Path) -> None:
         assert part in page
     for name in ("effect_variance_a", "course_lab_w2_b"):
         assert (result.folder / "charts" / f"{name}.svg").exists() and f'data-chart="{name}"' in page
-    assert page.count("sharing luck between arms") == 2 and "Trainers had nothing to train on" not in page
+    assert page.count("common random numbers made intervals") == 2 and "Trainers had nothing to train on" not in page
     specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
     assert all(isinstance(spec["height"], int) for spec in specs.values())  # others are warned of in a browser
 
@@ -74,8 +74,8 @@ def test_arms_that_change_nothing_are_told_apart_from_those_that_cannot_be_told(
     rows = [(arm, "", s, s + k * s * s) for arm, k in (("alone", 0), ("idle", 0), ("helped", 1e-3)) for s in (1, 2, 3)]
     rows = [(arm, world, seed, y - (arm == "helped") * 0.005) for arm, world, seed, y in rows]
     sentences = findings(StudyReportData(results_of(load(folder, text), rows)))
-    assert "variance: **helped** cannot be told from **alone**." in sentences
-    assert any(s.startswith("variance: **idle** had exactly the values of **alone** at every seed") for s in sentences)
+    assert "variance: no significant difference from **alone**: **helped**." in sentences
+    assert "variance: no effect (the same values as **alone** at every seed): **idle**." in sentences
 
 
 @pytest.mark.slow
@@ -102,6 +102,6 @@ def test_pairing_that_helped_little_says_why(folder: Path) -> None:
     still = StudyReportData(results_of(study, [(arm, world, s, y * (arm != "alone")) for arm, world, s, y in rows]))
     assert still.effects and "nan" not in " ".join(findings(still))
     two = StudyReportData(results_of(study, [row for row in rows if row[2] < 3]))  # any two points lie on a line
-    assert two.effects and not any("sharing luck" in sentence for sentence in findings(two))
+    assert two.effects and not any("common random numbers" in sentence for sentence in findings(two))
     assert all(row.saved is None and np.isnan(row.correlation) for row in two.effects)
     assert "they vary by different amounts" in (folder / "s" / "report.html").read_text()

@@ -92,4 +92,4 @@ def test_means_over_different_populations_are_told(folder: Path) -> None:
     another += '"web.initial.documents" = 100\n'
     result = run(folder, STUDY.replace("[arms.more]", another))
     assert result.results.mixed == ("variance",)  # the other measure says whose it is
-    assert "not all arms have measured the same populations" in result.report.read_text()
+    assert "not all arms measured the same populations" in result.report.read_text()

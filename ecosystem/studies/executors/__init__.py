@@ -1,1 +1,1 @@
-"""Where the runs of a study are computed: one process, several, or a Ray cluster."""
+"""Engines that execute the runs of a study: one process, several, or a Ray cluster."""

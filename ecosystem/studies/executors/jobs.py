@@ -1,8 +1,7 @@
-"""Jobs: one run each, described by text and answered by a path, in whatever process or machine does it.
+"""Jobs: one run each, sent to any process or machine as text and answered by the place of the run.
 
-A job is tried again after a failure that another attempt may avoid (a killed worker, a full disk); the run then resumes
-after its last committed step. An error in the scenario and a model that diverges are final: every attempt would end the
-same way.
+A job is retried after a failure that may not recur (a killed worker, a full disk); the run then resumes after its last
+committed step. An invalid scenario and a diverging model are final, since they would fail in every attempt.
 """
 
 from __future__ import annotations
@@ -29,23 +28,23 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.object_store import Mirror, is_url, place_of, with_store_paths
 
 ATTEMPTS = 3
-_WAIT_SECONDS = 0.5  # before a second attempt; four times as long before a third
+_WAIT_SECONDS = 0.5  # before the second attempt; four times as long before the third
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to make: the scenario as TOML, the folder of its relative paths, and the place of its run."""
+    """One run to execute: the scenario as TOML, the folder of its relative paths, and where to write the run."""
 
     scenario: str
     base: str
     out: str  # a folder, or the URL of an object store
     _: KW_ONLY
     device: str = "auto"
-    threads: int | None = None  # None: those that the run began with, or one if it begins now
-    parent: str = ""  # the run that it branches from
-    branch_step: int = -1  # the last step that it shares with its parent
-    parent_job: int | None = None  # the number of the job that makes its parent
-    cache: str = ""  # folder of foundations and tokenizers; "": that of the user who runs the worker
+    threads: int | None = None  # None: as many as the run began with, or one for a new run
+    parent: str = ""  # the run to branch from
+    branch_step: int = -1  # the last step shared with the parent
+    parent_job: int | None = None  # the number of the job of the parent
+    cache: str = ""  # folder of foundations and tokenizers; "": the default of the worker
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,13 @@ class AttemptResult:
     number: int  # of the job
     run: str = ""
     error: str = ""
-    final: bool = False  # another attempt would end the same way
+    final: bool = False  # whether another attempt would fail in the same way
     seconds: float = 0.0
 
 
 @dataclass
 class JobResult:
-    """The result of a job so far: its run, or the error of its last attempt, with all attempts and their time."""
+    """The result of a job so far: its run or final error, with the number and total time of its attempts."""
 
     run: str = ""
     error: str = ""
@@ -70,15 +69,15 @@ class JobResult:
 
     @property
     def ended(self) -> bool:
-        """Whether the job has its run or has failed for good."""
+        """Whether the job has succeeded or has finally failed."""
         return bool(self.run or self.error)
 
 
 def run_job(job: Job, progress: Progress = silent) -> str:
     """Run or resume one job in this process and return the place of its run.
 
-    A run in an object store is made in a scratch folder of this machine and pushed after every commit. Raises
-    EcosystemError if it cannot be run.
+    A run in an object store is written to a scratch folder of this machine and pushed after every commit. Raises
+    EcosystemError if the run fails.
     """
     scenario = Scenario.parse(tomllib.loads(job.scenario), base=Path(job.base))
     place, out, parent = place_of(scenario, job.out), job.out, job.parent
@@ -102,44 +101,44 @@ def run_job(job: Job, progress: Progress = silent) -> str:
         progress=progress,
         branch=branch,
     )
-    with threadpool_limits(machine.threads), closing(steps):  # closing unlocks the folder, also if a push fails
+    with threadpool_limits(machine.threads), closing(steps):  # closing unlocks the folder even if a push fails
         for _ in steps:
             if mirror is not None:
                 mirror.push(folder)
     if mirror is not None:
         mirror.push(folder)  # the site graph in its final state
         for path in (folder / "weights").glob("*"):
-            path.unlink()  # most of the bytes, and stored safely
+            path.unlink()  # most of the disk space, and safe in the store
     return place
 
 
 def _is_final(problem: EcosystemError) -> bool:
-    """Return whether another attempt would end the same way; a store may answer, or be unlocked, the next time."""
+    """Return whether another attempt would fail in the same way; errors of a store may be temporary."""
     return isinstance(problem, FormatError) or not isinstance(problem, StoreError)
 
 
 def attempt(number: int, job: Job, progress: Progress = silent) -> AttemptResult:
-    """Do a job once and return the result; nothing is raised."""
+    """Execute a job once and return its result or error; never raise."""
     started = time.monotonic()
     run, error, final = "", "", False
     try:
         run = run_job(job, progress)
     except EcosystemError as problem:
         error, final = with_store_paths(str(problem), job.out), _is_final(problem)
-    except Exception as problem:  # the study goes on and reports the error in its cell
+    except Exception as problem:  # the study continues and reports the error in the cell
         error = f"{type(problem).__name__}: {problem}"
     return AttemptResult(number, run, error, final, time.monotonic() - started)
 
 
 def attempt_in_worker(number: int, job: Job) -> AttemptResult:
-    """Do a job once in a process that does nothing else."""
-    if job.cache:  # a worker has the environment of the process it was forked from, or of another machine
+    """Execute a job once in a worker process."""
+    if job.cache:  # a worker does not have the environment of the study's process
         os.environ[CACHE_VARIABLE] = job.cache
     return attempt(number, job)
 
 
 def thread_limits(threads: int) -> dict[str, str]:
-    """Return environment variables that limit the threads of every library; set them before it is imported."""
+    """Return environment variables that limit the threads of all libraries; set them before any import."""
     names = ("OMP", "OPENBLAS", "MKL", "RAYON")
     return {
         **{f"{name}_NUM_THREADS": str(threads) for name in names},
@@ -149,7 +148,7 @@ def thread_limits(threads: int) -> dict[str, str]:
 
 
 class Engine(Protocol):
-    """Runs jobs: :meth:`start` begins one while fewer than ``slots`` are running, :meth:`wait` returns results."""
+    """Executes jobs: :meth:`start` begins one if fewer than ``slots`` are running, :meth:`wait` returns results."""
 
     slots: int
 
@@ -157,7 +156,7 @@ class Engine(Protocol):
         """Begin a job."""
 
     def wait(self, seconds: float) -> list[AttemptResult]:
-        """Return the results since the last call, after at most ``seconds``; a serial engine does a job meanwhile."""
+        """Wait for results for at most ``seconds`` and return those since the last call; may execute a job itself."""
 
     def close(self) -> None:
         """Stop all running jobs; committed steps are kept."""
@@ -168,13 +167,13 @@ Watch = Callable[[dict[int, float], list[JobResult]], None]
 
 
 def run_jobs(jobs: Sequence[Job], engine: Engine, watch: Watch = lambda running, results: None) -> list[JobResult]:
-    """Do all jobs, as many at a time as the engine has slots, and return their results.
+    """Execute all jobs, as many in parallel as the engine has slots, and return their results.
 
-    A job with a ``parent_job`` begins after that has ended. Nothing is raised for a job that fails: its result has the
-    error.
+    A job with a ``parent_job`` begins after that job has succeeded, and fails if that fails. A failed job does not
+    raise; its result has the error.
     """
     results = [JobResult() for _ in jobs]
-    waiting = dict.fromkeys(range(len(jobs)), 0.0)  # job → the time before which it does not begin
+    waiting = dict.fromkeys(range(len(jobs)), 0.0)  # job → earliest time of its next attempt
     running: dict[int, float] = {}
     while waiting or running:
         for number, earliest in list(waiting.items()):
@@ -202,7 +201,7 @@ def run_jobs(jobs: Sequence[Job], engine: Engine, watch: Watch = lambda running,
 
 
 def _count_attempt(result: JobResult, attempted: AttemptResult) -> float | None:
-    """Add an attempt to a job's result; return the seconds to wait before the next attempt, None if it has ended."""
+    """Add an attempt to a job's result; return the seconds before the next attempt, or None if the job has ended."""
     result.attempts += 1
     result.seconds += attempted.seconds
     if attempted.run:

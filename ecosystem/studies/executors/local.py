@@ -1,4 +1,4 @@
-"""Engines of one machine: jobs one after another in this process, or in several worker processes."""
+"""Engines for one machine: jobs run one after another in this process, or in several worker processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TICK_SECONDS = 0.5
 
 
 class Serial:
-    """Does one job after another in this process, and calls ``tick`` about twice a second meanwhile."""
+    """Executes one job after another in this process, and calls ``tick`` about twice a second."""
 
     slots = 1
 
@@ -44,7 +44,7 @@ class Serial:
         self._jobs.append((number, job))
 
     def wait(self, seconds: float) -> list[AttemptResult]:
-        """Do the next job, however long it takes."""
+        """Execute the next job, however long it takes."""
         return [attempt(*self._jobs.popleft(), progress=self._progress)]
 
     def _progress(self, what: str, done: int, total: int) -> None:
@@ -65,14 +65,14 @@ class _Worker:
         self.process: BaseProcess = context.Process(target=_serve, args=(other_end,), daemon=True)
         self.process.start()
         other_end.close()
-        self.number: int | None = None  # of its job; None: idle
+        self.number: int | None = None  # of the job; None: idle
         self.began = 0.0
 
 
 class Processes:
-    """Does jobs in worker processes of this machine, which live as long as the engine.
+    """Executes jobs in worker processes of this machine, which run until the engine is closed.
 
-    A killed worker costs its own job one attempt and no other job anything; a new worker replaces it.
+    A killed worker costs its own job one attempt, does not affect other jobs, and is replaced.
     """
 
     def __init__(self, slots: int, threads: int = 1) -> None:
@@ -82,7 +82,7 @@ class Processes:
         self._environment = thread_limits(threads)
         self._workers: list[_Worker] = []
         if method == "forkserver":
-            # Libraries are imported once, not once per worker, and nothing is used there that starts threads.
+            # Libraries are imported once, not once per worker. The server must not start threads, so nothing is called.
             self._context.set_forkserver_preload(_PRELOAD)
             from multiprocessing.forkserver import ensure_running
 
@@ -93,27 +93,27 @@ class Processes:
         """Give a job to an idle worker, or to a new one."""
         worker = self._idle_worker() or self._new_worker()
         worker.number, worker.began = number, time.monotonic()
-        with suppress(OSError):  # it has just died, which wait() finds
+        with suppress(OSError):  # the worker has just died; wait() reports it
             worker.pipe.send((number, job))
 
     def _idle_worker(self) -> _Worker | None:
         for worker in [worker for worker in self._workers if worker.number is None]:
             if not worker.pipe.poll():
                 return worker
-            self._workers.remove(worker)  # an idle worker sends nothing: it was killed, and its pipe has closed
+            self._workers.remove(worker)  # an idle worker sends nothing: its pipe is closed because it was killed
         return None
 
     def _new_worker(self) -> _Worker:
         for _ in range(ATTEMPTS):
-            # The process that workers are forked from may have been killed; the next attempt starts another.
+            # The fork server may have been killed; the next attempt starts another.
             with _isolated(self._environment), suppress(EOFError, OSError):
                 worker = _Worker(self._context)
                 self._workers.append(worker)
                 return worker
-        raise EcosystemError("no worker can be started: the process that workers are forked from dies each time.")
+        raise EcosystemError(f"no worker can be started: the fork server died in each of {ATTEMPTS} attempts.")
 
     def wait(self, seconds: float) -> list[AttemptResult]:
-        """Return the results that workers have sent, and errors for the jobs of workers that died."""
+        """Return the results sent by workers, and errors for the jobs of workers that died."""
         busy = [worker for worker in self._workers if worker.number is not None]
         wait([source for worker in busy for source in (worker.pipe, worker.process.sentinel)], seconds)
         results = []
@@ -133,23 +133,23 @@ class Processes:
         self._workers.remove(worker)
         code, number = worker.process.exitcode or 0, worker.number
         assert number is not None
-        cause = f"killed (signal {-code})" if code < 0 else f"gone (exit code {code})"
-        out_of_memory = -code == getattr(signal, "SIGKILL", 9)  # Windows has no such name
-        advice = "; if the machine ran out of memory, give fewer --jobs" if out_of_memory else ""
-        return AttemptResult(number, error=f"its worker was {cause}{advice}", seconds=time.monotonic() - worker.began)
+        cause = f"was killed (signal {-code})" if code < 0 else f"ended (exit code {code})"
+        out_of_memory = -code == getattr(signal, "SIGKILL", 9)  # undefined on Windows
+        advice = "; if the machine ran out of memory, use fewer --jobs" if out_of_memory else ""
+        return AttemptResult(number, error=f"its worker {cause}{advice}", seconds=time.monotonic() - worker.began)
 
     def close(self) -> None:
         """Stop all workers."""
         for worker in self._workers:
-            worker.process.kill()  # a run folder is consistent at every moment
+            worker.process.kill()  # safe: a run folder is consistent at all times
         for worker in self._workers:
             worker.process.join()
         self._workers.clear()
 
 
 def _serve(pipe: Connection) -> None:
-    """Do jobs until the other end of the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the study, which stops its workers
+    """Execute jobs until the other end of the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's process handles Ctrl-C and stops its workers
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     while True:
         try:
@@ -160,21 +160,21 @@ def _serve(pipe: Connection) -> None:
 
 
 def _exit_with_parent() -> None:
-    """Exit when the study's process ends, which releases the lock of the run that this worker is making."""
+    """Exit when the study's process ends, to release the lock of the current run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # committed steps are safe; the rest would be discarded anyway
+        os._exit(1)  # committed steps are safe
 
 
 @contextmanager
 def _isolated(environment: Mapping[str, str]) -> Iterator[None]:
-    """Start processes with this environment, with Ctrl-C ignored, and without the main script.
+    """Within this context, processes start with this environment, ignore Ctrl-C, and do not import the main script.
 
-    Workers need nothing of the main script. Each would import it, and so run it if it has no guard.
+    Workers do not need the main script, and importing it would run it if it has no ``__main__`` guard.
     """
     main = sys.modules["__main__"]
-    before = {name: os.environ.get(name) for name in environment}
+    previous = {name: os.environ.get(name) for name in environment}
     handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     os.environ.update(environment)
     sys.modules["__main__"] = ModuleType("__main__")
@@ -186,5 +186,5 @@ def _isolated(environment: Mapping[str, str]) -> Iterator[None]:
         sys.modules["__main__"] = main
         if handler is not None:
             signal.signal(signal.SIGINT, handler)
-        for name, value in before.items():
+        for name, value in previous.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})

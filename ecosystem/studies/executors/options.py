@@ -1,4 +1,4 @@
-"""How the runs of a study are executed: the options of a user, and the engine that they select."""
+"""Options for executing the runs of a study, and the engine that they select."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ EngineKind = Literal["serial", "processes", "ray"]
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """Where runs are executed, how many at a time, and what each may use.
+    """Where runs are executed, how many in parallel, and the resources of each.
 
-    Raises EcosystemError for options that are invalid, even if no run is left to make.
+    Raises EcosystemError for invalid options, even if there is nothing to execute.
     """
 
     engine: EngineKind = "processes"
-    jobs: int | None = None  # runs at a time; None: as many as there are cores for (serial: one)
-    threads: int | None = None  # of each run; None: those that a run began with, or one if it begins now
+    jobs: int | None = None  # parallel runs; None: cores divided by threads (serial: one)
+    threads: int | None = None  # of each run; None: as many as the run began with, or one for a new run
     device: str = "auto"
-    address: str | None = None  # of a Ray cluster; "auto" finds it, None starts one on this machine
-    gpus: float = 0.0  # per run, on Ray; may be a fraction
-    cache: str | Path | None = None  # folder of foundations; None: ECOSYSTEM_CACHE, or this user's cache folder
+    address: str | None = None  # of a Ray cluster; "auto": find one; None: start one on this machine
+    gpus: float = 0.0  # per run, on Ray; may be fractional
+    cache: str | Path | None = None  # folder of foundations; None: ECOSYSTEM_CACHE, or the user's cache folder
 
     def __post_init__(self) -> None:
         validate_engine(self.engine, self.jobs, self.address, self.gpus)
@@ -36,7 +36,7 @@ class ExecutionOptions:
 
 
 def start_engine(options: ExecutionOptions, tick: Callable[[], None] = lambda: None) -> Engine:
-    """Start the engine that the options select; a serial engine calls ``tick`` while it works."""
+    """Start the engine that the options select; the serial engine calls ``tick`` while it works."""
     threads = options.threads or 1
     if options.engine == "serial":
         return Serial(tick)
@@ -48,7 +48,7 @@ def start_engine(options: ExecutionOptions, tick: Callable[[], None] = lambda: N
 
 
 def validate_engine(kind: str, jobs: int | None, address: str | None, gpus: float) -> None:
-    """Raise EcosystemError for an unknown engine, and for options that an engine does not have."""
+    """Raise EcosystemError for an unknown engine, and for options that the engine does not have."""
     kinds = get_args(EngineKind)
     if kind not in kinds:
         raise EcosystemError(f"--engine {kind}: unknown engine{nearest(kind, kinds)}; choose from {', '.join(kinds)}.")
@@ -57,4 +57,4 @@ def validate_engine(kind: str, jobs: int | None, address: str | None, gpus: floa
     if kind != "ray" and (address is not None or gpus):
         raise EcosystemError(f"--address and --gpus belong to --engine ray, not to {kind}.")
     if kind == "serial" and jobs not in (None, 1):
-        raise EcosystemError(f"--engine serial makes one run at a time, not {jobs}; choose --engine processes.")
+        raise EcosystemError(f"--engine serial executes one run at a time, not {jobs}; choose --engine processes.")

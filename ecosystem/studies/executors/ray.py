@@ -1,4 +1,4 @@
-"""The engine of a Ray cluster: it sends jobs as text and receives the folder or URL of each run."""
+"""The engine for a Ray cluster: sends jobs as text and receives the folder or URL of each run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CONNECT_SECONDS = 10.0
 
 
 class Ray:
-    """Does jobs on the machines of a Ray cluster; each job takes as many CPUs as it has threads, and ``gpus`` GPUs.
+    """Executes jobs on the machines of a Ray cluster; each reserves one CPU per thread, and ``gpus`` GPUs.
 
-    A job that loses its machine or its worker begins again elsewhere. It resumes after its last committed step if all
-    machines see the place of its run: a shared folder, or an object store.
+    A job that loses its machine or its worker is retried elsewhere. It resumes after its last committed step if all
+    machines can access its run, in a shared folder or an object store.
     """
 
     def __init__(self, slots: int | None, threads: int, address: str | None, gpus: float) -> None:
@@ -33,23 +33,23 @@ class Ray:
         if self._owns_cluster:
             jobs = slots or max(1, cores() // threads)
             local = {"num_cpus": jobs * threads, "include_dashboard": False} if address is None else {}
-            _require_answer(address)
+            _require_server(address)
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a job selects its own device
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
             except (OSError, ValueError, RuntimeError) as problem:
-                where = f"--address {address}: no Ray cluster answers there" if address else "Ray cannot be started"
+                where = f"--address {address}: no Ray cluster responds" if address else "Ray cannot be started"
                 raise EcosystemError(f"{where} ({str(problem).splitlines()[0]}).") from None
         self._running: dict[Any, tuple[int, float]] = {}
         capacity = self._capacity()
         self.slots = slots or capacity
-        # The study counts attempts and retries by itself.
+        # run_jobs retries failed jobs, so Ray must not.
         self._attempt = ray.remote(max_retries=0)(_attempt_remotely).options(
             num_cpus=threads, num_gpus=gpus, runtime_env={"env_vars": thread_limits(threads)}
         )
 
     def _capacity(self) -> int:
-        """Return how many jobs the cluster can do at a time; raise EcosystemError if no machine can do one."""
+        """Return how many jobs fit into the cluster; raise EcosystemError if no machine is large enough for one."""
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         capacities = [
             min(
@@ -62,7 +62,7 @@ class Ray:
             needs = f"--threads {self._threads}" + (f" --gpus {self._gpus:g}" if self._gpus else "")
             sizes = "; ".join(f"{m.get('CPU', 0):g} CPUs, {m.get('GPU', 0):g} GPUs" for m in machines)
             self.close()
-            raise EcosystemError(f"{needs}: no machine of this Ray cluster is large enough (they have {sizes}).")
+            raise EcosystemError(f"{needs}: no machine of this Ray cluster is large enough (it has {sizes}).")
         return sum(capacities)
 
     def start(self, number: int, job: Job) -> None:
@@ -70,7 +70,7 @@ class Ray:
         self._running[self._attempt.remote(number, job, str(Path.cwd()))] = number, time.monotonic()
 
     def wait(self, seconds: float) -> list[AttemptResult]:
-        """Return the results that have arrived, and errors for jobs whose worker was lost."""
+        """Return the results received, and errors for jobs whose worker was lost."""
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
         results = []
         for task in ready:
@@ -83,7 +83,7 @@ class Ray:
         return results
 
     def close(self) -> None:
-        """Cancel running jobs, and stop the cluster if this engine started it."""
+        """Cancel all running jobs, and stop the cluster if this engine started it."""
         for task in self._running:
             self._ray.cancel(task, force=True)
         self._running.clear()
@@ -91,22 +91,22 @@ class Ray:
             self._ray.shutdown()
 
 
-def _require_answer(address: str | None) -> None:
-    """Raise EcosystemError if nothing listens at HOST:PORT; Ray itself would try for many minutes."""
+def _require_server(address: str | None) -> None:
+    """Raise EcosystemError if no server listens at HOST:PORT; Ray itself would retry for many minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
     except OSError as problem:
-        raise EcosystemError(f"--address {address}: nothing answers there ({problem}).") from None
+        raise EcosystemError(f"--address {address}: no response ({problem}).") from None
 
 
 def _attempt_remotely(number: int, job: Job, home: str) -> AttemptResult:
-    """Do a job on a machine of the cluster, in the current folder of the study if that machine has it."""
+    """Execute a job on a machine of the cluster, in the study's current folder if the machine has it."""
     if Path(home).is_dir():
         os.chdir(home)
     elif not is_url(job.out):
-        error = f"--out {job.out}: a machine of the cluster does not have {home}; give a shared folder or a URL."
+        error = f"--out {job.out}: a machine of the cluster has no folder {home}; give a shared folder or a URL."
         return AttemptResult(number, error=error, final=True)
     return attempt_in_worker(number, job)

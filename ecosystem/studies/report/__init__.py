@@ -1,7 +1,7 @@
-"""The report of a study: one page that works offline, with the table behind every picture and the methods in words.
+"""The report of a study: one page that works offline, with the data table of every chart and a description of methods.
 
-``data`` holds what all parts read and the findings in sentences, ``sections`` the parts of the page, and ``build`` puts
-all together.
+``data`` provides the tables and the findings in sentences, ``sections`` the sections of the page, and ``build``
+assembles the page.
 """
 
 from ecosystem.studies.report.build import write_study

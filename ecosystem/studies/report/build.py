@@ -1,4 +1,4 @@
-"""The report of a study: one page that works offline, with the table behind every picture and the methods in words."""
+"""Building the report of a study: its tables and its page."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SECTIONS: dict[str, tuple[str, Callable[[StudyReportData], Markup | None]]] = {
     "ranking": ("Ranking", sections.rankings),
     "worlds": ("Over uncertain worlds", sections.worlds),
     "course": ("Over time", sections.course),
-    "cost": ("What it costs", sections.cost),
+    "cost": ("Costs", sections.cost),
     "runs": ("Runs", sections.runs),
     "methods": ("Methods", sections.methods),
 }
 
 
 def write_study(results: Results, store: Store) -> Path:
-    """Write the tables of what a study says and its report into the study's folder; return the page's path."""
+    """Write the result tables and the report of a study into its folder; return the path of the page."""
     study, data = results.study, StudyReportData(results)
     if study.compares:
         write_table(store, "effects", analysis.effect_table(data.effects))

@@ -1,4 +1,4 @@
-"""A study being reported: its tables, what they say in sentences, and the charts drawn so far."""
+"""The data of a study's report: tables, findings in sentences, and chart specifications."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ecosystem.studies.results import Results
 from ecosystem.studies.spec.measure import Measure
 from ecosystem.studies.spec.study import BRANCH_STEP, Study
 
-SENTENCES = 6  # arms, at most, that get a sentence of their own
-EVENTS = 2  # of a run, at most, that a sentence quotes
-AGREE = 0.9  # a correlation from which on pairing would have helped, did arms vary alike
-HELPED = 2.0  # a paired interval is to be this many times narrower than the unpaired one
+LISTED_ARMS = 6  # at most, in a sentence
+QUOTED_EVENTS = 2  # at most, of a run
+HIGH_CORRELATION = 0.9  # above it, a small gain from pairing is due to unequal variances of the arms
+USEFUL_GAIN = 2.0  # the report explains a smaller ratio of unpaired to paired interval width
 
 
 @dataclass
 class StudyReportData:
-    """A study being reported: its tables, what they say, and the charts drawn so far."""
+    """The tables and findings of a study, and the specifications of the charts drawn so far."""
 
     results: Results
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -59,16 +59,16 @@ class StudyReportData:
 
     @property
     def worlds(self) -> list[str]:
-        """All worlds; one without a name where nothing is uncertain."""
+        """All worlds; a study without uncertainties has one, with an empty name."""
         return list(self.study.settings())
 
     def theme(self, last: int = 0) -> ChartTheme:
-        """Return what charts share: the arms' colours, and a line where each policy starts."""
+        """Return the common theme of all charts: the arms' colours, and a line where each policy starts."""
         return ChartTheme(self.arms, last, 0, sorted(self.starts.items()))
 
     @cached_property
     def starts(self) -> dict[int, str]:
-        """First step of each policy that does not hold from the beginning → the arms that it is of."""
+        """First steps of the policies that start after step 1 → the arms that they belong to."""
         common, starts = self.study.branch.step if self.study.branch is not None else None, dict[int, list[str]]()
         for arm, lever in self.study.levers().items():
             step = lever.get(BRANCH_STEP, common)
@@ -81,161 +81,158 @@ class StudyReportData:
         return [row for row in self.effects if (row.measure, row.world) == (measure.name, world)]
 
     def untrained_in_some_world(self, arm: str, of: str | None) -> str:
-        """Return which trainers of an arm did not train, in the first world in which there are any; "" if all did."""
-        found = (self.results.untrained(arm, world, of) for world in self.worlds)
-        return next((told for told in found if told), "")
+        """Describe which trainers of an arm did not train, in the first world with any; "" if all trained."""
+        notes = (self.results.untrained(arm, world, of) for world in self.worlds)
+        return next((note for note in notes if note), "")
 
     def untrained_findings(self) -> list[str]:
-        """Say in which arms trainers had nothing to train on, so that what is measured there is an older model."""
-        alike: dict[str, list[str]] = {}
+        """State in which arms trainers had nothing to train on, so that their measures are those of older models."""
+        arms_by_note: dict[str, list[str]] = {}
         for arm in self.arms:
             for world in self.worlds:
-                if training := self.results.untrained(arm, world):
+                if note := self.results.untrained(arm, world):
                     where = f" in world **{world}**" if world else ""
-                    alike.setdefault(training, []).append(f"**{arm}**{where}")
+                    arms_by_note.setdefault(note, []).append(f"**{arm}**{where}")
         return [
-            f"Trainers had nothing to train on in {_few(arms)} ({training}): what is measured of them is the model "
-            "that they had before, which says nothing of training under these policies, wherever the arm ranks."
-            for training, arms in alike.items()
+            f"Trainers had nothing to train on in {_shortened(arms)} ({note}). Their measures are those of their "
+            "previous models and do not show the effect of training under these policies, whatever the rank of the arm."
+            for note, arms in arms_by_note.items()
         ]
 
     def missing_findings(self) -> list[str]:
-        """Say which measures have no value in some of the runs that did not fail, and how many failed."""
-        failed, told = self.results.runs["error"].is_not_null().sum(), []
+        """State which measures lack values, how many runs failed, and which arms are therefore not compared."""
+        failed, sentences = self.results.runs["error"].is_not_null().sum(), []
         for measure in self.study.measures:
             values = self.results.values.filter(pl.col("measure") == measure.name)["value"]
-            lacking = values.len() - int((values.is_not_null() & values.is_finite()).fill_null(False).sum())
-            if lacking:
-                told.append(
-                    f"{measure.name} has no finite value in {lacking} of {values.len()} runs, which are left out: "
-                    f"it was not measured at its step{self._why(measure)}."
+            missing = values.len() - int((values.is_not_null() & values.is_finite()).fill_null(False).sum())
+            if missing:
+                sentences.append(
+                    f"{measure.name} has no finite value in {missing} of {values.len()} runs, which are left out: "
+                    f"it was not measured at its step{self._last_events(measure)}."
                 )
         if failed:
-            told.append(f"{failed} of {self.results.runs.height} runs failed and are left out (see Runs).")
-        return told + self._uncompared()
+            sentences.append(f"{failed} of {self.results.runs.height} runs failed and are left out (see Runs).")
+        return sentences + self._uncompared()
 
-    def _why(self, measure: Measure) -> str:
-        """Return what the first run without a value of a measure tells of the last step of which it tells anything."""
+    def _last_events(self, measure: Measure) -> str:
+        """Quote the events of the last step with any, from the first run without a value of a measure; or return ""."""
         values = self.results.values.filter(pl.col("measure") == measure.name)
-        lacking = values.filter(~(pl.col("value").is_not_null() & pl.col("value").is_finite()).fill_null(False))
-        runs = lacking.join(self.results.runs, on=["arm", "world", "seed"], how="inner", maintain_order="left")
+        missing = values.filter(~(pl.col("value").is_not_null() & pl.col("value").is_finite()).fill_null(False))
+        runs = missing.join(self.results.runs, on=["arm", "world", "seed"], how="inner", maintain_order="left")
         for arm, world, seed, run in runs.drop_nulls("run").select("arm", "world", "seed", "run").head(1).iter_rows():
             with suppress(EcosystemError):
-                told = open_run(run).events
-                last = max((step for step, _ in told), default=0)
-                events = [event for step, event in told if step == last]
+                all_events = open_run(run).events
+                last = max((step for step, _ in all_events), default=0)
+                events = [event for step, event in all_events if step == last]
                 if events:
-                    more = f" and {len(events) - EVENTS} more" if len(events) > EVENTS else ""
-                    who = f"{arm}{f' in {world}' if world else ''}, seed {seed}"
-                    return f" (step {last} of {who}: {'; '.join(events[:EVENTS])}{more})"
+                    more = f" and {len(events) - QUOTED_EVENTS} more" if len(events) > QUOTED_EVENTS else ""
+                    label = f"{arm}{f' in {world}' if world else ''}, seed {seed}"
+                    return f" (step {last} of {label}: {'; '.join(events[:QUOTED_EVENTS])}{more})"
         return ""
 
     def _uncompared(self) -> list[str]:
-        """Say which arms are not compared with the base arm in a measure, since too few of their runs have a value."""
-        told = []
+        """State which arms are not compared with the base arm in a measure, for lack of runs with a value."""
+        sentences = []
         for measure in self.study.measures if self.study.compares else []:
             for world in self.worlds:
                 compared = {row.arm for row in self.rows_of(measure, world)}
-                left = [arm for arm in self.arms if arm not in compared and arm != self.study.base_arm]
-                if left:
+                uncompared = [arm for arm in self.arms if arm not in compared and arm != self.study.base_arm]
+                if uncompared:
                     where = f" in world {world}" if world else ""
-                    told.append(
-                        f"{measure.name}{where}: {listed(left)} cannot be compared with {self.study.base_arm}, since "
-                        "fewer than two seeds have a value in both."
+                    sentences.append(
+                        f"{measure.name}{where}: {listed(uncompared)} cannot be compared with {self.study.base_arm}, "
+                        "since fewer than two seeds have a value in both."
                     )
-        return told
+        return sentences
 
     def figure(self, name: str, chart: Any, *, full: bool = False) -> Figure:
-        """Keep a chart and return its place on the page."""
+        """Store a chart's specification and return the figure that shows it on the page."""
         self.specs[name] = charts.specification(chart)
         return Figure.of(name, self.specs[name], full=full)
 
 
 def findings(data: StudyReportData) -> list[str]:
-    """Return what the study found, in sentences written from its numbers and from nothing else."""
-    study, told = data.study, data.untrained_findings()
+    """Return the findings of the study in sentences, derived from its numbers alone."""
+    study, sentences = data.study, data.untrained_findings()
     if not study.compares:
         return [
-            *told,
-            f"{len(study.seeds)} seed(s) at {len(data.arms)} points say how much each axis matters (below).",
+            *sentences,
+            f"{len(study.seeds)} seed(s) at {len(data.arms)} points show how much each axis matters (below).",
         ]
     for measure in study.measures:
         for world in data.worlds:
             rows = data.rows_of(measure, world)
             if rows:
-                told += _told(measure, world, rows, study.base_arm)
+                sentences += _comparisons(measure, world, rows, study.base_arm)
         paired = [row for row in data.effects if row.measure == measure.name and row.saved is not None]
         if any(np.isfinite(row.narrower) for row in paired):
-            told.append(pairing(measure, paired))
-    told += data.missing_findings()
-    told += [
-        f"{name} is a mean over all trainers, and not all arms have measured the same populations: differences may "
-        "come from who is counted. Say in the study whose it is (of)."
+            sentences.append(pairing_gain(measure, paired))
+    sentences += data.missing_findings()
+    sentences += [
+        f"{name} is a mean over all trainers, but not all arms measured the same populations: differences may be due "
+        "to the populations included. Set the population of this measure in the study (of)."
         for name in data.results.mixed
     ]
-    return told
+    return sentences
 
 
-def _told(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[str]:
+def _comparisons(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[str]:
     where = f" in world **{world}**" if world else ""
-    settled = sorted(
+    significant = sorted(
         (r for r in rows if r.significant), key=lambda r: r.effect * (1 if measure.lower_is_better else -1)
     )
-    better = [r for r in settled if r.better(measure)]
-    worse = [r for r in settled if not r.better(measure)][::-1]
-    same = [r for r in rows if r.low == r.high == 0]
-    rest = [r for r in rows if not r.significant and r not in same]
-    found = []
+    better = [r for r in significant if r.better(measure)]
+    worse = [r for r in significant if not r.better(measure)][::-1]
+    identical = [r for r in rows if r.low == r.high == 0]
+    other = [r for r in rows if not r.significant and r not in identical]
+    sentences = []
     for kind, group in (("better", better), ("worse", worse)):
         if group:
-            arms = listed(
-                [f"**{r.arm}** ({signed(r.effect, 3)}, {interval(r.low, r.high)})" for r in group[:SENTENCES]]
-            )
-            more = f" and {len(group) - SENTENCES} more" if len(group) > SENTENCES else ""
-            found.append(f"{measure.name}{where}: {kind} than **{base}** are {arms}{more}.")
+            arms = _shortened([f"**{r.arm}** ({signed(r.effect, 3)}, {interval(r.low, r.high)})" for r in group])
+            sentences.append(f"{measure.name}{where}: {kind} than **{base}**: {arms}.")
     for group, verdict in (
-        (rest, f"cannot be told from **{base}**"),
-        (same, f"had exactly the values of **{base}** at every seed: what sets them apart changes nothing here"),
+        (other, f"no significant difference from **{base}**"),
+        (identical, f"no effect (the same values as **{base}** at every seed)"),
     ):
         if group:
-            found.append(f"{measure.name}{where}: {_few([f'**{r.arm}**' for r in group])} {verdict}.")
-    return found
+            sentences.append(f"{measure.name}{where}: {verdict}: {_shortened([f'**{r.arm}**' for r in group])}.")
+    return sentences
 
 
-def _few(names: Sequence[str]) -> str:
-    """Return the first of many names, and how many more there are."""
-    more = f" and {len(names) - SENTENCES} more" if len(names) > SENTENCES else ""
-    return listed(names[:SENTENCES]) + more
+def _shortened(names: Sequence[str]) -> str:
+    """List the first LISTED_ARMS names and the number of the others."""
+    more = f" and {len(names) - LISTED_ARMS} more" if len(names) > LISTED_ARMS else ""
+    return listed(names[:LISTED_ARMS]) + more
 
 
-def pairing(measure: Measure, rows: Sequence[Row]) -> str:
-    """Say what common random numbers gained for a measure: how much narrower intervals are, and why if it is little."""
-    rows = [row for row in rows if row.low < row.high]  # arms that change nothing have nothing to pair
+def pairing_gain(measure: Measure, rows: Sequence[Row]) -> str:
+    """State how much narrower common random numbers made the intervals of a measure, and why if the gain is small."""
+    rows = [row for row in rows if row.low < row.high]  # without arms that have no effect
     ratios = np.array([row.narrower for row in rows if np.isfinite(row.narrower)])
     correlations = [row.correlation for row in rows if np.isfinite(row.correlation)]
-    typical, r = float(np.median(ratios)), float(np.median(correlations)) if correlations else float("nan")
+    gain, r = float(np.median(ratios)), float(np.median(correlations)) if correlations else float("nan")
     saved = int(np.median([row.saved or 0 for row in rows]))
     sentence = (
-        f"{measure.name}: sharing luck between arms made intervals {number(typical, 1)} times narrower (median over "
-        f"comparisons, {number(float(ratios.min()), 1)} to {number(float(ratios.max()), 1)}): a comparison of unpaired "
-        f"runs would have needed {saved:,} more of them."
+        f"{measure.name}: common random numbers made intervals {number(gain, 1)} times narrower (median over "
+        f"comparisons, {number(float(ratios.min()), 1)} to {number(float(ratios.max()), 1)}); an unpaired comparison "
+        f"would have needed {saved:,} more runs."
     )
-    if typical >= HELPED:
+    if gain >= USEFUL_GAIN:
         return sentence
-    if r > AGREE:
+    if r > HIGH_CORRELATION:
         return (
-            f"{sentence} That is less than {HELPED:g} times although the arms agree from seed to seed (median "
-            f"correlation {number(r, 2)}): they vary by different amounts, and what one varies more is not shared."
+            f"{sentence} The factor is below {USEFUL_GAIN:g} although the arms correlate over seeds (median "
+            f"{number(r, 2)}): they vary by different amounts, and the excess variance of one arm does not cancel."
         )
     if not correlations:
-        return f"{sentence} In each comparison one arm has the same value at every seed: there is nothing to pair."
+        return f"{sentence} In each comparison one arm has the same value at every seed, so pairing has no effect."
     return (
-        f"{sentence} That is less than {HELPED:g} times, since the arms' values agree little from seed to seed (median "
-        f"correlation {number(r, 2)}): an arm that changes early what is read or written sends its world another way, "
-        "and what is left of the shared luck does not carry to the step that counts."
+        f"{sentence} The factor is below {USEFUL_GAIN:g} because the arms correlate little over seeds (median "
+        f"{number(r, 2)}): when an arm changes early what is read or written, its world diverges from that of the "
+        "base arm, and little common randomness remains at the step that is measured."
     )
 
 
 def interval(low: float, high: float, digits: int = 3) -> str:
-    """Return an interval for reading."""
+    """Format an interval."""
     return f"{signed(low, digits)} to {signed(high, digits)}"

@@ -1,4 +1,4 @@
-"""The templates of pages about studies and frontiers, beside those that all pages share."""
+"""The templates of the reports of studies and frontiers, in addition to those that all pages share."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""The sections of a study's report: charts, and the table behind each of them.
+"""The sections of a study's report: charts with their data tables.
 
-Each prepares what its template under ``templates/study`` shows, and returns nothing where there is nothing to show.
+Each function renders a template under ``templates/study`` and returns None if its section does not apply.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ecosystem.studies.report.data import StudyReportData, interval
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.report.study_charts import heading
 
-LISTED = 64  # arms, at most, of which the methods say what they change
+LISTED_ARMS = 64  # at most, in the methods
 
 
 def _section(key: str, **context: Any) -> Markup:
@@ -34,12 +34,12 @@ def _section(key: str, **context: Any) -> Markup:
 
 
 def _key(*parts: str) -> str:
-    """Return a name for a chart's file from names that may hold anything."""
+    """Return a safe file name for a chart, from arbitrary names."""
     return "_".join("".join(c if c.isalnum() else "-" for c in part) for part in parts if part)[:80]
 
 
 def _arm(data: StudyReportData, arm: str, training: str) -> Cell:
-    """Return the name of an arm, marked where its trainers did not train."""
+    """Return the name of an arm, with a note if trainers did not train."""
     return tinted(data.arms, arm, f"({training})" if training else "")
 
 
@@ -80,7 +80,7 @@ def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
 
 
 def maps(data: StudyReportData) -> Markup | None:
-    """Show two axes of a grid as maps of each measure."""
+    """Show each measure as a map over the two axes of a grid."""
     if len(data.study.axes) != 2 or data.study.design.method != "grid":
         return None
     figures = [
@@ -94,7 +94,7 @@ def maps(data: StudyReportData) -> Markup | None:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How much each axis matters for a measure, or why that cannot be said."""
+    """The sensitivity indices of a measure as a chart and a table, or why there are none."""
 
     figure: Figure | None
     table: Table | None
@@ -102,7 +102,7 @@ class Sensitivity:
 
 
 def sensitivity(data: StudyReportData) -> Markup | None:
-    """Show how much each axis matters."""
+    """Show the sensitivity indices of each axis."""
     study, morris = data.study, data.study.design.method == "morris"
     if study.compares:
         return None
@@ -125,7 +125,7 @@ def sensitivity(data: StudyReportData) -> Markup | None:
 
 
 def rankings(data: StudyReportData) -> Markup | None:
-    """Show the arms from best to worst, ties as ties."""
+    """Show the arms from best to worst, with ties."""
     parts = []
     for measure in data.study.measures if data.study.compares else []:
         for world in data.worlds:
@@ -146,7 +146,7 @@ def rankings(data: StudyReportData) -> Markup | None:
 
 
 def worlds(data: StudyReportData) -> Markup | None:
-    """Show how arms fare over uncertain worlds."""
+    """Show the regret of each arm over uncertain worlds."""
     if len(data.worlds) < 2 or not data.study.compares:
         return None
     parts = []
@@ -168,7 +168,7 @@ def worlds(data: StudyReportData) -> Markup | None:
 
 
 def course(data: StudyReportData) -> Markup | None:
-    """Show every measured metric over steps."""
+    """Show the metric of each measure over steps."""
     figures, seen = [], set()
     for measure in data.study.measures if data.study.compares else []:
         if (measure.of, measure.metric) in seen:
@@ -182,7 +182,7 @@ def course(data: StudyReportData) -> Markup | None:
 
 
 def cost(data: StudyReportData) -> Markup | None:
-    """Show what arms cost, quality against cost, and ways to spend at equal cost."""
+    """Show the costs of arms, quality against cost, and ways to spend at equal cost."""
     study, costs = data.study, data.results.costs
     if costs.is_empty() or not study.compares:
         return None
@@ -203,7 +203,7 @@ def cost(data: StudyReportData) -> Markup | None:
         "cost",
         table=Table(["arm", *(kind.replace("_", " ") for kind in kinds)], rows),
         figures=figures,
-        matched=_matched(data) if study.prices and study.equal_cost is not None else None,
+        equal_cost=_equal_cost_table(data) if study.prices and study.equal_cost is not None else None,
     )
 
 
@@ -213,24 +213,24 @@ def _amount(amount: float, error: float | None) -> str:
     return plus_minus(amount, error, 0) if amount < 1e6 else f"{amount:.3g} ± {error:.1g}"
 
 
-def _matched(data: StudyReportData) -> Table:
+def _equal_cost_table(data: StudyReportData) -> Table:
     rows: list[Cells] = [
         [
-            m.measure,
-            number(m.cost, 0),
-            f"{m.way} minus {m.against}",
-            str(m.seeds),
-            Cell(signed(m.difference, 4), bold=True),
-            interval(m.low, m.high, 4),
+            d.measure,
+            number(d.cost, 0),
+            f"{d.way} minus {d.against}",
+            str(d.seeds),
+            Cell(signed(d.difference, 4), bold=True),
+            interval(d.low, d.high, 4),
         ]
-        for m in analysis.compare_at_equal_cost(data.results)
+        for d in analysis.compare_at_equal_cost(data.results)
     ]
-    head = ["measure", "spent more than in the base arm", "comparison", "seeds", "difference", "95 % interval"]
+    head = ["measure", "cost above the base arm's", "comparison", "seeds", "difference", "95 % interval"]
     return Table(head, rows, left=(0, 2))
 
 
 def runs(data: StudyReportData) -> Markup:
-    """Show every run, or why there is none."""
+    """Show every run with its folder or its error."""
     rows: list[Cells] = [
         [
             tinted(data.arms, arm, world),
@@ -241,14 +241,14 @@ def runs(data: StudyReportData) -> Markup:
         ]
         for arm, world, seed, run, error, attempts, seconds in data.results.runs.iter_rows()
     ]
-    head = ["arm", "seed", "run, or why there is none", "attempts", "seconds of its steps"]
+    head = ["arm", "seed", "run, or error", "attempts", "seconds"]
     return _section("runs", table=Table(head, rows, left=(0, 2)))
 
 
 def methods(data: StudyReportData) -> Markup:
-    """Show what was run and how it was compared."""
+    """Describe the arms, the worlds and the statistical methods."""
     study = data.study
-    arms = [(tinted(data.arms, arm), _values(lever)) for arm, lever in list(study.levers().items())[:LISTED]]
+    arms = [(tinted(data.arms, arm), _values(lever)) for arm, lever in list(study.levers().items())[:LISTED_ARMS]]
     settings = study.settings() if data.worlds != [""] else {}
     return _section(
         "methods",

@@ -1,4 +1,4 @@
-"""The charts of a study's report: from its tables to Altair charts; None where there is nothing to draw."""
+"""Altair charts for the report of a study; a function returns None if there is nothing to draw."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SOBOL = ("alone", "with its interactions")
 
 
 def heading(measure: Measure, world: str) -> str:
-    """Return what a chart or a table of a measure in a world is called."""
+    """Return the title of a chart or table of a measure in a world."""
     return measure.name + (f", world {world}" if world else "")
 
 
 def _unit(measure: Measure) -> str:
-    return measure.unit if measure.unit != "1" else "a pure number"
+    return measure.unit if measure.unit != "1" else "dimensionless"
 
 
 def effects(data: StudyReportData, measure: Measure, world: str, rows: Sequence[Row]) -> Any:
-    """Draw the difference of each arm to the base arm, with its paired and its unpaired interval."""
+    """Draw the difference of each arm from the base arm, with its paired and unpaired intervals."""
     frame = pl.DataFrame(
         {
             "row": [r.arm for r in rows],
@@ -73,8 +73,8 @@ def axes_map(data: StudyReportData, measure: Measure, world: str) -> Any:
     ]
     if not cells:
         return None
-    below = f"mean over seeds; a dot marks what differs from {data.study.base_arm} (Holm, 5 %)"
-    labels = ChartLabels(heading(measure, world), below, measure.unit, ".3~f")
+    subtitle = f"mean over seeds; a dot marks a significant difference from {data.study.base_arm} (Holm, 5 %)"
+    labels = ChartLabels(heading(measure, world), subtitle, measure.unit, ".3~f")
     return charts.heatmap(pl.DataFrame(cells), (x, y), labels)
 
 
@@ -87,7 +87,7 @@ def _label(value: Any) -> str:
 
 
 def index_rows(indices: Sequence[Index], *, morris: bool) -> list[tuple[str, str, float, float]]:
-    """Return axis, index, value and half interval (NaN where there is none), the axes that matter most first."""
+    """Return axis, index, value and half interval (NaN if there is none), most influential axes first."""
     names = MORRIS if morris else SOBOL
     return [
         (i.axis, name, value, half)
@@ -97,7 +97,7 @@ def index_rows(indices: Sequence[Index], *, morris: bool) -> list[tuple[str, str
 
 
 def sensitivity(measure: Measure, world: str, indices: Sequence[Index], *, morris: bool) -> Any:
-    """Draw how much each axis matters for a measure."""
+    """Draw the sensitivity indices of each axis for a measure."""
     rows = [
         {
             "row": axis,
@@ -110,7 +110,7 @@ def sensitivity(measure: Measure, world: str, indices: Sequence[Index], *, morri
     ]
     labels = ChartLabels(
         f"{heading(measure, world)}: {'elementary effects' if morris else 'shares of its variance'}",
-        "95 % bootstrap intervals where the method gives one; means over seeds",
+        "means over seeds; 95 % bootstrap intervals if the method provides them",
         measure.axis if morris else "share of the variance",
         ".3~g",
     )
@@ -133,9 +133,9 @@ def course(data: StudyReportData, measure: Measure, world: str) -> Any:
         members=pl.len(),
     )
     frame = frame.rename({"arm": "population"}).sort("step", maintain_order=True)
-    whose = f"{measure.of}, " if measure.of else ""
+    population = f"{measure.of}, " if measure.of else ""
     labels = ChartLabels(
-        f"{whose}{measure.metric}" + (f", world {world}" if world else ""),
+        f"{population}{measure.metric}" + (f", world {world}" if world else ""),
         f"{_unit(measure)}; mean over seeds ± one standard error",
         measure.axis,
         ".3~g",
@@ -145,7 +145,7 @@ def course(data: StudyReportData, measure: Measure, world: str) -> Any:
 
 
 def tradeoff(data: StudyReportData, measure: Measure) -> Any:
-    """Draw a measure against what a run of each arm cost, in the first world."""
+    """Draw a measure against the cost of a run of each arm, in the first world."""
     study, world = data.study, data.worlds[0]
     spent = data.results.spending().filter(pl.col("world") == world)
     costs = {arm: g["cost"].to_numpy() for (arm,), g in spent.group_by("arm", maintain_order=True)}
@@ -169,14 +169,14 @@ def tradeoff(data: StudyReportData, measure: Measure) -> Any:
     if not rows:
         return None
     sign = 1 if measure.lower_is_better else -1
-    for row in rows:  # on the frontier: no other is at least as cheap and better
+    for row in rows:  # on the Pareto front: no other arm is at least as cheap and better
         row["best"] = not any(
             other["cost"] <= row["cost"] and sign * other["value"] < sign * row["value"] for other in rows
         )
-    prices = ", ".join(f"{price:g} a unit of {cost.replace('_', ' ')}" for cost, price in study.prices.items())
+    prices = ", ".join(f"{price:g} per unit of {cost.replace('_', ' ')}" for cost, price in study.prices.items())
     labels = ChartLabels(
         f"{measure.name} against cost",
-        f"95 % intervals over seeds; the dashed line joins the arms that none beats in both; prices: {prices}",
+        f"95 % intervals over seeds; the dashed line joins the arms that no other arm beats in both; prices: {prices}",
         measure.axis,
         ".3~g",
     )
