@@ -39,12 +39,13 @@ def study(
     """
     from ecosystem.studies.executors.options import ExecutionOptions
     from ecosystem.studies.progress import StudyProgress
-    from ecosystem.studies.run_study import listing, run_study
+    from ecosystem.studies.run_study import listing, planned, run_study
     from ecosystem.studies.spec.study import Study
 
     spec = Study.load(file).with_settings(read_values(settings), seeds)
     if dry_run:
-        click.echo(listing(spec, file.parent, out))
+        cells = planned(spec, file.parent, out)
+        print_result({"cells": cells} if as_json else listing(cells))
         return
     progress = StudyProgress(quiet=quiet, json=as_json)
     with interruptible():

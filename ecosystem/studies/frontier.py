@@ -171,10 +171,11 @@ def summary(frontier: Frontier, threshold: Threshold) -> dict[str, Any]:
 def finding(frontier: Frontier, threshold: Threshold) -> str:
     """Describe the threshold, its interval, and whether the interval contains the closed form."""
     means = [float(y.mean()) for y in threshold.tried.values()]
-    name, direction = frontier.measure.name, "rises" if threshold.rising else "falls"
+    name = frontier.measure.name
     if threshold.value is None:
+        changes = {True: "rises", False: "falls", None: "does not change significantly (5 %):"}[threshold.rising]
         return (
-            f"{name} {direction} from {means[0]:.4g} to {means[-1]:.4g} between {frontier.path} = "
+            f"{name} {changes} from {means[0]:.4g} to {means[-1]:.4g} between {frontier.path} = "
             f"{frontier.range.low:g} and {frontier.range.high:g} and does not cross {frontier.limit:g}; "
             f"{_outside(frontier, threshold)}."
         )

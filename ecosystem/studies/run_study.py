@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -135,16 +135,22 @@ def study_folder(question: Question, out: str, section: str, file: str) -> Itera
             upload(store.folder, url)
 
 
-def listing(study: Study, base: Path, out: str) -> str:
-    """List the runs of a study, one per line, with their place and whether they are finished."""
+def planned(study: Study, base: Path, out: str) -> list[dict[str, Any]]:
+    """Return one record per cell: its label, the place of its run, and whether that is finished."""
     cells, plan = study.cells(base), RunPlan(study.scenario(base)[1], ExecutionOptions(), out)
     numbers = [plan.add_cell(cell, study) for cell in cells]
     done = finished(plan.runs)
-    lines = [
-        f"{cell.label}: {plan.runs[n].place} ({'finished' if done[n] else 'to do'})"
+    return [
+        {"cell": cell.label, "run": plan.runs[n].place, "finished": done[n]}
         for cell, n in zip(cells, numbers, strict=True)
     ]
-    distinct = f", {len(set(numbers))} of them distinct" if len(set(numbers)) < len(cells) else ""
+
+
+def listing(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Format the records of :func:`planned`, one per line, and count the runs."""
+    lines = [f"{cell['cell']}: {cell['run']} ({'finished' if cell['finished'] else 'to do'})" for cell in cells]
+    runs = len({cell["run"] for cell in cells})
+    distinct = f", {runs} of them distinct" if runs < len(cells) else ""
     return "\n".join([*lines, f"{len(lines)} runs{distinct}"])
 
 

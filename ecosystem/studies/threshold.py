@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError
 from ecosystem.studies.spec.design import Range
-from ecosystem.studies.statistics import LEVEL, mean_interval
+from ecosystem.studies.statistics import LEVEL, Interval, mean_interval
+from ecosystem.types import Floats
 
-Floats = NDArray[np.float64]
 Evaluate = Callable[[float | int], Floats]
 """Value of the lever → the measure of every seed, shape [seeds]; NaN if a seed has none."""
 Curve = Literal["mean", "low", "high"]
@@ -36,7 +35,7 @@ class Threshold:
     value: float | None
     low: float
     high: float
-    rising: bool  # whether the measure increases with the lever
+    rising: bool | None  # whether the measure increases with the lever; None: no crossing and no significant change
     predicted: float | None = None  # by the closed form
     tried: dict[float, Floats] = field(default_factory=dict)  # value of the lever → measures, each of shape [seeds]
     untrained: dict[float, str] = field(default_factory=dict)  # value of the lever → trainers that did not train
@@ -50,7 +49,8 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
     tried. Raises EcosystemError if a run has no value.
     """
     tried = _TriedValues(evaluate, span, limit, level)
-    rising = tried.above(1.0, "mean") > tried.above(0.0, "mean")
+    change = tried.change()
+    rising = change.mean > 0
     # Where the measure rises, the upper end of its interval crosses first; where it falls, the lower end.
     ends: tuple[Curve, Curve] = ("high", "low") if rising else ("low", "high")
     centre = tried.crossing("mean", rising, precision)
@@ -61,7 +61,7 @@ def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.0
         value=float(span.at(sum(centre) / 2)) if crosses else None,
         low=float(span.at(first[0])),
         high=float(span.at(last[1])),
-        rising=rising,
+        rising=rising if crosses or not change.low <= 0 <= change.high else None,
         tried=dict(sorted(tried.measures.items())),
     )
 
@@ -72,6 +72,10 @@ class _TriedValues:
     def __init__(self, evaluate: Evaluate, span: Range, limit: float, level: float) -> None:
         self._evaluate, self._span, self._limit, self._level = evaluate, span, limit, level
         self.measures: dict[float, Floats] = {}
+
+    def change(self) -> Interval:
+        """Return the interval of the mean change from one end of the range to the other, paired by seed."""
+        return mean_interval(self._at(1.0) - self._at(0.0), self._level)
 
     def above(self, u: float, curve: Curve) -> float:
         """Return how far a curve is above the limit at the fraction ``u`` of the range."""

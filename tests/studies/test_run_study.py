@@ -21,7 +21,7 @@ from ecosystem.studies.executors.jobs import run_jobs
 from ecosystem.studies.executors.options import ExecutionOptions
 from ecosystem.studies.object_store import Mirror, place_of
 from ecosystem.studies.progress import StudyProgress
-from ecosystem.studies.run_study import RunPlan, StudyResult, listing, run_study
+from ecosystem.studies.run_study import RunPlan, StudyResult, listing, planned, run_study
 from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.spec.study import Study
 from tests.studies import small_runs
@@ -83,6 +83,8 @@ def test_the_command_says_where_the_report_is_and_as_json_what_failed(folder: Pa
     assert summary["runs"] == 9 and summary["failed"] == [] and Path(summary["report"]).exists()
     dry = CliRunner().invoke(cli, [*arguments, "--dry-run"])
     assert dry.stdout.count("(finished)") == 9
+    cells = json.loads(CliRunner().invoke(cli, [*arguments, "--dry-run", "--json"]).stdout)["cells"]
+    assert len({cell["run"] for cell in cells}) == 9 and all(cell["finished"] for cell in cells)
 
 
 @pytest.mark.slow
@@ -208,5 +210,5 @@ def test_a_study_in_an_object_store_survives_a_killed_worker_and_tells_beside_it
     assert (uploaded / "report.html").read_bytes() == result.report.read_bytes() and (
         uploaded / "runs.parquet"
     ).is_file()
-    assert listing(study, tmp_path, out).count("(finished)") == 4
+    assert listing(planned(study, tmp_path, out)).count("(finished)") == 4
     shutil.rmtree(Mirror(out).folder)

@@ -64,6 +64,13 @@ def test_a_limit_that_is_never_crossed_gives_no_threshold() -> None:
     assert found.value is None and found.low == found.high == 0
 
 
+def test_a_lever_without_effect_neither_raises_nor_lowers_the_measure() -> None:
+    noise = np.array([0.3, -0.1, 0.2])
+    assert search(lambda x: noise, Range(low=0, high=1), 7.0).rising is None
+    assert search(lambda x: noise + x * np.array([1, -1, 0.1]), Range(low=0, high=1), 7.0).rising is None
+    assert search(lambda x: noise + x * np.array([1, 1.1, 0.9]), Range(low=0, high=1), 7.0).rising is True
+
+
 def test_what_lies_on_one_side_at_both_ends_is_not_searched_between_them() -> None:
     """Also where one end cannot be told from the limit: the interval is then the whole range."""
     for way, limit in ((1, 1.1), (1, -0.1), (-1, 0.1), (-1, -1.1)):
