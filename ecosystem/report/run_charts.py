@@ -108,7 +108,7 @@ _UNCHANGED = pl.DataFrame({"label": ["no change"], "value": [0.0]})
 
 def quality(data: RunReportData, metric: str) -> Any:
     """Draw a metric of QUALITY by population, with the random and the unigram model as reference lines."""
-    label, axis, form, log = QUALITY[metric]
+    label, axis, number_format, log = QUALITY[metric]
     single = summaries.from_start(data.metrics, metric, data.started)
     if single.is_empty():
         return None
@@ -117,7 +117,7 @@ def quality(data: RunReportData, metric: str) -> Any:
         f"{label} on held-out human text",
         f"{axis}; lower is better; bands: ± one standard error; thin lines: single trainers",
         axis,
-        form,
+        number_format,
     )
     return charts.over_steps(
         summaries.means(single), data.theme, labels, single=single, levels=levels, size=charts.WIDE, log=log

@@ -25,9 +25,9 @@ FINAL: dict[str, tuple[Column, int | None]] = {
     "entropy": (Column("entropy", "nats per word"), 2),
     "vocabulary_kept_10": (Column("rarest decile kept"), None),
     **{
-        f"{name}_{kind}": (Column(kind.replace("_", " "), way), None)
-        for name, way in (("accuracy", "accuracy, fine-tuned"), ("zero_shot", "accuracy, zero-shot"))
-        for kind in TASKS.all()
+        f"{metric}_{task}": (Column(task.replace("_", " "), condition), None)
+        for metric, condition in (("accuracy", "accuracy, fine-tuned"), ("zero_shot", "accuracy, zero-shot"))
+        for task in TASKS.all()
     },
 }
 COSTS = {
