@@ -80,7 +80,7 @@ def test_few_trainers_are_told_of_by_name(tmp_path):
 @pytest.mark.slow
 def test_the_time_of_collapse_and_its_bound(early, late):
     """The mean time against an exact one, three standard errors; before all have collapsed it is a lower bound."""
-    [whole], [part] = (collapse.fates(RunReportData.of(run)) for run in (late, early))
+    [whole], [part] = (collapse.collapse_times(RunReportData.of(run)) for run in (late, early))
     exact = expected_time(P, 4)
     assert whole.collapsed == whole.trainers == 120 and whole.share == (1.0, 0.0)
     assert abs(whole.mean - exact) < 3 * whole.error
@@ -131,14 +131,14 @@ def test_every_symbol_is_left_with_its_own_probability(late):
 @pytest.mark.slow
 def test_the_report_tells_it(late, early):
     whole, part = (sections(book)["parameters"](book) for book in (RunReportData.of(late), RunReportData.of(early)))
-    assert "120 of 120" in whole and "What was left" in whole and "≥" not in whole
+    assert "120 of 120" in whole and "Surviving symbols" in whole and "≥" not in whole
     assert "≥" in part and "favour likely symbols" in part
     assert f">{time_to_collapse(P, 4):.1f}<" in whole
 
 
 def test_no_closed_form_without_a_law_that_says_it_holds(tmp_path):
-    [fate] = collapse.fates(RunReportData.of(loop(tmp_path, 6, replicates=20, law=False)))
-    assert fate.predicted is None
+    [times] = collapse.collapse_times(RunReportData.of(loop(tmp_path, 6, replicates=20, law=False)))
+    assert times.predicted is None
 
 
 # What a scenario says that cannot be.

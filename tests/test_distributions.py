@@ -133,7 +133,9 @@ def vectors(out, source, steps=3, **more) -> Run:
 def drawn(run) -> dict:
     book = RunReportData.of(run)
     page = sections(book)["parameters"](book)
-    found = {spec["title"]["text"]: spec for spec in book.specs.values() if spec["title"]["text"].startswith("What ")}
+    found = {
+        spec["title"]["text"]: spec for spec in book.specs.values() if spec["title"]["text"].startswith("Documents of ")
+    }
     assert page.count('data-chart="documents_') == len(found)
     return found
 
@@ -146,7 +148,7 @@ def rows_of(spec, *columns):
 def test_one_number_is_drawn_as_densities_before_the_truth(tmp_path):
     run = vectors(tmp_path, {"kind": "gaussian", "mean": 4.0, "variance": 9.0})
     found = drawn(run)
-    spec = found["What loop/0 wrote"]
+    spec = found["Documents of loop/0"]
     curves = rows_of(spec, "x", "density", "step")
     assert curves["step"].unique().sort().to_list() == [2, 3], "untrained, it publishes from step 2 on"
     for (step,), curve in curves.group_by("step"):
@@ -167,7 +169,7 @@ def test_two_numbers_are_drawn_as_points_and_three_by_the_first_two(tmp_path):
     for source, said in (({"kind": "toy", "shape": "moons"}, ""), ({"kind": "gaussian", "dim": 3}, "first two of 3")):
         run = vectors(tmp_path, source)
         found = drawn(run)
-        spec = found["What loop/0 wrote at step 3"]
+        spec = found["Documents of loop/0 at step 3"]
         points = rows_of(spec, "x", "y", "population")
         docs = run.documents.filter((pl.col("author") == "loop/0") & (pl.col("t") == 3)).collect()["content"]
         assert np.allclose(points.select("x", "y").to_numpy(), docs.to_numpy()[:, :2])
@@ -184,8 +186,8 @@ def test_kernel_densities():
     """Of 40,000 normal numbers within 0.02 of the density, four standard errors of its peak."""
     at = np.linspace(-4, 4, 161)
     x = np.random.default_rng(3).standard_normal(40_000)
-    assert np.abs(distributions.kernels(x, at) - np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi)).max() < 0.02
-    point = distributions.kernels(np.full(50, 1.0), at)
+    assert np.abs(distributions.kernel_density(x, at) - np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi)).max() < 0.02
+    point = distributions.kernel_density(np.full(50, 1.0), at)
     assert at[point.argmax()] == pytest.approx(1) and np.trapezoid(point, at) == pytest.approx(1, abs=1e-3)
 
 

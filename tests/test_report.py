@@ -122,7 +122,7 @@ def test_texts_are_shown_as_they_are(told):
     assert "naive/0 wrote <b>nothing</b>" in found.text
     assert "␀␁␛[31m␡\ufffd bell ␇" in found.text
     assert "An empty document." in found.text
-    assert "4,000 characters more" in found.text  # of 10,000
+    assert "4,000 more characters" in found.text  # of 10,000
 
 
 @pytest.mark.slow
@@ -384,9 +384,9 @@ def test_a_population_is_the_mean_of_its_members_with_the_larger_error():
 
 def test_one_measurement_is_no_change():
     told = sentences(RANDOM, *quality("up", 4.0, 4.6), (1, "trainer", "down/0", "cross_entropy", 4.0, 0.1))
-    assert told[-1] == "The change in quality of **down** is unknown: it was measured at one step only."
+    assert "**down** is unknown" in told[-1] and "one step" in told[-1]
     unknown = sentences(*[(*row[:5], None) for row in quality("up", 4.0, 4.6)])
-    assert unknown == ["**up** moved by +0.60 nats per token (4.00 → 4.60); its standard error is unknown."]
+    assert unknown == ["**up** changed by +0.60 nats per token (4.00 → 4.60); its standard error is unknown."]
 
 
 def test_contamination_is_told_with_its_direction():
@@ -396,11 +396,10 @@ def test_contamination_is_told_with_its_direction():
         return table(*rows, (4, "training_set", "b/0", "synthetic_share", 0.75, None))
 
     nbsp = "\u00a0"
-    assert findings.contamination(web(0, 0.8), ["a", "b"]) == [
-        f"Between steps 0 and 4 the synthetic share of the web rose from 0{nbsp}% to 80{nbsp}%, at a mean depth of 2.5 "
-        "model hops from human data.",
-        f"Synthetic share of the last training sets: **a** 25{nbsp}% and **b** 75{nbsp}%.",
-    ]
+    of_web, of_sets = findings.contamination(web(0, 0.8), ["a", "b"])
+    assert of_web.startswith("Between steps 0 and 4") and f"rose from 0{nbsp}% to 80{nbsp}%" in of_web
+    assert "2.5 model hops from human data" in of_web
+    assert of_sets.endswith(f" **a** 25{nbsp}% and **b** 75{nbsp}%.")
     assert f"fell from 80{nbsp}% to 12{nbsp}%" in findings.contamination(web(0.8, 0.12), [])[0]
     assert f"stayed at 50{nbsp}%" in findings.contamination(web(0.5, 0.5), [])[0]
 
@@ -415,12 +414,10 @@ def test_refusals_keep_human_and_synthetic_apart():
         (1, "curator", "editors/0", m, n, None) for m, n in (("reviewed_synthetic", 50.0), ("suspect_synthetic", 40.0))
     ]
     nbsp = "\u00a0"
-    assert findings.refusals(table(*rows)) == [
-        f"The policy **quality** refused 10{nbsp}% of the 400 human documents and 75{nbsp}% of the 320 synthetic "
-        "documents.",
-        f"Of the documents reviewed, **editors** took for synthetic 5.0{nbsp}% of the 20 human documents and 80{nbsp}% "
-        "of the 50 synthetic documents.",
-    ]
+    refused, suspected = findings.refusals(table(*rows))
+    assert "**quality** refused" in refused and "**editors** suspected" in suspected
+    assert refused.endswith(f"10{nbsp}% of the 400 human documents and 75{nbsp}% of the 320 synthetic documents.")
+    assert suspected.endswith(f"5.0{nbsp}% of the 20 human documents and 80{nbsp}% of the 50 synthetic documents.")
     rates = summaries.refusals(table(*rows))
     assert rates.filter(pl.col("origin") == "human").row(0) == (
         "a",

@@ -1,4 +1,4 @@
-"""Build the report of a run, and write it with its charts into the folder of the run."""
+"""Build the report of a run and write it, with its charts, to the run folder."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import hue, tinted
 from ecosystem.report.panels import collapse
-from ecosystem.report.run_charts import called
+from ecosystem.report.run_charts import metric_title
 from ecosystem.report.sections import CONTENTS, sections
 from ecosystem.report.summaries import Outcome
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 
-# Expected measurements: name → (scope, metric). The report says which are missing.
+# Expected measurements: name → (scope, metric). The report names those that are missing.
 EXPECTED = {
     "quality on held-out human text": ("trainer", "cross_entropy"),
-    "the randomly initialised and the unigram model": ("reference", "cross_entropy"),
+    "the randomly initialised model and the unigram model": ("reference", "cross_entropy"),
     "contamination of the web": ("web", "synthetic_share"),
     "contamination of training sets": ("training_set", "synthetic_share"),
     "diversity": ("trainer", "distinct_2"),
-    "the vocabulary that is kept": ("trainer", "vocabulary_kept_1"),
+    "human vocabulary kept": ("trainer", "vocabulary_kept_1"),
 }
-CARDS = 6  # most populations with a card of their own
-LAWS = 12  # most closed forms with one; the table of final figures has all
+CARDS = 6  # maximum number of populations with a card each
+LAWS = 12  # maximum number of closed forms with a card; the table of final figures has all of them
 
 
 @dataclass(frozen=True)
 class Card:
-    """A highlighted number of the report, with its error and a line below it."""
+    """A highlighted number, with its standard error and a line below it."""
 
     title: str
     value: str
@@ -48,9 +48,9 @@ class Card:
 
 
 def write_report(run: Run) -> Path:
-    """Write ``report.html`` and ``charts/<name>.svg`` and ``.png`` into the folder of a run; return the page.
+    """Write ``report.html`` and ``charts/<name>.svg`` and ``.png`` to the folder of a run; return the path of the page.
 
-    The run may be unfinished. Raise StoreError if the folder cannot be read or written.
+    The run may be unfinished. Raises StoreError if the folder cannot be read or written.
     """
     data = RunReportData.of(run)
     parts, scenario = sections(data), run.scenario
@@ -81,10 +81,10 @@ def publish(
     colours: int,
     pages: Environment = html.PAGES,
 ) -> Path:
-    """Write a page as ``report.html`` and its charts as picture files into ``store``; return the path of the page.
+    """Write a page as ``report.html``, and its charts as SVG and PNG files, to ``store``; return the path of the page.
 
-    ``context``: the variables of the template; ``specs``: Vega-Lite by the name of its chart; ``colours``: the number
-    of populations with a colour.
+    ``context``: template variables. ``specs``: Vega-Lite specifications by chart name. ``colours``: number of
+    populations with a colour.
     """
     for name, spec in specs.items():
         svg, png = charts.pictures(spec)
@@ -99,7 +99,7 @@ def publish(
 
 def _facts(data: RunReportData) -> dict[str, object]:
     run, scenario = data.run, data.run.scenario
-    trainers = sum(recipe.count for recipe in scenario.trainers.values())
+    trainers = sum(population.count for population in scenario.trainers.values())
     documents = summaries.series(data.metrics, "web", "documents").sort("step")["value"]
     facts = {
         "steps": f"{run.last_step} of {scenario.steps}" if run.last_step < scenario.steps else str(run.last_step),
@@ -130,21 +130,22 @@ def _cards(data: RunReportData) -> list[Card]:
         first, last = share["value"][0], share["value"][-1]
         below = f"{percent(first)} at step {share['step'][0]}"
         cards.append(Card("Synthetic share of the web", percent(last), below))
-    cards += [_agreement(one, hue(data.populations, one.population)) for one in data.agreements[:LAWS]]
-    moved = [outcome for outcome in data.outcomes if outcome.last_step > outcome.first_step]
-    if len(moved) > CARDS:
-        ranked = sorted(moved, key=lambda outcome: outcome.change)
-        moved = [*ranked[:2], *ranked[-2:]]
-    return cards + [_outcome(outcome, hue(data.populations, outcome.population)) for outcome in moved]
+    cards += [_agreement_card(a, hue(data.populations, a.population)) for a in data.agreements[:LAWS]]
+    compared = [outcome for outcome in data.outcomes if outcome.last_step > outcome.first_step]
+    if len(compared) > CARDS:
+        ranked = sorted(compared, key=lambda outcome: outcome.change)
+        compared = [*ranked[:2], *ranked[-2:]]
+    return cards + [_outcome_card(o, hue(data.populations, o.population)) for o in compared]
 
 
-def _agreement(one: Agreement, colour: str) -> Card:
-    title = f"{one.population}, {called(one.metric)} at step {one.step}"
-    error = f"±\u00a0{one.error:.1g}" if one.error else ""
-    return Card(title, number(one.simulated, 3), f"closed form {number(one.predicted, 3)}", error, colour)
+def _agreement_card(agreement: Agreement, colour: str) -> Card:
+    title = f"{agreement.population}: {metric_title(agreement.metric)} at step {agreement.step}"
+    error = f"±\u00a0{agreement.error:.1g}" if agreement.error else ""
+    below = f"closed form: {number(agreement.predicted, 3)}"
+    return Card(title, number(agreement.simulated, 3), below, error, colour)
 
 
-def _outcome(outcome: Outcome, colour: str) -> Card:
+def _outcome_card(outcome: Outcome, colour: str) -> Card:
     change, sign, error = plus_minus(outcome.change, outcome.error, sign=True).partition("\u00a0±")
     below = f"nats per token, {number(outcome.before)} → {number(outcome.after)}"
     if outcome.verdict == "unchanged":

@@ -1,4 +1,4 @@
-"""The closed forms of a scenario: as curves, and compared with the last measurements."""
+"""The closed forms of a scenario, as curves and compared with the last measurements."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from ecosystem.theory.laws import predict
 
 
 def laws(theory: Sequence[TheorySpec], metric: str, steps: int, truth: Truth | None) -> pl.DataFrame:
-    """Return the closed forms of a metric as curves, from their generation 1: population, law, step, value."""
+    """Return the closed forms of a metric from generation 1 to step ``steps``: population, law, step, value."""
     frames = [pl.DataFrame(schema={"population": pl.String, "law": pl.String, "step": pl.Int64, "value": pl.Float64})]
-    for one in theory:
-        at = np.arange(max(0, 1 - one.first), steps + 1, dtype=np.int64)
-        if one.metric == metric and at.size:
-            values = predict(one.law, at + one.first, one.parameters, truth)
-            curve = pl.DataFrame({"step": at, "value": values})
+    for spec in theory:
+        steps_predicted = np.arange(max(0, 1 - spec.first), steps + 1, dtype=np.int64)
+        if spec.metric == metric and steps_predicted.size:
+            values = predict(spec.law, steps_predicted + spec.first, spec.parameters, truth)
+            curve = pl.DataFrame({"step": steps_predicted, "value": values})
             frames.append(
-                curve.select(pl.lit(one.population).alias("population"), pl.lit(one.law).alias("law"), "step", "value")
+                curve.select(
+                    pl.lit(spec.population).alias("population"), pl.lit(spec.law).alias("law"), "step", "value"
+                )
             )
     return pl.concat(frames)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """A closed form at the last step: simulated mean over a population's trainers, its error, and the prediction."""
+    """A closed form at the last step: mean over the trainers of a population, its standard error, and prediction."""
 
     population: str
     metric: str
@@ -41,16 +43,18 @@ class Agreement:
 
     @property
     def z(self) -> float | None:
-        """Distance of the simulation from the law in standard errors; None if its error is unknown."""
+        """Difference between simulation and law in standard errors; None if the error is unknown or zero."""
         return (self.simulated - self.predicted) / self.error if self.error else None
 
 
 def agreements(metrics: pl.DataFrame, theory: Sequence[TheorySpec], steps: int, truth: Truth | None) -> list[Agreement]:
     """Compare every closed form of a scenario with the last measurement of its metric."""
     comparisons = []
-    for one in theory:
-        measured = means(members(metrics, one.metric)).filter(pl.col("population") == one.population).tail(1)
+    for spec in theory:
+        measured = means(members(metrics, spec.metric)).filter(pl.col("population") == spec.population).tail(1)
         for step, value, error in measured.select("step", "value", "error").iter_rows():
-            curve = laws([one], one.metric, steps, truth).filter(pl.col("step") == step)
-            comparisons += [Agreement(one.population, one.metric, step, value, error, p) for p in curve["value"]]
+            curve = laws([spec], spec.metric, steps, truth).filter(pl.col("step") == step)
+            comparisons += [
+                Agreement(spec.population, spec.metric, step, value, error, predicted) for predicted in curve["value"]
+            ]
     return comparisons

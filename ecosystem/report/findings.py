@@ -1,6 +1,6 @@
-"""The findings of a run in sentences, written from its numbers alone.
+"""The findings of a run in sentences, derived from its numbers.
 
-A change is reported only beyond two standard errors. Missing measurements are named.
+A change is reported only if it exceeds two standard errors. Missing measurements are named.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ecosystem.report import summaries
 from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.summaries import Outcome
 
-TOLD = 6  # most populations with a sentence of their own
+LISTED = 6  # maximum number of populations, laws or policies listed one by one
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -24,7 +24,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def plus_minus(value: float, error: float | None, digits: int = 2, *, sign: bool = False) -> str:
-    """Format ``value ± error``, or the value alone if its error is unknown; a small error gives more digits."""
+    """Format ``value ± error``, or the value alone if its error is None; a small error adds digits."""
     if error is not None and 0 < error < 10.0**-digits:
         digits = min(5, math.ceil(-math.log10(error)))
     text = signed(value, digits) if sign else number(value, digits)
@@ -37,7 +37,7 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def bold(name: str) -> str:
-    """Mark a name in a sentence as bold."""
+    """Mark a name as bold for :func:`ecosystem.report.html.bold_parts`."""
     return f"**{name}**"
 
 
@@ -46,9 +46,9 @@ def _plural(n: int, word: str) -> str:
 
 
 def progress(done: int, planned: int) -> str:
-    """State how much of an unfinished run is done; "" for a finished run."""
+    """State the progress of an unfinished run; "" for a finished run."""
     if done == 0:
-        return "Only step 0, the opening of the web, is committed: there is nothing to conclude yet."
+        return "Only step 0, the opening of the web, is committed; there are no results yet."
     if done < planned:
         return f"This run is unfinished: {done} of {_plural(planned, 'step')} are committed."
     return ""
@@ -59,14 +59,18 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
     lines = []
     share, depth = summaries.series(metrics, "web", "synthetic_share"), summaries.series(metrics, "web", "depth")
     if share.height == 1:
-        lines.append(f"At step {share['step'][0]} {percent(share['value'][0])} of the web's documents are synthetic.")
+        lines.append(
+            f"At step {share['step'][0]}, {percent(share['value'][0])} of the documents on the web are synthetic."
+        )
     elif share.height:
         (first, start, _), (last, end, _) = share.row(0), share.row(-1)
-        moved = "stayed at" if abs(end - start) < 0.0005 else "rose" if end > start else "fell"
-        course = percent(end) if moved == "stayed at" else f"from {percent(start)} to {percent(end)}"
-        sentence = f"Between steps {first} and {last} the synthetic share of the web {moved} {course}"
+        if abs(end - start) < 0.0005:
+            change = f"stayed at {percent(end)}"
+        else:
+            change = f"{'rose' if end > start else 'fell'} from {percent(start)} to {percent(end)}"
+        sentence = f"Between steps {first} and {last}, the synthetic share of the web {change}"
         if depth.height:
-            sentence += f", at a mean depth of {number(depth['value'][-1], 1)} model hops from human data"
+            sentence += f"; its documents are now {number(depth['value'][-1], 1)} model hops from human data on average"
         lines.append(sentence + ".")
     trained = summaries.means(summaries.members(metrics, "synthetic_share", "training_set"))
     parts = []
@@ -74,73 +78,73 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
         last_set = summaries.at(trained, population)
         if last_set is not None:
             parts.append((last_set[0], f"{bold(population)} {percent(last_set[0])}"))
-    if 0 < len(parts) <= TOLD:
-        lines.append(f"Synthetic share of the last training sets: {listed([text for _, text in parts])}.")
+    if 0 < len(parts) <= LISTED:
+        lines.append(f"The synthetic shares of the last training sets are {listed([text for _, text in parts])}.")
     elif parts:
         low, high = min(parts), max(parts)
-        lines.append(f"The synthetic share of the last training sets ranged from {low[1]} to {high[1]}.")
+        lines.append(f"The synthetic shares of the last training sets range from {low[1]} to {high[1]}.")
     return lines
 
 
 def agreement(agreements: Sequence[Agreement]) -> list[str]:
-    """State with how many closed forms the simulation agrees at the last step, and name the others."""
-    judged = [(one, one.z) for one in agreements if one.z is not None]
+    """State how many closed forms agree with the simulation at the last step, and name the others."""
+    judged = [(agreement, agreement.z) for agreement in agreements if agreement.z is not None]
     if not judged:
         return []
-    off = [(one, z) for one, z in judged if abs(z) > 2]
+    outside = [(agreement, z) for agreement, z in judged if abs(z) > 2]
     sentence = (
-        f"At the last step {len(judged) - len(off)} of {_plural(len(judged), 'closed form')} lie within two standard "
-        "errors of the simulated mean"
+        f"At the last step, {len(judged) - len(outside)} of {_plural(len(judged), 'closed form')} "
+        f"{'lies' if len(judged) == 1 else 'lie'} within two standard errors of the simulated mean"
     )
-    if off:
-        worst = sorted(off, key=lambda pair: -abs(pair[1]))[:TOLD]
-        names = [f"{one.metric} of {bold(one.population)} ({signed(z, 1)} standard errors)" for one, z in worst]
-        sentence += f"; further away {'is' if len(off) == 1 else 'are'} {listed(names)}"
+    if outside:
+        worst = sorted(outside, key=lambda pair: -abs(pair[1]))[:LISTED]
+        names = [f"{a.metric} of {bold(a.population)} ({signed(z, 1)} standard errors)" for a, z in worst]
+        sentence += f"; outside: {listed(names)}"
     return [sentence + "."]
 
 
 def quality(outcomes: Sequence[Outcome]) -> list[str]:
-    """State which population degraded, by how much, and how far towards the randomly initialised model."""
-    moved = [o for o in outcomes if o.verdict != "unknown"]
-    alone = [bold(o.population) for o in outcomes if o.first_step == o.last_step]
-    blind = [o for o in outcomes if o.first_step != o.last_step and o.error is None]
-    ranked = sorted(moved, key=lambda o: -o.change)
-    shown = ranked if len(ranked) <= TOLD else [*ranked[:2], *ranked[-2:]]
+    """State which populations degraded, by how much, and how far towards the randomly initialised model."""
+    measured_once = [bold(o.population) for o in outcomes if o.first_step == o.last_step]
+    without_error = [o for o in outcomes if o.first_step != o.last_step and o.error is None]
+    ranked = sorted((o for o in outcomes if o.verdict != "unknown"), key=lambda o: -o.change)
+    shown = ranked if len(ranked) <= LISTED else [*ranked[:2], *ranked[-2:]]
     sentences = [_outcome(o) for o in shown]
     if len(shown) < len(ranked):
         counts = {v: sum(o.verdict == v for o in ranked) for v in ("degraded", "improved", "unchanged")}
         sentences.insert(
             0,
-            f"Of {len(ranked)} populations {counts['degraded']} degraded, {counts['improved']} improved and "
+            f"Of {len(ranked)} populations, {counts['degraded']} degraded, {counts['improved']} improved and "
             f"{counts['unchanged']} did not change measurably on held-out human text; "
-            "the two that fared worst and the two that fared best:",
+            "the two worst and the two best are:",
         )
     sentences += [
-        f"{bold(o.population)} moved by {signed(o.change)} nats per token ({number(o.before)} → {number(o.after)}); "
+        f"{bold(o.population)} changed by {signed(o.change)} nats per token ({number(o.before)} → {number(o.after)}); "
         "its standard error is unknown."
-        for o in blind[:TOLD]
+        for o in without_error[:LISTED]
     ]
-    if alone:
-        who = listed(alone) if len(alone) <= TOLD else _plural(len(alone), "population")
-        sentences.append(f"The change in quality of {who} is unknown: it was measured at one step only.")
+    if measured_once:
+        n = len(measured_once)
+        names = listed(measured_once) if n <= LISTED else _plural(n, "population")
+        sentences.append(f"The change in quality of {names} is unknown: it was measured at only one step.")
     return sentences
 
 
 def _outcome(o: Outcome) -> str:
-    course = f"{number(o.before)} → {number(o.after)}"
+    levels = f"{number(o.before)} → {number(o.after)}"
     change = plus_minus(o.change, o.error, sign=True)
     if o.verdict == "unchanged":
-        return f"{bold(o.population)} shows no measurable change ({change} nats per token, {course})."
+        return f"{bold(o.population)} shows no measurable change ({change} nats per token, {levels})."
     verb = "degraded" if o.verdict == "degraded" else "improved"
     size = plus_minus(abs(o.change), o.error)
-    sentence = f"{bold(o.population)} {verb} by {size} nats per token on held-out human text ({course})"
+    sentence = f"{bold(o.population)} {verb} by {size} nats per token on held-out human text ({levels})"
     if o.towards_random is not None and o.verdict == "degraded":
         sentence += f", {percent(o.towards_random)} of the way to the randomly initialised model"
     return sentence + "."
 
 
 def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
-    """State the change in diversity of published text, against human text."""
+    """State the change in diversity of published text, with that of human text for comparison."""
     values = summaries.members(metrics, "distinct_2")
     if values.is_empty():
         return []
@@ -151,52 +155,52 @@ def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
         level, change = summaries.at(levels, population), summaries.at(changes, population)
         if level is None or change is None:
             continue
-        begun = levels.filter(pl.col("population") == population)["step"][0]
-        if begun == level[2]:
+        first_step = levels.filter(pl.col("population") == population)["step"][0]
+        if first_step == level[2]:
             parts.append((level[0], f"{bold(population)} {plus_minus(level[0], level[1])} (measured once)"))
         elif change[1] is None or abs(change[0]) > 2 * change[1]:
             verb = "fell" if change[0] < 0 else "rose"
-            course = f"from {number(level[0] - change[0])} to {plus_minus(level[0], level[1])}"
-            parts.append((change[0], f"{bold(population)} {verb} {course}"))
+            before, after = number(level[0] - change[0]), plus_minus(level[0], level[1])
+            parts.append((change[0], f"{bold(population)} {verb} from {before} to {after}"))
         else:
             parts.append(
                 (change[0], f"{bold(population)} did not change measurably ({plus_minus(level[0], level[1])})")
             )
     if not parts:
         return []
-    shown = [text for _, text in (parts if len(parts) <= TOLD else [min(parts), max(parts)])]
-    against = f" (human text: {number(human[0])})" if len(human) else ""
-    return [f"Distinct 2-grams of published text, as a share of all{against}: {'; '.join(shown)}."]
+    shown = [text for _, text in (parts if len(parts) <= LISTED else [min(parts), max(parts)])]
+    reference = f" (human text: {number(human[0])})" if len(human) else ""
+    return [f"Distinct 2-grams as a share of all 2-grams in published text{reference}: {'; '.join(shown)}."]
 
 
 def refusals(metrics: pl.DataFrame) -> list[str]:
-    """State the rates at which policies refused documents and curators suspected them."""
+    """State the rates at which policies refused documents and curators suspected documents."""
     sentences = []
     table = summaries.refusals(metrics).filter(pl.col("flagged").sum().over("what") > 0)
-    for policy in table["what"].unique(maintain_order=True).to_list()[:TOLD]:
+    for policy in table["what"].unique(maintain_order=True).to_list()[:LISTED]:
         rows = table.filter(pl.col("what") == policy)
         sentences.append(f"The policy {bold(policy)} refused {_by_origin(rows)}.")
-    caught = summaries.detections(metrics)
-    for curators in caught["who"].unique(maintain_order=True).to_list()[:3]:
-        rows = caught.filter(pl.col("who") == curators)
-        sentences.append(f"Of the documents reviewed, {bold(curators)} took for synthetic {_by_origin(rows)}.")
+    suspected = summaries.detections(metrics)
+    for curators in suspected["who"].unique(maintain_order=True).to_list()[:3]:
+        rows = suspected.filter(pl.col("who") == curators)
+        sentences.append(f"Of the documents they reviewed, {bold(curators)} suspected {_by_origin(rows)}.")
     return sentences
 
 
 def _by_origin(rows: pl.DataFrame) -> str:
-    sums = rows.group_by("origin", maintain_order=True).agg(pl.col("flagged", "total").sum())
+    totals = rows.group_by("origin", maintain_order=True).agg(pl.col("flagged", "total").sum())
     return listed(
         [
             f"{percent(flagged / total)} of the {total:,.0f} {origin} documents"
-            for origin, flagged, total in sums.iter_rows()
+            for origin, flagged, total in totals.iter_rows()
         ]
     )
 
 
 def missing(metrics: pl.DataFrame, expected: Mapping[str, tuple[str, str]]) -> str:
-    """Name expected measurements that are missing; ``expected``: name → (scope, metric)."""
-    there = set(metrics.select("scope", "metric").unique().rows())
-    absent = [name for name, key in expected.items() if key not in there]
+    """Name the expected measurements that are missing; ``expected``: name → (scope, metric)."""
+    measured = set(metrics.select("scope", "metric").unique().rows())
+    absent = [name for name, key in expected.items() if key not in measured]
     return f"Not measured in this run: {listed(absent)}." if absent else ""
 
 
@@ -204,11 +208,9 @@ def caution(outcomes: Sequence[Outcome]) -> str:
     """State what the standard errors do and do not cover."""
     if not any(o.verdict != "unknown" for o in outcomes):
         return ""
-    single = [o.population for o in outcomes if o.members == 1]
-    sentence = (
-        "This is one seed: standard errors cover the choice of held-out documents and the trainers of a population, "
-        "not other webs; run the scenario with other seeds to see how far the results repeat."
+    single = all(o.members == 1 for o in outcomes)
+    trainers = " (each population has a single trainer)" if single else " and the trainers of a population"
+    return (
+        f"This run has one seed. Standard errors cover the choice of held-out documents{trainers}, but not other webs; "
+        "run the scenario with other seeds to see how well the results replicate."
     )
-    if single and len(single) == len(outcomes):
-        sentence = sentence.replace(" and the trainers of a population", " (each population has a single trainer)")
-    return sentence

@@ -1,8 +1,8 @@
-"""HTML pages: one Jinja environment, the parts of a page, and the shell that puts all into one file.
+"""HTML pages: the Jinja environment, the parts of a page, and the shell that combines them in one file.
 
-Text written by models is untrusted, and two measures protect readers. Every template escapes all values. The content
-security policy of a page allows no connection, and no script except the two whose hashes it names, so text that
-escaped the escaping could not run.
+Text written by models is untrusted. Two measures protect readers: every template escapes all values, and the content
+security policy of a page allows no connections and no scripts except the two whose hashes it lists. Text that slipped
+through the escaping could therefore not run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ecosystem.report import charts
 
 TEMPLATES = Path(__file__).with_name("templates")
 
-# Visible replacements of control characters; new lines and tabs stay.
+# Visible replacements for control characters; newlines and tabs are kept.
 _CONTROL = {
     **{i: 0x2400 + i for i in range(32) if chr(i) not in "\n\t\r"},
     ord("\r"): None,
@@ -34,21 +34,21 @@ _CONTROL = {
 
 
 def visible(text: object) -> str:
-    """Replace control characters by visible symbols; the result is plain text, not HTML."""
+    """Replace control characters with visible symbols; the result is plain text, not HTML."""
     return str(text).translate(_CONTROL)
 
 
 def bold_parts(text: str) -> list[str]:
-    """Split a sentence at pairs of double asterisks into alternating plain and bold parts; the first is plain."""
+    """Split ``plain **bold** plain …`` into alternating parts; the first is plain."""
     return re.split(r"\*\*([^*]+)\*\*", text)
 
 
 def environment(*folders: Path) -> Environment:
-    """Make the environment of the templates in ``folders``, which may use the shared templates.
+    """Create a Jinja environment for the templates in ``folders`` and the shared templates.
 
-    Values are escaped, and their control characters made visible. An undefined name is an error.
+    Values are escaped and their control characters made visible. An undefined name is an error.
     """
-    made = Environment(
+    pages = Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -57,21 +57,21 @@ def environment(*folders: Path) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters["bold_parts"] = bold_parts
-    return made
+    pages.filters["bold_parts"] = bold_parts
+    return pages
 
 
 PAGES = environment()
 
 
 def render(template: str, pages: Environment = PAGES, /, **context: Any) -> Markup:
-    """Render a template; only the output of templates counts as HTML, all other values are escaped."""
+    """Render a template. Only the output of templates is treated as HTML; all other values are escaped."""
     return Markup(pages.get_template(template).render(**context))
 
 
 @dataclass(frozen=True)
 class Column:
-    """Head of a column of a table, with small text below it."""
+    """The heading of a table column, with small text below it."""
 
     name: str
     below: str = ""
@@ -79,7 +79,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A formatted cell of a table: after a dot in the colour of a population, bold or soft, with small text last."""
+    """A table cell: ``hue`` adds a dot in the colour of a population; ``small`` is appended in small text."""
 
     text: str
     hue: str | None = None
@@ -88,12 +88,12 @@ class Cell:
     soft: bool = False
 
 
-Cells = list[Cell | str]  # of a row
+Cells = list[Cell | str]  # one row
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; columns are aligned to the right, except the columns ``left``, which contain text."""
+    """A table. Columns are right-aligned, except the text columns ``left`` (by index)."""
 
     head: Sequence[Column | str]
     rows: Sequence[Cells | list[str]]
@@ -102,31 +102,31 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """Place of a chart on a page: its name, its title and the line below; ``full``: as wide as the page."""
+    """The place of a chart on a page; ``full``: as wide as the page."""
 
     name: str
     title: str
-    below: str
+    subtitle: str
     full: bool = False
 
     @classmethod
     def of(cls, name: str, spec: dict[str, Any], *, full: bool = False) -> Figure:
-        """Make the place of a chart from its specification."""
+        """Create the figure of a chart from its specification."""
         return cls(name, spec["title"]["text"], spec["title"].get("subtitle", ""), full)
 
 
 def hue(populations: Sequence[str], name: str) -> str:
-    """Return the CSS class of the colour of a population; "" for other names."""
+    """Return the CSS class for the colour of a population; "" for other names."""
     return f"p{populations.index(name) % len(charts.LIGHT.populations)}" if name in populations else ""
 
 
 def tinted(populations: Sequence[str], name: str, small: str = "") -> Cell:
-    """Make a cell with the name of a population after a dot of its colour."""
+    """Create a cell with the name of a population after a dot in its colour."""
     return Cell(name, hue(populations, name), small)
 
 
 def embed(data: Any) -> Markup:
-    """Write data as JSON for a script element; it contains no ``<``, so nothing in it can close the element."""
+    """Encode data as JSON for a script element, without ``<``, so that nothing in it can close the element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for c in "<>&\u2028\u2029":
         text = text.replace(c, f"\\u{ord(c):04x}")
@@ -145,10 +145,10 @@ def library() -> str:
 def page(
     template: str, context: Mapping[str, Any], specs: dict[str, dict[str, Any]], colours: int, pages: Environment
 ) -> bytes:
-    """Render a whole page from a template that extends ``page.html``.
+    """Render a page, as UTF-8, from a template that extends ``page.html``.
 
-    ``context``: the variables of the template, ``title`` included; ``specs``: Vega-Lite by the name of its chart;
-    ``colours``: the number of populations with a colour.
+    ``context``: template variables, including ``title``. ``specs``: Vega-Lite specifications by chart name.
+    ``colours``: number of populations with a colour.
     """
     script = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8") + _hues(colours)
@@ -172,7 +172,7 @@ def _hash(script: str) -> str:
 
 
 def _hues(populations: int) -> str:
-    """Return the style rules that give each population its colour of the charts."""
+    """Return the CSS rules that give each population its chart colour, in light and dark mode."""
     light, dark = charts.LIGHT.populations, charts.DARK.populations
     rules = [f".p{i}{{--hue:{light[i]}}}" for i in range(min(populations, len(light)))]
     night = [f".p{i}{{--hue:{dark[i]}}}" for i in range(min(populations, len(dark)))]
@@ -180,6 +180,6 @@ def _hues(populations: int) -> str:
 
 
 def _responsive(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a specification that fills its place and has no title; the page shows the title."""
+    """Return a specification that fills its container and has no title, which the page shows itself."""
     fluid = {key: value for key, value in spec.items() if key != "title"}
     return fluid | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}

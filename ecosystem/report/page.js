@@ -1,5 +1,5 @@
 "use strict";
-// Draws every chart of the page from the specifications in it, in the colours of the reader's mode.
+// Draw every chart from its specification in the page, in the colours of light or dark mode.
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const specs = read("specs");
 const configs = read("configs");
@@ -10,7 +10,7 @@ async function draw(place) {
     mode: "vega-lite",
     renderer: "svg",
     actions: false,
-    ast: true, // interpret expressions: the page's content security policy forbids building functions from text
+    ast: true, // interpret expressions, since the content security policy forbids compiling them to functions
     config: dark.matches ? configs.dark : configs.light,
     tooltip: { theme: dark.matches ? "dark" : "light" },
   };
@@ -18,7 +18,7 @@ async function draw(place) {
     await vegaEmbed(place, specs[place.dataset.chart], options);
     place.dataset.drawn = "yes";
   } catch (error) {
-    place.textContent = `This chart could not be drawn (${error.message}); its picture is in the charts folder.`;
+    place.textContent = `This chart could not be drawn (${error.message}); see its image in the charts folder.`;
     place.dataset.drawn = "failed";
   }
 }

@@ -1,4 +1,4 @@
-"""The sections of a report: each draws its charts and renders its template under ``templates/run``."""
+"""The sections of a report: each draws its charts and renders a template of ``templates/run``."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ CONTENTS = {
     "figures": "Final figures",
     "run": "The run",
 }
-OPEN_POPULATIONS = 8  # populations whose documents are shown; those of the rest are folded
-POLICIES = 24  # rows of a chart of refusals above which populations are pooled
-EVENTS = 200  # most events shown
+OPEN_POPULATIONS = 8  # populations whose documents are shown unfolded
+POLICIES = 24  # above this many rows, the chart of refusals pools populations
+EVENTS = 200  # maximum number of events shown
 
 
 def _section(key: str, template: str = "", /, **context: Any) -> Markup:
@@ -45,19 +45,19 @@ def _quality(data: RunReportData) -> Markup:
     for metric, (label, *_) in run_charts.QUALITY.items():
         if (chart := run_charts.quality(data, metric)) is not None:
             figures[label] = data.figure(f"quality_{metric}", chart, full=True)
-    change = run_charts.quality_change(data) if figures else None
-    moved = [] if change is None else [data.figure("quality_change", change, full=True)]
-    return _section("quality", figures=figures, change=moved)
+    chart = run_charts.quality_change(data) if figures else None
+    change = [] if chart is None else [data.figure("quality_change", chart, full=True)]
+    return _section("quality", figures=figures, change=change)
 
 
-def _drawn(data: RunReportData, prefix: str, drawn: dict[str, Any]) -> list[Figure]:
-    """Store the charts that exist, and return their places."""
+def _figures_of(data: RunReportData, prefix: str, drawn: dict[str, Any]) -> list[Figure]:
+    """Store the charts that are not None and return their figures."""
     return [data.figure(f"{prefix}{metric}", chart) for metric, chart in drawn.items() if chart is not None]
 
 
 def _parameters(data: RunReportData) -> Markup:
     drawn = {metric: run_charts.parameter(data, metric) for metric in run_charts.parameters(data)}
-    figures = _drawn(data, "model_", drawn)
+    figures = _figures_of(data, "model_", drawn)
     vectors, shape = distributions.vectors(data)
     return _section(
         "parameters",
@@ -81,33 +81,37 @@ def _parameter_figures(data: RunReportData) -> Markup:
             values = data.laws(metric).filter((pl.col("population") == population) & (pl.col("step") == step))["value"]
             name = tinted(data.populations, population)
             predicted = ", ".join(f"{v:.4g}" for v in values) or "–"
-            rows.append([run_charts.called(metric), name, plus_minus(value, error, 4), predicted])
+            rows.append([run_charts.metric_title(metric), name, plus_minus(value, error, 4), predicted])
     table = Table(["metric", "population", "simulated", "predicted"], rows, left=(0, 1))
     return _section("figures", "parameter_figures", table=table)
 
 
 def _contamination(data: RunReportData) -> Markup:
     drawn = {metric: run_charts.contamination(data, metric) for metric in run_charts.CONTAMINATION}
-    return _section("contamination", figures=_drawn(data, "contamination_", drawn))
+    return _section("contamination", figures=_figures_of(data, "contamination_", drawn))
 
 
 def _diversity(data: RunReportData) -> Markup:
-    figures = _drawn(data, "text_", {metric: run_charts.diversity(data, metric) for metric in run_charts.texts(data)})
+    figures = _figures_of(
+        data, "text_", {metric: run_charts.diversity(data, metric) for metric in run_charts.texts(data)}
+    )
     vocabulary = run_charts.vocabulary(data)
     return _section(
         "diversity",
         figures=figures,
         vocabulary=[] if vocabulary is None else [data.figure("vocabulary_kept", vocabulary, full=True)],
-        tails=_drawn(data, "", run_charts.tails(data)),
+        tails=_figures_of(data, "", run_charts.tails(data)),
         perplexities=distributions.perplexities(data),
     )
 
 
 def _downstream(data: RunReportData) -> Markup:
     spec = data.run.scenario.measure.downstream
-    asked = [("accuracy", spec.tasks), ("zero_shot", spec.zero_shot)] if spec is not None else []
-    drawn = {f"{name}_{kind}": run_charts.downstream(data, name, kind) for name, kinds in asked for kind in kinds}
-    return _section("downstream", spec=spec, figures=_drawn(data, "", drawn))
+    requested = [("accuracy", spec.tasks), ("zero_shot", spec.zero_shot)] if spec is not None else []
+    drawn = {
+        f"{metric}_{task}": run_charts.downstream(data, metric, task) for metric, tasks in requested for task in tasks
+    }
+    return _section("downstream", spec=spec, figures=_figures_of(data, "", drawn))
 
 
 def _ledger(data: RunReportData) -> Markup:
@@ -117,40 +121,40 @@ def _ledger(data: RunReportData) -> Markup:
     parts = []
     if refused.height:
         if refused.select("who", "what").unique().height > POLICIES:
-            whole = refused.group_by("what", "origin", maintain_order=True).agg(pl.col("flagged", "total").sum())
+            pooled = refused.group_by("what", "origin", maintain_order=True).agg(pl.col("flagged", "total").sum())
             flagged, total = pl.col("flagged"), pl.col("total")
-            refused = whole.with_columns(rate=flagged / total, error=error_of_share(flagged, total), row="what")
+            refused = pooled.with_columns(rate=flagged / total, error=error_of_share(flagged, total), row="what")
         else:
             refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
         labels = ChartLabels(
-            "Refusals of each policy, by true origin",
-            "share of the documents that reached it, over all steps; grey: human, violet: synthetic; "
+            "Refusals by policy and true origin",
+            "share of the documents that reached the policy, over all steps; grey: human, violet: synthetic; "
             "lines: ± one standard error",
             "share refused",
         )
         figure = data.figure("refusals", charts.rates(refused, labels), full=True)
-        parts.append((figure, tables.counts_table(refused, ("population · policy", "refused", "reached it"))))
-    caught = summaries.detections(data.metrics).with_columns(row="who")
-    if caught.height:
+        parts.append((figure, tables.counts_table(refused, ("population · policy", "refused", "evaluated"))))
+    suspected = summaries.detections(data.metrics).with_columns(row="who")
+    if suspected.height:
         labels = ChartLabels(
-            "Documents that curators took for synthetic, by true origin",
-            "violet: synthetic documents detected (the rest were missed); grey: human documents suspected wrongly",
+            "Documents that curators suspected, by true origin",
+            "violet: synthetic documents detected (the rest were missed); grey: human documents wrongly suspected",
             "share of the documents reviewed",
         )
-        figure = data.figure("detections", charts.rates(caught, labels), full=True)
-        parts.append((figure, tables.counts_table(caught, ("curators", "suspected", "reviewed"))))
+        figure = data.figure("detections", charts.rates(suspected, labels), full=True)
+        parts.append((figure, tables.counts_table(suspected, ("curators", "suspected", "reviewed"))))
     return _section("ledger", parts=parts)
 
 
 def _web(data: RunReportData) -> Markup:
     drawn = dict(site_map.graphs(data.run.path, data.metrics, data.run.last_step))
-    return _section("web", figures=_drawn(data, "", drawn))
+    return _section("web", figures=_figures_of(data, "", drawn))
 
 
 def _samples(data: RunReportData) -> Markup:
     text, examples = data.run.scenario.modality == "text", samples(data)
-    what = "Human text" if text else "Real images" if examples.images else "Real documents"
-    return _section("texts", samples=examples, what=what, text=text, opened=OPEN_POPULATIONS)
+    initial = "Human text" if text else "Real images" if examples.images else "Real documents"
+    return _section("texts", samples=examples, initial=initial, text=text, opened=OPEN_POPULATIONS)
 
 
 def _figures(data: RunReportData) -> Markup:
@@ -179,7 +183,7 @@ _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 
 
 def sections(data: RunReportData) -> dict[str, Callable[[RunReportData], Markup]]:
-    """Return the sections of the report of this run by their key in CONTENTS."""
+    """Return the sections of the report of this run, by their keys in CONTENTS."""
     chosen = _TEXT if data.run.scenario.modality == "text" else _NUMBERS
-    asked = data.run.scenario.measure.downstream is not None
-    return {_KEYS[section]: section for section in chosen if asked or section is not _downstream}
+    downstream = data.run.scenario.measure.downstream is not None
+    return {_KEYS[section]: section for section in chosen if downstream or section is not _downstream}

@@ -1,4 +1,4 @@
-"""The tables of a report: final figures, counts, costs, events, and how to reproduce the run."""
+"""The tables of a report: final figures, counts, costs, and what is needed to reproduce the run."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ecosystem.report.html import Cell, Cells, Column, Table, tinted
 from ecosystem.report.summaries import Outcome
 from ecosystem.runs.run import Run
 
-# Metric of the table of final figures → head of its column and digits; None: a share, shown as a percentage.
+# Metrics of the table of final figures: column heading and digits (None: a share, shown as a percentage).
 FINAL: dict[str, tuple[Column, int | None]] = {
     "perplexity": (Column("perplexity"), 1),
     "bits_per_byte": (Column("bits per byte"), 3),
-    "excess_nats": (Column("excess nats", "a document"), 2),
+    "excess_nats": (Column("excess nats", "per document"), 2),
     "distinct_2": (Column("distinct-2"), 3),
     "self_bleu": (Column("self-BLEU"), 3),
-    "entropy": (Column("entropy", "nats a word"), 2),
+    "entropy": (Column("entropy", "nats per word"), 2),
     "vocabulary_kept_10": (Column("rarest decile kept"), None),
     **{
-        f"{name}_{kind}": (Column(kind.replace("_", " "), way), None)
-        for name, way in (("accuracy", "accuracy, fine-tuned"), ("zero_shot", "accuracy, zero-shot"))
-        for kind in TASKS.all()
+        f"{metric}_{task}": (Column(task.replace("_", " "), condition), None)
+        for metric, condition in (("accuracy", "accuracy, fine-tuned"), ("zero_shot", "accuracy, zero-shot"))
+        for task in TASKS.all()
     },
 }
 COSTS = {
@@ -37,15 +37,15 @@ COSTS = {
     "tokens_published": Column("tokens published"),
     "documents_generated": Column("documents generated"),
     "flops": Column("operations", "floating-point"),
-    "human_documents": Column("by people", "documents, written or bought"),
-    "documents_injected": Column("injected", "documents"),
-    "reviews": Column("reviews", "documents"),
+    "human_documents": Column("human documents", "written or bought"),
+    "documents_injected": Column("documents injected"),
+    "reviews": Column("documents reviewed"),
     "spent": Column("spent"),
 }
 
 
 def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations: list[str]) -> Table:
-    """Make the table of final figures, with a row for every population and for every reference."""
+    """Return the table of final figures, with a row for each population and each reference."""
     by_population = {outcome.population: outcome for outcome in outcomes}
     values = {m: summaries.members(metrics, m) for m in ("cross_entropy", *FINAL)}
     measured = [m for m in FINAL if not values[m].is_empty()]
@@ -73,21 +73,21 @@ def final_table(metrics: pl.DataFrame, outcomes: Sequence[Outcome], populations:
 
 
 def _quality(levels: pl.DataFrame, outcome: Outcome | None) -> list[str]:
-    """Format cross-entropy, its change, and the share of the way to the randomly initialised model."""
+    """Format cross-entropy, its change, and the share of the distance to random weights."""
     if outcome is None:
         return ["–", "–", "–"]
     level = summaries.at(levels, outcome.population)
     change = plus_minus(outcome.change, outcome.error, 3, sign=True)
-    way = outcome.towards_random
+    towards = outcome.towards_random
     return [
         plus_minus(outcome.after, level[1] if level else None, 3),
         change if outcome.last_step > outcome.first_step else "–",
-        percent(way) if way and way > 0 else "–",
+        percent(towards) if towards and towards > 0 else "–",
     ]
 
 
 def _reference_rows(references: Mapping[str, pl.DataFrame], kind: str) -> list[Cells]:
-    """Make a row for each reference of a kind; ``references``: metric → table, cross-entropy first."""
+    """Return a row for each reference of a kind; ``references``: metric → table, cross-entropy first."""
     values = {m: frame.filter(pl.col("kind") == kind) for m, frame in references.items()}
     labels = list(dict.fromkeys(label for frame in values.values() for label in frame["label"]))
     rows: list[Cells] = []
@@ -111,7 +111,7 @@ def _estimate(estimate: tuple[float, float | None, int] | None, digits: int | No
 
 
 def counts_table(rates: pl.DataFrame, names: tuple[str, str, str]) -> Table:
-    """Make the table of counts of a chart of rates; ``names``: heads of rows, of flagged and of all documents."""
+    """Return the counts behind a chart of rates; ``names``: headings of the rows, of flagged and of all documents."""
     row_name, flagged_name, total_name = names
     groups = [Column(origin, name) for origin in summaries.ORIGINS for name in (flagged_name, total_name, "rate")]
     rows = []
@@ -129,7 +129,7 @@ def counts_table(rates: pl.DataFrame, names: tuple[str, str, str]) -> Table:
 
 
 def costs(run: Run) -> Table | None:
-    """Make the table of costs of each population and adder over all steps; None if there are none."""
+    """Return the costs of each population and adder over all steps; None if there are none."""
     spent = run.costs(total=True).with_columns(
         who=pl.when(pl.col("id").str.starts_with("policies/"))
         .then("id")
@@ -143,7 +143,7 @@ def costs(run: Run) -> Table | None:
         [who, *(_amount(metric, totals.get((who, metric))) for metric in shown)]
         for who in spent["who"].unique(maintain_order=True)
     ]
-    return Table([Column("who"), *(COSTS[metric] for metric in shown)], rows) if shown else None
+    return Table([Column("population or policy"), *(COSTS[metric] for metric in shown)], rows) if shown else None
 
 
 def _amount(metric: str, value: float | None) -> str:
@@ -153,13 +153,13 @@ def _amount(metric: str, value: float | None) -> str:
 
 
 def command(run: Run) -> str:
-    """Return the command that gives the numbers of a run again, in its folder."""
+    """Return the command that reproduces a run from its folder."""
     device, threads = run.environment.get("device", "cpu"), run.environment.get("threads")
     return f"ecosystem run scenario.toml --device {device}" + (f" --threads {threads}" if threads else "")
 
 
 def reproduction(run: Run) -> dict[str, object]:
-    """Return the facts that the numbers of a run depend on: machine, versions, sources, resumes and branch."""
+    """Return what the numbers of a run depend on: machine, versions, sources, resumes and branch."""
     environment, fork = run.environment, run.store.fork
     packages = [f"{name} {version}" for name, version in dict(environment.get("packages", {})).items()]
     sources = [_source(name, source) for name, source in dict(environment.get("sources", {})).items()]
@@ -175,7 +175,9 @@ def reproduction(run: Run) -> dict[str, object]:
         "Sources": "; ".join(sources) or "none",
         "Resumed": ", ".join(resumed) or "never",
         **(
-            {} if fork is None else {"Branch": f"of {fork.parent} after step {fork.step}; earlier steps are read there"}
+            {}
+            if fork is None
+            else {"Branch": f"of {fork.parent} after step {fork.step}; earlier steps are read from that folder"}
         ),
         "Time": f"{run.seconds:,.0f} s for {run.last_step} steps and the opening",
         "Fingerprint": run.scenario.fingerprint(),

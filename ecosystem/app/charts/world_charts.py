@@ -71,7 +71,9 @@ def qualities(view: RunView) -> dict[str, str]:
         names = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in measured}
         return names | ({"change": "Change since the start"} if "cross_entropy" in measured else {})
     return {
-        metric: run_charts.called(metric) for metric in run_charts.parameters(view.report_data) if metric in measured
+        metric: run_charts.metric_title(metric)
+        for metric in run_charts.parameters(view.report_data)
+        if metric in measured
     }
 
 
@@ -93,8 +95,8 @@ def diversities(view: RunView) -> dict[str, str]:
         return qualities(view)
     named = (
         run_charts.texts(view.report_data)
-        | run_charts.LATE
-        | {metric: words.title for metric, words in run_charts.OTHERS.items()}
+        | run_charts.BY_FREQUENCY
+        | {metric: labels.title for metric, labels in run_charts.DISTANCES.items()}
     )
     names = {metric: label for metric, label in named.items() if metric in measured}
     has_vocabulary = "vocabulary_kept_1" in measured

@@ -1,8 +1,8 @@
-"""The charts of a report: pure functions from tables of numbers to charts, drawn by Altair.
+"""The charts of a report: pure functions from tables of numbers to Altair charts.
 
-Charts contain no colours, type or backgrounds. These come from :data:`LIGHT` and :data:`DARK`: :func:`configuration`
-makes a Vega configuration of each, with the same names, so one specification serves both modes of the page and the
-files on disk. The place of a population in ``ChartTheme.populations`` determines its colour in all charts.
+Charts contain no fonts or backgrounds and few colours. :func:`configuration` turns :data:`LIGHT` and :data:`DARK` into
+Vega configurations with the same style names, so one specification serves both modes of the page and the files on disk.
+The position of a population in ``ChartTheme.populations`` determines its colour in all charts.
 """
 
 from ecosystem.report.charts.axes import NAMED_CHANGES, span, spread

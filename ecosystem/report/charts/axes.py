@@ -1,4 +1,4 @@
-"""Parts shared by charts: the axis of steps, timed changes, colours of populations, domains, places of labels."""
+"""Parts that charts share: the step axis, timed changes, population colours, domains and label positions."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ import polars as pl
 
 from ecosystem.report.charts.theme import ChartTheme
 
-NAMED_CHANGES = {"early changes": ("left", 5), "late changes": ("right", -5)}  # table: the side of its names
-LETTER = 6.5  # most pixels of a letter of the name of a change
+NAMED_CHANGES = {
+    "early changes": ("left", 5),
+    "late changes": ("right", -5),
+}  # table: alignment and offset of its names
+LETTER = 6.5  # maximum width in pixels of a character in the name of a change
 
 
 def colours(theme: ChartTheme) -> alt.Color:
-    """Return the colour channel: the place of a population in the theme gives its colour."""
+    """Return the colour channel: the position of a population in the theme determines its colour."""
     return alt.Color("population:N", scale=alt.Scale(domain=list(theme.populations)), legend=None)
 
 
 def steps_axis(theme: ChartTheme, width: int) -> alt.X:
-    """Return the axis of steps, with as many round whole numbers as fit."""
-    least = (theme.last - theme.first) / (10 if width > 500 else 6)
-    every = next(n * 10**k for k in range(10) for n in (1, 2, 5) if n * 10**k >= least)
-    alone = theme.first == theme.last
+    """Return the step axis, with ticks at multiples of 1, 2 or 5 times a power of ten."""
+    minimum = (theme.last - theme.first) / (10 if width > 500 else 6)
+    interval = next(n * 10**k for k in range(10) for n in (1, 2, 5) if n * 10**k >= minimum)
+    single_step = theme.first == theme.last
     return alt.X(
         "step:Q",
         title="step",
         scale=alt.Scale(
-            domain=[theme.first - 0.5, theme.last + 0.5] if alone else [theme.first, theme.last], nice=False
+            domain=[theme.first - 0.5, theme.last + 0.5] if single_step else [theme.first, theme.last], nice=False
         ),
         axis=alt.Axis(
-            values=list(range(-(-theme.first // every) * every, theme.last + 1, every)),
+            values=list(range(-(-theme.first // interval) * interval, theme.last + 1, interval)),
             format="d",
             grid=False,
             labelFlush=False,
@@ -41,63 +44,69 @@ def steps_axis(theme: ChartTheme, width: int) -> alt.X:
 
 
 def span(values: Sequence[float], log: bool = False) -> list[float]:
-    """Return the domain of an axis that contains all values, with a small margin."""
+    """Return an axis domain that contains all values, with a small margin."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if log:
         return [low / (high / low) ** 0.06 / 1.01, high * (high / low) ** 0.06 * 1.01]
-    air = 0.06 * (high - low) or abs(high) * 0.05 or 0.5
-    return [low - air, high + air]
+    margin = 0.06 * (high - low) or abs(high) * 0.05 or 0.5
+    return [low - margin, high + margin]
 
 
 def spread(values: Sequence[float], domain: Sequence[float], height: int, log: bool, gap: float = 14) -> list[float]:
-    """Move label positions apart, as little as needed, so that labels do not overlap; keep them in the domain."""
-    forward, back = (math.log, math.exp) if log else (float, float)
-    low, high = forward(domain[0]), forward(domain[1])
+    """Move label positions apart just enough for labels not to overlap, within the domain; ``gap`` is in pixels."""
+    transform, inverse = (math.log, math.exp) if log else (float, float)
+    low, high = transform(domain[0]), transform(domain[1])
     pixel = (high - low) / height
     order = sorted(range(len(values)), key=lambda i: values[i])
-    places = [min(max(forward(values[i]), low), high) for i in order]
-    least = min(gap * pixel, (high - low) / max(1, len(values) - 1))
-    for _ in range(60):  # push the two labels of a close pair apart by half of the missing distance
+    places = [min(max(transform(values[i]), low), high) for i in order]
+    distance = min(gap * pixel, (high - low) / max(1, len(values) - 1))
+    for _ in range(60):  # move both labels of an overlapping pair by half the overlap
         for i in range(len(places) - 1):
-            short = least - (places[i + 1] - places[i])
-            if short > 0:
-                places[i] -= short / 2
-                places[i + 1] += short / 2
-        places = [min(max(p, low + i * least), high - (len(places) - 1 - i) * least) for i, p in enumerate(places)]
+            overlap = distance - (places[i + 1] - places[i])
+            if overlap > 0:
+                places[i] -= overlap / 2
+                places[i + 1] += overlap / 2
+        places = [
+            min(max(place, low + i * distance), high - (len(places) - 1 - i) * distance)
+            for i, place in enumerate(places)
+        ]
     placed = [0.0] * len(values)
     for rank, i in enumerate(order):
-        placed[i] = back(places[rank])
+        placed[i] = inverse(places[rank])
     return placed
 
 
 def change_tables(theme: ChartTheme, width: int) -> dict[str, pl.DataFrame]:
-    """Return tables of all timed changes (step, change, short), and of those named left and right of their lines."""
-    here = [(step, what) for step, what in theme.changes if theme.first <= step <= theme.last]
-    if not here:
+    """Return the timed changes (step, change, short), and those with names to the left and right of their lines."""
+    shown = [(step, change) for step, change in theme.changes if theme.first <= step <= theme.last]
+    if not shown:
         return {}
-    rows = pl.DataFrame(here, schema=["step", "change"], orient="row")
+    rows = pl.DataFrame(shown, schema=["step", "change"], orient="row")
     short = pl.when(pl.col("change").str.len_chars() > 44).then(pl.col("change").str.head(42) + "…").otherwise("change")
     rows = rows.with_columns(short=short)
     if width <= 700:
         return {"changes": rows}
     late = pl.col("step") > (theme.first + theme.last) / 2
-    reach = width / max(1, theme.last - theme.first)
+    step_width = width / max(1, theme.last - theme.first)
     early, later = rows.filter(~late).sort("step"), rows.filter(late).sort("step", descending=True)
-    sides = {"early changes": _apart(early, reach), "late changes": _apart(later, reach)}
+    sides = {
+        "early changes": _without_overlaps(early, step_width),
+        "late changes": _without_overlaps(later, step_width),
+    }
     return {"changes": rows, **{name: table for name, table in sides.items() if table.height}}
 
 
-def _apart(rows: pl.DataFrame, reach: float) -> pl.DataFrame:
-    """Leave out changes whose names would overlap the previous name; ``reach``: pixels of a step."""
-    kept: list[int] = []
+def _without_overlaps(rows: pl.DataFrame, step_width: float) -> pl.DataFrame:
+    """Drop changes whose names would overlap the previous name; ``step_width`` is in pixels."""
+    named: list[int] = []
     for i, step in enumerate(rows["step"]):
-        if not kept or abs(step - rows["step"][kept[-1]]) * reach > LETTER * len(rows["short"][kept[-1]]):
-            kept.append(i)
-    return rows[kept]
+        if not named or abs(step - rows["step"][named[-1]]) * step_width > LETTER * len(rows["short"][named[-1]]):
+            named.append(i)
+    return rows[named]
 
 
 def change_rules(theme: ChartTheme, width: int, tables: Mapping[str, Any]) -> list[alt.Chart]:
-    """Return a dotted line at every timed change of :func:`change_tables`, with its name where it fits."""
+    """Return a dotted line for each timed change of :func:`change_tables`, with its name where there is room."""
     if "changes" not in tables:
         return []
     x = steps_axis(theme, width)

@@ -8,12 +8,12 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.templates import ChartTemplate, formed, named
+from ecosystem.report.charts.templates import ChartTemplate, placeholders, vega_lite
 from ecosystem.report.charts.theme import HUMAN, NARROW, SYNTHETIC, WIDE, ChartLabels
 
 
 def rates(frame: pl.DataFrame, labels: ChartLabels) -> ChartTemplate:
-    """Draw a pair of bars per row, human above synthetic: the shares refused or suspected.
+    """Draw two bars per row, human above synthetic: the shares refused or suspected.
 
     ``frame``: row, origin, flagged, total, rate, error (:func:`ecosystem.report.summaries.refusals`).
     """
@@ -21,46 +21,46 @@ def rates(frame: pl.DataFrame, labels: ChartLabels) -> ChartTemplate:
     low, high = pl.max_horizontal(pl.col("rate") - pl.col("error"), 0.0), pl.col("rate") + pl.col("error")
     bars = frame.with_columns(low=low, high=high, label=pl.Series(texts, dtype=pl.String))
     top = min(1.0, max([*frame["rate"], 0.01]) * 1.02)
-    form = _bars(tuple(frame["row"].unique(maintain_order=True).to_list()), labels.axis)
-    return ChartTemplate.of(form, labels, {"bars": bars}, x=[0, top])
+    template = _bars(tuple(frame["row"].unique(maintain_order=True).to_list()), labels.axis)
+    return ChartTemplate.of(template, labels, {"bars": bars}, x=[0, top])
 
 
 @lru_cache(maxsize=16)
 def _bars(order: tuple[str, ...], title: str) -> dict[str, Any]:
-    """Make the template of pairs of bars for these rows."""
-    base = alt.Chart(named(["bars"])["bars"])
+    """Return the template for pairs of bars; ``order``: the rows from top to bottom."""
+    base = alt.Chart(placeholders(["bars"])["bars"])
     row = alt.Y("row:N", sort=list(order), title=None, axis=alt.Axis(labelLimit=260, labelFontSize=12, labelPadding=10))
-    beside = alt.YOffset("origin:N", sort=["human", "synthetic"])
+    offset = alt.YOffset("origin:N", sort=["human", "synthetic"])
     x = alt.X("rate:Q", title=title, scale=alt.Scale(domain=[0, 1], nice=False), axis=alt.Axis(format="%", tickCount=5))
     colour = alt.Color(
         "origin:N", scale=alt.Scale(domain=["human", "synthetic"], range=[HUMAN, SYNTHETIC]), legend=None
     )
     tooltip = [
-        alt.Tooltip("row:N", title="of"),
-        alt.Tooltip("origin:N", title="written by"),
+        alt.Tooltip("row:N", title="by"),
+        alt.Tooltip("origin:N", title="true origin"),
         alt.Tooltip("flagged:Q", format=",d"),
         alt.Tooltip("total:Q", format=",d"),
         alt.Tooltip("rate:Q", format=".2%"),
         alt.Tooltip("error:Q", title="± standard error", format=".2%"),
     ]
     bars = base.mark_bar(cornerRadiusEnd=2, height={"band": 0.86}).encode(
-        x=x, y=row, yOffset=beside, color=colour, tooltip=tooltip
+        x=x, y=row, yOffset=offset, color=colour, tooltip=tooltip
     )
-    doubt = base.mark_rule(style="ink", strokeOpacity=0.55).encode(
-        x=alt.X("low:Q", title=title), x2=alt.X2("high:Q"), y=row, yOffset=beside
+    errors = base.mark_rule(style="ink", strokeOpacity=0.55).encode(
+        x=alt.X("low:Q", title=title), x2=alt.X2("high:Q"), y=row, yOffset=offset
     )
-    note = base.mark_text(align="left", dx=7, fontSize=11, style="soft").encode(
-        x=alt.X("high:Q", title=title), y=row, yOffset=beside, text=alt.Text("label:N")
+    texts = base.mark_text(align="left", dx=7, fontSize=11, style="soft").encode(
+        x=alt.X("high:Q", title=title), y=row, yOffset=offset, text=alt.Text("label:N")
     )
-    return formed(alt.layer(bars, doubt, note, width=WIDE[0], height=46 * len(order)))
+    return vega_lite(alt.layer(bars, errors, texts, width=WIDE[0], height=46 * len(order)))
 
 
 def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, labels: ChartLabels, most: float) -> alt.LayerChart:
-    """Draw the sites of the web: colour is the synthetic share, area the number of documents.
+    """Draw the sites of the web: colour shows the synthetic share, area the number of documents.
 
-    ``nodes``: site, x, y (within 0 to 1), documents, value (synthetic share, null for an empty site) and optionally
-    curated (boolean), to outline the sites of curators. ``links``: x, y, x2, y2. ``most``: number of documents of the
-    largest dot, equal in all charts of a row.
+    ``nodes``: site, x, y (0 to 1), documents, value (synthetic share, null for an empty site) and optionally curated
+    (boolean), to outline the sites of curators. ``links``: x, y, x2, y2. ``most``: number of documents of the largest
+    dot, the same in all charts of a row.
     """
     span = alt.Scale(domain=[-0.03, 1.03], nice=False)
     x, y = alt.X("x:Q", axis=None, scale=span), alt.Y("y:Q", axis=None, scale=span)
@@ -71,7 +71,7 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, labels: ChartLabels, mo
     )
     legend = alt.Legend(format="%", orient="bottom", direction="horizontal")
     share = alt.Color("value:Q", scale=alt.Scale(domain=[0, 1], type="linear"), title="synthetic share", legend=legend)
-    least = max(9.0, largest / 40)  # area of a site with a document: the colours of smaller dots are hard to see
+    least = max(9.0, largest / 40)  # smallest area of a site with documents: colours are hard to see on smaller dots
     area = alt.Scale(domain=[0, most], range=[least, max(largest, 5 * least)])
     tooltip = [
         alt.Tooltip("site:N"),
@@ -84,15 +84,15 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, labels: ChartLabels, mo
     if "curated" in nodes.columns:
         ring = alt.Chart(nodes).transform_filter("datum.curated").mark_point(filled=False, opacity=1, strokeWidth=1.6)
         tooltip.append(alt.Tooltip("curated:N", title="curated"))
-        # The ring covers its dot, so it must show the tooltip.
+        # The ring covers its dot, so it carries the tooltip.
         outlines = [ring.encode(x=x, y=y, size=area_of, stroke=alt.StrokeValue("#d08a00"), tooltip=tooltip)]
     return alt.layer(
         lines.encode(x=x, y=y, x2=alt.X2("x2:Q"), y2=alt.Y2("y2:Q")),
-        # Below the rest: sites without documents, which have no share.
+        # Sites without documents have no share; they are drawn below the others.
         alt.Chart(nodes).mark_circle(opacity=1, size=largest / 60, style="soft").encode(x=x, y=y),
         dots.encode(x=x, y=y, color=share, size=area_of, tooltip=tooltip),
         *outlines,
         width=NARROW[0],
         height=360,
-        title=alt.TitleParams(labels.title, subtitle=labels.below),
+        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
     )

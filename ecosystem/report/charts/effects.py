@@ -1,4 +1,4 @@
-"""Charts of studies: effects as a forest, two axes as a heatmap, quality against cost, indices, and thresholds."""
+"""Charts of studies: forest plots of effects, heatmaps, quality against cost, sensitivity indices, thresholds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ecosystem.report.charts.theme import NARROW, WIDE, ChartLabels, ChartTheme
 
 
 def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.LayerChart:
-    """Draw the paired effect of each arm with its interval, and behind it the interval of unpaired runs.
+    """Draw the paired effect of each arm with its interval, over the interval that unpaired runs would have.
 
-    ``frame``: row (its label), population (arm), effect, low, high, unpaired_low, unpaired_high, label.
+    ``frame``: row (label), population (arm), effect, low, high, unpaired_low, unpaired_high, label.
     """
     values = [*frame["unpaired_low"], *frame["unpaired_high"], *frame["low"], *frame["high"], 0.0]
     scale = alt.Scale(domain=span(values), nice=False)
@@ -25,7 +25,7 @@ def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.L
     def x(column: str) -> alt.X:
         return alt.X(f"{column}:Q", title=labels.axis, scale=scale, axis=axis)
 
-    shown = [
+    tooltip = [
         alt.Tooltip("row:N", title="arm"),
         *(alt.Tooltip(f"{c}:Q", format=labels.format) for c in ("effect", "low", "high")),
         alt.Tooltip("unpaired_low:Q", title="unpaired low", format=labels.format),
@@ -41,16 +41,16 @@ def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.L
         zero.encode(x=x("at")),
         wide.encode(x=x("unpaired_low"), x2=alt.X2("unpaired_high:Q"), y=y, color=colour),
         paired.encode(x=x("low"), x2=alt.X2("high:Q"), y=y, color=colour),
-        dots.encode(x=x("effect"), y=y, color=colour, tooltip=shown),
+        dots.encode(x=x("effect"), y=y, color=colour, tooltip=tooltip),
         text.encode(x=alt.XValue("width"), y=y, text=alt.Text("label:N")),
         width=WIDE[0] - 260,
-        height=26 * len(order),  # a number: Vega-Lite warns in the reader's console of heights by the row
-        title=alt.TitleParams(labels.title, subtitle=labels.below),
+        height=26 * len(order),  # a number, because Vega-Lite logs a warning about heights given per row
+        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
     )
 
 
 def heatmap(frame: pl.DataFrame, axes: tuple[str, str], labels: ChartLabels) -> alt.LayerChart:
-    """Draw a measure over two axes; a dot marks cells that differ from the base arm.
+    """Draw a measure over two axes; a dot marks cells that differ from the base arm (``settled``).
 
     ``frame``: x, y (labels, in order of appearance), value, settled, label.
     """
@@ -58,13 +58,13 @@ def heatmap(frame: pl.DataFrame, axes: tuple[str, str], labels: ChartLabels) -> 
     x = alt.X("x:O", sort=orders[0], title=axes[0], axis=alt.Axis(labelAngle=0))
     y = alt.Y("y:O", sort=orders[1][::-1], title=axes[1])
     colour = alt.Color("value:Q", title=None, legend=alt.Legend(format=labels.format), scale=alt.Scale(zero=False))
-    shown = [
+    tooltip = [
         alt.Tooltip("x:N", title=axes[0]),
         alt.Tooltip("y:N", title=axes[1]),
         alt.Tooltip("label:N", title="effect"),
     ]
     base = alt.Chart(frame)
-    cells = base.mark_rect(cornerRadius=2).encode(x=x, y=y, color=colour, tooltip=shown)
+    cells = base.mark_rect(cornerRadius=2).encode(x=x, y=y, color=colour, tooltip=tooltip)
     halo = base.mark_text(fontSize=11.5, strokeWidth=3, style="halo").encode(
         x=x, y=y, text=alt.Text("value:Q", format=labels.format)
     )
@@ -77,12 +77,12 @@ def heatmap(frame: pl.DataFrame, axes: tuple[str, str], labels: ChartLabels) -> 
         marks.encode(x=x, y=y),
         width=NARROW[0],
         height=max(140, 46 * len(orders[1])),
-        title=alt.TitleParams(labels.title, subtitle=labels.below),
+        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
     )
 
 
 def tradeoff(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, cost: str) -> alt.LayerChart:
-    """Draw quality against cost with intervals of both; the line joins the arms that no other beats in both.
+    """Draw quality against cost, with intervals for both; a line joins the arms on the Pareto frontier.
 
     ``frame``: population (arm), cost, cost_low, cost_high, value, low, high, best (on the frontier).
     """
@@ -91,7 +91,7 @@ def tradeoff(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, cost: 
     y = alt.Y("value:Q", title=labels.axis, scale=scale, axis=alt.Axis(format=labels.format))
     base, colour = alt.Chart(frame), colours(theme)
     front = alt.Chart(frame.filter("best").sort("cost")).mark_line(strokeDash=[5, 4], style="ink", strokeWidth=1.4)
-    shown = [
+    tooltip = [
         alt.Tooltip("population:N"),
         alt.Tooltip("cost:Q", format=",.6g"),
         alt.Tooltip("value:Q", format=labels.format),
@@ -104,45 +104,45 @@ def tradeoff(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, cost: 
         base.mark_rule(strokeWidth=1.6).encode(
             x=alt.X("cost_low:Q", title=cost), x2=alt.X2("cost_high:Q"), y=y, color=colour
         ),
-        base.mark_circle(size=80, opacity=1).encode(x=x, y=y, color=colour, tooltip=shown),
+        base.mark_circle(size=80, opacity=1).encode(x=x, y=y, color=colour, tooltip=tooltip),
         base.mark_text(align="left", dx=9, dy=-7, fontWeight=500).encode(
             x=x, y=y, text=alt.Text("population:N"), color=colour
         ),
         width=WIDE[0],
         height=WIDE[1],
-        title=alt.TitleParams(labels.title, subtitle=labels.below),
+        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
     )
 
 
 def bars(frame: pl.DataFrame, labels: ChartLabels) -> alt.LayerChart:
-    """Draw two indices of each axis with their intervals.
+    """Draw two sensitivity indices for each axis, with their intervals.
 
-    ``frame``: row (axis), index (which of the two), value, low, high.
+    ``frame``: row (axis), index (name of the index), value, low, high.
     """
     order = frame["row"].unique(maintain_order=True).to_list()
     kinds = frame["index"].unique(maintain_order=True).to_list()
     y = alt.Y("row:N", sort=order, title=None, axis=alt.Axis(labelLimit=280, labelFontSize=12, labelPadding=10))
-    beside = alt.YOffset("index:N", sort=kinds)
+    offset = alt.YOffset("index:N", sort=kinds)
     scale = alt.Scale(domain=span([*frame["low"], *frame["high"], 0.0]), nice=False)
     axis = alt.Axis(format=labels.format, tickCount=5)
     colour = alt.Color("index:N", scale=alt.Scale(domain=kinds), title=None, legend=alt.Legend(orient="top"))
     base = alt.Chart(frame)
     x = alt.X("value:Q", title=labels.axis, scale=scale, axis=axis)
-    shown = [
+    tooltip = [
         alt.Tooltip("row:N"),
         alt.Tooltip("index:N"),
         *(alt.Tooltip(f"{c}:Q", format=labels.format) for c in ("value", "low", "high")),
     ]
     return alt.layer(
         base.mark_bar(cornerRadiusEnd=2, height={"band": 0.8}).encode(
-            x=x, y=y, yOffset=beside, color=colour, tooltip=shown
+            x=x, y=y, yOffset=offset, color=colour, tooltip=tooltip
         ),
         base.mark_rule(style="ink", strokeOpacity=0.6).encode(
-            x=alt.X("low:Q", title=labels.axis), x2=alt.X2("high:Q"), y=y, yOffset=beside
+            x=alt.X("low:Q", title=labels.axis), x2=alt.X2("high:Q"), y=y, yOffset=offset
         ),
         width=WIDE[0],
         height=20 * len(kinds) * len(order),
-        title=alt.TitleParams(labels.title, subtitle=labels.below),
+        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
     )
 
 
@@ -156,10 +156,10 @@ def crossing(
     *,
     log: bool = False,
 ) -> alt.LayerChart:
-    """Draw a measure along a lever, its limit, and where the limit is crossed.
+    """Draw a measure as a function of a lever, with its limit and the place where it crosses the limit.
 
-    ``frame``: value (of the lever), measure, low, high. ``between``: the interval of the crossing, shaded. ``marks``:
-    name → value of the lever, drawn as vertical lines.
+    ``frame``: value (of the lever), measure, low, high. ``between``: interval of the crossing, shaded. ``marks``:
+    name → value of the lever, drawn as vertical lines. ``log``: use a logarithmic axis for the lever.
     """
     scale = alt.Scale(domain=span([*frame["low"], *frame["high"], limit]), nice=False, zero=False)
     across = alt.Scale(
@@ -172,7 +172,7 @@ def crossing(
         return alt.Y(f"{column}:Q", title=labels.axis, scale=scale, axis=axis)
 
     base = alt.Chart(frame)
-    shown = [
+    tooltip = [
         alt.Tooltip("value:Q", title=lever),
         *(alt.Tooltip(f"{c}:Q", format=".4~g") for c in ("measure", "low", "high")),
     ]
@@ -188,11 +188,11 @@ def crossing(
         ),
         base.mark_area(opacity=1, fillOpacity=0.16).encode(x=x, y=y("low"), y2=alt.Y2("high:Q")),
         base.mark_line(strokeWidth=2.2).encode(x=x, y=y("measure")),
-        base.mark_circle(size=46, opacity=1).encode(x=x, y=y("measure"), tooltip=shown),
+        base.mark_circle(size=46, opacity=1).encode(x=x, y=y("measure"), tooltip=tooltip),
     ]
     if marks:
         lines = pl.DataFrame({"value": list(marks.values()), "label": list(marks)})
         dash = alt.StrokeDash("label:N", legend=alt.Legend(title=None, orient="top"))
         layers.append(alt.Chart(lines).mark_rule(strokeWidth=1.6, style="ink").encode(x=x, strokeDash=dash))
-    title = alt.TitleParams(labels.title, subtitle=labels.below)
+    title = alt.TitleParams(labels.title, subtitle=labels.subtitle)
     return alt.layer(*layers, width=WIDE[0], height=WIDE[1], title=title)

@@ -1,4 +1,4 @@
-"""Line charts: quality, contamination and diversity over steps, and the kept vocabulary by frequency."""
+"""Line charts: quality, contamination and diversity over steps, and the vocabulary kept by frequency."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import altair as alt
 import polars as pl
 
 from ecosystem.report.charts.axes import change_rules, change_tables, colours, span, spread, steps_axis
-from ecosystem.report.charts.templates import ChartTemplate, formed, named
+from ecosystem.report.charts.templates import ChartTemplate, placeholders, vega_lite
 from ecosystem.report.charts.theme import LABELLED, NARROW, WIDE, ChartLabels, ChartTheme
 
-FEW = 24  # most trainers drawn one by one
-MANY = 150  # points of all populations above which they are drawn small
-Vertical = Callable[..., alt.Y]  # column → y channel of a chart
+FEW = 24  # up to this many trainers are drawn one by one
+MANY = 150  # above this many points in total, points are small
+Vertical = Callable[..., alt.Y]  # column → y channel
 
 
-def _named(last: pl.DataFrame) -> pl.DataFrame:
-    """Return the lines to name beside the plot: all, or the three highest and lowest of many."""
+def _labelled(last: pl.DataFrame) -> pl.DataFrame:
+    """Return the lines to name beside the plot: all, or of many the three highest and the three lowest."""
     if last.height <= LABELLED:
         return last
     ordered = last.sort("value")
@@ -33,55 +33,60 @@ def over_steps(
     labels: ChartLabels,
     *,
     single: pl.DataFrame | None = None,
-    whole: pl.DataFrame | None = None,
+    web: pl.DataFrame | None = None,
     levels: pl.DataFrame | None = None,
     laws: pl.DataFrame | None = None,
     size: tuple[int, int] = NARROW,
     log: bool = False,
     domain: Sequence[float] | None = None,
 ) -> ChartTemplate:
-    """Draw lines over steps, one colour per population, each named at its end.
+    """Draw a line over steps for each population, in its colour and named at its end.
 
-    ``frame``: population, step, value, error, members (:func:`ecosystem.report.summaries.means`); the band is
-    the standard error. ``single``: the same of single trainers, drawn faintly (of many, the span of four fifths).
-    ``whole``: step, value, error and label of the web, in ink. ``levels``: label and
-    value of reference lines.
-    ``laws``: population, law, step, value of closed forms, drawn dashed through the simulation.
+    ``frame``: population, step, value, error, members (:func:`ecosystem.report.summaries.means`); bands show ± one
+    standard error. ``single``: values of single trainers (:func:`ecosystem.report.summaries.members`), drawn as faint
+    lines, or for many trainers as the band from the first to the last decile. ``web``: step, value, error, label of the
+    web. ``levels``: label, value of reference lines. ``laws``: population, law, step, value of closed forms, dashed.
     """
     tables = change_tables(theme, size[0])
     if levels is not None:
         tables["levels"] = levels
     if single is not None and single["trainer"].n_unique() > FEW:
         # A hundred lines show less than the range of most of them, and take minutes to draw.
-        tables["most"] = _most(single)
+        tables["deciles"] = _deciles(single)
     elif single is not None and frame["members"].max() != 1:
         tables["single"] = single
     tables["means"] = _with_band(frame, log)
-    for name, table in (("whole", whole), ("laws", laws)):
+    for name, table in (("web", web), ("laws", laws)):
         if table is not None:
             tables[name] = table
     tables = {name: table for name, table in tables.items() if table.height}
     drawn = [tables[name][column] for name in tables for column in ("low", "value", "high") if column in tables[name]]
-    if single is not None and "most" not in tables:
+    if single is not None and "deciles" not in tables:
         drawn.append(single["value"])
     values = [v for column in drawn for v in column if v is not None and (v > 0 or not log)]
     domain = list(domain) if domain else span(values, log)
-    ends = _ends(tables.get("means", frame), tables.get("whole"), tables.get("levels"))
+    ends = _ends(tables.get("means", frame), tables.get("web"), tables.get("levels"))
     tables |= _names(ends, domain, size[1], log)
-    plain = replace(theme, populations=tuple(theme.populations), changes=())
-    form = _lines(plain, labels.axis, labels.format, size, log, frame.height > MANY, tuple(tables))
-    return ChartTemplate.of(form, labels, tables, y=domain)
+    cacheable = replace(theme, populations=tuple(theme.populations), changes=())
+    template = _lines(cacheable, labels.axis, labels.format, size, log, frame.height > MANY, tuple(tables))
+    return ChartTemplate.of(template, labels, tables, y=domain)
 
 
 @lru_cache(maxsize=64)
 def _lines(
-    theme: ChartTheme, title: str, form: str, size: tuple[int, int], log: bool, many: bool, there: tuple[str, ...]
+    theme: ChartTheme,
+    title: str,
+    number_format: str,
+    size: tuple[int, int],
+    log: bool,
+    many: bool,
+    names: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Make the template of lines over steps, for the tables named in ``there``."""
-    tables, x = named(there), steps_axis(theme, size[0])
+    """Return the template for lines over steps that draws the tables ``names``."""
+    tables, x = placeholders(names), steps_axis(theme, size[0])
     scale = alt.Scale(type="log" if log else "linear", domain=[0, 1], nice=False, zero=False)
-    axis = alt.Axis(format=form, tickCount=5)
-    value = alt.Tooltip("value:Q", title=title, format=form)
+    axis = alt.Axis(format=number_format, tickCount=5)
+    value = alt.Tooltip("value:Q", title=title, format=number_format)
 
     def y(column: str = "value") -> alt.Y:
         return alt.Y(f"{column}:Q", title=title, scale=scale, axis=axis)
@@ -91,11 +96,11 @@ def _lines(
         rule = alt.Chart(tables["levels"]).mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
         layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), value]))
     layers += _population_layers(theme, x, y, value, many, tables)
-    if "whole" in tables:
-        layers.append(alt.Chart(tables["whole"]).mark_line(strokeWidth=2.6, style="ink").encode(x=x, y=y()))
-        dots = alt.Chart(tables["whole"]).mark_circle(size=30, style="ink", opacity=1)
+    if "web" in tables:
+        layers.append(alt.Chart(tables["web"]).mark_line(strokeWidth=2.6, style="ink").encode(x=x, y=y()))
+        dots = alt.Chart(tables["web"]).mark_circle(size=30, style="ink", opacity=1)
         layers.append(
-            dots.encode(x=x, y=y(), tooltip=[alt.Tooltip("label:N", title="of"), alt.Tooltip("step:Q"), value])
+            dots.encode(x=x, y=y(), tooltip=[alt.Tooltip("label:N", title="scope"), alt.Tooltip("step:Q"), value])
         )
     if "laws" in tables:
         dashes = alt.Chart(tables["laws"]).mark_line(strokeDash=[6, 4], strokeWidth=1.6, style="ink")
@@ -104,11 +109,11 @@ def _lines(
             dashes.encode(x=x, y=y(), detail=[alt.Detail("population:N"), alt.Detail("law:N")], tooltip=tooltip)
         )
     layers += name_layers(theme, y, tables)
-    return formed(alt.layer(*layers, width=size[0], height=size[1]))
+    return vega_lite(alt.layer(*layers, width=size[0], height=size[1]))
 
 
-def _most(single: pl.DataFrame) -> pl.DataFrame:
-    """Return population, step, low and high: the first and the last decile of the trainers."""
+def _deciles(single: pl.DataFrame) -> pl.DataFrame:
+    """Return the first and the last decile of the trainers: population, step, low, high."""
     return single.group_by("population", "step", maintain_order=True).agg(
         low=pl.col("value").quantile(0.1, "linear"), high=pl.col("value").quantile(0.9, "linear")
     )
@@ -126,9 +131,9 @@ def _population_layers(
 ) -> list[alt.Chart]:
     colour, layers = colours(theme), []
     low, high = y("low"), alt.Y2("high:Q")
-    if "most" in tables:
-        most = alt.Chart(tables["most"]).mark_area(opacity=1, fillOpacity=0.07)
-        layers.append(most.encode(x=x, y=low, y2=high, color=colour))
+    if "deciles" in tables:
+        band = alt.Chart(tables["deciles"]).mark_area(opacity=1, fillOpacity=0.07)
+        layers.append(band.encode(x=x, y=low, y2=high, color=colour))
     if "single" in tables:
         faint = alt.Chart(tables["single"]).mark_line(strokeWidth=1, strokeOpacity=0.3)
         layers.append(faint.encode(x=x, y=y(), color=colour, detail=alt.Detail("trainer:N")))
@@ -152,19 +157,19 @@ def _population_layers(
     return layers
 
 
-def _ends(frame: pl.DataFrame, whole: pl.DataFrame | None, levels: pl.DataFrame | None) -> pl.DataFrame:
-    """Return the names at the right edge of the plot: name, value, kind (population, whole or level)."""
-    ends = _named(frame.group_by("population", maintain_order=True).last())
+def _ends(frame: pl.DataFrame, web: pl.DataFrame | None, levels: pl.DataFrame | None) -> pl.DataFrame:
+    """Return the names at the right edge of the plot: name, value, kind (population, web or level)."""
+    ends = _labelled(frame.group_by("population", maintain_order=True).last())
     parts = [ends.select(name="population", value="value", kind=pl.lit("population"))]
     if levels is not None:
         parts.append(levels.select(name="label", value="value", kind=pl.lit("level")))
-    if whole is not None:
-        parts.append(whole.tail(1).select(name="label", value="value", kind=pl.lit("whole")))
+    if web is not None:
+        parts.append(web.tail(1).select(name="label", value="value", kind=pl.lit("web")))
     return pl.concat(parts)
 
 
 def _names(ends: pl.DataFrame, domain: Sequence[float], height: int, log: bool = False) -> dict[str, pl.DataFrame]:
-    """Return the tables of names beside the plot, by kind: place and population (what is named)."""
+    """Return the names beside the plot, without overlaps: kind → place, population (the name)."""
     places = pl.Series(spread(ends["value"].to_list(), domain, height, log), dtype=pl.Float64)
     placed = ends.select("kind", place=places, population="name")
     parts = placed.partition_by("kind", as_dict=True, include_key=False, maintain_order=True)
@@ -172,9 +177,9 @@ def _names(ends: pl.DataFrame, domain: Sequence[float], height: int, log: bool =
 
 
 def name_layers(theme: ChartTheme, y: Vertical, tables: Mapping[str, Any]) -> list[alt.Chart]:
-    """Write names beside the plot, in one column also where a line ends before the last step."""
+    """Return the names beside the plot, in one column even if a line ends before the last step."""
     layers = []
-    for kind, style in (("population", None), ("whole", "ink"), ("level", "soft")):
+    for kind, style in (("population", None), ("web", "ink"), ("level", "soft")):
         if f"names of {kind}" in tables:
             chart = alt.Chart(tables[f"names of {kind}"])
             text = chart.mark_text(align="left", dx=9, fontWeight=500, **({"style": style} if style else {}))
@@ -184,12 +189,14 @@ def name_layers(theme: ChartTheme, y: Vertical, tables: Mapping[str, Any]) -> li
 
 
 def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.LayerChart:
-    """Draw the share of the human vocabulary kept, by frequency decile: first step dashed, last step solid.
+    """Draw the share of the human vocabulary kept, by frequency decile: dashed at the first step, solid at the last.
 
     ``frame``: population, decile, when (first or last), step, value, error. ``human``: decile, value.
     """
     width, height = WIDE
-    x = alt.X("decile:O", title="decile of the human vocabulary, 1 = most frequent words", axis=alt.Axis(labelAngle=0))
+    x = alt.X(
+        "decile:O", title="frequency decile of the human vocabulary (1: most frequent)", axis=alt.Axis(labelAngle=0)
+    )
     domain = [0.0, 1.06 * max([*frame["value"], *human["value"], 0.01])]
     scale, axis = alt.Scale(domain=domain, nice=False), alt.Axis(format="%", tickCount=5)
 
@@ -204,16 +211,18 @@ def vocabulary(frame: pl.DataFrame, human: pl.DataFrame, theme: ChartTheme, labe
     ends = ["first", "last"]
     dash = alt.StrokeDash("when:O", scale=alt.Scale(domain=ends, range=[[5, 3], [1, 0]]), legend=None)
     fade = alt.Scale(domain=ends, range=[0.55, 1])
-    thin = alt.StrokeOpacity("when:O", scale=fade, legend=None)
-    pale = alt.FillOpacity("when:O", scale=fade, legend=None)
-    layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour, strokeDash=dash, strokeOpacity=thin))
+    line_opacity = alt.StrokeOpacity("when:O", scale=fade, legend=None)
+    dot_opacity = alt.FillOpacity("when:O", scale=fade, legend=None)
+    layers.append(
+        base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour, strokeDash=dash, strokeOpacity=line_opacity)
+    )
     error = alt.Tooltip("error:Q", title="± standard error", format=labels.format)
     value = alt.Tooltip("value:Q", title=labels.axis, format=labels.format)
     tooltip = [alt.Tooltip("population:N"), alt.Tooltip("decile:O"), alt.Tooltip("step:Q"), value, error]
     layers.append(
-        base.mark_circle(size=34, opacity=1).encode(x=x, y=y(), color=colour, fillOpacity=pale, tooltip=tooltip)
+        base.mark_circle(size=34, opacity=1).encode(x=x, y=y(), color=colour, fillOpacity=dot_opacity, tooltip=tooltip)
     )
     solid = frame.filter(pl.col("when") == "last").sort("decile", maintain_order=True)
-    people = human.with_columns(label=pl.lit("human text")).tail(1)
-    layers += name_layers(theme, y, _names(_ends(solid, None, people), domain, height))
-    return alt.layer(*layers, width=width, height=height, title=alt.TitleParams(labels.title, subtitle=labels.below))
+    level = human.with_columns(label=pl.lit("human text")).tail(1)
+    layers += name_layers(theme, y, _names(_ends(solid, None, level), domain, height))
+    return alt.layer(*layers, width=width, height=height, title=alt.TitleParams(labels.title, subtitle=labels.subtitle))

@@ -1,4 +1,4 @@
-"""The look of charts: colours of a light and a dark page, sizes, and the theme of all charts of a run."""
+"""The look of charts: light and dark colours, sizes, and the theme shared by the charts of a run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WIDE, NARROW = (780, 320), (400, 230)  # width and height in pixels; the page stretches the width
-LABELLED = 10  # most populations that are all named beside their lines
+LABELLED = 10  # up to this many populations, all are named beside their lines
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
-HUMAN, SYNTHETIC = "#8793a3", "#8b5cd6"  # legible on both backgrounds; violet is never a population
+HUMAN, SYNTHETIC = "#8793a3", "#8b5cd6"  # legible on both backgrounds; no population is violet
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """The colours of one mode (light or dark) of a page."""
+    """The colours of the light or the dark mode of a page."""
 
     paper: str
     ink: str
@@ -43,7 +43,7 @@ DARK = Scheme(
 
 
 def configuration(scheme: Scheme) -> dict[str, Any]:
-    """Make the Vega-Lite configuration of a mode."""
+    """Return the Vega-Lite configuration of a colour scheme."""
     text = {"labelColor": scheme.soft, "titleColor": scheme.soft, "labelFontSize": 11, "titleFontSize": 11.5}
     return {
         "background": scheme.paper,
@@ -82,19 +82,19 @@ def configuration(scheme: Scheme) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ChartTheme:
-    """Shared by all charts of a run: populations in the order of their colours, first and last step, timed changes."""
+    """What the charts of a run share: populations in the order of their colours, first and last step, timed changes."""
 
     populations: Sequence[str]
     last: int
     first: int = 0
-    changes: Sequence[tuple[int, str]] = field(default=())  # step, what changed
+    changes: Sequence[tuple[int, str]] = field(default=())  # step, description
 
 
 @dataclass(frozen=True)
 class ChartLabels:
-    """The texts of a chart: title, a line below it, title of the y axis, and the d3 format of its values."""
+    """The texts of a chart: title, subtitle, title of the value axis, and the d3 format of its values."""
 
     title: str
-    below: str
+    subtitle: str
     axis: str
     format: str = ".3f"

@@ -1,1 +1,1 @@
-"""Panels of a report: collapse, distributions, the site map, and documents to read."""
+"""Panels of a report: total collapse, distributions, maps of the site graph, and sample documents."""

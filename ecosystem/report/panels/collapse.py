@@ -1,4 +1,4 @@
-"""Total collapse: how many trainers collapsed and when, and which symbol was left."""
+"""Total collapse: how many trainers collapsed, when, and on which symbol."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from ecosystem.formats import number, percent
 from ecosystem.metrics.estimates import binomial, mean_and_error
 from ecosystem.report import summaries
 from ecosystem.report.data import RunReportData
-from ecosystem.report.findings import TOLD, bold, plus_minus, signed
+from ecosystem.report.findings import LISTED, bold, plus_minus, signed
 from ecosystem.report.html import Cells, Column, Table, tinted
 from ecosystem.theory.extinction import time_to_collapse
 
-REPLACING = ("diversity_replace", "surviving_types")  # laws of populations that learn from their last texts alone
-SYMBOLS = 8  # most likely symbols with a row of their own
+REPLACING = ("diversity_replace", "surviving_types")  # laws for populations that learn only from their last texts
+SYMBOLS = 8  # number of likeliest symbols with a row each
 
 
 @dataclass(frozen=True)
-class Fate:
-    """Number and times of collapse of the trainers of a population.
+class CollapseTimes:
+    """How many trainers of a population collapsed, and when.
 
-    ``mean`` is the mean step of collapse, with its standard error ``error``. Trainers that have not collapsed count as
-    the last step, so the mean is then a lower bound. ``median`` is the step by which half had collapsed (Kaplan &
-    Meier's, since all are observed equally long), None if fewer have. ``predicted`` is the closed form.
+    ``mean`` is the mean step of collapse; ``error`` is its standard error, None for one trainer. Trainers that have not
+    collapsed count with the last step, which makes the mean a lower bound. ``median`` is the step by which half of the
+    trainers had collapsed, None if fewer have; it equals the Kaplan-Meier estimate, since all trainers are observed for
+    the same time. ``predicted`` is the closed form, if one applies.
     """
 
     population: str
@@ -39,27 +40,27 @@ class Fate:
 
     @property
     def share(self) -> tuple[float, float]:
-        """Share of the trainers that have collapsed, and its binomial standard error."""
+        """Share of the trainers that collapsed, and its binomial standard error."""
         return binomial(self.collapsed, self.trainers)
 
 
-def fates(data: RunReportData) -> list[Fate]:
-    """Return the fate of every population in which a trainer collapsed."""
+def collapse_times(data: RunReportData) -> list[CollapseTimes]:
+    """Return the collapse times of each population in which a trainer collapsed."""
     flags = summaries.members(data.metrics, "collapsed")
     times = summaries.members(data.metrics, "collapsed_at").select("trainer", at="value")
     last = data.run.last_step
-    reached = []
+    populations = []
     for population in data.populations:
         trainers = flags.filter(pl.col("population") == population).select("trainer").unique()
-        at = trainers.join(times, on="trainer", how="left")["at"]
-        steps = np.sort(at.fill_null(float(last)).to_numpy())
-        collapsed, n = int(at.count()), len(steps)
+        collapsed_at = trainers.join(times, on="trainer", how="left")["at"]
+        steps = np.sort(collapsed_at.fill_null(float(last)).to_numpy())
+        collapsed, n = int(collapsed_at.count()), len(steps)
         if not collapsed:
             continue
         half = math.ceil(n / 2)
         mean, error = mean_and_error(steps)
-        reached.append(
-            Fate(
+        populations.append(
+            CollapseTimes(
                 population=population,
                 trainers=n,
                 collapsed=collapsed,
@@ -69,69 +70,70 @@ def fates(data: RunReportData) -> list[Fate]:
                 predicted=_predicted(data, population),
             )
         )
-    return reached
+    return populations
 
 
 def _predicted(data: RunReportData, population: str) -> float | None:
-    """Return the expected step of collapse if the scenario names a law of replacing and the truth is known."""
+    """Return the expected step of collapse if the scenario has a law of REPLACING and the truth is known; else None."""
     p = data.truth.probabilities if data.truth is not None else None
-    for one in data.run.scenario.theory:
-        if p is not None and one.population == population and one.law in REPLACING:
-            return time_to_collapse(p, one.parameters["n"]) - one.first
+    for spec in data.run.scenario.theory:
+        if p is not None and spec.population == population and spec.law in REPLACING:
+            return time_to_collapse(p, spec.parameters["n"]) - spec.first
     return None
 
 
 def findings(data: RunReportData) -> list[str]:
-    """State which populations collapsed and when, with the closed form if there is one."""
+    """State which populations collapsed, when, and what the closed form predicts."""
     sentences = []
-    for fate in fates(data)[:TOLD]:
-        share, error = fate.share
-        mean = plus_minus(fate.mean, fate.error, 1)
-        if fate.collapsed == fate.trainers:
-            who = f"all {fate.trainers} trainers" if fate.trainers > 1 else "the only trainer"
-            outcome = f"{who} collapsed totally, at step {mean}" + (" on average" if fate.trainers > 1 else "")
+    for times in collapse_times(data)[:LISTED]:
+        share, error = times.share
+        mean = plus_minus(times.mean, times.error, 1)
+        if times.collapsed == times.trainers:
+            several = times.trainers > 1
+            trainers = f"all {times.trainers} trainers" if several else "the only trainer"
+            outcome = f"{trainers} collapsed totally, at step {mean}" + (" on average" if several else "")
         else:
             outcome = (
-                f"{percent(share)} ± {number(100 * error, 1)} of the {fate.trainers} trainers had collapsed totally by "
-                f"step {data.run.last_step}; the mean step of collapse is at least {mean}"
+                f"{percent(share)} ± {number(100 * error, 1)} of the {times.trainers} trainers had collapsed totally "
+                f"by step {data.run.last_step}; the mean step of collapse is at least {mean}"
             )
-        law = f" (closed form for large samples: {number(fate.predicted, 1)})" if fate.predicted is not None else ""
-        sentences.append(f"In {bold(fate.population)} {outcome}{law}.")
+        law = f" (large-sample closed form: {number(times.predicted, 1)})" if times.predicted is not None else ""
+        sentences.append(f"In {bold(times.population)}, {outcome}{law}.")
     return sentences
 
 
 @dataclass(frozen=True)
 class CollapseTables:
-    """Tables of the times to collapse, and of the symbols that were left if the truth is known."""
+    """Tables of the times to collapse and, if the truth is known, of the surviving symbols."""
 
     times: Table
-    bounded: bool  # True if some trainers have not collapsed: means are lower bounds
+    bounded: bool  # whether some trainers have not collapsed, so that means are lower bounds
     symbols: Table | None
-    early: list[str]  # populations in which some have not
+    incomplete: list[str]  # populations in which some trainers have not collapsed
 
 
 def tables(data: RunReportData) -> CollapseTables | None:
-    """Return the tables of times to collapse and of the symbols that were left; None if no trainer collapsed."""
-    reached = fates(data)
-    if not reached:
+    """Return the tables of collapse times and of surviving symbols; None if no trainer collapsed."""
+    populations = collapse_times(data)
+    if not populations:
         return None
-    early = [fate.population for fate in reached if fate.collapsed < fate.trainers]
-    return CollapseTables(_times(data, reached), bool(early), _fixations(data, reached), early)
+    incomplete = [times.population for times in populations if times.collapsed < times.trainers]
+    return CollapseTables(_times(data, populations), bool(incomplete), _fixations(data, populations), incomplete)
 
 
-def _times(data: RunReportData, reached: list[Fate]) -> Table:
+def _times(data: RunReportData, populations: list[CollapseTimes]) -> Table:
     rows: list[Cells] = []
-    for fate in reached:
-        share, error = fate.share
-        bound = "" if fate.collapsed == fate.trainers else "≥ "
+    for times in populations:
+        share, error = times.share
+        bound = "" if times.collapsed == times.trainers else "≥ "
         rows.append(
             [
-                tinted(data.populations, fate.population),
-                f"{fate.collapsed} of {fate.trainers}",
+                tinted(data.populations, times.population),
+                f"{times.collapsed} of {times.trainers}",
                 f"{percent(share)} ± {number(100 * error, 1)}",
-                bound + plus_minus(fate.mean, fate.error, 1),
-                "–" if fate.median is None else number(fate.median, 0),
-                "–" if fate.predicted is None else number(fate.predicted, 1),
+                bound + plus_minus(times.mean, times.error, 1),
+                "–" if times.median is None else number(times.median, 0),
+                "–" if times.predicted is None else number(times.predicted, 1),
             ]
         )
     head = ["population", "collapsed", "share", "mean step of collapse", "median"]
@@ -139,41 +141,41 @@ def _times(data: RunReportData, reached: list[Fate]) -> Table:
 
 
 def fixations(data: RunReportData, population: str) -> pl.DataFrame:
-    """Count the symbols left to collapsed trainers: symbol, probability, count, expected, z.
+    """Count the symbols on which trainers collapsed: symbol, probability, count, expected, z.
 
-    The likeliest symbols under the truth have rows of their own; all others share one (symbol null). Without selection,
-    each symbol is left with its true probability (Seddik et al. 2024, Proposition 1), so z is the difference in
-    standard deviations of a binomial count.
+    The SYMBOLS symbols that are likeliest under the truth have a row each; all others share one (symbol null). Without
+    selection, a symbol survives with its true probability (Seddik et al. 2024, Proposition 1); z is the difference from
+    the expected count in binomial standard deviations.
     """
     assert data.truth is not None and data.truth.probabilities is not None
     p = data.truth.probabilities
-    end = summaries.members(data.metrics, "collapsed_at").filter(pl.col("population") == population)
-    left = summaries.members(data.metrics, "mode").join(end, on=["trainer", "step"], how="semi")["value"]
-    counts = np.bincount(left.to_numpy().astype(np.int64), minlength=p.size)
+    collapsed_at = summaries.members(data.metrics, "collapsed_at").filter(pl.col("population") == population)
+    survivors = summaries.members(data.metrics, "mode").join(collapsed_at, on=["trainer", "step"], how="semi")["value"]
+    counts = np.bincount(survivors.to_numpy().astype(np.int64), minlength=p.size)
     order = np.argsort(-p, kind="stable")
-    own, rest = order[:SYMBOLS].tolist(), order[SYMBOLS:]
-    rows = [(symbol, float(p[symbol]), int(counts[symbol])) for symbol in own]
+    likeliest, rest = order[:SYMBOLS].tolist(), order[SYMBOLS:]
+    rows = [(symbol, float(p[symbol]), int(counts[symbol])) for symbol in likeliest]
     if rest.size:
         rows.append((None, float(p[rest].sum()), int(counts[rest].sum() + counts[p.size :].sum())))
     frame = pl.DataFrame(rows, schema={"symbol": pl.Int64, "probability": pl.Float64, "count": pl.Int64}, orient="row")
-    expected = pl.col("probability") * left.len()
+    expected = pl.col("probability") * survivors.len()
     spread = (expected * (1 - pl.col("probability"))).sqrt()
     return frame.with_columns(expected=expected, z=pl.when(spread > 0).then((pl.col("count") - expected) / spread))
 
 
-def _fixations(data: RunReportData, reached: list[Fate]) -> Table | None:
+def _fixations(data: RunReportData, populations: list[CollapseTimes]) -> Table | None:
     if data.truth is None or data.truth.probabilities is None:
         return None
     rows: list[Cells] = [
         [
-            tinted(data.populations, fate.population),
+            tinted(data.populations, times.population),
             "all others" if symbol is None else str(symbol),
             f"{p:.4f}",
             str(count),
             number(expected, 1),
             "–" if z is None else signed(z, 1),
         ]
-        for fate in reached
-        for symbol, p, count, expected, z in fixations(data, fate.population).iter_rows()
+        for times in populations
+        for symbol, p, count, expected, z in fixations(data, times.population).iter_rows()
     ]
-    return Table(["population", "symbol", "true probability", "left to", "expected", "z"], rows)
+    return Table(["population", "symbol", "true probability", "trainers", "expected", "z"], rows)

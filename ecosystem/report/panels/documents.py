@@ -1,4 +1,4 @@
-"""Sample documents of a report: texts, numbers or images of every population at a few steps."""
+"""Sample documents of a report: texts, vectors, categories or images of each population at a few steps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ecosystem.report.data import RunReportData
 from ecosystem.report.html import hue
 from ecosystem.scenario.scenario import Scenario
 
-CLIP, LONGEST = 420, 6000  # most characters shown folded, and unfolded
-EACH = 2  # texts in a cell
-IMAGES, IN_A_ROW = 10, 5  # images in a cell, and side by side
-PIXEL = 6  # CSS pixels of the side of one pixel of an image
-NUMBERS = 8  # most numbers shown of a vector that is not an image
+CLIP, LONGEST = 420, 6000  # maximum number of characters shown folded and unfolded
+EACH = 2  # texts per population and step
+IMAGES, IN_A_ROW = 10, 5  # images per population and step, and per row
+PIXEL = 6  # size of an image pixel in CSS pixels
+NUMBERS = 8  # maximum number of numbers shown of a vector that is not an image
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class Image:
 
 @dataclass(frozen=True)
 class Document:
-    """A document as text, or a few images in one frame; ``about`` names the authors in one line."""
+    """A document as text, or several images in one frame; ``about`` is a line with authors and other facts."""
 
     about: str
     text: str = ""
     images: Sequence[Image] = ()
-    width: int = 0  # of an image on the page, in CSS pixels
+    width: int = 0  # of one image, in CSS pixels
     across: int = IN_A_ROW
     gap: int = PIXEL
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to read."""
+        """Whether the text is empty or white space."""
         return not self.text.strip()
 
     @property
     def long(self) -> bool:
-        """Whether it is folded: only the beginning is shown at first."""
+        """Whether the text is folded, so that only its beginning is visible at first."""
         return len(self.text) > CLIP or self.text.count("\n") >= 10
 
     @property
@@ -59,9 +59,9 @@ class Document:
 
     @property
     def shown(self) -> str:
-        """The text shown when unfolded, and the number of further characters."""
+        """The text shown when unfolded, with the number of characters left out."""
         more = len(self.text) - LONGEST
-        return self.text[:LONGEST] + (f"\n… and {more:,} characters more" if more > 0 else "")
+        return self.text[:LONGEST] + (f"\n… and {more:,} more characters" if more > 0 else "")
 
     @property
     def length(self) -> str:
@@ -79,7 +79,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class PopulationSamples:
-    """Documents published by a population at a few steps, with the CSS class of its colour."""
+    """Documents published by a population at a few steps, and the CSS class for its colour."""
 
     name: str
     hue: str
@@ -88,7 +88,7 @@ class PopulationSamples:
 
 @dataclass(frozen=True)
 class Samples:
-    """Initial human documents, and those of every population at a few steps; ``images``: True if they are images."""
+    """Initial human documents, and documents of each population at a few steps; ``images``: whether they are images."""
 
     images: bool
     opening: list[list[Document]]
@@ -102,29 +102,29 @@ def chosen_steps(last: int) -> list[int]:
 
 
 def samples(data: RunReportData) -> Samples:
-    """Return human documents of step 0, and documents of every population at the first, middle and last step."""
+    """Return human documents of step 0, and documents of each population at the first, middle and last step."""
     opening, steps, trainers = data.segment(0), chosen_steps(data.run.last_step), data.run.trainers()
     shape = image_shape(data.run.scenario, opening["content"].dtype)
     human = opening.filter(~pl.col("synthetic")).head(3 if shape is None else IMAGES)
     frames = [human[i : i + 1] for i in range(human.height)] if shape is None else [human]
-    opened = [documents(rows, shape) for rows in frames] if human.height else []
+    initial = [documents(rows, shape) for rows in frames] if human.height else []
     published = []
     for population in data.populations if steps else ():
         authors = [name for name in trainers if name.rsplit("/", 1)[0] == population]
         cells = [Sample(step, documents(_first(data.segment(step), authors, shape), shape)) for step in steps]
         published.append(PopulationSamples(population, hue(data.populations, population), cells))
-    return Samples(shape is not None, opened, steps, published)
+    return Samples(shape is not None, initial, steps, published)
 
 
 def _first(segment: pl.DataFrame, authors: Sequence[str], shape: tuple[int, int] | None) -> pl.DataFrame:
-    """Return the first document of each of the first members of a population at a step: no selection."""
-    own = segment.filter(pl.col("author").is_in(list(authors)))
+    """Return the first documents of a step by these authors, taking turns, without selecting any."""
+    written = segment.filter(pl.col("author").is_in(list(authors)))
     turn = pl.int_range(pl.len()).over("author")
-    return own.with_columns(turn=turn).sort("turn", maintain_order=True).head(EACH if shape is None else IMAGES)
+    return written.with_columns(turn=turn).sort("turn", maintain_order=True).head(EACH if shape is None else IMAGES)
 
 
 def image_shape(scenario: Scenario, content: pl.DataType) -> tuple[int, int] | None:
-    """Return (height, width) of the documents if they are images, else None."""
+    """Return (height, width) in pixels if the documents are images, else None."""
     initial = scenario.web.initial
     if initial is None or not isinstance(content, pl.Array):
         return None
@@ -132,7 +132,7 @@ def image_shape(scenario: Scenario, content: pl.DataType) -> tuple[int, int] | N
 
 
 def documents(rows: pl.DataFrame, shape: tuple[int, int] | None) -> list[Document]:
-    """Return the documents of a table: images in one frame, all others one by one."""
+    """Return the documents of a table: images in one frame, others one by one."""
     records = list(rows.iter_rows(named=True))
     if shape is None or not records:
         return [_text(row) for row in records]
@@ -152,7 +152,7 @@ def _image(row: dict[str, Any], shape: tuple[int, int]) -> Image:
 
 
 def picture(content: object, shape: tuple[int, int]) -> str:
-    """Draw a vector of grey values (0: black, 1: white) as a data URL; values outside are clipped."""
+    """Return a vector of grey values (0: black, 1: white; others are clipped) as a PNG in a data URL."""
     from PIL import Image as Picture
 
     grey = np.round(np.clip(np.nan_to_num(np.asarray(content, np.float64)), 0, 1) * 255).astype(np.uint8)
@@ -162,7 +162,7 @@ def picture(content: object, shape: tuple[int, int]) -> str:
 
 
 def readable(content: object) -> str:
-    """Write a document as text; of a vector, the first numbers, rounded."""
+    """Return a document as text; a vector as its first numbers, rounded."""
     if isinstance(content, list):
         more = f", … ({len(content)} numbers)" if len(content) > NUMBERS else ""
         return ", ".join(f"{value:.3g}" for value in content[:NUMBERS]) + more

@@ -1,4 +1,4 @@
-"""Maps of the site graph at the first, middle and last step, with the same layout."""
+"""Maps of the site graph at step 0, the middle step and the last step, in one layout."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ecosystem.report import charts
 from ecosystem.report.charts import ChartLabels
 from ecosystem.streams import Streams
 
-LINKS = 1500  # most links drawn: more are a grey cloud
+LINKS = 1500  # maximum number of links drawn; more would merge into a grey area
 SEED = 1
 
 
 def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, Any]]:
-    """Draw the site graph at up to three steps: (name, chart); none if graph or measurements are missing."""
+    """Draw the site graph at up to three steps, as (name, chart); empty if the graph or its metrics are missing."""
     measured = metrics.filter((pl.col("scope") == "site") & pl.col("metric").is_in(["documents", "synthetic_share"]))
     file = folder / "web.graphml"
     if measured.is_empty() or not file.is_file():
         return []
     graph = _read(file)
     places = layout(graph)
-    number = {node: i for i, node in enumerate(graph.nodes)}
-    links = np.array([(number[a], number[b]) for a, b in graph.edges], dtype=np.int64)
+    index = {node: i for i, node in enumerate(graph.nodes)}
+    links = np.array([(index[a], index[b]) for a, b in graph.edges], dtype=np.int64)
     drawn = lines(links, places)
     sites = pl.DataFrame(
         {
@@ -41,12 +41,12 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
     ).with_columns(site=pl.when(pl.col("site") == "None").then("id").otherwise("site"))
     steps = sorted({0, last // 2, last} & set(measured["step"].unique()))
     most = float(measured.filter((pl.col("metric") == "documents") & pl.col("step").is_in(steps))["value"].max() or 1)  # type: ignore[arg-type]
-    pictures = []
+    maps = []
     for step in steps:
-        wide = measured.filter(pl.col("step") == step).pivot(
+        values = measured.filter(pl.col("step") == step).pivot(
             "metric", index="id", values="value", aggregate_function="first"
         )
-        nodes = sites.join(wide, on="id", how="left", maintain_order="left")
+        nodes = sites.join(values, on="id", how="left", maintain_order="left")
         for name in ("documents", "synthetic_share"):
             if name not in nodes.columns:
                 nodes = nodes.with_columns(pl.lit(None, pl.Float64).alias(name))
@@ -55,15 +55,15 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
             f"{drawn.height:,} of {len(links):,} links drawn" if drawn.height < len(links) else f"{len(links):,} links"
         )
         labels = ChartLabels(f"The web at step {step}", f"{nodes.height:,} sites, {shown}", "synthetic share", ".0%")
-        pictures.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, labels, most)))
-    return pictures
+        maps.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, labels, most)))
+    return maps
 
 
 def _read(file: Path) -> Any:
     import networkx as nx
 
     try:
-        graph = nx.Graph(nx.read_graphml(file))  # both directions of a link are one line
+        graph = nx.Graph(nx.read_graphml(file))  # links in both directions are one line
     except (ParseError, nx.NetworkXError, ValueError, KeyError) as error:
         raise StoreError(
             f"{file}: cannot be read as GraphML ({error}); restore it from a copy, or delete it to write the report "
@@ -74,50 +74,50 @@ def _read(file: Path) -> Any:
 
 
 def lines(links: NDArray[np.int64], places: NDArray[np.float64]) -> pl.DataFrame:
-    """Return the ends x, y, x2, y2 of at most LINKS of the links [links, 2], evenly picked."""
+    """Return the ends (x, y, x2, y2) of at most LINKS evenly chosen links; ``links``: [links, 2] node indices."""
     links = links.reshape(-1, 2)
-    few = links[np.linspace(0, len(links) - 1, min(LINKS, len(links))).astype(int)]
-    ends = np.hstack([places[few[:, 0]], places[few[:, 1]]]).round(4)
+    chosen = links[np.linspace(0, len(links) - 1, min(LINKS, len(links))).astype(int)]
+    ends = np.hstack([places[chosen[:, 0]], places[chosen[:, 1]]]).round(4)
     return pl.DataFrame(ends, schema=["x", "y", "x2", "y2"], orient="row")
 
 
 def layout(graph: Any) -> NDArray[np.float64]:
-    """Compute positions of all nodes within 0 to 1, [nodes, 2]: Fruchterman & Reingold, from a map of distances.
+    """Return node positions [nodes, 2], about 0 to 1: Fruchterman & Reingold, started from a map of distances.
 
-    Equal graphs have equal positions.
+    The layout is deterministic: equal graphs have equal positions.
     """
     import networkx as nx
 
     n = graph.number_of_nodes()
     if n <= 2:
         return np.linspace([0.3, 0.5], [0.7, 0.5], n) if n == 2 else np.full((n, 2), 0.5)
-    if not graph.number_of_edges():  # without links: rows of equal length
+    if not graph.number_of_edges():  # without links, draw a grid
         across = math.ceil(math.sqrt(n))
         return np.array([[(i % across + 0.5) / across, 1 - (i // across + 0.5) / across] for i in range(n)])
-    begin = dict(zip(graph.nodes, _by_distance(graph), strict=True))
-    steps = int(min(60, max(6, 12_000 // n)))  # the time of a step is proportional to n^2
+    initial = dict(zip(graph.nodes, _by_distance(graph), strict=True))
+    steps = int(min(60, max(6, 12_000 // n)))  # each step takes time proportional to n^2
     places = nx.spring_layout(
-        graph, pos=begin, seed=SEED, iterations=steps, weight=None, method="force", k=1.6 / n**0.5
+        graph, pos=initial, seed=SEED, iterations=steps, weight=None, method="force", k=1.6 / n**0.5
     )
     positions = np.array([places[node] for node in graph.nodes])
-    # A few outliers must not press all other sites into a corner.
+    # Without clipping, a few outliers would squeeze all other sites into a corner.
     low, high = np.quantile(positions, [0.01, 0.99], axis=0)
     return np.asarray(np.clip((positions - low) / np.maximum(high - low, 1e-9), -0.02, 1.02))
 
 
 def _by_distance(graph: Any, pivots: int = 24) -> NDArray[np.float64]:
-    """Compute initial positions: the two main directions of the distances to a few distant nodes (pivot MDS)."""
+    """Return initial positions from the distances to a few distant nodes (pivot MDS): their two main directions."""
     import networkx as nx
 
     nodes = list(graph.nodes)
-    number = {node: i for i, node in enumerate(nodes)}
+    index = {node: i for i, node in enumerate(nodes)}
     distance = np.full((len(nodes), 0), 0.0)
     nearest = np.full(len(nodes), np.inf)
     pivot = 0
     for _ in range(min(pivots, len(nodes))):
         row = np.full(len(nodes), np.nan)
         for node, steps in nx.single_source_shortest_path_length(graph, nodes[pivot]).items():
-            row[number[node]] = steps
+            row[index[node]] = steps
         row = np.nan_to_num(row, nan=float(np.nanmax(row)) + 2)
         distance = np.column_stack([distance, row])
         nearest = np.minimum(nearest, row)
@@ -128,7 +128,7 @@ def _by_distance(graph: Any, pivots: int = 24) -> NDArray[np.float64]:
     positions = centred @ directions[:2].T
     if positions.shape[1] < 2:
         positions = np.column_stack([positions, np.zeros(len(nodes))])
-    # Nodes at equal distances coincide on the map, and forces cannot separate coinciding nodes.
+    # Nodes with equal distances would coincide, and forces cannot separate coinciding nodes.
     jitter = Streams(SEED).at("report/sites").rng().normal(size=(len(nodes), 2))
     size = np.abs(positions).max() or 1.0
     return np.asarray(positions / size + 0.05 * jitter)
