@@ -21,7 +21,7 @@ from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, validate_device
 from ecosystem.runs.estimate import Plan
 from ecosystem.runs.execute import begin, machine_for
-from ecosystem.runs.progress import Display
+from ecosystem.runs.progress import RunProgress
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -55,9 +55,9 @@ def run(
         base, scenario = file.parent, Scenario.load(file)
     if seed is not None:
         scenario = scenario.override({"seed": seed})
-    display = Display(quiet=quiet)
+    progress = RunProgress(quiet=quiet)
     summary = run_scenario(
-        scenario, display, out=out, device=device, threads=threads, cache=cache, fresh=fresh, base=base
+        scenario, progress, out=out, device=device, threads=threads, cache=cache, fresh=fresh, base=base
     )
     return Run.open(summary["run"])
 
@@ -87,14 +87,14 @@ def branch(
     """
     parent = parent if isinstance(parent, Run) else Run.open(parent)
     forked = Branch.of(parent, parent.last_step if step is None else step, values or {}, steps=steps, name=name)
-    display = Display(quiet=quiet)
-    summary = run_scenario(forked, display, out=out, device=device, threads=threads, cache=cache, fresh=fresh)
+    progress = RunProgress(quiet=quiet)
+    summary = run_scenario(forked, progress, out=out, device=device, threads=threads, cache=cache, fresh=fresh)
     return Run.open(summary["run"])
 
 
 def run_scenario(
     target: Scenario | Branch,
-    display: Display,
+    progress: RunProgress,
     *,
     out: str | Path = "outputs",
     device: str = "auto",
@@ -113,18 +113,18 @@ def run_scenario(
     validate_device(device, threads)
     job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
     for sentence in [] if job.branch is None else job.branch.overridden_changes():
-        display.say(sentence)
+        progress.say(sentence)
     if job.last >= job.scenario.steps and not dry_run:
-        return _finished(job, display, started)
+        return _finished(job, progress, started)
     if job.branch is not None and job.last < 0:
         job.branch.parent.store.require(job.branch.step)
     machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh)
     plan = Plan.of(job.scenario, machine, cache_folder(cache))
-    display.say(plan.text())
+    progress.say(plan.text())
     if dry_run:
         return {"run": str(job.folder), "plan": plan.plain()}
-    display.say(job.opening())
-    report = _execute(job, machine, display)
+    progress.say(job.opening())
+    report = _execute(job, machine, progress)
     return _summary(Run.open(job.folder), report, started)
 
 
@@ -161,21 +161,21 @@ class _Job:
         return f"Branching from {parent} after step {step} of {self.scenario.steps}: {self.folder}"
 
 
-def _finished(job: _Job, display: Display, started: float) -> dict[str, Any]:
+def _finished(job: _Job, progress: RunProgress, started: float) -> dict[str, Any]:
     """Return the summary of a finished run; rewrite its report only if it is out of date."""
     run, report = Run.open(job.folder), job.folder / "report.html"
     record = run.store.owning_store(job.last).folder / "commits" / f"{job.last:06d}.json"
     current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
     current = not run.update_theory(job.scenario) and current
-    display.say(f"This run is finished: {job.folder} has all {job.scenario.steps} steps (--fresh starts it again).")
+    progress.say(f"This run is finished: {job.folder} has all {job.scenario.steps} steps (--fresh starts it again).")
     return _summary(run, str(report) if current else _report(job.folder), started)
 
 
-def _execute(job: _Job, machine: Machine, display: Display) -> str:
+def _execute(job: _Job, machine: Machine, progress: RunProgress) -> str:
     """Run the missing steps, print a line for each, and return the path of the report."""
     done, steps = job.last, job.scenario.steps
     try:
-        with display:
+        with progress:
             snapshots = begin(
                 job.scenario,
                 out=job.out,
@@ -183,16 +183,16 @@ def _execute(job: _Job, machine: Machine, display: Display) -> str:
                 fresh=job.fresh,
                 base=job.base,
                 cache=job.cache,
-                progress=display.progress,
+                progress=progress.task,
                 branch=job.branch,
             )
             started = time.monotonic()
             for snapshot in snapshots:
                 done = snapshot.t
-                display.say(step_line(snapshot, steps, time.monotonic() - started))
+                progress.say(step_line(snapshot, steps, time.monotonic() - started))
                 for event in snapshot.state["events"]:
-                    display.say(f"  note: {event}")
-                display.steps(done, steps)
+                    progress.say(f"  note: {event}")
+                progress.steps(done, steps)
                 started = time.monotonic()
         return _report(job.folder)
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from ecosystem.report.tables import reproduction
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.progress import Display
+from ecosystem.runs.progress import RunProgress
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -392,7 +392,7 @@ def test_a_later_change_that_is_left_out_is_told(cache, tmp_path, capsys):
     planned = [{"at": 5, "set": {"trainers.naive.publish": 2, "trainers.careful.publish": 2}}]
     parent = ran(words(steps=1, changes=planned), tmp_path, cache=cache)
     branch = Branch.of(parent, 1, {"trainers.naive.publish": 0}, steps=6)
-    run_scenario(branch, Display(), out=tmp_path, dry_run=True)
+    run_scenario(branch, RunProgress(), out=tmp_path, dry_run=True)
     told = capsys.readouterr().out
     assert "change of trainers.naive.publish at step 5 is dropped: the branch overrides it from step 2" in told
     assert "trainers.careful.publish" not in told and not branch.folder(tmp_path).exists()

@@ -169,11 +169,11 @@ def test_a_model_is_never_built_from_damaged_files(finished, tmp_path):
 @pytest.mark.slow
 def test_a_report_older_than_its_run_is_written_again(finished, tmp_path):
     from ecosystem.api import run_scenario
-    from ecosystem.runs.progress import Display
+    from ecosystem.runs.progress import RunProgress
 
     folder = tmp_path / finished.path.parent.name / "1"
     shutil.copytree(finished.path, folder)
     (folder / "report.html").write_text("of an earlier step")
     os.utime(folder / "report.html", (1, 1))
-    run_scenario(tiny(), Display(quiet=True), out=tmp_path)
+    run_scenario(tiny(), RunProgress(quiet=True), out=tmp_path)
     assert "<html" in (folder / "report.html").read_text()

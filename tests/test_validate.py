@@ -179,9 +179,9 @@ def test_entropy_as_a_share_of_the_truths():
 @pytest.mark.slow
 def test_a_finished_run_takes_over_another_theory(tmp_path):
     from ecosystem.api import run_scenario
-    from ecosystem.runs.progress import Display
+    from ecosystem.runs.progress import RunProgress
 
-    scenario, quiet = loop(), Display(quiet=True)
+    scenario, quiet = loop(), RunProgress(quiet=True)
     first = run_scenario(scenario, quiet, out=tmp_path)
     fewer = scenario.model_copy(update={"theory": scenario.theory[:1]})
     again = run_scenario(fewer, quiet, out=tmp_path)

@@ -59,14 +59,14 @@ def run(
 
     An interrupted run continues after its last committed step. The path of the report is printed last.
     """
-    from ecosystem.runs.progress import Display
+    from ecosystem.runs.progress import RunProgress
 
     spec = read_scenario(scenario, variant, settings, seed, steps)
-    display = Display(quiet=quiet, json=as_json)
+    progress = RunProgress(quiet=quiet, json=as_json)
     from ecosystem.api import run_scenario  # slow, so only once the scenario is valid
 
     summary = run_scenario(
-        spec, display, out=out, device=device, threads=threads, dry_run=dry_run, fresh=fresh, base=scenario.parent
+        spec, progress, out=out, device=device, threads=threads, dry_run=dry_run, fresh=fresh, base=scenario.parent
     )
     print_result(summary if as_json else summary.get("report"))
 
@@ -110,7 +110,7 @@ def branch(
     from ecosystem.api import run_scenario
     from ecosystem.errors import ScenarioError
     from ecosystem.runs.branch import Branch
-    from ecosystem.runs.progress import Display
+    from ecosystem.runs.progress import RunProgress
     from ecosystem.runs.run import Run
 
     folder, at, step = (place, "", "") if Path(place).is_dir() else place.rpartition("@")
@@ -118,8 +118,8 @@ def branch(
         raise ScenarioError(f"{place}: write it as RUN@STEP, for instance {folder}@6.")
     parent = Run.open(folder if at else place)
     forked = Branch.of(parent, int(step) if at else parent.last_step, read_values(settings), steps=steps, name=name)
-    display = Display(quiet=quiet, json=as_json)
-    summary = run_scenario(forked, display, out=out, dry_run=dry_run, fresh=fresh)
+    progress = RunProgress(quiet=quiet, json=as_json)
+    summary = run_scenario(forked, progress, out=out, dry_run=dry_run, fresh=fresh)
     print_result(summary if as_json else summary.get("report"))
 
 

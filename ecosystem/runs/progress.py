@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from ecosystem.formats import format_duration
 
 
-class Display:
+class RunProgress:
     """Print lines on standard output (with ``json`` on standard error), and progress bars on a terminal.
 
     If standard error is not a terminal, the progress of long work is printed as a plain line every HEARTBEAT_SECONDS.
@@ -45,7 +45,7 @@ class Display:
         self._stop_requested = False
         self._previous_handler: signal._HANDLER = signal.default_int_handler
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> RunProgress:
         if threading.current_thread() is threading.main_thread():
             self._previous_handler = signal.signal(signal.SIGINT, self._request_stop)
         self._bars.start()
@@ -85,18 +85,18 @@ class Display:
             self._steps_bar = self._bars.add_task("step", total=total)
         self._bars.update(self._steps_bar, completed=done, description=f"step {done}/{total}")
 
-    def progress(self, task: str, done: int, total: int) -> None:
+    def task(self, name: str, done: int, total: int) -> None:
         """Update the bar of a task, ``done`` of ``total`` tokens; raise KeyboardInterrupt after Ctrl-C."""
         self._stop_if_requested()
         now = time.monotonic()
-        if task != self._task or done == 0:
+        if name != self._task or done == 0:
             if self._task_bar is not None:
                 self._bars.remove_task(self._task_bar)
-            self._task_bar = self._bars.add_task(task, total=total)
-            self._task, self._work_started, self._last_line = task, now, now
+            self._task_bar = self._bars.add_task(name, total=total)
+            self._task, self._work_started, self._last_line = name, now, now
         if self._task_bar is not None:
             self._bars.update(self._task_bar, completed=done, total=total)
         if not self._live and not self._quiet and done and now - self._last_line > self.HEARTBEAT_SECONDS:
             left = (now - self._work_started) * (total - done) / done
-            click.echo(f"  {task}: {done / total:.0%}, about {format_duration(left)} left", err=True)
+            click.echo(f"  {name}: {done / total:.0%}, about {format_duration(left)} left", err=True)
             self._last_line = now
