@@ -1,4 +1,4 @@
-"""The modules whose public names the site documents: the one place to change when a module moves."""
+"""The modules whose public names the site documents. Update this list when a module moves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TITLES = {
 
 
 def pages() -> dict[str, str]:
-    """Write the pages that mkdocstrings fills: path below docs → Markdown."""
+    """Return the pages for mkdocstrings: path below docs → Markdown."""
     return {
         f"api/{page}.md": "\n\n".join([f"# {TITLES[page]}", _ABOUT.get(page, ""), *(f"::: {name}" for name in names)])
         for page, names in API.items()

@@ -1,4 +1,4 @@
-"""Let mkdocstrings show docstrings as the generated pages do."""
+"""Make mkdocstrings render docstrings like the generated pages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from docs.prose import markdown
 
 
 class Prose(griffe.Extension):
-    """Rewrites the docstrings that Griffe has read as Markdown."""
+    """Converts the docstrings read by Griffe to Markdown."""
 
     def on_object(self, *, obj: griffe.Object, **others: Any) -> None:
-        """Rewrite the docstring of a module, class, function or attribute."""
+        """Convert the docstring of a module, class, function or attribute."""
         if obj.docstring is not None:
             obj.docstring.value = markdown(obj.docstring.value)

@@ -11,7 +11,7 @@ _SPECIAL = re.compile(r"([*_<>|\[\]])")
 
 
 def markdown(docstring: str) -> str:
-    """Turn a docstring into Markdown: roles and double backquotes become code, signs of Markdown are escaped."""
+    """Turn a docstring into Markdown: roles and double backquotes become code, Markdown characters are escaped."""
     return "\n\n".join(_paragraph(part) for part in re.split(r"\n[ ]*\n", inspect.cleandoc(docstring)))
 
 

@@ -1,4 +1,4 @@
-"""Write the reference pages of the site: everything here is read from the registries, the specs and the commands."""
+"""Generate the reference pages of the site from the registries, the specs and the commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGE_OF_KINDS: dict[type, str] = {Source: "sources.md", Family: "models.md", Pol
 
 
 def pages() -> dict[str, str]:
-    """Write every page of the reference: path below docs → Markdown."""
+    """Return every page of the reference: path below docs → Markdown."""
     written = {
         "scenario": scenario(),
         "sources": sources(),
@@ -49,8 +49,8 @@ def pages() -> dict[str, str]:
 def scenario() -> str:
     """Describe every table and key of a scenario file."""
     about = (
-        "A scenario is a TOML file. Names in capitals are chosen by its author. An unknown key is an error. Any key "
-        "can be set where a scenario is run (`--set PATH=VALUE`)."
+        "A scenario is a TOML file. Replace names in capitals by names of your choice. An unknown key is an error. Any "
+        "key can be set on the command line (`--set PATH=VALUE`)."
     )
     return _section(1, "Scenario files", about, *_tables(Scenario, "Top level"))
 
@@ -131,7 +131,7 @@ def models() -> str:
     return _section(
         1,
         "Models",
-        "What learns and writes: tables `[models.NAME]` with one of these kinds, or with a preset.",
+        "Models learn and generate documents: tables `[models.NAME]` with one of these kinds, or with a preset.",
         "## Presets",
         '`preset = "NAME"` stands for the kind and the fields of a file in `models/`; fields beside it replace the '
         "file's.",
@@ -163,7 +163,7 @@ def policies() -> str:
     return _section(
         1,
         "Policies",
-        "What is done to documents at a gate: tables `[policies.NAME]` with one of these kinds, named in order by "
+        "Rules for documents at a gate: tables `[policies.NAME]` with one of these kinds, listed in order in "
         "`web.publish`, `web.retain`, and `select` and `retain` of trainers.",
         *(
             _kind(name, cls, next(said for base, said in parts.items() if issubclass(cls, base)) + _remarks(cls))
