@@ -8,8 +8,8 @@ from typing import Any
 
 from ecosystem.errors import ScenarioError, nearest
 
-WHOLE = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # decides what the others mean
-WHOLE_RUN = ("name", "description", "steps", "weights_every", "theory")  # no number of any step depends on them
+DEFINING = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # determines the other fields
+WHOLE_RUN = ("name", "description", "steps", "weights_every", "theory")  # they affect no number of any step
 _CHANGEABLE = re.compile(
     r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
     r"|writers\.[^.]+\.(rate|reaction|leaves_below|returns_above|pay|wage)"
@@ -18,51 +18,50 @@ _CHANGEABLE = re.compile(
 )
 
 
-def check_changeable(path: str, where: str, besides: str = "") -> None:
-    """Raise ScenarioError for a path that cannot change inside a run; ``besides`` is a sentence on what else may."""
+def check_changeable(path: str, where: str, hint: str = "") -> None:
+    """Raise ScenarioError if a path cannot change inside a run; ``hint`` is appended to the message."""
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
-            f'{where}: "{path}" cannot change inside a run; what can: policies, web.retain, web.publish, measure but '
-            "downstream, the rates and pay of writers, what curators do, and of trainers all but count, model and "
-            f"sites.{besides}"
+            f'{where}: "{path}" cannot change inside a run. These can: policies; web.retain and web.publish; '
+            "measure, except downstream; the rates and pay of writers; curators, except count, sites and judge; and "
+            f"trainers, except count, model and sites.{hint}"
         )
 
 
-_MADE_BY = {  # one of these creates an entry
+_CREATED_BY = {  # setting one of these fields creates an entry
     "sources": ("kind",),
     "models": ("kind", "preset"),
     "policies": ("kind",),
     "writers": ("source",),
     "trainers": ("model",),
-    "curators": (),  # has no required field, so only the whole table creates one
+    "curators": (),  # no field is required, so only a complete table creates one
 }
 
 
 def check_exists(path: str, values: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Raise ScenarioError for a path into an entry that neither exists nor is created by the other values."""
+    """Raise ScenarioError if a path refers to an entry that neither exists nor is created by the other values."""
     section, _, rest = path.partition(".")
     name, dot, _ = rest.partition(".")
     table = data.get(section, {})
-    if not dot or section not in _MADE_BY or not isinstance(table, Mapping) or name in table:
+    if not dot or section not in _CREATED_BY or not isinstance(table, Mapping) or name in table:
         return
     entry = f"{section}.{name}"
-    if {section, entry}.isdisjoint(values) and not any(f"{entry}.{field}" in values for field in _MADE_BY[section]):
-        there = ", ".join(sorted(table)) or "none"
-        whole = "" if _MADE_BY[section] else f" A new one is given whole: {entry} = {{ … }}."
+    if {section, entry}.isdisjoint(values) and not any(f"{entry}.{field}" in values for field in _CREATED_BY[section]):
+        defined = ", ".join(sorted(table)) or "none"
+        hint = "" if _CREATED_BY[section] else f" To add one, set the complete table: {entry} = {{ … }}."
         raise ScenarioError(
-            f"{path}: there is no [{entry}]{nearest(name, table)}; defined in [{section}]: {there}.{whole}"
+            f"{path}: there is no [{entry}]{nearest(name, table)}; defined in [{section}]: {defined}.{hint}"
         )
 
 
 def overlap(path: str, other: str) -> bool:
-    """Return whether setting one of two dotted paths determines, wholly or in part, the value at the other."""
-    whole = [p.rpartition(".")[0] if WHOLE.fullmatch(p) else p for p in (path, other)]
-    one, two = (f"{p}." for p in whole)
-    return one.startswith(two) or two.startswith(one)
+    """Return whether setting one of two dotted paths changes all or part of the value at the other."""
+    first, second = (f"{p.rpartition('.')[0] if DEFINING.fullmatch(p) else p}." for p in (path, other))
+    return first.startswith(second) or second.startswith(first)
 
 
 def value_at(data: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a dotted path of three, None where there is none."""
+    """Return the value at a dotted path of three keys, or None if it is not set."""
     section, name, field = path.split(".")
-    part = data.get(section, {}).get(name, {})
-    return part.get(field) if isinstance(part, Mapping) else None
+    entry = data.get(section, {}).get(name, {})
+    return entry.get(field) if isinstance(entry, Mapping) else None

@@ -1,7 +1,7 @@
-"""Check a scenario as a whole: every name is defined, all parts are of one sort, the sites suffice.
+"""Check the parts of a scenario against each other: names, kinds of documents and numbers of sites.
 
-Each part has been checked by itself before; its ``problems`` method lists what its kind requires of the others. Every
-function returns sentences that begin with a dotted path.
+Each part has already been validated on its own. Its ``problems`` method checks what its kind requires of other parts.
+Every function returns sentences that begin with a dotted path.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ def _absent(path: str, name: str, table: Mapping[str, Any], section: str) -> lis
     """Return a sentence if no entry of a section has this name."""
     if name in table:
         return []
-    there = ", ".join(sorted(table)) or "none"
-    return [f"{path}: there is no [{section}.{name}]{nearest(name, table)}; defined in [{section}]: {there}"]
+    defined = ", ".join(sorted(table)) or "none"
+    return [f"{path}: there is no [{section}.{name}]{nearest(name, table)}; defined in [{section}]: {defined}"]
 
 
 def _gate(
-    s: ScenarioTables, path: str, names: Sequence[str], allowed: tuple[type[Policy], ...], what: str
+    s: ScenarioTables, path: str, names: Sequence[str], allowed: tuple[type[Policy], ...], rule: str
 ) -> list[str]:
-    """Return a sentence for every policy that a gate cannot apply; ``what`` names those that it can."""
+    """Return a sentence for every policy that a gate cannot apply; ``rule`` states which policies it accepts."""
     problems = []
     for name in names:
         problems += _absent(path, name, s.policies, "policies")
         policy = s.policies.get(name)
         if policy is not None and not isinstance(policy, allowed):
-            problems.append(f'{path}: the policy "{name}" ({policy.kind}) cannot be used here; {what}')
+            problems.append(f'{path}: the policy "{name}" ({policy.kind}) cannot be used here; {rule}')
     if len(set(names)) < len(names):
-        problems.append(f"{path}: names a policy twice; a gate applies each policy once")
+        problems.append(f"{path}: lists a policy twice; a gate applies each policy once")
     return problems
 
 
@@ -71,15 +71,15 @@ def _web(s: ScenarioTables) -> list[str]:
 
 
 def _trainers(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every model or policy that trainers name and cannot use."""
+    """Return a sentence for every model or policy that trainers refer to but cannot use."""
     problems = []
     for name, trainer in s.trainers.items():
         path = f"trainers.{name}"
         problems += _absent(f"{path}.model", trainer.model, s.models, "models")
         problems += _gate(s, f"{path}.select", trainer.select, (Filter, Weigher, Adder), "")
         problems += [
-            f'{path}.retain: the policy "{name}" ({s.policies[name].kind}) cannot thin an archive, which knows only '
-            "when a document was acquired; replace, accumulate, accumulate_subsample, window and decay can"
+            f'{path}.retain: the policy "{name}" ({s.policies[name].kind}) cannot thin an archive, which stores only '
+            "when each document was acquired; replace, accumulate, accumulate_subsample, window and decay can"
             for name in trainer.retain or []
             if name in s.policies and not s.policies[name].thins_archives
         ]
@@ -89,8 +89,8 @@ def _trainers(s: ScenarioTables) -> list[str]:
             problems += _absent(where, mark, s.policies, "policies")
         if mark in s.policies and not isinstance(s.policies[mark], WritesWatermark):
             problems.append(
-                f'{where}: the policy "{mark}" is of kind {s.policies[mark].kind}; only one of kind watermark can '
-                "mark text"
+                f'{where}: the policy "{mark}" is of kind {s.policies[mark].kind}; only a policy of kind watermark '
+                "can mark text"
             )
     return problems
 
@@ -104,7 +104,9 @@ def _curators(s: ScenarioTables) -> list[str]:
         path, judge = f"curators.{name}.judge", s.models.get(curator.judge)
         problems += _absent(path, curator.judge, s.models, "models")
         if s.modality != "text":
-            problems.append(f"{path}: only text has fluency, but documents here are {s.modality}; leave it out")
+            problems.append(
+                f"{path}: only text has fluency, but this scenario's documents are {s.modality}; remove judge"
+            )
         elif judge is not None and not judge.starts_pretrained:
             problems.append(
                 f'{path}: the model "{curator.judge}" starts from random weights and cannot measure fluency'
@@ -118,7 +120,7 @@ def _curators(s: ScenarioTables) -> list[str]:
 
 
 def _parts(s: ScenarioTables) -> list[str]:
-    """Return the problems that sources, models and policies report, and every name that refers to nothing."""
+    """Return the problems that sources, models and policies report, and every reference to an undefined entry."""
     problems = []
     for name, source in s.sources.items():
         problems += source.problems(f"sources.{name}", s)
@@ -127,21 +129,21 @@ def _parts(s: ScenarioTables) -> list[str]:
     for name, policy in s.policies.items():
         path = f"policies.{name}"
         for field, section, table in (("source", "sources", s.sources), ("model", "models", s.models)):
-            named = getattr(policy, field, None)
-            if named is not None:
-                problems += _absent(f"{path}.{field}", named, table, section)
+            reference = getattr(policy, field, None)
+            if reference is not None:
+                problems += _absent(f"{path}.{field}", reference, table, section)
         problems += policy.problems(path, s)
     return problems
 
 
 def _theory(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every closed form that names nothing, or cannot be computed."""
+    """Return a sentence for every closed form that cannot be computed or refers to an undefined name."""
     problems = []
     for number, theory in enumerate(s.theory):
         problems += _absent(f"theory.{number}.population", theory.population, s.trainers, "trainers")
-        wrong = wrong_law(theory.law, theory.parameters, s.modality)
-        if wrong:
-            problems.append(f"theory.{number}.{wrong}")
+        problem = wrong_law(theory.law, theory.parameters, s.modality)
+        if problem:
+            problems.append(f"theory.{number}.{problem}")
         metrics = definitions()
         if theory.metric not in metrics:
             problems.append(
@@ -155,7 +157,7 @@ def _text_metrics(s: ScenarioTables) -> list[str]:
     """Return a sentence for every text metric that does not exist."""
     metrics = TEXT_METRICS.all()
     return [
-        f'measure.texts: there is no text metric "{m}"{nearest(m, metrics)}; there are {", ".join(metrics)}'
+        f'measure.texts: there is no text metric "{m}"{nearest(m, metrics)}; available: {", ".join(metrics)}'
         for m in s.measure.texts or []
         if m not in metrics
     ]
@@ -164,20 +166,20 @@ def _text_metrics(s: ScenarioTables) -> list[str]:
 def unused_settings(s: ScenarioTables) -> list[str]:
     """Return a sentence for every value that is allowed but has no effect.
 
-    These are sources and models that nothing refers to, and budgets of trainers whose model ignores them. Policies may
-    be defined only to be enforced later, from the page or in a study.
+    These are unused sources and models, and budgets of trainers whose model ignores them. Unused policies are not
+    listed, since the page or a study may apply them later.
     """
-    referred = set(_strings(s.plain()))
+    references = set(_strings(s.plain()))
     unused = [
         f"{section}.{name} is not used: nothing refers to it"
         for section, entries in (("sources", s.sources), ("models", s.models))
         for name in entries
-        if name not in referred
+        if name not in references
     ]
     default = TrainerSpec.model_fields["budget"].default
     return unused + [
-        f"trainers.{name}.budget has no effect: models.{trainer.model} is of kind {s.models[trainer.model].kind}, and "
-        "sees every document that was selected once; a policy of kind sample can limit those"
+        f"trainers.{name}.budget has no effect: models.{trainer.model} is of kind {s.models[trainer.model].kind}, "
+        "which reads every selected document once; use a policy of kind sample to limit their number"
         for name, trainer in s.trainers.items()
         if trainer.budget != default and not s.models[trainer.model].uses_budget
     ]
@@ -196,12 +198,12 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _downstream(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every reason why the downstream tasks cannot be made or judged."""
+    """Return a sentence for every reason why the downstream tasks cannot be built or evaluated."""
     settings, path = s.measure.downstream, "measure.downstream"
     if settings is None:
         return []
     if s.modality != "text":
-        return [f"{path}: tasks are made of text, but this scenario's documents are of sort {s.modality}; leave it out"]
+        return [f"{path}: tasks need text, but the documents of this scenario are of kind {s.modality}; remove it"]
     tasks, problems = TASKS.all(), []
     for field in ("tasks", "zero_shot"):
         names = getattr(settings, field)
@@ -211,19 +213,19 @@ def _downstream(s: ScenarioTables) -> list[str]:
             if name not in tasks
         ]
         if len(set(names)) < len(names):
-            problems.append(f"{path}.{field}: names a task twice")
+            problems.append(f"{path}.{field}: lists a task twice; remove one")
     source = s.sources.get(s.web.initial.source) if s.web.initial is not None else None
     if s.web.initial is None:
-        problems.append(f"{path}: tasks are made from the source that the web begins with; give web.initial")
+        problems.append(f"{path}: tasks are built from the source of the initial documents; set web.initial")
     elif source is not None and not source.held_out:
         problems.append(
-            f"{path}: tasks are made from documents that are never published, but "
+            f"{path}: tasks are built from documents that are never published, but "
             f"sources.{s.web.initial.source}.held_out is 0"
         )
     elif source is not None and not source.has_topics:
         problems += [
-            f'{path}: the task "{name}" asks for the topics of documents, which a source of kind {source.kind} does '
-            "not know (python_docs does); leave the task out"
+            f'{path}: the task "{name}" needs the topics of documents, which a source of kind {source.kind} does '
+            "not provide (python_docs does); remove the task"
             for name in dict.fromkeys([*settings.tasks, *settings.zero_shot])
             if name in tasks and tasks[name].needs_topics
         ]
@@ -236,25 +238,25 @@ def _downstream(s: ScenarioTables) -> list[str]:
         kinds = ", ".join(sorted({model.kind for model in s.models.values()}))
         problems.append(
             f"{path}.tasks: no model of this scenario can be fine-tuned on a task ({kinds}; gpt2 and causal_lm can); "
-            "give zero_shot instead"
+            "use zero_shot instead"
         )
     return problems
 
 
 def _sizes(s: ScenarioTables) -> list[str]:
-    """Return a sentence where the initial documents are missing, or the sources' vectors differ in length."""
+    """Return a sentence if initial documents are missing, or if the vectors of the sources differ in length."""
     problems = []
     if s.web.initial is None and s.models:
         problems.append(
             f"web.initial: is missing, but models of {s.modality} documents learn the form of a document from the "
-            "initial documents, and are measured against them; give it a source and a number of documents"
+            "initial documents, and are measured against them; set its source and documents"
         )
     widths = {name: source.width for name, source in s.sources.items() if source.width is not None}
     if s.modality == "vector" and len(set(widths.values())) > 1:
         lengths = ", ".join(f"{name} {width}" for name, width in widths.items())
         problems.append(
             f"sources: their vectors must all have one length, but the lengths are {lengths}; make them equal, or "
-            "leave out a source"
+            "remove a source"
         )
     return problems
 
@@ -267,10 +269,10 @@ def _mixed(s: ScenarioTables) -> list[str]:
             if part.modality != s.modality:
                 problems.append(
                     f"{section}.{name}: is for {part.modality} documents, but this scenario's are {s.modality}; "
-                    "all sources and models must be of one sort"
+                    "all sources and models must handle the same kind"
                 )
-    problems += _dealt(s) + _labels(s)
-    return problems if s.modality == "text" else problems + _sizes(s) + _textless(s)
+    problems += _too_few_sites(s) + _labels(s)
+    return problems if s.modality == "text" else problems + _sizes(s) + _text_only_settings(s)
 
 
 def _labels(s: ScenarioTables) -> list[str]:
@@ -278,26 +280,26 @@ def _labels(s: ScenarioTables) -> list[str]:
     problems = []
     readers: dict[str, Family | Policy] = {f"models.{name}": family for name, family in s.models.items()}
     readers |= {f"policies.{name}": policy for name, policy in s.policies.items()}
-    needs = [path for path, part in readers.items() if part.needs_labels]
-    if needs:
-        who = f"{needs[0]} ({readers[needs[0]].kind})"
+    needing_labels = [path for path, part in readers.items() if part.needs_labels]
+    if needing_labels:
+        reader = f"{needing_labels[0]} ({readers[needing_labels[0]].kind})"
         if s.web.initial is None:
-            problems.append(f"web.initial: is missing, but its source says which labels are right, as {who} needs")
+            problems.append(f"web.initial: is missing, but its source says which labels are right, as {reader} needs")
         problems += [
-            f"sources.{name}: {source.kind} documents have no labels that are right or wrong, but {who} needs them; "
-            "give a source of kind labelled"
+            f"sources.{name}: {source.kind} documents have no labels that are right or wrong, but {reader} needs them; "
+            "use a source of kind labelled"
             for name, source in s.sources.items()
             if not source.labelled
         ]
     return problems
 
 
-def _textless(s: ScenarioTables) -> list[str]:
+def _text_only_settings(s: ScenarioTables) -> list[str]:
     """Return a sentence for every setting that applies to text only, in a scenario of other documents."""
     problems = []
     for name, policy in s.policies.items():
         if policy.reads_text:
-            problems.append(f"policies.{name}: {policy.kind} reads words, but documents here are of sort {s.modality}")
+            problems.append(f"policies.{name}: {policy.kind} reads words, but documents here are of kind {s.modality}")
     for name, trainer in s.trainers.items():
         decoding = trainer.decoding
         unused = {"prompt": decoding.prompt is not None, "repetition_penalty": decoding.repetition_penalty != 1.0}
@@ -305,15 +307,15 @@ def _textless(s: ScenarioTables) -> list[str]:
         if s.modality == "vector":
             unused |= {"top_k": decoding.top_k is not None, "top_p": decoding.top_p is not None}
         problems += [
-            f"trainers.{name}.decoding.{field}: has no meaning for {s.modality} documents; leave it out"
-            for field, given in unused.items()
-            if given
+            f"trainers.{name}.decoding.{field}: has no meaning for {s.modality} documents; remove it"
+            for field, is_set in unused.items()
+            if is_set
         ]
     return problems
 
 
-def _dealt(s: ScenarioTables) -> list[str]:
-    """Return a sentence if the sites of an isolated web, or of islands, cannot be allotted to the agents."""
+def _too_few_sites(s: ScenarioTables) -> list[str]:
+    """Return a sentence if an isolated web or a web of islands has too few sites for its agents."""
     if s.web.graph not in ("isolated", "islands") or s.web.sites is None:
         return []
     agents: list[tuple[str, WriterSpec | CuratorSpec | TrainerSpec]] = [
@@ -323,16 +325,16 @@ def _dealt(s: ScenarioTables) -> list[str]:
     ]
     if s.web.graph == "isolated":
         needed = sum(agent.count * agent.sites for _, agent in agents)
-        whose = "agents that need"
+        recipients = "agents that need"
     else:
         islands: dict[str, set[int]] = {}
         for name, agent in agents:
             islands.setdefault(name, set()).add(agent.sites)
         uneven = [name for name, sites in islands.items() if len(sites) > 1]
         if uneven:
-            return [f'web: the populations on the island "{uneven[0]}" share its sites; give them all the same sites']
+            return [f'web: the populations on the island "{uneven[0]}" share its sites; give them equal sites']
         needed = sum(max(sites) for sites in islands.values())
-        whose = "islands (populations by name) that need"
+        recipients = "islands (populations by name) that need"
     if needed > s.web.sites:
-        return [f"web.sites: {s.web.sites} sites are too few for {whose} {needed} of their own"]
+        return [f"web.sites: {s.web.sites} sites are too few for {recipients} {needed} of their own"]
     return []

@@ -26,22 +26,21 @@ class WriterSpec(Spec):
     )
     leaves_below: Share | None = Field(
         None,
-        description="leaves when a reader at its home sites meets a document by people less often than this (share of "
-        "the prominence there); absent: never",
+        description="leaves when the human share of the prominence at its home sites falls below this; absent: never",
     )
     returns_above: Share | None = Field(
-        None, description="comes back when that share is above this; absent: above leaves_below"
+        None, description="returns when that share rises above this; absent: above leaves_below"
     )
-    pay: Annotated[float, Field(ge=0)] | None = Field(None, description="what it is paid for a document, in money")
+    pay: Annotated[float, Field(ge=0)] | None = Field(None, description="pay for a document, in money")
     wage: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="pay from which on it writes regardless of its readers; absent: it never writes for pay alone"
+        None, description="least pay for which it writes regardless of its readers; absent: never writes for pay alone"
     )
 
     @model_validator(mode="after")
     def _may_leave(self) -> WriterSpec:
         for field in ("returns_above", "wage"):
             if self.leaves_below is None and getattr(self, field) is not None:
-                raise ValueError(f"{field} has no meaning for writers that never leave; give leaves_below too")
+                raise ValueError(f"{field} has no meaning for writers that never leave; set leaves_below too")
         if self.leaves_below is not None and self.returns_above is not None and self.returns_above < self.leaves_below:
             raise ValueError(f"returns_above = {self.returns_above:g} is below leaves_below = {self.leaves_below:g}")
         return self
@@ -63,7 +62,7 @@ class ScrapeSpec(Spec):
 
 
 class TrainerSpec(Spec):
-    """A population of trainers that share one recipe; each has its own model, home sites and random streams."""
+    """A population of trainers with the same settings; each has its own model, home sites and random streams."""
 
     count: Positive = Field(1, description="number of trainers in the population")
     model: str = Field(description="name of an entry in [models]")
@@ -84,14 +83,14 @@ class TrainerSpec(Spec):
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="absent: the model's own")
     decoding: Decoding = Decoding()
     publish: Count = Field(100, description="documents published a step, each trainer")
-    every: Positive = Field(1, description="fit at every so many steps")
+    every: Positive = Field(1, description="number of steps from one fit to the next")
     offset: Count = Field(0, description="first step at which it may fit is 1 + offset")
-    lag: Count = Field(0, description="scrape only what was published at least so many steps ago")
+    lag: Count = Field(0, description="scrape only documents published at least this many steps ago")
 
     def fits_at(self, t: int) -> bool:
-        """Return whether step ``t`` is one of those at which these trainers train."""
-        since = t - 1 - self.offset
-        return since >= 0 and since % self.every == 0
+        """Return whether these trainers train at step ``t``."""
+        elapsed = t - 1 - self.offset
+        return elapsed >= 0 and elapsed % self.every == 0
 
 
 class CuratorSpec(Spec):
@@ -100,8 +99,8 @@ class CuratorSpec(Spec):
     count: Positive = Field(1, description="number of curators in the population")
     sites: Positive = Field(10, description="sites each curator watches")
     reviews: Count = Field(40, description="documents reviewed a step, each curator")
-    true_positive_rate: Share = Field(0.8, description="chance of recognising a synthetic document")
-    false_positive_rate: Share = Field(0.05, description="chance of taking a human document for synthetic")
+    true_positive_rate: Share = Field(0.8, description="probability of recognising a synthetic document")
+    false_positive_rate: Share = Field(0.05, description="probability of taking a human document for synthetic")
     action: Literal["remove", "down_weight", "endorse"] = Field(
         "remove",
         description="remove: remove suspects from the web; down_weight: multiply their prominence by `strength`; "
@@ -122,7 +121,7 @@ class CuratorSpec(Spec):
     @model_validator(mode="after")
     def _both(self) -> CuratorSpec:
         if (self.quality_bias is None) != (self.judge is None):
-            raise ValueError("give quality_bias and judge together, or neither")
+            raise ValueError("set both quality_bias and judge, or neither")
         return self
 
 
@@ -131,7 +130,7 @@ class DownstreamSpec(Spec):
 
     tasks: list[str] = Field([], description="tasks on which members are fine-tuned from their weights, then evaluated")
     zero_shot: list[str] = Field([], description="tasks on which members are evaluated without fine-tuning")
-    every: Positive = Field(1, description="evaluate at step 1 and every so many steps after it")
+    every: Positive = Field(1, description="evaluate at step 1 and then every this many steps")
     train: Positive = Field(400, description="examples to fine-tune on, each task")
     test: Annotated[int, Field(ge=2, le=10**6)] = Field(200, description="test examples, from other documents")
     epochs: Annotated[float, Field(gt=0, le=1e6)] = Field(3.0, description="passes over the training examples")
@@ -142,49 +141,49 @@ class DownstreamSpec(Spec):
     @model_validator(mode="after")
     def _some(self) -> DownstreamSpec:
         if not self.tasks and not self.zero_shot:
-            raise ValueError("give tasks or zero_shot, or leave the table out")
+            raise ValueError("set tasks or zero_shot, or remove the table")
         return self
 
 
 class MeasureSpec(Spec):
-    """What is measured, and the sample sizes of each measurement."""
+    """The measurements and their sample sizes."""
 
-    held_out: Positive = Field(200, description="human documents, at most, on which every trainer is scored")
+    held_out: Positive = Field(200, description="most human documents on which every trainer is scored")
     contexts: Count = Field(
-        0, description="beginnings of held-out documents, at most, after which next-token distributions are compared"
+        0, description="most beginnings of held-out documents after which next-token distributions are compared"
     )
     synthetic: Count = Field(10, description="extra documents each trainer writes per step for scoring, unpublished")
     texts: list[str] | None = Field(None, description="text metrics to compute; absent: all of them")
     words: Positive = Field(1000, description="words in each equal-size sample on which text metrics are computed")
-    groups: Annotated[int, Field(ge=2)] = Field(8, description="number of such samples, at most")
+    groups: Annotated[int, Field(ge=2)] = Field(8, description="largest number of such samples")
     sites: bool = Field(True, description="record the synthetic share of every site")
     initial_perplexity: Count = Field(
         100,
-        description="published texts of each trainer, at most, whose perplexity under the weights that trainers start "
-        "from is taken at every step; 0: none",
+        description="most published texts of each trainer whose perplexity under the initial weights is measured at "
+        "every step; 0: none",
     )
     initial_tokens: Positive = Field(
-        32, description="first tokens of each of them, not counting a prompt; shorter texts are left out"
+        32, description="number of first tokens measured, excluding a prompt; shorter texts are skipped"
     )
     downstream: DownstreamSpec | None = Field(None, description="absent: models are not evaluated on tasks")
 
 
 class Change(Spec):
-    """A timed policy: from step ``at`` on, these dotted paths have these values."""
+    """A timed change: set dotted paths to these values, starting at step ``at``."""
 
     at: Positive = Field(description="first step at which the values are in force")
     set: dict[str, Any] = Field(description="table of dotted path = value")
 
 
 class Knob(Spec):
-    """A dotted path that a reader of the interactive page can set: a slider over numbers, or one of several choices."""
+    """A control of the interactive page for one dotted path: a slider over numbers, or a list of choices."""
 
-    path: str = Field(description="the dotted path to set; it must be one that may change inside a run")
+    path: str = Field(description="dotted path to set; it must be changeable inside a run")
     label: str | None = Field(None, description="label on the page; absent: its path")
-    low: float | None = Field(None, description="of a slider: the smallest value")
-    high: float | None = Field(None, description="of a slider: the largest value")
+    low: float | None = Field(None, description="smallest value of a slider")
+    high: float | None = Field(None, description="largest value of a slider")
     step: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="of a slider; absent: 1, or a fiftieth of the range"
+        None, description="step of a slider; absent: 1, or a fiftieth of the range"
     )
     choices: dict[str, Any] | None = Field(None, description="instead of a slider: values by label")
 
@@ -192,9 +191,9 @@ class Knob(Spec):
     def _slider_or_choices(self) -> Knob:
         if self.choices is not None:
             if len(self.choices) < 2 or any(x is not None for x in (self.low, self.high, self.step)):
-                raise ValueError("give two or more choices, and none of low, high and step")
+                raise ValueError("choices needs two or more values, and excludes low, high and step")
         elif self.low is None or self.high is None or not self.low < self.high:
-            raise ValueError("a slider needs low and high, the first below the second; or give choices")
+            raise ValueError("a slider needs low and high, with low below high; or set choices")
         return self
 
     @property
@@ -207,11 +206,11 @@ class TheorySpec(Spec):
     """A closed form beside the simulation: a curve in the report, and checks for ``ecosystem validate``."""
 
     metric: Annotated[str, AfterValidator(name_of)] = Field(
-        description="metric that it predicts, averaged over the trainers of a population"
+        description="metric predicted, averaged over the trainers of the population"
     )
     population: str = Field(description="name of an entry in [trainers]")
     law: str = Field(description="name of a function of the generation (ecosystem list laws)")
     parameters: dict[str, Any] = Field(default_factory=dict, description="its other arguments")
-    first: int = Field(0, description="generation at step 0; the law is drawn from generation 1 on")
+    first: int = Field(0, description="generation at step 0; the curve begins at generation 1")
     check: list[Positive] = Field([], description="steps at which `ecosystem validate` compares")
-    source: str = Field("", description="where the law comes from")
+    source: str = Field("", description="reference for the law")

@@ -11,7 +11,7 @@ from ecosystem.errors import ScenarioError, nearest
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """Read a TOML file; raise ScenarioError that names the file, and the place of a syntax error."""
+    """Read a TOML file; raise ScenarioError with the file and the position of a syntax error."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -27,27 +27,30 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def _scenarios_beside(file: Path) -> str:
+    """Return a suggestion of a similarly named file in the same folder, or an empty string."""
     names = [p.stem for p in file.parent.glob("*.toml")] if file.parent.is_dir() else []
-    return nearest(file.stem, names).replace('"?', '.toml"?')  # the endings are all alike and would decide
+    return nearest(file.stem, names).replace(
+        '"?', '.toml"?'
+    )  # compared without the common suffix, which would dominate
 
 
-STUDIES = "studies"  # the folder of scenarios in which studies and frontiers lie
+STUDIES = "studies"  # the subfolder of scenarios that holds studies and frontiers
 
 
 def bundled(folder: Literal["models", "scenarios"], base: Path | None = None) -> list[Path]:
     """Return the folders that are searched for presets or scenarios, nearest first."""
     package = Path(__file__).parent.parent
-    places = [Path.cwd() / folder, package.parent / folder, package / "_bundled" / folder]
+    candidates = [Path.cwd() / folder, package.parent / folder, package / "_bundled" / folder]
     if base is not None:
-        places[1:1] = [base / folder, base.parent / folder]
-    return [place for place in dict.fromkeys(p.resolve() for p in places) if place.is_dir()]
+        candidates[1:1] = [base / folder, base.parent / folder]
+    return [path for path in dict.fromkeys(p.resolve() for p in candidates) if path.is_dir()]
 
 
 def presets(base: Path | None = None) -> dict[str, Path]:
-    """Return every model preset by name; where two share a name, the nearer one."""
+    """Return every model preset by name; if two share a name, the nearer one wins."""
     files: dict[str, Path] = {}
-    for place in bundled("models", base):
-        for file in sorted(place.glob("*.toml")):
+    for folder in bundled("models", base):
+        for file in sorted(folder.glob("*.toml")):
             if file.is_file():
                 files.setdefault(file.stem, file)
     return files
@@ -60,23 +63,24 @@ def with_preset(data: Mapping[str, Any], base: Path | None, chain: tuple[str, ..
     name = str(data["preset"])
     files = presets(base)
     if name in chain:
-        raise ScenarioError(f"presets refer to one another in a circle: {' -> '.join([*chain, name])}")
+        raise ScenarioError(f"presets form a cycle: {' -> '.join([*chain, name])}")
     if name not in files:
         raise ScenarioError(
-            f'preset: there is no model preset "{name}"{nearest(name, files)}; there are {", ".join(sorted(files))}'
+            f'preset: there is no model preset "{name}"{nearest(name, files)}; available: {", ".join(sorted(files))}'
         )
-    below = with_preset(read_toml(files[name]), base, (*chain, name))
-    own = {key: value for key, value in data.items() if key != "preset"}
-    if own.get("kind", below.get("kind")) != below.get("kind"):
+    preset = with_preset(read_toml(files[name]), base, (*chain, name))
+    overrides = {key: value for key, value in data.items() if key != "preset"}
+    if overrides.get("kind", preset.get("kind")) != preset.get("kind"):
         raise ScenarioError(
-            f'preset "{name}" is of kind {below.get("kind")}, but kind = "{own["kind"]}" is given too; leave kind out'
+            f'preset "{name}" is of kind {preset.get("kind")}, but kind = "{overrides["kind"]}" is set too; remove kind'
         )
-    return _merge(below, own)
+    return _merge(preset, overrides)
 
 
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
+def _merge(base: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` updated with ``overrides``, table by table."""
+    merged = dict(base)
+    for key, value in overrides.items():
         inner = merged.get(key)
         merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
     return merged

@@ -1,7 +1,7 @@
-"""Scenario files: the whole experiment as one frozen value, validated completely when it is read.
+"""Read, validate and vary scenarios: a whole experiment as one frozen value.
 
-Every mistake in a file is reported at once, each as a sentence with its dotted path; every timed change is
-applied and checked here too, so that a run never fails at step 40 for a mistake in the file.
+All mistakes in a file are reported at once, each as a sentence with its dotted path. Timed changes are applied and
+checked when the file is read, so that a run never fails at step 40 because of a mistake in the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ecosystem.errors import ScenarioError, nearest
 from ecosystem.families.base import FAMILIES
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
-from ecosystem.scenario.changes import WHOLE, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
+from ecosystem.scenario.changes import DEFINING, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
 from ecosystem.scenario.consistency import inconsistencies
 from ecosystem.scenario.presets import read_toml, with_preset
 from ecosystem.scenario.tables import ScenarioTables
@@ -42,10 +42,10 @@ class Scenario(ScenarioTables):
         base: Path | None = None,
         authored: bool = False,
     ) -> Scenario:
-        """Validate plain data; ``where`` names it in messages, ``base`` is where presets are searched first.
+        """Validate plain data; ``where`` names it in messages, presets are searched in ``base`` first.
 
-        In an ``authored`` scenario both ends of every knob must be allowed. After values have been changed, an end may
-        no longer be compatible with them; it is then refused when a reader sets the knob to it.
+        In an ``authored`` scenario both ends of every knob must be valid. Overrides may make an end invalid; it is then
+        rejected only when the knob is set to it.
         """
         scenario = _parse(data, where, base)
         state = scenario
@@ -58,8 +58,8 @@ class Scenario(ScenarioTables):
                 raise ScenarioError(f"{where}: changes.{number} (at step {change.at}): {error}") from None
         for number, knob in enumerate(scenario.knobs):
             check_changeable(knob.path, f"{where}: knobs.{number}.path")
-            if authored and (wrong := scenario.refused(knob.path, *knob.ends)):
-                raise ScenarioError(f"{where}: knobs.{number}: {wrong}")
+            if authored and (problem := scenario.refused(knob.path, *knob.ends)):
+                raise ScenarioError(f"{where}: knobs.{number}: {problem}")
         for name in scenario.variants:
             try:
                 scenario.variant(name, base=base)
@@ -77,36 +77,38 @@ class Scenario(ScenarioTables):
         return ""
 
     def override(self, values: Mapping[str, Any], *, base: Path | None = None) -> Scenario:
-        """Return the scenario with dotted paths set, validated like a file; raise ScenarioError if it is not.
+        """Return the scenario with dotted paths set and validated like a file; raise ScenarioError if it is invalid.
 
-        Setting ``models.<name>.preset``, or another ``kind`` of a model, source or policy, replaces all of it, since
-        the fields of one kind have no meaning for another; fields of it among the same values, in any order, are set on
-        the new one. A missing entry is created if its required field, or the whole entry, is set; a mistyped name is
-        therefore an error in every section.
+        Changing ``models.<name>.preset``, or the ``kind`` of a model, source or policy, replaces the whole entry, since
+        the fields of one kind have no meaning for another. Other fields of the entry in ``values``, in any order, are
+        set on the new one. A new entry is created only if its required field or the whole entry is set, so that a
+        mistyped name is an error in every section.
         """
         data = self.plain()
         for path in checked_paths(values):
             check_exists(path, values, data)
-        whole_first = sorted(values.items(), key=lambda item: not WHOLE.fullmatch(item[0]))
-        for path, value in whole_first:
-            part, _, field = path.rpartition(".")
-            if WHOLE.fullmatch(path) and value_at(data, path) != value:
-                data = set_path(data, part, {field: value})
+        defining_first = sorted(values.items(), key=lambda item: not DEFINING.fullmatch(item[0]))
+        for path, value in defining_first:
+            entry, _, field = path.rpartition(".")
+            if DEFINING.fullmatch(path) and value_at(data, path) != value:
+                data = set_path(data, entry, {field: value})
             else:
                 data = set_path(data, path, value)
         return _parse(data, "", base)
 
     def variant(self, name: str, *, base: Path | None = None) -> Scenario:
-        """Return this scenario with the paths of one of its variants set; raise ScenarioError if there is none."""
+        """Return this scenario with the values of one of its variants; raise ScenarioError if it does not exist."""
         if name not in self.variants:
-            there = f"there are {', '.join(self.variants)}" if self.variants else "it has none"
-            raise ScenarioError(f'{self.name}: no variant "{name}"{nearest(name, self.variants)}; {there}')
+            available = (
+                f"available: {', '.join(self.variants)}" if self.variants else "the scenario defines no variants"
+            )
+            raise ScenarioError(f'{self.name}: no variant "{name}"{nearest(name, self.variants)}; {available}')
         return self.model_copy(update={"variants": {}}).override(self.variants[name], base=base)
 
     def at(self, t: int) -> Scenario:
-        """Return the scenario in force at step ``t``: this one with every change up to then applied.
+        """Return the scenario in force at step ``t``, with every change up to that step applied.
 
-        Each is built once: a scenario is immutable, and validating it can take longer than a step.
+        Results are cached, since validating a scenario can take longer than a step.
         """
         changes = [change for change in sorted(self.changes, key=lambda c: c.at) if change.at <= t]
         if not changes:
@@ -118,7 +120,7 @@ class Scenario(ScenarioTables):
         return in_force[len(changes) - 1]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Scenario:
-        """Copy as pydantic does; a copy with other values has other scenarios in force."""
+        """Copy as pydantic does, without the cache of :meth:`at`, which may not apply to the copy."""
         copy = super().model_copy(update=update, deep=deep)
         copy.__dict__.pop("_in_force", None)
         return copy
@@ -126,13 +128,13 @@ class Scenario(ScenarioTables):
     def forked(
         self, step: int, values: Mapping[str, Any], *, base: Path | None = None, called: str | None = None
     ) -> Scenario:
-        """Return the scenario of a run that leaves this one's after ``step``: these paths hold from the next step on.
+        """Return the scenario of a run that branches off after ``step``, with ``values`` in force from the next step.
 
-        It is this scenario with one more timed change, so that running it from step 0 gives this one's numbers up to
-        ``step``. What a later timed change would have set at the same path, above or below it is left out: the
-        values hold to the end. Name, description, steps, weights_every and theory are set for the whole.
-        Raises ScenarioError for what cannot change inside a run, and for what is wrong in any scenario; its sentences
-        begin with what this is ``called``.
+        It is this scenario with one more timed change, so that running it from step 0 reproduces this one's numbers up
+        to ``step``. Values that later timed changes set at the same path, above or below it are dropped, so that
+        ``values`` hold to the end. Name, description, steps, weights_every and theory are set for the whole run. Raises
+        ScenarioError if a path cannot change inside a run or the result is invalid; its sentences begin with
+        ``called``.
         """
         where = called or f"branch after step {step}"
         whole = {path: value for path, value in values.items() if path.split(".")[0] in WHOLE_RUN}
@@ -144,9 +146,11 @@ class Scenario(ScenarioTables):
         data = self.override(whole, base=base).plain()
         changes = []
         for change in self.changes:
-            left = {p: v for p, v in change.set.items() if change.at <= step or not any(overlap(p, q) for q in timed)}
-            if left:
-                changes.append({"at": change.at, "set": left})
+            remaining = {
+                p: v for p, v in change.set.items() if change.at <= step or not any(overlap(p, q) for q in timed)
+            }
+            if remaining:
+                changes.append({"at": change.at, "set": remaining})
         if timed:
             changes.append({"at": step + 1, "set": timed})
         return Scenario.parse({**data, "changes": changes}, where=where, base=base)
@@ -179,13 +183,13 @@ def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
     if scenario is not None and not bad_parts:
         problems += inconsistencies(scenario)
     if problems or scenario is None:
-        at = f"{where}: " if where else ""
-        raise ScenarioError("\n".join(f"{at}{problem}." for problem in problems))
+        prefix = f"{where}: " if where else ""
+        raise ScenarioError("\n".join(f"{prefix}{problem}." for problem in problems))
     return scenario
 
 
 def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | None, problems: list[str]) -> Spec | None:
-    """Parse one entry of a section whose kinds live in a registry; append any problem and return None."""
+    """Parse one entry of a section whose kinds are registered; on a problem, append it and return None."""
     if isinstance(entry, Spec):
         return entry
     if not isinstance(entry, Mapping):
@@ -196,7 +200,7 @@ def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | Non
         kind = fields.pop("kind", None)
         if not isinstance(kind, str):
             hint = ' or a preset (preset = "gpt2-nano")' if registry is FAMILIES else ""
-            problems.append(f"{path}: needs a kind{hint}; the kinds are {', '.join(registry.all())}")
+            problems.append(f"{path}: needs a kind{hint}; available kinds: {', '.join(registry.all())}")
             return None
         cls = registry.get(kind)
     except ScenarioError as error:

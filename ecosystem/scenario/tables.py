@@ -32,13 +32,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class ScenarioTables(Spec):
-    """Every table and key of a scenario file, each valid by itself."""
+    """All tables and keys of a scenario file, each validated on its own."""
 
     name: str = Field(description="names the run folder; letters, digits, _ and -")
-    description: str = Field("", description="what the experiment is about, shown in listings and reports")
+    description: str = Field("", description="purpose of the experiment, shown in listings and reports")
     seed: Count = Field(1, description="seed of all random streams")
     steps: Positive = Field(10, description="number of steps after the opening of the web (step 0)")
-    weights_every: Positive = Field(1, description="keep the models of every so many steps (and of the last)")
+    weights_every: Positive = Field(
+        1, description="keep model weights every this many steps (and those of the last step)"
+    )
     sources: dict[str, Source] = Field(description="sources of documents by name, each of a kind")
     web: WebSpec = Field(description="the site graph, its initial documents and its gates")
     models: dict[str, Family] = Field(description="models by name, each of a kind or from a preset")
@@ -46,8 +48,8 @@ class ScenarioTables(Spec):
     writers: dict[str, WriterSpec] = Field({}, description="populations of people who write, by name")
     trainers: dict[str, TrainerSpec] = Field({}, description="populations of trainers, by name")
     curators: dict[str, CuratorSpec] = Field({}, description="populations of reviewers, by name")
-    measure: MeasureSpec = Field(MeasureSpec(), description="what is measured, and the sample sizes")
-    changes: list[Change] = Field([], description="timed changes: values in force from a step on")
+    measure: MeasureSpec = Field(MeasureSpec(), description="measurements and their sample sizes")
+    changes: list[Change] = Field([], description="timed changes: values that take effect at a step")
     theory: list[TheorySpec] = Field([], description="closed forms that are drawn and checked beside the simulation")
     knobs: list[Knob] = Field([], description="controls of the interactive page (view); absent: a default set")
     variants: dict[str, dict[str, Any]] = Field(
@@ -63,7 +65,7 @@ class ScenarioTables(Spec):
 
     @property
     def modality(self) -> str:
-        """The sort of all documents: text, vector or category (checked to be the same in sources and models)."""
+        """The kind of all documents: text, vector or category (checked to be the same in sources and models)."""
         parts: list[Source | Family] = [*self.sources.values(), *self.models.values()]
         return parts[0].modality if parts else "text"
 
@@ -80,11 +82,11 @@ class ScenarioTables(Spec):
         return {key: value for key, value in data.items() if value not in ({}, [])}
 
     def to_toml(self) -> str:
-        """Return the resolved scenario as a TOML file that can be run; it holds one variant and lists no others."""
+        """Return the resolved scenario as the text of a runnable TOML file, without its variants."""
         return tomli_w.dumps({key: value for key, value in self.plain().items() if key != "variants"})
 
     def value(self, path: str) -> Any:
-        """Return the value at a dotted path of the plain scenario, None where there is none."""
+        """Return the value at a dotted path of the plain scenario, or None if it is not set."""
         node: Any = self.plain()
         for key in path.split("."):
             if isinstance(node, list):
@@ -95,8 +97,8 @@ class ScenarioTables(Spec):
 
     def like(self, path: str, value: Any) -> Any:
         """Round a float if the path holds an integer; return any other value unchanged."""
-        whole = isinstance(self.value(path), int) and not isinstance(self.value(path), bool)
-        return round(value) if whole and isinstance(value, float) else value
+        is_integer = isinstance(self.value(path), int) and not isinstance(self.value(path), bool)
+        return round(value) if is_integer and isinstance(value, float) else value
 
     def standing(self) -> list[str]:
         """Return the names of the policies at the gates of the web and of trainers, each once."""
@@ -105,7 +107,7 @@ class ScenarioTables(Spec):
         return list(dict.fromkeys(name for names in gates for name in names))
 
     def fingerprint(self) -> str:
-        """Return 12 hexadecimal digits that name this experiment (not its name, seed or number of steps)."""
-        unnamed = ("name", "description", "seed", "steps", "theory", "variants", "knobs")
-        data = {k: v for k, v in self.plain().items() if k not in unnamed}
+        """Return 12 hexadecimal digits that identify the experiment, regardless of name, seed and number of steps."""
+        excluded = ("name", "description", "seed", "steps", "theory", "variants", "knobs")
+        data = {k: v for k, v in self.plain().items() if k not in excluded}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
