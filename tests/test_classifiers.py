@@ -180,7 +180,7 @@ NO_LABELS = replace(Examples.contrast(pl.Series(["a"] * 8), pl.Series(["b"] * 8)
         ({}, "collect_examples returned NoneType instead of Examples"),
         ({"answer": NUMBERS}, "collect_examples returned texts that are not all strings"),
         ({"answer": NO_LABELS}, "collect_examples returned positive without one bool for each of 16 texts"),
-        ({"due": 3}, "at step 2 fitted_at returned 3; give a step up to that one"),
+        ({"due": 3}, "fitted_at returned 3 at step 2; return a step up to 2"),
     ],
 )
 def test_what_no_classifier_can_be_fitted_to_is_a_sentence(attributes, sentence):

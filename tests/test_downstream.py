@@ -358,9 +358,9 @@ def test_the_report_draws_tasks_against_random_weights_and_chance(judged, finish
 
 
 BAD = [
-    ({"tasks": []}, "measure.downstream: give tasks or zero_shot"),
+    ({"tasks": []}, "measure.downstream: set tasks or zero_shot"),
     ({"tasks": ["next_wrd"]}, r'no task "next_wrd" \(did you mean "next_word"\?\); there are next_sentence, next_word'),
-    ({"tasks": ["topic"]}, r'the task "topic" asks for the topics of documents, which a source of kind process'),
+    ({"tasks": ["topic"]}, r'the task "topic" needs the topics of documents, which a source of kind process'),
     ({"tasks": ["next_word", "next_word"]}, r"measure\.downstream\.tasks: .* task twice"),
 ]
 
@@ -379,7 +379,7 @@ def test_what_cannot_be_judged_is_said_when_the_scenario_is_read():
     with pytest.raises(ScenarioError, match="cannot change inside a run"):
         Scenario.parse(asking().plain() | {"changes": [{"at": 2, "set": {"measure.downstream.every": 3}}]})
     vectors = Scenario.load(ROOT / "scenarios/papers/shumailov_gmm.toml")
-    with pytest.raises(ScenarioError, match="tasks are made of text"):
+    with pytest.raises(ScenarioError, match=r"measure\.downstream: tasks need text"):
         vectors.override({"measure.downstream": {"tasks": ["topic"]}})
 
 

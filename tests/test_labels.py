@@ -180,7 +180,7 @@ MISTAKES = [
             "models.wrong90": {"kind": "linear", "init": "foundation"},
             "theory": [],
         },
-        "but policies.verifier (verifier) needs them; give a source of kind labelled",
+        "but policies.verifier (verifier) needs them; use a source of kind labelled",
     ),
     ({"models.wrong90.init": "untrained"}, "models.wrong90: label_noise applies before the first fit"),
     ({"policies.verifier.keep_correct": 0.0, "policies.verifier.keep_wrong": 0.0}, "raise one of them"),

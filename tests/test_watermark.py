@@ -303,7 +303,10 @@ def marked(**changes) -> Scenario:
     ("changes", "sentence"),
     [
         ({"trainers.naive.decoding.watermark": "mrk"}, "there is no [policies.mrk]"),
-        ({"trainers.naive.decoding.watermark": "short"}, 'the policy "short" is of kind length; only one of kind'),
+        (
+            {"trainers.naive.decoding.watermark": "short"},
+            'the policy "short" is of kind length; only a policy of kind watermark',
+        ),
         ({"policies.mark.model": "tini"}, "policies.mark.model: there is no [models.tini]"),
         (
             {"models.other": {"preset": "trigram"}, "policies.mark.model": "other"},

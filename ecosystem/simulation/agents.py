@@ -1,8 +1,7 @@
-"""The actors of the web as Mesa agents: each says what it wants; the phases do it for all of them at once.
+"""Writers, trainers and curators as Mesa agents: agents decide, and the phases carry out all decisions together.
 
-An agent's settings are looked up in the scenario *in force* (``model.current_scenario``) whenever they are
-needed, so that a timed change or a slider takes effect at once. Agents draw no random numbers of their own: every draw
-comes from a stream named after the agent.
+Settings are read from the scenario *in force* (``model.current_scenario``) on every access, so that timed changes and
+sliders take effect at once. All randomness comes from streams named after the agent.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from ecosystem.streams import Stream
 
 
 class Host(Protocol):
-    """What an agent may ask of the world it lives in."""
+    """The parts of a world that agents read."""
 
     @property
     def t(self) -> int:
-        """The present step."""
+        """The current step."""
 
     @property
     def current_scenario(self) -> Scenario:
         """The scenario in force."""
 
     def stream(self, name: str) -> Stream:
-        """Return the named stream at the present step."""
+        """Return the named stream at the current step."""
 
     def fluency(self, model: str, docs: pl.Series) -> NDArray[np.float64]:
         """Return the standardised fluency of documents under a model's starting weights, [documents]."""
@@ -57,7 +56,7 @@ class Actor(mesa.Agent):
 
 
 class Writer(Actor):
-    """A person who writes; may fall silent as what it reads fills with machine text, or leave for want of readers."""
+    """A person who writes; may write less as machine text spreads nearby, or leave for lack of readers."""
 
     section = "writers"
 
@@ -71,7 +70,7 @@ class Writer(Actor):
         return self.model.current_scenario.writers[self.population]
 
     def hear_of(self, audience: float) -> None:
-        """Leave, stay or come back, given the share of the prominence at home that documents by people have."""
+        """Leave, stay or return, given the human share of the prominence at its home sites."""
         settings = self.settings
         if settings.leaves_below is None or (settings.wage is not None and (settings.pay or 0.0) >= settings.wage):
             self.has_left = False
@@ -91,16 +90,16 @@ class Writer(Actor):
 
 
 class Trainer(Actor):
-    """A laboratory: publishes what its model writes, scrapes the web, selects, and trains on what is left."""
+    """A laboratory: publishes text of its model, scrapes the web, selects documents and trains on them."""
 
     section = "trainers"
 
     def __init__(self, world: Host, population: str, number: int, homes: NDArray[np.int64], member: int) -> None:
         super().__init__(world, population, number, homes)
-        self.member = member  # its place in the cohort of its model
-        self.depth = 0.0  # mean depth of what its present model was trained on
+        self.member = member  # index in the cohort of its model
+        self.depth = 0.0  # mean depth of the training set of its current model
         self.has_model = world.current_scenario.models[self.settings.model].starts_pretrained
-        self.collapsed_at: int | None = None  # the first step after which nothing varied any more in its model
+        self.collapsed_at: int | None = None  # first step at which its model no longer varied
 
     @property
     def settings(self) -> TrainerSpec:
@@ -109,7 +108,7 @@ class Trainer(Actor):
 
     @property
     def wants_to_publish(self) -> bool:
-        """Whether it has a model whose text it can publish."""
+        """Whether it has a model that can write."""
         return self.has_model
 
     @property
@@ -119,7 +118,7 @@ class Trainer(Actor):
 
 
 class Curator(Actor):
-    """A reviewer with a budget of attention and known error rates."""
+    """A reviewer with a limited number of reviews and known error rates."""
 
     section = "curators"
 
@@ -129,7 +128,7 @@ class Curator(Actor):
         return self.model.current_scenario.curators[self.population]
 
     def review(self, live: pl.DataFrame) -> pl.DataFrame:
-        """Return the documents reviewed now (rows of ``live``) with a Boolean column ``suspect``."""
+        """Return the documents reviewed at this step (rows of ``live``) with a Boolean column ``suspect``."""
         if not self.settings.reviews:
             return live.clear().with_columns(suspect=pl.lit(None, pl.Boolean))
         watched = live.filter(pl.col("site").is_in(self.homes.tolist()))
@@ -149,7 +148,7 @@ class Curator(Actor):
 
 
 def shifted(rate: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities whose log-odds are ``by`` above those of ``rate``, [documents] each; 0 and 1 stay."""
+    """Add ``by`` to the log-odds of probabilities, [documents] each; 0 and 1 are unchanged."""
     with np.errstate(divide="ignore"):
         log_odds = np.log(rate) - np.log1p(-rate)
     return np.asarray(0.5 * (1 + np.tanh(0.5 * (log_odds + by))), dtype=np.float64)

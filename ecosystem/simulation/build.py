@@ -1,4 +1,4 @@
-"""Building the state of a world from a scenario: sources, the web as it opens, agents, models and references."""
+"""Build the state of a world from a scenario: sources, initial web, agents, models and references."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ecosystem.streams import Streams
 def build_state(
     scenario: Scenario, streams: Streams, *, base: Path, cache: Path, device: str, threads: int, progress: Progress
 ) -> tuple[State, pl.DataFrame]:
-    """Open the sources and lay out the web; return the state, without agents, and the drafts that open the web.
+    """Open the sources and lay out the web; return the state, without agents, and the initial drafts.
 
-    Models are built when they are first asked for (``State.cohorts``). Raises DataError where the sources cannot be
-    read or do not fit together.
+    Models are built on first use (``State.cohorts``). Raises DataError if the sources cannot be read or are
+    incompatible.
     """
     reservoirs = {name: source.open(name, streams, base) for name, source in scenario.sources.items()}
     corpus = Corpus(_content_type(reservoirs))
@@ -80,18 +80,18 @@ def _agents(state: State, world: Host, kind: type[Any], populations: Mapping[str
 
 
 def _initial_drafts(state: State) -> pl.DataFrame:
-    """Return what people had written before the first step, spread evenly over the sites."""
+    """Return the initial human documents, spread evenly over the sites."""
     initial = state.scenario.web.initial
     if initial is None:
-        nothing = pl.Series([], dtype=state.corpus.content)
-        return human_drafts(nothing, "", np.array([], np.int64), "", np.array([], np.int64))
+        no_documents = pl.Series([], dtype=state.corpus.content)
+        return human_drafts(no_documents, "", np.array([], np.int64), "", np.array([], np.int64))
     rows = state.draw(initial.source, initial.documents, "the initial web")
     sites = state.web.places("web/initial/place", rows)
     return human_drafts(state.reservoirs[initial.source].rows(rows), initial.source, rows, "initial", sites)
 
 
 def open_web(state: State, drafts: pl.DataFrame) -> Step:
-    """Publish what people had written, fix what models are compared with, and return step 0."""
+    """Publish the initial documents, set the references for measurement, and return step 0."""
     opening = Step(0, segment=state.corpus.prepare(drafts, 0))
     state.corpus.publish(opening.segment)
     if state.scenario.modality == "text":
@@ -104,9 +104,9 @@ def open_web(state: State, drafts: pl.DataFrame) -> Step:
 
 
 def _content_type(reservoirs: Mapping[str, Reservoir]) -> pl.DataType:
-    """Return the type of all sources' documents; raise DataError if they are vectors of different lengths."""
+    """Return the data type of the sources' documents; raise DataError if the sources differ."""
     types = {name: reservoir.held_out.dtype for name, reservoir in reservoirs.items()}
     if len(set(types.values())) > 1:
         listed = ", ".join(f"{name}: {kind}" for name, kind in types.items())
-        raise DataError(f"the documents of all sources must be of one type, but they are {listed}.")
+        raise DataError(f"sources: the documents of all sources must have the same type, but they are {listed}.")
     return next(iter(types.values()), pl.String())

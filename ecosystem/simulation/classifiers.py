@@ -32,10 +32,10 @@ Values = dict[str, tuple[float, float] | float]
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Classifiers that score the texts another one was fitted to: each text is scored by one not fitted to it.
+    """Cross-fitting: two classifiers that score the training texts of a full one out of sample.
 
-    ``place`` maps each of these texts to its half; ``halves[i]`` is fitted to the other half, and ``scales[i]`` holds
-    its scores of some texts and those of the classifier of all texts, each ascending.
+    ``place`` maps each training text to its half. ``halves[i]`` scores the texts of half i and is fitted to the other
+    half. ``scales[i]`` holds ascending scores of unseen texts by ``halves[i]`` and by the full classifier.
     """
 
     place: dict[str, int]
@@ -43,26 +43,24 @@ class CrossFit:
     scales: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
 
     @classmethod
-    def of(
-        cls, whole: TextClassifier, learnt: pl.Series, positive: NDArray[np.bool_], others: pl.Series
-    ) -> Self | None:
-        """Fit two classifiers, each to half of the texts that ``whole`` was fitted to; None if they are too few.
+    def of(cls, full: TextClassifier, learnt: pl.Series, positive: NDArray[np.bool_], others: pl.Series) -> Self | None:
+        """Fit two classifiers, each to half of the training texts of ``full``; return None if they are too few.
 
-        ``others``: texts that it was not fitted to, all of one class. A text that occurs twice is in one half.
+        ``others``: texts that ``full`` was not fitted to, all of one class. Copies of a text are in the same half.
         """
         place = {text: number % 2 for number, text in enumerate(learnt.unique(maintain_order=True))}
         half = learnt.replace_strict(place, return_dtype=pl.Int64).to_numpy()
-        sorts = [positive[half != i] for i in (0, 1)]
-        if any(sort.all() or not sort.any() for sort in sorts):
+        labels = [positive[half != i] for i in (0, 1)]
+        if any(part.all() or not part.any() for part in labels):
             return None
-        halves = [TextClassifier.fit(learnt.filter(pl.Series(half != i)), sorts[i]) for i in (0, 1)]
+        halves = [TextClassifier.fit(learnt.filter(pl.Series(half != i)), labels[i]) for i in (0, 1)]
         unseen = others.filter(~others.is_in(learnt.implode()))
-        # Half as many examples make a classifier less sure of itself: its scores are put on the scale of the whole.
-        scales = [(_scale(classifier.probability(unseen)), _scale(whole.probability(unseen))) for classifier in halves]
+        # A classifier with half the examples is less confident: rescale its scores to those of the full one.
+        scales = [(_scale(classifier.probability(unseen)), _scale(full.probability(unseen))) for classifier in halves]
         return cls(place, halves, scales)
 
     def amend(self, texts: pl.Series, score: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Replace the scores of the texts that the classifier of all texts was fitted to, [texts]."""
+        """Replace the scores of training texts in place by out-of-sample scores; return ``score``, [texts]."""
         half = np.array([self.place.get(text, -1) for text in texts.to_list()], dtype=np.int64)
         for i, (classifier, scale) in enumerate(zip(self.halves, self.scales, strict=True)):
             if (learnt := half == i).any():
@@ -76,7 +74,7 @@ def _scale(score: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass
 class FittedClassifier:
-    """A fitted classifier, its scores of the examples that calibrate, and those of documents so far, by id."""
+    """A fitted classifier with its scores of calibration examples and a cache of document scores by id."""
 
     examples: Examples
     classifier: TextClassifier
@@ -86,7 +84,7 @@ class FittedClassifier:
 
     @classmethod
     def of(cls, examples: Examples) -> Self:
-        """Fit a classifier to examples, some positive and some negative."""
+        """Fit a classifier to examples; both classes must occur."""
         learnt, positive = examples.texts.filter(pl.Series(~examples.calibration)), examples.positive
         texts, labels = examples.texts.filter(pl.Series(examples.calibration)), positive[~examples.calibration]
         classifier, cross_fit = TextClassifier.fit(learnt, labels), None
@@ -105,12 +103,12 @@ class FittedClassifier:
 
     @property
     def calibration_labels(self) -> NDArray[np.bool_]:
-        """Which of the examples that calibrate are positive."""
+        """Whether each calibration example is positive."""
         return self.examples.positive[self.examples.calibration]
 
     @property
     def reference(self) -> NDArray[np.float64]:
-        """Scores of the examples that calibrate and are negative, ascending."""
+        """Scores of the negative calibration examples, ascending."""
         return np.sort(self.calibration[~self.calibration_labels])
 
 
@@ -142,15 +140,15 @@ class Host(Protocol):
 
 
 class Classifiers:
-    """The classifiers of one world by policy, each as last fitted."""
+    """The latest classifiers of one world, by policy."""
 
     def __init__(self, host: Host) -> None:
-        """``host``: the state whose documents they learn from."""
+        """Take the state whose documents the classifiers learn from."""
         self._host = host
         self._fitted: dict[str, tuple[LearningFilter, int, FittedClassifier | str]] = {}
 
     def scores(self, policy: str, docs: pl.Series) -> Scores | None:
-        """Score documents with the classifier of the named policy; None if there is none yet."""
+        """Score documents with the classifier of the named policy; return None if it is not fitted yet."""
         fitted = self.fitted(policy)
         if not isinstance(fitted, FittedClassifier):
             return None
@@ -166,7 +164,7 @@ class Classifiers:
         policy = self._host.scenario.policies.get(name)
         if not isinstance(policy, LearningFilter):
             raise EcosystemError(
-                f"policies.{name}: has no scores, since it is not a learning filter; name one that is."
+                f"policies.{name}: has no scores, since it is not a learning filter; use the name of a learning filter."
             )
         t = policy.fitted_at(self._host.t)
         entry = self._fitted.get(name)
@@ -178,12 +176,12 @@ class Classifiers:
         host = self._host
         if not 0 < t <= host.t:
             raise EcosystemError(
-                f"policies.{name}: at step {host.t} fitted_at returned {t}; give a step up to that one, or 0 for none."
+                f"policies.{name}: fitted_at returned {t} at step {host.t}; return a step up to {host.t}, or 0."
             )
         view = LearningView(host.corpus, host.reservoirs, host.streams, name, t)
         examples = policy.collect_examples(view)
-        if wrong := wrong_examples(examples):
-            raise EcosystemError(f"policies.{name}: collect_examples returned {wrong}.")
+        if problem := wrong_examples(examples):
+            raise EcosystemError(f"policies.{name}: collect_examples returned {problem}.")
         return examples.shortage() or FittedClassifier.of(examples)
 
     def measured(self) -> list[pl.DataFrame]:

@@ -1,4 +1,4 @@
-"""Mesa's collector of a world's main series: of the web, of all trainers on average, and of each trainer."""
+"""Mesa's data collector of the main series of a world: the web, the mean over trainers, and each trainer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import mesa
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Trainer
 
-SERIES = {  # what a notebook plots first, of each kind of document
+SERIES = {  # main metrics by kind of document
     "text": ("cross_entropy", "distinct_2"),
     "vector": ("mean_error", "variance", "w2"),
     "category": ("gini_simpson", "support", "entropy"),
@@ -32,7 +32,7 @@ class Measured(Protocol):
 
 
 def collector(world: Measured) -> mesa.DataCollector:
-    """Make the collector of a world; it gets a row for every step that this world makes itself."""
+    """Make the collector of a world; it gets a row for every step computed by this world object."""
     series = SERIES[world.current_scenario.modality]
 
     def of_web(metric: str) -> Callable[[Measured], float | None]:

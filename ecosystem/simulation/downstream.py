@@ -38,16 +38,16 @@ class Downstream:
 
     @classmethod
     def of(cls, settings: DownstreamSpec, reservoir: Reservoir, streams: Streams) -> Downstream:
-        """Make the examples from the documents that are never published; raise DataError if there are too few."""
+        """Make the examples from held-out documents; raise DataError if there are too few."""
         stream = streams.at("measure/downstream")
-        made = {
+        examples = {
             kind: tasks.make(kind, reservoir.held_out, reservoir.topics, settings.train, settings.test, stream)
             for kind in dict.fromkeys([*settings.tasks, *settings.zero_shot])
         }
-        return cls(settings, made, streams)
+        return cls(settings, examples, streams)
 
     def due(self, t: int) -> bool:
-        """Whether models are evaluated at step ``t``: at step 1, and every so many steps after it."""
+        """Return whether models are evaluated at step ``t``: at step 1, and every ``settings.every`` steps after it."""
         return t > 0 and (t - 1) % self.settings.every == 0
 
     def judge(self, cohort: Cohort, members: Sequence[int], fine_tune: bool, progress: Progress) -> list[Values]:
@@ -63,8 +63,8 @@ class Downstream:
     ) -> dict[Literal["initial", "random"], Values]:
         """Evaluate the weights that members start from (if pre-trained) and random weights.
 
-        Fine-tuned random weights are the mean of several; its standard error is the larger of theirs, since they answer
-        the same examples, and of that of their mean.
+        Accuracies of fine-tuned random weights are means over several initialisations. All of these answer the same
+        examples, so the standard error is the larger of their mean standard error and that of the mean.
         """
         kinds: list[Literal["initial", "random"]] = ["initial", "random"] if starts_pretrained else ["random"]
         results = dict(zip(kinds, self._untuned(cohort, kinds), strict=True))
@@ -89,10 +89,10 @@ class Downstream:
         ]
         return {f"{name}_{kind}": tasks.chance(self.examples[kind][1]) for name, kind in names}
 
-    def _untuned(self, cohort: Cohort, whose: Sequence[Member]) -> list[Values]:
-        results: list[Values] = [{} for _ in whose]
+    def _untuned(self, cohort: Cohort, members: Sequence[Member]) -> list[Values]:
+        results: list[Values] = [{} for _ in members]
         for kind in self.settings.zero_shot:
-            for values, estimate in zip(results, self._answers(cohort, whose, kind), strict=True):
+            for values, estimate in zip(results, self._answers(cohort, members, kind), strict=True):
                 values[f"zero_shot_{kind}"] = estimate
         return results
 
@@ -120,7 +120,7 @@ class Downstream:
                 for place, member in enumerate(members)
             ]
             try:
-                cohort.fit_prompted(requests, _told(kind, progress))
+                cohort.fit_prompted(requests, _task_progress(kind, progress))
                 for values, estimate in zip(results, self._answers(cohort, members, kind), strict=True):
                     values[f"accuracy_{kind}"] = estimate
             except TrainingError as error:
@@ -129,10 +129,10 @@ class Downstream:
                 cohort.load(before)
         return results
 
-    def _answers(self, cohort: Cohort, whose: Sequence[Member], kind: str) -> list[Estimate]:
+    def _answers(self, cohort: Cohort, members: Sequence[Member], kind: str) -> list[Estimate]:
         _, test = self.examples[kind]
-        nats = likelihoods(cohort, whose, test, alone=False)
-        alone = likelihoods(cohort, whose, test, alone=True) if TASKS.get(kind).relative else [None] * len(whose)
+        nats = likelihoods(cohort, members, test, alone=False)
+        alone = likelihoods(cohort, members, test, alone=True) if TASKS.get(kind).relative else [None] * len(members)
         return [tasks.accuracy(n, a, test)[0] for n, a in zip(nats, alone, strict=True)]
 
 
@@ -144,10 +144,10 @@ def write_harness(examples: Mapping[str, Sequence[Example]], folder: Path, befor
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = []
-    for kind, asked in examples.items():
+    for kind, test in examples.items():
         name = f"ecosystem_{kind}"
         data = folder.resolve() / f"{name}.jsonl"
-        data.write_text("".join(json.dumps(example._asdict()) + "\n" for example in asked), encoding="utf-8")
+        data.write_text("".join(json.dumps(example._asdict()) + "\n" for example in test), encoding="utf-8")
         metric = "acc_mutual_info" if TASKS.get(kind).relative else "acc"
         task = {
             "task": name,
@@ -169,17 +169,19 @@ def write_harness(examples: Mapping[str, Sequence[Example]], folder: Path, befor
     return names
 
 
-def likelihoods(cohort: Cohort, whose: Sequence[Member], examples: Sequence[Example], alone: bool) -> list[np.ndarray]:
+def likelihoods(
+    cohort: Cohort, members: Sequence[Member], examples: Sequence[Example], alone: bool
+) -> list[np.ndarray]:
     """Return minus the log-likelihood, in nats, of every choice of every example after its text (or after nothing).
 
-    One array [choices] for each of ``whose``. The end of text behind a choice is not counted.
+    There is one array [choices] per member. The end of text after a choice is not counted.
     """
     choices = pl.Series([choice for example in examples for choice in example.choices], dtype=pl.String)
     texts = [("" if alone else example.text) for example in examples for _ in example.choices]
     prompts = pl.Series(texts, dtype=pl.String)
-    scores = cohort.score([ScoreRequest(member, choices, prompts) for member in whose])
+    scores = cohort.score([ScoreRequest(member, choices, prompts) for member in members])
     return [score.per_document()[0] - score.nll[score.offsets[1:] - 1] for score in scores]
 
 
-def _told(kind: str, progress: Progress) -> Callable[[str, int, int], None]:
+def _task_progress(kind: str, progress: Progress) -> Callable[[str, int, int], None]:
     return lambda _, done, total: progress(f"task {kind}", done, total)

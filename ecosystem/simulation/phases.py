@@ -1,7 +1,7 @@
-"""One step of the world: nine phases, in order, each a function of the state and of the step's tables.
+"""The nine phases of a step, in order; each is a function of the state and of the tables of the step.
 
-All agents act on the same snapshot: trainers write before any text of this step is on the web, and all scrape the web
-as curation has left it.
+All agents act on the same snapshot: trainers write before any text of this step is published, and all of them scrape
+the web after curation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ecosystem.simulation.step import DRAFT, Step, draft_table, human_drafts
 def write(state: State, step: Step) -> None:
     """Let people write: documents from their source, without replacement, until it runs dry."""
     live = state.corpus.live()
-    moved: dict[tuple[str, bool], int] = {}  # per population: writers that left, and that came back
+    moved: dict[tuple[str, bool], int] = {}  # per (population, has left): number of writers
     for writer in state.writers:
         nearby = live.filter(pl.col("site").is_in(writer.homes.tolist()))
         share = float(nearby["synthetic"].mean() or 0.0)  # type: ignore[arg-type]
@@ -49,16 +49,16 @@ def write(state: State, step: Step) -> None:
 
 
 def _audience(nearby: pl.DataFrame) -> float:
-    """Return the share of the prominence of these documents that people wrote; 1 where there are none."""
+    """Return the human share of the prominence of documents; 1 if it is zero in total."""
     weight, people = nearby["weight"].to_numpy(), ~nearby["synthetic"].to_numpy()
     return float(weight[people].sum() / weight.sum()) if weight.sum() > 0 else 1.0
 
 
 def generate(state: State, step: Step) -> None:
-    """Let models write: what each trainer publishes, and a little more that is only ever used for scoring."""
-    asking = [trainer for trainer in state.trainers if trainer.wants_to_publish]
+    """Let models write the documents to publish, and extra ones that are only used for scoring."""
+    publishing = [trainer for trainer in state.trainers if trainer.wants_to_publish]
     extra, step.marks = state.scenario.measure.synthetic, watermarking(state)
-    for model, trainers in by_model(asking).items():
+    for model, trainers in by_model(publishing).items():
         requests = [_generate_request(state, t, t.settings.publish + extra, step.marks.get(t.name)) for t in trainers]
         cohort = state.cohorts[model]
         written = cohort.generate(requests, state.progress)
@@ -82,7 +82,7 @@ def generate(state: State, step: Step) -> None:
 
 
 def _generate_request(state: State, trainer: Trainer, n: int, mark: WatermarkSpec | None) -> GenerateRequest:
-    """Ask a trainer's model for ``n`` documents, with the beginnings that its decoding calls for."""
+    """Build the request to a trainer's model for ``n`` documents, with prompts if its decoding has any."""
     decoding, prompts = trainer.settings.decoding, None
     if decoding.prompt is not None:
         scraped = decoding.prompt.origin == "scraped"
@@ -98,17 +98,17 @@ def _generate_request(state: State, trainer: Trainer, n: int, mark: WatermarkSpe
 
 
 def watermarking(state: State) -> dict[str, WatermarkSpec]:
-    """Return by name the trainers who watermark their text at this step, and with what.
+    """Return the watermark of every trainer that writes with one at this step, by name.
 
-    Of those whose decoding names one policy the share that complies does, in a fixed random order: who complies at some
-    share complies at every larger one.
+    Among the trainers whose decoding names a policy, the complying share is taken in a fixed random order: a trainer
+    that complies at one share complies at every larger one.
     """
-    naming: dict[str, list[str]] = {}
+    candidates: dict[str, list[str]] = {}
     for trainer in state.trainers:
         if trainer.settings.decoding.watermark is not None:
-            naming.setdefault(trainer.settings.decoding.watermark, []).append(trainer.name)
+            candidates.setdefault(trainer.settings.decoding.watermark, []).append(trainer.name)
     marks: dict[str, WatermarkSpec] = {}
-    for name, trainers in naming.items():
+    for name, trainers in candidates.items():
         policy = state.scenario.policies[name]
         assert isinstance(policy, WritesWatermark)  # checked when the scenario was read
         noise = {t: state.streams.at(f"policies/{name}/compliance/{t}").uniform(0)[0] for t in trainers}
@@ -127,7 +127,7 @@ def publish(state: State, step: Step) -> None:
 
 
 def retain(state: State, step: Step) -> None:
-    """Let the retain gate decide what stays on the web."""
+    """Apply the retain gate to the live documents."""
     policies = state.policies(state.scenario.web.retain)
     if not policies:
         return
@@ -166,7 +166,7 @@ def scrape(state: State, step: Step) -> None:
 
 
 def select(state: State, step: Step) -> None:
-    """Apply each trainer's select gate: policies sign, weigh and add; rows without a verdict are its training set."""
+    """Apply each trainer's select gate: rows without a verdict become its training set, or join its archive."""
     fitting = [trainer for trainer in state.trainers if trainer.wants_to_fit]
     ungated = _ungated(step, [trainer for trainer in fitting if not trainer.settings.select])
     ledgers: list[pl.DataFrame] = []
@@ -187,7 +187,7 @@ def select(state: State, step: Step) -> None:
 
 
 def _ungated(step: Step, trainers: Sequence[Trainer]) -> dict[str, pl.DataFrame]:
-    """Return the ledger of each trainer without a policy at its gate; all are made as one table, which is faster."""
+    """Return the ledgers of trainers without select policies, built as one table, which is faster."""
     if not trainers:
         return {}
     counts = [len(step.candidates[trainer.name]) for trainer in trainers]
@@ -200,7 +200,7 @@ def _ungated(step: Step, trainers: Sequence[Trainer]) -> dict[str, pl.DataFrame]
 
 
 def fit(state: State, step: Step) -> None:
-    """Train models on what their trainers selected; one cohort at a time, all its members together."""
+    """Train models on the training sets, one cohort at a time, with all its members together."""
     ready: list[Trainer] = []
     for trainer in state.trainers:
         if trainer.name in step.training:
@@ -224,7 +224,7 @@ def fit(state: State, step: Step) -> None:
 
 
 def _fit_requests(state: State, step: Step, trainers: Sequence[Trainer]) -> list[FitRequest]:
-    """Ask for one fit per trainer; contents are gathered for all of them at once."""
+    """Build one fit request per trainer; contents are gathered for all of them at once."""
     sets = [step.training[trainer.name] for trainer in trainers]
     contents = state.contents(pl.concat(sets))
     first = np.concatenate([[0], np.cumsum([rows.height for rows in sets])]).tolist()
@@ -243,7 +243,7 @@ def _fit_requests(state: State, step: Step, trainers: Sequence[Trainer]) -> list
 
 
 def _positive(weight: pl.Series) -> np.ndarray:
-    """Return weights as an array; if all are zero (a weigher refused everything), all alike."""
+    """Return weights as an array; if all are zero (a weigher refused everything), return ones."""
     array = weight.to_numpy().astype(np.float64)
     return array if array.sum() > 0 else np.ones_like(array)
 
@@ -257,7 +257,7 @@ def _why_empty(step: Step, trainer: Trainer) -> str:
 
 
 def measure(state: State, step: Step) -> None:
-    """Measure models on held-out human text and on the text of this step, and the web itself."""
+    """Measure models, their documents of this step, and the web."""
     measure_step(state, step)
 
 

@@ -25,7 +25,7 @@ CONTEXT_TOKENS = 16  # of a held-out document, after which next-token distributi
 
 @dataclass(frozen=True)
 class References:
-    """What everything is compared with, fixed when the web opens: held-out human text and human frequencies."""
+    """References for measuring models of text, fixed at the opening: held-out text and word frequencies."""
 
     held_out: pl.Series  # documents that are never published
     sizes: NDArray[np.int64]  # their bytes in UTF-8
@@ -33,7 +33,7 @@ class References:
     vocabulary: Vocabulary  # words of the web's initial human documents
     frequent: dict[str, NDArray[np.bool_]]  # per model: which token types are frequent in human text
     unigram: dict[str, NDArray[np.float64]]  # per model: nats of each token type under human frequencies
-    downstream: Downstream | None  # tasks made from documents that are never published, if there are to be any
+    downstream: Downstream | None  # tasks built from documents that are never published; None: no tasks
     initial: dict[str, Score]  # per model: the held-out documents under the weights that trainers start from
     next_token: dict[str, NDArray[np.float32]]  # per model: their next-token distributions after held-out beginnings
 
@@ -46,7 +46,7 @@ class References:
         cohorts: Mapping[str, Cohort],
         streams: Streams,
     ) -> References:
-        """Take the references from the web's initial source and its ``human`` documents (none if it opens empty)."""
+        """Compute the references from the initial source and its ``human`` documents (none on an empty web)."""
         initial, measure = scenario.web.initial, scenario.measure
         held_out, truth, downstream = pl.Series([], dtype=pl.String), None, None
         if initial is not None:
@@ -75,7 +75,7 @@ class References:
 
 
 def held_out_documents(scenario: Scenario, reservoirs: Mapping[str, Reservoir], content: pl.DataType) -> pl.Series:
-    """Return the real documents on which every trainer is scored; none, of this type, if the web opens empty."""
+    """Return the documents on which every trainer is scored; empty, of type ``content``, if the web opens empty."""
     initial = scenario.web.initial
     if initial is None:
         return pl.Series([], dtype=content)
@@ -83,16 +83,16 @@ def held_out_documents(scenario: Scenario, reservoirs: Mapping[str, Reservoir], 
 
 
 def true_distribution(human: pl.Series, scenario: Scenario, reservoirs: Mapping[str, Reservoir]) -> Truth:
-    """Return the distribution of vectors or categories: the source's exact law, or else that of ``human`` documents.
+    """Return the distribution of vectors or categories: the exact one of the source, or that of ``human`` documents.
 
-    Raises DataError where there is neither.
+    Raises DataError if neither is available.
     """
     initial = scenario.web.initial
     exact = reservoirs[initial.source].truth if initial is not None else None
     if exact is not None:
         return exact
     if human.len() == 0:
-        raise DataError("web.initial: is missing, so there is no truth to measure against; give it.")
+        raise DataError("web.initial: is missing, so that models have no truth to be measured against; set it.")
     x = human.to_numpy()
     if scenario.modality == "category":
         return Truth(probabilities=np.bincount(x) / len(x))
@@ -105,6 +105,6 @@ def byte_sizes(docs: pl.Series) -> NDArray[np.int64]:
 
 
 def next_token(cohort: Cohort, member: Member, held_out: pl.Series, contexts: int) -> NDArray[np.float32]:
-    """Return next-token distributions after the beginnings of ``contexts`` held-out documents, [some, types]."""
+    """Return next-token distributions after the beginnings of held-out documents, [at most contexts, types]."""
     docs = held_out if contexts else held_out.head(0)
     return cast(TextCohort, cohort).next_token(member, docs, CONTEXT_TOKENS)[:contexts]

@@ -1,4 +1,4 @@
-"""How a trainer comes to its training set: candidates from the live web, ledger rows, and its archive."""
+"""Build training sets: candidates from the live web, ledger rows, and archives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ecosystem.simulation.state import State
 
 @dataclass(frozen=True)
 class LiveIndex:
-    """The live documents as scrapers look through them: columns as arrays, and the rows of each site."""
+    """The live documents indexed for scraping: columns as arrays, and the rows of each site."""
 
     doc: NDArray[np.int64]
     t: NDArray[np.int64]
@@ -39,10 +39,10 @@ class LiveIndex:
 
 
 def sample(state: State, trainer: Trainer, index: LiveIndex) -> NDArray[np.int64]:
-    """Draw a trainer's candidates from the live documents it can see; return their rows.
+    """Draw a trainer's candidates from the live documents within its reach; return their rows.
 
-    Weighted sampling without replacement with one keyed number per document (Efraimidis & Spirakis 2006,
-    exponential keys): whether a document is drawn depends on no other document's position in the table.
+    This is weighted sampling without replacement with one exponential key per document (Efraimidis & Spirakis 2006).
+    Keys depend on document ids, not on positions in the table.
     """
     scrape = trainer.settings.scrape
     if scrape.strategy == "reach":
@@ -51,7 +51,7 @@ def sample(state: State, trainer: Trainer, index: LiveIndex) -> NDArray[np.int64
         rows = np.arange(index.doc.size)
     rows = rows[(index.t[rows] <= state.t - trainer.settings.lag) & (index.weight[rows] > 0)]
     if len(rows) <= scrape.docs:
-        return rows  # all of them, whatever their noise
+        return rows  # no draw needed
     appeal = index.weight[rows]
     if scrape.strategy == "recent":
         appeal = appeal * 0.5 ** ((state.t - index.t[rows]) / scrape.half_life)
@@ -65,17 +65,17 @@ def sample(state: State, trainer: Trainer, index: LiveIndex) -> NDArray[np.int64
 
 
 def ledger_rows(signed: pl.DataFrame, reader: pl.Expr | pl.Series) -> pl.DataFrame:
-    """Return the ledger rows (columns of LEDGER) of a table that has been through a gate."""
+    """Convert a table that has passed a gate to ledger rows (columns of LEDGER)."""
     return signed.with_columns(reader=reader, document="doc", source="injected_from").select(
         pl.col(name).cast(dtype) for name, dtype in LEDGER.items()
     )
 
 
 def archive(state: State, trainer: Trainer, kept: pl.DataFrame) -> pl.DataFrame:
-    """Add what was kept now to a trainer's archive, thin it by its retention policies, and return its rows."""
+    """Add the ``kept`` rows to a trainer's archive, thin it by its retention policies, and return its rows."""
     new = kept.with_columns(t=pl.lit(state.t, pl.Int32)).select(ARCHIVE.keys())
     own = pl.col("reader") == trainer.name
-    # The same document scraped again counts once, as acquired last.
+    # A document scraped again is stored once, with its latest step of acquisition.
     held = pl.concat([state.archive.filter(own), new]).unique(["document", "source"], keep="last", maintain_order=True)
     held = held.with_columns(doc=_archive_ids(held))
     signed = gate(held, state.policies(trainer.settings.retain or []), state.context(trainer.name))
@@ -91,14 +91,14 @@ def archive(state: State, trainer: Trainer, kept: pl.DataFrame) -> pl.DataFrame:
 
 
 def _archive_ids(held: pl.DataFrame) -> pl.Series:
-    """Return an id per archive row that no web document has: injected rows count downwards from -1."""
+    """Return unique ids of archive rows: those of web documents, and negative ones of injected rows."""
     return held.select(
         pl.when(pl.col("source").is_null()).then(pl.col("document")).otherwise(-1 - pl.col("document"))
     ).to_series()
 
 
 def note_shortfalls(state: State) -> None:
-    """Record one event for each adder that gave less than it was asked for, however many trainers asked."""
+    """Record one event for each adder that ran short, summed over trainers."""
     for name, shortfalls in state.shortfalls.items():
         wanted, given = (sum(column) for column in zip(*shortfalls, strict=True))
         who = "1 trainer" if len(shortfalls) == 1 else f"{len(shortfalls)} trainers"

@@ -1,4 +1,4 @@
-"""Implement the views of ``policies.base``, which policies read besides their table, on the parts of a world."""
+"""Implement the views of :mod:`ecosystem.policies.base` for the parts of a world."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CorpusService:
         return self._corpus.live()["doc"]
 
     def near_duplicates(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
-        """Return each document's earliest near-duplicate among all that were ever published (or null)."""
+        """Return the earliest near-duplicate of each document among all ever published, or null."""
         key = (num_perm, shingle, threshold)
         index = self._indexes.setdefault(key, NearDuplicates(*key))
         last = self._corpus.last_id
@@ -65,7 +65,7 @@ class CorpusService:
 
 @dataclass(frozen=True)
 class SourceService:
-    """The sources of real documents, and the number that people have drawn from each."""
+    """The sources of real documents, and the number of documents drawn from each."""
 
     reservoirs: Mapping[str, Reservoir]
     corpus: Corpus
@@ -110,15 +110,15 @@ class ModelService:
     def fluency(self, model: str, docs: pl.Series, held_out: Score) -> NDArray[np.float64]:
         """Return each document's mean log-likelihood per token under a model's starting weights, standardised.
 
-        The mean and the standard deviation are those of the ``held_out`` documents, unseen by those weights too,
-        so that a document's fluency depends on no other and never changes. Raises DataError if they are all equally
-        fluent, or impossible.
+        The mean and the standard deviation are those of the ``held_out`` documents, which those weights have not seen
+        either, so that the fluency of a document never changes. Raises DataError if all held-out documents are equally
+        likely, or if their likelihood is zero.
         """
         total, tokens = held_out.per_document()
         deviation = (total / tokens).std()
         if not deviation > 0:
             raise DataError(
-                f"models.{model}: cannot measure fluency: held-out documents are equally likely, or impossible."
+                f"models.{model}: cannot measure fluency, since held-out documents are equally likely or impossible."
             )
         nats, units = self.score(model, docs)
         z: NDArray[np.float64] = np.clip(((total / tokens).mean() - nats / units) / deviation, -1e6, 1e6)

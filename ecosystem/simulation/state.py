@@ -28,11 +28,11 @@ Purchases = dict[str, dict[str, set[int]]]
 
 @dataclass
 class State:
-    """A web with its people, trainers and curators at one moment.
+    """The state of a web with its writers, trainers and curators.
 
     ``scenario`` is the one in force (timed changes applied), ``base_scenario`` the one that was read. ``drawn`` counts
-    the documents that people have taken from each source, ``archive`` has what trainers keep between steps (columns of
-    ``schema.ARCHIVE``), ``events`` the sentences to store with the step.
+    the documents that people have drawn from each source. ``archive`` holds the archives of trainers (columns of
+    ``schema.ARCHIVE``), and ``events`` the sentences to store with the step.
     """
 
     streams: Streams
@@ -51,11 +51,13 @@ class State:
     drawn: dict[str, int] = field(default_factory=dict)
     archive: pl.DataFrame = field(default_factory=lambda: empty(ARCHIVE))
     purchases: Purchases = field(default_factory=dict)
-    shortfalls: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # at this step, per adder: asked, given
+    shortfalls: dict[str, list[tuple[int, int]]] = field(
+        default_factory=dict
+    )  # at this step, per adder: (wanted, given)
     events: list[str] = field(default_factory=list)
     classifiers: Classifiers = field(init=False)
-    references: References = field(init=False)  # what models of text are compared with
-    truth: Truth | None = None  # what models of vectors and categories are compared with
+    references: References = field(init=False)  # for models of text
+    truth: Truth | None = None  # for models of vectors and categories
 
     def __post_init__(self) -> None:
         self.classifiers = Classifiers(self)
@@ -81,9 +83,9 @@ class State:
         """Return the contents of ledger rows (web documents by id, injected ones by source and row)."""
         if rows["source"].null_count() == rows.height:
             return self.corpus.contents(rows["document"])
-        where = rows.with_row_index("place")
+        indexed = rows.with_row_index("place")
         parts: list[pl.DataFrame] = []
-        for (source,), group in where.group_by("source", maintain_order=True):
+        for (source,), group in indexed.group_by("source", maintain_order=True):
             if source is None:
                 content = self.corpus.contents(group["document"])
             else:
@@ -92,11 +94,11 @@ class State:
         return pl.concat(parts).sort("place")["content"]
 
     def policies(self, names: Sequence[str]) -> list[tuple[str, Policy]]:
-        """Return policies by name as they are in force now."""
+        """Return (name, policy) pairs from the scenario in force."""
         return [(name, self.scenario.policies[name]) for name in names]
 
     def context(self, reader: str) -> Callable[[str], Context]:
-        """Return a function that makes the context of each policy at a gate of ``reader`` (a trainer, or "web")."""
+        """Return a function from policy name to its context at a gate of ``reader`` (a trainer, or "web")."""
 
         def context_of(policy: str) -> Context:
             return Context(

@@ -1,4 +1,4 @@
-"""The tables that travel through one step, and the drafts that writers and trainers hand in."""
+"""The tables passed between the phases of a step, and the drafts of writers and trainers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ DRAFT = {name: SEGMENT[name] for name in ("site", "author", "synthetic", "depth"
 
 @dataclass
 class Step:
-    """What the phases of one step hand to each other."""
+    """The data passed between the phases of one step."""
 
     t: int
     drafts: list[pl.DataFrame] = field(default_factory=list)  # columns of DRAFT
     audiences: dict[str, float] = field(default_factory=dict)  # per writer that may leave: share of people's prominence
     marks: dict[str, WatermarkSpec] = field(default_factory=dict)  # per trainer that watermarks its text
     unpublished: dict[str, pl.Series] = field(default_factory=dict)  # per trainer: text written for scoring only
-    written: dict[str, WriteRecord | int] = field(default_factory=dict)  # per trainer: what that took, or documents
+    written: dict[str, WriteRecord | int] = field(default_factory=dict)  # per trainer: tokens, or number of documents
     segment: pl.DataFrame = field(default_factory=lambda: empty(SEGMENT))
-    live: pl.DataFrame = field(default_factory=lambda: empty(INDEX))  # the index rows that can be scraped
+    live: pl.DataFrame = field(default_factory=lambda: empty(INDEX))  # index rows of the live documents
     candidates: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # per trainer: rows of `live`
     ledger: pl.DataFrame = field(default_factory=lambda: empty(LEDGER))
     training: dict[str, pl.DataFrame] = field(default_factory=dict)  # per trainer: the ledger rows it trains on
@@ -37,18 +37,18 @@ class Step:
 
 def draft_table(content: pl.Series, **columns: object) -> pl.DataFrame:
     """Build drafts with these contents (columns of DRAFT); a scalar fills every row, a missing column is null."""
-    made = []
+    series = []
     for name, dtype in DRAFT.items():
         value = columns.get(name)
         if name == "content":
-            made.append(content.alias(name))
+            series.append(content.alias(name))
         elif isinstance(value, np.ndarray):
-            made.append(pl.Series(name, value).cast(dtype))
+            series.append(pl.Series(name, value).cast(dtype))
         else:
-            made.append(pl.Series(name, [value], dtype=dtype).new_from_index(0, content.len()))
-    return pl.DataFrame(made)
+            series.append(pl.Series(name, [value], dtype=dtype).new_from_index(0, content.len()))
+    return pl.DataFrame(series)
 
 
 def human_drafts(content: pl.Series, source: str, rows: np.ndarray, author: str, sites: np.ndarray) -> pl.DataFrame:
-    """Build the drafts of people: ``rows`` of a source, each on its site."""
+    """Build human drafts: ``rows`` of a source, each on its site."""
     return draft_table(content, site=sites, author=author, synthetic=False, depth=0.0, source=source, row=rows)

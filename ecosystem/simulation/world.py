@@ -1,8 +1,8 @@
-"""The world as a Mesa model: its step runs the phases, its snapshot is what a run folder stores.
+"""The world as a Mesa model: a step runs the phases, and a run folder stores the snapshots.
 
-A world is built from a scenario and a seed, stepped, and photographed (:meth:`World.snapshot`); it is never
-saved itself. A stored snapshot restored into a fresh world continues bit for bit as the original run. What a step
-reads and changes is in :class:`~ecosystem.simulation.state.State`, which knows nothing of Mesa.
+A world is built from a scenario and a seed, and stepped. It is never saved itself: its snapshots
+(:meth:`World.snapshot`) are. A fresh world restored from a snapshot continues the run bit for bit. Everything that a
+step reads and changes is in :class:`~ecosystem.simulation.state.State`, which knows nothing of Mesa.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from ecosystem.streams import Stream, Streams
 
 
 class World(mesa.Model):
-    """A web with its people, trainers and curators; ``step()`` advances it by one step.
+    """A web with its writers, trainers and curators; ``step()`` advances it by one step.
 
     ``state`` holds everything that a step reads and changes, ``current_scenario`` is the scenario in force (timed
-    changes applied; also ``spec``), ``t`` the world's own clock, ``snapshot()`` what the last step left behind,
+    changes applied; also ``spec``), ``t`` the number of the last step begun, ``snapshot()`` the results of that step,
     ``datacollector`` the main series of its steps. Building a world reads the sources and pre-trains (or loads) the
     foundations.
     """
@@ -62,10 +62,10 @@ class World(mesa.Model):
         seed of the scenario is used if ``seed`` is None. ``models=False`` builds a model only on first
         use, for a world that is read and never stepped. ``cache`` is the folder of foundations and tokenizers
         (default: :func:`~ecosystem.cache.cache_folder`). Raises ScenarioError for a negative seed, DataError
-        where sources or checkpoints cannot be used.
+        if sources or checkpoints cannot be used.
         """
         if seed is not None and seed < 0:
-            raise ScenarioError(f"seed = {seed}: give a whole number of at least 0.")
+            raise ScenarioError(f"seed = {seed}: must be an integer of at least 0.")
         streams = Streams(scenario.seed if seed is None else seed)
         # Mesa insists on a generator of its own; nothing here draws from it.
         super().__init__(rng=streams.at("mesa").integer() % 2**32)
@@ -150,26 +150,26 @@ class World(mesa.Model):
     def step(self) -> None:
         """Advance by one step: apply the timed changes, then run the phases in order."""
         self.snapshot()  # the opening is measured before anything changes
-        self.running = False  # stays so if a phase fails, since Mesa would silently skip later steps
+        self.running = False  # stays false if a phase fails: Mesa would silently skip later steps
         self.state.t += 1
         self.state.scenario = self.base_scenario.at(self.t)
         step = Step(self.t)
         for phase in PHASES:
             phase(self.state, step)
-        self._latest = self._photograph(step)
+        self._latest = self._take_snapshot(step)
         self.running = True
 
     def snapshot(self) -> Snapshot:
         """Return the snapshot of the last step (or of the opening of the web, step 0).
 
-        The opening is measured when it is first asked for, so that a restored world need not do it again.
+        The opening is measured on first use, so that a restored world does not measure it again.
         """
         if self._latest is None:
             measure_opening(self.state, self._opening)
-            self._latest = self._photograph(self._opening)
+            self._latest = self._take_snapshot(self._opening)
         return self._latest
 
-    def _photograph(self, step: Step) -> Snapshot:
+    def _take_snapshot(self, step: Step) -> Snapshot:
         state = self.state
         metrics = pl.concat(step.metrics)
         self.measured = {(scope, who, metric): value for _, scope, who, metric, value, _ in metrics.iter_rows()}
@@ -188,7 +188,7 @@ class World(mesa.Model):
         return snapshot
 
     def restore(self, past: Snapshot) -> None:
-        """Continue from a stored past: its segment and changes are those of all steps up to ``past.t``."""
+        """Restore a stored snapshot; its segment and changes must cover all steps up to ``past.t``."""
         state = self.state
         state.t = past.t
         state.scenario = self.base_scenario.at(past.t)
@@ -209,7 +209,7 @@ class World(mesa.Model):
 
 
 def _plain(state: State) -> dict[str, Any]:
-    """Return as JSON what a resume needs besides tables and weights."""
+    """Return the JSON values that a resume needs besides tables and weights."""
     trainers = {
         trainer.name: {
             "depth": trainer.depth,

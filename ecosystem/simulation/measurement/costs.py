@@ -1,8 +1,8 @@
-"""What a step cost those who act in it: tokens, floating-point operations, documents, reviews and money, by who.
+"""Measure the costs of a step by agent and policy: tokens, floating-point operations, documents, reviews and money.
 
-Rows of scope ``cost`` whose id is a path of the scenario: ``trainers/naive/0``, ``writers/people/0``,
-``curators/editors/0``, ``policies/archive``. The cost of measuring is left out, except for the texts that
-trainers write for scoring alone, which are drawn like any other; so is what was there before the first step.
+Costs are rows of scope ``cost`` whose id is a path of the scenario: ``trainers/naive/0``, ``writers/people/0``,
+``curators/editors/0``, ``policies/archive``. Measuring costs nothing, except for texts that trainers write only for
+scoring, which are generated like any other. Foundations and the opening cost nothing either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BACKWARD = 3  # forward and backward pass together, in forward passes (Kaplan e
 
 
 def measure_costs(state: State, step: Step) -> None:
-    """Append what every trainer, writer, curator and adder spent in this step."""
+    """Append the costs of every trainer, writer, curator, adder and learning filter in this step."""
     costs: dict[str, Costs] = {}
     published = step.segment.select("author", "synthetic", open=pl.col("verdict").is_null())
     drafts = {str(author): rows for (author,), rows in published.group_by("author", maintain_order=True)}
@@ -51,7 +51,7 @@ def measure_costs(state: State, step: Step) -> None:
 
 
 def _of_trainer(state: State, step: Step, trainer: Trainer, published: NDArray[np.bool_]) -> Costs:
-    """Return what a trainer spent; ``published``: of each document that it handed in, whether it passed the door."""
+    """Return the costs of a trainer; ``published``: whether each of its drafts passed the publish gate."""
     costs, fit = Costs(), step.fits.get(trainer.name)
     unit = "tokens" if state.scenario.modality == "text" else "documents"
     if fit is not None:
@@ -65,7 +65,7 @@ def _of_trainer(state: State, step: Step, trainer: Trainer, published: NDArray[n
     cohort = state.cohorts[trainer.settings.model]
     per_token = cohort.flops_per_token(cohort.context) if isinstance(cohort, TextCohort) else None
     if isinstance(cohort, TextCohort) and per_token is not None:
-        # Documents are packed into rows of the whole context; one that is written attends to itself alone.
+        # Documents are packed into rows of the whole context; a generated document attends only to itself.
         flops = 0.0 if fit is None else _BACKWARD * per_token * fit.tokens
         if isinstance(written, WriteRecord):
             lengths, documents = np.unique(written.drawn + written.read, return_counts=True)
@@ -76,9 +76,9 @@ def _of_trainer(state: State, step: Step, trainer: Trainer, published: NDArray[n
 
 
 def _of_adder(state: State, name: str, added: pl.DataFrame) -> Costs:
-    """Return what an adder brought; of one with a price, what is paid for documents that it never brought before.
+    """Return the number of injected documents and, if the adder has a price, the payment for new ones.
 
-    A document is bought once, for all trainers and all later steps.
+    A document is paid for once, for all trainers and all later steps.
     """
     policy, costs = state.scenario.policies[name], Costs({"documents_injected": float(added.height)})
     price = policy.price_per_document if isinstance(policy, Adder) else None
@@ -99,12 +99,12 @@ def _of_adder(state: State, name: str, added: pl.DataFrame) -> Costs:
 
 
 def plain_purchases(purchases: Purchases) -> dict[str, dict[str, list[list[int]]]]:
-    """Return what was bought as JSON: runs of rows, each with its first and its last."""
+    """Return purchases as JSON: runs of rows, each as its first and last row."""
     return {name: {source: _runs(rows) for source, rows in by.items()} for name, by in purchases.items()}
 
 
 def read_purchases(stored: Mapping[str, Mapping[str, Iterable[Iterable[int]]]]) -> Purchases:
-    """Return what :func:`plain_purchases` returned as sets again."""
+    """Return purchases from the JSON of :func:`plain_purchases`."""
     return {
         name: {source: {row for a, b in runs for row in range(a, b + 1)} for source, runs in by.items()}
         for name, by in stored.items()

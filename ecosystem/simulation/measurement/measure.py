@@ -1,4 +1,4 @@
-"""The measure phase: who is measured on what, every step; the arithmetic is in :mod:`ecosystem.metrics`."""
+"""The measure phase: collect the data of every measurement; :mod:`ecosystem.metrics` does the arithmetic."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ecosystem.simulation.step import Step
 
 
 def measure_opening(state: State, step: Step) -> None:
-    """Measure once, at step 0, what later steps are compared with: reference models and human text."""
+    """Measure the references of all later steps: reference models and human text."""
     measure_web(state, step)
     if state.scenario.modality != "text":
         return

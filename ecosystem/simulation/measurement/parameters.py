@@ -20,7 +20,7 @@ from ecosystem.simulation.services import correct_labels
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step
 
-NAMED = 3  # trainers, at most, whose collapse is an event for each by name
+NAMED = 3  # largest population in which the collapse of each trainer is an event of its own
 
 
 def measure_parameters(state: State, step: Step) -> None:
@@ -64,9 +64,9 @@ def measure_published(state: State, step: Step) -> None:
 
 
 def _collapses(state: State, trainers: Sequence[Trainer], collapsed: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Record the trainers that collapse first at this step; return the step for these, NaN for all others.
+    """Record the trainers that first collapse at this step; return the step for these, NaN for all others.
 
-    Of a large population only the first, half and all are events: a hundred replicates need no hundred sentences.
+    In a large population only three events are recorded: the first collapse, half and all.
     """
     steps = np.full(len(trainers), np.nan)
     new: dict[str, list[str]] = {}
@@ -78,25 +78,25 @@ def _collapses(state: State, trainers: Sequence[Trainer], collapsed: NDArray[np.
             new.setdefault(trainer.population, []).append(trainer.name)
     collapse = "collapsed: nothing varies any more in what was learnt"
     for population, names in new.items():
-        fates = [trainer.collapsed_at for trainer in state.trainers if trainer.population == population]
-        count = len(fates) - fates.count(None)
-        before, half = count - len(names), (len(fates) + 1) // 2
-        if len(fates) <= NAMED:
+        collapse_steps = [trainer.collapsed_at for trainer in state.trainers if trainer.population == population]
+        count = len(collapse_steps) - collapse_steps.count(None)
+        before, half = count - len(names), (len(collapse_steps) + 1) // 2
+        if len(collapse_steps) <= NAMED:
             for name in names:
                 state.note(f"{name} {collapse}")
-        elif count == len(fates):
+        elif count == len(collapse_steps):
             state.note(f"all {count} trainers of {population} have {collapse}")
         elif before < half <= count:
-            state.note(f"half of the {len(fates)} trainers of {population} have {collapse}")
+            state.note(f"half of the {len(collapse_steps)} trainers of {population} have {collapse}")
         elif before == 0:
-            state.note(f"{names[0]} is the first of {len(fates)} trainers of {population} that has {collapse}")
+            state.note(f"{names[0]} is the first of {len(collapse_steps)} trainers of {population} that has {collapse}")
     return steps
 
 
 def _correct_labels(state: State, step: Step) -> dict[str, float]:
-    """Return the share of correct labels, by weight, in the training set of every trainer that has been fitted now.
+    """Return the weighted share of correct labels in the training set of every trainer fitted at this step.
 
-    Empty where documents have no labels.
+    The result is empty if documents have no labels.
     """
     if state.truth is None or state.truth.plane is None or not step.fits:
         return {}

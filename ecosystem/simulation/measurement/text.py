@@ -27,22 +27,22 @@ Values = dict[str, Estimate | float]
 
 
 def measure_models(state: State, step: Step) -> None:
-    """Score every trainer's model on held-out human and on fresh synthetic text, and measure what it published."""
+    """Score every trainer's model on held-out human and fresh synthetic text, and measure its publications."""
     written = [text for text in step.unpublished.values() if text.len()]
     synthetic = pl.concat(written) if written else pl.Series([], dtype=pl.String)
     published = step.segment.filter(pl.col("verdict").is_null())
     accuracies = _accuracies(state, step)
     for trainer in state.trainers:
         model, values = trainer.settings.model, Values(accuracies.get(trainer.name, {}))
-        asked = [docs for docs in (state.references.held_out, synthetic) if docs.len()]
-        scores = iter(state.cohorts[model].score([ScoreRequest(trainer.member, docs) for docs in asked]))
+        scored = [docs for docs in (state.references.held_out, synthetic) if docs.len()]
+        scores = iter(state.cohorts[model].score([ScoreRequest(trainer.member, docs) for docs in scored]))
         if state.references.held_out.len():
             score = next(scores)
             if not np.isfinite(score.nll).all():
                 raise TrainingError(
-                    f"step {step.t}, {trainer.name}: its loss on held-out text is not a finite number. A neural model "
-                    "has diverged: lower its learning_rate. A model of counts finds what it never saw impossible: "
-                    'smooth it (smoothing = "kneser_ney"). Nothing of this step is committed.'
+                    f"step {step.t}, {trainer.name}: its loss on held-out text is not finite. If the model is neural, "
+                    "it has diverged: lower its learning_rate. If it counts n-grams, it gives unseen ones probability 0: "
+                    'smooth it (smoothing = "kneser_ney"). This step is not committed.'
                 )
             values |= quality_of(state, model, score)
             values |= _next_token_change(state, trainer)
@@ -104,7 +104,7 @@ def quality_of(state: State, model: str, score: Score) -> Values:
     paired = by_frequency(more, score.unit, document, references.frequent[model])
     values |= {f"{name}_change": change for name, change in paired.items()}
     if references.truth is not None:
-        # A document's true log-likelihood under the process: what no model can beat on average.
+        # No model can exceed the true log-likelihood on average.
         values["excess_nats"] = ratio(nats + references.truth, np.ones_like(tokens))
     return values
 
@@ -125,8 +125,8 @@ def initial_perplexities(state: State, settings: TrainerSpec, texts: pl.Series, 
     """Return the quantiles of the perplexities of single texts under the weights that trainers start from.
 
     All use the same number of tokens after a prompt of ``begun`` tokens, since the probability of a token depends on
-    the length of its context. The end of a text is not counted, since a text that was cut has none. The texts are
-    independent, so the first ones are a fair sample. Nothing is measured of a model that starts from random weights.
+    the length of its context. The end of a text is not counted, since truncated texts have none. The texts are
+    independent, so the first ones are a fair sample. The result is empty for a model that starts from random weights.
     """
     measure = state.scenario.measure
     if not measure.initial_perplexity or not state.scenario.models[settings.model].starts_pretrained:
@@ -146,26 +146,26 @@ def _watermark_in(state: State, step: Step, trainer: Trainer) -> Values:
     The watermark is the one that its decoding names; if it names none, the first that other trainers use or that is at
     a gate, since a model may have learnt it from their text. Documents with too few tokens to score are left out.
     """
-    named, scenario = trainer.settings.decoding.watermark, state.scenario
+    own_policy, scenario = trainer.settings.decoding.watermark, state.scenario
     used = {*scenario.standing(), *(settings.decoding.watermark for settings in scenario.trainers.values())}
     policies = [
         policy
         for name, policy in scenario.policies.items()
-        if isinstance(policy, WritesWatermark) and name in used and named in (None, name)
+        if isinstance(policy, WritesWatermark) and name in used and own_policy in (None, name)
     ]
     own = step.segment.filter(pl.col("author") == trainer.name)["doc"]
     if not policies or own.is_empty():
         return {}
     policy = policies[0]
     detected = watermark_values(policy, *state.services.models.watermark(policy.model, policy.mark, own))
-    return {"complies": float(trainer.name in step.marks), **detected} if named is not None else detected
+    return {"complies": float(trainer.name in step.marks), **detected} if own_policy is not None else detected
 
 
 def watermark_values(policy: WritesWatermark, z: NDArray[np.float64], scored: NDArray[np.int64]) -> Values:
     """Return the mean z-score and the share above the threshold, of documents with enough scored tokens."""
     long_enough = z[scored >= policy.min_tokens]
-    over, each = (long_enough > policy.threshold).astype(np.float64), np.ones_like(long_enough)
-    return {"watermark_z": ratio(long_enough, each), "watermark_found": ratio(over, each)}
+    detected, ones = (long_enough > policy.threshold).astype(np.float64), np.ones_like(long_enough)
+    return {"watermark_z": ratio(long_enough, ones), "watermark_found": ratio(detected, ones)}
 
 
 def text_values(state: State, texts: pl.Series, stream: str) -> Values:
