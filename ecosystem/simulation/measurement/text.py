@@ -41,7 +41,7 @@ def measure_models(state: State, step: Step) -> None:
             if not np.isfinite(score.nll).all():
                 raise TrainingError(
                     f"step {step.t}, {trainer.name}: its loss on held-out text is not finite. If the model is neural, "
-                    "it has diverged: lower its learning_rate. If it counts n-grams, it gives unseen ones probability 0: "
+                    "it has diverged: lower its learning_rate. If it counts n-grams, unseen ones have probability 0: "
                     'smooth it (smoothing = "kneser_ney"). This step is not committed.'
                 )
             values |= quality_of(state, model, score)
