@@ -446,6 +446,8 @@ def test_what_a_policy_needs_is_asked_when_a_scenario_is_read(changes, sentence)
 def test_a_web_that_begins_empty_has_no_archive_and_nothing_to_compare_with():
     data = learning().plain()
     del data["web"]["initial"]
+    for name in data["models"]:  # none that learns from initial documents
+        data["models"][name] = {"kind": "ngram", "init": "random", "order": 2, "context": 64, "tokenizer": "elsewhere"}
     with pytest.raises(ScenarioError) as error:
         Scenario.parse(data)
     assert "policies.good.step: training at step 1" in str(error.value)
