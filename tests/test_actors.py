@@ -103,10 +103,10 @@ def test_a_web_can_become_more_synthetic_by_curation(cache):
 @pytest.mark.parametrize(
     ("section", "values", "told"),
     [
-        ("curators.editors", {"quality_bias": 1.0}, "give quality_bias and judge together"),
+        ("curators.editors", {"quality_bias": 1.0}, "set both quality_bias and judge"),
         ("curators.editors", {"quality_bias": 1.0, "judge": "smal"}, "did you mean"),
-        ("writers.people", {"returns_above": 0.5}, "give leaves_below too"),
-        ("writers.people", {"wage": 0.5}, "give leaves_below too"),
+        ("writers.people", {"returns_above": 0.5}, "set leaves_below too"),
+        ("writers.people", {"wage": 0.5}, "set leaves_below too"),
         ("writers.people", {"leaves_below": 0.5, "returns_above": 0.4}, "is below leaves_below"),
     ],
 )

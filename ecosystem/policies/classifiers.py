@@ -26,7 +26,7 @@ _INVERSE_PENALTY = 10.0  # scikit-learn's C; from 1 to 100 the area under the cu
 
 
 class TextClassifier:
-    """Logistic regression on hashed n-grams, fitted by scikit-learn's liblinear; both sorts have equal weight.
+    """Logistic regression on hashed n-grams, fitted by scikit-learn's liblinear; both classes have equal weight.
 
     The score of a text depends on no other text, and the fit only on its examples and their order.
     """
@@ -54,7 +54,7 @@ class TextClassifier:
         return cls(learner.coef_[0], float(learner.intercept_[0]))
 
     def probability(self, texts: pl.Series) -> NDArray[np.float64]:
-        """Compute the probability that each text is positive if both sorts are equally frequent, [texts]."""
+        """Compute the probability that each text is positive if both classes are equally frequent, [texts]."""
         from scipy.special import expit
 
         score: NDArray[np.float64] = expit(normalised(ngrams(texts)) @ self._coefficients + self._intercept)
@@ -67,14 +67,14 @@ def _too_fine(name: str, share: float | None, examples: int) -> str:
     if share is None or share >= least:
         return ""
     return (
-        f"examples = {examples} is too small for {name} = {share:g}: only {examples // 8} documents of one sort "
+        f"examples = {examples} is too small for {name} = {share:g}: only {examples // 8} documents of one class "
         f"calibrate; raise examples, or set {name} to at least {least:.2g}"
     )
 
 
 @POLICIES.register("learned_detector")
 class LearnedDetector(LearningFilter):
-    """Refuses documents that a classifier of text, trained on labelled documents of this web, takes for synthetic.
+    """Refuses documents that a classifier of text, trained on labelled documents of this web, classifies as synthetic.
 
     At every step that ``every`` divides, the classifier is trained anew on ``examples`` documents published before that
     step, half of them human and half synthetic if available, labelled by fallible people. Until there are synthetic
@@ -115,7 +115,7 @@ class LearnedDetector(LearningFilter):
         return view.labelled(self.examples // 2, self.label_error)
 
     def refused(self, score: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which documents the classifier takes for synthetic."""
+        """Return which documents the classifier considers synthetic."""
         if self.threshold is not None:
             return score >= self.threshold
         return score > cutoff(reference, self.false_positive_rate or 0.0)

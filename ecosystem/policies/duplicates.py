@@ -110,13 +110,13 @@ class NearDuplicates:
 
         Ids may be in any order; raise EcosystemError if one was never added.
         """
-        asked = np.asarray(ids, dtype=np.int64).reshape(-1)
-        at = np.searchsorted(self._ids, asked)
-        present = at < len(self)
-        present[present] = self._ids[at[present]] == asked[present]
+        requested = np.asarray(ids, dtype=np.int64).reshape(-1)
+        places = np.searchsorted(self._ids, requested)
+        present = places < len(self)
+        present[present] = self._ids[places[present]] == requested[present]
         if not present.all():
-            raise EcosystemError(f"near-duplicates: document {asked[~present][0]} was never added.")
-        match = self._earliest[at]
+            raise EcosystemError(f"near-duplicates: document {requested[~present][0]} was never added.")
+        match = self._earliest[places]
         answer = pl.Series("near_duplicate", np.append(self._ids, -1)[match], dtype=pl.Int64)
         return answer.set(pl.Series(match < 0), None)
 

@@ -188,7 +188,7 @@ class PerplexityBand(Filter):
 
 @POLICIES.register("synthetic_detector")
 class SyntheticDetector(Filter):
-    """Refuses documents that a simulated, fallible detector of machine text takes for synthetic.
+    """Refuses documents that a simulated, fallible detector of machine text classifies as synthetic.
 
     The detector has chosen error rates: it reads the true origin (an oracle) and errs at random, on the same documents
     at every step and for every reader.
@@ -219,7 +219,7 @@ class Oracle(Filter):
 
 @POLICIES.register("verifier")
 class Verifier(Filter):
-    """Refuses documents whose label a simulated, fallible verifier takes for wrong (Feng et al. 2024).
+    """Refuses documents whose label a simulated, fallible verifier considers wrong (Feng et al. 2024).
 
     It keeps right and wrong labels with given probabilities, the same documents at every step and for every reader. A
     model learns the right rule from the kept labels if the share of wrong labels before was below

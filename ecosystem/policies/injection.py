@@ -102,14 +102,14 @@ class VerifiedArchive(InjectReal):
         """Require a source from which people publish up to the step."""
         if self.source not in scenario.sources:
             return []
-        begun = [] if scenario.web.initial is None else [scenario.web.initial.source]
-        published = {*begun, *(w.source for w in scenario.writers.values() if self.until > 0)}
+        initial = [] if scenario.web.initial is None else [scenario.web.initial.source]
+        published = {*initial, *(w.source for w in scenario.writers.values() if self.until > 0)}
         if self.source in published:
             return []
-        there = ", ".join(sorted(published)) or "none"
+        listed = ", ".join(sorted(published)) or "none"
         return [
             f'{path}.source: no documents of "{self.source}" are published up to step {self.until}, so its archive '
-            f"would be empty; sources published by then: {there}"
+            f"would be empty; sources published by then: {listed}"
         ]
 
     def rows(self, n: int, ctx: Context) -> NDArray[np.int64]:

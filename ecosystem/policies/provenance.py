@@ -36,9 +36,9 @@ class ProvenanceLabel(Filter):
         authors = docs["author"].unique().to_list()
         noise = {author: float(ctx.static_stream.child(f"author/{author}").uniform(0)[0]) for author in authors}
         honest = np.array([noise[author] >= self.liars for author in docs["author"]], np.bool_)
-        kept = ctx.static_stream.child("lost").uniform(ids) >= self.lost
+        survives = ctx.static_stream.child("lost").uniform(ids) >= self.lost
         mistaken = ctx.static_stream.child("false").uniform(ids) < self.false_labels
-        labelled = np.where(docs["synthetic"].to_numpy(), honest & kept, mistaken)
+        labelled = np.where(docs["synthetic"].to_numpy(), honest & survives, mistaken)
         return _refused(docs, labelled, "labelled as machine text")
 
 
@@ -83,5 +83,5 @@ class SyntheticCap(Filter):
         return _refused(docs, refused, "exceeds the cap on synthetic documents")
 
 
-def _refused(docs: pl.DataFrame, refused: NDArray[np.bool_], why: str) -> pl.Series:
-    return first_reason(docs, [(pl.lit(pl.Series("refused", refused, dtype=pl.Boolean)), pl.lit(why))])
+def _refused(docs: pl.DataFrame, refused: NDArray[np.bool_], reason: str) -> pl.Series:
+    return first_reason(docs, [(pl.lit(pl.Series("refused", refused, dtype=pl.Boolean)), pl.lit(reason))])

@@ -76,7 +76,7 @@ class Importance(Weigher):
         scores = ctx.classifiers.scores(detector, docs)
         if scores is None:
             return np.ones(docs.len())
-        # The detector has learnt as if both sorts were equally frequent.
+        # The detector has learnt as if both classes were equally frequent.
         q, s = self.synthetic_prior, scores.score
         return (1 - s) / ((1 - q) * (1 - s) + q * s)
 

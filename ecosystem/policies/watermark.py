@@ -13,7 +13,7 @@ from ecosystem.policies.reasons import first_reason
 from ecosystem.spec import ScenarioParts
 
 # The fields of one scheme only.
-_OWN = {"green_list": ("green_share", "bias"), "synthid": ("context_width", "depth")}
+_SCHEME_FIELDS = {"green_list": ("green_share", "bias"), "synthid": ("context_width", "depth")}
 
 
 @POLICIES.register("watermark")
@@ -62,7 +62,7 @@ class Watermark(Filter):
 
     @model_validator(mode="after")
     def _one_scheme(self) -> Watermark:
-        for scheme, fields in _OWN.items():
+        for scheme, fields in _SCHEME_FIELDS.items():
             for field in fields:
                 if scheme != self.scheme and getattr(self, field) is not None:
                     raise ValueError(f'{field} is not allowed with scheme = "{self.scheme}"; remove it')
@@ -90,9 +90,9 @@ class Watermark(Filter):
     @property
     def mark(self) -> WatermarkSpec:
         """The watermark."""
-        given = {name: getattr(self, name) for name in _OWN[self.scheme]}
+        values = {name: getattr(self, name) for name in _SCHEME_FIELDS[self.scheme]}
         return WatermarkSpec(
-            self.scheme, self.key, **{name: value for name, value in given.items() if value is not None}
+            self.scheme, self.key, **{name: value for name, value in values.items() if value is not None}
         )
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
