@@ -157,15 +157,13 @@ def test_what_an_adder_cannot_give_is_an_event_of_its_step(tmp_path):
         costs = world.snapshot().metrics.filter(scope="cost", id="policies/paid")
         spent.append(dict(costs.select("metric", "value").iter_rows()).get("spent", 0.0))
     archive = "policies.archive: 2 trainers asked for 60 documents and got 50, since there are no more"
-    none = (
-        "policies.paid: nobody writes anything new for pay: all 10 documents that it gave were bought before, so that "
-    )
+    none = "policies.paid: no new documents were written for pay; all 10 documents added had been bought before, so "
     assert events == [
         [archive],
         [
             archive,
             "policies.paid: 2 trainers asked for 16 documents and got 10, since there are no more",
-            none + "nothing is spent",
+            none + "nothing was spent",
         ],
         [archive, "policies.paid: 2 trainers asked for 16 documents and got 0, since there are no more"],
     ]

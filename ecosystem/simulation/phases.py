@@ -44,7 +44,7 @@ def write(state: State, step: Step) -> None:
                 human_drafts(content, writer.settings.source, rows, f"writers/{writer.name}", writer.place(len(rows)))
             )
     for (population, left), count in moved.items():
-        event = "left for want of readers" if left else "came back"
+        event = "left for lack of readers" if left else "returned"
         state.note(f"{count} of the {state.scenario.writers[population].count} writers of {population} {event}")
 
 

@@ -91,8 +91,8 @@ def _of_adder(state: State, name: str, added: pl.DataFrame) -> Costs:
             new += len(bought) - before
         if policy.pays_writers and added.height and not new:
             state.note(
-                f"policies.{name}: nobody writes anything new for pay: all {added.height} documents that it gave were "
-                "bought before, so that nothing is spent"
+                f"policies.{name}: no new documents were written for pay; all {added.height} documents added had been "
+                "bought before, so nothing was spent"
             )
         costs |= {"human_documents": float(new), "spent": price * new}
     return costs
