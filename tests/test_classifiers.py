@@ -52,7 +52,7 @@ def web(policies, t=2, human=600, synthetic=(300, 300), odd=(12, 3), source=None
         corpus.publish(corpus.prepare(frame, step))
     spec = SimpleNamespace(policies=policies, web=SimpleNamespace(publish=[], retain=[]), trainers={})
     spec.trainers["r"] = SimpleNamespace(select=list(policies), retain=None)
-    spec.standing = lambda: Scenario.standing(spec)
+    spec.enforced_policies = lambda: Scenario.enforced_policies(spec)
     reservoir = SimpleNamespace(size=None if source is None else len(source), rows=lambda at: pl.Series(source)[at])
     return SimpleNamespace(t=t, scenario=spec, corpus=corpus, streams=Streams(5), reservoirs={"trusted": reservoir})
 

@@ -220,9 +220,9 @@ def test_what_curators_do(action, cache):
 def test_writers_write_less_as_they_read_more_machine_text(cache):
     world = world_of(tiny(writers__people__rate=10.0, writers__people__reaction=1.0), cache)
     writer = world.writers[0]
-    assert writer.wants_to_write(0.0) == 10 and writer.wants_to_write(1.0) == 0
-    assert writer.wants_to_write(0.5) == 5
-    assert writer.wants_to_write(0.55) in (4, 5)
+    assert writer.documents_to_write(0.0) == 10 and writer.documents_to_write(1.0) == 0
+    assert writer.documents_to_write(0.5) == 5
+    assert writer.documents_to_write(0.55) in (4, 5)
 
 
 def test_every_and_offset_say_when_a_trainer_fits(cache):

@@ -45,7 +45,7 @@ def spacing(knob: Knob, value: Any) -> float:
 
 def _chosen(scenario: Scenario) -> list[Knob]:
     """Choose the paths that matter most to a web: policy settings, and how much each population writes."""
-    knobs = [knob for name in scenario.standing() for knob in _policy_knobs(scenario, name)]
+    knobs = [knob for name in scenario.enforced_policies() for knob in _policy_knobs(scenario, name)]
     for name, trainer in scenario.trainers.items():
         knobs += [_amount(f"trainers.{name}.publish", f"{name}: documents published", trainer.publish)]
     for name, writer in scenario.writers.items():
@@ -65,7 +65,7 @@ def _policy_knobs(scenario: Scenario, name: str) -> list[Knob]:
         value = fields.get(field)
         if isinstance(value, float) and 0 <= value <= 1:
             path = f"policies.{name}.{field}"
-            low, high = (abs(x - 0.05) if scenario.refused(path, x) else x for x in (0.0, 1.0))
+            low, high = (abs(x - 0.05) if scenario.value_problem(path, x) else x for x in (0.0, 1.0))
             knobs.append(Knob(path=path, label=f"{name}: {field.replace('_', ' ')}", low=low, high=high, step=0.05))
     amounts = [field for field in AMOUNTS if isinstance(fields.get(field), int)]
     return knobs + [_amount(f"policies.{name}.{field}", f"{name}: {field}", fields[field], 1) for field in amounts]

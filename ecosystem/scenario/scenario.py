@@ -58,7 +58,7 @@ class Scenario(ScenarioTables):
                 raise ScenarioError(f"{where}: changes.{number} (at step {change.at}): {error}") from None
         for number, knob in enumerate(scenario.knobs):
             check_changeable(knob.path, f"{where}: knobs.{number}.path")
-            if authored and (problem := scenario.refused(knob.path, *knob.ends)):
+            if authored and (problem := scenario.value_problem(knob.path, *knob.ends)):
                 raise ScenarioError(f"{where}: knobs.{number}: {problem}")
         for name in scenario.variants:
             try:
@@ -67,11 +67,11 @@ class Scenario(ScenarioTables):
                 raise ScenarioError(f"{where}: variants.{name}: {error}") from None
         return scenario
 
-    def refused(self, path: str, *values: Any) -> str:
+    def value_problem(self, path: str, *values: Any) -> str:
         """Return why one of these values is not allowed at a path in this scenario; empty if all are."""
         for value in values:
             try:
-                self.override({path: self.like(path, value)})
+                self.override({path: self.rounded_like(path, value)})
             except ScenarioError as error:
                 return str(error)
         return ""

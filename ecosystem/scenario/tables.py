@@ -95,12 +95,12 @@ class ScenarioTables(Spec):
                 node = node.get(key) if isinstance(node, Mapping) else None
         return node
 
-    def like(self, path: str, value: Any) -> Any:
+    def rounded_like(self, path: str, value: Any) -> Any:
         """Round a float if the path holds an integer; return any other value unchanged."""
         is_integer = isinstance(self.value(path), int) and not isinstance(self.value(path), bool)
         return round(value) if is_integer and isinstance(value, float) else value
 
-    def standing(self) -> list[str]:
+    def enforced_policies(self) -> list[str]:
         """Return the names of the policies at the gates of the web and of trainers, each once."""
         gates = [self.web.publish, self.web.retain]
         gates += [names for trainer in self.trainers.values() for names in (trainer.select, trainer.retain or [])]

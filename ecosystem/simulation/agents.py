@@ -69,7 +69,7 @@ class Writer(Actor):
         """The population's entry in the scenario in force."""
         return self.model.current_scenario.writers[self.population]
 
-    def hear_of(self, audience: float) -> None:
+    def update_presence(self, audience: float) -> None:
         """Leave, stay or return, given the human share of the prominence at its home sites."""
         settings = self.settings
         if settings.leaves_below is None or (settings.wage is not None and (settings.pay or 0.0) >= settings.wage):
@@ -80,7 +80,7 @@ class Writer(Actor):
         else:
             self.has_left = audience < settings.leaves_below
 
-    def wants_to_write(self, synthetic_share: float) -> int:
+    def documents_to_write(self, synthetic_share: float) -> int:
         """Return the number of documents to write, given the synthetic share of the live documents at home."""
         if self.has_left:
             return 0

@@ -212,11 +212,11 @@ class Classifiers:
     def _fitted_now(self) -> list[tuple[str, LearningFilter, FittedClassifier | str]]:
         """Return the policies whose classifiers are due at this step and in use: at a gate, or read by one there."""
         policies = self._host.scenario.policies
-        standing = self._host.scenario.standing()
-        read = [other for name in standing for other in policies[name].scores_read()]
+        enforced = self._host.scenario.enforced_policies()
+        read = [other for name in enforced for other in policies[name].scores_read()]
         return [
             (name, policy, self.fitted(name))
-            for name in dict.fromkeys([*standing, *read])
+            for name in dict.fromkeys([*enforced, *read])
             if isinstance(policy := policies[name], LearningFilter) and policy.fitted_at(self._host.t) == self._host.t
         ]
 

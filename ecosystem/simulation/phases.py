@@ -34,10 +34,10 @@ def write(state: State, step: Step) -> None:
         if writer.settings.leaves_below is not None:
             step.audiences[writer.name] = _audience(nearby)
         left = writer.has_left
-        writer.hear_of(step.audiences.get(writer.name, 1.0))
+        writer.update_presence(step.audiences.get(writer.name, 1.0))
         if writer.has_left != left:
             moved[writer.population, writer.has_left] = moved.get((writer.population, writer.has_left), 0) + 1
-        rows = state.draw(writer.settings.source, writer.wants_to_write(share), writer.name)
+        rows = state.draw(writer.settings.source, writer.documents_to_write(share), writer.name)
         if len(rows):
             content = state.reservoirs[writer.settings.source].rows(rows)
             step.drafts.append(

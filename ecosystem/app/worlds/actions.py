@@ -107,7 +107,7 @@ def saved(session: SessionModel, live_run: LiveRun) -> str:
         *news,
     ]
     # The ends of a knob were valid with the file's values, but may not be with the present ones.
-    knobs = [knob for knob in scenario.knobs if not scenario.refused(knob.path, *knob.ends)]
+    knobs = [knob for knob in scenario.knobs if not scenario.value_problem(knob.path, *knob.ends)]
     scenario = scenario.model_copy(update={"knobs": knobs})
     return "".join(f"# {' '.join(line.split())}\n" for line in lines) + "\n" + scenario.to_toml()
 

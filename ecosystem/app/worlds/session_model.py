@@ -111,7 +111,7 @@ class SessionModel(mesa.Model):
                 value = requested[name] if knob.choices is None else knob.choices.get(requested[name])
                 if value is None:  # not one of the choices
                     continue
-                values[knob.path] = scenario.like(knob.path, value)
+                values[knob.path] = scenario.rounded_like(knob.path, value)
         try:
             return scenario.override(values, base=self.config.base)
         except ScenarioError as error:  # values that are valid one by one may conflict
@@ -206,7 +206,7 @@ class SessionModel(mesa.Model):
     def turn(self, path: str, value: Any) -> None:
         """Set a path of the steered world from its next step on; raise ScenarioError if that is not allowed."""
         live_run = self.live_runs[self.steered]
-        live_run.change({path: live_run.scenario.like(path, value)})
+        live_run.change({path: live_run.scenario.rounded_like(path, value)})
 
     def value(self, path: str) -> Any:
         """Return the value at a path in the steered world from its next step on."""

@@ -147,7 +147,7 @@ def _watermark_in(state: State, step: Step, trainer: Trainer) -> Values:
     a gate, since a model may have learnt it from their text. Documents with too few tokens to score are left out.
     """
     own_policy, scenario = trainer.settings.decoding.watermark, state.scenario
-    used = {*scenario.standing(), *(settings.decoding.watermark for settings in scenario.trainers.values())}
+    used = {*scenario.enforced_policies(), *(settings.decoding.watermark for settings in scenario.trainers.values())}
     policies = [
         policy
         for name, policy in scenario.policies.items()
