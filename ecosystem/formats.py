@@ -1,6 +1,27 @@
-"""Format numbers, shares and durations as text."""
+"""Format numbers, shares, durations and untrusted text."""
 
 from __future__ import annotations
+
+# Characters that are invisible, or control a terminal or the direction of text, and their replacements. Newlines and
+# tabs are kept, as are the joiners of Persian, Indic scripts and emoji.
+_INVISIBLE = (0x61C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
+_TAGS = range(0xE0000, 0xE0080)
+_REPLACEMENTS: dict[int, int | str | None] = {
+    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t\r"},
+    ord("\r"): None,
+    0x7F: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+    **{code: f"\\u{code:04x}" for code in (*_INVISIBLE, *range(0xD800, 0xE000))},
+    **{code: f"\\U{code:08x}" for code in _TAGS},
+}
+
+
+def visible(text: object) -> str:
+    """Replace characters that are invisible or control a terminal or the direction of text.
+
+    Apply it to all text from users, files and models before it is shown. The result is plain text, not HTML.
+    """
+    return str(text).translate(_REPLACEMENTS)
 
 
 def format_duration(seconds: float) -> str:

@@ -137,6 +137,11 @@ def test_check_applies_set_to_studies_and_refuses_what_does_not_apply():
         assert isinstance(error, EcosystemError) and part in str(error)
 
 
+def test_an_error_cannot_control_the_terminal(place):
+    result = command(place, "check", "x\x1b[2J\u202e\U000e0041.toml")
+    assert result.returncode == 2 and r"x␛[2J\u202e\U000e0041" in result.stderr
+
+
 def test_an_option_out_of_bounds_is_named(place):
     error = CliRunner().invoke(cli, ["run", str(place / "tiny.toml"), "--seed", str(10**20)]).exception
     assert isinstance(error, EcosystemError) and f"tiny.toml with --seed {10**20}: seed: " in str(error)

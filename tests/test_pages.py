@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from jinja2 import UndefinedError
 
+from ecosystem.formats import visible
 from ecosystem.report import charts, html, write_report
 from ecosystem.report.html import Cell, Column, Figure, Table
 from ecosystem.report.panels.documents import Document, Image
@@ -108,7 +109,7 @@ def test_what_pages_consist_of_shows_text_as_text(macro):
         bad, good = (str(getattr(made, name)(*arguments)) for arguments in (given, expected))
         assert Page(bad).elements == Page(good).elements, hostile
         assert not CONTROL.search(bad)
-        assert html.visible(hostile)[:50] in "".join(Page(bad).shown)
+        assert visible(hostile)[:50] in "".join(Page(bad).shown)
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -116,7 +117,7 @@ def test_a_sentence_has_bold_names_and_no_other_markup(hostile):
     prose = html.PAGES.get_template("macros.html").module.prose
     found = Page(str(prose(f"first **{hostile.replace('*', '')}** last")))
     assert found.elements == [("b", []), ("/b", [])]
-    assert "".join(found.shown) == f"first {html.visible(hostile.replace('*', ''))} last"
+    assert "".join(found.shown) == f"first {visible(hostile.replace('*', ''))} last"
 
 
 @pytest.mark.parametrize("pages", [html.PAGES, PAGES], ids=["runs", "studies"])
@@ -200,4 +201,4 @@ def test_a_page_of_hostile_text_has_the_elements_of_any_other(tmp_path, page):
     assert not CONTROL.search(re.sub(r"<script.*?</script>", "", sources[0], flags=re.S))
     shown = "".join(bad.shown)
     for text in HOSTILE:
-        assert shown.count(html.visible(text)) >= places, text
+        assert shown.count(visible(text)) >= places, text

@@ -339,3 +339,4 @@ def test_other_sites_are_turned_away(live: str) -> None:
     assert status({}) == 200
     assert status({"Host": "attacker.example"}) == 403
     assert status({"Origin": "http://attacker.example"}) == 403
+    assert status({"Origin": "http://[malformed"}) == status({"Host": "[malformed"}) == 403

@@ -16,9 +16,8 @@ import solara.lab
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.elements import text_element
 from ecosystem.app.worlds.run_view import RunView
-from ecosystem.formats import number
+from ecosystem.formats import number, visible
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
-from ecosystem.report.html import visible
 from ecosystem.report.panels.documents import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.runs.ancestry import Ancestry
 from ecosystem.runs.lineage import INITIAL, Origin, in_words, origin_name, summary_of

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ecosystem.app import LIBRARY
 from ecosystem.app.worlds.session_model import SessionConfig, stored
@@ -108,6 +108,14 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def _split(address: str) -> SplitResult:
+    """Split an address; a malformed one has neither host nor port, and so matches no server."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
+
+
 class _Guard:
     """Add the security policy to every response, serve the drawing library, and reject requests from other sites.
 
@@ -125,8 +133,8 @@ class _Guard:
             scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"accept-encoding"]}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = headers.get("host", ""), headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc != host
-        unknown = self.names is not None and (urlsplit(f"//{host}").hostname or "") not in self.names
+        foreign = origin is not None and _split(origin).netloc != host
+        unknown = self.names is not None and _split(f"//{host}").hostname not in self.names
         if scope["type"] == "websocket":
             if foreign or unknown:
                 await send({"type": "websocket.close", "code": 1008})

@@ -30,13 +30,14 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     from ecosystem.errors import EcosystemError
+    from ecosystem.formats import visible
 
     try:
         cli.main(arguments, prog_name="ecosystem", standalone_mode=False)
     except EcosystemError as error:
         if debug:
             raise
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {visible(error)}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         if debug:

@@ -1,7 +1,4 @@
-"""Documents and lineages of a run as text for the terminal.
-
-Control characters in the text of models are escaped, so that it cannot control the terminal.
-"""
+"""Documents and lineages of a run as text for the terminal, which the text of models cannot control."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from ecosystem.errors import EcosystemError, nearest
+from ecosystem.formats import visible
 from ecosystem.runs.run import Run
 
 EXCERPT = 400  # characters of a document printed above its lineage
@@ -50,7 +48,7 @@ def traced(run: Run, document: int, step: int | None, *, as_json: bool) -> str:
     row = run.documents.filter(pl.col("doc") == document).collect().row(0, named=True)
     content = _content(row["content"])
     excerpt = content if len(content) <= EXCERPT else f"{content[:EXCERPT]}…"
-    return "\n".join([_heading(row), excerpt, "", _printable(text)])
+    return "\n".join([_heading(row), excerpt, "", visible(text)])
 
 
 def _heading(row: dict[str, Any]) -> str:
@@ -58,15 +56,11 @@ def _heading(row: dict[str, Any]) -> str:
     removal = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
     removal += f", retired at step {row['retired_at']}" if row["retired_at"] is not None else ""
     kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else "human"
-    return _printable(f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{removal}")
+    return visible(f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{removal}")
 
 
 def _content(content: Any) -> str:
     """Return the printable form of a text, vector or category."""
     if isinstance(content, str):
-        return _printable(content)
+        return visible(content)
     return " ".join(f"{number:.4g}" for number in content) if isinstance(content, list) else str(content)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

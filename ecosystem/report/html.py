@@ -20,22 +20,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ecosystem.formats import visible
 from ecosystem.report import charts
 
 TEMPLATES = Path(__file__).with_name("templates")
-
-# Visible replacements for control characters; newlines and tabs are kept.
-_CONTROL = {
-    **{i: 0x2400 + i for i in range(32) if chr(i) not in "\n\t\r"},
-    ord("\r"): None,
-    127: 0x2421,
-    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
-}
-
-
-def visible(text: object) -> str:
-    """Replace control characters with visible symbols; the result is plain text, not HTML."""
-    return str(text).translate(_CONTROL)
 
 
 def bold_parts(text: str) -> list[str]:
@@ -46,7 +34,7 @@ def bold_parts(text: str) -> list[str]:
 def environment(*folders: Path) -> Environment:
     """Create a Jinja environment for the templates in ``folders`` and the shared templates.
 
-    Values are escaped and their control characters made visible. An undefined name is an error.
+    Values are escaped, and characters that are invisible or control text are replaced. An undefined name is an error.
     """
     pages = Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ecosystem.formats import format_duration
+from ecosystem.formats import format_duration, visible
 
 
 class RunProgress:
@@ -72,6 +72,7 @@ class RunProgress:
         """Print a permanent line, unless quiet."""
         if self._quiet:
             return
+        text = visible(text)
         if self._live:
             # The console that owns the bars prints the line above them.
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)

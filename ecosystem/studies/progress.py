@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ecosystem.errors import EcosystemError
-from ecosystem.formats import format_duration
+from ecosystem.formats import format_duration, visible
 from ecosystem.studies.executors.jobs import JobResult
 from ecosystem.studies.object_store import is_url, last_step
 
@@ -153,6 +153,7 @@ class StudyProgress:
         """Print a permanent line, above the live screen if there is one."""
         if self._quiet:
             return
+        text = visible(text)
         if self._live is not None and self._live.is_started:
             self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
