@@ -31,9 +31,13 @@ class Tally:
         return self.outcomes.total()
 
     def upper_bound(self) -> float:
-        """Return the upper 95 % bound (Clopper-Pearson) of the probability that an input fails."""
-        failed = self.outcomes["failed"]
-        return float(stats.beta.ppf(0.95, failed + 1, self.tried - failed)) if self.tried > failed else 1.0
+        """Return the upper 95 % bound of the probability that an input fails."""
+        return upper_bound(self.outcomes["failed"], self.tried)
+
+
+def upper_bound(failed: int, tried: int) -> float:
+    """Return the upper 95 % bound (Clopper-Pearson) of a probability, of which ``failed`` of ``tried`` were seen."""
+    return float(stats.beta.ppf(0.95, failed + 1, tried - failed)) if tried > failed else 1.0
 
 
 def run(target: str, inputs: int, number: int) -> Tally:
