@@ -50,15 +50,15 @@ def main(
     if recursions:
         from benchmarks.recursions import measure as measure_recursions
 
-        found = measure_recursions(rounds)
-        click.echo(json.dumps(found, indent=1) if as_json else _recursions(found))
+        figures = measure_recursions(rounds)
+        click.echo(json.dumps(figures, indent=1) if as_json else _recursions(figures))
         return
     if view:
         from benchmarks.view import measure as measure_view
         from benchmarks.view import summary
 
-        found = measure_view(rounds)
-        click.echo(json.dumps(found, indent=1) if as_json else summary(found))
+        figures = measure_view(rounds)
+        click.echo(json.dumps(figures, indent=1) if as_json else summary(figures))
         return
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
@@ -149,9 +149,9 @@ def peak_memory(name: str, device: str, threads: int, side: str) -> float:
     return float(done.stdout.split()[-1])
 
 
-def _recursions(found: dict[str, dict[str, Any]]) -> str:
+def _recursions(figures: dict[str, dict[str, Any]]) -> str:
     lines = ["1,000 replicates, 100 generations, 100 samples each"]
-    for name, result in found.items():
+    for name, result in figures.items():
         ratio = result["ratio"]
         lines.append(
             f"  {name:12} {result['ours_seconds'] * 1e3:8.1f} ms against {result['numpy_seconds']:6.2f} s: "
@@ -169,17 +169,17 @@ def _machine(device: str, threads: int) -> str:
     return f"{name}; Python {platform.python_version()}, {versions}"
 
 
-def _print(name: str, found: dict[str, Any]) -> None:
-    click.echo(f"\n{name}: {found['parameters']:,} parameters, context {found['context']}")
-    for key, rate in found["tokens_per_second"].items():
-        share = found["share_of_matrix_rate"].get(key)
+def _print(name: str, figures: dict[str, Any]) -> None:
+    click.echo(f"\n{name}: {figures['parameters']:,} parameters, context {figures['context']}")
+    for key, rate in figures["tokens_per_second"].items():
+        share = figures["share_of_matrix_rate"].get(key)
         click.echo(f"  {key:18} {rate:10,.0f} tokens/s" + (f"  {share:5.1%} of the matrix rate" if share else ""))
-    click.echo(f"  {'matrix product':18} {found['matrix_flop_per_second'] / 1e9:10,.0f} GFLOP/s")
-    for key, ratio in found["ratios"].items():
+    click.echo(f"  {'matrix product':18} {figures['matrix_flop_per_second'] / 1e9:10,.0f} GFLOP/s")
+    for key, ratio in figures["ratios"].items():
         target = TARGETS.get(name, {}).get(key)
         aim = f"  (to reach: {target}x)" if target else ""
         click.echo(f"  {key:18} {ratio['median']:9.2f}x  [{ratio['min']:.2f} to {ratio['max']:.2f}]{aim}")
-    for side, peak in found["peak_memory_mib"].items():
+    for side, peak in figures["peak_memory_mib"].items():
         click.echo(f"  peak memory {side:6} {peak:10,.0f} MiB")
 
 

@@ -125,8 +125,8 @@ def _depth(node: ast.AST) -> int:
 def _circles(trees: dict[str, ast.Module], modules: dict[str, Path]) -> list[list[str]]:
     """Return the sets of modules that import each other, the largest first."""
     graph = nx.DiGraph((name, other) for name, tree in trees.items() for other in _imports(name, tree, modules))
-    found = [sorted(part) for part in nx.strongly_connected_components(graph) if len(part) > 1]
-    return sorted(found, key=lambda part: (-len(part), part))
+    circles = [sorted(part) for part in nx.strongly_connected_components(graph) if len(part) > 1]
+    return sorted(circles, key=lambda part: (-len(part), part))
 
 
 def _imports(name: str, tree: ast.Module, modules: dict[str, Path]) -> Iterator[str]:

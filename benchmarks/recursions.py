@@ -17,27 +17,27 @@ GENERATIONS, SAMPLES, TYPES = 100, 100, 1000
 def numpy_gaussian(replicates: int, seed: int) -> np.ndarray:
     """Run one replicate after the other: sample, mean, standard deviation."""
     rng = np.random.default_rng(seed)
-    found = np.empty((GENERATIONS, replicates, 2))
+    fits = np.empty((GENERATIONS, replicates, 2))
     for replicate in range(replicates):
         mean, deviation = 0.0, 1.0
         for t in range(GENERATIONS):
             x = rng.normal(mean, deviation, SAMPLES)
             mean, deviation = x.mean(), x.std(ddof=1)
-            found[t, replicate] = mean, deviation
-    return found
+            fits[t, replicate] = mean, deviation
+    return fits
 
 
 def numpy_categorical(p: np.ndarray, replicates: int, seed: int) -> np.ndarray:
     """Run one replicate after the other (draw, count, divide); return the diversity of every generation."""
     rng = np.random.default_rng(seed)
-    found = np.empty((GENERATIONS, replicates))
+    diversity = np.empty((GENERATIONS, replicates))
     for replicate in range(replicates):
         share = p
         for t in range(GENERATIONS):
             drawn = rng.choice(p.size, SAMPLES, p=share)
             share = np.bincount(drawn, minlength=p.size) / SAMPLES
-            found[t, replicate] = 1 - (share**2).sum()
-    return found
+            diversity[t, replicate] = 1 - (share**2).sum()
+    return diversity
 
 
 def measure(rounds: int, replicates: int = 1000) -> dict[str, dict[str, Any]]:

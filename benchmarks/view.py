@@ -54,37 +54,37 @@ def measure(rounds: int, *, memory: bool = True) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     scenario = _large(rounds)
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     with TemporaryDirectory() as folder, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         run = run_of(scenario, out=folder)
         if run.documents.filter(pl.col("t") <= FILLED).select("doc").collect().height < DOCUMENTS:
             raise RuntimeError(f"the web of the benchmark has fewer than {DOCUMENTS:,} documents")
         with _server(str(run.path)) as (address, _):
-            found["first_paint"] = [_paint(browser, address) for _ in range(rounds)]
-            found["scrub"] = _scrub(browser, address, scenario.steps, rounds)
+            figures["first_paint"] = [_paint(browser, address) for _ in range(rounds)]
+            figures["scrub"] = _scrub(browser, address, scenario.steps, rounds)
         live = Path(folder) / "live.toml"
         live.write_text(scenario.to_toml(), encoding="utf-8")
         with _server(str(live)) as (address, _):
-            found["live_step"] = _live(browser, address, rounds)
+            figures["live_step"] = _live(browser, address, rounds)
         if memory:
             with _server(str(SCENARIO), *_set(SMALL | {"steps": LATE})) as (address, process):
-                found["memory_mib"] = _memory(browser, address, process)
+                figures["memory_mib"] = _memory(browser, address, process)
         browser.close()
-    return found
+    return figures
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(figures: dict[str, Any]) -> str:
     """Return the figures as lines, each with its target."""
     lines = [f"interactive page, 200 sites and {DOCUMENTS:,} documents"]
     for name, target in TARGETS.items():
-        times = sorted(found[name])
+        times = sorted(figures[name])
         lines.append(
             f"  {name.replace('_', ' '):12} {statistics.median(times) * 1e3:8.0f} ms  "
             f"[{times[0] * 1e3:.0f} to {times[-1] * 1e3:.0f}]  (to reach: {target * 1e3:.0f} ms)"
         )
-    if "memory_mib" in found:
-        early, late = found["memory_mib"]
+    if "memory_mib" in figures:
+        early, late = figures["memory_mib"]
         lines.append(f"  memory       {early:8.0f} MiB after {EARLY} steps, {late:.0f} MiB after {LATE}")
     return "\n".join(lines)
 
@@ -107,10 +107,10 @@ def _server(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:
-            found = next((m for line in process.stdout if (m := re.search(r"http://\S+", line))), None)
-            if found is None:
+            match = next((m for line in process.stdout if (m := re.search(r"http://\S+", line))), None)
+            if match is None:
                 raise RuntimeError(f"the page was not served: {' '.join(command)}")
-            yield found.group(), process
+            yield match.group(), process
         finally:
             process.terminate()  # the server deletes the folders of its tabs
 
@@ -142,32 +142,32 @@ def _scrub(browser: Any, address: str, steps: int, rounds: int) -> list[float]:
     page.wait_for_selector(".eco-chart[data-drawn]")
     page.evaluate(_WATCH)
     page.locator(".eco-bar [role=slider]").first.focus()
-    found = []
+    seconds: list[float] = []
     for _ in range(rounds):
         for step in [*range(1, steps + 1), *range(steps - 1, -1, -1)]:
-            page.keyboard.press("ArrowRight" if not found or len(found) % (2 * steps) < steps else "ArrowLeft")
-            found.append(_wait(page, step))
+            page.keyboard.press("ArrowRight" if not seconds or len(seconds) % (2 * steps) < steps else "ArrowLeft")
+            seconds.append(_wait(page, step))
     page.close()
-    return found[1:]  # the first scrub draws what had not been drawn
+    return seconds[1:]  # the first scrub draws what had not been drawn
 
 
 def _live(browser: Any, address: str, rounds: int) -> list[float]:
     page = _open(browser, address)
     page.wait_for_selector(".eco-chart[data-drawn]")
     page.evaluate(_WATCH)
-    found = []
+    seconds = []
     for step in range(1, FILLED + rounds + 1):
         page.get_by_role("button", name="Step", exact=True).click()
-        found.append(_wait(page, step))
+        seconds.append(_wait(page, step))
     page.close()
-    return found[FILLED:]
+    return seconds[FILLED:]
 
 
 def _memory(browser: Any, address: str, process: subprocess.Popen[str]) -> tuple[float, float]:
     page = _open(browser, address)
     page.wait_for_selector(".eco-chart[data-drawn]")
     page.get_by_role("button", name="▶").click()
-    found = []
+    mib = []
     for step in (EARLY, LATE):
         page.wait_for_function(
             "(step) => +(document.querySelector('.eco-chart').dataset.drawn || '0').split('/')[1] >= step",
@@ -175,6 +175,6 @@ def _memory(browser: Any, address: str, process: subprocess.Popen[str]) -> tuple
             timeout=3_600_000,
         )
         text = Path(f"/proc/{process.pid}/status").read_text()
-        found.append(int(re.search(r"VmRSS:\s+(\d+)", text).group(1)) / 1024)  # type: ignore[union-attr]
+        mib.append(int(re.search(r"VmRSS:\s+(\d+)", text).group(1)) / 1024)  # type: ignore[union-attr]
     page.close()
-    return found[0], found[1]
+    return mib[0], mib[1]

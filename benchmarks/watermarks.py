@@ -107,7 +107,7 @@ class Bench:
         [tokens] = self.cohort.tokens([self.request(mark)])
         texts = pl.Series(self.cohort.tokenizer.decode(tokens))
         [plain] = self.cohort.generate([self.request(None)])
-        found: dict[str, Any] = {
+        figures: dict[str, Any] = {
             "unmarked": self.strength(mark, plain),
             "chosen tokens": strength(
                 *watermark.detect(mark, [np.array(t, np.int32) for t in tokens], self.cohort.types)
@@ -118,16 +118,16 @@ class Bench:
         for what, change in changes.items():
             for share in SHARES:
                 new = ["".join(change(words_of(text), share, rng)) for text in texts]
-                found[f"{what} {share:.0%}"] = self.strength(mark, pl.Series(new))
+                figures[f"{what} {share:.0%}"] = self.strength(mark, pl.Series(new))
         # The same model goes on without a mark where a text is cut off: its first tokens are kept, the rest is new.
         for kept in (32, 16, 8):
             [again] = self.cohort.generate([self.request(None, Decoding(prompt=Prompt(tokens=kept)), texts)])
-            found[f"rewritten after {kept} tokens"] = self.strength(mark, again)
+            figures[f"rewritten after {kept} tokens"] = self.strength(mark, again)
         nats, units = self.cohort.score([ScoreRequest(0, texts)])[0].per_document()
         before, count = self.cohort.score([ScoreRequest(0, plain)])[0].per_document()
-        found["nats per token of the writer"] = per_token(nats, units)
-        found["the same, unmarked"] = per_token(before, count)
-        return found
+        figures["nats per token of the writer"] = per_token(nats, units)
+        figures["the same, unmarked"] = per_token(before, count)
+        return figures
 
     def humans(self, name: str) -> dict[str, float]:
         """Return how human texts look under many keys: mean z, its spread between keys, share taken for marked."""
@@ -184,7 +184,7 @@ def per_token(nats: np.ndarray, units: np.ndarray) -> tuple[float, float]:
 @click.command()
 @click.option("--preset", "presets", multiple=True, default=("trigram", "gpt2-nano"), show_default=True)
 @click.option("--texts", type=click.IntRange(min=10), default=500, show_default=True, help="Texts of each sort.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of the timing.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds of the timing.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for foundations (default: ecosystem's own).")
 @click.option("--json", "as_json", is_flag=True)
 def main(presets: tuple[str, ...], texts: int, rounds: int, cache: Path | None, as_json: bool) -> None:
@@ -204,9 +204,9 @@ def main(presets: tuple[str, ...], texts: int, rounds: int, cache: Path | None, 
         click.echo(json.dumps(results, indent=1))
 
 
-def _print(preset: str, found: dict[str, Any]) -> None:
+def _print(preset: str, figures: dict[str, Any]) -> None:
     click.echo(f"\n{preset}")
-    for name, rows in found["strength"].items():
+    for name, rows in figures["strength"].items():
         click.echo(f"  {name}: mean z-score, share found above z = {THRESHOLD:g}")
         for what, values in rows.items():
             if isinstance(values, dict):
@@ -214,10 +214,10 @@ def _print(preset: str, found: dict[str, Any]) -> None:
                 click.echo(f"    {what:28} {z:6.2f} ± {error:4.2f}   {share:6.3f} ± {share_error:5.3f}")
             else:
                 click.echo(f"    {what:28} {values[0]:6.3f} ± {values[1]:5.3f}")
-    for name, values in found["human"].items():
-        told_values = ", ".join(f"{what} {value:.5f}" for what, value in values.items())
-        click.echo(f"  human texts under {KEYS} keys, {name}: {told_values}")
-    for name, values in found["cost"].items():
+    for name, values in figures["human"].items():
+        rates = ", ".join(f"{what} {value:.5f}" for what, value in values.items())
+        click.echo(f"  human texts under {KEYS} keys, {name}: {rates}")
+    for name, values in figures["cost"].items():
         click.echo(f"  {name:20} {values['microseconds per token']:8.2f} µs per token, {values['relative']:.2f} x")
 
 

@@ -110,7 +110,7 @@ class Silent(Cheat):
 
 
 class Fickle(Cheat):
-    law = "asked twice"
+    law = "same result"
     asked: ClassVar[list[int]] = [0]
 
     def refuse(self, docs, ctx):
@@ -142,7 +142,7 @@ class Negative(Weigher):
 
 
 class Unbounded(Adder):
-    law: ClassVar[str] = "does not have"
+    law: ClassVar[str] = "not exist in the source"
 
     def add(self, kept, ctx):
         return pl.DataFrame({"source": ["s"] * 100, "document": range(100), "weight": [1.0] * 100})
@@ -159,7 +159,7 @@ class Learner(LearningFilter):
 
 
 class Prophetic(Learner):
-    law = "fitted then or before"
+    law = "fitted by then"
 
     def fitted_at(self, t):
         return t + 1
@@ -182,7 +182,7 @@ class Whimsical(Learner):
 
 
 class Speechless(Learner):
-    law = "collected NoneType instead of Examples"
+    law = "NoneType instead of Examples"
 
     def collect_examples(self, view):
         return view.labelled(20) if view.documents(1).height else None
@@ -197,7 +197,7 @@ class Untold(Learner):
 
 
 class Ranking(Learner):
-    law = "by itself"
+    law = "on that score alone"
     row_wise = False
 
     def refused(self, score, reference):

@@ -964,7 +964,7 @@ def test_a_law_says_where_its_formula_comes_from():
         (lambda: diversity_accumulate(0.5, math.inf, 1), "n must be"),
         (lambda: diversity_accumulate_subsample(0.5, 10, 1, 9), "published must be"),
         (lambda: squared_drift(0.5, 0.6), "between 0 and h0"),
-        (lambda: simpson_partially_synthetic(1.5, 5, 5, 1), "s0 must lie between 0 and 1"),
+        (lambda: simpson_partially_synthetic(1.5, 5, 5, 1), "s0 must be between 0 and 1"),
         (lambda: simpson_partially_synthetic_recursion(0.5, 0, 5, 1), "n_real"),
         (lambda: distance_partially_synthetic(0.5, 5, 5, -1), "at least 0, not -1"),
         (lambda: l1_bound_partially_synthetic(0.5, 0, 5, 5, 1), "support"),

@@ -226,7 +226,7 @@ def Heading(view: RunView, place: str, step: int, asked: int, branch: int | None
     )
     if step < asked:
         progress += f"; shown after step {step}, its last"
-    text_element("p", progress, "eco-told")
+    text_element("p", progress, "eco-progress")
 
 
 @solara.component

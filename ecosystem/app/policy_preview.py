@@ -131,7 +131,7 @@ def _audit_table(rows: pl.DataFrame, step: int) -> None:
     """Show the rows of an audit of one policy as a table."""
     shown = [measure for measure in MEASURES if measure in rows["measure"]]
     title = f"{rows['policy'][0]} ({rows['kind'][0]}) on the web after step {step}"
-    with solara.Div(classes=["eco-found"]), solara.v.Html(tag="table"):
+    with solara.Div(classes=["eco-results"]), solara.v.Html(tag="table"):
         solara.v.Html(tag="caption", children=[title])
         table_row("th", ("documents by", "", *(MEASURES[measure] for measure in shown)))
         for (by, group), figures in rows.group_by("by", "group", maintain_order=True):

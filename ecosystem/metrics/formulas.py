@@ -37,12 +37,12 @@ _TEXT_MODELS = {
     **_each(
         [f"initial_perplexity_q{q:02d}" for q in (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)],
         "quantile over texts of exp(nll / tokens) under the starting weights, over the same number of tokens in each",
-        "Shumailov et al. 2024, histograms of perplexity",
+        "Shumailov et al. 2024 (2305.17493), histograms of perplexity",
     ),
     "training_loss": ("mean nll per token over the last tenth of a fit", ""),
     "next_token_l1": (
         "Σ over contexts of Σ over tokens |p - p of the starting weights| / contexts",
-        "Seddik et al. 2404.05090, section 5, there from the first model",
+        "Seddik et al. 2024 (2404.05090), section 5, there from the first model",
     ),
 }
 
@@ -57,7 +57,7 @@ _TEXTS = {
 }
 
 _CATEGORIES = {
-    "simpson": ("Σ p² over symbols", "Simpson 1949 (unread); Seddik et al. 2404.05090"),
+    "simpson": ("Σ p² over symbols", "Simpson 1949 (unread); Seddik et al. 2024 (2404.05090)"),
     "gini_simpson": ("1 - Σ p² over symbols", "Simpson 1949 (unread)"),
     "entropy_share": ("Σ p ln p / Σ q ln q over symbols", "Shannon 1948 (unread)"),
     "support": ("Σ ⟦p > 0⟧ over symbols", ""),
@@ -69,33 +69,33 @@ _CATEGORIES = {
     "unseen_mass": ("Σ q ⟦p = 0⟧ over symbols", "Good 1953 (unread), the missing mass"),
     "l1": (
         "Σ |p - q| over symbols: twice the total variation distance",
-        "Seddik et al. 2404.05090, Theorem 3, there from the first model",
+        "Seddik et al. 2024 (2404.05090), Theorem 3, there from the first model",
     ),
     "l2": ("Σ (p - q)² over symbols: the squared Euclidean distance", ""),
 }
 
 _VECTORS = {
     "held_out_nll": ("Σ nll / documents", "common definition"),
-    "mean_error": ("|μ - ν|²", "Kazdan et al. 2410.16713 (code)"),
-    "variance": ("tr A / tr B", "Kazdan et al. 2410.16713 (code)"),
+    "mean_error": ("|μ - ν|²", "Kazdan et al. 2025 (2410.16713, code)"),
+    "variance": ("tr A / tr B", "Kazdan et al. 2025 (2410.16713, code)"),
     "log_variance": ("ln(tr A / tr B)", ""),
     "standard_deviation": ("√(tr A / tr B)", ""),
     "w2": ("|μ - ν|² + tr(A + B - 2 (√B A √B)^½): the squared distance", "Dowson & Landau 1982 (abstract)"),
     "density_distance": ("∫ (p - q)²", ""),
-    "density_change": ("∫ (p - p of the first fit)²", "Shumailov et al. 2305.17493 (code)"),
+    "density_change": ("∫ (p - p of the first fit)²", "Shumailov et al. 2024 (2305.17493, code)"),
     "test_error": (
         "|weights - true weights|²",
-        "Gerstgrasser et al. 2404.01413 (unread); Dohmatob et al. 2410.04840 (unread)",
+        "Gerstgrasser et al. 2024 (2404.01413, unread); Dohmatob et al. 2024 (2410.04840, unread)",
     ),
     "accuracy": (
         "1 - angle(fitted normal, true normal) / π; 1/2 if all weights are 0",
-        "Feng et al. 2406.07515 (unread)",
+        "Feng et al. 2024 (2406.07515, unread)",
     ),
-    "label_accuracy": ("Σ w ⟦label is correct⟧ / Σ w over the training set", "Feng et al. 2406.07515 (unread)"),
+    "label_accuracy": ("Σ w ⟦label is correct⟧ / Σ w over the training set", "Feng et al. 2024 (2406.07515, unread)"),
     "label_noise": ("the label noise of the fitted classifier", ""),
     "latent_log_std": (
         "ln of the standard deviation of the encoder's means over 500 documents and all latent dimensions",
-        "Shumailov et al. 2024 (code)",
+        "Shumailov et al. 2024 (2305.17493, code)",
     ),
     "collapsed": ("⟦max p = 1⟧ or ⟦variance = 0⟧", ""),
     "collapsed_at": ("min t with collapsed = 1", ""),

@@ -30,11 +30,11 @@ T = TypeVar("T")
 TOPICS = 4  # maximum number of choices of a topic question
 WORDS = 4  # number of choices of a next-word question
 NEIGHBOURS = 12  # number of words on either side, by frequency, from which wrong words are drawn
-SEEN = 5  # minimum count in the training documents of a word to be asked for
+SEEN = 5  # minimum count in the training documents of a word used as an answer
 LENGTH = 200  # maximum length of a passage in characters
 
 _SENTENCE = re.compile(r"(?<=[.!?]) +(?=[A-Z])|\n+")
-_ASKED = re.compile(r"(?<= )[A-Za-z]{2,}(?=[ .,;:])")
+_WORD = re.compile(r"(?<= )[A-Za-z]{2,}(?=[ .,;:])")
 
 
 class Document(NamedTuple):
@@ -61,9 +61,9 @@ class Task(Spec):
 
     @abstractmethod
     def examples(
-        self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]
+        self, docs: Sequence[Document], n: int, rng: np.random.Generator, training: Sequence[Document]
     ) -> list[Example]:
-        """Return ``n`` examples from ``docs``, or fewer if they do not yield as many; ``known``: training documents."""
+        """Return ``n`` examples from ``docs``, or fewer if ``docs`` yields fewer; ``training``: training documents."""
 
     @classmethod
     def defined(cls, kind: str) -> dict[str, Definition]:
@@ -89,22 +89,22 @@ class Topic(Task):
     needs_topics: ClassVar[bool] = True
 
     def examples(
-        self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]
+        self, docs: Sequence[Document], n: int, rng: np.random.Generator, training: Sequence[Document]
     ) -> list[Example]:
         """Return the same number of passages for every topic."""
-        counts = Counter(doc.topic for doc in known if doc.topic is not None)
+        counts = Counter(doc.topic for doc in training if doc.topic is not None)
         topics = [topic for topic, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:TOPICS]]
         if len(topics) < 2:
             return []
         passages = [
-            _turns([[p for p in _pieces(d.text, LENGTH) if len(p) > 40] for d in docs if d.topic == topic])
+            _interleaved([[p for p in _pieces(d.text, LENGTH) if len(p) > 40] for d in docs if d.topic == topic])
             for topic in topics
         ]
         choices = tuple(f" {topic}" for topic in topics)
-        asked = min(n, min(map(len, passages)) * len(topics))
+        size = min(n, min(map(len, passages)) * len(topics))
         return [
             Example(f"{passages[i % len(topics)][i // len(topics)]}\n\nTopic:", choices, i % len(topics))
-            for i in range(asked)
+            for i in range(size)
         ]
 
 
@@ -120,11 +120,11 @@ class NextSentence(Task):
     relative: ClassVar[bool] = True
 
     def examples(
-        self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]
+        self, docs: Sequence[Document], n: int, rng: np.random.Generator, training: Sequence[Document]
     ) -> list[Example]:
         """Return passages of up to 150 characters, and sentences that are cut after 100."""
         breaks = [[(d, before, after) for before, after in _breaks(d.text)] for d in docs]
-        pairs = _turns([_shuffled(found, rng) for found in breaks])
+        pairs = _interleaved([_shuffled(triples, rng) for triples in breaks])
         if len({doc.text for doc, _, _ in pairs}) < 2:
             return []
         made = []
@@ -132,7 +132,7 @@ class NextSentence(Task):
             others = [pairs[j] for j in rng.integers(len(pairs), size=12)]
             others = [pair for pair in others if pair[2] not in doc.text] or [p for p in pairs if p[0].text != doc.text]
             other = min((pair[2] for pair in others), key=lambda text: abs(len(text) - len(after)))
-            made.append(_asked(before, f" {after}", [f" {other}"], i))
+            made.append(_example(before, f" {after}", [f" {other}"], i))
         return made
 
 
@@ -143,17 +143,17 @@ class WordOrder(Task):
     asks: ClassVar[str] = "a sentence as written or with two words swapped"
 
     def examples(
-        self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]
+        self, docs: Sequence[Document], n: int, rng: np.random.Generator, training: Sequence[Document]
     ) -> list[Example]:
         """Return sentences of at least 6 words and at most 160 characters; the first and last words stay in place."""
-        found = [[s for s in _sentences(doc.text) if len(s.split()) > 5 and len(s) <= 160] for doc in docs]
+        candidates = [[s for s in _sentences(doc.text) if len(s.split()) > 5 and len(s) <= 160] for doc in docs]
         made: list[Example] = []
-        for sentence in _turns([_shuffled(sentences, rng) for sentences in found]):
+        for sentence in _interleaved([_shuffled(sentences, rng) for sentences in candidates]):
             words = sentence.split()
             first, second = np.sort(1 + rng.permutation(len(words) - 2)[:2]).tolist()
             if words[first].lower() != words[second].lower() and len(made) < n:
                 words[first], words[second] = words[second], words[first]
-                made.append(_asked("", " ".join(sentence.split()), [" ".join(words)], len(made)))
+                made.append(_example("", " ".join(sentence.split()), [" ".join(words)], len(made)))
         return made
 
 
@@ -164,22 +164,22 @@ class NextWord(Task):
     asks: ClassVar[str] = "a passage's next word or one of three as frequent"
 
     def examples(
-        self, docs: Sequence[Document], n: int, rng: np.random.Generator, known: Sequence[Document]
+        self, docs: Sequence[Document], n: int, rng: np.random.Generator, training: Sequence[Document]
     ) -> list[Example]:
         """Return passages of 40 to 200 characters that end before a word of the training documents."""
-        counts = Counter(word for doc in known for word in _ASKED.findall(doc.text))
+        counts = Counter(word for doc in training for word in _WORD.findall(doc.text))
         usual = [w for w, c in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if c >= SEEN]
         if len(usual) <= 2 * NEIGHBOURS:
             return []
         rank = {word: i for i, word in enumerate(usual)}
-        places = [[(d.text, m) for m in _ASKED.finditer(d.text, 40, LENGTH) if m.group() in rank] for d in docs]
+        places = [[(d.text, m) for m in _WORD.finditer(d.text, 40, LENGTH) if m.group() in rank] for d in docs]
         made = []
-        for i, (text, match) in enumerate(_turns([_shuffled(found, rng) for found in places])[:n]):
+        for i, (text, match) in enumerate(_interleaved([_shuffled(matches, rng) for matches in places])[:n]):
             at = rank[match.group()]
             low = min(max(0, at - NEIGHBOURS), len(usual) - 2 * NEIGHBOURS - 1)
             near = [word for word in usual[low : low + 2 * NEIGHBOURS + 1] if word != match.group()]
             wrong = [f" {near[j]}" for j in rng.permutation(len(near))[: WORDS - 1].tolist()]
-            made.append(_asked(text[: match.start()].rstrip(" "), f" {match.group()}", wrong, i))
+            made.append(_example(text[: match.start()].rstrip(" "), f" {match.group()}", wrong, i))
         return made
 
 
@@ -194,18 +194,18 @@ def make(
     """
     task = TASKS.get(kind)()
     named = [None] * docs.len() if topics is None else topics.to_list()
-    dealt = _dealt([Document(text, topic) for text, topic in zip(docs.to_list(), named, strict=True)], stream)
-    border = round(len(dealt) * test / (train + test))
-    parts = {"test": (dealt[:border], test), "train": (dealt[border:], train)}
+    shuffled = _split_order([Document(text, topic) for text, topic in zip(docs.to_list(), named, strict=True)], stream)
+    border = round(len(shuffled) * test / (train + test))
+    parts = {"test": (shuffled[:border], test), "train": (shuffled[border:], train)}
     made = {}
     for part, (documents, n) in parts.items():
-        made[part] = task.examples(documents, n, stream.child(f"{kind}/{part}").rng(), dealt[border:])
+        made[part] = task.examples(documents, n, stream.child(f"{kind}/{part}").rng(), shuffled[border:])
         if len(made[part]) < n:
             raise DataError(
                 f'measure.downstream: the task "{kind}" needs {train} examples to train on and {test} to test on, but '
-                f"{len(dealt):,} real documents that are never published, dealt to both, yield {len(made[part])} to "
-                f"{part} on; raise held_out of the source that the web begins with, or lower measure.downstream.train "
-                "or test."
+                f"{len(shuffled):,} real documents that are never published, split between both, yield "
+                f"{len(made[part])} to {part} on; raise held_out of the source that the web begins with, or lower "
+                "measure.downstream.train or test."
             )
     return made["train"], made["test"]
 
@@ -230,13 +230,13 @@ def chance(examples: Sequence[Example]) -> float:
     return float(np.mean([1 / len(example.choices) for example in examples]))
 
 
-def _asked(text: str, right: str, wrong: Sequence[str], number: int) -> Example:
+def _example(text: str, right: str, wrong: Sequence[str], number: int) -> Example:
     """Return an example; the position of the correct choice cycles with ``number``."""
     answer = number % (len(wrong) + 1)
     return Example(text, (*wrong[:answer], right, *wrong[answer:]), answer)
 
 
-def _dealt(docs: Iterable[Document], stream: Stream) -> list[Document]:
+def _split_order(docs: Iterable[Document], stream: Stream) -> list[Document]:
     """Return distinct documents in a random order that depends on their texts and the stream only."""
     unique = list({doc.text: doc for doc in docs}.values())
     digests = [hashlib.blake2b(doc.text.encode(), digest_size=8).digest() for doc in unique]
@@ -248,10 +248,10 @@ def _shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
     return [items[i] for i in rng.permutation(len(items)).tolist()]
 
 
-def _turns(lists: Sequence[Sequence[T]]) -> list[T]:
+def _interleaved(lists: Sequence[Sequence[T]]) -> list[T]:
     """Interleave lists: the first item of each, then the second of each, …, so that most documents come early."""
     longest = max(map(len, lists), default=0)
-    return [items[turn] for turn in range(longest) for items in lists if turn < len(items)]
+    return [items[i] for i in range(longest) for items in lists if i < len(items)]
 
 
 def _pieces(text: str, limit: int) -> list[str]:
@@ -266,8 +266,8 @@ def _pieces(text: str, limit: int) -> list[str]:
 
 def _sentences(text: str) -> list[str]:
     """Return the complete sentences of a text, from a capital to a mark, except lists of names."""
-    whole = [s for s in _SENTENCE.split(text) if s[:1].isupper() and s[-1:] in (".", "!", "?")]
-    return [s for s in whole if sum(c.islower() or c == " " for c in s) > 0.85 * len(s)]
+    sentences = [s for s in _SENTENCE.split(text) if s[:1].isupper() and s[-1:] in (".", "!", "?")]
+    return [s for s in sentences if sum(c.islower() or c == " " for c in s) > 0.85 * len(s)]
 
 
 def _breaks(text: str) -> list[tuple[str, str]]:

@@ -67,16 +67,16 @@ class Repetition(TextMetric):
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return ``rep_1`` to ``rep_4``."""
-        found = groups.words
+        words = groups.words
         result: dict[str, Estimate] = {}
         for n, name in enumerate(self.definitions, start=1):
-            starts = windows(found.document, n)
-            document = found.document[starts]
-            total = np.bincount(document, minlength=found.documents)
-            keys = gram_keys(found.codes, starts, n, found.vocabulary.len())
+            starts = windows(words.document, n)
+            document = words.document[starts]
+            total = np.bincount(document, minlength=words.documents)
+            keys = gram_keys(words.codes, starts, n, words.vocabulary.len())
             has = total > 0
             if has.any():
-                result[name] = mean_and_error(1 - (_different(keys, document, found.documents)[has] / total[has]))
+                result[name] = mean_and_error(1 - (_different(keys, document, words.documents)[has] / total[has]))
         return result
 
 
@@ -105,19 +105,19 @@ class SelfBleu(TextMetric):
 
     def measure(self, groups: Groups, human: Vocabulary | None = None) -> dict[str, Estimate]:
         """Return ``self_bleu``."""
-        found = groups.words
-        lengths = found.lengths()
+        words = groups.words
+        lengths = words.lengths()
         chosen = np.flatnonzero(lengths >= self.n)[: self.documents]
         if chosen.size < self.documents:
             return {}
-        place = np.full(found.documents, -1)
+        place = np.full(words.documents, -1)
         place[chosen] = np.arange(chosen.size)
-        keep = place[found.document] >= 0
-        codes, document = found.codes[keep], place[found.document[keep]]
+        keep = place[words.document] >= 0
+        codes, document = words.codes[keep], place[words.document[keep]]
         logs = np.zeros(chosen.size)
         for n in range(1, self.n + 1):
             starts = windows(document, n)
-            keys = gram_keys(codes, starts, n, found.vocabulary.len())
+            keys = gram_keys(codes, starts, n, words.vocabulary.len())
             matched = _clipped_matches(keys, document[starts], chosen.size)
             with np.errstate(divide="ignore"):
                 logs += np.log(matched / (lengths[chosen] - n + 1)) / self.n

@@ -1,4 +1,4 @@
-"""Checks of the laws that every policy and every model family must obey, for the tests of plug-ins.
+"""Checks for the tests of plug-ins, of the laws that every policy and every model family must obey.
 
 ::
 

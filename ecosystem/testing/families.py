@@ -23,12 +23,16 @@ from ecosystem.streams import Streams
 
 
 def check_family(family: Family, human: pl.Series, cache: Path) -> None:
-    """Check that a model family obeys the laws of families; raise AssertionError naming a broken law.
+    """Check that a model family obeys the laws of families; raise AssertionError that names the first broken law.
 
-    ``human`` are documents of the family's modality (a few dozen), ``cache`` a folder for foundations. Laws: a cohort
-    of two equals two cohorts of one; a document does not depend on the size of the batch; a state that is loaded
-    continues exactly; the number of threads changes nothing; a score has one number per unit; a cohort can do what the
-    class variables of its family declare; next-token distributions agree with scores.
+    ``human`` holds a few dozen documents of the family's modality; ``cache`` is a folder for foundations. The laws:
+
+    * A cohort of two members equals two cohorts of one.
+    * A document does not depend on the number of documents requested, nor on the number of threads.
+    * A cohort that loads a state continues exactly.
+    * A score has one number per unit.
+    * A cohort implements the capabilities that the class variables of its family declare.
+    * Next-token distributions agree with scores.
     """
     check = _FamilyCheck(type(family).__name__, family, human, cache, Streams(3))
     cohort = check.build(2)
@@ -44,7 +48,7 @@ def check_family(family: Family, human: pl.Series, cache: Path) -> None:
 
 @dataclass(frozen=True)
 class _FamilyCheck:
-    """The laws of one family, each on a cohort of two whose members have been fitted as their numbers say."""
+    """The laws of one family; each method checks one law on a cohort of two, member i fitted by ``fit(i, i)``."""
 
     name: str
     family: Family
@@ -64,60 +68,65 @@ class _FamilyCheck:
         return GenerateRequest(member, n, Decoding(max_tokens=8), None, stream)
 
     def capabilities(self, cohort: Cohort) -> None:
-        """A cohort can do what its family declares, and writes before its first fit if it starts pretrained."""
+        """Check that a cohort implements what its family declares, and writes before its first fit if pretrained."""
         for declared, protocol in (
             (self.family.modality == "text", TextCohort),
             (self.family.modality != "text", Describes),
             (self.family.supports_prompts, SupportsPrompts),
             (self.family.supports_watermark, SupportsWatermark),
         ):
-            law = f"its cohort must be a {protocol.__name__}, by the class variables of the family."
+            law = f"its cohort must be a {protocol.__name__}, as the class variables of the family declare."
             assert not declared or isinstance(cohort, protocol), f"{self.name}: {law}"
         if self.family.starts_pretrained:
             [docs] = cohort.generate([self.generate(0, 0)])
-            assert docs.len() == 9, f"{self.name}: it starts pretrained, but does not write before its first fit."
+            assert docs.len() == 9, f"{self.name}: a family that starts pretrained must write before its first fit."
 
     def independence(self, cohort: Cohort) -> None:
-        """A member depends neither on the others nor on threads, a document not on the size of the batch."""
-        written = cohort.generate([self.generate(0, 0), self.generate(1, 1)])
-        law = f"{self.name}: a cohort of two must equal two cohorts of one, whatever the number of threads"
+        """Check that members are independent of each other and of threads, and documents of the number requested."""
+        documents = cohort.generate([self.generate(0, 0), self.generate(1, 1)])
+        law = f"{self.name}: a cohort of two must equal two cohorts of one, with any number of threads"
         for number in (0, 1):
-            alone = self.build(1, threads=2)
-            alone.fit([self.fit(0, number)])
-            [docs] = alone.generate([self.generate(0, number)])
-            assert docs.equals(written[number]), f"{law} (the documents of member {number} differ)."
-            [ours], [theirs] = (c.score([ScoreRequest(m, self.human)]) for c, m in ((cohort, number), (alone, 0)))
-            assert np.array_equal(ours.nll, theirs.nll, equal_nan=True), f"{law} (scores of member {number} differ)."
-        [fewer], [none] = (cohort.generate([self.generate(0, 0, n)]) for n in (4, 0))
-        assert fewer.equals(written[0].head(4)), f"{self.name}: a document must not depend on the number requested."
-        assert none.len() == 0, f"{self.name}: a request for no documents must return none."
+            single = self.build(1, threads=2)
+            single.fit([self.fit(0, number)])
+            [docs] = single.generate([self.generate(0, number)])
+            assert docs.equals(documents[number]), f"{law} (the documents of member {number} differ)."
+            [score] = cohort.score([ScoreRequest(number, self.human)])
+            [single_score] = single.score([ScoreRequest(0, self.human)])
+            assert np.array_equal(score.nll, single_score.nll, equal_nan=True), (
+                f"{law} (scores of member {number} differ)."
+            )
+        [fewer], [empty] = (cohort.generate([self.generate(0, 0, n)]) for n in (4, 0))
+        assert fewer.equals(documents[0].head(4)), f"{self.name}: a document must not depend on the number requested."
+        assert empty.len() == 0, f"{self.name}: a request for no documents must return none."
 
     def state(self, cohort: Cohort) -> None:
-        """A state holds arrays, and another cohort that loads it continues exactly."""
+        """Check that a state holds arrays, and that another cohort that loads it continues exactly."""
         requests = [self.generate(0, 0), self.generate(1, 1)]
         twin = self.build(2)
         twin.load(cohort.state())
         same = all(a.equals(b) for a, b in zip(twin.generate(requests), cohort.generate(requests), strict=True))
-        assert same, f"{self.name}: loaded into another cohort, a state must continue exactly as before."
+        assert same, f"{self.name}: a cohort that loads the state of another must continue exactly as the other."
         for array in cohort.state().values():
-            assert isinstance(array, np.ndarray), f"{self.name}: a state holds NumPy arrays only."
+            assert isinstance(array, np.ndarray), f"{self.name}: a state must contain only NumPy arrays."
 
     def score(self, cohort: Cohort) -> None:
-        """A score has one number per unit."""
+        """Check that a score has one number per unit."""
         [score] = cohort.score([ScoreRequest(1, self.human)])
-        whole = score.offsets[0] == 0 and score.offsets[-1] == score.nll.size == score.unit.size
-        law = f"{self.name}: a score has one number per unit of each document."
-        assert whole and score.offsets.size == self.human.len() + 1, law
+        complete = score.offsets[0] == 0 and score.offsets[-1] == score.nll.size == score.unit.size
+        law = f"{self.name}: a score must have one number per unit of each document."
+        assert complete and score.offsets.size == self.human.len() + 1, law
 
     def next_token(self, cohort: TextCohort, member: Member) -> None:
-        """A distribution after some tokens sums to one and gives the next token the probability of its score."""
+        """Check that next-token distributions sum to 1 and agree with the scores of the next tokens."""
         tokens = 2
         [score] = cohort.score([ScoreRequest(member, self.human)])
         p = cohort.next_token(member, self.human, tokens)
-        longer = np.diff(score.offsets) > tokens + 1  # documents with more tokens, and the end
+        longer = np.diff(score.offsets) > tokens + 1  # a score also has a unit for the end of the document
         place = score.offsets[:-1][longer] + tokens
-        assert len(p) == len(place), f"{self.name}: a next-token distribution is due for every document of more tokens."
-        assert np.allclose(p.sum(axis=1), 1, atol=1e-4), f"{self.name}: a next-token distribution must sum to one."
+        assert len(p) == len(place), (
+            f"{self.name}: next_token must return one distribution per document with more tokens."
+        )
+        assert np.allclose(p.sum(axis=1), 1, atol=1e-4), f"{self.name}: a next-token distribution must sum to 1."
         scored = np.exp(-score.nll[place])
         law = f"{self.name}: next-token distributions of member {member} must agree with its scores."
         assert np.allclose(p[np.arange(len(p)), score.unit[place]], scored, rtol=1e-3, atol=1e-6), law

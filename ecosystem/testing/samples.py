@@ -1,4 +1,4 @@
-"""Made-up documents, and a policy context over them, for the checks of policies."""
+"""Made-up documents, and a policy context for them, for the checks of policies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ecosystem.sources.base import FiniteReservoir, Reservoir
 from ecosystem.streams import Stream, Streams
 
 ROWS = 97  # documents in the fake finite source
-STEP = 6  # the step of the fake context
+STEP = 6  # step of the fake context
 
 
 def sample_documents(n: int = 60) -> pl.DataFrame:
@@ -66,11 +66,11 @@ def sample_documents(n: int = 60) -> pl.DataFrame:
 
 
 def sample_context(table: pl.DataFrame, t: int = STEP, rows: int | None = ROWS) -> Callable[[str], Context]:
-    """Return a function that makes a policy's context at step ``t`` over ``table`` (columns of ``schema.SEGMENT``).
+    """Return a function that makes a policy's context at step ``t`` for ``table`` (columns of ``schema.SEGMENT``).
 
     Texts and near-duplicates are those of the table; scores, classifiers, correct labels and watermarks are made up.
-    Every source has ``rows`` documents (None: endless), which repeat those of the table; writers have drawn the first
-    40.
+    Every source has ``rows`` documents (None: endless), which repeat those of the table; writers have drawn the
+    first 40.
     """
     streams = Streams(1)
     corpus, models = SampleCorpus(table.sort("doc")), SampleModels(streams)
@@ -135,7 +135,7 @@ class SampleSources:
         return self.documents.gather(rows % self.documents.len())
 
     def drawn(self, source: str, t: int) -> int:
-        """Return how many rows writers have drawn by the end of any step."""
+        """Return the number of rows that writers have drawn by the end of any step."""
         return 40 if self.rows is None else min(40, self.rows)
 
 
@@ -164,7 +164,7 @@ class SampleOracle:
     streams: Streams
 
     def scores(self, policy: str, docs: pl.Series) -> Scores:
-        """Return the scores that a policy's classifier gives documents."""
+        """Return the scores that a policy's classifier assigns to documents."""
         return Scores(self.streams.at(f"judge/{policy}").uniform(docs.to_numpy()), np.arange(200) / 200)
 
     def label_is_correct(self, docs: pl.Series) -> NDArray[np.bool_]:
@@ -173,7 +173,7 @@ class SampleOracle:
 
 
 class SampleReservoirs(dict[str, Reservoir]):
-    """The same fake source under every name."""
+    """The same fake source for every name."""
 
     def __init__(self, texts: pl.Series) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Extinction in chains of unigram models: surviving types, total collapse, and the probability of extinct types.
 
-The count of a single type is a Markov chain, so sums over types (the number alive, the chance that only one is left)
-are known exactly.
+The count of a single type is a Markov chain, so sums over types (the number of surviving types, the probability that
+only one survives) can be computed exactly.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ecosystem.theory.domains import as_floats, check_at_least, probabilities, w
 from ecosystem.theory.laws import law
 from ecosystem.types import Floats, Ints
 
-MOST_SAMPLES = 4000  # largest n for which the exact chain, a matrix of order n + 1, is solved
+MOST_SAMPLES = 4000  # largest n for the exact chain, a matrix of order n + 1
 
 
 def _binomial(n: int, p: Floats) -> Floats:
     """Return the binomial probabilities of 0, 1, ..., n successes for success probabilities p [k]: [k, n + 1]."""
     count = np.arange(n + 1)
-    ways = gammaln(n + 1) - gammaln(count + 1) - gammaln(n - count + 1)
-    return as_floats(np.exp(ways + xlogy(count, p[:, None]) + xlog1py(n - count, -p[:, None])))
+    log_coefficient = gammaln(n + 1) - gammaln(count + 1) - gammaln(n - count + 1)
+    return as_floats(np.exp(log_coefficient + xlogy(count, p[:, None]) + xlog1py(n - count, -p[:, None])))
 
 
-def _one_count(p: ArrayLike, n: int) -> tuple[Floats, Floats]:
+def _count_chain(p: ArrayLike, n: int) -> tuple[Floats, Floats]:
     """Return the expected number of types of each count after the first fit [n + 1], and the chain of one count."""
     check_at_least(1, n=n)
     if n > MOST_SAMPLES:
@@ -36,57 +36,58 @@ def _one_count(p: ArrayLike, n: int) -> tuple[Floats, Floats]:
     return _binomial(n, probabilities(p)).sum(axis=0), _binomial(n, np.arange(n + 1) / n)
 
 
-def _expected_types(p: ArrayLike, n: int, t: ArrayLike, wanted: Ints, at_first: float) -> Floats:
-    """Return the expected number of types at ``t`` whose count is among ``wanted``; ``at_first`` at t = 0."""
+def _expected_types(p: ArrayLike, n: int, t: ArrayLike, counts: Ints, initial: float) -> Floats:
+    """Return the expected number of types at ``t`` whose count is in ``counts``; ``initial`` at t = 0."""
     generations = whole_numbers("t", t)
-    spectrum, chain = _one_count(p, n)
-    values = [at_first]
+    spectrum, chain = _count_chain(p, n)
+    values = [initial]
     for _ in range(generations.max(initial=0)):
-        values.append(float(spectrum[wanted].sum()))
+        values.append(float(spectrum[counts].sum()))
         spectrum = spectrum @ chain
     return as_floats(as_floats(values)[generations])
 
 
 @law("derived")
 def surviving_types_exact(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
-    """Return the expected number of types alive at generation ``t`` under Replace; ``n`` up to 4,000.
+    """Return the expected number of surviving types at generation ``t`` under Replace; ``n`` up to 4,000.
 
-    Shape of ``t``. :func:`surviving_types` is close, and has no such limit. Derived for this project.
+    Shape of ``t``. :func:`surviving_types` approximates it for any ``n``. Derived for this project.
     """
     return _expected_types(p, n, t, np.arange(1, n + 1), float(np.count_nonzero(p)))
 
 
 @law("derived")
 def collapse_probability(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
-    """Return the chance that one type is left by generation ``t`` under Replace; ``n`` up to 4,000.
+    """Return the probability that one type is left by generation ``t`` under Replace; ``n`` up to 4,000.
 
-    Shape of ``t``. Derived for this project; bounds are Seddik et al. 2404.05090, Theorem 1.2.
+    Shape of ``t``. Derived for this project; for bounds see Seddik et al. 2024 (2404.05090), Theorem 1.2.
     """
     return _expected_types(p, n, t, np.array([n]), float(np.count_nonzero(p) == 1))
 
 
 def time_to_collapse_exact(p: ArrayLike, n: int) -> float:
-    """Return the expected generations until one type is left under Replace; ``n`` up to 4,000.
+    """Return the expected number of generations until one type is left under Replace; ``n`` up to 4,000.
 
-    :func:`time_to_collapse` is some two generations longer, and has no such limit. Derived for this project.
+    :func:`time_to_collapse` is about two generations longer, and works for any ``n``. Derived for this project.
     """
     if np.count_nonzero(probabilities(p)) == 1:
         return 0.0
-    spectrum, chain = _one_count(p, n)
+    spectrum, chain = _count_chain(p, n)
     if n == 1:
         return 1.0
-    # A type survives alone with a probability equal to its share. The shortfall from that, summed over types, is the
-    # probability that no type is alone yet; its sum over generations is the expected time.
+    # In the end, a type is the only one left with a probability equal to its share. The part of that probability not
+    # yet realised, summed over types, is the probability that several types are left; its sum over generations is the
+    # expected time.
     share = np.arange(1, n) / n
-    missing = np.linalg.solve(np.eye(n - 1) - chain[1:n, 1:n], share)
-    return float(1 + spectrum[1:n] @ missing)
+    shortfall = np.linalg.solve(np.eye(n - 1) - chain[1:n, 1:n], share)
+    return float(1 + spectrum[1:n] @ shortfall)
 
 
 def time_to_collapse(p: ArrayLike, n: int) -> float:
-    """Return the expected generations until one type is left, -2n sum (1 - p_i) ln(1 - p_i), for large ``n``.
+    """Return the expected number of generations until one type is left, -2n sum (1 - p_i) ln(1 - p_i).
 
-    The Wright-Fisher diffusion limit (Kingman's coalescent): too long by 9 % at ``n = 10``, within 2 % for ``n`` >= 50.
-    Derived for this project.
+    The Wright-Fisher diffusion limit for large ``n`` (Kingman's coalescent): too long by 9 % at ``n = 10``, within 2 %
+    for ``n`` >= 50. Derived for this project.
     """
     check_at_least(1, n=n)
     others = 1 - probabilities(p)
@@ -95,9 +96,9 @@ def time_to_collapse(p: ArrayLike, n: int) -> float:
 
 
 def time_to_collapse_bounds(p: ArrayLike, n: int) -> tuple[float, float]:
-    """Return a lower and an upper bound of the expected generations until one type is left, for any ``n``.
+    """Return a lower and an upper bound of the expected number of generations until one type is left, for any ``n``.
 
-    Seddik et al. 2404.05090, Theorem 1.3. A distribution on one type has collapsed at 0.
+    Seddik et al. 2024 (2404.05090), Theorem 1.3. A distribution on one type has collapsed at generation 0.
     """
     check_at_least(1, n=n)
     array = probabilities(p)
@@ -110,23 +111,23 @@ def time_to_collapse_bounds(p: ArrayLike, n: int) -> tuple[float, float]:
 
 @law("paper")
 def collapse_probability_lower_bound(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
-    """Return 1 - n H_0 (1 - 1/n)^t, cut at 0, below the chance that one type is left by generation ``t``.
+    """Return 1 - n H_0 (1 - 1/n)^t, cut at 0, a lower bound of the probability that one type is left by ``t``.
 
-    Shape of ``t``. Seddik et al. 2404.05090, Theorem 1.2; at ``t = 0``, where the theorem does not hold, 0.
+    Shape of ``t``. Seddik et al. 2024 (2404.05090), Theorem 1.2; at ``t = 0``, where the theorem does not hold, 0.
     """
     check_at_least(1, n=n)
     generations, h0 = whole_numbers("t", t), gini_simpson(p)
     if np.count_nonzero(p) == 1:
         return np.ones(generations.shape)
-    # The argument needs shares that are multiples of 1/n, which those of the truth are not.
+    # The theorem assumes shares that are multiples of 1/n; those of the truth at t = 0 are not.
     return as_floats(np.where(generations == 0, 0, np.maximum(0, 1 - n * h0 * (1 - 1 / n) ** generations)))
 
 
 @law("paper")
 def collapse_probability_upper_bound(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
-    """Return 1 - H_0/(1 - 1/s) (1 - 1/n)^t, above the chance that one of s types is left by generation ``t``.
+    """Return 1 - H_0/(1 - 1/s) (1 - 1/n)^t, an upper bound of the probability that one of s types is left by ``t``.
 
-    Shape of ``t``. Seddik et al. 2404.05090, Theorem 1.2.
+    Shape of ``t``. Seddik et al. 2024 (2404.05090), Theorem 1.2.
     """
     check_at_least(1, n=n)
     generations, h0 = whole_numbers("t", t), gini_simpson(p)
@@ -138,15 +139,15 @@ def collapse_probability_upper_bound(p: ArrayLike, n: int, t: ArrayLike) -> Floa
 
 @law("derived")
 def survival_probability(expected_count: ArrayLike, t: ArrayLike) -> Floats:
-    """Return the chance that a type is alive at generation ``t`` under Replace, as a branching process.
+    """Return the probability that a type survives to generation ``t`` under Replace, as a branching process.
 
-    ``expected_count`` is n p_i, of any shape; the answer has the shape of ``t`` followed by that. Poisson offspring:
-    good for types that are rare at each generation that counts. Derived for this project.
+    ``expected_count`` is n p_i, of any shape; the result has the shape of ``t`` followed by that of ``expected_count``.
+    The offspring is Poisson, which is accurate for rare types. Derived for this project.
     """
     count, generations = as_floats(expected_count), whole_numbers("t", t)
     if not (count >= 0).all():
-        raise DataError("expected_count must hold no negative number and no NaN.")
-    lineage = [0.0, 1.0]  # chance that one token has descendants after t - 1 steps; the entry of t = 0 is not used
+        raise DataError("expected_count must not contain negative numbers or NaN.")
+    lineage = [0.0, 1.0]  # probability that a token has descendants after t - 1 steps; the entry of t = 0 is unused
     for _ in range(2, generations.max(initial=0) + 1):
         lineage.append(-math.expm1(-lineage[-1]))
     index = generations.reshape(generations.shape + (1,) * count.ndim)
@@ -155,7 +156,7 @@ def survival_probability(expected_count: ArrayLike, t: ArrayLike) -> Floats:
 
 @law("derived")
 def surviving_types(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
-    """Return the expected number of types alive at generation ``t`` under Replace.
+    """Return the approximate expected number of surviving types at generation ``t`` under Replace.
 
     Shape of ``t``; takes memory for ``t`` times types. Derived for this project (see :func:`survival_probability`).
     """
@@ -165,38 +166,38 @@ def surviving_types(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
 
 @law("digest")
 def survival_lower_bound(expected_count: ArrayLike, t: ArrayLike) -> Floats:
-    """Return 1 - exp(-lambda/t), below the chance that a type of expected count lambda is alive at ``t``.
+    """Return 1 - exp(-lambda/t), a lower bound of the probability that a type survives to ``t``.
 
-    The answer has the shape of ``t`` followed by that of ``expected_count``. Suresh et al.
-    2412.17646, the unigram theorem (unread).
+    lambda is the ``expected_count`` of the type. The result has the shape of ``t`` followed by that of
+    ``expected_count``. Suresh et al. 2024 (2412.17646, unread), the unigram theorem.
     """
     count, generations = as_floats(expected_count), whole_numbers("t", t)
     if not (count >= 0).all():
-        raise DataError("expected_count must hold no negative number and no NaN.")
+        raise DataError("expected_count must not contain negative numbers or NaN.")
     index = generations.reshape(generations.shape + (1,) * count.ndim)
     return as_floats(np.where(index == 0, count > 0, -np.expm1(-count / np.maximum(index, 1))))
 
 
 @law("derived")
 def expected_tail_mass(p: ArrayLike, k: int, t: ArrayLike) -> Floats:
-    """Return the expected mass, at ``t``, of all types but the ``k`` most frequent of ``p``: a constant.
+    """Return the expected mass at ``t`` of all types except the ``k`` most frequent in ``p``, a constant.
 
-    Unbiased sampling makes each p_i a martingale, so the mass of the tail stays on average while its types die out;
-    shape of ``t``. Derived for this project.
+    With unbiased sampling each p_i is a martingale, so the expected mass of the tail is constant while its types die
+    out. Shape of ``t``. Derived for this project.
     """
     rank = int(whole_numbers("k", k))
     generations = whole_numbers("t", t)
     return np.full(generations.shape, np.sort(probabilities(p))[::-1][rank:].sum())
 
 
-# The probability of unseen types: Hutter's memorising learner (Dohmatob et al. 2402.07043).
+# The probability of unseen types: Hutter's memorising learner (Dohmatob et al. 2024, 2402.07043).
 
 
 @law("derived")
 def hutter_error_replace(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
-    """Return the expected mass of ``p`` on types that are dead at generation ``t`` under Replace.
+    """Return the expected mass of ``p`` on types that are extinct at generation ``t`` under Replace.
 
-    Shape of ``t``. Derived for this project (see :func:`survival_probability`): grows more slowly than ``t``.
+    Shape of ``t``; grows more slowly than ``t``. Derived for this project (see :func:`survival_probability`).
     """
     check_at_least(1, n=n)
     array = probabilities(p)
@@ -205,18 +206,19 @@ def hutter_error_replace(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
 
 @law("digest")
 def hutter_error_accumulate(p: ArrayLike, n: int, t: ArrayLike, cut: int | None = None, clean: int = 0) -> Floats:
-    """Return the expected mass of ``p`` that a learner has not seen in t batches of documents, all of them kept.
+    """Return the expected mass of ``p`` that a learner has not seen in t accumulated batches of documents.
 
-    Each batch has ``n`` documents drawn from ``p`` or, with ``cut``, from its ``cut`` most frequent types only, and
-    ``clean`` more drawn from all of ``p``: (1 - q_i)^(n t) (1 - p_i)^(clean t) is the chance to miss a type, q_i its
-    probability after the cut. Shape of ``t``. Dohmatob et al. 2402.07043 (unread; Theorem 3.2 for the mixture).
+    Each batch has ``n`` documents drawn from ``p`` or, if ``cut`` is given, from its ``cut`` most frequent types only,
+    and ``clean`` documents drawn from all of ``p``. The probability of missing a type is (1 - q_i)^(n t) (1 -
+    p_i)^(clean t), where q_i is its probability after the cut. Shape of ``t``. Dohmatob et al. 2024 (2402.07043,
+    unread; Theorem 3.2 for the mixture).
     """
     check_at_least(0, n=n, clean=clean)
     batches = whole_numbers("t", t)
     array = np.sort(probabilities(p))[::-1]
-    seen = array.copy()
+    truncated = array.copy()
     if cut is not None:
-        seen[int(whole_numbers("cut", cut, least=1)) :] = 0
-        seen /= seen.sum()
-    missed = np.maximum(1 - seen, 0) ** n * np.maximum(1 - array, 0) ** clean
+        truncated[int(whole_numbers("cut", cut, least=1)) :] = 0
+        truncated /= truncated.sum()
+    missed = np.maximum(1 - truncated, 0) ** n * np.maximum(1 - array, 0) ** clean
     return as_floats([array @ missed**size for size in batches.ravel()]).reshape(batches.shape)

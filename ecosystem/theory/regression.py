@@ -1,4 +1,4 @@
-"""Least squares on the labels of earlier fits, and on a mixture of real and synthetic rows."""
+"""Least squares on labels from earlier fits, and on mixtures of real and synthetic rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ecosystem.theory.laws import law
 from ecosystem.types import Floats
 
 
-def _ols(noise_variance: float, dimension: int, rows: int) -> float:
+def _ols_error(noise_variance: float, dimension: int, rows: int) -> float:
     check_at_least(0, noise_variance=noise_variance)
     check_at_least(1, dimension=dimension)
     if rows < dimension + 2:
@@ -24,47 +24,47 @@ def _ols(noise_variance: float, dimension: int, rows: int) -> float:
 
 @law("digest")
 def ols_error_replace(noise_variance: float, dimension: int, rows: int, t: ArrayLike) -> Floats:
-    """Return E||w_t - w*||^2 when each model labels the rows for the next, t sigma^2 d/(T - d - 1).
+    """Return E||w_t - w*||^2 when each model labels the training rows of the next, t sigma^2 d/(T - d - 1).
 
-    ``rows`` T of ``dimension`` d, standard Gaussian, ordinary least squares; in squared units of w; shape of ``t``.
-    Gerstgrasser et al. 2404.01413 (unread).
+    Ordinary least squares on T = ``rows`` standard Gaussian rows of d = ``dimension``; in squared units of w; shape of
+    ``t``. Gerstgrasser et al. 2024 (2404.01413, unread).
     """
-    return as_floats(_ols(noise_variance, dimension, rows) * whole_numbers("t", t))
+    return as_floats(_ols_error(noise_variance, dimension, rows) * whole_numbers("t", t))
 
 
 @law("digest")
 def ols_error_accumulate(noise_variance: float, dimension: int, rows: int, t: ArrayLike) -> Floats:
     """Return E||w_t - w*||^2 when all labellings of the same rows are kept, sigma^2 d/(T - d - 1) sum 1/i^2.
 
-    Arguments of :func:`ols_error_replace`; shape of ``t``. With new rows each time it is lower. Gerstgrasser et al.
-    2404.01413 (unread).
+    Arguments as in :func:`ols_error_replace`; shape of ``t``. With new rows at each generation, the error is lower.
+    Gerstgrasser et al. 2024 (2404.01413, unread).
     """
-    # Minus psi' beyond t + 1 is the sum of the terms after t.
+    # psi'(t + 1) is the sum of all terms after t.
     partial = math.pi**2 / 6 - polygamma(1, whole_numbers("t", t) + 1.0)
-    return as_floats(_ols(noise_variance, dimension, rows) * np.maximum(partial, 0))
+    return as_floats(_ols_error(noise_variance, dimension, rows) * np.maximum(partial, 0))
 
 
 @law("derived")
 def ols_error_mixture(
     noise_variance: float, shift: float, dimension: int, n_real: int, n_synthetic: int, t: ArrayLike
 ) -> Floats:
-    """Return E||w_t - w*||^2 of least squares on t batches of real and synthetic rows, all of them kept: exact.
+    """Return the exact E||w_t - w*||^2 of least squares on all t batches of real and synthetic rows.
 
-    Each batch has ``n_real`` rows labelled by w* and ``n_synthetic`` by a vector at the squared distance ``shift`` from
-    it, with noise of ``noise_variance`` on all labels, and standard Gaussian designs of ``dimension`` d, new each time.
-    With n1 real and n2 synthetic rows so far, n = n1 + n2 >= d + 2, it is sigma^2 d/(n-d-1) + c^2 [(n2/n)^2 + b (1 -
-    2/n + (nd-2)/(n-d-1))] with b = n1 n2/(n (n-1) (n+2)); in squared units of w; shape of ``t``, NaN at 0. Its limit
-    for large problems is that of Dohmatob et al. 2410.04840 (unread); the exact form derived for this project from the
-    second moments of a matrix-variate beta distribution.
+    Each batch has ``n_real`` rows labelled by w* and ``n_synthetic`` rows labelled by a vector at squared distance c^2
+    = ``shift`` from w*. All labels have noise of sigma^2 = ``noise_variance``; all rows are new and standard Gaussian,
+    of d = ``dimension``. With n1 real and n2 synthetic rows so far and n = n1 + n2 >= d + 2, the error is sigma^2
+    d/(n-d-1) + c^2 [(n2/n)^2 + b (1 - 2/n + (nd-2)/(n-d-1))] with b = n1 n2/(n (n-1) (n+2)). In squared units of w;
+    shape of ``t``, NaN at 0. The limit for large problems is that of Dohmatob et al. 2024 (2410.04840, unread); the
+    exact form derived for this project from the second moments of a matrix-variate beta distribution.
     """
     check_at_least(0, noise_variance=noise_variance, shift=shift, n_real=n_real, n_synthetic=n_synthetic)
     check_at_least(1, dimension=dimension)
     generations = whole_numbers("t", t)
-    batches = np.where(generations > 0, generations, np.nan)  # before the first there is no model
+    batches = np.where(generations > 0, generations, np.nan)  # no model at generation 0
     real, synthetic = n_real * batches, n_synthetic * batches
     n = real + synthetic
     if (n < dimension + 2).any():
         raise DataError(f"n_real and n_synthetic must add up to at least dimension + 2 = {dimension + 2} rows.")
     beta = real * synthetic / (n * (n - 1) * (n + 2))
-    moved = (synthetic / n) ** 2 + beta * (1 - 2 / n + (n * dimension - 2) / (n - dimension - 1))
-    return as_floats(noise_variance * dimension / (n - dimension - 1) + shift * moved)
+    shift_share = (synthetic / n) ** 2 + beta * (1 - 2 / n + (n * dimension - 2) / (n - dimension - 1))
+    return as_floats(noise_variance * dimension / (n - dimension - 1) + shift * shift_share)

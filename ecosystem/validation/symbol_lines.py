@@ -1,4 +1,4 @@
-"""Resample n documents of many replicates at once by their counts per symbol, without making documents."""
+"""Resample n documents of many replicates at once, by the counts of their symbols."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_MANY = 20  # mean number of borders per replicate above which a generation is counted instead of compared
+_MANY = 20  # mean number of borders per replicate above which counting all copies is faster than comparing
 
 
 class SymbolLines:
-    """The n documents of each of many replicates, sorted by symbol into a line; only its borders are stored.
+    """The n documents of each of many replicates, sorted by symbol into a line; only the borders are stored.
 
-    It does not matter which of the documents of a symbol is copied. So a new generation draws n parents, but counts
-    only how many of them are before each border. ``ends`` [symbols, replicates] is the end of the part of each symbol
-    (n for the last; that of the previous symbol for an extinct one), and ``symbol`` its name. Replicates are sorted by
+    Documents of one symbol are interchangeable, so a new generation draws n parents and counts how many of them are
+    before each border. ``ends`` [symbols, replicates] is the end of each symbol's part of the line (n for the last
+    symbol; that of the previous symbol for an extinct one), and ``symbol`` its index. Replicates are sorted by
     descending number of symbols: the first ``open[j]`` of them have a j-th border inside the line.
     """
 
@@ -27,7 +27,7 @@ class SymbolLines:
 
     @classmethod
     def of(cls, drawn: NDArray[Any]) -> SymbolLines:
-        """Make lines from symbols [replicates, n], sorted in each replicate."""
+        """Return the lines of ``drawn`` symbols [replicates, n], which are sorted in each replicate."""
         size, n = drawn.shape
         ends = np.broadcast_to(np.arange(1, n + 1, dtype=np.min_scalar_type(n)), drawn.shape)
         last = np.ones(drawn.shape, np.bool_)
@@ -38,45 +38,45 @@ class SymbolLines:
     def _sorted(
         cls, ends: NDArray[Any], symbol: NDArray[Any], replicate: NDArray[np.int64], keep: NDArray[np.bool_]
     ) -> SymbolLines:
-        """Make lines from the borders to ``keep`` of arrays [replicates, places]."""
-        number = np.count_nonzero(keep, axis=1)
-        order = np.argsort(-number, kind="stable")
-        keep, number, n = keep[order], number[order], int(ends[0, -1])
-        place = np.arange(number[0]) < number[:, None]
+        """Return lines with the borders selected by ``keep`` from arrays [replicates, borders]."""
+        borders = np.count_nonzero(keep, axis=1)
+        order = np.argsort(-borders, kind="stable")
+        keep, borders, n = keep[order], borders[order], int(ends[0, -1])
+        occupied = np.arange(borders[0]) < borders[:, None]
 
-        def packed(values: NDArray[Any], rest: int) -> NDArray[Any]:
-            table = np.full(place.shape, rest, values.dtype)
-            table[place] = values[order][keep]
+        def packed(values: NDArray[Any], fill: int) -> NDArray[Any]:
+            table = np.full(occupied.shape, fill, values.dtype)
+            table[occupied] = values[order][keep]
             return np.ascontiguousarray(table.T)
 
         return cls(packed(ends, n), packed(symbol, 0), replicate[order], n)
 
-    def without(self, dead: NDArray[np.bool_]) -> SymbolLines:
-        """Return the lines without the ``dead`` symbols [symbols, replicates]."""
-        return self._sorted(self.ends.T, self.symbol.T, self.replicate, ~dead.T)
+    def without(self, extinct: NDArray[np.bool_]) -> SymbolLines:
+        """Return the lines without the ``extinct`` symbols [symbols, replicates]."""
+        return self._sorted(self.ends.T, self.symbol.T, self.replicate, ~extinct.T)
 
     def counts(self) -> NDArray[Any]:
-        """Count the documents of each symbol, [symbols, replicates]."""
+        """Return the number of documents of each symbol, [symbols, replicates]."""
         return np.diff(self.ends, axis=0, prepend=self.ends.dtype.type(0))
 
     def resample(self, rng: np.random.Generator) -> None:
         """Replace the n documents of each replicate by n random copies of them."""
         n, live = self.n, self.open[0]
         parents = _below(n, n * live, rng)
-        if sum(self.open) > _MANY * live:  # so many borders that counting the copies of every document is faster
+        if sum(self.open) > _MANY * live:
             rows = np.arange(live)[:, None] * (n + 1)
             places = (parents.reshape(live, n) + (rows + 1)).ravel()
             before = np.bincount(places, minlength=live * (n + 1)).reshape(live, n + 1).cumsum(axis=1)
             self.ends[:, :live] = before.ravel().take(self.ends[:, :live].T + rows).T
         else:
             parents = parents.reshape(n, live)
-            near = np.concatenate([parents[:, :columns] for columns in self.open], axis=1)
-            below = near < self.ends[self._inside]
-            self.ends[self._inside] = below.view(np.uint8).sum(axis=0, dtype=self.ends.dtype)
+            repeated = np.concatenate([parents[:, :columns] for columns in self.open], axis=1)
+            before = repeated < self.ends[self._inside]
+            self.ends[self._inside] = before.view(np.uint8).sum(axis=0, dtype=self.ends.dtype)
 
 
 def _below(n: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Draw uniform whole numbers below n, in the smallest type that holds n.
+    """Draw ``count`` uniform integers below n, in the smallest type that can represent n.
 
     They are remainders of 16 random bits; bits that would favour small remainders are drawn again. NumPy's own method
     takes 1.5 times as long.
@@ -84,9 +84,9 @@ def _below(n: int, count: int, rng: np.random.Generator) -> NDArray[Any]:
     small = np.min_scalar_type(n)
     if n > 1 << 15:
         return rng.integers(0, n, count, dtype=small)
-    fair = (1 << 16) // n * n
+    limit = (1 << 16) // n * n
     bits = rng.bit_generator.random_raw(-(-count // 4)).view(np.uint16)[:count]
-    again = np.flatnonzero(bits >= fair)
-    bits[again] = rng.integers(0, fair, again.size)
+    rejected = np.flatnonzero(bits >= limit)
+    bits[rejected] = rng.integers(0, limit, rejected.size)
     bits -= bits // n * np.uint16(n)
     return bits.astype(small, copy=False)
