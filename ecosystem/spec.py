@@ -153,6 +153,8 @@ def _fields_at(model: Any, location: Iterable[str]) -> set[str]:
     """Return the names of the fields allowed at ``location`` in ``model``; empty if it is not a table."""
     for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel):
+            if part.isdigit():
+                continue  # a position in a list of tables, which all have these fields
             if part not in model.model_fields:
                 return set()
             spec = _spec_in(model.model_fields[part].annotation)

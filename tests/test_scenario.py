@@ -44,6 +44,11 @@ BAD = [
     ),
     ("trainers.naive.scrape.dcs", 3, r'scrape\.dcs: unknown key \(did you mean "docs"\?\); allowed here: docs'),
     ("policies.short.min_wrds", 3, r'policies\.short\.min_wrds: unknown key \(did you mean "min_words"'),
+    (
+        "changes",
+        [{"at": 2, "sett": {}}],
+        r'changes\.0\.sett: unknown key \(did you mean "set"\?\); allowed here: at, set',
+    ),
     ("stps", 3, r'stps: unknown key \(did you mean "steps"'),
     ("models.tiny.n_layr", 3, r"models\.tiny\.n_layr: unknown key"),
     ("trainers.naive.count", "many", r"trainers\.naive\.count: .*integer.*not 'many'"),

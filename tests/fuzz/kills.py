@@ -50,7 +50,7 @@ seeds = [1, 2]
 "trainers.labs.publish" = 30
 [[measures]]
 metric = "cross_entropy"
-scope = "labs"
+of = "labs"
 """
 COMMANDS = {
     "run": ["run", "killed.toml"],
