@@ -173,6 +173,19 @@ def test_members_begin_alike_and_a_fit_begins_anew(guide):
     assert save(twin.state()) == save(made.state())
 
 
+def test_a_check_names_the_law_that_an_incomplete_state_breaks(guide, tmp_path):
+    class Forgetful(guide["PairModel"]):
+        def state(self):
+            return {"sums": np.zeros(7)}
+
+    class Family(guide["PairFamily"]):
+        def cohort(self, name, members, context):
+            return SingleTextCohort(name, members, Few(), lambda: Forgetful(7, 0.3))
+
+    with pytest.raises(AssertionError, match=r"loads the state of another must continue.* raised KeyError"):
+        check_family(Family(), DOCS, tmp_path)
+
+
 def test_mistakes_are_sentences(guide):
     made = fitted(single(guide, members=2))
     before = made.state()
@@ -182,8 +195,14 @@ def test_mistakes_are_sentences(guide):
     ):
         with pytest.raises(MemberError, match=sentence):
             made.fit([fit_request(pl.Series(["1"])), fit_request(docs, 1, weight)])
+
+    class Checked(guide["PairModel"]):
+        def load(self, state):
+            raise DataError("counts have another shape.")
+
+    checked = SingleTextCohort("model", 2, Few(), lambda: Checked(7, 0.3))
     with pytest.raises(DataError, match=r'parameters of model "model" do not fit: counts have another shape'):
-        made.load({"0/counts": np.ones((3, 3))})
+        checked.load({"0/counts": np.ones((3, 3))})
     with pytest.raises(DataError, match="its members are 0 to 1"):
         made.load({"2/counts": np.ones((7, 7))})
     assert save(made.state()) == save(before)

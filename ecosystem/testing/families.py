@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -9,6 +11,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 
+from ecosystem.errors import EcosystemError
 from ecosystem.families.base import (
     BuildContext,
     Cohort,
@@ -37,7 +40,8 @@ def check_family(family: Family, human: pl.Series, cache: Path) -> None:
     check = _FamilyCheck(type(family).__name__, family, human, cache, Streams(3))
     cohort = check.build(2)
     check.capabilities(cohort)
-    cohort.fit([check.fit(0, 0), check.fit(1, 1)])
+    with check.law("a cohort must be able to fit its members."):
+        cohort.fit([check.fit(0, 0), check.fit(1, 1)])
     check.independence(cohort)
     check.state(cohort)
     check.score(cohort)
@@ -55,6 +59,16 @@ class _FamilyCheck:
     human: pl.Series
     cache: Path
     streams: Streams
+
+    @contextmanager
+    def law(self, sentence: str) -> Iterator[None]:
+        """Turn an unexpected error in the family's code into an AssertionError that names the law."""
+        try:
+            yield
+        except (AssertionError, EcosystemError):
+            raise
+        except Exception as error:
+            raise AssertionError(f"{self.name}: {sentence} Its code raised {error!r}.") from error
 
     def build(self, members: int, threads: int = 1) -> Cohort:
         return self.family.cohort("law", members, BuildContext(self.human, self.streams, "cpu", threads, self.cache))
@@ -102,10 +116,11 @@ class _FamilyCheck:
     def state(self, cohort: Cohort) -> None:
         """Check that a state holds arrays, and that another cohort that loads it continues exactly."""
         requests = [self.generate(0, 0), self.generate(1, 1)]
-        twin = self.build(2)
-        twin.load(cohort.state())
-        same = all(a.equals(b) for a, b in zip(twin.generate(requests), cohort.generate(requests), strict=True))
-        assert same, f"{self.name}: a cohort that loads the state of another must continue exactly as the other."
+        twin, law = self.build(2), "a cohort that loads the state of another must continue exactly as the other."
+        with self.law(law):
+            twin.load(cohort.state())
+            same = all(a.equals(b) for a, b in zip(twin.generate(requests), cohort.generate(requests), strict=True))
+            assert same, f"{self.name}: {law}"
         for array in cohort.state().values():
             assert isinstance(array, np.ndarray), f"{self.name}: a state must contain only NumPy arrays."
 

@@ -26,11 +26,7 @@ and reports then work as for every other family. A complete model of token pairs
 
 
     @FAMILIES.register("pairs")
-    class PairFamily(Family):
-        modality = "text"
-        uses_budget = False
-        supports_watermark = True
-
+    class PairFamily(SingleTextFamily):
         def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
             tokenizer = Tokenizer.train(context.human.to_list(), vocabulary=300)
             return SingleTextCohort(name, members, tokenizer, lambda: Pairs(tokenizer.size))
@@ -43,7 +39,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import polars as pl
@@ -52,7 +48,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import MemberError, Progress, of_member, silent
+from ecosystem.families.base import Family, MemberError, Progress, of_member, silent
 from ecosystem.families.language.cohort import CohortSettings, LanguageCohort, Nll
 from ecosystem.families.language.generation import Decoder
 from ecosystem.families.language.tokenizer import Tokenizer
@@ -60,13 +56,24 @@ from ecosystem.families.requests import FitRecord, FitRequest, Member, ScoreRequ
 from ecosystem.families.single import join_states, split_states
 from ecosystem.families.training import positive_weights
 from ecosystem.streams import Stream
-from ecosystem.types import Floats, Ints
+from ecosystem.types import Floats, Ints, Modality
 
 Distribution = Callable[[Ints], Floats]
 """Token ids so far [N, T] → probabilities of the next token [N, types]."""
 
 _LOWEST = np.finfo(np.float32).min  # log-probability of impossible tokens, since logits must be finite
 _CONTEXT = 4096
+
+
+class SingleTextFamily(Family):
+    """A family of text whose cohorts are :class:`SingleTextCohort`.
+
+    A fit reads every document once, whatever the trainer's budget. Trainers may watermark their text.
+    """
+
+    modality: ClassVar[Modality] = "text"
+    uses_budget: ClassVar[bool] = False
+    supports_watermark: ClassVar[bool] = True
 
 
 class TextModel(Protocol):
