@@ -35,6 +35,11 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 86400:,.0f} days"
 
 
+def counted(count: float, noun: str) -> str:
+    """Return a number with a noun in the singular or the regular plural: ``1 trainer``, ``3,000 trainers``."""
+    return f"{count:,.0f} {noun}{'' if count == 1 else 's'}"
+
+
 def number(value: float, digits: int = 2) -> str:
     """Return a number with a true minus sign and commas between thousands."""
     return f"{value:,.{digits}f}".replace("-", "−")

@@ -186,10 +186,10 @@ def test_a_branch_is_audited_like_any_run(run, cache, tmp_path):
 
 def test_mistakes_are_sentences(run, cache):
     with pytest.raises(
-        EcosystemError, match=r'--policy "shrt": unknown policy \(did you mean "short"\?\); .*in force at step 6'
+        EcosystemError, match=r'--policy "shrt": unknown policy \(did you mean "short"\?\); .*defined at step 6'
     ):
         audit(run, ["shrt"], cache=cache)
-    with pytest.raises(EcosystemError, match=r"--policy NAME, or define one with --set .*in force at step 6: .*short"):
+    with pytest.raises(EcosystemError, match=r"--policy NAME, or define one with --set .*defined at step 6: .*short"):
         audit(run, cache=cache)
     with pytest.raises(StoreError, match="step 9 is not committed; this run has steps 0 to 6"):
         audit(run, ["short"], step=9, cache=cache)

@@ -121,6 +121,8 @@ def test_a_budget_that_a_model_does_not_heed_is_not_counted_and_said(tmp_path):
 def test_a_model_that_nothing_refers_to_is_noted(place):
     arguments = ["check", str(place / "tiny.toml"), "--set", "models.spare.preset=trigram"]
     assert "note: models.spare is not used" in CliRunner().invoke(cli, arguments).output
+    late = [*arguments, "--set", 'changes=[{at=9, set={"trainers.naive.publish"=1}}]']
+    assert "note: the change at step 9 has no effect: the run has 3 steps" in CliRunner().invoke(cli, late).output
     arguments += ["--set", "trainers.naive.model=spare"]
     assert "note: models.spare" not in CliRunner().invoke(cli, arguments).output
 

@@ -319,6 +319,19 @@ class Bare(Adder):
         return pl.DataFrame({"document": [1]})
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"max_words": 49}, "max_words = 49 must be at least min_words = 50"),
+        ({"variant": "short_text", "max_words": 4}, "max_words = 4 must be at least min_words = 5"),
+        ({"min_mean_word_length": 11.0}, "max_mean_word_length = 10 must be at least min_mean_word_length = 11"),
+    ],
+)
+def test_quality_rules_that_no_document_can_meet_are_refused(fields, said):
+    with pytest.raises(ValidationError, match=said):
+        GopherQuality(**fields)
+
+
 @pytest.mark.parametrize("base", [Filter, Weigher, Adder])
 def test_a_gate_names_the_policy_whose_code_fails(base):
     method = {Filter: "refuse", Weigher: "weigh", Adder: "add"}[base]

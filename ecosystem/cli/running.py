@@ -149,6 +149,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 def _check(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[str]:
     """Return a summary of a valid file or an intact run folder, and notes; raise EcosystemError otherwise."""
     from ecosystem.errors import ScenarioError
+    from ecosystem.formats import counted
     from ecosystem.scenario.consistency import unused_settings
     from ecosystem.scenario.presets import read_toml
     from ecosystem.studies.spec.frontier import Frontier
@@ -166,7 +167,8 @@ def _check(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[s
     kind = file_kind(read_toml(file))
     if kind == "scenario":
         spec = read_scenario(file, variant, settings, None, None)
-        summary, scenarios = f"{spec.steps} steps, {sum(t.count for t in spec.trainers.values())} trainers", [spec]
+        trainers = sum(trainer.count for trainer in spec.trainers.values())
+        summary, scenarios = f"{counted(spec.steps, 'step')}, {counted(trainers, 'trainer')}", [spec]
     else:
         if variant:
             raise ScenarioError(f'{file}: is a {kind}; name the variant in the file (variant = "{variant}").')

@@ -71,13 +71,29 @@ class GopherQuality(Filter):
         description="fewest different stop words (the be to of and that have with); absent: as the variant requires",
     )
 
+    @model_validator(mode="after")
+    def _ordered(self) -> GopherQuality:
+        for low, high, name in (
+            (self._least_words, self.max_words, "words"),
+            (self.min_mean_word_length, self.max_mean_word_length, "mean_word_length"),
+        ):
+            if high < low:
+                raise ValueError(f"max_{name} = {high:g} must be at least min_{name} = {low:g}")
+        return self
+
+    @property
+    def _least_words(self) -> int:
+        if self.min_words is not None:
+            return self.min_words
+        return 50 if self.variant == "standard" else 5
+
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse by the first rule broken."""
-        words, stop_words = (50, 2) if self.variant == "standard" else (5, 1)
+        stop_words = 2 if self.variant == "standard" else 1
         return first_reason(
             docs,
             [
-                below("words", words if self.min_words is None else self.min_words, "number of words"),
+                below("words", self._least_words, "number of words"),
                 above("words", self.max_words, "number of words"),
                 below("mean_word_length", self.min_mean_word_length, "mean word length"),
                 above("mean_word_length", self.max_mean_word_length, "mean word length"),

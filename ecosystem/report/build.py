@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from jinja2 import Environment
 
-from ecosystem.formats import number, percent
+from ecosystem.formats import counted, number, percent
 from ecosystem.report import charts, findings, html, summaries
 from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.data import RunReportData
@@ -104,7 +104,7 @@ def _facts(data: RunReportData) -> dict[str, object]:
     facts = {
         "steps": f"{run.last_step} of {scenario.steps}" if run.last_step < scenario.steps else str(run.last_step),
         "seed": run.seed,
-        "trainers": f"{trainers} in {len(scenario.trainers)} populations" if trainers else "none",
+        "trainers": f"{trainers} in {counted(len(scenario.trainers), 'population')}" if trainers else "none",
         "models": ", ".join(dict.fromkeys(data.models.values())) or "none",
         "sites": data.metrics.filter(pl.col("scope") == "site")["id"].n_unique() or None,
         "documents": f"{documents[-1] if len(documents) else 0:,.0f} on the web at the end",

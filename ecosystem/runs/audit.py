@@ -63,7 +63,7 @@ def audit(
 ) -> pl.DataFrame:
     """Apply policies, each by itself, to the documents on the web after ``step`` (default: the last).
 
-    ``names`` are policies in force at that step. ``values`` sets dotted paths below ``policies``; the policies that it
+    ``names`` are policies defined at that step. ``values`` sets dotted paths below ``policies``; the policies that it
     names are audited too. ``everything`` includes documents that were retired or refused at the publish gate.
     ``reader`` is that of the gate: "web" or a trainer. Return a table of COLUMNS, in which a refusal counts as a
     detection of synthetic text. Raises EcosystemError for unknown names and invalid values.
@@ -78,15 +78,15 @@ def audit(
         raise EcosystemError(f'--reader "{reader}": unknown reader{nearest(reader, readers)}; give web or a trainer.')
     world = restore_world(run, run.last_step if step is None else step, values, cache=cache, progress=progress)
     audited = list(dict.fromkeys([*names, *(path.split(".")[1] for path in values)]))
-    in_force = f"policies in force at step {world.t}: {', '.join(world.current_scenario.policies) or 'none'}"
+    defined = f"policies defined at step {world.t}: {', '.join(world.current_scenario.policies) or 'none'}"
     if not audited:
         raise EcosystemError(
-            f"no policy is named: use --policy NAME, or define one with --set policies.NAME={{kind=…}}; {in_force}."
+            f"no policy is named: use --policy NAME, or define one with --set policies.NAME={{kind=…}}; {defined}."
         )
     for name in audited:
         if name not in world.current_scenario.policies:
             raise EcosystemError(
-                f'--policy "{name}": unknown policy{nearest(name, world.current_scenario.policies)}; {in_force}.'
+                f'--policy "{name}": unknown policy{nearest(name, world.current_scenario.policies)}; {defined}.'
             )
     tables = [_score(world, name, apply_policy(world, name, everything=everything, reader=reader)) for name in audited]
     verify_inputs(run, world)  # again, because policies may have built models

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ecosystem.families.requests import Budget
-from ecosystem.formats import format_duration
+from ecosystem.formats import counted, format_duration
 from ecosystem.policies.base import Filter
 from ecosystem.runs.environment import Machine
 from ecosystem.scenario.consistency import unused_settings
@@ -112,10 +112,14 @@ class Plan:
         time = f"about {format_duration(self.seconds)}{foundation}"
         if self.unknown:
             time = f"unknown, since the size of {' and '.join(self.unknown)} is known only from the checkpoint"
+        agents = [
+            counted(count, noun)
+            for count, noun in ((self.trainers, "trainer"), (self.writers, "writer"), (self.curators, "curator"))
+        ]
         return "\n".join(
             [
-                f"{self.name}: {self.steps} steps on {self.device}",
-                f"  agents     {self.trainers} trainers, {self.writers} writers, {self.curators} curators",
+                f"{self.name}: {counted(self.steps, 'step')} on {self.device}",
+                f"  agents     {', '.join(agents)}",
                 f"  documents  {self.initial_documents:,} initially, about {self.documents_per_step:,.0f} per step",
                 *([f"  tokens     {pretraining}{tokens}"] if self.tokens_to_train else []),
                 f"  time       {time}",
@@ -130,9 +134,7 @@ class Plan:
 
 def _notes(scenario: Scenario) -> list[str]:
     """Return a sentence for every setting without effect, and for every measurement that will be missing."""
-    late = [change.at for change in scenario.changes if change.at > scenario.steps]
-    notes = [f"the change at step {at} has no effect: the run has {scenario.steps} steps" for at in late]
-    notes += unused_settings(scenario)
+    notes = unused_settings(scenario)
     initial = scenario.web.initial
     if initial is None or not scenario.sources[initial.source].held_out:
         reason = f"sources.{initial.source}.held_out is 0" if initial else "the web begins without human documents"

@@ -102,7 +102,11 @@ class Lineage:
         fits = tuple(fit for fit in self.fits if step in (None, fit.step))
         if step is not None and not fits:
             steps = sorted({fit.step for fit in self.fits if fit.step is not None})
-            available = f"it has fits at steps {', '.join(map(str, steps))}" if steps else "it has no fits"
+            available = (
+                f"its models were fitted at {', '.join(f'step {t}' for t in steps)}"
+                if steps
+                else "its lineage contains no fitted model"
+            )
             raise EcosystemError(
                 f"step {step}: no model in the lineage of document {self.doc} was fitted at this step; {available}."
             )

@@ -11,6 +11,7 @@ from typing import Any
 
 from ecosystem.errors import nearest
 from ecosystem.families.base import Family
+from ecosystem.formats import counted
 from ecosystem.metrics.base import TEXT_METRICS
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
@@ -166,8 +167,8 @@ def _text_metrics(s: ScenarioTables) -> list[str]:
 def unused_settings(s: ScenarioTables) -> list[str]:
     """Return a sentence for every value that is allowed but has no effect.
 
-    These are unused sources and models, and budgets of trainers whose model ignores them. Unused policies are not
-    listed, since the page or a study may apply them later.
+    These are timed changes after the last step, unused sources and models, and budgets of trainers whose model ignores
+    them. Unused policies are not listed, since the page or a study may apply them later.
     """
     references = set(_strings(s.plain()))
     unused = [
@@ -177,7 +178,12 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         if name not in references
     ]
     default = TrainerSpec.model_fields["budget"].default
-    return unused + [
+    late = [
+        f"the change at step {change.at} has no effect: the run has {counted(s.steps, 'step')}"
+        for change in s.changes
+        if change.at > s.steps
+    ]
+    return [*late, *unused] + [
         f"trainers.{name}.budget has no effect: models.{trainer.model} is of kind {s.models[trainer.model].kind}, "
         "which reads every selected document once; use a policy of kind sample to limit their number"
         for name, trainer in s.trainers.items()

@@ -102,7 +102,7 @@ class Scenario(ScenarioTables):
             available = (
                 f"available: {', '.join(self.variants)}" if self.variants else "the scenario defines no variants"
             )
-            raise ScenarioError(f'{self.name}: no variant "{name}"{nearest(name, self.variants)}; {available}')
+            raise ScenarioError(f'{self.name}: no variant "{name}"{nearest(name, self.variants)}; {available}.')
         return self.model_copy(update={"variants": {}}).override(self.variants[name], base=base)
 
     def at(self, t: int) -> Scenario:
