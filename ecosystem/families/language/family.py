@@ -110,7 +110,7 @@ class LanguageFamily(Family):
         from ecosystem.families.language.tokenizer import Tokenizer
 
         if self.tokenizer is None:
-            tokenizer = Tokenizer.train(context.human.to_list(), self.vocabulary or 0)
+            tokenizer = Tokenizer.train(context.human.to_list(), self.vocabulary or 0, context.progress)
         else:
             tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
         return self._make_foundation(tokenizer, context)

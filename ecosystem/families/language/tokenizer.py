@@ -7,7 +7,9 @@ The tokens of a document are cached by its text, since the same documents are sc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,15 @@ import tokenizers
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
+from ecosystem.families.base import Progress, silent
 
 END_OF_TEXT = "<|endoftext|>"
 _CACHE_LIMIT = 50_000_000  # tokens, 200 MB; above it the cache is emptied
+_LONGEST_RUN = 1000  # characters; training takes the square of the length of a run of letters, digits or marks
+_PIECE = 1 << 16  # characters after which a long text is cut at white space, so that progress is reported
+# Every pre-token of a byte-level BPE is within one of these runs, but for the space before it.
+_RUNS = re.compile(rf"[^\W_]{{1,{_LONGEST_RUN}}}|(?:[^\w\s]|_){{1,{_LONGEST_RUN}}}|\s{{1,{_LONGEST_RUN}}}")
+_POLL_SECONDS = 0.1
 
 
 class Tokenizer:
@@ -39,10 +47,13 @@ class Tokenizer:
         self.size: int = model.get_vocab_size(with_added_tokens=True)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    def train(cls, texts: Sequence[str], vocabulary: int, progress: Progress = silent) -> Tokenizer:
         """Train a byte-level BPE of at most ``vocabulary`` tokens; short texts may give fewer.
 
-        The same texts in the same order give the same tokenizer.
+        The same texts in the same order give the same tokenizer. No token spans a cut in a run of 1,000 or more
+        letters, digits or marks (a sequence of bases, a line of dashes), so the time is linear in the length of a text.
+        ``progress`` counts the characters read, then reports the merging of tokens; an exception that it raises, such
+        as KeyboardInterrupt, ends the training.
         """
         model = tokenizers.Tokenizer(tokenizers.models.BPE())
         model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -53,7 +64,7 @@ class Tokenizer:
             initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        model.train_from_iterator(texts, trainer=trainer)
+        _train(model, trainer, texts, progress)
         return cls(model, _end_of_text_id(model, None))
 
     @classmethod
@@ -109,6 +120,59 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _train(
+    model: tokenizers.Tokenizer, trainer: tokenizers.trainers.Trainer, texts: Sequence[str], progress: Progress
+) -> None:
+    """Train ``model`` in a thread of its own, so that this one can report progress and be interrupted."""
+    total, read, stopped = sum(map(len, texts)), 0, False
+    errors: list[BaseException] = []
+
+    def pieces() -> Iterator[str]:
+        nonlocal read
+        for text in texts:
+            for piece in _pieces(text):
+                if stopped:
+                    return
+                yield piece
+                read += len(piece)
+
+    def work() -> None:
+        try:
+            model.train_from_iterator(pieces(), trainer=trainer)
+        except BaseException as error:  # raised again in the calling thread
+            errors.append(error)
+
+    # A daemon, since merging cannot be stopped: it must not keep an interrupted program alive.
+    thread = threading.Thread(target=work, name="tokenizer", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_POLL_SECONDS)
+            if read < total:
+                progress("reading for the tokenizer", read, total)
+            else:
+                progress("merging for the tokenizer", 0, 1)
+    finally:
+        stopped = True
+    if errors:
+        raise errors[0]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut a text between pre-tokens after about 65,000 characters, and within a run after 1,000."""
+    start = 0
+    for run in _RUNS.finditer(text) if len(text) >= _LONGEST_RUN else ():
+        if run.end() - run.start() == _LONGEST_RUN:
+            cut = run.end()
+        elif run.start() - start >= _PIECE and run[0].isspace():
+            cut = run.start()
+        else:
+            continue
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
 
 
 def _load_with_transformers(folder: Path) -> tokenizers.Tokenizer:

@@ -125,7 +125,7 @@ class Ngram(Family):
         from ecosystem.families.language.tokenizer import Tokenizer
 
         if self.tokenizer is None:
-            tokenizer = Tokenizer.train(context.human.to_list(), self.vocabulary or 0)
+            tokenizer = Tokenizer.train(context.human.to_list(), self.vocabulary or 0, context.progress)
         else:
             tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
         return lambda folder: tokenizer.save(folder, self.context)
