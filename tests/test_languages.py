@@ -58,7 +58,7 @@ def test_segmentation_loses_no_character_and_leaves_text_with_spaces_alone(langu
             assert 30 <= len(split(text, LETTERED)) <= 160  # of 200 characters
 
 
-@pytest.mark.parametrize("language", PHRASES)
+@pytest.mark.parametrize("language", [name for name in PHRASES if name not in ("English", "German")])
 def test_one_changed_character_is_found_and_unrelated_texts_are_kept(language):
     """At least 190 of 200 changed texts, and at most 1 % of 19,900 unrelated pairs: none of 200 texts has a match."""
     texts = prose(language, 200)
@@ -70,17 +70,18 @@ def test_one_changed_character_is_found_and_unrelated_texts_are_kept(language):
     assert sum(match == i for i, match in enumerate(found)) >= 190
 
 
-def test_long_texts_are_compared_by_words_alone():
-    """Two texts of 90 words: a letter of every fourth word differs, so few word shingles are equal."""
-    base = [f"word{chr(97 + i % 26)}{chr(97 + i // 26)}reading" for i in range(90)]
-    other = [word + "s" * (i % 4 == 0) for i, word in enumerate(base)]
+def test_long_texts_and_texts_in_latin_script_are_compared_by_words_alone():
+    """A letter of every fourth word differs, so few word shingles are equal."""
 
-    def found(count):
+    def found(count, a):
+        base = [f"{chr(a)}{chr(a + i % 26)}{chr(a + i // 26)}{chr(a + 5) * 8}" for i in range(count)]
+        other = [word + chr(a) * (i % 4 == 0) for i, word in enumerate(base)]
         index = NearDuplicates(threshold=0.5)
-        index.add([0, 1], pl.Series([" ".join(base[:count]), " ".join(other[:count])]))
+        index.add([0, 1], pl.Series([" ".join(base), " ".join(other)]))
         return index.earliest([1]).to_list() == [0]
 
-    assert found(60) and not found(90)
+    assert found(60, ord("а")) and not found(90, ord("а"))  # Cyrillic
+    assert not found(60, ord("a"))
 
 
 @pytest.mark.parametrize("language", WITHOUT_SPACES)
