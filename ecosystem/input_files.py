@@ -12,7 +12,7 @@ All sources and graph files follow one set of rules:
 | JSON lines | one object per line; other columns may hold anything, including `NaN` |
 | Parquet | columns of strings, categories or enumerations |
 | Hugging Face datasets | splits and slices such as `train[:100]`, also of folders written by `save_to_disk` |
-| missing text | a document that is missing or `null`, or contains only white space, is left out |
+| missing text | a document that is missing or `null`, or has no visible characters, is left out |
 | other types | a value that is not text is refused with its line or column; no value is converted |
 | duplicates | the first of exact copies is kept; a source of copies of one text is refused |
 | GraphML, GML | recognised by content; nested graphs, hyperedges and several graphs in a file are refused |
