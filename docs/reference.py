@@ -11,7 +11,7 @@ import click
 from pydantic import BaseModel
 
 from docs.prose import code, line, markdown, table
-from ecosystem import Frontier, Scenario, Study
+from ecosystem import Frontier, Scenario, Study, input_files
 from ecosystem.cli.listing import fields_of
 from ecosystem.cli.main import cli
 from ecosystem.corpus.schema import COLUMNS
@@ -122,6 +122,8 @@ def sources() -> str:
         1,
         "Sources",
         "Where documents come from: tables `[sources.NAME]` with one of these kinds.",
+        "## Files",
+        inspect.getdoc(input_files).split("\n\n", 1)[1],
         *(_kind(name, cls, f"Documents: {cls.modality}.") for name, cls in SOURCES.all().items()),
     )
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ecosystem.errors import ScenarioError, nearest
+from ecosystem.parsing import LimitError, parse_toml
 
 _PATH = re.compile(r"[a-z]\w*(\.(\w[\w-]*|\"[^\"]+\"))*")
 
@@ -117,10 +117,15 @@ def _index(items: list[Any], key: str, path: str) -> int:
 
 
 def parse_value(text: str) -> Any:
-    """Parse the value of ``--set path=value`` as TOML; text that is not valid TOML is a string."""
+    """Parse the value of ``--set path=value`` as TOML; text that is not valid TOML is a string.
+
+    Raises ScenarioError for a value that is nested too deeply or has too many digits.
+    """
     try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"v = {text}")["v"]
+    except LimitError as error:
+        raise ScenarioError(f"{text[:40]}…: {error}; give a smaller value.") from None
+    except ValueError:
         return text
 
 

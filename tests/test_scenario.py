@@ -12,6 +12,7 @@ import pytest
 
 from ecosystem.cli.listing import json_schema
 from ecosystem.errors import ScenarioError
+from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import parse_value, set_path
 from tests.conftest import ROOT, SMOKE, tiny
@@ -251,3 +252,12 @@ def test_the_scenario_in_force_is_made_once_and_belongs_to_its_scenario():
     assert without.at(5).trainers["naive"].publish == 9 and scenario.at(5).trainers["naive"].publish == 7
     renamed = scenario.model_copy(update={"name": "other"})
     assert renamed.at(5).name == "other" and renamed != scenario
+
+
+def test_texts_longer_than_the_context_of_their_model_are_noted():
+    scenario = Scenario.load(SMOKE)
+    name, trainer = next(iter(scenario.trainers.items()))
+    longer = scenario.override({f"trainers.{name}.decoding.max_tokens": 5000})
+    notes = [note for note in unused_settings(longer) if "max_tokens" in note]
+    assert len(notes) == 1 and notes[0].startswith(f"trainers.{name}.decoding.max_tokens = 5000 is not reached")
+    assert f"models.{trainer.model}" in notes[0] and unused_settings(scenario) == []

@@ -188,7 +188,7 @@ def test_an_edge_list_keeps_its_names_and_order(tmp_path):
         web(kind="file", path="bad.txt", base=tmp_path)
     graph = web(kind="file", path="web.txt", base=tmp_path)
     assert graph.labels() == ["news", "blog", "forum"]
-    assert graph.links() == [(0, 1, 1.0), (0, 2, 0.5), (1, 0, 1.0), (2, 0, 0.5)]
+    assert graph.links() == [(0, 1, 3.0), (0, 2, 0.5), (1, 0, 3.0), (2, 0, 0.5)]
     assert web(kind="file", path="w.csv", base=tmp_path).labels() == ["news", "blog"]
 
 

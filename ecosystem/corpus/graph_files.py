@@ -1,33 +1,54 @@
-"""Files with graphs of sites: read GraphML and edge lists, write GraphML and GEXF."""
+"""Files with graphs of sites: read GraphML, GML and edge lists, write GraphML and GEXF."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
-from ecosystem.errors import DataError, StoreError, nearest
+from ecosystem.corpus.graph_formats import (
+    GraphFormatError,
+    format_of,
+    is_graphml,
+    parse_edges,
+    parse_gml,
+    parse_graphml,
+)
+from ecosystem.errors import DataError, StoreError
+from ecosystem.formats import visible
+from ecosystem.input_files import COMPRESSED, InputFiles, summary
 
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 WRITABLE = (".graphml", ".gexf")
 
 
 def read_graph(path: str, base: Path) -> Any:
     """Read a graph; number its nodes 0 … n - 1 in the order of the file and store their names as ``label``.
 
-    Files ending in ``.graphml`` or ``.xml`` are GraphML, directed or not, with an optional ``weight`` of links. All
-    others are undirected edge lists: each line has two names and an optional weight, separated by white space or
-    commas; ``#`` begins a comment. Raises DataError with the file name if the file is missing, empty or malformed.
+    GraphML and GML may be directed, with an optional ``weight`` of links. Everything else is an undirected edge list,
+    unless it is recognised as another format. The weights of parallel links are added. :mod:`ecosystem.input_files`
+    lists all rules. Raises DataError with the file name if the file is missing, empty, malformed or of another format.
     """
-    file = _locate(path, base)
+    places = InputFiles("web.path", "web.path", base)
+    files = places.find(path, "is a folder; give a GraphML file or an edge list")
+    if len(files) > 1:
+        raise DataError(f"web.path: {path}: this pattern matches {len(files)} files; give one file.")
+    (file,) = files
+    data = places.read_bytes(file)
+    suffix = Path(file.stem).suffix if file.suffix in COMPRESSED else file.suffix
     try:
-        graph = _read_graphml(file) if file.suffix.lower() in (".graphml", ".xml") else _read_edges(file)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"web.path: {file}: is not UTF-8 text ({error.reason} at byte {error.start:,}); convert it."
-        ) from None
-    except OSError as error:
-        raise DataError(f"web.path: {file}: cannot be read: {error.strerror}; give a file that can be read.") from None
+        if is_graphml(data, suffix.lower()):
+            graph = _numbered(_parse_graphml(data, file), file)
+        else:
+            text = places.decode(file, data)
+            gml = format_of(text, suffix.lower()) == "GML"
+            graph = _numbered(_parse_gml(text, file), file) if gml else _from_edges(parse_edges(text), file)
+    except GraphFormatError as error:
+        raise DataError(f"web.path: {file}: {error}.") from None
     if graph.number_of_nodes() == 0:
         raise DataError(f"web.path: {file}: contains no sites; give a graph with at least one.")
     return graph
@@ -54,65 +75,84 @@ def write_graph(graph: Any, file: Path) -> None:
         raise StoreError(f"{file}: cannot be written: {error.strerror}; choose another place.") from None
 
 
-def _locate(path: str, base: Path) -> Path:
-    relative = Path(path).expanduser()
-    candidates = [Path.cwd() / relative, base / relative]
-    for file in candidates:
-        if file.is_file():
-            return file
-        if file.is_dir():
-            raise DataError(f"web.path: {path}: is a folder; give a GraphML file or an edge list.")
-    folders = [file.parent for file in candidates if file.parent.is_dir()]
-    siblings = {str(relative.with_name(file.name)) for folder in folders for file in folder.iterdir()}
-    raise DataError(
-        f"web.path: {path}: no such file, neither in the current folder nor in the scenario's"
-        f"{nearest(path, siblings)}; correct web.path."
-    )
+def _parse_graphml(data: bytes, file: Path) -> Any:
+    if not data:
+        raise DataError(f"web.path: {file}: is empty; give a graph with at least one site.")
+    with _malformed("GraphML", file):
+        return parse_graphml(data)
 
 
-def _read_graphml(file: Path) -> Any:
+def _parse_gml(text: str, file: Path) -> Any:
+    with _malformed("GML", file):
+        return parse_gml(text)
+
+
+@contextmanager
+def _malformed(name: str, file: Path) -> Iterator[None]:
+    """Raise every error of networkx, which does not validate files, as a DataError."""
     import networkx as nx
 
-    if not file.stat().st_size:
-        raise DataError(f"web.path: {file}: is empty; give a graph with at least one site.")
     try:
-        parsed = nx.read_graphml(file)
-    except OSError:
+        yield
+    except GraphFormatError:
         raise
-    # networkx does not validate the file; a malformed one raises errors of many types.
-    except (ParseError, nx.NetworkXException, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"web.path: {file}: is not a GraphML file ({type(error).__name__}: {_short(error)}).") from None
+    except (
+        ParseError,
+        nx.NetworkXException,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise DataError(
+            f"web.path: {file}: is not a {name} file ({type(error).__name__}: {summary(error)}); correct it, or save "
+            "the graph again."
+        ) from None
+
+
+def _numbered(parsed: Any, file: Path) -> Any:
+    """Return a graph of networkx with numbered nodes and simple, weighted links."""
+    import networkx as nx
+
     graph: Any = nx.DiGraph() if parsed.is_directed() else nx.Graph()
     number = {name: i for i, name in enumerate(parsed.nodes)}
     for name, node in parsed.nodes(data=True):
-        graph.add_node(number[name], label=str(node.get("label", name)))
+        graph.add_node(number[name], label=_name(str(node.get("label", name)), file, f"node {number[name] + 1}"))
     for a, b, link in parsed.edges(data=True):
-        graph.add_edge(number[a], number[b], weight=_weight(link.get("weight", 1.0), file, f"link {a} - {b}"))
+        where = f"link {visible(a)} - {visible(b)}"
+        _add_link(graph, number[a], number[b], _weight(link.get("weight", 1.0), file, where))
     return graph
 
 
-def _read_edges(file: Path) -> Any:
+def _from_edges(lines: list[tuple[int, list[str]]], file: Path) -> Any:
     import networkx as nx
 
     graph: Any = nx.Graph()
     number: dict[str, int] = {}
-    for line_number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        names = line.split("#", 1)[0].replace(",", " ").split()
-        if not names:
-            continue
+    for line_number, entries in lines:
         where = f"line {line_number}"
-        if len(names) > 3:
-            raise DataError(
-                f"web.path: {file}: {where} has {len(names)} entries; a line of an edge list has two names and an "
-                "optional weight (a line with one name is a site without links)."
-            )
-        for name in names[:2]:
+        for name in entries[:2]:
             number.setdefault(name, len(number))
-            graph.add_node(number[name], label=name)
-        if len(names) > 1:
-            weight = _weight(names[2], file, where) if len(names) == 3 else 1.0
-            graph.add_edge(number[names[0]], number[names[1]], weight=weight)
+            graph.add_node(number[name], label=_name(name, file, where))
+        if len(entries) > 1:
+            weight = _weight(entries[2], file, where) if len(entries) == 3 else 1.0
+            _add_link(graph, number[entries[0]], number[entries[1]], weight)
     return graph
+
+
+def _add_link(graph: Any, a: int, b: int, weight: float) -> None:
+    """Add a link, or add its weight to that of a parallel one."""
+    graph.add_edge(a, b, weight=weight + (graph.edges[a, b]["weight"] if graph.has_edge(a, b) else 0.0))
+
+
+def _name(name: str, file: Path, where: str) -> str:
+    """Return the name of a site; raise DataError if it contains characters that no XML file can."""
+    if _NOT_XML.search(name):
+        raise DataError(
+            f'web.path: {file}: {where}: the name "{visible(name)}" contains control characters; correct it.'
+        )
+    return name
 
 
 def _weight(value: Any, file: Path, where: str) -> float:
@@ -123,7 +163,3 @@ def _weight(value: Any, file: Path, where: str) -> float:
     if not (math.isfinite(weight) and weight > 0):
         raise DataError(f"web.path: {file}: {where}: the weight must be a number above 0, not {value!r}.")
     return weight
-
-
-def _short(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or "no details")[:160].rstrip(".")

@@ -50,7 +50,8 @@ class WebSpec(Spec):
     )
     path: str | None = Field(
         None,
-        description="file: path of a .graphml file or an edge list, relative to the current folder or the scenario's",
+        description="file: path of a file in GraphML or GML, or of an edge list, relative to the current folder or the "
+        "scenario's",
     )
     initial: InitialSpec | None = Field(
         None, description="documents on the web before the first step; absent: the web begins empty"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
+from ecosystem.parsing import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +66,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     """Read the ``config.json`` of a checkpoint folder; raise DataError if it is missing or malformed."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; a checkpoint folder needs a config.json beside its weights.") from error
     except (OSError, ValueError) as error:

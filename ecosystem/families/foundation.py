@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ecosystem.errors import DataError, StoreError
 from ecosystem.families.base import BuildContext, Cohort
 from ecosystem.families.requests import Budget, FitRequest
+from ecosystem.parsing import parse_json
 from ecosystem.streams import Stream
 
 _HASHES = "hashes.json"
@@ -79,7 +80,7 @@ def find(cache: Path, name: str) -> Path | None:
     """Return a cached folder if it is complete and unaltered, else None."""
     folder = cache / name
     try:
-        hashes = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
+        hashes = parse_json((folder / _HASHES).read_text(encoding="utf-8"))
         intact = all(_hash(folder / file) == value for file, value in hashes.items())
     except (OSError, ValueError, AttributeError):
         return None

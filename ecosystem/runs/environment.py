@@ -14,6 +14,7 @@ from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError, nearest
 from ecosystem.families.base import Cohort
+from ecosystem.parsing import parse_json
 from ecosystem.runs.files import relative_path
 from ecosystem.runs.store import Store
 from ecosystem.sources.base import Reservoir
@@ -101,7 +102,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
     """Read the environment of a run folder; raise StoreError if it is missing or damaged."""
     path = folder / "environment.json"
     try:
-        environment: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        environment: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         missing = {"seed", "device", "threads", "sources", "foundations", "resumed"} - set(environment)
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")

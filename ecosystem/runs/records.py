@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ecosystem.errors import FormatError, StoreError
+from ecosystem.parsing import parse_json
 
 FORMAT = 1  # format of the run folders that this release writes; it reads this and all earlier formats
 BRANCH = "branch.json"
@@ -38,7 +39,7 @@ class Fork:
         """
         path = folder / BRANCH
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parse_json(path.read_text(encoding="utf-8"))
             parent, step, digest = (data[key] for key in ("parent", "step", "digest"))
             if not (isinstance(parent, str) and isinstance(step, int) and isinstance(digest, str)):
                 raise TypeError
@@ -71,7 +72,7 @@ class Commit:
         Raises StoreError if it is damaged, FormatError if it is in a newer format than this release reads.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parse_json(path.read_text(encoding="utf-8"))
             check_format(data, path)
             commit = cls(**data)
         except OSError as error:

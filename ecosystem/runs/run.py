@@ -78,7 +78,7 @@ class Run:
         """
         self.verify_scenario()
         _ = self.environment
-        read_graph("web.graphml", self.path)
+        read_graph(str(self.path.resolve() / "web.graphml"), self.path)
         return self.store.verify()
 
     def verify_scenario(self) -> None:

@@ -167,8 +167,9 @@ def _text_metrics(s: ScenarioTables) -> list[str]:
 def unused_settings(s: ScenarioTables) -> list[str]:
     """Return a sentence for every value that is allowed but has no effect.
 
-    These are timed changes after the last step, unused sources and models, and budgets of trainers whose model ignores
-    them. Unused policies are not listed, since the page or a study may apply them later.
+    These are unused sources and models, changes after the last step, budgets of trainers whose model ignores them, and
+    lengths of texts beyond the context of the model. Unused policies are not listed, since the page or a study may
+    apply them later.
     """
     references = set(_strings(s.plain()))
     unused = [
@@ -182,6 +183,13 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         f"the change at step {change.at} has no effect: the run has {counted(s.steps, 'step')}"
         for change in s.changes
         if change.at > s.steps
+    ]
+    contexts = {name: model.plain().get("context") for name, model in s.models.items()}
+    unused += [
+        f"trainers.{name}.decoding.max_tokens = {trainer.decoding.max_tokens} is not reached: a text ends when the "
+        f"context of models.{trainer.model} ({context} tokens) is full"
+        for name, trainer in s.trainers.items()
+        if isinstance(context := contexts[trainer.model], int) and trainer.decoding.max_tokens > context
     ]
     return [*late, *unused] + [
         f"trainers.{name}.budget has no effect: models.{trainer.model} is of kind {s.models[trainer.model].kind}, "

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from ecosystem.errors import ScenarioError, nearest
+from ecosystem.parsing import parse_toml
 
 
 def read_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file; raise ScenarioError with the file and the position of a syntax error."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        return parse_toml(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise ScenarioError(f"{file}: there is no such file{_scenarios_beside(file)}.") from None
+        raise ScenarioError(f"{file}: there is no such file{_similar_scenarios(file)}.") from None
     except IsADirectoryError:
         raise ScenarioError(f"{file}: is a folder, not a scenario file.") from None
     except UnicodeDecodeError as error:
         raise ScenarioError(f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}).") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ScenarioError(f"{file}: is not valid TOML: {error}.") from None
     except OSError as error:
         raise ScenarioError(f"{file}: cannot be read: {error.strerror}.") from None
 
 
-def _scenarios_beside(file: Path) -> str:
-    """Return a suggestion of a similarly named file in the same folder, or an empty string."""
+def _similar_scenarios(file: Path) -> str:
+    """Suggest the bundled file of the same name, or a similarly named file in the same folder, if there is one."""
+    for folder in bundled("scenarios"):
+        for candidate in (folder / file.name, folder / STUDIES / file.name):
+            if candidate.is_file():
+                return f"; a file of this name comes with ecosystem: {candidate}"
     names = [p.stem for p in file.parent.glob("*.toml")] if file.parent.is_dir() else []
     return nearest(file.stem, names).replace(
         '"?', '.toml"?'
@@ -64,6 +68,11 @@ def with_preset(data: Mapping[str, Any], base: Path | None, chain: tuple[str, ..
     files = presets(base)
     if name in chain:
         raise ScenarioError(f"presets form a cycle: {' -> '.join([*chain, name])}")
+    if not files:
+        raise ScenarioError(
+            f'preset: there is no model preset "{name}", nor any other, since ecosystem does not find its own files; '
+            "install it with pip (it does not run from a zip archive)"
+        )
     if name not in files:
         raise ScenarioError(
             f'preset: there is no model preset "{name}"{nearest(name, files)}; available: {", ".join(sorted(files))}'

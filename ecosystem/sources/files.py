@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import io
 import re
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,12 +14,15 @@ import polars as pl
 from pydantic import Field
 
 from ecosystem.errors import DataError, nearest
+from ecosystem.input_files import InputFiles, summary
 from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
+from ecosystem.sources.json_lines import no_column, not_text, read_json_lines
 from ecosystem.streams import Streams
 
 MinChars = Annotated[int, Field(ge=1)]
 Column = Annotated[str, Field(min_length=1)]
 
+_INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # categories of Unicode
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 
 
@@ -54,6 +57,10 @@ class TextSource(Source):
                 else "contains no text; give a file that does"
             )
             raise DataError(f"sources.{name}: {self.origin()}: {problem}.")
+        if len(docs) == 1 < len(stored) and len(set(cleaned)) == 1:
+            raise DataError(
+                f"sources.{name}: {self.origin()}: all {len(stored):,} texts are equal; give different texts."
+            )
         return FiniteReservoir(name, pl.Series("text", docs, dtype=pl.String), self.held_out, streams)
 
 
@@ -74,32 +81,12 @@ class FileSource(TextSource):
 
         Relative paths are resolved in the current folder and, if nothing matches there, in ``base``.
         """
-        for root in (Path.cwd(), base):
-            file = root / Path(self.path).expanduser()
-            matches = [file] if file.exists() else [Path(f) for f in glob(str(file), recursive=True)]  # noqa: PTH207
-            files = sorted(f for f in matches if f.is_file())
-            if files:
-                return files
-            if matches:
-                suggestion = f'"{self.path.rstrip("/")}/*{self.suffix()}"'
-                raise DataError(
-                    f"sources.{name}: {self.path}: is a folder; give a file or a pattern such as {suggestion}."
-                )
-        problem = "no file matches this pattern" if re.search(r"[*?\[]", self.path) else "no such file"
-        siblings = {str(Path(self.path).with_name(f.name)) for f in _siblings(base, self.path)}
-        raise DataError(
-            f"sources.{name}: {self.path}: {problem}, neither in the current folder nor in the scenario's"
-            f"{nearest(self.path, siblings)}; correct sources.{name}.path."
-        )
+        pattern = f'"{self.path.rstrip("/")}/*{self.suffix()}"'
+        return input_files(name, base).find(self.path, f"is a folder; give a file or a pattern such as {pattern}")
 
     def suffix(self) -> str:
         """Return the usual ending of these files, for error messages."""
         return ""
-
-
-def _siblings(base: Path, path: str) -> list[Path]:
-    folders = [(root / Path(path).expanduser()).parent for root in (Path.cwd(), base)]
-    return [file for folder in folders if folder.is_dir() for file in folder.iterdir() if file.is_file()]
 
 
 @SOURCES.register("text")
@@ -117,15 +104,7 @@ class TextFiles(FileSource):
     def read(self, name: str, base: Path) -> Iterable[str]:
         """Yield the documents of every file in order; raise DataError if a file is not UTF-8."""
         for file in self.files(name, base):
-            try:
-                text = file.read_text(encoding="utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"sources.{name}: {file}: is not UTF-8 text ({error.reason} at byte {error.start:,}); convert it, "
-                    f'for instance with "iconv -t UTF-8", or leave it out of sources.{name}.path.'
-                ) from None
-            except OSError as error:
-                raise _unreadable(name, file, error) from None
+            text = input_files(name, base).read_text(file)
             if self.split == "file":
                 yield text
             else:
@@ -145,13 +124,7 @@ class JsonLines(FileSource):
     def read(self, name: str, base: Path) -> Iterable[str | None]:
         """Yield the field of every object; raise DataError if a file is not JSON lines or lacks the field."""
         for file in self.files(name, base):
-            if not _has_content(name, file):
-                continue
-            try:
-                table = pl.read_ndjson(file, infer_schema_length=None)
-            except (pl.exceptions.PolarsError, OSError) as error:
-                raise _unreadable(name, file, _bad_line(file) or error, "one JSON object per line") from None
-            yield from _column(name, str(file), table.schema, self.column, table)
+            yield from read_json_lines(file, self.column, input_files(name, base))
 
 
 @SOURCES.register("parquet")
@@ -167,13 +140,21 @@ class Parquet(FileSource):
     def read(self, name: str, base: Path) -> Iterable[str | None]:
         """Yield the column of every file; raise DataError if a file is not Parquet or lacks the column."""
         for file in self.files(name, base):
+            places = input_files(name, base)
+            with places.open(file) as stream:
+                compressed = None if isinstance(stream, io.BufferedReader) else io.BytesIO(stream.read())
             try:
-                lazy = pl.scan_parquet(file, glob=False)
+                lazy = pl.scan_parquet(compressed or file, glob=False)
                 schema = lazy.collect_schema()
-                table = lazy.select(self.column).collect() if self.column in schema else None
+                if self.column not in schema:
+                    raise no_column(places, file, self.column, schema.names())
+                dtype = schema[self.column]
+                if not isinstance(dtype, pl.String | pl.Null | pl.Categorical | pl.Enum):
+                    raise not_text(places, file, self.column, dtype.base_type().__name__)
+                texts = lazy.select(pl.col(self.column).cast(pl.String)).collect()[self.column]
             except (pl.exceptions.PolarsError, OSError) as error:
-                raise _unreadable(name, file, error, "a complete Parquet file") from None
-            yield from _column(name, str(file), schema, self.column, table)
+                raise places.unreadable(file, error, "a complete Parquet file") from None
+            yield from texts
 
 
 @SOURCES.register("hub")
@@ -206,7 +187,8 @@ class HubDataset(TextSource):
                 'install it with: pip install "ecosystem[hub]".'
             ) from None
         where = f"sources.{name}: {self.dataset}"
-        local = _local_folder(self.dataset, base)
+        places = InputFiles(f"sources.{name}", f"sources.{name}.dataset", base)
+        local = next((folder for folder in places.locations(self.dataset) if folder.is_dir()), None)
         try:
             if local is not None and any((local / mark).exists() for mark in ("dataset_dict.json", "state.json")):
                 table = _saved_split(datasets.load_from_disk(str(local)), self.split, where, name)
@@ -219,92 +201,43 @@ class HubDataset(TextSource):
         # The library's errors (network, cache, parsing, names) have no common base class.
         except Exception as error:
             raise DataError(
-                f"{where}: cannot be loaded: {_first_line(error)} The first use of a dataset id needs a network "
+                f"{where}: cannot be loaded: {summary(error)}. The first use of a dataset id needs a network "
                 f"connection; check sources.{name}.dataset, config and split, or give a local folder."
             ) from None
         if self.column not in table.column_names:
-            raise _no_column(name, self.dataset, self.column, table.column_names)
+            raise no_column(input_files(name, base), self.dataset, self.column, table.column_names)
         values: Sequence[Any] = table[self.column]
         for value in values:
             if value is not None and not isinstance(value, str):
-                raise _not_text(name, self.dataset, self.column, type(value).__name__)
+                raise not_text(input_files(name, base), self.dataset, self.column, type(value).__name__)
             yield value
 
 
+def input_files(name: str, base: Path) -> InputFiles:
+    """Return the lookup of the files of a source."""
+    return InputFiles(f"sources.{name}", f"sources.{name}.path", base)
+
+
 def tidy(text: str) -> str:
-    """Strip surrounding white space and collapse runs of blank lines into one."""
-    return _BLANK_LINES.sub("\n\n", text.replace("\r\n", "\n")).strip()
+    """Strip surrounding white space and collapse runs of blank lines into one; text without visible characters is "".
 
-
-def _local_folder(dataset: str, base: Path) -> Path | None:
-    candidates = [root / Path(dataset).expanduser() for root in (Path.cwd(), base)]
-    return next((folder for folder in candidates if folder.is_dir()), None)
+    Formatting characters, such as the zero-width space U+200B, are not visible.
+    """
+    tidied = _BLANK_LINES.sub("\n\n", text.replace("\r\n", "\n")).strip()
+    return tidied if any(unicodedata.category(char) not in _INVISIBLE for char in tidied) else ""
 
 
 def _saved_split(saved: Any, split: str, where: str, name: str) -> Any:
-    """Return one split of a result of ``load_from_disk``, which is a dataset or a dictionary of datasets."""
-    if hasattr(saved, "column_names") and isinstance(saved.column_names, list):
-        return saved
-    if split not in saved:
-        splits = ", ".join(sorted(saved))
-        raise DataError(
-            f'{where}: unknown split "{split}"{nearest(split, saved)}; sources.{name}.split can be: {splits}.'
-        )
-    return saved[split]
+    """Return a split or slice of a result of ``load_from_disk``, which is a dataset or a dictionary of datasets."""
+    from datasets import ReadInstruction, concatenate_datasets
 
-
-def _column(name: str, origin: str, schema: pl.Schema, column: str, table: pl.DataFrame | None) -> Iterable[str | None]:
-    """Yield a column of text; raise DataError if it is missing or does not contain text."""
-    if column not in schema:
-        raise _no_column(name, origin, column, schema.names())
-    if schema[column] not in (pl.String, pl.Null, pl.Categorical):
-        raise _not_text(name, origin, column, str(schema[column]))
-    assert table is not None
-    yield from table[column].cast(pl.String)
-
-
-def _no_column(name: str, origin: str, column: str, columns: Sequence[str]) -> DataError:
-    return DataError(
-        f'sources.{name}: {origin}: unknown column "{column}"{nearest(column, columns)}; '
-        f"sources.{name}.column can be: {', '.join(columns) or 'nothing, since it has no columns'}."
-    )
-
-
-def _not_text(name: str, origin: str, column: str, dtype: str) -> DataError:
-    return DataError(
-        f'sources.{name}: {origin}: the column "{column}" contains {dtype}, not text; '
-        f"choose another sources.{name}.column."
-    )
-
-
-def _bad_line(file: Path) -> Exception | None:
-    """Return the error of the first line that is not a JSON object, since polars does not report the line."""
-    try:
-        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
-            if line.strip() and not isinstance(json.loads(line), dict):
-                return ValueError(f"line {number:,} is JSON, but not an object")
-    except json.JSONDecodeError as error:
-        return ValueError(f"line {number:,} is not JSON: {error.msg}")
-    except (UnicodeDecodeError, OSError):
-        return None
-    return None
-
-
-def _has_content(name: str, file: Path) -> bool:
-    try:
-        return file.stat().st_size > 0
-    except OSError as error:
-        raise _unreadable(name, file, error) from None
-
-
-def _unreadable(name: str, file: Path, error: Exception, expected: str = "a file that can be read") -> DataError:
-    return DataError(
-        f"sources.{name}: {file}: cannot be read ({_first_line(error).rstrip('.')}); give {expected} in "
-        f"sources.{name}.path."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of an error as a short sentence, since messages of libraries may be pages long."""
-    text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
-    return f"{str(text)[:200].rstrip('.')}."
+    splits = saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+    for part in re.findall(r"(?:^|\+)\s*(\w+(?:\.\w+)*)", split):
+        if part not in splits:
+            known = ", ".join(sorted(splits))
+            raise DataError(
+                f'{where}: unknown split "{part}"{nearest(part, splits)}; sources.{name}.split can be: {known}, '
+                'or a slice such as "train[:100]".'
+            )
+    parts = ReadInstruction.from_spec(split).to_absolute({key: len(rows) for key, rows in splits.items()})
+    return concatenate_datasets([splits[part.splitname].select(range(part.from_, part.to)) for part in parts])

@@ -6,7 +6,6 @@ An image is a vector document: the grey values of its pixels from 0 (black) to 1
 from __future__ import annotations
 
 import math
-from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ecosystem.errors import DataError, nearest
+from ecosystem.input_files import InputFiles
 from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
+from ecosystem.sources.files import input_files
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Streams
 from ecosystem.types import Floats, Modality
@@ -90,7 +91,7 @@ class Images(Source):
         Only the first of exact duplicates is kept, so that no copy of a held-out image is published.
         """
         files = self._files(name, base)
-        stacks = [self._read(name, file) for file in files]
+        stacks = [self._read(name, file, input_files(name, base)) for file in files]
         height, width = stacks[0].shape[1:]
         for file, stack in zip(files, stacks, strict=True):
             if stack.shape[1:] != (height, width):
@@ -105,38 +106,16 @@ class Images(Source):
 
     def _files(self, name: str, base: Path) -> list[Path]:
         """Return the files that match ``path`` in the current folder, else in ``base``, sorted by name."""
-        folders = []
-        for root in (Path.cwd(), base):
-            location = root / Path(self.path).expanduser()
-            if location.is_dir():
-                folders.append(location)
-                matches = [file for file in location.iterdir() if file.suffix.lower() in _ENDINGS]
-            elif location.exists():
-                matches = [location]
-            else:
-                matches = [Path(file) for file in glob(str(location), recursive=True)]  # noqa: PTH207
-            files = sorted(file for file in matches if file.is_file())
-            if files:
-                return files
-        if folders:
-            raise DataError(
-                f"sources.{name}: {self.path}: the folder contains no images ({', '.join(_ENDINGS)}); "
-                f'give one that does, or a pattern such as "{self.path.rstrip("/")}/**/*.png".'
-            )
-        problem = "no file matches this pattern" if any(c in self.path for c in "*?[") else "no such file"
-        parents = [(root / Path(self.path).expanduser()).parent for root in (Path.cwd(), base)]
-        files = [file for folder in parents if folder.is_dir() for file in folder.iterdir()]
-        siblings = {str(Path(self.path).with_name(file.name)) for file in files}
-        raise DataError(
-            f"sources.{name}: {self.path}: {problem}, neither in the current folder nor in the scenario's"
-            f"{nearest(self.path, siblings)}; correct sources.{name}.path."
+        no_images = (
+            f"the folder contains no images ({', '.join(_ENDINGS)}); "
+            f'give one that does, or a pattern such as "{self.path.rstrip("/")}/**/*.png"'
         )
+        return input_files(name, base).find(self.path, no_images, _ENDINGS)
 
-    def _read(self, name: str, file: Path) -> Floats:
+    def _read(self, name: str, file: Path, places: InputFiles) -> Floats:
         """Read the images of one file, [n, h, w], values from 0 to 1."""
-        where = f"sources.{name}: {file}"
-        raw = _archive(where, name, file) if file.suffix.lower() == ".npz" else _picture(where, name, file)[None]
-        images = self._scaled(where, name, raw)
+        raw = _archive(places, file) if file.suffix.lower() == ".npz" else _picture(places, file, name)[None]
+        images = self._scaled(f"{places.subject}: {file}", name, raw)
         return _resized(name, images, self.size) if self.size and self.size != list(images.shape[1:]) else images
 
     def _scaled(self, where: str, name: str, raw: NDArray[Any]) -> Floats:
@@ -161,7 +140,7 @@ class Images(Source):
         return np.asarray(raw / white, dtype=np.float64)
 
 
-def _archive(where: str, name: str, file: Path) -> NDArray[Any]:
+def _archive(places: InputFiles, file: Path) -> NDArray[Any]:
     """Read the array ``images`` of an ``.npz`` archive, [n, h, w]."""
     try:
         # Opened here, since NumPy does not close a damaged archive.
@@ -170,7 +149,8 @@ def _archive(where: str, name: str, file: Path) -> NDArray[Any]:
             images = np.asarray(archive["images"]) if "images" in keys else None
     # A damaged file raises errors of zip, zlib, header or pickle readers, which have no common base class.
     except Exception as error:
-        raise _unreadable(where, name, error, "an archive written by numpy.savez") from None
+        raise places.unreadable(file, error, "an archive written by numpy.savez") from None
+    where = f"{places.subject}: {file}"
     if images is None:
         raise DataError(
             f'{where}: contains no array "images"{nearest("images", keys)}, only {", ".join(keys) or "nothing"}; '
@@ -186,7 +166,7 @@ def _archive(where: str, name: str, file: Path) -> NDArray[Any]:
     return images
 
 
-def _picture(where: str, name: str, file: Path) -> NDArray[Any]:
+def _picture(places: InputFiles, file: Path, name: str) -> NDArray[Any]:
     """Read the grey values of an image file, [h, w], in the type of the file."""
     image_of = _pillow(name)
     try:
@@ -196,7 +176,7 @@ def _picture(where: str, name: str, file: Path) -> NDArray[Any]:
             grey = np.asarray(image if wide else image.convert("L"))
     # For a damaged file, decoders raise OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
-        raise _unreadable(where, name, error, "whole image files") from None
+        raise places.unreadable(file, error, "whole image files") from None
     return grey
 
 
@@ -218,10 +198,3 @@ def _pillow(name: str) -> Any:
             "install it with: pip install pillow."
         ) from None
     return Image
-
-
-def _unreadable(where: str, name: str, error: Exception, expected: str) -> DataError:
-    text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
-    return DataError(
-        f"{where}: cannot be read ({str(text)[:200].rstrip('.')}); give {expected} in sources.{name}.path."
-    )

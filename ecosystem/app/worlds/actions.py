@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +15,7 @@ from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.session_model import SessionModel
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress
+from ecosystem.parsing import parse_toml
 from ecosystem.policies.base import POLICIES, Policy
 from ecosystem.runs.audit import audit
 from ecosystem.runs.run import Run
@@ -145,8 +145,8 @@ def proposed(scenario: Scenario, choice: str, text: str) -> tuple[str, dict[str,
     Raises ScenarioError if the text is not an inline table with a kind.
     """
     try:
-        table = tomllib.loads(f"policy = {text.strip()}")["policy"]
-    except tomllib.TOMLDecodeError as error:
+        table = parse_toml(f"policy = {text.strip()}")["policy"]
+    except ValueError as error:
         raise ScenarioError(f"this is not valid TOML ({error}): {FORM}") from None
     if not isinstance(table, dict):
         raise ScenarioError(f"this is not an inline table: {FORM}")

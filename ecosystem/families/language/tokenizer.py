@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
 from ecosystem.families.base import Progress, silent
+from ecosystem.parsing import parse_json
 
 END_OF_TEXT = "<|endoftext|>"
 _CACHE_LIMIT = 50_000_000  # tokens, 200 MB; above it the cache is emptied
@@ -210,6 +211,6 @@ def _read_table(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} cannot be read as a JSON table: {error}.") from error
