@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ecosystem.corpus import datatrove
+from ecosystem.corpus.features import features
 from ecosystem.corpus.words import LETTERED
 from ecosystem.corpus.words import words as words_of
 from ecosystem.errors import EcosystemError
@@ -45,7 +47,8 @@ FIELDS = {
     ],
     "accumulate_subsample": [{"capacity": 20}, {}],
     "sample": [{"count": 20}, {"words": 500}, {}],
-    "gopher_quality": [{}, {"variant": "short_text"}],
+    "gopher_quality": [{}, {"variant": "short_text"}, {"as": "datatrove"}],
+    "repetition": [{}, {"as": "datatrove"}],
     "length": [{}, {"min_words": 3, "max_words": 10}],
     "decay": [{}, {"keeps_weights": False}],
     "importance": [{}, {"auc": 0.5}, {"detector": "seen"}],
@@ -414,6 +417,82 @@ def test_repetition():
     rows = [clean, *({**clean, name: value + 0.01} for name, value in clean.items())]
     frame = pl.DataFrame(rows).with_columns(pl.all().cast(pl.Float32), doc=pl.int_range(len(rows)))
     assert kept(Repetition(), frame) == [0]
+
+
+def verdicts(policy, texts):
+    """The reasons for texts that are given to the policy as new documents."""
+    frame = features(pl.Series(texts, dtype=pl.String)).with_columns(doc=pl.int_range(len(texts)))
+    base = sample_context(DOCS)
+
+    def context(name):
+        ctx = base(name)
+        contents = SimpleNamespace(contents=lambda ids: pl.Series(texts, dtype=pl.String).gather(ids))
+        return type(ctx)(**{**ctx.__dict__, "corpus": contents})
+
+    return through(policy, frame, context)["reason"].to_list()
+
+
+PROSE = " ".join(f"word{i:02}" for i in range(40))  # 40 different words of 6 letters: 279 characters
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "theirs"),
+    [
+        (PROSE, None, None),
+        ("", None, "number of characters 0 is below 1"),
+        # One 2-gram of 2 words of 3: 7 of 11 characters, though it occurs once.
+        ("one two six", None, "share of the top 2-gram 0.636 is above 0.2"),
+        # A 5-gram twice: 60 of 274 characters without spaces, or 30 of 319 from the second occurrence on.
+        (f"{PROSE[:34]} {PROSE} also", "share of repeated 5-grams 0.219 is above 0.15", None),
+        # One of two paragraphs, and of two lines, repeats the other.
+        (
+            f"{PROSE}\n\n{PROSE}",
+            "share of repeated lines 0.5 is above 0.3",
+            "share of repeated paragraphs 0.5 is above 0.3",
+        ),
+        # A line three times, among eight: 720 of 725 characters without spaces, or 558 of 849 from the second time on.
+        (
+            "\n".join([PROSE] * 3 + ["a", "b", "c", "d", "e"]),
+            "share of repeated 5-grams 0.993 is above 0.15",
+            "share of characters in repeated lines 0.657 is above 0.2",
+        ),
+    ],
+)
+def test_repetition_as_datatrove_counts_it(text, own, theirs):
+    assert verdicts(Repetition(max_top_4gram=0.2), [text]) == [own]
+    assert verdicts(Repetition(**{"as": "datatrove", "max_top_4gram": 0.2}), [text]) == [theirs]
+
+
+def test_repeated_ngrams_as_datatrove_counts_them():
+    """Read from left to right: after a repeated n-gram reading goes on behind it. By hand, 7 words of one letter."""
+    [row] = datatrove.repetition(pl.Series(["a b c d e " * 3 + "x y z"])).rows(named=True)
+    assert row["characters"] == 35
+    assert row["duplicate_5grams"] == pytest.approx(10 / 35)  # the second and the third time
+    assert row["duplicate_7grams"] == pytest.approx(7 / 35)  # from the sixth word on: seven words, then six are left
+    assert row["top_2gram"] == pytest.approx(3 * 3 / 35)  # "a b" three times
+
+
+def test_quality_as_datatrove_counts_it():
+    text = "The end ... # # - and of that"
+    [row] = datatrove.quality(pl.Series([text])).rows(named=True)
+    assert row["words"] == 5 and row["mean_word_length"] == pytest.approx((3 + 3 + 3 + 2 + 4) / 5)
+    assert row["hashes"] == pytest.approx(2 / 11) and row["ellipses"] == pytest.approx(1 / 11)  # of 11 words and marks
+    assert row["alphabetic_words"] == pytest.approx(5 / 11)
+    assert row["stop_words"] == 3  # The is not one
+    lines = datatrove.quality(pl.Series(["- a\n\n* b\n• c ..."])).row(0, named=True)
+    assert (lines["bullet_lines"], lines["ellipsis_lines"]) == (2 / 4, 1 / 4)
+    prose = "The cat and the dog have a bone. " * 9
+    quality = GopherQuality(**{"as": "datatrove"})
+    assert verdicts(quality, [prose, "# " * 10 + prose, prose[:40]]) == [
+        None,
+        "hash signs per word 0.11 is above 0.1",
+        "number of words 10 is below 50",
+    ]
+
+
+def test_scenarios_without_as_are_what_they_were():
+    assert "as" not in GopherQuality().plain() and "as" not in Repetition().plain()
+    assert Repetition(**{"as": "datatrove"}).plain()["as"] == "datatrove"
 
 
 def test_perplexity_band():

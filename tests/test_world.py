@@ -4,6 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ecosystem.errors import DataError
+from ecosystem.runs.execute import begin
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.selection import LiveIndex, sample
@@ -294,3 +296,18 @@ def test_the_site_graph_is_left_for_other_tools(name, finished):
     assert sum(graph.nodes[n]["documents"] for n in graph) == live.height
     total = sum(graph.nodes[n]["documents"] * graph.nodes[n]["synthetic_share"] for n in graph)
     assert total == pytest.approx(live["synthetic"].sum())
+
+
+@pytest.mark.parametrize("model", [{"kind": "gaussian", "covariance": "maximum_likelihood"}, {"kind": "kde"}])
+def test_models_cannot_be_measured_against_a_single_document(tmp_path, model):
+    """The covariance of one document is not a number, and the distance from it ended in an error of linear algebra."""
+    data = {
+        "name": "single",
+        "steps": 1,
+        "sources": {"s": {"kind": "digits"}},
+        "web": {"kind": "complete", "sites": 3, "initial": {"source": "s", "documents": 1}},
+        "models": {"m": model},
+        "trainers": {"t": {"model": "m", "sites": 1}},
+    }
+    with pytest.raises(DataError, match=r"^web\.initial\.documents = 1: .* at least 2; raise it\.$"):
+        list(begin(Scenario.parse(data), out=tmp_path))

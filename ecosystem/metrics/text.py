@@ -16,6 +16,7 @@ from pydantic import Field
 
 from ecosystem.corpus.words import gram_keys, windows
 from ecosystem.metrics.base import TEXT_METRICS, Definition, Groups, TextMetric, Vocabulary
+from ecosystem.metrics.bleu import bleu_scores
 from ecosystem.metrics.estimates import Estimate, mean_and_error
 
 _DECILES = 10
@@ -86,8 +87,8 @@ class SelfBleu(TextMetric):
 
     BLEU is that of Papineni et al. (2002) without smoothing: the geometric mean of the clipped precisions of
     n-grams up to ``n`` times the brevity penalty; 0 if one precision is 0. It depends on the number of references,
-    so exactly ``documents`` random documents are compared, and fewer yield nothing. The standard error treats the
-    documents as independent, though they share references.
+    so exactly ``documents`` random documents are compared, and fewer yield nothing. The standard error is that of a
+    jackknife, since every document is also a reference of the others (:mod:`ecosystem.metrics.bleu`).
     """
 
     definitions: ClassVar[Mapping[str, Definition]] = {
@@ -113,15 +114,8 @@ class SelfBleu(TextMetric):
         place = np.full(words.documents, -1)
         place[chosen] = np.arange(chosen.size)
         keep = place[words.document] >= 0
-        codes, document = words.codes[keep], place[words.document[keep]]
-        logs = np.zeros(chosen.size)
-        for n in range(1, self.n + 1):
-            starts = windows(document, n)
-            keys = gram_keys(codes, starts, n, words.vocabulary.len())
-            matched = _clipped_matches(keys, document[starts], chosen.size)
-            with np.errstate(divide="ignore"):
-                logs += np.log(matched / (lengths[chosen] - n + 1)) / self.n
-        return {"self_bleu": mean_and_error(np.exp(logs) * _brevity(lengths[chosen]))}
+        scores = bleu_scores(words.codes[keep], place[words.document[keep]], words.vocabulary.len(), self.n)
+        return {"self_bleu": scores.estimate()}
 
 
 @TEXT_METRICS.register("compression_ratio")
@@ -250,34 +244,3 @@ def _different(keys: NDArray[np.int64], owner: NDArray[np.int64], owners: int) -
     new = np.ones(keys.size, np.bool_)
     new[1:] = (keys[1:] != keys[:-1]) | (owner[1:] != owner[:-1])
     return np.bincount(owner[new], minlength=owners)
-
-
-def _clipped_matches(keys: NDArray[np.int64], document: NDArray[np.int64], documents: int) -> NDArray[np.int64]:
-    """Return the clipped number of n-gram matches of each document with all the others, (documents,).
-
-    An n-gram counts at most as often as in the other document that has it most often: the largest count or, for the
-    document with the largest count itself, the second largest.
-    """
-    gram = np.unique(keys, return_inverse=True)[1]
-    pair, count = np.unique(gram * documents + document, return_counts=True)
-    gram, owner = pair // documents, pair % documents
-    order = np.lexsort((count, gram))  # within a gram, the largest count last
-    gram, owner, count = gram[order], owner[order], count[order]
-    last = np.flatnonzero(np.append(gram[1:] != gram[:-1], True))
-    first = np.append(0, last[:-1] + 1)
-    second = np.where(last > first, count[np.maximum(last - 1, 0)], 0)
-    most = np.repeat(count[last], last - first + 1)
-    most[last] = second
-    return np.bincount(owner, weights=np.minimum(count, most), minlength=documents).astype(np.int64)
-
-
-def _brevity(lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return BLEU's brevity penalty of each document against the other whose length is nearest (the shorter of two)."""
-    order = np.argsort(lengths, kind="stable")
-    ranked = lengths[order].astype(np.float64)
-    shorter = np.append(-np.inf, ranked[:-1])
-    longer = np.append(ranked[1:], np.inf)
-    nearest = np.where(ranked - shorter <= longer - ranked, shorter, longer)
-    penalty = np.empty(lengths.size)
-    penalty[order] = np.exp(np.minimum(0.0, 1 - nearest / ranked))
-    return penalty

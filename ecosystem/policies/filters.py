@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from ecosystem.corpus import datatrove
 from ecosystem.policies.base import POLICIES, Context, Filter
 from ecosystem.policies.reasons import Rule, above, below, first_reason
 from ecosystem.types import Share
@@ -17,6 +19,7 @@ from ecosystem.types import Share
 _CRAWL = 1000  # most documents of the web that quantiles of the perplexity are computed from
 
 Count = Annotated[int, Field(ge=0)]
+Counting = Literal["datatrove"] | None
 
 
 class FeatureFilter(Filter):
@@ -33,7 +36,11 @@ class FeatureFilter(Filter):
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse by the first rule broken."""
-        return first_reason(docs, self.rules())
+        return first_reason(self.counted(docs, lambda: ctx.contents(docs["doc"])), self.rules())
+
+    def counted(self, docs: pl.DataFrame, texts: Callable[[], pl.Series]) -> pl.DataFrame:
+        """Return the features that the rules read: the columns of ``docs``, unless the filter counts in ``texts``."""
+        return docs
 
 
 @POLICIES.register("length")
@@ -68,6 +75,12 @@ class GopherQuality(FeatureFilter):
     The published rules require 50 words and two stop words, so they refuse most short texts, human or not. The variant
     ``short_text`` requires 5 words and one stop word, and leaves the other rules unchanged.
 
+    Here words are separated by white space, hash signs and ellipses count together, a bullet is any common sign, and
+    stop words may be capitalised. With ``as = "datatrove"`` all are counted as that library counts them
+    (:mod:`ecosystem.corpus.datatrove`): punctuation marks are words except in the number of words and their mean
+    length, hash signs and ellipses have a limit each, only • and - are bullets, blank lines are lines, and stop words
+    are in lower case.
+
     The rules are for English: the stop words are English, and words of other languages are longer or shorter (1.4 to
     2.4 characters in Chinese and Japanese, 3.5 in Korean, 4 in Thai, 5 in Arabic). For other languages set
     ``min_stop_words = 0``, and for Chinese and Japanese ``min_mean_word_length = 1``. Words are those of the filter
@@ -93,6 +106,9 @@ class GopherQuality(FeatureFilter):
         None,
         description="fewest different stop words (the be to of and that have with); absent: as the variant requires",
     )
+    counting: Counting = Field(
+        None, alias="as", description="datatrove: count as this library does; absent: by the features of the web"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> GopherQuality:
@@ -113,12 +129,16 @@ class GopherQuality(FeatureFilter):
     def rules(self) -> list[Rule]:
         """Return the nine limits, in the order of the publication."""
         stop_words = 2 if self.variant == "standard" else 1
+        symbols = [above("symbol_ratio", self.max_symbol_ratio, "symbols per word")]
+        if self.counting == "datatrove":
+            names = {"hashes": "hash signs per word", "ellipses": "ellipses per word"}
+            symbols = [above(column, self.max_symbol_ratio, name) for column, name in names.items()]
         return [
             below("words", self._least_words, "number of words"),
             above("words", self.max_words, "number of words"),
             below("mean_word_length", self.min_mean_word_length, "mean word length"),
             above("mean_word_length", self.max_mean_word_length, "mean word length"),
-            above("symbol_ratio", self.max_symbol_ratio, "symbols per word"),
+            *symbols,
             above("bullet_lines", self.max_bullet_lines, "share of bullet lines"),
             above("ellipsis_lines", self.max_ellipsis_lines, "share of ellipsis lines"),
             below("alphabetic_words", self.min_alphabetic_words, "share of alphabetic words"),
@@ -129,6 +149,10 @@ class GopherQuality(FeatureFilter):
             ),
         ]
 
+    def counted(self, docs: pl.DataFrame, texts: Callable[[], pl.Series]) -> pl.DataFrame:
+        """Return the features, counted anew with ``as = "datatrove"``."""
+        return docs if self.counting is None else datatrove.quality(texts())
+
 
 @POLICIES.register("repetition")
 class Repetition(FeatureFilter):
@@ -136,6 +160,11 @@ class Repetition(FeatureFilter):
 
     The rules are for lines and word n-grams; an n-gram counts as repeated if it occurs at least twice in the document
     (:mod:`ecosystem.corpus.features`). They apply to any language; words are those of the filter ``length``.
+
+    With ``as = "datatrove"`` repetitions are counted as that library counts them (:mod:`ecosystem.corpus.datatrove`):
+    the first occurrence of a repeated n-gram does not count, and the most frequent n-gram counts even if it occurs
+    once, so that documents of up to about ten words are refused. The rules of the table for paragraphs, for
+    characters in repeated lines and for longer n-grams are applied too, with the published limits.
     """
 
     max_duplicate_lines: Share = Field(0.3, description="largest share of lines that repeat an earlier line")
@@ -143,16 +172,36 @@ class Repetition(FeatureFilter):
     max_top_3gram: Share = Field(0.18, description="largest share of characters in the most frequent word 3-gram")
     max_top_4gram: Share = Field(0.16, description="largest share of characters in the most frequent word 4-gram")
     max_duplicate_5grams: Share = Field(0.15, description="largest share of characters in repeated word 5-grams")
+    counting: Counting = Field(
+        None, alias="as", description="datatrove: count as this library does; absent: by the features of the web"
+    )
 
     def rules(self) -> list[Rule]:
-        """Return the five limits."""
+        """Return the five limits; with ``as = "datatrove"`` all of the table, in that library's order."""
+        before, lines, after = [], [], []
+        if self.counting == "datatrove":
+            before = [
+                below("characters", 1, "number of characters"),
+                above("duplicate_paragraphs", 0.3, "share of repeated paragraphs"),
+                above("duplicate_paragraph_characters", 0.2, "share of characters in repeated paragraphs"),
+            ]
+            lines = [above("duplicate_line_characters", 0.2, "share of characters in repeated lines")]
+            longer = zip(range(6, 11), (0.14, 0.13, 0.12, 0.11, 0.1), strict=True)
+            after = [above(f"duplicate_{n}grams", most, f"share of repeated {n}-grams") for n, most in longer]
         return [
+            *before,
             above("duplicate_lines", self.max_duplicate_lines, "share of repeated lines"),
+            *lines,
             above("top_2gram", self.max_top_2gram, "share of the top 2-gram"),
             above("top_3gram", self.max_top_3gram, "share of the top 3-gram"),
             above("top_4gram", self.max_top_4gram, "share of the top 4-gram"),
             above("duplicate_5grams", self.max_duplicate_5grams, "share of repeated 5-grams"),
+            *after,
         ]
+
+    def counted(self, docs: pl.DataFrame, texts: Callable[[], pl.Series]) -> pl.DataFrame:
+        """Return the features, counted anew with ``as = "datatrove"``."""
+        return docs if self.counting is None else datatrove.repetition(texts())
 
 
 @POLICIES.register("perplexity_band")

@@ -6,6 +6,7 @@ import polars as pl
 
 Rule = tuple[pl.Expr, pl.Expr]
 """Whether a row breaks the rule (Boolean), and the reason (String)."""
+_COUNTS = ("words", "stop_words", "characters")  # columns of whole numbers
 
 
 def first_reason(docs: pl.DataFrame, rules: list[Rule]) -> pl.Series:
@@ -33,5 +34,5 @@ def above(column: str, most: float, what: str) -> Rule:
 
 def _sentence(column: str, what: str, side: str, limit: float) -> pl.Expr:
     shown = pl.col(column).cast(pl.Float64).round(3)
-    shown = shown.cast(pl.Int64) if float(limit).is_integer() and column in ("words", "stop_words") else shown
+    shown = shown.cast(pl.Int64) if float(limit).is_integer() and column in _COUNTS else shown
     return pl.format("{} {} is {} {}", pl.lit(what), shown, pl.lit(side), pl.lit(f"{limit:g}"))

@@ -172,9 +172,10 @@ def _refusals(scenario: Scenario, base: Path) -> list[str]:
     notes = []
     for source in dict.fromkeys(published):
         reservoir = scenario.sources[source].open(source, Streams(scenario.seed), base)
-        sample = features(reservoir.rows(np.arange(min(_SAMPLE, reservoir.size or _SAMPLE))))
+        texts = reservoir.rows(np.arange(min(_SAMPLE, reservoir.size or _SAMPLE)))
+        sample = features(texts)
         for name, policy in filters.items():
-            refused, reasons = _refused(sample, policy.rules())
+            refused, reasons = _refused(policy.counted(sample, texts.clone), policy.rules())
             if refused >= _NEARLY_ALL * sample.height:
                 notes.append(
                     f"policies.{name} will refuse {refused} of {sample.height} documents of sources.{source} "

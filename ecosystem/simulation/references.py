@@ -85,7 +85,7 @@ def held_out_documents(scenario: Scenario, reservoirs: Mapping[str, Reservoir], 
 def true_distribution(human: pl.Series, scenario: Scenario, reservoirs: Mapping[str, Reservoir]) -> Truth:
     """Return the distribution of vectors or categories: the exact one of the source, or that of ``human`` documents.
 
-    Raises DataError if neither is available.
+    Raises DataError if neither is available: a covariance needs two documents.
     """
     initial = scenario.web.initial
     exact = reservoirs[initial.source].truth if initial is not None else None
@@ -96,6 +96,11 @@ def true_distribution(human: pl.Series, scenario: Scenario, reservoirs: Mapping[
     x = human.to_numpy()
     if scenario.modality == "category":
         return Truth(probabilities=np.bincount(x) / len(x))
+    if len(x) < 2:
+        raise DataError(
+            f"web.initial.documents = {len(x)}: models are measured against the mean and covariance of the initial "
+            "documents, and a covariance needs at least 2; raise it."
+        )
     return Truth(mean=x.mean(axis=0), covariance=np.cov(x, rowvar=False).reshape(x.shape[1], x.shape[1]))
 
 

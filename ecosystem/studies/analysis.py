@@ -12,7 +12,7 @@ from ecosystem.errors import DataError
 from ecosystem.studies.results import Results
 from ecosystem.studies.sensitivity import Index, indices
 from ecosystem.studies.spec.measure import Measure
-from ecosystem.studies.statistics import Effect, effects, holm, mean_interval, ranking
+from ecosystem.studies.statistics import Effect, effects, holm, mean_interval, paired_difference, ranking
 from ecosystem.types import Floats
 
 
@@ -29,8 +29,8 @@ class Row:
     effect: float
     low: float
     high: float
-    bootstrap_low: float
-    bootstrap_high: float
+    bootstrap_low: float | None  # None: see statistics.bootstrap_interval
+    bootstrap_high: float | None
     unpaired_low: float
     unpaired_high: float
     correlation: float
@@ -53,8 +53,8 @@ class Row:
             effect=effect.paired.mean,
             low=effect.paired.low,
             high=effect.paired.high,
-            bootstrap_low=effect.bootstrap.low,
-            bootstrap_high=effect.bootstrap.high,
+            bootstrap_low=effect.bootstrap.low if effect.bootstrap else None,
+            bootstrap_high=effect.bootstrap.high if effect.bootstrap else None,
             unpaired_low=effect.unpaired.low,
             unpaired_high=effect.unpaired.high,
             correlation=effect.correlation,
@@ -149,8 +149,8 @@ def _effects(results: Results, measure: Measure, world: str) -> list[Effect]:
 
 def effect_table(rows: list[Row]) -> pl.DataFrame:
     """Return the table of effects: the fields of :class:`Row`."""
-    kinds = {"str": pl.String, "int": pl.Int64, "int | None": pl.Int64, "float": pl.Float64}
-    schema = {field.name: kinds[str(field.type)] for field in fields(Row)}
+    kinds = {"str": pl.String, "int": pl.Int64, "float": pl.Float64}
+    schema = {field.name: kinds[str(field.type).removesuffix(" | None")] for field in fields(Row)}
     return pl.DataFrame([astuple(row) for row in rows], schema=schema, orient="row")
 
 
@@ -269,7 +269,8 @@ def _differences_at(measure: Measure, cost: float, by_way: dict[str, dict[int, f
         seeds = [seed for seed in by_way[first] if seed in by_way[way]]
         if len(seeds) < 2:
             continue
-        interval = mean_interval(np.array([by_way[way][seed] - by_way[first][seed] for seed in seeds]))
+        values, reference = (np.array([by_way[name][seed] for seed in seeds]) for name in (way, first))
+        interval = mean_interval(paired_difference(values, reference))
         comparisons.append(
             EqualCostDifference(measure.name, cost, way, first, len(seeds), interval.mean, interval.low, interval.high)
         )

@@ -1,7 +1,8 @@
 """Paired comparison of arms with the base arm: effects, intervals, corrected p-values and rankings with ties.
 
 Every seed is a block. With common random numbers (the same named streams in every arm), most of the variation between
-seeds is common to both arms of a pair and cancels in their difference.
+seeds is common to both arms of a pair and cancels in their difference. ``python -m benchmarks.coverage`` measures how
+often the intervals cover the true value.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from ecosystem.types import Floats
 
 LEVEL = 0.95
 PAIRS = 3  # fewest seeds for a correlation; that of two points is always ±1
-_RESAMPLES = 4000
+BOOTSTRAP_SEEDS = 5  # fewest seeds for the bootstrap: with 4 it is twice as wide as Student's, with 3 infinite
+MOST_SAVED = 10**15  # largest number of runs saved that is given: a double and a column of whole numbers hold it
+_RESAMPLES = 3999  # so that 2.5 % and 97.5 % are whole ranks
+_ROUNDING = 1e-12  # of the larger value; a smaller difference is that of two orders of summation
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,10 @@ class Effect:
 
     ``unpaired`` is Welch's interval of the same difference, which ignores the common seeds. ``correlation`` is that of
     the two arms over seeds. ``saved`` is the number of additional runs that an unpaired comparison would need for the
-    standard error of the paired one. With fewer than PAIRS seeds, the correlation is NaN and ``saved`` is None. ``p``
-    is from the paired t test; ``holm`` is ``p`` corrected for all comparisons of its family (Holm 1979).
+    standard error of the paired one, at most MOST_SAVED; it is None if the differences do not vary, since no number is
+    enough. With fewer than PAIRS seeds, the correlation is NaN and ``saved`` is None. ``bootstrap`` is that of
+    :func:`bootstrap_interval`. ``p`` is from the paired t test; ``holm`` is ``p`` corrected for all comparisons of its
+    family (Holm 1979).
     """
 
     arm: str
@@ -57,7 +63,7 @@ class Effect:
     seeds: int
     base_mean: float
     paired: Interval
-    bootstrap: Interval
+    bootstrap: Interval | None
     unpaired: Interval
     correlation: float
     saved: int | None
@@ -85,11 +91,11 @@ def effects(
             )
         if not (np.isfinite(values).all() and np.isfinite(base).all()):
             raise DataError(f"{measure}: a value of {name} or of the base arm is not a finite number.")
-        difference = values - base
+        difference = paired_difference(values, base)
         paired = mean_interval(difference, level)
         unpaired = welch_interval(values, base, level)
         enough_pairs = values.size >= PAIRS
-        both_vary = np.std(values) > 0 and np.std(base) > 0
+        both_vary = _varies(values) and _varies(base)
         comparisons.append(
             Effect(
                 arm=name,
@@ -109,11 +115,23 @@ def effects(
     return [replace(effect, holm=p) for effect, p in zip(comparisons, corrected, strict=True)]
 
 
+def paired_difference(a: Floats, b: Floats | float) -> Floats:
+    """Return a [n] minus b [n] without rounding errors, which a test would take for effects.
+
+    Differences that are equal up to rounding become exactly equal, and 0 if they are of rounding size themselves.
+    """
+    difference: Floats = a - b
+    rounding = _ROUNDING * max(float(np.abs(a).max()), float(np.abs(b).max()))
+    if np.ptp(difference) > rounding:
+        return difference
+    return np.full(a.shape, difference[0] if abs(difference[0]) > rounding else 0.0)
+
+
 def mean_interval(x: Floats, level: float = LEVEL) -> Interval:
     """Return Student's interval of the mean of x [n]."""
+    if np.ptp(x) == 0:  # SciPy's interval would be NaN
+        return Interval(float(x[0]), float(x[0]), float(x[0]))
     mean, error = float(x.mean()), stats.sem(x)
-    if error == 0:  # SciPy's interval would be NaN
-        return Interval(mean, mean, mean)
     low, high = stats.t.interval(level, x.size - 1, loc=mean, scale=error)
     return Interval(mean, float(low), float(high))
 
@@ -128,18 +146,29 @@ def welch_interval(a: Floats, b: Floats, level: float = LEVEL) -> Interval:
     return Interval(mean, float(ends.low), float(ends.high))
 
 
-def bootstrap_interval(x: Floats, level: float = LEVEL, seed: int = 1) -> Interval:
-    """Return the percentile bootstrap interval of the mean of x [n].
+def bootstrap_interval(x: Floats, level: float = LEVEL, seed: int = 1) -> Interval | None:
+    """Return the studentised bootstrap interval of the mean of x [n] (Efron & Tibshirani 1993, section 12.5).
 
-    It is widened by sqrt(n / (n - 1)), Efron & Tibshirani's correction for small n.
+    Quantiles of (mean of a resample - mean) / standard error of the resample replace those of Student's t, so the
+    interval follows the skewness of the data. It is None for fewer than BOOTSTRAP_SEEDS values, and for values so alike
+    that too many resamples have no standard error, since it would be infinite.
     """
-    rng = np.random.default_rng(seed)
-    result = stats.bootstrap(
-        (x,), np.mean, n_resamples=_RESAMPLES, confidence_level=level, method="percentile", rng=rng
-    )
-    mean, factor = float(x.mean()), math.sqrt(x.size / (x.size - 1))
-    ends = result.confidence_interval
-    return Interval(mean, mean + factor * (float(ends.low) - mean), mean + factor * (float(ends.high) - mean))
+    if x.size < BOOTSTRAP_SEEDS:
+        return None
+    mean, error = float(x.mean()), float(stats.sem(x))
+    if np.ptp(x) == 0:
+        return Interval(mean, mean, mean)
+    resamples = np.random.default_rng(seed).choice(x, (_RESAMPLES, x.size))
+    varied = np.ptp(resamples, axis=1) > 0
+    shift = resamples.mean(axis=1) - mean
+    t = np.where(shift > 0, math.inf, -math.inf)  # of a resample without a standard error
+    t[varied] = shift[varied] / stats.sem(resamples[varied], axis=1)
+    t.sort()
+    rank = round((1 - level) / 2 * (_RESAMPLES + 1))
+    low, high = float(t[rank - 1]), float(t[-rank])
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    return Interval(mean, mean - high * error, mean - low * error)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -161,7 +190,11 @@ def ranking(values: Mapping[str, Floats], *, lower_is_better: bool, level: float
     """
     names = sorted(values, key=lambda name: float(values[name].mean()) * (1 if lower_is_better else -1))
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    p = dict(zip(pairs, holm([_p_value(values[a] - values[b]) for a, b in pairs]), strict=True)) if pairs else {}
+    p = (
+        dict(zip(pairs, holm([_p_value(paired_difference(values[a], values[b])) for a, b in pairs]), strict=True))
+        if pairs
+        else {}
+    )
     groups: list[list[str]] = []
     for name in names:
         if groups and p[groups[-1][0], name] > 1 - level:
@@ -173,10 +206,15 @@ def ranking(values: Mapping[str, Floats], *, lower_is_better: bool, level: float
 
 def _p_value(difference: Floats) -> float:
     """Return the two-sided p-value of the paired t test: 1 if all differences are 0, 0 if they are equal otherwise."""
-    if not difference.any():
-        return 1.0
+    if np.ptp(difference) == 0:
+        return 0.0 if difference.any() else 1.0
     with _constants_allowed():
         return float(stats.ttest_1samp(difference, 0.0).pvalue)
+
+
+def _varies(x: Floats) -> bool:
+    """Return whether the values x [n] differ by more than rounding."""
+    return bool(np.ptp(x) > _ROUNDING * np.abs(x).max())
 
 
 @contextmanager
@@ -187,10 +225,9 @@ def _constants_allowed() -> Iterator[None]:
         yield
 
 
-def _runs_saved(a: Floats, b: Floats, difference: Floats) -> int:
+def _runs_saved(a: Floats, b: Floats, difference: Floats) -> int | None:
     """Return how many more runs (of both arms) an unpaired comparison would need for the same standard error."""
-    paired = difference.var(ddof=1)
-    if paired == 0:
-        return 0
-    needed = a.size * (a.var(ddof=1) + b.var(ddof=1)) / paired
-    return max(0, round(2 * (float(needed) - a.size)))
+    if np.ptp(difference) == 0:
+        return None
+    needed = a.size * float((a.var(ddof=1) + b.var(ddof=1)) / difference.var(ddof=1))
+    return max(0, round(min(2 * (needed - a.size), MOST_SAVED)))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ecosystem.errors import EcosystemError
 from ecosystem.studies.spec.design import Range
-from ecosystem.studies.statistics import LEVEL, Interval, mean_interval
+from ecosystem.studies.statistics import LEVEL, Interval, mean_interval, paired_difference
 from ecosystem.types import Floats
 
 Evaluate = Callable[[float | int], Floats]
@@ -75,11 +75,11 @@ class _TriedValues:
 
     def change(self) -> Interval:
         """Return the interval of the mean change from one end of the range to the other, paired by seed."""
-        return mean_interval(self._at(1.0) - self._at(0.0), self._level)
+        return mean_interval(paired_difference(self._at(1.0), self._at(0.0)), self._level)
 
     def above(self, u: float, curve: Curve) -> float:
         """Return how far a curve is above the limit at the fraction ``u`` of the range."""
-        interval = mean_interval(self._at(u) - self._limit, self._level)
+        interval = mean_interval(paired_difference(self._at(u), self._limit), self._level)
         return {"mean": interval.mean, "low": interval.low, "high": interval.high}[curve]
 
     def _at(self, u: float) -> Floats:

@@ -30,6 +30,22 @@ def test_the_table_of_effects_is_that_of_the_values(folder: Path) -> None:
     assert table.height == 4  # two arms against the base arm in two measures
 
 
+def test_arms_that_differ_by_a_constant_up_to_rounding_have_a_table(folder: Path) -> None:
+    """Errors of 1e-16 at every seed: the ratio of the variances is about 1e31, beyond any whole number."""
+    study = load(folder, STUDY)
+    noise = np.random.default_rng(3).normal(1, 0.3, 4)
+    rows = [
+        (arm, "", seed, float(noise[seed] + shift + 2e-16 * seed))
+        for arm, shift in (("alone", 0.0), ("helped", 2.0), ("more", 0.0))
+        for seed in range(4)
+    ]
+    rows_of = {row.arm: row for row in analysis.compare_arms(results_of(study, rows)) if row.measure == "variance"}
+    table = analysis.effect_table(list(rows_of.values()))
+    assert table["saved"].to_list() == [None, None] and table["bootstrap_low"].to_list() == [None, None]
+    assert rows_of["helped"].significant and rows_of["helped"].effect == pytest.approx(2)
+    assert not rows_of["more"].significant and rows_of["more"].effect == 0
+
+
 def test_regret_is_against_the_best_arm_of_the_same_world(folder: Path) -> None:
     worlds = '[worlds.a]\n[worlds.b]\n"trainers.lab.publish" = 30\n'
     study = load(folder, STUDY + worlds)

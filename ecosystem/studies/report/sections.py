@@ -25,6 +25,7 @@ from ecosystem.studies.report import study_charts
 from ecosystem.studies.report.data import StudyReportData, interval
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.report.study_charts import heading
+from ecosystem.studies.statistics import BOOTSTRAP_SEEDS
 
 LISTED_ARMS = 64  # at most, in the methods
 
@@ -67,11 +68,13 @@ def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
             number(r.base_mean, 4),
             Cell(signed(r.effect, 4), bold=True),
             interval(r.low, r.high, 4),
-            interval(r.bootstrap_low, r.bootstrap_high, 4),
+            "–"
+            if r.bootstrap_low is None or r.bootstrap_high is None
+            else interval(r.bootstrap_low, r.bootstrap_high, 4),
             interval(r.unpaired_low, r.unpaired_high, 4),
             number(r.correlation) if np.isfinite(r.correlation) else "–",
             f"{number(r.narrower, 1)} ×" if np.isfinite(r.narrower) and r.saved is not None else "–",
-            "–" if r.saved is None else str(r.saved),
+            "–" if r.saved is None else f"{r.saved:,}",
             Cell(f"{r.p_holm:.2g}", bold=r.significant),
         ]
         for r in rows
@@ -254,6 +257,7 @@ def methods(data: StudyReportData) -> Markup:
         "methods",
         base=study.base,
         seeds=", ".join(map(str, study.seeds)),
+        bootstrap_seeds=BOOTSTRAP_SEEDS,
         arms=arms,
         worlds={world: _values(values) for world, values in settings.items()},
     )
