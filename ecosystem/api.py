@@ -119,7 +119,7 @@ def run_scenario(
     if job.branch is not None and job.last < 0:
         job.branch.parent.store.require(job.branch.step)
     machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh)
-    plan = Plan.of(job.scenario, machine, cache_folder(cache))
+    plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base)
     progress.say(plan.text())
     if dry_run:
         return {"run": str(job.folder), "plan": plan.plain()}

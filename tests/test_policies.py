@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ecosystem.corpus.words import LETTERED
+from ecosystem.corpus.words import words as words_of
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Adder, Filter, Weigher, gate
-from ecosystem.policies.duplicates import ExactDedup, MinhashDedup, NearDuplicates, rows_per_band, shingle_hashes
+from ecosystem.policies.duplicates import ExactDedup, MinhashDedup, NearDuplicates, rows_per_band, word_shingles
 from ecosystem.policies.filters import GopherQuality, Length, Oracle, PerplexityBand, Repetition, SyntheticDetector
 from ecosystem.policies.injection import InjectReal
 from ecosystem.policies.learning import LearningFilter
@@ -526,11 +528,11 @@ def test_near_duplicates_agree_with_comparing_all_pairs():
     rng = np.random.default_rng(5)
     texts = []
     for i in range(120):
-        words = (texts[rng.integers(i)] if i % 2 else prose(1, 40, seed=i)[0]).split()
+        words = (texts[rng.integers(i)] if i % 2 else prose(1, 64, seed=i)[0]).split()
         words[int(rng.integers(len(words)))] = "changed"
         texts.append(" ".join(words))
     index = near_index(texts, ids=list(range(10, 130)), threshold=0.7)
-    signatures = index._signature(np.arange(120))
+    signatures = index._words.signature(np.arange(120))
     similar = (signatures[:, None] == signatures[None]).mean(axis=2) >= 0.7
     expected = [int(np.argmax(row[:i])) + 10 if row[:i].any() else None for i, row in enumerate(similar)]
     found = index.earliest(range(10, 130)).to_list()
@@ -542,10 +544,10 @@ def test_the_estimate_is_that_of_the_jaccard_similarity():
     words = prose(1, 300)[0].split()
     texts = [" ".join(words)]
     texts += [" ".join([*words[:k], *prose(1, 300 - k, seed=k)[0].split()]) for k in range(30, 300, 15)]
-    hashes, starts = shingle_hashes(pl.Series(texts), 3)
+    hashes, starts = word_shingles(words_of(pl.Series(texts), LETTERED), 3)
     sets = [set(hashes[int(a) : int(b)].tolist()) for a, b in pairwise(starts)]
     true = np.array([len(sets[0] & s) / len(sets[0] | s) for s in sets])
-    signatures = near_index(texts, num_perm=512)._signature(np.arange(len(texts)))
+    signatures = near_index(texts, num_perm=512)._words.signature(np.arange(len(texts)))
     estimate = (signatures == signatures[0]).mean(axis=1)
     assert estimate[0] == 1
     assert (np.abs(estimate - true) <= 4 * np.sqrt(true * (1 - true) / 512) + 1e-9).all()
@@ -586,11 +588,11 @@ def test_signatures_are_the_same_in_every_process():
     program = (
         "import json, numpy as np, polars as pl; from ecosystem.policies.duplicates import NearDuplicates as N; "
         "n = N(32, 2, 0.5); n.add([0, 1], pl.Series(['one two three', 'two three four'])); "
-        "print(json.dumps(n._signature(np.arange(2)).tolist()))"
+        "print(json.dumps(n._words.signature(np.arange(2)).tolist()))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     here = near_index(["one two three", "two three four"], num_perm=32, shingle=2, threshold=0.5)
-    assert json.loads(found.stdout) == here._signature(np.arange(2)).tolist()
+    assert json.loads(found.stdout) == here._words.signature(np.arange(2)).tolist()
 
 
 def test_a_web_of_copies_is_no_slower_than_one_of_originals():

@@ -1,8 +1,9 @@
 """Observable features of documents, computed once, at publication, for all documents of a step together.
 
 The quality and repetition rules of Rae et al. (2021, "Scaling Language Models: Methods, Analysis & Insights from
-Training Gopher", appendix A1) use them. Words are separated by white space. Blank lines do not count as lines. Shares
-of characters ignore white space.
+Training Gopher", appendix A1) use them. Words are separated by white space; where a script has none, they are found by
+dictionary (:mod:`ecosystem.corpus.segmentation`). Blank lines do not count as lines. Shares of characters ignore white
+space.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem.corpus.segmentation import split_unspaced
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -39,8 +41,11 @@ class Words:
 
 
 def words(text: pl.Series, pattern: str = TOKENS) -> Words:
-    """Split every text into the matches of ``pattern`` and number them; a null text has none."""
-    return number_strings(fill_missing(text).str.extract_all(pattern))
+    """Split every text into the matches of ``pattern`` and number them; a null text has none.
+
+    A match in a script without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is split into its words.
+    """
+    return number_strings(split_unspaced(fill_missing(text).str.extract_all(pattern)))
 
 
 def fill_missing(text: pl.Series) -> pl.Series:

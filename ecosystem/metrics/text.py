@@ -1,7 +1,7 @@
 """Metrics of published text: diversity, repetition, redundancy, and the share of the human vocabulary that is left.
 
 Distinct-n (Li et al. 2016), rep-n (Welleck et al. 2020), self-BLEU (Zhu et al. 2018, Texygen). All are computed on
-integers. Words are case-sensitive.
+integers. Words are case-sensitive; in Chinese, Japanese, Thai, Lao, Khmer and Burmese they are found by dictionary.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Filters of exact and near-duplicates, and the index of near-duplicates that they query.
 
-MinHash (Broder 1997) estimates the Jaccard similarity of two documents' sets of word shingles by the share of
-equal entries of two short signatures. Banding (Indyk & Motwani 1998) finds the pairs worth comparing.
+MinHash (Broder 1997) estimates the Jaccard similarity of two documents' sets of shingles by the share of equal entries
+of two short signatures. Banding (Indyk & Motwani 1998) finds the pairs worth comparing.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from ecosystem.corpus.words import LETTERED, mix, windows, word_hashes, words
+from ecosystem.corpus.words import LETTERED, Words, fill_missing, mix, windows, word_hashes, words
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Context, Filter
 from ecosystem.policies.reasons import first_reason
 
+_NONE = np.iinfo(np.int64).max  # instead of an id, where there is no near-duplicate
 _RECALL = 0.99  # probability that a pair exactly at the threshold is compared
 _SEED = 1  # of the signatures' permutations: part of the definition of "near", not of the noise of a run
 _PAIRS = 1 << 14  # signatures compared at a time, to bound memory
+_SHORT = 64  # words below which one changed word may alter more than a fifth of the shingles of three words
+_CHARACTERS_PER_WORD = 3  # of shingles of characters, which must fit into a sentence several times over
 
 
 @POLICIES.register("exact_dedup")
@@ -39,7 +42,10 @@ class MinhashDedup(Filter):
 
     Two documents are near-duplicates if the MinHash estimate of the Jaccard similarity of their word shingles (in lower
     case, without punctuation) is at least ``threshold`` (Lee et al. 2022, "Deduplicating Training Data Makes Language
-    Models Better"). The earliest of several near-duplicates is kept.
+    Models Better"). In a text of 30 words, one changed letter changes a fifth of the shingles of three words. So two
+    documents of fewer than 64 words are near-duplicates also if their shingles of characters (3 times ``shingle``,
+    without white space and punctuation) are as similar as that. Words of Chinese, Japanese, Thai, Lao, Khmer and
+    Burmese are found by dictionary. The earliest of several near-duplicates is kept.
     """
 
     reads_text: ClassVar[bool] = True
@@ -65,20 +71,15 @@ class NearDuplicates:
 
     The result for a document depends only on it and on documents with smaller ids. So it never changes, and does not
     depend on the batches in which documents were added. A document with fewer words than a shingle is compared as a
-    whole; one without words has no near-duplicate. Memory per document: 4 * num_perm bytes for the signature and 16
-    bytes per band.
+    whole; one without words has no near-duplicate. Documents of fewer than 64 words are also compared by characters.
     """
 
     def __init__(self, num_perm: int = 128, shingle: int = 3, threshold: float = 0.8) -> None:
         """Begin empty; ``num_perm``: entries of a signature; ``shingle``: words; ``threshold``: least similarity."""
-        self.num_perm, self.shingle, self.threshold = num_perm, shingle, threshold
-        self.rows = rows_per_band(num_perm, threshold)
+        self.shingle = shingle
         self._ids = np.empty(0, np.int64)
-        self._earliest = np.empty(0, np.int64)  # place of the earliest near-duplicate, or -1
-        self._signatures: list[NDArray[np.uint32]] = []  # one array per batch
-        # All bands of all documents, sorted by key and, within a key, by place.
-        self._keys = np.empty(0, np.uint64)
-        self._places = np.empty(0, np.int64)
+        self._words = _Index(num_perm, threshold)
+        self._characters = _Index(num_perm, threshold)
 
     def __len__(self) -> int:
         """Return the number of documents added."""
@@ -95,15 +96,15 @@ class NearDuplicates:
             return
         if (np.diff(new) <= 0).any() or (len(self) and new[0] <= self._ids[-1]):
             raise EcosystemError("near-duplicates: documents must be added in ascending order of their ids, each once.")
-        first = len(self)
-        hashes, starts = shingle_hashes(texts, self.shingle)
-        self._signatures.append(_signatures(hashes, starts, self.num_perm))
         self._ids = np.concatenate([self._ids, new])
-        place = np.arange(first, first + new.size)[np.diff(starts) > 0]
-        keys = self._band_keys(place)
-        self._remember(keys, place)
-        self._earliest = np.concatenate([self._earliest, np.full(new.size, -1)])
-        self._search(keys, place)
+        texts = fill_missing(texts).str.to_lowercase()
+        tokens = words(texts, LETTERED)
+        self._words.add(new, *word_shingles(tokens, self.shingle))
+        short = np.flatnonzero(tokens.lengths() < _SHORT)
+        if short.size:
+            self._characters.add(
+                new[short], *character_shingles(texts.gather(short), _CHARACTERS_PER_WORD * self.shingle)
+            )
 
     def earliest(self, ids: ArrayLike | pl.Series) -> pl.Series:
         """Return, per id, the smallest id of an earlier near-duplicate, or null (Int64).
@@ -111,16 +112,51 @@ class NearDuplicates:
         Ids may be in any order; raise EcosystemError if one was never added.
         """
         requested = np.asarray(ids, dtype=np.int64).reshape(-1)
-        places = np.searchsorted(self._ids, requested)
-        present = places < len(self)
-        present[present] = self._ids[places[present]] == requested[present]
-        if not present.all():
-            raise EcosystemError(f"near-duplicates: document {requested[~present][0]} was never added.")
-        match = self._earliest[places]
-        answer = pl.Series("near_duplicate", np.append(self._ids, -1)[match], dtype=pl.Int64)
-        return answer.set(pl.Series(match < 0), None)
+        missing = requested[~np.isin(requested, self._ids)]
+        if missing.size:
+            raise EcosystemError(f"near-duplicates: document {missing[0]} was never added.")
+        match = np.minimum(self._words.earliest(requested), self._characters.earliest(requested))
+        answer = pl.Series("near_duplicate", match, dtype=pl.Int64)
+        return answer.set(pl.Series(match == _NONE), None)
 
-    def _signature(self, places: NDArray[np.int64]) -> NDArray[np.uint32]:
+
+class _Index:
+    """Index of the earliest near-duplicate by one kind of shingle.
+
+    Memory per document: 4 * num_perm bytes for the signature and 16 bytes per band.
+    """
+
+    def __init__(self, num_perm: int, threshold: float) -> None:
+        self.num_perm, self.threshold = num_perm, threshold
+        self.rows = rows_per_band(num_perm, threshold)
+        self._ids = np.empty(0, np.int64)
+        self._earliest = np.empty(0, np.int64)  # place of the earliest near-duplicate, or -1
+        self._signatures: list[NDArray[np.uint32]] = []  # one array per batch
+        # All bands of all documents, sorted by key and, within a key, by place.
+        self._keys = np.empty(0, np.uint64)
+        self._places = np.empty(0, np.int64)
+
+    def add(self, ids: NDArray[np.int64], hashes: NDArray[np.uint64], starts: NDArray[np.uint64]) -> None:
+        """Add documents by the hashes of their shingles, document after document, and the start of each."""
+        first = self._ids.size
+        self._signatures.append(_signatures(hashes, starts, self.num_perm))
+        self._ids = np.concatenate([self._ids, ids])
+        place = np.arange(first, first + ids.size)[np.diff(starts) > 0]
+        keys = self._band_keys(place)
+        self._remember(keys, place)
+        self._earliest = np.concatenate([self._earliest, np.full(ids.size, -1)])
+        self._search(keys, place)
+
+    def earliest(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return, per id, the smallest id of an earlier near-duplicate; the largest integer where there is none."""
+        places = np.searchsorted(self._ids, ids)
+        match = np.full(ids.size, -1)
+        present = np.flatnonzero(np.append(self._ids, -1)[places] == ids)
+        match[present] = self._earliest[places[present]]
+        smallest: NDArray[np.int64] = np.append(self._ids, _NONE)[match]
+        return smallest
+
+    def signature(self, places: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the signatures at ``places``, [places, num_perm]."""
         if len(self._signatures) > 1:
             self._signatures = [np.concatenate(self._signatures)]
@@ -129,7 +165,7 @@ class NearDuplicates:
     def _band_keys(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Hash every band of every document to 64 bits, [places, bands]."""
         bands = self.num_perm // self.rows
-        signature = self._signature(places)[:, : bands * self.rows].reshape(-1, bands, self.rows).astype(np.uint64)
+        signature = self.signature(places)[:, : bands * self.rows].reshape(-1, bands, self.rows).astype(np.uint64)
         key = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), signature.shape[:2]).copy()
         for k in range(self.rows):
             key = mix(key + signature[:, :, k])
@@ -168,7 +204,7 @@ class NearDuplicates:
         close = np.empty(left.size, np.bool_)
         for i in range(0, left.size, _PAIRS):
             pair = slice(i, i + _PAIRS)
-            equal = (self._signature(left[pair]) == self._signature(right[pair])).sum(axis=1)
+            equal = (self.signature(left[pair]) == self.signature(right[pair])).sum(axis=1)
             close[pair] = equal >= self.threshold * self.num_perm
         return close
 
@@ -183,13 +219,12 @@ def rows_per_band(num_perm: int, threshold: float) -> int:
     return max(fits, default=1)
 
 
-def shingle_hashes(texts: pl.Series, n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def word_shingles(tokens: Words, n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Hash all shingles of ``n`` words, text after text; return the hashes and the start of each text, [texts + 1].
 
     Hashes are equal in every process. A text of one to ``n - 1`` words has a single shingle, the whole text; a text
     without words has none.
     """
-    tokens = words(texts.str.to_lowercase(), LETTERED)
     lengths = tokens.lengths()
     each = word_hashes(tokens.vocabulary)[tokens.codes]
     begin = np.concatenate([[0], np.cumsum(lengths)])[:-1]
@@ -203,8 +238,24 @@ def shingle_hashes(texts: pl.Series, n: int) -> tuple[NDArray[np.uint64], NDArra
         inside = k < length
         word = each[np.minimum(start + k, max(each.size - 1, 0))]
         key = np.where(inside, mix(key + word), key)
-    counts = np.bincount(document, minlength=tokens.documents)
-    return key, np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
+    return key, _starts(document, tokens.documents)
+
+
+def character_shingles(texts: pl.Series, n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Hash all shingles of ``n`` letters and digits; return them as :func:`word_shingles` does."""
+    texts = texts.str.replace_all(r"\W+", "")
+    characters = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).astype(np.uint64)
+    document = np.repeat(np.arange(texts.len(), dtype=np.int64), texts.str.len_chars().to_numpy().astype(np.int64))
+    start = windows(document, n)
+    key = np.zeros(start.size, np.uint64)
+    for k in range(n):
+        key = mix(key + characters[start + k])
+    return key, _starts(document[start], texts.len())
+
+
+def _starts(document: NDArray[np.int64], documents: int) -> NDArray[np.uint64]:
+    counts = np.bincount(document, minlength=documents)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
 
 
 def _signatures(hashes: NDArray[np.uint64], starts: NDArray[np.uint64], num_perm: int) -> NDArray[np.uint32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.policies.base import POLICIES, Context, Filter
-from ecosystem.policies.reasons import above, below, first_reason
+from ecosystem.policies.reasons import Rule, above, below, first_reason
 from ecosystem.types import Share
 
 _CRAWL = 1000  # most documents of the web that quantiles of the perplexity are computed from
@@ -18,11 +19,30 @@ _CRAWL = 1000  # most documents of the web that quantiles of the perplexity are 
 Count = Annotated[int, Field(ge=0)]
 
 
-@POLICIES.register("length")
-class Length(Filter):
-    """Refuses documents with too few or too many words, separated by white space."""
+class FeatureFilter(Filter):
+    """A filter that judges a document by its features (:mod:`ecosystem.corpus.features`) alone.
+
+    So a plan can say which share of the human documents it will refuse.
+    """
 
     reads_text: ClassVar[bool] = True
+
+    @abstractmethod
+    def rules(self) -> list[Rule]:
+        """Return the rules; the first one broken refuses a document."""
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse by the first rule broken."""
+        return first_reason(docs, self.rules())
+
+
+@POLICIES.register("length")
+class Length(FeatureFilter):
+    """Refuses documents with too few or too many words.
+
+    Words are separated by white space; in Chinese, Japanese, Thai, Lao, Khmer and Burmese text they are found by
+    dictionary.
+    """
 
     min_words: Count = Field(5, description="fewest words of a document")
     max_words: Count | None = Field(None, description="most words of a document; absent: no limit")
@@ -33,23 +53,26 @@ class Length(Filter):
             raise ValueError(f"max_words = {self.max_words} must be at least min_words = {self.min_words}")
         return self
 
-    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse by the number of words."""
-        rules = [below("words", self.min_words, "number of words")]
+    def rules(self) -> list[Rule]:
+        """Return the limits of the number of words."""
+        limits = [below("words", self.min_words, "number of words")]
         if self.max_words is not None:
-            rules.append(above("words", self.max_words, "number of words"))
-        return first_reason(docs, rules)
+            limits.append(above("words", self.max_words, "number of words"))
+        return limits
 
 
 @POLICIES.register("gopher_quality")
-class GopherQuality(Filter):
+class GopherQuality(FeatureFilter):
     """Refuses documents that break a quality rule of MassiveText (Rae et al. 2021, Gopher, appendix A1.1).
 
     The published rules require 50 words and two stop words, so they refuse most short texts, human or not. The variant
     ``short_text`` requires 5 words and one stop word, and leaves the other rules unchanged.
-    """
 
-    reads_text: ClassVar[bool] = True
+    The rules are for English: the stop words are English, and words of other languages are longer or shorter (1.4 to
+    2.4 characters in Chinese and Japanese, 3.5 in Korean, 4 in Thai, 5 in Arabic). For other languages set
+    ``min_stop_words = 0``, and for Chinese and Japanese ``min_mean_word_length = 1``. Words are those of the filter
+    ``length``. The plan of a run warns of rules that will refuse nearly all human documents.
+    """
 
     variant: Literal["standard", "short_text"] = Field(
         "standard", description="standard: at least 50 words and 2 stop words, as published; short_text: 5 and 1"
@@ -87,38 +110,33 @@ class GopherQuality(Filter):
             return self.min_words
         return 50 if self.variant == "standard" else 5
 
-    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse by the first rule broken."""
+    def rules(self) -> list[Rule]:
+        """Return the nine limits, in the order of the publication."""
         stop_words = 2 if self.variant == "standard" else 1
-        return first_reason(
-            docs,
-            [
-                below("words", self._least_words, "number of words"),
-                above("words", self.max_words, "number of words"),
-                below("mean_word_length", self.min_mean_word_length, "mean word length"),
-                above("mean_word_length", self.max_mean_word_length, "mean word length"),
-                above("symbol_ratio", self.max_symbol_ratio, "symbols per word"),
-                above("bullet_lines", self.max_bullet_lines, "share of bullet lines"),
-                above("ellipsis_lines", self.max_ellipsis_lines, "share of ellipsis lines"),
-                below("alphabetic_words", self.min_alphabetic_words, "share of alphabetic words"),
-                below(
-                    "stop_words",
-                    stop_words if self.min_stop_words is None else self.min_stop_words,
-                    "number of stop words",
-                ),
-            ],
-        )
+        return [
+            below("words", self._least_words, "number of words"),
+            above("words", self.max_words, "number of words"),
+            below("mean_word_length", self.min_mean_word_length, "mean word length"),
+            above("mean_word_length", self.max_mean_word_length, "mean word length"),
+            above("symbol_ratio", self.max_symbol_ratio, "symbols per word"),
+            above("bullet_lines", self.max_bullet_lines, "share of bullet lines"),
+            above("ellipsis_lines", self.max_ellipsis_lines, "share of ellipsis lines"),
+            below("alphabetic_words", self.min_alphabetic_words, "share of alphabetic words"),
+            below(
+                "stop_words",
+                stop_words if self.min_stop_words is None else self.min_stop_words,
+                "number of stop words",
+            ),
+        ]
 
 
 @POLICIES.register("repetition")
-class Repetition(Filter):
+class Repetition(FeatureFilter):
     """Refuses documents that break a repetition rule of MassiveText (Rae et al. 2021, Gopher, table A1).
 
     The rules are for lines and word n-grams; an n-gram counts as repeated if it occurs at least twice in the document
-    (:mod:`ecosystem.corpus.features`).
+    (:mod:`ecosystem.corpus.features`). They apply to any language; words are those of the filter ``length``.
     """
-
-    reads_text: ClassVar[bool] = True
 
     max_duplicate_lines: Share = Field(0.3, description="largest share of lines that repeat an earlier line")
     max_top_2gram: Share = Field(0.2, description="largest share of characters in the most frequent word 2-gram")
@@ -126,18 +144,15 @@ class Repetition(Filter):
     max_top_4gram: Share = Field(0.16, description="largest share of characters in the most frequent word 4-gram")
     max_duplicate_5grams: Share = Field(0.15, description="largest share of characters in repeated word 5-grams")
 
-    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Refuse by the first rule broken."""
-        return first_reason(
-            docs,
-            [
-                above("duplicate_lines", self.max_duplicate_lines, "share of repeated lines"),
-                above("top_2gram", self.max_top_2gram, "share of the top 2-gram"),
-                above("top_3gram", self.max_top_3gram, "share of the top 3-gram"),
-                above("top_4gram", self.max_top_4gram, "share of the top 4-gram"),
-                above("duplicate_5grams", self.max_duplicate_5grams, "share of repeated 5-grams"),
-            ],
-        )
+    def rules(self) -> list[Rule]:
+        """Return the five limits."""
+        return [
+            above("duplicate_lines", self.max_duplicate_lines, "share of repeated lines"),
+            above("top_2gram", self.max_top_2gram, "share of the top 2-gram"),
+            above("top_3gram", self.max_top_3gram, "share of the top 3-gram"),
+            above("top_4gram", self.max_top_4gram, "share of the top 4-gram"),
+            above("duplicate_5grams", self.max_duplicate_5grams, "share of repeated 5-grams"),
+        ]
 
 
 @POLICIES.register("perplexity_band")

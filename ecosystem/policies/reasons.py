@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import polars as pl
 
+Rule = tuple[pl.Expr, pl.Expr]
+"""Whether a row breaks the rule (Boolean), and the reason (String)."""
 
-def first_reason(docs: pl.DataFrame, rules: list[tuple[pl.Expr, pl.Expr]]) -> pl.Series:
-    """Return, per row, the reason of the first broken rule, or null; a rule is a pair (broken, reason).
 
-    ``broken`` is a boolean expression; where it is null, the row is not refused by that rule.
+def first_reason(docs: pl.DataFrame, rules: list[Rule]) -> pl.Series:
+    """Return, per row, the reason of the first broken rule, or null.
+
+    Where a rule is null, it does not refuse the row.
     """
     if not rules:
         return pl.Series("reason", [None] * docs.height, dtype=pl.String)
@@ -17,12 +20,12 @@ def first_reason(docs: pl.DataFrame, rules: list[tuple[pl.Expr, pl.Expr]]) -> pl
     ).to_series()
 
 
-def below(column: str, least: float, what: str) -> tuple[pl.Expr, pl.Expr]:
+def below(column: str, least: float, what: str) -> Rule:
     """Make the rule that refuses rows whose ``column`` is below ``least``; ``what`` names the column in the reason."""
     return pl.col(column).cast(pl.Float32) < pl.lit(least, pl.Float32), _sentence(column, what, "below", least)
 
 
-def above(column: str, most: float, what: str) -> tuple[pl.Expr, pl.Expr]:
+def above(column: str, most: float, what: str) -> Rule:
     """Make the rule that refuses rows whose ``column`` is above ``most``; ``what`` names the column in the reason."""
     # Compared in Float32, as the features are stored: 0.1 in Float32 is above 0.1 in Float64.
     return pl.col(column).cast(pl.Float32) > pl.lit(most, pl.Float32), _sentence(column, what, "above", most)

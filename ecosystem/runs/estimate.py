@@ -8,13 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
+
+from ecosystem.corpus.features import features
 from ecosystem.families.requests import Budget
 from ecosystem.formats import counted, format_duration
 from ecosystem.policies.base import Filter
+from ecosystem.policies.filters import FeatureFilter
+from ecosystem.policies.reasons import Rule, first_reason
 from ecosystem.runs.environment import Machine
-from ecosystem.scenario.consistency import unused_settings
+from ecosystem.scenario.consistency import downloads, unused_settings
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.scenario.scenario import Scenario
+from ecosystem.streams import Streams
 
 TOKENS_PER_EXAMPLE = 70  # text and one choice of a downstream task
 CHOICES = 4  # per example, at most
@@ -22,6 +29,7 @@ TOKENS_PER_DOCUMENT = 90  # about the mean of python_docs with a vocabulary of 1
 TOKENS_PER_WORD = 2.3  # mean of python_docs with a vocabulary of 1,024
 # Shares of the matrix-product rate that training and generation reach (gpt2-nano and gpt2-micro, two CPU cores).
 TRAINING_SHARE, GENERATION_SHARE = 0.35, 0.25
+_SAMPLE, _NEARLY_ALL = 100, 0.9  # documents of a source, and the share of them whose refusal is worth a note
 
 
 @dataclass(frozen=True)
@@ -47,15 +55,19 @@ class Plan:
     notes: list[str]  # settings without effect, and measurements that will be missing
 
     @classmethod
-    def of(cls, scenario: Scenario, machine: Machine, cache: Path) -> Plan:
-        """Return the plan of a scenario; its times rest on the rate of a matrix product, measured on the spot."""
+    def of(cls, scenario: Scenario, machine: Machine, cache: Path, base: Path = Path()) -> Plan:
+        """Return the plan of a scenario; its times rest on the rate of a matrix product, measured on the spot.
+
+        Relative paths that are not found in the current folder start at ``base``. A source is read only if a filter
+        judges its words.
+        """
         rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0
         foundation = 0.0
         unknown = []
         seconds = 6.0 + 0.5 * scenario.steps  # start-up, policies, metrics and report
         for name, family in scenario.models.items():
-            load = family.workload()
+            load = family.beside(base).workload()
             trainers = [trainer for trainer in scenario.trainers.values() if trainer.model == name]
             if not trainers and not load.tokens_to_pretrain:
                 continue
@@ -95,7 +107,7 @@ class Plan:
             seconds=seconds,
             seconds_to_pretrain=foundation,
             unknown=unknown,
-            notes=_notes(scenario),
+            notes=_notes(scenario) + _refusals(scenario, base) + downloads(scenario, base),
         )
 
     def text(self) -> str:
@@ -146,6 +158,38 @@ def _notes(scenario: Scenario) -> list[str]:
             if not family.supports_prompts
         ]
     return notes
+
+
+def _refusals(scenario: Scenario, base: Path) -> list[str]:
+    """Return a sentence for every filter by words that will refuse nearly all documents that people publish."""
+    gates: list[list[str] | None] = [scenario.web.publish, scenario.web.retain]
+    gates += [gate for trainer in scenario.trainers.values() for gate in (trainer.select, trainer.retain)]
+    applied = {name: scenario.policies[name] for gate in gates for name in gate or ()}
+    filters = {name: policy for name, policy in applied.items() if isinstance(policy, FeatureFilter)}
+    if not filters:
+        return []
+    published = [scenario.web.initial.source] if scenario.web.initial else []
+    published += [writer.source for writer in scenario.writers.values()]
+    notes = []
+    for source in dict.fromkeys(published):
+        reservoir = scenario.sources[source].open(source, Streams(scenario.seed), base)
+        sample = features(reservoir.rows(np.arange(min(_SAMPLE, reservoir.size or _SAMPLE))))
+        for name, policy in filters.items():
+            refused, reasons = _refused(sample, policy.rules())
+            if refused >= _NEARLY_ALL * sample.height:
+                notes.append(
+                    f"policies.{name} will refuse {refused} of {sample.height} documents of sources.{source} "
+                    f"({reasons}); unless this is intended, change its limits"
+                )
+    return notes
+
+
+def _refused(sample: pl.DataFrame, rules: list[Rule]) -> tuple[int, str]:
+    """Return how many documents are refused, with an example of each rule that refuses most of them."""
+    by_rule = [first_reason(sample, [rule]).drop_nulls() for rule in rules]
+    most = max(reasons.len() for reasons in by_rule)
+    examples = [f"{reasons.len()} as: {reasons[0]}" for reasons in by_rule if 2 * reasons.len() > most]
+    return sample.height - first_reason(sample, rules).null_count(), ", ".join(examples)
 
 
 def _trainer_tokens(trainer: TrainerSpec, scenario: Scenario) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class RunProgress:
         )
         self._steps_bar: TaskID | None = None
         self._task_bar: TaskID | None = None
-        self._task = ""
+        self._task, self._done = "", 0
         self._work_started = self._last_line = time.monotonic()
         self._stop_requested = False
         self._previous_handler: signal._HANDLER = signal.default_int_handler
@@ -87,17 +87,22 @@ class RunProgress:
         self._bars.update(self._steps_bar, completed=done, description=f"step {done}/{total}")
 
     def task(self, name: str, done: int, total: int) -> None:
-        """Update the bar of a task, ``done`` of ``total`` tokens; raise KeyboardInterrupt after Ctrl-C."""
+        """Update the bar of a task, ``done`` of ``total`` tokens; raise KeyboardInterrupt after Ctrl-C.
+
+        A task that cannot count its progress reports 0 of 1 again and again.
+        """
         self._stop_if_requested()
         now = time.monotonic()
-        if name != self._task or done == 0:
+        if name != self._task or done < self._done:
             if self._task_bar is not None:
                 self._bars.remove_task(self._task_bar)
             self._task_bar = self._bars.add_task(name, total=total)
             self._task, self._work_started, self._last_line = name, now, now
+        self._done = done
         if self._task_bar is not None:
             self._bars.update(self._task_bar, completed=done, total=total)
-        if not self._live and not self._quiet and done and now - self._last_line > self.HEARTBEAT_SECONDS:
-            left = (now - self._work_started) * (total - done) / done
-            click.echo(f"  {name}: {done / total:.0%}, about {format_duration(left)} left", err=True)
+        if not self._live and not self._quiet and now - self._last_line > self.HEARTBEAT_SECONDS:
+            spent = now - self._work_started
+            share = f"{done / total:.0%}, about {format_duration(spent * (total - done) / done)} left" if done else ""
+            click.echo(f"  {name}: {share or f'{format_duration(spent)} so far'}", err=True)
             self._last_line = now
