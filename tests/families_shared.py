@@ -29,6 +29,9 @@ class Numbers:
     def encode(self, docs):
         return [np.array([int(word) for word in text.split()], dtype=np.int32) for text in docs.to_list()]
 
+    def ids_without_text(self, types):
+        return np.arange(self.size, types)
+
     def decode(self, ids):
         return [" ".join(map(str, row)) for row in ids]
 

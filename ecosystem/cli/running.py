@@ -150,7 +150,7 @@ def _check(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[s
     """Return a summary of a valid file or an intact run folder, and notes; raise EcosystemError otherwise."""
     from ecosystem.errors import ScenarioError
     from ecosystem.formats import counted
-    from ecosystem.scenario.consistency import unused_settings
+    from ecosystem.scenario.consistency import downloads, unused_settings
     from ecosystem.scenario.presets import read_toml
     from ecosystem.studies.spec.frontier import Frontier
     from ecosystem.studies.spec.question import file_kind
@@ -174,7 +174,8 @@ def _check(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[s
             raise ScenarioError(f'{file}: is a {kind}; name the variant in the file (variant = "{variant}").')
         question = (Study if kind == "study" else Frontier).load(file).with_settings(read_values(settings))
         summary, scenarios = question.check(file.parent)
-    notes = dict.fromkeys(note for scenario in scenarios for note in unused_settings(scenario))
+    base = file.parent
+    notes = dict.fromkeys(note for s in scenarios for note in [*unused_settings(s), *downloads(s, base)])
     return [f"valid ({summary})", *(f"note: {note}" for note in notes)]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -198,6 +198,14 @@ class Family(Spec):
     def workload(self) -> Workload:
         """Estimate the size of a member, without building or downloading anything."""
         return Workload(0, 0, 0)
+
+    def beside(self, base: Path) -> Self:
+        """Return the family with relative paths that are found only in ``base``, the scenario's folder, resolved."""
+        return self
+
+    def downloads(self) -> dict[str, str]:
+        """Return what the family takes from the Hugging Face Hub: the id by the name of the field."""
+        return {}
 
     @abstractmethod
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,25 @@ from ecosystem.parsing import parse_json
 if TYPE_CHECKING:
     from torch import Tensor
 
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_WEIGHTS = ("*.safetensors", "*.bin")
 _FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.bin"]
 
 
 def is_local(where: str) -> bool:
-    """Whether ``where`` is a folder (it exists or looks like a path) and not a Hub id (``gpt2``, ``owner/name``)."""
-    looks_local = where.startswith((".", "/", "~")) or "\\" in where or where.count("/") > 1
-    return looks_local or Path(where).is_dir()
+    """Whether ``where`` is a folder (it exists or is not of the Hub's form: ``gpt2``, ``owner/name``)."""
+    return _HUB_NAME.fullmatch(where) is None or Path(where).is_dir()
+
+
+def beside(where: str, base: Path) -> str:
+    """Return the path of a checkpoint folder that is not in the current folder but in ``base``, else ``where``."""
+    path = Path(where).expanduser()
+    return where if path.is_absolute() or path.is_dir() or not (base / path).is_dir() else str((base / path).resolve())
+
+
+def hub_ids(fields: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the fields whose checkpoint is looked up on the Hub."""
+    return {key: where for key, where in fields.items() if where is not None and not is_local(where)}
 
 
 def folder_of(where: str, key: str) -> Path:
@@ -35,7 +48,8 @@ def folder_of(where: str, key: str) -> Path:
         folder = Path(where).expanduser()
         if not folder.is_dir():
             raise DataError(
-                f'{key} = "{where}": no such folder; give a checkpoint folder (with a config.json) or a Hub id.'
+                f'{key} = "{where}": {_not_a_folder(folder)}; give a checkpoint folder (with a config.json) or a Hub '
+                "id. Relative paths start from the current folder or that of the scenario."
             )
         return folder
     from huggingface_hub import snapshot_download
@@ -50,6 +64,39 @@ def folder_of(where: str, key: str) -> Path:
             f'{key} = "{where}" could not be downloaded from the Hugging Face Hub ({reason.rstrip(".")}); check the '
             "name and the connection, or give the path of a local checkpoint folder."
         ) from error
+
+
+def _not_a_folder(path: Path) -> str:
+    if path.suffix == ".gguf" and path.is_file():
+        return f"a GGUF file cannot be trained; convert it first: {_convert_gguf(path.name)}"
+    return "this is a file" if path.exists() else "no such folder"
+
+
+def _convert_gguf(file: str) -> str:
+    return f'AutoModelForCausalLM.from_pretrained(folder, gguf_file="{file}").save_pretrained(new_folder)'
+
+
+def check_format(folder: Path) -> None:
+    """Raise DataError for a folder with only an adapter or a GGUF file, which have to be converted first."""
+    if any(path for pattern in _WEIGHTS for path in folder.glob(pattern) if not path.name.startswith("adapter_")):
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise DataError(
+            f"{folder} contains an adapter (LoRA or similar), not a model; merge it into its base model with peft: "
+            "AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload().save_pretrained(new_folder)."
+        )
+    if files := sorted(path.name for path in folder.glob("*.gguf")):
+        raise DataError(f"{folder / files[0]} is a GGUF file, which cannot be trained; {_convert_gguf(files[0])}.")
+
+
+def check_finite(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Raise DataError if a weight of a checkpoint is infinite or not a number."""
+    wrong = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if wrong:
+        raise DataError(
+            f"{folder}: {len(wrong)} of {len(weights)} weights contain values that are not finite, such as "
+            f'"{wrong[0]}"; the checkpoint is damaged, or its training diverged. Use an earlier one.'
+        )
 
 
 def fingerprint(folder: Path) -> str:

@@ -18,7 +18,7 @@ from ecosystem.policies.base import Filter
 from ecosystem.policies.filters import FeatureFilter
 from ecosystem.policies.reasons import Rule, first_reason
 from ecosystem.runs.environment import Machine
-from ecosystem.scenario.consistency import unused_settings
+from ecosystem.scenario.consistency import downloads, unused_settings
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
@@ -58,7 +58,8 @@ class Plan:
     def of(cls, scenario: Scenario, machine: Machine, cache: Path, base: Path = Path()) -> Plan:
         """Return the plan of a scenario; its times rest on the rate of a matrix product, measured on the spot.
 
-        Relative paths of sources start at ``base``. A source is read only if a filter judges its words.
+        Relative paths that are not found in the current folder start at ``base``. A source is read only if a filter
+        judges its words.
         """
         rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0
@@ -66,7 +67,7 @@ class Plan:
         unknown = []
         seconds = 6.0 + 0.5 * scenario.steps  # start-up, policies, metrics and report
         for name, family in scenario.models.items():
-            load = family.workload()
+            load = family.beside(base).workload()
             trainers = [trainer for trainer in scenario.trainers.values() if trainer.model == name]
             if not trainers and not load.tokens_to_pretrain:
                 continue
@@ -106,7 +107,7 @@ class Plan:
             seconds=seconds,
             seconds_to_pretrain=foundation,
             unknown=unknown,
-            notes=_notes(scenario) + _refusals(scenario, base),
+            notes=_notes(scenario) + _refusals(scenario, base) + downloads(scenario, base),
         )
 
     def text(self) -> str:

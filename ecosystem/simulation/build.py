@@ -38,7 +38,7 @@ def build_state(
         members[settings.model] += settings.count
 
     def build(name: str) -> Any:
-        return scenario.models[name].cohort(name, max(1, members[name]), context)
+        return scenario.models[name].beside(base).cohort(name, max(1, members[name]), context)
 
     cohorts = Cohorts(build)
     state = State(

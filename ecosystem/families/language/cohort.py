@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,12 @@ class LanguageCohort(ABC):
         """Size of the output distribution in tokens; a checkpoint may have more than its tokenizer."""
         return self.tokenizer.size
 
+    @cached_property
+    def _without_text(self) -> Tensor | None:
+        """Ids of the output that are not tokens, as in a padded vocabulary; None if there are none."""
+        ids = torch.from_numpy(self.tokenizer.ids_without_text(self.types))
+        return ids.to(self.device) if len(ids) else None
+
     # Generation.
 
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress = silent) -> list[pl.Series]:
@@ -177,7 +183,8 @@ class LanguageCohort(ABC):
         noise = np.concatenate(
             [generation.token_noise(requests[i].stream.child("token"), rows, max_tokens) for i, rows in pieces]
         )
-        task = generation.Task(prompts, decoding, noise, self.tokenizer.end, self.context, len(pieces), mark)
+        end, context = self.tokenizer.end, self.context
+        task = generation.Task(prompts, decoding, noise, end, context, len(pieces), mark, self._without_text)
         length = min(max(len(start) for start in prompts) + max_tokens, self.context)
         with torch.inference_mode():
             decoder = self._decoder([requests[i].member for i, _ in pieces], len(pieces[0][1]), length)

@@ -18,7 +18,9 @@ from ecosystem.spec import ScenarioParts
 from ecosystem.types import Modality, Positive
 
 if TYPE_CHECKING:
-    from ecosystem.families.language.cohort import CohortSettings
+    import polars as pl
+
+    from ecosystem.families.language.cohort import CohortSettings, LanguageCohort
     from ecosystem.families.language.tokenizer import Tokenizer
 
 FROM_SCRATCH = ("foundation", "random")
@@ -50,7 +52,10 @@ class LanguageFamily(Family):
         if not self.from_scratch:
             for keyword in FROM_SCRATCH:  # a misspelt keyword would be looked up on the Hub
                 if not checkpoint.is_local(self.init) and SequenceMatcher(None, self.init, keyword).ratio() > 0.8:
-                    raise ValueError(f'init = "{self.init}" is not a folder or a keyword; did you mean "{keyword}"?')
+                    raise ValueError(
+                        f'init = "{self.init}" is not a folder or a keyword; did you mean "{keyword}"? '
+                        f'Give a folder of this name as "./{self.init}".'
+                    )
             return self
         missing = [name for name in self.needed if getattr(self, name) is None]
         if self.tokenizer is None and self.vocabulary is None:
@@ -76,6 +81,18 @@ class LanguageFamily(Family):
         """Whether members start from a foundation or a checkpoint."""
         return self.init != "random"
 
+    def beside(self, base: Path) -> Self:
+        """Return the family with the paths of its checkpoints that are found only in ``base``, resolved there."""
+        found = {
+            "init": self.init if self.from_scratch else checkpoint.beside(self.init, base),
+            "tokenizer": None if self.tokenizer is None else checkpoint.beside(self.tokenizer, base),
+        }
+        return self.model_copy(update=found)
+
+    def downloads(self) -> dict[str, str]:
+        """Return the Hub ids that the fields ``init`` and ``tokenizer`` name."""
+        return checkpoint.hub_ids({"init": None if self.from_scratch else self.init, "tokenizer": self.tokenizer})
+
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M members; pre-train their foundation, if they have one, or read it from the cache.
 
@@ -90,11 +107,22 @@ class LanguageFamily(Family):
             folder = foundation.obtain(context.cache, fingerprint, lambda: self._make_folder(context))
         else:
             folder = checkpoint.folder_of(self.init, "init")
+            checkpoint.check_format(folder)
             fingerprint = checkpoint.fingerprint(folder)
-        in_folder = self.tokenizer is None or self.from_scratch
-        tokenizer = Tokenizer.load(folder if in_folder else checkpoint.folder_of(str(self.tokenizer), "tokenizer"))
-        settings = CohortSettings(name, members, tokenizer, self._longest_input(folder), fingerprint)
-        return self._open(folder, settings, context)
+        longest = self._longest_input(folder)
+        if self.from_scratch:
+            tokenizer = Tokenizer.load(folder)
+        else:
+            own = self.tokenizer is None
+            tokenizer = read_tokenizer(folder if own else self._tokenizer_folder(), context.human)
+        settings = CohortSettings(name, members, tokenizer, longest, fingerprint)
+        cohort = self._open(folder, settings, context)
+        if not self.from_scratch:
+            tokenizer.check_padding(cohort.types, name)
+        return cohort
+
+    def _tokenizer_folder(self) -> Path:
+        return checkpoint.folder_of(str(self.tokenizer), "tokenizer")
 
     def fingerprint(self, context: BuildContext) -> str:
         """Return the name of the cached folder with this family's foundation or tokenizer."""
@@ -112,7 +140,7 @@ class LanguageFamily(Family):
         if self.tokenizer is None:
             tokenizer = Tokenizer.train(context.human.to_list(), self.vocabulary or 0, context.progress)
         else:
-            tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
+            tokenizer = read_tokenizer(self._tokenizer_folder(), context.human)
         return self._make_foundation(tokenizer, context)
 
     # Implemented by architectures.
@@ -130,12 +158,24 @@ class LanguageFamily(Family):
         """Pre-train the foundation, if there is one; return a function that writes a checkpoint folder."""
 
     @abstractmethod
-    def _open(self, folder: Path, settings: CohortSettings, context: BuildContext) -> Cohort:
+    def _open(self, folder: Path, settings: CohortSettings, context: BuildContext) -> LanguageCohort:
         """Build the cohort from a checkpoint folder, which has no weights if members start from random ones."""
 
     def save_weights(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int) -> None:
         """Write the weights of one member of a ``Cohort.state()`` beside its assets, for ``transformers`` to open."""
         checkpoint.write_weights(folder, {name: values[member] for name, values in state.items()})
+
+
+def read_tokenizer(folder: Path, human: pl.Series) -> Tokenizer:
+    """Read the tokenizer of a checkpoint folder and try it on two human documents.
+
+    Raises DataError if there is none, or the documents do not survive it.
+    """
+    from ecosystem.families.language.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(folder)
+    tokenizer.check(human.head(20).to_list())
+    return tokenizer
 
 
 def missing_documents(path: str, scenario: ScenarioParts) -> list[str]:

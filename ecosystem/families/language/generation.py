@@ -128,6 +128,8 @@ class Task:
     context: int
     members: int = 1
     mark: WatermarkSpec | None = None
+    never: Tensor | None = None
+    """Ids that are never picked, since they have no text."""
 
 
 def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[int], None]) -> list[list[int]]:
@@ -145,6 +147,8 @@ def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[
     if task.decoding.repetition_penalty != 1.0:
         seen = torch.zeros(logits.shape, dtype=torch.bool, device=device).scatter_(1, ids, True)
     while True:
+        if task.never is not None:
+            logits = logits.index_fill(1, task.never, -torch.inf)
         p = torch.softmax(adjust(logits, task.decoding, seen), -1)
         if marking is not None:
             p = _watermarked(p, task.end, marking, batch.written[: batch.position], batch.rows)

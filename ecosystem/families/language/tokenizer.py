@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 import threading
+import unicodedata
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,13 @@ from ecosystem.families.base import Progress, silent
 from ecosystem.parsing import parse_json
 
 END_OF_TEXT = "<|endoftext|>"
+SENTENCES = (
+    "The quick brown fox jumps over the lazy dog, and nobody saw it.",
+    "Every model was trained on text that an earlier model had written.",
+)
+_SURVIVING = 0.8  # least similarity of a text and its decoded tokens; a few characters may be unknown
+_LEAST_FILLED = 0.9  # least share of a model's vocabulary that its tokenizer fills; the rest is padding
+_TRIED_CHARACTERS = 200  # of each text
 _CACHE_LIMIT = 50_000_000  # tokens, 200 MB; above it the cache is emptied
 _LONGEST_RUN = 1000  # characters; training takes the square of the length of a run of letters, digits or marks
 _PIECE = 1 << 16  # characters after which a long text is cut at white space, so that progress is reported
@@ -45,7 +54,8 @@ class Tokenizer:
         self._cache: dict[str, NDArray[np.int32]] = {}
         self._cached_tokens = 0
         self.end = end
-        self.size: int = model.get_vocab_size(with_added_tokens=True)
+        self._ids = np.unique(list(model.get_vocab(with_added_tokens=True).values())).astype(np.int64)
+        self.size = int(self._ids.max(initial=-1)) + 1
 
     @classmethod
     def train(cls, texts: Sequence[str], vocabulary: int, progress: Progress = silent) -> Tokenizer:
@@ -103,6 +113,34 @@ class Tokenizer:
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Return the text of every sequence of ids; bytes that are not UTF-8 become U+FFFD."""
         return list(self._model.decode_batch([list(row) for row in ids], skip_special_tokens=False))
+
+    def check(self, texts: Sequence[str]) -> None:
+        """Raise DataError if texts do not survive encoding and decoding, as with an empty tokenizer.
+
+        ``texts`` are documents of the run, or none; case, accents and white space may change.
+        """
+        tried = [text[:_TRIED_CHARACTERS] for text in texts if _plain(text[:_TRIED_CHARACTERS])][:2] or list(SENTENCES)
+        for text, ids in zip(tried, self.encode(pl.Series(tried)), strict=True):
+            (decoded,) = self.decode([ids.tolist()])
+            if SequenceMatcher(None, _plain(text), _plain(decoded), autojunk=False).ratio() < _SURVIVING:
+                before, after = (" ".join(words.split())[:40] for words in (text, decoded))
+                raise DataError(
+                    f'the tokenizer in {self._source} ({len(self._ids)} tokens) turns the text "{before}" into '
+                    f'"{after}"; it is empty, damaged, or made for other text. Save the tokenizer of the model there '
+                    "with save_pretrained, or set tokenizer to a checkpoint that has it."
+                )
+
+    def check_padding(self, types: int, model: str) -> None:
+        """Raise DataError if a checkpoint with ``types`` outputs has far more than tokens and usual padding."""
+        if len(self._ids) < _LEAST_FILLED * types:
+            raise DataError(
+                f'the tokenizer of model "{model}" has {len(self._ids)} tokens but its output {types}; they do not '
+                "belong together. Set tokenizer to a checkpoint with the model's own."
+            )
+
+    def ids_without_text(self, types: int) -> NDArray[np.int64]:
+        """Return the ids below ``types`` that are not tokens, such as the padding of a model's vocabulary."""
+        return np.setdiff1d(np.arange(types), self._ids)
 
     def save(self, folder: Path, context: int) -> None:
         """Write tokenizer files for transformers' ``AutoTokenizer``; ``context`` is the longest input in tokens."""
@@ -176,6 +214,12 @@ def _pieces(text: str) -> Iterator[str]:
     yield text[start:]
 
 
+def _plain(text: str) -> str:
+    """Return a text without case, accents and white space, which tokenizers may change."""
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(c for c in decomposed if not c.isspace() and not unicodedata.combining(c))
+
+
 def _load_with_transformers(folder: Path) -> tokenizers.Tokenizer:
     from transformers import AutoTokenizer
 
@@ -194,15 +238,15 @@ def _end_of_text_id(model: tokenizers.Tokenizer, folder: Path | None) -> int:
     """Return the id of the end of text: as configured in the tokenizer, by its usual names, or as in config.json."""
     candidates = [END_OF_TEXT, "</s>"]
     if folder is not None:
-        configured = [
-            _read_table(folder / name).get("eos_token") for name in ("tokenizer_config.json", "special_tokens_map.json")
-        ]
+        tables = [_read_table(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
+        configured = [table.get(key) for key in ("eos_token", "sep_token") for table in tables]
         candidates = [c["content"] if isinstance(c, dict) else c for c in configured if c] + candidates
     for candidate in candidates:
         if (token := model.token_to_id(candidate)) is not None:
             return token
     token = _read_table(folder / "config.json").get("eos_token_id") if folder is not None else None
-    if isinstance(token, int) and token < model.get_vocab_size():
+    token = token[0] if isinstance(token, list) and token else token
+    if isinstance(token, int) and model.id_to_token(token) is not None:
         return token
     raise DataError(f"the tokenizer in {folder} has no end-of-text token; set eos_token in tokenizer_config.json.")
 

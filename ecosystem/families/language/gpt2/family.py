@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.errors import DataError
 from ecosystem.families import checkpoint
-from ecosystem.families.base import FAMILIES, BuildContext, Cohort, Workload
+from ecosystem.families.base import FAMILIES, BuildContext, Workload
 from ecosystem.families.foundation import pretrain
 from ecosystem.families.language.family import LanguageFamily
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
@@ -18,7 +18,7 @@ from ecosystem.streams import Stream
 from ecosystem.types import Positive
 
 if TYPE_CHECKING:
-    from ecosystem.families.language.cohort import CohortSettings
+    from ecosystem.families.language.cohort import CohortSettings, LanguageCohort
     from ecosystem.families.language.tokenizer import Tokenizer
 
 
@@ -91,7 +91,7 @@ class Gpt2(LanguageFamily):
 
         return write
 
-    def _open(self, folder: Path, settings: CohortSettings, context: BuildContext) -> Cohort:
+    def _open(self, folder: Path, settings: CohortSettings, context: BuildContext) -> LanguageCohort:
         from ecosystem.families.language.gpt2.cohort import Gpt2Cohort, draw
         from ecosystem.families.language.gpt2.weights import read_weights
 
@@ -101,6 +101,7 @@ class Gpt2(LanguageFamily):
             initial = draw(shape, context.streams.at(f"model/{settings.name}/initial"))
         else:
             initial = read_weights(folder, shape)
+            checkpoint.check_finite(folder, initial)
         return Gpt2Cohort(settings, shape, initial, self.training, context)
 
     def _check(self, shape: Shape, tokens: int, folder: Path) -> None:

@@ -19,6 +19,7 @@ from ecosystem.errors import DataError
 from ecosystem.families.base import BuildContext, Progress
 from ecosystem.families.language.cohort import CohortSettings, Nll
 from ecosystem.families.language.generation import Decoder
+from ecosystem.families.language.huggingface.decoders import fastest_decoder
 from ecosystem.families.language.huggingface.modules import build as build_module
 from ecosystem.families.language.neural import NeuralCohort
 from ecosystem.families.language.packing import TokenBatches
@@ -29,6 +30,8 @@ from ecosystem.families.training_spec import Training
 from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.streams import Stream
 
+# transformers 5.24 renamed `past_key_values` to `cache`; modules outside the library may use the old name.
+_CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 _PART_TOKENS = 1024  # tokens of a batch that are computed at once on a CPU; bounds the logits in memory
 
 
@@ -60,8 +63,9 @@ class ModuleCohort(NeuralCohort):
         )
         self.module = module.to(self.device).eval()
         self._attention = 2 * layers * width
-        # transformers 5.24 renamed `past_key_values` to `cache`; modules outside the library may use the old name.
-        self._cache_name = "cache" if "cache" in signature(module.forward).parameters else "past_key_values"
+        parameters = signature(module.forward).parameters
+        self._cache_name = next((name for name in _CACHE_NAMES if name in parameters), _CACHE_NAMES[0])
+        self._decoder_class = fastest_decoder(self)
 
     def flops_per_token(self, length: int) -> float:
         """Return the floating-point operations per token of a forward pass over ``length`` tokens.
@@ -97,6 +101,12 @@ class ModuleCohort(NeuralCohort):
         with self._autocast():
             output = self.module(input_ids=ids, use_cache=True, **{self._cache_name: cache})
         return output.logits, getattr(output, self._cache_name, None)
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Run the module on token ids [rows, length] without a cache; return the logits [rows, length, V]."""
+        with self._autocast():
+            logits: Tensor = self.module(input_ids=ids, use_cache=False).logits
+        return logits
 
     # Training.
 
@@ -148,42 +158,13 @@ class ModuleCohort(NeuralCohort):
 
     def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
         self.compute_with(self.weights.of(members[0]))
-        return ModuleDecoder(self)
+        return self._decoder_class(self)
 
     def _nll(self, member: Member) -> Nll:
         weights = self.weights.of(member)
 
         def nll(inputs: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
             self.compute_with(weights)
-            with self._autocast():
-                logits = self.module(input_ids=inputs, use_cache=False).logits
-            return F.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
+            return F.cross_entropy(self.logits(inputs)[scored].float(), targets[scored], reduction="none")
 
         return nll
-
-
-class ModuleDecoder:
-    """The decoder of the module, with its current weights."""
-
-    def __init__(self, cohort: ModuleCohort) -> None:
-        self._cohort = cohort
-        self._cache: Any = None
-
-    def begin(self, ids: Tensor) -> Tensor:
-        """Read the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
-        return self._logits(ids)
-
-    def step(self, ids: Tensor, position: int) -> Tensor:
-        """Read the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
-        return self._logits(ids.unsqueeze(1))
-
-    def keep(self, rows: Tensor, used: int) -> None:
-        """Continue with these rows only (an index tensor)."""
-        self._cache.batch_select_indices(rows)
-
-    def _logits(self, ids: Tensor) -> Tensor:
-        logits, self._cache = self._cohort.forward(ids, self._cache)
-        if not hasattr(self._cache, "batch_select_indices"):
-            kind = type(self._cohort.module).__name__
-            raise DataError(f"{kind} does not cache keys and values between tokens, which the causal_lm family needs.")
-        return logits[:, -1].float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -10,7 +11,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.errors import DataError
 from ecosystem.families import checkpoint
-from ecosystem.families.base import FAMILIES, BuildContext, Cohort, Workload
+from ecosystem.families.base import FAMILIES, BuildContext, Workload
 from ecosystem.families.checkpoint import read_config
 from ecosystem.families.foundation import pretrain
 from ecosystem.families.language.family import LanguageFamily
@@ -18,7 +19,7 @@ from ecosystem.families.training_spec import Training
 from ecosystem.streams import Stream
 
 if TYPE_CHECKING:
-    from ecosystem.families.language.cohort import CohortSettings
+    from ecosystem.families.language.cohort import CohortSettings, LanguageCohort
     from ecosystem.families.language.tokenizer import Tokenizer
 
 # Names of the longest input, the width and the number of layers in the configurations of different architectures.
@@ -84,13 +85,13 @@ class CausalLm(LanguageFamily):
         from ecosystem.families.language.huggingface.modules import build, configuration
 
         longest = self.context or 0
-        sizes = {"max_position_embeddings": longest, "vocab_size": tokenizer.size, **self.config}
-        config = configuration(self.architecture or "", sizes, tokenizer.end)
+        sizes = {"vocab_size": tokenizer.size, **self.config}
+        config = configuration(self.architecture or "", sizes, tokenizer.end, longest)
         weights = None
         if self.init == "foundation":
             stream = Stream(context.streams.seed, "foundation/causal_lm")
             module = build(config, stream.child("initial"))
-            settings = CohortSettings("foundation", 1, tokenizer, longest)
+            settings = self._within_positions(CohortSettings("foundation", 1, tokenizer, longest), module)
             cohort = ModuleCohort(settings, module, self.foundation.training(self.training), context)
             weights = pretrain(cohort, self.foundation.budget(), stream, context)
 
@@ -102,7 +103,7 @@ class CausalLm(LanguageFamily):
 
         return write
 
-    def _open(self, folder: Path, settings: CohortSettings, context: BuildContext) -> Cohort:
+    def _open(self, folder: Path, settings: CohortSettings, context: BuildContext) -> LanguageCohort:
         from ecosystem.families.language.huggingface.cohort import ModuleCohort
         from ecosystem.families.language.huggingface.modules import build, load, read_configuration
 
@@ -110,4 +111,21 @@ class CausalLm(LanguageFamily):
             module = build(read_configuration(folder), context.streams.at(f"model/{settings.name}/initial"))
         else:
             module = load(folder)
-        return ModuleCohort(settings, module, self.training, context)
+        return ModuleCohort(self._within_positions(settings, module), module, self.training, context)
+
+    def _within_positions(self, settings: CohortSettings, module: Any) -> CohortSettings:
+        """Return the settings with a context for which the module has positions.
+
+        Raises DataError if the scenario sets a longer one.
+        """
+        from ecosystem.families.language.huggingface.modules import longest_input
+
+        limit = longest_input(module)
+        if limit is None or settings.context <= limit:
+            return settings
+        if self.context is not None:
+            raise DataError(
+                f"context = {self.context}, but the {module.config.model_type} has positions for only {limit} tokens; "
+                "lower context, or raise max_position_embeddings of a model without a checkpoint."
+            )
+        return replace(settings, context=limit)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ecosystem.errors import DataError, nearest
+from ecosystem.families import checkpoint
 from ecosystem.streams import Stream
 
 
@@ -30,8 +31,11 @@ def quietly() -> Iterator[Any]:
             logging.enable_progress_bar()
 
 
-def configuration(architecture: str, sizes: Mapping[str, Any], end: int) -> Any:
-    """Return the configuration of a new model; raise DataError for an unknown architecture or invalid sizes."""
+def configuration(architecture: str, sizes: Mapping[str, Any], end: int, context: int) -> Any:
+    """Return the configuration of a new model with ``context`` positions, unless it needs none or ``sizes`` has others.
+
+    Raises DataError for an unknown architecture or invalid sizes.
+    """
     with quietly() as transformers:
         architectures = transformers.models.auto.configuration_auto.CONFIG_MAPPING
         if architecture not in architectures:
@@ -44,10 +48,11 @@ def configuration(architecture: str, sizes: Mapping[str, Any], end: int) -> Any:
         for name in sizes:  # transformers ignores unknown names, and might build billions of parameters by default
             if name not in names:
                 raise DataError(f'config: {architecture} has no "{name}"{nearest(name, names)}.')
+        defaults = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": None}
+        if "max_position_embeddings" in names:
+            defaults["max_position_embeddings"] = context
         try:
-            config = transformers.AutoConfig.for_model(
-                architecture, bos_token_id=end, eos_token_id=end, pad_token_id=None, **sizes
-            )
+            config = transformers.AutoConfig.for_model(architecture, **{**defaults, **sizes})
             config.architectures = [type(build(config, Stream(0, "check"))).__name__]
         except Exception as error:  # configurations and model classes raise many types
             raise DataError(
@@ -82,7 +87,19 @@ def load(folder: Path) -> Any:
     missing = sorted(report["missing_keys"])
     if missing:
         raise DataError(f'{folder} lacks {len(missing)} weights of its model, such as "{missing[0]}".')
+    checkpoint.check_finite(folder, dict(module.named_parameters()))
     return module.eval()
+
+
+def longest_input(module: Any) -> int | None:
+    """Return the number of tokens for which a module has learned positions; None if it has no table of them."""
+    tables = [
+        # The first positions of some tables are unused: those up to the padding's (RoBERTa), or an offset (OPT).
+        table.num_embeddings - (getattr(table, "offset", 0) if table.padding_idx is None else table.padding_idx + 1)
+        for name, table in module.named_modules()
+        if isinstance(table, torch.nn.Embedding) and ("position" in name or name.endswith("wpe"))
+    ]
+    return min(tables, default=None)
 
 
 def _first_line(error: Exception) -> str:

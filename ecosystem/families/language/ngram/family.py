@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.families import checkpoint, foundation
 from ecosystem.families.base import FAMILIES, BuildContext, Cohort, Family, Workload
-from ecosystem.families.language.family import missing_documents, too_long_prompts
+from ecosystem.families.language.family import missing_documents, read_tokenizer, too_long_prompts
 from ecosystem.families.language.ngram.counts import NgramSettings, require_keys
 from ecosystem.families.training_spec import Rate
 from ecosystem.spec import ScenarioParts
@@ -99,6 +99,16 @@ class Ngram(Family):
         # Writing a token takes several passes over the vocabulary, without fast matrix products.
         return Workload(0, 30.0 * (self.vocabulary or 50_257), 0)
 
+    def beside(self, base: Path) -> Self:
+        """Return the family with the path of its tokenizer, if it is found only in ``base``, resolved there."""
+        if self.tokenizer is None:
+            return self
+        return self.model_copy(update={"tokenizer": checkpoint.beside(self.tokenizer, base)})
+
+    def downloads(self) -> dict[str, str]:
+        """Return the Hub id that the field ``tokenizer`` names."""
+        return checkpoint.hub_ids({"tokenizer": self.tokenizer})
+
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M members; read the tokenizer from the cache, or make it first.
 
@@ -127,7 +137,7 @@ class Ngram(Family):
         if self.tokenizer is None:
             tokenizer = Tokenizer.train(context.human.to_list(), self.vocabulary or 0, context.progress)
         else:
-            tokenizer = Tokenizer.load(checkpoint.folder_of(self.tokenizer, "tokenizer"))
+            tokenizer = read_tokenizer(checkpoint.folder_of(self.tokenizer, "tokenizer"), context.human)
         return lambda folder: tokenizer.save(folder, self.context)
 
 
