@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from ecosystem.cli.main import cli
 from ecosystem.errors import DataError
 from ecosystem.families import checkpoint
+from ecosystem.families.language import generation
 from ecosystem.families.language.gpt2.family import Gpt2
 from ecosystem.families.language.huggingface.decoders import (
     CachedDecoder,
@@ -109,7 +110,8 @@ def request(n=40, **decoding):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_every_architecture_writes_what_it_would_without_a_cache(architecture, tmp_path, tokenizer):
+def test_every_architecture_writes_what_it_would_without_a_cache(architecture, tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(generation, "_COMPACT_BELOW", 1.0)  # rows are dropped as soon as one has ended
     made = opened(saved(tmp_path / "saved", architecture, tokenizer), context=32)
     if architecture in COMPACTED:
         assert made._decoder_class is CachedDecoder
@@ -125,7 +127,8 @@ def test_every_architecture_writes_what_it_would_without_a_cache(architecture, t
     assert np.isfinite(made.score([ScoreRequest(0, pl.Series(HUMAN[:4]))])[0].nll).all()
 
 
-def test_rows_are_dropped_from_a_cache_that_cannot_drop_them(tmp_path, tokenizer):
+def test_rows_are_dropped_from_a_cache_that_cannot_drop_them(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(generation, "_COMPACT_BELOW", 1.0)
     made = opened(saved(tmp_path / "saved", "llama", tokenizer))
     texts = made.tokens(request())
     for decoder in (UncompactedDecoder, UncachedDecoder):
