@@ -283,6 +283,7 @@ def test_another_source_is_refused(copies, cache):
     environment = (above / "environment.json").read_text()
     digest = Run.open(above).environment["sources"]["language"]["digest"]
     (above / "environment.json").write_text(environment.replace(digest, "0" * 64))
+    (above / "digests.json").unlink()  # as if it had been so from the start
     branch = Branch.of(Run.open(above), 2, CHANGE)
     with pytest.raises(EcosystemError, match='source "language" has changed'):
         next(begin(branch.scenario, out=above.parent.parent, cache=cache, branch=branch))

@@ -20,6 +20,7 @@ from ecosystem.runs.estimate import TOKENS_PER_DOCUMENT, Plan
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE, ROOT, TINY, tiny
+from tests.invented_runs import invent, scenario
 
 
 @pytest.fixture(scope="module")
@@ -325,3 +326,34 @@ def test_the_python_surface(tmp_path, cache, monkeypatch):
             asked()
     with pytest.raises(ecosystem.EcosystemError, match="give a dict from dotted paths to values"):
         scenario.override(["steps"])
+
+
+@pytest.mark.parametrize("file", ["scenario.toml", "environment.json", "web.graphml"])
+def test_check_finds_an_edited_file_in_a_folder_of_any_name(file, tmp_path):
+    folder = invent(tmp_path / "run", scenario(steps=1, sites=5)).path
+    said = CliRunner().invoke(cli, ["check", str(folder)])
+    assert said.exit_code == 0 and "intact (steps 0 to 1" in said.output, said.exception
+    (folder / file).write_text((folder / file).read_text() + "\n")
+    error = CliRunner().invoke(cli, ["check", str(folder)]).exception
+    assert isinstance(error, EcosystemError) and f"{file}: has been altered" in str(error)
+
+
+def test_check_names_altered_drawings_and_files_of_other_programs(tmp_path):
+    run = invent(tmp_path / "run", scenario(steps=1, sites=5))
+    run.store.write("web.gexf", b"<gexf/>")
+    (run.path / "web.gexf").write_bytes(b"<gexf>")
+    (run.path / "commits/._000000.json").write_bytes(b"\0")
+    said = CliRunner().invoke(cli, ["check", str(run.path)]).output
+    assert "intact" in said and "altered, but only drawn" in said and "web.gexf" in said
+    assert "not files of a run, and ignored: commits/._000000.json" in said
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_does_not_look_like_a_finished_run(place):
+    arguments = [sys.executable, "-m", "ecosystem", "run", "tiny.toml", "--seed", "9"]
+    process = subprocess.Popen(arguments, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert "Stopped: the reader of the output has closed it" in process.stderr.read()
+    assert process.wait() == 141

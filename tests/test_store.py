@@ -1,6 +1,8 @@
 """Laws of the run folder: a step is there in full or not at all, and damage is found and named."""
 
+import errno
 import json
+import os
 import signal
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +13,9 @@ import pytest
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
 from ecosystem.errors import StoreError
+from ecosystem.runs import store as store_module
 from ecosystem.runs.files import archive_existing
+from ecosystem.runs.records import DIGESTS, is_altered, require_unaltered
 from ecosystem.runs.store import Store
 
 
@@ -185,3 +189,85 @@ def test_an_unwritable_place_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="--out"), Store(tmp_path / "file" / "run").lock():
         pass
+
+
+def test_a_file_without_a_step_is_checked_against_its_digest(tmp_path):
+    store = Store(tmp_path)
+    store.write("scenario.toml", b"steps = 3")
+    require_unaltered(tmp_path, "scenario.toml")
+    (tmp_path / "scenario.toml").write_bytes(b"steps = 4")
+    with pytest.raises(StoreError, match=r"scenario\.toml: has been altered .* Restore it from a copy"):
+        require_unaltered(tmp_path, "scenario.toml")
+    store.write("scenario.toml", b"steps = 5")  # a timed update
+    require_unaltered(tmp_path, "scenario.toml")
+    (tmp_path / DIGESTS).unlink()  # as in a run of the first release
+    (tmp_path / "scenario.toml").write_bytes(b"steps = 6")
+    require_unaltered(tmp_path, "scenario.toml")
+
+
+def test_a_process_killed_between_a_digest_and_its_file_leaves_the_file_valid(tmp_path, monkeypatch):
+    store, write = Store(tmp_path), store_module.write_atomically
+    store.write("environment.json", b"{}")
+
+    def killed(path, content):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store_module, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.write("environment.json", b"[]")
+    assert not is_altered(tmp_path / DIGESTS, "environment.json")
+    monkeypatch.setattr(store_module, "write_atomically", write)
+    store.write("environment.json", b"[]")
+    assert not is_altered(tmp_path / DIGESTS, "environment.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"files": {}, "digest": "0"}', b"[" * 100_000])
+def test_a_damaged_record_of_digests_is_a_sentence(tmp_path, content):
+    (tmp_path / DIGESTS).write_bytes(content)
+    with pytest.raises(StoreError, match=r"digests\.json: this record of digests is damaged"):
+        is_altered(tmp_path / DIGESTS, "scenario.toml")
+
+
+@pytest.mark.parametrize("name", ["commits/._000000.json", "commits/000000 (conflicted copy).json", ".DS_Store"])
+def test_files_of_other_programs_are_named_and_left_alone(tmp_path, name):
+    store = committed(tmp_path, 2)
+    (tmp_path / name).write_bytes(b"\0")
+    assert store.last() == 1 and store.sweep() == []
+    assert store.other_files() == [name] and (tmp_path / name).exists()
+
+
+def test_a_renamed_record_is_named_and_no_advice_loses_data(tmp_path):
+    committed(tmp_path, 3)
+    (tmp_path / "commits/000001.json").rename(tmp_path / "commits/000001 (conflicted copy).json")
+    with pytest.raises(StoreError, match=r'contains "000001 \(conflicted copy\)\.json".* rename it back') as raised:
+        Store(tmp_path).commits()
+    assert "make a copy of" in str(raised.value)
+
+
+@pytest.mark.parametrize(("code", "remedy"), [(errno.EACCES, "permission to read"), (errno.ENAMETOOLONG, "shorter")])
+def test_a_folder_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch, code, remedy):
+    committed(tmp_path, 1)
+
+    def refused(path):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "listdir", refused)
+    with pytest.raises(StoreError, match=remedy) as raised:
+        Store(tmp_path).last()
+    assert "damaged" not in str(raised.value)
+
+
+def test_a_file_system_without_locks_is_locked_by_a_file_that_names_its_owner(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refused(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with Store(tmp_path).lock():
+        owner = rf"process {os.getpid()} on .*delete .*\.lock-owner"
+        with pytest.raises(StoreError, match=owner), Store(tmp_path).lock():
+            pass
+    with Store(tmp_path).lock():
+        assert (tmp_path / ".lock-owner").exists()
+    assert not (tmp_path / ".lock-owner").exists()

@@ -7,6 +7,7 @@ import signal
 import sys
 from io import TextIOWrapper
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -56,12 +57,21 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of the output has gone (| head), so nothing can be reported
-        sys.exit(0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands; a closed pipe ends one with a message, where Click would end it without."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Invoke a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            click.echo("Stopped: the reader of the output has closed it. Committed steps are kept.", err=True)
+            os._exit(141)  # as if ended by SIGPIPE; the interpreter would try to write what is left of the output
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ecosystem")
 def cli() -> None:
     """Simulate model collapse on a web shared by people and language models.

@@ -163,7 +163,8 @@ def _check(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[s
             raise ScenarioError(f"{file}: is a run folder; --set and --variant apply to files.")
         run = Run.open(file)
         count = run.verify()
-        return [f"intact (steps 0 to {run.last_step}, {count} files match their hashes)"]
+        intact = f"intact (steps 0 to {run.last_step}, {count} files match their hashes)"
+        return [intact, *(f"note: {note}" for note in run.notes())]
     kind = file_kind(read_toml(file))
     if kind == "scenario":
         spec = read_scenario(file, variant, settings, None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -35,7 +36,7 @@ def study(
     """Run a study and write its report.
 
     STUDY is a study file. Every arm is run with every seed. Finished runs are reused, and interrupted ones resumed. The
-    path of the report is printed last.
+    path of the report is printed last. The exit code is 1 if any run failed.
     """
     from ecosystem.studies.executors.options import ExecutionOptions
     from ecosystem.studies.progress import StudyProgress
@@ -51,6 +52,8 @@ def study(
     with interruptible():
         result = run_study(spec, file.parent, ExecutionOptions(**options), progress, out=out)
     print_result(result.summary() if as_json else result.report)
+    if result.summary()["failed"]:
+        sys.exit(1)
 
 
 @click.command()

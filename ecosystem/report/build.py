@@ -20,6 +20,7 @@ from ecosystem.report.panels import collapse
 from ecosystem.report.run_charts import metric_title
 from ecosystem.report.sections import CONTENTS, sections
 from ecosystem.report.summaries import Outcome
+from ecosystem.runs.records import CHARTS, note_digests
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 
@@ -86,14 +87,16 @@ def publish(
     ``context``: template variables. ``specs``: Vega-Lite specifications by chart name. ``colours``: number of
     populations with a colour.
     """
+    files = {}
     for name, spec in specs.items():
-        svg, png = charts.pictures(spec)
-        store.write(f"charts/{name}.svg", svg)
-        store.write(f"charts/{name}.png", png)
+        files[f"charts/{name}.svg"], files[f"charts/{name}.png"] = charts.pictures(spec)
+    files["report.html"] = html.page(template, context, specs, colours, pages)
+    note_digests(store.folder / CHARTS, {f"../{name}": content for name, content in files.items()})
+    for name, content in files.items():
+        store.write(name, content)
     for path in (store.folder / "charts").glob("*.*"):
-        if path.stem not in specs:  # left over from an earlier report
+        if path.suffix in (".svg", ".png") and path.stem not in specs:  # left over from an earlier report
             path.unlink()
-    store.write("report.html", html.page(template, context, specs, colours, pages))
     return store.folder / "report.html"
 
 

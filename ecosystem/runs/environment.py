@@ -12,15 +12,41 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
+
 from ecosystem.errors import EcosystemError, StoreError, nearest
 from ecosystem.families.base import Cohort
 from ecosystem.parsing import parse_json
-from ecosystem.runs.files import relative_path
+from ecosystem.runs.files import relative_path, unreadable
+from ecosystem.runs.records import require_unaltered
 from ecosystem.runs.store import Store
 from ecosystem.sources.base import Reservoir
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PACKAGES = ("ecosystem", "mesa", "networkx", "numpy", "polars", "tokenizers", "torch", "transformers")
+
+
+_REMEDY = "Restore it from a copy, or start again with --fresh (nothing is deleted)."
+
+
+class SourceRecord(BaseModel):
+    """A source as it was when the run began."""
+
+    digest: str
+    size: int | None
+
+
+class Environment(BaseModel):
+    """What is read of ``environment.json``."""
+
+    seed: NonNegativeInt
+    device: str
+    threads: PositiveInt
+    sources: dict[str, SourceRecord]
+    foundations: dict[str, str | None]
+    base: str = ""
+    packages: dict[str, str] = {}
+    resumed: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -103,11 +129,18 @@ def read_environment(folder: Path) -> dict[str, Any]:
     path = folder / "environment.json"
     try:
         environment: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
-        missing = {"seed", "device", "threads", "sources", "foundations", "resumed"} - set(environment)
-        if missing:
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}). Start again with --fresh (nothing is deleted).") from None
+        Environment.model_validate(environment, strict=True)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: is missing. {_REMEDY}") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise StoreError(f"{path}: is damaged ({where}: {first['msg']}). {_REMEDY}") from None
+    except ValueError as error:
+        raise StoreError(f"{path}: is damaged ({error}). {_REMEDY}") from None
+    require_unaltered(folder, path.name)
     return environment
 
 

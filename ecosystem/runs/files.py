@@ -1,4 +1,4 @@
-"""Local files: write atomically, move aside instead of deleting, and explain I/O errors."""
+"""Local files: write atomically, lock, move aside instead of deleting, and explain I/O errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, SoftFileLock, Timeout
 
 from ecosystem.errors import EcosystemError, StoreError
 
@@ -35,6 +38,63 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # file systems without locks, such as some NFS
+
+
+@contextmanager
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Lock a folder; raise StoreError if another process still holds the lock after ``patience`` seconds.
+
+    On a file system without locks, a file with the owner's process and host takes their place. Any thread may release
+    the lock, because a generator of steps may be closed by another thread than it ran in.
+    """
+    with io_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock: Any = FileLock(folder / ".lock", timeout=patience, thread_local=False)
+        owner: Any = SoftFileLock(folder / ".lock-owner", timeout=patience, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StoreError(
+                f"{folder}: another process is working on this run; wait until it ends, or stop it."
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+                raise
+            lock = owner
+            try:
+                lock.acquire()
+            except Timeout:
+                raise StoreError(
+                    f"{folder}: another process is working on this run ({_owner(folder / '.lock-owner')}); wait until "
+                    f"it ends, or stop it. If it no longer exists, delete {folder / '.lock-owner'}."
+                ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _owner(file: Path) -> str:
+    """Return the process and host in a lock file."""
+    try:
+        process, host = file.read_text(encoding="utf-8").split()[:2]
+    except (OSError, ValueError):
+        return "its lock file does not say which"
+    return f"process {process} on {host}"
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """Return the error for a file or folder that cannot be read, which says nothing about damage."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        remedy = "Give this user the permission to read it"
+    elif error.errno == errno.ENAMETOOLONG:
+        remedy = "Choose shorter names for the run and for the folder given with --out"
+    else:
+        remedy = "Fix the cause and run the same command again; nothing has been changed"
+    return StoreError(f"{path}: cannot be read ({error.strerror}). {remedy}.")
+
+
 def relative_path(path: Path, folder: Path) -> str:
     """Return a path relative to ``folder``, or the absolute path if there is none (another drive on Windows)."""
     base, target = folder.resolve(), path.resolve()
@@ -51,6 +111,8 @@ def io_errors(path: Path) -> Iterator[None]:
             remedy = "Free some space and run the same command again; it continues after the last committed step"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
             remedy = "Choose another folder with --out, or change its permissions"
+        elif error.errno == errno.ENAMETOOLONG:
+            remedy = "Choose a shorter name for the run, or a shorter folder with --out"
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
             remedy = "There is a file where a folder is needed; choose another folder with --out"
         else:

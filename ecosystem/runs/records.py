@@ -1,10 +1,11 @@
-"""The records of a run folder: one commit record per step, and the branch point of a branch."""
+"""The records of a run folder: one commit record per step, the branch point of a branch, and digests of other files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,37 @@ from typing import Any, Self
 
 from ecosystem.errors import FormatError, StoreError
 from ecosystem.parsing import parse_json
+from ecosystem.runs.files import unreadable, write_atomically
 
 FORMAT = 1  # format of the run folders that this release writes; it reads this and all earlier formats
 BRANCH = "branch.json"
+DIGESTS = "digests.json"
+COVERED = ("scenario.toml", "environment.json", "web.graphml", "web.gexf")  # files without a step
+DRAWN = ("web.gexf",)  # of these, files that are never read again
+CHARTS = "charts/digests.json"  # digests of the report and its charts
 
 
 def table_file(table: str, step: int) -> str:
     """Return the path, in a run folder, of a step's table, weights or state."""
     suffix = {"weights": "safetensors", "state": "json"}.get(table, "parquet")
     return f"{table}/{step:06d}.{suffix}"
+
+
+def is_record(name: str) -> bool:
+    """Return whether a file in ``commits`` is a record by its name; other files there are ignored."""
+    return re.fullmatch(r"\d{6,}\.json", name) is not None
+
+
+def record_files(folder: Path) -> list[Path]:
+    """Return the commit records in a run folder, ordered by step; raise StoreError if it cannot be read."""
+    commits = folder / "commits"
+    try:
+        names = os.listdir(commits)  # noqa: PTH208 (speed)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(commits, error) from None
+    return [commits / name for name in sorted(filter(is_record, names), key=lambda name: (len(name), name))]
 
 
 @dataclass(frozen=True)
@@ -45,7 +68,9 @@ class Fork:
                 raise TypeError
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, TypeError, KeyError):
+        except OSError as error:
+            raise unreadable(path, error) from None
+        except (ValueError, TypeError, KeyError):
             raise StoreError(
                 f"{path}: is damaged; it must say where this branch begins (parent, step, digest). Restore it from a "
                 "copy, or branch again with --fresh (the damaged folder is moved aside, not deleted)."
@@ -76,7 +101,7 @@ class Commit:
             check_format(data, path)
             commit = cls(**data)
         except OSError as error:
-            raise StoreError(damage_message(path, error.strerror or "it cannot be read")) from None
+            raise unreadable(path, error) from None
         except (ValueError, TypeError):
             raise StoreError(damage_message(path, "it is not a JSON commit record")) from None
         if commit.digest != record_digest(data):
@@ -108,15 +133,84 @@ def recovery_hint(folder: Path, step: int) -> str:
     if not kept:
         return "Restore it from a copy, or start again with --fresh (the damaged folder is moved aside, not deleted)."
     return (
-        f"Restore it from a copy, or, to continue from step {kept[-1]}, delete the records of step {kept[-1] + 1} and "
-        f"later in {folder / 'commits'}."
+        f"Restore it from a copy, or, to continue from step {kept[-1]}, make a copy of {folder} and delete the records "
+        f"of step {kept[-1] + 1} and later in {folder / 'commits'}."
     )
+
+
+def _misnamed(folder: Path) -> str:
+    """Name the files in ``commits`` that are no records by their names, or return an empty string."""
+    names = [path.name for path in sorted(folder.iterdir()) if not (is_record(path.name) or path.name.startswith("."))]
+    if not names:
+        return ""
+    listed = ", ".join(f'"{name}"' for name in names[:3])
+    return f"The folder also contains {listed}: if a program that copies files has renamed a record, rename it back. "
 
 
 def record_digest(data: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a record without its own digest."""
     body = {key: value for key, value in data.items() if key != "digest"}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def note_digests(file: Path, contents: Mapping[str, bytes]) -> None:
+    """Note, in a record of digests, that files beside it are about to get these contents.
+
+    The digest of the present content is kept too: a process killed between the note and the file leaves both valid.
+    """
+    digests = read_digests(file)
+    for name, content in contents.items():
+        present = file.parent / name
+        before = hashlib.sha256(present.read_bytes()).hexdigest() if present.is_file() else ""
+        digests[name] = {"sha256": hashlib.sha256(content).hexdigest(), "previous": before}
+    record: dict[str, Any] = {"files": digests}
+    record["digest"] = record_digest(record)
+    write_atomically(file, json.dumps(record, indent=1).encode())
+
+
+def read_digests(file: Path) -> dict[str, dict[str, str]]:
+    """Return a record of digests, empty if the run is older than they; raise StoreError if damaged."""
+    try:
+        record = parse_json(file.read_text(encoding="utf-8"))
+        if record["digest"] != record_digest(record):
+            raise ValueError("its contents do not match its digest")
+        files: dict[str, dict[str, str]] = {name: dict(entry) for name, entry in record["files"].items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise unreadable(file, error) from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise StoreError(
+            f"{file}: this record of digests is damaged. Restore it from a copy, or delete it; the files that it "
+            "covers are then no longer checked."
+        ) from None
+    return files
+
+
+def is_altered(file: Path, name: str) -> bool:
+    """Return whether a file differs from the record of digests ``file`` beside it; missing and unnoted files do not."""
+    noted = None
+    while (digests := read_digests(file)) != noted:  # again, if a process has just written both
+        noted = digests
+        try:
+            content = (file.parent / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise unreadable(file.parent / name, error) from None
+        entry = digests.get(name)
+        if entry is None or hashlib.sha256(content).hexdigest() in (entry["sha256"], entry["previous"]):
+            return False
+    return True
+
+
+def require_unaltered(folder: Path, name: str) -> None:
+    """Raise StoreError if a file of a run, without a step, differs from its digest."""
+    if is_altered(folder / DIGESTS, name):
+        raise StoreError(
+            f"{folder / name}: has been altered (its hash does not match {DIGESTS}). Restore it from a copy, or start "
+            "again with --fresh (nothing is deleted)."
+        )
 
 
 class CommitHistory:
@@ -140,15 +234,14 @@ class CommitHistory:
         fork = self.fork
         records = [] if fork is None else self._inherited(fork, through)
         folder = self.folder / "commits"
-        names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 (speed)
-        for name in sorted(name for name in names if name.endswith(".json")):
+        for name in [path.name for path in record_files(self.folder)]:
             number = len(records)
             if through is not None and number > through:
                 break
             record = self._record(folder, name)
             if record.step != number:
                 gap = f"the record of step {number} is missing, but that of step {record.step} exists"
-                raise StoreError(f"{folder}: {gap}. {recovery_hint(self.folder, number)}")
+                raise StoreError(f"{folder}: {gap}. {_misnamed(folder)}{recovery_hint(self.folder, number)}")
             if record.parent != (records[-1].digest if records else ""):
                 raise StoreError(damage_message(folder / name, "it does not follow from the record before it"))
             records.append(record)
@@ -159,7 +252,7 @@ class CommitHistory:
         try:
             status = os.stat(f"{folder}/{name}")  # noqa: PTH116 (speed)
         except OSError as error:
-            raise StoreError(damage_message(folder / name, error.strerror or "it cannot be read")) from None
+            raise unreadable(folder / name, error) from None
         identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         cached = self._records.get(name)
         if cached is None or cached[0] != identity:

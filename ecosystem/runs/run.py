@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from functools import cached_property
@@ -16,9 +17,12 @@ from ecosystem.runs.ancestry import Ancestry, RunHistory
 from ecosystem.runs.environment import Machine, read_environment
 from ecosystem.runs.files import require_local_path
 from ecosystem.runs.lineage import Lineage
+from ecosystem.runs.records import CHARTS, DIGESTS, DRAWN, is_altered, read_digests, require_unaltered
 from ecosystem.runs.store import Store
 from ecosystem.scenario.presets import read_toml
 from ecosystem.scenario.scenario import Scenario
+
+_LISTED = 5  # at most, of files that do not belong to a run
 
 
 class Run:
@@ -60,6 +64,7 @@ class Run:
     def scenario(self) -> Scenario:
         """The scenario that was run, with presets and defaults filled in."""
         file = self.path / "scenario.toml"
+        require_unaltered(self.path, file.name)
         return Scenario.parse(read_toml(file), where=str(file), base=self.path)
 
     def update_theory(self, scenario: Scenario) -> bool:
@@ -67,7 +72,8 @@ class Run:
         if scenario.theory == self.scenario.theory:
             return False
         updated = self.scenario.model_copy(update={"theory": scenario.theory})
-        self.store.write("scenario.toml", updated.to_toml().encode())
+        with self.store.lock():
+            self.store.write("scenario.toml", updated.to_toml().encode())
         self.__dict__.pop("scenario", None)
         return True
 
@@ -78,8 +84,26 @@ class Run:
         """
         self.verify_scenario()
         _ = self.environment
+        require_unaltered(self.path, "web.graphml")
         read_graph(str(self.path.resolve() / "web.graphml"), self.path)
         return self.store.verify()
+
+    def notes(self) -> list[str]:
+        """Return a sentence for drawn files that have been altered, and one for files that do not belong to a run."""
+        records = dict.fromkeys(DRAWN, self.path / DIGESTS)
+        records |= dict.fromkeys(read_digests(self.path / CHARTS), self.path / CHARTS)
+        altered = [
+            os.path.normpath(record.parent / name) for name, record in records.items() if is_altered(record, name)
+        ]
+        others = self.store.other_files()
+        notes = []
+        if altered:
+            again = f"`ecosystem report {self.path}` draws the report and its charts anew; a resume, web.gexf"
+            notes.append(f"altered, but only drawn: {', '.join(altered)} ({again})")
+        if others:
+            more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
+            notes.append(f"not files of a run, and ignored: {', '.join(others[:_LISTED])}{more}")
+        return notes
 
     def verify_scenario(self) -> None:
         """Raise StoreError if the stored scenario does not parse, or is not the one in the folder's name."""

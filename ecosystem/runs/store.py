@@ -12,22 +12,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
 from ecosystem.errors import StoreError
-from ecosystem.runs.files import io_errors, relative_path, write_atomically
-from ecosystem.runs.records import BRANCH, FORMAT, Commit, CommitHistory, record_digest, recovery_hint, table_file
+from ecosystem.runs.files import locked, relative_path, unreadable, write_atomically
+from ecosystem.runs.records import (
+    BRANCH,
+    COVERED,
+    DIGESTS,
+    FORMAT,
+    Commit,
+    CommitHistory,
+    note_digests,
+    record_digest,
+    recovery_hint,
+    table_file,
+)
 
 TABLES = {"corpus": SEGMENT, "index": INDEX_CHANGE, "ledger": LEDGER, "metrics": METRICS, "archive": ARCHIVE}
 PRUNED = ("weights", "archive")  # kept only for the last step and for those that the scenario or a branch needs
@@ -46,7 +57,7 @@ class Store(CommitHistory):
         except FileNotFoundError:
             raise StoreError(f"{path}: this file of step {commit.step} is missing. {self._remedy(commit)}") from None
         except OSError as error:
-            raise StoreError(f"{path}: cannot be read ({error.strerror}).") from None
+            raise unreadable(path, error) from None
         expected = commit.files[name]
         if len(content) != expected["size"]:
             problem = f"is truncated or altered: {len(content)} bytes instead of {expected['size']}"
@@ -159,28 +170,17 @@ class Store(CommitHistory):
 
     # Writing
 
-    @contextmanager
-    def lock(self, patience: float = 0.0) -> Iterator[None]:
-        """Lock the folder; raise StoreError if another process still holds the lock after ``patience`` seconds.
-
-        Any thread may release the lock, because a generator of steps may be closed by another thread than it ran in.
-        """
-        with io_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock", timeout=patience, thread_local=False)
-            try:
-                lock.acquire()
-            except Timeout:
-                raise StoreError(
-                    f"{self.folder}: another process is working on this run; wait until it ends, or stop it."
-                ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+    def lock(self, patience: float = 0.0) -> AbstractContextManager[None]:
+        """Lock the folder (see :func:`locked`)."""
+        return locked(self.folder, patience)
 
     def write(self, name: str, content: bytes) -> dict[str, Any]:
-        """Write a file in full or not at all, also after a power cut; return its size and SHA-256."""
+        """Write a file in full or not at all, also after a power cut; return its size and SHA-256.
+
+        The digest of a file that belongs to no step is noted first.
+        """
+        if name in COVERED:
+            note_digests(self.folder / DIGESTS, {name: content})
         write_atomically(self.folder / name, content)
         return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
@@ -234,17 +234,37 @@ class Store(CommitHistory):
         self.write(BRANCH, json.dumps(record, indent=1).encode())
 
     def sweep(self) -> list[str]:
-        """Delete files that no commit record names, left by a killed process; return their names."""
+        """Delete files of steps that no commit record names, left by a killed process; return their names.
+
+        Files whose names are not those of such files, as those of programs that copy, are left alone.
+        """
         named = {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
         swept = []
         for table in (*TABLES, "weights", "state", "commits"):
             for path in sorted((self.folder / table).glob("*")):
                 name = f"{table}/{path.name}"
-                complete_record = table == "commits" and not path.name.startswith(".")
-                if name not in named and not complete_record:
+                complete = re.fullmatch(r"\d{6,}\.(parquet|safetensors|json)", path.name) and table != "commits"
+                partial = re.fullmatch(r"\.\d{6,}\.(parquet|safetensors|json)\.part", path.name)
+                if name not in named and (complete or partial) and path.is_file():
                     path.unlink()
                     swept.append(name)
         return swept
+
+    def other_files(self) -> list[str]:
+        """Return the files in this folder that do not belong to a run, such as those of programs that copy files."""
+        own = {*COVERED, DIGESTS, BRANCH, "report.html", ".lock", ".lock-owner"}
+        own |= {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
+        others = []
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder).as_posix()
+            ours = name in own or name.startswith("charts/") or _OWN_STEP.fullmatch(name)
+            if path.is_file() and not ours:
+                others.append(name)
+        return others
+
+
+# Records, marks of branches, and what a killed process leaves.
+_OWN_STEP = re.compile(r"pinned/\d{6,}|[a-z]+/\d{6,}\.(json|parquet|safetensors)|(.*/)?\..*\.part")
 
 
 def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:

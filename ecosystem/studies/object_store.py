@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,13 +19,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.runs.records import BRANCH, Commit, Fork, check_format
+from ecosystem.runs.records import BRANCH, COVERED, DIGESTS, Commit, Fork, check_format, is_record, record_files
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import PRUNED, Store
 from ecosystem.scenario.scenario import Scenario
 
 _LOCK_SECONDS = 60.0  # longest wait for another process that fetches the same run
-_REWRITTEN = ("scenario.toml", "environment.json", BRANCH, "web.graphml", "web.gexf")  # files without a step
+_REWRITTEN = (DIGESTS, *COVERED, BRANCH)  # files without a step
 _STUDY_TABLES = ("metrics", "state")  # those that studies read
 
 
@@ -46,7 +47,7 @@ def last_step(place: str) -> int:
         mirror = Mirror.of_run(place)
         names = mirror.records(mirror.local(place))
     else:
-        names = [path.name for path in (Path(place) / "commits").glob("[0-9]*.json")]
+        names = [path.name for path in record_files(Path(place))]
     return max((int(name.removesuffix(".json")) for name in names), default=-1)
 
 
@@ -136,7 +137,7 @@ class Mirror:
                 stored = {name: path.read_bytes() for name, path in records.items()}
                 for name, content in stored.items():
                     check_format(json.loads(content), f"{self.place(folder)}/{name}")
-                local = {f"commits/{path.name}": path.read_bytes() for path in (folder / "commits").glob("*.json")}
+                local = {f"commits/{path.name}": path.read_bytes() for path in record_files(folder)}
                 consistent = all(local[name] == stored[name] for name in local.keys() & stored.keys())
                 if local and not (stored and consistent):
                     _clear(folder)
@@ -176,7 +177,7 @@ class Mirror:
         """
         place = self.place(folder)
         with _store_errors(place):
-            local = sorted((folder / "commits").glob("*.json"))
+            local = record_files(folder)
             stored = self._numbered(folder / "commits")
             shared = [path for path in local if path.name in stored]
             latest = shared[-1] if shared else None
@@ -184,7 +185,9 @@ class Mirror:
             if len(stored) > len(shared) or diverged:
                 raise StoreError(f"{place}: another worker has continued this run.")
             hashes = {path: _hash(path) for path in (folder / name for name in _REWRITTEN) if path.exists()}
-            self.put(path for path, digest in hashes.items() if self._pushed.get(path) != digest)
+            changed = [path for path, digest in hashes.items() if self._pushed.get(path) != digest]
+            self.put(path for path in changed if path.name == DIGESTS)  # first: it also covers the versions before
+            self.put(path for path in changed if path.name != DIGESTS)
             self._pushed |= hashes
             for path in local:
                 if path.name not in stored:
@@ -195,7 +198,7 @@ class Mirror:
 
     def _prune(self, folder: Path) -> None:
         """Remove from the store the models that were pruned from the run folder."""
-        local_steps = {int(path.stem) for path in (folder / "commits").glob("*.json")}
+        local_steps = {int(path.stem) for path in record_files(folder)}
         commits = Store(folder).commits()
         pruned_steps = {c.step for c in commits[:-1] if not c.kept and c.step in local_steps}
         for table in PRUNED:
@@ -224,7 +227,10 @@ class Mirror:
 
     def _numbered(self, folder: Path) -> list[str]:
         """Return the names of a run's files of one table in the store, ordered by step."""
-        return [name for name in self._names(folder) if name[:1].isdigit()]
+        names = self._names(folder)
+        if folder.name == "commits":
+            return [name for name in names if is_record(name)]
+        return [name for name in names if re.fullmatch(r"\d{6,}\.\w+", name)]
 
     def _names(self, folder: Path) -> list[str]:
         self._fs.invalidate_cache()

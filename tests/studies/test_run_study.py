@@ -132,7 +132,7 @@ def test_runs_that_diverge_are_told_in_their_cells_and_the_others_are_compared(t
     small_runs.study(tmp_path, text.replace("[arms.plain]", arms).replace("seeds", 'reference = "plain"\nseeds'))
     command = ["study", str(tmp_path / "study.toml"), "--out", str(tmp_path / "out"), "--engine", "serial", "--json"]
     shown = CliRunner().invoke(cli, command)
-    assert shown.exit_code == 0, shown.exception
+    assert shown.exit_code == 1, shown.exception  # some runs fail
     summary = json.loads(shown.stdout.splitlines()[-1])
     why = r"step 5, lab/\d: member \d has diverged: .* lower its decoding\.temperature"
     failing = {("hot", 1), ("hotter", 1), ("hotter", 2), ("hotter", 3)}

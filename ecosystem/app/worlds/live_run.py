@@ -6,7 +6,6 @@ those of ``ecosystem run`` for the scenario with the changes made so far.
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
@@ -19,7 +18,7 @@ from ecosystem.app.worlds.run_view import RunView
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
-from ecosystem.runs.environment import Machine
+from ecosystem.runs.environment import Machine, write_environment
 from ecosystem.runs.execute import begin
 from ecosystem.runs.files import io_errors, relative_path
 from ecosystem.runs.run import Run, folder_of
@@ -175,7 +174,7 @@ class LiveRun:
     def _copy(self, part: Path, target: Path) -> None:
         """Write a complete run folder at ``part``, to be moved to ``target``."""
         store = Store(self.folder)
-        files = [(self.folder, name) for name in ("web.graphml", "web.gexf")]
+        files: list[tuple[Path, str]] = []
         for commit in store.commits():
             holder = store.owning_store(commit.step).folder
             present = [name for name in commit.files if name.split("/")[0] not in PRUNED or (holder / name).exists()]
@@ -184,8 +183,11 @@ class LiveRun:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, part / name)
         environment = {**Run(self.folder).environment, "base": relative_path(self.base, target)}
-        (part / "environment.json").write_text(json.dumps(environment, indent=1), encoding="utf-8")
-        (part / "scenario.toml").write_text(self.scenario.to_toml(), encoding="utf-8")
+        copy = Store(part)
+        for name in ("web.graphml", "web.gexf"):
+            copy.write(name, (self.folder / name).read_bytes())
+        write_environment(copy, environment)
+        copy.write("scenario.toml", self.scenario.to_toml().encode())
 
     def close(self) -> None:
         """Stop for good; a step under way is abandoned."""
