@@ -351,9 +351,9 @@ def test_check_names_altered_drawings_and_files_of_other_programs(tmp_path):
 @pytest.mark.slow
 def test_a_closed_pipe_does_not_look_like_a_finished_run(place):
     arguments = [sys.executable, "-m", "ecosystem", "run", "tiny.toml", "--seed", "9"]
-    process = subprocess.Popen(arguments, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.readline()
-    process.stdout.close()
-    assert "Stopped: the reader of the output has closed it" in process.stderr.read()
-    assert process.wait() == 141
+    with subprocess.Popen(arguments, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert "Stopped: the reader of the output has closed it" in process.stderr.read()
+    assert process.returncode == 141
