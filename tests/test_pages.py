@@ -148,9 +148,9 @@ def run_with(folder, text: str) -> Run:
     }
     events = {1: [text], 2: [text] * 3}
     invent(folder, spec, events=events, documents=lambda frame: frame.with_columns(**columns))
-    environment = dict.fromkeys(("device", "device_name", "threads", "python", "platform"), text)
+    environment = dict.fromkeys(("device", "device_name", "python", "platform"), text)
     environment |= {"packages": {text: text, "ecosystem": text}, "sources": {text: {"digest": text, "size": None}}}
-    environment |= {"seed": 1, "resumed": [{"after_step": text}]}
+    environment |= {"seed": 1, "threads": 1, "resumed": [{"after_step": text}]}
     (folder / "environment.json").write_text(json.dumps(ENVIRONMENT | environment))
     return Run.open(folder)
 

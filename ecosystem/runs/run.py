@@ -85,7 +85,7 @@ class Run:
         self.verify_scenario()
         _ = self.environment
         require_unaltered(self.path, "web.graphml")
-        read_graph(str((self.path / "web.graphml").resolve()), self.path)
+        read_graph(str(self.path.resolve() / "web.graphml"), self.path)
         return self.store.verify()
 
     def notes(self) -> list[str]:
