@@ -16,6 +16,7 @@ from ecosystem.formats import visible
 from ecosystem.report import charts, html, write_report
 from ecosystem.report.html import Cell, Column, Figure, Table
 from ecosystem.report.panels.documents import Document, Image
+from ecosystem.runs.records import DIGESTS, note_digests
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.studies import frontier as frontiers
@@ -151,7 +152,9 @@ def run_with(folder, text: str) -> Run:
     environment = dict.fromkeys(("device", "device_name", "python", "platform"), text)
     environment |= {"packages": {text: text, "ecosystem": text}, "sources": {text: {"digest": text, "size": None}}}
     environment |= {"seed": 1, "threads": 1, "resumed": [{"after_step": text}]}
-    (folder / "environment.json").write_text(json.dumps(ENVIRONMENT | environment))
+    content = json.dumps(ENVIRONMENT | environment)
+    note_digests(folder / DIGESTS, {"environment.json": content.encode()})
+    (folder / "environment.json").write_text(content)
     return Run.open(folder)
 
 
