@@ -151,13 +151,20 @@ class StudyProgress:
 
     def say(self, text: str) -> None:
         """Print a permanent line, above the live screen if there is one."""
-        if self._quiet:
-            return
+        if not self._quiet:
+            self._print(text, err=self._to_stderr)
+
+    def say_failed(self, label: str, error: str, attempts: int = 1) -> None:
+        """Say why a run is left out, also where nothing but the result is to be printed."""
+        times = f" at attempt {attempts}" if attempts > 1 else ""
+        self._print(f"  failed: {label}{times}: {error}", err=self._to_stderr or self._quiet)
+
+    def _print(self, text: str, *, err: bool) -> None:
         text = visible(text)
         if self._live is not None and self._live.is_started:
             self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            click.echo(text, err=self._to_stderr)
+            click.echo(text, err=err)
 
     def begin(self, name: str, runs: Sequence[PlannedRun], finished: int) -> None:
         """Start to show these runs; ``finished`` is the number of runs that were finished before."""
@@ -172,10 +179,10 @@ class StudyProgress:
         self._results = results
         for number in self._tracker.update(running, results, time.monotonic()):
             label, result = self._runs[number].label, results[number]
-            attempts = f" at attempt {result.attempts}" if result.attempts > 1 else ""
             if result.error:
-                self.say(f"  failed: {label}{attempts}: {result.error}")
+                self.say_failed(label, result.error, result.attempts)
             elif self._live is None:
+                attempts = f" at attempt {result.attempts}" if result.attempts > 1 else ""
                 self.say(f"  {label}: {result.seconds:.1f} s{attempts}. {self._state()}")
                 self._printed = time.monotonic()
         self.refresh()

@@ -98,7 +98,11 @@ def run_study(
         from ecosystem.studies.report import write_study
         from ecosystem.studies.report.data import StudyReportData
 
-        results = Results.of(study, cells, [job_results[number] for number in numbers])
+        of_cells = [job_results[number] for number in numbers]
+        results = Results.of(study, cells, of_cells)
+        for cell, result, error in zip(cells, of_cells, results.runs["error"], strict=True):
+            if error and not result.error:  # it was finished before, but cannot be read
+                progress.say_failed(cell.label, error)
         results.write(store)
         report = write_study(results, store)
         data = StudyReportData(results)

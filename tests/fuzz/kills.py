@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ecosystem.cli.main import cli
-from ecosystem.runs.store import Store
+from ecosystem.runs.run import Run
+from tests.fuzz.commands import BRANCH, RUN, STUDY_RUN, hashes, run_folder, write_files
 
-SCENARIO = """
-name = "killed"
-steps = 4
-[sources.language]
-kind = "process"
-held_out = 20
-[web]
-kind = "watts_strogatz"
-sites = 6
-initial = { source = "language", documents = 60 }
-[models.small]
-kind = "ngram"
-order = 2
-vocabulary = 300
-context = 32
-[policies.short]
-kind = "length"
-min_words = 2
-[writers.people]
-source = "language"
-rate = 5.0
-[trainers.labs]
-count = 2
-model = "small"
-scrape = { docs = 40 }
-select = ["short"]
-decoding = { max_tokens = 16 }
-publish = 20
-"""
-STUDY = """
-name = "killed-study"
-base = "killed.toml"
-seeds = [1, 2]
-[arms.plain]
-[arms.more]
-"trainers.labs.publish" = 30
-[[measures]]
-metric = "cross_entropy"
-of = "labs"
-"""
-COMMANDS = {
-    "run": ["run", "killed.toml"],
-    "branch": ["branch", "PARENT@2", "--set", "trainers.labs.publish=5"],
-    "study": ["study", "killed.toml", "--engine", "processes", "--jobs", "2"],
-}
+COMMANDS = {"run": RUN, "branch": BRANCH, "study": [*STUDY_RUN, "--engine", "processes", "--jobs", "2"]}
 
 
-@dataclass(frozen=True)
-class Kills:
+@dataclass
+class Tally:
     """Number of kills, and how many of the interrupted results differ from the undisturbed one."""
 
-    kills: int
-    results: int
-    different: int
-    after_seconds: float  # duration of an undisturbed command
+    kills: int = 0
+    reporting: int = 0  # kills after the last step was committed, while the report was drawn
+    results: int = 0
+    different: int = 0
 
 
 class Campaign:
@@ -74,62 +31,59 @@ class Campaign:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        (folder / "killed.toml").write_text(SCENARIO)
-        (folder / "study.toml").write_text(STUDY)
+        write_files(folder)
+        os.environ["ECOSYSTEM_CACHE"] = str(folder / "cache")
         self._server = multiprocessing.get_context("forkserver")
         self._server.set_forkserver_preload(["ecosystem.api", "ecosystem.studies.run_study", "ecosystem.report"])
-        self._call(["run", "killed.toml"], "parent")
+        self._call(RUN, "parent")
 
-    def kill(self, kind: str, kills: int, number: int) -> Kills:
-        """Kill a sort of command ``kills`` times at uniformly random moments; each result is killed once or more."""
-        chance = random.Random(number)
-        self._call(self._command(kind), f"{kind}-warm-up")
-        began = time.monotonic()
-        self._call(self._command(kind), f"{kind}-undisturbed")
-        duration = time.monotonic() - began
-        expected = self._hashes(f"{kind}-undisturbed")
-        assert expected, "the undisturbed command has committed nothing"
-        done = results = different = 0
-        while done < kills:
-            out = f"{kind}-{results}"
-            while True:
-                if not self._call(self._command(kind), out, chance.uniform(0, duration)):
-                    break  # finished before the kill
-                done += 1
+    def kill(self, kind: str, kills: int, number: int) -> Tally:
+        """Kill a command of COMMANDS ``kills`` times, half of the times before its last step, and let it end then."""
+        chance, command = random.Random(number), self._command(kind)
+        self._call(command, f"{kind}-warm-up")
+        began = time.time()
+        undisturbed = self._folder / f"{kind}-undisturbed"
+        self._call(command, undisturbed.name)
+        ended = time.time() - began
+        committed = max(path.stat().st_mtime for path in undisturbed.rglob("commits/*")) - began
+        tally, expected = Tally(), hashes(undisturbed)
+        while tally.kills < kills:
+            out = f"{kind}-{tally.results}"
+            while self._call(command, out, chance.uniform(0, chance.choice([committed, ended]))):
+                tally.kills += 1
+                tally.reporting += hashes(self._folder / out) == expected
                 if chance.random() < 0.5:
                     break
-            self._call(self._command(kind), out)
-            results += 1
-            different += self._hashes(out) != expected
-        return Kills(done, results, different, duration)
+            self._call(command, out)
+            tally.results += 1
+            tally.different += hashes(self._folder / out) != expected or not self._is_whole(out)
+        return tally
+
+    def _is_whole(self, out: str) -> bool:
+        """Return whether every run has a report, and no file is damaged, altered or left over."""
+        folders = [path.parent for path in (self._folder / out).rglob("commits")]
+        runs = [Run.open(folder) for folder in folders]
+        reported = len(runs) > 1 or (folders[0] / "report.html").exists()  # the runs of a study have a common one
+        return reported and all(run.verify() and not run.notes() for run in runs)
 
     def _command(self, kind: str) -> list[str]:
-        parent = next((self._folder / "parent").glob("killed-*/1"))
-        words = ["study.toml" if kind == "study" and word == "killed.toml" else word for word in COMMANDS[kind]]
-        return [word.replace("PARENT", str(parent)) for word in words]
+        return [word.format(run=run_folder(self._folder / "parent")) for word in COMMANDS[kind]]
 
-    def _call(self, words: list[str], out: str, seconds: float | None = None) -> bool:
+    def _call(self, command: list[str], out: str, seconds: float | None = None) -> bool:
         """Run a command until its end, or kill it after some seconds; return whether it was killed."""
-        child = self._server.Process(target=_run, args=(str(self._folder), [*words, "--out", str(self._folder / out)]))
+        words = [*command, "--out", out]  # the last --out counts
+        child = self._server.Process(target=_run, args=(str(self._folder), words))
         child.start()
         child.join(seconds)
-        if seconds is None:
-            assert child.exitcode == 0, f"{words} ended with exit code {child.exitcode}"
-            return False
-        child.kill()
+        child.kill() if seconds is not None else child.join()
         child.join()
-        return child.exitcode != 0
-
-    def _hashes(self, out: str) -> dict[str, Any]:
-        """Return the files that the commit records below a folder name, with their hashes."""
-        runs = sorted(path.parent for path in (self._folder / out).rglob("commits"))
-        return {str(run.relative_to(self._folder / out)): [c.files for c in Store(run).commits()] for run in runs}
+        killed = child.exitcode == -9
+        assert killed or child.exitcode == 0, f"{words} ended with exit code {child.exitcode}"
+        return killed
 
 
 def _run(folder: str, words: list[str]) -> None:
-    """Call the command line in a child process, quietly."""
-    import os
-
+    """Call the command line in a folder, in a child process, without output."""
     os.chdir(folder)
-    os.environ["ECOSYSTEM_CACHE"] = f"{folder}/cache"
-    cli.main([*words, "--quiet"], prog_name="ecosystem", standalone_mode=False)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    cli.main(words, prog_name="ecosystem", standalone_mode=False)
