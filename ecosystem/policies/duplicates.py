@@ -44,8 +44,8 @@ class MinhashDedup(Filter):
     case, without punctuation) is at least ``threshold`` (Lee et al. 2022, "Deduplicating Training Data Makes Language
     Models Better"). In a text of 30 words, one changed letter changes a fifth of the shingles of three words. So two
     documents of fewer than 64 words are near-duplicates also if their shingles of characters (3 times ``shingle``,
-    without white space and punctuation) are as similar as that. Words of Chinese, Japanese, Thai, Lao, Khmer and Burmese
-    are found by dictionary. The earliest of several near-duplicates is kept.
+    without white space and punctuation) are as similar as that. Words of Chinese, Japanese, Thai, Lao, Khmer and
+    Burmese are found by dictionary. The earliest of several near-duplicates is kept.
     """
 
     reads_text: ClassVar[bool] = True
