@@ -281,9 +281,9 @@ def checkpoints(tmp_path_factory):
     import argparse
     import inspect
     import typing
+    from pydoc_data.topics import topics
 
     import transformers
-    from pydoc_data.topics import topics
 
     folder = tmp_path_factory.mktemp("checkpoints")
     prose = [part for topic in topics.values() for part in topic.split("\n\n") if len(part) > 100]
