@@ -8,6 +8,7 @@ import pytest
 from ecosystem.errors import EcosystemError
 from ecosystem.report.charts import renderer
 from ecosystem.runs.run import Run
+from tests.studies.small_study import STUDY, WORLD
 
 resource = pytest.importorskip("resource", reason="this system sets no such limits")
 
@@ -29,6 +30,19 @@ publish = 20
 """
 
 
+COMMAND = [sys.executable, "-m", "ecosystem"]
+enforced = pytest.mark.skipif(sys.platform != "linux", reason="the limit is enforced on Linux")
+
+
+def limited(gigabytes, folder, *arguments):
+    """Run a command of ``ecosystem`` in a folder under a limit of address space."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (gigabytes * 10**9, gigabytes * 10**9))
+
+    return subprocess.run([*COMMAND, *arguments], cwd=folder, preexec_fn=limit, capture_output=True, text=True)
+
+
 def test_a_chart_that_cannot_be_drawn_is_a_sentence_and_not_the_end_of_the_process():
     renderer.cache_clear()
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -44,23 +58,30 @@ def test_a_chart_that_cannot_be_drawn_is_a_sentence_and_not_the_end_of_the_proce
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="the limit is enforced on Linux")
+@enforced
 @pytest.mark.parametrize("gigabytes", [3, 12, 72, 80])
 def test_a_run_under_a_limit_keeps_its_steps(gigabytes, tmp_path):
     (tmp_path / "small.toml").write_text(SCENARIO)
-    command = [sys.executable, "-m", "ecosystem", "run", "small.toml", "--threads", "1", "--out", "out"]
-
-    def limited():
-        resource.setrlimit(resource.RLIMIT_AS, (gigabytes * 10**9, gigabytes * 10**9))
-
-    ended = subprocess.run(command, cwd=tmp_path, preexec_fn=limited, capture_output=True, text=True)
+    ended = limited(gigabytes, tmp_path, "run", "small.toml", "--threads", "1", "--out", "out")
     [folder] = tmp_path.glob("out/*/1")
     run = Run.open(folder)
     assert run.last_step == 2 and run.verify()
     assert "Traceback" not in ended.stderr
     if ended.returncode == 2:
-        assert "the report cannot be drawn" in ended.stderr and not (folder / "report.html").exists()
-        subprocess.run([*command[:3], "report", folder], check=True, capture_output=True)
+        assert "charts, and so the report, cannot be drawn" in ended.stderr and not (folder / "report.html").exists()
+        subprocess.run([*COMMAND, "report", folder], check=True, capture_output=True)
     else:
         assert ended.returncode == 0 and gigabytes > 64
     assert (folder / "report.html").exists() and list(folder.glob("charts/*.png"))
+
+
+@pytest.mark.slow
+@enforced
+def test_a_study_under_a_limit_keeps_its_runs_and_tables(tmp_path):
+    (tmp_path / "loop.toml").write_text(WORLD)
+    (tmp_path / "small.toml").write_text(STUDY)
+    ended = limited(12, tmp_path, "study", "small.toml")
+    assert ended.returncode == 2 and "charts, and so the report, cannot be drawn" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.glob("outputs/studies/*/effects.parquet"))
+    assert not list(tmp_path.glob("outputs/studies/*/report.html"))

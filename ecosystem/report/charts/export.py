@@ -43,9 +43,9 @@ def renderer() -> Any:
             mmap.mmap(-1, ADDRESS_SPACE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()
         except OSError:
             raise EcosystemError(
-                f"the report cannot be drawn: this needs {ADDRESS_SPACE / 1e9:.0f} GB of address space (little of it "
-                f"is used), and the limit of this process is {limit / 1e9:.3g} GB (ulimit -v). What was computed is "
-                "stored: run the same command again, or `ecosystem report RUN` for a run, without the limit."
+                f"charts, and so the report, cannot be drawn: this needs {ADDRESS_SPACE / 1e9:.0f} GB of address space "
+                f"(little of it is used), and the limit of this process is {limit / 1e9:.3g} GB (ulimit -v). Steps and "
+                "tables are kept: repeat the command without the limit, or draw a run with `ecosystem report RUN`."
             ) from None
     return import_module("vl_convert")
 
