@@ -245,6 +245,98 @@ def test_ids_without_text_are_never_written(tmp_path, tokenizer):
         assert len(drawn) > 1000 and drawn.max() < 300
 
 
+GERMAN = [
+    f"{wer} {tut} {was} {wo}, und danach {tut} {wer.lower()} es {wie}."
+    for wer in ("Sie", "Er", "Niemand")
+    for tut in ("liest", "öffnet", "schließt", "schreibt")
+    for was in ("den Brief", "das Fenster", "die Zeitung", "das Buch", "die Tür")
+    for wo in ("zu Hause", "im Garten", "nachts")
+    for wie in ("wieder", "langsam")
+]
+CHECKPOINT = """
+name = "checkpoint"
+steps = 1
+[sources.words]
+kind = "jsonl"
+path = "{source}.jsonl"
+[web]
+kind = "watts_strogatz"
+sites = 12
+degree = 4
+initial = {{ source = "words", documents = 40 }}
+[models.m]
+kind = "{family}"
+init = "{init}"
+tokenizer = "{tokenizer}"
+[trainers.t]
+model = "m"
+publish = 2
+scrape = {{ docs = 4 }}
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """GPT-2 trained for seconds on Python's documentation, an untrained one, and tokenizers of 1,024 tokens."""
+    import argparse
+    import inspect
+    import typing
+    from pydoc_data.topics import topics
+
+    import transformers
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    prose = [part for topic in topics.values() for part in topic.split("\n\n") if len(part) > 100]
+    code = [part for module in (argparse, typing, inspect) for part in inspect.getsource(module).split("\n\n")]
+    random = np.random.default_rng(1)
+    texts = {name: random.permutation(parts).tolist() for name, parts in (("prose", prose), ("code", code))}
+    for name, parts in {**texts, "german": random.permutation(GERMAN).tolist()}.items():
+        lines = "\n".join(json.dumps({"text": " ".join(parts[i : i + 3])}) for i in range(0, 120, 3))
+        (folder / f"{name}.jsonl").write_text(lines)
+    made = {name: Tokenizer.train(parts[120:], 1024) for name, parts in texts.items()}
+    made["half"] = Tokenizer.train(texts["prose"][120::2], 1024)
+    for name, tokenizer in made.items():
+        (folder / name).mkdir()
+        tokenizer.save(folder / name, 64)
+    saved(folder / "untrained", "gpt2", made["prose"], vocab_size=1024, n_embd=64)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "untrained")
+    ids = torch.from_numpy(np.concatenate(made["prose"].encode(pl.Series(texts["prose"][120:]))).astype(np.int64))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for _ in range(300):
+            batch = torch.stack([ids[at : at + 64] for at in torch.randint(len(ids) - 64, (16,))])
+            model(batch, labels=batch).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    model.save_pretrained(folder / "trained")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("init", "tokenizer", "source", "noted"),
+    [
+        ("trained", "prose", "prose", False),
+        ("trained", "prose", "code", False),  # documents of another kind
+        ("trained", "prose", "german", False),  # and of another language
+        ("untrained", "prose", "prose", False),
+        ("untrained", "code", "prose", False),
+        ("trained", "code", "prose", True),
+        ("trained", "half", "prose", True),
+    ],
+)
+def test_the_tokenizer_of_another_model_is_noted(init, tokenizer, source, noted, checkpoints, tmp_path):
+    for family in ("gpt2", "causal_lm"):
+        text = CHECKPOINT.format(
+            family=family, init=checkpoints / init, tokenizer=checkpoints / tokenizer, source=checkpoints / source
+        )
+        (tmp_path / "checkpoint.toml").write_text(text)
+        world = World(Scenario.load(tmp_path / "checkpoint.toml"), base=tmp_path, cache=tmp_path / "cache")
+        notes = [event for event in world.snapshot().state["events"] if "checkpoint" in event]
+        assert ["belongs to another model" in note for note in notes] == [True] * noted
+
+
 # Formats and places.
 
 
@@ -264,13 +356,13 @@ def test_weights_that_are_not_numbers_are_a_fault_of_the_checkpoint(family, tmp_
 def test_other_formats_are_named(family, tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
-    with pytest.raises(DataError, match=r"adapter \(LoRA or similar\).*merge_and_unload"):
+    with pytest.raises(DataError, match=r"adapter \(LoRA or similar\).*merge_and_unload.*save_pretrained.*tokenizer"):
         opened(tmp_path, family=family)
     folder = tmp_path / "quantised"
     folder.mkdir()
     (folder / "model-q4.gguf").write_bytes(b"GGUF")
     for where in (folder, folder / "model-q4.gguf"):
-        with pytest.raises(DataError, match=r'GGUF file.*gguf_file="model-q4.gguf"'):
+        with pytest.raises(DataError, match=r'GGUF file.*gguf_file="model-q4.gguf".*save_pretrained.*AutoTokenizer'):
             opened(where, family=family)
 
 

@@ -53,11 +53,11 @@ def sessions(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "live"))
     made = []
 
-    def make(spec=None, runs=(), **arguments):
+    def make(spec=None, runs=(), waits=True, **arguments):
         config = SessionConfig(tuple(runs), spec, tmp_path, MACHINE, tmp_path / "kept")
         kind = type("Played", (SessionModel,), {"config": config, "news": staticmethod(lambda: None)})
         made.append(kind(**arguments))
-        for live_run in made[-1].live_runs:
+        for live_run in made[-1].live_runs if waits else ():
             until(lambda live_run=live_run: live_run.state != "opening")
         return made[-1]
 
@@ -257,6 +257,68 @@ def test_a_fork_that_is_opening_is_waited_for(sessions, monkeypatch):
     session.step()
     until(lambda: fork.state == "ready")
     assert (parent.t, fork.t) == (2, 2)
+
+
+def press(session, times=1):
+    """Press *Step* rather than play."""
+    type(session).pressed = staticmethod(lambda: True)
+    for _ in range(times):
+        session.step()
+    type(session).pressed = staticmethod(lambda: False)
+
+
+def test_steps_pressed_while_a_world_opens_or_steps_are_made_one_after_the_other(sessions, monkeypatch):
+    opened, show = threading.Event(), LiveRun._show
+    monkeypatch.setattr(LiveRun, "_show", lambda self, view: (opened.wait(60), show(self, view)))
+    session = sessions(scenario(), waits=False)
+    live_run = session.live_runs[0]
+    session.step()  # playing: it asks again at every interval
+    assert (live_run.state, live_run.waiting) == ("opening", 0)
+    press(session, 2)
+    assert (live_run.state, live_run.waiting, session.running) == ("opening", 2, True)
+    opened.set()
+    until(lambda: live_run.state == "ready")
+    assert (live_run.t, live_run.waiting) == (2, 0)
+
+    begin_paused(live_run)
+    press(session)
+    session.step()
+    assert (live_run.state, live_run.target, live_run.waiting) == ("paused", 4, 1)
+    live_run.withdraw()
+    assert live_run.waiting == 0
+    press(session, 7)  # of which one can be made
+    assert live_run.waiting == 1
+    live_run.resume()
+    until(lambda: live_run.state == "finished")
+    assert (live_run.t, live_run.waiting) == (STEPS, 0)
+
+
+def test_pressed_steps_take_worlds_side_by_side_to_the_same_step(sessions):
+    session = sessions(scenario(weights_every=1))
+    single(session, 2)
+    session.fork(0, 1)
+    press(session, 2)  # the fork catches up; then both
+    until(lambda: all(live_run.state == "ready" and live_run.t == 3 for live_run in session.live_runs))
+
+
+def test_knobs_policies_and_forks_wait_for_a_world_that_opens_or_are_refused(sessions, monkeypatch):
+    opened, show = threading.Event(), LiveRun._show
+    monkeypatch.setattr(LiveRun, "_show", lambda self, view: (opened.wait(60), show(self, view)))
+    session = sessions(scenario(), waits=False)
+    live_run = session.live_runs[0]
+    session.turn("trainers.naive.publish", 3)
+    enforce(live_run, "new: length", '{ kind = "length", min_words = 5 }', "naive")
+    with pytest.raises(EcosystemError, match="has not opened yet; fork it when it has"):
+        session.fork(0, 0)
+    with pytest.raises(EcosystemError, match="nothing to keep"):
+        session.keep(live_run)
+    opened.set()
+    until(lambda: live_run.state == "ready")
+    press(session)
+    until(lambda: live_run.t == 1)
+    published = session.views[0].run.documents.filter(t=1, author="naive/0").collect()
+    assert published.height == 3
+    assert live_run.scenario.at(1).trainers["naive"].select[0] not in scenario().policies
 
 
 def test_closing_leaves_nothing_behind(sessions, tmp_path):

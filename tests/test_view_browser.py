@@ -340,3 +340,56 @@ def test_other_sites_are_turned_away(live: str) -> None:
     assert status({"Host": "attacker.example"}) == 403
     assert status({"Origin": "http://attacker.example"}) == 403
     assert status({"Origin": "http://[malformed"}) == status({"Host": "[malformed"}) == 403
+
+
+def test_connections_without_a_tab_are_refused_without_a_traceback(scenario: Path) -> None:
+    client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
+    with served(scenario, "--threads", "1") as (address, process):
+        channels = f"{address.replace('http', 'ws')}/jupyter/api/kernels/one/channels"
+        for query in ("", "?session_id=", "?session_id=a&session_id=b", "?session_id=%00"):
+            with pytest.raises(Exception, match="HTTP 403"):
+                client.connect(channels + query)
+        for query, status in (("", 400), ("?session_id=unknown", 404)):
+            with pytest.raises(urllib.error.HTTPError, match=str(status)):
+                urllib.request.urlopen(f"{address}/_solara/api/close/one{query}", data=b"")
+        with client.connect(channels + "?session_id=fresh"):
+            time.sleep(1)  # Solara registers the tab after it has accepted the connection
+            with pytest.raises(Exception, match="HTTP 403"):  # the tab of another browser
+                client.connect(channels + "?session_id=fresh", additional_headers={"Cookie": "solara-session-id=x"})
+            with pytest.raises(urllib.error.HTTPError, match="404"):  # an open kernel, another tab
+                urllib.request.urlopen(f"{address}/_solara/api/close/one?session_id=unknown", data=b"")
+        process.terminate()
+        _, log = process.communicate(timeout=60)
+        assert "Traceback" not in log and "KeyError" not in log
+
+
+def test_steps_pressed_while_a_world_opens_or_steps_are_made(browser: object, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for number in range(400):
+        words = " ".join(f"word{(number * k) % 97}" for k in range(1, 60))
+        (tmp_path / "texts" / f"{number:03d}.txt").write_text(f"document {number} {words}", encoding="utf-8")
+    gpt2 = 'preset = "gpt2-nano"\nfoundation.tokens = 300_000'  # opens within seconds rather than at once
+    slow = SCENARIO.replace('preset = "unigram"', gpt2).replace("documents = 40", "documents = 200")
+    (tmp_path / "slow.toml").write_text(slow, encoding="utf-8")
+    with served(tmp_path / "slow.toml", "--threads", "1", "--cache", tmp_path / "cache") as (address, _):
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})  # type: ignore[attr-defined]
+        page.set_default_timeout(WAIT)
+        page.goto(address)
+        going = page.locator(".eco-going")
+        going.filter(has_text="Opening the web").wait_for()
+        step = page.get_by_role("button", name="Step", exact=True)
+        step.click()
+        going.filter(has_text="Opening the web, then 1 more step").wait_for()
+        step.click()
+        going.filter(has_text="Opening the web, then 2 more steps").wait_for()
+        going.filter(has_text="Step 1 of 6, then 1 more step").wait_for()
+        going.filter(has_text="At step 2 of 6").wait_for()
+        step.click()
+        going.filter(has_text="Step 3 of 6").wait_for()
+        step.click()
+        going.filter(has_text="Step 3 of 6, then 1 more step").wait_for()
+        page.get_by_role("button", name="Cancel the further steps", exact=True).click()
+        going.filter(has_text="At step 3 of 6").wait_for()
+        page.wait_for_timeout(1500)
+        assert "At step 3 of 6" in going.inner_text()
+        page.close()

@@ -5,6 +5,7 @@ Every browser tab has its own session and so its own world. Closing the tab clos
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +33,7 @@ OTHER = "something else"  # shown for a value that is not among a knob's choices
 
 def session_class(config: SessionConfig) -> type[SessionModel]:
     """Create the session class of a page; SolaraViz instantiates it from keyword arguments on *Reset*."""
-    callbacks = {"news": tell, "progressed": PROGRESS.send, "watched": _watched}
+    callbacks = {"news": tell, "progressed": PROGRESS.send, "watched": _watched, "pressed": _pressed}
     methods = {name: staticmethod(callback) for name, callback in callbacks.items()}
     return type("Session", (SessionModel,), {"config": config, **methods})
 
@@ -43,6 +44,15 @@ def _watched() -> bool:
         return PageStatus.CONNECTED in get_current_context().page_status.values()
     except RuntimeError:  # the server is ending, or the tab has been closed
         return False
+
+
+def _pressed() -> bool:
+    """Return whether a click is being handled: Solara does so in an event loop, Mesa plays in a plain thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 @solara.component_vue("sidebar.vue")

@@ -257,18 +257,22 @@ def StepProgress(live_run: LiveRun) -> None:
     """
     CHANGES.listen()
     PROGRESS.listen()
-    state, progress, t = live_run.state, live_run.progress, live_run.t
+    state, progress, t, steps = live_run.state, live_run.progress, live_run.t, live_run.scenario.steps
     with solara.Div(classes=["eco-going"]):
         if state == "failed":
             solara.Error(live_run.error or "the world failed")
             return
         words = {
             "opening": "Opening the web",
-            "ready": f"At step {t} of {live_run.scenario.steps}, seed {live_run.scenario.seed}",
-            "stepping": f"Step {t + 1} of {live_run.scenario.steps}",
-            "paused": f"Paused inside step {t + 1}",
+            "ready": f"At step {t} of {steps}, seed {live_run.scenario.seed}",
+            "stepping": f"Step {t + 1} of {steps}",
+            "paused": f"Paused inside step {t + 1} of {steps}",
             "finished": f"All {t} steps are done, seed {live_run.scenario.seed}",
         }.get(state, state)
+        if waiting := live_run.waiting:
+            words += f", then {waiting} more step" + ("s" if waiting > 1 else "")
+        if state != "finished" and live_run.target == steps:
+            words += ", the end of the run"
         share = 100 * progress.done / progress.total if progress.total else None
         solara.Text(f"{words} · {progress.what}" if progress.what else words)
         if state == "opening" or (state == "stepping" and share is not None):
@@ -278,3 +282,5 @@ def StepProgress(live_run: LiveRun) -> None:
             solara.Button("Pause inside the step", on_click=live_run.pause, text=True, small=True)
         if state == "paused":
             solara.Button("Resume", on_click=live_run.resume, color="primary", small=True)
+        if waiting:
+            solara.Button("Cancel the further steps", on_click=live_run.withdraw, text=True, small=True)

@@ -7,13 +7,14 @@ restricts the browser to this server.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from ecosystem.app import LIBRARY
 from ecosystem.app.worlds.session_model import SessionConfig, stored
@@ -26,6 +27,8 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: data: blob:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
 )
+_KERNELS, _CLOSE = "/jupyter/api/kernels/", "/_solara/api/close/"  # addresses of a tab's connection and its end
+_TAB = re.compile(r"[0-9A-Za-z_-]{1,64}")  # browsers make a UUID
 _SETTINGS = {
     "SOLARA_MODE": "production",
     "SOLARA_TELEMETRY_MIXPANEL_ENABLE": "false",
@@ -108,18 +111,55 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _split(address: str) -> SplitResult:
-    """Split an address; a malformed one has neither host nor port, and so matches no server."""
+def _name_of(host: str) -> str | None:
+    """Return the name in a Host header, ``name`` or ``name:port``; None if it is malformed."""
     try:
-        return urlsplit(address)
+        address = urlsplit(f"//{host}")
+        _ = address.port  # raises ValueError if it is not a port
     except ValueError:
-        return urlsplit("")
+        return None
+    return address.hostname if address.netloc == host and "@" not in host else None
+
+
+def _host_of(origin: str) -> str | None:
+    """Return the host in an Origin header; None if it is malformed."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+def _refusal(scope: dict[str, Any]) -> tuple[int, str] | None:
+    """Return a status and a reason if a request is for a tab but does not name one properly; else None.
+
+    Solara takes both identifiers for granted. Browsers choose them, so a new connection may bring unknown ones; but
+    only the browser that opened a tab may connect to it again, and only an open tab can be closed.
+    """
+    start = next((start for start in (_KERNELS, _CLOSE) if scope["path"].startswith(start)), None)
+    if start is None or (start == _KERNELS and scope["type"] == "http"):
+        return None
+    from solara.server.kernel_context import contexts
+    from solara.server.server import COOKIE_KEY_SESSION_ID
+    from starlette.requests import HTTPConnection
+
+    connection = HTTPConnection(scope)
+    kernel, tabs = scope["path"].removeprefix(start).split("/")[0], connection.query_params.getlist("session_id")
+    if len(tabs) != 1 or not _TAB.fullmatch(tabs[0]) or not _TAB.fullmatch(kernel):
+        return 400, "This address is for the page itself: it must name a tab as session_id=… and its kernel."
+    context = contexts.get(kernel)
+    if start == _CLOSE and (context is None or tabs[0] not in context.page_status):
+        return 404, "No such tab is open."
+    owner = connection.cookies.get(COOKIE_KEY_SESSION_ID)
+    if start == _KERNELS and context is not None and owner != context.session_id:
+        return 403, "This tab was opened by another browser."
+    return None
 
 
 class _Guard:
     """Add the security policy to every response, serve the drawing library, and reject requests from other sites.
 
     Another site open in the same browser could otherwise reach this server, by its address or by DNS rebinding.
+    Requests that Solara would answer with a traceback are rejected too.
     """
 
     def __init__(self, app: Any, names: set[str] | None) -> None:
@@ -133,10 +173,11 @@ class _Guard:
             scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"accept-encoding"]}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = headers.get("host", ""), headers.get("origin")
-        foreign = origin is not None and _split(origin).netloc != host
-        unknown = self.names is not None and _split(f"//{host}").hostname not in self.names
+        foreign = origin is not None and _host_of(origin) != host
+        unknown = self.names is not None and _name_of(host) not in self.names
+        refusal = _refusal(scope)
         if scope["type"] == "websocket":
-            if foreign or unknown:
+            if foreign or unknown or refusal is not None:
                 await send({"type": "websocket.close", "code": 1008})
             else:
                 await self.app(scope, receive, send)
@@ -155,6 +196,8 @@ class _Guard:
         answer: Any = self.app
         if foreign or unknown:
             answer = Response("This page is for the machine it runs on.", status_code=403)
+        elif refusal is not None:
+            answer = Response(refusal[1], status_code=refusal[0])
         elif scope["path"] == LIBRARY:
             answer = Response(library(), media_type="text/javascript", headers={"cache-control": "max-age=86400"})
         await answer(scope, receive, guarded)

@@ -186,6 +186,11 @@ class Family(Spec):
         return False
 
     @property
+    def starts_from_checkpoint(self) -> bool:
+        """Whether members start from weights that were not trained in this world."""
+        return False
+
+    @property
     def depends_on_start(self) -> bool:
         """Whether the outcome of a fit depends on the weights it starts from."""
         return self.uses_budget

@@ -73,7 +73,10 @@ def _not_a_folder(path: Path) -> str:
 
 
 def _convert_gguf(file: str) -> str:
-    return f'AutoModelForCausalLM.from_pretrained(folder, gguf_file="{file}").save_pretrained(new_folder)'
+    return (
+        f'AutoModelForCausalLM.from_pretrained(folder, gguf_file="{file}").save_pretrained(new_folder), and the same '
+        "with AutoTokenizer (this needs the package gguf)"
+    )
 
 
 def check_format(folder: Path) -> None:
@@ -83,10 +86,13 @@ def check_format(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         raise DataError(
             f"{folder} contains an adapter (LoRA or similar), not a model; merge it into its base model with peft: "
-            "AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload().save_pretrained(new_folder)."
+            "AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload().save_pretrained(new_folder), and save "
+            "the tokenizer of the base model there."
         )
     if files := sorted(path.name for path in folder.glob("*.gguf")):
-        raise DataError(f"{folder / files[0]} is a GGUF file, which cannot be trained; {_convert_gguf(files[0])}.")
+        raise DataError(
+            f"{folder / files[0]} is a GGUF file, which cannot be trained; convert it first: {_convert_gguf(files[0])}."
+        )
 
 
 def check_finite(folder: Path, weights: Mapping[str, Tensor]) -> None:

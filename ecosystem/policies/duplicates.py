@@ -23,7 +23,6 @@ _RECALL = 0.99  # probability that a pair exactly at the threshold is compared
 _SEED = 1  # of the signatures' permutations: part of the definition of "near", not of the noise of a run
 _PAIRS = 1 << 14  # signatures compared at a time, to bound memory
 _SHORT = 64  # words below which one changed word may alter more than a fifth of the shingles of three words
-_NOT_LATIN = r"[\p{L}--\p{Latin}]"
 _CHARACTERS_PER_WORD = 3  # of shingles of characters, which must fit into a sentence several times over
 
 
@@ -44,10 +43,9 @@ class MinhashDedup(Filter):
     Two documents are near-duplicates if the MinHash estimate of the Jaccard similarity of their word shingles (in lower
     case, without punctuation) is at least ``threshold`` (Lee et al. 2022, "Deduplicating Training Data Makes Language
     Models Better"). In a text of 30 words, one changed letter changes a fifth of the shingles of three words. So two
-    documents of fewer than 64 words that contain letters of another script than Latin are near-duplicates also if their
-    shingles of characters (3 times ``shingle``, without white space and punctuation) are as similar as that. Words of
-    Chinese, Japanese, Thai, Lao, Khmer and Burmese are found by dictionary. The earliest of several near-duplicates is
-    kept.
+    documents of fewer than 64 words are near-duplicates also if their shingles of characters (3 times ``shingle``,
+    without white space and punctuation) are as similar as that. Words of Chinese, Japanese, Thai, Lao, Khmer and
+    Burmese are found by dictionary. The earliest of several near-duplicates is kept.
     """
 
     reads_text: ClassVar[bool] = True
@@ -73,8 +71,7 @@ class NearDuplicates:
 
     The result for a document depends only on it and on documents with smaller ids. So it never changes, and does not
     depend on the batches in which documents were added. A document with fewer words than a shingle is compared as a
-    whole; one without words has no near-duplicate. Documents of fewer than 64 words are also compared by characters if
-    they contain letters of another script than Latin.
+    whole; one without words has no near-duplicate. Documents of fewer than 64 words are also compared by characters.
     """
 
     def __init__(self, num_perm: int = 128, shingle: int = 3, threshold: float = 0.8) -> None:
@@ -103,7 +100,7 @@ class NearDuplicates:
         texts = fill_missing(texts).str.to_lowercase()
         tokens = words(texts, LETTERED)
         self._words.add(new, *word_shingles(tokens, self.shingle))
-        short = np.flatnonzero((tokens.lengths() < _SHORT) & texts.str.contains(_NOT_LATIN).to_numpy())
+        short = np.flatnonzero(tokens.lengths() < _SHORT)
         if short.size:
             self._characters.add(
                 new[short], *character_shingles(texts.gather(short), _CHARACTERS_PER_WORD * self.shingle)

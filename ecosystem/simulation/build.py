@@ -15,7 +15,7 @@ from ecosystem.errors import DataError
 from ecosystem.families.base import BuildContext, Progress
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Host, Trainer, Writer
-from ecosystem.simulation.references import References, true_distribution
+from ecosystem.simulation.references import References, true_distribution, unsuited_checkpoints
 from ecosystem.simulation.services import Cohorts, Services
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step, human_drafts
@@ -98,6 +98,8 @@ def open_web(state: State, drafts: pl.DataFrame) -> Step:
         state.references = References.of(
             drafts["content"], state.scenario, state.reservoirs, state.cohorts, state.streams
         )
+        for sentence in unsuited_checkpoints(state.references, state.scenario, state.cohorts):
+            state.note(sentence)
     else:
         state.truth = true_distribution(drafts["content"], state.scenario, state.reservoirs)
     return opening

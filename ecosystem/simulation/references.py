@@ -20,6 +20,9 @@ from ecosystem.simulation.downstream import Downstream
 from ecosystem.sources.base import Reservoir, Truth
 from ecosystem.streams import Streams
 
+BY_CHANCE = 0.97  # share of the logarithm of the vocabulary from which a loss is that of guessing
+UNCERTAIN = 0.9  # the same for an entropy: from here on a model does not prefer some tokens to others
+TRIED_TOKENS = 4  # of a held-out document, before the prediction whose entropy is measured
 CONTEXT_TOKENS = 16  # of a held-out document, after which next-token distributions are compared
 
 
@@ -113,3 +116,33 @@ def next_token(cohort: Cohort, member: Member, held_out: pl.Series, contexts: in
     """Return next-token distributions after the beginnings of held-out documents, [at most contexts, types]."""
     docs = held_out if contexts else held_out.head(0)
     return cast(TextCohort, cohort).next_token(member, docs, CONTEXT_TOKENS)[:contexts]
+
+
+def unsuited_checkpoints(references: References, scenario: Scenario, cohorts: Mapping[str, Cohort]) -> list[str]:
+    """Return a sentence for every checkpoint that predicts held-out documents no better than chance, but confidently.
+
+    This is how the tokenizer of another model shows; an untrained checkpoint is not confident. Small GPT-2 (2,048
+    tokens, 400 steps) had losses, as shares of the logarithm of the vocabulary, of 0.55 to 0.63 on text like their own,
+    0.70 to 0.96 on other text in scripts they had seen, 0.97 to 1.20 on text they had seen with the tokenizer of
+    another model, and 1.08 or more on scripts they had never seen. Their entropies were 0.55 to 0.82, an untrained
+    model's 1.00. Not noticed are models of hardly any training, and text in bytes, whose ids all byte-level BPEs share
+    (docs/log.md has the table).
+    """
+    sentences = []
+    for name, score in references.initial.items():
+        if not scenario.models[name].starts_from_checkpoint or not len(score.nll):
+            continue
+        p = (
+            cast(TextCohort, cohorts[name])
+            .next_token("initial", references.held_out.head(32), TRIED_TOKENS)
+            .astype(np.float64)
+        )
+        chance, loss = np.log(p.shape[1]), score.nll.mean()
+        entropy = -(p * np.log(np.maximum(p, 1e-30))).sum(axis=1).mean() if len(p) else chance
+        if loss > BY_CHANCE * chance and entropy < UNCERTAIN * chance:
+            sentences.append(
+                f'the checkpoint of model "{name}" predicts human documents no better than chance ({loss:.2f} nats per '
+                f"token; guessing among {p.shape[1]:,} tokens gives {chance:.2f}) but with confidence: its tokenizer "
+                "belongs to another model, or it was trained on text of another script. Check the tokenizer files."
+            )
+    return sentences

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from ecosystem.cache import chosen_cache
-from ecosystem.errors import FormatError, ScenarioError, StoreError, path_of
+from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreError, path_of
 from ecosystem.runs.files import require_local_path
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -117,7 +117,8 @@ def _prepare_report() -> None:
     import ecosystem.studies.report  # noqa: F401
     from ecosystem.report.html import library
 
-    library()
+    with suppress(EcosystemError):  # it is raised again when the report is written, after the results
+        library()
 
 
 @contextmanager

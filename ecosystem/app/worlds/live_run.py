@@ -76,6 +76,7 @@ class LiveRun:
         self._asked, self._resumed = threading.Event(), threading.Event()
         self._resumed.set()
         self._under_way = 0  # the step that was last begun
+        self._requested = 0  # steps up to this one are made without further requests
         self._reported = 0.0
         self._thread = threading.Thread(target=self._work, name=f"world {scenario.name}", daemon=True)
         self._thread.start()
@@ -96,6 +97,16 @@ class LiveRun:
             return self._under_way + 1  # not from ``t``: the step is committed a moment before the state says so
         return max(self.t, 0) + 1
 
+    @property
+    def target(self) -> int:
+        """The last step that was requested, or begun, or made."""
+        return max(self._requested, self._under_way, self.t, 0)
+
+    @property
+    def waiting(self) -> int:
+        """The number of requested steps that have not begun."""
+        return self.target - max(self._under_way, self.t, 0)
+
     def advance(self) -> bool:
         """Begin a step unless one is under way or none is left; return whether one was begun."""
         with self._asking:
@@ -106,6 +117,20 @@ class LiveRun:
             self._asked.set()
         self._progressed()
         return True
+
+    def request(self, step: int) -> None:
+        """Make the steps up to this one, or up to the last: at once, or when the world has opened or a step ended."""
+        with self._asking:
+            self._requested = max(self._requested, min(step, self.scenario.steps))
+            ready = self.state == "ready" and self.t < self._requested
+        if not (ready and self.advance()):
+            self._progressed()
+
+    def withdraw(self) -> None:
+        """Withdraw the requests for steps that have not begun."""
+        with self._asking:
+            self._requested = 0
+        self._progressed()
 
     def pause(self) -> None:
         """Pause the step under way at its next progress report, or at its end."""
@@ -267,10 +292,16 @@ class LiveRun:
         with self._asking:
             if self._over():
                 return False
-            self.state = "ready" if more else "finished"
-            self._resumed.set()
+            at_once = more and self.t < self._requested
+            if at_once:
+                self._under_way = max(self.t, 0) + 1
+                if self.state != "paused":  # a pause requested as the last step ended holds for the next
+                    self.state = "stepping"
+            else:
+                self.state = "ready" if more else "finished"
+                self._resumed.set()
         self.news()
-        if more:
+        if more and not at_once:
             self._asked.wait()
             self._asked.clear()
         return more and not self._over()

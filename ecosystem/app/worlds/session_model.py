@@ -1,8 +1,9 @@
 """The Mesa model that SolaraViz plays: its step advances the worlds of the page, or shows the next frame of a replay.
 
 SolaraViz calls ``step()`` from its buttons and, while playing, at every interval. Neither may block on a step that
-trains GPT-2, so ``step()`` only starts one unless one is under way: a world steps at most once per interval. On *Reset*
-SolaraViz creates a new model from flat keyword arguments, the values of the knobs.
+trains GPT-2, so ``step()`` only requests one. Each press of *Step* requests one step, which waits until the worlds have
+opened and earlier steps have ended; while playing, a world steps at most once per interval. On *Reset* SolaraViz
+creates a new model from flat keyword arguments, the values of the knobs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ecosystem.scenario.scenario import Scenario
 
 SEEDS = 10**9  # the largest seed
 PATIENCE = 20.0  # seconds to wait for a world to stop: its thread may block on a browser that has gone
+ACTIVE = ("opening", "ready", "stepping", "paused")  # the states of a world that may step
 SEED, PRESET = "seed", "model"  # arguments of a session in addition to its knobs
 
 
@@ -71,6 +73,7 @@ class SessionModel(mesa.Model):
     news: ClassVar[staticmethod[[], None]]
     progressed: ClassVar[staticmethod[[], None]] = staticmethod(lambda: None)
     watched: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: True)  # whether the tab is connected
+    pressed: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: False)  # whether a button was, rather than playing
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(rng=0)  # nothing draws from it
@@ -169,7 +172,7 @@ class SessionModel(mesa.Model):
     def running(self) -> bool:
         """Whether a step can be requested; SolaraViz stops playing if not."""
         if self.live_runs:
-            return any(r.state in ("opening", "ready", "stepping", "paused") for r in self.live_runs)
+            return any(r.state in ACTIVE for r in self.live_runs)
         return not self._over
 
     @running.setter
@@ -179,7 +182,10 @@ class SessionModel(mesa.Model):
     # Actions.
 
     def step(self) -> None:
-        """Start a step of the live worlds that are behind, unless under way; for stored ones, show the next frame."""
+        """Request a step of the live worlds that are behind; for stored ones, show the next frame.
+
+        While playing, a step is requested only when the worlds have opened and none is under way.
+        """
         if not self.live_runs:
             if not self._over:  # Mesa may request several frames at once
                 self.look(self.step_shown + 1 if self.step_shown < self.last else 0)
@@ -187,12 +193,16 @@ class SessionModel(mesa.Model):
             return  # Mesa redraws the page after it has read ``running``
         if not self.watched():
             return
-        active = [r for r in self.live_runs if r.state in ("opening", "ready", "stepping", "paused")]
-        behind = min((r.t for r in active), default=0)  # a fork that is still opening is waited for
-        for live_run in active:
-            if live_run.t == behind and live_run.advance() and self.shown is not None:
-                self.shown = None  # follow the new step
-                self.news()
+        active = [r for r in self.live_runs if r.state in ACTIVE]
+        target = min((r.target for r in active), default=0) + 1  # a fork that is still opening is waited for
+        behind = [r for r in active if r.target < target]
+        if not self.pressed() and not all(r.state == "ready" for r in behind):
+            return
+        for live_run in behind:
+            live_run.request(target)
+        if behind and self.shown is not None:
+            self.shown = None  # follow the new step
+            self.news()
 
     def look(self, step: int) -> None:
         """Show a step; at the last step of live worlds, follow the new ones."""

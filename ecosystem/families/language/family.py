@@ -81,6 +81,11 @@ class LanguageFamily(Family):
         """Whether members start from a foundation or a checkpoint."""
         return self.init != "random"
 
+    @property
+    def starts_from_checkpoint(self) -> bool:
+        """Whether members start from weights that were not trained in this world."""
+        return not self.from_scratch
+
     def beside(self, base: Path) -> Self:
         """Return the family with the paths of its checkpoints that are found only in ``base``, resolved there."""
         found = {

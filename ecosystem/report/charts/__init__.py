@@ -9,7 +9,7 @@ from ecosystem.report.charts.axes import NAMED_CHANGES, span, spread
 from ecosystem.report.charts.bars_and_maps import rates, site_graph
 from ecosystem.report.charts.distributions import densities, fan, scatter
 from ecosystem.report.charts.effects import bars, crossing, forest, heatmap, tradeoff
-from ecosystem.report.charts.export import pictures, specification
+from ecosystem.report.charts.export import pictures, renderer, specification
 from ecosystem.report.charts.lines import over_steps, vocabulary
 from ecosystem.report.charts.templates import ChartTemplate, scaled
 from ecosystem.report.charts.theme import DARK, LIGHT, NARROW, WIDE, ChartLabels, ChartTheme, Scheme, configuration
@@ -34,6 +34,7 @@ __all__ = [
     "over_steps",
     "pictures",
     "rates",
+    "renderer",
     "scaled",
     "scatter",
     "site_graph",
