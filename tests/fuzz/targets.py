@@ -6,20 +6,27 @@ The function returns "used" or "refused". Any other exception than an EcosystemE
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import click
 import tomli_w
 from hypothesis import strategies as st
 
+from ecosystem.cli.listing import json_schema
 from ecosystem.cli.main import cli
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError
+from ecosystem.report import charts, write_report
+from ecosystem.runs.environment import Machine
+from ecosystem.runs.execute import begin
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.presets import read_toml
 from ecosystem.scenario.scenario import Scenario
@@ -28,6 +35,7 @@ from ecosystem.streams import Streams
 from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.spec.question import file_kind
 from ecosystem.studies.spec.study import Study
+from tests.fuzz.schemas import values
 
 ROOT = Path(__file__).parents[2]
 Outcome = Literal["used", "refused"]
@@ -71,7 +79,7 @@ class Target:
     use: Callable[[Any, Path], Outcome]
 
 
-@cache
+@functools.cache
 def shipped() -> list[tuple[Path, dict[str, Any]]]:
     """Return all shipped scenario, study and frontier files with their contents."""
     return [(file, tomllib.loads(file.read_text())) for file in sorted((ROOT / "scenarios").rglob("*.toml"))]
@@ -113,6 +121,25 @@ def mutated_tables(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
                 other = other[step]
             table[key] = copy.deepcopy(other)
     return str(file), data
+
+
+@functools.cache
+def schemas() -> dict[str, st.SearchStrategy[Any]]:
+    """Return a strategy of tables that the JSON Schema allows, for scenarios, studies and frontiers."""
+    kinds: tuple[Literal["scenario", "study", "frontier"], ...] = ("scenario", "study", "frontier")
+    return {kind: values(json_schema(kind), json_schema(kind)) for kind in kinds}
+
+
+@st.composite
+def allowed_tables(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """Draw a table that a JSON Schema allows; what it refers to may be missing."""
+    kind = draw(st.sampled_from(["scenario", "scenario", "study", "frontier"]))
+    table = draw(schemas()[kind])
+    if kind == "scenario":  # the schema cannot say which kinds need what
+        table["web"].setdefault("sites", 8)
+    else:
+        table["base"] = "smoke.toml"
+    return str(ROOT / "scenarios/allowed.toml"), table
 
 
 def check_table(drawn: tuple[str, dict[str, Any]], folder: Path) -> Outcome:
@@ -161,6 +188,57 @@ def check_toml(data: bytes, folder: Path) -> Outcome:
             Scenario.parse(table, where=str(file), base=ROOT / "scenarios", authored=True)
         else:
             (Study if file_kind(table) == "study" else Frontier).load(file)
+    except EcosystemError:
+        return "refused"
+    return "used"
+
+
+SMALL = [tomllib.loads(file.read_text()) for file in sorted((ROOT / "tests/baseline/scenarios").glob("*.toml"))]
+SMALL = [data for data in SMALL if data["name"] not in ("baseline-gpt2", "baseline-vae")]  # these train for seconds
+SMALL_VALUES = st.one_of(st.sampled_from([0, 1, 2, 3, 60, 0.0, 0.1, 0.5, 1.0, 1e-9, -1, 400]), st.booleans(), WORDS)
+
+
+def alike(value: Any, data: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Return a strategy of values of the type of ``value``; other tables, lists and names are those of ``data``."""
+    if isinstance(value, bool):
+        return st.booleans()
+    if isinstance(value, int):
+        return st.sampled_from([0, 1, 2, 3, 7, 60, 400])
+    if isinstance(value, float):
+        return st.sampled_from([0.0, 1e-9, 0.1, 0.5, 1.0, 2.0, -1.0])
+    places = [functools.reduce(operator.getitem, path, data) for path in paths(data)]
+    names = [key for table in data.values() if isinstance(table, dict) for key in table]
+    return st.sampled_from(
+        [*names, *(x for x in places if type(x) is type(value))] if isinstance(value, str) else places
+    )
+
+
+@st.composite
+def small_scenarios(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a small scenario with one or two values replaced, most of them by values of their type, or removed."""
+    data = copy.deepcopy(draw(st.sampled_from(SMALL)))
+    for _ in range(draw(st.integers(1, 2))):
+        *parents, key = draw(st.sampled_from([path for path in paths(data) if path[0] != "steps"]))
+        table = data
+        for parent in parents:
+            table = table[parent]
+        action = draw(st.sampled_from(["alike", "alike", "alike", "alike", "any", "remove"]))
+        table[key] = draw(alike(table[key], data) if action == "alike" else SMALL_VALUES)
+        if action == "remove":
+            del table[key]
+    return data
+
+
+def run_scenario(data: dict[str, Any], folder: Path) -> Outcome:
+    """Run a scenario, read it again and write its report, without pictures."""
+    try:
+        scenario = Scenario.parse(data, where="small.toml")
+        for _ in begin(scenario, out=folder, machine=Machine("cpu", 1), cache=folder / "cache"):
+            pass
+        run = Run.open(folder_of(scenario, folder))
+        run.verify()
+        with mock.patch.object(charts, "pictures", lambda spec: (b"<svg/>", b"png")):
+            write_report(run)
     except EcosystemError:
         return "refused"
     return "used"
@@ -277,7 +355,9 @@ def call(drawn: list[str], folder: Path) -> Outcome:
 
 
 TARGETS = {
-    "scenarios, studies, frontiers": Target(mutated_tables(), check_table),
+    "mutated scenarios, studies, frontiers": Target(mutated_tables(), check_table),
+    "tables that the JSON Schema allows": Target(allowed_tables(), check_table),
+    "runs of mutated scenarios": Target(small_scenarios(), run_scenario),
     "damaged TOML": Target(
         mutated_bytes(st.sampled_from([tomli_w.dumps(data).encode() for _, data in shipped()])), check_toml
     ),
