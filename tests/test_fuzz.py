@@ -7,7 +7,9 @@ from tests.fuzz.campaign import run, upper_bound
 from tests.fuzz.targets import TARGETS
 
 
-@pytest.mark.parametrize("target", [pytest.param(name, marks=[pytest.mark.slow] * ("runs" in name)) for name in TARGETS])
+@pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=[pytest.mark.slow] * ("runs" in name)) for name in TARGETS]
+)
 def test_inputs_are_used_or_refused_with_a_sentence(target):
     tally = run(target, 50, 1)
     assert tally.tried >= 50 and not tally.failures
@@ -34,11 +36,11 @@ def test_the_bound_of_no_failure_is_three_in_so_many():
 @pytest.mark.slow
 def test_altered_files_are_named(tmp_path):
     campaign = tampering.Campaign(tmp_path)
-    for reader, count in {"check of a run": 30, "check of a branch": 30, "resume": 3, "report": 3}.items():
+    for reader, count in {"check of a run": 30, "check of a branch": 30, "resume": 2, "report": 2}.items():
         assert not campaign.alter(reader, count, 1).missed
 
 
 @pytest.mark.slow
 def test_killed_commands_end_as_undisturbed_ones(tmp_path):
-    tally = kills.Campaign(tmp_path).kill("branch", 3, 1)
+    tally = kills.Campaign(tmp_path).kill("run", 3, 1)
     assert tally.kills >= 3 and tally.results and not tally.different

@@ -35,7 +35,6 @@ class Campaign:
         os.environ["ECOSYSTEM_CACHE"] = str(folder / "cache")
         self._server = multiprocessing.get_context("forkserver")
         self._server.set_forkserver_preload(["ecosystem.api", "ecosystem.studies.run_study", "ecosystem.report"])
-        self._call(RUN, "parent")
 
     def kill(self, kind: str, kills: int, number: int) -> Tally:
         """Kill a command of COMMANDS ``kills`` times, half of the times before its last step, and let it end then."""
@@ -67,6 +66,10 @@ class Campaign:
         return reported and all(run.verify() and not run.notes() for run in runs)
 
     def _command(self, kind: str) -> list[str]:
+        if kind != "branch":
+            return COMMANDS[kind]
+        if not (self._folder / "parent").exists():
+            self._call(RUN, "parent")
         return [word.format(run=run_folder(self._folder / "parent")) for word in COMMANDS[kind]]
 
     def _call(self, command: list[str], out: str, seconds: float | None = None) -> bool:

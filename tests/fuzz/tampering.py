@@ -52,18 +52,18 @@ class Tally:
 
 
 class Campaign:
-    """A finished run, a branch of it and a study, of which every alteration gets a copy."""
+    """A finished run, a branch of it and a study, each made when first needed; every alteration gets a copy."""
 
     def __init__(self, folder: Path) -> None:
         self._stored, self._copy = folder / "stored", folder / "copy"
         write_files(self._stored)
-        for command in (RUN, BRANCH, STUDY_RUN):
-            code, output = _call(self._words(command, self._stored), self._stored)
-            assert code == 0, output
+        self._store(RUN)
 
     def alter(self, name: str, count: int, number: int) -> Tally:
         """Alter a file ``count`` times, each read by the command ``name``; ``number`` seeds the alterations."""
         chance, tally, reader = random.Random(number), Tally(), READERS[name]
+        if not (self._stored / reader.altered).exists():
+            self._store(BRANCH if reader.altered == "branch" else STUDY_RUN)
         expected = self._expected(reader)
         files = [path.relative_to(self._stored) for path in sorted((self._stored / reader.altered).rglob("*"))]
         files = [path for path in files if (self._stored / path).is_file() and not {*path.parts} & {*_UNREAD}]
@@ -88,6 +88,10 @@ class Campaign:
                 tally.missed.append(f"{name}, {file}: {description}; exit code {code}: {output[-300:]}")
             tally.outcomes[outcome] += 1
         return tally
+
+    def _store(self, command: list[str]) -> None:
+        code, output = _call(self._words(command, self._stored), self._stored)
+        assert code == 0, output
 
     def _expected(self, reader: Reader) -> Any:
         """Return what a command results in when nothing is altered."""
