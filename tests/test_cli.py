@@ -200,6 +200,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(place):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "Stopping; press Ctrl-C again" in errors
     assert "are committed" in errors and "run the same command again" in errors
     assert "Traceback" not in errors
     [folder] = (place / "outputs").glob("*/3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -56,6 +57,8 @@ class RunProgress:
         if self._stop_requested:
             raise KeyboardInterrupt  # a second Ctrl-C stops at once
         self._stop_requested = True
+        # Not through a stream, which the handler may have interrupted while it writes.
+        os.write(2, b"\nStopping; press Ctrl-C again to stop without finishing the current work.\n")
 
     def _stop_if_requested(self) -> None:
         if self._stop_requested:

@@ -223,7 +223,7 @@ def small_scenarios(draw: st.DrawFn) -> dict[str, Any]:
         for parent in parents:
             table = table[parent]
         action = draw(st.sampled_from(["alike", "alike", "alike", "alike", "any", "remove"]))
-        table[key] = draw(alike(table[key], data) if action == "alike" else SMALL_VALUES)
+        table[key] = copy.deepcopy(draw(alike(table[key], data) if action == "alike" else SMALL_VALUES))
         if action == "remove":
             del table[key]
     return data
