@@ -274,7 +274,7 @@ def test_other_mistakes_are_sentences(parent, cache, tmp_path):
     with pytest.raises(EcosystemError, match="memory:/x: is a URL"):
         branch.folder("memory:/x")
     with pytest.raises(ScenarioError, match="began on cpu with 2 compute threads and continues bit for bit only there"):
-        next(begin(branch.scenario, out=tmp_path, machine=Machine("cpu", 1), cache=cache, branch=branch))
+        next(begin(branch.scenario, out=tmp_path, machine=Machine("mps", 1), cache=cache, branch=branch))
 
 
 @pytest.mark.slow

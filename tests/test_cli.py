@@ -358,3 +358,22 @@ def test_a_closed_pipe_does_not_look_like_a_finished_run(place):
         process.stdout.close()
         assert "Stopped: the reader of the output has closed it" in process.stderr.read()
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_output_that_cannot_be_written_is_one_sentence(place):
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "ecosystem", "check", "tiny.toml"],
+            cwd=place,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: standard output cannot be written (") and "\n" not in result.stderr[:-1]
+
+
+def test_python_without_docstrings_is_refused(place):
+    result = command(place, "list", "metrics", env={**os.environ, "PYTHONOPTIMIZE": "2"})
+    assert result.returncode == 2 and "removes docstrings" in result.stderr

@@ -71,3 +71,29 @@ def test_a_run_needs_nothing_that_only_linux_has(tmp_path):
 def test_paths_are_told_from_the_folder_where_there_is_a_way(tmp_path):
     assert relative_path(tmp_path / "a" / "b", tmp_path / "c") == "../a/b"
     assert relative_path(tmp_path, tmp_path) == "."
+
+
+FORK = """
+import multiprocessing
+from ecosystem import Scenario, World
+from ecosystem.errors import EcosystemError
+scenario = Scenario.load(sys.argv[1])
+World(scenario)
+def again(number):
+    try:
+        World(scenario)
+    except EcosystemError as error:
+        return str(error)
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.map(again, [1])[0])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_process_forked_from_one_that_has_computed_is_told_so_instead_of_waiting():
+    scenario = ROOT / "tests/baseline/scenarios/categories.toml"
+    code = f"import sys\n{FORK}"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, scenario], capture_output=True, text=True, timeout=60
+    )
+    assert "This process was forked from one that has already built a world" in done.stdout, done.stderr

@@ -11,9 +11,10 @@ from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.phases import PHASES
 from tests import killing
-from tests.conftest import MACHINE, tiny
+from tests.conftest import MACHINE, ROOT, tiny
 
 MOMENTS = [
     *(f"phase:{phase.__name__}" for phase in PHASES),
@@ -77,6 +78,19 @@ def test_a_rebuilt_foundation_is_the_same_one(finished, tmp_path):
     for _ in begin(tiny(), out=tmp_path / "out", machine=MACHINE, cache=tmp_path / "empty_cache"):
         pass
     assert fingerprints(folder_of(tiny(), tmp_path / "out")) == fingerprints(finished.path)
+
+
+@pytest.mark.slow
+def test_other_threads_are_allowed_where_no_number_depends_on_them(tmp_path):
+    scenario = Scenario.load(ROOT / "tests/baseline/scenarios/ngram.toml")
+    for out, threads in (("mixed", (2, 1)), ("alike", (2, 2))):
+        for steps, number in zip((1, 2), threads, strict=True):
+            machine = Machine("cpu", number)
+            part = scenario.override({"steps": steps})
+            for _ in begin(part, out=tmp_path / out, machine=machine, cache=tmp_path / "cache"):
+                pass
+    mixed, alike = (folder_of(scenario, tmp_path / out) for out in ("mixed", "alike"))
+    assert fingerprints(mixed) == fingerprints(alike)
 
 
 @pytest.mark.slow

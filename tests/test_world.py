@@ -1,5 +1,6 @@
 """Laws of the world: luck that stays with its owner, a ledger that adds up, and agents that do what they say."""
 
+import mesa
 import numpy as np
 import polars as pl
 import pytest
@@ -10,7 +11,7 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.selection import LiveIndex, sample
 from ecosystem.simulation.world import World
-from tests.conftest import MACHINE, tiny
+from tests.conftest import MACHINE, ROOT, tiny
 
 
 def world_of(scenario, cache, seed=1) -> World:
@@ -311,3 +312,11 @@ def test_models_cannot_be_measured_against_a_single_document(tmp_path, model):
     }
     with pytest.raises(DataError, match=r"^web\.initial\.documents = 1: .* at least 2; raise it\.$"):
         list(begin(Scenario.parse(data), out=tmp_path))
+
+
+def test_batch_run_varies_the_seed_that_it_is_given():
+    scenario = Scenario.load(ROOT / "tests/baseline/scenarios/categories.toml")
+    parameters = {"scenario": [scenario], "seed": [1, 2, 1]}
+    rows = mesa.batch_run(World, parameters, number_processes=1, max_steps=1, display_progress=False)
+    first, second, again = (row["entropy"] for row in rows)
+    assert first == again != second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -59,16 +60,27 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 class _Commands(click.Group):
-    """The commands; a closed pipe ends one with a message, where Click would end it without."""
+    """The commands; output that cannot be written ends one with a message."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Invoke a command."""
+        if sys.flags.optimize > 1:
+            raise click.UsageError("python -OO (PYTHONOPTIMIZE=2) removes docstrings, which Altair needs; use -O.")
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             click.echo("Stopped: the reader of the output has closed it. Committed steps are kept.", err=True)
             os._exit(141)  # as if ended by SIGPIPE; the interpreter would try to write what is left of the output
+        except OSError as error:
+            if error.filename is not None or error.errno not in _UNWRITABLE:
+                raise
+            message = f"Error: standard output cannot be written ({error.strerror}). Committed steps are kept."
+            click.echo(message, err=True)
+            os._exit(2)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

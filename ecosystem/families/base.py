@@ -177,6 +177,7 @@ class Family(Spec):
     modality: ClassVar[Modality]
     needs_labels: ClassVar[bool] = False  # True: accepts labelled documents only
     uses_budget: ClassVar[bool] = True  # False: a fit reads every document once and ignores the trainer's budget
+    depends_on_threads: ClassVar[bool] = True  # False: any number of compute threads gives the same numbers
     supports_prompts: ClassVar[bool] = False  # True: its cohorts implement SupportsPrompts
     supports_watermark: ClassVar[bool] = False  # True: its cohorts implement SupportsWatermark
 

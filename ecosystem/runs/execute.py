@@ -229,8 +229,15 @@ def _write_scenario(store: Store, scenario: Scenario) -> None:
 
 
 def _require_same_machine(folder: Path, requested: Machine | None) -> Machine:
-    """Return the device and threads that the run began with; raise ScenarioError for others, which change numbers."""
-    stored = Run(folder).machine
+    """Return where a run continues: on other threads only if its numbers do not depend on them.
+
+    Raises ScenarioError for another device, and for other threads if they change numbers.
+    """
+    run = Run(folder)
+    stored = run.machine
+    indifferent = not any(family.depends_on_threads for family in run.scenario.models.values())
+    if requested is not None and requested.device == stored.device and indifferent:
+        return requested
     if requested is not None and requested != stored:
         raise ScenarioError(
             f"{folder}: this run began on {stored.describe()} and continues bit for bit only there, not on "

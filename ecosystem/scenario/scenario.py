@@ -23,6 +23,13 @@ from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import SOURCES
 from ecosystem.spec import Spec, checked_paths, explain, set_path
 
+RESERVED_NAMES = {
+    "web": "the web itself",
+    "initial": "the author of the initial documents",
+    "writers": "the people who write",
+}
+"""Names that a population of trainers cannot have → what they mean in results."""
+
 
 class Scenario(ScenarioTables):
     """A whole experiment. Read one with :meth:`load`, vary it with :meth:`override`."""
@@ -44,10 +51,14 @@ class Scenario(ScenarioTables):
     ) -> Scenario:
         """Validate plain data; ``where`` names it in messages, presets are searched in ``base`` first.
 
-        In an ``authored`` scenario both ends of every knob must be valid. Overrides may make an end invalid; it is then
-        rejected only when the knob is set to it.
+        In an ``authored`` scenario both ends of every knob must be valid, and names of trainers unambiguous. Overrides
+        may make an end invalid; it is then rejected only when the knob is set to it.
         """
         scenario = _parse(data, where, base)
+        for name in RESERVED_NAMES.keys() & scenario.trainers.keys() if authored else ():
+            raise ScenarioError(
+                f"{where}: trainers.{name}: choose another name; in results, {name} means {RESERVED_NAMES[name]}."
+            )
         state = scenario
         for number, change in sorted(enumerate(scenario.changes), key=lambda c: c[1].at):
             for path in change.set:

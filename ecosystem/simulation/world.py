@@ -7,6 +7,7 @@ step reads and changes is in :class:`~ecosystem.simulation.state.State`, which k
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ecosystem.cache import cache_folder
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.corpus.web import Web
-from ecosystem.errors import ScenarioError
+from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.families.base import Progress, silent
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
@@ -62,10 +63,12 @@ class World(mesa.Model):
         seed of the scenario is used if ``seed`` is None. ``models=False`` builds a model only on first
         use, for a world that is read and never stepped. ``cache`` is the folder of foundations and tokenizers
         (default: :func:`~ecosystem.cache.cache_folder`). Raises ScenarioError for a negative seed, DataError
-        if sources or checkpoints cannot be used.
+        if sources or checkpoints cannot be used, EcosystemError in a process forked from one that has built a world.
         """
         if seed is not None and seed < 0:
             raise ScenarioError(f"seed = {seed}: must be an integer of at least 0.")
+        if models:
+            _require_threads()
         streams = Streams(scenario.seed if seed is None else seed)
         # Mesa insists on a generator of its own; nothing here draws from it.
         super().__init__(rng=streams.at("mesa").integer() % 2**32)
@@ -206,6 +209,21 @@ class World(mesa.Model):
         for name, arrays in past.weights.items():
             state.cohorts[name].load(arrays)
         self._latest, state.events = past, []
+
+
+_computing: int | None = None  # process that built the first world; inherited by processes forked from it
+
+
+def _require_threads() -> None:
+    """Raise EcosystemError in a process forked from one with worlds: it would wait for ever for threads not copied."""
+    global _computing
+    _computing = _computing or os.getpid()
+    if _computing != os.getpid():
+        raise EcosystemError(
+            "This process was forked from one that has already built a world, and a fork has no copy of its compute "
+            'threads. Start processes with multiprocessing.get_context("spawn") or "forkserver", or use a study '
+            "(ecosystem study, ecosystem.study), which runs many scenarios in parallel."
+        )
 
 
 def _plain(state: State) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class FittedFamily(Family):
     """A family that is fitted by an estimate from the documents, without optimiser steps."""
 
     uses_budget: ClassVar[bool] = False
+    depends_on_threads: ClassVar[bool] = False
 
     init: Literal["foundation", "untrained"] = Field(
         "untrained",

@@ -42,6 +42,7 @@ class Ngram(Family):
     modality: ClassVar[Modality] = "text"
     supports_watermark: ClassVar[bool] = True
     uses_budget: ClassVar[bool] = False
+    depends_on_threads: ClassVar[bool] = False
 
     init: Literal["foundation", "random"] = Field(
         "foundation", description="initial counts: those of the initial human documents, or none"
