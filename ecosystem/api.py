@@ -24,6 +24,7 @@ from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.progress import RunProgress
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
+from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
 
 
@@ -118,6 +119,7 @@ def run_scenario(
         return _finished(job, progress, started)
     if job.branch is not None and job.last < 0:
         job.branch.parent.store.require(job.branch.step)
+    require_inputs(job.scenario, job.base)
     machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh)
     plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base)
     progress.say(plan.text())

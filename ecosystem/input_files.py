@@ -32,7 +32,7 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
@@ -109,6 +109,14 @@ class InputFiles:
                 yield stream
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise self.unreadable(file, error) from None
+
+    def require_readable(self, files: Iterable[Path]) -> None:
+        """Raise DataError for the first file that cannot be opened; read none of them."""
+        for file in files:
+            try:
+                file.open("rb").close()
+            except OSError as error:
+                raise self.unreadable(file, error) from None
 
     def read_bytes(self, file: Path) -> bytes:
         """Return the decompressed bytes of a file; raise DataError if it cannot be read."""

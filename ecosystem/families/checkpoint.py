@@ -79,6 +79,17 @@ def _convert_gguf(file: str) -> str:
     )
 
 
+def check_folders(fields: Mapping[str, str | None]) -> None:
+    """Raise DataError if a field names a local folder that is missing or cannot be read."""
+    for key, where in fields.items():
+        if where is not None and is_local(where):
+            folder = folder_of(where, key)
+            try:
+                next(folder.iterdir(), None)
+            except OSError as error:
+                raise DataError(f'{key} = "{where}": cannot be read ({error.strerror}); give another folder.') from None
+
+
 def check_format(folder: Path) -> None:
     """Raise DataError for a folder with only an adapter or a GGUF file, which have to be converted first."""
     if any(path for pattern in _WEIGHTS for path in folder.glob(pattern) if not path.name.startswith("adapter_")):

@@ -18,8 +18,9 @@ from ecosystem.policies.base import Filter
 from ecosystem.policies.filters import FeatureFilter
 from ecosystem.policies.reasons import Rule, first_reason
 from ecosystem.runs.environment import Machine
-from ecosystem.scenario.consistency import downloads, unused_settings
+from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
+from ecosystem.scenario.inputs import downloads
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
 

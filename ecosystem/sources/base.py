@@ -89,6 +89,13 @@ class Source(Spec):
         """Return (height, width) if documents of ``length`` numbers are images of this source, else None."""
         return None
 
+    def check_files(self, name: str, base: Path) -> None:
+        """Raise DataError if files that the source names are missing or cannot be opened, without reading them."""
+
+    def downloads(self, base: Path) -> dict[str, str]:
+        """Return what the source takes from the Hugging Face Hub: the id by the name of the field."""
+        return {}
+
     @abstractmethod
     def open(self, name: str, streams: Streams, base: Path) -> Reservoir:
         """Open the source: read its documents, or prepare to make them; raise DataError if there are none.

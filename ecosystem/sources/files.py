@@ -22,6 +22,7 @@ from ecosystem.streams import Streams
 MinChars = Annotated[int, Field(ge=1)]
 Column = Annotated[str, Field(min_length=1)]
 
+_HUB_ID = re.compile(r"[\w.-]*\w[\w.-]*(/[\w.-]*\w[\w.-]*)?", re.ASCII)
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # categories of Unicode
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 
@@ -83,6 +84,10 @@ class FileSource(TextSource):
         """
         pattern = f'"{self.path.rstrip("/")}/*{self.suffix()}"'
         return input_files(name, base).find(self.path, f"is a folder; give a file or a pattern such as {pattern}")
+
+    def check_files(self, name: str, base: Path) -> None:
+        """Raise DataError if no file matches ``path``, or one cannot be opened."""
+        input_files(name, base).require_readable(self.files(name, base))
 
     def suffix(self) -> str:
         """Return the usual ending of these files, for error messages."""
@@ -177,6 +182,22 @@ class HubDataset(TextSource):
         """Return the dataset as written in the scenario."""
         return self.dataset
 
+    def check_files(self, name: str, base: Path) -> None:
+        """Raise DataError if ``dataset`` is the path of a folder, not an id of the Hub, and there is no such folder."""
+        if self._folder(base) is None and not _HUB_ID.fullmatch(self.dataset):
+            raise DataError(
+                f"sources.{name}: {self.dataset}: no such folder, neither in the current folder nor beside the "
+                f'scenario, and an id of the Hub has the form "owner/name"; correct sources.{name}.dataset.'
+            )
+
+    def downloads(self, base: Path) -> dict[str, str]:
+        """Return the id of the dataset, unless it is a local folder."""
+        return {} if self._folder(base) else {"dataset": self.dataset}
+
+    def _folder(self, base: Path) -> Path | None:
+        places = InputFiles("", "", base)
+        return next((folder for folder in places.locations(self.dataset) if folder.is_dir()), None)
+
     def read(self, name: str, base: Path) -> Iterable[str | None]:
         """Yield the column of the split; raise DataError if the library, the dataset or the column is missing."""
         try:
@@ -187,8 +208,7 @@ class HubDataset(TextSource):
                 'install it with: pip install "ecosystem[hub]".'
             ) from None
         where = f"sources.{name}: {self.dataset}"
-        places = InputFiles(f"sources.{name}", f"sources.{name}.dataset", base)
-        local = next((folder for folder in places.locations(self.dataset) if folder.is_dir()), None)
+        local = self._folder(base)
         try:
             if local is not None and any((local / mark).exists() for mark in ("dataset_dict.json", "state.json")):
                 table = _saved_split(datasets.load_from_disk(str(local)), self.split, where, name)

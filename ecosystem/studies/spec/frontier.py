@@ -52,10 +52,11 @@ class Frontier(Question):
             raise ValueError("seeds: give at least two; one seed gives no interval")
         return self
 
-    def check(self, folder: Path) -> tuple[str, list[Scenario]]:
-        """Check the scenarios at both ends of the range; return a summary of the search and these scenarios."""
-        ends = [self.scenario(folder, self.range.at(end), self.seeds[0])[0] for end in (0.0, 1.0)]
-        return f"{self.path} from {self.range.low:g} to {self.range.high:g}, {len(self.seeds)} seeds", ends
+    def check(self, folder: Path) -> tuple[str, list[Scenario], Path]:
+        """Check both ends of the range; return a summary, their scenarios, and the folder of their relative paths."""
+        (low, base), (high, _) = (self.scenario(folder, self.range.at(end), self.seeds[0]) for end in (0.0, 1.0))
+        summary = f"{self.path} from {self.range.low:g} to {self.range.high:g}, {len(self.seeds)} seeds"
+        return summary, [low, high], base
 
     def scenario(self, folder: Path, value: float | int, seed: int) -> tuple[Scenario, Path]:
         """Return the scenario at one value of the lever, and the folder that its relative paths start from.

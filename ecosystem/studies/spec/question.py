@@ -112,8 +112,8 @@ class Question(Spec):
         return ScenarioError("\n".join(f"{self.where}: {path}: {line}" for line in str(problem).splitlines()))
 
     @abstractmethod
-    def check(self, folder: Path) -> tuple[str, list[Scenario]]:
-        """Check the scenarios of this question; return a short summary and the scenarios.
+    def check(self, folder: Path) -> tuple[str, list[Scenario], Path]:
+        """Check the scenarios of this question; return a short summary, the scenarios, and the folder of their paths.
 
         ``folder`` is the folder of this question's file. Raises ScenarioError for the first invalid scenario.
         """
