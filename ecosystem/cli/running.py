@@ -156,13 +156,16 @@ def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, o
 def report(runs: tuple[Path, ...]) -> None:
     """Rewrite the reports of runs.
 
-    The runs may be unfinished. The path of each report is printed.
+    The runs may be unfinished. All tables of a run are compared with their recorded hashes first. The path of each
+    report is printed.
     """
     from ecosystem.report import write_report
     from ecosystem.runs.run import Run
 
     for folder in runs:
-        click.echo(write_report(Run.open(folder)))
+        run = Run.open(folder)
+        run.verify_tables()
+        click.echo(write_report(run))
 
 
 @click.command()
