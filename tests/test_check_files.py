@@ -86,6 +86,11 @@ def test_files_that_exist_are_valid_beside_the_scenario(loop):
         ('web={kind="file",path="no.graphml",initial={source="docs",documents=9}}', "web.path: no.graphml: no such"),
         ('web={kind="file",path="data/*",initial={source="docs",documents=9}}', "matches 2 files"),
         ('models.small={kind="gpt2",init="./nothing"}', 'models.small: init = "./nothing": no such folder'),
+        (f'models.small={{kind="gpt2",init="./{"x" * 300}"}}', "no such folder"),
+        ('models.small={kind="gpt2",init="~nobody-here/x"}', "no such folder"),
+        ('sources.docs.path="~nobody-here/x.txt"', "no such file"),
+        (f'sources.docs.path="{"x" * 300}.txt"', "File name too long"),
+        (f'sources.docs={{kind="hub",dataset="./{"x" * 300}"}}', "no such folder"),
         ('models.small={kind="gpt2",init="./data"}', "config.json is missing"),
         (
             'models.small={kind="ngram",order=2,context=8,tokenizer="./nothing"}',

@@ -21,6 +21,7 @@ from ecosystem.runs.files import relative_path, unreadable
 from ecosystem.runs.records import require_unaltered
 from ecosystem.runs.store import Store
 from ecosystem.sources.base import Reservoir
+from ecosystem.violations import sentence
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PACKAGES = ("ecosystem", "mesa", "networkx", "numpy", "polars", "tokenizers", "torch", "transformers")
@@ -136,8 +137,8 @@ def read_environment(folder: Path) -> dict[str, Any]:
         raise unreadable(path, error) from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise StoreError(f"{path}: is damaged ({where}: {first['msg']}). {_REMEDY}") from None
+        where = ".".join(map(str, first["loc"]))
+        raise StoreError(f"{path}: is damaged ({where or 'the file'}: {sentence(first, where)}). {_REMEDY}") from None
     except ValueError as error:
         raise StoreError(f"{path}: is damaged ({error}). {_REMEDY}") from None
     require_unaltered(folder, path.name)

@@ -14,7 +14,7 @@ import polars as pl
 from pydantic import Field
 
 from ecosystem.errors import DataError, nearest
-from ecosystem.input_files import InputFiles, summary
+from ecosystem.input_files import InputFiles, is_folder, summary
 from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
 from ecosystem.sources.json_lines import no_column, not_text, read_json_lines
 from ecosystem.streams import Streams
@@ -196,7 +196,7 @@ class HubDataset(TextSource):
 
     def _folder(self, base: Path) -> Path | None:
         places = InputFiles("", "", base)
-        return next((folder for folder in places.locations(self.dataset) if folder.is_dir()), None)
+        return next((folder for folder in places.locations(self.dataset) if is_folder(folder)), None)
 
     def read(self, name: str, base: Path) -> Iterable[str | None]:
         """Yield the column of the split; raise DataError if the library, the dataset or the column is missing."""
