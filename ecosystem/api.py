@@ -15,7 +15,7 @@ import click
 
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.errors import path_of
+from ecosystem.errors import path_argument, path_of, whole_number
 from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, validate_device
@@ -55,7 +55,7 @@ def run(
         file = path_of(scenario, "Scenario")
         base, scenario = file.parent, Scenario.load(file)
     if seed is not None:
-        scenario = scenario.override({"seed": seed})
+        scenario = scenario.override({"seed": whole_number(seed, "seed")})
     progress = RunProgress(quiet=quiet)
     summary = run_scenario(
         scenario, progress, out=out, device=device, threads=threads, cache=cache, fresh=fresh, base=base
@@ -86,7 +86,8 @@ def branch(
 
     Raises EcosystemError for errors that the user can correct.
     """
-    parent = parent if isinstance(parent, Run) else Run.open(parent)
+    parent = parent if isinstance(parent, Run) else Run.open(path_of(parent, "Run", "folder"))
+    steps = None if steps is None else whole_number(steps, "steps", 1)
     forked = Branch.of(parent, parent.last_step if step is None else step, values or {}, steps=steps, name=name)
     progress = RunProgress(quiet=quiet)
     summary = run_scenario(forked, progress, out=out, device=device, threads=threads, cache=cache, fresh=fresh)
@@ -112,6 +113,8 @@ def run_scenario(
     """
     started = time.monotonic()
     validate_device(device, threads)
+    if cache is not None:
+        path_argument(cache, "cache")
     job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
     for sentence in [] if job.branch is None else job.branch.overridden_changes():
         progress.say(sentence)

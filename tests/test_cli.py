@@ -317,11 +317,14 @@ def test_the_python_surface(tmp_path, cache, monkeypatch):
         with pytest.raises(ecosystem.EcosystemError, match=sentence):  # though it is finished
             ecosystem.run(scenario, seed=4, **{"out": tmp_path, **wrong})
     for call in (ecosystem.run, ecosystem.study, ecosystem.frontier):
-        with pytest.raises(TypeError, match=r"path of its file \(see (Scenario|Study|Frontier)\.load\), not None"):
+        with pytest.raises(
+            ecosystem.EcosystemError, match=r"path of its file \(see (Scenario|Study|Frontier)\.load\), not None"
+        ):
             call(None)
     for asked in (lambda: ecosystem.branch(run, "1"), lambda: ecosystem.branch(run, 1, ["a=5"])):
         with pytest.raises(
-            ecosystem.EcosystemError, match=r"a step is a whole number, not '1'|give a dict from dotted paths"
+            ecosystem.EcosystemError,
+            match=r"step: give a whole number of at least 0, not '1'|give a dict from dotted paths",
         ):
             asked()
     with pytest.raises(ecosystem.EcosystemError, match="give a dict from dotted paths to values"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecosystem.errors import ScenarioError
+from ecosystem.errors import ScenarioError, whole_number
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import checked_paths
@@ -37,8 +37,7 @@ class Branch:
         StoreError if the step is not committed, ScenarioError if a path cannot differ at a fork or no step would
         follow.
         """
-        if not isinstance(step, int):
-            raise ScenarioError(f"{parent.path}@{step}: a step is a whole number, not {step!r}.")
+        step = whole_number(step, f"{parent.path}: step")
         overrides = {key: value for key, value in (("steps", steps), ("name", name)) if value is not None}
         values = checked_paths(values)
         parent.store.require(step, weights=False)

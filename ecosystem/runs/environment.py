@@ -92,7 +92,7 @@ def validate_device(device: str = "auto", threads: int | None = None) -> None:
         raise EcosystemError(
             f"--device {device}: unknown device{nearest(str(device), DEVICES)}; choose from {', '.join(DEVICES)}."
         )
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise EcosystemError(f"--threads {threads}: give a whole number of at least 1, or omit it.")
 
 

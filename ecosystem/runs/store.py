@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
-from ecosystem.errors import StoreError
+from ecosystem.errors import StoreError, whole_number
 from ecosystem.runs.files import locked, relative_path, unreadable, write_atomically
 from ecosystem.runs.records import (
     BRANCH,
@@ -102,7 +102,7 @@ class Store(CommitHistory):
 
     def require(self, step: int, *, weights: bool = True) -> Commit:
         """Return the record of a step; raise StoreError if it is not committed, or its weights were not kept."""
-        commits = self.commits()
+        commits, step = self.commits(), whole_number(step, "step")
         if not 0 <= step < len(commits):
             last = len(commits) - 1
             raise StoreError(f"{self.folder}: step {step} is not committed; this run has steps 0 to {last}.")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ecosystem.errors import ScenarioError, nearest
+from ecosystem.errors import ScenarioError, nearest, path_of, whole_number
 from ecosystem.families.base import FAMILIES
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
@@ -30,7 +30,7 @@ class Scenario(ScenarioTables):
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
         """Read, resolve and validate a scenario file; raise ScenarioError listing every problem."""
-        file = Path(path)
+        file = path_of(path, "Scenario")
         return cls.parse(read_toml(file), where=str(file), base=file.parent, authored=True)
 
     @classmethod
@@ -98,7 +98,7 @@ class Scenario(ScenarioTables):
 
     def variant(self, name: str, *, base: Path | None = None) -> Scenario:
         """Return this scenario with the values of one of its variants; raise ScenarioError if it does not exist."""
-        if name not in self.variants:
+        if str(name) not in self.variants:
             available = (
                 f"available: {', '.join(self.variants)}" if self.variants else "the scenario defines no variants"
             )
@@ -110,6 +110,7 @@ class Scenario(ScenarioTables):
 
         Results are cached, since validating a scenario can take longer than a step.
         """
+        t = whole_number(t, "step")
         changes = [change for change in sorted(self.changes, key=lambda c: c.at) if change.at <= t]
         if not changes:
             return self
@@ -136,6 +137,7 @@ class Scenario(ScenarioTables):
         ScenarioError if a path cannot change inside a run or the result is invalid; its sentences begin with
         ``called``.
         """
+        step = whole_number(step, "step")
         where = called or f"branch after step {step}"
         whole = {path: value for path, value in values.items() if path.split(".")[0] in WHOLE_RUN}
         timed = {path: value for path, value in values.items() if path not in whole}

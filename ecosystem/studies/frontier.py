@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ecosystem.errors import EcosystemError, path_of
+from ecosystem.errors import EcosystemError, path_argument, path_of
 from ecosystem.formats import number
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels
@@ -57,7 +57,9 @@ def frontier(
     if not isinstance(file, Frontier):
         path = path_of(file, "Frontier")
         base, file = path.parent, Frontier.load(path)
-    return run_frontier(file, base, ExecutionOptions(**options), StudyProgress(quiet=quiet), out=str(out))
+    return run_frontier(
+        file, base, ExecutionOptions.of(options), StudyProgress(quiet=quiet), out=str(path_argument(out, "out"))
+    )
 
 
 def run_frontier(

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from ecosystem.cache import chosen_cache
-from ecosystem.errors import DataError, EcosystemError, FormatError, ScenarioError, StoreError, path_of
+from ecosystem.errors import DataError, EcosystemError, FormatError, ScenarioError, StoreError, path_argument, path_of
 from ecosystem.runs.files import require_local_path
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import missing_inputs
@@ -78,7 +78,9 @@ def study(
     if not isinstance(file, Study):
         path = path_of(file, "Study")
         base, file = path.parent, Study.load(path)
-    return run_study(file, base, ExecutionOptions(**options), StudyProgress(quiet=quiet), out=str(out))
+    return run_study(
+        file, base, ExecutionOptions.of(options), StudyProgress(quiet=quiet), out=str(path_argument(out, "out"))
+    )
 
 
 def run_study(
@@ -90,8 +92,8 @@ def run_study(
     in the results.
     """
     started = time.monotonic()
+    cells = study.cells(base)  # first: an invalid study leaves no folder
     with study_folder(study, out, "studies", "study.json") as store:
-        cells = study.cells(base)
         plan = RunPlan(study.scenario(base)[1], options, out)
         numbers = [plan.add_cell(cell, study) for cell in cells]
         with StudyRunner(options, progress) as runner:

@@ -11,11 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from ecosystem.errors import ScenarioError, nearest
+from ecosystem.errors import ScenarioError, nearest, path_argument, path_of, whole_number
 from ecosystem.scenario.presets import bundled, read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
-from ecosystem.spec import Spec, explain
+from ecosystem.spec import Spec, checked_paths, explain
 from ecosystem.studies.spec.design import Seed
 
 FileKind = Literal["scenario", "study", "frontier"]
@@ -57,7 +57,7 @@ class Question(Spec):
 
         The scenarios of its runs are not checked here; see :meth:`check`.
         """
-        file = Path(path)
+        file = path_of(path, cls.__name__)
         data = read_toml(file)
         require_kind(data, file, cls.file_kind)
         return cls._validated(data, str(file))
@@ -82,11 +82,11 @@ class Question(Spec):
 
         Raises ScenarioError if there are fewer seeds.
         """
-        if seeds is not None and seeds > len(self.seeds):
+        if seeds is not None and whole_number(seeds, "seeds", 1) > len(self.seeds):
             raise ScenarioError(
                 f"{self.where}: seeds: --seeds {seeds}, but the file has {len(self.seeds)}; add seeds to the file."
             )
-        data = self.plain() | {"set": {**self.set, **values}, "seeds": self.seeds[:seeds]}
+        data = self.plain() | {"set": {**self.set, **checked_paths(values)}, "seeds": self.seeds[:seeds]}
         return self._validated(data, self._file)
 
     def base_scenario(self, folder: Path) -> tuple[Scenario, Path]:
@@ -94,7 +94,7 @@ class Question(Spec):
 
         ``folder`` is the folder of this question's file. Raises ScenarioError if the scenario is missing or invalid.
         """
-        field = "base"
+        field, folder = "base", Path(path_argument(folder, "base"))
         try:
             file = _scenario_file(self.base, folder)
             data = read_toml(file)
