@@ -7,8 +7,11 @@ from click.testing import CliRunner
 
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError
+from ecosystem.runs.estimate import Plan
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.simulation.world import World
 from ecosystem.sources.base import SOURCES
-from tests.conftest import ROOT
+from tests.conftest import MACHINE, ROOT
 
 LOOP = """
 name = "loop"
@@ -126,6 +129,38 @@ def test_a_file_that_cannot_be_opened_is_named(loop, monkeypatch):
     monkeypatch.setattr(Path, "open", denied)
     (line,) = refusals(loop)
     assert "a.txt: cannot be read (Permission denied)" in line
+
+
+MANY = "web.initial.documents=100000000"
+SET_MANY = """set = { "web.initial.documents" = 100000000 }\n"""
+ONLY = "web.initial.documents = 100,000,000, but sources.docs has only 36 documents to publish"
+
+
+def test_documents_that_a_source_does_not_have_are_not_counted(loop, tmp_path, monkeypatch):
+    assert "note: web.initial" not in check(loop, "--set", "web.initial.documents=36")
+    assert f"note: {ONLY}" in check(loop, "--set", MANY)
+    study = tmp_path / "question.toml"
+    study.write_text(STUDY.replace("seeds", SET_MANY + "seeds", 1))
+    assert check(study).count(ONLY) == 1
+    scenario = Scenario.load(loop)
+    plan = Plan.of(scenario.override({"web.initial.documents": 10**8}), MACHINE, tmp_path, loop.parent)
+    exact = Plan.of(scenario.override({"web.initial.documents": 36}), MACHINE, tmp_path, loop.parent)
+    assert plan.initial_documents == 36 and plan.tokens_to_train == exact.tokens_to_train > 0
+    assert [note for note in plan.notes if note.startswith(ONLY)] and "36 initially" in plan.text()
+    world = World(scenario.override({"web.initial.documents": 10**8}), base=loop.parent)
+    assert world.corpus.live().height == 36
+
+
+def test_what_a_run_refuses_to_open_is_not_valid(loop):
+    assert "leaves none to publish" in refusals(loop, "--set", "sources.docs.held_out=40")[0]
+    (loop.parent / "data/a.txt").write_bytes(b"\xff\xfe\0")
+    (line,) = refusals(loop)
+    assert line.startswith(f"{loop}: sources.docs: ") and "is not UTF-8 text" in line
+
+
+def test_the_text_of_python_is_counted_if_much_is_asked_of_it(tmp_path):
+    file = ROOT / "scenarios/single_trainer.toml"
+    assert "but sources.docs has only" in check(file, "--set", MANY)
 
 
 @pytest.mark.parametrize("text", [STUDY, FRONTIER])

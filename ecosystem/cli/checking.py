@@ -23,7 +23,7 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
 
     FILES are scenario, study and frontier files, which are validated but not run, and run folders, in which every file
     is compared with its recorded hash. Files that a scenario names (documents, graphs, checkpoints) must exist and be
-    readable; their contents are not checked. --set applies to every file, --variant to scenarios.
+    readable. Small files of documents are read and counted. --set applies to every file, --variant to scenarios.
     """
     from ecosystem.errors import EcosystemError
 
@@ -55,7 +55,7 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     """Return a summary of a valid file, and notes; raise EcosystemError otherwise."""
     from ecosystem.errors import DataError
     from ecosystem.scenario.consistency import unused_settings
-    from ecosystem.scenario.inputs import downloads, missing_inputs
+    from ecosystem.scenario.inputs import downloads, missing_inputs, shortage
     from ecosystem.scenario.presets import read_toml
     from ecosystem.studies.spec.question import file_kind
 
@@ -68,7 +68,16 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     if missing := missing_inputs(scenarios, base):
         raise DataError("\n".join(f"{file}: {problem}" for problem in missing))
     notes = dict.fromkeys(note for s in scenarios for note in [*unused_settings(s), *downloads(s, base)])
+    try:
+        notes |= dict.fromkeys(note for s in _distinct(scenarios) for note in shortage(s, base, quick=True))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
     return [f"valid ({summary})", *(f"note: {note}" for note in notes)]
+
+
+def _distinct(scenarios: list[Scenario]) -> list[Scenario]:
+    """Return one of all scenarios that begin with the same documents."""
+    return list({repr((s.sources, s.web.initial)): s for s in scenarios}.values())
 
 
 def _summary(scenario: Scenario) -> str:

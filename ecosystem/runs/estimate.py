@@ -20,7 +20,7 @@ from ecosystem.policies.reasons import Rule, first_reason
 from ecosystem.runs.environment import Machine
 from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
-from ecosystem.scenario.inputs import downloads
+from ecosystem.scenario.inputs import downloads, initial_documents, shortage
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
 
@@ -59,9 +59,11 @@ class Plan:
     def of(cls, scenario: Scenario, machine: Machine, cache: Path, base: Path = Path()) -> Plan:
         """Return the plan of a scenario; its times rest on the rate of a matrix product, measured on the spot.
 
-        Relative paths that are not found in the current folder start at ``base``. A source is read only if a filter
-        judges its words.
+        Relative paths that are not found in the current folder start at ``base``. The source of the initial documents
+        is read to count them, unless it is downloaded. Raises DataError if it cannot be read.
         """
+        notes = _notes(scenario) + shortage(scenario, base) + _refusals(scenario, base) + downloads(scenario, base)
+        scenario = _with_available_documents(scenario, base)
         rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0
         foundation = 0.0
@@ -108,7 +110,7 @@ class Plan:
             seconds=seconds,
             seconds_to_pretrain=foundation,
             unknown=unknown,
-            notes=_notes(scenario) + _refusals(scenario, base) + downloads(scenario, base),
+            notes=notes,
         )
 
     def text(self) -> str:
@@ -143,6 +145,15 @@ class Plan:
     def plain(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         return asdict(self)
+
+
+def _with_available_documents(scenario: Scenario, base: Path) -> Scenario:
+    """Return the scenario with as many initial documents as its source has, if they are fewer than asked for."""
+    web = scenario.web
+    if web.initial is None:
+        return scenario
+    initial = web.initial.model_copy(update={"documents": initial_documents(scenario, base)})
+    return scenario.model_copy(update={"web": web.model_copy(update={"initial": initial})})
 
 
 def _notes(scenario: Scenario) -> list[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from ecosystem.corpus.graph_files import find_graph
 from ecosystem.errors import DataError
 from ecosystem.scenario.tables import ScenarioTables
+from ecosystem.sources.base import EndlessSource
+from ecosystem.streams import Streams
 
 
 def missing_inputs(scenarios: Iterable[ScenarioTables], base: Path) -> list[str]:
@@ -39,6 +41,38 @@ def require_inputs(scenario: ScenarioTables, base: Path) -> None:
     """Raise DataError with all sentences of :func:`missing_inputs`, if there are any."""
     if problems := missing_inputs([scenario], base):
         raise DataError("\n".join(problems))
+
+
+def initial_documents(s: ScenarioTables, base: Path) -> int:
+    """Return with how many documents the web begins: as many as asked for, or all if the source has fewer.
+
+    The source is opened, unless it is endless or has to be downloaded. Raises DataError if it cannot be opened.
+    """
+    initial = s.web.initial
+    if initial is None:
+        return 0
+    source = s.sources[initial.source]
+    if isinstance(source, EndlessSource) or source.downloads(base):
+        return initial.documents
+    size = source.open(initial.source, Streams(s.seed), base).size
+    return initial.documents if size is None else min(size, initial.documents)
+
+
+def shortage(s: ScenarioTables, base: Path, *, quick: bool = False) -> list[str]:
+    """Return a sentence if the web begins with fewer documents than asked for.
+
+    ``quick`` omits sources that take long to open. Raises DataError if the source cannot be opened.
+    """
+    initial = s.web.initial
+    if initial is None or (
+        quick and not s.sources[initial.source].quick_to_count(initial.source, base, initial.documents)
+    ):
+        return []
+    available = initial_documents(s, base)
+    return [
+        f"web.initial.documents = {initial.documents:,}, but sources.{initial.source} has only {available:,} documents "
+        f"to publish; the web begins with these, and the source has none left"
+    ][: available < initial.documents]
 
 
 def downloads(s: ScenarioTables, base: Path) -> list[str]:

@@ -23,6 +23,7 @@ MinChars = Annotated[int, Field(ge=1)]
 Column = Annotated[str, Field(min_length=1)]
 
 _HUB_ID = re.compile(r"[\w.-]*\w[\w.-]*(/[\w.-]*\w[\w.-]*)?", re.ASCII)
+_QUICK = 1 << 25  # bytes that are read in a fraction of a second: 32 MiB
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # categories of Unicode
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 
@@ -88,6 +89,10 @@ class FileSource(TextSource):
     def check_files(self, name: str, base: Path) -> None:
         """Raise DataError if no file matches ``path``, or one cannot be opened."""
         input_files(name, base).require_readable(self.files(name, base))
+
+    def quick_to_count(self, name: str, base: Path, asked: int) -> bool:
+        """Return whether the files are small enough to read all."""
+        return sum(file.stat().st_size for file in self.files(name, base)) <= _QUICK
 
     def suffix(self) -> str:
         """Return the usual ending of these files, for error messages."""
@@ -189,6 +194,10 @@ class HubDataset(TextSource):
                 f"sources.{name}: {self.dataset}: no such folder, neither in the current folder nor beside the "
                 f'scenario, and an id of the Hub has the form "owner/name"; correct sources.{name}.dataset.'
             )
+
+    def quick_to_count(self, name: str, base: Path, asked: int) -> bool:
+        """Return false: the library takes seconds to import, and may need a network."""
+        return False
 
     def downloads(self, base: Path) -> dict[str, str]:
         """Return the id of the dataset, unless it is a local folder."""
