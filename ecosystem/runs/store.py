@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
@@ -36,6 +37,7 @@ from ecosystem.runs.records import (
     CommitHistory,
     note_digests,
     record_digest,
+    record_files,
     recovery_hint,
     table_file,
 )
@@ -250,10 +252,18 @@ class Store(CommitHistory):
                     swept.append(name)
         return swept
 
+    def discard(self) -> None:
+        """Delete this folder if no step of its own is committed, and it has no files that do not belong to a run."""
+        if not record_files(self.folder) and all(name.startswith("models/") for name in self._others(())):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def other_files(self) -> list[str]:
         """Return the files in this folder that do not belong to a run, such as those of programs that copy files."""
-        own = {*COVERED, DIGESTS, BRANCH, "report.html", ".lock", ".lock-owner"}
-        own |= {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
+        committed = {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
+        return self._others(committed)
+
+    def _others(self, committed: Collection[str]) -> list[str]:
+        own = {*COVERED, DIGESTS, BRANCH, "report.html", ".lock", ".lock-owner", *committed}
         others = []
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
