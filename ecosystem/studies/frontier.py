@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ecosystem.errors import EcosystemError, path_argument, path_of
+from ecosystem.errors import DataError, EcosystemError, path_argument, path_of
 from ecosystem.formats import number
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.html import Figure, Table
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
+from ecosystem.scenario.inputs import missing_inputs
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
@@ -27,11 +28,11 @@ from ecosystem.studies.object_store import open_run
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, training_rows, untrained, write_table
-from ecosystem.studies.run_study import RunPlan, StudyRunner, study_folder
+from ecosystem.studies.run_study import RunPlan, StudyRunner, finished, study_folder
 from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.spec.measure import course_of, value_of
 from ecosystem.studies.statistics import mean_interval
-from ecosystem.studies.threshold import Threshold, search
+from ecosystem.studies.threshold import Threshold, most_values, search
 from ecosystem.theory.laws import predict
 from ecosystem.types import Floats
 
@@ -70,6 +71,7 @@ def run_frontier(
     ``base`` is the folder of the frontier's file. Finished runs are reused. Raises ScenarioError if a value gives an
     invalid scenario, and EcosystemError if a run fails after all attempts.
     """
+    frontier = frontier.resolved(base)
     frontier.check(base)
     scenario, folder = frontier.scenario(base, frontier.range.at(1.0), frontier.seeds[0])
     with study_folder(frontier, out, "frontiers", "frontier.json") as store, StudyRunner(options, progress) as runner:
@@ -85,6 +87,24 @@ def run_frontier(
         write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
         report = _write_report(frontier, threshold, store)
     return FrontierResult(threshold, report)
+
+
+def planned_search(frontier: Frontier, base: Path, out: str) -> tuple[list[dict[str, Any]], int]:
+    """Return a record for each run at the ends of the range, and the most runs that the search may need.
+
+    A record has the keys of those of :func:`planned`; ``base`` is the folder of the frontier's file.
+    """
+    frontier = frontier.resolved(base)
+    folder, cells = frontier.base_scenario(base)[1], []
+    plan = RunPlan(folder, ExecutionOptions(), out)
+    for value in (frontier.range.at(0.0), frontier.range.at(1.0)):
+        scenarios = [frontier.scenario(base, value, seed)[0] for seed in frontier.seeds]
+        if missing := missing_inputs(scenarios, folder):
+            raise DataError("\n".join(f"{frontier.where}: {problem}" for problem in missing))
+        cells += [(f"{frontier.path} = {value:g}, seed {s.seed}", plan.add_run(s, "")) for s in scenarios]
+    done = finished(plan.runs)
+    records = [{"cell": label, "run": plan.runs[n].place, "finished": done[n]} for label, n in cells]
+    return records, most_values(frontier.range, frontier.precision) * len(frontier.seeds)
 
 
 class _FrontierRuns:
@@ -216,6 +236,12 @@ def untrained_note(frontier: Frontier, threshold: Threshold) -> str:
     )
 
 
+def notes(frontier: Frontier, threshold: Threshold) -> list[str]:
+    """Return what a reader must know of the search: which values were not tried, and where trainers did not train."""
+    whole = [f"Only whole numbers of {frontier.path} were tried."] if frontier.range.whole else []
+    return whole + [note for note in [untrained_note(frontier, threshold)] if note]
+
+
 def _write_report(frontier: Frontier, threshold: Threshold, store: Store) -> Path:
     rows = [
         {"value": x, "measure": i.mean, "low": i.low, "high": i.high}
@@ -233,7 +259,7 @@ def _write_report(frontier: Frontier, threshold: Threshold, store: Store) -> Pat
     context = {
         "title": frontier.name,
         "description": frontier.description,
-        "findings": " ".join([finding(frontier, threshold), untrained_note(frontier, threshold)]).strip(),
+        "findings": " ".join(filter(None, [finding(frontier, threshold), *notes(frontier, threshold)])),
         "figure": Figure.of("frontier", specs["frontier"], full=True),
         "table": table,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import ecosystem
 from ecosystem.cli.main import cli
 from ecosystem.errors import ScenarioError
 from ecosystem.studies.frontier import finding, untrained_note
+from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.threshold import Threshold
 from tests.studies.small_study import FRONTIER, WORLD, search
 
@@ -60,6 +62,41 @@ def test_the_command_frontier_is_the_command_threshold(folder: Path) -> None:
     assert results[0].stdout == results[1].stdout
     shown = CliRunner().invoke(cli, ["--help"]).stdout
     assert "threshold" in shown and "  frontier" not in shown
+
+
+COUNTS = FRONTIER.replace("trainers.lab.publish", "trainers.lab.count").replace(
+    'low = 5, high = 200, whole = true, scale = "log"', "low = 1, high = 4"
+)
+
+
+@pytest.mark.slow
+def test_a_lever_that_takes_whole_numbers_is_searched_in_whole_numbers(folder: Path) -> None:
+    (folder / "where.toml").write_text(COUNTS)
+    checked = CliRunner().invoke(cli, ["check", str(folder / "where.toml")])
+    assert "valid (trainers.lab.count from 1 to 4 in whole numbers, 3 seeds)" in checked.output
+    frontier, threshold, report = search(folder, COUNTS)
+    assert set(threshold.tried) <= {1, 2, 3, 4} and {1, 4} <= set(threshold.tried)
+    assert "Only whole numbers of trainers.lab.count were tried." in report.read_text()
+    assert not frontier.range.whole and frontier.resolved(folder).range.whole
+    share = FRONTIER.replace("trainers.lab.publish", "trainers.lab.learning_rate").replace("whole = true, ", "")
+    (folder / "share.toml").write_text(share)
+    assert not Frontier.load(folder / "share.toml").resolved(folder).range.whole
+    (folder / "where.toml").write_text(COUNTS.replace("low = 1, high = 4", "low = 1.1, high = 1.4"))
+    error = CliRunner().invoke(cli, ["threshold", str(folder / "where.toml"), "--dry-run"]).exception
+    assert "range: trainers.lab.count takes whole numbers, and there are not two of them" in str(error)
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_frontier_lists_its_runs(folder: Path) -> None:
+    (folder / "where.toml").write_text(COUNTS)
+    options = [str(folder / "where.toml"), "--out", str(folder / "out")]
+    shown = CliRunner().invoke(cli, ["threshold", *options, "--dry-run"]).output
+    assert shown.startswith("trainers.lab.count = 1, seed 1: ") and shown.count("(to do)") == 6
+    assert "6 runs at the ends of the range; the search needs 12 at most" in shown
+    assert "Only whole numbers of trainers.lab.count are tried." in shown and not (folder / "out").exists()
+    search(folder, COUNTS)
+    plan = json.loads(CliRunner().invoke(cli, ["threshold", *options, "--dry-run", "--json"]).output)
+    assert all(cell["finished"] for cell in plan["cells"]) and plan["most_runs"] == 12
 
 
 @pytest.mark.parametrize(
