@@ -105,10 +105,12 @@ def run_scenario(
     dry_run: bool = False,
     fresh: bool = False,
     base: Path = Path(),
+    where: str = "",
 ) -> dict[str, Any]:
     """Plan, run or resume, and report; return a summary with run, report, steps, seed, seconds, final and events.
 
-    ``base`` is the folder for relative paths of a scenario; a branch uses its parent's. With ``dry_run`` nothing is
+    ``base`` is the folder for relative paths of a scenario; a branch uses its parent's. ``where`` is the file of the
+    scenario, which begins messages about files that are missing. With ``dry_run`` nothing is
     run, and the summary has run and plan only. The other parameters are those of :func:`run`.
     """
     started = time.monotonic()
@@ -122,7 +124,7 @@ def run_scenario(
         return _finished(job, progress, started)
     if job.branch is not None and job.last < 0:
         job.branch.parent.store.require(job.branch.step)
-    require_inputs(job.scenario, job.base)
+    require_inputs([job.scenario], job.base, where)
     machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh)
     plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base)
     progress.say(plan.text())

@@ -39,6 +39,11 @@ class FormatError(StoreError):
     """A run folder in a newer format than this release reads."""
 
 
+def each_line(start: str, problem: object) -> str:
+    """Return the lines of a message, each after ``start``, such as the name of a file, and a colon."""
+    return "\n".join(f"{start}: {line}" for line in str(problem).splitlines())
+
+
 def path_of(value: object, kind: str, place: Literal["file", "folder"] = "file") -> Path:
     """Return ``value`` as the path of the file or folder of a ``kind``; raise EcosystemError if it is no path."""
     if not isinstance(value, str | os.PathLike):

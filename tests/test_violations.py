@@ -6,9 +6,12 @@ import math
 import re
 
 import pytest
+import tomli_w
+from click.testing import CliRunner
 from pydantic import BaseModel, ValidationError
 
-from ecosystem.errors import ScenarioError, StoreError
+from ecosystem.cli.main import cli
+from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.families.base import FAMILIES
 from ecosystem.policies.base import POLICIES
 from ecosystem.runs.environment import read_environment
@@ -146,3 +149,28 @@ def test_a_damaged_environment_is_refused_in_plain_words(key, value, expected, t
 def test_an_error_of_an_unknown_sort_keeps_its_message():
     said = sentence({"type": "new", "msg": "Input should be blue", "input": "red"}, "colour")
     assert said == "must be blue, not 'red'"
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "count"),
+    [
+        ({"steps": 0, "weights_every": "x"}, [], 2),
+        ({"changes": [{"at": 2, "set": {"trainers.naive.publish": -1, "measure.words": 0}}]}, [], 2),
+        ({"knobs": [{"path": "measure.words", "low": -3.0, "high": 2.0}]}, [], 1),
+        ({"variants": {"large": {"trainers.naive.publish": -1, "measure.words": 0}}}, [], 2),
+        ({"models": {"tiny": {"preset": "broken"}}}, [], 2),
+        ({}, ["--set", "steps=0", "--set", "trainers.naive.publish=-1"], 2),
+        ({}, ["--variant", "nothing"], 1),
+    ],
+    ids=["table", "change", "knob", "variant", "preset", "--set", "--variant"],
+)
+def test_every_line_names_the_file_and_a_path(data, options, count, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/broken.toml").write_text('kind = "gpt2"\nn_layer = "x"\nn_head = 0\n')
+    file = tmp_path / "s.toml"
+    file.write_text(tomli_w.dumps(tiny().plain() | data))
+    for command in ("check", "run"):
+        error = CliRunner().invoke(cli, [command, str(file), *options]).exception
+        assert isinstance(error, EcosystemError), error
+        lines = str(error).splitlines()
+        assert len(lines) >= count and all(line.startswith((f"{file}: ", f"{file} with --")) for line in lines), lines

@@ -55,7 +55,7 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     """Return a summary of a valid file, and notes; raise EcosystemError otherwise."""
     from ecosystem.errors import DataError
     from ecosystem.scenario.consistency import unused_settings
-    from ecosystem.scenario.inputs import downloads, missing_inputs, shortage
+    from ecosystem.scenario.inputs import downloads, require_inputs, shortage
     from ecosystem.scenario.presets import read_toml
     from ecosystem.studies.spec.question import file_kind
 
@@ -65,8 +65,7 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
         summary, scenarios = _summary(scenario), [scenario]
     else:
         summary, scenarios, base = _question(file, variant, read_values(settings))
-    if missing := missing_inputs(scenarios, base):
-        raise DataError("\n".join(f"{file}: {problem}" for problem in missing))
+    require_inputs(scenarios, base, str(file))
     notes = dict.fromkeys(note for s in scenarios for note in [*unused_settings(s), *downloads(s, base)])
     try:
         notes |= dict.fromkeys(note for s in _distinct(scenarios) for note in shortage(s, base, quick=True))

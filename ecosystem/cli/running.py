@@ -66,7 +66,15 @@ def run(
     from ecosystem.api import run_scenario  # slow, so only once the scenario is valid
 
     summary = run_scenario(
-        spec, progress, out=out, device=device, threads=threads, dry_run=dry_run, fresh=fresh, base=scenario.parent
+        spec,
+        progress,
+        out=out,
+        device=device,
+        threads=threads,
+        dry_run=dry_run,
+        fresh=fresh,
+        base=scenario.parent,
+        where=str(scenario),
     )
     print_result(summary if as_json else summary.get("report"))
 

@@ -37,10 +37,10 @@ def missing_inputs(scenarios: Iterable[ScenarioTables], base: Path) -> list[str]
     return list(problems)
 
 
-def require_inputs(scenario: ScenarioTables, base: Path) -> None:
-    """Raise DataError with all sentences of :func:`missing_inputs`, if there are any."""
-    if problems := missing_inputs([scenario], base):
-        raise DataError("\n".join(problems))
+def require_inputs(scenarios: Iterable[ScenarioTables], base: Path, where: str = "") -> None:
+    """Raise DataError with all sentences of :func:`missing_inputs`, each after ``where``, if there are any."""
+    if problems := missing_inputs(scenarios, base):
+        raise DataError("\n".join(f"{where}: {problem}" if where else problem for problem in problems))
 
 
 def initial_documents(s: ScenarioTables, base: Path) -> int:

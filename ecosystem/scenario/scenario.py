@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ecosystem.errors import ScenarioError, nearest, path_of, whole_number
+from ecosystem.errors import ScenarioError, each_line, nearest, path_of, whole_number
 from ecosystem.families.base import FAMILIES
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
@@ -55,16 +55,16 @@ class Scenario(ScenarioTables):
             try:
                 state = state.override(change.set)
             except ScenarioError as error:
-                raise ScenarioError(f"{where}: changes.{number} (at step {change.at}): {error}") from None
+                raise ScenarioError(each_line(f"{where}: changes.{number} (at step {change.at})", error)) from None
         for number, knob in enumerate(scenario.knobs):
             check_changeable(knob.path, f"{where}: knobs.{number}.path")
             if authored and (problem := scenario.value_problem(knob.path, *knob.ends)):
-                raise ScenarioError(f"{where}: knobs.{number}: {problem}")
+                raise ScenarioError(each_line(f"{where}: knobs.{number}", problem))
         for name in scenario.variants:
             try:
                 scenario.variant(name, base=base)
             except ScenarioError as error:
-                raise ScenarioError(f"{where}: variants.{name}: {error}") from None
+                raise ScenarioError(each_line(f"{where}: variants.{name}", error)) from None
         return scenario
 
     def value_problem(self, path: str, *values: Any) -> str:
@@ -145,7 +145,10 @@ class Scenario(ScenarioTables):
             check_changeable(path, where, f" A branch may also set {', '.join(WHOLE_RUN)}.")
             if value is None:
                 raise ScenarioError(f'{where}: "{path}" = None: a change needs a value.')
-        data = self.override(whole, base=base).plain()
+        try:
+            data = self.override(whole, base=base).plain()
+        except ScenarioError as error:
+            raise ScenarioError(each_line(where, error)) from None
         changes = []
         for change in self.changes:
             remaining = {
@@ -206,7 +209,7 @@ def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | Non
             return None
         cls = registry.get(kind)
     except ScenarioError as error:
-        problems.append(f"{path}: {error}".removesuffix("."))
+        problems += each_line(path, str(error).removesuffix(".")).splitlines()
         return None
     try:
         part: Spec = cls.model_validate(fields)

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ecosystem.errors import DataError, EcosystemError, path_argument, path_of
+from ecosystem.errors import EcosystemError, path_argument, path_of
 from ecosystem.formats import number
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.html import Figure, Table
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
-from ecosystem.scenario.inputs import missing_inputs
+from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
@@ -99,8 +99,7 @@ def planned_search(frontier: Frontier, base: Path, out: str) -> tuple[list[dict[
     plan = RunPlan(folder, ExecutionOptions(), out)
     for value in (frontier.range.at(0.0), frontier.range.at(1.0)):
         scenarios = [frontier.scenario(base, value, seed)[0] for seed in frontier.seeds]
-        if missing := missing_inputs(scenarios, folder):
-            raise DataError("\n".join(f"{frontier.where}: {problem}" for problem in missing))
+        require_inputs(scenarios, folder, frontier.where)
         cells += [(f"{frontier.path} = {value:g}, seed {s.seed}", plan.add_run(s, "")) for s in scenarios]
     done = finished(plan.runs)
     records = [{"cell": label, "run": plan.runs[n].place, "finished": done[n]} for label, n in cells]

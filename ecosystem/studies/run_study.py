@@ -15,10 +15,10 @@ from typing import Any
 import polars as pl
 
 from ecosystem.cache import chosen_cache
-from ecosystem.errors import DataError, EcosystemError, FormatError, ScenarioError, StoreError, path_argument, path_of
+from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreError, path_argument, path_of
 from ecosystem.runs.files import require_local_path
 from ecosystem.runs.store import Store
-from ecosystem.scenario.inputs import missing_inputs
+from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies import analysis
 from ecosystem.studies.executors.jobs import Engine, Job, JobResult, run_jobs
@@ -142,8 +142,7 @@ def study_folder(question: Question, out: str, section: str, file: str) -> Itera
 def planned(study: Study, base: Path, out: str) -> list[dict[str, Any]]:
     """Return one record per cell: its label, the place of its run, and whether that is finished."""
     cells, folder = study.cells(base), study.scenario(base)[1]
-    if missing := missing_inputs([cell.scenario for cell in cells], folder):
-        raise DataError("\n".join(f"{study.where}: {problem}" for problem in missing))
+    require_inputs([cell.scenario for cell in cells], folder, study.where)
     plan = RunPlan(folder, ExecutionOptions(), out)
     numbers = [plan.add_cell(cell, study) for cell in cells]
     done = finished(plan.runs)

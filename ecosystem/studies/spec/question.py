@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from ecosystem.errors import ScenarioError, nearest, path_argument, path_of, whole_number
+from ecosystem.errors import ScenarioError, each_line, nearest, path_argument, path_of, whole_number
 from ecosystem.scenario.presets import bundled, read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
@@ -109,7 +109,7 @@ class Question(Spec):
 
     def error_at(self, path: str, problem: object) -> ScenarioError:
         """Return a ScenarioError with the file and the dotted path before each line of ``problem``."""
-        return ScenarioError("\n".join(f"{self.where}: {path}: {line}" for line in str(problem).splitlines()))
+        return ScenarioError(each_line(f"{self.where}: {path}", problem))
 
     @abstractmethod
     def check(self, folder: Path) -> tuple[str, list[Scenario], Path]:
