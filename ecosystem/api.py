@@ -118,7 +118,7 @@ def run_scenario(
     if cache is not None:
         path_argument(cache, "cache")
     job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
-    for sentence in [] if job.branch is None else job.branch.overridden_changes():
+    for sentence in [] if job.branch is None else [*job.branch.overridden_changes(), *job.branch.repeated_steps()]:
         progress.say(sentence)
     if job.last >= job.scenario.steps and not dry_run:
         return _finished(job, progress, started)
@@ -126,7 +126,7 @@ def run_scenario(
         job.branch.parent.store.require(job.branch.step)
     require_inputs([job.scenario], job.base, where)
     machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh)
-    plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base)
+    plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done)
     progress.say(plan.text())
     if dry_run:
         return {"run": str(job.folder), "plan": plan.plain()}
@@ -157,6 +157,11 @@ class _Job:
         folder = folder_of(scenario, out) if branch is None else branch.folder(out)
         last = -1 if fresh else Store(folder).last()
         return cls(scenario, branch, folder, last, out, base if branch is None else branch.parent.base, cache, fresh)
+
+    @property
+    def done(self) -> int:
+        """The last step that exists already, of this run or of the one that it branches from; -1 if there is none."""
+        return self.branch.step if self.last < 0 and self.branch is not None else self.last
 
     def opening(self) -> str:
         """Return a line with the run folder that says whether the run is new, resumed or a branch."""

@@ -119,6 +119,19 @@ def test_a_budget_that_a_model_does_not_heed_is_not_counted_and_said(tmp_path):
     assert "note" not in CliRunner().invoke(cli, ["check", str(ROOT / "scenarios/finite_web.toml")]).output
 
 
+def test_the_plan_of_a_resume_or_branch_counts_the_steps_left(tmp_path):
+    scenario = tiny(steps=10, trainers__naive__every=3, trainers__naive__offset=1)
+    scenario = scenario.override({f"trainers.{name}.budget": {"tokens": 900} for name in scenario.trainers})
+    whole, until = (Plan.of(s, MACHINE, tmp_path) for s in (scenario, scenario.override({"steps": 4})))
+    rest, none = (Plan.of(scenario, MACHINE, tmp_path, done=done) for done in (4, 10))
+    assert whole.tokens_to_generate == until.tokens_to_generate + rest.tokens_to_generate
+    assert whole.tokens_to_train == until.tokens_to_train + rest.tokens_to_train
+    assert none.tokens_to_train == none.tokens_to_generate == 0 and rest.seconds < whole.seconds
+    text = rest.text().splitlines()
+    assert text[0].startswith("smoke: 6 steps left after step 4 of 10 (tokens and time are those of the steps left) on")
+    assert "initially" not in text[2] and "10 steps on" in whole.text()
+
+
 def test_a_model_that_nothing_refers_to_is_noted(place):
     arguments = ["check", str(place / "tiny.toml"), "--set", "models.spare.preset=trigram"]
     assert "note: models.spare is not used" in CliRunner().invoke(cli, arguments).output

@@ -108,10 +108,13 @@ def test_a_branch_that_fails_leaves_its_parent_alone(vectors, tmp_path, monkeypa
     list(start(vectors, tmp_path))
     parent = Run.open(folder_of(vectors, tmp_path))
     forked = Branch.of(parent, 1, {"trainers.lab.publish": 1})
-    fail(monkeypatch, EcosystemError("no"), step=2)
-    with pytest.raises(EcosystemError, match="no"):
+    with monkeypatch.context() as patch, pytest.raises(EcosystemError, match="no"):
+        patch.setattr(Store, "branch_off", lambda *arguments: (_ for _ in ()).throw(EcosystemError("no")))
         next(start(forked.scenario, tmp_path, branch=forked))
     assert not forked.folder(tmp_path).exists() and not forked.folder(tmp_path).parent.exists()
     assert parent.verify() and parent.last_step == 2
-    monkeypatch.undo()
+    with monkeypatch.context() as patch, pytest.raises(EcosystemError, match="no"):
+        fail(patch, EcosystemError("no"), step=2)
+        next(start(forked.scenario, tmp_path, branch=forked))
+    assert Run.open(forked.folder(tmp_path)).last_step == 1  # the parent's steps are its own
     assert list(start(forked.scenario, tmp_path, branch=forked)) == [2]

@@ -253,8 +253,9 @@ class Store(CommitHistory):
         return swept
 
     def discard(self) -> None:
-        """Delete this folder if no step of its own is committed, and it has no files that do not belong to a run."""
-        if not record_files(self.folder) and all(name.startswith("models/") for name in self._others(())):
+        """Delete this folder if it has no step, not even a parent's, and no files that do not belong to a run."""
+        has_steps = record_files(self.folder) or (self.folder / BRANCH).exists()
+        if not has_steps and all(name.startswith("models/") for name in self._others(())):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def other_files(self) -> list[str]:
