@@ -139,7 +139,7 @@ def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"] if not str(part).startswith("<")]  # <…>: an alternative, no key
     path = ".".join([prefix, *location] if prefix else location)
     if problem["type"] == "extra_forbidden":
-        allowed = sorted(_fields_at(model, location[:-1]))
+        allowed = sorted(fields_at(model, location[:-1]))
         return f"{path}: unknown key{nearest(location[-1], allowed)}; allowed here: {', '.join(allowed)}"
     if location[-1:] == ["[key]"]:  # of a table from Python
         return f"{path.removesuffix('.[key]')}: the name of an entry must be text, not {problem['input']!r}"
@@ -151,7 +151,7 @@ def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
     return f"{path}: {message}" if path else message
 
 
-def _fields_at(model: Any, location: Iterable[str]) -> set[str]:
+def fields_at(model: Any, location: Iterable[str]) -> set[str]:
     """Return the names of the fields allowed at ``location`` in ``model``; empty if it is not a table."""
     for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel):

@@ -261,3 +261,38 @@ def test_texts_longer_than_the_context_of_their_model_are_noted():
     notes = [note for note in unused_settings(longer) if "max_tokens" in note]
     assert len(notes) == 1 and notes[0].startswith(f"trainers.{name}.decoding.max_tokens = 5000 is not reached")
     assert f"models.{trainer.model}" in notes[0] and unused_settings(scenario) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (
+            "trainers.naive.publsh",
+            'unknown key "publsh" in trainers.naive (did you mean "publish"?); allowed here: budget',
+        ),
+        ("trainers.naive.scrap.docs", 'unknown key "scrap" in trainers.naive (did you mean "scrape"?)'),
+        ("trainers.naive.scrape.dosc", 'unknown key "dosc" in trainers.naive.scrape (did you mean "docs"?)'),
+        ("trainer.naive.publish", 'unknown key "trainer" (did you mean "trainers"?)'),
+        ("polices.short.min_words", 'unknown key "polices" (did you mean "policies"?)'),
+        ("web.retian", 'unknown key "retian" in web (did you mean "retain"?)'),
+        ("measure.wrods", 'unknown key "wrods" in measure (did you mean "words"?)'),
+        ("trainers.naive.count", '"trainers.naive.count" cannot change inside a run'),
+        ("models.tiny.n_layr", '"models.tiny.n_layr" cannot change inside a run'),
+        ("trainers.nave.publish", 'there is no [trainers.nave] (did you mean "naive"?)'),
+        ("policies.short.min_wrods", 'policies.short.min_wrods: unknown key (did you mean "min_words"?)'),
+        ("trainers.naive.from", 'must be "foundation", "previous" or "scratch", not 3'),
+    ],
+)
+def test_a_mistyped_key_of_a_change_is_suggested(path, said):
+    plain = tiny().plain()
+    wrong = [
+        lambda: Scenario.parse(plain | {"changes": [{"at": 2, "set": {path: 3}}]}, where="s.toml"),
+        lambda: Scenario.parse(
+            plain | {"knobs": [{"path": path, "low": 1.0, "high": 3.0}]}, where="s.toml", authored=True
+        ),
+        lambda: tiny().forked(1, {path: 3}),
+    ]
+    for use in wrong:
+        with pytest.raises(ScenarioError) as error:
+            use()
+        assert said.removesuffix(", not 3") in str(error.value)
