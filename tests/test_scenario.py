@@ -10,6 +10,7 @@ import tomllib
 
 import pytest
 
+import ecosystem
 from ecosystem.cli.listing import json_schema
 from ecosystem.errors import ScenarioError
 from ecosystem.scenario.consistency import unused_settings
@@ -296,3 +297,15 @@ def test_a_mistyped_key_of_a_change_is_suggested(path, said):
         with pytest.raises(ScenarioError) as error:
             use()
         assert said.removesuffix(", not 3") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "function"),
+    [("injection_vs_filtering", "study", "study"), ("detector_needed", "frontier", "frontier")],
+)
+def test_a_file_of_another_kind_is_named_when_it_is_loaded(file, kind, function):
+    path = SMOKE.parent / "studies" / f"{file}.toml"
+    with pytest.raises(ScenarioError, match=rf"is a {kind}, not a scenario; run it with: .*ecosystem\.{function}\)"):
+        Scenario.load(path)
+    with pytest.raises(ScenarioError, match=rf"{kind}, not a scenario"):
+        ecosystem.run(path)

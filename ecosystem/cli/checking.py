@@ -56,8 +56,7 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     from ecosystem.errors import DataError
     from ecosystem.scenario.consistency import unused_settings
     from ecosystem.scenario.inputs import downloads, require_inputs, shortage
-    from ecosystem.scenario.presets import read_toml
-    from ecosystem.studies.spec.question import file_kind
+    from ecosystem.scenario.presets import file_kind, read_toml
 
     kind = file_kind(read_toml(file))
     if kind == "scenario":
@@ -89,9 +88,8 @@ def _summary(scenario: Scenario) -> str:
 def _question(file: Path, variant: str | None, values: Mapping[str, Any]) -> tuple[str, list[Scenario], Path]:
     """Return the result of :meth:`Question.check` for a study or frontier file."""
     from ecosystem.errors import ScenarioError
-    from ecosystem.scenario.presets import read_toml
+    from ecosystem.scenario.presets import file_kind, read_toml
     from ecosystem.studies.spec.frontier import Frontier
-    from ecosystem.studies.spec.question import file_kind
     from ecosystem.studies.spec.study import Study
 
     kind = file_kind(read_toml(file))

@@ -122,9 +122,8 @@ def read_scenario(
 ) -> Scenario:
     """Read a scenario and apply --variant, --set, --seed and --steps; raise ScenarioError if the result is invalid."""
     from ecosystem.errors import ScenarioError, each_line
-    from ecosystem.scenario.presets import read_toml
+    from ecosystem.scenario.presets import read_toml, require_kind
     from ecosystem.scenario.scenario import Scenario
-    from ecosystem.studies.spec.question import require_kind
 
     numbers = {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
     values = read_values(settings) | numbers

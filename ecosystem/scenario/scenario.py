@@ -18,7 +18,7 @@ from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.scenario.changes import DEFINING, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
 from ecosystem.scenario.consistency import inconsistencies
-from ecosystem.scenario.presets import read_toml, with_preset
+from ecosystem.scenario.presets import read_toml, require_kind, with_preset
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import SOURCES
 from ecosystem.spec import Spec, checked_paths, explain, set_path
@@ -31,7 +31,9 @@ class Scenario(ScenarioTables):
     def load(cls, path: str | Path) -> Scenario:
         """Read, resolve and validate a scenario file; raise ScenarioError listing every problem."""
         file = path_of(path, "Scenario")
-        return cls.parse(read_toml(file), where=str(file), base=file.parent, authored=True)
+        data = read_toml(file)
+        require_kind(data, file, "scenario")
+        return cls.parse(data, where=str(file), base=file.parent, authored=True)
 
     @classmethod
     def parse(

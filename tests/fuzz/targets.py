@@ -21,12 +21,11 @@ from ecosystem.cli.main import cli
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError
 from ecosystem.scenario.consistency import unused_settings
-from ecosystem.scenario.presets import read_toml
+from ecosystem.scenario.presets import file_kind, read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.files import JsonLines, TextFiles
 from ecosystem.streams import Streams
 from ecosystem.studies.spec.frontier import Frontier
-from ecosystem.studies.spec.question import file_kind
 from ecosystem.studies.spec.study import Study
 
 ROOT = Path(__file__).parents[2]

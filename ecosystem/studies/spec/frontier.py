@@ -8,11 +8,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from ecosystem.errors import ScenarioError
+from ecosystem.scenario.presets import FileKind
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import Spec
 from ecosystem.studies.spec.design import Range
 from ecosystem.studies.spec.measure import Measure, Step
-from ecosystem.studies.spec.question import FileKind, Question, with_values
+from ecosystem.studies.spec.question import Question, with_values
 
 _BETWEEN = 0.381966  # a share of the range at which its value is hardly ever a whole number
 

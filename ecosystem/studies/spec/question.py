@@ -1,4 +1,4 @@
-"""Questions: the common part of study and frontier files, and the detection of a file's kind."""
+"""Questions: the common part of study and frontier files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from ecosystem.errors import ScenarioError, each_line, nearest, path_argument, path_of, whole_number
-from ecosystem.scenario.presets import bundled, read_toml
+from ecosystem.scenario.presets import FileKind, bundled, file_kind, read_toml, require_kind
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
 from ecosystem.spec import Spec, checked_paths, explain
 from ecosystem.studies.spec.design import Seed
-
-FileKind = Literal["scenario", "study", "frontier"]
-COMMANDS: dict[FileKind, str] = {"scenario": "run", "study": "study", "frontier": "threshold"}
-"""The command that runs each kind of file."""
 
 
 class Question(Spec):
@@ -117,20 +113,6 @@ class Question(Spec):
 
         ``folder`` is the folder of this question's file. Raises ScenarioError for the first invalid scenario.
         """
-
-
-def file_kind(data: Mapping[str, Any]) -> FileKind:
-    """Return the kind of file that these TOML data are from."""
-    if "path" in data or "limit" in data:
-        return "frontier"
-    return "study" if {"base", "arms", "axes", "measures", "seeds"} & data.keys() else "scenario"
-
-
-def require_kind(data: Mapping[str, Any], file: Path, kind: FileKind) -> None:
-    """Raise ScenarioError, naming the right command, if a file is of another kind."""
-    actual = file_kind(data)
-    if actual != kind:
-        raise ScenarioError(f"{file}: is a {actual}, not a {kind}; run it with: ecosystem {COMMANDS[actual]} {file}")
 
 
 def with_values(scenario: Scenario, values: Mapping[str, Any], base: Path) -> Scenario:

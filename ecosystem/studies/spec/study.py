@@ -17,12 +17,13 @@ from pydantic import Field, model_validator
 
 from ecosystem.errors import ScenarioError, StoreError, nearest
 from ecosystem.metrics.definitions import COSTS
+from ecosystem.scenario.presets import FileKind
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
 from ecosystem.spec import Spec
 from ecosystem.studies.spec.design import Axes, Design, check_axes, points
 from ecosystem.studies.spec.measure import Measure, Step
-from ecosystem.studies.spec.question import FileKind, Question, with_values
+from ecosystem.studies.spec.question import Question, with_values
 
 BRANCH_STEP = "branch.step"  # the lever that sets the last step an arm shares with its parent
 _SAME_IN_ALL_ARMS = ("seed", "name", "description", "variants", "theory")
