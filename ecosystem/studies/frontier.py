@@ -194,19 +194,23 @@ def finding(frontier: Frontier, threshold: Threshold) -> str:
     means = [float(y.mean()) for y in threshold.tried.values()]
     name = frontier.measure.name
     if threshold.value is None:
-        changes = {True: "rises", False: "falls", None: "does not change significantly (5 %):"}[threshold.rising]
+        changes = {True: "rises", False: "falls", None: "goes"}[threshold.rising]
+        noise = ", no significant change (5 %)," if threshold.rising is None else ""
         return (
-            f"{name} {changes} from {means[0]:.4g} to {means[-1]:.4g} between {frontier.path} = "
-            f"{frontier.range.low:g} and {frontier.range.high:g} and does not cross {frontier.limit:g}; "
+            f"{name} {changes} from {means[0]:.4g} to {means[-1]:.4g}{noise} between {frontier.path} = "
+            f"{frontier.range.low:g} and {frontier.range.high:g}, and does not cross {frontier.limit:g}; "
             f"{_outside(frontier, threshold)}."
         )
-    ends = [
-        f"{end:.4g}{' or beyond' if end == edge else ''}"
+    beyond = [
+        f"{end:.4g}"
         for end, edge in ((threshold.low, frontier.range.at(0.0)), (threshold.high, frontier.range.at(1.0)))
+        if end == edge
     ]
+    open_end = f" and perhaps beyond {' and '.join(beyond)}" if beyond else ""
     sentence = (
-        f"{name} crosses {frontier.limit:g} at {frontier.path} = {threshold.value:.4g} (95 % interval {ends[0]} to "
-        f"{ends[1]}, {len(frontier.seeds)} seeds at each of {len(threshold.tried)} values)."
+        f"{name} crosses {frontier.limit:g} at {frontier.path} = {threshold.value:.4g} (95 % interval "
+        f"{threshold.low:.4g} to {threshold.high:.4g}{open_end}; {len(frontier.seeds)} seeds at each of "
+        f"{len(threshold.tried)} values)."
     )
     if threshold.predicted is None:
         return sentence
@@ -220,7 +224,8 @@ def _outside(frontier: Frontier, threshold: Threshold) -> str:
         return "the threshold is outside this range"
     nearest = min(threshold.tried, key=lambda x: abs(float(threshold.tried[x].mean()) - frontier.limit))
     return (
-        f"at {nearest:g} the difference is not significant (5 %), so the threshold may be there or outside this range"
+        f"at {nearest:g} it does not differ significantly (5 %) from the limit, so the threshold may be there or "
+        "outside this range"
     )
 
 

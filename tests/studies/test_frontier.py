@@ -27,8 +27,13 @@ def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
     assert "variance" in sentence and sentence.split(";")[0][:40] in report.read_text()
     near = Threshold(None, 5, 200, True, tried={5: np.array([0.1, 0.2]), 200: np.array([0.6, 0.9])})
     assert threshold.untrained == {} and "had nothing to train on" not in report.read_text()
-    assert "does not cross 0.8; at 200 the difference is not significant (5 %)" in finding(frontier, near)
+    assert "does not cross 0.8; at 200 it does not differ significantly (5 %) from the limit" in finding(frontier, near)
     assert "the threshold is outside this range" in finding(frontier, replace(near, low=200))
+    flat = finding(frontier, replace(near, rising=None))
+    assert "goes from 0.15 to 0.75, no significant change (5 %), between" in flat
+    wide = replace(threshold, value=20.0, low=5, high=60.0)
+    assert "(95 % interval 5 to 60 and perhaps beyond 5; 3 seeds at each of" in finding(frontier, wide)
+    assert "(95 % interval 5 to 200 and perhaps beyond 5 and 200;" in finding(frontier, replace(wide, high=200))
     times = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("loop-*/*/commits/*.json")}
     _, again, _ = search(folder)
     assert again.value == threshold.value and times == {p: p.stat().st_mtime_ns for p in times}
