@@ -20,7 +20,7 @@ from ecosystem.policies.reasons import Rule, first_reason
 from ecosystem.runs.environment import Machine
 from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
-from ecosystem.scenario.inputs import downloads, initial_documents, shortage
+from ecosystem.scenario.inputs import downloads, initial_documents, omissions, shortage
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
 
@@ -65,7 +65,7 @@ class Plan:
         is read to count them, unless it is downloaded. Raises DataError if it cannot be read.
         """
         notes = _notes(scenario) + _refusals(scenario, base) + downloads(scenario, base)
-        notes += shortage(scenario, base) if done < 0 else []
+        notes += [*shortage(scenario, base), *omissions(scenario, base)] if done < 0 else []
         scenario = _with_available_documents(scenario, base)
         rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0

@@ -75,6 +75,15 @@ def shortage(s: ScenarioTables, base: Path, *, quick: bool = False) -> list[str]
     ][: available < initial.documents]
 
 
+def omissions(s: ScenarioTables, base: Path) -> list[str]:
+    """Return a sentence for every source that leaves out some of its documents, unless it has to be downloaded.
+
+    Raises DataError if a source cannot be read.
+    """
+    sentences = [source.omissions(name, base) for name, source in s.sources.items() if not source.downloads(base)]
+    return list(filter(None, sentences))
+
+
 def downloads(s: ScenarioTables, base: Path) -> list[str]:
     """Return a sentence for every dataset and checkpoint that is looked up on the Hugging Face Hub.
 

@@ -100,6 +100,13 @@ class Source(Spec):
         """
         return asked > _PLENTY
 
+    def omissions(self, name: str, base: Path) -> str:
+        """Return a sentence that says how many stored documents are left out and why; empty if none are.
+
+        The source is read. Raises DataError if it cannot be.
+        """
+        return ""
+
     def downloads(self, base: Path) -> dict[str, str]:
         """Return what the source takes from the Hugging Face Hub: the id by the name of the field."""
         return {}

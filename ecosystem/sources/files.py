@@ -6,7 +6,7 @@ import io
 import re
 import unicodedata
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,21 +49,41 @@ class TextSource(Source):
 
         Only the first of exact duplicates is kept, so that no copy of a held-out document is published.
         """
-        stored = [text for text in self.read(name, base) if text is not None]
-        cleaned = [tidy(text) if self.clean else text for text in stored]
-        docs = list(dict.fromkeys(text for text in cleaned if len(text) >= self.min_chars))
+        cleaned = [text for text in self._cleaned(name, base) if text is not None]
+        docs = self._kept(cleaned)
         if not docs:
             problem = (
-                f"all {len(stored):,} texts are shorter than min_chars = {self.min_chars}; lower min_chars"
+                f"all {len(cleaned):,} texts are shorter than min_chars = {self.min_chars}; lower min_chars"
                 if any(cleaned)
                 else "contains no text; give a file that does"
             )
             raise DataError(f"sources.{name}: {self.origin()}: {problem}.")
-        if len(docs) == 1 < len(stored) and len(set(cleaned)) == 1:
+        if len(docs) == 1 < len(cleaned) and len(set(cleaned)) == 1:
             raise DataError(
-                f"sources.{name}: {self.origin()}: all {len(stored):,} texts are equal; give different texts."
+                f"sources.{name}: {self.origin()}: all {len(cleaned):,} texts are equal; give different texts."
             )
         return FiniteReservoir(name, pl.Series("text", docs, dtype=pl.String), self.held_out, streams)
+
+    def omissions(self, name: str, base: Path) -> str:
+        """Count the texts that are missing, too short, or copies of earlier ones."""
+        texts = list(self._cleaned(name, base))
+        long = [text for text in texts if text is not None and len(text) >= self.min_chars]
+        short = "empty" if self.min_chars == 1 else f"shorter than min_chars = {self.min_chars}"
+        counts = {
+            "missing": texts.count(None),
+            short: len(texts) - texts.count(None) - len(long),
+            "equal to an earlier one": len(long) - len(self._kept(long)),
+        }
+        total = sum(counts.values())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count)
+        return f"sources.{name}: {total:,} of {len(texts):,} texts are left out: {reasons}" if total else ""
+
+    def _cleaned(self, name: str, base: Path) -> Iterator[str | None]:
+        return (tidy(text) if text is not None and self.clean else text for text in self.read(name, base))
+
+    def _kept(self, texts: Iterable[str]) -> list[str]:
+        """Return the first of equal texts, without short ones."""
+        return list(dict.fromkeys(text for text in texts if len(text) >= self.min_chars))
 
 
 class FileSource(TextSource):
@@ -112,13 +132,17 @@ class TextFiles(FileSource):
         return ".txt"
 
     def read(self, name: str, base: Path) -> Iterable[str]:
-        """Yield the documents of every file in order; raise DataError if a file is not UTF-8."""
+        """Yield the documents of every file in order; raise DataError if a file is not UTF-8.
+
+        Nothing between two separators, such as after the last line, is no document.
+        """
         for file in self.files(name, base):
             text = input_files(name, base).read_text(file)
             if self.split == "file":
                 yield text
             else:
-                yield from text.split("\n") if self.split == "line" else _BLANK_LINES.split(text)
+                parts = text.split("\n") if self.split == "line" else _BLANK_LINES.split(text)
+                yield from (part for part in parts if part)
 
 
 @SOURCES.register("jsonl")
