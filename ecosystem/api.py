@@ -15,7 +15,7 @@ import click
 
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.errors import path_of
+from ecosystem.errors import path_argument, path_of, whole_number
 from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, validate_device
@@ -24,6 +24,7 @@ from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.progress import RunProgress
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
+from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
 
 
@@ -54,7 +55,7 @@ def run(
         file = path_of(scenario, "Scenario")
         base, scenario = file.parent, Scenario.load(file)
     if seed is not None:
-        scenario = scenario.override({"seed": seed})
+        scenario = scenario.override({"seed": whole_number(seed, "seed")})
     progress = RunProgress(quiet=quiet)
     summary = run_scenario(
         scenario, progress, out=out, device=device, threads=threads, cache=cache, fresh=fresh, base=base
@@ -85,7 +86,8 @@ def branch(
 
     Raises EcosystemError for errors that the user can correct.
     """
-    parent = parent if isinstance(parent, Run) else Run.open(parent)
+    parent = parent if isinstance(parent, Run) else Run.open(path_of(parent, "Run", "folder"))
+    steps = None if steps is None else whole_number(steps, "steps", 1)
     forked = Branch.of(parent, parent.last_step if step is None else step, values or {}, steps=steps, name=name)
     progress = RunProgress(quiet=quiet)
     summary = run_scenario(forked, progress, out=out, device=device, threads=threads, cache=cache, fresh=fresh)
@@ -103,23 +105,28 @@ def run_scenario(
     dry_run: bool = False,
     fresh: bool = False,
     base: Path = Path(),
+    where: str = "",
 ) -> dict[str, Any]:
     """Plan, run or resume, and report; return a summary with run, report, steps, seed, seconds, final and events.
 
-    ``base`` is the folder for relative paths of a scenario; a branch uses its parent's. With ``dry_run`` nothing is
+    ``base`` is the folder for relative paths of a scenario; a branch uses its parent's. ``where`` is the file of the
+    scenario, which begins messages about files that are missing. With ``dry_run`` nothing is
     run, and the summary has run and plan only. The other parameters are those of :func:`run`.
     """
     started = time.monotonic()
     validate_device(device, threads)
+    if cache is not None:
+        path_argument(cache, "cache")
     job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
-    for sentence in [] if job.branch is None else job.branch.overridden_changes():
+    for sentence in [] if job.branch is None else [*job.branch.overridden_changes(), *job.branch.repeated_steps()]:
         progress.say(sentence)
     if job.last >= job.scenario.steps and not dry_run:
         return _finished(job, progress, started)
     if job.branch is not None and job.last < 0:
         job.branch.parent.store.require(job.branch.step)
+    require_inputs([job.scenario], job.base, where)
     machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh)
-    plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base)
+    plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done)
     progress.say(plan.text())
     if dry_run:
         return {"run": str(job.folder), "plan": plan.plain()}
@@ -150,6 +157,11 @@ class _Job:
         folder = folder_of(scenario, out) if branch is None else branch.folder(out)
         last = -1 if fresh else Store(folder).last()
         return cls(scenario, branch, folder, last, out, base if branch is None else branch.parent.base, cache, fresh)
+
+    @property
+    def done(self) -> int:
+        """The last step that exists already, of this run or of the one that it branches from; -1 if there is none."""
+        return self.branch.step if self.last < 0 and self.branch is not None else self.last
 
     def opening(self) -> str:
         """Return a line with the run folder that says whether the run is new, resumed or a branch."""

@@ -32,7 +32,7 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
@@ -65,7 +65,7 @@ class InputFiles:
 
     def locations(self, path: str) -> list[Path]:
         """Return where a path may be: in the current folder, then in the scenario's."""
-        relative = Path(path).expanduser()
+        relative = expanded(path)
         return list(dict.fromkeys([Path.cwd() / relative, self.base / relative]))
 
     def find(self, path: str, no_files: str, endings: Collection[str] = ()) -> list[Path]:
@@ -110,6 +110,14 @@ class InputFiles:
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise self.unreadable(file, error) from None
 
+    def require_readable(self, files: Iterable[Path]) -> None:
+        """Raise DataError for the first file that cannot be opened; read none of them."""
+        for file in files:
+            try:
+                file.open("rb").close()
+            except OSError as error:
+                raise self.unreadable(file, error) from None
+
     def read_bytes(self, file: Path) -> bytes:
         """Return the decompressed bytes of a file; raise DataError if it cannot be read."""
         with self.open(file) as stream:
@@ -150,6 +158,22 @@ class InputFiles:
     def unreadable(self, file: Path | str, error: Exception, expected: str = "a file that can be read") -> DataError:
         """Return the error of a file that is damaged or cannot be opened."""
         return DataError(f"{self._about(file)}: cannot be read ({summary(error)}); give {expected} in {self.key}.")
+
+
+def expanded(path: str) -> Path:
+    """Return a path with a leading ``~`` or ``~user`` replaced by the home folder, if there is such a user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; also of paths that cannot be looked up, which are none."""
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or a folder around it that cannot be entered
+        return False
 
 
 def summary(error: Exception) -> str:

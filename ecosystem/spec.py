@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.parsing import LimitError, parse_toml
+from ecosystem.violations import sentence
 
 _PATH = re.compile(r"[a-z]\w*(\.(\w[\w-]*|\"[^\"]+\"))*")
 
@@ -135,26 +136,22 @@ def explain(error: ValidationError, path: str, model: type[BaseModel]) -> list[s
 
 
 def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:
-    location = [str(part) for part in problem["loc"]]
+    location = [str(part) for part in problem["loc"] if not str(part).startswith("<")]  # <…>: an alternative, no key
     path = ".".join([prefix, *location] if prefix else location)
     if problem["type"] == "extra_forbidden":
-        allowed = sorted(_fields_at(model, location[:-1]))
+        allowed = sorted(fields_at(model, location[:-1]))
         return f"{path}: unknown key{nearest(location[-1], allowed)}; allowed here: {', '.join(allowed)}"
-    if problem["type"] == "missing":
-        return f"{path}: this key is required and missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    if location[-1:] == ["[key]"]:  # of a table from Python
+        return f"{path.removesuffix('.[key]')}: the name of an entry must be text, not {problem['input']!r}"
+    message = sentence(problem, path)
     if problem["type"] == "value_error":
         field, colon, rule = message.partition(": ")  # a rule about several fields names the invalid one
         if colon and _PATH.fullmatch(field):
             path, message = f"{path}.{field}" if path else field, rule
-        return f"{path}: {message}" if path else message
-    message = message[:1].lower() + message[1:]
-    value = problem.get("input")
-    actual = "" if isinstance(value, dict | list | BaseModel) else f", not {value!r}"
-    return f"{path}: {message}{actual}"
+    return f"{path}: {message}" if path else message
 
 
-def _fields_at(model: Any, location: Iterable[str]) -> set[str]:
+def fields_at(model: Any, location: Iterable[str]) -> set[str]:
     """Return the names of the fields allowed at ``location`` in ``model``; empty if it is not a table."""
     for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel):

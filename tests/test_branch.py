@@ -389,6 +389,24 @@ def test_files_are_found_from_where_the_parent_found_them(cache, tmp_path, monke
     assert branched(parent, 1, {"trainers.naive.publish": 0}, "outputs", cache, steps=2).steps == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("lag", [None, 0, 1])
+def test_a_branch_that_changes_nothing_says_so(lag, parent, tmp_path, capsys):
+    values = {} if lag is None else {"trainers.naive.lag": lag}  # 0 is in force already
+    branch = Branch.of(parent, 1, values, name="other")
+    summary = run_scenario(branch, RunProgress(), out=tmp_path, dry_run=True)
+    said = capsys.readouterr().out
+    again = f"computes steps 2 to {parent.last_step} of {parent.path} again, with the same numbers" in said
+    assert again == (lag != 1) and summary["plan"]["done"] == 1
+    assert "left after step 1 of" in said
+
+
+def test_a_branch_with_more_steps_than_its_parent_is_no_repetition(parent):
+    branch = Branch.of(parent, parent.last_step, {}, steps=parent.last_step + 2, name="other")
+    assert branch.repeated_steps() == []
+
+
+@pytest.mark.slow
 def test_a_later_change_that_is_left_out_is_told(cache, tmp_path, capsys):
     planned = [{"at": 5, "set": {"trainers.naive.publish": 2, "trainers.careful.publish": 2}}]
     parent = ran(words(steps=1, changes=planned), tmp_path, cache=cache)

@@ -119,6 +119,19 @@ def test_a_budget_that_a_model_does_not_heed_is_not_counted_and_said(tmp_path):
     assert "note" not in CliRunner().invoke(cli, ["check", str(ROOT / "scenarios/finite_web.toml")]).output
 
 
+def test_the_plan_of_a_resume_or_branch_counts_the_steps_left(tmp_path):
+    scenario = tiny(steps=10, trainers__naive__every=3, trainers__naive__offset=1)
+    scenario = scenario.override({f"trainers.{name}.budget": {"tokens": 900} for name in scenario.trainers})
+    whole, until = (Plan.of(s, MACHINE, tmp_path) for s in (scenario, scenario.override({"steps": 4})))
+    rest, none = (Plan.of(scenario, MACHINE, tmp_path, done=done) for done in (4, 10))
+    assert whole.tokens_to_generate == until.tokens_to_generate + rest.tokens_to_generate
+    assert whole.tokens_to_train == until.tokens_to_train + rest.tokens_to_train
+    assert none.tokens_to_train == none.tokens_to_generate == 0 and rest.seconds < whole.seconds
+    text = rest.text().splitlines()
+    assert text[0].startswith("smoke: 6 steps left after step 4 of 10 (tokens and time are those of the steps left) on")
+    assert "initially" not in text[2] and "10 steps on" in whole.text()
+
+
 def test_a_model_that_nothing_refers_to_is_noted(place):
     arguments = ["check", str(place / "tiny.toml"), "--set", "models.spare.preset=trigram"]
     assert "note: models.spare is not used" in CliRunner().invoke(cli, arguments).output
@@ -318,11 +331,14 @@ def test_the_python_surface(tmp_path, cache, monkeypatch):
         with pytest.raises(ecosystem.EcosystemError, match=sentence):  # though it is finished
             ecosystem.run(scenario, seed=4, **{"out": tmp_path, **wrong})
     for call in (ecosystem.run, ecosystem.study, ecosystem.frontier):
-        with pytest.raises(TypeError, match=r"path of its file \(see (Scenario|Study|Frontier)\.load\), not None"):
+        with pytest.raises(
+            ecosystem.EcosystemError, match=r"path of its file \(see (Scenario|Study|Frontier)\.load\), not None"
+        ):
             call(None)
     for asked in (lambda: ecosystem.branch(run, "1"), lambda: ecosystem.branch(run, 1, ["a=5"])):
         with pytest.raises(
-            ecosystem.EcosystemError, match=r"a step is a whole number, not '1'|give a dict from dotted paths"
+            ecosystem.EcosystemError,
+            match=r"step: give a whole number of at least 0, not '1'|give a dict from dotted paths",
         ):
             asked()
     with pytest.raises(ecosystem.EcosystemError, match="give a dict from dotted paths to values"):

@@ -140,6 +140,25 @@ def test_a_record_from_before_there_were_formats_is_read(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    "name", ["ledger/000001.parquet", "corpus/000001.parquet", "index/000002.parquet", "web.graphml"]
+)
+def test_a_report_is_not_drawn_from_damaged_files(name, written, tmp_path, monkeypatch):
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    run = folder_of(Scenario.load("loop.toml"))
+    content = bytearray((run / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / name).write_bytes(content)
+    error = CliRunner().invoke(cli, ["report", str(run)]).exception
+    assert isinstance(error, StoreError) and str(run / name) in str(error) and "altered" in str(error)
+    assert not (run / "report.html").exists()
+    (run / name).write_bytes(bytes(content[:-3]))
+    error = CliRunner().invoke(cli, ["report", str(run)]).exception
+    assert isinstance(error, StoreError) and str(run / name) in str(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     "command",
     [
         ["run", "loop.toml"],

@@ -12,6 +12,7 @@ from ecosystem.cli.main import cli
 from ecosystem.cli.show import traced
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.execute import begin
+from ecosystem.runs.lineage import Fit, Origin
 from ecosystem.runs.run import Run, folder_of
 from tests.conftest import MACHINE, ROOT, tiny
 
@@ -111,3 +112,11 @@ def test_one_step_of_a_lineage(finished):
     arguments = ["lineage", str(finished.path), str(doc), "--step", str(steps[0]), "--json"]
     fits = json.loads(CliRunner().invoke(cli, arguments).stdout)["fits"]
     assert {fit["step"] for fit in fits} == {steps[0]} and len(fits) < len(finished.lineage(doc).fits)
+
+
+@pytest.mark.parametrize(
+    ("who", "heading"),
+    [("lab/0", "lab/0, before its first fit"), ("4 trainers of lab", "4 trainers of lab, before their first fit")],
+)
+def test_models_that_were_not_fitted_are_told_in_the_right_number(who, heading):
+    assert Fit("lab", who, None, 0.5, 0.0, (Origin("start", "small", None, 1.0),), exact=True).heading == heading

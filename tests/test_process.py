@@ -150,7 +150,7 @@ def test_what_is_not_of_the_language_has_probability_zero():
         ({"held_out": 1.5}, "sources.lang.held_out: must be a share below 1 or a whole number"),
         ({"lexicon": 20}, "topics x branching = 32 must be at most lexicon = 20"),
         ({"mean_words": 4.0}, "mean_words (4) must be at least min_words (5)"),
-        ({"branching": 0}, "sources.lang.branching: input should be greater than or equal to 1"),
+        ({"branching": 0}, "sources.lang.branching: must be at least 1"),
     ],
 )
 def test_a_wrong_field_is_a_sentence(fields, sentence):

@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 
 from ecosystem.corpus.schema import METRICS
-from ecosystem.report import charts, findings, html, summaries, write_report
+from ecosystem.report import charts, findings, html, summaries, tables, write_report
 from ecosystem.report.charts import ChartLabels, ChartTheme
+from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.panels import site_map
 from ecosystem.runs.run import Run
 from tests.invented_runs import POPULATIONS, invent, scenario
@@ -439,6 +440,38 @@ def test_diversity_is_told_against_human_text():
     assert "(human text: 0.80)" in told
     assert f"**a** fell from 0.70 to 0.40{nbsp}±{nbsp}0.01" in told
     assert f"**b** did not change measurably (0.71{nbsp}±{nbsp}0.01)" in told
+
+
+def test_a_level_has_the_digits_of_what_it_became():
+    rows = [(t, "trainer", "a/0", "distinct_2", v, 0.002) for t, v in ((1, 0.7), (5, 0.4))]
+    nbsp = "\u00a0"
+    assert f"fell from 0.700 to 0.400{nbsp}±{nbsp}0.002" in findings.diversity(table(*rows), ["a"])[0]
+
+
+def test_a_share_of_none_or_all_has_no_error():
+    """The spread of a sample without any refusal is 0, which does not mean that the rate is known exactly."""
+    counts = {"kept_human": 9, "refused_human": 0, "kept_synthetic": 1, "refused_synthetic": 0}
+    rows = [(1, "policy", "a/0/idle", m, float(n), None) for m, n in counts.items()]
+    rates = summaries.refusals(table(*rows)).with_columns(row="what")
+    nbsp = "\u00a0"
+    body = tables.counts_table(rates, ("policy", "refused", "evaluated")).rows
+    assert body == [["idle", "0", "9", f"0{nbsp}%", "0", "1", f"0{nbsp}%"]]
+    assert findings.share(0.033, 0.011) == f"3.3{nbsp}% ± 1.1"
+    assert findings.share(0.00012, 0.00003) == f"0.012{nbsp}% ± 0.003"
+    assert findings.share(1.0, 0.0) == f"100{nbsp}%" and findings.share(0.5, None) == f"50{nbsp}%"
+    suspected = [("reviewed_human", 1.0), ("suspect_human", 1.0)]
+    [sentence] = findings.refusals(table(*[(1, "curator", "editors/0", m, n, None) for m, n in suspected]))
+    assert sentence.endswith(f"100{nbsp}% of the 1 human document.")
+
+
+def test_agreement_with_closed_forms_is_told_in_the_right_number():
+    def told(*simulated: float) -> str:
+        return findings.agreement([Agreement("a", "variance", 4, value, 0.1, 1.0) for value in simulated])[0]
+
+    assert told(1.1).startswith("At the last step, the closed form lies within two standard errors")
+    assert told(2.0).startswith("At the last step, the closed form does not lie within two standard errors")
+    assert "1 of 2 closed forms lies within" in told(1.1, 2.0) and "; outside: variance of **a**" in told(1.1, 2.0)
+    assert "2 of 2 closed forms lie within" in told(1.1, 0.9) and "0 of 2 closed forms lie" in told(9.0, 9.0)
 
 
 def test_numbers_are_written_for_readers():

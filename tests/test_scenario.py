@@ -10,6 +10,7 @@ import tomllib
 
 import pytest
 
+import ecosystem
 from ecosystem.cli.listing import json_schema
 from ecosystem.errors import ScenarioError
 from ecosystem.scenario.consistency import unused_settings
@@ -52,14 +53,14 @@ BAD = [
     ),
     ("stps", 3, r'stps: unknown key \(did you mean "steps"'),
     ("models.tiny.n_layr", 3, r"models\.tiny\.n_layr: unknown key"),
-    ("trainers.naive.count", "many", r"trainers\.naive\.count: .*integer.*not 'many'"),
+    ("trainers.naive.count", "many", r"trainers\.naive\.count: .*whole number.*not 'many'"),
     ("trainers.naive.count", -1, r"trainers\.naive\.count: .*greater than 0.*-1"),
     ("steps", 0, r"steps: .*greater than 0"),
-    ("curators.editors.true_positive_rate", 1.5, r"true_positive_rate: .*less than or equal to 1"),
+    ("curators.editors.true_positive_rate", 1.5, r"true_positive_rate: must be at most 1"),
     ("trainers.naive.model", "smal", r"trainers\.naive\.model: there is no \[models\.smal\]"),
     ("trainers.naive.select", ["neardp"], r'select: there is no \[policies\.neardp\] \(did you mean "neardup"'),
     ("trainers.naive.select", ["short", "short"], r"trainers\.naive\.select: .* policy twice"),
-    ("trainers.naive.scrape.strategy", "reeach", r"strategy: .*'reach'.*'reeach'"),
+    ("trainers.naive.scrape.strategy", "reeach", r"""strategy: .*"reach".*'reeach' \(did you mean "reach"\?\)"""),
     ("web.initial.source", "docs", r"web\.initial\.source: there is no \[sources\.docs\]"),
     ("web.retain", ["archive"], r'the policy "archive" \(inject_real\) cannot be used here'),
     ("web", {"kind": "isolated", "sites": 12}, r"models\.tiny: learns from .* set web\.initial"),
@@ -268,3 +269,50 @@ def test_names_that_mean_something_else_in_results_are_refused(name, tmp_path):
     (tmp_path / "s.toml").write_text(SMOKE.read_text().replace("trainers.naive", f"trainers.{name}"))
     with pytest.raises(ScenarioError, match=rf"trainers\.{name}: choose another name; in results, {name} means the"):
         Scenario.load(tmp_path / "s.toml")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (
+            "trainers.naive.publsh",
+            'unknown key "publsh" in trainers.naive (did you mean "publish"?); allowed here: budget',
+        ),
+        ("trainers.naive.scrap.docs", 'unknown key "scrap" in trainers.naive (did you mean "scrape"?)'),
+        ("trainers.naive.scrape.dosc", 'unknown key "dosc" in trainers.naive.scrape (did you mean "docs"?)'),
+        ("trainer.naive.publish", 'unknown key "trainer" (did you mean "trainers"?)'),
+        ("polices.short.min_words", 'unknown key "polices" (did you mean "policies"?)'),
+        ("web.retian", 'unknown key "retian" in web (did you mean "retain"?)'),
+        ("measure.wrods", 'unknown key "wrods" in measure (did you mean "words"?)'),
+        ("trainers.naive.count", '"trainers.naive.count" cannot change inside a run'),
+        ("models.tiny.n_layr", '"models.tiny.n_layr" cannot change inside a run'),
+        ("trainers.nave.publish", 'there is no [trainers.nave] (did you mean "naive"?)'),
+        ("policies.short.min_wrods", 'policies.short.min_wrods: unknown key (did you mean "min_words"?)'),
+        ("trainers.naive.from", 'must be "foundation", "previous" or "scratch", not 3'),
+    ],
+)
+def test_a_mistyped_key_of_a_change_is_suggested(path, said):
+    plain = tiny().plain()
+    wrong = [
+        lambda: Scenario.parse(plain | {"changes": [{"at": 2, "set": {path: 3}}]}, where="s.toml"),
+        lambda: Scenario.parse(
+            plain | {"knobs": [{"path": path, "low": 1.0, "high": 3.0}]}, where="s.toml", authored=True
+        ),
+        lambda: tiny().forked(1, {path: 3}),
+    ]
+    for use in wrong:
+        with pytest.raises(ScenarioError) as error:
+            use()
+        assert said.removesuffix(", not 3") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "function"),
+    [("injection_vs_filtering", "study", "study"), ("detector_needed", "frontier", "frontier")],
+)
+def test_a_file_of_another_kind_is_named_when_it_is_loaded(file, kind, function):
+    path = SMOKE.parent / "studies" / f"{file}.toml"
+    with pytest.raises(ScenarioError, match=rf"is a {kind}, not a scenario; run it with: .*ecosystem\.{function}\)"):
+        Scenario.load(path)
+    with pytest.raises(ScenarioError, match=rf"{kind}, not a scenario"):
+        ecosystem.run(path)

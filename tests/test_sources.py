@@ -108,7 +108,7 @@ def test_every_source_is_registered_and_writes_itself_as_data():
     ("fields", "sentence"),
     [
         ({"held_out": 2.5}, "sources.docs.held_out: must be a share below 1 or a whole number"),
-        ({"held_out": -0.1}, "sources.docs.held_out: input should be greater than or equal to 0"),
+        ({"held_out": -0.1}, "sources.docs.held_out: must be at least 0"),
         ({"min_chars": 90, "max_chars": 80}, "sources.docs: min_chars (90) must be below max_chars (80)"),
     ],
 )

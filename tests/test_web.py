@@ -270,7 +270,7 @@ def test_a_spec_is_plain_data_and_back():
     [
         (
             {"kind": "barabasi"},
-            "web.kind: input should be 'barabasi_albert', 'watts_strogatz', 'complete', 'isolated', 'islands'",
+            'web.kind: must be "barabasi_albert", "watts_strogatz", "complete", "isolated", "islands"',
         ),
         ({}, 'web: kind = "barabasi_albert" needs sites'),
         ({"sites": 3, "degree": 3}, "web: degree (3) must be below sites (3)"),
@@ -278,8 +278,8 @@ def test_a_spec_is_plain_data_and_back():
         ({"kind": "file"}, 'web: kind = "file" needs path'),
         ({"kind": "file", "path": "x", "sites": 3}, 'web: sites is not allowed with kind = "file"'),
         ({"sites": 3, "path": "x"}, 'web: path is allowed with kind = "file"'),
-        ({"sites": 0}, "web.sites: input should be greater than 0"),
-        ({"sites": 9, "rewire": 2}, "web.rewire: input should be less than or equal to 1"),
+        ({"sites": 0}, "web.sites: must be greater than 0"),
+        ({"sites": 9, "rewire": 2}, "web.rewire: must be at most 1"),
         ({"sites": 9, "degre": 2}, 'web.degre: unknown key (did you mean "degree"?)'),
         ({"sites": 9, "initial": {"source": "docs"}}, "web.initial.documents: this key is required"),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ecosystem.cli import reading, running, studying
+from ecosystem.cli import checking, reading, running, studying
 
 LESS_MEMORY = "Use smaller models, counts or batches; committed steps are kept."
 
@@ -94,7 +94,7 @@ def cli() -> None:
 
 for _command in (
     running.run,
-    running.check,
+    checking.check,
     running.view,
     running.report,
     running.branch,

@@ -121,10 +121,9 @@ def read_scenario(
     file: Path, variant: str | None, settings: tuple[str, ...], seed: int | None, steps: int | None
 ) -> Scenario:
     """Read a scenario and apply --variant, --set, --seed and --steps; raise ScenarioError if the result is invalid."""
-    from ecosystem.errors import ScenarioError
-    from ecosystem.scenario.presets import read_toml
+    from ecosystem.errors import ScenarioError, each_line
+    from ecosystem.scenario.presets import read_toml, require_kind
     from ecosystem.scenario.scenario import Scenario
-    from ecosystem.studies.spec.question import require_kind
 
     numbers = {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
     values = read_values(settings) | numbers
@@ -132,14 +131,17 @@ def read_scenario(
     require_kind(data, file, "scenario")
     spec = Scenario.parse(data, where=str(file), base=file.parent, authored=True)
     if variant is not None:
-        spec = spec.variant(variant, base=file.parent)
+        try:
+            spec = spec.variant(variant, base=file.parent)
+        except ScenarioError as error:
+            raise ScenarioError(each_line(f"{file} with --variant {variant}", error)) from None
     if not values:
         return spec
     try:
         return Scenario.parse(spec.override(values, base=file.parent).plain(), where=str(file), base=file.parent)
     except ScenarioError as error:
         options = [f"--set {s}" for s in settings] + [f"--{key} {value}" for key, value in numbers.items()]
-        raise ScenarioError(f"{file} with {' '.join(options)}: {error}") from None
+        raise ScenarioError(each_line(f"{file} with {' '.join(options)}", error)) from None
 
 
 def read_values(settings: tuple[str, ...]) -> dict[str, Any]:

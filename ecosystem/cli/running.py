@@ -66,7 +66,15 @@ def run(
     from ecosystem.api import run_scenario  # slow, so only once the scenario is valid
 
     summary = run_scenario(
-        spec, progress, out=out, device=device, threads=threads, dry_run=dry_run, fresh=fresh, base=scenario.parent
+        spec,
+        progress,
+        out=out,
+        device=device,
+        threads=threads,
+        dry_run=dry_run,
+        fresh=fresh,
+        base=scenario.parent,
+        where=str(scenario),
     )
     print_result(summary if as_json else summary.get("report"))
 
@@ -124,63 +132,6 @@ def branch(
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@VARIANT
-@SET
-def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...]) -> None:
-    """Validate files, or verify stored runs.
-
-    FILES are scenario, study and frontier files, which are validated but not run, and run folders, in which every file
-    is compared with its recorded hash. --set applies to every file, --variant to scenarios.
-    """
-    from ecosystem.errors import EcosystemError
-
-    problems = []
-    for file in files:
-        try:
-            for line in _check(file, variant, settings):
-                click.echo(f"{file}: {line}")
-        except EcosystemError as error:
-            problems.append(str(error))
-    if problems:
-        raise EcosystemError("\n".join(problems))
-
-
-def _check(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[str]:
-    """Return a summary of a valid file or an intact run folder, and notes; raise EcosystemError otherwise."""
-    from ecosystem.errors import ScenarioError
-    from ecosystem.formats import counted
-    from ecosystem.scenario.consistency import downloads, unused_settings
-    from ecosystem.scenario.presets import read_toml
-    from ecosystem.studies.spec.frontier import Frontier
-    from ecosystem.studies.spec.question import file_kind
-    from ecosystem.studies.spec.study import Study
-
-    if file.is_dir():
-        from ecosystem.runs.run import Run
-
-        if variant or settings:
-            raise ScenarioError(f"{file}: is a run folder; --set and --variant apply to files.")
-        run = Run.open(file)
-        count = run.verify()
-        intact = f"intact (steps 0 to {run.last_step}, {count} files match their hashes)"
-        return [intact, *(f"note: {note}" for note in run.notes())]
-    kind = file_kind(read_toml(file))
-    if kind == "scenario":
-        spec = read_scenario(file, variant, settings, None, None)
-        trainers = sum(trainer.count for trainer in spec.trainers.values())
-        summary, scenarios = f"{counted(spec.steps, 'step')}, {counted(trainers, 'trainer')}", [spec]
-    else:
-        if variant:
-            raise ScenarioError(f'{file}: is a {kind}; name the variant in the file (variant = "{variant}").')
-        question = (Study if kind == "study" else Frontier).load(file).with_settings(read_values(settings))
-        summary, scenarios = question.check(file.parent)
-    base = file.parent
-    notes = dict.fromkeys(note for s in scenarios for note in [*unused_settings(s), *downloads(s, base)])
-    return [f"valid ({summary})", *(f"note: {note}" for note in notes)]
-
-
-@click.command()
 @click.option("--check", "names", multiple=True, metavar="NAME", help="Run this validation scenario only; repeatable.")
 @click.option("--replicates", type=click.IntRange(min=10), help="Trainers per population (default: the scenario's).")
 @click.option("--seed", type=click.IntRange(min=0), help="Random seed (default: the scenario's).")
@@ -213,13 +164,16 @@ def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, o
 def report(runs: tuple[Path, ...]) -> None:
     """Rewrite the reports of runs.
 
-    The runs may be unfinished. The path of each report is printed.
+    The runs may be unfinished. All tables of a run are compared with their recorded hashes first. The path of each
+    report is printed.
     """
     from ecosystem.report import write_report
     from ecosystem.runs.run import Run
 
     for folder in runs:
-        click.echo(write_report(Run.open(folder)))
+        run = Run.open(folder)
+        run.verify_tables()
+        click.echo(write_report(run))
 
 
 @click.command()

@@ -58,9 +58,17 @@ def study(
 
 @click.command()
 @click.argument("file", metavar="FRONTIER", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Validate both ends of the range, and list their runs; run nothing.")
 @execution_options
 def threshold(
-    file: Path, settings: tuple[str, ...], seeds: int | None, out: str, as_json: bool, quiet: bool, **options: Any
+    file: Path,
+    dry_run: bool,
+    settings: tuple[str, ...],
+    seeds: int | None,
+    out: str,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Find where a measure crosses a limit.
 
@@ -68,15 +76,22 @@ def threshold(
     crossing is reported with an interval. The path of the report is printed last. `ecosystem frontier` is an alias.
     """
     from ecosystem.studies.executors.options import ExecutionOptions
-    from ecosystem.studies.frontier import finding, run_frontier, summary, untrained_note
+    from ecosystem.studies.frontier import finding, notes, planned_search, run_frontier, summary
     from ecosystem.studies.progress import StudyProgress
+    from ecosystem.studies.run_study import listing
     from ecosystem.studies.spec.frontier import Frontier
 
-    spec = Frontier.load(file).with_settings(read_values(settings), seeds)
+    spec = Frontier.load(file).with_settings(read_values(settings), seeds).resolved(file.parent)
+    if dry_run:
+        cells, most = planned_search(spec, file.parent, out)
+        whole = f"\nOnly whole numbers of {spec.path} are tried." if spec.range.whole else ""
+        text = f"{listing(cells)} at the ends of the range; the search needs {most} at most{whole}"
+        print_result({"cells": cells, "most_runs": most} if as_json else text)
+        return
     progress = StudyProgress(quiet=quiet, json=as_json)
     with interruptible():
         result, report = run_frontier(spec, file.parent, ExecutionOptions(**options), progress, out=out)
-    for sentence in filter(None, (finding(spec, result), untrained_note(spec, result))):
+    for sentence in [finding(spec, result), *notes(spec, result)]:
         progress.say(sentence)
     print_result(summary(spec, result) | {"report": str(report)} if as_json else report)
 

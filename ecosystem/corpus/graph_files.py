@@ -26,6 +26,16 @@ _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 WRITABLE = (".graphml", ".gexf")
 
 
+def find_graph(path: str, base: Path) -> Path:
+    """Return the file of a graph; raise DataError if there is none, or several, or it cannot be opened."""
+    places = InputFiles("web.path", "web.path", base)
+    files = places.find(path, "is a folder; give a GraphML file or an edge list")
+    if len(files) > 1:
+        raise DataError(f"web.path: {path}: this pattern matches {len(files)} files; give one file.")
+    places.require_readable(files)
+    return files[0]
+
+
 def read_graph(path: str, base: Path) -> Any:
     """Read a graph; number its nodes 0 … n - 1 in the order of the file and store their names as ``label``.
 
@@ -33,11 +43,7 @@ def read_graph(path: str, base: Path) -> Any:
     unless it is recognised as another format. The weights of parallel links are added. :mod:`ecosystem.input_files`
     lists all rules. Raises DataError with the file name if the file is missing, empty, malformed or of another format.
     """
-    places = InputFiles("web.path", "web.path", base)
-    files = places.find(path, "is a folder; give a GraphML file or an edge list")
-    if len(files) > 1:
-        raise DataError(f"web.path: {path}: this pattern matches {len(files)} files; give one file.")
-    (file,) = files
+    places, file = InputFiles("web.path", "web.path", base), find_graph(path, base)
     data = places.read_bytes(file)
     suffix = Path(file.stem).suffix if file.suffix in COMPRESSED else file.suffix
     try:

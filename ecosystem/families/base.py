@@ -209,6 +209,12 @@ class Family(Spec):
         """Return the family with relative paths that are found only in ``base``, the scenario's folder, resolved."""
         return self
 
+    def check_files(self) -> None:
+        """Raise DataError if a checkpoint folder that the family names is missing or no checkpoint; read no weights.
+
+        Relative paths start from the current folder; see :meth:`beside`.
+        """
+
     def downloads(self) -> dict[str, str]:
         """Return what the family takes from the Hugging Face Hub: the id by the name of the field."""
         return {}

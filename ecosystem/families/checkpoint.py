@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
+from ecosystem.input_files import expanded, is_folder
 from ecosystem.parsing import parse_json
 
 if TYPE_CHECKING:
@@ -25,13 +27,14 @@ _FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.bin"]
 
 def is_local(where: str) -> bool:
     """Whether ``where`` is a folder (it exists or is not of the Hub's form: ``gpt2``, ``owner/name``)."""
-    return _HUB_NAME.fullmatch(where) is None or Path(where).is_dir()
+    return _HUB_NAME.fullmatch(where) is None or is_folder(Path(where))
 
 
 def beside(where: str, base: Path) -> str:
     """Return the path of a checkpoint folder that is not in the current folder but in ``base``, else ``where``."""
-    path = Path(where).expanduser()
-    return where if path.is_absolute() or path.is_dir() or not (base / path).is_dir() else str((base / path).resolve())
+    path = expanded(where)
+    found = path.is_absolute() or is_folder(path) or not is_folder(base / path)
+    return where if found else str((base / path).resolve())
 
 
 def hub_ids(fields: Mapping[str, str | None]) -> dict[str, str]:
@@ -45,8 +48,8 @@ def folder_of(where: str, key: str) -> Path:
     ``key`` is the name of the field, for error messages. Raises DataError if the checkpoint cannot be found.
     """
     if is_local(where):
-        folder = Path(where).expanduser()
-        if not folder.is_dir():
+        folder = expanded(where)
+        if not is_folder(folder):
             raise DataError(
                 f'{key} = "{where}": {_not_a_folder(folder)}; give a checkpoint folder (with a config.json) or a Hub '
                 "id. Relative paths start from the current folder or that of the scenario."
@@ -69,7 +72,7 @@ def folder_of(where: str, key: str) -> Path:
 def _not_a_folder(path: Path) -> str:
     if path.suffix == ".gguf" and path.is_file():
         return f"a GGUF file cannot be trained; convert it first: {_convert_gguf(path.name)}"
-    return "this is a file" if path.exists() else "no such folder"
+    return "this is a file" if os.path.exists(path) else "no such folder"  # noqa: PTH110 (raises no errors)
 
 
 def _convert_gguf(file: str) -> str:
@@ -77,6 +80,17 @@ def _convert_gguf(file: str) -> str:
         f'AutoModelForCausalLM.from_pretrained(folder, gguf_file="{file}").save_pretrained(new_folder), and the same '
         "with AutoTokenizer (this needs the package gguf)"
     )
+
+
+def check_folders(fields: Mapping[str, str | None]) -> None:
+    """Raise DataError if a field names a local folder that is missing or cannot be read."""
+    for key, where in fields.items():
+        if where is not None and is_local(where):
+            folder = folder_of(where, key)
+            try:
+                next(folder.iterdir(), None)
+            except OSError as error:
+                raise DataError(f'{key} = "{where}": cannot be read ({error.strerror}); give another folder.') from None
 
 
 def check_format(folder: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from ecosystem.formats import number, percent
+from ecosystem.formats import counted, number, percent
 from ecosystem.report import summaries
 from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.summaries import Outcome
@@ -31,6 +31,20 @@ def plus_minus(value: float, error: float | None, digits: int = 2, *, sign: bool
     return text if error is None else f"{text}\u00a0±\u00a0{number(error, digits)}"
 
 
+def share(value: float, error: float | None) -> str:
+    """Format a share and its standard error in percent.
+
+    An error of 0 is left out: a share of 0 or 1 in a sample does not say that it is exactly that. A small one adds
+    digits.
+    """
+    if not error:
+        return percent(value)
+    if error >= 5e-4:
+        return f"{percent(value)} ± {number(100 * error, 1)}"
+    digits = min(4, math.ceil(-math.log10(100 * error)))
+    return f"{number(100 * value, digits)}\u00a0% ± {number(100 * error, digits)}"
+
+
 def listed(parts: Sequence[str]) -> str:
     """Join names: ``a, b and c``."""
     return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1] if parts else ""
@@ -41,29 +55,25 @@ def bold(name: str) -> str:
     return f"**{name}**"
 
 
-def _plural(n: int, word: str) -> str:
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
-
-
 def progress(done: int, planned: int) -> str:
     """State the progress of an unfinished run; "" for a finished run."""
     if done == 0:
         return "Only step 0, the opening of the web, is committed; there are no results yet."
     if done < planned:
-        return f"This run is unfinished: {done} of {_plural(planned, 'step')} are committed."
+        return f"This run is unfinished: {done} of {counted(planned, 'step')} are committed."
     return ""
 
 
 def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
     """State the synthetic shares of the web and of the training sets."""
     lines = []
-    share, depth = summaries.series(metrics, "web", "synthetic_share"), summaries.series(metrics, "web", "depth")
-    if share.height == 1:
+    shares, depth = summaries.series(metrics, "web", "synthetic_share"), summaries.series(metrics, "web", "depth")
+    if shares.height == 1:
         lines.append(
-            f"At step {share['step'][0]}, {percent(share['value'][0])} of the documents on the web are synthetic."
+            f"At step {shares['step'][0]}, {percent(shares['value'][0])} of the documents on the web are synthetic."
         )
-    elif share.height:
-        (first, start, _), (last, end, _) = share.row(0), share.row(-1)
+    elif shares.height:
+        (first, start, _), (last, end, _) = shares.row(0), shares.row(-1)
         if abs(end - start) < 0.0005:
             change = f"stayed at {percent(end)}"
         else:
@@ -92,10 +102,12 @@ def agreement(agreements: Sequence[Agreement]) -> list[str]:
     if not judged:
         return []
     outside = [(agreement, z) for agreement, z in judged if abs(z) > 2]
-    sentence = (
-        f"At the last step, {len(judged) - len(outside)} of {_plural(len(judged), 'closed form')} "
-        f"{'lies' if len(judged) == 1 else 'lie'} within two standard errors of the simulated mean"
-    )
+    inside = len(judged) - len(outside)
+    if len(judged) == 1:
+        lies = f"the closed form {'does not lie' if outside else 'lies'}"
+    else:
+        lies = f"{inside} of {len(judged)} closed forms {'lies' if inside == 1 else 'lie'}"
+    sentence = f"At the last step, {lies} within two standard errors of the simulated mean"
     if outside:
         worst = sorted(outside, key=lambda pair: -abs(pair[1]))[:LISTED]
         names = [f"{a.metric} of {bold(a.population)} ({signed(z, 1)} standard errors)" for a, z in worst]
@@ -125,7 +137,7 @@ def quality(outcomes: Sequence[Outcome]) -> list[str]:
     ]
     if measured_once:
         n = len(measured_once)
-        names = listed(measured_once) if n <= LISTED else _plural(n, "population")
+        names = listed(measured_once) if n <= LISTED else counted(n, "population")
         sentences.append(f"The change in quality of {names} is unknown: it was measured at only one step.")
     return sentences
 
@@ -160,7 +172,9 @@ def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
             parts.append((level[0], f"{bold(population)} {plus_minus(level[0], level[1])} (measured once)"))
         elif change[1] is None or abs(change[0]) > 2 * change[1]:
             verb = "fell" if change[0] < 0 else "rose"
-            before, after = number(level[0] - change[0]), plus_minus(level[0], level[1])
+            after = plus_minus(level[0], level[1])
+            digits = len(after.partition("\u00a0")[0].partition(".")[2])
+            before = number(level[0] - change[0], digits)
             parts.append((change[0], f"{bold(population)} {verb} from {before} to {after}"))
         else:
             parts.append(
@@ -191,7 +205,7 @@ def _by_origin(rows: pl.DataFrame) -> str:
     totals = rows.group_by("origin", maintain_order=True).agg(pl.col("flagged", "total").sum())
     return listed(
         [
-            f"{percent(flagged / total)} of the {total:,.0f} {origin} documents"
+            f"{percent(flagged / total)} of the {counted(total, f'{origin} document')}"
             for origin, flagged, total in totals.iter_rows()
         ]
     )

@@ -10,7 +10,7 @@ import polars as pl
 from ecosystem.formats import number, percent
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.report import summaries
-from ecosystem.report.findings import plus_minus
+from ecosystem.report.findings import plus_minus, share
 from ecosystem.report.html import Cell, Cells, Column, Table, tinted
 from ecosystem.report.summaries import Outcome
 from ecosystem.runs.run import Run
@@ -106,7 +106,7 @@ def _estimate(estimate: tuple[float, float | None, int] | None, digits: int | No
         return "–"
     value, error, _ = estimate
     if digits is None:
-        return percent(value) + ("" if error is None else f" ± {number(100 * error, 1)}")
+        return share(value, error)
     return plus_minus(value, error, digits)
 
 
@@ -123,7 +123,7 @@ def counts_table(rates: pl.DataFrame, names: tuple[str, str, str]) -> Table:
                 cells += ["0", "0", "–"]
             else:
                 flagged, total, rate, error = counted.select("flagged", "total", "rate", "error").row(0)
-                cells += [f"{flagged:,.0f}", f"{total:,.0f}", f"{percent(rate)} ± {number(100 * error, 1)}"]
+                cells += [f"{flagged:,.0f}", f"{total:,.0f}", share(rate, error)]
         rows.append(cells)
     return Table([Column(row_name), *groups], rows)
 

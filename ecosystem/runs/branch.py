@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecosystem.errors import ScenarioError
+from ecosystem.errors import ScenarioError, whole_number
 from ecosystem.runs.run import Run, folder_of
+from ecosystem.scenario.changes import WHOLE_RUN
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import checked_paths
+
+_NO_NUMBERS = ("changes", "knobs", "variants")
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,7 @@ class Branch:
         StoreError if the step is not committed, ScenarioError if a path cannot differ at a fork or no step would
         follow.
         """
-        if not isinstance(step, int):
-            raise ScenarioError(f"{parent.path}@{step}: a step is a whole number, not {step!r}.")
+        step = whole_number(step, f"{parent.path}: step")
         overrides = {key: value for key, value in (("steps", steps), ("name", name)) if value is not None}
         values = checked_paths(values)
         parent.store.require(step, weights=False)
@@ -61,6 +63,20 @@ class Branch:
             if (change.at, path) not in inherited
         ]
 
+    def repeated_steps(self) -> list[str]:
+        """Return a sentence if this branch changes no number, and so computes steps of its parent again."""
+        last = min(self.parent.last_step, self.scenario.steps)
+        changes = [*self.scenario.changes, *self.parent.scenario.changes]
+        steps = {self.step + 1, *(change.at for change in changes if change.at > self.step)}
+        mine, theirs = ([_numbers(scenario.at(t)) for t in steps] for scenario in (self.scenario, self.parent.scenario))
+        if last <= self.step or mine != theirs:
+            return []
+        again = f"step {last}" if last == self.step + 1 else f"steps {self.step + 1} to {last}"
+        return [
+            f"note: this branch changes nothing, so it computes {again} of {self.parent.path} again, with the same "
+            "numbers; give --set (in Python: values) to change something."
+        ]
+
     def folder(self, out: str | Path) -> Path:
         """Return the folder of this branch; raise ScenarioError if it is that of the parent or an earlier ancestor."""
         folder = folder_of(self.scenario, out)
@@ -70,3 +86,8 @@ class Branch:
                 "(--set; in Python: values), or choose another name or folder (--name, --out; in Python: name, out)."
             )
         return folder
+
+
+def _numbers(scenario: Scenario) -> dict[str, Any]:
+    """Return everything in the scenario in force at a step that its numbers depend on."""
+    return {key: value for key, value in scenario.plain().items() if key not in (*_NO_NUMBERS, *WHOLE_RUN)}

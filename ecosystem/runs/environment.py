@@ -21,6 +21,7 @@ from ecosystem.runs.files import relative_path, unreadable
 from ecosystem.runs.records import require_unaltered
 from ecosystem.runs.store import Store
 from ecosystem.sources.base import Reservoir
+from ecosystem.violations import sentence
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PACKAGES = ("ecosystem", "mesa", "networkx", "numpy", "polars", "tokenizers", "torch", "transformers")
@@ -91,7 +92,7 @@ def validate_device(device: str = "auto", threads: int | None = None) -> None:
         raise EcosystemError(
             f"--device {device}: unknown device{nearest(str(device), DEVICES)}; choose from {', '.join(DEVICES)}."
         )
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise EcosystemError(f"--threads {threads}: give a whole number of at least 1, or omit it.")
 
 
@@ -136,8 +137,8 @@ def read_environment(folder: Path) -> dict[str, Any]:
         raise unreadable(path, error) from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise StoreError(f"{path}: is damaged ({where}: {first['msg']}). {_REMEDY}") from None
+        where = ".".join(map(str, first["loc"]))
+        raise StoreError(f"{path}: is damaged ({where or 'the file'}: {sentence(first, where)}). {_REMEDY}") from None
     except ValueError as error:
         raise StoreError(f"{path}: is damaged ({error}). {_REMEDY}") from None
     require_unaltered(folder, path.name)

@@ -18,8 +18,9 @@ from ecosystem.policies.base import Filter
 from ecosystem.policies.filters import FeatureFilter
 from ecosystem.policies.reasons import Rule, first_reason
 from ecosystem.runs.environment import Machine
-from ecosystem.scenario.consistency import downloads, unused_settings
+from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
+from ecosystem.scenario.inputs import downloads, initial_documents, omissions, shortage
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
 
@@ -34,10 +35,11 @@ _SAMPLE, _NEARLY_ALL = 100, 0.9  # documents of a source, and the share of them 
 
 @dataclass(frozen=True)
 class Plan:
-    """Counts and times of one run; counts of generated tokens are upper limits, since a model may end texts early."""
+    """Counts and times of the steps left; counts of generated tokens are upper limits: a model may end texts early."""
 
     name: str
-    steps: int
+    steps: int  # of the whole run
+    done: int  # the last step that exists already, of this run or of the one it branches from; -1: none
     device: str
     writers: int
     trainers: int
@@ -49,23 +51,28 @@ class Plan:
     tokens_to_generate: int
     tokens_for_tasks: int  # fine-tuning on downstream tasks
     cache: str
-    seconds: float  # all steps, start-up and report
+    seconds: float  # all steps left, start-up and report
     seconds_to_pretrain: float  # if the foundations are not cached
     unknown: list[str]  # models of unknown size, not included in ``seconds``
     notes: list[str]  # settings without effect, and measurements that will be missing
 
     @classmethod
-    def of(cls, scenario: Scenario, machine: Machine, cache: Path, base: Path = Path()) -> Plan:
+    def of(cls, scenario: Scenario, machine: Machine, cache: Path, base: Path = Path(), *, done: int = -1) -> Plan:
         """Return the plan of a scenario; its times rest on the rate of a matrix product, measured on the spot.
 
-        Relative paths that are not found in the current folder start at ``base``. A source is read only if a filter
-        judges its words.
+        ``done`` is the last step that exists already, of an interrupted run or of the parent of a branch (-1: none).
+        Relative paths that are not found in the current folder start at ``base``. The source of the initial documents
+        is read to count them, unless it is downloaded. Raises DataError if it cannot be read.
         """
+        notes = _notes(scenario) + _refusals(scenario, base) + downloads(scenario, base)
+        notes += [*shortage(scenario, base), *omissions(scenario, base)] if done < 0 else []
+        scenario = _with_available_documents(scenario, base)
         rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0
         foundation = 0.0
         unknown = []
-        seconds = 6.0 + 0.5 * scenario.steps  # start-up, policies, metrics and report
+        left = max(0, scenario.steps - max(0, done))
+        seconds = 6.0 + 0.5 * left  # start-up, policies, metrics and report
         for name, family in scenario.models.items():
             load = family.beside(base).workload()
             trainers = [trainer for trainer in scenario.trainers.values() if trainer.model == name]
@@ -73,15 +80,15 @@ class Plan:
                 continue
             pretrain += load.tokens_to_pretrain
             if family.modality != "text":
-                seconds += 0.001 * scenario.steps * sum(trainer.count for trainer in trainers)
+                seconds += 0.001 * left * sum(trainer.count for trainer in trainers)
                 continue  # such documents have no tokens
-            tokens = [_trainer_tokens(trainer, scenario) for trainer in trainers]
+            tokens = [_trainer_tokens(trainer, scenario, done) for trainer in trainers]
             model_train, model_generate = sum(t for t, _ in tokens), sum(g for _, g in tokens)
             train, generate = train + model_train, generate + model_generate
             flops = load.flops_per_token
             if not flops:
                 unknown.append(name)
-            tuned, answered = _task_tokens(name, scenario)
+            tuned, answered = _task_tokens(name, scenario, done)
             for_tasks += tuned
             seconds += flops * (3 * tuned + answered) / (TRAINING_SHARE * rate)
             foundation += 3 * flops * load.tokens_to_pretrain / (TRAINING_SHARE * rate)
@@ -93,6 +100,7 @@ class Plan:
         return cls(
             name=scenario.name,
             steps=scenario.steps,
+            done=done,
             device=machine.describe(),
             writers=sum(w.count for w in scenario.writers.values()),
             trainers=sum(t.count for t in scenario.trainers.values()),
@@ -107,7 +115,7 @@ class Plan:
             seconds=seconds,
             seconds_to_pretrain=foundation,
             unknown=unknown,
-            notes=_notes(scenario) + _refusals(scenario, base) + downloads(scenario, base),
+            notes=notes,
         )
 
     def text(self) -> str:
@@ -124,24 +132,40 @@ class Plan:
         time = f"about {format_duration(self.seconds)}{foundation}"
         if self.unknown:
             time = f"unknown, since the size of {' and '.join(self.unknown)} is known only from the checkpoint"
+        initially = f"{self.initial_documents:,} initially, " if self.done < 0 else ""
         agents = [
             counted(count, noun)
             for count, noun in ((self.trainers, "trainer"), (self.writers, "writer"), (self.curators, "curator"))
         ]
         return "\n".join(
             [
-                f"{self.name}: {counted(self.steps, 'step')} on {self.device}",
+                f"{self.name}: {self._steps_left()} on {self.device}",
                 f"  agents     {', '.join(agents)}",
-                f"  documents  {self.initial_documents:,} initially, about {self.documents_per_step:,.0f} per step",
+                f"  documents  {initially}about {self.documents_per_step:,.0f} per step",
                 *([f"  tokens     {pretraining}{tokens}"] if self.tokens_to_train else []),
                 f"  time       {time}",
                 *(f"  note       {note}" for note in self.notes),
             ]
         )
 
+    def _steps_left(self) -> str:
+        if self.done < 0:
+            return counted(self.steps, "step")
+        left = counted(max(0, self.steps - self.done), "step")
+        return f"{left} left after step {self.done} of {self.steps} (tokens and time are those of the steps left)"
+
     def plain(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         return asdict(self)
+
+
+def _with_available_documents(scenario: Scenario, base: Path) -> Scenario:
+    """Return the scenario with as many initial documents as its source has, if they are fewer than asked for."""
+    web = scenario.web
+    if web.initial is None:
+        return scenario
+    initial = web.initial.model_copy(update={"documents": initial_documents(scenario, base)})
+    return scenario.model_copy(update={"web": web.model_copy(update={"initial": initial})})
 
 
 def _notes(scenario: Scenario) -> list[str]:
@@ -193,18 +217,24 @@ def _refused(sample: pl.DataFrame, rules: list[Rule]) -> tuple[int, str]:
     return sample.height - first_reason(sample, rules).null_count(), ", ".join(examples)
 
 
-def _trainer_tokens(trainer: TrainerSpec, scenario: Scenario) -> tuple[int, int]:
-    """Return the tokens that a population trains on, and generates at most, over the whole run."""
-    fits = max(0, math.ceil((scenario.steps - trainer.offset) / trainer.every))
+def _trainer_tokens(trainer: TrainerSpec, scenario: Scenario, done: int) -> tuple[int, int]:
+    """Return the tokens that a population trains on, and generates at most, in the steps after ``done``."""
+    before, end = max(0, done), scenario.steps
+    fits = _times(end - trainer.offset, trainer.every) - _times(before - trainer.offset, trainer.every)
     budget = trainer.budget if scenario.models[trainer.model].uses_budget else Budget(epochs=1.0)
-    per_fit = budget.tokens or round((budget.epochs or 1.0) * _selected_tokens(trainer, scenario))
-    generated = (trainer.publish + scenario.measure.synthetic) * trainer.decoding.max_tokens * scenario.steps
+    per_fit = budget.tokens or round((budget.epochs or 1.0) * _selected_tokens(trainer, scenario, before))
+    generated = (trainer.publish + scenario.measure.synthetic) * trainer.decoding.max_tokens * max(0, end - before)
     return trainer.count * fits * per_fit, trainer.count * generated
 
 
-def _selected_tokens(trainer: TrainerSpec, scenario: Scenario) -> float:
+def _times(steps: int, every: int) -> int:
+    """Return how often something happens in the first ``steps`` steps, if it does at step 1 and every so many steps."""
+    return max(0, math.ceil(steps / every))
+
+
+def _selected_tokens(trainer: TrainerSpec, scenario: Scenario, done: int) -> float:
     """Estimate the tokens of a training set, if filters refuse no more than their limits require."""
-    tokens = float(min(trainer.scrape.docs, _reachable_documents(trainer, scenario)) * TOKENS_PER_DOCUMENT)
+    tokens = float(min(trainer.scrape.docs, _reachable_documents(trainer, scenario, done)) * TOKENS_PER_DOCUMENT)
     for name in trainer.select:
         if isinstance(policy := scenario.policies[name], Filter):
             if policy.most_documents is not None:
@@ -214,23 +244,24 @@ def _selected_tokens(trainer: TrainerSpec, scenario: Scenario) -> float:
     return tokens
 
 
-def _task_tokens(model: str, scenario: Scenario) -> tuple[int, int]:
+def _task_tokens(model: str, scenario: Scenario, done: int) -> tuple[int, int]:
     """Estimate the tokens of downstream tasks that a model's members are fine-tuned on, and score as answers."""
     settings, family = scenario.measure.downstream, scenario.models[model]
     members = sum(trainer.count for trainer in scenario.trainers.values() if trainer.model == model)
     if settings is None:
         return 0, 0
-    models = members * math.ceil(scenario.steps / settings.every)  # evaluated over the whole run
+    models = members * (_times(scenario.steps, settings.every) - _times(done, settings.every))  # evaluated
     tunings = 0
     if family.supports_prompts:
-        tunings = (models + settings.random + family.starts_pretrained) * len(settings.tasks)
+        baselines = settings.random + family.starts_pretrained if done < 0 else 0  # measured at the opening
+        tunings = (models + baselines) * len(settings.tasks)
     answers = (tunings + (models + 1) * len(settings.zero_shot)) * settings.test * CHOICES
     return round(tunings * settings.epochs * settings.train * TOKENS_PER_EXAMPLE), answers * TOKENS_PER_EXAMPLE
 
 
-def _reachable_documents(trainer: TrainerSpec, scenario: Scenario) -> int:
-    """Estimate the documents that a trainer can scrape half-way through the run, if none are retired."""
-    web, half = scenario.web, scenario.steps / 2
+def _reachable_documents(trainer: TrainerSpec, scenario: Scenario, done: int) -> int:
+    """Estimate the documents that a trainer can scrape half-way through the steps left, if none are retired."""
+    web, half = scenario.web, (done + scenario.steps) / 2
     initial = web.initial.documents if web.initial else 0
     if web.graph in ("isolated", "islands") and web.sites:
         authors = trainer.count if web.graph == "islands" else 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.families.base import Progress, SavesAssets, silent
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, check_inputs, new_environment, note_resume, write_environment
@@ -64,15 +65,16 @@ def begin(
     ``scenario`` is also the scenario of ``branch``, if given; its first snapshot is the one after the fork. Closing the
     generator or killing the process loses at most the step in progress. A scenario sent to the generator replaces this
     one and becomes that of the folder; it may differ in future steps only (:meth:`Scenario.forked`). ``base`` is the
-    folder for relative paths of the scenario, and ``fresh`` moves an existing run folder aside. Raises
-    EcosystemError for errors that the user can correct.
+    folder for relative paths of the scenario, and ``fresh`` moves an existing run folder aside. If the opening fails,
+    no folder is left. Raises EcosystemError for errors that the user can correct.
     """
     folder = folder_of(scenario, out) if branch is None else branch.folder(out)
     if fresh and folder.exists():
         with Store(folder).lock():  # never while another process works in it
             archive_existing(folder)
     store = Store(folder)
-    with store.lock():
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    with _parents_removed(missing[1:]), store.lock(), _discarded_if_empty(store):
         last = store.last()
         if last >= scenario.steps:
             return
@@ -94,6 +96,29 @@ def begin(
                 raise EcosystemError(f"{folder}: the world did not advance past step {before}.")
             scenario = (yield _commit(store, world, scenario, started)) or scenario
         _export_web(store, world)
+
+
+@contextmanager
+def _discarded_if_empty(store: Store) -> Iterator[None]:
+    """Discard the folder of a run after an error if no step is committed; its lock is held."""
+    try:
+        yield
+    except BaseException:  # also an interruption, or a generator that is closed
+        with suppress(OSError, StoreError):  # the first error says more
+            store.discard()
+        raise
+
+
+@contextmanager
+def _parents_removed(folders: Sequence[Path]) -> Iterator[None]:
+    """Remove, after an error, those of these folders that are empty, the innermost first."""
+    try:
+        yield
+    except BaseException:
+        for folder in folders:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+        raise
 
 
 def _resume(

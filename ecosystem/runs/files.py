@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from ecosystem.errors import EcosystemError, StoreError
+from ecosystem.errors import EcosystemError, StoreError, path_argument
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -134,6 +134,7 @@ def archive_existing(folder: Path) -> Path | None:
 
 def require_local_path(out: str | Path) -> Path:
     """Return a local path; raise EcosystemError for a URL, including one that was turned into a Path."""
+    path_argument(out, "out")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
         raise EcosystemError(
             f"{out}: is a URL, but a local folder is needed; only studies and frontiers take a URL. "

@@ -61,7 +61,8 @@ class Fit:
     @property
     def heading(self) -> str:
         """Description of the models, when they were fitted, and on how many documents."""
-        when = "before its first fit" if self.step is None else f"trained at step {self.step}"
+        its = "their" if " trainers of " in self.who else "its"
+        when = f"before {its} first fit" if self.step is None else f"trained at step {self.step}"
         size = f" on {self.documents:,.0f} documents, {share_text(self.human)} by people" if self.documents else ""
         return f"{self.who}, {when}{size}"
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from ecosystem.corpus.graph_files import read_graph
-from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest
+from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest, path_argument, path_of, whole_number
 from ecosystem.runs.ancestry import Ancestry, RunHistory
 from ecosystem.runs.environment import Machine, read_environment
 from ecosystem.runs.files import require_local_path
@@ -33,14 +33,14 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = path_of(path, "Run", "folder")
         self.store = Store(self.path)
         self._ancestry: tuple[int, Ancestry] | None = None  # with the last step that it includes
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """Open a run folder; raise StoreError if it is not a run folder or no step is committed."""
-        folder = Path(path)
+        folder = path_of(path, "Run", "folder")
         if not (folder / "scenario.toml").is_file():
             inside = sorted(str(p.parent) for p in folder.glob("**/scenario.toml"))[:3] if folder.is_dir() else []
             hint = f" Did you mean {' or '.join(inside)}?" if inside else ""
@@ -87,6 +87,15 @@ class Run:
         require_unaltered(self.path, "web.graphml")
         read_graph(str(self.path.resolve() / "web.graphml"), self.path)
         return self.store.verify()
+
+    def verify_tables(self) -> None:
+        """Check every file except the models; raise StoreError for the first damaged one.
+
+        A site graph that is missing is no damage, since it is only drawn.
+        """
+        _ = self.scenario, self.environment
+        require_unaltered(self.path, "web.graphml")
+        self.store.verify(weights=False)
 
     def notes(self) -> list[str]:
         """Return a sentence for drawn files that have been altered, and one for files that do not belong to a run."""
@@ -170,6 +179,7 @@ class Run:
         the shares of the origins. Its method ``text()`` describes it, and ``plain()`` returns it as data for JSON.
         Raises EcosystemError if the run has no such document.
         """
+        document = whole_number(document, "document")
         if self._ancestry is None or self._ancestry[0] != self.last_step:
             documents = self.store.table("corpus", columns=("doc", "t", "author", "synthetic", "depth"))
             history = RunHistory(self.store, self.scenario, self.metrics, documents)
@@ -232,7 +242,7 @@ class Run:
         model = self.scenario.trainers[population].model
         members = [n for n in names if self.scenario.trainers[n.rsplit("/", 1)[0]].model == model]
         weights = self.store.weights(self.last_step if step is None else step)[model]
-        target = Path(folder)
+        target = Path(path_argument(folder, "folder"))
         target.mkdir(parents=True, exist_ok=True)
         for name, content in self.store.assets(f"models/{model}").items():
             (target / name).write_bytes(content)

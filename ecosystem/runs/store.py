@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
-from ecosystem.errors import StoreError
+from ecosystem.errors import StoreError, whole_number
 from ecosystem.runs.files import locked, relative_path, unreadable, write_atomically
 from ecosystem.runs.records import (
     BRANCH,
@@ -36,6 +37,7 @@ from ecosystem.runs.records import (
     CommitHistory,
     note_digests,
     record_digest,
+    record_files,
     recovery_hint,
     table_file,
 )
@@ -102,7 +104,7 @@ class Store(CommitHistory):
 
     def require(self, step: int, *, weights: bool = True) -> Commit:
         """Return the record of a step; raise StoreError if it is not committed, or its weights were not kept."""
-        commits = self.commits()
+        commits, step = self.commits(), whole_number(step, "step")
         if not 0 <= step < len(commits):
             last = len(commits) - 1
             raise StoreError(f"{self.folder}: step {step} is not committed; this run has steps 0 to {last}.")
@@ -250,10 +252,19 @@ class Store(CommitHistory):
                     swept.append(name)
         return swept
 
+    def discard(self) -> None:
+        """Delete this folder if it has no step, not even a parent's, and no files that do not belong to a run."""
+        has_steps = record_files(self.folder) or (self.folder / BRANCH).exists()
+        if not has_steps and all(name.startswith("models/") for name in self._others(())):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def other_files(self) -> list[str]:
         """Return the files in this folder that do not belong to a run, such as those of programs that copy files."""
-        own = {*COVERED, DIGESTS, BRANCH, "report.html", ".lock", ".lock-owner"}
-        own |= {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
+        committed = {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
+        return self._others(committed)
+
+    def _others(self, committed: Collection[str]) -> list[str]:
+        own = {*COVERED, DIGESTS, BRANCH, "report.html", ".lock", ".lock-owner", *committed}
         others = []
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ecosystem.errors import ScenarioError, nearest
+from ecosystem.scenario.tables import ScenarioTables
+from ecosystem.spec import fields_at
 
 DEFINING = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # determines the other fields
+_KINDS = ("sources", "models", "policies")  # the keys of their entries depend on the kind
 WHOLE_RUN = ("name", "description", "steps", "weights_every", "theory")  # they affect no number of any step
 _CHANGEABLE = re.compile(
     r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
@@ -20,6 +23,15 @@ _CHANGEABLE = re.compile(
 
 def check_changeable(path: str, where: str, hint: str = "") -> None:
     """Raise ScenarioError if a path cannot change inside a run; ``hint`` is appended to the message."""
+    keys = path.split(".")
+    for depth, key in enumerate(keys if keys[0] not in _KINDS else keys[:1]):
+        allowed = fields_at(ScenarioTables, keys[:depth])
+        if allowed and key not in allowed:
+            place = f" in {'.'.join(keys[:depth])}" if depth else ""
+            raise ScenarioError(
+                f'{where}: "{path}": unknown key "{key}"{place}{nearest(key, allowed)}; allowed here: '
+                f"{', '.join(sorted(allowed))}."
+            )
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run. These can: policies; web.retain and web.publish; '

@@ -7,7 +7,6 @@ Every function returns sentences that begin with a dotted path.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ecosystem.errors import nearest
@@ -353,16 +352,3 @@ def _too_few_sites(s: ScenarioTables) -> list[str]:
     if needed > s.web.sites:
         return [f"web.sites: {s.web.sites} sites are too few for {recipients} {needed} of their own"]
     return []
-
-
-def downloads(s: ScenarioTables, base: Path) -> list[str]:
-    """Return a sentence for every checkpoint that is looked up on the Hugging Face Hub.
-
-    ``base`` is the folder for relative paths that are not found in the current one.
-    """
-    return [
-        f'models.{name}.{key} = "{where}" is not a folder, here or beside the scenario; the run looks it up on the '
-        "Hugging Face Hub"
-        for name, family in s.models.items()
-        for key, where in family.beside(base).downloads().items()
-    ]

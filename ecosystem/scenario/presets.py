@@ -1,4 +1,4 @@
-"""Locate and read scenario files and model presets, and resolve presets that build on one another."""
+"""Locate and read scenario files and model presets, tell kinds of files apart, and resolve presets of presets."""
 
 from __future__ import annotations
 
@@ -24,6 +24,32 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise ScenarioError(f"{file}: is not valid TOML: {error}.") from None
     except OSError as error:
         raise ScenarioError(f"{file}: cannot be read: {error.strerror}.") from None
+
+
+FileKind = Literal["scenario", "study", "frontier"]
+_RUN_WITH: dict[FileKind, tuple[str, str]] = {  # the command and the function that run each kind of file
+    "scenario": ("run", "run"),
+    "study": ("study", "study"),
+    "frontier": ("threshold", "frontier"),
+}
+
+
+def file_kind(data: Mapping[str, Any]) -> FileKind:
+    """Return the kind of file that these TOML data are from."""
+    if "path" in data or "limit" in data:
+        return "frontier"
+    return "study" if {"base", "arms", "axes", "measures", "seeds"} & data.keys() else "scenario"
+
+
+def require_kind(data: Mapping[str, Any], file: Path, kind: FileKind) -> None:
+    """Raise ScenarioError, naming the right command and function, if a file is of another kind."""
+    actual = file_kind(data)
+    if actual != kind:
+        command, function = _RUN_WITH[actual]
+        raise ScenarioError(
+            f"{file}: is a {actual}, not a {kind}; run it with: ecosystem {command} {file} "
+            f"(in Python: ecosystem.{function})"
+        )
 
 
 def _similar_scenarios(file: Path) -> str:

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ecosystem.errors import ScenarioError, nearest
+from ecosystem.errors import ScenarioError, each_line, nearest, path_of, whole_number
 from ecosystem.families.base import FAMILIES
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.scenario.changes import DEFINING, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
 from ecosystem.scenario.consistency import inconsistencies
-from ecosystem.scenario.presets import read_toml, with_preset
+from ecosystem.scenario.presets import read_toml, require_kind, with_preset
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import SOURCES
 from ecosystem.spec import Spec, checked_paths, explain, set_path
@@ -37,8 +37,10 @@ class Scenario(ScenarioTables):
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
         """Read, resolve and validate a scenario file; raise ScenarioError listing every problem."""
-        file = Path(path)
-        return cls.parse(read_toml(file), where=str(file), base=file.parent, authored=True)
+        file = path_of(path, "Scenario")
+        data = read_toml(file)
+        require_kind(data, file, "scenario")
+        return cls.parse(data, where=str(file), base=file.parent, authored=True)
 
     @classmethod
     def parse(
@@ -66,16 +68,16 @@ class Scenario(ScenarioTables):
             try:
                 state = state.override(change.set)
             except ScenarioError as error:
-                raise ScenarioError(f"{where}: changes.{number} (at step {change.at}): {error}") from None
+                raise ScenarioError(each_line(f"{where}: changes.{number} (at step {change.at})", error)) from None
         for number, knob in enumerate(scenario.knobs):
             check_changeable(knob.path, f"{where}: knobs.{number}.path")
             if authored and (problem := scenario.value_problem(knob.path, *knob.ends)):
-                raise ScenarioError(f"{where}: knobs.{number}: {problem}")
+                raise ScenarioError(each_line(f"{where}: knobs.{number}", problem))
         for name in scenario.variants:
             try:
                 scenario.variant(name, base=base)
             except ScenarioError as error:
-                raise ScenarioError(f"{where}: variants.{name}: {error}") from None
+                raise ScenarioError(each_line(f"{where}: variants.{name}", error)) from None
         return scenario
 
     def value_problem(self, path: str, *values: Any) -> str:
@@ -109,7 +111,7 @@ class Scenario(ScenarioTables):
 
     def variant(self, name: str, *, base: Path | None = None) -> Scenario:
         """Return this scenario with the values of one of its variants; raise ScenarioError if it does not exist."""
-        if name not in self.variants:
+        if str(name) not in self.variants:
             available = (
                 f"available: {', '.join(self.variants)}" if self.variants else "the scenario defines no variants"
             )
@@ -121,6 +123,7 @@ class Scenario(ScenarioTables):
 
         Results are cached, since validating a scenario can take longer than a step.
         """
+        t = whole_number(t, "step")
         changes = [change for change in sorted(self.changes, key=lambda c: c.at) if change.at <= t]
         if not changes:
             return self
@@ -147,6 +150,7 @@ class Scenario(ScenarioTables):
         ScenarioError if a path cannot change inside a run or the result is invalid; its sentences begin with
         ``called``.
         """
+        step = whole_number(step, "step")
         where = called or f"branch after step {step}"
         whole = {path: value for path, value in values.items() if path.split(".")[0] in WHOLE_RUN}
         timed = {path: value for path, value in values.items() if path not in whole}
@@ -154,7 +158,10 @@ class Scenario(ScenarioTables):
             check_changeable(path, where, f" A branch may also set {', '.join(WHOLE_RUN)}.")
             if value is None:
                 raise ScenarioError(f'{where}: "{path}" = None: a change needs a value.')
-        data = self.override(whole, base=base).plain()
+        try:
+            data = self.override(whole, base=base).plain()
+        except ScenarioError as error:
+            raise ScenarioError(each_line(where, error)) from None
         changes = []
         for change in self.changes:
             remaining = {
@@ -215,7 +222,7 @@ def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | Non
             return None
         cls = registry.get(kind)
     except ScenarioError as error:
-        problems.append(f"{path}: {error}".removesuffix("."))
+        problems += each_line(path, str(error).removesuffix(".")).splitlines()
         return None
     try:
         part: Spec = cls.model_validate(fields)

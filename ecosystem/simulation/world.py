@@ -20,7 +20,7 @@ from ecosystem.cache import cache_folder
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.corpus.web import Web
-from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.errors import EcosystemError, path_argument, whole_number
 from ecosystem.families.base import Progress, silent
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
@@ -34,6 +34,8 @@ from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream, Streams
+
+_DEVICES = ("cpu", "cuda", "mps")
 
 
 class World(mesa.Model):
@@ -62,14 +64,14 @@ class World(mesa.Model):
         ``base`` is the folder that relative paths of the scenario are resolved against (after the current one); the
         seed of the scenario is used if ``seed`` is None. ``models=False`` builds a model only on first
         use, for a world that is read and never stepped. ``cache`` is the folder of foundations and tokenizers
-        (default: :func:`~ecosystem.cache.cache_folder`). Raises ScenarioError for a negative seed, DataError
+        (default: :func:`~ecosystem.cache.cache_folder`). Raises EcosystemError for arguments of other types, DataError
         if sources or checkpoints cannot be used, EcosystemError in a process forked from one that has built a world.
         """
-        if seed is not None and seed < 0:
-            raise ScenarioError(f"seed = {seed}: must be an integer of at least 0.")
+        _check_arguments(scenario, device, cache)
+        threads, base = whole_number(threads, "threads", 1), Path(path_argument(base, "base"))
         if models:
             _require_threads()
-        streams = Streams(scenario.seed if seed is None else seed)
+        streams = Streams(scenario.seed if seed is None else whole_number(seed, "seed"))
         # Mesa insists on a generator of its own; nothing here draws from it.
         super().__init__(rng=streams.at("mesa").integer() % 2**32)
         self.state, drafts = build_state(
@@ -224,6 +226,16 @@ def _require_threads() -> None:
             'threads. Start processes with multiprocessing.get_context("spawn") or "forkserver", or use a study '
             "(ecosystem study, ecosystem.study), which runs many scenarios in parallel."
         )
+
+
+def _check_arguments(scenario: object, device: object, cache: object) -> None:
+    """Raise EcosystemError for arguments from Python that are not of the right type."""
+    if not isinstance(scenario, Scenario):
+        raise EcosystemError(f"World: give a Scenario (see Scenario.load), not {scenario!r:.80}.")
+    if not isinstance(device, str) or device.partition(":")[0] not in _DEVICES:
+        raise EcosystemError(f"device: choose from {', '.join(_DEVICES)}, not {device!r}.")
+    if cache is not None:
+        path_argument(cache, "cache")
 
 
 def _plain(state: State) -> dict[str, Any]:

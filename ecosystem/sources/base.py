@@ -25,6 +25,7 @@ from ecosystem.streams import Stream, Streams
 from ecosystem.types import Modality
 
 MAX_ROWS = 1 << 24  # rows that a policy may take from an endless source at a time: 16.8 million
+_PLENTY = 5_000  # documents; no built-in source of a fixed size has many more
 _BLOCKS = 1 << 36  # blocks of that many rows, of which a policy draws one
 
 
@@ -89,6 +90,27 @@ class Source(Spec):
         """Return (height, width) if documents of ``length`` numbers are images of this source, else None."""
         return None
 
+    def check_files(self, name: str, base: Path) -> None:
+        """Raise DataError if files that the source names are missing or cannot be opened, without reading them."""
+
+    def quick_to_count(self, name: str, base: Path, asked: int) -> bool:
+        """Return whether ``check`` opens the source to see if it has as many documents as are ``asked`` of it.
+
+        Opening takes longer than all other checks, so it is worth while only if few documents may be missing.
+        """
+        return asked > _PLENTY
+
+    def omissions(self, name: str, base: Path) -> str:
+        """Return a sentence that says how many stored documents are left out and why; empty if none are.
+
+        The source is read. Raises DataError if it cannot be.
+        """
+        return ""
+
+    def downloads(self, base: Path) -> dict[str, str]:
+        """Return what the source takes from the Hugging Face Hub: the id by the name of the field."""
+        return {}
+
     @abstractmethod
     def open(self, name: str, streams: Streams, base: Path) -> Reservoir:
         """Open the source: read its documents, or prepare to make them; raise DataError if there are none.
@@ -150,6 +172,10 @@ class EndlessSource(Source):
     held_out: Annotated[float, Field(ge=0)] = Field(
         500, description="number of documents kept for measurement, never published"
     )
+
+    def quick_to_count(self, name: str, base: Path, asked: int) -> bool:
+        """Return false, since there are always enough documents."""
+        return False
 
     @field_validator("held_out")
     @classmethod

@@ -6,7 +6,7 @@ import io
 import re
 import unicodedata
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ import polars as pl
 from pydantic import Field
 
 from ecosystem.errors import DataError, nearest
-from ecosystem.input_files import InputFiles, summary
+from ecosystem.input_files import InputFiles, is_folder, summary
 from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
 from ecosystem.sources.json_lines import no_column, not_text, read_json_lines
 from ecosystem.streams import Streams
@@ -22,6 +22,8 @@ from ecosystem.streams import Streams
 MinChars = Annotated[int, Field(ge=1)]
 Column = Annotated[str, Field(min_length=1)]
 
+_HUB_ID = re.compile(r"[\w.-]*\w[\w.-]*(/[\w.-]*\w[\w.-]*)?", re.ASCII)
+_QUICK = 1 << 25  # bytes that are read in a fraction of a second: 32 MiB
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # categories of Unicode
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 
@@ -47,21 +49,41 @@ class TextSource(Source):
 
         Only the first of exact duplicates is kept, so that no copy of a held-out document is published.
         """
-        stored = [text for text in self.read(name, base) if text is not None]
-        cleaned = [tidy(text) if self.clean else text for text in stored]
-        docs = list(dict.fromkeys(text for text in cleaned if len(text) >= self.min_chars))
+        cleaned = [text for text in self._cleaned(name, base) if text is not None]
+        docs = self._kept(cleaned)
         if not docs:
             problem = (
-                f"all {len(stored):,} texts are shorter than min_chars = {self.min_chars}; lower min_chars"
+                f"all {len(cleaned):,} texts are shorter than min_chars = {self.min_chars}; lower min_chars"
                 if any(cleaned)
                 else "contains no text; give a file that does"
             )
             raise DataError(f"sources.{name}: {self.origin()}: {problem}.")
-        if len(docs) == 1 < len(stored) and len(set(cleaned)) == 1:
+        if len(docs) == 1 < len(cleaned) and len(set(cleaned)) == 1:
             raise DataError(
-                f"sources.{name}: {self.origin()}: all {len(stored):,} texts are equal; give different texts."
+                f"sources.{name}: {self.origin()}: all {len(cleaned):,} texts are equal; give different texts."
             )
         return FiniteReservoir(name, pl.Series("text", docs, dtype=pl.String), self.held_out, streams)
+
+    def omissions(self, name: str, base: Path) -> str:
+        """Count the texts that are missing, too short, or copies of earlier ones."""
+        texts = list(self._cleaned(name, base))
+        long = [text for text in texts if text is not None and len(text) >= self.min_chars]
+        short = "empty" if self.min_chars == 1 else f"shorter than min_chars = {self.min_chars}"
+        counts = {
+            "missing": texts.count(None),
+            short: len(texts) - texts.count(None) - len(long),
+            "equal to an earlier one": len(long) - len(self._kept(long)),
+        }
+        total = sum(counts.values())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count)
+        return f"sources.{name}: {total:,} of {len(texts):,} texts are left out: {reasons}" if total else ""
+
+    def _cleaned(self, name: str, base: Path) -> Iterator[str | None]:
+        return (tidy(text) if text is not None and self.clean else text for text in self.read(name, base))
+
+    def _kept(self, texts: Iterable[str]) -> list[str]:
+        """Return the first of equal texts, without short ones."""
+        return list(dict.fromkeys(text for text in texts if len(text) >= self.min_chars))
 
 
 class FileSource(TextSource):
@@ -84,6 +106,14 @@ class FileSource(TextSource):
         pattern = f'"{self.path.rstrip("/")}/*{self.suffix()}"'
         return input_files(name, base).find(self.path, f"is a folder; give a file or a pattern such as {pattern}")
 
+    def check_files(self, name: str, base: Path) -> None:
+        """Raise DataError if no file matches ``path``, or one cannot be opened."""
+        input_files(name, base).require_readable(self.files(name, base))
+
+    def quick_to_count(self, name: str, base: Path, asked: int) -> bool:
+        """Return whether the files are small enough to read all."""
+        return sum(file.stat().st_size for file in self.files(name, base)) <= _QUICK
+
     def suffix(self) -> str:
         """Return the usual ending of these files, for error messages."""
         return ""
@@ -102,13 +132,17 @@ class TextFiles(FileSource):
         return ".txt"
 
     def read(self, name: str, base: Path) -> Iterable[str]:
-        """Yield the documents of every file in order; raise DataError if a file is not UTF-8."""
+        """Yield the documents of every file in order; raise DataError if a file is not UTF-8.
+
+        Nothing between two separators, such as after the last line, is no document.
+        """
         for file in self.files(name, base):
             text = input_files(name, base).read_text(file)
             if self.split == "file":
                 yield text
             else:
-                yield from text.split("\n") if self.split == "line" else _BLANK_LINES.split(text)
+                parts = text.split("\n") if self.split == "line" else _BLANK_LINES.split(text)
+                yield from (part for part in parts if part)
 
 
 @SOURCES.register("jsonl")
@@ -177,6 +211,26 @@ class HubDataset(TextSource):
         """Return the dataset as written in the scenario."""
         return self.dataset
 
+    def check_files(self, name: str, base: Path) -> None:
+        """Raise DataError if ``dataset`` is the path of a folder, not an id of the Hub, and there is no such folder."""
+        if self._folder(base) is None and not _HUB_ID.fullmatch(self.dataset):
+            raise DataError(
+                f"sources.{name}: {self.dataset}: no such folder, neither in the current folder nor beside the "
+                f'scenario, and an id of the Hub has the form "owner/name"; correct sources.{name}.dataset.'
+            )
+
+    def quick_to_count(self, name: str, base: Path, asked: int) -> bool:
+        """Return false: the library takes seconds to import, and may need a network."""
+        return False
+
+    def downloads(self, base: Path) -> dict[str, str]:
+        """Return the id of the dataset, unless it is a local folder."""
+        return {} if self._folder(base) else {"dataset": self.dataset}
+
+    def _folder(self, base: Path) -> Path | None:
+        places = InputFiles("", "", base)
+        return next((folder for folder in places.locations(self.dataset) if is_folder(folder)), None)
+
     def read(self, name: str, base: Path) -> Iterable[str | None]:
         """Yield the column of the split; raise DataError if the library, the dataset or the column is missing."""
         try:
@@ -187,8 +241,7 @@ class HubDataset(TextSource):
                 'install it with: pip install "ecosystem[hub]".'
             ) from None
         where = f"sources.{name}: {self.dataset}"
-        places = InputFiles(f"sources.{name}", f"sources.{name}.dataset", base)
-        local = next((folder for folder in places.locations(self.dataset) if folder.is_dir()), None)
+        local = self._folder(base)
         try:
             if local is not None and any((local / mark).exists() for mark in ("dataset_dict.json", "state.json")):
                 table = _saved_split(datasets.load_from_disk(str(local)), self.split, where, name)

@@ -85,6 +85,10 @@ class Images(Source):
         height, width = self.size or (side, side)
         return (height, width) if length == height * width > 0 else None
 
+    def check_files(self, name: str, base: Path) -> None:
+        """Raise DataError if ``path`` leads to no images, or one cannot be opened."""
+        input_files(name, base).require_readable(self._files(name, base))
+
     def open(self, name: str, streams: Streams, base: Path) -> ImageReservoir:
         """Read all images into memory; raise DataError if there are none, or one is damaged or has another size.
 

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ecosystem.errors import EcosystemError, path_of
+from ecosystem.errors import EcosystemError, path_argument, path_of
 from ecosystem.formats import number
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.html import Figure, Table
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
+from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
@@ -27,11 +28,11 @@ from ecosystem.studies.object_store import open_run
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, training_rows, untrained, write_table
-from ecosystem.studies.run_study import RunPlan, StudyRunner, study_folder
+from ecosystem.studies.run_study import RunPlan, StudyRunner, finished, study_folder
 from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.spec.measure import course_of, value_of
 from ecosystem.studies.statistics import mean_interval
-from ecosystem.studies.threshold import Threshold, search
+from ecosystem.studies.threshold import Threshold, most_values, search
 from ecosystem.theory.laws import predict
 from ecosystem.types import Floats
 
@@ -57,7 +58,9 @@ def frontier(
     if not isinstance(file, Frontier):
         path = path_of(file, "Frontier")
         base, file = path.parent, Frontier.load(path)
-    return run_frontier(file, base, ExecutionOptions(**options), StudyProgress(quiet=quiet), out=str(out))
+    return run_frontier(
+        file, base, ExecutionOptions.of(options), StudyProgress(quiet=quiet), out=str(path_argument(out, "out"))
+    )
 
 
 def run_frontier(
@@ -68,6 +71,7 @@ def run_frontier(
     ``base`` is the folder of the frontier's file. Finished runs are reused. Raises ScenarioError if a value gives an
     invalid scenario, and EcosystemError if a run fails after all attempts.
     """
+    frontier = frontier.resolved(base)
     frontier.check(base)
     scenario, folder = frontier.scenario(base, frontier.range.at(1.0), frontier.seeds[0])
     with study_folder(frontier, out, "frontiers", "frontier.json") as store, StudyRunner(options, progress) as runner:
@@ -83,6 +87,23 @@ def run_frontier(
         write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
         report = _write_report(frontier, threshold, store)
     return FrontierResult(threshold, report)
+
+
+def planned_search(frontier: Frontier, base: Path, out: str) -> tuple[list[dict[str, Any]], int]:
+    """Return a record for each run at the ends of the range, and the most runs that the search may need.
+
+    A record has the keys of those of :func:`planned`; ``base`` is the folder of the frontier's file.
+    """
+    frontier = frontier.resolved(base)
+    folder, cells = frontier.base_scenario(base)[1], []
+    plan = RunPlan(folder, ExecutionOptions(), out)
+    for value in (frontier.range.at(0.0), frontier.range.at(1.0)):
+        scenarios = [frontier.scenario(base, value, seed)[0] for seed in frontier.seeds]
+        require_inputs(scenarios, folder, frontier.where)
+        cells += [(f"{frontier.path} = {value:g}, seed {s.seed}", plan.add_run(s, "")) for s in scenarios]
+    done = finished(plan.runs)
+    records = [{"cell": label, "run": plan.runs[n].place, "finished": done[n]} for label, n in cells]
+    return records, most_values(frontier.range, frontier.precision) * len(frontier.seeds)
 
 
 class _FrontierRuns:
@@ -173,19 +194,23 @@ def finding(frontier: Frontier, threshold: Threshold) -> str:
     means = [float(y.mean()) for y in threshold.tried.values()]
     name = frontier.measure.name
     if threshold.value is None:
-        changes = {True: "rises", False: "falls", None: "does not change significantly (5 %):"}[threshold.rising]
+        changes = {True: "rises", False: "falls", None: "goes"}[threshold.rising]
+        noise = ", no significant change (5 %)," if threshold.rising is None else ""
         return (
-            f"{name} {changes} from {means[0]:.4g} to {means[-1]:.4g} between {frontier.path} = "
-            f"{frontier.range.low:g} and {frontier.range.high:g} and does not cross {frontier.limit:g}; "
+            f"{name} {changes} from {means[0]:.4g} to {means[-1]:.4g}{noise} between {frontier.path} = "
+            f"{frontier.range.low:g} and {frontier.range.high:g}, and does not cross {frontier.limit:g}; "
             f"{_outside(frontier, threshold)}."
         )
-    ends = [
-        f"{end:.4g}{' or beyond' if end == edge else ''}"
+    beyond = [
+        f"{end:.4g}"
         for end, edge in ((threshold.low, frontier.range.at(0.0)), (threshold.high, frontier.range.at(1.0)))
+        if end == edge
     ]
+    open_end = f" and perhaps beyond {' and '.join(beyond)}" if beyond else ""
     sentence = (
-        f"{name} crosses {frontier.limit:g} at {frontier.path} = {threshold.value:.4g} (95 % interval {ends[0]} to "
-        f"{ends[1]}, {len(frontier.seeds)} seeds at each of {len(threshold.tried)} values)."
+        f"{name} crosses {frontier.limit:g} at {frontier.path} = {threshold.value:.4g} (95 % interval "
+        f"{threshold.low:.4g} to {threshold.high:.4g}{open_end}; {len(frontier.seeds)} seeds at each of "
+        f"{len(threshold.tried)} values)."
     )
     if threshold.predicted is None:
         return sentence
@@ -199,7 +224,8 @@ def _outside(frontier: Frontier, threshold: Threshold) -> str:
         return "the threshold is outside this range"
     nearest = min(threshold.tried, key=lambda x: abs(float(threshold.tried[x].mean()) - frontier.limit))
     return (
-        f"at {nearest:g} the difference is not significant (5 %), so the threshold may be there or outside this range"
+        f"at {nearest:g} it does not differ significantly (5 %) from the limit, so the threshold may be there or "
+        "outside this range"
     )
 
 
@@ -212,6 +238,12 @@ def untrained_note(frontier: Frontier, threshold: Threshold) -> str:
         f"Trainers had nothing to train on at {frontier.path} = {values}; the measure at these values is that of "
         "their previous models."
     )
+
+
+def notes(frontier: Frontier, threshold: Threshold) -> list[str]:
+    """Return what a reader must know of the search: which values were not tried, and where trainers did not train."""
+    whole = [f"Only whole numbers of {frontier.path} were tried."] if frontier.range.whole else []
+    return whole + [note for note in [untrained_note(frontier, threshold)] if note]
 
 
 def _write_report(frontier: Frontier, threshold: Threshold, store: Store) -> Path:
@@ -231,7 +263,7 @@ def _write_report(frontier: Frontier, threshold: Threshold, store: Store) -> Pat
     context = {
         "title": frontier.name,
         "description": frontier.description,
-        "findings": " ".join([finding(frontier, threshold), untrained_note(frontier, threshold)]).strip(),
+        "findings": " ".join(filter(None, [finding(frontier, threshold), *notes(frontier, threshold)])),
         "figure": Figure.of("frontier", specs["frontier"], full=True),
         "table": table,
     }

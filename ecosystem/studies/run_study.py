@@ -15,9 +15,10 @@ from typing import Any
 import polars as pl
 
 from ecosystem.cache import chosen_cache
-from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreError, path_of
+from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreError, path_argument, path_of
 from ecosystem.runs.files import require_local_path
 from ecosystem.runs.store import Store
+from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies import analysis
 from ecosystem.studies.executors.jobs import Engine, Job, JobResult, run_jobs
@@ -77,7 +78,9 @@ def study(
     if not isinstance(file, Study):
         path = path_of(file, "Study")
         base, file = path.parent, Study.load(path)
-    return run_study(file, base, ExecutionOptions(**options), StudyProgress(quiet=quiet), out=str(out))
+    return run_study(
+        file, base, ExecutionOptions.of(options), StudyProgress(quiet=quiet), out=str(path_argument(out, "out"))
+    )
 
 
 def run_study(
@@ -89,8 +92,8 @@ def run_study(
     in the results.
     """
     started = time.monotonic()
+    cells = study.cells(base)  # first: an invalid study leaves no folder
     with study_folder(study, out, "studies", "study.json") as store:
-        cells = study.cells(base)
         plan = RunPlan(study.scenario(base)[1], options, out)
         numbers = [plan.add_cell(cell, study) for cell in cells]
         with StudyRunner(options, progress) as runner:
@@ -142,7 +145,9 @@ def study_folder(question: Question, out: str, section: str, file: str) -> Itera
 
 def planned(study: Study, base: Path, out: str) -> list[dict[str, Any]]:
     """Return one record per cell: its label, the place of its run, and whether that is finished."""
-    cells, plan = study.cells(base), RunPlan(study.scenario(base)[1], ExecutionOptions(), out)
+    cells, folder = study.cells(base), study.scenario(base)[1]
+    require_inputs([cell.scenario for cell in cells], folder, study.where)
+    plan = RunPlan(folder, ExecutionOptions(), out)
     numbers = [plan.add_cell(cell, study) for cell in cells]
     done = finished(plan.runs)
     return [

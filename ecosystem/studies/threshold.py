@@ -6,6 +6,7 @@ lever and can be bisected. Its standard error at each value gives the interval o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -39,6 +40,12 @@ class Threshold:
     predicted: float | None = None  # by the closed form
     tried: dict[float, Floats] = field(default_factory=dict)  # value of the lever → measures, each of shape [seeds]
     untrained: dict[float, str] = field(default_factory=dict)  # value of the lever → trainers that did not train
+
+
+def most_values(span: Range, precision: float = 0.01) -> int:
+    """Return the most values of the lever that :func:`search` may try: both ends, and three bisections."""
+    bisections = 2 + 3 * math.ceil(math.log2(1 / precision))
+    return min(bisections, round(span.high) - round(span.low) + 1) if span.whole else bisections
 
 
 def search(evaluate: Evaluate, span: Range, limit: float, precision: float = 0.01, level: float = LEVEL) -> Threshold:

@@ -28,12 +28,11 @@ from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.consistency import unused_settings
-from ecosystem.scenario.presets import read_toml
+from ecosystem.scenario.presets import file_kind, read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.files import JsonLines, TextFiles
 from ecosystem.streams import Streams
 from ecosystem.studies.spec.frontier import Frontier
-from ecosystem.studies.spec.question import file_kind
 from ecosystem.studies.spec.study import Study
 from tests.fuzz.schemas import values
 

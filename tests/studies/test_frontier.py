@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import ecosystem
 from ecosystem.cli.main import cli
 from ecosystem.errors import ScenarioError
 from ecosystem.studies.frontier import finding, untrained_note
+from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.threshold import Threshold
 from tests.studies.small_study import FRONTIER, WORLD, search
 
@@ -25,8 +27,13 @@ def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
     assert "variance" in sentence and sentence.split(";")[0][:40] in report.read_text()
     near = Threshold(None, 5, 200, True, tried={5: np.array([0.1, 0.2]), 200: np.array([0.6, 0.9])})
     assert threshold.untrained == {} and "had nothing to train on" not in report.read_text()
-    assert "does not cross 0.8; at 200 the difference is not significant (5 %)" in finding(frontier, near)
+    assert "does not cross 0.8; at 200 it does not differ significantly (5 %) from the limit" in finding(frontier, near)
     assert "the threshold is outside this range" in finding(frontier, replace(near, low=200))
+    flat = finding(frontier, replace(near, rising=None))
+    assert "goes from 0.15 to 0.75, no significant change (5 %), between" in flat
+    wide = replace(threshold, value=20.0, low=5, high=60.0)
+    assert "(95 % interval 5 to 60 and perhaps beyond 5; 3 seeds at each of" in finding(frontier, wide)
+    assert "(95 % interval 5 to 200 and perhaps beyond 5 and 200;" in finding(frontier, replace(wide, high=200))
     times = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("loop-*/*/commits/*.json")}
     _, again, _ = search(folder)
     assert again.value == threshold.value and times == {p: p.stat().st_mtime_ns for p in times}
@@ -60,6 +67,41 @@ def test_the_command_frontier_is_the_command_threshold(folder: Path) -> None:
     assert results[0].stdout == results[1].stdout
     shown = CliRunner().invoke(cli, ["--help"]).stdout
     assert "threshold" in shown and "  frontier" not in shown
+
+
+COUNTS = FRONTIER.replace("trainers.lab.publish", "trainers.lab.count").replace(
+    'low = 5, high = 200, whole = true, scale = "log"', "low = 1, high = 4"
+)
+
+
+@pytest.mark.slow
+def test_a_lever_that_takes_whole_numbers_is_searched_in_whole_numbers(folder: Path) -> None:
+    (folder / "where.toml").write_text(COUNTS)
+    checked = CliRunner().invoke(cli, ["check", str(folder / "where.toml")])
+    assert "valid (trainers.lab.count from 1 to 4 in whole numbers, 3 seeds)" in checked.output
+    frontier, threshold, report = search(folder, COUNTS)
+    assert set(threshold.tried) <= {1, 2, 3, 4} and {1, 4} <= set(threshold.tried)
+    assert "Only whole numbers of trainers.lab.count were tried." in report.read_text()
+    assert not frontier.range.whole and frontier.resolved(folder).range.whole
+    share = FRONTIER.replace("trainers.lab.publish", "trainers.lab.learning_rate").replace("whole = true, ", "")
+    (folder / "share.toml").write_text(share)
+    assert not Frontier.load(folder / "share.toml").resolved(folder).range.whole
+    (folder / "where.toml").write_text(COUNTS.replace("low = 1, high = 4", "low = 1.1, high = 1.4"))
+    error = CliRunner().invoke(cli, ["threshold", str(folder / "where.toml"), "--dry-run"]).exception
+    assert "range: trainers.lab.count takes whole numbers, and there are not two of them" in str(error)
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_frontier_lists_its_runs(folder: Path) -> None:
+    (folder / "where.toml").write_text(COUNTS)
+    options = [str(folder / "where.toml"), "--out", str(folder / "out")]
+    shown = CliRunner().invoke(cli, ["threshold", *options, "--dry-run"]).output
+    assert shown.startswith("trainers.lab.count = 1, seed 1: ") and shown.count("(to do)") == 6
+    assert "6 runs at the ends of the range; the search needs 12 at most" in shown
+    assert "Only whole numbers of trainers.lab.count are tried." in shown and not (folder / "out").exists()
+    search(folder, COUNTS)
+    plan = json.loads(CliRunner().invoke(cli, ["threshold", *options, "--dry-run", "--json"]).output)
+    assert all(cell["finished"] for cell in plan["cells"]) and plan["most_runs"] == 12
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ecosystem.studies.executors.options import ExecutionOptions
 @pytest.mark.parametrize(
     ("engine", "options", "why"),
     [
-        ("processes", {"jobs": 0}, "--jobs 0: give at least 1"),
+        ("processes", {"jobs": 0}, "--jobs: give a whole number of at least 1, not 0"),
         ("serial", {"jobs": 2}, "one run at a time"),
         ("processes", {"gpus": 0.5}, "belong to --engine ray"),
         ("serial", {"address": "auto"}, "belong to --engine ray"),

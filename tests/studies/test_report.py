@@ -46,6 +46,7 @@ def test_sensitivity_of_a_study_says_which_lever_matters(folder: Path) -> None:
     text = axes('[design]\nmethod = "morris"\npoints = 4', ranges).replace("[1, 2, 3]", "[1, 2]")
     result = run(folder, text)
     page = result.report.read_text()
+    assert "2 seeds at each of" in page and "the indices below show how much each axis matters" in page
     assert "How much each axis matters" in page and "What each arm changes" not in page
     charts = json.loads(page.split('id="specs">')[1].split("</script>")[0])
     rows = next(iter(charts["index_variance"]["datasets"].values()))
@@ -105,3 +106,8 @@ def test_pairing_that_helped_little_says_why(folder: Path) -> None:
     assert two.effects and not any("common random numbers" in sentence for sentence in findings(two))
     assert all(row.saved is None and np.isnan(row.correlation) for row in two.effects)
     assert "they vary by different amounts" in (folder / "s" / "report.html").read_text()
+    apart = [
+        (a, w, s, y if a == "alone" else (4 - s) * y) for a, w, s, y in rows
+    ]  # what is high in one is low in another
+    [sentence] = [s for s in findings(StudyReportData(results_of(study, apart))) if "common random numbers" in s]
+    assert "did not make intervals narrower (ratio of widths: median 0." in sentence and "no run was saved." in sentence

@@ -93,7 +93,7 @@ def test_from_python_a_study_is_one_call(folder: Path) -> None:
     assert result.effects.height == 4 and result.report.exists() and result.results.values.height == 18
     for options, said in (
         ({"engine": "slurm"}, "--engine slurm: unknown engine; choose from serial, processes, ray"),
-        ({"jobs": 0}, "--jobs 0: give at least 1"),
+        ({"jobs": 0}, "--jobs: give a whole number of at least 1, not 0"),
         ({"device": "tpu"}, "--device tpu: unknown device.* cpu"),
     ):
         with pytest.raises(EcosystemError, match=said):  # though there is nothing left to run

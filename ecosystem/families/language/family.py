@@ -94,6 +94,14 @@ class LanguageFamily(Family):
         }
         return self.model_copy(update=found)
 
+    def check_files(self) -> None:
+        """Raise DataError if the folder of ``init`` or ``tokenizer`` is missing, or that of ``init`` no checkpoint."""
+        checkpoint.check_folders({"init": None if self.from_scratch else self.init, "tokenizer": self.tokenizer})
+        if not self.from_scratch and checkpoint.is_local(self.init):
+            folder = checkpoint.folder_of(self.init, "init")
+            checkpoint.check_format(folder)
+            checkpoint.read_config(folder)
+
     def downloads(self) -> dict[str, str]:
         """Return the Hub ids that the fields ``init`` and ``tokenizer`` name."""
         return checkpoint.hub_ids({"init": None if self.from_scratch else self.init, "tokenizer": self.tokenizer})

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ecosystem.formats import number, percent
+from ecosystem.formats import number
 from ecosystem.metrics.estimates import binomial, mean_and_error
 from ecosystem.report import summaries
 from ecosystem.report.data import RunReportData
-from ecosystem.report.findings import LISTED, bold, plus_minus, signed
+from ecosystem.report.findings import LISTED, bold, plus_minus, share, signed
 from ecosystem.report.html import Cells, Column, Table, tinted
 from ecosystem.theory.extinction import time_to_collapse
 
@@ -86,7 +86,6 @@ def findings(data: RunReportData) -> list[str]:
     """State which populations collapsed, when, and what the closed form predicts."""
     sentences = []
     for times in collapse_times(data)[:LISTED]:
-        share, error = times.share
         mean = plus_minus(times.mean, times.error, 1)
         if times.collapsed == times.trainers:
             several = times.trainers > 1
@@ -94,7 +93,7 @@ def findings(data: RunReportData) -> list[str]:
             outcome = f"{trainers} collapsed totally, at step {mean}" + (" on average" if several else "")
         else:
             outcome = (
-                f"{percent(share)} ± {number(100 * error, 1)} of the {times.trainers} trainers had collapsed totally "
+                f"{share(*times.share)} of the {times.trainers} trainers had collapsed totally "
                 f"by step {data.run.last_step}; the mean step of collapse is at least {mean}"
             )
         law = f" (large-sample closed form: {number(times.predicted, 1)})" if times.predicted is not None else ""
@@ -124,13 +123,12 @@ def tables(data: RunReportData) -> CollapseTables | None:
 def _times(data: RunReportData, populations: list[CollapseTimes]) -> Table:
     rows: list[Cells] = []
     for times in populations:
-        share, error = times.share
         bound = "" if times.collapsed == times.trainers else "≥ "
         rows.append(
             [
                 tinted(data.populations, times.population),
                 f"{times.collapsed} of {times.trainers}",
-                f"{percent(share)} ± {number(100 * error, 1)}",
+                share(*times.share),
                 bound + plus_minus(times.mean, times.error, 1),
                 "–" if times.median is None else number(times.median, 0),
                 "–" if times.predicted is None else number(times.predicted, 1),

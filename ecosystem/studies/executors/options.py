@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from ecosystem.errors import EcosystemError, nearest
+from ecosystem.errors import EcosystemError, nearest, path_argument, whole_number
 from ecosystem.runs.environment import cores, validate_device
 from ecosystem.studies.executors.jobs import Engine
 from ecosystem.studies.executors.local import Processes, Serial
@@ -30,9 +31,20 @@ class ExecutionOptions:
     gpus: float = 0.0  # per run, on Ray; may be fractional
     cache: str | Path | None = None  # folder of foundations; None: ECOSYSTEM_CACHE, or the user's cache folder
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> ExecutionOptions:
+        """Return the options by name; raise EcosystemError for an unknown one."""
+        names = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in names:
+                raise EcosystemError(f'unknown option "{name}"{nearest(name, names)}; allowed: {", ".join(names)}.')
+        return cls(**options)
+
     def __post_init__(self) -> None:
         validate_engine(self.engine, self.jobs, self.address, self.gpus)
         validate_device(self.device, self.threads)
+        if self.cache is not None:
+            path_argument(self.cache, "cache")
 
 
 def start_engine(options: ExecutionOptions, tick: Callable[[], None] = lambda: None) -> Engine:
@@ -52,8 +64,10 @@ def validate_engine(kind: str, jobs: int | None, address: str | None, gpus: floa
     kinds = get_args(EngineKind)
     if kind not in kinds:
         raise EcosystemError(f"--engine {kind}: unknown engine{nearest(kind, kinds)}; choose from {', '.join(kinds)}.")
-    if jobs is not None and jobs < 1:
-        raise EcosystemError(f"--jobs {jobs}: give at least 1.")
+    if jobs is not None:
+        whole_number(jobs, "--jobs", 1)
+    if not isinstance(gpus, int | float) or not 0 <= gpus < math.inf:
+        raise EcosystemError(f"--gpus {gpus}: give a number of at least 0.")
     if kind != "ray" and (address is not None or gpus):
         raise EcosystemError(f"--address and --gpus belong to --engine ray, not to {kind}.")
     if kind == "serial" and jobs not in (None, 1):

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError
-from ecosystem.formats import number
+from ecosystem.formats import counted, number
 from ecosystem.report import charts
 from ecosystem.report.charts import ChartTheme
 from ecosystem.report.findings import listed, signed
@@ -157,7 +157,8 @@ def findings(data: StudyReportData) -> list[str]:
     if not study.compares:
         return [
             *sentences,
-            f"{len(study.seeds)} seed(s) at {len(data.arms)} points show how much each axis matters (below).",
+            f"{counted(len(study.seeds), 'seed')} at each of {len(data.arms)} points: the indices below show how much "
+            "each axis matters.",
         ]
     for measure in study.measures:
         for world in data.worlds:
@@ -212,11 +213,13 @@ def pairing_gain(measure: Measure, rows: Sequence[Row]) -> str:
     correlations = [row.correlation for row in rows if np.isfinite(row.correlation)]
     gain, r = float(np.median(ratios)), float(np.median(correlations)) if correlations else float("nan")
     saved = int(np.median([row.saved or 0 for row in rows]))
-    sentence = (
-        f"{measure.name}: common random numbers made intervals {number(gain, 1)} times narrower (median over "
-        f"comparisons, {number(float(ratios.min()), 1)} to {number(float(ratios.max()), 1)}); an unpaired comparison "
-        f"would have needed {saved:,} more runs."
-    )
+    unpaired = f"an unpaired comparison would have needed {counted(saved, 'more run')}"
+    spread = f"{number(float(ratios.min()), 1)} to {number(float(ratios.max()), 1)}"
+    if gain > 1:
+        made = f"made intervals {number(gain, 1)} times narrower (median over comparisons, {spread})"
+    else:
+        made = f"did not make intervals narrower (ratio of widths: median {number(gain, 1)}, {spread})"
+    sentence = f"{measure.name}: common random numbers {made}; {unpaired if saved else 'no run was saved'}."
     if gain >= USEFUL_GAIN:
         return sentence
     if r > HIGH_CORRELATION:

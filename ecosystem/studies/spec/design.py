@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from ecosystem.spec import Spec
 
@@ -65,7 +65,19 @@ class Design(Spec):
         return self
 
 
-Axes = dict[str, list[Any] | Range]
+def _alternative(value: Any) -> str | None:
+    return "<list>" if isinstance(value, list) else "<range>" if isinstance(value, dict | Range) else None
+
+
+Axis = Annotated[
+    Annotated[list[Any], Tag("<list>")] | Annotated[Range, Tag("<range>")],
+    Discriminator(
+        _alternative,
+        custom_error_type="axis",
+        custom_error_message="must be a list of values, or a range such as { low = 0.0, high = 1.0 }",
+    ),
+]
+Axes = dict[str, Axis]
 
 
 def check_axes(axes: Axes, design: Design, section: str, design_section: str) -> None:

@@ -8,11 +8,14 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from ecosystem.errors import ScenarioError
+from ecosystem.scenario.presets import FileKind
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import Spec
 from ecosystem.studies.spec.design import Range
 from ecosystem.studies.spec.measure import Measure, Step
-from ecosystem.studies.spec.question import FileKind, Question, with_values
+from ecosystem.studies.spec.question import Question, with_values
+
+_BETWEEN = 0.381966  # a share of the range at which its value is hardly ever a whole number
 
 
 class ClosedForm(Spec):
@@ -52,10 +55,39 @@ class Frontier(Question):
             raise ValueError("seeds: give at least two; one seed gives no interval")
         return self
 
-    def check(self, folder: Path) -> tuple[str, list[Scenario]]:
-        """Check the scenarios at both ends of the range; return a summary of the search and these scenarios."""
-        ends = [self.scenario(folder, self.range.at(end), self.seeds[0])[0] for end in (0.0, 1.0)]
-        return f"{self.path} from {self.range.low:g} to {self.range.high:g}, {len(self.seeds)} seeds", ends
+    def resolved(self, folder: Path) -> Frontier:
+        """Return this frontier with a range of whole numbers if the lever takes no others.
+
+        ``folder`` is the folder of the frontier file. Raises ScenarioError if the range has fewer than two whole
+        numbers.
+        """
+        between = self.range.at(_BETWEEN)
+        takes_whole = self.range.whole or (
+            not self._accepts(folder, between) and isinstance(between, float) and self._accepts(folder, round(between))
+        )
+        if not takes_whole:
+            return self
+        if not round(self.range.low) < round(self.range.high):
+            raise ScenarioError(
+                f"{self.where}: range: {self.path} takes whole numbers, and there are not two of them between "
+                f"{self.range.low:g} and {self.range.high:g}; widen the range."
+            )
+        return self.model_copy(update={"range": self.range.model_copy(update={"whole": True})})
+
+    def _accepts(self, folder: Path, value: float | int) -> bool:
+        try:
+            self.scenario(folder, value, self.seeds[0])
+        except ScenarioError:
+            return False
+        return True
+
+    def check(self, folder: Path) -> tuple[str, list[Scenario], Path]:
+        """Check both ends of the range; return a summary, their scenarios, and the folder of their relative paths."""
+        span = self.resolved(folder).range
+        (low, base), (high, _) = (self.scenario(folder, span.at(end), self.seeds[0]) for end in (0.0, 1.0))
+        whole = " in whole numbers" if span.whole else ""
+        summary = f"{self.path} from {span.low:g} to {span.high:g}{whole}, {len(self.seeds)} seeds"
+        return summary, [low, high], base
 
     def scenario(self, folder: Path, value: float | int, seed: int) -> tuple[Scenario, Path]:
         """Return the scenario at one value of the lever, and the folder that its relative paths start from.

@@ -1,4 +1,4 @@
-"""Questions: the common part of study and frontier files, and the detection of a file's kind."""
+"""Questions: the common part of study and frontier files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from ecosystem.errors import ScenarioError, nearest
-from ecosystem.scenario.presets import bundled, read_toml
+from ecosystem.errors import ScenarioError, each_line, nearest, path_argument, path_of, whole_number
+from ecosystem.scenario.presets import FileKind, bundled, file_kind, read_toml, require_kind
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
-from ecosystem.spec import Spec, explain
+from ecosystem.spec import Spec, checked_paths, explain
 from ecosystem.studies.spec.design import Seed
-
-FileKind = Literal["scenario", "study", "frontier"]
-COMMANDS: dict[FileKind, str] = {"scenario": "run", "study": "study", "frontier": "threshold"}
-"""The command that runs each kind of file."""
 
 
 class Question(Spec):
@@ -57,7 +53,7 @@ class Question(Spec):
 
         The scenarios of its runs are not checked here; see :meth:`check`.
         """
-        file = Path(path)
+        file = path_of(path, cls.__name__)
         data = read_toml(file)
         require_kind(data, file, cls.file_kind)
         return cls._validated(data, str(file))
@@ -82,11 +78,11 @@ class Question(Spec):
 
         Raises ScenarioError if there are fewer seeds.
         """
-        if seeds is not None and seeds > len(self.seeds):
+        if seeds is not None and whole_number(seeds, "seeds", 1) > len(self.seeds):
             raise ScenarioError(
                 f"{self.where}: seeds: --seeds {seeds}, but the file has {len(self.seeds)}; add seeds to the file."
             )
-        data = self.plain() | {"set": {**self.set, **values}, "seeds": self.seeds[:seeds]}
+        data = self.plain() | {"set": {**self.set, **checked_paths(values)}, "seeds": self.seeds[:seeds]}
         return self._validated(data, self._file)
 
     def base_scenario(self, folder: Path) -> tuple[Scenario, Path]:
@@ -94,7 +90,7 @@ class Question(Spec):
 
         ``folder`` is the folder of this question's file. Raises ScenarioError if the scenario is missing or invalid.
         """
-        field = "base"
+        field, folder = "base", Path(path_argument(folder, "base"))
         try:
             file = _scenario_file(self.base, folder)
             data = read_toml(file)
@@ -109,28 +105,14 @@ class Question(Spec):
 
     def error_at(self, path: str, problem: object) -> ScenarioError:
         """Return a ScenarioError with the file and the dotted path before each line of ``problem``."""
-        return ScenarioError("\n".join(f"{self.where}: {path}: {line}" for line in str(problem).splitlines()))
+        return ScenarioError(each_line(f"{self.where}: {path}", problem))
 
     @abstractmethod
-    def check(self, folder: Path) -> tuple[str, list[Scenario]]:
-        """Check the scenarios of this question; return a short summary and the scenarios.
+    def check(self, folder: Path) -> tuple[str, list[Scenario], Path]:
+        """Check the scenarios of this question; return a short summary, the scenarios, and the folder of their paths.
 
         ``folder`` is the folder of this question's file. Raises ScenarioError for the first invalid scenario.
         """
-
-
-def file_kind(data: Mapping[str, Any]) -> FileKind:
-    """Return the kind of file that these TOML data are from."""
-    if "path" in data or "limit" in data:
-        return "frontier"
-    return "study" if {"base", "arms", "axes", "measures", "seeds"} & data.keys() else "scenario"
-
-
-def require_kind(data: Mapping[str, Any], file: Path, kind: FileKind) -> None:
-    """Raise ScenarioError, naming the right command, if a file is of another kind."""
-    actual = file_kind(data)
-    if actual != kind:
-        raise ScenarioError(f"{file}: is a {actual}, not a {kind}; run it with: ecosystem {COMMANDS[actual]} {file}")
 
 
 def with_values(scenario: Scenario, values: Mapping[str, Any], base: Path) -> Scenario:

@@ -15,14 +15,15 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from ecosystem.errors import ScenarioError, nearest
+from ecosystem.errors import ScenarioError, StoreError, nearest
 from ecosystem.metrics.definitions import COSTS
+from ecosystem.scenario.presets import FileKind
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
 from ecosystem.spec import Spec
 from ecosystem.studies.spec.design import Axes, Design, check_axes, points
 from ecosystem.studies.spec.measure import Measure, Step
-from ecosystem.studies.spec.question import FileKind, Question, with_values
+from ecosystem.studies.spec.question import Question, with_values
 
 BRANCH_STEP = "branch.step"  # the lever that sets the last step an arm shares with its parent
 _SAME_IN_ALL_ARMS = ("seed", "name", "description", "variants", "theory")
@@ -200,10 +201,24 @@ class Study(Question):
                 ]
         return sorted(cells, key=lambda cell: self.seeds.index(cell.scenario.seed))
 
-    def check(self, folder: Path) -> tuple[str, list[Scenario]]:
-        """Check the scenario of every cell; return a summary (numbers of runs and arms) and the scenarios."""
+    def check(self, folder: Path) -> tuple[str, list[Scenario], Path]:
+        """Check the scenario of every cell; return a summary, the scenarios, and the folder of their relative paths."""
         cells = self.cells(folder)
-        return f"{len(cells)} runs, {len(self.levers())} arms", [cell.scenario for cell in cells]
+        self._check_stored_history()
+        summary = f"{len(cells)} runs, {len(self.levers())} arms"
+        return summary, [cell.scenario for cell in cells], self.base_scenario(folder)[1]
+
+    def _check_stored_history(self) -> None:
+        """Raise ScenarioError if a stored run that ``branch.run`` names is missing; URLs are not looked up."""
+        if self.branch is None or self.branch.run is None or "://" in self.branch.run:
+            return
+        from ecosystem.runs.run import Run
+
+        try:
+            for seed in self.seeds:
+                Run.open(Path(self.branch.run, str(seed)))
+        except StoreError as error:
+            raise self.error_at("branch.run", error) from None
 
     def scenario(self, folder: Path) -> tuple[Scenario, Path]:
         """Return the base scenario with the values of ``set``, and the folder that its relative paths start from."""

@@ -106,6 +106,10 @@ class Ngram(Family):
             return self
         return self.model_copy(update={"tokenizer": checkpoint.beside(self.tokenizer, base)})
 
+    def check_files(self) -> None:
+        """Raise DataError if the folder of ``tokenizer`` is missing."""
+        checkpoint.check_folders({"tokenizer": self.tokenizer})
+
     def downloads(self) -> dict[str, str]:
         """Return the Hub id that the field ``tokenizer`` names."""
         return checkpoint.hub_ids({"tokenizer": self.tokenizer})

@@ -1,0 +1,99 @@
+"""The command that validates files and verifies stored runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ecosystem.cli.options import SET, VARIANT, read_scenario, read_values
+
+if TYPE_CHECKING:
+    from ecosystem.scenario.scenario import Scenario
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@VARIANT
+@SET
+def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...]) -> None:
+    """Validate files, or verify stored runs.
+
+    FILES are scenario, study and frontier files, which are validated but not run, and run folders, in which every file
+    is compared with its recorded hash. Files that a scenario names (documents, graphs, checkpoints) must exist and be
+    readable. Small files of documents are read and counted. --set applies to every file, --variant to scenarios.
+    """
+    from ecosystem.errors import EcosystemError
+
+    values, problems = read_values(settings), []
+    for file in files:
+        try:
+            for line in _run(file, variant, values) if file.is_dir() else _file(file, variant, settings):
+                click.echo(f"{file}: {line}")
+        except EcosystemError as error:
+            problems.append(str(error))
+    if problems:
+        raise EcosystemError("\n".join(problems))
+
+
+def _run(folder: Path, variant: str | None, values: Mapping[str, Any]) -> list[str]:
+    """Return a summary of an intact run folder, and notes; raise EcosystemError otherwise."""
+    from ecosystem.errors import ScenarioError
+    from ecosystem.runs.run import Run
+
+    if variant or values:
+        raise ScenarioError(f"{folder}: is a run folder; --set and --variant apply to files.")
+    run = Run.open(folder)
+    count = run.verify()
+    intact = f"intact (steps 0 to {run.last_step}, {count} files match their hashes)"
+    return [intact, *(f"note: {note}" for note in run.notes())]
+
+
+def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[str]:
+    """Return a summary of a valid file, and notes; raise EcosystemError otherwise."""
+    from ecosystem.errors import DataError
+    from ecosystem.scenario.consistency import unused_settings
+    from ecosystem.scenario.inputs import downloads, require_inputs, shortage
+    from ecosystem.scenario.presets import file_kind, read_toml
+
+    kind = file_kind(read_toml(file))
+    if kind == "scenario":
+        scenario, base = read_scenario(file, variant, settings, None, None), file.parent
+        summary, scenarios = _summary(scenario), [scenario]
+    else:
+        summary, scenarios, base = _question(file, variant, read_values(settings))
+    require_inputs(scenarios, base, str(file))
+    notes = dict.fromkeys(note for s in scenarios for note in [*unused_settings(s), *downloads(s, base)])
+    try:
+        notes |= dict.fromkeys(note for s in _distinct(scenarios) for note in shortage(s, base, quick=True))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    return [f"valid ({summary})", *(f"note: {note}" for note in notes)]
+
+
+def _distinct(scenarios: list[Scenario]) -> list[Scenario]:
+    """Return one of all scenarios that begin with the same documents."""
+    return list({repr((s.sources, s.web.initial)): s for s in scenarios}.values())
+
+
+def _summary(scenario: Scenario) -> str:
+    from ecosystem.formats import counted
+
+    trainers = sum(trainer.count for trainer in scenario.trainers.values())
+    return f"{counted(scenario.steps, 'step')}, {counted(trainers, 'trainer')}"
+
+
+def _question(file: Path, variant: str | None, values: Mapping[str, Any]) -> tuple[str, list[Scenario], Path]:
+    """Return the result of :meth:`Question.check` for a study or frontier file."""
+    from ecosystem.errors import ScenarioError
+    from ecosystem.scenario.presets import file_kind, read_toml
+    from ecosystem.studies.spec.frontier import Frontier
+    from ecosystem.studies.spec.study import Study
+
+    kind = file_kind(read_toml(file))
+    if variant:
+        raise ScenarioError(f'{file}: is a {kind}; name the variant in the file (variant = "{variant}").')
+    question = (Study if kind == "study" else Frontier).load(file).with_settings(values)
+    return question.check(file.parent)
