@@ -316,3 +316,27 @@ def test_a_file_of_another_kind_is_named_when_it_is_loaded(file, kind, function)
         Scenario.load(path)
     with pytest.raises(ScenarioError, match=rf"{kind}, not a scenario"):
         ecosystem.run(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "said"),
+    [
+        ("trainers.naive.model", "naive", "[models.naive]; trainers.naive is a population of trainers, not a model"),
+        ("web.initial.source", "tiny", "[sources.tiny]; models.tiny is a model, not a source; defined in [sources]: "),
+        ("web.publish", ["editors"], "[policies.editors]; curators.editors is a population of curators, not a policy"),
+        ("curators.editors.judge", "language", "[models.language]; sources.language is a source, not a model"),
+        ("trainers.naive.model", "tinny", '[models.tinny] (did you mean "tiny"?)'),
+    ],
+)
+def test_an_entry_of_another_sort_is_named(path, name, said):
+    values = {path: name} | ({"curators.editors.quality_bias": 1.0} if path.endswith("judge") else {})
+    with pytest.raises(ScenarioError) as error:
+        tiny().override(values)
+    assert f"{path}: there is no {said}" in str(error.value)
+
+
+def test_a_mistyped_key_makes_no_study_of_a_scenario(tmp_path):
+    mistyped = tmp_path / "s.toml"
+    mistyped.write_text(SMOKE.read_text().replace("name =", "seeds = [3]\nname =", 1))
+    with pytest.raises(ScenarioError, match=r'seeds: unknown key \(did you mean "seed"\?\)'):
+        Scenario.load(mistyped)

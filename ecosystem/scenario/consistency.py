@@ -7,7 +7,6 @@ Every function returns sentences that begin with a dotted path.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from ecosystem.errors import nearest
 from ecosystem.families.base import Family
@@ -35,12 +34,26 @@ def inconsistencies(s: ScenarioTables) -> list[str]:
     ]
 
 
-def _absent(path: str, name: str, table: Mapping[str, Any], section: str) -> list[str]:
+_ENTRIES = {
+    "sources": "a source",
+    "models": "a model",
+    "policies": "a policy",
+    "writers": "a population of writers",
+    "trainers": "a population of trainers",
+    "curators": "a population of curators",
+}
+
+
+def _absent(s: ScenarioTables, path: str, name: str, section: str) -> list[str]:
     """Return a sentence if no entry of a section has this name."""
+    tables = dict(s.tables())
+    table = tables[section]
     if name in table:
         return []
     defined = ", ".join(sorted(table)) or "none"
-    return [f"{path}: there is no [{section}.{name}]{nearest(name, table)}; defined in [{section}]: {defined}"]
+    other = next((other for other, entries in tables.items() if name in entries), None)
+    hint = f"; {other}.{name} is {_ENTRIES[other]}, not {_ENTRIES[section]}" if other else nearest(name, table)
+    return [f"{path}: there is no [{section}.{name}]{hint}; defined in [{section}]: {defined}"]
 
 
 def _gate(
@@ -49,7 +62,7 @@ def _gate(
     """Return a sentence for every policy that a gate cannot apply; ``rule`` states which policies it accepts."""
     problems = []
     for name in names:
-        problems += _absent(path, name, s.policies, "policies")
+        problems += _absent(s, path, name, "policies")
         policy = s.policies.get(name)
         if policy is not None and not isinstance(policy, allowed):
             problems.append(f'{path}: the policy "{name}" ({policy.kind}) cannot be used here; {rule}')
@@ -62,12 +75,12 @@ def _web(s: ScenarioTables) -> list[str]:
     """Return a sentence for every undefined source, and every policy that the web's gates cannot apply."""
     problems = []
     if s.web.initial is not None:
-        problems += _absent("web.initial.source", s.web.initial.source, s.sources, "sources")
+        problems += _absent(s, "web.initial.source", s.web.initial.source, "sources")
     problems += _gate(s, "web.publish", s.web.publish, (Filter,), "only filters can be used at the publish gate")
     both = (Filter, Weigher)
     problems += _gate(s, "web.retain", s.web.retain, both, "only filters and weighers can be used at the retain gate")
     for name, writer in s.writers.items():
-        problems += _absent(f"writers.{name}.source", writer.source, s.sources, "sources")
+        problems += _absent(s, f"writers.{name}.source", writer.source, "sources")
     return problems
 
 
@@ -76,7 +89,7 @@ def _trainers(s: ScenarioTables) -> list[str]:
     problems = []
     for name, trainer in s.trainers.items():
         path = f"trainers.{name}"
-        problems += _absent(f"{path}.model", trainer.model, s.models, "models")
+        problems += _absent(s, f"{path}.model", trainer.model, "models")
         problems += _gate(s, f"{path}.select", trainer.select, (Filter, Weigher, Adder), "")
         problems += [
             f'{path}.retain: the policy "{name}" ({s.policies[name].kind}) cannot thin an archive, which stores only '
@@ -87,7 +100,7 @@ def _trainers(s: ScenarioTables) -> list[str]:
         problems += _gate(s, f"{path}.retain", trainer.retain or [], (Policy,), "")
         mark, where = trainer.decoding.watermark, f"{path}.decoding.watermark"
         if mark is not None:
-            problems += _absent(where, mark, s.policies, "policies")
+            problems += _absent(s, where, mark, "policies")
         if mark in s.policies and not isinstance(s.policies[mark], WritesWatermark):
             problems.append(
                 f'{where}: the policy "{mark}" is of kind {s.policies[mark].kind}; only a policy of kind watermark '
@@ -103,7 +116,7 @@ def _curators(s: ScenarioTables) -> list[str]:
         if curator.judge is None:
             continue
         path, judge = f"curators.{name}.judge", s.models.get(curator.judge)
-        problems += _absent(path, curator.judge, s.models, "models")
+        problems += _absent(s, path, curator.judge, "models")
         if s.modality != "text":
             problems.append(
                 f"{path}: only text has fluency, but this scenario's documents are {s.modality}; remove judge"
@@ -129,10 +142,10 @@ def _parts(s: ScenarioTables) -> list[str]:
         problems += model.problems(f"models.{name}", s)
     for name, policy in s.policies.items():
         path = f"policies.{name}"
-        for field, section, table in (("source", "sources", s.sources), ("model", "models", s.models)):
+        for field, section in (("source", "sources"), ("model", "models")):
             reference = getattr(policy, field, None)
             if reference is not None:
-                problems += _absent(f"{path}.{field}", reference, table, section)
+                problems += _absent(s, f"{path}.{field}", reference, section)
         problems += policy.problems(path, s)
     return problems
 
@@ -141,7 +154,7 @@ def _theory(s: ScenarioTables) -> list[str]:
     """Return a sentence for every closed form that cannot be computed or refers to an undefined name."""
     problems = []
     for number, theory in enumerate(s.theory):
-        problems += _absent(f"theory.{number}.population", theory.population, s.trainers, "trainers")
+        problems += _absent(s, f"theory.{number}.population", theory.population, "trainers")
         problem = wrong_law(theory.law, theory.parameters, s.modality)
         if problem:
             problems.append(f"theory.{number}.{problem}")

@@ -36,6 +36,8 @@ _RUN_WITH: dict[FileKind, tuple[str, str]] = {  # the command and the function t
 
 def file_kind(data: Mapping[str, Any]) -> FileKind:
     """Return the kind of file that these TOML data are from."""
+    if {"sources", "web", "models", "trainers"} & data.keys():  # also with a key mistyped as one of a study
+        return "scenario"
     if "path" in data or "limit" in data:
         return "frontier"
     return "study" if {"base", "arms", "axes", "measures", "seeds"} & data.keys() else "scenario"
