@@ -18,7 +18,7 @@ from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import path_argument, path_of, whole_number
 from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.runs.branch import Branch
-from ecosystem.runs.environment import Machine, validate_device
+from ecosystem.runs.environment import Machine, changed_error, changed_input, validate_device
 from ecosystem.runs.estimate import Plan
 from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.progress import RunProgress
@@ -176,6 +176,8 @@ class _Job:
 def _finished(job: _Job, progress: RunProgress, started: float) -> dict[str, Any]:
     """Return the summary of a finished run; rewrite its report only if it is out of date."""
     run, report = Run.open(job.folder), job.folder / "report.html"
+    if what := changed_input(run.environment, job.scenario, job.base):
+        raise changed_error(run.path, what)
     record = run.store.owning_store(job.last).folder / "commits" / f"{job.last:06d}.json"
     current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
     current = not run.update_theory(job.scenario) and current

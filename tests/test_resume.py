@@ -1,5 +1,6 @@
 """The promise of the run folder: a run killed at any moment and resumed equals the uninterrupted one, bit for bit."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -7,14 +8,18 @@ import signal
 
 import pytest
 
-from ecosystem.runs.environment import Machine
+from ecosystem.api import run_scenario
+from ecosystem.errors import StoreError
+from ecosystem.families.checkpoint import fingerprint
+from ecosystem.runs.environment import Machine, changed_input
 from ecosystem.runs.execute import begin
+from ecosystem.runs.progress import RunProgress
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.phases import PHASES
 from tests import killing
-from tests.conftest import MACHINE, ROOT, tiny
+from tests.conftest import MACHINE, ROOT, SMOKE, tiny
 
 MOMENTS = [
     *(f"phase:{phase.__name__}" for phase in PHASES),
@@ -192,3 +197,67 @@ def test_a_report_older_than_its_run_is_written_again(finished, tmp_path):
     os.utime(folder / "report.html", (1, 1))
     run_scenario(tiny(), RunProgress(quiet=True), out=tmp_path)
     assert "<html" in (folder / "report.html").read_text()
+
+
+FILES = """
+name = "files"
+steps = 1
+[sources.texts]
+kind = "jsonl"
+path = "texts.jsonl"
+held_out = 10
+[web]
+kind = "file"
+path = "web.csv"
+initial = { source = "texts", documents = 30 }
+[models.counts]
+kind = "ngram"
+order = 2
+vocabulary = 300
+context = 32
+[trainers.labs]
+model = "counts"
+scrape = { docs = 20 }
+publish = 5
+"""
+LINKS = "".join(f"{site},{(site + 1) % 9}\n" for site in range(9))
+
+
+def write_inputs(folder, texts="text", links=LINKS):
+    """The files of FILES: a scenario, its texts and its graph."""
+    (folder / "s.toml").write_text(FILES)
+    lines = [json.dumps({"text": f"a {texts} with the number {i} and some words"}) for i in range(80)]
+    (folder / "texts.jsonl").write_text("\n".join(lines))
+    (folder / "web.csv").write_text(links)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"), [({"texts": "note"}, 'source "texts"'), ({"links": f"0,4\n{LINKS}"}, r"graph in web\.path")]
+)
+def test_a_run_whose_files_have_changed_is_neither_continued_nor_taken_for_finished(changed, named, tmp_path):
+    write_inputs(tmp_path)
+    file, out = tmp_path / "s.toml", tmp_path / "out"
+    scenario = Scenario.load(file)
+    for _ in begin(scenario, out=out, base=tmp_path, machine=MACHINE, cache=tmp_path / "cache"):
+        pass
+    environment = Run.open(folder_of(scenario, out)).environment
+    assert changed_input(environment, scenario, tmp_path) == ""
+    write_inputs(tmp_path, **changed)
+    for steps in (1, 2):
+        longer = scenario.override({"steps": steps})
+        with pytest.raises(StoreError, match=f"the {named} has changed since this run began"):
+            run_scenario(longer, RunProgress(quiet=True), out=out, base=tmp_path, cache=tmp_path / "cache", threads=2)
+    for name in ("texts.jsonl", "web.csv"):  # without them, nothing can differ from what is stored
+        (tmp_path / name).unlink()
+    assert changed_input(environment, scenario, tmp_path) == ""
+
+
+def test_a_changed_checkpoint_is_named(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    stored = Scenario.load(SMOKE).override({"models.tiny.init": str(folder)})
+    environment = {"seed": 1, "sources": {}, "foundations": {"tiny": fingerprint(folder)}}
+    assert changed_input(environment, stored, tmp_path) == ""
+    (folder / "config.json").write_text("{} ")
+    assert changed_input(environment, stored, tmp_path) == 'checkpoint of model "tiny"'

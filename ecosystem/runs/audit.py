@@ -89,7 +89,7 @@ def audit(
                 f'--policy "{name}": unknown policy{nearest(name, world.current_scenario.policies)}; {defined}.'
             )
     tables = [_score(world, name, apply_policy(world, name, everything=everything, reader=reader)) for name in audited]
-    verify_inputs(run, world)  # again, because policies may have built models
+    verify_inputs(run, world, run.base)  # again, because policies may have built models
     return pl.concat(tables)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -14,13 +16,18 @@ from typing import Any
 
 from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 
+from ecosystem.corpus.graph_files import find_graph
 from ecosystem.errors import EcosystemError, StoreError, nearest
 from ecosystem.families.base import Cohort
+from ecosystem.families.checkpoint import fingerprint
+from ecosystem.input_files import expanded, is_folder
 from ecosystem.parsing import parse_json
 from ecosystem.runs.files import relative_path, unreadable
 from ecosystem.runs.records import require_unaltered
 from ecosystem.runs.store import Store
-from ecosystem.sources.base import Reservoir
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.sources.base import EndlessSource, Reservoir
+from ecosystem.streams import Streams
 from ecosystem.violations import sentence
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -45,6 +52,7 @@ class Environment(BaseModel):
     threads: PositiveInt
     sources: dict[str, SourceRecord]
     foundations: dict[str, str | None]
+    graph: str = ""
     base: str = ""
     packages: dict[str, str] = {}
     resumed: list[dict[str, Any]]
@@ -102,7 +110,7 @@ def cores() -> int:
 
 
 def new_environment(
-    seed: int,
+    scenario: Scenario,
     machine: Machine,
     base: Path,
     folder: Path,
@@ -111,7 +119,7 @@ def new_environment(
 ) -> dict[str, Any]:
     """Return the environment of a new run in ``folder``; relative paths of its scenario start from ``base``."""
     return {
-        "seed": seed,
+        "seed": scenario.seed,
         "device": machine.device,
         "device_name": machine.describe(),
         "threads": machine.threads,
@@ -120,6 +128,7 @@ def new_environment(
         "packages": _versions(),
         "sources": {name: {"digest": r.digest, "size": r.size} for name, r in sources.items()},
         "foundations": {name: cohort.fingerprint for name, cohort in models.items()},
+        "graph": _graph_digest(scenario, base),
         "base": relative_path(base, folder),
         "resumed": [],
     }
@@ -158,21 +167,78 @@ def note_resume(store: Store, step: int) -> None:
 
 
 def check_inputs(
-    folder: Path, environment: Mapping[str, Any], sources: Mapping[str, Reservoir], models: Mapping[str, Cohort]
+    folder: Path,
+    environment: Mapping[str, Any],
+    scenario: Scenario,
+    base: Path,
+    sources: Mapping[str, Reservoir],
+    models: Mapping[str, Cohort],
 ) -> None:
-    """Raise StoreError if a source, or the foundation of a model in ``models``, has changed since the run began."""
+    """Raise StoreError if a source, the graph or the foundation of one of ``models`` has changed since the start."""
+    if _graph_changed(environment, scenario, base):
+        raise changed_error(folder, "graph in web.path")
     for name, reservoir in sources.items():
         if reservoir.digest != environment["sources"][name]["digest"]:
-            raise StoreError(
-                f'{folder}: the source "{name}" has changed since this run began (another Python version, or '
-                "changed files). Restore it, or start again with --fresh."
-            )
+            raise changed_error(folder, f'source "{name}"')
     for name, cohort in models.items():
         if cohort.fingerprint != environment["foundations"][name]:
             raise StoreError(
                 f'{folder}: the foundation of model "{name}" has changed since this run began (perhaps another '
                 "version of torch). Restore the versions in environment.json, or start again with --fresh."
             )
+
+
+def changed_input(
+    environment: Mapping[str, Any],
+    scenario: Scenario,
+    base: Path,
+    digests: dict[tuple[str, int], str] | None = None,
+) -> str:
+    """Name a source, graph or checkpoint whose files have changed since a run began; "" if there is none.
+
+    Nothing is built. Files that are missing are not compared. ``digests`` keeps those of sources for further runs.
+    """
+    digests = {} if digests is None else digests
+    streams = Streams(environment["seed"])
+    for name, source in scenario.sources.items():
+        if isinstance(source, EndlessSource) or name not in environment["sources"]:
+            continue
+        key = json.dumps([name, str(base), source.plain()], sort_keys=True), streams.seed
+        with contextlib.suppress(EcosystemError):
+            if key not in digests:
+                digests[key] = source.open(name, streams, base).digest
+            if digests[key] != environment["sources"][name]["digest"]:
+                return f'source "{name}"'
+    if _graph_changed(environment, scenario, base):
+        return "graph in web.path"
+    for name, family in scenario.models.items():
+        init = expanded(str(getattr(family, "init", "")))
+        if family.starts_from_checkpoint and is_folder(init) and fingerprint(init) != environment["foundations"][name]:
+            return f'checkpoint of model "{name}"'
+    return ""
+
+
+def changed_error(folder: Path, what: str) -> StoreError:
+    """Return the error of a run whose source, graph or checkpoint has changed."""
+    return StoreError(
+        f"{folder}: the {what} has changed since this run began (another Python version, or changed files). Restore "
+        "it, or start again with --fresh."
+    )
+
+
+def _graph_changed(environment: Mapping[str, Any], scenario: Scenario, base: Path) -> bool:
+    """Return whether the file of the graph differs from that at the start; False for runs that did not record it."""
+    return bool(environment.get("graph")) and _graph_digest(scenario, base) not in ("", environment["graph"])
+
+
+def _graph_digest(scenario: Scenario, base: Path) -> str:
+    """Return the SHA-256 of the file in web.path, "" if there is none or it cannot be read."""
+    if scenario.web.path is None:
+        return ""
+    try:
+        return hashlib.sha256(find_graph(scenario.web.path, base).read_bytes()).hexdigest()
+    except (EcosystemError, OSError):
+        return ""
 
 
 @cache

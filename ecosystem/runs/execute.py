@@ -132,7 +132,7 @@ def _resume(
     """Build the world of an interrupted run, as it was after the last committed step."""
     world = _build_world(scenario, _require_same_machine(store.folder, machine), base, cache, progress)
     store.verify(weights=False)
-    verify_inputs(Run(store.folder), world)
+    verify_inputs(Run(store.folder), world, base)
     world.restore(store.past())
     note_resume(store, store.last())
     return world
@@ -147,7 +147,7 @@ def _branch_off(
     machine = _require_same_machine(branch.parent.path, machine)
     world = _build_world(branch.scenario, machine, base, cache, progress)
     parent.verify(weights=False, through=branch.step)
-    verify_inputs(branch.parent, world)
+    verify_inputs(branch.parent, world, base)
     world.restore(parent.past(branch.step))
     _write_inputs(store, branch.scenario, machine, world, base)
     store.branch_off(parent, branch.step)
@@ -182,7 +182,7 @@ def _write_inputs(store: Store, scenario: Scenario, machine: Machine, world: Wor
     """Write the scenario, the environment and the site graph, which is updated at the end."""
     _write_scenario(store, scenario)
     sources, models = world.state.reservoirs, world.cohorts
-    write_environment(store, new_environment(scenario.seed, machine, base, store.folder, sources, models))
+    write_environment(store, new_environment(scenario, machine, base, store.folder, sources, models))
     _export_web(store, world)
 
 
@@ -207,7 +207,7 @@ def restore_world(
     except EcosystemError:  # the device is missing here; scores on a CPU differ only slightly
         machine = Machine.choose("cpu")
     world = _build_world(scenario, machine, run.base, cache, progress, models=False)
-    verify_inputs(run, world)
+    verify_inputs(run, world, run.base)
     world.restore(run.store.past(step, models=False))
     return world
 
@@ -273,6 +273,6 @@ def _require_same_machine(folder: Path, requested: Machine | None) -> Machine:
     return stored
 
 
-def verify_inputs(run: Run, world: World) -> None:
-    """Raise StoreError if a source, or the foundation of a model built so far, has changed since the run began."""
-    check_inputs(run.path, run.environment, world.state.reservoirs, world.cohorts)
+def verify_inputs(run: Run, world: World, base: Path) -> None:
+    """Raise StoreError if a source, the graph or a foundation built so far has changed since the run began."""
+    check_inputs(run.path, run.environment, run.scenario, base, world.state.reservoirs, world.cohorts)

@@ -16,6 +16,8 @@ import polars as pl
 
 from ecosystem.cache import chosen_cache
 from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreError, path_argument, path_of
+from ecosystem.formats import counted
+from ecosystem.runs.environment import changed_input
 from ecosystem.runs.files import require_local_path
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
@@ -230,6 +232,21 @@ class RunPlan:
             self.runs[number], self.jobs[number] = replace(run, label=self.runs[number].label), job
         return number
 
+    def check_reused(self, numbers: Sequence[int]) -> None:
+        """Raise StoreError if finished runs were made from other files than there are now: a table would mix them."""
+        digests: dict[tuple[str, int], str] = {}
+        changed = []
+        for number in numbers:
+            with suppress(EcosystemError):  # a damaged run is left out of the results, with its error
+                run = open_run(self.runs[number].place)
+                if what := changed_input(run.environment, run.scenario, Path(self._base), digests):
+                    changed.append(f"{self.runs[number].place} (the {what} has changed)")
+        if changed:
+            raise StoreError(
+                f"{counted(len(changed), 'finished run')} cannot be reused, for instance {changed[0]}. Restore what "
+                "has changed, or give another --out to run all again."
+            )
+
 
 class StudyRunner:
     """Executes plans, one after another, with one engine; the end of its ``with`` block stops the engine."""
@@ -250,10 +267,12 @@ class StudyRunner:
     def execute(self, plan: RunPlan, name: str, meanwhile: Callable[[], None] = lambda: None) -> list[JobResult]:
         """Execute the unfinished runs of a plan and return the results of all jobs.
 
-        ``meanwhile`` is called while the workers start.
+        ``meanwhile`` is called while the workers start. Raises StoreError if a finished run was made from other files.
         """
         results = [JobResult(run=run.place) for run in plan.runs]
-        missing = [number for number, done in enumerate(finished(plan.runs)) if not done]
+        done = finished(plan.runs)
+        plan.check_reused([number for number, ended in enumerate(done) if ended])
+        missing = [number for number, ended in enumerate(done) if not ended]
         if not missing:
             return results
         numbers = {number: i for i, number in enumerate(missing)}  # number in the plan → number among the missing

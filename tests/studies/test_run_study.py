@@ -212,3 +212,58 @@ def test_a_study_in_an_object_store_survives_a_killed_worker_and_tells_beside_it
     ).is_file()
     assert listing(planned(study, tmp_path, out)).count("(finished)") == 4
     shutil.rmtree(Mirror(out).folder)
+
+
+SOURCE = """
+name = "cells"
+steps = 1
+[sources.texts]
+kind = "text"
+path = "texts.txt"
+held_out = 10
+[web]
+kind = "isolated"
+sites = 6
+initial = { source = "texts", documents = 30 }
+[models.counts]
+kind = "ngram"
+order = 2
+vocabulary = 300
+context = 32
+[trainers.labs]
+model = "counts"
+scrape = { docs = 20 }
+publish = 5
+"""
+CELLS = """
+name = "cells"
+base = "base.toml"
+seeds = SEEDS
+[arms.few]
+[arms.more]
+"trainers.labs.publish" = 8
+[[measures]]
+metric = "cross_entropy"
+of = "labs"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["out", "memory://changed/out"])
+def test_cells_made_from_other_files_are_not_put_beside_new_ones(place: str, tmp_path: Path) -> None:
+    def study(seeds: str) -> StudyResult:
+        (tmp_path / "study.toml").write_text(CELLS.replace("SEEDS", seeds))
+        return ecosystem.study(tmp_path / "study.toml", place if ":" in place else tmp_path / place, engine="serial")
+
+    (tmp_path / "base.toml").write_text(SOURCE)
+    texts = [f"This is text number {i} of a book.\n\n" for i in range(60)]
+    (tmp_path / "texts.txt").write_text("".join(texts))
+    first = study("[1, 2]")
+    assert study("[1, 2]").results.values.equals(first.results.values)
+    (tmp_path / "texts.txt").write_text("".join(texts[1:]))
+    message = r"4 finished runs cannot be reused, for instance .* \(the source \"texts\" has changed\)"
+    for seeds in ("[1, 2, 3]", "[1, 2]"):
+        with pytest.raises(StoreError, match=message):
+            study(seeds)
+    (tmp_path / "texts.txt").write_text("".join(texts))
+    assert study("[1, 2, 3]").results.runs["error"].null_count() == 6
