@@ -95,18 +95,12 @@ class Plan:
             if family.uses_budget:  # other families only count, in negligible time
                 seconds += 3 * flops * model_train / (TRAINING_SHARE * rate)
             seconds += flops * model_generate / (GENERATION_SHARE * rate)
-        people = sum(w.count * w.rate for w in scenario.writers.values())
-        machines = sum(t.count * t.publish for t in scenario.trainers.values())
         return cls(
+            **_population(scenario),
             name=scenario.name,
             steps=scenario.steps,
             done=done,
             device=machine.describe(),
-            writers=sum(w.count for w in scenario.writers.values()),
-            trainers=sum(t.count for t in scenario.trainers.values()),
-            curators=sum(c.count for c in scenario.curators.values()),
-            initial_documents=scenario.web.initial.documents if scenario.web.initial else 0,
-            documents_per_step=people + machines,
             tokens_to_pretrain=pretrain,
             tokens_to_train=train,
             tokens_to_generate=generate,
@@ -166,6 +160,19 @@ def _with_available_documents(scenario: Scenario, base: Path) -> Scenario:
         return scenario
     initial = web.initial.model_copy(update={"documents": initial_documents(scenario, base)})
     return scenario.model_copy(update={"web": web.model_copy(update={"initial": initial})})
+
+
+def _population(scenario: Scenario) -> dict[str, Any]:
+    """Return the numbers of agents and documents of a plan."""
+    people = sum(w.count * w.rate for w in scenario.writers.values())
+    machines = sum(t.count * t.publish for t in scenario.trainers.values())
+    return {
+        "writers": sum(w.count for w in scenario.writers.values()),
+        "trainers": sum(t.count for t in scenario.trainers.values()),
+        "curators": sum(c.count for c in scenario.curators.values()),
+        "initial_documents": scenario.web.initial.documents if scenario.web.initial else 0,
+        "documents_per_step": people + machines,
+    }
 
 
 def _notes(scenario: Scenario) -> list[str]:
