@@ -393,3 +393,12 @@ def test_output_that_cannot_be_written_is_one_sentence(place):
 def test_python_without_docstrings_is_refused(place):
     result = command(place, "list", "metrics", env={**os.environ, "PYTHONOPTIMIZE": "2"})
     assert result.returncode == 2 and "removes docstrings" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["show"], ["report"], ["lineage", "3"], ["audit"], ["branch"], ["view"], ["check"]]
+)
+def test_a_name_that_is_too_long_is_a_sentence(arguments):
+    first, *rest = arguments
+    with pytest.raises(EcosystemError, match=r"^x{300}.*File name too long.*\.$"):
+        cli.main([first, "x" * 300, *rest], standalone_mode=False)

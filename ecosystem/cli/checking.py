@@ -26,11 +26,12 @@ def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...
     readable. Small files of documents are read and counted. --set applies to every file, --variant to scenarios.
     """
     from ecosystem.errors import EcosystemError
+    from ecosystem.input_files import is_folder
 
     values, problems = read_values(settings), []
     for file in files:
         try:
-            for line in _run(file, variant, values) if file.is_dir() else _file(file, variant, settings):
+            for line in _run(file, variant, values) if is_folder(file) else _file(file, variant, settings):
                 click.echo(f"{file}: {line}")
         except EcosystemError as error:
             problems.append(str(error))

@@ -13,6 +13,7 @@ from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import FAMILIES
 from ecosystem.families.requests import Budget, Decoding, Prompt
+from ecosystem.input_files import is_folder
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.definitions import Definition
 from ecosystem.metrics.tasks import TASKS
@@ -186,7 +187,7 @@ def harness(place: Path, folder: Path, trainer: str | None, step: int | None, be
     written to ``folder/model``. ``before`` precedes every text. Raises EcosystemError if there are no tasks, or no such
     model.
     """
-    run = Run.open(place) if place.is_dir() else None
+    run = Run.open(place) if is_folder(place) else None
     scenario, base = (Scenario.load(place), place.parent) if run is None else (run.scenario, run.path)
     settings, initial = scenario.measure.downstream, scenario.web.initial
     if settings is None or initial is None:

@@ -76,7 +76,11 @@ class _Commands(click.Group):
             click.echo("Stopped: the reader of the output has closed it. Committed steps are kept.", err=True)
             os._exit(141)  # as if ended by SIGPIPE; the interpreter would try to write what is left of the output
         except OSError as error:
-            if error.filename is not None or error.errno not in _UNWRITABLE:
+            if error.filename is not None:  # a name that is too long, a loop of links, a folder without permission
+                from ecosystem.errors import EcosystemError
+
+                raise EcosystemError(f"{error.filename}: {error.strerror}.") from error
+            if error.errno not in _UNWRITABLE:
                 raise
             message = f"Error: standard output cannot be written ({error.strerror}). Committed steps are kept."
             click.echo(message, err=True)

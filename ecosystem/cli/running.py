@@ -117,11 +117,12 @@ def branch(
     """
     from ecosystem.api import run_scenario
     from ecosystem.errors import ScenarioError
+    from ecosystem.input_files import is_folder
     from ecosystem.runs.branch import Branch
     from ecosystem.runs.progress import RunProgress
     from ecosystem.runs.run import Run
 
-    folder, at, step = (place, "", "") if Path(place).is_dir() else place.rpartition("@")
+    folder, at, step = (place, "", "") if is_folder(Path(place)) else place.rpartition("@")
     if at and not step.isdecimal():
         raise ScenarioError(f"{place}: write it as RUN@STEP, for instance {folder}@6.")
     parent = Run.open(folder if at else place)
@@ -229,12 +230,13 @@ def view(
     from ecosystem.app.server import serve
     from ecosystem.app.worlds.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
+    from ecosystem.input_files import is_folder
     from ecosystem.runs.environment import Machine
     from ecosystem.runs.files import require_local_path
     from ecosystem.runs.run import Run
 
     require_local_path(out)
-    live = [place for place in places if not place.is_dir()]
+    live = [place for place in places if not is_folder(place)]
     if live and len(places) > 1:
         names = " ".join(map(str, places))
         raise ScenarioError(f"{names}: give one scenario file, one run folder, or two run folders to compare.")
