@@ -84,8 +84,14 @@ def test_arms_of_a_run_that_failed_say_so(tmp_path):
     assert results[1].attempts == 0 and results[1].error.startswith("the run that it branches from failed: --device")
 
 
-def test_a_run_begun_with_other_threads_keeps_them(tmp_path):
+def test_a_run_begun_with_other_threads_keeps_them_where_its_numbers_depend_on_them(tmp_path, monkeypatch):
+    families = {type(family) for family in scenario().models.values()}
+    for family in families:
+        monkeypatch.setattr(family, "depends_on_threads", True)
     run_job(job(tmp_path, scenario(steps=1), threads=2))
     assert Run.open(run_job(job(tmp_path, scenario(steps=2)))).machine.threads == 2
     failed = attempt(0, job(tmp_path, scenario(steps=3), threads=1))
     assert failed.final and "Give --device cpu --threads 2" in failed.error
+    for family in families:
+        monkeypatch.setattr(family, "depends_on_threads", False)
+    assert attempt(0, job(tmp_path, scenario(steps=3), threads=1)).run
