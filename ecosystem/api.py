@@ -181,7 +181,13 @@ def _finished(job: _Job, progress: RunProgress, started: float) -> dict[str, Any
     record = run.store.owning_store(job.last).folder / "commits" / f"{job.last:06d}.json"
     current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
     current = not run.update_theory(job.scenario) and current
-    progress.say(f"This run is finished: {job.folder} has all {job.scenario.steps} steps (--fresh starts it again).")
+    if job.last > job.scenario.steps:
+        progress.say(
+            f"This run is finished: {job.folder} has {job.last} steps, more than the {job.scenario.steps} asked for; "
+            f"its report and final figures are of step {job.last} (give another --out for a shorter run)."
+        )
+    else:
+        progress.say(f"This run is finished: {job.folder} has all {job.last} steps (--fresh starts it again).")
     return _summary(run, str(report) if current else _report(job.folder), started)
 
 

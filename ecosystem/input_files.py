@@ -17,7 +17,8 @@ All sources and graph files follow one set of rules:
 | duplicates | the first of exact copies is kept; a source of copies of one text is refused |
 | GraphML, GML | recognised by content; nested graphs, hyperedges and several graphs in a file are refused |
 | edge list | two names and an optional weight per line, or one name: a site without links; other formats are refused |
-| separators | white space, `,`, `;` or `\\|`; a name that contains one of them is written in double quotes |
+| separators | `,`, `;`, `\\|`, tab or space; where all lines use the first three or tabs, names may contain spaces |
+| quotes | a name that contains a separator is written in double quotes |
 | comments | lines that start with `#` or `%`; later in a line, `#` between white space; `#` inside a name is kept |
 | header | a first line such as `source,target,weight` is skipped |
 | parallel links | their weights are added; in an undirected graph, a–b and b–a are parallel |
@@ -47,6 +48,10 @@ _REFUSED = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
     b"\x04\x22\x4d\x18": "compressed with LZ4; decompress it",
     b"%PDF-": "a PDF; convert it to text",
+    b"\x89PNG": "a picture; give text",
+    b"\xff\xd8\xff": "a picture; give text",
+    b"\xd0\xcf\x11\xe0": "a document of an office program; save it as text",
+    b"Rar!": "a RAR archive; unpack it",
     b"PAR1": 'a Parquet file; read it as a source of kind = "parquet"',
 }
 
@@ -85,6 +90,12 @@ class InputFiles:
             siblings = {str(Path(path).with_name(name)) for name in self._names_beside(path)}
         except OSError as error:
             raise self.unreadable(path, error, "a path that can be read") from None
+        special = [match for match in found if not is_folder(match)]
+        if special:
+            raise DataError(
+                f"{self._about(special[0])}: is neither a file nor a folder, but a link to nothing or a device; "
+                f"correct {self.key}."
+            )
         if found:
             raise DataError(f"{self._about(path)}: {no_files}.")
         problem = "no file matches this pattern" if re.search(r"[*?\[]", path) else "no such file"
@@ -149,10 +160,10 @@ class InputFiles:
 
     def not_utf8(self, file: Path, error: UnicodeDecodeError, where: str = "") -> DataError:
         """Return the error of a file in another encoding; ``where`` names the line, if the position is in one."""
-        encoding = "-f UTF-16 " if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        encoding = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
         return DataError(
             f"{self._about(file)}: is not UTF-8 text ({error.reason} at byte {error.start:,}{where}); convert it, for "
-            f'instance with "iconv {encoding}-t UTF-8", or leave it out of {self.key}.'
+            f'instance with "iconv -f {encoding} -t UTF-8", or leave it out of {self.key}.'
         )
 
     def unreadable(self, file: Path | str, error: Exception, expected: str = "a file that can be read") -> DataError:
@@ -194,7 +205,7 @@ def _matches(location: Path) -> list[Path]:
 
 
 def _files_of(match: Path, endings: Collection[str]) -> Iterator[Path]:
-    if match.is_file():
+    if match.is_file() or (match.is_symlink() and not match.exists()):  # a link to nothing is refused when it is opened
         yield match
     elif endings and match.is_dir():
         yield from (file for file in match.iterdir() if file.suffix.lower() in endings and file.is_file())

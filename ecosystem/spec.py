@@ -123,7 +123,10 @@ def parse_value(text: str) -> Any:
     Raises ScenarioError for a value that is nested too deeply or has too many digits.
     """
     try:
-        return parse_toml(f"v = {text}")["v"]
+        table = parse_toml(f"v = {text}")
+        if len(table) > 1:
+            raise ScenarioError(f"{text[:40]!r}: is more than one value; give each with a --set of its own.")
+        return table["v"]
     except LimitError as error:
         raise ScenarioError(f"{text[:40]}…: {error}; give a smaller value.") from None
     except ValueError:

@@ -17,6 +17,7 @@ from ecosystem.cli.main import cli
 from ecosystem.cli.reading import LISTED
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.estimate import TOKENS_PER_DOCUMENT, Plan
+from ecosystem.runs.files import require_local_path
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE, ROOT, TINY, tiny
@@ -402,3 +403,36 @@ def test_a_name_that_is_too_long_is_a_sentence(arguments):
     first, *rest = arguments
     with pytest.raises(EcosystemError, match=r"^x{300}.*File name too long.*\.$"):
         cli.main([first, "x" * 300, *rest], standalone_mode=False)
+
+
+@pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="the system has no /dev/stdin")
+def test_a_scenario_may_come_through_a_pipe(place):
+    done = command(place, "check", "/dev/stdin", input=(place / "tiny.toml").read_text())
+    assert done.returncode == 0 and done.stdout.startswith("/dev/stdin: valid"), done.stderr
+
+
+def test_a_setting_is_one_value(place):
+    with pytest.raises(EcosystemError, match="is more than one value; give each with a --set of its own"):
+        cli.main(["check", str(place / "tiny.toml"), "--set", "steps=3\nseed=9"], standalone_mode=False)
+
+
+@pytest.mark.slow
+def test_fewer_steps_than_a_run_has_are_said(first, place):
+    done = command(place, "run", "tiny.toml", "--steps", "1")
+    assert done.returncode == 0 and "has 3 steps, more than the 1 asked for" in done.stdout
+
+
+def test_a_run_whose_folder_is_gone_says_so(tmp_path, monkeypatch):
+    invent(tmp_path / "mine", scenario({"labs": []}, members=1, steps=1, sites=4))
+    monkeypatch.chdir(tmp_path)
+    run = Run.open("mine")
+    assert run.last_step == 1
+    monkeypatch.chdir("/")
+    for read in (lambda: run.metrics, lambda: run.last_step, lambda: run.ledger):
+        with pytest.raises(EcosystemError, match="this run folder is gone"):
+            read()
+
+
+def test_a_leading_tilde_of_out_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert require_local_path("~/runs") == tmp_path / "runs"

@@ -115,7 +115,7 @@ def test_all_parts_of_a_compressed_file_are_read(tmp_path):
         (b"PK\x03\x04rest", "is a ZIP archive; unpack it"),
         (b"PAR1rest", 'is a Parquet file; read it as a source of kind = "parquet"'),
         ("two words".encode("utf-16"), 'is not UTF-8 text .*iconv -f UTF-16 -t UTF-8"'),
-        (b"caf\xe9 noir", 'is not UTF-8 text .*at byte 3.*iconv -t UTF-8"'),
+        (b"caf\xe9 noir", 'is not UTF-8 text .*at byte 3.*iconv -f WINDOWS-1252 -t UTF-8"'),
     ],
 )
 def test_other_formats_and_encodings_are_refused_by_every_reader_of_text(tmp_path, kind, data, said):
@@ -128,6 +128,19 @@ def test_other_formats_and_encodings_are_refused_by_every_reader_of_text(tmp_pat
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, kind):
     (tmp_path / "t.x").write_bytes(b"\xef\xbb\xbf" + CONTENTS[kind])
     assert read(kind, "t.x", tmp_path) == (sorted(DOCS) if kind is not Web else ["news", "blog", "forum"])
+
+
+def test_lines_of_any_white_space_are_blank(tmp_path):
+    gaps = ["\n\n", "\n\u00a0\n", "\n\u3000\n", "\n\f\n", "\n \t\n"]
+    (tmp_path / "t.txt").write_text("".join(f"text {i}{gap}" for i, gap in enumerate(gaps)))
+    assert read(TextFiles, "t.txt", tmp_path) == [f"text {i}" for i in range(len(gaps))]
+
+
+def test_links_to_nothing_and_devices_are_named(tmp_path):
+    (tmp_path / "link-gone.txt").symlink_to(tmp_path / "missing")
+    (tmp_path / "link-there.txt").write_text("one\n\ntwo")
+    assert "gone.txt: cannot be read (No such file or directory)" in sentence(read, TextFiles, "link-*.txt", tmp_path)
+    assert "is neither a file nor a folder" in sentence(read, TextFiles, "/dev/null", tmp_path)
 
 
 def test_nul_characters_are_refused(tmp_path):
@@ -346,6 +359,15 @@ def test_headers_separators_quotes_and_comments_of_edge_lists(tmp_path, text):
     assert graph.links() == [(0, 1, 2.0), (1, 0, 2.0), (1, 2, 1.0), (2, 1, 1.0)]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", " | ", ", ", "\t\t"])
+def test_names_with_spaces_need_no_quotes_between_other_separators(tmp_path, separator):
+    rows = [("source", "target"), ("Hub", "Site 1"), ("Hub", "Site 2"), ("New York", "Hub", "2.5")]
+    (tmp_path / "net.csv").write_text("".join(f"{separator.join(row)} # note\n" for row in rows))
+    graph = web("net.csv", tmp_path)
+    assert graph.labels() == ["Hub", "Site 1", "Site 2", "New York"]
+    assert graph.links()[:3] == [(0, 1, 1.0), (0, 2, 1.0), (0, 3, 2.5)]
+
+
 def test_names_may_contain_a_hash_and_in_quotes_anything(tmp_path):
     (tmp_path / "net.txt").write_text(
         'page#1,page#2\nhttps://a.org/#top page#1\n"New York, N.Y.","say ""hi"""\n"#tag" "% x"\n'
@@ -359,6 +381,8 @@ def test_names_may_contain_a_hash_and_in_quotes_anything(tmp_path):
     ("text", "said"),
     [
         ("a #b\n", "line 1: '#b' may be a name or a comment"),
+        ("a,b #c\n", "line 1: '#c' may be a name or a comment"),
+        ("New York San Francisco\n", "line 1 has 4 entries"),
         ("a,,2\n", "line 1: a name or weight is missing between separators"),
         (",b\n", "line 1: a name or weight is missing"),
         ('a ""\n', "line 1: a name or weight is missing"),

@@ -59,9 +59,10 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     from ecosystem.scenario.inputs import downloads, require_inputs, shortage
     from ecosystem.scenario.presets import file_kind, read_toml
 
-    kind = file_kind(read_toml(file))
+    data = read_toml(file)
+    kind = file_kind(data)
     if kind == "scenario":
-        scenario, base = read_scenario(file, variant, settings, None, None), file.parent
+        scenario, base = read_scenario(file, variant, settings, None, None, data), file.parent
         summary, scenarios = _summary(scenario), [scenario]
     else:
         summary, scenarios, base = _question(file, variant, read_values(settings))

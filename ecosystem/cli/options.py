@@ -118,16 +118,24 @@ def execution_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_scenario(
-    file: Path, variant: str | None, settings: tuple[str, ...], seed: int | None, steps: int | None
+    file: Path,
+    variant: str | None,
+    settings: tuple[str, ...],
+    seed: int | None,
+    steps: int | None,
+    data: dict[str, Any] | None = None,
 ) -> Scenario:
-    """Read a scenario and apply --variant, --set, --seed and --steps; raise ScenarioError if the result is invalid."""
+    """Read a scenario and apply --variant, --set, --seed and --steps; raise ScenarioError if the result is invalid.
+
+    ``data`` is the content of the file, if it has been read: a pipe can be read only once.
+    """
     from ecosystem.errors import ScenarioError, each_line
     from ecosystem.scenario.presets import read_toml, require_kind
     from ecosystem.scenario.scenario import Scenario
 
     numbers = {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
     values = read_values(settings) | numbers
-    data = read_toml(file)
+    data = read_toml(file) if data is None else data
     require_kind(data, file, "scenario")
     spec = Scenario.parse(data, where=str(file), base=file.parent, authored=True)
     if variant is not None:

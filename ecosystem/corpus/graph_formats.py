@@ -36,7 +36,14 @@ _OTHER_CONTENTS = {
 _GML = re.compile(
     r"(?:\s*(?:#[^\n]*|(?:creator|comment|version)\b[^\n]*|directed\s+[01]))*\s*graph\s*\[", re.IGNORECASE
 )
-_ENTRY = re.compile(r'"(?:[^"]|"")*"(?=[\s,;|]|$)|[^\s,;|]+|[,;|]')
+_QUOTED = r'"(?:[^"]|"")*"'
+_COMMENT = re.compile(rf"{_QUOTED}|(?:^|\s)#(?=\s|$)")
+_SIGNS, _TABS = re.compile(r"[,;|]"), re.compile(r"\t")
+_ENTRIES = {  # separator → entries, and signs
+    _SIGNS: re.compile(rf"\s*({_QUOTED}(?=\s*(?:[,;|]|$))|[,;|]|[^\s,;|](?:[^,;|]*[^\s,;|])?)\s*"),
+    _TABS: re.compile(rf"\s*({_QUOTED}(?=\s*(?:\t|$))|\S(?:[^\t]*[^\s])?)\s*"),
+}
+_MIXED = re.compile(rf"{_QUOTED}(?=[\s,;|]|$)|[^\s,;|]+|[,;|]")  # signs or white space, from line to line
 _COMMENTS = re.compile(r"\A(?:\s*(?:[#%][^\n]*)?\n)*\s*")
 _HEADERS = (
     {"source", "target"},
@@ -102,7 +109,9 @@ def parse_edges(text: str) -> list[tuple[int, list[str]]]:
     Raises GraphFormatError for a malformed line, and for a header whose words are names of sites too.
     """
     numbered = enumerate(text.rstrip("\x1a \n").split("\n"), start=1)  # ^Z ended text files of DOS
-    lines = [(number, entries) for number, line in numbered if (entries := _entries(line, number))]
+    plain = [(number, _without_comment(line)) for number, line in numbered]
+    entry = _entry_pattern([line for _, line in plain])
+    lines = [(number, entries) for number, line in plain if (entries := _entries(line, number, entry))]
     if not lines or not _is_header(lines[0][1]):
         return lines
     words = set(lines[0][1][:2])
@@ -115,14 +124,28 @@ def parse_edges(text: str) -> list[tuple[int, list[str]]]:
     return lines[1:]
 
 
-def _entries(line: str, number: int) -> list[str]:
-    """Return the names and the weight on a line, without comment; none if the line is blank."""
+def _without_comment(line: str) -> str:
+    """Return a line without its comment and without white space around."""
     if line.lstrip().startswith(("#", "%")):
-        return []
-    found = _ENTRY.findall(line)
-    if "#" in found:
-        found = found[: found.index("#")]
-    ambiguous = next((entry for entry in found[1:] if entry.startswith("#")), None)
+        return ""
+    comment = next((found.start() for found in _COMMENT.finditer(line) if not found[0].startswith('"')), None)
+    return line[:comment].strip()
+
+
+def _entry_pattern(lines: list[str]) -> re.Pattern[str]:
+    """Return a pattern of entries; names may contain spaces if the same signs, or tabs, separate those of all lines."""
+    unquoted = [re.sub(_QUOTED, "q", line) for line in lines]
+    for separator, entry in _ENTRIES.items():
+        if any(map(separator.search, unquoted)) and all(separator.search(x) for x in unquoted if re.search(r"\s", x)):
+            return entry
+    return _MIXED
+
+
+def _entries(line: str, number: int, pattern: re.Pattern[str]) -> list[str]:
+    """Return the names and the weight on a line; none if the line is blank."""
+    found = pattern.findall(line)
+    names = [entry for i, entry in enumerate(found) if not entry.startswith('"') and (i or " #" in entry)]
+    ambiguous = next((mark[0].strip() for entry in names if (mark := re.search(r"(?:^|\s)#\S*", entry))), None)
     if ambiguous is not None:
         raise GraphFormatError(
             f"line {number}: {ambiguous!r} may be a name or a comment; put a name in double quotes, and white space "

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, SoftFileLock, Timeout
 
 from ecosystem.errors import EcosystemError, StoreError, path_argument
+from ecosystem.input_files import expanded
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -140,4 +141,4 @@ def require_local_path(out: str | Path) -> Path:
             f"{out}: is a URL, but a local folder is needed; only studies and frontiers take a URL. "
             "Give a folder with --out."
         )
-    return Path(out)
+    return expanded(str(out))

@@ -13,6 +13,7 @@ import polars as pl
 
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest, path_argument, path_of, whole_number
+from ecosystem.input_files import is_folder
 from ecosystem.runs.ancestry import Ancestry, RunHistory
 from ecosystem.runs.environment import Machine, read_environment
 from ecosystem.runs.files import require_local_path
@@ -34,8 +35,18 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = path_of(path, "Run", "folder")
-        self.store = Store(self.path)
+        self._store = Store(self.path)
         self._ancestry: tuple[int, Ancestry] | None = None  # with the last step that it includes
+
+    @property
+    def store(self) -> Store:
+        """The files of this run; raises StoreError if its folder is not there any more."""
+        if not is_folder(self.path):
+            raise StoreError(
+                f"{self.path}: this run folder is gone: it was moved or deleted, or the current folder has changed "
+                "since it was opened. Open it again where it is."
+            )
+        return self._store
 
     @classmethod
     def open(cls, path: str | Path) -> Run:

@@ -26,6 +26,7 @@ _HUB_ID = re.compile(r"[\w.-]*\w[\w.-]*(/[\w.-]*\w[\w.-]*)?", re.ASCII)
 _QUICK = 1 << 25  # bytes that are read in a fraction of a second: 32 MiB
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # categories of Unicode
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
+_EMPTY_LINES = re.compile(r"\n(?:[^\S\n]*\n)+[^\S\n]*")  # also with other white space, such as no-break spaces
 
 
 class TextSource(Source):
@@ -141,7 +142,7 @@ class TextFiles(FileSource):
             if self.split == "file":
                 yield text
             else:
-                parts = text.split("\n") if self.split == "line" else _BLANK_LINES.split(text)
+                parts = text.split("\n") if self.split == "line" else _EMPTY_LINES.split(text)
                 yield from (part for part in parts if part)
 
 
