@@ -16,6 +16,7 @@ import click
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import path_argument, path_of, whole_number
+from ecosystem.interpreter import require_docstrings
 from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, changed_error, changed_input, validate_device
@@ -114,6 +115,7 @@ def run_scenario(
     run, and the summary has run and plan only. The other parameters are those of :func:`run`.
     """
     started = time.monotonic()
+    require_docstrings()
     validate_device(device, threads)
     if cache is not None:
         path_argument(cache, "cache")

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 from pathlib import Path
 
 import polars as pl
@@ -215,6 +216,29 @@ def test_categories_and_enumerations_of_parquet_are_text_and_other_types_are_nam
     for frame, said in ((wide, "Struct"), (table.cast(pl.Binary), "Binary")):
         frame.write_parquet(tmp_path / "t.parquet")
         assert f"contains {said}, not text" in sentence(read, Parquet, "t.parquet", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: data.replace(b"delta", b"\xff\xfe\xfa\xf9\xf8"), "invalid UTF-8"),
+        (lambda data: data[:-5], "cannot be read .* complete Parquet file"),
+        (lambda data: data[: len(data) // 2], "cannot be read .* complete Parquet file"),
+    ],
+)
+def test_damaged_parquet_is_refused(tmp_path, damage, said):
+    file = tmp_path / "t.parquet"
+    pl.DataFrame({"text": DOCS}).write_parquet(file, compression="uncompressed")
+    assert read(Parquet, "t.parquet", tmp_path) == sorted(DOCS)
+    file.write_bytes(damage(file.read_bytes()))
+    assert re.search(said, sentence(read, Parquet, "t.parquet", tmp_path))
+
+
+@pytest.mark.parametrize("compression", ["brotli", "gzip", "lz4", "snappy", "zstd"])
+def test_every_compression_of_parquet_is_read(tmp_path, compression):
+    table = pl.DataFrame({"text": DOCS})
+    table.write_parquet(tmp_path / "t.parquet", compression=compression)
+    assert read(Parquet, "t.parquet", tmp_path) == sorted(DOCS)
 
 
 def test_a_file_of_many_columns_lists_some_of_them(tmp_path):

@@ -8,6 +8,8 @@ import pytest
 
 from ecosystem.runs.files import relative_path
 from tests.conftest import ROOT
+from tests.invented_runs import invent
+from tests.invented_runs import scenario as invented_scenario
 from tests.test_format import WORLD
 
 # Windows has none of these; macOS lacks the last.
@@ -74,26 +76,60 @@ def test_paths_are_told_from_the_folder_where_there_is_a_way(tmp_path):
 
 
 FORK = """
-import multiprocessing
-from ecosystem import Scenario, World
+import os, sys
+import ecosystem
 from ecosystem.errors import EcosystemError
-scenario = Scenario.load(sys.argv[1])
-World(scenario)
-def again(number):
-    try:
-        World(scenario)
-    except EcosystemError as error:
-        return str(error)
-with multiprocessing.get_context("fork").Pool(1) as pool:
-    print(pool.map(again, [1])[0])
+scenario = ecosystem.Scenario.load(sys.argv[1])
+calls = {
+    "build": lambda: ecosystem.World(scenario),
+    "read": lambda: ecosystem.Run.open(sys.argv[2]).metrics.height,
+    "run": lambda: ecosystem.run(scenario, out=sys.argv[3]),
+    "study": lambda: ecosystem.study(sys.argv[4], out=sys.argv[3]),
+}
+calls[sys.argv[5]]()
+for name, call in calls.items():
+    if os.fork() == 0:
+        try:
+            call()
+        except EcosystemError as error:
+            print(name, "|", error, flush=True)
+        os._exit(0)
+    os.wait()
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_process_forked_from_one_that_has_computed_is_told_so_instead_of_waiting():
+@pytest.mark.parametrize("first", ["build", pytest.param("read", marks=pytest.mark.slow)])
+def test_a_process_forked_from_one_that_has_computed_is_told_so_instead_of_waiting(first, tmp_path):
     scenario = ROOT / "tests/baseline/scenarios/categories.toml"
-    code = f"import sys\n{FORK}"
+    study = ROOT / "scenarios/studies/curators.toml"
+    stored = invent(tmp_path / "run", invented_scenario(steps=1, sites=5)).path
+    arguments = [scenario, stored, tmp_path / "out", study, first]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, scenario], capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "ignore", "-c", FORK, *arguments], capture_output=True, text=True, timeout=60
     )
-    assert "This process was forked from one that has already built a world" in done.stdout, done.stderr
+    told = [line.partition(" | ") for line in done.stdout.splitlines()]
+    assert [name for name, _, _ in told] == ["build", "read", "run", "study"], done.stderr
+    assert all(said.startswith("This process was forked from one that has already run") for _, _, said in told), told
+
+
+OPTIMISED = """
+import sys
+import ecosystem
+for name, file in zip(("run", "study", "frontier"), sys.argv[2:]):
+    try:
+        getattr(ecosystem, name)(file, out=sys.argv[1])
+    except ecosystem.EcosystemError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_without_docstrings_is_refused_before_it_computes(tmp_path):
+    scenarios = ROOT / "scenarios"
+    files = [scenarios / "smoke.toml", scenarios / "studies/curators.toml", scenarios / "studies/detector_needed.toml"]
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", OPTIMISED, tmp_path / "out", *files], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.count("python -OO (PYTHONOPTIMIZE=2) removes docstrings") == 3, done.stderr
+    assert not list((tmp_path / "out").rglob("commits"))

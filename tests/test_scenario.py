@@ -264,7 +264,7 @@ def test_texts_longer_than_the_context_of_their_model_are_noted():
     assert f"models.{trainer.model}" in notes[0] and unused_settings(scenario) == []
 
 
-@pytest.mark.parametrize("name", ["web", "initial", "writers"])
+@pytest.mark.parametrize("name", ["web", "initial", "writers", "human"])
 def test_names_that_mean_something_else_in_results_are_refused(name, tmp_path):
     (tmp_path / "s.toml").write_text(SMOKE.read_text().replace("trainers.naive", f"trainers.{name}"))
     with pytest.raises(ScenarioError, match=rf"trainers\.{name}: choose another name; in results, {name} means the"):

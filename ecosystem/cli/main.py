@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ecosystem.cli import checking, reading, running, studying
+from ecosystem.interpreter import require_docstrings
 
 LESS_MEMORY = "Use smaller models, counts or batches; committed steps are kept."
 
@@ -68,8 +69,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Invoke a command."""
-        if sys.flags.optimize > 1:
-            raise click.UsageError("python -OO (PYTHONOPTIMIZE=2) removes docstrings, which Altair needs; use -O.")
+        require_docstrings()
         try:
             return super().invoke(ctx)
         except BrokenPipeError:

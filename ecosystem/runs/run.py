@@ -14,6 +14,7 @@ import polars as pl
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest, path_argument, path_of, whole_number
 from ecosystem.input_files import is_folder
+from ecosystem.interpreter import require_threads
 from ecosystem.runs.ancestry import Ancestry, RunHistory
 from ecosystem.runs.environment import Machine, read_environment
 from ecosystem.runs.files import require_local_path
@@ -34,6 +35,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
+        require_threads()
         self.path = path_of(path, "Run", "folder")
         self._store = Store(self.path)
         self._ancestry: tuple[int, Ancestry] | None = None  # with the last step that it includes

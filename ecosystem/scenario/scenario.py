@@ -27,6 +27,7 @@ RESERVED_NAMES = {
     "web": "the web itself",
     "initial": "the author of the initial documents",
     "writers": "the people who write",
+    "human": "the human text that others are compared with",
 }
 """Names that a population of trainers cannot have → what they mean in results."""
 

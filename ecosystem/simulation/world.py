@@ -7,7 +7,6 @@ step reads and changes is in :class:`~ecosystem.simulation.state.State`, which k
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ecosystem.corpus.schema import Snapshot
 from ecosystem.corpus.web import Web
 from ecosystem.errors import EcosystemError, path_argument, whole_number
 from ecosystem.families.base import Progress, silent
+from ecosystem.interpreter import require_threads
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.build import build_state, open_web, populate
@@ -65,12 +65,11 @@ class World(mesa.Model):
         seed of the scenario is used if ``seed`` is None. ``models=False`` builds a model only on first
         use, for a world that is read and never stepped. ``cache`` is the folder of foundations and tokenizers
         (default: :func:`~ecosystem.cache.cache_folder`). Raises EcosystemError for arguments of other types, DataError
-        if sources or checkpoints cannot be used, EcosystemError in a process forked from one that has built a world.
+        if sources or checkpoints cannot be used, EcosystemError in a process forked from one that has computed.
         """
         _check_arguments(scenario, device, cache)
         threads, base = whole_number(threads, "threads", 1), Path(path_argument(base, "base"))
-        if models:
-            _require_threads()
+        require_threads()
         streams = Streams(scenario.seed if seed is None else whole_number(seed, "seed"))
         # Mesa insists on a generator of its own; nothing here draws from it.
         super().__init__(rng=streams.at("mesa").integer() % 2**32)
@@ -211,21 +210,6 @@ class World(mesa.Model):
         for name, arrays in past.weights.items():
             state.cohorts[name].load(arrays)
         self._latest, state.events = past, []
-
-
-_computing: int | None = None  # process that built the first world; inherited by processes forked from it
-
-
-def _require_threads() -> None:
-    """Raise EcosystemError in a process forked from one with worlds: it would wait for ever for threads not copied."""
-    global _computing
-    _computing = _computing or os.getpid()
-    if _computing != os.getpid():
-        raise EcosystemError(
-            "This process was forked from one that has already built a world, and a fork has no copy of its compute "
-            'threads. Start processes with multiprocessing.get_context("spawn") or "forkserver", or use a study '
-            "(ecosystem study, ecosystem.study), which runs many scenarios in parallel."
-        )
 
 
 def _check_arguments(scenario: object, device: object, cache: object) -> None:

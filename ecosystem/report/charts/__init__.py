@@ -5,6 +5,10 @@ Vega configurations with the same style names, so one specification serves both 
 The position of a population in ``ChartTheme.populations`` determines its colour in all charts.
 """
 
+from ecosystem.interpreter import require_docstrings
+
+require_docstrings()  # before Altair is imported, which fails without them
+
 from ecosystem.report.charts.axes import NAMED_CHANGES, span, spread
 from ecosystem.report.charts.bars_and_maps import rates, site_graph
 from ecosystem.report.charts.distributions import densities, fan, scatter

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ecosystem.errors import EcosystemError, nearest, path_argument, whole_number
+from ecosystem.interpreter import require_docstrings, require_threads
 from ecosystem.runs.environment import cores, validate_device
 from ecosystem.studies.executors.jobs import Engine
 from ecosystem.studies.executors.local import Processes, Serial
@@ -49,6 +50,8 @@ class ExecutionOptions:
 
 def start_engine(options: ExecutionOptions, tick: Callable[[], None] = lambda: None) -> Engine:
     """Start the engine that the options select; the serial engine calls ``tick`` while it works."""
+    require_docstrings()
+    require_threads()
     threads = options.threads or 1
     if options.engine == "serial":
         return Serial(tick)

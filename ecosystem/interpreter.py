@@ -1,0 +1,28 @@
+"""What computing and drawing require of the Python process that they are asked for in."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ecosystem.errors import EcosystemError
+
+_computing: int | None = None  # first process that computed; inherited by processes forked from it
+
+
+def require_threads() -> None:
+    """Raise EcosystemError in a process forked from one that has computed: it would wait for threads not copied."""
+    global _computing
+    _computing = _computing or os.getpid()
+    if _computing != os.getpid():
+        raise EcosystemError(
+            "This process was forked from one that has already run a scenario or read a run, and a fork has no copy of "
+            'its compute threads. Start processes with multiprocessing.get_context("spawn") or "forkserver", or use a '
+            "study (ecosystem study, ecosystem.study), which runs many scenarios in parallel."
+        )
+
+
+def require_docstrings() -> None:
+    """Raise EcosystemError in an interpreter without docstrings, in which no report could be drawn at the end."""
+    if sys.flags.optimize > 1:
+        raise EcosystemError("python -OO (PYTHONOPTIMIZE=2) removes docstrings, which Altair needs; use -O.")
