@@ -35,6 +35,9 @@ TARGETS = {
 @click.option("--generations", type=click.IntRange(min=0), default=5, show_default=True, help="0: no recursion.")
 @click.option("--recursions", is_flag=True, help="Only closed-form recursions against a NumPy loop.")
 @click.option("--view", is_flag=True, help="Only the interactive page, in a browser (playwright, Chromium).")
+@click.option(
+    "--scale", type=click.IntRange(min=1000), multiple=True, help="Only webs of this many documents; repeatable."
+)
 @click.option("--json", "as_json", is_flag=True)
 def main(
     names: tuple[str, ...],
@@ -44,6 +47,7 @@ def main(
     generations: int,
     recursions: bool,
     view: bool,
+    scale: tuple[int, ...],
     as_json: bool,
 ) -> None:
     """Measure tokens per second of the cohort engine and of transformers on the same weights and documents."""
@@ -52,6 +56,13 @@ def main(
 
         figures = measure_recursions(rounds)
         click.echo(json.dumps(figures, indent=1) if as_json else _recursions(figures))
+        return
+    if scale:
+        from benchmarks.scale import measure as measure_scale
+        from benchmarks.scale import table
+
+        rows = measure_scale(scale)
+        click.echo(json.dumps(rows, indent=1) if as_json else table(rows))
         return
     if view:
         from benchmarks.view import measure as measure_view

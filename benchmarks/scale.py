@@ -1,0 +1,109 @@
+"""How time and memory grow with the number of documents on the web: ``python -m benchmarks --scale``.
+
+Every size is measured in a process of its own: time and peak memory of the opening, and of the steps after it. Ten trigram
+models scrape 1,000 documents each; people publish 1,000 documents of 40 words per step.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SCENARIO = """
+name = "scale"
+steps = 3
+[sources.language]
+kind = "process"
+mean_words = 40.0
+held_out = 200
+[web]
+kind = "barabasi_albert"
+sites = 1000
+degree = 3
+initial = {{ source = "language", documents = {documents} }}
+{gate}
+[models.trigram]
+preset = "trigram"
+[policies.near]
+kind = "minhash_dedup"
+[writers.people]
+count = 10
+source = "language"
+rate = 100.0
+[trainers.labs]
+count = 10
+model = "trigram"
+scrape = {{ docs = 1000 }}
+publish = 100
+"""
+SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
+TARGETS = {1_000_000: (90.0, 1.5), 10_000_000: (1200.0, 4.0)}
+"""Documents → seconds of the opening and peak memory in GB."""
+
+
+def measure(sizes: tuple[int, ...] = SIZES[:3], *, dedup: bool = False) -> list[dict[str, Any]]:
+    """Return, per number of initial documents, seconds and peak memory (GB) of the opening and of the steps.
+
+    ``dedup`` removes near-duplicates at the gate of the web.
+    """
+    call = [sys.executable, "-m", "benchmarks.scale"]
+    rows = []
+    for size in sizes:
+        done = subprocess.run([*call, str(size), str(int(dedup))], capture_output=True, text=True)
+        if done.returncode:
+            rows.append({"documents": size, "error": done.stderr.strip().splitlines()[-1:] or [str(done.returncode)]})
+        else:
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the figures as a table in Markdown, with the targets."""
+    lines = [
+        "| documents | opening, s | peak, GB | step, s | peak with steps, GB | targets |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        seconds, memory = TARGETS.get(row["documents"], (None, None))
+        target = "" if seconds is None else f"{seconds:,.0f} s, {memory} GB"
+        figures = (
+            [f"{row[key]:,.3g}" for key in ("opening", "opening_gb", "step", "peak_gb")] if "step" in row else ["–"] * 4
+        )
+        lines.append(f"| {row['documents']:,} | {' | '.join(figures)} | {target} |")
+    return "\n".join(lines)
+
+
+def _measure_here(documents: int, *, dedup: bool) -> dict[str, Any]:
+    """Open a web and make its steps in this process; return the figures."""
+    from ecosystem.runs.environment import Machine
+    from ecosystem.runs.execute import begin
+    from ecosystem.scenario.presets import read_toml
+    from ecosystem.scenario.scenario import Scenario
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "scale.toml"
+        file.write_text(SCENARIO.format(documents=documents, gate='publish = ["near"]' if dedup else ""))
+        scenario = Scenario.parse(read_toml(file), where=str(file))
+        times, memory, began = [], [], time.perf_counter()
+        for _ in begin(scenario, out=folder, machine=Machine("cpu", 2), cache=folder):
+            times.append(time.perf_counter() - began)
+            memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+            began = time.perf_counter()
+    return {
+        "documents": documents,
+        "opening": times[0],
+        "opening_gb": memory[0],
+        "step": statistics.median(times[1:]),
+        "peak_gb": memory[-1],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure_here(int(sys.argv[1]), dedup=bool(int(sys.argv[2])))))
