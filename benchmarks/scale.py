@@ -28,11 +28,8 @@ kind = "barabasi_albert"
 sites = 1000
 degree = 3
 initial = {{ source = "language", documents = {documents} }}
-{gate}
 [models.trigram]
 preset = "trigram"
-[policies.near]
-kind = "minhash_dedup"
 [writers.people]
 count = 10
 source = "language"
@@ -47,15 +44,12 @@ TARGETS = {1_000_000: (90.0, 1.5), 10_000_000: (1200.0, 4.0)}
 """Documents → seconds of the opening and peak memory in GB."""
 
 
-def measure(sizes: tuple[int, ...], *, dedup: bool = False) -> list[dict[str, Any]]:
-    """Return, per number of initial documents, seconds and peak memory (GB) of the opening and of the steps.
-
-    ``dedup`` removes near-duplicates at the gate of the web.
-    """
+def measure(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Return, per number of initial documents, seconds and peak memory (GB) of the opening and of the steps."""
     call = [sys.executable, "-m", "benchmarks.scale"]
     rows = []
     for size in sizes:
-        done = subprocess.run([*call, str(size), str(int(dedup))], capture_output=True, text=True)
+        done = subprocess.run([*call, str(size)], capture_output=True, text=True)
         if done.returncode:
             rows.append({"documents": size, "error": done.stderr.strip().splitlines()[-1:] or [str(done.returncode)]})
         else:
@@ -79,7 +73,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _measure_here(documents: int, *, dedup: bool) -> dict[str, Any]:
+def _measure_here(documents: int) -> dict[str, Any]:
     """Open a web and make its steps in this process; return the figures."""
     from ecosystem.runs.environment import Machine
     from ecosystem.runs.execute import begin
@@ -88,7 +82,7 @@ def _measure_here(documents: int, *, dedup: bool) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scale.toml"
-        file.write_text(SCENARIO.format(documents=documents, gate='publish = ["near"]' if dedup else ""))
+        file.write_text(SCENARIO.format(documents=documents))
         scenario = Scenario.parse(read_toml(file), where=str(file))
         times, memory, began = [], [], time.perf_counter()
         for _ in begin(scenario, out=folder, machine=Machine("cpu", 2), cache=folder):
@@ -105,4 +99,4 @@ def _measure_here(documents: int, *, dedup: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure_here(int(sys.argv[1]), dedup=bool(int(sys.argv[2])))))
+    print(json.dumps(_measure_here(int(sys.argv[1]))))
