@@ -31,6 +31,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator
@@ -201,7 +202,14 @@ def _matches(location: Path) -> list[Path]:
     if root is None:
         return []
     pattern = str(location.relative_to(root))
+    if "**" in pattern:  # glob passes over folders that cannot be read
+        for _ in os.walk(root, onerror=_raise):
+            pass
     return sorted(root / match for match in glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207 (Path.glob leaves brackets no escape)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _files_of(match: Path, endings: Collection[str]) -> Iterator[Path]:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import re
 from pathlib import Path
 
@@ -142,6 +143,22 @@ def test_links_to_nothing_and_devices_are_named(tmp_path):
     (tmp_path / "link-there.txt").write_text("one\n\ntwo")
     assert "gone.txt: cannot be read (No such file or directory)" in sentence(read, TextFiles, "link-*.txt", tmp_path)
     assert "is neither a file nor a folder" in sentence(read, TextFiles, "/dev/null", tmp_path)
+
+
+def test_a_folder_below_a_pattern_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    for name in ("open", "closed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "walked.txt").write_text("one\n\ntwo")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    pattern = f"{tmp_path}/**/walked.txt"
+    assert "cannot be read (Permission denied)" in sentence(read, TextFiles, pattern, tmp_path)
 
 
 def test_nul_characters_are_refused(tmp_path):

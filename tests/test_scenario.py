@@ -340,3 +340,13 @@ def test_a_mistyped_key_makes_no_study_of_a_scenario(tmp_path):
     mistyped.write_text(SMOKE.read_text().replace("name =", "seeds = [3]\nname =", 1))
     with pytest.raises(ScenarioError, match=r'seeds: unknown key \(did you mean "seed"\?\)'):
         Scenario.load(mistyped)
+
+
+def test_two_values_of_a_path_at_one_step_are_refused():
+    def parse(first, second):
+        changes = [{"at": 2, "set": {"trainers.naive.publish": n}} for n in (first, second)]
+        return Scenario.parse(tiny().plain() | {"changes": changes}, where="s.toml", authored=True)
+
+    assert len(parse(3, 3).changes) == 2
+    with pytest.raises(ScenarioError, match=r"s\.toml: changes\.1\.set: trainers\.naive\.publish = 4 at step 2, but"):
+        parse(3, 4)

@@ -242,6 +242,7 @@ def test_a_change_made_as_a_step_ends_holds_from_the_next_one_on(sessions, monke
     assert seen == [(1, "stepping", 2), (2, "stepping", 3)]
 
 
+@pytest.mark.slow
 def test_a_fork_that_is_opening_is_waited_for(sessions, monkeypatch):
     session = sessions(scenario(weights_every=1))
     single(session, 2)
@@ -267,6 +268,7 @@ def press(session, times=1):
     type(session).pressed = staticmethod(lambda: False)
 
 
+@pytest.mark.slow
 def test_steps_pressed_while_a_world_opens_or_steps_are_made_one_after_the_other(sessions, monkeypatch):
     opened, show = threading.Event(), LiveRun._show
     monkeypatch.setattr(LiveRun, "_show", lambda self, view: (opened.wait(60), show(self, view)))
@@ -293,6 +295,7 @@ def test_steps_pressed_while_a_world_opens_or_steps_are_made_one_after_the_other
     assert (live_run.t, live_run.waiting) == (STEPS, 0)
 
 
+@pytest.mark.slow
 def test_pressed_steps_take_worlds_side_by_side_to_the_same_step(sessions):
     session = sessions(scenario(weights_every=1))
     single(session, 2)

@@ -19,7 +19,9 @@ def read_toml(file: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise ScenarioError(f"{file}: is a folder, not a scenario file.") from None
     except UnicodeDecodeError as error:
-        raise ScenarioError(f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}).") from None
+        raise ScenarioError(
+            f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
+        ) from None
     except ValueError as error:
         raise ScenarioError(f"{file}: is not valid TOML: {error}.") from None
     except OSError as error:

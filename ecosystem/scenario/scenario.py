@@ -6,7 +6,7 @@ checked when the file is read, so that a run never fails at step 40 because of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.scenario.changes import DEFINING, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
 from ecosystem.scenario.consistency import inconsistencies
+from ecosystem.scenario.entries import Change
 from ecosystem.scenario.presets import read_toml, require_kind, with_preset
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import SOURCES
@@ -62,6 +63,8 @@ class Scenario(ScenarioTables):
             raise ScenarioError(
                 f"{where}: trainers.{name}: choose another name; in results, {name} means {RESERVED_NAMES[name]}."
             )
+        if authored and (problem := _contradiction(scenario.changes)):
+            raise ScenarioError(f"{where}: {problem}")
         state = scenario
         for number, change in sorted(enumerate(scenario.changes), key=lambda c: c[1].at):
             for path in change.set:
@@ -231,3 +234,16 @@ def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | Non
         problems.extend(explain(error, path, cls))
         return None
     return part
+
+
+def _contradiction(changes: Sequence[Change]) -> str:
+    """Return a sentence if two timed changes give a path two values at one step; else an empty string."""
+    values: dict[tuple[int, str], Any] = {}
+    for number, change in enumerate(changes):
+        for path, value in change.set.items():
+            if values.setdefault((change.at, path), value) != value:
+                other = values[change.at, path]
+                return (
+                    f"changes.{number}.set: {path} = {value!r} at step {change.at}, but another change sets {other!r}."
+                )
+    return ""

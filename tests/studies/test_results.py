@@ -68,6 +68,7 @@ def test_arms_whose_trainers_had_nothing_to_train_on_are_marked_wherever_they_ra
     assert {row["arm"] for row in result.summary()["untrained"]} == {"refused", "human"}
 
 
+@pytest.mark.slow
 def test_damaged_runs_are_told_and_left_out(folder: Path) -> None:
     result = run(folder)
     alone, helped, more = (Path(place) for place in result.results.runs["run"][:3])  # of seed 1

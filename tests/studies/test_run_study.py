@@ -152,6 +152,7 @@ def test_runs_that_diverge_are_told_in_their_cells_and_the_others_are_compared(t
     assert page.count("has diverged: its documents are too large for a number") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["folder", "url"])
 def test_arms_wait_for_the_run_that_they_branch_from_and_read_it(tmp_path, processes, where):
     out = str(tmp_path / "out") if where == "folder" else f"file://{tmp_path}/out"
