@@ -51,7 +51,9 @@ def measure(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
     for size in sizes:
         done = subprocess.run([*call, str(size)], capture_output=True, text=True)
         if done.returncode:
-            rows.append({"documents": size, "error": done.stderr.strip().splitlines()[-1:] or [str(done.returncode)]})
+            rows.append(
+                {"documents": size, "error": (done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1]}
+            )
         else:
             rows.append(json.loads(done.stdout.splitlines()[-1]))
     return rows
@@ -66,9 +68,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         seconds, memory = TARGETS.get(row["documents"], (None, None))
         target = "" if seconds is None else f"{seconds:,.0f} s, {memory} GB"
-        figures = (
-            [f"{row[key]:,.3g}" for key in ("opening", "opening_gb", "step", "peak_gb")] if "step" in row else ["–"] * 4
-        )
+        keys = ("opening", "opening_gb", "step", "peak_gb")
+        figures = [row["error"], "", "", ""] if "error" in row else [f"{row[key]:,.3g}" for key in keys]
         lines.append(f"| {row['documents']:,} | {' | '.join(figures)} | {target} |")
     return "\n".join(lines)
 
@@ -77,13 +78,12 @@ def _measure_here(documents: int) -> dict[str, Any]:
     """Open a web and make its steps in this process; return the figures."""
     from ecosystem.runs.environment import Machine
     from ecosystem.runs.execute import begin
-    from ecosystem.scenario.presets import read_toml
     from ecosystem.scenario.scenario import Scenario
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scale.toml"
         file.write_text(SCENARIO.format(documents=documents))
-        scenario = Scenario.parse(read_toml(file), where=str(file))
+        scenario = Scenario.load(file)
         times, memory, began = [], [], time.perf_counter()
         for _ in begin(scenario, out=folder, machine=Machine("cpu", 2), cache=folder):
             times.append(time.perf_counter() - began)

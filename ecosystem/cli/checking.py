@@ -11,6 +11,7 @@ import click
 from ecosystem.cli.options import SET, VARIANT, read_scenario, read_values
 
 if TYPE_CHECKING:
+    from ecosystem.scenario.presets import FileKind
     from ecosystem.scenario.scenario import Scenario
 
 
@@ -56,7 +57,7 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     """Return a summary of a valid file, and notes; raise EcosystemError otherwise."""
     from ecosystem.errors import DataError
     from ecosystem.scenario.consistency import unused_settings
-    from ecosystem.scenario.inputs import downloads, require_inputs, shortage
+    from ecosystem.scenario.inputs import downloads, initial_documents, quick_to_count, require_inputs, shortage
     from ecosystem.scenario.presets import file_kind, read_toml
 
     data = read_toml(file)
@@ -65,11 +66,12 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
         scenario, base = read_scenario(file, variant, settings, None, None, data), file.parent
         summary, scenarios = _summary(scenario), [scenario]
     else:
-        summary, scenarios, base = _question(file, variant, read_values(settings))
+        summary, scenarios, base = _question(file, kind, variant, read_values(settings))
     require_inputs(scenarios, base, str(file))
     notes = dict.fromkeys(note for s in scenarios for note in [*unused_settings(s), *downloads(s, base)])
     try:
-        notes |= dict.fromkeys(note for s in _distinct(scenarios) for note in shortage(s, base, quick=True))
+        counted = [s for s in _distinct(scenarios) if quick_to_count(s, base)]
+        notes |= dict.fromkeys(note for s in counted for note in shortage(s, initial_documents(s, base)))
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     return [f"valid ({summary})", *(f"note: {note}" for note in notes)]
@@ -87,14 +89,14 @@ def _summary(scenario: Scenario) -> str:
     return f"{counted(scenario.steps, 'step')}, {counted(trainers, 'trainer')}"
 
 
-def _question(file: Path, variant: str | None, values: Mapping[str, Any]) -> tuple[str, list[Scenario], Path]:
+def _question(
+    file: Path, kind: FileKind, variant: str | None, values: Mapping[str, Any]
+) -> tuple[str, list[Scenario], Path]:
     """Return the result of :meth:`Question.check` for a study or frontier file."""
     from ecosystem.errors import ScenarioError
-    from ecosystem.scenario.presets import file_kind, read_toml
     from ecosystem.studies.spec.frontier import Frontier
     from ecosystem.studies.spec.study import Study
 
-    kind = file_kind(read_toml(file))
     if variant:
         raise ScenarioError(f'{file}: is a {kind}; name the variant in the file (variant = "{variant}").')
     question = (Study if kind == "study" else Frontier).load(file).with_settings(values)

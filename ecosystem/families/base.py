@@ -192,6 +192,11 @@ class Family(Spec):
         return False
 
     @property
+    def checkpoint_folder(self) -> Path | None:
+        """The local folder of weights that were not trained in this world; None if there is none, or it is missing."""
+        return None
+
+    @property
     def depends_on_start(self) -> bool:
         """Whether the outcome of a fit depends on the weights it starts from."""
         return self.uses_budget

@@ -20,7 +20,6 @@ from ecosystem.corpus.graph_files import find_graph
 from ecosystem.errors import EcosystemError, StoreError, nearest
 from ecosystem.families.base import Cohort
 from ecosystem.families.checkpoint import fingerprint
-from ecosystem.input_files import expanded, is_folder
 from ecosystem.parsing import parse_json
 from ecosystem.runs.files import relative_path, unreadable
 from ecosystem.runs.records import require_unaltered
@@ -175,11 +174,8 @@ def check_inputs(
     models: Mapping[str, Cohort],
 ) -> None:
     """Raise StoreError if a source, the graph or the foundation of one of ``models`` has changed since the start."""
-    if _graph_changed(environment, scenario, base):
-        raise changed_error(folder, "graph in web.path")
-    for name, reservoir in sources.items():
-        if reservoir.digest != environment["sources"][name]["digest"]:
-            raise changed_error(folder, f'source "{name}"')
+    if what := _changed(environment, scenario, base, {name: source.digest for name, source in sources.items()}):
+        raise changed_error(folder, what)
     for name, cohort in models.items():
         if cohort.fingerprint != environment["foundations"][name]:
             raise StoreError(
@@ -199,7 +195,7 @@ def changed_input(
     Nothing is built. Files that are missing are not compared. ``digests`` keeps those of sources for further runs.
     """
     digests = {} if digests is None else digests
-    streams = Streams(environment["seed"])
+    streams, current = Streams(environment["seed"]), {}
     for name, source in scenario.sources.items():
         if isinstance(source, EndlessSource) or name not in environment["sources"]:
             continue
@@ -207,15 +203,26 @@ def changed_input(
         with contextlib.suppress(EcosystemError):
             if key not in digests:
                 digests[key] = source.open(name, streams, base).digest
-            if digests[key] != environment["sources"][name]["digest"]:
-                return f'source "{name}"'
-    if _graph_changed(environment, scenario, base):
-        return "graph in web.path"
+            current[name] = digests[key]
+    if what := _changed(environment, scenario, base, current):
+        return what
     for name, family in scenario.models.items():
-        init = expanded(str(getattr(family, "init", "")))
-        if family.starts_from_checkpoint and is_folder(init) and fingerprint(init) != environment["foundations"][name]:
+        place = family.checkpoint_folder
+        if place is not None and fingerprint(place) != environment["foundations"][name]:
             return f'checkpoint of model "{name}"'
     return ""
+
+
+def _changed(environment: Mapping[str, Any], scenario: Scenario, base: Path, digests: Mapping[str, str]) -> str:
+    """Name a source of ``digests``, or the graph, that differs from that at the start; "" if there is none.
+
+    Runs that did not record their graph, and graphs that are missing, are not compared.
+    """
+    for name, digest in digests.items():
+        if digest != environment["sources"][name]["digest"]:
+            return f'source "{name}"'
+    recorded = environment.get("graph")
+    return "graph in web.path" if recorded and _graph_digest(scenario, base) not in ("", recorded) else ""
 
 
 def changed_error(folder: Path, what: str) -> StoreError:
@@ -224,11 +231,6 @@ def changed_error(folder: Path, what: str) -> StoreError:
         f"{folder}: the {what} has changed since this run began (another Python version, or changed files). Restore "
         "it, or start again with --fresh."
     )
-
-
-def _graph_changed(environment: Mapping[str, Any], scenario: Scenario, base: Path) -> bool:
-    """Return whether the file of the graph differs from that at the start; False for runs that did not record it."""
-    return bool(environment.get("graph")) and _graph_digest(scenario, base) not in ("", environment["graph"])
 
 
 def _graph_digest(scenario: Scenario, base: Path) -> str:

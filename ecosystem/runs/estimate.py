@@ -65,8 +65,9 @@ class Plan:
         is read to count them, unless it is downloaded. Raises DataError if it cannot be read.
         """
         notes = _notes(scenario) + _refusals(scenario, base) + downloads(scenario, base)
-        notes += [*shortage(scenario, base), *omissions(scenario, base)] if done < 0 else []
-        scenario = _with_available_documents(scenario, base)
+        documents = initial_documents(scenario, base)
+        notes += [*shortage(scenario, documents), *omissions(scenario, base)] if done < 0 else []
+        scenario = _with_initial_documents(scenario, documents)
         rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0
         foundation = 0.0
@@ -153,12 +154,12 @@ class Plan:
         return asdict(self)
 
 
-def _with_available_documents(scenario: Scenario, base: Path) -> Scenario:
-    """Return the scenario with as many initial documents as its source has, if they are fewer than asked for."""
+def _with_initial_documents(scenario: Scenario, documents: int) -> Scenario:
+    """Return the scenario with another number of initial documents, if it has any."""
     web = scenario.web
     if web.initial is None:
         return scenario
-    initial = web.initial.model_copy(update={"documents": initial_documents(scenario, base)})
+    initial = web.initial.model_copy(update={"documents": documents})
     return scenario.model_copy(update={"web": web.model_copy(update={"initial": initial})})
 
 

@@ -58,17 +58,17 @@ def initial_documents(s: ScenarioTables, base: Path) -> int:
     return initial.documents if size is None else min(size, initial.documents)
 
 
-def shortage(s: ScenarioTables, base: Path, *, quick: bool = False) -> list[str]:
-    """Return a sentence if the web begins with fewer documents than asked for.
-
-    ``quick`` omits sources that take long to open. Raises DataError if the source cannot be opened.
-    """
+def quick_to_count(s: ScenarioTables, base: Path) -> bool:
+    """Return whether :func:`initial_documents` opens the source in a fraction of a second."""
     initial = s.web.initial
-    if initial is None or (
-        quick and not s.sources[initial.source].quick_to_count(initial.source, base, initial.documents)
-    ):
+    return initial is None or s.sources[initial.source].quick_to_count(initial.source, base, initial.documents)
+
+
+def shortage(s: ScenarioTables, available: int) -> list[str]:
+    """Return a sentence if the web begins with fewer documents (:func:`initial_documents`) than asked for."""
+    initial = s.web.initial
+    if initial is None:
         return []
-    available = initial_documents(s, base)
     return [
         f"web.initial.documents = {initial.documents:,}, but sources.{initial.source} has only {available:,} documents "
         f"to publish; the web begins with these, and the source has none left"

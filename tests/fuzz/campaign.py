@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import tempfile
 import traceback
 from collections import Counter
@@ -69,13 +68,9 @@ def run(target: str, inputs: int, number: int) -> Tally:
 @contextlib.contextmanager
 def _quiet(folder: Path) -> Any:
     """Discard output, and work in a folder."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        os.chdir(before)
+    quiet = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        yield
 
 
 def _place(error: Exception) -> str:

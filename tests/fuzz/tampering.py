@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import random
 import re
 import shutil
@@ -146,15 +145,12 @@ def _table(out: Path) -> dict[str, bytes]:
 
 def _call(words: list[str], folder: Path) -> tuple[int, str]:
     """Call the command line in this process and a folder; return its exit code and all output."""
-    before, output = Path.cwd(), io.StringIO()
-    os.chdir(folder)
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        with contextlib.chdir(folder), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             cli.main(words, prog_name="ecosystem", standalone_mode=False)
         return 0, output.getvalue()
     except (EcosystemError, click.ClickException) as error:
         return 2, f"{output.getvalue()}{error}"
     except SystemExit as stop:
         return int(stop.code or 0), output.getvalue()
-    finally:
-        os.chdir(before)

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from ecosystem.families import checkpoint, foundation
 from ecosystem.families.base import BuildContext, Cohort, Family
 from ecosystem.families.training_spec import Foundation, Training
+from ecosystem.input_files import expanded, is_folder
 from ecosystem.spec import ScenarioParts
 from ecosystem.types import Modality, Positive
 
@@ -85,6 +86,12 @@ class LanguageFamily(Family):
     def starts_from_checkpoint(self) -> bool:
         """Whether members start from weights that were not trained in this world."""
         return not self.from_scratch
+
+    @property
+    def checkpoint_folder(self) -> Path | None:
+        """The local folder in ``init``; None if members start from scratch, or if there is no such folder."""
+        folder = expanded(self.init)
+        return folder if self.starts_from_checkpoint and is_folder(folder) else None
 
     def beside(self, base: Path) -> Self:
         """Return the family with the paths of its checkpoints that are found only in ``base``, resolved there."""
