@@ -68,17 +68,21 @@ def test_jobs_of_a_study_name_the_cache_unless_it_is_the_users_own(tmp_path, mon
 
 @pytest.mark.slow
 def test_a_command_writes_where_it_is_told_and_nowhere_else(tmp_path):
+    """Also from a current folder that cannot be written to."""
     (tmp_path / "world.toml").write_text(WORLD)
-    (tmp_path / "models/cache").mkdir(parents=True)
+    (tmp_path / "current" / "models" / "cache").mkdir(parents=True)
+    (tmp_path / "current").chmod(0o555)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "ECOSYSTEM_CACHE": "variable"}
     environment |= {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "own")}
-    command = [sys.executable, "-m", "ecosystem", "run", "world.toml", "--cache", "chosen", "--quiet"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "ecosystem", "run", "../world.toml", "--quiet"]
+    command += ["--cache", "../chosen", "--out", "../outputs"]
+    done = subprocess.run(command, cwd=tmp_path / "current", env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     index, tokenizer = sorted((tmp_path / "chosen").iterdir(), key=Path.is_dir)
     assert index.name.startswith("python-docs-") and (tokenizer / "tokenizer.json").is_file()
     written = {path.name for path in tmp_path.iterdir()} - {"home"}
-    assert written == {"world.toml", "models", "chosen", "outputs"} and not list((tmp_path / "models/cache").iterdir())
+    assert written == {"world.toml", "current", "chosen", "outputs"}
+    assert [path.name for path in (tmp_path / "current").rglob("*")] == ["models", "cache"]
     assert not list((tmp_path / "home").rglob("ecosystem"))
 
 

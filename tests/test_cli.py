@@ -378,10 +378,11 @@ def test_a_closed_pipe_does_not_look_like_a_finished_run(place):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_output_that_cannot_be_written_is_one_sentence(place):
+@pytest.mark.parametrize("arguments", [["check", "tiny.toml"], ["--help"], ["--version"]])
+def test_output_that_cannot_be_written_is_one_sentence(arguments, place):
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "ecosystem", "check", "tiny.toml"],
+            [sys.executable, "-m", "ecosystem", *arguments],
             cwd=place,
             stdout=full,
             stderr=subprocess.PIPE,

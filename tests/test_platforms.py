@@ -98,8 +98,9 @@ for name, call in calls.items():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-@pytest.mark.parametrize("first", ["build", pytest.param("read", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("first", ["build", "read"])
 def test_a_process_forked_from_one_that_has_computed_is_told_so_instead_of_waiting(first, tmp_path):
     scenario = ROOT / "tests/baseline/scenarios/categories.toml"
     study = ROOT / "scenarios/studies/curators.toml"

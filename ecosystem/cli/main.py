@@ -6,6 +6,8 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from types import FrameType
 from typing import Any
@@ -64,27 +66,39 @@ def main() -> None:
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
+@contextmanager
+def _errors_of_the_system() -> Iterator[None]:
+    """End the process with a message if output cannot be written; raise EcosystemError for an unusable path."""
+    try:
+        yield
+    except BrokenPipeError:
+        click.echo("Stopped: the reader of the output has closed it. Committed steps are kept.", err=True)
+        os._exit(141)  # as if ended by SIGPIPE; the interpreter would try to write what is left of the output
+    except OSError as error:
+        if error.filename is not None:  # a name that is too long, a loop of links, a folder without permission
+            from ecosystem.errors import EcosystemError
+
+            raise EcosystemError(f"{error.filename}: {error.strerror}.") from error
+        if error.errno not in _UNWRITABLE:
+            raise
+        message = f"Error: standard output cannot be written ({error.strerror}). Committed steps are kept."
+        click.echo(message, err=True)
+        os._exit(2)
+
+
 class _Commands(click.Group):
     """The commands; output that cannot be written ends one with a message."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        """Read the arguments; ``--help`` and ``--version`` print here."""
+        with _errors_of_the_system():
+            return super().make_context(*arguments, **more)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Invoke a command."""
         require_docstrings()
-        try:
+        with _errors_of_the_system():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            click.echo("Stopped: the reader of the output has closed it. Committed steps are kept.", err=True)
-            os._exit(141)  # as if ended by SIGPIPE; the interpreter would try to write what is left of the output
-        except OSError as error:
-            if error.filename is not None:  # a name that is too long, a loop of links, a folder without permission
-                from ecosystem.errors import EcosystemError
-
-                raise EcosystemError(f"{error.filename}: {error.strerror}.") from error
-            if error.errno not in _UNWRITABLE:
-                raise
-            message = f"Error: standard output cannot be written ({error.strerror}). Committed steps are kept."
-            click.echo(message, err=True)
-            os._exit(2)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
