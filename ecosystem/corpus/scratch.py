@@ -1,0 +1,41 @@
+"""Scratch folders: files larger than memory that can be made again, and so are deleted with their owner."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Scratch:
+    """A folder for files that can be made again; it is created on first use and deleted with this object."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """``folder`` must not contain anything else; absent: a new folder of the system's temporary files."""
+        self._folder = folder
+        self._ready = False
+        self._files = 0
+
+    def file(self, suffix: str = "") -> Path:
+        """Return the path of a new file, which does not exist yet."""
+        if not self._ready:
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-"))
+            else:
+                shutil.rmtree(self._folder, ignore_errors=True)  # left by a killed process
+                self._folder.mkdir(parents=True)
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            self._ready = True
+        assert self._folder is not None
+        self._files += 1
+        return self._folder / f"{self._files:06d}{suffix}"
+
+    def stored(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Write an array to a new file; return it mapped from there, read-only."""
+        path = self.file(".npy")
+        np.save(path, array)
+        return np.load(path, mmap_mode="r")
