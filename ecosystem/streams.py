@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+_BLOCK = 1 << 15  # numbers that fit the cache of a core
+_SHIFTS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,34 @@ class Stream:
         the finaliser of SplitMix64 (Steele, Lea & Flood 2014), applied twice.
         """
         key = self._sequence().generate_state(2, np.uint64)
-        x = np.atleast_1d(np.asarray(ids, dtype=np.int64)).view(np.uint64)
-        with np.errstate(over="ignore"):
-            for k in key:
-                x = (x + k) * np.uint64(0x9E3779B97F4A7C15) & _MASK
-                x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-                x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-                x = x ^ (x >> np.uint64(31))
-        # The largest of the 2**53 values would round to 1.
-        return np.minimum(((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53, 1 - 2.0**-53)
+        x = np.array(ids, dtype=np.int64, ndmin=1).view(np.uint64)  # a copy
+        noise = np.empty(x.shape)
+        mixed, drawn = x.reshape(-1), noise.reshape(-1)
+        for first in range(0, x.size, _BLOCK):
+            _mix(mixed[first : first + _BLOCK], key)
+            drawn[first : first + _BLOCK] = mixed[first : first + _BLOCK]
+            _scale(drawn[first : first + _BLOCK])
+        return noise
+
+
+def _mix(x: NDArray[np.uint64], key: NDArray[Any]) -> None:
+    """Scramble numbers in place; each keeps the 53 bits that make a fraction."""
+    shifted = np.empty_like(x)
+    for k in key:
+        x += k
+        x *= np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in _SHIFTS:
+            x ^= np.right_shift(x, shift, out=shifted)
+            x *= factor
+        x ^= np.right_shift(x, np.uint64(31), out=shifted)
+    x >>= np.uint64(11)
+
+
+def _scale(x: NDArray[np.float64]) -> None:
+    """Turn whole numbers below 2^53 into fractions within (0, 1), in place."""
+    x += 0.5
+    x *= 2.0**-53
+    np.minimum(x, 1 - 2.0**-53, out=x)  # the largest would round to 1
 
 
 @dataclass(frozen=True, slots=True)

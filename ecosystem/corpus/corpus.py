@@ -1,42 +1,76 @@
 """The corpus: every document ever published, whether it is on the web, and its content.
 
-The index is one table with a row per document, in order of publication; the id of a document is its row number.
-Contents are stored separately and gathered by id. A document that leaves the web is marked as retired, not deleted.
+The id of a document is its row number, in order of publication. What every step needs of all documents is kept as
+compact arrays; everything else is read by row from :class:`~ecosystem.corpus.documents.Documents`. A document that
+leaves the web is marked as retired, not deleted.
 """
 
 from __future__ import annotations
 
-import polars as pl
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from ecosystem.corpus.documents import Documents
 from ecosystem.corpus.features import features
 from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, empty, segment
+from ecosystem.corpus.scratch import Scratch
+
+_ARRAYS: dict[str, Any] = {
+    "t": np.int32,
+    "site": np.int32,
+    "synthetic": np.bool_,
+    "depth": np.float64,
+    "weight": np.float64,
+    "retired_at": np.int32,  # _NEVER: it has not left the web
+    "published": np.bool_,  # False: refused at the publish gate
+}
+_NEVER = -1
+_CHANGING = ("weight", "retired_at")
+_UNSORTED = 4  # documents are sorted by site again when this share of them (1 in 4) is new
 
 
 class Corpus:
     """All documents of one web, with methods that publish, retire and reweigh them and read their contents."""
 
-    def __init__(self, content: pl.DataType | None = None) -> None:
-        """Create an empty corpus; ``content`` is the type of its documents (absent: text)."""
-        self.index = empty(INDEX)
-        self._contents = pl.Series("content", [], dtype=content or pl.String())
-        self._drafts = self._contents  # contents of drafts that are prepared but not published
+    def __init__(self, content: pl.DataType | None = None, scratch: Scratch | None = None) -> None:
+        """Create an empty corpus; ``content`` is the type of its documents (absent: text).
+
+        ``scratch`` takes the files of documents that do not fit into memory (absent: a temporary folder).
+        """
+        self._schema = segment(content or pl.String())
+        self._scratch = scratch or Scratch()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._documents = Documents(self._schema, self._scratch)
+        self._drafts = pl.Series("content", [], dtype=self.content)  # contents of drafts that are not published
+        self._arrays = {name: np.zeros(0, dtype) for name, dtype in _ARRAYS.items()}  # longer than there are documents
         self._first_with_hash: dict[int, int] = {}
+        self._drawn: dict[tuple[str | None, int], int] = {}  # number of documents of each source at each step
         self._changed = empty(INDEX_CHANGE)
-        self._live: tuple[pl.DataFrame, pl.DataFrame] | None = None  # an index, and its live rows
+        self._live: Live | None = None
+        self._by_site = np.zeros(0, np.int64)  # the first documents, sorted by site
+        self._site_starts = np.zeros(1, np.int64)
 
     def __len__(self) -> int:
         """Return the number of documents ever published, refused drafts included."""
-        return self.index.height
+        return len(self._documents)
 
     @property
     def content(self) -> pl.DataType:
         """Type of the contents of every document."""
-        return self._contents.dtype
+        return self._schema["content"]
 
     @property
     def last_id(self) -> int:
         """Id of the newest document or draft; -1 if there are none."""
         return len(self) + self._drafts.len() - 1
+
+    # Publishing.
 
     def prepare(self, drafts: pl.DataFrame, t: int) -> pl.DataFrame:
         """Turn drafts (site, author, synthetic, depth, model, source, row, content) into a segment at step ``t``.
@@ -54,9 +88,10 @@ class Corpus:
             "verdict": pl.lit(None),
             "reason": pl.lit(None),
         }
-        columns = segment(self._contents.dtype)
         table = pl.concat([drafts, observed], how="horizontal")
-        return table.select(derived.get(name, pl.col(name)).cast(dtype).alias(name) for name, dtype in columns.items())
+        return table.select(
+            derived.get(name, pl.col(name)).cast(dtype).alias(name) for name, dtype in self._schema.items()
+        )
 
     def _first_copies(self, hashes: pl.Series) -> pl.Series:
         """Return the earliest document with the hash of each draft, or null for the first one; register new hashes."""
@@ -68,56 +103,148 @@ class Corpus:
 
     def publish(self, table: pl.DataFrame) -> None:
         """Append a segment (columns of SEGMENT); rows with a verdict are recorded, but never on the web."""
-        self.index = pl.concat([self.index, table.select(INDEX.keys())])
-        self._contents = pl.concat([self._contents, table["content"]])
-        self._drafts = self._contents.clear()
+        first, last = len(self), len(self) + table.height
+        arrays = table.select("t", "site", "synthetic", "depth", "weight", pl.col("retired_at").fill_null(_NEVER))
+        for name, values in self._arrays.items():
+            if last > len(values):
+                self._arrays[name] = values = np.concatenate([values, np.zeros(max(last, 1024), values.dtype)])
+            values[first:last] = table["verdict"].is_null() if name == "published" else arrays[name]
+        for source, t, count in table.group_by("source", "t").len().iter_rows():
+            self._drawn[source, t] = self._drawn.get((source, t), 0) + count
+        self._documents.append(table)
+        self._drafts = self._drafts.clear()
+        self._live = None
 
-    def live(self) -> pl.DataFrame:
-        """Return the index rows of the documents that are on the web now."""
-        if self._live is None or self._live[0] is not self.index:
-            self._live = self.index, self.index.filter(pl.col("retired_at").is_null() & pl.col("verdict").is_null())
-        return self._live[1]
+    # Reading.
 
-    def contents(self, docs: pl.Series) -> pl.Series:
+    @property
+    def index(self) -> pl.DataFrame:
+        """All documents, with every column but their contents."""
+        return self.table(list(INDEX))
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return t, site, synthetic, depth, weight, retired_at (-1: never) or published of all documents, [documents].
+
+        The array must not be changed.
+        """
+        return self._arrays[name][: len(self)]
+
+    def table(self, names: Sequence[str]) -> pl.DataFrame:
+        """Return these columns of all documents; a large web takes one pass over its files."""
+        return self._current(self._documents.columns(names), slice(None))
+
+    def rows(self, docs: ArrayLike | pl.Series, names: Sequence[str] = tuple(INDEX)) -> pl.DataFrame:
+        """Return documents by id, in the order of ``docs``, with these columns."""
+        ids = np.asarray(docs, dtype=np.int64)
+        return self._current(self._documents.rows(ids, names), ids)
+
+    def _current(self, frame: pl.DataFrame, at: NDArray[np.int64] | slice) -> pl.DataFrame:
+        """Replace the columns that have changed since publication."""
+        changed = [pl.Series(name, self.array(name)[at]) for name in _CHANGING if name in frame.columns]
+        return frame.with_columns(changed).with_columns(
+            pl.col(name).replace(_NEVER, None) for name in ("retired_at",) if name in frame.columns
+        )
+
+    def contents(self, docs: ArrayLike | pl.Series) -> pl.Series:
         """Return the contents of documents (or of prepared drafts) by id, in the order of ``docs``."""
-        available = pl.concat([self._contents, self._drafts], rechunk=False) if self._drafts.len() else self._contents
-        return available.gather(docs)
+        ids = np.asarray(docs, dtype=np.int64)
+        draft = ids >= len(self)
+        if not draft.any():
+            return self._documents.rows(ids, ["content"])["content"]
+        drafts = self._drafts.gather(ids[draft] - len(self))
+        if draft.all():
+            return drafts
+        published = self._documents.rows(ids[~draft], ["content"])["content"]
+        place = np.empty_like(ids)
+        place[np.concatenate([np.flatnonzero(~draft), np.flatnonzero(draft)])] = np.arange(ids.size)
+        return pl.concat([published, drafts]).gather(place)
+
+    def drawn(self, source: str, t: int) -> int:
+        """Return the number of documents of a source that people had written by the end of step ``t``."""
+        return sum(count for (of, step), count in self._drawn.items() if of == source and step <= t)
+
+    def live(self) -> Live:
+        """Return the documents that are on the web now."""
+        if self._live is None:
+            on_web = self.array("published") & (self.array("retired_at") == _NEVER)
+            self._live = Live(self, np.flatnonzero(on_web))
+        return self._live
+
+    def on_sites(self, sites: Iterable[int]) -> NDArray[np.int64]:
+        """Return the ids of the documents ever published on these sites, ascending."""
+        site = self.array("site")
+        if (site.size - self._by_site.size) * _UNSORTED > site.size:
+            self._by_site = np.argsort(site, kind="stable")
+            self._site_starts = np.searchsorted(site[self._by_site], np.arange(site.max() + 2))
+        chosen = np.fromiter(sites, np.int64)
+        known = chosen[chosen + 1 < self._site_starts.size]
+        spans = zip(self._site_starts[known].tolist(), self._site_starts[known + 1].tolist(), strict=True)
+        new = self._by_site.size + np.flatnonzero(np.isin(site[self._by_site.size :], chosen))
+        return np.sort(np.concatenate([*(self._by_site[a:b] for a, b in spans), new]))
+
+    # Changing.
 
     def retire(self, docs: pl.Series, t: int) -> None:
         """Retire documents from the web at step ``t``."""
-        if docs.len():
-            rows = self.index.select("doc", "weight")[docs.unique().sort()]
-            self._apply(rows.with_columns(retired_at=pl.lit(t, pl.Int32)))
+        ids = docs.unique().sort().to_numpy()
+        self._change(ids, self.array("weight")[ids], np.full(ids.size, t, np.int32))
 
-    def reweigh(self, docs: pl.Series, factor: pl.Series) -> None:
+    def reweigh(self, docs: ArrayLike | pl.Series, factor: pl.Series) -> None:
         """Multiply the prominence of live documents by ``factor``, one per document."""
-        change = pl.DataFrame({"doc": docs, "factor": factor}).filter(pl.col("factor") != 1.0)
-        if change.is_empty():
-            return
-        rows = self.index.select("doc", "weight", "retired_at").join(change, on="doc", how="inner")
-        self._apply(rows.with_columns(weight=pl.col("weight") * pl.col("factor")))
+        ids, factors = np.asarray(docs, dtype=np.int64), factor.to_numpy()
+        ids, factors = ids[factors != 1.0], factors[factors != 1.0]
+        self._change(ids, self.array("weight")[ids] * factors, self.array("retired_at")[ids])
 
-    def _apply(self, rows: pl.DataFrame) -> None:
-        change = rows.select(pl.col(name).cast(dtype) for name, dtype in INDEX_CHANGE.items())
-        # The id of a document is its row number, so no search is needed.
-        retired = change.filter(pl.col("retired_at").is_not_null())
-        self.index = self.index.with_columns(
-            self.index["weight"].scatter(change["doc"], change["weight"]),
-            self.index["retired_at"].scatter(retired["doc"], retired["retired_at"]),
-        )
+    def _change(self, docs: NDArray[np.int64], weight: NDArray[np.float64], retired_at: NDArray[np.int32]) -> None:
+        if not docs.size:
+            return
+        self._arrays["weight"][docs], self._arrays["retired_at"][docs] = weight, retired_at
+        change = pl.DataFrame({"doc": docs, "retired_at": retired_at, "weight": weight}, schema=INDEX_CHANGE)
+        change = change.with_columns(pl.col("retired_at").replace(_NEVER, None))
         self._changed = pl.concat([self._changed, change]).unique("doc", keep="last", maintain_order=True)
+        self._live = None
 
     def take_changes(self) -> pl.DataFrame:
         """Return the rows retired or reweighed since the last call (columns of INDEX_CHANGE), and clear them."""
         changed, self._changed = self._changed.sort("doc"), empty(INDEX_CHANGE)
         return changed
 
-    def restore(self, segments: pl.DataFrame, changes: pl.DataFrame) -> None:
+    def restore_segment(self, table: pl.DataFrame) -> None:
+        """Append a stored segment."""
+        self._first_copies(table["content_hash"])
+        self.publish(table)
+
+    def restore(self, segments: Iterable[pl.DataFrame], changes: pl.DataFrame) -> None:
         """Replace the corpus with stored segments and changes, in order of steps."""
-        self.index, self._contents, self._first_with_hash = empty(INDEX), self._contents.clear(), {}
-        self._changed, self._live = empty(INDEX_CHANGE), None
-        self.publish(segments)
-        for doc, digest in segments.select("doc", "content_hash").iter_rows():
-            self._first_with_hash.setdefault(digest, doc)
-        self._apply(changes.unique("doc", keep="last", maintain_order=True))
+        self._clear()
+        for table in segments:
+            self.restore_segment(table)
+        last = changes.unique("doc", keep="last", maintain_order=True)
+        retired_at = last["retired_at"].fill_null(_NEVER).to_numpy()
+        self._change(last["doc"].to_numpy(), last["weight"].to_numpy(), retired_at)
         self.take_changes()
+
+
+class Live:
+    """The documents that are on the web at one moment; ``doc`` [documents] holds their ids, ascending."""
+
+    def __init__(self, corpus: Corpus, doc: NDArray[np.int64]) -> None:
+        self._corpus = corpus
+        self.doc = doc
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return self.doc.size
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return t, site, synthetic, depth or weight of the documents, [documents]."""
+        every = self._corpus.array(name)
+        return every if len(self) == every.size else every[self.doc]
+
+    def columns(self, *names: str) -> pl.DataFrame:
+        """Return doc, t, site, synthetic, depth or weight of the documents as a table."""
+        return pl.DataFrame({name: self.doc if name == "doc" else self.array(name) for name in names})
+
+    def table(self) -> pl.DataFrame:
+        """Return every column of the documents but their contents."""
+        return self._corpus.rows(self.doc)

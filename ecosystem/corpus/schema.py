@@ -7,6 +7,7 @@ at publication (:mod:`ecosystem.corpus.features`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -159,8 +160,9 @@ def _empty(columns: tuple[tuple[str, pl.DataType], ...]) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that the store writes after a step, and that a resumed world is restored from.
+    """Everything that the store writes after a step.
 
+    ``segment`` holds the documents of the step; it is empty after an opening whose batches are stored already.
     ``state`` is plain JSON (clocks, counters, endorsements, events); ``weights`` holds the arrays of ``Cohort.state()``
     by model name; ``archive`` holds the earlier selections that trainers keep.
     """
@@ -173,3 +175,16 @@ class Snapshot:
     archive: pl.DataFrame
     state: dict[str, Any]
     weights: dict[str, dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything that a resumed world is restored from.
+
+    ``latest`` is the snapshot of the last step. ``segments`` are the documents of all steps in order, read as they are
+    needed, and ``changes`` the changes of all steps in order.
+    """
+
+    latest: Snapshot
+    segments: Iterable[pl.DataFrame]
+    changes: pl.DataFrame

@@ -38,4 +38,5 @@ class Scratch:
         """Write an array to a new file; return it mapped from there, read-only."""
         path = self.file(".npy")
         np.save(path, array)
-        return np.load(path, mmap_mode="r")
+        mapped: NDArray[np.generic] = np.load(path, mmap_mode="r")
+        return mapped

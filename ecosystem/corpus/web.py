@@ -22,12 +22,23 @@ from ecosystem.spec import Spec
 from ecosystem.streams import Streams
 from ecosystem.types import Positive
 
+_SAMPLE = 50_000  # texts: enough for a tokenizer and a foundation, and read within a minute
+
 
 class InitialSpec(Spec):
     """Documents on the web before the first step: human documents of a source, spread over the sites."""
 
     source: str = Field(description="name of the source of the documents")
     documents: Positive = Field(description="number of initial documents")
+    sample: Positive | None = Field(
+        None,
+        description="number of initial documents, the first ones, that tokenizers and foundations learn from and that "
+        "metrics take as human; absent: 50,000 texts, or all vectors or categories",
+    )
+
+    def learnt(self, modality: str) -> int:
+        """Return the number of initial documents that models and metrics learn from."""
+        return min(self.documents, self.sample or (_SAMPLE if modality == "text" else self.documents))
 
 
 class WebSpec(Spec):

@@ -50,16 +50,18 @@ def many(
     return _finish(table, step=pl.lit(step), scope=pl.lit(scope))
 
 
-def web(index: pl.DataFrame, step: int) -> pl.DataFrame:
-    """Return ``synthetic_share``, ``depth`` and ``documents`` of the live documents of an index, unweighted."""
-    live = _live(index).with_columns(weight=pl.lit(1.0), id=pl.lit("web"))
-    return _contamination(live, step, "web")
+def web(live: pl.DataFrame, step: int) -> pl.DataFrame:
+    """Return ``synthetic_share``, ``depth`` and ``documents`` of the live documents, unweighted.
+
+    ``live`` has the columns site, synthetic and depth, one row per document.
+    """
+    return _contamination(live.with_columns(weight=pl.lit(1.0), id=pl.lit("web")), step, "web")
 
 
-def sites(index: pl.DataFrame, step: int) -> pl.DataFrame:
+def sites(live: pl.DataFrame, step: int) -> pl.DataFrame:
     """Return the metrics of :func:`web` for every site with a live document; the id is the site's number."""
-    live = _live(index).with_columns(weight=pl.lit(1.0), id=pl.col("site").cast(pl.String))
-    return _contamination(live, step, "site")
+    by_site = live.with_columns(weight=pl.lit(1.0), id=pl.col("site").cast(pl.String))
+    return _contamination(by_site, step, "site")
 
 
 def training_sets(training: pl.DataFrame, step: int) -> pl.DataFrame:
@@ -106,10 +108,6 @@ def policies(ledger: pl.DataFrame, select: Mapping[str, Sequence[str]], step: in
             human, synthetic = human + refused_human, synthetic + refused_synthetic
         result += reversed(frames)
     return pl.concat(result) if result else pl.DataFrame(schema=METRICS)
-
-
-def _live(index: pl.DataFrame) -> pl.DataFrame:
-    return index.filter(pl.col("retired_at").is_null() & pl.col("verdict").is_null())
 
 
 def _share(flag: pl.Expr) -> pl.Expr:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.corpus import datatrove
+from ecosystem.draws import lowest
 from ecosystem.policies.base import POLICIES, Context, Filter
 from ecosystem.policies.reasons import Rule, above, below, first_reason
 from ecosystem.types import Share
@@ -257,9 +258,8 @@ class PerplexityBand(Filter):
 
     def _quantiles(self, keep: list[float], ctx: Context) -> tuple[float, float | None]:
         """Return the least and the largest perplexity; no limit at the quantiles 0 and 1."""
-        live = ctx.corpus.live()
-        chosen = np.sort(np.argsort(ctx.static_stream.uniform(live.to_numpy()), kind="stable")[:_CRAWL])
-        tokens, perplexity = self._perplexity(live.gather(chosen), ctx)
+        crawl = pl.Series("doc", lowest(ctx.corpus.live().to_numpy(), _CRAWL, ctx.static_stream))
+        tokens, perplexity = self._perplexity(crawl, ctx)
         if not (tokens > 0).any():
             return 1.0, None
         low, high = np.quantile(perplexity[tokens > 0], keep)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import OBSERVABLE
+from ecosystem.draws import lowest
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.policies.base import Context, Filter
 from ecosystem.policies.reasons import first_reason
@@ -137,17 +138,22 @@ class LearningView:
         return reservoir.rows(random_rows(n, 0, reservoir.size, stream))
 
     def _draw(self, n: int, *, by_origin: bool = False) -> pl.DataFrame:
-        published = self._corpus.index.filter((pl.col("t") < self.t) & pl.col("verdict").is_null())
+        published = (self._corpus.array("t") < self.t) & self._corpus.array("published")
         stream = self._streams.at(f"policies/{self._policy}/examples", self.t)
-        return random_documents(published, n, stream, by_origin=by_origin)
+        return random_documents(self._corpus, published, n, stream, by_origin=by_origin)
 
 
-def random_documents(index: pl.DataFrame, n: int, stream: Stream, *, by_origin: bool = False) -> pl.DataFrame:
-    """Draw at most ``n`` rows of an index, or ``n`` of each origin, in the order of their noise."""
-    noise = pl.Series("noise", stream.uniform(index["doc"].to_numpy()), dtype=pl.Float64)
-    rank = pl.int_range(pl.len())
-    drawn = index.with_columns(noise).sort("noise", "doc").drop("noise")
-    return drawn.filter((rank.over("synthetic") if by_origin else rank) < n)
+def random_documents(
+    corpus: Corpus, among: NDArray[np.bool_], n: int, stream: Stream, *, by_origin: bool = False
+) -> pl.DataFrame:
+    """Draw at most ``n`` of the documents ``among`` [documents], or ``n`` of each origin, in the order of their noise.
+
+    The result has every column of the index.
+    """
+    synthetic = corpus.array("synthetic")
+    groups = [among & synthetic, among & ~synthetic] if by_origin else [among]
+    docs = np.concatenate([lowest(np.flatnonzero(group), n, stream) for group in groups])
+    return corpus.rows(docs[np.lexsort((docs, stream.uniform(docs)))])
 
 
 def _calibration(place: NDArray[np.int64]) -> NDArray[np.bool_]:

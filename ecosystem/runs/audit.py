@@ -99,7 +99,7 @@ def apply_policy(world: World, name: str, *, everything: bool = False, reader: s
     There is one row per document, with the columns of the index and the gate's ``verdict``, ``reason`` and ``weight``,
     and one row with ``injected_from`` per document that an adder would add.
     """
-    documents = world.corpus.index if everything else world.corpus.live()
+    documents = world.corpus.index if everything else world.corpus.live().table()
     documents = documents.drop("verdict", "reason").with_columns(weight=pl.lit(1.0))
     return gate(documents, world.state.policies([name]), world.state.context(reader))
 

@@ -18,6 +18,8 @@ from ecosystem.families.base import Progress, SavesAssets, silent
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, check_inputs, new_environment, note_resume, write_environment
 from ecosystem.runs.files import archive_existing
+from ecosystem.runs.opening import OpeningBatches
+from ecosystem.runs.records import OPENING, SCRATCH
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -86,7 +88,9 @@ def begin(
             world = _branch_off(store, branch, machine, base, cache, progress)
         else:
             world, assets = _start(store, scenario, machine, base, cache, progress)
-            scenario = (yield _commit(store, world, scenario, started, assets)) or scenario
+            snapshot = _commit(store, world, scenario, started, assets)
+            (folder / OPENING).unlink(missing_ok=True)
+            scenario = (yield snapshot) or scenario
         while world.t < scenario.steps:
             _write_scenario(store, scenario)
             world.base_scenario = scenario
@@ -100,12 +104,17 @@ def begin(
 
 @contextmanager
 def _discarded_if_empty(store: Store) -> Iterator[None]:
-    """Discard the folder of a run after an error if no step is committed; its lock is held."""
+    """Discard the folder of a run after an error if no step is committed; its lock is held.
+
+    After an interruption, the batches of a large opening stay, and the next run goes on from there.
+    """
     try:
         yield
-    except BaseException:  # also an interruption, or a generator that is closed
+    except BaseException as error:  # also an interruption, or a generator that is closed
+        interrupted = not isinstance(error, Exception)
         with suppress(OSError, StoreError):  # the first error says more
-            store.discard()
+            if not (interrupted and (store.folder / OPENING).exists()):
+                store.discard()
         raise
 
 
@@ -130,7 +139,8 @@ def _resume(
     progress: Progress,
 ) -> World:
     """Build the world of an interrupted run, as it was after the last committed step."""
-    world = _build_world(scenario, _require_same_machine(store.folder, machine), base, cache, progress)
+    machine = _require_same_machine(store.folder, machine)
+    world = _build_world(scenario, machine, base, cache, progress, documents=False, scratch=store.folder / SCRATCH)
     store.verify(weights=False)
     verify_inputs(Run(store.folder), world, base)
     world.restore(store.past())
@@ -145,7 +155,8 @@ def _branch_off(
     parent = branch.parent.store
     parent.require(branch.step)  # before anything is built
     machine = _require_same_machine(branch.parent.path, machine)
-    world = _build_world(branch.scenario, machine, base, cache, progress)
+    scratch = store.folder / SCRATCH
+    world = _build_world(branch.scenario, machine, base, cache, progress, documents=False, scratch=scratch)
     parent.verify(weights=False, through=branch.step)
     verify_inputs(branch.parent, world, base)
     world.restore(parent.past(branch.step))
@@ -162,11 +173,15 @@ def _start(
     cache: str | Path | None,
     progress: Progress,
 ) -> tuple[World, Files]:
-    """Build the world of a new run; write the files that belong to no step, and the assets of checkpoints."""
+    """Build the world of a new run; write the files that belong to no step, and the assets of checkpoints.
+
+    Return the world, and the files of step 0 that are written already.
+    """
     machine = machine or Machine.choose()
-    world = _build_world(scenario, machine, base, cache, progress)
+    opening = OpeningBatches(store)
+    world = _build_world(scenario, machine, base, cache, progress, opening=opening, scratch=store.folder / SCRATCH)
     _write_inputs(store, scenario, machine, world, base)
-    assets: Files = {}
+    assets: Files = dict(opening.files)
     for name, cohort in world.cohorts.items():
         if not isinstance(cohort, SavesAssets):
             continue
@@ -206,7 +221,7 @@ def restore_world(
         machine = Machine.choose(run.machine.device, run.machine.threads)
     except EcosystemError:  # the device is missing here; scores on a CPU differ only slightly
         machine = Machine.choose("cpu")
-    world = _build_world(scenario, machine, run.base, cache, progress, models=False)
+    world = _build_world(scenario, machine, run.base, cache, progress, models=False, documents=False)
     verify_inputs(run, world, run.base)
     world.restore(run.store.past(step, models=False))
     return world
@@ -218,14 +233,13 @@ def _build_world(
     base: Path,
     cache: str | Path | None,
     progress: Progress,
-    *,
-    models: bool = True,
+    **options: Any,
 ) -> World:
     import torch
 
     torch.set_num_threads(machine.threads)
     device, threads = machine.device, machine.threads
-    return World(scenario, base=base, cache=cache, device=device, threads=threads, progress=progress, models=models)
+    return World(scenario, base=base, cache=cache, device=device, threads=threads, progress=progress, **options)
 
 
 def _commit(store: Store, world: World, scenario: Scenario, started: float, extra: Files | None = None) -> Snapshot:
@@ -237,7 +251,7 @@ def _commit(store: Store, world: World, scenario: Scenario, started: float, extr
 
 def _export_web(store: Store, world: World) -> None:
     """Write the site graph as GraphML and GEXF, with the number and the synthetic share of each site's documents."""
-    live = world.corpus.live().group_by("site").agg(pl.len(), pl.col("synthetic").mean())
+    live = world.corpus.live().columns("site", "synthetic").group_by("site").agg(pl.len(), pl.col("synthetic").mean())
     documents, share = np.zeros(world.web.sites, np.int64), np.full(world.web.sites, 0.0)
     documents[live["site"]], share[live["site"]] = live["len"], live["synthetic"]
     with tempfile.TemporaryDirectory() as folder:

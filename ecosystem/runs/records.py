@@ -15,11 +15,13 @@ from ecosystem.errors import FormatError, StoreError
 from ecosystem.parsing import parse_json
 from ecosystem.runs.files import unreadable, write_atomically
 
-FORMAT = 1  # format of the run folders that this release writes; it reads this and all earlier formats
+FORMAT = 2  # newest format of run folders; 2 stores the initial documents of large webs in batches
 BRANCH = "branch.json"
 DIGESTS = "digests.json"
 COVERED = ("scenario.toml", "environment.json", "web.graphml", "web.gexf")  # files without a step
 DRAWN = ("web.gexf",)  # of these, files that are never read again
+OPENING = "opening.json"  # the batches of an opening, until it is committed
+SCRATCH = "scratch"  # documents that do not fit into memory, while a run is computed
 CHARTS = "charts/digests.json"  # digests of the report and its charts
 
 
@@ -27,6 +29,25 @@ def table_file(table: str, step: int) -> str:
     """Return the path, in a run folder, of a step's table, weights or state."""
     suffix = {"weights": "safetensors", "state": "json"}.get(table, "parquet")
     return f"{table}/{step:06d}.{suffix}"
+
+
+def batch_file(batch: int) -> str:
+    """Return the path, in a run folder, of a batch of the initial documents of a large web."""
+    return f"corpus/000000-{batch:04d}.parquet"
+
+
+def read_opening(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return the identity of an opening that was cut off, and size and hash of its batches; empty if there is none.
+
+    A damaged record is ignored: the opening then starts again.
+    """
+    try:
+        record = parse_json((folder / OPENING).read_text(encoding="utf-8"))
+        if record["digest"] != record_digest(record):
+            return "", {}
+        return str(record["identity"]), {name: dict(entry) for name, entry in record["files"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return "", {}
 
 
 def is_record(name: str) -> bool:
@@ -89,6 +110,10 @@ class Commit:
     seconds: float  # wall time of the step
     digest: str  # of all other keys
     format: int = 1  # of the run folder; the earliest records do not state it
+
+    def table_files(self, table: str) -> list[str]:
+        """Return the files of a table: one, or those of the batches of an opening, in order."""
+        return sorted(name for name in self.files if name.startswith(f"{table}/"))
 
     @classmethod
     def read(cls, path: Path) -> Commit:

@@ -25,7 +25,7 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, Snapshot, empty
+from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, History, Snapshot, empty
 from ecosystem.errors import StoreError, whole_number
 from ecosystem.runs.files import locked, relative_path, unreadable, write_atomically
 from ecosystem.runs.records import (
@@ -33,9 +33,12 @@ from ecosystem.runs.records import (
     COVERED,
     DIGESTS,
     FORMAT,
+    OPENING,
+    SCRATCH,
     Commit,
     CommitHistory,
     note_digests,
+    read_opening,
     record_digest,
     record_files,
     recovery_hint,
@@ -82,13 +85,20 @@ class Store(CommitHistory):
 
         Raises StoreError if a file is missing, truncated or altered.
         """
-        commits = [c for c in self.commits() if steps is None or c.step in steps]
-        names = None if columns is None else list(columns)
-        frames = [pl.read_parquet(self.read(c, table_file(name, c.step)), columns=names) for c in commits]
-        if names is None:
-            frames = [_with_missing_columns(frame, TABLES[name]) for frame in frames]
+        frames = list(self.frames(name, steps, columns))
         no_rows = empty(TABLES[name])
-        return pl.concat(frames) if frames else no_rows.select(no_rows.columns if names is None else names)
+        return pl.concat(frames) if frames else no_rows.select(no_rows.columns if columns is None else columns)
+
+    def frames(
+        self, name: str, steps: range | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the files of one table, in order; see :meth:`table`."""
+        names = None if columns is None else list(columns)
+        for commit in self.commits():
+            if steps is None or commit.step in steps:
+                for file in commit.table_files(name):
+                    frame = pl.read_parquet(self.read(commit, file), columns=names)
+                    yield frame if names is not None else _with_missing_columns(frame, TABLES[name])
 
     def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
         """Return the weights of a step: model name → parameter name → array, [members, ...].
@@ -147,8 +157,8 @@ class Store(CommitHistory):
                     checked += 1
         return checked
 
-    def past(self, step: int | None = None, *, models: bool = True) -> Snapshot:
-        """Return the snapshot from which a world continues after a committed step (default: the last).
+    def past(self, step: int | None = None, *, models: bool = True) -> History:
+        """Return what a world continues from after a committed step (default: the last).
 
         ``models=False`` omits weights and archive, which may have been pruned; the web does not depend on them. Raises
         StoreError if a file is missing, truncated or altered, or the models were not kept.
@@ -156,16 +166,18 @@ class Store(CommitHistory):
         step = self.last() if step is None else step
         now, so_far = range(step, step + 1), range(step + 1)
         weights = self.weights(step) if models else {}  # first: its error says which steps were kept
-        return Snapshot(
+        in_batches = len(self.require(step, weights=False).table_files("corpus")) > 1
+        latest = Snapshot(
             t=step,
-            segment=self.table("corpus", so_far),
-            changes=self.table("index", so_far),
+            segment=empty(TABLES["corpus"]) if in_batches else self.table("corpus", now),
+            changes=self.table("index", now),
             ledger=self.table("ledger", now),
             metrics=self.table("metrics", now),
             archive=self.table("archive", now) if models else empty(ARCHIVE),
             state=self.state(step),
             weights=weights,
         )
+        return History(latest, self.frames("corpus", so_far), self.table("index", so_far))
 
     def _path(self, table: str, step: int) -> Path:
         return self.owning_store(step).folder / table_file(table, step)
@@ -196,11 +208,13 @@ class Store(CommitHistory):
         """
         commits = self.commits()
         files = dict(extra or {})
+        stored = {file.split("/")[0] for file in files}
         for table, content in _files(snapshot):
-            name = table_file(table, snapshot.t)
-            files[name] = self.write(name, content)
+            if table not in stored:  # the batches of an opening are
+                name = table_file(table, snapshot.t)
+                files[name] = self.write(name, content)
         record: dict[str, Any] = {
-            "format": FORMAT,
+            "format": FORMAT if sum(name.startswith("corpus/") for name in files) > 1 else 1,
             "step": snapshot.t,
             "parent": commits[-1].digest if commits else "",
             "files": files,
@@ -238,15 +252,21 @@ class Store(CommitHistory):
     def sweep(self) -> list[str]:
         """Delete files of steps that no commit record names, left by a killed process; return their names.
 
-        Files whose names are not those of such files, as those of programs that copy, are left alone.
+        Files whose names are not those of such files, as those of programs that copy, are left alone, and so are the
+        batches of an opening that goes on.
         """
+        opened = self.last() >= 0
+        if opened:
+            (self.folder / OPENING).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         named = {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
+        named |= set() if opened else set(read_opening(self.folder)[1])
         swept = []
         for table in (*TABLES, "weights", "state", "commits"):
             for path in sorted((self.folder / table).glob("*")):
                 name = f"{table}/{path.name}"
-                complete = re.fullmatch(r"\d{6,}\.(parquet|safetensors|json)", path.name) and table != "commits"
-                partial = re.fullmatch(r"\.\d{6,}\.(parquet|safetensors|json)\.part", path.name)
+                complete = re.fullmatch(_STEP_FILE, path.name) and table != "commits"
+                partial = re.fullmatch(rf"\.{_STEP_FILE}\.part", path.name)
                 if name not in named and (complete or partial) and path.is_file():
                     path.unlink()
                     swept.append(name)
@@ -264,18 +284,19 @@ class Store(CommitHistory):
         return self._others(committed)
 
     def _others(self, committed: Collection[str]) -> list[str]:
-        own = {*COVERED, DIGESTS, BRANCH, "report.html", ".lock", ".lock-owner", *committed}
+        own = {*COVERED, DIGESTS, BRANCH, OPENING, "report.html", ".lock", ".lock-owner", *committed}
         others = []
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
-            ours = name in own or name.startswith("charts/") or _OWN_STEP.fullmatch(name)
+            ours = name in own or name.startswith(("charts/", f"{SCRATCH}/")) or _OWN_STEP.fullmatch(name)
             if path.is_file() and not ours:
                 others.append(name)
         return others
 
 
 # Records, marks of branches, and what a killed process leaves.
-_OWN_STEP = re.compile(r"pinned/\d{6,}|[a-z]+/\d{6,}\.(json|parquet|safetensors)|(.*/)?\..*\.part")
+_STEP_FILE = r"\d{6,}(-\d{4,})?\.(json|parquet|safetensors)"
+_OWN_STEP = re.compile(rf"pinned/\d{{6,}}|[a-z]+/{_STEP_FILE}|(.*/)?\..*\.part")
 
 
 def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
@@ -287,7 +308,7 @@ def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
         "archive": snapshot.archive,
     }
     for table, frame in frames.items():
-        yield table, _parquet(frame)
+        yield table, parquet(frame)
     arrays = {f"{model}/{key}": array for model, state in snapshot.weights.items() for key, array in state.items()}
     yield "weights", save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
     yield "state", json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
@@ -299,7 +320,8 @@ def _with_missing_columns(frame: pl.DataFrame, columns: Mapping[str, pl.DataType
     return frame.with_columns(missing) if missing else frame
 
 
-def _parquet(frame: pl.DataFrame) -> bytes:
+def parquet(frame: pl.DataFrame) -> bytes:
+    """Return a table as the content of a Parquet file."""
     buffer = BytesIO()
     frame.write_parquet(buffer)
     return buffer.getvalue()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.scratch import Scratch
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError
 from ecosystem.families.base import BuildContext, Progress
@@ -22,17 +28,63 @@ from ecosystem.simulation.step import Step, human_drafts
 from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
 
+BATCH = 1 << 18  # initial documents that are published, and stored, at a time
+
+
+class OpeningStore(Protocol):
+    """Keeps the batches of an opening, so that one that is killed goes on where it was."""
+
+    def stored(self, identity: str) -> int:
+        """Return how many batches are stored of the opening with this identity; forget those of another."""
+
+    def read(self, batch: int) -> pl.DataFrame:
+        """Return the segment of a stored batch."""
+
+    def write(self, batch: int, segment: pl.DataFrame) -> None:
+        """Store the segment of the next batch."""
+
+
+@dataclass(frozen=True)
+class InitialDocuments:
+    """The human documents that the web begins with, made when they are needed.
+
+    ``rows`` [documents] are their rows in the source, and ``sample`` the contents of the first ones, from which models
+    and metrics learn.
+    """
+
+    source: str
+    reservoir: Reservoir | None
+    rows: NDArray[np.int64]
+    sample: pl.Series
+
+    def drafts(self, web: Web, first: int, last: int) -> pl.DataFrame:
+        """Return drafts of the documents from ``first`` to ``last``, spread evenly over the sites."""
+        rows = self.rows[first:last]
+        if self.reservoir is None or last <= self.sample.len():
+            content = self.sample[first:last]
+        else:
+            content = self.reservoir.rows(rows)
+        return human_drafts(content, self.source, rows, "initial", web.places("web/initial/place", rows))
+
 
 def build_state(
-    scenario: Scenario, streams: Streams, *, base: Path, cache: Path, device: str, threads: int, progress: Progress
-) -> tuple[State, pl.DataFrame]:
-    """Open the sources and lay out the web; return the state, without agents, and the initial drafts.
+    scenario: Scenario,
+    streams: Streams,
+    *,
+    base: Path,
+    cache: Path,
+    device: str,
+    threads: int,
+    progress: Progress,
+    scratch: Path | None = None,
+) -> tuple[State, InitialDocuments]:
+    """Open the sources and lay out the web; return the state, without agents, and the initial documents.
 
     Models are built on first use (``State.cohorts``). Raises DataError if the sources cannot be read or are
     incompatible.
     """
     reservoirs = {name: source.open(name, streams, base) for name, source in scenario.sources.items()}
-    corpus = Corpus(_content_type(reservoirs))
+    corpus = Corpus(_content_type(reservoirs), Scratch(scratch))
     members = dict.fromkeys(scenario.models, 0)
     for settings in scenario.trainers.values():
         members[settings.model] += settings.count
@@ -51,11 +103,12 @@ def build_state(
         cohorts=cohorts,
         services=Services(corpus, reservoirs, cohorts),
         progress=progress,
+        threads=threads,
         drawn=dict.fromkeys(reservoirs, 0),
     )
-    drafts = _initial_drafts(state)
-    context = BuildContext(drafts["content"], streams, device, threads, cache, progress)
-    return state, drafts
+    initial = _initial_documents(state)
+    context = BuildContext(initial.sample, streams, device, threads, cache, progress)
+    return state, initial
 
 
 def populate(state: State, world: Host) -> None:
@@ -79,30 +132,64 @@ def _agents(state: State, world: Host, kind: type[Any], populations: Mapping[str
     ]
 
 
-def _initial_drafts(state: State) -> pl.DataFrame:
-    """Return the initial human documents, spread evenly over the sites."""
+def _initial_documents(state: State) -> InitialDocuments:
+    """Draw the initial documents from their source."""
     initial = state.scenario.web.initial
     if initial is None:
-        no_documents = pl.Series([], dtype=state.corpus.content)
-        return human_drafts(no_documents, "", np.array([], np.int64), "", np.array([], np.int64))
+        return InitialDocuments("", None, np.array([], np.int64), pl.Series([], dtype=state.corpus.content))
     rows = state.draw(initial.source, initial.documents, "the initial web")
-    sites = state.web.places("web/initial/place", rows)
-    return human_drafts(state.reservoirs[initial.source].rows(rows), initial.source, rows, "initial", sites)
+    reservoir = state.reservoirs[initial.source]
+    sample = reservoir.rows(rows[: initial.learnt(state.scenario.modality)])
+    return InitialDocuments(initial.source, reservoir, rows, sample)
 
 
-def open_web(state: State, drafts: pl.DataFrame) -> Step:
-    """Publish the initial documents, set the references for measurement, and return step 0."""
-    opening = Step(0, segment=state.corpus.prepare(drafts, 0))
-    state.corpus.publish(opening.segment)
+def set_references(state: State, human: pl.Series) -> None:
+    """Set what models are measured against, from ``human`` documents."""
     if state.scenario.modality == "text":
-        state.references = References.of(
-            drafts["content"], state.scenario, state.reservoirs, state.cohorts, state.streams
-        )
+        state.references = References.of(human, state.scenario, state.reservoirs, state.cohorts, state.streams)
         for sentence in unsuited_checkpoints(state.references, state.scenario, state.cohorts):
             state.note(sentence)
     else:
-        state.truth = true_distribution(drafts["content"], state.scenario, state.reservoirs)
-    return opening
+        state.truth = true_distribution(human, state.scenario, state.reservoirs)
+
+
+def open_web(state: State, initial: InitialDocuments, store: OpeningStore | None = None) -> Step:
+    """Publish the initial documents, and return step 0.
+
+    More than BATCH documents are published in batches. If there is a ``store``, it keeps them, and the segment of
+    step 0 is empty; a batch that it has kept already is read from there.
+    """
+    total = initial.rows.size
+    if store is None or total <= BATCH:
+        segments = [_publish_initial(state, initial, first) for first in range(0, max(total, 1), BATCH)]
+        return Step(0, segment=pl.concat(segments))
+    stored = store.stored(_identity(state))
+    for batch, first in enumerate(range(0, total, BATCH)):
+        state.progress("opening of the web", first, total)
+        if batch < stored:
+            state.corpus.restore_segment(store.read(batch))
+        else:
+            store.write(batch, _publish_initial(state, initial, first))
+    state.progress("opening of the web", total, total)
+    return Step(0)
+
+
+def _publish_initial(state: State, initial: InitialDocuments, first: int) -> pl.DataFrame:
+    segment = state.corpus.prepare(initial.drafts(state.web, first, first + BATCH), 0)
+    state.corpus.publish(segment)
+    return segment
+
+
+def _identity(state: State) -> str:
+    """Return the hash of everything that the initial documents depend on."""
+    parts = {
+        "version": version("ecosystem"),
+        "scenario": state.scenario.fingerprint(),
+        "seed": state.streams.seed,
+        "sources": {name: reservoir.digest for name, reservoir in state.reservoirs.items()},
+        "sites": state.web.sites,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _content_type(reservoirs: Mapping[str, Reservoir]) -> pl.DataType:

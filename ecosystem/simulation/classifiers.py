@@ -227,9 +227,10 @@ class Classifiers:
         seem to detect nothing.
         """
         t, corpus = self._host.t, self._host.corpus
-        unseen = corpus.index.filter((pl.col("t") <= t) & ~pl.col("doc").is_in(fitted.examples.docs.implode()))
+        unseen = corpus.array("t") <= t
+        unseen[fitted.examples.docs.to_numpy()] = False
         stream = self._host.streams.at(f"policies/{name}/test/examples", t)
-        docs = random_documents(unseen, _TESTED, stream, by_origin=True)
+        docs = random_documents(corpus, unseen, _TESTED, stream, by_origin=True)
         scores = self.scores(name, docs["doc"])
         if scores is None or docs.is_empty():
             return []

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from ecosystem.corpus.corpus import Live
 from ecosystem.corpus.schema import SEGMENT, empty
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import TrainingError
@@ -19,7 +21,7 @@ from ecosystem.families.requests import FitRequest, GenerateRequest
 from ecosystem.policies.base import WritesWatermark, gate
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.measurement.measure import measure_step
-from ecosystem.simulation.selection import LiveIndex, archive, ledger_rows, note_shortfalls, sample
+from ecosystem.simulation.selection import archive, ledger_rows, note_shortfalls, sample
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import DRAFT, Step, draft_table, human_drafts
 
@@ -27,12 +29,15 @@ from ecosystem.simulation.step import DRAFT, Step, draft_table, human_drafts
 def write(state: State, step: Step) -> None:
     """Let people write: documents from their source, without replacement, until it runs dry."""
     live = state.corpus.live()
+    site, synthetic = live.array("site"), live.array("synthetic")
+    documents = np.bincount(site, minlength=state.web.sites)
+    by_models = np.bincount(site[synthetic], minlength=state.web.sites)
     moved: dict[tuple[str, bool], int] = {}  # per (population, has left): number of writers
     for writer in state.writers:
-        nearby = live.filter(pl.col("site").is_in(writer.homes.tolist()))
-        share = float(nearby["synthetic"].mean() or 0.0)  # type: ignore[arg-type]
+        homes = np.unique(writer.homes)
+        share = float(by_models[homes].sum() / max(documents[homes].sum(), 1))
         if writer.settings.leaves_below is not None:
-            step.audiences[writer.name] = _audience(nearby)
+            step.audiences[writer.name] = _audience(live, homes)
         left = writer.has_left
         writer.update_presence(step.audiences.get(writer.name, 1.0))
         if writer.has_left != left:
@@ -48,9 +53,10 @@ def write(state: State, step: Step) -> None:
         state.note(f"{count} of the {state.scenario.writers[population].count} writers of {population} {event}")
 
 
-def _audience(nearby: pl.DataFrame) -> float:
-    """Return the human share of the prominence of documents; 1 if it is zero in total."""
-    weight, people = nearby["weight"].to_numpy(), ~nearby["synthetic"].to_numpy()
+def _audience(live: Live, sites: NDArray[np.int64]) -> float:
+    """Return the human share of the prominence of the documents on these sites; 1 if it is zero in total."""
+    nearby = np.isin(live.array("site"), sites)
+    weight, people = live.array("weight")[nearby], ~live.array("synthetic")[nearby]
     return float(weight[people].sum() / weight.sum()) if weight.sum() > 0 else 1.0
 
 
@@ -86,13 +92,13 @@ def _generate_request(state: State, trainer: Trainer, n: int, mark: WatermarkSpe
     decoding, prompts = trainer.settings.decoding, None
     if decoding.prompt is not None:
         scraped = decoding.prompt.origin == "scraped"
-        index = state.corpus.live() if scraped else state.corpus.index.filter(~pl.col("synthetic"))
-        if index.is_empty():
+        docs = state.corpus.live().doc if scraped else np.flatnonzero(~state.corpus.array("synthetic"))
+        if not docs.size:
             state.note(f"{trainer.name} found no {decoding.prompt.origin} documents to begin from: it wrote unprompted")
             decoding = decoding.model_copy(update={"prompt": None})
         else:
             noise = state.stream(f"trainers/{trainer.name}/prompts").uniform(np.arange(n))
-            prompts = state.corpus.contents(index["doc"].gather((noise * index.height).astype(np.int64)))
+            prompts = state.corpus.contents(docs[(noise * docs.size).astype(np.int64)])
     stream = state.stream(f"trainers/{trainer.name}/generate")
     return GenerateRequest(trainer.member, n, decoding, prompts, stream, mark)
 
@@ -131,7 +137,7 @@ def retain(state: State, step: Step) -> None:
     policies = state.policies(state.scenario.web.retain)
     if not policies:
         return
-    live = state.corpus.live()
+    live = state.corpus.live().table()
     after = gate(live.with_columns(weight=pl.lit(1.0)), policies, state.context("web"))
     state.corpus.reweigh(live["doc"], after["weight"])
     state.corpus.retire(after.filter(pl.col("verdict").is_not_null())["doc"], step.t)
@@ -139,7 +145,9 @@ def retain(state: State, step: Step) -> None:
 
 def curate(state: State, step: Step) -> None:
     """Let curators review documents on their sites and remove, down-weight or endorse them."""
-    live = state.corpus.live()
+    if not state.curators:
+        return
+    live = state.corpus.live().columns("doc", "site", "synthetic")
     for curator in state.curators:
         reviewed = curator.review(live)
         step.reviews.append(reviewed.select("doc", "synthetic", "suspect", curator=pl.lit(curator.name)))
@@ -158,21 +166,19 @@ def curate(state: State, step: Step) -> None:
 
 def scrape(state: State, step: Step) -> None:
     """Collect the candidates of every trainer that will train: a weighted sample without replacement."""
-    step.live = state.corpus.live()
-    index = LiveIndex.of(step.live, state.web.sites)
     for trainer in state.trainers:
         if trainer.wants_to_fit:
-            step.candidates[trainer.name] = sample(state, trainer, index)
+            step.candidates[trainer.name] = sample(state, trainer)
 
 
 def select(state: State, step: Step) -> None:
     """Apply each trainer's select gate: rows without a verdict become its training set, or join its archive."""
     fitting = [trainer for trainer in state.trainers if trainer.wants_to_fit]
-    ungated = _ungated(step, [trainer for trainer in fitting if not trainer.settings.select])
+    ungated = _ungated(state, step, [trainer for trainer in fitting if not trainer.settings.select])
     ledgers: list[pl.DataFrame] = []
     for trainer in fitting:
         if trainer.settings.select:
-            table = step.live[step.candidates[trainer.name]].with_columns(weight=pl.lit(1.0))
+            table = state.corpus.rows(step.candidates[trainer.name]).with_columns(weight=pl.lit(1.0))
             policies = state.policies(trainer.settings.select)
             signed = gate(table.drop("verdict", "reason"), policies, state.context(trainer.name))
             ledger = ledger_rows(signed, pl.lit(trainer.name))
@@ -186,13 +192,14 @@ def select(state: State, step: Step) -> None:
     note_shortfalls(state)
 
 
-def _ungated(step: Step, trainers: Sequence[Trainer]) -> dict[str, pl.DataFrame]:
+def _ungated(state: State, step: Step, trainers: Sequence[Trainer]) -> dict[str, pl.DataFrame]:
     """Return the ledgers of trainers without select policies, built as one table, which is faster."""
     if not trainers:
         return {}
     counts = [len(step.candidates[trainer.name]) for trainer in trainers]
     readers = pl.Series(np.repeat([trainer.name for trainer in trainers], counts), dtype=pl.String)
-    table = step.live[np.concatenate([step.candidates[trainer.name] for trainer in trainers])]
+    docs = np.concatenate([step.candidates[trainer.name] for trainer in trainers])
+    table = state.corpus.rows(docs, ("doc", "verdict", "reason", "synthetic", "depth"))
     origin = {name: pl.lit(None, pl.String) for name in ("injected_from", "added_by")}
     ledger = ledger_rows(table.with_columns(weight=pl.lit(1.0), **origin), readers)
     first = np.concatenate([[0], np.cumsum(counts)]).tolist()

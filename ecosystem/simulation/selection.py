@@ -2,66 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import ARCHIVE, LEDGER
+from ecosystem.draws import first_arrivals
 from ecosystem.policies.base import gate
 from ecosystem.simulation.agents import Trainer
 from ecosystem.simulation.state import State
 
 
-@dataclass(frozen=True)
-class LiveIndex:
-    """The live documents indexed for scraping: columns as arrays, and the rows of each site."""
-
-    doc: NDArray[np.int64]
-    t: NDArray[np.int64]
-    site: NDArray[np.int64]
-    weight: NDArray[np.float64]
-    order: NDArray[np.int64]  # rows sorted by site
-    starts: NDArray[np.int64]  # where each site begins in `order`, [sites + 1]
-
-    @classmethod
-    def of(cls, live: pl.DataFrame, sites: int) -> LiveIndex:
-        """Sort the rows of ``live`` (columns of the index) by site."""
-        doc, t, site, weight = (live[name].to_numpy() for name in ("doc", "t", "site", "weight"))
-        order = np.argsort(site, kind="stable")
-        return cls(doc, t, site, weight, order, np.searchsorted(site[order], np.arange(sites + 1)))
-
-    def on(self, sites: Sequence[int]) -> NDArray[np.int64]:
-        """Return the rows on these sites, in ascending order."""
-        return np.sort(np.concatenate([self.order[self.starts[site] : self.starts[site + 1]] for site in sites]))
-
-
-def sample(state: State, trainer: Trainer, index: LiveIndex) -> NDArray[np.int64]:
-    """Draw a trainer's candidates from the live documents within its reach; return their rows.
+def sample(state: State, trainer: Trainer) -> NDArray[np.int64]:
+    """Draw a trainer's candidates from the live documents within its reach; return their ids, ascending.
 
     This is weighted sampling without replacement with one exponential key per document (Efraimidis & Spirakis 2006).
     Keys depend on document ids, not on positions in the table.
     """
-    scrape = trainer.settings.scrape
+    scrape, corpus = trainer.settings.scrape, state.corpus
+    docs = corpus.live().doc
     if scrape.strategy == "reach":
-        rows = index.on(state.web.reach(trainer.homes, scrape.links).tolist())
-    else:
-        rows = np.arange(index.doc.size)
-    rows = rows[(index.t[rows] <= state.t - trainer.settings.lag) & (index.weight[rows] > 0)]
-    if len(rows) <= scrape.docs:
-        return rows  # no draw needed
-    appeal = index.weight[rows]
-    if scrape.strategy == "recent":
-        appeal = appeal * 0.5 ** ((state.t - index.t[rows]) / scrape.half_life)
-    elif scrape.strategy == "popularity":
-        appeal = appeal * state.web.popularity()[index.site[rows]]
-    noise = state.stream(f"trainers/{trainer.name}/scrape").uniform(index.doc[rows])
-    with np.errstate(divide="ignore"):
-        arrival = -np.log(noise) / appeal
-    chosen = np.argsort(arrival, kind="stable")[: scrape.docs]
-    return rows[np.sort(chosen)]
+        on_web = np.zeros(len(corpus), np.bool_)
+        on_web[docs] = True
+        docs = corpus.on_sites(state.web.reach(trainer.homes, scrape.links).tolist())
+        docs = docs[on_web[docs]]
+    t, site, weight = (corpus.array(name) for name in ("t", "site", "weight"))
+    latest, now = state.t - trainer.settings.lag, state.t
+    popularity = state.web.popularity() if scrape.strategy == "popularity" else None
+
+    def eligible(block: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.asarray((t[block] <= latest) & (weight[block] > 0))
+
+    def appeal(block: NDArray[np.int64]) -> NDArray[np.float64]:
+        if scrape.strategy == "recent":
+            return np.asarray(weight[block] * 0.5 ** ((now - t[block]) / scrape.half_life))
+        return weight[block] if popularity is None else weight[block] * popularity[site[block]]
+
+    stream = state.stream(f"trainers/{trainer.name}/scrape")
+    return first_arrivals(docs, scrape.docs, stream, eligible, appeal, state.threads)
 
 
 def ledger_rows(signed: pl.DataFrame, reader: pl.Expr | pl.Series) -> pl.DataFrame:
@@ -81,8 +59,8 @@ def archive(state: State, trainer: Trainer, kept: pl.DataFrame) -> pl.DataFrame:
     signed = gate(held, state.policies(trainer.settings.retain or []), state.context(trainer.name))
     held = signed.filter(pl.col("verdict").is_null()).select(ARCHIVE.keys())
     state.archive = pl.concat([state.archive.filter(~own), held])
-    truth = state.corpus.index.select("synthetic", "depth", document="doc")
-    scraped = held.filter(pl.col("source").is_null()).join(truth, on="document", how="left", maintain_order="left")
+    scraped = held.filter(pl.col("source").is_null())
+    scraped = scraped.hstack(state.corpus.rows(scraped["document"], ("synthetic", "depth")))
     injected = held.filter(pl.col("source").is_not_null()).with_columns(synthetic=pl.lit(False), depth=pl.lit(0.0))
     rows = pl.concat([scraped, injected], how="diagonal")
     return rows.with_columns(verdict=pl.lit(None), reason=pl.lit(None), added_by=pl.lit(None)).select(

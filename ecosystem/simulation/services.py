@@ -50,7 +50,7 @@ class CorpusService:
 
     def live(self) -> pl.Series:
         """Return the ids of the documents that are on the web now, ascending."""
-        return self._corpus.live()["doc"]
+        return pl.Series("doc", self._corpus.live().doc)
 
     def near_duplicates(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
         """Return the earliest near-duplicate of each document among all ever published, or null."""
@@ -80,7 +80,7 @@ class SourceService:
 
     def drawn(self, source: str, t: int) -> int:
         """Return the number of rows of a source that people had drawn by the end of step ``t``."""
-        return self.corpus.index.filter((pl.col("source") == source) & (pl.col("t") <= t)).height
+        return self.corpus.drawn(source, t)
 
 
 class ModelService:

@@ -44,6 +44,7 @@ class State:
     cohorts: Cohorts
     services: Services
     progress: Progress = silent
+    threads: int = 1
     t: int = 0
     writers: list[Writer] = field(default_factory=list)
     curators: list[Curator] = field(default_factory=list)

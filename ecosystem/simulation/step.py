@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.schema import INDEX, LEDGER, SEGMENT, empty
+from ecosystem.corpus.schema import LEDGER, SEGMENT, empty
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.families.requests import FitRecord, WriteRecord
 
@@ -26,8 +26,7 @@ class Step:
     unpublished: dict[str, pl.Series] = field(default_factory=dict)  # per trainer: text written for scoring only
     written: dict[str, WriteRecord | int] = field(default_factory=dict)  # per trainer: tokens, or number of documents
     segment: pl.DataFrame = field(default_factory=lambda: empty(SEGMENT))
-    live: pl.DataFrame = field(default_factory=lambda: empty(INDEX))  # index rows of the live documents
-    candidates: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # per trainer: rows of `live`
+    candidates: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # per trainer: ids, ascending
     ledger: pl.DataFrame = field(default_factory=lambda: empty(LEDGER))
     training: dict[str, pl.DataFrame] = field(default_factory=dict)  # per trainer: the ledger rows it trains on
     fits: dict[str, FitRecord] = field(default_factory=dict)

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.corpus import Corpus
-from ecosystem.corpus.schema import Snapshot
+from ecosystem.corpus.schema import History, Snapshot
 from ecosystem.corpus.web import Web
 from ecosystem.errors import EcosystemError, path_argument, whole_number
 from ecosystem.families.base import Progress, silent
 from ecosystem.interpreter import require_threads
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
-from ecosystem.simulation.build import build_state, open_web, populate
+from ecosystem.simulation.build import OpeningStore, build_state, open_web, populate, set_references
 from ecosystem.simulation.collector import collector
 from ecosystem.simulation.measurement import costs
 from ecosystem.simulation.measurement.measure import measure_opening
@@ -58,14 +58,20 @@ class World(mesa.Model):
         threads: int = 1,
         progress: Progress = silent,
         models: bool = True,
+        documents: bool = True,
+        opening: OpeningStore | None = None,
+        scratch: Path | None = None,
     ) -> None:
         """Open the sources, lay out the web with its initial documents and build every agent and model.
 
         ``base`` is the folder that relative paths of the scenario are resolved against (after the current one); the
         seed of the scenario is used if ``seed`` is None. ``models=False`` builds a model only on first
-        use, for a world that is read and never stepped. ``cache`` is the folder of foundations and tokenizers
-        (default: :func:`~ecosystem.cache.cache_folder`). Raises EcosystemError for arguments of other types, DataError
-        if sources or checkpoints cannot be used, EcosystemError in a process forked from one that has computed.
+        use, for a world that is read and never stepped; ``documents=False`` publishes no initial documents, for a world
+        that is restored. ``opening`` keeps the batches of a large opening, and ``scratch`` is a folder for documents
+        that do not fit into memory (default: a temporary one; it is deleted with the world). ``cache`` is the folder of
+        foundations and tokenizers (default: :func:`~ecosystem.cache.cache_folder`). Raises EcosystemError for arguments
+        of other types, DataError if sources or checkpoints cannot be used, EcosystemError in a process forked from one
+        that has computed.
         """
         _check_arguments(scenario, device, cache)
         threads, base = whole_number(threads, "threads", 1), Path(path_argument(base, "base"))
@@ -73,13 +79,21 @@ class World(mesa.Model):
         streams = Streams(scenario.seed if seed is None else whole_number(seed, "seed"))
         # Mesa insists on a generator of its own; nothing here draws from it.
         super().__init__(rng=streams.at("mesa").integer() % 2**32)
-        self.state, drafts = build_state(
-            scenario, streams, base=base, cache=cache_folder(cache), device=device, threads=threads, progress=progress
+        self.state, initial = build_state(
+            scenario,
+            streams,
+            base=base,
+            cache=cache_folder(cache),
+            device=device,
+            threads=threads,
+            progress=progress,
+            scratch=scratch,
         )
         populate(self.state, self)
         if models:
             self.state.cohorts.build(scenario.models)
-        self._opening = open_web(self.state, drafts)
+        set_references(self.state, initial.sample)
+        self._opening = open_web(self.state, initial, opening) if documents else Step(0)
         self._latest: Snapshot | None = None
         self.measured: dict[tuple[str, str, str], float] = {}  # of the last step: scope, id, metric
         self.datacollector = collector(self)
@@ -191,12 +205,12 @@ class World(mesa.Model):
         state.events = []
         return snapshot
 
-    def restore(self, past: Snapshot) -> None:
-        """Restore a stored snapshot; its segment and changes must cover all steps up to ``past.t``."""
-        state = self.state
+    def restore(self, history: History) -> None:
+        """Restore a stored run as it was after its last step."""
+        state, past = self.state, history.latest
         state.t = past.t
         state.scenario = self.base_scenario.at(past.t)
-        state.corpus.restore(past.segment, past.changes)
+        state.corpus.restore(history.segments, history.changes)
         state.archive = past.archive
         state.drawn = dict(past.state["drawn"])
         state.purchases = costs.read_purchases(past.state.get("bought", {}))

@@ -81,9 +81,10 @@ def measure_step(state: State, step: Step) -> None:
 
 def measure_web(state: State, step: Step) -> None:
     """Measure the contamination of the web and of its sites."""
-    step.metrics.append(tables.web(state.corpus.index, step.t))
+    live = state.corpus.live().columns("site", "synthetic", "depth")
+    step.metrics.append(tables.web(live, step.t))
     if state.scenario.measure.sites:
-        step.metrics.append(tables.sites(state.corpus.index, step.t))
+        step.metrics.append(tables.sites(live, step.t))
 
 
 def _reviews(reviews: pl.DataFrame, curator: str) -> Values:
