@@ -65,7 +65,7 @@ def test_errors_follow_fluency_at_the_rates_that_it_says(cache, bias):
     """Of every origin: the number of suspects within 4 standard errors of the sum of the chances, and their fluency."""
     curator = {"quality_bias": bias, "judge": "small", "reviews": 10**6, "strength": 1.0, "action": "down_weight"}
     world = world_of(web_of_text(curator), cache, 3)
-    live = world.corpus.live()
+    live = world.corpus.live().columns("doc", "site", "synthetic")
     known = {}
     for editor in world.curators:
         reviewed = editor.review(live)
@@ -93,7 +93,7 @@ def test_a_web_can_become_more_synthetic_by_curation(cache):
     """The curators see more of machine text than of people's, and yet drive out people, if they like it fluent."""
 
     def share(curator) -> float:
-        return float(world_of(web_of_text(curator), cache, 4).corpus.live()["synthetic"].mean())
+        return float(world_of(web_of_text(curator), cache, 4).corpus.live().array("synthetic").mean())
 
     alone, honest, biased = share(None), share({}), share({"quality_bias": 3.0, "judge": "small"})
     # About 100 of some 600 documents are removed: the standard error of a share is 0.02 at the most.

@@ -148,7 +148,7 @@ def test_documents_that_a_source_does_not_have_are_not_counted(loop, tmp_path, m
     assert plan.initial_documents == 36 and plan.tokens_to_train == exact.tokens_to_train > 0
     assert [note for note in plan.notes if note.startswith(ONLY)] and "36 initially" in plan.text()
     world = World(scenario.override({"web.initial.documents": 10**8}), base=loop.parent)
-    assert world.corpus.live().height == 36
+    assert len(world.corpus.live()) == 36
 
 
 def test_what_a_run_refuses_to_open_is_not_valid(loop):

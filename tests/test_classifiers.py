@@ -40,8 +40,11 @@ def prose(n, seed, odd):
     ]
 
 
-def web(policies, t=2, human=600, synthetic=(300, 300), odd=(12, 3), source=None):
-    """Return a world of nothing but a corpus: people wrote at step 0, machines of depth 1, 2, … at steps 1, 2, …"""
+def web(policies, t=2, human=600, synthetic=(300, 300), odd=(12, 3), source=None, refused=()):
+    """Return a world of nothing but a corpus: people wrote at step 0, machines of depth 1, 2, … at steps 1, 2, …
+
+    The documents ``refused`` did not pass the publish gate.
+    """
     corpus = Corpus()
     drafts = [(0, 0.0, prose(human, 1, 1))]
     drafts += [(k + 1, k + 1.0, prose(n, k + 2, odd[k])) for k, n in enumerate(synthetic)]
@@ -49,7 +52,9 @@ def web(policies, t=2, human=600, synthetic=(300, 300), odd=(12, 3), source=None
         n = len(texts)
         frame = human_drafts(pl.Series(texts, dtype=pl.String), "docs", np.arange(n), "a", np.zeros(n, np.int64))
         frame = frame.with_columns(synthetic=pl.lit(depth > 0), depth=pl.lit(depth))
-        corpus.publish(corpus.prepare(frame, step))
+        segment = corpus.prepare(frame, step)
+        verdict = pl.when(pl.col("doc").is_in(list(refused))).then(pl.lit("d")).otherwise("verdict")
+        corpus.publish(segment.with_columns(verdict=verdict))
     spec = SimpleNamespace(policies=policies, web=SimpleNamespace(publish=[], retain=[]), trainers={})
     spec.trainers["r"] = SimpleNamespace(select=list(policies), retain=None)
     spec.enforced_policies = lambda: Scenario.enforced_policies(spec)
@@ -220,8 +225,7 @@ def test_a_view_shows_what_was_published_before_and_the_same_whenever_it_is_read
     world.corpus.retire(every["doc"][:50], 3)
     world.corpus.reweigh(every["doc"][:200], pl.Series([0.5] * 200))
     assert all(one.equals(other) for one, other in zip((few, every), seen(), strict=True))
-    verdict = pl.when(pl.col("doc") == every["doc"][0]).then(pl.lit("short"))
-    world.corpus.index = world.corpus.index.with_columns(verdict=verdict)
+    world = web({}, refused=[every["doc"][0]])
     assert seen()[1].equals(every[1:])
     with pytest.raises(EcosystemError, match=r'policies\.p: unknown source "docs"'):
         LearningView(world.corpus, {}, world.streams, "p", 2).source_texts("docs", 3)
@@ -258,11 +262,10 @@ def test_only_detectors_that_somebody_heeds_are_measured():
 @pytest.mark.slow
 def test_a_detector_at_the_door_is_judged_by_all_that_was_written_and_learns_from_what_was_published():
     policies = {"d": LearnedDetector(every=2, examples=400, false_positive_rate=0.1)}
-    whole, sifted = web(policies, human=1600, synthetic=(400, 800)), web(policies, human=1600, synthetic=(400, 800))
+    whole = web(policies, human=1600, synthetic=(400, 800))
     judged = Classifiers(whole).scores("d", whole.corpus.index["doc"])
     caught = pl.Series(policies["d"].refused(judged.score, judged.reference)) & (whole.corpus.index["t"] == 2)
-    verdict = pl.when(caught).then(pl.lit("d"))
-    sifted.corpus.index = sifted.corpus.index.with_columns(verdict=verdict)
+    sifted = web(policies, human=1600, synthetic=(400, 800), refused=np.flatnonzero(caught))
     assert caught.sum() > 20 and measured(sifted) == measured(whole)
     sifted.t = whole.t = 4
     learnt = Classifiers(sifted).fitted("d").examples.docs

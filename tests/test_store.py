@@ -74,9 +74,9 @@ def test_a_table_written_before_it_had_a_column_is_read_with_it(tmp_path):
 def test_what_is_committed_is_what_is_read(tmp_path):
     store = committed(tmp_path, 3)
     past = Store(tmp_path).past()
-    assert past.t == 2 and store.last() == 2
-    assert past.segment["content"].to_list() == ["doc 0", "doc 1", "doc 2"]
-    assert past.weights["small"]["w"].tolist() == [[2, 2, 2], [2, 2, 2]]
+    assert past.latest.t == 2 and store.last() == 2
+    assert pl.concat(past.segments)["content"].to_list() == ["doc 0", "doc 1", "doc 2"]
+    assert past.latest.weights["small"]["w"].tolist() == [[2, 2, 2], [2, 2, 2]]
     assert store.table("metrics")["value"].to_list() == [1, 2, 3]
     assert store.sweep() == []
 
@@ -113,7 +113,7 @@ def test_a_damaged_file_is_named(tmp_path, table, damage):
     for later in (tmp_path / "commits").glob("000002.json"):  # the remedy works
         later.unlink()
     store.sweep()
-    assert store.past().t == 1
+    assert store.past().latest.t == 1
 
 
 @pytest.mark.parametrize("change", [b"", b"{", b'{"step": 1}'])
@@ -139,7 +139,7 @@ def test_a_record_cannot_be_edited_or_left_out(tmp_path):
 def test_weights_are_pruned_but_never_those_a_resume_needs(tmp_path):
     store = committed(tmp_path, 6, kept=lambda t: t % 2 == 0)
     assert store.steps_with_weights() == [0, 2, 4, 5]
-    assert store.past().weights["small"]["w"][0, 0] == 5
+    assert store.past().latest.weights["small"]["w"][0, 0] == 5
     with pytest.raises(StoreError, match="models of step 3 were not kept"):
         store.weights(3)
 
@@ -179,10 +179,10 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
         pytest.raises(StoreError, match=r"cannot be written .*Free some space and run the same command"),
     ):
         store.commit(snapshot(2), kept=True, seconds=0.0)
-    assert store.past().t == 1
+    assert store.past().latest.t == 1
     store.sweep()
     store.commit(snapshot(2), kept=True, seconds=0.0)
-    assert store.past().t == 2
+    assert store.past().latest.t == 2
 
 
 def test_an_unwritable_place_is_one_sentence(tmp_path):

@@ -9,7 +9,8 @@ from ecosystem.errors import DataError
 from ecosystem.runs.execute import begin
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
-from ecosystem.simulation.selection import LiveIndex, sample
+from ecosystem.simulation.selection import sample
+from ecosystem.simulation.step import human_drafts
 from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, ROOT, tiny
 
@@ -127,22 +128,24 @@ def scraped(world, **how):
     return trainer
 
 
-def counts_over_steps(world, trainer, live, steps=400):
+def counts_over_steps(world, trainer, steps=400):
     """Documents drawn one at a time, at many steps."""
     now = world.t
     drawn = []
     for t in range(now, now + steps):
         world.state.t = t
-        drawn.append(live[sample(world.state, trainer, LiveIndex.of(live, world.web.sites))]["doc"].item())
+        drawn.append(sample(world.state, trainer).item())
     world.state.t = now
     return np.bincount(drawn, minlength=len(world.corpus))
 
 
 def test_scraping_is_in_proportion_to_prominence(cache):
     world = world_of(tiny(), cache)
-    live = world.corpus.live().head(4).with_columns(weight=pl.Series([0.0, 1.0, 1.0, 2.0]))
+    docs = pl.Series(world.corpus.live().doc)
+    world.corpus.retire(docs[4:], 0)
+    world.corpus.reweigh(docs[:4], pl.Series([0.0, 1.0, 1.0, 2.0]))
     trainer = scraped(world, docs=1, strategy="uniform")
-    found = counts_over_steps(world, trainer, live)[:4]
+    found = counts_over_steps(world, trainer)[:4]
     n, p = found.sum(), np.array([0, 0.25, 0.25, 0.5])
     # Within 4 standard errors of a multinomial; a document of weight 0 is never drawn.
     assert (np.abs(found - n * p) <= 4 * np.sqrt(n * p * (1 - p))).all()
@@ -151,25 +154,24 @@ def test_scraping_is_in_proportion_to_prominence(cache):
 def test_recent_documents_are_likelier_by_their_half_life(cache):
     world = world_of(tiny(), cache)
     world.state.t = 4
-    live = world.corpus.live().head(2).with_columns(t=pl.Series([0, 4], dtype=pl.Int32))
+    world.corpus.retire(pl.Series(world.corpus.live().doc[1:]), 0)
+    new = human_drafts(pl.Series(["new"]), "language", np.array([0]), "a", np.array([0]))
+    world.corpus.publish(world.corpus.prepare(new, 4))
     trainer = scraped(world, docs=1, strategy="recent", half_life=2.0)
     now = world.t
     draws = []
     for i in range(400):
         world.state.streams = type(world.state.streams)(i)  # another seed, since age must stay the same
-        draws.append(live[sample(world.state, trainer, LiveIndex.of(live, world.web.sites))]["doc"].item())
+        draws.append(sample(world.state, trainer).item())
     assert world.t == now
-    share = np.mean(draws)
+    share = np.mean(np.array(draws) > 0)
     assert abs(share - 0.8) < 4 * np.sqrt(0.8 * 0.2 / 400)  # 4 steps are two half-lives: 1 to 4
 
 
 def test_reach_stays_within_its_links(cache):
     world = world_of(tiny(), cache)
     trainer = scraped(world, docs=10_000, strategy="reach", links=0)
-    live = world.corpus.live()
-    assert set(live[sample(world.state, trainer, LiveIndex.of(live, world.web.sites))]["site"]) == set(
-        trainer.homes.tolist()
-    )
+    assert set(world.corpus.rows(sample(world.state, trainer))["site"]) == set(trainer.homes.tolist())
 
 
 @pytest.mark.slow
@@ -180,8 +182,7 @@ def test_lag_hides_what_is_new(stepped):
         stepped.spec,
         stepped.spec.model_copy(update={"trainers": stepped.spec.trainers | {"naive": recipe}}),
     )
-    live = stepped.corpus.live()
-    assert live[sample(stepped.state, trainer, LiveIndex.of(live, stepped.web.sites))]["t"].unique().to_list() == [0]
+    assert stepped.corpus.rows(sample(stepped.state, trainer))["t"].unique().to_list() == [0]
     stepped.state.scenario = before
 
 

@@ -14,23 +14,19 @@ from numpy.typing import NDArray
 class Scratch:
     """A folder for files that can be made again; it is created on first use and deleted with this object."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """``folder`` must not contain anything else; absent: a new folder of the system's temporary files."""
-        self._folder = folder
-        self._ready = False
+    def __init__(self, parent: Path | None = None) -> None:
+        """``parent`` is the folder that it is created in; absent: that of the system's temporary files."""
+        self._parent = parent
+        self._folder: Path | None = None
         self._files = 0
 
     def file(self, suffix: str = "") -> Path:
         """Return the path of a new file, which does not exist yet."""
-        if not self._ready:
-            if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-"))
-            else:
-                shutil.rmtree(self._folder, ignore_errors=True)  # left by a killed process
-                self._folder.mkdir(parents=True)
+        if self._folder is None:
+            if self._parent is not None:
+                self._parent.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix="ecosystem-", dir=self._parent))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-            self._ready = True
-        assert self._folder is not None
         self._files += 1
         return self._folder / f"{self._files:06d}{suffix}"
 

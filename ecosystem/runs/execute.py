@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -76,7 +77,7 @@ def begin(
             archive_existing(folder)
     store = Store(folder)
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    with _parents_removed(missing[1:]), store.lock(), _discarded_if_empty(store):
+    with _parents_removed(missing[1:]), store.lock(), _discarded_if_empty(store), _scratch_removed(folder):
         last = store.last()
         if last >= scenario.steps:
             return
@@ -116,6 +117,15 @@ def _discarded_if_empty(store: Store) -> Iterator[None]:
             if not (interrupted and (store.folder / OPENING).exists()):
                 store.discard()
         raise
+
+
+@contextmanager
+def _scratch_removed(folder: Path) -> Iterator[None]:
+    """Remove the scratch folder of a run at the end."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder / SCRATCH, ignore_errors=True)
 
 
 @contextmanager
