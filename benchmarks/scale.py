@@ -1,6 +1,6 @@
 """How time and memory grow with the number of documents on the web: ``python -m benchmarks --scale 100000``.
 
-Every size is measured in a process of its own: time and peak memory of the opening, and of the steps after it. Ten
+Every size is measured in a process of its own: time and peak memory of the opening, and of the steps after it. Thirty
 trigram models scrape 1,000 documents each; people publish 1,000 documents of 40 words per step.
 """
 
@@ -35,7 +35,7 @@ count = 10
 source = "language"
 rate = 100.0
 [trainers.labs]
-count = 10
+count = 30
 model = "trigram"
 scrape = {{ docs = 1000 }}
 publish = 100

@@ -49,6 +49,7 @@ def small_memory(monkeypatch):
     monkeypatch.setattr(documents, "_MEMORY", 50_000)
     monkeypatch.setattr(documents, "_AT_ONCE", 64)
     monkeypatch.setattr(build, "BATCH", 300)
+    monkeypatch.setattr(build, "LARGE", 300)
 
 
 # Draws.

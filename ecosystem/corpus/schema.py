@@ -162,7 +162,7 @@ def _empty(columns: tuple[tuple[str, pl.DataType], ...]) -> pl.DataFrame:
 class Snapshot:
     """Everything that the store writes after a step.
 
-    ``segment`` holds the documents of the step; it is empty after an opening whose batches are stored already.
+    ``segment`` holds the documents of the step; it is empty after an opening in batches.
     ``state`` is plain JSON (clocks, counters, endorsements, events); ``weights`` holds the arrays of ``Cohort.state()``
     by model name; ``archive`` holds the earlier selections that trainers keep.
     """

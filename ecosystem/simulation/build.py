@@ -28,7 +28,8 @@ from ecosystem.simulation.step import Step, human_drafts
 from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
 
-BATCH = 1 << 18  # initial documents that are published, and stored, at a time
+LARGE = 1 << 18  # initial documents above which an opening is published and stored in batches
+BATCH = 1 << 16  # documents of a batch
 
 
 class OpeningStore(Protocol):
@@ -42,6 +43,19 @@ class OpeningStore(Protocol):
 
     def write(self, batch: int, segment: pl.DataFrame) -> None:
         """Store the segment of the next batch."""
+
+
+class _Forgetful:
+    """Keeps nothing, for a world without a run folder."""
+
+    def stored(self, identity: str) -> int:
+        return 0
+
+    def read(self, batch: int) -> pl.DataFrame:
+        raise LookupError(batch)
+
+    def write(self, batch: int, segment: pl.DataFrame) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -156,26 +170,26 @@ def set_references(state: State, human: pl.Series) -> None:
 def open_web(state: State, initial: InitialDocuments, store: OpeningStore | None = None) -> Step:
     """Publish the initial documents, and return step 0.
 
-    More than BATCH documents are published in batches. If there is a ``store``, it keeps them, and the segment of
-    step 0 is empty; a batch that it has kept already is read from there.
+    More than LARGE documents are published in batches, and the segment of step 0 is then empty. A ``store`` keeps the
+    batches; one that it has kept already is read from there.
     """
     total = initial.rows.size
-    if store is None or total <= BATCH:
-        segments = [_publish_initial(state, initial, first) for first in range(0, max(total, 1), BATCH)]
-        return Step(0, segment=pl.concat(segments))
+    if total <= LARGE:
+        return Step(0, segment=_publish_initial(state, initial, 0, total))
+    store = store or _Forgetful()
     stored = store.stored(_identity(state))
     for batch, first in enumerate(range(0, total, BATCH)):
         state.progress("opening of the web", first, total)
         if batch < stored:
             state.corpus.restore_segment(store.read(batch))
         else:
-            store.write(batch, _publish_initial(state, initial, first))
+            store.write(batch, _publish_initial(state, initial, first, first + BATCH))
     state.progress("opening of the web", total, total)
     return Step(0)
 
 
-def _publish_initial(state: State, initial: InitialDocuments, first: int) -> pl.DataFrame:
-    segment = state.corpus.prepare(initial.drafts(state.web, first, first + BATCH), 0)
+def _publish_initial(state: State, initial: InitialDocuments, first: int, last: int) -> pl.DataFrame:
+    segment = state.corpus.prepare(initial.drafts(state.web, first, last), 0)
     state.corpus.publish(segment)
     return segment
 

@@ -33,6 +33,7 @@ _SURVIVING = 0.8  # least similarity of a text and its decoded tokens; a few cha
 _LEAST_FILLED = 0.9  # least share of a model's vocabulary that its tokenizer fills; the rest is padding
 _TRIED_CHARACTERS = 200  # of each text
 _CACHE_LIMIT = 50_000_000  # tokens, 200 MB; above it the cache is emptied
+_AT_ONCE = 2048  # texts encoded together: of more, the results alone fill the memory, and each takes twice as long
 _LONGEST_RUN = 1000  # characters; training takes the square of the length of a run of letters, digits or marks
 _PIECE = 1 << 16  # characters after which a long text is cut at white space, so that progress is reported
 # Every pre-token of a byte-level BPE is within one of these runs, but for the space before it.
@@ -99,12 +100,13 @@ class Tokenizer:
         """Return the token ids of every document, without the end of text; cached documents are not encoded again."""
         texts = docs.to_list()
         new = [text for text in dict.fromkeys(texts) if text not in self._cache]
-        if new:
-            encodings = self._model.encode_batch_fast(new, add_special_tokens=False)
-            if self._cached_tokens > _CACHE_LIMIT:
-                self._cache = {text: self._cache[text] for text in texts if text in self._cache}
-                self._cached_tokens = 0
-            for text, encoding in zip(new, encodings, strict=True):
+        if new and self._cached_tokens > _CACHE_LIMIT:
+            self._cache = {text: self._cache[text] for text in texts if text in self._cache}
+            self._cached_tokens = 0
+        for first in range(0, len(new), _AT_ONCE):
+            block = new[first : first + _AT_ONCE]
+            encodings = self._model.encode_batch_fast(block, add_special_tokens=False)
+            for text, encoding in zip(block, encodings, strict=True):
                 ids = np.array(encoding.ids, dtype=np.int32)
                 self._cache[text] = ids
                 self._cached_tokens += len(ids)
