@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -35,9 +36,10 @@ TARGETS = {
 @click.option("--generations", type=click.IntRange(min=0), default=5, show_default=True, help="0: no recursion.")
 @click.option("--recursions", is_flag=True, help="Only closed-form recursions against a NumPy loop.")
 @click.option("--view", is_flag=True, help="Only the interactive page, in a browser (playwright, Chromium).")
-@click.option(
-    "--scale", type=click.IntRange(min=1000), multiple=True, help="Only webs of this many documents; repeatable."
-)
+@click.option("--scale", is_flag=True, help="Only webs of 10,000 to 10 million documents (half an hour).")
+@click.option("--documents", "sizes", type=click.IntRange(min=1000), multiple=True, help="Size of --scale; repeatable.")
+@click.option("--near-duplicates", is_flag=True, help="With --scale: remove near-duplicates at the publish gate.")
+@click.option("--chart", type=click.Path(dir_okay=False), help="With --scale: also draw the figures (SVG).")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     names: tuple[str, ...],
@@ -47,7 +49,10 @@ def main(
     generations: int,
     recursions: bool,
     view: bool,
-    scale: tuple[int, ...],
+    scale: bool,
+    sizes: tuple[int, ...],
+    near_duplicates: bool,
+    chart: str | None,
     as_json: bool,
 ) -> None:
     """Measure tokens per second of the cohort engine and of transformers on the same weights and documents."""
@@ -58,11 +63,12 @@ def main(
         click.echo(json.dumps(figures, indent=1) if as_json else _recursions(figures))
         return
     if scale:
-        from benchmarks.scale import measure as measure_scale
-        from benchmarks.scale import table
+        from benchmarks import scale as scaling
 
-        rows = measure_scale(scale)
-        click.echo(json.dumps(rows, indent=1) if as_json else table(rows))
+        rows = scaling.measure(sizes or scaling.SIZES, near_duplicates=near_duplicates)
+        click.echo(json.dumps(rows, indent=1) if as_json else scaling.table(rows))
+        if chart is not None:
+            Path(chart).write_bytes(scaling.chart(rows))
         return
     if view:
         from benchmarks.view import measure as measure_view

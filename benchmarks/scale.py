@@ -1,7 +1,8 @@
-"""How time and memory grow with the number of documents on the web: ``python -m benchmarks --scale 100000``.
+"""How time and memory grow with the number of documents on the web: ``python -m benchmarks --scale``.
 
 Every size is measured in a process of its own: time and peak memory of the opening, and of the steps after it. Thirty
-trigram models scrape 1,000 documents each; people publish 1,000 documents of 40 words per step.
+trigram models scrape 1,000 documents each; people publish 1,000 documents of 40 words per step, and models 3,000. With
+``near_duplicates``, the publish gate removes near-duplicates.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ kind = "barabasi_albert"
 sites = 1000
 degree = 3
 initial = {{ source = "language", documents = {documents} }}
+publish = [{publish}]
+[policies.near_duplicates]
+kind = "minhash_dedup"
 [models.trigram]
 preset = "trigram"
 [writers.people]
@@ -40,16 +45,19 @@ model = "trigram"
 scrape = {{ docs = 1000 }}
 publish = 100
 """
+SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 TARGETS = {1_000_000: (90.0, 1.5), 10_000_000: (1200.0, 4.0)}
 """Documents → seconds of the opening and peak memory in GB."""
+DEDUPLICATED_GB = 6.0  # target of the peak with near-duplicates removed, at ten million documents
 
 
-def measure(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
+def measure(sizes: Sequence[int] = SIZES, *, near_duplicates: bool = False) -> list[dict[str, Any]]:
     """Return, per number of initial documents, seconds and peak memory (GB) of the opening and of the steps."""
     call = [sys.executable, "-m", "benchmarks.scale"]
     rows = []
     for size in sizes:
-        done = subprocess.run([*call, str(size)], capture_output=True, text=True)
+        options = ["near_duplicates"] if near_duplicates else []
+        done = subprocess.run([*call, str(size), *options], capture_output=True, text=True)
         if done.returncode:
             rows.append(
                 {"documents": size, "error": (done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1]}
@@ -67,6 +75,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         seconds, memory = TARGETS.get(row["documents"], (None, None))
+        if row.get("near_duplicates"):
+            seconds, memory = (None, None) if row["documents"] < SIZES[-1] else (seconds, DEDUPLICATED_GB)
         target = "" if seconds is None else f"{seconds:,.0f} s, {memory} GB"
         keys = ("opening", "opening_gb", "step", "peak_gb")
         figures = [row["error"], "", "", ""] if "error" in row else [f"{row[key]:,.3g}" for key in keys]
@@ -74,7 +84,37 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _measure_here(documents: int) -> dict[str, Any]:
+def chart(rows: list[dict[str, Any]]) -> bytes:
+    """Return a picture (SVG) of seconds and peak memory over the number of documents, on logarithmic axes."""
+    import altair as alt
+
+    from ecosystem.report.charts.export import pictures, specification
+
+    panels = []
+    for title, lines in (
+        ("seconds", {"opening": "opening", "step": "step"}),
+        ("peak memory, GB", {"opening": "opening_gb", "with steps": "peak_gb"}),
+    ):
+        points = [
+            {"documents": row["documents"], "value": row[key], "of": line}
+            for row in rows
+            for line, key in lines.items()
+            if "error" not in row
+        ]
+        panels.append(
+            alt.Chart(alt.Data(values=points), width=300, height=240)
+            .mark_line(point=True)
+            .encode(
+                x=alt.X("documents:Q", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s"), title="documents"),
+                y=alt.Y("value:Q", scale=alt.Scale(type="log"), axis=alt.Axis(format="~g"), title=title),
+                color=alt.Color("of:N", title=None, sort=list(lines)),
+            )
+        )
+    picture = alt.hconcat(*panels).resolve_scale(color="independent")
+    return pictures(specification(picture))[0]
+
+
+def _measure_here(documents: int, *, near_duplicates: bool) -> dict[str, Any]:
     """Open a web and make its steps in this process; return the figures."""
     from ecosystem.runs.environment import Machine
     from ecosystem.runs.execute import begin
@@ -82,7 +122,7 @@ def _measure_here(documents: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scale.toml"
-        file.write_text(SCENARIO.format(documents=documents))
+        file.write_text(SCENARIO.format(documents=documents, publish='"near_duplicates"' if near_duplicates else ""))
         scenario = Scenario.load(file)
         times, memory, began = [], [], time.perf_counter()
         for _ in begin(scenario, out=folder, machine=Machine("cpu", 2), cache=folder):
@@ -91,6 +131,7 @@ def _measure_here(documents: int) -> dict[str, Any]:
             began = time.perf_counter()
     return {
         "documents": documents,
+        "near_duplicates": near_duplicates,
         "opening": times[0],
         "opening_gb": memory[0],
         "step": statistics.median(times[1:]),
@@ -99,4 +140,4 @@ def _measure_here(documents: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure_here(int(sys.argv[1]))))
+    print(json.dumps(_measure_here(int(sys.argv[1]), near_duplicates="near_duplicates" in sys.argv)))

@@ -1,5 +1,7 @@
 """A web larger than memory: rows in files, draws in blocks, openings in batches that go on after a kill."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,6 +15,7 @@ from ecosystem.corpus.documents import Documents
 from ecosystem.corpus.scratch import Scratch
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.environment import Machine
+from ecosystem.runs.estimate import Plan
 from ecosystem.runs.execute import begin
 from ecosystem.runs.records import OPENING, SCRATCH, batch_file
 from ecosystem.runs.run import Run, folder_of
@@ -21,7 +24,9 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation import build
 from ecosystem.simulation.step import human_drafts
 from ecosystem.simulation.world import World
-from ecosystem.streams import Stream
+from ecosystem.sources import files
+from ecosystem.sources.files import Parquet
+from ecosystem.streams import Stream, Streams
 
 MACHINE = Machine("cpu", 1)
 SCENARIO = {
@@ -219,3 +224,25 @@ def test_models_learn_from_the_sample_alone(tmp_path, cache):
     other = World(scenario(documents=600, sample=301), cache=cache)
     assert other.cohorts["bigram"].fingerprint != more.cohorts["bigram"].fingerprint
     assert len(more.corpus) == 600
+
+
+def test_the_plan_says_that_models_learn_from_a_sample():
+    note = "learn from the first 300 of 1,000 initial documents (web.initial.sample)"
+    assert any(note in line for line in Plan.of(scenario(), MACHINE, Path()).notes)
+    assert not any("web.initial.sample" in line for line in Plan.of(scenario(sample=1000), MACHINE, Path()).notes)
+
+
+# Sources.
+
+
+def test_a_large_source_is_read_from_files_as_from_memory(monkeypatch, tmp_path):
+    texts = [f"text {i % 700}  " + "word " * (i % 9) for i in range(900)] + ["", "  "]
+    pl.DataFrame({"text": texts}).write_parquet(tmp_path / "a.parquet")
+    source = Parquet(path=str(tmp_path / "a.parquet"), held_out=20)
+    whole = source.open("docs", Streams(1), tmp_path)
+    monkeypatch.setattr(documents, "_MEMORY", 20_000)
+    monkeypatch.setattr(files, "_BATCH", 100)
+    parts = source.open("docs", Streams(1), tmp_path)
+    assert parts.size == whole.size and parts.digest == whole.digest and parts.omissions == whole.omissions != ""
+    rows = np.random.default_rng(0).integers(0, whole.size, 300)
+    assert parts.rows(rows).equals(whole.rows(rows)) and parts.held_out.equals(whole.held_out)

@@ -57,7 +57,14 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     """Return a summary of a valid file, and notes; raise EcosystemError otherwise."""
     from ecosystem.errors import DataError
     from ecosystem.scenario.consistency import unused_settings
-    from ecosystem.scenario.inputs import downloads, initial_documents, quick_to_count, require_inputs, shortage
+    from ecosystem.scenario.inputs import (
+        OpenedSources,
+        downloads,
+        initial_documents,
+        quick_to_count,
+        require_inputs,
+        shortage,
+    )
     from ecosystem.scenario.presets import file_kind, read_toml
 
     data = read_toml(file)
@@ -71,7 +78,8 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     notes = dict.fromkeys(note for s in scenarios for note in [*unused_settings(s), *downloads(s, base)])
     try:
         counted = [s for s in _distinct(scenarios) if quick_to_count(s, base)]
-        notes |= dict.fromkeys(note for s in counted for note in shortage(s, initial_documents(s, base)))
+        documents = [initial_documents(s, OpenedSources(s, base)) for s in counted]
+        notes |= dict.fromkeys(note for s, n in zip(counted, documents, strict=True) for note in shortage(s, n))
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     return [f"valid ({summary})", *(f"note: {note}" for note in notes)]

@@ -7,7 +7,7 @@ are deleted with the table.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +73,12 @@ class Documents:
         back = np.empty_like(order)
         back[order] = np.arange(order.size)
         return pl.concat(frames)[back]
+
+    def parts(self, name: str) -> Iterator[pl.Series]:
+        """Yield one column of all rows, part by part."""
+        for part in self._mapped:
+            yield part.columns([name])[name]
+        yield self._recent[name]
 
     def columns(self, names: Sequence[str], keep: Callable[[pl.DataFrame], pl.DataFrame] | None = None) -> pl.DataFrame:
         """Return all rows, with the columns ``names``, or those rows that ``keep`` lets pass, part by part."""

@@ -95,9 +95,12 @@ class RunReportData:
         return self._laws[metric]
 
     def segment(self, step: int) -> pl.DataFrame:
-        """Return the documents of a step (columns of ``schema.SEGMENT``), cached after the first read."""
+        """Return the documents of a step (columns of ``schema.SEGMENT``), cached after the first read.
+
+        Of an opening in batches, only the first batch is read.
+        """
         if step not in self._segments:
-            self._segments[step] = self.run.store.table("corpus", range(step, step + 1))
+            self._segments[step] = next(self.run.store.frames("corpus", range(step, step + 1)))
         return self._segments[step]
 
     def published(self, step: int) -> pl.DataFrame:

@@ -20,9 +20,8 @@ from ecosystem.policies.reasons import Rule, first_reason
 from ecosystem.runs.environment import Machine
 from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
-from ecosystem.scenario.inputs import downloads, initial_documents, omissions, shortage
+from ecosystem.scenario.inputs import OpenedSources, downloads, initial_documents, omissions, shortage
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.streams import Streams
 
 TOKENS_PER_EXAMPLE = 70  # text and one choice of a downstream task
 CHOICES = 4  # per example, at most
@@ -64,9 +63,10 @@ class Plan:
         Relative paths that are not found in the current folder start at ``base``. The source of the initial documents
         is read to count them, unless it is downloaded. Raises DataError if it cannot be read.
         """
-        notes = _notes(scenario) + _refusals(scenario, base) + downloads(scenario, base)
-        documents = initial_documents(scenario, base)
-        notes += [*shortage(scenario, documents), *omissions(scenario, base)] if done < 0 else []
+        sources = OpenedSources(scenario, base)
+        notes = _notes(scenario) + _refusals(scenario, sources) + downloads(scenario, base)
+        documents = initial_documents(scenario, sources)
+        notes += [*shortage(scenario, documents), *omissions(scenario, sources)] if done < 0 else []
         scenario = _with_initial_documents(scenario, documents)
         rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0
@@ -183,6 +183,11 @@ def _notes(scenario: Scenario) -> list[str]:
     if initial is None or not scenario.sources[initial.source].held_out:
         reason = f"sources.{initial.source}.held_out is 0" if initial else "the web begins without human documents"
         notes.append(f"quality on human text will not be measured: {reason}")
+    if initial is not None and (learnt := initial.learnt(scenario.modality)) < initial.documents:
+        notes.append(
+            f"tokenizers, foundations and references learn from the first {learnt:,} of {initial.documents:,} initial "
+            "documents (web.initial.sample)"
+        )
     if scenario.measure.downstream is not None and scenario.measure.downstream.tasks:
         notes += [
             f"models.{name} is of kind {family.kind}, which cannot be fine-tuned on downstream tasks"
@@ -192,7 +197,7 @@ def _notes(scenario: Scenario) -> list[str]:
     return notes
 
 
-def _refusals(scenario: Scenario, base: Path) -> list[str]:
+def _refusals(scenario: Scenario, sources: OpenedSources) -> list[str]:
     """Return a sentence for every filter by words that will refuse nearly all documents that people publish."""
     gates: list[list[str] | None] = [scenario.web.publish, scenario.web.retain]
     gates += [gate for trainer in scenario.trainers.values() for gate in (trainer.select, trainer.retain)]
@@ -204,7 +209,9 @@ def _refusals(scenario: Scenario, base: Path) -> list[str]:
     published += [writer.source for writer in scenario.writers.values()]
     notes = []
     for source in dict.fromkeys(published):
-        reservoir = scenario.sources[source].open(source, Streams(scenario.seed), base)
+        reservoir = sources[source]
+        if reservoir is None:
+            continue
         texts = reservoir.rows(np.arange(min(_SAMPLE, reservoir.size or _SAMPLE)))
         sample = features(texts)
         for name, policy in filters.items():

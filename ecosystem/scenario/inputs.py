@@ -8,7 +8,7 @@ from pathlib import Path
 from ecosystem.corpus.graph_files import find_graph
 from ecosystem.errors import DataError
 from ecosystem.scenario.tables import ScenarioTables
-from ecosystem.sources.base import EndlessSource
+from ecosystem.sources.base import EndlessSource, FiniteReservoir, Reservoir
 from ecosystem.streams import Streams
 
 
@@ -43,18 +43,35 @@ def require_inputs(scenarios: Iterable[ScenarioTables], base: Path, where: str =
         raise DataError("\n".join(f"{where}: {problem}" if where else problem for problem in problems))
 
 
-def initial_documents(s: ScenarioTables, base: Path) -> int:
+class OpenedSources(dict[str, Reservoir | None]):
+    """The sources of a scenario, each opened on first use; None: it has to be downloaded.
+
+    Raises DataError if a source cannot be opened.
+    """
+
+    def __init__(self, s: ScenarioTables, base: Path) -> None:
+        super().__init__()
+        self._tables, self._base = s, base
+
+    def __missing__(self, name: str) -> Reservoir | None:
+        source = self._tables.sources[name]
+        downloaded = bool(source.downloads(self._base))
+        self[name] = None if downloaded else source.open(name, Streams(self._tables.seed), self._base)
+        return self[name]
+
+
+def initial_documents(s: ScenarioTables, sources: OpenedSources) -> int:
     """Return with how many documents the web begins: as many as asked for, or all if the source has fewer.
 
-    The source is opened, unless it is endless or has to be downloaded. Raises DataError if it cannot be opened.
+    The source is opened, unless it is endless or has to be downloaded.
     """
     initial = s.web.initial
     if initial is None:
         return 0
-    source = s.sources[initial.source]
-    if isinstance(source, EndlessSource) or source.downloads(base):
+    if isinstance(s.sources[initial.source], EndlessSource):
         return initial.documents
-    size = source.open(initial.source, Streams(s.seed), base).size
+    reservoir = sources[initial.source]
+    size = None if reservoir is None else reservoir.size
     return initial.documents if size is None else min(size, initial.documents)
 
 
@@ -75,13 +92,11 @@ def shortage(s: ScenarioTables, available: int) -> list[str]:
     ][: available < initial.documents]
 
 
-def omissions(s: ScenarioTables, base: Path) -> list[str]:
-    """Return a sentence for every source that leaves out some of its documents, unless it has to be downloaded.
-
-    Raises DataError if a source cannot be read.
-    """
-    sentences = [source.omissions(name, base) for name, source in s.sources.items() if not source.downloads(base)]
-    return list(filter(None, sentences))
+def omissions(s: ScenarioTables, sources: OpenedSources) -> list[str]:
+    """Return a sentence for every source that leaves out some of its documents, unless it has to be downloaded."""
+    finite = [name for name, source in s.sources.items() if not isinstance(source, EndlessSource)]
+    reservoirs = [sources[name] for name in finite]
+    return [each.omissions for each in reservoirs if isinstance(each, FiniteReservoir) and each.omissions]
 
 
 def downloads(s: ScenarioTables, base: Path) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Protocol
@@ -18,6 +19,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, field_validator
 
+from ecosystem.corpus.documents import Documents
 from ecosystem.errors import DataError
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec
@@ -100,13 +102,6 @@ class Source(Spec):
         """
         return asked > _PLENTY
 
-    def omissions(self, name: str, base: Path) -> str:
-        """Return a sentence that says how many stored documents are left out and why; empty if none are.
-
-        The source is read. Raises DataError if it cannot be.
-        """
-        return ""
-
     def downloads(self, base: Path) -> dict[str, str]:
         """Return what the source takes from the Hugging Face Hub: the id by the name of the field."""
         return {}
@@ -129,12 +124,21 @@ class FiniteReservoir:
     """
 
     truth: Truth | None = None
+    omissions: str = ""  # how many stored documents are left out, and why; "" if none are
 
     def __init__(
-        self, name: str, docs: pl.Series, held_out: float, streams: Streams, topics: pl.Series | None = None
+        self,
+        name: str,
+        docs: pl.Series | Documents,
+        held_out: float,
+        streams: Streams,
+        topics: pl.Series | None = None,
     ) -> None:
-        """Make a reservoir of ``docs`` and ``topics``, one row per document; for ``held_out``, see :class:`Source`."""
-        count = docs.len()
+        """Make a reservoir of ``docs`` and ``topics``, one row per document; for ``held_out``, see :class:`Source`.
+
+        ``docs`` may be a table with a column ``content``, which is read by row.
+        """
+        count = len(docs)
         if count == 0:
             raise DataError(f"sources.{name}: the source contains no documents; give one that does.")
         held_out_count = int(held_out) if held_out >= 1 else math.ceil(round(held_out * count, 9))
@@ -144,22 +148,29 @@ class FiniteReservoir:
                 "and leaves none to publish; lower it or give more documents."
             )
         order = np.argsort(streams.at(f"source/{name}").uniform(np.arange(count)), kind="stable")
+        drawn, held = order[: count - held_out_count], order[count - held_out_count :]
         self.name = name
-        self.size: int | None = count - held_out_count
-        self.digest = digest(docs)
-        self.held_out = docs.gather(order[count - held_out_count :]).alias("content")
-        self.topics = None if topics is None else topics.gather(order[count - held_out_count :])
-        self._drawn = docs.gather(order[: count - held_out_count]).alias("content")
+        self.size: int | None = drawn.size
+        self.digest = digest(docs if isinstance(docs, pl.Series) else docs.parts("content"))
+        self.topics = None if topics is None else topics.gather(held)
+        self._docs, self._order = docs, drawn
+        self.held_out = self._gather(held)
 
     def rows(self, rows: ArrayLike) -> pl.Series:
         """Return documents by position in the drawing order, [rows]; raise DataError past the end."""
         index = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if index.size and not 0 <= index.min() <= index.max() < self._drawn.len():
+        if index.size and not 0 <= index.min() <= index.max() < self._order.size:
             raise DataError(
-                f"sources.{self.name}: cannot draw rows {index.min():,} to {index.max():,}; the {self._drawn.len():,} "
-                f"documents that may be published are rows 0 to {self._drawn.len() - 1:,}."
+                f"sources.{self.name}: cannot draw rows {index.min():,} to {index.max():,}; the {self._order.size:,} "
+                f"documents that may be published are rows 0 to {self._order.size - 1:,}."
             )
-        return self._drawn.gather(index)
+        return self._gather(self._order[index])
+
+    def _gather(self, numbers: NDArray[np.int64]) -> pl.Series:
+        docs = self._docs
+        if isinstance(docs, pl.Series):
+            return docs.gather(numbers).alias("content")
+        return docs.rows(numbers, ["content"])["content"]
 
     def log_likelihood(self, docs: pl.Series) -> NDArray[np.float64] | None:
         """Return None, since the true distribution of collected documents is unknown."""
@@ -237,15 +248,19 @@ def random_rows(n: int, first: int, size: int | None, stream: Stream) -> NDArray
     return np.sort(rows[np.argsort(stream.uniform(rows), kind="stable")[:n]])
 
 
-def digest(docs: pl.Series) -> str:
-    """Compute the SHA-256 of documents in order, in hexadecimal, independent of chunks and platform."""
+def digest(documents: pl.Series | Iterable[pl.Series]) -> str:
+    """Compute the SHA-256 of documents in order, in hexadecimal, independent of parts, chunks and platform.
+
+    Parts are Series; documents that are not text must be in a single one.
+    """
     total = hashlib.sha256()
-    if docs.dtype == pl.String:
-        for text in docs:
-            data = text.encode()
-            total.update(len(data).to_bytes(8, "little"))
-            total.update(data)
-    else:
+    for docs in [documents] if isinstance(documents, pl.Series) else documents:
+        if docs.dtype == pl.String:
+            for text in docs:
+                data = text.encode()
+                total.update(len(data).to_bytes(8, "little"))
+                total.update(data)
+            continue
         values = docs.to_numpy()
         total.update(f"{values.dtype.str} {values.shape}".encode())
         total.update(np.ascontiguousarray(values).tobytes())

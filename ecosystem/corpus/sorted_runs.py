@@ -1,0 +1,287 @@
+"""Pairs of an integer key and an integer value that only grow in number, beyond memory if need be.
+
+Pairs are kept in sorted runs that are merged by levels (a log-structured merge: O'Neil et al. 1996). Small runs stay in
+memory; larger ones live in files of a scratch folder, with every 256th key in memory. Files are read in blocks and not
+mapped, since every page of a map that was touched counts as memory of the process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecosystem.corpus.scratch import Scratch
+
+_MEMORY = 1 << 22  # pairs above which a run moves to a file
+_BLOCK = 256  # keys between two that are kept in memory
+_MERGED = 1 << 18  # pairs of every run that are merged at a time
+_SEARCHED = 1 << 14  # keys searched in a file at a time, each in a block of its own in the worst case
+_TAKEN = 1 << 12  # rows read by number at a time
+_GAP = 1 << 12  # bytes between two rows that are read through rather than skipped
+
+
+class SortedRuns:
+    """Pairs of a key and a value; later pairs of a key have larger values."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        """Begin empty; ``scratch`` takes the files of large runs."""
+        self._scratch = scratch
+        self.runs: list[Run] = []  # from old to new; all values of a key in a run are smaller than those in newer runs
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return sum(map(len, self.runs))
+
+    def append(self, keys: NDArray[np.uint64], values: NDArray[np.int64]) -> None:
+        """Add pairs, sorted by key and, within a key, by value; values of a known key exceed those known."""
+        if not keys.size:
+            return
+        self.runs.append(_MemoryRun(keys, values))
+        sizes = np.array([len(run) for run in self.runs])
+        newer = np.cumsum(sizes[::-1])[::-1] - sizes
+        small = np.flatnonzero(2 * sizes < newer)
+        first = int(small[0]) if small.size else len(self.runs) - 1
+        if small.size or keys.size > _MEMORY:
+            self.runs[first:] = [self._merged(self.runs[first:])]
+
+    def first(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the smallest value of each key, or -1; ``keys`` ascend."""
+        smallest = np.full(keys.size, -1)
+        for run in self.runs:
+            unknown = np.flatnonzero(smallest < 0)
+            start, stop = run.find(keys[unknown])
+            found = start < stop
+            smallest[unknown[found]] = run.values(start[found])
+        return smallest
+
+    def _merged(self, runs: list[Run]) -> Run:
+        if sum(map(len, runs)) <= _MEMORY:
+            return _MemoryRun(*map(np.concatenate, zip(*_merge(runs), strict=True)))
+        merged = _FileRun(self._scratch)
+        for keys, values in _merge(runs):
+            merged.append(keys, values)
+        for run in runs:
+            run.delete()
+        return merged
+
+
+class FirstCopies:
+    """The first document with each hash, for a collection of documents that only grows."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        """Begin empty; ``scratch`` takes the files of large indexes."""
+        self._first = SortedRuns(scratch)
+
+    def register(self, hashes: NDArray[np.uint64], first_id: int) -> NDArray[np.int64]:
+        """Add documents whose ids count from ``first_id``; return the earliest document with the hash of each, or -1.
+
+        Ids must exceed all earlier ones.
+        """
+        unique, place, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        earliest = self._first.first(unique)
+        new = earliest < 0
+        earliest[new] = first_id + place[new]
+        self._first.append(unique[new], earliest[new])
+        copies = earliest[inverse]
+        copies[place[new]] = -1
+        return copies
+
+
+class Run(Protocol):
+    """A sorted run: pairs in ascending order of keys and, within a key, of values."""
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+
+    def find(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the places of the first pair of each key and of the one after its last; ``keys`` ascend."""
+
+    def values(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the values at places."""
+
+    def read(self, first: int, last: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Return the keys and the values from place ``first`` to ``last``."""
+
+    def delete(self) -> None:
+        """Delete the files of the run."""
+
+
+class _MemoryRun:
+    """A run in memory."""
+
+    def __init__(self, keys: NDArray[np.uint64], values: NDArray[np.int64]) -> None:
+        self._keys, self._values = keys, values
+
+    def __len__(self) -> int:
+        return self._keys.size
+
+    def find(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return np.searchsorted(self._keys, keys), np.searchsorted(self._keys, keys, side="right")
+
+    def values(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._values[places]
+
+    def read(self, first: int, last: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        return self._keys[first:last], self._values[first:last]
+
+    def delete(self) -> None:
+        pass
+
+
+class _FileRun:
+    """A run in two files, with the first key of every block in memory."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._keys, self._values = FileArray(scratch, np.uint64), FileArray(scratch, np.int64)
+        self._fences: list[NDArray[np.uint64]] = []  # the first key of every block, in parts
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def append(self, keys: NDArray[np.uint64], values: NDArray[np.int64]) -> None:
+        self._fences.append(keys[-len(self) % _BLOCK :: _BLOCK].copy())
+        self._keys.append(keys)
+        self._values.append(values)
+
+    def find(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if len(self._fences) > 1:
+            self._fences = [np.concatenate(self._fences)]
+        start, stop = np.empty((2, keys.size), np.int64)
+        for i in range(0, keys.size, _SEARCHED):
+            part = slice(i, i + _SEARCHED)
+            start[part], present = self._search(keys[part], "left")
+            stop[part] = start[part]
+            if present.any():
+                stop[part][present] = self._search(keys[part][present], "right")[0]
+        return start, stop
+
+    def _search(
+        self, keys: NDArray[np.uint64], side: Literal["left", "right"]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return where each key would be inserted, as np.searchsorted does, and whether the key there is equal."""
+        [fences] = self._fences
+        block = np.maximum(np.searchsorted(fences, keys, side) - 1, 0)
+        new = np.diff(block, prepend=-1) > 0
+        blocks, which = block[new], np.cumsum(new) - 1
+        apart = np.diff(blocks, prepend=-2) > 1
+        starts = blocks[apart] * _BLOCK
+        stops = (blocks[np.append(apart[1:], True)] + 1) * _BLOCK
+        # The blocks one after the other are sorted, so all keys are searched at once.
+        read = self._keys.spans(starts, np.minimum(stops, len(self)))
+        at = np.searchsorted(read, keys, side)
+        equal = read[np.minimum(at, read.size - 1)] == keys
+        equal |= fences[np.minimum(block + 1, fences.size - 1)] == keys  # the next block, which was perhaps not read
+        return at + (blocks - np.arange(blocks.size))[which] * _BLOCK, equal
+
+    def values(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._values.take(places)
+
+    def read(self, first: int, last: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        return self._keys.read(first, last), self._values.read(first, last)
+
+    def delete(self) -> None:
+        self._keys.delete()
+        self._values.delete()
+
+
+class _Reader:
+    """Reads a run from its start, a block at a time."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._next = run, 0
+        self.keys, self._values = np.empty(0, np.uint64), np.empty(0, np.int64)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing follows the pairs that have been read."""
+        return self._next == len(self._run)
+
+    def fill(self) -> bool:
+        """Read a block if none is at hand; return whether there are pairs."""
+        if not self.keys.size:
+            self.keys, self._values = self._run.read(self._next, self._next + _MERGED)
+            self._next += self.keys.size
+        return self.keys.size > 0
+
+    def take(self, count: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Return the first pairs that have been read, and forget them."""
+        taken = self.keys[:count], self._values[:count]
+        self.keys, self._values = self.keys[count:], self._values[count:]
+        return taken
+
+
+def _merge(runs: Sequence[Run]) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
+    """Merge runs, oldest first, into blocks of keys and values."""
+    readers = [_Reader(run) for run in runs]
+    while readers := [reader for reader in readers if reader.fill()]:
+        unfinished = [reader.keys[-1] for reader in readers if not reader.is_last]
+        limit = min(unfinished) if unfinished else None
+        # Of pairs with the key ``limit``, those of a newer run must wait until all of the older ones have been read.
+        side: Literal["left", "right"] = "right"
+        parts = []
+        for reader in readers:
+            waits = not reader.is_last and reader.keys[-1] == limit
+            parts.append(reader.take(reader.keys.size if limit is None else int(reader.keys.searchsorted(limit, side))))
+            side = "left" if waits else side
+        keys, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+        order = np.argsort(keys, kind="stable")
+        yield keys[order], values[order]
+
+
+class FileArray:
+    """An array in a file of a scratch folder, to which rows are appended, and which is read in parts."""
+
+    def __init__(self, scratch: Scratch, dtype: type[np.generic], shape: tuple[int, ...] = ()) -> None:
+        """Create an empty array; ``shape`` is that of a row."""
+        self._path = scratch.file()
+        self._path.touch()
+        self._dtype, self._shape = np.dtype(dtype), shape
+        self._row = self._dtype.itemsize * math.prod(shape)  # bytes
+        self._rows = 0
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self._rows
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Append rows."""
+        with self._path.open("ab") as file:
+            np.ascontiguousarray(rows, dtype=self._dtype).tofile(file)
+        self._rows += len(rows)
+
+    def read(self, first: int, last: int) -> NDArray[Any]:
+        """Return the rows from ``first`` to ``last``."""
+        return self.spans(np.array([first]), np.array([min(last, len(self))]))
+
+    def spans(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the rows from each start to the stop at the same place, one span after the other."""
+        sizes = (stops - starts) * self._row
+        at = np.cumsum(sizes) - sizes
+        rows = np.empty((int(sizes.sum()) // self._row, *self._shape), self._dtype)
+        bytes_of_rows = rows.reshape(-1).view(np.uint8).data
+        with self._path.open("rb", buffering=0) as file:
+            for start, size, place in zip((starts * self._row).tolist(), sizes.tolist(), at.tolist(), strict=True):
+                file.seek(start)
+                file.readinto(bytes_of_rows[place : place + size])
+        return rows
+
+    def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Return rows by number, in the order of ``numbers``."""
+        unique, inverse = np.unique(numbers, return_inverse=True)
+        rows = np.empty((unique.size, *self._shape), self._dtype)
+        for i in range(0, unique.size, _TAKEN):
+            wanted = unique[i : i + _TAKEN]
+            first = np.append(True, np.diff(wanted) * self._row > _GAP)  # of a span
+            starts, span = wanted[first], np.cumsum(first) - 1
+            stops = wanted[np.append(first[1:], True)] + 1
+            before = np.cumsum(stops - starts) - (stops - starts)
+            rows[i : i + _TAKEN] = self.spans(starts, stops)[wanted - starts[span] + before[span]]
+        return rows[inverse]
+
+    def delete(self) -> None:
+        """Delete the file."""
+        self._path.unlink()
