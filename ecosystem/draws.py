@@ -60,28 +60,27 @@ def lowest(ids: NDArray[np.int64], k: int, stream: Stream, threads: int = 1) -> 
 
 
 def first_arrivals(
-    ids: NDArray[np.int64],
-    k: int,
-    stream: Stream,
-    eligible: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
-    appeal: Callable[[NDArray[np.int64]], NDArray[np.float64]],
-    threads: int = 1,
+    ids: NDArray[np.int64], appeal: NDArray[np.float64] | None, k: int, stream: Stream, threads: int = 1
 ) -> NDArray[np.int64]:
-    """Draw ``k`` of the eligible ids without replacement, in proportion to their appeal; return them in their order.
+    """Draw ``k`` ids without replacement, in proportion to their ``appeal`` (None: 1 each); keep their order.
 
     Every id arrives after an exponential time, at a rate of its appeal; the first ``k`` are drawn (Efraimidis &
-    Spirakis 2006). Ids that can no longer be among the first are left out before their logarithm is taken.
+    Spirakis 2006). An id that can no longer be among the first is left out before its logarithm is taken.
     """
+    if ids.size <= k:
+        return ids
+    fastest = 1.0 if appeal is None else float(appeal.max())
 
     def keys(block: slice, bound: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        at = np.flatnonzero(eligible(ids[block]))
-        rate, noise = appeal(ids[block][at]), stream.uniform(ids[block][at])
-        if np.isfinite(bound):
-            likely = np.flatnonzero(noise > np.exp(-bound * rate.max(initial=0.0)) * (1 - 1e-9))
-            at, rate, noise = at[likely], rate[likely], noise[likely]
+        noise = stream.uniform(ids[block])
+        # With a margin for rounding; the exact test follows.
+        least = np.exp(-bound * fastest) * (1 - 1e-9) if np.isfinite(bound) else 0.0
+        early = np.flatnonzero(noise > least)
         with np.errstate(divide="ignore"):
-            arrival = -np.log(noise) / rate
-        early = np.flatnonzero(arrival < bound) if np.isfinite(bound) else slice(None)
-        return block.start + at[early], arrival[early]
+            arrival = -np.log(noise[early])
+            if appeal is not None:
+                arrival /= appeal[block][early]
+        before = np.flatnonzero(arrival < bound) if np.isfinite(bound) else slice(None)
+        return block.start + early[before], arrival[before]
 
     return ids[smallest(ids.size, k, keys, threads)]

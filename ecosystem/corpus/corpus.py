@@ -166,12 +166,11 @@ class Corpus:
     def live(self) -> Live:
         """Return the documents that are on the web now."""
         if self._live is None:
-            on_web = self.array("published") & (self.array("retired_at") == _NEVER)
-            self._live = Live(self, np.flatnonzero(on_web))
+            self._live = Live(self, np.flatnonzero(self._is_live()))
         return self._live
 
-    def on_sites(self, sites: Iterable[int]) -> NDArray[np.int64]:
-        """Return the ids of the documents ever published on these sites, ascending."""
+    def live_on(self, sites: Iterable[int]) -> NDArray[np.int64]:
+        """Return the ids of the documents that are on the web now, on these sites, ascending."""
         site = self.array("site")
         if (site.size - self._by_site.size) * _UNSORTED > site.size:
             self._by_site = np.argsort(site, kind="stable")
@@ -180,7 +179,11 @@ class Corpus:
         known = chosen[chosen + 1 < self._site_starts.size]
         spans = zip(self._site_starts[known].tolist(), self._site_starts[known + 1].tolist(), strict=True)
         new = self._by_site.size + np.flatnonzero(np.isin(site[self._by_site.size :], chosen))
-        return np.sort(np.concatenate([*(self._by_site[a:b] for a, b in spans), new]))
+        docs = np.sort(np.concatenate([*(self._by_site[a:b] for a, b in spans), new]))
+        return docs[self._is_live(docs)]
+
+    def _is_live(self, docs: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.bool_]:
+        return np.asarray(self.array("published")[docs] & (self.array("retired_at")[docs] == _NEVER))
 
     # Changing.
 

@@ -55,13 +55,13 @@ def web(live: pl.DataFrame, step: int) -> pl.DataFrame:
 
     ``live`` has the columns site, synthetic and depth, one row per document.
     """
-    return _contamination(live.with_columns(weight=pl.lit(1.0), id=pl.lit("web")), step, "web")
+    return _contamination(live.with_columns(weight=pl.lit(1.0), id=pl.lit(0, pl.UInt8)), step, "web", pl.lit("web"))
 
 
 def sites(live: pl.DataFrame, step: int) -> pl.DataFrame:
     """Return the metrics of :func:`web` for every site with a live document; the id is the site's number."""
-    by_site = live.with_columns(weight=pl.lit(1.0), id=pl.col("site").cast(pl.String))
-    return _contamination(by_site, step, "site")
+    by_site = live.select("synthetic", "depth", id="site", weight=pl.lit(1.0))
+    return _contamination(by_site, step, "site", pl.col("id").cast(pl.String))
 
 
 def training_sets(training: pl.DataFrame, step: int) -> pl.DataFrame:
@@ -71,7 +71,7 @@ def training_sets(training: pl.DataFrame, step: int) -> pl.DataFrame:
     """
     passed = training.filter(pl.col("verdict").is_null()).with_columns(id=pl.col("reader"))
     injected = _share(pl.col("source").is_not_null()).alias("injected_share")
-    return _contamination(passed, step, "training_set", injected)
+    return _contamination(passed, step, "training_set", pl.col("id"), injected)
 
 
 def policies(ledger: pl.DataFrame, select: Mapping[str, Sequence[str]], step: int) -> pl.DataFrame:
@@ -116,8 +116,8 @@ def _share(flag: pl.Expr) -> pl.Expr:
     return pl.when(weight > 0).then((flag.cast(pl.Float64) * pl.col("weight")).sum() / weight)
 
 
-def _contamination(docs: pl.DataFrame, step: int, scope: str, *more: pl.Expr) -> pl.DataFrame:
-    """Return the metric rows of each ``id`` of ``docs`` (columns id, weight, synthetic, depth)."""
+def _contamination(docs: pl.DataFrame, step: int, scope: str, name: pl.Expr, *more: pl.Expr) -> pl.DataFrame:
+    """Return the metric rows of each ``id`` of ``docs`` (columns id, weight, synthetic, depth), under its ``name``."""
     wide = docs.group_by("id", maintain_order=True).agg(
         _share(pl.col("synthetic")).alias("synthetic_share"),
         _share(pl.col("depth")).alias("depth"),
@@ -125,7 +125,7 @@ def _contamination(docs: pl.DataFrame, step: int, scope: str, *more: pl.Expr) ->
         *more,
     )
     long = wide.unpivot(index="id", variable_name="metric", value_name="value")
-    return _finish(long, step=pl.lit(step), scope=pl.lit(scope), error=pl.lit(None))
+    return _finish(long, step=pl.lit(step), scope=pl.lit(scope), id=name, error=pl.lit(None))
 
 
 def _finish(frame: pl.DataFrame, **columns: pl.Expr) -> pl.DataFrame:

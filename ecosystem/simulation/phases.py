@@ -21,7 +21,7 @@ from ecosystem.families.requests import FitRequest, GenerateRequest
 from ecosystem.policies.base import WritesWatermark, gate
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.measurement.measure import measure_step
-from ecosystem.simulation.selection import archive, ledger_rows, note_shortfalls, sample
+from ecosystem.simulation.selection import Pools, archive, ledger_rows, note_shortfalls, sample
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import DRAFT, Step, draft_table, human_drafts
 
@@ -166,9 +166,10 @@ def curate(state: State, step: Step) -> None:
 
 def scrape(state: State, step: Step) -> None:
     """Collect the candidates of every trainer that will train: a weighted sample without replacement."""
+    pools = Pools(state)
     for trainer in state.trainers:
         if trainer.wants_to_fit:
-            step.candidates[trainer.name] = sample(state, trainer)
+            step.candidates[trainer.name] = sample(state, trainer, pools)
 
 
 def select(state: State, step: Step) -> None:

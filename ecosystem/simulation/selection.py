@@ -12,34 +12,50 @@ from ecosystem.policies.base import gate
 from ecosystem.simulation.agents import Trainer
 from ecosystem.simulation.state import State
 
+Pool = tuple[NDArray[np.int64], NDArray[np.float64] | None]
+"""Ids of documents that may be scraped, ascending, and their appeal (None: 1 each)."""
 
-def sample(state: State, trainer: Trainer) -> NDArray[np.int64]:
+
+class Pools(dict[tuple[str, int, float], Pool]):
+    """The pools of one moment, by strategy, lag and half-life, made on first use and shared by trainers."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self._state = state
+
+    def __missing__(self, key: tuple[str, int, float]) -> Pool:
+        self[key] = pool = _pool(self._state, self._state.corpus.live().doc, *key)
+        return pool
+
+
+def _pool(state: State, docs: NDArray[np.int64], strategy: str, lag: int, half_life: float) -> Pool:
+    """Return those of live documents that a trainer with this lag may scrape, with their appeal."""
+    t, weight = state.corpus.array("t"), state.corpus.array("weight")
+    if lag > 0 or len(docs) < len(t) or not (weight > 0).all():
+        docs = docs[(t[docs] <= state.t - lag) & (weight[docs] > 0)]
+    appeal = weight if len(docs) == len(weight) else weight[docs]
+    if strategy == "recent":
+        return docs, appeal * 0.5 ** ((state.t - t[docs]) / half_life)
+    if strategy == "popularity":
+        return docs, appeal * state.web.popularity()[state.corpus.array("site")[docs]]
+    return docs, None if (appeal == 1.0).all() else appeal
+
+
+def sample(state: State, trainer: Trainer, pools: Pools | None = None) -> NDArray[np.int64]:
     """Draw a trainer's candidates from the live documents within its reach; return their ids, ascending.
 
     This is weighted sampling without replacement with one exponential key per document (Efraimidis & Spirakis 2006).
-    Keys depend on document ids, not on positions in the table.
+    Keys depend on document ids, not on positions in the table. ``pools`` are shared by trainers that scrape at the same
+    moment.
     """
-    scrape, corpus = trainer.settings.scrape, state.corpus
-    docs = corpus.live().doc
+    scrape = trainer.settings.scrape
+    key = scrape.strategy, trainer.settings.lag, scrape.half_life
     if scrape.strategy == "reach":
-        on_web = np.zeros(len(corpus), np.bool_)
-        on_web[docs] = True
-        docs = corpus.on_sites(state.web.reach(trainer.homes, scrape.links).tolist())
-        docs = docs[on_web[docs]]
-    t, site, weight = (corpus.array(name) for name in ("t", "site", "weight"))
-    latest, now = state.t - trainer.settings.lag, state.t
-    popularity = state.web.popularity() if scrape.strategy == "popularity" else None
-
-    def eligible(block: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return np.asarray((t[block] <= latest) & (weight[block] > 0))
-
-    def appeal(block: NDArray[np.int64]) -> NDArray[np.float64]:
-        if scrape.strategy == "recent":
-            return np.asarray(weight[block] * 0.5 ** ((now - t[block]) / scrape.half_life))
-        return weight[block] if popularity is None else weight[block] * popularity[site[block]]
-
-    stream = state.stream(f"trainers/{trainer.name}/scrape")
-    return first_arrivals(docs, scrape.docs, stream, eligible, appeal, state.threads)
+        docs = state.corpus.live_on(state.web.reach(trainer.homes, scrape.links).tolist())
+        docs, appeal = _pool(state, docs, *key)
+    else:
+        docs, appeal = (Pools(state) if pools is None else pools)[key]
+    return first_arrivals(docs, appeal, scrape.docs, state.stream(f"trainers/{trainer.name}/scrape"), state.threads)
 
 
 def ledger_rows(signed: pl.DataFrame, reader: pl.Expr | pl.Series) -> pl.DataFrame:
