@@ -181,10 +181,11 @@ class Snapshot:
 class History:
     """Everything that a resumed world is restored from.
 
-    ``latest`` is the snapshot of the last step. ``segments`` are the documents of all steps in order, read as they are
-    needed, and ``changes`` the changes of all steps in order.
+    ``latest`` is the snapshot of the last step. ``segments`` are the documents of all steps in order, in ``files``
+    parts that are read as they are needed, and ``changes`` the changes of all steps in order.
     """
 
     latest: Snapshot
+    files: int
     segments: Iterable[pl.DataFrame]
     changes: pl.DataFrame

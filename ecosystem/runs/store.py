@@ -177,7 +177,8 @@ class Store(CommitHistory):
             state=self.state(step),
             weights=weights,
         )
-        return History(latest, self.frames("corpus", so_far), self.table("index", so_far))
+        files = sum(len(commit.table_files("corpus")) for commit in self.commits(step))
+        return History(latest, files, self.frames("corpus", so_far), self.table("index", so_far))
 
     def _path(self, table: str, step: int) -> Path:
         return self.owning_store(step).folder / table_file(table, step)

@@ -45,19 +45,6 @@ class OpeningStore(Protocol):
         """Store the segment of the next batch."""
 
 
-class _Forgetful:
-    """Keeps nothing, for a world without a run folder."""
-
-    def stored(self, identity: str) -> int:
-        return 0
-
-    def read(self, batch: int) -> pl.DataFrame:
-        raise LookupError(batch)
-
-    def write(self, batch: int, segment: pl.DataFrame) -> None:
-        pass
-
-
 @dataclass(frozen=True)
 class InitialDocuments:
     """The human documents that the web begins with, made when they are needed.
@@ -176,14 +163,15 @@ def open_web(state: State, initial: InitialDocuments, store: OpeningStore | None
     total = initial.rows.size
     if total <= LARGE:
         return Step(0, segment=_publish_initial(state, initial, 0, total))
-    store = store or _Forgetful()
-    stored = store.stored(_identity(state))
+    stored = 0 if store is None else store.stored(_identity(state))
     for batch, first in enumerate(range(0, total, BATCH)):
         state.progress("opening of the web", first, total)
-        if batch < stored:
+        if store is not None and batch < stored:
             state.corpus.restore_segment(store.read(batch))
-        else:
-            store.write(batch, _publish_initial(state, initial, first, first + BATCH))
+            continue
+        segment = _publish_initial(state, initial, first, first + BATCH)
+        if store is not None:
+            store.write(batch, segment)
     state.progress("opening of the web", total, total)
     return Step(0)
 

@@ -7,6 +7,7 @@ step reads and changes is in :class:`~ecosystem.simulation.state.State`, which k
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,8 @@ class World(mesa.Model):
         state, past = self.state, history.latest
         state.t = past.t
         state.scenario = self.base_scenario.at(past.t)
-        state.corpus.restore(history.segments, history.changes)
+        segments = _reported(history.segments, history.files, state.progress)
+        state.corpus.restore(segments, history.changes)
         state.archive = past.archive
         state.drawn = dict(past.state["drawn"])
         state.purchases = costs.read_purchases(past.state.get("bought", {}))
@@ -224,6 +226,13 @@ class World(mesa.Model):
         for name, arrays in past.weights.items():
             state.cohorts[name].load(arrays)
         self._latest, state.events = past, []
+
+
+def _reported(segments: Iterable[pl.DataFrame], files: int, progress: Progress) -> Iterator[pl.DataFrame]:
+    for number, segment in enumerate(segments):
+        progress("restoring of the web", number, files)
+        yield segment
+    progress("restoring of the web", files, files)
 
 
 def _check_arguments(scenario: object, device: object, cache: object) -> None:
