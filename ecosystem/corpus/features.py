@@ -8,6 +8,8 @@ space.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
 import numpy as np
@@ -19,6 +21,8 @@ from ecosystem.corpus.words import SPACED, Words, fill_missing, number_strings, 
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
+_BLOCK_DOCUMENTS = 4096  # limits memory, and gives every core something to do
+_BLOCK_BYTES = 2**20
 _BULLET = r"^\s*(?:[•‣▪◦●∙]|[-*+]\s)"
 _ELLIPSIS = r"(?:\.\.\.|…)\s*$"
 _EDGES = r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$"
@@ -31,11 +35,31 @@ def features(text: pl.Series) -> pl.DataFrame:
     The repetition shares count a word n-gram only if it occurs at least twice in the document, so a short text
     without repetition scores 0. ``top_<n>gram`` is the number of occurrences times the characters of the most frequent
     n-gram (the longest of equally frequent ones) over all characters, at most 1. ``duplicate_5grams`` counts each
-    character once.
+    character once. A row depends on its text alone, so texts are examined in blocks, several at a time.
     """
     if text.dtype not in (pl.String, pl.Null):
         return _numeric_features(text)
     text = fill_missing(text).rename("text")
+    blocks = list(_blocks(text))
+    if len(blocks) == 1:
+        return _text_features(text)
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        return pl.concat(pool.map(_text_features, blocks), rechunk=True)
+
+
+def _blocks(text: pl.Series) -> Iterator[pl.Series]:
+    """Cut texts, in order, into blocks of limited size; a longer text is a block of its own."""
+    end = np.cumsum(text.str.len_bytes().to_numpy().astype(np.int64))
+    start = 0
+    while start < text.len() or not start:
+        limit = _BLOCK_BYTES + (end[start - 1] if start else 0)
+        stop = min(max(int(np.searchsorted(end, limit, "right")), start + 1), start + _BLOCK_DOCUMENTS)
+        yield text[start:stop]
+        start = stop
+
+
+def _text_features(text: pl.Series) -> pl.DataFrame:
+    """Return the features of one block of texts, none of them null."""
     tokens = words(text, SPACED)
     lengths = tokens.vocabulary.str.len_chars().to_numpy().astype(np.int64)[tokens.codes]
     count = tokens.lengths()
@@ -118,37 +142,52 @@ def _repetition(
     An n-gram can repeat within a document only if its first and its last n - 1 words do. So each length examines only
     the positions at which the previous length found a repetition.
     """
-    size = max(tokens.codes.size, 1)
     before = np.concatenate([[0], np.cumsum(lengths)])  # characters before each word
-    word, counts = np.unique(
-        tokens.document * max(tokens.vocabulary.len(), 1) + tokens.codes, return_inverse=True, return_counts=True
-    )[1:]
-    gram = word  # the number of the n-gram that starts at each position; numbers differ between documents
-    repeats = counts[word] > 1
+    word, counts = _groups(tokens.document * max(tokens.vocabulary.len(), 1) + tokens.codes)
+    types = counts.size + 1
+    gram = word  # the number of the n-gram that starts at each position, from 1; 0: it occurs once in its document
     result: dict[str, NDArray[np.generic]] = {}
     for n in range(2, 6):
-        here = np.flatnonzero(repeats[:-1] & repeats[1:])
+        here = np.flatnonzero((gram[:-1] > 0) & (gram[1:] > 0))
         here = here[here + n <= tokens.codes.size]
         here = here[tokens.document[here] == tokens.document[here + n - 1]]
-        _, first, inverse, counts = np.unique(
-            gram[here] * size + word[here + n - 1], return_index=True, return_inverse=True, return_counts=True
-        )
-        gram, repeats = np.zeros(tokens.codes.size, np.int64), np.zeros(tokens.codes.size, np.bool_)
-        gram[here] = inverse
-        repeats[here] = counts[inverse] > 1
+        group, counts = _groups(gram[here] * types + word[here + n - 1])
+        gram = np.zeros(tokens.codes.size, np.int64)
+        gram[here] = group
         if n < 5:
-            often = counts > 1
-            start = here[first[often]]
+            start, often = here[group > 0], counts[group[group > 0] - 1]
             best = np.zeros(tokens.documents, np.int64)
             # Packed into one integer that orders by occurrences, then by characters.
-            np.maximum.at(best, tokens.document[start], (counts[often] << 32) + before[start + n] - before[start])
+            np.maximum.at(best, tokens.document[start], (often << 32) + before[start + n] - before[start])
             covered = (best >> 32) * (best & 0xFFFFFFFF)
             result[f"top_{n}gram"] = np.minimum(covered / np.maximum(characters, 1), 1)
     edges = np.zeros(tokens.codes.size + 1, np.int64)
-    starts = np.flatnonzero(repeats)
+    starts = np.flatnonzero(gram)
     np.add.at(edges, starts, 1)
     np.add.at(edges, starts + 5, -1)
     inside = np.cumsum(edges)[:-1] > 0
     covered = np.bincount(tokens.document[inside], weights=lengths[inside], minlength=tokens.documents)
     result["duplicate_5grams"] = covered / np.maximum(characters, 1)
     return result
+
+
+def _groups(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the keys that occur at least twice from 1, and all others 0; return numbers and counts of the groups.
+
+    Key and position are sorted as one integer where both fit: several times as fast as sorting positions by key.
+    """
+    group = np.zeros(keys.size, np.int64)
+    bits = keys.size.bit_length()
+    if keys.size and int(keys.max()) < 2 ** (63 - bits):
+        packed = np.sort(keys << bits | np.arange(keys.size))
+        ordered, position = packed >> bits, packed & (2**bits - 1)
+    else:
+        position = np.argsort(keys, kind="stable")
+        ordered = keys[position]
+    first = np.flatnonzero(np.diff(ordered, prepend=-1))
+    counts = np.diff(first, append=keys.size)
+    often = counts > 1
+    first, counts = first[often], counts[often]
+    members = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    group[position[members]] = np.repeat(np.arange(1, counts.size + 1), counts)
+    return group, counts
