@@ -7,21 +7,19 @@ mapped, since every page of a map that was touched counts as memory of the proce
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.corpus.scratch import Scratch
+from ecosystem.corpus.stored_arrays import FileArray
 
 _MEMORY = 1 << 22  # pairs above which a run moves to a file
 _BLOCK = 256  # keys between two that are kept in memory
 _MERGED = 1 << 18  # pairs of every run that are merged at a time
 _SEARCHED = 1 << 14  # keys searched in a file at a time, each in a block of its own in the worst case
-_TAKEN = 1 << 12  # rows read by number at a time
-_GAP = 1 << 12  # bytes between two rows that are read through rather than skipped
 
 
 class SortedRuns:
@@ -230,58 +228,3 @@ def _merge(runs: Sequence[Run]) -> Iterator[tuple[NDArray[np.uint64], NDArray[np
         keys, values = (np.concatenate(part) for part in zip(*parts, strict=True))
         order = np.argsort(keys, kind="stable")
         yield keys[order], values[order]
-
-
-class FileArray:
-    """An array in a file of a scratch folder, to which rows are appended, and which is read in parts."""
-
-    def __init__(self, scratch: Scratch, dtype: type[np.generic], shape: tuple[int, ...] = ()) -> None:
-        """Create an empty array; ``shape`` is that of a row."""
-        self._path = scratch.file()
-        self._path.touch()
-        self._dtype, self._shape = np.dtype(dtype), shape
-        self._row = self._dtype.itemsize * math.prod(shape)  # bytes
-        self._rows = 0
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self._rows
-
-    def append(self, rows: NDArray[Any]) -> None:
-        """Append rows."""
-        with self._path.open("ab") as file:
-            np.ascontiguousarray(rows, dtype=self._dtype).tofile(file)
-        self._rows += len(rows)
-
-    def read(self, first: int, last: int) -> NDArray[Any]:
-        """Return the rows from ``first`` to ``last``."""
-        return self.spans(np.array([first]), np.array([min(last, len(self))]))
-
-    def spans(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the rows from each start to the stop at the same place, one span after the other."""
-        sizes = (stops - starts) * self._row
-        at = np.cumsum(sizes) - sizes
-        rows = np.empty((int(sizes.sum()) // self._row, *self._shape), self._dtype)
-        bytes_of_rows = rows.reshape(-1).view(np.uint8).data
-        with self._path.open("rb", buffering=0) as file:
-            for start, size, place in zip((starts * self._row).tolist(), sizes.tolist(), at.tolist(), strict=True):
-                file.seek(start)
-                file.readinto(bytes_of_rows[place : place + size])
-        return rows
-
-    def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """Return rows by number, in the order of ``numbers``."""
-        unique, inverse = np.unique(numbers, return_inverse=True)
-        rows = np.empty((unique.size, *self._shape), self._dtype)
-        for i in range(0, unique.size, _TAKEN):
-            wanted = unique[i : i + _TAKEN]
-            first = np.append(True, np.diff(wanted) * self._row > _GAP)  # of a span
-            starts, span = wanted[first], np.cumsum(first) - 1
-            stops = wanted[np.append(first[1:], True)] + 1
-            before = np.cumsum(stops - starts) - (stops - starts)
-            rows[i : i + _TAKEN] = self.spans(starts, stops)[wanted - starts[span] + before[span]]
-        return rows[inverse]
-
-    def delete(self) -> None:
-        """Delete the file."""
-        self._path.unlink()
