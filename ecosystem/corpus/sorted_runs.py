@@ -18,7 +18,7 @@ from ecosystem.corpus.stored_arrays import FileArray
 
 _MEMORY = 1 << 22  # pairs above which a run moves to a file
 _BLOCK = 256  # keys between two that are kept in memory
-_MERGED = 1 << 18  # pairs of every run that are merged at a time
+_MERGED = 1 << 16  # pairs of every run that are merged at a time
 _SEARCHED = 1 << 14  # keys searched in a file at a time, each in a block of its own in the worst case
 
 
@@ -85,7 +85,7 @@ class FirstCopies:
         earliest[new] = first_id + place[new]
         self._first.append(unique[new], earliest[new])
         copies = earliest[inverse]
-        copies[place[new]] = -1
+        copies[copies == first_id + np.arange(copies.size)] = -1
         return copies
 
 

@@ -23,6 +23,7 @@ class FileArray:
 
     def __init__(self, scratch: Scratch, dtype: type[np.generic], shape: tuple[int, ...] = ()) -> None:
         """Create an empty array; ``shape`` is that of a row."""
+        self._scratch = scratch  # deletes the file with itself
         self._path = scratch.file()
         self._path.touch()
         self._dtype, self._shape = np.dtype(dtype), shape
@@ -41,7 +42,7 @@ class FileArray:
 
     def read(self, first: int, last: int) -> NDArray[Any]:
         """Return the rows from ``first`` to ``last``."""
-        return self.spans(np.array([first]), np.array([min(last, len(self))]))
+        return self.spans(np.array([min(first, len(self))]), np.array([min(last, len(self))]))
 
     def spans(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[Any]:
         """Return the rows from each start to the stop at the same place, one span after the other."""
