@@ -87,6 +87,17 @@ def test_there_are_few_runs_and_no_files_are_left_behind(files, tmp_path):
     assert written == 16 * sum(size for size in sizes if size > 20) if files else not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("count", [1, 1000, 64_000, 65_535])
+def test_a_filter_knows_all_keys_and_few_others(count):
+    keys, others = np.random.default_rng(count).integers(0, 2**64, (2, count), dtype=np.uint64)
+    known = sorted_runs._Filter(count)
+    for part in np.array_split(np.sort(keys), 3):
+        if part.size:
+            known.add(part)
+    assert known.may_contain(keys).all()
+    assert known.may_contain(others).mean() < 0.09
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 60), max_size=30), st.lists(st.integers(0, 12), max_size=8))
 def test_rows_are_read_by_number(files, numbers, batches):

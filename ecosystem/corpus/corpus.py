@@ -96,7 +96,8 @@ class Corpus:
 
     def _first_copies(self, hashes: pl.Series) -> pl.Series:
         """Return the earliest document with the hash of each draft, or null for the first one; register new hashes."""
-        return pl.Series(self._copies.register(hashes.to_numpy(), len(self))).replace(-1, None)
+        copies = self._copies.register(hashes.to_numpy(), len(self))
+        return pl.Series(copies).set(pl.Series(copies < 0), None)
 
     def publish(self, table: pl.DataFrame) -> None:
         """Append a segment (columns of SEGMENT); rows with a verdict are recorded, but never on the web."""
