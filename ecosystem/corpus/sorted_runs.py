@@ -197,7 +197,7 @@ class _Filter:
     """
 
     def __init__(self, keys: int) -> None:
-        """Begin empty, with 4 to 8 of ``keys`` keys per word: 3 to 8 % of missing keys will seem present."""
+        """Begin empty, with 4 to 8 of ``keys`` keys per word, so that 1 to 5 % of missing keys seem present."""
         bits = max(1, (keys // _KEYS_PER_WORD).bit_length())
         self._words = np.zeros(1 << bits, np.uint64)
         self._shift = np.uint64(64 - bits)
