@@ -18,6 +18,7 @@ from ecosystem.corpus.documents import Documents
 from ecosystem.corpus.features import features
 from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, empty, segment
 from ecosystem.corpus.scratch import Scratch
+from ecosystem.corpus.sorted_runs import FirstCopies
 
 _ARRAYS: dict[str, Any] = {
     "t": np.int32,
@@ -49,7 +50,7 @@ class Corpus:
         self._documents = Documents(self._schema, self._scratch)
         self._drafts = pl.Series("content", [], dtype=self.content)  # contents of drafts that are not published
         self._arrays = {name: np.zeros(0, dtype) for name, dtype in _ARRAYS.items()}  # longer than there are documents
-        self._first_with_hash: dict[int, int] = {}
+        self._copies = FirstCopies(self._scratch)
         self._drawn: dict[tuple[str | None, int], int] = {}  # number of documents of each source at each step
         self._changed = empty(INDEX_CHANGE)
         self._live: Live | None = None
@@ -95,11 +96,8 @@ class Corpus:
 
     def _first_copies(self, hashes: pl.Series) -> pl.Series:
         """Return the earliest document with the hash of each draft, or null for the first one; register new hashes."""
-        copies: list[int | None] = []
-        for doc, digest in enumerate(hashes.to_list(), start=len(self)):
-            first = self._first_with_hash.setdefault(digest, doc)
-            copies.append(None if first == doc else first)
-        return pl.Series(copies, dtype=pl.Int64)
+        copies = self._copies.register(hashes.to_numpy(), len(self))
+        return pl.Series(copies).set(pl.Series(copies < 0), None)
 
     def publish(self, table: pl.DataFrame) -> None:
         """Append a segment (columns of SEGMENT); rows with a verdict are recorded, but never on the web."""

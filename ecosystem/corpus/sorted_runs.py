@@ -7,21 +7,20 @@ mapped, since every page of a map that was touched counts as memory of the proce
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.corpus.scratch import Scratch
+from ecosystem.corpus.stored_arrays import FileArray
 
 _MEMORY = 1 << 22  # pairs above which a run moves to a file
 _BLOCK = 256  # keys between two that are kept in memory
-_MERGED = 1 << 18  # pairs of every run that are merged at a time
+_MERGED = 1 << 16  # pairs of every run that are merged at a time
+_KEYS_PER_WORD = 8  # at most, of a filter
 _SEARCHED = 1 << 14  # keys searched in a file at a time, each in a block of its own in the worst case
-_TAKEN = 1 << 12  # rows read by number at a time
-_GAP = 1 << 12  # bytes between two rows that are read through rather than skipped
 
 
 class SortedRuns:
@@ -61,7 +60,7 @@ class SortedRuns:
     def _merged(self, runs: list[Run]) -> Run:
         if sum(map(len, runs)) <= _MEMORY:
             return _MemoryRun(*map(np.concatenate, zip(*_merge(runs), strict=True)))
-        merged = _FileRun(self._scratch)
+        merged = _FileRun(self._scratch, sum(map(len, runs)))
         for keys, values in _merge(runs):
             merged.append(keys, values)
         for run in runs:
@@ -87,7 +86,7 @@ class FirstCopies:
         earliest[new] = first_id + place[new]
         self._first.append(unique[new], earliest[new])
         copies = earliest[inverse]
-        copies[place[new]] = -1
+        copies[copies == first_id + np.arange(copies.size)] = -1
         return copies
 
 
@@ -133,9 +132,10 @@ class _MemoryRun:
 
 
 class _FileRun:
-    """A run in two files, with the first key of every block in memory."""
+    """A run in two files, with the first key of every block in memory, and a filter that tells most missing keys."""
 
-    def __init__(self, scratch: Scratch) -> None:
+    def __init__(self, scratch: Scratch, pairs: int) -> None:
+        self._filter = _Filter(pairs)
         self._keys, self._values = FileArray(scratch, np.uint64), FileArray(scratch, np.int64)
         self._fences: list[NDArray[np.uint64]] = []  # the first key of every block, in parts
 
@@ -143,6 +143,7 @@ class _FileRun:
         return len(self._keys)
 
     def append(self, keys: NDArray[np.uint64], values: NDArray[np.int64]) -> None:
+        self._filter.add(keys)
         self._fences.append(keys[-len(self) % _BLOCK :: _BLOCK].copy())
         self._keys.append(keys)
         self._values.append(values)
@@ -150,13 +151,14 @@ class _FileRun:
     def find(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         if len(self._fences) > 1:
             self._fences = [np.concatenate(self._fences)]
-        start, stop = np.empty((2, keys.size), np.int64)
-        for i in range(0, keys.size, _SEARCHED):
-            part = slice(i, i + _SEARCHED)
+        start, stop = np.zeros((2, keys.size), np.int64)
+        likely = np.flatnonzero(self._filter.may_contain(keys))
+        for i in range(0, likely.size, _SEARCHED):
+            part = likely[i : i + _SEARCHED]
             start[part], present = self._search(keys[part], "left")
             stop[part] = start[part]
             if present.any():
-                stop[part][present] = self._search(keys[part][present], "right")[0]
+                stop[part[present]] = self._search(keys[part[present]], "right")[0]
         return start, stop
 
     def _search(
@@ -186,6 +188,38 @@ class _FileRun:
     def delete(self) -> None:
         self._keys.delete()
         self._values.delete()
+
+
+class _Filter:
+    """A Bloom filter in which all bits of a key are in one word (Putze et al. 2007).
+
+    Words are chosen by the first bits of a key. So sorted keys fill them from left to right; keys should be hashes.
+    """
+
+    def __init__(self, keys: int) -> None:
+        """Begin empty, with 4 to 8 of ``keys`` keys per word, so that 1 to 5 % of missing keys seem present."""
+        bits = max(1, (keys // _KEYS_PER_WORD).bit_length())
+        self._words = np.zeros(1 << bits, np.uint64)
+        self._shift = np.uint64(64 - bits)
+
+    def add(self, keys: NDArray[np.uint64]) -> None:
+        """Add keys, which ascend."""
+        word = keys >> self._shift
+        first = np.flatnonzero(np.append(True, word[1:] != word[:-1]))
+        self._words[word[first]] |= np.bitwise_or.reduceat(self._bits(keys), first)
+
+    def may_contain(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return True for all keys that were added, and for few others."""
+        bits = self._bits(keys)
+        likely: NDArray[np.bool_] = (self._words[keys >> self._shift] & bits) == bits
+        return likely
+
+    @staticmethod
+    def _bits(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        one, last = np.uint64(1), np.uint64(63)
+        bits: NDArray[np.uint64]
+        bits = one << (keys & last) | one << (keys >> np.uint64(6) & last) | one << (keys >> np.uint64(12) & last)
+        return bits
 
 
 class _Reader:
@@ -230,58 +264,3 @@ def _merge(runs: Sequence[Run]) -> Iterator[tuple[NDArray[np.uint64], NDArray[np
         keys, values = (np.concatenate(part) for part in zip(*parts, strict=True))
         order = np.argsort(keys, kind="stable")
         yield keys[order], values[order]
-
-
-class FileArray:
-    """An array in a file of a scratch folder, to which rows are appended, and which is read in parts."""
-
-    def __init__(self, scratch: Scratch, dtype: type[np.generic], shape: tuple[int, ...] = ()) -> None:
-        """Create an empty array; ``shape`` is that of a row."""
-        self._path = scratch.file()
-        self._path.touch()
-        self._dtype, self._shape = np.dtype(dtype), shape
-        self._row = self._dtype.itemsize * math.prod(shape)  # bytes
-        self._rows = 0
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self._rows
-
-    def append(self, rows: NDArray[Any]) -> None:
-        """Append rows."""
-        with self._path.open("ab") as file:
-            np.ascontiguousarray(rows, dtype=self._dtype).tofile(file)
-        self._rows += len(rows)
-
-    def read(self, first: int, last: int) -> NDArray[Any]:
-        """Return the rows from ``first`` to ``last``."""
-        return self.spans(np.array([first]), np.array([min(last, len(self))]))
-
-    def spans(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the rows from each start to the stop at the same place, one span after the other."""
-        sizes = (stops - starts) * self._row
-        at = np.cumsum(sizes) - sizes
-        rows = np.empty((int(sizes.sum()) // self._row, *self._shape), self._dtype)
-        bytes_of_rows = rows.reshape(-1).view(np.uint8).data
-        with self._path.open("rb", buffering=0) as file:
-            for start, size, place in zip((starts * self._row).tolist(), sizes.tolist(), at.tolist(), strict=True):
-                file.seek(start)
-                file.readinto(bytes_of_rows[place : place + size])
-        return rows
-
-    def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """Return rows by number, in the order of ``numbers``."""
-        unique, inverse = np.unique(numbers, return_inverse=True)
-        rows = np.empty((unique.size, *self._shape), self._dtype)
-        for i in range(0, unique.size, _TAKEN):
-            wanted = unique[i : i + _TAKEN]
-            first = np.append(True, np.diff(wanted) * self._row > _GAP)  # of a span
-            starts, span = wanted[first], np.cumsum(first) - 1
-            stops = wanted[np.append(first[1:], True)] + 1
-            before = np.cumsum(stops - starts) - (stops - starts)
-            rows[i : i + _TAKEN] = self.spans(starts, stops)[wanted - starts[span] + before[span]]
-        return rows[inverse]
-
-    def delete(self) -> None:
-        """Delete the file."""
-        self._path.unlink()

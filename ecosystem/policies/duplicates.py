@@ -6,6 +6,7 @@ of two short signatures. Banding (Indyk & Motwani 1998) finds the pairs worth co
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -13,6 +14,9 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
+from ecosystem.corpus.scratch import Scratch
+from ecosystem.corpus.sorted_runs import Run, SortedRuns
+from ecosystem.corpus.stored_arrays import GrowingArray, StoredRows
 from ecosystem.corpus.words import LETTERED, Words, fill_missing, mix, windows, word_hashes, words
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Context, Filter
@@ -21,6 +25,8 @@ from ecosystem.policies.reasons import first_reason
 _NONE = np.iinfo(np.int64).max  # instead of an id, where there is no near-duplicate
 _RECALL = 0.99  # probability that a pair exactly at the threshold is compared
 _SEED = 1  # of the signatures' permutations: part of the definition of "near", not of the noise of a run
+_TEXT = 1 << 18  # bytes of text that are cut into shingles at a time
+_CONVERTED = 512  # signatures computed at a time
 _PAIRS = 1 << 14  # signatures compared at a time, to bound memory
 _SHORT = 64  # words below which one changed word may alter more than a fifth of the shingles of three words
 _CHARACTERS_PER_WORD = 3  # of shingles of characters, which must fit into a sentence several times over
@@ -74,16 +80,21 @@ class NearDuplicates:
     whole; one without words has no near-duplicate. Documents of fewer than 64 words are also compared by characters.
     """
 
-    def __init__(self, num_perm: int = 128, shingle: int = 3, threshold: float = 0.8) -> None:
-        """Begin empty; ``num_perm``: entries of a signature; ``shingle``: words; ``threshold``: least similarity."""
+    def __init__(
+        self, num_perm: int = 128, shingle: int = 3, threshold: float = 0.8, scratch: Scratch | None = None
+    ) -> None:
+        """Begin empty; ``num_perm``: entries of a signature; ``shingle``: words; ``threshold``: least similarity.
+
+        ``scratch`` takes the files of an index that is too large for memory (absent: a temporary folder).
+        """
         self.shingle = shingle
-        self._ids = np.empty(0, np.int64)
-        self._words = _Index(num_perm, threshold)
-        self._characters = _Index(num_perm, threshold)
+        scratch = scratch or Scratch()
+        self._words = _Index(num_perm, threshold, scratch)  # of all documents
+        self._characters = _Index(num_perm, threshold, scratch)  # of short ones
 
     def __len__(self) -> int:
         """Return the number of documents added."""
-        return self._ids.size
+        return self._words.ids.size
 
     def add(self, ids: ArrayLike | pl.Series, texts: pl.Series) -> None:
         """Add documents; raise EcosystemError unless ids ascend, within a call and from call to call."""
@@ -94,17 +105,22 @@ class NearDuplicates:
             )
         if new.size == 0:
             return
-        if (np.diff(new) <= 0).any() or (len(self) and new[0] <= self._ids[-1]):
+        if (np.diff(new) <= 0).any() or (len(self) and new[0] <= self._words.ids[-1]):
             raise EcosystemError("near-duplicates: documents must be added in ascending order of their ids, each once.")
-        self._ids = np.concatenate([self._ids, new])
         texts = fill_missing(texts).str.to_lowercase()
+        # Few shingles at a time fit into the caches of a processor, and many bands at a time take fewer searches.
+        for part in _parts(texts):
+            self._sign(new[part], texts[part])
+        self._words.search()
+        self._characters.search()
+
+    def _sign(self, ids: NDArray[np.int64], texts: pl.Series) -> None:
         tokens = words(texts, LETTERED)
-        self._words.add(new, *word_shingles(tokens, self.shingle))
+        self._words.sign(ids, *word_shingles(tokens, self.shingle))
         short = np.flatnonzero(tokens.lengths() < _SHORT)
         if short.size:
-            self._characters.add(
-                new[short], *character_shingles(texts.gather(short), _CHARACTERS_PER_WORD * self.shingle)
-            )
+            shingles = character_shingles(texts.gather(short), _CHARACTERS_PER_WORD * self.shingle)
+            self._characters.sign(ids[short], *shingles)
 
     def earliest(self, ids: ArrayLike | pl.Series) -> pl.Series:
         """Return, per id, the smallest id of an earlier near-duplicate, or null (Int64).
@@ -112,7 +128,7 @@ class NearDuplicates:
         Ids may be in any order; raise EcosystemError if one was never added.
         """
         requested = np.asarray(ids, dtype=np.int64).reshape(-1)
-        missing = requested[~np.isin(requested, self._ids)]
+        missing = requested[self._words.places(requested) < 0]
         if missing.size:
             raise EcosystemError(f"near-duplicates: document {missing[0]} was never added.")
         match = np.minimum(self._words.earliest(requested), self._characters.earliest(requested))
@@ -123,90 +139,111 @@ class NearDuplicates:
 class _Index:
     """Index of the earliest near-duplicate by one kind of shingle.
 
-    Memory per document: 4 * num_perm bytes for the signature and 16 bytes per band.
+    A document has 16 bytes in memory, and a signature of 4 * num_perm bytes and 16 bytes per band in memory or in
+    files. Bands are sorted by key and, within a key, by the document's place in the order of ids.
     """
 
-    def __init__(self, num_perm: int, threshold: float) -> None:
+    def __init__(self, num_perm: int, threshold: float, scratch: Scratch) -> None:
         self.num_perm, self.threshold = num_perm, threshold
         self.rows = rows_per_band(num_perm, threshold)
-        self._ids = np.empty(0, np.int64)
-        self._earliest = np.empty(0, np.int64)  # place of the earliest near-duplicate, or -1
-        self._signatures: list[NDArray[np.uint32]] = []  # one array per batch
-        # All bands of all documents, sorted by key and, within a key, by place.
-        self._keys = np.empty(0, np.uint64)
-        self._places = np.empty(0, np.int64)
+        self._ids = GrowingArray(np.int64)
+        self._earliest = GrowingArray(np.int64)  # place of the earliest near-duplicate, or -1
+        self._signatures = StoredRows(scratch, np.uint32, (num_perm,))
+        self._bands = SortedRuns(scratch)
+        self._new: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []  # places and keys of bands to search
 
-    def add(self, ids: NDArray[np.int64], hashes: NDArray[np.uint64], starts: NDArray[np.uint64]) -> None:
-        """Add documents by the hashes of their shingles, document after document, and the start of each."""
-        first = self._ids.size
-        self._signatures.append(_signatures(hashes, starts, self.num_perm))
-        self._ids = np.concatenate([self._ids, ids])
-        place = np.arange(first, first + ids.size)[np.diff(starts) > 0]
-        keys = self._band_keys(place)
-        self._remember(keys, place)
-        self._earliest = np.concatenate([self._earliest, np.full(ids.size, -1)])
-        self._search(keys, place)
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Ids of the documents, ascending."""
+        return self._ids.array
+
+    def places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the place of each id in the order of ids, or -1."""
+        at = np.searchsorted(self.ids, ids)
+        known = np.flatnonzero(at < self.ids.size)
+        places = np.full(ids.size, -1)
+        known = known[self.ids[at[known]] == ids[known]]
+        places[known] = at[known]
+        return places
 
     def earliest(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return, per id, the smallest id of an earlier near-duplicate; the largest integer where there is none."""
-        places = np.searchsorted(self._ids, ids)
+        places = self.places(ids)
         match = np.full(ids.size, -1)
-        present = np.flatnonzero(np.append(self._ids, -1)[places] == ids)
-        match[present] = self._earliest[places[present]]
-        smallest: NDArray[np.int64] = np.append(self._ids, _NONE)[match]
+        match[places >= 0] = self._earliest.array[places[places >= 0]]
+        smallest = np.full(ids.size, _NONE)
+        smallest[match >= 0] = self.ids[match[match >= 0]]
         return smallest
 
-    def signature(self, places: NDArray[np.int64]) -> NDArray[np.uint32]:
-        """Return the signatures at ``places``, [places, num_perm]."""
-        if len(self._signatures) > 1:
-            self._signatures = [np.concatenate(self._signatures)]
-        return self._signatures[0][places]
+    def sign(self, ids: NDArray[np.int64], hashes: NDArray[np.uint64], starts: NDArray[np.uint64]) -> None:
+        """Add documents by the hashes of their shingles, document after document, and the start of each."""
+        signatures = _signatures(hashes, starts, self.num_perm)
+        filled = np.flatnonzero(np.diff(starts))
+        self._new.append((self.ids.size + filled, self._band_keys(signatures[filled])))
+        self._ids.append(ids)
+        self._signatures.append(signatures)
 
-    def _band_keys(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Hash every band of every document to 64 bits, [places, bands]."""
+    def _band_keys(self, signatures: NDArray[np.uint32]) -> NDArray[np.uint64]:
+        """Hash every band of every signature to 64 bits, [signatures, bands]."""
         bands = self.num_perm // self.rows
-        signature = self.signature(places)[:, : bands * self.rows].reshape(-1, bands, self.rows).astype(np.uint64)
-        key = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), signature.shape[:2]).copy()
+        entries = signatures[:, : bands * self.rows].reshape(-1, bands, self.rows).astype(np.uint64)
+        key = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), entries.shape[:2]).copy()
         for k in range(self.rows):
-            key = mix(key + signature[:, :, k])
+            key = mix(key + entries[:, :, k])
         return key
 
-    def _remember(self, keys: NDArray[np.uint64], places: NDArray[np.int64]) -> None:
-        """Merge new bands into the sorted list; new places are larger, so they come last within a key."""
-        flat = keys.reshape(-1)
-        order = np.argsort(flat, kind="stable")
-        at = np.searchsorted(self._keys, flat[order], side="right")
-        self._keys = np.insert(self._keys, at, flat[order])
-        self._places = np.insert(self._places, at, np.repeat(places, keys.shape[1])[order])
+    def search(self) -> None:
+        """Find the earliest near-duplicates of the documents added since the last search."""
+        if not self._new:
+            return
+        places, keys = (np.concatenate(part) for part in zip(*self._new, strict=True))
+        self._new = []
+        searched = np.repeat(places, keys.shape[1])
+        order = np.argsort(keys, axis=None, kind="stable")
+        keys, searched = keys.reshape(-1)[order], searched[order]
+        self._bands.append(keys, searched)
+        known = self._earliest.array.size
+        best = np.full(self.ids.size - known, _NONE)
+        for run in self._bands.runs:
+            # Whatever is in newer runs is younger than a match in this one.
+            open_ = best[searched - known] == _NONE
+            keys, searched = keys[open_], searched[open_]
+            self._walk(run, keys, searched, best)
+        self._earliest.append(np.where(best == _NONE, -1, best))
 
-    def _search(self, keys: NDArray[np.uint64], places: NDArray[np.int64]) -> None:
-        """Walk the buckets of each document from their oldest member until one is close enough.
+    def _walk(self, run: Run, keys: NDArray[np.uint64], searched: NDArray[np.int64], best: NDArray[np.int64]) -> None:
+        """Walk the buckets of each document from their oldest member until one is close enough; update ``best``.
 
         On a web that has collapsed into copies, whole buckets are near-duplicates, and the first comparison ends the
         walk; a list of all candidates would grow with the square of the web.
         """
-        cursor = np.searchsorted(self._keys, keys.reshape(-1))
-        searched = np.repeat(places, keys.shape[1])
-        best = self._earliest  # filled in place
-        while cursor.size:
-            candidate = self._places[cursor]
+        cursor, stop = run.find(keys)
+        first = self.ids.size - best.size
+        while (inside := cursor < stop).any():
+            cursor, stop, searched = cursor[inside], stop[inside], searched[inside]
+            candidate = run.values(cursor)
             # The walk ends at the document itself, which is in each of its own buckets.
-            ahead = (candidate < searched) & ((best[searched] < 0) | (candidate < best[searched]))
-            cursor, searched, candidate = cursor[ahead], searched[ahead], candidate[ahead]
+            ahead = candidate < np.minimum(searched, best[searched - first])
+            cursor, stop, searched, candidate = cursor[ahead], stop[ahead], searched[ahead], candidate[ahead]
             close = self._close(searched, candidate)
-            for place, match in zip(searched[close].tolist(), candidate[close].tolist(), strict=True):
-                if best[place] < 0 or match < best[place]:
-                    best[place] = match
-            cursor, searched = cursor[~close] + 1, searched[~close]
+            np.minimum.at(best, searched[close] - first, candidate[close])
+            cursor, stop, searched = cursor[~close] + 1, stop[~close], searched[~close]
 
     def _close(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return for which pairs the estimated similarity reaches the threshold."""
+        # Near-duplicates meet in several bands.
+        pairs, inverse = np.unique(left * self.ids.size + right, return_inverse=True)
+        left, right = np.divmod(pairs, self.ids.size)
         close = np.empty(left.size, np.bool_)
         for i in range(0, left.size, _PAIRS):
             pair = slice(i, i + _PAIRS)
-            equal = (self.signature(left[pair]) == self.signature(right[pair])).sum(axis=1)
+            equal = np.count_nonzero(self.signature(left[pair]) == self.signature(right[pair]), axis=1)
             close[pair] = equal >= self.threshold * self.num_perm
-        return close
+        return close[inverse]
+
+    def signature(self, places: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Return the signatures at ``places``, [places, num_perm]."""
+        return self._signatures.take(places)
 
 
 def rows_per_band(num_perm: int, threshold: float) -> int:
@@ -230,7 +267,7 @@ def word_shingles(tokens: Words, n: int) -> tuple[NDArray[np.uint64], NDArray[np
     begin = np.concatenate([[0], np.cumsum(lengths)])[:-1]
     short = (lengths > 0) & (lengths < n)
     # Windows of full length, and one at the first word of each short text.
-    start = np.union1d(windows(tokens.document, n), begin[short])
+    start = np.sort(np.concatenate([windows(tokens.document, n), begin[short]]))
     document = tokens.document[start]
     length = np.minimum(n, lengths[document])
     key = np.zeros(start.size, np.uint64)
@@ -262,5 +299,18 @@ def _signatures(hashes: NDArray[np.uint64], starts: NDArray[np.uint64], num_perm
     """Compute the MinHash signatures, [texts, num_perm]."""
     from rensa import RMinHash  # a compiled library, needed only for near-duplicates
 
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, num_perm, _SEED)
-    return np.array(matrix.to_rows(), dtype=np.uint32).reshape(-1, num_perm)
+    signatures = np.empty((starts.size - 1, num_perm), np.uint32)
+    # Rows come as Python integers, which are twice as fast while they fit into the caches of a processor.
+    for i in range(0, len(signatures), _CONVERTED):
+        start = starts[i : i + _CONVERTED + 1]
+        inside = hashes[int(start[0]) : int(start[-1])]
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(inside, start - start[0], num_perm, _SEED)
+        signatures[i : i + _CONVERTED] = matrix.to_rows()
+    return signatures
+
+
+def _parts(texts: pl.Series) -> list[slice]:
+    """Cut texts into runs of about _TEXT bytes."""
+    before = np.cumsum(texts.str.len_bytes().to_numpy().astype(np.int64)) // _TEXT
+    edges = [0, *(np.flatnonzero(np.diff(before)) + 1).tolist(), texts.len()]
+    return [slice(a, b) for a, b in pairwise(edges)]

@@ -85,7 +85,8 @@ def build_state(
     incompatible.
     """
     reservoirs = {name: source.open(name, streams, base) for name, source in scenario.sources.items()}
-    corpus = Corpus(_content_type(reservoirs), Scratch(scratch))
+    files = Scratch(scratch)
+    corpus = Corpus(_content_type(reservoirs), files)
     members = dict.fromkeys(scenario.models, 0)
     for settings in scenario.trainers.values():
         members[settings.model] += settings.count
@@ -102,7 +103,7 @@ def build_state(
         corpus=corpus,
         web=Web(scenario.web, streams, base),
         cohorts=cohorts,
-        services=Services(corpus, reservoirs, cohorts),
+        services=Services(corpus, reservoirs, cohorts, files, progress),
         progress=progress,
         threads=threads,
         drawn=dict.fromkeys(reservoirs, 0),

@@ -10,14 +10,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.scratch import Scratch
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import DataError
-from ecosystem.families.base import Cohort, SupportsWatermark
+from ecosystem.families.base import Cohort, Progress, SupportsWatermark, silent
 from ecosystem.families.requests import Score, ScoreRequest
 from ecosystem.policies.base import Answers
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.sources.base import Reservoir, Truth
 from ecosystem.sources.labelled import matches_plane
+
+_INDEXED = 1 << 16  # documents added to an index of near-duplicates at a time
 
 
 class Cohorts(dict[str, Cohort]):
@@ -40,8 +43,9 @@ class Cohorts(dict[str, Cohort]):
 class CorpusService:
     """The documents of the web: contents, which of them are live, and near-duplicates."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        self._corpus = corpus
+    def __init__(self, corpus: Corpus, scratch: Scratch | None = None, progress: Progress = silent) -> None:
+        """``scratch`` takes the files of indexes that are too large for memory (absent: a temporary folder)."""
+        self._corpus, self._scratch, self._progress = corpus, scratch or Scratch(), progress
         self._indexes: dict[tuple[int, int, float], NearDuplicates] = {}
 
     def contents(self, docs: pl.Series) -> pl.Series:
@@ -55,11 +59,14 @@ class CorpusService:
     def near_duplicates(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
         """Return the earliest near-duplicate of each document among all ever published, or null."""
         key = (num_perm, shingle, threshold)
-        index = self._indexes.setdefault(key, NearDuplicates(*key))
-        last = self._corpus.last_id
-        if len(index) <= last:
-            ids = pl.Series(np.arange(len(index), last + 1))
+        index = self._indexes.setdefault(key, NearDuplicates(*key, self._scratch))
+        total = self._corpus.last_id + 1
+        several = total - len(index) > _INDEXED
+        for first in range(len(index), total, _INDEXED):
+            ids = pl.Series(np.arange(first, min(first + _INDEXED, total)))
             index.add(ids, self._corpus.contents(ids))
+            if several:
+                self._progress("index of near-duplicates", len(index), total)
         return index.earliest(docs)
 
 
@@ -150,8 +157,15 @@ def correct_labels(contents: pl.Series, truth: Truth | None) -> NDArray[np.bool_
 class Services:
     """The services of one world; a policy reaches them through its Context."""
 
-    def __init__(self, corpus: Corpus, reservoirs: Mapping[str, Reservoir], cohorts: Cohorts) -> None:
-        self.corpus = CorpusService(corpus)
+    def __init__(
+        self,
+        corpus: Corpus,
+        reservoirs: Mapping[str, Reservoir],
+        cohorts: Cohorts,
+        scratch: Scratch | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.corpus = CorpusService(corpus, scratch, progress)
         self.sources = SourceService(reservoirs, corpus)
         self.models = ModelService(cohorts, corpus)
         self._corpus = corpus
