@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ import click
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import path_argument, path_of, whole_number
+from ecosystem.families.base import CohortBuilder, build_cohort
 from ecosystem.interpreter import require_docstrings
 from ecosystem.metrics.estimates import error_of_mean
+from ecosystem.placement.cohort import Placement
+from ecosystem.placement.spec import PlacementSpec, chosen_placement
+from ecosystem.placement.workers import Workers
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, changed_error, changed_input, validate_device
 from ecosystem.runs.estimate import Plan
@@ -39,6 +44,7 @@ def run(
     cache: str | Path | None = None,
     fresh: bool = False,
     quiet: bool = True,
+    placement: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run or resume a scenario, write its report and return the run.
 
@@ -46,7 +52,7 @@ def run(
     ``out``. ``device`` is "auto", "cpu", "cuda" or "mps"; ``threads`` is the number of compute threads (default: all
     cores, or those of the run that is resumed). ``cache`` is the folder for foundations and tokenizers (default:
     ``ECOSYSTEM_CACHE``, or the user's cache folder). ``fresh`` moves an existing run aside and starts again. ``quiet``
-    prints no progress.
+    prints no progress. ``placement`` sets keys of the table of that name, such as ``{"engine": "ray", "workers": 4}``.
 
     Raises EcosystemError for errors that the user can correct. Steps committed before an error are kept; the same call
     resumes after them.
@@ -59,7 +65,15 @@ def run(
         scenario = scenario.override({"seed": whole_number(seed, "seed")})
     progress = RunProgress(quiet=quiet)
     summary = run_scenario(
-        scenario, progress, out=out, device=device, threads=threads, cache=cache, fresh=fresh, base=base
+        scenario,
+        progress,
+        out=out,
+        device=device,
+        threads=threads,
+        cache=cache,
+        fresh=fresh,
+        base=base,
+        placement=chosen_placement(scenario.placement, dict(placement or {})),
     )
     return Run.open(summary["run"])
 
@@ -107,12 +121,14 @@ def run_scenario(
     fresh: bool = False,
     base: Path = Path(),
     where: str = "",
+    placement: PlacementSpec | None = None,
 ) -> dict[str, Any]:
     """Plan, run or resume, and report; return a summary with run, report, steps, seed, seconds, final and events.
 
     ``base`` is the folder for relative paths of a scenario; a branch uses its parent's. ``where`` is the file of the
-    scenario, which begins messages about files that are missing. With ``dry_run`` nothing is
-    run, and the summary has run and plan only. The other parameters are those of :func:`run`.
+    scenario, which begins messages about files that are missing. ``placement`` says which workers compute the models;
+    None: this process. With ``dry_run`` nothing is run, and the summary has run and plan only. The other parameters are
+    those of :func:`run`.
     """
     started = time.monotonic()
     require_docstrings()
@@ -127,14 +143,25 @@ def run_scenario(
     if job.branch is not None and job.last < 0:
         job.branch.parent.store.require(job.branch.step)
     require_inputs([job.scenario], job.base, where)
-    machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh)
-    plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done)
-    progress.say(plan.text())
-    if dry_run:
-        return {"run": str(job.folder), "plan": plan.plain()}
-    progress.say(job.opening())
-    report = _execute(job, machine, progress)
-    return _summary(Run.open(job.folder), report, started)
+    machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh, placement=placement)
+    with _workers(job.scenario, machine, placement, progress) as workers:
+        plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done, workers=workers)
+        progress.say(plan.text())
+        if dry_run:
+            return {"run": str(job.folder), "plan": plan.plain()}
+        progress.say(job.opening())
+        _execute(job, machine, progress, build_cohort if workers is None else Placement(workers).cohort)
+    return _summary(Run.open(job.folder), _report(job.folder), started)
+
+
+def _workers(
+    scenario: Scenario, machine: Machine, placement: PlacementSpec | None, progress: RunProgress
+) -> AbstractContextManager[Workers | None]:
+    """Connect to the workers of a placement; None if there is none."""
+    if placement is None:
+        return nullcontext()
+    members = sum(trainer.count for trainer in scenario.trainers.values())
+    return Workers(placement, machine.threads, members, progress.say)
 
 
 @dataclass(frozen=True)
@@ -193,8 +220,8 @@ def _finished(job: _Job, progress: RunProgress, started: float) -> dict[str, Any
     return _summary(run, str(report) if current else _report(job.folder), started)
 
 
-def _execute(job: _Job, machine: Machine, progress: RunProgress) -> str:
-    """Run the missing steps, print a line for each, and return the path of the report."""
+def _execute(job: _Job, machine: Machine, progress: RunProgress, builder: CohortBuilder) -> None:
+    """Run the missing steps, and print a line for each."""
     done, steps = job.last, job.scenario.steps
     try:
         with progress:
@@ -207,6 +234,7 @@ def _execute(job: _Job, machine: Machine, progress: RunProgress) -> str:
                 cache=job.cache,
                 progress=progress.task,
                 branch=job.branch,
+                builder=builder,
             )
             started = time.monotonic()
             for snapshot in snapshots:
@@ -216,7 +244,6 @@ def _execute(job: _Job, machine: Machine, progress: RunProgress) -> str:
                     progress.say(f"  note: {event}")
                 progress.steps(done, steps)
                 started = time.monotonic()
-        return _report(job.folder)
     except KeyboardInterrupt:
         committed = f"Steps up to {done} of {steps} are committed" if done >= 0 else "No step is committed yet"
         click.echo(f"Stopped. {committed}; run the same command again to continue.", err=True)

@@ -26,3 +26,13 @@ def require_docstrings() -> None:
     """Raise EcosystemError in an interpreter without docstrings, in which no report could be drawn at the end."""
     if sys.flags.optimize > 1:
         raise EcosystemError("python -OO (PYTHONOPTIMIZE=2) removes docstrings, which Altair needs; use -O.")
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return environment variables that limit the threads of all libraries; set them before any import."""
+    names = ("OMP", "OPENBLAS", "MKL", "RAYON")
+    return {
+        **{f"{name}_NUM_THREADS": str(threads) for name in names},
+        "POLARS_MAX_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
+    }

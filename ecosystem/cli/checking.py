@@ -94,7 +94,8 @@ def _summary(scenario: Scenario) -> str:
     from ecosystem.formats import counted
 
     trainers = sum(trainer.count for trainer in scenario.trainers.values())
-    return f"{counted(scenario.steps, 'step')}, {counted(trainers, 'trainer')}"
+    placed = "" if scenario.placement is None else f"; {scenario.placement.described()}"
+    return f"{counted(scenario.steps, 'step')}, {counted(trainers, 'trainer')}{placed}"
 
 
 def _question(

@@ -64,6 +64,29 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead 
 QUIET = click.option("--quiet", is_flag=True, help="Print the path of the report only.")
 
 
+def placement_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where the models of a run are computed; they replace keys of [placement]."""
+    options = [
+        click.option(
+            "--engine",
+            help="Where models are computed: local (in this process) or ray (in the workers of a Ray cluster). "
+            "Default: that of [placement], or local.",
+        ),
+        click.option(
+            "--address", help="Address of the Ray cluster; auto finds a running one (default: start a local cluster)."
+        ),
+        click.option(
+            "--workers", type=int, help="Ray workers that share the models (default: as many as the cluster has room)."
+        ),
+        click.option(
+            "--gpus-per-worker", type=float, help="GPUs of each Ray worker, such as 0.25 for four workers on one GPU."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def execution_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of commands that execute many runs."""
     options = [

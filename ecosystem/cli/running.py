@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,6 +20,7 @@ from ecosystem.cli.options import (
     STEPS,
     SUMMARY,
     VARIANT,
+    placement_options,
     print_result,
     read_scenario,
     read_values,
@@ -37,6 +39,7 @@ from ecosystem.cli.options import (
     "--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores; a resumed run keeps its own)."
 )
 @CACHE
+@placement_options
 @DRY_RUN
 @SUMMARY
 @QUIET
@@ -54,14 +57,17 @@ def run(
     as_json: bool,
     quiet: bool,
     fresh: bool,
+    **placement: Any,
 ) -> None:
     """Run or resume a scenario and write its report.
 
     An interrupted run continues after its last committed step. The path of the report is printed last.
     """
+    from ecosystem.placement.spec import chosen_placement
     from ecosystem.runs.progress import RunProgress
 
     spec = read_scenario(scenario, variant, settings, seed, steps)
+    placed = chosen_placement(spec.placement, placement)
     progress = RunProgress(quiet=quiet, json=as_json)
     from ecosystem.api import run_scenario  # slow, so only once the scenario is valid
 
@@ -75,6 +81,7 @@ def run(
         fresh=fresh,
         base=scenario.parent,
         where=str(scenario),
+        placement=placed,
     )
     print_result(summary if as_json else summary.get("report"))
 
@@ -94,6 +101,7 @@ def run(
 @click.option("--name", help="Name of the branch (default: the parent's).")
 @OUT
 @CACHE
+@placement_options
 @DRY_RUN
 @SUMMARY
 @QUIET
@@ -108,6 +116,7 @@ def branch(
     as_json: bool,
     quiet: bool,
     fresh: bool,
+    **placement: Any,
 ) -> None:
     """Fork a stored run after a step, or resume a branch.
 
@@ -118,6 +127,7 @@ def branch(
     from ecosystem.api import run_scenario
     from ecosystem.errors import ScenarioError
     from ecosystem.input_files import is_folder
+    from ecosystem.placement.spec import chosen_placement
     from ecosystem.runs.branch import Branch
     from ecosystem.runs.progress import RunProgress
     from ecosystem.runs.run import Run
@@ -128,7 +138,8 @@ def branch(
     parent = Run.open(folder if at else place)
     forked = Branch.of(parent, int(step) if at else parent.last_step, read_values(settings), steps=steps, name=name)
     progress = RunProgress(quiet=quiet, json=as_json)
-    summary = run_scenario(forked, progress, out=out, dry_run=dry_run, fresh=fresh)
+    placed = chosen_placement(None, placement)
+    summary = run_scenario(forked, progress, out=out, dry_run=dry_run, fresh=fresh, placement=placed)
     print_result(summary if as_json else summary.get("report"))
 
 

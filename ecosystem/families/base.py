@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -37,6 +37,7 @@ from ecosystem.spec import Spec
 from ecosystem.streams import Streams
 from ecosystem.types import Modality
 
+R = TypeVar("R")
 Progress = Callable[[str, int, int], None]
 """``progress(what, done, total)``: called often during fit and generate; counts tokens."""
 
@@ -79,7 +80,7 @@ class Cohort(Protocol):
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Score documents: one Score per request."""
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Mapping[str, NDArray[Any]]:
         """Return everything that fit() has changed.
 
         The leading axis of every array is the member. If members differ in size, each has separate arrays, named
@@ -140,6 +141,37 @@ class Describes(Protocol):
 
     def describe(self, truth: Truth) -> dict[str, NDArray[np.float64]]:
         """Return the value of each metric for every member, shape [members] each; NaN if a member has no value."""
+
+
+@runtime_checkable
+class MapsMembers(Protocol):
+    """A cohort whose members are in other processes, in which functions of them are evaluated at the same time."""
+
+    def map_members(
+        self,
+        function: Callable[..., Any],
+        members: Sequence[int],
+        shared: tuple[Any, ...],
+        own: Sequence[tuple[Any, ...]],
+    ) -> list[Any]:
+        """Return the results of :func:`map_members`."""
+
+
+def map_members(
+    cohort: Cohort,
+    function: Callable[..., R],
+    members: Sequence[int],
+    shared: tuple[Any, ...],
+    own: Sequence[tuple[Any, ...]],
+) -> Iterator[R]:
+    """Return ``function(cohort, member, *shared, *own of the member)`` for every member, evaluated where it is.
+
+    ``function`` must be one of a module, since it may be sent to other processes, where the cohort and the numbers of
+    its members are others. It may not change the cohort.
+    """
+    if isinstance(cohort, MapsMembers):
+        return iter(cohort.map_members(function, members, shared, own))
+    return (function(cohort, member, *shared, *one) for member, one in zip(members, own, strict=True))
 
 
 @runtime_checkable
@@ -233,6 +265,15 @@ class Family(Spec):
         raise EcosystemError(
             f'a model of kind "{self.kind}" is not a transformers model; its parameters are in weights/.'
         )
+
+
+CohortBuilder = Callable[[Family, str, int, BuildContext], Cohort]
+"""Builds the members of a family for the model of a name: in this process (:func:`build_cohort`) or elsewhere."""
+
+
+def build_cohort(family: Family, name: str, members: int, context: BuildContext) -> Cohort:
+    """Build a cohort in this process."""
+    return family.cohort(name, members, context)
 
 
 FAMILIES: Registry[type[Family]] = Registry(

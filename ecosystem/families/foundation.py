@@ -11,7 +11,8 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ecosystem.parsing import parse_json
 from ecosystem.streams import Stream
 
 _HASHES = "hashes.json"
+_used: list[str] | None = None  # names of the folders returned by obtain(), while somebody asks for them
 _LAYOUT = 1  # version of the files and of the numbers in them; raise it when a change to the code alters either
 
 
@@ -93,6 +95,8 @@ def obtain(cache: Path, name: str, make: Callable[[], Callable[[Path], None]]) -
     ``make()`` does the slow work and returns a function that writes the result to a folder. Raises StoreError if the
     cache cannot be written.
     """
+    if _used is not None:
+        _used.append(name)
     cached = find(cache, name)
     if cached is not None:
         return cached
@@ -112,6 +116,23 @@ def obtain(cache: Path, name: str, make: Callable[[], Callable[[Path], None]]) -
             f"the model cache {cache} cannot be written: {error}. Set another folder with --cache or ECOSYSTEM_CACHE."
         ) from error
     return cache / name
+
+
+@contextmanager
+def folders_used() -> Iterator[list[str]]:
+    """Collect the names of the folders that :func:`obtain` returns in this context."""
+    global _used
+    outer, _used = _used, []
+    try:
+        yield _used
+    finally:
+        _used = outer
+
+
+def contents(folder: Path) -> dict[str, NDArray[np.uint8]]:
+    """Return the files of a cached folder, by name, for :func:`obtain` to write on another machine."""
+    paths = [path for path in sorted(folder.iterdir()) if path.name != _HASHES]
+    return {path.name: np.fromfile(path, np.uint8) for path in paths}
 
 
 def _move(temporary: Path, cache: Path, name: str) -> None:

@@ -13,7 +13,7 @@ from ecosystem.scenario.changes import WHOLE_RUN
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import checked_paths
 
-_NO_NUMBERS = ("changes", "knobs", "variants")
+_NO_NUMBERS = ("changes", "knobs", "variants", "placement")
 
 
 @dataclass(frozen=True)

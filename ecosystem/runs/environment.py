@@ -89,6 +89,8 @@ class Machine:
         if self.device == "cuda":
             import torch
 
+            if not torch.cuda.is_available():  # other machines compute
+                return "cuda"
             return f"{torch.cuda.get_device_name(0)} (CUDA)"
         return f"{self.device} with {self.threads} compute thread{'s' if self.threads > 1 else ''}"
 

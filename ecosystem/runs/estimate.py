@@ -14,6 +14,7 @@ import polars as pl
 from ecosystem.corpus.features import features
 from ecosystem.families.requests import Budget
 from ecosystem.formats import counted, format_duration
+from ecosystem.placement.workers import Workers
 from ecosystem.policies.base import Filter
 from ecosystem.policies.filters import FeatureFilter
 from ecosystem.policies.reasons import Rule, first_reason
@@ -52,23 +53,34 @@ class Plan:
     cache: str
     seconds: float  # all steps left, start-up and report
     seconds_to_pretrain: float  # if the foundations are not cached
+    placement: str  # workers that compute the models; "": this process
     unknown: list[str]  # models of unknown size, not included in ``seconds``
     notes: list[str]  # settings without effect, and measurements that will be missing
 
     @classmethod
-    def of(cls, scenario: Scenario, machine: Machine, cache: Path, base: Path = Path(), *, done: int = -1) -> Plan:
+    def of(
+        cls,
+        scenario: Scenario,
+        machine: Machine,
+        cache: Path,
+        base: Path = Path(),
+        *,
+        done: int = -1,
+        workers: Workers | None = None,
+    ) -> Plan:
         """Return the plan of a scenario; its times rest on the rate of a matrix product, measured on the spot.
 
         ``done`` is the last step that exists already, of an interrupted run or of the parent of a branch (-1: none).
         Relative paths that are not found in the current folder start at ``base``. The source of the initial documents
-        is read to count them, unless it is downloaded. Raises DataError if it cannot be read.
+        is read to count them, unless it is downloaded. ``workers`` are assumed to be as fast as this machine. Raises
+        DataError if it cannot be read.
         """
         sources = OpenedSources(scenario, base)
         notes = _notes(scenario) + _refusals(scenario, sources) + downloads(scenario, base)
         documents = initial_documents(scenario, sources)
         notes += [*shortage(scenario, documents), *omissions(scenario, sources)] if done < 0 else []
         scenario = _with_initial_documents(scenario, documents)
-        rate = matrix_rate(machine)
+        rate = matrix_rate(machine) * (1 if workers is None else workers.count)
         pretrain = train = generate = for_tasks = 0
         foundation = 0.0
         unknown = []
@@ -109,6 +121,7 @@ class Plan:
             cache=str(cache),
             seconds=seconds,
             seconds_to_pretrain=foundation,
+            placement="" if workers is None else workers.describe(),
             unknown=unknown,
             notes=notes,
         )
@@ -136,6 +149,7 @@ class Plan:
             [
                 f"{self.name}: {self._steps_left()} on {self.device}",
                 f"  agents     {', '.join(agents)}",
+                *([f"  placement  {self.placement}"] if self.placement else []),
                 f"  documents  {initially}about {self.documents_per_step:,.0f} per step",
                 *([f"  tokens     {pretraining}{tokens}"] if self.tokens_to_train else []),
                 f"  time       {time}",
@@ -291,7 +305,8 @@ def matrix_rate(machine: Machine, size: int = 768) -> float:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(machine.threads)
-    a = torch.ones(size, size, device=machine.device)
+    missing = machine.device == "cuda" and not torch.cuda.is_available()  # other machines compute
+    a = torch.ones(size, size, device="cpu" if missing else machine.device)
     (a @ a).sum().item()
     started, products = time.perf_counter(), 0
     while time.perf_counter() - started < 0.05:

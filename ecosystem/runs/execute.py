@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,17 @@ import polars as pl
 
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
-from ecosystem.families.base import Progress, SavesAssets, silent
+from ecosystem.families.base import CohortBuilder, MapsMembers, Progress, SavesAssets, build_cohort, silent
+from ecosystem.placement.spec import PlacementSpec
 from ecosystem.runs.branch import Branch
-from ecosystem.runs.environment import Machine, check_inputs, new_environment, note_resume, write_environment
+from ecosystem.runs.environment import (
+    Machine,
+    check_inputs,
+    new_environment,
+    note_resume,
+    validate_device,
+    write_environment,
+)
 from ecosystem.runs.files import archive_existing
 from ecosystem.runs.opening import OpeningBatches
 from ecosystem.runs.records import OPENING, SCRATCH
@@ -28,6 +37,7 @@ from ecosystem.simulation.world import World
 
 Files = dict[str, dict[str, Any]]
 """Size and hash of files, by path in the run folder."""
+_Build = Callable[..., World]
 
 
 def machine_for(
@@ -37,8 +47,12 @@ def machine_for(
     branch: Branch | None = None,
     *,
     fresh: bool = False,
+    placement: PlacementSpec | None = None,
 ) -> Machine:
     """Return the device and threads of a run; a resumed run keeps its own, and a branch its parent's.
+
+    Workers of a ``placement`` compute with one thread each unless ``threads`` says otherwise, and on GPUs if they have
+    any, whether this machine has one or not.
 
     A ``fresh`` run does not read the folder that it moves aside, which may be damaged. A device or number of threads
     that differs from that of the stored run is refused by :func:`begin`, not here.
@@ -48,6 +62,10 @@ def machine_for(
     if source is not None:
         stored = source.machine
         device, threads = stored.device if device == "auto" else device, threads or stored.threads
+    if placement is not None:
+        validate_device(device, threads)
+        device = ("cuda" if placement.gpus_per_worker else "cpu") if device == "auto" else device
+        return Machine(device, threads or 1)
     return Machine.choose(device, threads)
 
 
@@ -61,6 +79,7 @@ def begin(
     cache: str | Path | None = None,
     progress: Progress = silent,
     branch: Branch | None = None,
+    builder: CohortBuilder = build_cohort,
 ) -> Generator[Snapshot, Scenario | None, None]:
     """Run or resume a scenario step by step; yield each snapshot once it is committed.
 
@@ -68,8 +87,9 @@ def begin(
     ``scenario`` is also the scenario of ``branch``, if given; its first snapshot is the one after the fork. Closing the
     generator or killing the process loses at most the step in progress. A scenario sent to the generator replaces this
     one and becomes that of the folder; it may differ in future steps only (:meth:`Scenario.forked`). ``base`` is the
-    folder for relative paths of the scenario, and ``fresh`` moves an existing run folder aside. If the opening fails,
-    no folder is left. Raises EcosystemError for errors that the user can correct.
+    folder for relative paths of the scenario, and ``fresh`` moves an existing run folder aside; ``builder`` decides
+    where models are computed. If the opening fails, no folder is left. Raises EcosystemError for errors that the user
+    can correct.
     """
     folder = folder_of(scenario, out) if branch is None else branch.folder(out)
     if fresh and folder.exists():
@@ -83,12 +103,13 @@ def begin(
             return
         store.sweep()
         started = time.monotonic()
+        build = partial(_build_world, base=base, cache=cache, progress=progress, builder=builder)
         if last >= 0:
-            world = _resume(store, scenario, machine, base, cache, progress)
+            world = _resume(store, scenario, machine, base, build)
         elif branch is not None:
-            world = _branch_off(store, branch, machine, base, cache, progress)
+            world = _branch_off(store, branch, machine, base, build)
         else:
-            world, assets = _start(store, scenario, machine, base, cache, progress)
+            world, assets = _start(store, scenario, machine, base, build)
             snapshot = _commit(store, world, scenario, started, assets)
             (folder / OPENING).unlink(missing_ok=True)
             scenario = (yield snapshot) or scenario
@@ -140,56 +161,44 @@ def _parents_removed(folders: Sequence[Path]) -> Iterator[None]:
         raise
 
 
-def _resume(
-    store: Store,
-    scenario: Scenario,
-    machine: Machine | None,
-    base: Path,
-    cache: str | Path | None,
-    progress: Progress,
-) -> World:
+def _resume(store: Store, scenario: Scenario, machine: Machine | None, base: Path, build: _Build) -> World:
     """Build the world of an interrupted run, as it was after the last committed step."""
     machine = _require_same_machine(store.folder, machine)
-    world = _build_world(scenario, machine, base, cache, progress, documents=False, scratch=store.folder / SCRATCH)
+    world = build(scenario, machine, documents=False, scratch=store.folder / SCRATCH)
     store.verify(weights=False)
     verify_inputs(Run(store.folder), world, base)
-    world.restore(store.past())
+    world.restore(store.past(elsewhere=_elsewhere(world)))
     note_resume(store, store.last())
     return world
 
 
-def _branch_off(
-    store: Store, branch: Branch, machine: Machine | None, base: Path, cache: str | Path | None, progress: Progress
-) -> World:
+def _branch_off(store: Store, branch: Branch, machine: Machine | None, base: Path, build: _Build) -> World:
     """Build the world of a branch from its parent's state, and write the files that belong to no step."""
     parent = branch.parent.store
     parent.require(branch.step)  # before anything is built
     machine = _require_same_machine(branch.parent.path, machine)
-    scratch = store.folder / SCRATCH
-    world = _build_world(branch.scenario, machine, base, cache, progress, documents=False, scratch=scratch)
+    world = build(branch.scenario, machine, documents=False, scratch=store.folder / SCRATCH)
     parent.verify(weights=False, through=branch.step)
     verify_inputs(branch.parent, world, base)
-    world.restore(parent.past(branch.step))
+    world.restore(parent.past(branch.step, elsewhere=_elsewhere(world)))
     _write_inputs(store, branch.scenario, machine, world, base)
     store.branch_off(parent, branch.step)
     return world
 
 
-def _start(
-    store: Store,
-    scenario: Scenario,
-    machine: Machine | None,
-    base: Path,
-    cache: str | Path | None,
-    progress: Progress,
-) -> tuple[World, Files]:
+def _elsewhere(world: World) -> bool:
+    """Return whether other processes hold the weights of the models, and read them themselves."""
+    return any(isinstance(cohort, MapsMembers) for cohort in world.cohorts.values())
+
+
+def _start(store: Store, scenario: Scenario, machine: Machine | None, base: Path, build: _Build) -> tuple[World, Files]:
     """Build the world of a new run; write the files that belong to no step, and the assets of checkpoints.
 
     Return the world, and the files of step 0 that are written already.
     """
     machine = machine or Machine.choose()
     opening = OpeningBatches(store)
-    world = _build_world(scenario, machine, base, cache, progress, opening=opening, scratch=store.folder / SCRATCH)
+    world = build(scenario, machine, opening=opening, scratch=store.folder / SCRATCH)
     _write_inputs(store, scenario, machine, world, base)
     assets: Files = dict(opening.files)
     for name, cohort in world.cohorts.items():
@@ -231,7 +240,9 @@ def restore_world(
         machine = Machine.choose(run.machine.device, run.machine.threads)
     except EcosystemError:  # the device is missing here; scores on a CPU differ only slightly
         machine = Machine.choose("cpu")
-    world = _build_world(scenario, machine, run.base, cache, progress, models=False, documents=False)
+    world = _build_world(
+        scenario, machine, base=run.base, cache=cache, progress=progress, models=False, documents=False
+    )
     verify_inputs(run, world, run.base)
     world.restore(run.store.past(step, models=False))
     return world
@@ -240,16 +251,26 @@ def restore_world(
 def _build_world(
     scenario: Scenario,
     machine: Machine,
+    *,
     base: Path,
     cache: str | Path | None,
     progress: Progress,
+    builder: CohortBuilder = build_cohort,
     **options: Any,
 ) -> World:
     import torch
 
     torch.set_num_threads(machine.threads)
-    device, threads = machine.device, machine.threads
-    return World(scenario, base=base, cache=cache, device=device, threads=threads, progress=progress, **options)
+    return World(
+        scenario,
+        base=base,
+        cache=cache,
+        device=machine.device,
+        threads=machine.threads,
+        progress=progress,
+        build_cohort=builder,
+        **options,
+    )
 
 
 def _commit(store: Store, world: World, scenario: Scenario, started: float, extra: Files | None = None) -> Snapshot:
@@ -293,7 +314,8 @@ def _require_same_machine(folder: Path, requested: Machine | None) -> Machine:
             f"{requested.describe()}. Give --device {stored.device} --threads {stored.threads}, or start again with "
             "--fresh."
         )
-    Machine.choose(stored.device, stored.threads)  # raises an error if this machine lacks the device
+    if requested is None:
+        Machine.choose(stored.device, stored.threads)  # raises an error if this machine lacks the device
     return stored
 
 

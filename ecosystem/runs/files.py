@@ -26,10 +26,11 @@ def write_atomically(path: Path, content: bytes) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         partial.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Flush the names of files in a folder to disk."""
     if not hasattr(os, "O_DIRECTORY"):
         return  # Windows cannot open folders
     handle = os.open(folder, os.O_RDONLY)

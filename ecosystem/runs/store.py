@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +27,16 @@ from safetensors.numpy import load, save
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, History, Snapshot, empty
 from ecosystem.errors import StoreError, whole_number
-from ecosystem.runs.files import locked, relative_path, unreadable, write_atomically
+from ecosystem.placement.weights_file import (
+    StoredArrays,
+    Weights,
+    digest_of,
+    held_elsewhere,
+    stored_weights,
+    tell_committed,
+    write_together,
+)
+from ecosystem.runs.files import flush_folder, io_errors, locked, relative_path, unreadable, write_atomically
 from ecosystem.runs.records import (
     BRANCH,
     COVERED,
@@ -112,6 +121,14 @@ class Store(CommitHistory):
             models.setdefault(model, {})[parameter] = array
         return models
 
+    def stored_weights(self, step: int) -> dict[str, StoredArrays]:
+        """Return the weights of a step as :meth:`weights` does, without reading them into memory."""
+        commit, name = self.require(step), table_file("weights", step)
+        path = self.owning_store(step).folder.absolute() / name
+        if not path.is_file() or digest_of(path) != commit.files[name]["sha256"]:
+            self.read(commit, name)  # raises the error
+        return stored_weights(path)
+
     def require(self, step: int, *, weights: bool = True) -> Commit:
         """Return the record of a step; raise StoreError if it is not committed, or its weights were not kept."""
         commits, step = self.commits(), whole_number(step, "step")
@@ -157,15 +174,18 @@ class Store(CommitHistory):
                     checked += 1
         return checked
 
-    def past(self, step: int | None = None, *, models: bool = True) -> History:
+    def past(self, step: int | None = None, *, models: bool = True, elsewhere: bool = False) -> History:
         """Return what a world continues from after a committed step (default: the last).
 
-        ``models=False`` omits weights and archive, which may have been pruned; the web does not depend on them. Raises
-        StoreError if a file is missing, truncated or altered, or the models were not kept.
+        ``models=False`` omits weights and archive, which may have been pruned; the web does not depend on them. With
+        ``elsewhere``, the weights are checked but not read, since other processes will. Raises StoreError if a file is
+        missing, truncated or altered, or the models were not kept.
         """
         step = self.last() if step is None else step
         now, so_far = range(step, step + 1), range(step + 1)
-        weights = self.weights(step) if models else {}  # first: its error says which steps were kept
+        read: Callable[[int], Mapping[str, Mapping[str, NDArray[Any]]]]
+        read = self.stored_weights if elsewhere else self.weights
+        weights = read(step) if models else {}  # first: its error says which steps were kept
         in_batches = len(self.require(step, weights=False).table_files("corpus")) > 1
         latest = Snapshot(
             t=step,
@@ -211,9 +231,10 @@ class Store(CommitHistory):
         files = dict(extra or {})
         stored = {file.split("/")[0] for file in files}
         for table, content in _files(snapshot):
-            if table not in stored:  # the batches of an opening are
-                name = table_file(table, snapshot.t)
-                files[name] = self.write(name, content)
+            if table in stored:  # the batches of an opening are
+                continue
+            name = table_file(table, snapshot.t)
+            files[name] = self.write(name, content) if isinstance(content, bytes) else self._share(name, content)
         record: dict[str, Any] = {
             "format": FORMAT if sum(name.startswith("corpus/") for name in files) > 1 else 1,
             "step": snapshot.t,
@@ -224,11 +245,20 @@ class Store(CommitHistory):
         }
         record["digest"] = record_digest(record)
         self.write(f"commits/{snapshot.t:06d}.json", json.dumps(record, indent=1).encode())
+        tell_committed(snapshot.weights, self.folder.absolute() / table_file("weights", snapshot.t))
         for earlier in commits[self.first_own_step() :]:
             if not earlier.kept and not self._pin(earlier.step).exists():
                 for table in PRUNED:
                     (self.folder / table_file(table, earlier.step)).unlink(missing_ok=True)
         return Commit(**record)
+
+    def _share(self, name: str, weights: Weights) -> dict[str, Any]:
+        """Write weights together with the processes that hold some of them."""
+        path = self.folder.absolute() / name
+        with io_errors(path):
+            written = write_together(path, weights)
+            flush_folder(path.parent)
+        return written
 
     def pin(self, step: int) -> None:
         """Keep the models of a step regardless of ``weights_every``, because a branch needs them."""
@@ -267,7 +297,7 @@ class Store(CommitHistory):
             for path in sorted((self.folder / table).glob("*")):
                 name = f"{table}/{path.name}"
                 complete = re.fullmatch(_STEP_FILE, path.name) and table != "commits"
-                partial = re.fullmatch(rf"\.{_STEP_FILE}\.part", path.name)
+                partial = re.fullmatch(_PARTIAL, path.name)
                 if name not in named and (complete or partial) and path.is_file():
                     path.unlink()
                     swept.append(name)
@@ -297,10 +327,13 @@ class Store(CommitHistory):
 
 # Records, marks of branches, and what a killed process leaves.
 _STEP_FILE = r"\d{6,}(-\d{4,})?\.(json|parquet|safetensors)"
+# Files being written, some of them by workers (with a number of their own), and markers that workers look for.
+_PARTIAL = rf"\.({_STEP_FILE}|\d{{6,}}-[0-9a-f]{{32}}\.safetensors|[0-9a-f]{{32}})\.part"
 _OWN_STEP = re.compile(rf"pinned/\d{{6,}}|[a-z]+/{_STEP_FILE}|(.*/)?\..*\.part")
 
 
-def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
+def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes | Weights]]:
+    """Return the files of a step; the weights as they are, if other processes hold some of them."""
     frames = {
         "corpus": snapshot.segment,
         "index": snapshot.changes,
@@ -310,8 +343,11 @@ def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
     }
     for table, frame in frames.items():
         yield table, parquet(frame)
-    arrays = {f"{model}/{key}": array for model, state in snapshot.weights.items() for key, array in state.items()}
-    yield "weights", save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+    if held_elsewhere(snapshot.weights):
+        yield "weights", snapshot.weights
+    else:
+        arrays = {f"{model}/{key}": array for model, state in snapshot.weights.items() for key, array in state.items()}
+        yield "weights", save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
     yield "state", json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.corpus.web import WebSpec
 from ecosystem.families.base import Family
+from ecosystem.placement.spec import PlacementSpec
 from ecosystem.policies.base import Policy
 from ecosystem.scenario.entries import (
     Change,
@@ -52,6 +53,7 @@ class ScenarioTables(Spec):
     changes: list[Change] = Field([], description="timed changes: values that take effect at a step")
     theory: list[TheorySpec] = Field([], description="closed forms that are drawn and checked beside the simulation")
     knobs: list[Knob] = Field([], description="controls of the interactive page (view); absent: a default set")
+    placement: PlacementSpec | None = Field(None, description="where the models are computed; absent: in one process")
     variants: dict[str, dict[str, Any]] = Field(
         {}, description="other sizes of the experiment by name, each a table of dotted path = value (run --variant)"
     )
@@ -82,8 +84,9 @@ class ScenarioTables(Spec):
         return {key: value for key, value in data.items() if value not in ({}, [])}
 
     def to_toml(self) -> str:
-        """Return the resolved scenario as the text of a runnable TOML file, without its variants."""
-        return tomli_w.dumps({key: value for key, value in self.plain().items() if key != "variants"})
+        """Return the resolved scenario as the text of a runnable TOML file, without its variants and placement."""
+        omitted = ("variants", "placement")
+        return tomli_w.dumps({key: value for key, value in self.plain().items() if key not in omitted})
 
     def value(self, path: str) -> Any:
         """Return the value at a dotted path of the plain scenario, or None if it is not set."""
@@ -108,6 +111,6 @@ class ScenarioTables(Spec):
 
     def fingerprint(self) -> str:
         """Return 12 hexadecimal digits that identify the experiment, regardless of name, seed and number of steps."""
-        excluded = ("name", "description", "seed", "steps", "theory", "variants", "knobs")
+        excluded = ("name", "description", "seed", "steps", "theory", "variants", "knobs", "placement")
         data = {k: v for k, v in self.plain().items() if k not in excluded}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]

@@ -18,7 +18,7 @@ from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.scratch import Scratch
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError
-from ecosystem.families.base import BuildContext, Progress
+from ecosystem.families.base import BuildContext, CohortBuilder, Progress
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Host, Trainer, Writer
 from ecosystem.simulation.references import References, true_distribution, unsuited_checkpoints
@@ -77,6 +77,7 @@ def build_state(
     device: str,
     threads: int,
     progress: Progress,
+    build_cohort: CohortBuilder,
     scratch: Path | None = None,
 ) -> tuple[State, InitialDocuments]:
     """Open the sources and lay out the web; return the state, without agents, and the initial documents.
@@ -92,7 +93,7 @@ def build_state(
         members[settings.model] += settings.count
 
     def build(name: str) -> Any:
-        return scenario.models[name].beside(base).cohort(name, max(1, members[name]), context)
+        return build_cohort(scenario.models[name].beside(base), name, max(1, members[name]), context)
 
     cohorts = Cohorts(build)
     state = State(

@@ -21,7 +21,7 @@ from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import History, Snapshot
 from ecosystem.corpus.web import Web
 from ecosystem.errors import EcosystemError, path_argument, whole_number
-from ecosystem.families.base import Progress, silent
+from ecosystem.families.base import CohortBuilder, Progress, build_cohort, silent
 from ecosystem.interpreter import require_threads
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
@@ -62,6 +62,7 @@ class World(mesa.Model):
         documents: bool = True,
         opening: OpeningStore | None = None,
         scratch: Path | None = None,
+        build_cohort: CohortBuilder = build_cohort,
     ) -> None:
         """Open the sources, lay out the web with its initial documents and build every agent and model.
 
@@ -69,10 +70,10 @@ class World(mesa.Model):
         seed of the scenario is used if ``seed`` is None. ``models=False`` builds a model only on first
         use, for a world that is read and never stepped; ``documents=False`` publishes no initial documents, for a world
         that is restored. ``opening`` keeps the batches of a large opening, and ``scratch`` is a folder for documents
-        that do not fit into memory (default: a temporary one; it is deleted with the world). ``cache`` is the folder of
-        foundations and tokenizers (default: :func:`~ecosystem.cache.cache_folder`). Raises EcosystemError for arguments
-        of other types, DataError if sources or checkpoints cannot be used, EcosystemError in a process forked from one
-        that has computed.
+        that do not fit into memory (default: a temporary one; it is deleted with the world). ``build_cohort`` decides
+        where models are. ``cache`` is the folder of foundations and tokenizers (default:
+        :func:`~ecosystem.cache.cache_folder`). Raises EcosystemError for arguments of other types, DataError if sources
+        or checkpoints cannot be used, EcosystemError in a process forked from one that has computed.
         """
         _check_arguments(scenario, device, cache)
         threads, base = whole_number(threads, "threads", 1), Path(path_argument(base, "base"))
@@ -89,6 +90,7 @@ class World(mesa.Model):
             threads=threads,
             progress=progress,
             scratch=scratch,
+            build_cohort=build_cohort,
         )
         populate(self.state, self)
         if models:

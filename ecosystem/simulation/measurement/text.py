@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -9,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import TextCohort
+from ecosystem.families.base import Cohort, TextCohort, map_members
 from ecosystem.families.requests import Score, ScoreRequest
 from ecosystem.metrics.base import TEXT_METRICS, Estimate, TextMetric, measure_texts, sample_groups
 from ecosystem.metrics.estimates import ratio
@@ -32,12 +34,12 @@ def measure_models(state: State, step: Step) -> None:
     synthetic = pl.concat(written) if written else pl.Series([], dtype=pl.String)
     published = step.segment.filter(pl.col("verdict").is_null())
     accuracies = _accuracies(state, step)
+    by_author = {trainer.name: published.filter(pl.col("author") == trainer.name) for trainer in state.trainers}
+    readings = _readings(state, synthetic, {name: own["content"] for name, own in by_author.items()})
     for trainer in state.trainers:
         model, values = trainer.settings.model, Values(accuracies.get(trainer.name, {}))
-        scored = [docs for docs in (state.references.held_out, synthetic) if docs.len()]
-        scores = iter(state.cohorts[model].score([ScoreRequest(trainer.member, docs) for docs in scored]))
-        if state.references.held_out.len():
-            score = next(scores)
+        reading, own = next(readings[model]), by_author[trainer.name]
+        if (score := reading.held_out) is not None:
             if not np.isfinite(score.nll).all():
                 raise TrainingError(
                     f"step {step.t}, {trainer.name}: its loss on held-out text is not finite. If the model is neural, "
@@ -45,22 +47,87 @@ def measure_models(state: State, step: Step) -> None:
                     'smooth it (smoothing = "kneser_ney"). This step is not committed.'
                 )
             values |= quality_of(state, model, score)
-            values |= _next_token_change(state, trainer)
-        if synthetic.len():
-            values["cross_entropy_synthetic"] = ratio(*next(scores).per_document())
-        own = published.filter(pl.col("author") == trainer.name)
+        if (distance := reading.next_token_l1) is not None:
+            values["next_token_l1"] = ratio(distance, np.ones_like(distance))
+        if reading.synthetic is not None:
+            values["cross_entropy_synthetic"] = ratio(*reading.synthetic)
         values["documents_published"] = float(own.height)
         if own.height:
             values["mean_words"] = _mean(own["words"])
             values |= text_values(state, own["content"], f"trainers/{trainer.name}/sample")
-            prompt = trainer.settings.decoding.prompt
-            begun = prompt.tokens if prompt is not None and prompt.keep else 0
-            values |= initial_perplexities(state, trainer.settings, own["content"], begun)
+            values |= _perplexity_quantiles(reading.initial)
         values |= _watermark_in(state, step, trainer)
         if trainer.name in step.fits:
             fit = step.fits[trainer.name]
             values |= {"training_loss": fit.loss, "tokens_trained": float(fit.tokens)}
         step.metrics.append(rows(step.t, "trainer", trainer.name, values))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one model is asked for at a step; None: nothing to read."""
+
+    held_out: Score | None
+    synthetic: tuple[NDArray[np.float64], NDArray[np.int64]] | None  # nats and tokens per document
+    next_token_l1: NDArray[np.float64] | None  # per context: distance to the starting distribution
+    initial: Score | None  # of its publications, under the weights that it started from
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What all models of one entry are asked for."""
+
+    held_out: pl.Series
+    synthetic: pl.Series
+    contexts: int
+    next_token: NDArray[np.float32]  # under the starting weights, [contexts, types]
+
+
+def _readings(state: State, synthetic: pl.Series, own: Mapping[str, pl.Series]) -> dict[str, Iterator[_Reading]]:
+    """Read all models of a scenario, those of each entry in the order of their trainers."""
+    readings = {}
+    for model, trainers in by_model(state.trainers).items():
+        references = state.references
+        asked = _Asked(references.held_out, synthetic, state.scenario.measure.contexts, references.next_token[model])
+        members = [trainer.member for trainer in trainers]
+        excerpts = [(own[trainer.name], *_excerpt(state, trainer)) for trainer in trainers]
+        readings[model] = map_members(state.cohorts[model], _read, members, (asked,), excerpts)
+    return readings
+
+
+def _excerpt(state: State, trainer: Trainer) -> tuple[int, int, int]:
+    """Return where the excerpts of a trainer's publications begin, their length, and their number."""
+    prompt = trainer.settings.decoding.prompt
+    begun = prompt.tokens if prompt is not None and prompt.keep else 0
+    return begun, *_excerpts(state, trainer.settings)
+
+
+def _excerpts(state: State, settings: TrainerSpec) -> tuple[int, int]:
+    """Return the length and the number of excerpts whose perplexity is measured."""
+    measure = state.scenario.measure
+    number = measure.initial_perplexity if state.scenario.models[settings.model].starts_pretrained else 0
+    return min(measure.initial_tokens, settings.decoding.max_tokens), number
+
+
+def _read(cohort: Cohort, member: int, asked: _Asked, own: pl.Series, begun: int, tokens: int, number: int) -> _Reading:
+    """Read one model, where it is."""
+    scored = [docs for docs in (asked.held_out, asked.synthetic) if docs.len()]
+    scores = iter(cohort.score([ScoreRequest(member, docs) for docs in scored]))
+    held_out = next(scores) if asked.held_out.len() else None
+    synthetic = next(scores).per_document() if asked.synthetic.len() else None
+    distance = None
+    if held_out is not None and len(asked.next_token):
+        # The measure of Seddik et al. (2024).
+        now = next_token(cohort, member, asked.held_out, asked.contexts)
+        distance = np.abs(now.astype(np.float64) - asked.next_token).sum(axis=1)
+    initial = _initial_score(cohort, own, begun, tokens, number) if own.len() else None
+    return _Reading(held_out, synthetic, distance, initial)
+
+
+def _initial_score(cohort: Cohort, texts: pl.Series, begun: int, tokens: int, number: int) -> Score | None:
+    """Score the first excerpts of texts under the weights that members start from."""
+    docs = cast(TextCohort, cohort).excerpts(texts, begun, tokens) if number else texts.clear()
+    return cohort.score([ScoreRequest("initial", docs.head(number))])[0] if docs.len() else None
 
 
 def _accuracies(state: State, step: Step) -> dict[str, Values]:
@@ -109,18 +176,6 @@ def quality_of(state: State, model: str, score: Score) -> Values:
     return values
 
 
-def _next_token_change(state: State, trainer: Trainer) -> Values:
-    """Measure the distance of a trainer's next-token distributions from its starting ones (Seddik et al. 2024)."""
-    model, references = trainer.settings.model, state.references
-    initial = references.next_token[model]
-    if not len(initial):
-        return {}
-    contexts = state.scenario.measure.contexts
-    now = next_token(state.cohorts[model], trainer.member, references.held_out, contexts)
-    distance = np.abs(now.astype(np.float64) - initial).sum(axis=1)
-    return {"next_token_l1": ratio(distance, np.ones_like(distance))}
-
-
 def initial_perplexities(state: State, settings: TrainerSpec, texts: pl.Series, begun: int) -> Values:
     """Return the quantiles of the perplexities of single texts under the weights that trainers start from.
 
@@ -128,14 +183,14 @@ def initial_perplexities(state: State, settings: TrainerSpec, texts: pl.Series, 
     the length of its context. The end of a text is not counted, since truncated texts have none. The texts are
     independent, so the first ones are a fair sample. The result is empty for a model that starts from random weights.
     """
-    measure = state.scenario.measure
-    if not measure.initial_perplexity or not state.scenario.models[settings.model].starts_pretrained:
+    return _perplexity_quantiles(
+        _initial_score(state.cohorts[settings.model], texts, begun, *_excerpts(state, settings))
+    )
+
+
+def _perplexity_quantiles(score: Score | None) -> Values:
+    if score is None:
         return {}
-    cohort = cast(TextCohort, state.cohorts[settings.model])
-    docs = cohort.excerpts(texts, begun, min(measure.initial_tokens, settings.decoding.max_tokens))
-    if docs.is_empty():
-        return {}
-    [score] = cohort.score([ScoreRequest("initial", docs.head(measure.initial_perplexity))])
     nats, tokens = score.per_document()
     return {**perplexity_quantiles(nats - score.nll[score.offsets[1:] - 1], tokens - 1)}
 

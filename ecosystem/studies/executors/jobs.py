@@ -137,16 +137,6 @@ def attempt_in_worker(number: int, job: Job) -> AttemptResult:
     return attempt(number, job)
 
 
-def thread_limits(threads: int) -> dict[str, str]:
-    """Return environment variables that limit the threads of all libraries; set them before any import."""
-    names = ("OMP", "OPENBLAS", "MKL", "RAYON")
-    return {
-        **{f"{name}_NUM_THREADS": str(threads) for name in names},
-        "POLARS_MAX_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
-    }
-
-
 class Engine(Protocol):
     """Executes jobs: :meth:`start` begins one if fewer than ``slots`` are running, :meth:`wait` returns results."""
 

@@ -17,13 +17,13 @@ from types import ModuleType
 from typing import Any
 
 from ecosystem.errors import EcosystemError
+from ecosystem.interpreter import thread_limits
 from ecosystem.studies.executors.jobs import (
     ATTEMPTS,
     AttemptResult,
     Job,
     attempt,
     attempt_in_worker,
-    thread_limits,
 )
 
 _PRELOAD = ["ecosystem.studies.executors.jobs", "ecosystem.simulation.world", "torch"]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from pathlib import Path
 from typing import Any
 
 from ecosystem.errors import EcosystemError
+from ecosystem.interpreter import thread_limits
+from ecosystem.placement.cluster import Room, connect
 from ecosystem.runs.environment import cores
-from ecosystem.studies.executors.jobs import AttemptResult, Job, attempt_in_worker, thread_limits
+from ecosystem.studies.executors.jobs import AttemptResult, Job, attempt_in_worker
 from ecosystem.studies.object_store import is_url
-
-_CONNECT_SECONDS = 10.0
 
 
 class Ray:
@@ -24,46 +23,24 @@ class Ray:
     """
 
     def __init__(self, slots: int | None, threads: int, address: str | None, gpus: float) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise EcosystemError('--engine ray needs the package ray: pip install "ecosystem[ray]".') from None
-        self._ray, self._threads, self._gpus = ray, threads, gpus
-        self._owns_cluster = not ray.is_initialized()
-        if self._owns_cluster:
-            jobs = slots or max(1, cores() // threads)
-            local = {"num_cpus": jobs * threads, "include_dashboard": False} if address is None else {}
-            _require_server(address)
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a job selects its own device
-            try:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
-            except (OSError, ValueError, RuntimeError) as problem:
-                where = f"--address {address}: no Ray cluster responds" if address else "Ray cannot be started"
-                raise EcosystemError(f"{where} ({str(problem).splitlines()[0]}).") from None
+        self._threads, self._gpus = threads, gpus
+        self._ray, self._owns_cluster = connect(address, (slots or max(1, cores() // threads)) * threads)
         self._running: dict[Any, tuple[int, float]] = {}
         capacity = self._capacity()
         self.slots = slots or capacity
         # run_jobs retries failed jobs, so Ray must not.
-        self._attempt = ray.remote(max_retries=0)(_attempt_remotely).options(
+        self._attempt = self._ray.remote(max_retries=0)(_attempt_remotely).options(
             num_cpus=threads, num_gpus=gpus, runtime_env={"env_vars": thread_limits(threads)}
         )
 
     def _capacity(self) -> int:
         """Return how many jobs fit into the cluster; raise EcosystemError if no machine is large enough for one."""
-        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        capacities = [
-            min(
-                int(resources.get("CPU", 0) // self._threads),
-                int(resources.get("GPU", 0) / self._gpus) if self._gpus else 10**6,
-            )
-            for resources in machines
-        ]
-        if not any(capacities):
+        room = Room.of(self._ray, self._threads, self._gpus)
+        if not room.workers:
             needs = f"--threads {self._threads}" + (f" --gpus {self._gpus:g}" if self._gpus else "")
-            sizes = "; ".join(f"{m.get('CPU', 0):g} CPUs, {m.get('GPU', 0):g} GPUs" for m in machines)
             self.close()
-            raise EcosystemError(f"{needs}: no machine of this Ray cluster is large enough (it has {sizes}).")
-        return sum(capacities)
+            raise EcosystemError(f"{needs}: no machine of this Ray cluster is large enough (it has {room.sizes}).")
+        return room.workers
 
     def start(self, number: int, job: Job) -> None:
         """Submit a job to the cluster."""
@@ -89,17 +66,6 @@ class Ray:
         self._running.clear()
         if self._owns_cluster:
             self._ray.shutdown()
-
-
-def _require_server(address: str | None) -> None:
-    """Raise EcosystemError if no server listens at HOST:PORT; Ray itself would retry for many minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError as problem:
-        raise EcosystemError(f"--address {address}: no response ({problem}).") from None
 
 
 def _attempt_remotely(number: int, job: Job, home: str) -> AttemptResult:

@@ -1,0 +1,1 @@
+"""Trainers of one run on many machines: members of cohorts live in the workers of a Ray cluster."""

@@ -1,0 +1,71 @@
+"""The ``[placement]`` table: where the members of a run's models are computed. It affects no number."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationError
+
+from ecosystem.errors import EcosystemError, nearest
+from ecosystem.formats import counted
+from ecosystem.spec import Spec
+
+EngineKind = Literal["local", "ray"]
+
+
+class PlacementSpec(Spec):
+    """Where models are computed. It affects no result on a CPU; the command line (`--engine`, …) replaces it."""
+
+    engine: EngineKind = Field("ray", description="local: in the process of the run; ray: in workers of a Ray cluster")
+    address: str | None = Field(
+        None, description='address of the Ray cluster; "auto" finds a running one; absent: start one on this machine'
+    )
+    workers: Annotated[int, Field(gt=0, le=100_000)] | None = Field(
+        None, description="processes among which the members of every model are divided; absent: as many as have room"
+    )
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="GPUs of each worker: 0.25 puts four workers on one GPU; 0: workers compute on CPUs"
+    )
+
+    def described(self) -> str:
+        """Return where the models are computed, without connecting to a cluster."""
+        if self.engine == "local":
+            return "models are computed in the process of the run"
+        count = counted(self.workers, "worker") if self.workers else "as many workers as have room"
+        where = f"the Ray cluster at {self.address}" if self.address else "a Ray cluster started on this machine"
+        gpus = f", {self.gpus_per_worker:g} GPU each" if self.gpus_per_worker else ""
+        return f"models are computed by {count} of {where}{gpus}"
+
+
+def chosen_placement(table: PlacementSpec | None, options: dict[str, Any]) -> PlacementSpec | None:
+    """Return the placement of a run: that of the scenario, with these options set; None: in this process.
+
+    ``options`` are fields of PlacementSpec; None stands for an option that is not given. Raises EcosystemError for an
+    invalid value, and for options of Ray without it.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    engine = given.get("engine", "local" if table is None else table.engine)
+    kinds = get_args(EngineKind)
+    if engine not in kinds:
+        raise EcosystemError(
+            f"--engine {engine}: unknown engine{nearest(str(engine), kinds)}; choose from {', '.join(kinds)}."
+        )
+    if engine == "local":
+        if needless := [_option(name) for name in given if name != "engine"]:
+            raise EcosystemError(
+                f"{' and '.join(needless)}: only the engine ray has workers; add --engine ray, or omit "
+                f"{'it' if len(needless) == 1 else 'them'}."
+            )
+        return None
+    data = {} if table is None else table.plain()
+    try:
+        return PlacementSpec.model_validate({**data, **given, "engine": engine})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = str(problem["loc"][0])
+        allowed = {"workers": "a whole number of at least 1", "gpus_per_worker": "a number from 0 to 1"}
+        raise EcosystemError(f"{_option(name)} {given.get(name)}: give {allowed.get(name, 'text')}.") from None
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
