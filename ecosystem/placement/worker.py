@@ -101,9 +101,9 @@ class Worker:
         self._first: dict[str, int] = {}
         self._kept: dict[tuple[str, int], Arrays] = {}  # states by model and token
 
-    def machine(self) -> str:
-        """Return the name of this machine; also answers whether this worker has started."""
-        return socket.gethostname()
+    def process(self) -> tuple[str, int]:
+        """Return the name of this machine and the number of this process; also a sign that the worker has started."""
+        return socket.gethostname(), os.getpid()
 
     def call(
         self, method: str, model: str, arguments: Sequence[Any], shared: Table | None, own: Table | None
@@ -128,8 +128,8 @@ class Worker:
 
         if plan.device == "cuda" and not torch.cuda.is_available():
             raise DataError(
-                f"placement: the machine {self.machine()} of the Ray cluster has no GPU that PyTorch can use; add "
-                "--device cpu, or use machines with a CUDA build of PyTorch."
+                f"--device cuda: {socket.gethostname()}, a machine of the cluster, has no GPU that PyTorch can use; "
+                "give --device cpu, or install a CUDA build of PyTorch there."
             )
         torch.set_num_threads(plan.threads)
         self._take_folders(plan.cache, folders)

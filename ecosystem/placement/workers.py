@@ -97,7 +97,7 @@ class Workers:
             raise
         self.count = min(spec.workers or self.room.workers, max(1, members))
         self._actors: list[Any] = []
-        self.machines: list[str] = []
+        self.processes: list[tuple[str, int]] = []  # machine and number of every worker's process
         self._parts: list[list[Part]] = [[] for _ in range(self.count)]
         self._lost = (
             self.ray.exceptions.RayActorError,
@@ -148,7 +148,7 @@ class Workers:
             return
         self._actors = [self._new_actor(self._threads) for _ in range(self.count)]
         try:
-            self.machines = self.ray.get([a.machine.remote() for a in self._actors], timeout=_START_SECONDS)
+            self.processes = self.ray.get([a.process.remote() for a in self._actors], timeout=_START_SECONDS)
         except self.ray.exceptions.GetTimeoutError:
             raise EcosystemError(
                 f"the Ray cluster did not start {counted(self.count, 'worker')} within {_START_SECONDS:g} s; others "
@@ -223,7 +223,8 @@ class Workers:
         """Start another worker in place of a lost one and bring its parts to their present state."""
         members = sum(part.members for part in self._parts[worker])
         cause = str(problem).strip().splitlines()[0]
-        lost = f"worker {worker} ({counted(members, 'model')}) on {self.machines[worker]} was lost"
+        machine, process = self.processes[worker]
+        lost = f"worker {worker} ({counted(members, 'model')}; process {process} on {machine}) was lost"
         while True:
             if attempt >= _ATTEMPTS:
                 raise EcosystemError(
@@ -241,7 +242,7 @@ class Workers:
         self.ray.kill(self._actors[worker])
         self._actors[worker] = actor = self._new_actor(self._threads)
         try:
-            self.machines[worker] = self.ray.get(actor.machine.remote(), timeout=_RESTART_SECONDS)
+            self.processes[worker] = self.ray.get(actor.process.remote(), timeout=_RESTART_SECONDS)
         except self.ray.exceptions.GetTimeoutError:
             # The other machines are full. On a CPU, one of them computes more slowly; a GPU would run out of memory.
             self.ray.kill(actor)
@@ -251,7 +252,7 @@ class Workers:
                     "run the same command again with fewer --workers; committed steps are kept."
                 ) from None
             self._actors[worker] = actor = self._new_actor(0)
-            self.machines[worker] = self.ray.get(actor.machine.remote(), timeout=_START_SECONDS)
+            self.processes[worker] = self.ray.get(actor.process.remote(), timeout=_START_SECONDS)
         for part in self._parts[worker]:
             for call in [Call(part, "build", part.building), *part.restore_calls()]:
                 self._result(self._submit(call))

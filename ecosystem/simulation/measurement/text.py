@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import Cohort, TextCohort, map_members
-from ecosystem.families.requests import Score, ScoreRequest
+from ecosystem.families.base import map_members
+from ecosystem.families.requests import Score
 from ecosystem.metrics.base import TEXT_METRICS, Estimate, TextMetric, measure_texts, sample_groups
 from ecosystem.metrics.estimates import ratio
 from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality
@@ -21,7 +19,7 @@ from ecosystem.policies.base import WritesWatermark
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.downstream import Downstream
-from ecosystem.simulation.references import next_token
+from ecosystem.simulation.measurement.reading import Asked, Reading, initial_score, read
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step
 
@@ -63,35 +61,15 @@ def measure_models(state: State, step: Step) -> None:
         step.metrics.append(rows(step.t, "trainer", trainer.name, values))
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """What one model is asked for at a step; None: nothing to read."""
-
-    held_out: Score | None
-    synthetic: tuple[NDArray[np.float64], NDArray[np.int64]] | None  # nats and tokens per document
-    next_token_l1: NDArray[np.float64] | None  # per context: distance to the starting distribution
-    initial: Score | None  # of its publications, under the weights that it started from
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What all models of one entry are asked for."""
-
-    held_out: pl.Series
-    synthetic: pl.Series
-    contexts: int
-    next_token: NDArray[np.float32]  # under the starting weights, [contexts, types]
-
-
-def _readings(state: State, synthetic: pl.Series, own: Mapping[str, pl.Series]) -> dict[str, Iterator[_Reading]]:
+def _readings(state: State, synthetic: pl.Series, own: Mapping[str, pl.Series]) -> dict[str, Iterator[Reading]]:
     """Read all models of a scenario, those of each entry in the order of their trainers."""
     readings = {}
     for model, trainers in by_model(state.trainers).items():
         references = state.references
-        asked = _Asked(references.held_out, synthetic, state.scenario.measure.contexts, references.next_token[model])
+        asked = Asked(references.held_out, synthetic, state.scenario.measure.contexts, references.next_token[model])
         members = [trainer.member for trainer in trainers]
         excerpts = [(own[trainer.name], *_excerpt(state, trainer)) for trainer in trainers]
-        readings[model] = map_members(state.cohorts[model], _read, members, (asked,), excerpts)
+        readings[model] = map_members(state.cohorts[model], read, members, (asked,), excerpts)
     return readings
 
 
@@ -107,27 +85,6 @@ def _excerpts(state: State, settings: TrainerSpec) -> tuple[int, int]:
     measure = state.scenario.measure
     number = measure.initial_perplexity if state.scenario.models[settings.model].starts_pretrained else 0
     return min(measure.initial_tokens, settings.decoding.max_tokens), number
-
-
-def _read(cohort: Cohort, member: int, asked: _Asked, own: pl.Series, begun: int, tokens: int, number: int) -> _Reading:
-    """Read one model, where it is."""
-    scored = [docs for docs in (asked.held_out, asked.synthetic) if docs.len()]
-    scores = iter(cohort.score([ScoreRequest(member, docs) for docs in scored]))
-    held_out = next(scores) if asked.held_out.len() else None
-    synthetic = next(scores).per_document() if asked.synthetic.len() else None
-    distance = None
-    if held_out is not None and len(asked.next_token):
-        # The measure of Seddik et al. (2024).
-        now = next_token(cohort, member, asked.held_out, asked.contexts)
-        distance = np.abs(now.astype(np.float64) - asked.next_token).sum(axis=1)
-    initial = _initial_score(cohort, own, begun, tokens, number) if own.len() else None
-    return _Reading(held_out, synthetic, distance, initial)
-
-
-def _initial_score(cohort: Cohort, texts: pl.Series, begun: int, tokens: int, number: int) -> Score | None:
-    """Score the first excerpts of texts under the weights that members start from."""
-    docs = cast(TextCohort, cohort).excerpts(texts, begun, tokens) if number else texts.clear()
-    return cohort.score([ScoreRequest("initial", docs.head(number))])[0] if docs.len() else None
 
 
 def _accuracies(state: State, step: Step) -> dict[str, Values]:
@@ -184,7 +141,7 @@ def initial_perplexities(state: State, settings: TrainerSpec, texts: pl.Series, 
     independent, so the first ones are a fair sample. The result is empty for a model that starts from random weights.
     """
     return _perplexity_quantiles(
-        _initial_score(state.cohorts[settings.model], texts, begun, *_excerpts(state, settings))
+        initial_score(state.cohorts[settings.model], texts, begun, *_excerpts(state, settings))
     )
 
 
