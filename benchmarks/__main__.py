@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from ecosystem.runs.environment import cores
+from ecosystem.interpreter import cores
 
 # Silence the logger of transformers, so that only the table is printed.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

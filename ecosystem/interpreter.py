@@ -36,3 +36,8 @@ def thread_limits(threads: int) -> dict[str, str]:
         "POLARS_MAX_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
     }
+
+
+def cores() -> int:
+    """Return the number of cores available to this process, or that of the machine if the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

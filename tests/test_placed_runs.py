@@ -98,9 +98,9 @@ def test_workers_on_three_nodes_write_the_files_of_one_process(cluster, local, t
     assert placed(scenario, tmp_path, cache, workers=3, gpus_per_worker=0.5) == local(scenario)
 
 
-def test_models_of_counts_and_of_vectors_are_placed_too(cluster, local, tmp_path, cache):
-    for scenario in (counting(), small_runs.scenario(steps=2)):
-        assert placed(scenario, tmp_path, cache, workers=2) == local(scenario)
+def test_models_of_vectors_are_placed_too(cluster, local, tmp_path, cache):
+    scenario = small_runs.scenario(steps=2)
+    assert placed(scenario, tmp_path, cache, workers=2) == local(scenario)
 
 
 def test_no_bit_depends_on_workers_killed_in_every_phase(cluster, local, tmp_path, cache, monkeypatch):
@@ -111,7 +111,7 @@ def test_no_bit_depends_on_workers_killed_in_every_phase(cluster, local, tmp_pat
 
 def test_a_run_survives_the_loss_of_a_node_that_no_other_can_replace(cluster, local, tmp_path, cache, monkeypatch):
     monkeypatch.setattr(workers_module, "_RESTART_SECONDS", 3.0)
-    node = cluster.add_node(num_cpus=2, object_store_memory=80_000_000)
+    node = cluster.add_node(num_cpus=3, object_store_memory=80_000_000)
     submit, lost = Workers._submit, []
 
     def submit_and_lose(self, call):
@@ -121,8 +121,8 @@ def test_a_run_survives_the_loss_of_a_node_that_no_other_can_replace(cluster, lo
         return submit(self, call)
 
     monkeypatch.setattr(Workers, "_submit", submit_and_lose)
-    scenario = counting(trainers__naive__count=3)  # four models on four nodes with room for one worker each
-    assert placed(scenario, tmp_path, cache, threads=2, workers=4) == local(scenario)
+    # Only this node is large enough; afterwards the worker shares another.
+    assert placed(counting(), tmp_path, cache, threads=3, workers=1) == local(counting())
     assert lost == [node]
 
 
@@ -184,8 +184,9 @@ def test_what_a_cluster_has_no_room_for_is_told(cluster, spec, threads, sentence
 
 
 def test_a_worker_that_dies_again_and_again_ends_the_run(cluster, tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(workers_module, "_ATTEMPTS", 2)
     killing(monkeypatch, [(number, "fit") for number in range(9)])
-    sentence = r"worker 0 \(3 models; .*\) was lost 3 times during fit .* smaller workers"
+    sentence = r"worker 0 \(3 models; .*\) was lost 2 times during fit .* smaller workers"
     with pytest.raises(EcosystemError, match=sentence):
         placed(counting(), tmp_path, cache, workers=1)
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import os
+import pickle
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import save
 
 from ecosystem.errors import DataError, EcosystemError
-from ecosystem.families.base import MemberError
-from ecosystem.families.requests import Budget, FitRequest
+from ecosystem.families.base import BuildContext, Cohort, MapsMembers, MemberError, SupportsWatermark, TextCohort
+from ecosystem.families.language.tokenizer import Tokenizer
+from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
+from ecosystem.placement.cohort import Placement
 from ecosystem.placement.spec import PlacementSpec, chosen_placement
 from ecosystem.placement.texts import Texts, encoded, joined, unpack
-from ecosystem.placement.weights_file import stored_weights, write_together
-from ecosystem.placement.worker import Refusal
+from ecosystem.placement.weights_file import stored_weights, tell_committed, write_together
+from ecosystem.placement.worker import Blueprint, Refusal, Worker
 from ecosystem.streams import Streams
 from tests.conftest import tiny
+
+CACHE = Path(os.environ["ECOSYSTEM_CACHE"])
 
 # Values.
 
@@ -126,3 +137,161 @@ def test_errors_of_members_survive_being_sent_with_their_number_in_the_cohort():
     assert isinstance(error, MemberError) and error.member == 11
     assert str(error) == "the loss of member 11 is not finite at step 1 of 9"
     assert isinstance(Refusal.of(DataError("no."), 3).error(), DataError)
+
+
+# Cohorts, with workers in this process.
+
+
+class Here:
+    """Workers in this process instead of a cluster: each holds its parts, and calls come one after another."""
+
+    def __init__(self, count: int, blind: tuple[int, ...] = ()) -> None:
+        self.count = count
+        self.processes = [("here", number) for number in range(count)]
+        self.workers = [Blind(".") if number in blind else Worker(".") for number in range(count)]
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def put(self, value):
+        return value
+
+    def build(self, parts, progress):
+        return self.run([call for part in parts for call in part.building])
+
+    def tell(self, call):
+        self.run([call])
+
+    def run(self, calls, what="", progress=None):
+        results = []
+        for call in calls:
+            arguments = pickle.loads(pickle.dumps(list(call.arguments)))  # as if they were sent
+            worker = self.workers[call.part.worker]
+            result, refusal = worker.call(call.method, call.part.model, arguments, call.shared, call.own)
+            if refusal is not None:
+                raise refusal.error()
+            results.append(result)
+            if call.changes:
+                call.part.journal.append(call)
+        return results
+
+
+class Blind(Worker):
+    """A worker on a machine that does not see the folder of the run."""
+
+    def load_file(self, model, path, entries, marker):
+        return super().load_file(model, path, entries, Path("missing") / marker.name)
+
+    def write(self, model, token, path, entries):
+        return super().write(model, token, Path("missing") / path.name, entries)
+
+    def digest(self, model, path):
+        return super().digest(model, Path("missing") / path.name)
+
+
+PAIRS = [(who, where) for who in ("cat", "dog", "cow") for where in ("mat", "log")]
+HUMAN = pl.Series([f"the {who} sat on the {where} and left" for who, where in PAIRS])
+
+
+def counting(members: int, workers=None) -> Cohort:
+    """Trigram models, here or with workers."""
+    family = tiny(models={"tiny": {"preset": "trigram", "vocabulary": 300}}).models["tiny"]
+    context = BuildContext(HUMAN, Streams(1), "cpu", 1, CACHE)
+    return (family.cohort if workers is None else partial(Placement(workers).cohort, family))("tiny", members, context)
+
+
+def fits(members, docs=HUMAN, step=1) -> list[FitRequest]:
+    stream, budget = Streams(1).at("fit", step), Budget(epochs=1)
+    own = {member: docs[member % 3 :] for member in members}
+    return [FitRequest(m, docs, np.ones(docs.len()), budget, None, "foundation", stream) for m, docs in own.items()]
+
+
+def same(state, other) -> bool:
+    return set(state) == set(other) and all(np.array_equal(state[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_a_placed_cohort_answers_like_one_in_one_process(workers):
+    here, there = counting(5), counting(5, Here(workers))
+    assert isinstance(there, TextCohort) and isinstance(there, SupportsWatermark) and isinstance(there, MapsMembers)
+    assert there.fingerprint == here.fingerprint and there.context == here.context
+    order = [4, 0, 3, 1]
+    for mine, theirs in zip(here.fit(fits(order)), there.fit(fits(order)), strict=True):
+        assert mine.loss == theirs.loss and mine.tokens == theirs.tokens
+    requests = [GenerateRequest(m, 3, Decoding(max_tokens=8), None, Streams(1).at(f"g/{m}")) for m in (2, 4, 0, 4)]
+    assert [docs.to_list() for docs in here.generate(requests)] == [docs.to_list() for docs in there.generate(requests)]
+    assert [record.drawn.tolist() for record in here.written] == [record.drawn.tolist() for record in there.written]
+    questions = [ScoreRequest(m, HUMAN) for m in (3, "initial", 1, "random")]
+    for mine, theirs in zip(here.score(questions), there.score(questions), strict=True):
+        assert np.array_equal(mine.nll, theirs.nll) and np.array_equal(mine.offsets, theirs.offsets)
+    assert np.array_equal(here.next_token(4, HUMAN, 3), there.next_token(4, HUMAN, 3))
+    assert np.array_equal(here.type_counts(HUMAN), there.type_counts(HUMAN))
+    assert here.excerpts(HUMAN, 1, 3).to_list() == there.excerpts(HUMAN, 1, 3).to_list()
+    assert same(there.state(), here.state())
+
+
+def test_states_are_kept_where_they_are_until_nobody_needs_them():
+    here, workers = counting(4), Here(2)
+    there = counting(4, workers)
+    there.fit(fits([0, 1, 2, 3]))
+    here.fit(fits([0, 1, 2, 3]))
+    before, expected = there.state(), here.state()
+    there.fit(fits([1], HUMAN.reverse(), step=2))
+    assert not same(there.state(), expected) and same(before, expected)
+    there.load(before)
+    assert same(there.state(), expected)
+    del before
+    gc.collect()
+    assert not any(worker._kept for worker in workers.workers)
+
+
+@pytest.mark.parametrize("blind", [(), (1,), (0, 1, 2)])
+def test_weights_reach_the_file_and_come_back_also_on_machines_that_do_not_see_it(tmp_path, blind):
+    here, there = counting(5), counting(5, Here(3, blind))
+    for cohort in (here, there):
+        cohort.fit(fits(range(5)))
+    path, state = tmp_path / "weights" / "000001.safetensors", there.state()
+    written = write_together(path, {"tiny": state})
+    assert path.read_bytes() == save({f"tiny/{name}": array for name, array in here.state().items()})
+    assert written["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    tell_committed({"tiny": state}, path)
+    assert all(same(part.base, dict(part.base)) and not part.journal for part in there.parts)
+    resumed = counting(5, Here(2, blind[:1]))
+    resumed.load(stored_weights(path)["tiny"])
+    assert same(resumed.state(), here.state()) and list(path.parent.iterdir()) == [path]
+
+
+def test_weights_of_another_number_of_members_are_refused(tmp_path):
+    other = counting(3)
+    path = tmp_path / "000001.safetensors"
+    write_together(path, {"tiny": other.state()})
+    for state in (other.state(), stored_weights(path)["tiny"]):
+        with pytest.raises(DataError, match="do not fit"):
+            counting(2, Here(2)).load(state)
+
+
+def test_a_part_is_restored_through_the_states_that_it_keeps():
+    there = counting(2, Here(1))
+    [part] = there.parts
+    there.fit(fits([0, 1]))
+    first = there.state()
+    there.fit(fits([0, 1], HUMAN.reverse(), step=2))
+    second = there.state()
+    assert [call.method for call in part.restore_calls()] == ["fit", "keep", "fit", "keep"]
+    there.load(first)
+    there.fit(fits([1], step=3))
+    assert [call.method for call in part.restore_calls()] == ["fit", "keep", "fit"]  # the second is not on the way
+    assert len(second) and part.kept.keys() == {first._token}
+
+
+def test_the_foundation_of_another_machine_is_taken_from_it(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.setattr(ray, "get", lambda reference: (reference, None))
+    one, two = tmp_path / "one", tmp_path / "two"
+    family = tiny(models={"tiny": {"preset": "trigram", "vocabulary": 300}}).models["tiny"]
+    plans = [Blueprint(family, "tiny", 1, 0, Streams(1), "cpu", 1, cache) for cache in (one, two)]
+    built = Worker(".").build("tiny", plans[0], HUMAN, [])
+    folders = Worker(".").folders("tiny", one, built.folders)
+    monkeypatch.setattr(Tokenizer, "train", None)  # nothing is made again
+    assert Worker(".").build("tiny", plans[1], HUMAN, [folders]).fingerprint == built.fingerprint
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()} == set(built.folders)

@@ -25,7 +25,7 @@ from ecosystem.families.requests import (
     WriteRecord,
 )
 from ecosystem.placement.state import PlacedState, divided, place_file
-from ecosystem.placement.texts import Texts, encoded
+from ecosystem.placement.texts import Rows, Texts, encoded
 from ecosystem.placement.weights_file import StoredArrays
 from ecosystem.placement.worker import Blueprint, Built
 from ecosystem.placement.workers import Call, Part, Workers
@@ -259,14 +259,14 @@ class Placement:
         """
         self._workers.start()
         parts = self._parts(name, members)
-        human = self._documents(context.human)
+        human, table = self._documents(context.human)
         folders: list[Any] = []
         built: Built | None = None
         for part in parts:
             plan = Blueprint(
                 family, name, part.members, part.first, context.streams, context.device, context.threads, context.cache
             )
-            part.building = (plan, human, folders)
+            part.building = [Call(part, "build", (plan, human, folders), shared=table)]
             if built is None:
                 built = self._workers.build([part], context.progress)[0]
                 if built.folders and len({machine for machine, _ in self._workers.processes}) > 1:
@@ -286,9 +286,10 @@ class Placement:
             for i, (start, size) in enumerate(zip(starts[:-1], sizes, strict=True))
         ]
 
-    def _documents(self, human: pl.Series) -> list[Any]:
-        """Return a reference to the human documents, in a list, so that Ray does not fetch them for every worker."""
+    def _documents(self, human: pl.Series) -> tuple[Any, Any]:
+        """Return the human documents as an argument of calls, and a reference to the table of their texts."""
+        if human.dtype != pl.String:
+            return human, None
         if self._human is None or self._human[0] is not human:
-            table = encoded(human) if human.dtype == pl.String else human
-            self._human = human, self._workers.put(table)
-        return [self._human[1]]
+            self._human = human, self._workers.put(encoded(human))
+        return Rows(np.arange(human.len(), dtype=np.int32)), self._human[1]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
@@ -26,7 +25,7 @@ from ecosystem.families.base import (
     SupportsPrompts,
     TextCohort,
 )
-from ecosystem.placement.texts import Table, decoded, joined, unpack
+from ecosystem.placement.texts import Table, joined, unpack
 from ecosystem.placement.weights_file import Entry, Shaped, digest_of, read_arrays, write_arrays
 from ecosystem.streams import Streams
 
@@ -121,9 +120,8 @@ class Worker:
 
     # Building.
 
-    def build(self, model: str, plan: Blueprint, human: Any, folders: Sequence[Any]) -> Built:
-        """Build a part; ``human`` holds a reference to the human documents, ``folders`` to those of the cache."""
-        import ray
+    def build(self, model: str, plan: Blueprint, human: pl.Series, folders: Sequence[Any]) -> Built:
+        """Build a part from the ``human`` documents; ``folders`` may hold a reference to folders of the cache."""
         import torch
 
         if plan.device == "cuda" and not torch.cuda.is_available():
@@ -133,9 +131,7 @@ class Worker:
             )
         torch.set_num_threads(plan.threads)
         self._take_folders(plan.cache, folders)
-        documents = ray.get(human[0])
-        documents = decoded(documents) if isinstance(documents, np.ndarray) else documents
-        context = BuildContext(documents, plan.streams, plan.device, plan.threads, plan.cache)
+        context = BuildContext(human, plan.streams, plan.device, plan.threads, plan.cache)
         with foundation.folders_used() as used:
             cohort = plan.family.cohort(plan.name, plan.members, context)
         self._cohorts[model], self._first[model] = cohort, plan.first

@@ -8,7 +8,6 @@ gives the same numbers every time, so nothing else shows.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import Progress, silent
 from ecosystem.formats import counted
-from ecosystem.interpreter import thread_limits
+from ecosystem.interpreter import cores, thread_limits
 from ecosystem.placement.cluster import Room, connect
 from ecosystem.placement.spec import PlacementSpec
 from ecosystem.placement.weights_file import StoredArrays
@@ -56,7 +55,7 @@ class Part:
     worker: int
     first: int
     members: int
-    building: Sequence[Any] = ()  # arguments of Worker.build
+    building: list[Call] = field(default_factory=list)  # the call of Worker.build
     base: Base = None
     journal: list[Call] = field(default_factory=list)
     kept: dict[int, tuple[Base, list[Call]]] = field(default_factory=dict)  # states in the worker: base, calls since
@@ -87,7 +86,7 @@ class Workers:
         sentence. Raises EcosystemError if there is no cluster, or no room for the workers.
         """
         self.spec, self._threads, self._members, self._say = spec, threads, members, say
-        cpus = (spec.workers or max(1, len(os.sched_getaffinity(0)) // threads)) * threads
+        cpus = (spec.workers or max(1, cores() // threads)) * threads
         self.ray, self._owns_cluster = connect(spec.address, cpus)
         try:
             self.room = Room.of(self.ray, threads, spec.gpus_per_worker)
@@ -169,7 +168,7 @@ class Workers:
         """Register parts, at most one per worker, and return their results of Worker.build."""
         for part in parts:
             self._parts[part.worker].append(part)
-        return self.run([Call(part, "build", part.building) for part in parts], "build", progress)
+        return self.run([call for part in parts for call in part.building], "build", progress)
 
     # Calls.
 
@@ -254,7 +253,7 @@ class Workers:
             self._actors[worker] = actor = self._new_actor(0)
             self.processes[worker] = self.ray.get(actor.process.remote(), timeout=_START_SECONDS)
         for part in self._parts[worker]:
-            for call in [Call(part, "build", part.building), *part.restore_calls()]:
+            for call in [*part.building, *part.restore_calls()]:
                 self._result(self._submit(call))
 
 

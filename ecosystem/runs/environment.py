@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ecosystem.corpus.graph_files import find_graph
 from ecosystem.errors import EcosystemError, StoreError, nearest
 from ecosystem.families.base import Cohort
 from ecosystem.families.checkpoint import fingerprint
+from ecosystem.interpreter import cores
 from ecosystem.parsing import parse_json
 from ecosystem.runs.files import relative_path, unreadable
 from ecosystem.runs.records import require_unaltered
@@ -103,11 +103,6 @@ def validate_device(device: str = "auto", threads: int | None = None) -> None:
         )
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise EcosystemError(f"--threads {threads}: give a whole number of at least 1, or omit it.")
-
-
-def cores() -> int:
-    """Return the number of cores available to this process, or that of the machine if the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def new_environment(

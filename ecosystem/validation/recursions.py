@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from ecosystem.errors import DataError
 from ecosystem.families.requests import Budget, FitRequest
 from ecosystem.families.statistical.categorical import CategoricalCohort
-from ecosystem.runs.environment import cores
+from ecosystem.interpreter import cores
 from ecosystem.streams import Stream, Streams
 from ecosystem.theory.domains import check_at_least, check_positive, probabilities
 from ecosystem.types import Floats

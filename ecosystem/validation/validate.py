@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.runs.environment import cores
+from ecosystem.interpreter import cores
 from ecosystem.runs.files import io_errors
 from ecosystem.scenario.presets import bundled
 from ecosystem.scenario.scenario import Scenario

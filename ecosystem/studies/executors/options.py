@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ecosystem.errors import EcosystemError, nearest, path_argument, whole_number
-from ecosystem.interpreter import require_docstrings, require_threads
-from ecosystem.runs.environment import cores, validate_device
+from ecosystem.interpreter import cores, require_docstrings, require_threads
+from ecosystem.runs.environment import validate_device
 from ecosystem.studies.executors.jobs import Engine
 from ecosystem.studies.executors.local import Processes, Serial
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ecosystem.errors import EcosystemError
-from ecosystem.interpreter import thread_limits
+from ecosystem.interpreter import cores, thread_limits
 from ecosystem.placement.cluster import Room, connect
-from ecosystem.runs.environment import cores
 from ecosystem.studies.executors.jobs import AttemptResult, Job, attempt_in_worker
 from ecosystem.studies.object_store import is_url
 

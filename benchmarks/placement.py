@@ -1,0 +1,204 @@
+"""What it costs to compute the models of a run in Ray workers: ``python -m benchmarks.placement``.
+
+The same run is made in this process and by 2, 4 and 8 workers, one step of each in turn, and must write the same files.
+The cores are shared by the workers, so the cost is given as processor time: that of the run's process and of its
+workers, less that of the run in one process. A model of larger clusters follows from the time of an empty call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ecosystem.families.base import build_cohort
+from ecosystem.placement.cluster import connect
+from ecosystem.placement.cohort import Placement
+from ecosystem.placement.spec import PlacementSpec
+from ecosystem.placement.workers import Workers
+from ecosystem.runs.environment import Machine
+from ecosystem.runs.execute import begin
+from ecosystem.runs.run import folder_of
+from ecosystem.scenario.scenario import Scenario
+
+WORLD = """
+name = "placement"
+steps = {steps}
+[sources.docs]
+kind = "python_docs"
+held_out = 0.1
+[web]
+kind = "barabasi_albert"
+sites = 40
+degree = 2
+initial = {{ source = "docs", documents = 1500 }}
+[models.small]
+preset = "{preset}"
+[trainers.labs]
+count = 8
+model = "small"
+scrape = {{ docs = 400 }}
+budget = {{ tokens = 16_000 }}
+publish = 60
+[measure]
+held_out = 100
+"""
+
+
+class Side:
+    """One of the runs that are compared: in this process (``workers`` = 0) or by workers."""
+
+    def __init__(self, scenario: Scenario, workers: int, out: Path, stack: ExitStack) -> None:
+        self.folder, self.sent, self.received = folder_of(scenario, out), 0, 0
+        self._workers = None
+        builder = build_cohort
+        if workers:
+            self._workers = stack.enter_context(Workers(PlacementSpec(workers=workers), 1, 10**6, print))
+            self._count_bytes(self._workers)
+            builder = Placement(self._workers).cohort
+        self._steps = begin(scenario, out=out, machine=Machine("cpu", 1), builder=builder)
+        stack.callback(self._steps.close)
+
+    def _count_bytes(self, workers: Any) -> None:
+        from ray import cloudpickle
+
+        submit, result = workers._submit, workers._result
+
+        def counted_submit(call: Any) -> Any:
+            shared = call.shared if not hasattr(call.shared, "hex") else workers.ray.get(call.shared)
+            self.sent += len(cloudpickle.dumps((call.method, call.arguments, call.own)))
+            self.sent += getattr(shared, "nbytes", 0)
+            return submit(call)
+
+        def counted_result(task: Any) -> Any:
+            value = result(task)
+            self.received += len(cloudpickle.dumps(value))
+            return value
+
+        workers._submit, workers._result = counted_submit, counted_result
+
+    def step(self) -> dict[str, float]:
+        """Make one step; return its wall time, and the processor time here and in the workers."""
+        own, theirs, began = time.process_time(), self._worker_seconds(), time.perf_counter()
+        self.sent = self.received = 0
+        next(self._steps)
+        wall, own = time.perf_counter() - began, time.process_time() - own
+        theirs = self._worker_seconds() - theirs
+        return {"wall": wall, "own": own, "theirs": theirs, "sent": self.sent, "received": self.received}
+
+    def _worker_seconds(self) -> float:
+        if self._workers is None or not self._workers._actors:
+            return 0.0
+        asked = [actor.__ray_call__.remote(lambda self: time.process_time()) for actor in self._workers._actors]
+        return float(sum(self._workers.ray.get(asked)))
+
+    def files(self) -> dict[str, str]:
+        """Return the hashes of all committed files."""
+        records = [json.loads(path.read_text()) for path in sorted((self.folder / "commits").glob("*.json"))]
+        return {name: found["sha256"] for record in records for name, found in record["files"].items()}
+
+
+def steps(preset: str, counts: tuple[int, ...], rounds: int) -> dict[int, list[dict[str, float]]]:
+    """Return the figures of the steps of each side after the first, whose processes import libraries."""
+    scenario = Scenario.parse(tomllib.loads(WORLD.format(preset=preset, steps=rounds + 1)))
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        sides = {count: Side(scenario, count, Path(folder) / str(count), stack) for count in (0, *counts)}
+        figures: dict[int, list[dict[str, float]]] = {count: [] for count in sides}
+        for number in range(rounds + 2):  # the opening and the first step are a warm-up
+            for count, side in sides.items():
+                found = side.step()
+                if number > 1:
+                    figures[count].append(found)
+        alone = sides[0].files()
+        assert all(side.files() == alone for side in sides.values()), "the runs differ"
+    return figures
+
+
+def empty_calls(ray: Any, actors: int, rounds: int = 30) -> float:
+    """Return the seconds of one call to each of so many actors at the same time, and their answers."""
+
+    class Idle:
+        def answer(self, text: bytes) -> bytes:
+            return text
+
+    idle = [ray.remote(num_cpus=0)(Idle).remote() for _ in range(actors)]
+    ray.get([actor.answer.remote(b"") for actor in idle])
+    durations = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        ray.get([actor.answer.remote(b"x" * 1000) for actor in idle])
+        durations.append(time.perf_counter() - began)
+    for actor in idle:
+        ray.kill(actor)
+    return statistics.median(durations)
+
+
+def hash_rate() -> float:
+    """Return the bytes per second of SHA-256."""
+    data = os.urandom(1 << 26)
+    began = time.perf_counter()
+    hashlib.sha256(data).hexdigest()
+    return len(data) / (time.perf_counter() - began)
+
+
+def lines(preset: str, figures: dict[int, list[dict[str, float]]]) -> Iterator[str]:
+    """Return the rows of a table of one preset."""
+
+    def middle(values: list[float], form: str = ".2f") -> str:
+        return f"{statistics.median(values):{form}} [{min(values):{form}} to {max(values):{form}}]"
+
+    alone = figures[0]
+    for count, found in figures.items():
+        total = [step["own"] + step["theirs"] for step in found]
+        overhead = [spent - one["own"] for spent, one in zip(total, alone, strict=True)]
+        yield (
+            "| "
+            + " | ".join(
+                [
+                    preset,
+                    str(count) if count else "none",
+                    middle([step["wall"] for step in found]),
+                    middle([step["own"] for step in found]),
+                    middle(total),
+                    middle(overhead) if count else "",
+                    f"{statistics.median(step['sent'] for step in found) / 1e6:.2f}" if count else "",
+                    f"{statistics.median(step['received'] for step in found) / 1e6:.2f}" if count else "",
+                ]
+            )
+            + " |"
+        )
+
+
+@click.command()
+@click.option("--preset", "presets", multiple=True, default=("trigram", "gpt2-nano"), show_default=True)
+@click.option("--workers", "counts", type=int, multiple=True, default=(2, 4, 8), show_default=True)
+@click.option("--rounds", type=click.IntRange(min=2), default=4, show_default=True, help="Steps that are measured.")
+def main(presets: tuple[str, ...], counts: tuple[int, ...], rounds: int) -> None:
+    """Print the cost of a step by workers, of empty calls, and of hashing."""
+    ray, _ = connect(None, 2 * sum(counts) + 1)
+    click.echo(
+        "| preset | workers | wall, s | run's process, s | all processes, s | overhead, s | sent, MB | back, MB |"
+    )
+    click.echo("|---|---|---|---|---|---|---|---|")
+    for preset in presets:
+        for line in lines(preset, steps(preset, counts, rounds)):
+            click.echo(line)
+    for actors in (1, 2, 4, 8, 16, 32):
+        seconds = empty_calls(ray, actors)
+        click.echo(f"empty calls to {actors} workers: {1000 * seconds:.2f} ms, {actors / seconds:,.0f} calls/s")
+    click.echo(f"SHA-256: {hash_rate() / 1e9:.2f} GB/s")
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
