@@ -16,6 +16,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ecosystem.runs.execute import begin
 from ecosystem.runs.run import folder_of
 from ecosystem.scenario.scenario import Scenario
 
+TRAINERS = 8
 WORLD = """
 name = "placement"
 steps = {steps}
@@ -45,7 +47,7 @@ initial = {{ source = "docs", documents = 1500 }}
 [models.small]
 preset = "{preset}"
 [trainers.labs]
-count = 8
+count = {trainers}
 model = "small"
 scrape = {{ docs = 400 }}
 budget = {{ tokens = 16_000 }}
@@ -53,6 +55,11 @@ publish = 60
 [measure]
 held_out = 100
 """
+
+
+CALLS = 6  # of every worker in a step: generate, fit, read, keep, write, and its share of the others
+NANO = 8, 0.7e6, 15.0  # trainers of each worker, bytes of the weights of each, seconds of work of the worker
+LARGE = 1, 498e6, 60.0  # a GPT-2 of 124 M parameters on a GPU
 
 
 class Side:
@@ -110,7 +117,7 @@ class Side:
 
 def steps(preset: str, counts: tuple[int, ...], rounds: int) -> dict[int, list[dict[str, float]]]:
     """Return the figures of the steps of each side after the first, whose processes import libraries."""
-    scenario = Scenario.parse(tomllib.loads(WORLD.format(preset=preset, steps=rounds + 1)))
+    scenario = Scenario.parse(tomllib.loads(WORLD.format(preset=preset, steps=rounds + 1, trainers=TRAINERS)))
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         sides = {count: Side(scenario, count, Path(folder) / str(count), stack) for count in (0, *counts)}
         figures: dict[int, list[dict[str, float]]] = {count: [] for count in sides}
@@ -149,6 +156,36 @@ def hash_rate() -> float:
     began = time.perf_counter()
     hashlib.sha256(data).hexdigest()
     return len(data) / (time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Seconds of a step with many workers, from what was measured with few.
+
+    The run's process spends ``trainer`` seconds per trainer on gates, tables and answers, and ``call`` seconds per call
+    of a worker; SHA-256 reads ``hashed`` bytes per second. Workers do not wait for each other.
+    """
+
+    trainer: float
+    call: float
+    hashed: float
+
+    def parts(self, workers: int, trainers: int, weights: float) -> tuple[float, float, float]:
+        """Return the seconds for trainers, calls and the hash; ``trainers`` per worker, ``weights`` bytes of each."""
+        total = workers * trainers
+        return total * self.trainer, workers * CALLS * self.call, total * weights / self.hashed
+
+    def table(self) -> Iterator[str]:
+        """Return a table of two clusters from 1 to 1,000 workers."""
+        yield "| workers | trainers, s | calls, s | hash, s | useful | hash, s | useful |"
+        yield "|---" * 7 + "|"
+        for workers in (1, 10, 30, 100, 300, 1000):
+            small, large = self.parts(workers, *NANO[:2]), self.parts(workers, *LARGE[:2])
+            shares = [work / (work + sum(parts)) for work, parts in ((NANO[2], small), (LARGE[2], large))]
+            yield (
+                f"| {workers:,} | {small[0]:.2f}, {large[0]:.2f} | {small[1]:.2f} | {small[2]:.2f} | {shares[0]:.0%} "
+                f"| {large[2]:.1f} | {shares[1]:.0%} |"
+            )
 
 
 def lines(preset: str, figures: dict[int, list[dict[str, float]]]) -> Iterator[str]:
@@ -190,13 +227,18 @@ def main(presets: tuple[str, ...], counts: tuple[int, ...], rounds: int) -> None
         "| preset | workers | wall, s | run's process, s | all processes, s | overhead, s | sent, MB | back, MB |"
     )
     click.echo("|---|---|---|---|---|---|---|---|")
+    trainer = 0.0
     for preset in presets:
-        for line in lines(preset, steps(preset, counts, rounds)):
+        figures = steps(preset, counts, rounds)
+        for line in lines(preset, figures):
             click.echo(line)
+        trainer = statistics.median(step["own"] for step in figures[min(counts)]) / TRAINERS
     for actors in (1, 2, 4, 8, 16, 32):
         seconds = empty_calls(ray, actors)
         click.echo(f"empty calls to {actors} workers: {1000 * seconds:.2f} ms, {actors / seconds:,.0f} calls/s")
-    click.echo(f"SHA-256: {hash_rate() / 1e9:.2f} GB/s")
+    model = Model(trainer, seconds / actors, hash_rate())
+    click.echo(f"{1000 * trainer:.1f} ms per trainer in the run's process, SHA-256 {model.hashed / 1e9:.2f} GB/s")
+    click.echo("\n".join(model.table()))
     ray.shutdown()
 
 

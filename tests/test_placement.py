@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import save
 
+from ecosystem.cli.main import cli
 from ecosystem.errors import DataError, EcosystemError
 from ecosystem.families.base import BuildContext, Cohort, MapsMembers, MemberError, SupportsWatermark, TextCohort
 from ecosystem.families.language.tokenizer import Tokenizer
@@ -24,7 +26,7 @@ from ecosystem.placement.texts import Texts, encoded, joined, unpack
 from ecosystem.placement.weights_file import stored_weights, tell_committed, write_together
 from ecosystem.placement.worker import Blueprint, Refusal, Worker
 from ecosystem.streams import Streams
-from tests.conftest import tiny
+from tests.conftest import SMOKE, tiny
 
 CACHE = Path(os.environ["ECOSYSTEM_CACHE"])
 
@@ -65,6 +67,15 @@ def test_wrong_keys_of_the_table_are_told_with_their_path():
         tiny(placement={"gpus_per_worker": 3.0})
     with pytest.raises(EcosystemError, match=r"placement.gpus: unknown key"):
         tiny(placement={"gpus": 1})
+
+
+def test_check_says_where_models_are_computed_and_run_refuses_workers_without_ray(tmp_path):
+    file = tmp_path / "placed.toml"
+    file.write_text(SMOKE.read_text() + '\n[placement]\nworkers = 4\naddress = "head:6379"\ngpus_per_worker = 0.5\n')
+    checked = CliRunner().invoke(cli, ["check", str(file)])
+    assert "models are computed by 4 workers of the Ray cluster at head:6379, 0.5 GPU each" in checked.output
+    refused = CliRunner().invoke(cli, ["run", str(SMOKE), "--workers", "2", "--out", str(tmp_path)])
+    assert str(refused.exception).startswith("--workers: only the engine ray has workers")
 
 
 # Texts.
