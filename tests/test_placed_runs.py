@@ -15,6 +15,7 @@ import ecosystem
 from ecosystem.errors import EcosystemError, TrainingError
 from ecosystem.placement import workers as workers_module
 from ecosystem.placement.spec import PlacementSpec
+from ecosystem.placement.worker import versions
 from ecosystem.placement.workers import Workers
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
@@ -78,7 +79,7 @@ def killing(monkeypatch, moments: list[tuple[int, str]]) -> list[tuple[int, str]
         counts[call.method] = moment[0] + 1
         if moment in moments:
             done.append(moment)
-            os.kill(self.processes[call.part.worker][1], signal.SIGKILL)
+            os.kill(self.processes[call.part.worker].number, signal.SIGKILL)
         return task
 
     monkeypatch.setattr(Workers, "_submit", submit_and_kill)
@@ -189,6 +190,12 @@ def test_a_worker_that_dies_again_and_again_ends_the_run(cluster, tmp_path, cach
     sentence = r"worker 0 \(3 models; .*\) was lost 2 times during fit .* smaller workers"
     with pytest.raises(EcosystemError, match=sentence):
         placed(counting(), tmp_path, cache, workers=1)
+
+
+def test_other_versions_of_packages_are_refused(cluster, tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(workers_module, "versions", lambda: {**versions(), "torch": "1.0"})
+    with pytest.raises(EcosystemError, match=r"a machine of the Ray cluster, has torch .* instead of 1.0; numbers"):
+        placed(small_runs.scenario(steps=1), tmp_path, cache, workers=1)
 
 
 def test_a_cluster_that_is_not_there_is_told(monkeypatch):

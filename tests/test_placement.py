@@ -24,7 +24,7 @@ from ecosystem.placement.cohort import Placement
 from ecosystem.placement.spec import PlacementSpec, chosen_placement
 from ecosystem.placement.texts import Texts, encoded, joined, unpack
 from ecosystem.placement.weights_file import stored_weights, tell_committed, write_together
-from ecosystem.placement.worker import Blueprint, Refusal, Worker
+from ecosystem.placement.worker import Blueprint, Process, Refusal, Worker, versions
 from ecosystem.streams import Streams
 from tests.conftest import SMOKE, tiny
 
@@ -158,7 +158,7 @@ class Here:
 
     def __init__(self, count: int, blind: tuple[int, ...] = ()) -> None:
         self.count = count
-        self.processes = [("here", number) for number in range(count)]
+        self.processes = [Process("here", number, versions()) for number in range(count)]
         self.workers = [Blind(".") if number in blind else Worker(".") for number in range(count)]
 
     def start(self) -> None:

@@ -269,7 +269,7 @@ class Placement:
             part.building = [Call(part, "build", (plan, human, folders), shared=table)]
             if built is None:
                 built = self._workers.build([part], context.progress)[0]
-                if built.folders and len({machine for machine, _ in self._workers.processes}) > 1:
+                if built.folders and len({process.machine for process in self._workers.processes}) > 1:
                     folders.append(self._workers.reference(Call(part, "folders", (context.cache, built.folders))))
         self._workers.build(parts[1:], context.progress)
         assert built is not None

@@ -6,7 +6,9 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,6 +43,24 @@ if TYPE_CHECKING:
     )
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Process:
+    """The process of a worker: its machine, its number, and the versions that its numbers depend on."""
+
+    machine: str
+    number: int
+    versions: dict[str, str]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that numbers depend on."""
+    found = {}
+    for package in ("ecosystem", "numpy", "polars", "tokenizers", "torch"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 @dataclass(frozen=True)
@@ -100,9 +120,9 @@ class Worker:
         self._first: dict[str, int] = {}
         self._kept: dict[tuple[str, int], Arrays] = {}  # states by model and token
 
-    def process(self) -> tuple[str, int]:
-        """Return the name of this machine and the number of this process; also a sign that the worker has started."""
-        return socket.gethostname(), os.getpid()
+    def process(self) -> Process:
+        """Describe the process of this worker; also a sign that it has started."""
+        return Process(socket.gethostname(), os.getpid(), versions())
 
     def call(
         self, method: str, model: str, arguments: Sequence[Any], shared: Table | None, own: Table | None

@@ -24,7 +24,7 @@ from ecosystem.interpreter import cores, thread_limits
 from ecosystem.placement.cluster import Room, connect
 from ecosystem.placement.spec import PlacementSpec
 from ecosystem.placement.weights_file import StoredArrays
-from ecosystem.placement.worker import Worker
+from ecosystem.placement.worker import Process, Worker, versions
 
 _ATTEMPTS = 3  # at a call, before the run is given up
 _START_SECONDS = 120.0  # to start a worker; libraries may come from a slow disk
@@ -96,7 +96,7 @@ class Workers:
             raise
         self.count = min(spec.workers or self.room.workers, max(1, members))
         self._actors: list[Any] = []
-        self.processes: list[tuple[str, int]] = []  # machine and number of every worker's process
+        self.processes: list[Process] = []
         self._parts: list[list[Part]] = [[] for _ in range(self.count)]
         self._lost = (
             self.ray.exceptions.RayActorError,
@@ -147,7 +147,7 @@ class Workers:
             return
         self._actors = [self._new_actor(self._threads) for _ in range(self.count)]
         try:
-            self.processes = self.ray.get([a.process.remote() for a in self._actors], timeout=_START_SECONDS)
+            self.processes = [self._process(actor, _START_SECONDS) for actor in self._actors]
         except self.ray.exceptions.GetTimeoutError:
             raise EcosystemError(
                 f"the Ray cluster did not start {counted(self.count, 'worker')} within {_START_SECONDS:g} s; others "
@@ -159,6 +159,21 @@ class Workers:
         options = {"num_cpus": cpus, "num_gpus": self.spec.gpus_per_worker, "runtime_env": environment}
         remote = self.ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")(Worker)
         return remote.options(**options).remote(str(Path.cwd()))
+
+    def _process(self, actor: Any, seconds: float) -> Process:
+        """Wait until a worker has started; raise EcosystemError if its packages are not those of this process."""
+        process: Process = self.ray.get(actor.process.remote(), timeout=seconds)
+        if process.versions != (own := versions()):
+            listed = ", ".join(
+                f"{package} {process.versions.get(package, 'missing')} instead of {own.get(package, 'none')}"
+                for package in sorted(own.keys() | process.versions.keys())
+                if process.versions.get(package) != own.get(package)
+            )
+            raise EcosystemError(
+                f"{process.machine}, a machine of the Ray cluster, has {listed}; numbers depend on these packages. "
+                "Install the same versions on all machines."
+            )
+        return process
 
     def put(self, value: Any) -> Any:
         """Put a value into the object store, which keeps it once per machine; return a reference."""
@@ -222,8 +237,8 @@ class Workers:
         """Start another worker in place of a lost one and bring its parts to their present state."""
         members = sum(part.members for part in self._parts[worker])
         cause = str(problem).strip().splitlines()[0]
-        machine, process = self.processes[worker]
-        lost = f"worker {worker} ({counted(members, 'model')}; process {process} on {machine}) was lost"
+        process = self.processes[worker]
+        lost = f"worker {worker} ({counted(members, 'model')}; process {process.number} on {process.machine}) was lost"
         while True:
             if attempt >= _ATTEMPTS:
                 raise EcosystemError(
@@ -241,7 +256,7 @@ class Workers:
         self.ray.kill(self._actors[worker])
         self._actors[worker] = actor = self._new_actor(self._threads)
         try:
-            self.processes[worker] = self.ray.get(actor.process.remote(), timeout=_RESTART_SECONDS)
+            self.processes[worker] = self._process(actor, _RESTART_SECONDS)
         except self.ray.exceptions.GetTimeoutError:
             # The other machines are full. On a CPU, one of them computes more slowly; a GPU would run out of memory.
             self.ray.kill(actor)
@@ -251,7 +266,7 @@ class Workers:
                     "run the same command again with fewer --workers; committed steps are kept."
                 ) from None
             self._actors[worker] = actor = self._new_actor(0)
-            self.processes[worker] = self.ray.get(actor.process.remote(), timeout=_START_SECONDS)
+            self.processes[worker] = self._process(actor, _START_SECONDS)
         for part in self._parts[worker]:
             for call in [*part.building, *part.restore_calls()]:
                 self._result(self._submit(call))
