@@ -66,7 +66,7 @@ class Side:
     """One of the runs that are compared: in this process (``workers`` = 0) or by workers."""
 
     def __init__(self, scenario: Scenario, workers: int, out: Path, stack: ExitStack) -> None:
-        self.folder, self.sent, self.received = folder_of(scenario, out), 0, 0
+        self.folder, self.sent, self.shared, self.received = folder_of(scenario, out), 0, 0, 0
         self._workers = None
         builder = build_cohort
         if workers:
@@ -79,12 +79,15 @@ class Side:
     def _count_bytes(self, workers: Any) -> None:
         from ray import cloudpickle
 
-        submit, result = workers._submit, workers._result
+        submit, result, seen = workers._submit, workers._result, set[Any]()
 
         def counted_submit(call: Any) -> Any:
-            shared = call.shared if not hasattr(call.shared, "hex") else workers.ray.get(call.shared)
+            if not isinstance(call.shared, workers.ray.ObjectRef):
+                self.sent += len(cloudpickle.dumps(call.shared))
+            elif call.shared not in seen:
+                seen.add(call.shared)
+                self.shared += len(cloudpickle.dumps(workers.ray.get(call.shared)))
             self.sent += len(cloudpickle.dumps((call.method, call.arguments, call.own)))
-            self.sent += getattr(shared, "nbytes", 0)
             return submit(call)
 
         def counted_result(task: Any) -> Any:
@@ -97,11 +100,18 @@ class Side:
     def step(self) -> dict[str, float]:
         """Make one step; return its wall time, and the processor time here and in the workers."""
         own, theirs, began = time.process_time(), self._worker_seconds(), time.perf_counter()
-        self.sent = self.received = 0
+        self.sent = self.shared = self.received = 0
         next(self._steps)
         wall, own = time.perf_counter() - began, time.process_time() - own
         theirs = self._worker_seconds() - theirs
-        return {"wall": wall, "own": own, "theirs": theirs, "sent": self.sent, "received": self.received}
+        return {
+            "wall": wall,
+            "own": own,
+            "theirs": theirs,
+            "sent": self.sent,
+            "shared": self.shared,
+            "received": self.received,
+        }
 
     def _worker_seconds(self) -> float:
         if self._workers is None or not self._workers._actors:
@@ -208,6 +218,7 @@ def lines(preset: str, figures: dict[int, list[dict[str, float]]]) -> Iterator[s
                     middle([step["own"] for step in found]),
                     middle(total),
                     middle(overhead) if count else "",
+                    f"{statistics.median(step['shared'] for step in found) / 1e6:.2f}" if count else "",
                     f"{statistics.median(step['sent'] for step in found) / 1e6:.2f}" if count else "",
                     f"{statistics.median(step['received'] for step in found) / 1e6:.2f}" if count else "",
                 ]

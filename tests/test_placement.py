@@ -111,6 +111,17 @@ def test_requests_keep_everything_but_their_texts():
     assert others.docs.equals(vectors.docs)
 
 
+def test_large_arrays_are_shared_if_several_workers_read_them():
+    common, own, small = np.arange(20_000), np.ones(20_000), np.arange(3)
+    texts = Texts()
+    packed = [texts.pack(0, [common, own, small]), texts.pack(1, [common])]
+    [shared] = texts.arrays()
+    assert shared is common and packed[0][2] is small
+    for worker, expected in enumerate(([common, own, small], [common])):
+        found = unpack(pickle.loads(pickle.dumps(packed[worker])), joined(None, None), [shared])
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 # Files of weights.
 
 _TYPES = (

@@ -133,8 +133,9 @@ class PlacedCohort:
     def _with_texts(self, calls: Sequence[Call], texts: Texts) -> list[Call]:
         """Add the tables of texts to calls; the shared one is put into the object store, unless it is small."""
         both, own = texts.tables()
-        table = encoded(both) if both.len() else None
-        shared = self._workers.put(table) if table is not None and table.nbytes > _SMALL else table
+        table, arrays = encoded(both) if both.len() else None, texts.arrays()
+        small = not arrays and (table is None or table.nbytes <= _SMALL)
+        shared = (table, arrays) if small else self._workers.put((table, arrays))
         tables = {worker: encoded(series) for worker, series in own.items()}
         return [replace(call, shared=shared, own=tables.get(call.part.worker)) for call in calls]
 
@@ -291,5 +292,5 @@ class Placement:
         if human.dtype != pl.String:
             return human, None
         if self._human is None or self._human[0] is not human:
-            self._human = human, self._workers.put(encoded(human))
+            self._human = human, self._workers.put((encoded(human), []))
         return Rows(np.arange(human.len(), dtype=np.int32)), self._human[1]

@@ -27,7 +27,7 @@ from ecosystem.families.base import (
     SupportsPrompts,
     TextCohort,
 )
-from ecosystem.placement.texts import Table, joined, unpack
+from ecosystem.placement.texts import Shared, Table, joined, unpack
 from ecosystem.placement.weights_file import Entry, Shaped, digest_of, read_arrays, write_arrays
 from ecosystem.streams import Streams
 
@@ -125,16 +125,17 @@ class Worker:
         return Process(socket.gethostname(), os.getpid(), versions())
 
     def call(
-        self, method: str, model: str, arguments: Sequence[Any], shared: Table | None, own: Table | None
+        self, method: str, model: str, arguments: Sequence[Any], shared: Shared | None, own: Table | None
     ) -> tuple[Any, Refusal | None]:
         """Run a method on the part of a cohort; return its result, or the error of a user.
 
-        ``shared`` and ``own`` are the texts that packed arguments refer to.
+        ``shared`` and ``own`` are the texts and arrays that packed arguments refer to.
         """
-        texts = joined(shared, own)
+        table, arrays = shared or (None, [])
+        texts = joined(table, own)
         try:
             function: Callable[..., Any] = getattr(self, method)
-            return function(model, *(unpack(argument, texts) for argument in arguments)), None
+            return function(model, *(unpack(argument, texts, arrays) for argument in arguments)), None
         except EcosystemError as error:
             return None, Refusal.of(error, self._first.get(model, 0))
 

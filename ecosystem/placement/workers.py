@@ -42,7 +42,7 @@ class Call:
     method: str
     arguments: Sequence[Any]
     _: KW_ONLY
-    shared: Any = None  # table of texts, or a reference to it
+    shared: Any = None  # what several workers read, or a reference to it
     own: Any = None
     changes: bool = False  # whether it changes the state of the part
 
