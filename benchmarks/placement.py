@@ -58,8 +58,9 @@ held_out = 100
 
 
 CALLS = 6  # of every worker in a step: generate, fit, read, keep, write, and its share of the others
-NANO = 8, 0.7e6, 15.0  # trainers of each worker, bytes of the weights of each, seconds of work of the worker
-LARGE = 1, 498e6, 60.0  # a GPT-2 of 124 M parameters on a GPU
+NETWORK = 1.25e9  # bytes per second of 10 Gbit/s, assumed
+CLUSTERS = {"8 nano trainers each": (8, 0.7e6, 15.0), "one of 124 M each": (1, 498e6, 60.0)}
+"""Trainers of each worker, bytes of the weights of each trainer, and seconds of work of a worker in a step."""
 
 
 class Side:
@@ -104,14 +105,8 @@ class Side:
         next(self._steps)
         wall, own = time.perf_counter() - began, time.process_time() - own
         theirs = self._worker_seconds() - theirs
-        return {
-            "wall": wall,
-            "own": own,
-            "theirs": theirs,
-            "sent": self.sent,
-            "shared": self.shared,
-            "received": self.received,
-        }
+        spent = {"wall": wall, "own": own, "theirs": theirs}
+        return {**spent, "sent": self.sent, "shared": self.shared, "received": self.received}
 
     def _worker_seconds(self) -> float:
         if self._workers is None or not self._workers._actors:
@@ -170,32 +165,29 @@ def hash_rate() -> float:
 
 @dataclass(frozen=True)
 class Model:
-    """Seconds of a step with many workers, from what was measured with few.
+    """Seconds of a step with many workers, from what was measured with few. Workers do not wait for each other."""
 
-    The run's process spends ``trainer`` seconds per trainer on gates, tables and answers, and ``call`` seconds per call
-    of a worker; SHA-256 reads ``hashed`` bytes per second. Workers do not wait for each other.
-    """
+    trainer: float  # seconds of the run's process per trainer: gates, tables, answers
+    call: float  # seconds per call of a worker
+    hashed: float  # bytes per second of SHA-256
+    sent: float  # bytes to each worker
+    received: float  # bytes from each worker per trainer
 
-    trainer: float
-    call: float
-    hashed: float
-
-    def parts(self, workers: int, trainers: int, weights: float) -> tuple[float, float, float]:
-        """Return the seconds for trainers, calls and the hash; ``trainers`` per worker, ``weights`` bytes of each."""
+    def parts(self, workers: int, trainers: int, weights: float) -> list[float]:
+        """Return the seconds for trainers, calls, network and hash; ``weights`` are the bytes of each trainer's."""
         total = workers * trainers
-        return total * self.trainer, workers * CALLS * self.call, total * weights / self.hashed
+        network = (workers * self.sent + total * self.received) / NETWORK
+        return [total * self.trainer, workers * CALLS * self.call, network, total * weights / self.hashed]
 
     def table(self) -> Iterator[str]:
         """Return a table of two clusters from 1 to 1,000 workers."""
-        yield "| workers | trainers, s | calls, s | hash, s | useful | hash, s | useful |"
+        yield "| cluster | workers | trainers, s | calls, s | network, s | hash, s | share of useful time |"
         yield "|---" * 7 + "|"
-        for workers in (1, 10, 30, 100, 300, 1000):
-            small, large = self.parts(workers, *NANO[:2]), self.parts(workers, *LARGE[:2])
-            shares = [work / (work + sum(parts)) for work, parts in ((NANO[2], small), (LARGE[2], large))]
-            yield (
-                f"| {workers:,} | {small[0]:.2f}, {large[0]:.2f} | {small[1]:.2f} | {small[2]:.2f} | {shares[0]:.0%} "
-                f"| {large[2]:.1f} | {shares[1]:.0%} |"
-            )
+        for name, (trainers, weights, work) in CLUSTERS.items():
+            for workers in (1, 10, 30, 100, 300, 1000):
+                parts = self.parts(workers, trainers, weights)
+                shown = " | ".join(f"{seconds:.2f}" for seconds in parts)
+                yield f"| {name} | {workers:,} | {shown} | {work / (work + sum(parts)):.0%} |"
 
 
 def lines(preset: str, figures: dict[int, list[dict[str, float]]]) -> Iterator[str]:
@@ -238,18 +230,22 @@ def main(presets: tuple[str, ...], counts: tuple[int, ...], rounds: int) -> None
         "| preset | workers | wall, s | run's process, s | all processes, s | overhead, s | sent, MB | back, MB |"
     )
     click.echo("|---|---|---|---|---|---|---|---|")
-    trainer = 0.0
     for preset in presets:
         figures = steps(preset, counts, rounds)
         for line in lines(preset, figures):
             click.echo(line)
-        trainer = statistics.median(step["own"] for step in figures[min(counts)]) / TRAINERS
     for actors in (1, 2, 4, 8, 16, 32):
         seconds = empty_calls(ray, actors)
         click.echo(f"empty calls to {actors} workers: {1000 * seconds:.2f} ms, {actors / seconds:,.0f} calls/s")
-    model = Model(trainer, seconds / actors, hash_rate())
-    click.echo(f"{1000 * trainer:.1f} ms per trainer in the run's process, SHA-256 {model.hashed / 1e9:.2f} GB/s")
-    click.echo("\n".join(model.table()))
+    few, many = figures[min(counts)], figures[max(counts)]
+    model = Model(
+        trainer=statistics.median(step["own"] for step in few) / TRAINERS,
+        call=seconds / actors,
+        hashed=hash_rate(),
+        sent=statistics.median(step["sent"] for step in many) / max(counts),
+        received=statistics.median(step["received"] for step in many) / TRAINERS,
+    )
+    click.echo(f"{model}\n" + "\n".join(model.table()))
     ray.shutdown()
 
 
