@@ -224,12 +224,14 @@ def lines(preset: str, figures: dict[int, list[dict[str, float]]]) -> Iterator[s
 @click.option("--workers", "counts", type=int, multiple=True, default=(2, 4, 8), show_default=True)
 @click.option("--rounds", type=click.IntRange(min=2), default=4, show_default=True, help="Steps that are measured.")
 def main(presets: tuple[str, ...], counts: tuple[int, ...], rounds: int) -> None:
-    """Print the cost of a step by workers, of empty calls, and of hashing."""
+    """Print the cost of a step by workers, of empty calls, and of hashing.
+
+    Columns: wall time, processor time of the run's process, of all, and beyond that of the run without workers
+    (seconds); bytes shared by all workers, sent to single ones, and sent back (MB).
+    """
     ray, _ = connect(None, 2 * sum(counts) + 1)
-    click.echo(
-        "| preset | workers | wall, s | run's process, s | all processes, s | overhead, s | sent, MB | back, MB |"
-    )
-    click.echo("|---|---|---|---|---|---|---|---|")
+    columns = ["preset", "workers", "wall", "run's", "all", "overhead", "shared", "sent", "back"]
+    click.echo(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for preset in presets:
         figures = steps(preset, counts, rounds)
         for line in lines(preset, figures):

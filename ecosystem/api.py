@@ -145,7 +145,7 @@ def run_scenario(
     require_inputs([job.scenario], job.base, where)
     machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh, placement=placement)
     with _workers(job.scenario, machine, placement, progress) as workers:
-        plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done, workers=workers)
+        plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done).placed(workers)
         progress.say(plan.text())
         if dry_run:
             return {"run": str(job.folder), "plan": plan.plain()}

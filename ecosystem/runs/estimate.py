@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,39 +53,29 @@ class Plan:
     cache: str
     seconds: float  # all steps left, start-up and report
     seconds_to_pretrain: float  # if the foundations are not cached
-    placement: str  # workers that compute the models; "": this process
     unknown: list[str]  # models of unknown size, not included in ``seconds``
     notes: list[str]  # settings without effect, and measurements that will be missing
+    placement: str = ""  # workers that compute the models; "": this process
 
     @classmethod
-    def of(
-        cls,
-        scenario: Scenario,
-        machine: Machine,
-        cache: Path,
-        base: Path = Path(),
-        *,
-        done: int = -1,
-        workers: Workers | None = None,
-    ) -> Plan:
+    def of(cls, scenario: Scenario, machine: Machine, cache: Path, base: Path = Path(), *, done: int = -1) -> Plan:
         """Return the plan of a scenario; its times rest on the rate of a matrix product, measured on the spot.
 
         ``done`` is the last step that exists already, of an interrupted run or of the parent of a branch (-1: none).
         Relative paths that are not found in the current folder start at ``base``. The source of the initial documents
-        is read to count them, unless it is downloaded. ``workers`` are assumed to be as fast as this machine. Raises
-        DataError if it cannot be read.
+        is read to count them, unless it is downloaded. Raises DataError if it cannot be read.
         """
         sources = OpenedSources(scenario, base)
         notes = _notes(scenario) + _refusals(scenario, sources) + downloads(scenario, base)
         documents = initial_documents(scenario, sources)
         notes += [*shortage(scenario, documents), *omissions(scenario, sources)] if done < 0 else []
         scenario = _with_initial_documents(scenario, documents)
-        rate = matrix_rate(machine) * (1 if workers is None else workers.count)
+        rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0
         foundation = 0.0
         unknown = []
         left = max(0, scenario.steps - max(0, done))
-        seconds = 6.0 + 0.5 * left  # start-up, policies, metrics and report
+        seconds = _serial_seconds(left)
         for name, family in scenario.models.items():
             load = family.beside(base).workload()
             trainers = [trainer for trainer in scenario.trainers.values() if trainer.model == name]
@@ -121,10 +111,20 @@ class Plan:
             cache=str(cache),
             seconds=seconds,
             seconds_to_pretrain=foundation,
-            placement="" if workers is None else workers.describe(),
             unknown=unknown,
             notes=notes,
         )
+
+    def placed(self, workers: Workers | None) -> Plan:
+        """Return the plan with models that are computed by workers, each assumed to be as fast as this machine.
+
+        The foundation is pre-trained by one of them.
+        """
+        if workers is None:
+            return self
+        serial = _serial_seconds(max(0, self.steps - max(0, self.done)))
+        seconds = serial + (self.seconds - serial) / workers.count
+        return replace(self, placement=workers.describe(), seconds=seconds)
 
     def text(self) -> str:
         """Return the plan as a few lines of text."""
@@ -166,6 +166,11 @@ class Plan:
     def plain(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         return asdict(self)
+
+
+def _serial_seconds(steps: int) -> float:
+    """Return the time of start-up, policies, metrics and report."""
+    return 6.0 + 0.5 * steps
 
 
 def _with_initial_documents(scenario: Scenario, documents: int) -> Scenario:
