@@ -12,19 +12,36 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ecosystem.interpreter import cores
+
+if TYPE_CHECKING:
+    from benchmarks.engines import Bench
 
 # Silence the logger of transformers, so that only the table is printed.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 TARGETS = {
-    "gpt2-nano": {"generate": 3.5, "train/plain": 1.2, "train/trainer": 1.5, "recursion": 2.5},
-    "gpt2-micro": {"generate": 3.0, "train/plain": 1.2, "train/trainer": 1.5, "recursion": 2.5},
+    "gpt2-nano": {
+        "generate": 3.5,
+        "generate/ctranslate2": 1.3,
+        "train/plain": 1.2,
+        "train/compiled": 1.0,
+        "train/trainer": 1.5,
+        "recursion": 2.5,
+    },
+    "gpt2-micro": {
+        "generate": 3.0,
+        "generate/ctranslate2": 1.3,
+        "train/plain": 1.2,
+        "train/compiled": 1.0,
+        "train/trainer": 1.5,
+        "recursion": 2.5,
+    },
 }
 
 
@@ -92,65 +109,101 @@ def main(
 
 
 def measure(name: str, device: str, threads: int, rounds: int, generations: int) -> dict[str, Any]:
-    """Return medians over rounds in which both sides take turns, so that a drifting machine drifts for both."""
+    """Return medians over rounds in which all sides take turns, so that a drifting machine drifts for all."""
     from benchmarks.engines import Bench, matrix_rate
 
     large = name == "gpt2"
     bench = Bench(name, device, threads, batch=8 if large else 32, rows=64 if large else 256, tokens=65_536)
     matrix = matrix_rate(device, 8192 if device == "cuda" else 2048)
-    written = bench.rows * (bench.context - 1)
-    trained = bench.blocks.numel()
     model = bench.model()
-    work: dict[str, tuple[int, Callable[[], Any]]] = {
-        "ours/generate": (written, lambda: bench.ours_generate()),
-        "theirs/generate": (written, lambda: bench.theirs_generate(model)),
-        "ours/train": (4 * trained, lambda: bench.ours_train(4)),
-        "theirs/plain": (4 * trained, lambda: [bench.plain_train(model) for _ in range(4)]),
-        "theirs/trainer": (4 * trained, lambda: [bench.trainer_train(model) for _ in range(4)]),
+    work, notes = _work(bench, model)
+    times = _times(bench, model, work, rounds)
+    rate = {key: work[key][0] / statistics.median(values) for key, values in times.items()}
+    ratios = {label: _ratio(times, *sides) for label, sides in _PAIRS.items() if sides[1] in times}
+    if generations:
+        times |= _recursion_times(bench, rounds, generations)
+        ratios["recursion"] = _ratio(times, "ours/recursion", "theirs/recursion")
+    flops = bench.cohort.flops_per_token(bench.cohort.context)
+    # Forward and backward cost three forwards; generation is one, with attention over half the context.
+    writing = ("ours/generate", "theirs/generate", "theirs/ctranslate2")
+    share = {key: (1 if key in writing else 3) * flops * per_second / matrix for key, per_second in rate.items()}
+    return {
+        "parameters": bench.cohort.parameters,
+        "context": bench.context,
+        "notes": notes,
+        "tokens_per_second": rate,
+        "seconds": {key: statistics.median(values) for key, values in times.items()},
+        "ratios": ratios,
+        "matrix_flop_per_second": matrix,
+        "share_of_matrix_rate": share,
+        "peak_memory_mib": {side: peak_memory(name, device, threads, side) for side in ("ours", "theirs")},
     }
+
+
+Work = dict[str, tuple[int, Callable[[], Any]]]
+"""Tokens and the call that writes or trains on them, by side."""
+_PAIRS = {
+    "generate": ("ours/generate", "theirs/generate"),
+    "generate/ctranslate2": ("ours/generate", "theirs/ctranslate2"),
+    "train/plain": ("ours/train", "theirs/plain"),
+    "train/compiled": ("ours/train", "theirs/compiled"),
+    "train/trainer": ("ours/train", "theirs/trainer"),
+}
+
+
+def _work(bench: Bench, model: Any) -> tuple[Work, list[str]]:
+    """Return the work of every side, and sentences on settings and on sides that are left out."""
+    from benchmarks.peers import compiled_train, ctranslate2
+
+    written = bench.rows * (bench.context - 1)
+    trained = 4 * bench.blocks.numel()
+    work: Work = {
+        "ours/generate": (written, bench.ours_generate),
+        "theirs/generate": (written, lambda: bench.theirs_generate(model)),
+        "ours/train": (trained, lambda: bench.ours_train(4)),
+        "theirs/plain": (trained, lambda: [bench.plain_train(model) for _ in range(4)]),
+        "theirs/trainer": (trained, lambda: [bench.trainer_train(model) for _ in range(4)]),
+    }
+    notes = []
+    writer, trainer = ctranslate2(bench), compiled_train(bench, model)
+    if isinstance(writer, str):
+        notes.append(writer)
+    else:
+        work["theirs/ctranslate2"] = (written, writer.generate)
+        notes.append(f"CTranslate2: {writer.setting}.")
+    if isinstance(trainer, str):
+        notes.append(trainer)
+    else:
+        work["theirs/compiled"] = (trained, lambda: [trainer() for _ in range(4)])
+    return work, notes
+
+
+def _times(bench: Bench, model: Any, work: Work, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of every round but the first, which warms up."""
     times: dict[str, list[float]] = {key: [] for key in work}
     for one_round in range(rounds + 1):
         for key, (_, job) in work.items():
             bench.cohort.load(bench.state)
             model.load_state_dict(bench.model().state_dict())
             elapsed = bench.seconds(job)
-            if one_round:  # the first round warms up
+            if one_round:
                 times[key].append(elapsed)
-    rate = {key: work[key][0] / statistics.median(values) for key, values in times.items()}
+    return times
 
-    def ratio(ours: str, theirs: str) -> dict[str, float]:
-        pairs = [b / a for a, b in zip(times[ours], times[theirs], strict=True)]
-        return {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
 
-    ratios = {
-        "generate": ratio("ours/generate", "theirs/generate"),
-        "train/plain": ratio("ours/train", "theirs/plain"),
-        "train/trainer": ratio("ours/train", "theirs/trainer"),
-    }
-    if generations:
-        times |= {"ours/recursion": [], "theirs/recursion": []}
-        for _ in range(rounds):
-            bench.cohort.load(bench.state)
-            times["ours/recursion"].append(bench.seconds(bench.ours_recursion, generations))
-            times["theirs/recursion"].append(bench.seconds(bench.theirs_recursion, generations, bench.model()))
-        ratios["recursion"] = ratio("ours/recursion", "theirs/recursion")
-    flops = bench.cohort.flops_per_token(bench.cohort.context)
-    return {
-        "parameters": bench.cohort.parameters,
-        "context": bench.context,
-        "tokens_per_second": rate,
-        "seconds": {key: statistics.median(values) for key, values in times.items()},
-        "ratios": ratios,
-        "matrix_flop_per_second": matrix,
-        # Forward and backward cost three forwards; generation is one, with attention over half the context.
-        "share_of_matrix_rate": {
-            "ours/train": 3 * flops * rate["ours/train"] / matrix,
-            "theirs/plain": 3 * flops * rate["theirs/plain"] / matrix,
-            "ours/generate": flops * rate["ours/generate"] / matrix,
-            "theirs/generate": flops * rate["theirs/generate"] / matrix,
-        },
-        "peak_memory_mib": {side: peak_memory(name, device, threads, side) for side in ("ours", "theirs")},
-    }
+def _recursion_times(bench: Bench, rounds: int, generations: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {"ours/recursion": [], "theirs/recursion": []}
+    for _ in range(rounds):
+        bench.cohort.load(bench.state)
+        times["ours/recursion"].append(bench.seconds(bench.ours_recursion, generations))
+        times["theirs/recursion"].append(bench.seconds(bench.theirs_recursion, generations, bench.model()))
+    return times
+
+
+def _ratio(times: dict[str, list[float]], ours: str, theirs: str) -> dict[str, float]:
+    """Return the median of their time over ours in the same round, and the extremes."""
+    pairs = [b / a for a, b in zip(times[ours], times[theirs], strict=True)]
+    return {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
 
 
 def peak_memory(name: str, device: str, threads: int, side: str) -> float:
@@ -188,14 +241,16 @@ def _machine(device: str, threads: int) -> str:
 
 def _print(name: str, figures: dict[str, Any]) -> None:
     click.echo(f"\n{name}: {figures['parameters']:,} parameters, context {figures['context']}")
+    for note in figures["notes"]:
+        click.echo(f"  {note}")
     for key, rate in figures["tokens_per_second"].items():
         share = figures["share_of_matrix_rate"].get(key)
-        click.echo(f"  {key:18} {rate:10,.0f} tokens/s" + (f"  {share:5.1%} of the matrix rate" if share else ""))
-    click.echo(f"  {'matrix product':18} {figures['matrix_flop_per_second'] / 1e9:10,.0f} GFLOP/s")
+        click.echo(f"  {key:20} {rate:10,.0f} tokens/s" + (f"  {share:5.1%} of the matrix rate" if share else ""))
+    click.echo(f"  {'matrix product':20} {figures['matrix_flop_per_second'] / 1e9:10,.0f} GFLOP/s")
     for key, ratio in figures["ratios"].items():
         target = TARGETS.get(name, {}).get(key)
         aim = f"  (to reach: {target}x)" if target else ""
-        click.echo(f"  {key:18} {ratio['median']:9.2f}x  [{ratio['min']:.2f} to {ratio['max']:.2f}]{aim}")
+        click.echo(f"  {key:20} {ratio['median']:9.2f}x  [{ratio['min']:.2f} to {ratio['max']:.2f}]{aim}")
     for side, peak in figures["peak_memory_mib"].items():
         click.echo(f"  peak memory {side:6} {peak:10,.0f} MiB")
 

@@ -16,7 +16,7 @@ from transformers import (
 from ecosystem.errors import TrainingError
 from ecosystem.families.language import generation, scoring
 from ecosystem.families.language.gpt2 import transformer
-from ecosystem.families.language.gpt2.cohort import Gpt2Decoder
+from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.requests import Decoding, Prompt, Score, ScoreRequest
 from tests.families_shared import (
     SHAPE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ecosystem.families.requests import Decoding
 from ecosystem.streams import Stream
 
 _COMPACT_BELOW = 0.8  # share of open rows below which a batch is compacted
+_STEPS_AT_ONCE = 16  # positions between two reports of progress
 _STRIDE = 1 << 20  # positions per document in the keys of uniform numbers
 
 
@@ -113,6 +114,33 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Documents that are being written, as arrays that a decoder changes in place.
+
+    ``written`` (int64) and ``noise`` (float32) are [positions, documents]; ``sizes`` (of the starts), ``limits`` (the
+    most tokens) and ``lengths`` (int64) are [documents], as is ``open`` (bool). Ids in ``never`` are not picked.
+    """
+
+    written: NDArray[np.int64]
+    noise: NDArray[np.float32]
+    sizes: NDArray[np.int64]
+    limits: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    open: NDArray[np.bool_]
+    never: NDArray[np.int64]
+    end: int
+    temperature: float
+
+
+@runtime_checkable
+class Advancing(Protocol):
+    """A decoder that can also pick tokens itself, at a temperature and without other settings."""
+
+    def advance(self, texts: Texts, first: int, last: int) -> None:
+        """Append tokens to the open documents, from position ``first`` until ``last`` are written."""
+
+
+@dataclass(frozen=True)
 class Task:
     """Documents to write in one batch, one per start: a prompt, which may be empty.
 
@@ -156,6 +184,8 @@ def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[
         report(done)
         if not batch.open.any():
             return batch.texts()
+        if isinstance(decoder, Advancing) and _is_plain(task, logits.shape[-1]):
+            return batch.advanced(decoder, report)
         index = batch.compact()
         if index is not None:
             decoder.keep(index, batch.position)
@@ -163,6 +193,14 @@ def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[
         if seen is not None:
             seen.scatter_(1, picked.unsqueeze(1), True)
         logits = decoder.step(picked, batch.position)
+
+
+def _is_plain(task: Task, types: int) -> bool:
+    """Tell whether tokens are picked from the distribution at a temperature, and nothing else."""
+    decoding = task.decoding
+    every_token = decoding.top_k is None or decoding.top_k >= types
+    all_mass = decoding.top_p is None or decoding.top_p >= 1.0
+    return every_token and all_mass and decoding.repetition_penalty == 1.0 and task.mark is None
 
 
 class _Batch:
@@ -232,6 +270,29 @@ class _Batch:
         index = torch.from_numpy(kept).to(self._device)
         self.rows, self.open, self.noise = self.rows[kept], self.open[kept], self.noise[:, index]
         return index
+
+    def advanced(self, decoder: Advancing, report: Callable[[int], None]) -> list[list[int]]:
+        """Let the decoder write the rest of all documents; return the tokens of every document."""
+        never = np.zeros(0, np.int64) if self._task.never is None else self._task.never.numpy()
+        noise = np.ascontiguousarray(self.noise.numpy()[:, :, 0])
+        decoding, end = self._task.decoding, self._task.end
+        texts = Texts(
+            *(self.written, noise, self._sizes, self._limits, self._lengths, self.open, never, end),
+            temperature=decoding.temperature,
+        )
+        done = self._done()
+        while self.open.any():
+            last = min(self.position + _STEPS_AT_ONCE, len(self.written))
+            decoder.advance(texts, self.position, last)
+            self.position = last
+            before, done = done, self._done()
+            report(done - before)
+        return self.texts()
+
+    def _done(self) -> int:
+        """Return the progress in tokens; documents that have ended count in full."""
+        written = np.clip(self.position - self._sizes, 0, None)
+        return int(np.where(self.open, written, self._limits - self._sizes).sum())
 
     def texts(self) -> list[list[int]]:
         """Return the tokens of every document."""

@@ -21,6 +21,8 @@ from ecosystem.families.checkpoint import write_config
 from ecosystem.families.language.cohort import CohortSettings, Nll
 from ecosystem.families.language.generation import Decoder
 from ecosystem.families.language.gpt2 import loss, transformer
+from ecosystem.families.language.gpt2.compiled import CompiledDecoder, usable
+from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
 from ecosystem.families.language.neural import NeuralCohort
 from ecosystem.families.language.packing import TokenBatches
@@ -171,13 +173,14 @@ class Gpt2Cohort(NeuralCohort):
 
     def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
         if not self._stacks:
-            return Gpt2Decoder(self.weights.of(members[0]), self.shape, rows, length)
+            weights = self.weights.of(members[0])
+            narrow = self._workers[1] == 1
+            kind = CompiledDecoder if narrow and usable(weights, self.shape) else Gpt2Decoder
+            return kind(weights, self.shape, rows, length)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         separate = [self.weights.of(member) for member in members]
-        weights = {
-            name: torch.stack([tensors[name] for tensors in separate]).to(dtype) for name in self.weights.initial
-        }
-        return Gpt2Decoder(weights, self.shape, rows * len(members), length)
+        stack = {name: torch.stack([tensors[name] for tensors in separate]).to(dtype) for name in self.weights.initial}
+        return Gpt2Decoder(stack, self.shape, rows * len(members), length)
 
     def _nll(self, member: Member) -> Nll:
         weights = self.weights.of(member)
@@ -188,37 +191,6 @@ class Gpt2Cohort(NeuralCohort):
                 return loss.token_nll(x[scored.flatten()], weights[transformer.WTE], targets[scored])
 
         return nll
-
-
-class Gpt2Decoder:
-    """The decoder of one member, or of a stack of members with equally many rows each, ordered by member."""
-
-    def __init__(self, weights: transformer.Weights, shape: Shape, rows: int, length: int) -> None:
-        """``length`` is the maximum number of positions."""
-        self._weights, self._shape = weights, shape
-        table = weights[transformer.WTE]
-        self._lead = (len(table), -1) if table.dim() == 3 else (-1,)
-        self._cache = transformer.Cache(shape, rows, length, table)
-        self._blocks = transformer.decoding_blocks(weights, shape)
-
-    def begin(self, ids: Tensor) -> Tensor:
-        """Read the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
-        n, length = ids.shape
-        x = transformer.hidden(self._weights, self._shape, ids.view(*self._lead, length), self._cache)
-        last = x.view(n, length, -1)[:, -1]
-        return self._logits(last.view(*self._lead, last.shape[-1]))
-
-    def step(self, ids: Tensor, position: int) -> Tensor:
-        """Read the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
-        x = transformer.decode(self._weights, self._blocks, self._shape, ids.view(self._lead), position, self._cache)
-        return self._logits(x)
-
-    def keep(self, rows: Tensor, used: int) -> None:
-        """Continue with these rows only (an index tensor), of which ``used`` positions have been read."""
-        self._cache.keep(rows, used)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        return transformer.logits(self._weights, x).flatten(0, -2).float()
 
 
 def draw(shape: Shape, stream: Stream) -> dict[str, Tensor]:

@@ -20,6 +20,8 @@ from ecosystem.families.language.gpt2.shape import Shape
 
 Weights = Mapping[str, Tensor]
 
+LEAST_ROWS = 4
+"""Minimum rows of the matrix products of a decoder on a CPU: MKL sums products of fewer rows in another order."""
 WTE = "transformer.wte.weight"
 WPE = "transformer.wpe.weight"
 
@@ -50,6 +52,12 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     if weight.dim() == 1:
         return torch.layer_norm(x, weight.shape, weight, bias, eps)
     return torch.layer_norm(x, weight.shape[-1:], None, None, eps) * weight.unsqueeze(1) + bias.unsqueeze(1)
+
+
+def padded(rows: Tensor) -> Tensor:
+    """Repeat the first of fewer than ``LEAST_ROWS`` rows, so that every row's numbers are independent of the others."""
+    missing = LEAST_ROWS - len(rows)
+    return torch.cat([rows, rows[:1].expand(missing, *rows.shape[1:])]) if missing > 0 else rows
 
 
 def embed(weights: Weights, ids: Tensor, first: int = 0) -> Tensor:

@@ -1,0 +1,211 @@
+"""Decoding on a CPU with compiled kernels, which give the bits of the PyTorch operations in transformer.py.
+
+The sources in ``native`` are compiled at first use, in a few seconds, and kept in the cache folder. Wherever that is
+not possible (no compiler, another processor than x86-64, a PyTorch without MKL), or where the compiled kernels do not
+give the bits of PyTorch in a trial, PyTorch decodes: the tokens are the same, and only the time differs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ecosystem.cache import cache_folder
+from ecosystem.families.language.generation import Texts
+from ecosystem.families.language.gpt2 import transformer
+from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
+from ecosystem.families.language.gpt2.shape import Shape
+
+_LANES = 16  # positions of a block of keys, and the unit of a head's width
+_VOCABULARY = 1 << 17  # largest vocabulary
+_TRIAL = 72  # positions of a trial: enough for every order in which scores are summed
+_GROUP = 32  # documents that are written together, so that their keys and values stay in the cache of a core
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in transformer.Block._fields]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *((n, ctypes.c_int64) for n in ("layers", "width", "heads", "inner", "vocabulary", "documents", "positions")),
+        *((n, ctypes.c_void_p) for n in ("layer", "wte", "wpe", "ln_weight", "ln_bias", "keys", "values")),
+        ("eps", ctypes.c_float),
+    ]
+
+
+class _Texts(ctypes.Structure):
+    _fields_ = [
+        *((n, ctypes.c_void_p) for n in ("written", "noise", "sizes", "limits", "lengths", "open", "never")),
+        *((n, ctypes.c_int64) for n in ("documents", "nevers", "end")),
+        ("temperature", ctypes.c_float),
+    ]
+
+
+class CompiledDecoder:
+    """The decoder of one member, on two-dimensional weights in float32."""
+
+    def __init__(self, weights: transformer.Weights, shape: Shape, rows: int, length: int) -> None:
+        """``length`` is the maximum number of positions."""
+        library = _library()
+        assert library is not None
+        self._library, self._weights, self._shape = library, weights, shape
+        self._layers = transformer.decoding_blocks(weights, shape)
+        positions = -(-length // _LANES) * _LANES
+        self._keys, self._values = np.empty((2, shape.n_layer, rows, positions, shape.n_embd), np.float32)
+        self._pointers = (_Layer * shape.n_layer)(*(_Layer(*(w.data_ptr() for w in block)) for block in self._layers))
+        tensors = (transformer.WTE, transformer.WPE, "transformer.ln_f.weight", "transformer.ln_f.bias")
+        self._model = _Model(
+            *(shape.n_layer, shape.n_embd, shape.n_head, shape.n_inner, shape.vocabulary, rows, positions),
+            ctypes.cast(self._pointers, ctypes.c_void_p),
+            *(weights[name].data_ptr() for name in tensors),
+            *(self._keys.ctypes.data, self._values.ctypes.data, shape.eps),
+        )
+        self._documents = np.arange(rows)
+
+    def begin(self, ids: Tensor) -> Tensor:
+        """Read the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
+        rows, length = ids.shape
+        cache = transformer.Cache(
+            self._shape, max(rows, transformer.LEAST_ROWS), length, self._weights[transformer.WTE]
+        )
+        x = transformer.hidden(self._weights, self._shape, transformer.padded(ids), cache)
+        for i, layer in enumerate(cache.layers):
+            self._library.fill(self._model, i, rows, length, layer[0].data_ptr(), layer[1].data_ptr())
+        return transformer.logits(self._weights, x.view(-1, length, x.shape[-1])[:, -1])[:rows]
+
+    def step(self, ids: Tensor, position: int) -> Tensor:
+        """Read the tokens [N] at ``position``; return the logits of the next one, [N, V] (float32)."""
+        logits, documents = torch.empty(len(ids), self._shape.vocabulary), self._documents
+        ids = ids.contiguous()
+        self._library.step(
+            self._model, documents.ctypes.data, len(documents), ids.data_ptr(), position, logits.data_ptr()
+        )
+        return logits
+
+    def keep(self, rows: Tensor, used: int) -> None:
+        """Continue with these rows only (an index tensor), of which ``used`` positions have been read."""
+        self._documents = self._documents[rows.numpy()]
+
+    def advance(self, texts: Texts, first: int, last: int) -> None:
+        """Append tokens to the open documents, from position ``first`` until ``last`` are written."""
+        arrays = (texts.written, texts.noise, texts.sizes, texts.limits, texts.lengths, texts.open, texts.never)
+        assert all(array.flags.c_contiguous for array in arrays)
+        pointers = _Texts(
+            *(array.ctypes.data for array in arrays),
+            *(texts.written.shape[1], len(texts.never), texts.end, texts.temperature),
+        )
+        self._library.advance(self._model, pointers, first, last, _GROUP)
+
+
+def usable(weights: transformer.Weights, shape: Shape) -> bool:
+    """Tell whether compiled kernels decode these weights with the bits of PyTorch."""
+    head_width = shape.n_embd // shape.n_head
+    # PyTorch computes GELU in pairs of vectors, and the rest with another tangent.
+    fits = head_width % _LANES == 0 and shape.n_inner % (2 * _LANES) == 0 and shape.vocabulary <= _VOCABULARY
+    plain = all(w.dtype == torch.float32 and w.device.type == "cpu" and w.is_contiguous() for w in weights.values())
+    return fits and plain and _same_bits(shape)
+
+
+@lru_cache(maxsize=32)
+def _same_bits(shape: Shape) -> bool:
+    """Try the kernels on random weights of a shape: are their logits those of PyTorch, bit for bit?"""
+    if _library() is None:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        weights = {name: 5 * tensor for name, tensor in transformer.initial(shape, generator).items()}
+        positions, rows = min(shape.context, _TRIAL), torch.arange(_GROUP)
+        ids = torch.randint(0, shape.vocabulary, (_GROUP, positions), generator=generator)
+        ours, theirs = (kind(weights, shape, _GROUP, positions) for kind in (CompiledDecoder, Gpt2Decoder))
+        same = torch.equal(ours.begin(ids[:, :1]), theirs.begin(ids[:, :1]))
+        for t in range(1, positions):
+            if t % 2 == 0 and len(rows) > 1:  # with every number of rows, down to one
+                rows = rows[1:]
+                for decoder in (ours, theirs):
+                    decoder.keep(torch.arange(1, len(rows) + 1), t)
+            same = same and torch.equal(ours.step(ids[rows, t], t), theirs.step(ids[rows, t], t))
+    return same
+
+
+_INSTRUCTIONS = {
+    "AVX2": ["-mavx2", "-mfma", "-mf16c"],
+    "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"],
+}
+"""Options of the compiler for the instructions that PyTorch uses on this processor."""
+_building = Lock()
+
+
+def _library() -> ctypes.CDLL | None:
+    """Return the compiled kernels, compiling them if necessary; None if that is not possible here."""
+    with _building:  # several worker threads may ask at once
+        return _load()
+
+
+@lru_cache(maxsize=1)
+def _load() -> ctypes.CDLL | None:
+    instructions = torch.backends.cpu.get_cpu_capability()
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    if compiler is None or instructions not in _INSTRUCTIONS or platform.system() != "Linux":
+        return None
+    try:
+        return _prototypes(ctypes.CDLL(str(_build(compiler, instructions))))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _build(compiler: str, instructions: str) -> Path:
+    """Compile the sources unless that was done before; return the library."""
+    sources = Path(__file__).parent / "native"
+    commands = _commands(compiler, instructions, sources)
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    contents = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix == ".cpp"]
+    key = hashlib.sha256(b"\0".join([*contents, repr(commands).encode(), torch.__version__.encode(), version]))
+    library = cache_folder() / "native" / f"decoding-{key.hexdigest()[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            for command in commands:
+                subprocess.run(command, cwd=folder, capture_output=True, check=True)
+            (Path(folder) / "decoding.so").replace(library)
+    return library
+
+
+def _commands(compiler: str, instructions: str, sources: Path) -> list[list[str]]:
+    package = Path(torch.__file__).parent
+    common = [compiler, "-O3", "-std=c++20", "-fPIC", "-fno-math-errno", "-w", f"-I{package / 'include'}"]
+
+    def compile_one(name: str, level: str, contraction: str) -> list[str]:
+        capability = [f"-DCPU_CAPABILITY={level}", f"-DCPU_CAPABILITY_{level}"]
+        options = [*_INSTRUCTIONS[level], *capability, f"-ffp-contract={contraction}"]
+        return [*common, *options, "-c", str(sources / f"{name}.cpp"), "-o", f"{name}.o"]
+
+    link = [compiler, "-shared", "layer_norm.o", "decoding.o", "-o", "decoding.so"]
+    return [
+        compile_one("layer_norm", "AVX2", "fast"),
+        compile_one("decoding", instructions, "off"),
+        [*link, f"-L{package / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{package / 'lib'}"],
+    ]
+
+
+def _prototypes(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    model = ctypes.POINTER(_Model)
+    library.fill.argtypes = [model, integer, integer, integer, pointer, pointer]
+    library.step.argtypes = [model, pointer, integer, pointer, integer, pointer]
+    library.advance.argtypes = [model, ctypes.POINTER(_Texts), integer, integer, integer]
+    for function in (library.fill, library.step, library.advance):
+        function.restype = None
+    return library
