@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecosystem import draws
-from ecosystem.corpus import documents
 from ecosystem.corpus.corpus import Corpus
-from ecosystem.corpus.documents import Documents
-from ecosystem.corpus.scratch import Scratch
+from ecosystem.corpus.storage import documents
+from ecosystem.corpus.storage.documents import Documents
+from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.estimate import Plan

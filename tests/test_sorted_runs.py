@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecosystem.corpus import sorted_runs, stored_arrays
 from ecosystem.corpus.corpus import Corpus
-from ecosystem.corpus.scratch import Scratch
-from ecosystem.corpus.sorted_runs import FirstCopies, SortedRuns
-from ecosystem.corpus.stored_arrays import FileArray, StoredRows
+from ecosystem.corpus.storage import sorted_runs, stored_arrays
+from ecosystem.corpus.storage.scratch import Scratch
+from ecosystem.corpus.storage.sorted_runs import FirstCopies, SortedRuns
+from ecosystem.corpus.storage.stored_arrays import FileArray, StoredRows
 from ecosystem.policies import duplicates
 from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.simulation import services
@@ -203,8 +203,8 @@ def test_memory_of_a_large_index_is_bounded(tmp_path):
     program = """if True:
         import resource, sys, numpy as np
         from pathlib import Path
-        from ecosystem.corpus import sorted_runs
-        from ecosystem.corpus.scratch import Scratch
+        from ecosystem.corpus.storage import sorted_runs
+        from ecosystem.corpus.storage.scratch import Scratch
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         sorted_runs._MEMORY = 1 << 18
         runs, rng, before = sorted_runs.SortedRuns(Scratch(Path(sys.argv[1]))), np.random.default_rng(1), peak()

@@ -1,8 +1,8 @@
 """The corpus: every document ever published, whether it is on the web, and its content.
 
 The id of a document is its row number, in order of publication. What every step needs of all documents is kept as
-compact arrays; everything else is read by row from :class:`~ecosystem.corpus.documents.Documents`. A document that
-leaves the web is marked as retired, not deleted.
+compact arrays; everything else is read by row (:mod:`ecosystem.corpus.storage.documents`). A document that leaves the
+web is marked as retired, not deleted.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from ecosystem.corpus.documents import Documents
 from ecosystem.corpus.features import features
 from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, empty, segment
-from ecosystem.corpus.scratch import Scratch
-from ecosystem.corpus.sorted_runs import FirstCopies
+from ecosystem.corpus.storage.documents import Documents
+from ecosystem.corpus.storage.scratch import Scratch
+from ecosystem.corpus.storage.sorted_runs import FirstCopies
 
 _ARRAYS: dict[str, Any] = {
     "t": np.int32,

@@ -14,9 +14,9 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from ecosystem.corpus.scratch import Scratch
-from ecosystem.corpus.sorted_runs import Run, SortedRuns
-from ecosystem.corpus.stored_arrays import GrowingArray, StoredRows
+from ecosystem.corpus.storage.scratch import Scratch
+from ecosystem.corpus.storage.sorted_runs import Run, SortedRuns
+from ecosystem.corpus.storage.stored_arrays import GrowingArray, StoredRows
 from ecosystem.corpus.words import LETTERED, Words, fill_missing, mix, windows, word_hashes, words
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Context, Filter

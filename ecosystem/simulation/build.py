@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
-from ecosystem.corpus.scratch import Scratch
+from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError
 from ecosystem.families.base import BuildContext, CohortBuilder, Progress

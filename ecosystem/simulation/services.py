@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
-from ecosystem.corpus.scratch import Scratch
+from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import DataError
 from ecosystem.families.base import Cohort, Progress, SupportsWatermark, silent

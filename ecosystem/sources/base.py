@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, field_validator
 
-from ecosystem.corpus.documents import Documents
+from ecosystem.corpus.storage.documents import Documents
 from ecosystem.errors import DataError
 from ecosystem.registry import Registry
 from ecosystem.spec import Spec

@@ -17,9 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ecosystem.corpus.documents import Documents
-from ecosystem.corpus.scratch import Scratch
-from ecosystem.corpus.sorted_runs import FirstCopies
+from ecosystem.corpus.storage.documents import Documents
+from ecosystem.corpus.storage.scratch import Scratch
+from ecosystem.corpus.storage.sorted_runs import FirstCopies
 from ecosystem.errors import DataError, nearest
 from ecosystem.input_files import InputFiles, is_folder, summary
 from ecosystem.sources.base import SOURCES, FiniteReservoir, Source

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecosystem.corpus.scratch import Scratch
+from ecosystem.corpus.storage.scratch import Scratch
 
 _RECENT = 64 << 20  # bytes of rows above which they move to a file
 _TAKEN = 1 << 12  # rows read by number at a time

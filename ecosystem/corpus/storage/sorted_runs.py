@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ecosystem.corpus.scratch import Scratch
-from ecosystem.corpus.stored_arrays import FileArray
+from ecosystem.corpus.storage.scratch import Scratch
+from ecosystem.corpus.storage.stored_arrays import FileArray
 
 _MEMORY = 1 << 22  # pairs above which a run moves to a file
 _BLOCK = 256  # keys between two that are kept in memory

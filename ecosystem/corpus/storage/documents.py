@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import empty
-from ecosystem.corpus.scratch import Scratch
+from ecosystem.corpus.storage.scratch import Scratch
 
 if TYPE_CHECKING:
     import pyarrow as pa

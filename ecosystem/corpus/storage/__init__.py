@@ -1,0 +1,1 @@
+"""Storage of the corpus: tables, indexes and arrays that may be larger than memory."""
