@@ -7,7 +7,7 @@ at publication (:mod:`ecosystem.corpus.features`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -174,7 +174,7 @@ class Snapshot:
     metrics: pl.DataFrame
     archive: pl.DataFrame
     state: dict[str, Any]
-    weights: dict[str, dict[str, NDArray[Any]]]
+    weights: Mapping[str, Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)

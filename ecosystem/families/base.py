@@ -79,7 +79,7 @@ class Cohort(Protocol):
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Score documents: one Score per request."""
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Mapping[str, NDArray[Any]]:
         """Return everything that fit() has changed.
 
         The leading axis of every array is the member. If members differ in size, each has separate arrays, named

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +257,7 @@ def _commit(store: Store, world: World, scenario: Scenario, started: float, extr
     snapshot = world.snapshot()
     kept = snapshot.t % scenario.weights_every == 0
     store.commit(snapshot, kept=kept, seconds=time.monotonic() - started, extra=extra)
-    return snapshot
+    return replace(snapshot, weights={})  # they are on disk, and may be large
 
 
 def _export_web(store: Store, world: World) -> None:
