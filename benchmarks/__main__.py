@@ -57,6 +57,7 @@ TARGETS = {
 @click.option("--documents", "sizes", type=click.IntRange(min=1000), multiple=True, help="Size of --scale; repeatable.")
 @click.option("--near-duplicates", is_flag=True, help="With --scale: remove near-duplicates at the publish gate.")
 @click.option("--chart", type=click.Path(dir_okay=False), help="With --scale: also draw the figures (SVG).")
+@click.option("--memory", is_flag=True, help="Only peak memory of models of real size (the extras smollm and lora).")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     names: tuple[str, ...],
@@ -70,6 +71,7 @@ def main(
     sizes: tuple[int, ...],
     near_duplicates: bool,
     chart: str | None,
+    memory: bool,
     as_json: bool,
 ) -> None:
     """Measure tokens per second of the cohort engine and of transformers on the same weights and documents."""
@@ -86,6 +88,13 @@ def main(
         click.echo(json.dumps(rows, indent=1) if as_json else scaling.table(rows))
         if chart is not None:
             Path(chart).write_bytes(scaling.chart(rows))
+        return
+    if memory:
+        from benchmarks.memory import measure as measure_memory
+        from benchmarks.memory import table as memory_table
+
+        rows = measure_memory()
+        click.echo(json.dumps(rows, indent=1) if as_json else memory_table(rows))
         return
     if view:
         from benchmarks.view import measure as measure_view

@@ -41,6 +41,10 @@ class ScenarioParts(Protocol):
         """Families by the names of their models."""
 
     @property
+    def measure(self) -> Any:
+        """The ``[measure]`` table (a MeasureSpec)."""
+
+    @property
     def policies(self) -> Mapping[str, Any]:
         """Policies by name."""
 

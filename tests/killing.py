@@ -46,6 +46,7 @@ def run_and_die(out: Path, cache: Path, moment: str) -> None:
         write = Store.write
 
         def dying(self, path, content):
+            content = content if isinstance(content, bytes) else b"".join(content)
             if path.startswith(f"{name}/{STEP:06d}"):
                 if kind == "part":
                     (self.folder / path).parent.mkdir(exist_ok=True)

@@ -358,12 +358,6 @@ def test_other_formats_are_named(family, tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(DataError, match=r"adapter \(LoRA or similar\).*merge_and_unload.*save_pretrained.*tokenizer"):
         opened(tmp_path, family=family)
-    folder = tmp_path / "quantised"
-    folder.mkdir()
-    (folder / "model-q4.gguf").write_bytes(b"GGUF")
-    for where in (folder, folder / "model-q4.gguf"):
-        with pytest.raises(DataError, match=r'GGUF file.*gguf_file="model-q4.gguf".*save_pretrained.*AutoTokenizer'):
-            opened(where, family=family)
 
 
 SCENARIO = """

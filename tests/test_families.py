@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ecosystem.errors import TrainingError
-from ecosystem.families.language.gpt2 import loss, transformer
+from ecosystem.families.language import loss
+from ecosystem.families.language.gpt2 import transformer
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.families.language.packing import Packing
 from ecosystem.families.requests import Budget, ScoreRequest
@@ -371,7 +372,7 @@ def test_nothing_to_train_on_is_a_sentence(docs, weight, said):
 def test_a_loss_that_is_not_finite_names_member_and_step(stacks):
     made = cohort(3, stacks=stacks)
     good = made.state()
-    state = made.state()
+    state = dict(made.state())
     state["transformer.wpe.weight"][2] = np.nan
     made.load(state)
     requests = [fit_request(documents(5, seed=m), m, start="previous") for m in range(3)]

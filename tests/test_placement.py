@@ -20,10 +20,11 @@ from ecosystem.errors import DataError, EcosystemError
 from ecosystem.families.base import BuildContext, Cohort, MapsMembers, MemberError, SupportsWatermark, TextCohort
 from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
+from ecosystem.families.tensor_files import ArrayFile
 from ecosystem.placement.cohort import Placement
 from ecosystem.placement.spec import PlacementSpec, chosen_placement
 from ecosystem.placement.texts import Texts, encoded, joined, unpack
-from ecosystem.placement.weights_file import stored_weights, tell_committed, write_together
+from ecosystem.placement.weights_file import tell_committed, write_together
 from ecosystem.placement.worker import Blueprint, Process, Refusal, Worker, versions
 from ecosystem.streams import Streams
 from tests.conftest import SMOKE, tiny
@@ -148,7 +149,7 @@ def test_a_file_written_in_parts_is_that_of_safetensors(tmp_path):
     whole = save({f"{model}/{name}": array for model, state in weights.items() for name, array in state.items()})
     assert path.read_bytes() == whole and written["size"] == len(whole)
     assert list(path.parent.iterdir()) == [path]
-    for model, state in stored_weights(path).items():
+    for model, state in ArrayFile.open(path).by_model().items():
         assert set(state) == set(weights[model])
         for name in state:
             assert np.array_equal(state[name], weights[model][name]) and state[name].dtype == weights[model][name].dtype
@@ -279,7 +280,7 @@ def test_weights_reach_the_file_and_come_back_also_on_machines_that_do_not_see_i
     tell_committed({"tiny": state}, path)
     assert all(same(part.base, dict(part.base)) and not part.journal for part in there.parts)
     resumed = counting(5, Here(2, blind[:1]))
-    resumed.load(stored_weights(path)["tiny"])
+    resumed.load(ArrayFile.open(path).by_model()["tiny"])
     assert same(resumed.state(), here.state()) and list(path.parent.iterdir()) == [path]
 
 
@@ -287,7 +288,7 @@ def test_weights_of_another_number_of_members_are_refused(tmp_path):
     other = counting(3)
     path = tmp_path / "000001.safetensors"
     write_together(path, {"tiny": other.state()})
-    for state in (other.state(), stored_weights(path)["tiny"]):
+    for state in (other.state(), ArrayFile.open(path).by_model()["tiny"]):
         with pytest.raises(DataError, match="do not fit"):
             counting(2, Here(2)).load(state)
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
+from ecosystem.families import gguf
 from ecosystem.input_files import expanded, is_folder
 from ecosystem.parsing import parse_json
 
@@ -25,15 +27,40 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 _FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.bin"]
 
 
+@contextmanager
+def quietly() -> Iterator[Any]:
+    """Import transformers, and suppress its progress bars and warnings."""
+    import transformers
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield transformers
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def is_local(where: str) -> bool:
-    """Whether ``where`` is a folder (it exists or is not of the Hub's form: ``gpt2``, ``owner/name``)."""
-    return _HUB_NAME.fullmatch(where) is None or is_folder(Path(where))
+    """Whether ``where`` is on this machine: a folder or a GGUF file (it exists, or is not of the Hub's form: ``gpt2``,
+    ``owner/name``), or a packaged model.
+    """
+    path = Path(where)
+    return _HUB_NAME.fullmatch(where) is None or is_folder(path) or path.suffix == ".gguf" or where in gguf.PACKAGED
+
+
+def is_installed(where: str) -> bool:
+    """Whether ``where`` is not the name of a packaged model whose package is missing."""
+    return where not in gguf.PACKAGED or is_folder(Path(where)) or gguf.is_installed(where)
 
 
 def beside(where: str, base: Path) -> str:
-    """Return the path of a checkpoint folder that is not in the current folder but in ``base``, else ``where``."""
+    """Return the path of a checkpoint that is not in the current folder but in ``base``, else ``where``."""
     path = expanded(where)
-    found = path.is_absolute() or is_folder(path) or not is_folder(base / path)
+    found = path.is_absolute() or _exists(path) or not _exists(base / path)
     return where if found else str((base / path).resolve())
 
 
@@ -69,23 +96,24 @@ def folder_of(where: str, key: str) -> Path:
         ) from error
 
 
+def _exists(path: Path) -> bool:
+    return is_folder(path) or (path.suffix == ".gguf" and path.is_file())
+
+
 def _not_a_folder(path: Path) -> str:
-    if path.suffix == ".gguf" and path.is_file():
-        return f"a GGUF file cannot be trained; convert it first: {_convert_gguf(path.name)}"
     return "this is a file" if os.path.exists(path) else "no such folder"  # noqa: PTH110 (raises no errors)
 
 
-def _convert_gguf(file: str) -> str:
-    return (
-        f'AutoModelForCausalLM.from_pretrained(folder, gguf_file="{file}").save_pretrained(new_folder), and the same '
-        "with AutoTokenizer (this needs the package gguf)"
-    )
-
-
 def check_folders(fields: Mapping[str, str | None]) -> None:
-    """Raise DataError if a field names a local folder that is missing or cannot be read."""
+    """Raise DataError if a field names a local folder or file that is missing or cannot be read."""
     for key, where in fields.items():
         if where is not None and is_local(where):
+            if not is_installed(where):
+                continue  # a scenario may be checked without its packages
+            if (file := gguf.find(where, key)) is not None:
+                gguf.require_package(file)
+                gguf.sizes(file)
+                continue
             folder = folder_of(where, key)
             try:
                 next(folder.iterdir(), None)
@@ -94,7 +122,7 @@ def check_folders(fields: Mapping[str, str | None]) -> None:
 
 
 def check_format(folder: Path) -> None:
-    """Raise DataError for a folder with only an adapter or a GGUF file, which have to be converted first."""
+    """Raise DataError for a folder with only an adapter, which has to be merged first."""
     if any(path for pattern in _WEIGHTS for path in folder.glob(pattern) if not path.name.startswith("adapter_")):
         return
     if (folder / "adapter_config.json").is_file():
@@ -102,10 +130,6 @@ def check_format(folder: Path) -> None:
             f"{folder} contains an adapter (LoRA or similar), not a model; merge it into its base model with peft: "
             "AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload().save_pretrained(new_folder), and save "
             "the tokenizer of the base model there."
-        )
-    if files := sorted(path.name for path in folder.glob("*.gguf")):
-        raise DataError(
-            f"{folder / files[0]} is a GGUF file, which cannot be trained; convert it first: {_convert_gguf(files[0])}."
         )
 
 
@@ -119,10 +143,13 @@ def check_finite(folder: Path, weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def fingerprint(folder: Path) -> str:
-    """Return 16 hexadecimal digits that change with any file of the checkpoint."""
+def fingerprint(place: Path) -> str:
+    """Return 16 hexadecimal digits that change with any file of the checkpoint, a folder or a GGUF file."""
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    if place.is_file():
+        with place.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    for path in sorted(place.iterdir()):
         if path.is_file() and path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
             with path.open("rb") as file:
                 digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
@@ -147,8 +174,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """Read weights written by :func:`write_weights`."""
     from safetensors.torch import load_file
 
-    weights: dict[str, Tensor] = load_file(folder / "model.safetensors")
-    return weights
+    stored: dict[str, Tensor] = load_file(folder / "model.safetensors")
+    return {name: tensor.clone() for name, tensor in stored.items()}  # they are views of the file, and change with it
 
 
 def write_weights(folder: Path, weights: Mapping[str, NDArray[Any]]) -> None:

@@ -26,8 +26,9 @@ Rows = tuple[Tensor, Tensor, Tensor]
 """Inputs, targets and loss scale of some rows, [rows, width] or [M, rows, width] each."""
 Result = tuple[Tensor, Sequence[Tensor]]
 """The sum of scale × loss ([] or [M]) and its gradients with respect to the parameters, in order."""
-Gradients = Callable[[Rows], Result]
-MapParts = Callable[[Gradients, Sequence[Rows]], Iterable[Result]]
+Gradients = Callable[[Rows, Sequence[Tensor] | None], Result]
+"""Returns the result of some rows; with the gradients of earlier rows, adds to these in place and returns them."""
+MapParts = Callable[[Callable[[Rows], Result], Sequence[Rows]], Iterable[Result]]
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Fit:
     """One training run of one member, or of a stack of members with the same steps and learning rate.
 
     ``decayed`` flags the parameters that are subject to weight decay; ``part_rows`` is the number of rows of a batch
-    that are computed at once (None: all). Parts are summed in order, whichever thread computed them, so the result does
-    not depend on the number of threads.
+    that are computed at once (None: all). Parts are summed in order: by ``map_parts`` once they are computed, by
+    whichever thread, or one after the other into the same gradients. Either way gives the same numbers.
     """
 
     members: Sequence[int]
@@ -88,7 +89,7 @@ class Fit:
     gradients: Gradients
     part_rows: int | None = None
     stacked: bool = False
-    map_parts: MapParts = field(default=map)
+    map_parts: MapParts | None = None
     report: Callable[[int], None] = field(default=lambda amount: None)
 
     def run(self) -> list[FitRecord]:
@@ -108,6 +109,7 @@ class Fit:
                     self._check(losses[checked:], checked, steps)
                     checked = step + 1
                 optimiser.step(grads, learning_rate(self.training, self.peak, step, steps))
+                del grads  # before those of the next batch are computed
                 self.report(sum(batch.tokens for batch in batches))
         last = max(1, steps // 10)
         means = torch.stack(losses[-last:]).cpu().double().mean(0).reshape(-1).tolist()
@@ -127,16 +129,22 @@ class Fit:
             (inputs[..., i : i + size, :], targets[..., i : i + size, :], scale[..., i : i + size, :])
             for i in range(0, rows, size)
         ]
-        loss: Tensor | None = None
-        total: list[Tensor] = []
-        for part_loss, grads in self.map_parts(self.gradients, parts):
-            if loss is None:
-                loss, total = part_loss, list(grads)
-            else:
-                loss = loss + part_loss
-                torch._foreach_add_(total, list(grads))
-        assert loss is not None
+        if self.map_parts is None:
+            return self._sum_in_place(parts)
+        (loss, first), *others = self.map_parts(lambda part: self.gradients(part, None), parts)
+        total = list(first)
+        for part_loss, grads in others:
+            loss = loss + part_loss
+            torch._foreach_add_(total, list(grads))
         return loss, total
+
+    def _sum_in_place(self, parts: Sequence[Rows]) -> tuple[Tensor, list[Tensor]]:
+        """Sum loss and gradients of the parts of a batch, with one set of gradients in memory."""
+        loss, grads = self.gradients(parts[0], None)
+        for part in parts[1:]:
+            part_loss, grads = self.gradients(part, grads)
+            loss = loss + part_loss
+        return loss, list(grads)
 
     def _check(self, losses: Sequence[Tensor], first: int, steps: int) -> None:
         bad = ~torch.isfinite(torch.stack(list(losses)).reshape(len(losses), -1))
@@ -148,6 +156,17 @@ class Fit:
                 f"the loss of member {member} is not a finite number at step {first + step + 1} of {steps} "
                 f"(peak learning rate {self.peak:g}); lower the learning rate or start from weights that are finite.",
             )
+
+
+def accumulated(loss: Tensor, leaves: Sequence[Tensor], total: Sequence[Tensor] | None) -> list[Tensor]:
+    """Return the gradients of a loss, added in place to ``total`` if it is given; zeros for leaves without effect."""
+    for i, leaf in enumerate(leaves):
+        leaf.grad = None if total is None else total[i]
+    torch.autograd.backward(loss, inputs=list(leaves))
+    grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    return grads
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -24,9 +24,9 @@ from ecosystem.families.requests import (
     ScoreRequest,
     WriteRecord,
 )
+from ecosystem.families.tensor_files import ArrayFile
 from ecosystem.placement.state import PlacedState, divided, place_file
 from ecosystem.placement.texts import Rows, Texts, encoded
-from ecosystem.placement.weights_file import StoredArrays
 from ecosystem.placement.worker import Blueprint, Built
 from ecosystem.placement.workers import Call, Part, Workers
 from ecosystem.sources.base import Truth
@@ -159,7 +159,7 @@ class PlacedCohort:
             return
         for part, base in zip(self.parts, divided(self.name, self.members, state, self.parts), strict=True):
             part.base, part.journal, part.kept = base, [], {}
-        if isinstance(state, StoredArrays):
+        if isinstance(state, ArrayFile):
             place_file(self._workers, self.parts, state.path)
         else:
             self._workers.run([Call(part, "load_arrays", (part.base,)) for part in self.parts])

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
-from ecosystem.placement.weights_file import Entry, Shaped, StoredArrays, write_arrays
+from ecosystem.families.tensor_files import ArrayFile, Entry, Shaped
+from ecosystem.placement.weights_file import write_arrays
 from ecosystem.placement.workers import Base, Call, Part, Workers, forget_later
 
 _tokens = itertools.count()
@@ -82,7 +83,7 @@ class PlacedState(Mapping[str, NDArray[Any]]):
         sha256: str | None = digest
         return sha256
 
-    def committed(self, arrays: StoredArrays) -> None:
+    def committed(self, arrays: ArrayFile) -> None:
         """Restore lost workers from a committed file of this state from now on."""
         for part, base in zip(self._parts, divided(self._model, self._members, arrays, self._parts), strict=True):
             part.base, part.journal, part.kept[self._token] = base, [], (base, [])
@@ -90,9 +91,9 @@ class PlacedState(Mapping[str, NDArray[Any]]):
 
 def divided(
     model: str, members: int, state: Mapping[str, NDArray[Any]], parts: Sequence[Part]
-) -> list[StoredArrays | dict[str, NDArray[Any]]]:
+) -> list[ArrayFile | dict[str, NDArray[Any]]]:
     """Divide a state of a whole cohort among its parts; raise DataError if it is that of another number of members."""
-    shapes: Mapping[str, Any] = state.entries if isinstance(state, StoredArrays) else state
+    shapes: Mapping[str, Any] = state.entries if isinstance(state, ArrayFile) else state
     for name, array in shapes.items():
         count = int(name.partition("/")[0]) + 1 if _separate(name) else array.shape[0] if array.shape else 0
         if count > members or (count < members and not _separate(name)):
@@ -100,8 +101,8 @@ def divided(
                 f'the stored weights of model "{model}" do not fit: "{name}" is of another number of members than '
                 f"{members}."
             )
-    if isinstance(state, StoredArrays):
-        return [StoredArrays(state.path, _entries(state.entries, part)) for part in parts]
+    if isinstance(state, ArrayFile):
+        return [ArrayFile(state.path, _entries(state.entries, part)) for part in parts]
     return [
         {
             _local(name, part): array if _separate(name) else array[part.first : part.first + part.members]
@@ -120,7 +121,7 @@ def place_file(workers: Workers, parts: Sequence[Part], path: Path) -> None:
     try:
         calls = []
         for part in parts:
-            assert isinstance(part.base, StoredArrays)
+            assert isinstance(part.base, ArrayFile)
             calls.append(Call(part, "load_file", (path, part.base.entries, marker)))
         seen = workers.run(calls)
     finally:

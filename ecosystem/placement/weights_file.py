@@ -1,4 +1,4 @@
-"""Files of weights (safetensors) that several processes write together, each its own members, and read in part.
+"""Files of weights that several processes write together, each its own members.
 
 The file is the one that ``safetensors.numpy.save`` makes of all arrays, byte for byte. Its header depends on names,
 types and shapes alone, so it is written first, and every process then writes its bytes where they belong.
@@ -7,60 +7,16 @@ types and shapes alone, so it is written first, and every process then writes it
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
-import struct
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-_NAMES = {
-    "uint64": "U64",
-    "int64": "I64",
-    "float64": "F64",
-    "float32": "F32",
-    "uint32": "U32",
-    "int32": "I32",
-    "float16": "F16",
-    "uint16": "U16",
-    "int16": "I16",
-    "int8": "I8",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
-"""Types of arrays and their names in a file, in the order in which a file stores them."""
-_ORDER = {name: place for place, name in enumerate(_NAMES)}
-
-
-@dataclass(frozen=True)
-class Shaped:
-    """The type and the shape of an array that is elsewhere."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of bytes."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True)
-class Entry(Shaped):
-    """An array in a file: its type, its shape, and the position of its first byte."""
-
-    start: int
-
-    def rows(self, first: int, count: int) -> Entry:
-        """Return the entry of some rows of this array."""
-        size = self.size // max(1, self.shape[0])
-        return Entry(self.dtype, (count, *self.shape[1:]), self.start + first * size)
+from ecosystem.families.tensor_files import ArrayFile, Entry, Shaped, arrange
 
 
 @runtime_checkable
@@ -76,25 +32,8 @@ class HeldElsewhere(Protocol):
     def digest(self, path: Path) -> str | None:
         """Return the SHA-256 of a file, computed where the arrays are; None if the file is not seen there."""
 
-    def committed(self, arrays: StoredArrays) -> None:
+    def committed(self, arrays: ArrayFile) -> None:
         """Learn that these arrays are now in a committed file, from which they can be restored."""
-
-
-class StoredArrays(Mapping[str, NDArray[Any]]):
-    """The arrays of one model in a file of weights, read when they are asked for."""
-
-    def __init__(self, path: Path, entries: Mapping[str, Entry]) -> None:
-        self.path, self.entries = path, dict(entries)
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """Read one array."""
-        return read_arrays(self.path, {name: self.entries[name]})[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
 
 Weights = Mapping[str, Mapping[str, NDArray[Any]] | HeldElsewhere]
@@ -109,50 +48,10 @@ def held_elsewhere(weights: Weights) -> bool:
 def tell_committed(weights: Weights, path: Path) -> None:
     """Tell the processes that hold weights which committed file has them now."""
     if held_elsewhere(weights):
-        stored = stored_weights(path)
+        stored = ArrayFile.open(path).by_model()
         for model, state in weights.items():
             if isinstance(state, HeldElsewhere):
-                state.committed(stored.get(model, StoredArrays(path, {})))
-
-
-def arrange(arrays: Mapping[str, Shaped]) -> tuple[bytes, dict[str, Entry]]:
-    """Return the header of the file with these arrays, and the entry of each."""
-    names = sorted(arrays, key=lambda name: (_ORDER[arrays[name].dtype], name))
-    header, places, end = {}, {}, 0
-    for name in names:
-        start, end = end, end + arrays[name].size
-        shape = list(arrays[name].shape)
-        header[name] = {"dtype": _NAMES[arrays[name].dtype], "shape": shape, "data_offsets": [start, end]}
-        places[name] = start
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    first = 8 + len(text)
-    entries = {name: Entry(arrays[name].dtype, arrays[name].shape, first + places[name]) for name in names}
-    return struct.pack("<Q", len(text)) + text, entries
-
-
-def stored_weights(path: Path) -> dict[str, StoredArrays]:
-    """Return the arrays in a file of weights, by model and name; only its header is read."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    types = {short: name for name, short in _NAMES.items()}
-    models: dict[str, dict[str, Entry]] = {}
-    for key, value in header.items():
-        model, name = key.split("/", 1)
-        start = 8 + length + value["data_offsets"][0]
-        models.setdefault(model, {})[name] = Entry(types[value["dtype"]], tuple(value["shape"]), start)
-    return {model: StoredArrays(path, entries) for model, entries in models.items()}
-
-
-def read_arrays(path: Path, entries: Mapping[str, Entry]) -> dict[str, NDArray[Any]]:
-    """Read some arrays of a file."""
-    arrays = {}
-    with path.open("rb") as file:
-        for name, entry in entries.items():
-            file.seek(entry.start)
-            arrays[name] = np.fromfile(file, entry.dtype, math.prod(entry.shape)).reshape(entry.shape)
-    return arrays
+                state.committed(stored.get(model, ArrayFile(path, {})))
 
 
 def write_arrays(path: Path, entries: Mapping[str, Entry], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -215,4 +114,4 @@ def _names(state: Mapping[str, NDArray[Any]] | HeldElsewhere) -> Sequence[str]:
 
 
 def _shapes(state: Mapping[str, NDArray[Any]]) -> dict[str, Shaped]:
-    return {name: Shaped(str(array.dtype), array.shape) for name, array in state.items()}
+    return {name: Shaped.of(array) for name, array in state.items()}

@@ -27,8 +27,9 @@ from ecosystem.families.base import (
     SupportsPrompts,
     TextCohort,
 )
+from ecosystem.families.tensor_files import ArrayFile, Entry, Shaped
 from ecosystem.placement.texts import Shared, Table, joined, unpack
-from ecosystem.placement.weights_file import Entry, Shaped, digest_of, read_arrays, write_arrays
+from ecosystem.placement.weights_file import digest_of, write_arrays
 from ecosystem.streams import Streams
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class Worker:
         """Restore a state from a file, if ``marker`` shows that this machine sees the folder of the run."""
         if not marker.exists():
             return False
-        self._cohorts[model].load(read_arrays(path, entries))
+        self._cohorts[model].load(ArrayFile(path, entries))
         return True
 
     def write(self, model: str, token: int, path: Path, entries: Mapping[str, Entry]) -> Arrays:

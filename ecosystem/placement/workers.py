@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import Progress, silent
+from ecosystem.families.tensor_files import ArrayFile
 from ecosystem.formats import counted
 from ecosystem.interpreter import cores, thread_limits
 from ecosystem.placement.cluster import Room, connect
 from ecosystem.placement.spec import PlacementSpec
-from ecosystem.placement.weights_file import StoredArrays
 from ecosystem.placement.worker import Process, Worker, versions
 
 _ATTEMPTS = 3  # at a call, before the run is given up
 _START_SECONDS = 120.0  # to start a worker; libraries may come from a slow disk
 _RESTART_SECONDS = 20.0  # to start another one in its place, before it shares a machine that is full
 _POLL_SECONDS = 0.5
-Base = StoredArrays | Mapping[str, NDArray[Any]] | None
+Base = ArrayFile | Mapping[str, NDArray[Any]] | None
 """State that a part begins from: in a file, in this process, or (None) that of a cohort just built."""
 
 

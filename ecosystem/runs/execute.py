@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import polars as pl
 
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
-from ecosystem.families.base import CohortBuilder, MapsMembers, Progress, SavesAssets, build_cohort, silent
+from ecosystem.families.base import CohortBuilder, Progress, SavesAssets, build_cohort, silent
 from ecosystem.placement.spec import PlacementSpec
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import (
@@ -167,7 +168,7 @@ def _resume(store: Store, scenario: Scenario, machine: Machine | None, base: Pat
     world = build(scenario, machine, documents=False, scratch=store.folder / SCRATCH)
     store.verify(weights=False)
     verify_inputs(Run(store.folder), world, base)
-    world.restore(store.past(elsewhere=_elsewhere(world)))
+    world.restore(store.past())
     note_resume(store, store.last())
     return world
 
@@ -180,15 +181,10 @@ def _branch_off(store: Store, branch: Branch, machine: Machine | None, base: Pat
     world = build(branch.scenario, machine, documents=False, scratch=store.folder / SCRATCH)
     parent.verify(weights=False, through=branch.step)
     verify_inputs(branch.parent, world, base)
-    world.restore(parent.past(branch.step, elsewhere=_elsewhere(world)))
+    world.restore(parent.past(branch.step))
     _write_inputs(store, branch.scenario, machine, world, base)
     store.branch_off(parent, branch.step)
     return world
-
-
-def _elsewhere(world: World) -> bool:
-    """Return whether other processes hold the weights of the models, and read them themselves."""
-    return any(isinstance(cohort, MapsMembers) for cohort in world.cohorts.values())
 
 
 def _start(store: Store, scenario: Scenario, machine: Machine | None, base: Path, build: _Build) -> tuple[World, Files]:
@@ -277,7 +273,7 @@ def _commit(store: Store, world: World, scenario: Scenario, started: float, extr
     snapshot = world.snapshot()
     kept = snapshot.t % scenario.weights_every == 0
     store.commit(snapshot, kept=kept, seconds=time.monotonic() - started, extra=extra)
-    return snapshot
+    return replace(snapshot, weights={})  # they are on disk, and may be large
 
 
 def _export_web(store: Store, world: World) -> None:

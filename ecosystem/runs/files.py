@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,25 @@ from ecosystem.errors import EcosystemError, StoreError, path_argument
 from ecosystem.input_files import expanded
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in full or not at all, also after a power cut; raise StoreError if it cannot be written."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Write a file, or its pieces, in full or not at all, also after a power cut; return its size and SHA-256.
+
+    Raises StoreError if it cannot be written.
+    """
+    size, digest = 0, hashlib.sha256()
     with io_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.part")
         with partial.open("wb") as handle:
-            handle.write(content)
+            for piece in [content] if isinstance(content, bytes) else content:
+                handle.write(piece)
+                digest.update(piece)
+                size += len(piece)
             handle.flush()
             os.fsync(handle.fileno())
         partial.replace(path)
         flush_folder(path.parent)
+    return {"size": size, "sha256": digest.hexdigest()}
 
 
 def flush_folder(folder: Path) -> None:

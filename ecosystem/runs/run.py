@@ -223,7 +223,7 @@ class Run:
         ``trainer`` is ``population/number``. Raises EcosystemError if there is no such trainer or its model is not a
         ``transformers`` one, StoreError if the model of that step was not kept.
         """
-        from ecosystem.families.language.huggingface.modules import quietly
+        from ecosystem.families.checkpoint import quietly
 
         with tempfile.TemporaryDirectory() as folder, quietly() as transformers:
             self.save_model(trainer, folder, step)

@@ -14,25 +14,21 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, History, Snapshot, empty
 from ecosystem.errors import StoreError, whole_number
+from ecosystem.families.tensor_files import ArrayFile, encoded
 from ecosystem.placement.weights_file import (
-    StoredArrays,
     Weights,
-    digest_of,
     held_elsewhere,
-    stored_weights,
     tell_committed,
     write_together,
 )
@@ -69,19 +65,40 @@ class Store(CommitHistory):
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise StoreError(f"{path}: this file of step {commit.step} is missing. {self._remedy(commit)}") from None
+            raise self._missing(commit, name) from None
         except OSError as error:
             raise unreadable(path, error) from None
-        expected = commit.files[name]
-        if len(content) != expected["size"]:
-            problem = f"is truncated or altered: {len(content)} bytes instead of {expected['size']}"
-            raise StoreError(f"{path}: this file of step {commit.step} {problem}. {self._remedy(commit)}")
-        if hashlib.sha256(content).hexdigest() != expected["sha256"]:
-            raise StoreError(
-                f"{path}: this file of step {commit.step} has been altered (its hash does not match its commit "
-                f"record). {self._remedy(commit)}"
-            )
+        self._require_same(commit, name, len(content), hashlib.sha256(content).hexdigest())
         return content
+
+    def check(self, commit: Commit, name: str) -> Path:
+        """Check a file of a step as :meth:`read` does, without holding its content in memory; return its path."""
+        path = self.owning_store(commit.step).folder / name
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+        except FileNotFoundError:
+            raise self._missing(commit, name) from None
+        except OSError as error:
+            raise unreadable(path, error) from None
+        self._require_same(commit, name, size, digest)
+        return path
+
+    def _missing(self, commit: Commit, name: str) -> StoreError:
+        path = self.owning_store(commit.step).folder / name
+        return StoreError(f"{path}: this file of step {commit.step} is missing. {self._remedy(commit)}")
+
+    def _require_same(self, commit: Commit, name: str, size: int, digest: str) -> None:
+        """Raise StoreError unless a file has the recorded size and hash."""
+        path, expected = self.owning_store(commit.step).folder / name, commit.files[name]
+        if size != expected["size"]:
+            problem = f"is truncated or altered: {size} bytes instead of {expected['size']}"
+        elif digest != expected["sha256"]:
+            problem = "has been altered (its hash does not match its commit record)"
+        else:
+            return
+        raise StoreError(f"{path}: this file of step {commit.step} {problem}. {self._remedy(commit)}")
 
     def _remedy(self, commit: Commit) -> str:
         owner = self.owning_store(commit.step)
@@ -109,25 +126,12 @@ class Store(CommitHistory):
                     frame = pl.read_parquet(self.read(commit, file), columns=names)
                     yield frame if names is not None else _with_missing_columns(frame, TABLES[name])
 
-    def weights(self, step: int) -> dict[str, dict[str, NDArray[Any]]]:
+    def weights(self, step: int) -> dict[str, ArrayFile]:
         """Return the weights of a step: model name → parameter name → array, [members, ...].
 
-        Raises StoreError if the weights of that step were not kept.
+        An array is read when it is asked for. Raises StoreError if the weights of that step were not kept.
         """
-        arrays = load(self.read(self.require(step), table_file("weights", step)))
-        models: dict[str, dict[str, NDArray[Any]]] = {}
-        for key, array in arrays.items():
-            model, parameter = key.split("/", 1)
-            models.setdefault(model, {})[parameter] = array
-        return models
-
-    def stored_weights(self, step: int) -> dict[str, StoredArrays]:
-        """Return the weights of a step as :meth:`weights` does, without reading them into memory."""
-        commit, name = self.require(step), table_file("weights", step)
-        path = self.owning_store(step).folder.absolute() / name
-        if not path.is_file() or digest_of(path) != commit.files[name]["sha256"]:
-            self.read(commit, name)  # raises the error
-        return stored_weights(path)
+        return ArrayFile.open(self.check(self.require(step), table_file("weights", step)).absolute()).by_model()
 
     def require(self, step: int, *, weights: bool = True) -> Commit:
         """Return the record of a step; raise StoreError if it is not committed, or its weights were not kept."""
@@ -170,22 +174,19 @@ class Store(CommitHistory):
                 table = name.split("/")[0]
                 pruned = table in PRUNED and commit.step < last and not commit.kept
                 if not pruned and (weights or table != "weights"):
-                    self.read(commit, name)
+                    self.check(commit, name)
                     checked += 1
         return checked
 
-    def past(self, step: int | None = None, *, models: bool = True, elsewhere: bool = False) -> History:
+    def past(self, step: int | None = None, *, models: bool = True) -> History:
         """Return what a world continues from after a committed step (default: the last).
 
-        ``models=False`` omits weights and archive, which may have been pruned; the web does not depend on them. With
-        ``elsewhere``, the weights are checked but not read, since other processes will. Raises StoreError if a file is
-        missing, truncated or altered, or the models were not kept.
+        ``models=False`` omits weights and archive, which may have been pruned; the web does not depend on them. Raises
+        StoreError if a file is missing, truncated or altered, or the models were not kept.
         """
         step = self.last() if step is None else step
         now, so_far = range(step, step + 1), range(step + 1)
-        read: Callable[[int], Mapping[str, Mapping[str, NDArray[Any]]]]
-        read = self.stored_weights if elsewhere else self.weights
-        weights = read(step) if models else {}  # first: its error says which steps were kept
+        weights = self.weights(step) if models else {}  # first: its error says which steps were kept
         in_batches = len(self.require(step, weights=False).table_files("corpus")) > 1
         latest = Snapshot(
             t=step,
@@ -209,15 +210,14 @@ class Store(CommitHistory):
         """Lock the folder (see :func:`locked`)."""
         return locked(self.folder, patience)
 
-    def write(self, name: str, content: bytes) -> dict[str, Any]:
-        """Write a file in full or not at all, also after a power cut; return its size and SHA-256.
+    def write(self, name: str, content: bytes | Iterable[bytes | memoryview]) -> dict[str, Any]:
+        """Write a file, or its pieces, in full or not at all, also after a power cut; return its size and SHA-256.
 
         The digest of a file that belongs to no step is noted first.
         """
-        if name in COVERED:
+        if name in COVERED and isinstance(content, bytes):
             note_digests(self.folder / DIGESTS, {name: content})
-        write_atomically(self.folder / name, content)
-        return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        return write_atomically(self.folder / name, content)
 
     def commit(
         self, snapshot: Snapshot, *, kept: bool, seconds: float, extra: Mapping[str, dict[str, Any]] | None = None
@@ -234,7 +234,7 @@ class Store(CommitHistory):
             if table in stored:  # the batches of an opening are
                 continue
             name = table_file(table, snapshot.t)
-            files[name] = self.write(name, content) if isinstance(content, bytes) else self._share(name, content)
+            files[name] = self._share(name, content) if isinstance(content, Mapping) else self.write(name, content)
         record: dict[str, Any] = {
             "format": FORMAT if sum(name.startswith("corpus/") for name in files) > 1 else 1,
             "step": snapshot.t,
@@ -332,7 +332,7 @@ _PARTIAL = rf"\.({_STEP_FILE}|\d{{6,}}-[0-9a-f]{{32}}\.safetensors|[0-9a-f]{{32}
 _OWN_STEP = re.compile(rf"pinned/\d{{6,}}|[a-z]+/{_STEP_FILE}|(.*/)?\..*\.part")
 
 
-def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes | Weights]]:
+def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes | Iterable[bytes | memoryview] | Weights]]:
     """Return the files of a step; the weights as they are, if other processes hold some of them."""
     frames = {
         "corpus": snapshot.segment,
@@ -343,12 +343,27 @@ def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes | Weights]]:
     }
     for table, frame in frames.items():
         yield table, parquet(frame)
-    if held_elsewhere(snapshot.weights):
-        yield "weights", snapshot.weights
-    else:
-        arrays = {f"{model}/{key}": array for model, state in snapshot.weights.items() for key, array in state.items()}
-        yield "weights", save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+    elsewhere = held_elsewhere(snapshot.weights)
+    yield "weights", snapshot.weights if elsewhere else encoded(_Parameters(snapshot.weights))
     yield "state", json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
+
+
+class _Parameters(Mapping[str, NDArray[Any]]):
+    """The arrays of all models as ``<model>/<name>``, each asked of its model when it is needed."""
+
+    def __init__(self, models: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+        self._models = models
+        self._places = {f"{model}/{name}": (model, name) for model, state in models.items() for name in state}
+
+    def __getitem__(self, key: str) -> NDArray[Any]:
+        model, name = self._places[key]
+        return self._models[model][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def _with_missing_columns(frame: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:

@@ -8,6 +8,7 @@ step reads and changes is in :class:`~ecosystem.simulation.state.State`, which k
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,8 @@ class World(mesa.Model):
 
     def step(self) -> None:
         """Advance by one step: apply the timed changes, then run the phases in order."""
-        self.snapshot()  # the opening is measured before anything changes
+        # The opening is measured before anything changes. Weights may be large, and are not needed any more.
+        self._latest = replace(self.snapshot(), weights={})
         self.running = False  # stays false if a phase fails: Mesa would silently skip later steps
         self.state.t += 1
         self.state.scenario = self.base_scenario.at(self.t)

@@ -97,7 +97,7 @@ class LanguageCohort(ABC):
         """
 
     @abstractmethod
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Mapping[str, NDArray[Any]]:
         """Return everything that fit() has changed."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.families import checkpoint, foundation
+from ecosystem.families import checkpoint, foundation, gguf
 from ecosystem.families.base import BuildContext, Cohort, Family
 from ecosystem.families.training_spec import Foundation, Training
 from ecosystem.input_files import expanded, is_folder
@@ -39,7 +39,10 @@ class LanguageFamily(Family):
     supports_watermark: ClassVar[bool] = True
     needed: ClassVar[tuple[str, ...]]
 
-    init: str = Field("foundation", description="initial weights: foundation, random, a checkpoint folder, or a Hub id")
+    init: str = Field(
+        "foundation",
+        description="initial weights: foundation, random, a checkpoint folder, a GGUF file, smollm2, or a Hub id",
+    )
     vocabulary: Positive | None = Field(None, description="size of the byte-level BPE trained from scratch, in tokens")
     context: Positive | None = Field(None, description="longest input in tokens; absent: the checkpoint's")
     tokenizer: str | None = Field(None, description="checkpoint to take the tokenizer from; absent: the model's own")
@@ -89,9 +92,11 @@ class LanguageFamily(Family):
 
     @property
     def checkpoint_folder(self) -> Path | None:
-        """The local folder in ``init``; None if members start from scratch, or if there is no such folder."""
+        """The local folder or GGUF file in ``init``; None if members start from scratch, or there is none."""
+        if not self.starts_from_checkpoint or not checkpoint.is_installed(self.init):
+            return None
         folder = expanded(self.init)
-        return folder if self.starts_from_checkpoint and is_folder(folder) else None
+        return gguf.find(self.init, "init") or (folder if is_folder(folder) else None)
 
     def beside(self, base: Path) -> Self:
         """Return the family with the paths of its checkpoints that are found only in ``base``, resolved there."""
@@ -104,7 +109,9 @@ class LanguageFamily(Family):
     def check_files(self) -> None:
         """Raise DataError if the folder of ``init`` or ``tokenizer`` is missing, or that of ``init`` no checkpoint."""
         checkpoint.check_folders({"init": None if self.from_scratch else self.init, "tokenizer": self.tokenizer})
-        if not self.from_scratch and checkpoint.is_local(self.init):
+        if not self.from_scratch and checkpoint.is_local(self.init) and checkpoint.is_installed(self.init):
+            if gguf.find(self.init, "init") is not None:
+                return
             folder = checkpoint.folder_of(self.init, "init")
             checkpoint.check_format(folder)
             checkpoint.read_config(folder)
@@ -126,23 +133,34 @@ class LanguageFamily(Family):
             fingerprint = self.fingerprint(context)
             folder = foundation.obtain(context.cache, fingerprint, lambda: self._make_folder(context))
         else:
-            folder = checkpoint.folder_of(self.init, "init")
+            from ecosystem.families.language.conversion import folder_of
+
+            folder = folder_of(self.init, "init", context.cache)
             checkpoint.check_format(folder)
-            fingerprint = checkpoint.fingerprint(folder)
+            fingerprint = checkpoint.fingerprint(gguf.find(self.init, "init") or folder)
         longest = self._longest_input(folder)
         if self.from_scratch:
             tokenizer = Tokenizer.load(folder)
         else:
             own = self.tokenizer is None
-            tokenizer = read_tokenizer(folder if own else self._tokenizer_folder(), context.human)
+            tokenizer = read_tokenizer(folder if own else self._tokenizer_folder(context), context.human)
         settings = CohortSettings(name, members, tokenizer, longest, fingerprint)
         cohort = self._open(folder, settings, context)
         if not self.from_scratch:
             tokenizer.check_padding(cohort.types, name)
         return cohort
 
-    def _tokenizer_folder(self) -> Path:
-        return checkpoint.folder_of(str(self.tokenizer), "tokenizer")
+    def _tokenizer_folder(self, context: BuildContext) -> Path:
+        from ecosystem.families.language.conversion import folder_of
+
+        return folder_of(str(self.tokenizer), "tokenizer", context.cache)
+
+    def _sizes(self) -> dict[str, int] | None:
+        """Return the sizes of a model in a GGUF file (zeros if its package is missing); None for other checkpoints."""
+        if not checkpoint.is_installed(self.init):
+            return {"parameters": 0, "context": 0, "layers": 0, "width": 0}
+        file = gguf.find(self.init, "init")
+        return None if file is None else gguf.sizes(file)
 
     def fingerprint(self, context: BuildContext) -> str:
         """Return the name of the cached folder with this family's foundation or tokenizer."""
@@ -160,7 +178,7 @@ class LanguageFamily(Family):
         if self.tokenizer is None:
             tokenizer = Tokenizer.train(context.human.to_list(), self.vocabulary or 0, context.progress)
         else:
-            tokenizer = read_tokenizer(self._tokenizer_folder(), context.human)
+            tokenizer = read_tokenizer(self._tokenizer_folder(context), context.human)
         return self._make_foundation(tokenizer, context)
 
     # Implemented by architectures.

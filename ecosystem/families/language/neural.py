@@ -70,7 +70,10 @@ class NeuralCohort(LanguageCohort):
             with of_member(request.member, " cannot be trained"):
                 batches.append(batches_of(request))
         peaks = [self.training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
-        return self._train(requests, batches, peaks, progress) if requests else []
+        if not requests:
+            return []
+        with self.weights.changing():
+            return self._train(requests, batches, peaks, progress)
 
     def _packed(self, request: FitRequest) -> Packing:
         return Packing(
@@ -95,7 +98,7 @@ class NeuralCohort(LanguageCohort):
             request.stream.child("order"),
         )
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Mapping[str, NDArray[Any]]:
         """Return every member's parameters by checkpoint name, float32 with a leading member axis."""
         return self.weights.state()
 

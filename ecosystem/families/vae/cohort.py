@@ -35,7 +35,7 @@ from ecosystem.families.requests import (
     ScoreRequest,
 )
 from ecosystem.families.statistical.gaussian import GaussianCohort
-from ecosystem.families.training import Fit, Gradients, Rows
+from ecosystem.families.training import Fit, Gradients, Rows, accumulated
 from ecosystem.families.training_spec import Training
 from ecosystem.families.vae.batches import Floats32, VaeBatches, range_problem
 from ecosystem.families.vae.networks import Network, Weights
@@ -105,14 +105,14 @@ class VaeCohort:
         """
         batches = [VaeBatches(request, self.training.batch, self.network.latent) for request in requests]
         peaks = [self.training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
-        with WorkerPool(*self._workers) as pool:
+        with WorkerPool(*self._workers) as pool, self.weights.changing():
             fits = [self._stacked_fit(requests, batches, peaks, stack, pool) for stack in self._stacks(batches, peaks)]
             total = sum(b.total for b in batches)
             results = pool.run([fit.run for fit in fits], "fit", total, progress)
-        records: dict[int, FitRecord] = {}
-        for fit, result in zip(fits, results, strict=True):
-            records |= dict(zip(fit.members, result, strict=True))
-            self.weights.update(fit)
+            records: dict[int, FitRecord] = {}
+            for fit, result in zip(fits, results, strict=True):
+                records |= dict(zip(fit.members, result, strict=True))
+                self.weights.update(fit)
         return [records[request.member] for request in requests]
 
     def _stacks(self, batches: Sequence[VaeBatches], peaks: Sequence[float]) -> list[list[int]]:
@@ -136,7 +136,7 @@ class VaeCohort:
     ) -> Fit:
         """Prepare the fit of one stack of requests."""
         starts = [self.weights.start(requests[i]) for i in stack]
-        weights = {name: torch.stack([start[name] for start in starts]) for name in self.weights.initial}
+        weights = {name: torch.stack([start[name] for start in starts]) for name in self.weights.shapes}
         return Fit(
             members=[requests[i].member for i in stack],
             parameters=list(weights.values()),
@@ -150,13 +150,13 @@ class VaeCohort:
         )
 
     def _gradients(self, weights: Weights) -> Gradients:
-        def gradients(rows: Rows) -> tuple[Tensor, Sequence[Tensor]]:
+        def gradients(rows: Rows, total: Sequence[Tensor] | None = None) -> tuple[Tensor, Sequence[Tensor]]:
             x, noise, scale = rows
             leaves = [weight.detach().requires_grad_() for weight in weights.values()]
             with torch.enable_grad():
                 document_losses = loss(self.network, dict(zip(weights, leaves, strict=True)), x, noise, self.beta)
                 losses = (document_losses * scale[..., 0]).sum(-1)
-                grads = torch.autograd.grad(losses.sum(), leaves)
+                grads = accumulated(losses.sum(), leaves, total)
             return losses.detach(), grads
 
         return gradients
@@ -247,7 +247,7 @@ class VaeCohort:
             values["latent_log_std"] = np.where(np.isfinite(logarithm), logarithm, np.nan)
         return values
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Mapping[str, NDArray[Any]]:
         """Return every member's parameters, float32 with a leading member axis."""
         return self.weights.state()
 

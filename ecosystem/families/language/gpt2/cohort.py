@@ -9,7 +9,7 @@ and steps form one stack of batched matrix products, in bf16 autocast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ecosystem.families.base import BuildContext, Progress
 from ecosystem.families.checkpoint import write_config
+from ecosystem.families.language import loss
 from ecosystem.families.language.cohort import CohortSettings, Nll
 from ecosystem.families.language.generation import Decoder
-from ecosystem.families.language.gpt2 import loss, transformer
+from ecosystem.families.language.gpt2 import transformer
 from ecosystem.families.language.gpt2.compiled import CompiledDecoder, usable
 from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
@@ -28,7 +29,7 @@ from ecosystem.families.language.neural import NeuralCohort
 from ecosystem.families.language.packing import TokenBatches
 from ecosystem.families.members import MemberWeights
 from ecosystem.families.requests import FitRecord, FitRequest, Member
-from ecosystem.families.training import Fit, Gradients, Rows
+from ecosystem.families.training import Fit, Gradients, Rows, accumulated
 from ecosystem.families.training_spec import Training
 from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.streams import Stream
@@ -47,13 +48,17 @@ class Gpt2Cohort(NeuralCohort):
         initial: Mapping[str, Tensor],
         training: Training,
         build: BuildContext,
+        reread: Callable[[], Mapping[str, Tensor]] | None = None,
     ) -> None:
-        """``initial`` holds the weights (of one member) that all start from; the context is at most the shape's."""
+        """``initial`` holds the weights (of one member) that all start from; the context is at most the shape's.
+
+        ``reread`` returns them again, if that is possible; see :class:`MemberWeights`.
+        """
         on_cpu = build.device == "cpu"
         parallel = on_cpu and shape.count() <= NARROW
         super().__init__(
             settings,
-            MemberWeights(settings.name, settings.members, initial, lambda stream: draw(shape, stream), build),
+            MemberWeights(settings.name, settings.members, initial, lambda stream: draw(shape, stream), build, reread),
             training,
             workers=(build.threads, 1) if parallel else (1, build.threads),
             stacks=not on_cpu,
@@ -132,7 +137,7 @@ class Gpt2Cohort(NeuralCohort):
         fits = []
         for (_, length, peak), group in groups.items():
             starts = [self.weights.start(requests[i]) for i in group]
-            stack = {name: torch.stack([start[name] for start in starts]) for name in self.weights.initial}
+            stack = {name: torch.stack([start[name] for start in starts]) for name in self.weights.shapes}
             fits.append(
                 Fit(
                     members=[requests[i].member for i in group],
@@ -151,7 +156,7 @@ class Gpt2Cohort(NeuralCohort):
     def _gradients(self, weights: Mapping[str, Tensor]) -> Gradients:
         names, shape = list(weights), self.shape
 
-        def gradients(rows: Rows) -> tuple[Tensor, Sequence[Tensor]]:
+        def gradients(rows: Rows, total: Sequence[Tensor] | None = None) -> tuple[Tensor, Sequence[Tensor]]:
             inputs, targets, scale = rows
             # Separate leaves, since several threads may compute different parts of the same batch.
             leaves = [weights[name].detach().requires_grad_() for name in names]
@@ -159,12 +164,8 @@ class Gpt2Cohort(NeuralCohort):
             flat = (inputs.dim() - 2, inputs.dim() - 1)
             with torch.enable_grad(), self._autocast():
                 x = transformer.hidden(local, shape, inputs)
-                targets, weight = targets.flatten(*flat), scale.flatten(*flat)
-                if weight.dim() == 1 and 2 * weight.count_nonzero() < len(weight):
-                    scored = weight.nonzero().squeeze(-1)  # in a fit on answers, no other logits are needed
-                    x, targets, weight = x[scored], targets[scored], weight[scored]
-                losses = loss.weighted_loss(x, local[transformer.WTE], targets, weight)
-                grads = torch.autograd.grad(losses.sum(), leaves)
+                losses = loss.scored_loss(x, local[transformer.WTE], targets.flatten(*flat), scale.flatten(*flat))
+                grads = accumulated(losses.sum(), leaves, total)
             return losses.detach(), grads
 
         return gradients
@@ -179,7 +180,7 @@ class Gpt2Cohort(NeuralCohort):
             return kind(weights, self.shape, rows, length)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         separate = [self.weights.of(member) for member in members]
-        stack = {name: torch.stack([tensors[name] for tensors in separate]).to(dtype) for name in self.weights.initial}
+        stack = {name: torch.stack([tensors[name] for tensors in separate]).to(dtype) for name in self.weights.shapes}
         return Gpt2Decoder(stack, self.shape, rows * len(members), length)
 
     def _nll(self, member: Member) -> Nll:

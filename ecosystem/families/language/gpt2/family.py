@@ -18,6 +18,8 @@ from ecosystem.streams import Stream
 from ecosystem.types import Positive
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ecosystem.families.language.cohort import CohortSettings, LanguageCohort
     from ecosystem.families.language.tokenizer import Tokenizer
 
@@ -27,9 +29,9 @@ class Gpt2(LanguageFamily):
     """A GPT-2 of any size (Radford et al. 2019).
 
     ``init`` selects the initial weights: "foundation" (pre-trained on the web's initial human documents), "random", a
-    local checkpoint folder, or a Hub id. The first two need sizes and train a byte-level BPE of ``vocabulary`` tokens.
-    A checkpoint has its own sizes and tokenizer; fields for sizes must agree with it, except that ``context`` may be
-    shorter. ``tokenizer`` selects the tokenizer of another checkpoint.
+    local checkpoint folder or GGUF file, or a Hub id. The first two need sizes and train a byte-level BPE of
+    ``vocabulary`` tokens. A checkpoint has its own sizes and tokenizer; fields for sizes must agree with it, except
+    that ``context`` may be shorter. ``tokenizer`` selects the tokenizer of another checkpoint.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("n_layer", "n_embd", "n_head", "context")
@@ -61,6 +63,8 @@ class Gpt2(LanguageFamily):
             return Workload(shape.count(), shape.flops(), tokens)
         if not checkpoint.is_local(self.init):
             return Workload(0, 0, 0)
+        if (sizes := self._sizes()) is not None:
+            return Workload(sizes["parameters"], 2 * sizes["parameters"], 0)
         shape = Shape.read(checkpoint.folder_of(self.init, "init"))
         return Workload(shape.count(), shape.flops(self.context), 0)
 
@@ -97,12 +101,16 @@ class Gpt2(LanguageFamily):
 
         shape = Shape.read(folder)
         self._check(shape, settings.tokenizer.size, folder)
-        if self.init == "random":
-            initial = draw(shape, context.streams.at(f"model/{settings.name}/initial"))
-        else:
-            initial = read_weights(folder, shape)
-            checkpoint.check_finite(folder, initial)
-        return Gpt2Cohort(settings, shape, initial, self.training, context)
+
+        def initial() -> dict[str, Tensor]:
+            if self.init == "random":
+                return draw(shape, context.streams.at(f"model/{settings.name}/initial"))
+            return read_weights(folder, shape)
+
+        weights = initial()
+        if self.init != "random":
+            checkpoint.check_finite(folder, weights)
+        return Gpt2Cohort(settings, shape, weights, self.training, context, initial)
 
     def _check(self, shape: Shape, tokens: int, folder: Path) -> None:
         if tokens > shape.vocabulary:

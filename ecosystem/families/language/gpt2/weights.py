@@ -37,5 +37,6 @@ def read_weights(folder: Path, shape: Shape) -> dict[str, Tensor]:
             )
         if tuple(stored[name].shape) != size:
             raise DataError(f'the weight "{name}" in {folder} has shape {tuple(stored[name].shape)}, not {size}.')
-        weights[name] = stored[name].float()
+        # A copy: the tensors of safetensors are views of the file, and change with it.
+        weights[name] = stored.pop(name).to(torch.float32, copy=True)
     return weights

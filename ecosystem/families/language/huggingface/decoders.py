@@ -104,7 +104,7 @@ def fastest_decoder(module: Runs) -> type[CachedDecoder | UncachedDecoder]:
     numbers.
     """
     with torch.no_grad():
-        ids = _token_rows(module)
+        ids = token_rows(module)
         logits = _causal_logits(module, ids)
         for decoder in (CachedDecoder, UncompactedDecoder, UncachedDecoder):
             if _agrees(decoder, module, ids, logits):
@@ -112,7 +112,7 @@ def fastest_decoder(module: Runs) -> type[CachedDecoder | UncachedDecoder]:
     raise DataError(f"{_described(module)} computes different logits for the beginning of a text than for all of it.")
 
 
-def _token_rows(module: Runs) -> Tensor:
+def token_rows(module: Runs) -> Tensor:
     """Return the first tokens of two sentences after the end of text, repeated as needed, [2, T]."""
     end, length = [module.tokenizer.end], min(module.context, _TRIED_TOKENS)
     rows = [np.resize([*end, *ids], length) for ids in module.tokenizer.encode(pl.Series(SENTENCES))]

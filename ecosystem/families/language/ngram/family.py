@@ -142,7 +142,9 @@ class Ngram(Family):
         if self.tokenizer is None:
             tokenizer = Tokenizer.train(context.human.to_list(), self.vocabulary or 0, context.progress)
         else:
-            tokenizer = read_tokenizer(checkpoint.folder_of(self.tokenizer, "tokenizer"), context.human)
+            from ecosystem.families.language.conversion import folder_of
+
+            tokenizer = read_tokenizer(folder_of(self.tokenizer, "tokenizer", context.cache), context.human)
         return lambda folder: tokenizer.save(folder, self.context)
 
 

@@ -13,14 +13,32 @@ from torch import Tensor
 
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 28}
 """Logits in memory at once: 1 MB on a CPU, which fits a core's cache, and 1 GB on a GPU."""
+_LARGE_CHUNK = 1 << 22
+"""The same for vocabularies of which fewer than 16 rows would fit: each chunk reads and writes the whole table."""
 
 _TINY = torch.finfo(torch.float32).tiny
+
+
+def scored_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
+    """Return :func:`weighted_loss`, without the logits of targets of scale 0 if these are the majority.
+
+    In a fit on answers they are. Members in a stack keep all their rows, so that they stay equally many.
+    """
+    if scale.dim() == 1 and 2 * scale.count_nonzero() < len(scale):
+        scored = scale.nonzero().squeeze(-1)
+        x, targets, scale = x[scored], targets[scored], scale[scored]
+    return weighted_loss(x, table, targets, scale)
+
+
+def _chunk_rows(device: str, vocabulary: int) -> int:
+    rows = _CHUNK.get(device, 1 << 22) // vocabulary
+    return rows if rows >= 16 else max(16, _LARGE_CHUNK // vocabulary)
 
 
 def token_nll(x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Return the nats of each target, without gradients: x [N, d], table [V, d], targets [N] → [N]."""
     losses = []
-    rows = max(16, _CHUNK.get(x.device.type, 1 << 22) // len(table))
+    rows = _chunk_rows(x.device.type, len(table))
     for part, part_targets in zip(torch.split(x, rows), torch.split(targets, rows), strict=True):
         log_p = torch.log_softmax((part @ table.t()).float(), -1)
         losses.append(-log_p.gather(-1, part_targets.unsqueeze(-1)).squeeze(-1))
@@ -44,11 +62,11 @@ class _Loss(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
         """Compute the loss and, chunk by chunk, both gradients."""
         kind, n = x.device.type, x.shape[-2]
-        rows = max(16, _CHUNK.get(kind, 1 << 22) // (table.numel() // table.shape[-1]))
+        rows = _chunk_rows(kind, table.numel() // table.shape[-1])
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         low_x, low_table = x.to(dtype), table.to(dtype)
         loss = scale.new_zeros(table.shape[:-2])
-        grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table)
+        grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table) if ctx.needs_input_grad[1] else None
         with torch.autocast(kind, enabled=False):
             for first in range(0, n, rows):
                 part = slice(first, first + rows)
@@ -60,13 +78,18 @@ class _Loss(torch.autograd.Function):
                 p = p.scatter_add_(-1, target, torch.full_like(weight, -1.0)).to(dtype)
                 # The weights multiply the narrow factors, not the wide matrix of probabilities.
                 grad_x[..., part, :] = (p @ low_table) * weight
-                grad_table += p.mT @ (chunk * weight).to(dtype)
+                if grad_table is None:
+                    continue
+                if table.dim() == 2 and dtype == table.dtype and rows * len(table) > _CHUNK.get(kind, 0):
+                    grad_table.addmm_(p.mT, chunk * weight)  # without a second table
+                else:
+                    grad_table += p.mT @ (chunk * weight).to(dtype)
         ctx.save_for_backward(grad_x, grad_table)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """Multiply the stored gradients by the gradient of the loss."""
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        """Multiply the stored gradients by the gradient of the loss, in place, since the table's may be large."""
         grad_x, grad_table = ctx.saved_tensors
         grad = grad.unsqueeze(-1).unsqueeze(-1)
-        return grad_x * grad, grad_table * grad, None, None
+        return grad_x.mul_(grad), None if grad_table is None else grad_table.mul_(grad), None, None

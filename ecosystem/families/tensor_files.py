@@ -1,0 +1,128 @@
+"""Files of arrays in the format of safetensors, written and read one array at a time.
+
+The file of a large model is never in memory as a whole. The bytes are those that the library ``safetensors`` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NAMES = {
+    "uint64": "U64",
+    "int64": "I64",
+    "float64": "F64",
+    "float32": "F32",
+    "uint32": "U32",
+    "int32": "I32",
+    "float16": "F16",
+    "uint16": "U16",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+"""Types of arrays and their names in a file, in the order in which a file stores them."""
+_ORDER = {name: place for place, name in enumerate(_NAMES)}
+_TYPES = {short: name for name, short in _NAMES.items()}
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """The type and the shape of an array."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Shaped:
+        """Describe an array."""
+        return Shaped(str(array.dtype), array.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Entry(Shaped):
+    """An array in a file: its type, its shape, and the position of its first byte."""
+
+    start: int
+
+    def rows(self, first: int, count: int) -> Entry:
+        """Return the entry of some rows of this array."""
+        size = self.size // max(1, self.shape[0])
+        return Entry(self.dtype, (count, *self.shape[1:]), self.start + first * size)
+
+
+def arrange(arrays: Mapping[str, Shaped], metadata: Mapping[str, str] | None = None) -> tuple[bytes, dict[str, Entry]]:
+    """Return the header of the file with these arrays, and the entry of each, in the order of the file."""
+    names = sorted(arrays, key=lambda name: (_ORDER[arrays[name].dtype], name))
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    end = 0
+    for name in names:
+        start, end = end, end + arrays[name].size
+        shape = list(arrays[name].shape)
+        header[name] = {"dtype": _NAMES[arrays[name].dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, {name: _entry(header[name], 8 + len(text)) for name in names}
+
+
+def _entry(value: Mapping[str, Any], first: int) -> Entry:
+    """Return the entry of an array from the header of a file whose arrays begin at ``first``."""
+    return Entry(_TYPES[value["dtype"]], tuple(value["shape"]), first + value["data_offsets"][0])
+
+
+def encoded(
+    arrays: Mapping[str, NDArray[Any]], *, metadata: Mapping[str, str] | None = None
+) -> Iterator[memoryview | bytes]:
+    """Yield the content of a file of arrays, piece by piece; every array is asked for twice."""
+    header, entries = arrange({name: Shaped.of(array) for name, array in arrays.items()}, metadata)
+    yield header
+    for name in entries:
+        yield np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data
+
+
+class ArrayFile(Mapping[str, NDArray[Any]]):
+    """Arrays in a file, each read when it is asked for."""
+
+    def __init__(self, path: Path, entries: Mapping[str, Entry]) -> None:
+        self.path, self.entries = path, dict(entries)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read the header of a file and return its arrays; raise OSError or ValueError if that is impossible."""
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        return cls(path, {key: _entry(value, 8 + length) for key, value in header.items() if key != "__metadata__"})
+
+    def by_model(self) -> dict[str, ArrayFile]:
+        """Return the arrays ``<model>/<name>`` by model and name."""
+        models: dict[str, dict[str, Entry]] = {}
+        for key, entry in self.entries.items():
+            model, name = key.split("/", 1)
+            models.setdefault(model, {})[name] = entry
+        return {model: ArrayFile(self.path, entries) for model, entries in models.items()}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Read one array."""
+        entry = self.entries[name]
+        count = math.prod(entry.shape)
+        return np.fromfile(self.path, entry.dtype, count, offset=entry.start).reshape(entry.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
