@@ -142,7 +142,7 @@ def test_tokens_follow_the_models_distribution(stacks):
 @pytest.mark.parametrize("prompted", [False, True])
 def test_greedy_writing_equals_transformers_generate(penalty, prompted):
     made = cohort(2, initial=weights(spread=2.0))
-    state = made.state()
+    state = dict(made.state())
     end = state["transformer.wte.weight"][:, 0]
     state["transformer.ln_f.bias"] += 5.0 * end / (end**2).sum(1, keepdims=True)  # so that some documents end
     made.load(state)

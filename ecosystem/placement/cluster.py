@@ -28,7 +28,7 @@ def connect(address: str | None, cpus: int) -> tuple[Any, bool]:
     _require_server(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a job selects its own device
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
     except (OSError, ValueError, RuntimeError) as problem:
         where = f"--address {address}: no Ray cluster responds" if address else "Ray cannot be started"
         raise EcosystemError(f"{where} ({str(problem).splitlines()[0]}).") from None
