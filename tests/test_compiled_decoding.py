@@ -20,6 +20,15 @@ SHAPE = Shape(n_layer=2, n_embd=64, n_head=2, vocabulary=70, context=60, n_inner
 here = pytest.mark.skipif(compiled._library() is None, reason="no compiler, or a PyTorch without MKL")
 
 
+@pytest.fixture(autouse=True)
+def one_compute_thread():
+    """Compute as a worker of a pool does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def without_compiler(monkeypatch):
     """Decode with PyTorch."""

@@ -20,6 +20,7 @@ from threading import Lock
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ecosystem.cache import cache_folder
@@ -29,19 +30,22 @@ from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.language.gpt2.shape import Shape
 
 _LANES = 16  # positions of a block of keys, and the unit of a head's width
+_PANEL = 32  # columns of a panel of a matrix
+_IN_ORDER = 128  # terms that MKL adds up in order; larger sums are split
+_MATRICES = ("c_attn", "attn_proj", "c_fc", "mlp_proj")
 _VOCABULARY = 1 << 17  # largest vocabulary
 _TRIAL = 72  # positions of a trial: enough for every order in which scores are summed
 _GROUP = 32  # documents that are written together, so that their keys and values stay in the cache of a core
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in transformer.Block._fields]
+    _fields_ = [(name, ctypes.c_void_p) for name in (*transformer.Block._fields, *(f"{n}_panels" for n in _MATRICES))]
 
 
 class _Model(ctypes.Structure):
     _fields_ = [
         *((n, ctypes.c_int64) for n in ("layers", "width", "heads", "inner", "vocabulary", "documents", "positions")),
-        *((n, ctypes.c_void_p) for n in ("layer", "wte", "wpe", "ln_weight", "ln_bias", "keys", "values")),
+        *((n, ctypes.c_void_p) for n in ("layer", "wte", "wpe", "ln_weight", "ln_bias", "panels", "keys", "values")),
         ("eps", ctypes.c_float),
     ]
 
@@ -65,12 +69,22 @@ class CompiledDecoder:
         self._layers = transformer.decoding_blocks(weights, shape)
         positions = -(-length // _LANES) * _LANES
         self._keys, self._values = np.empty((2, shape.n_layer, rows, positions, shape.n_embd), np.float32)
-        self._pointers = (_Layer * shape.n_layer)(*(_Layer(*(w.data_ptr() for w in block)) for block in self._layers))
+        matrices = [[getattr(block, f"{name}_weight") for name in _MATRICES] for block in self._layers]
+        panels = [[_panels(matrix) for matrix in layer] for layer in matrices]
+        table = _panels(weights[transformer.WTE].T)
+        self._panels = [table, *(panel for layer in panels for panel in layer)]
+        self._pointers = (_Layer * shape.n_layer)(
+            *(
+                _Layer(*(w.data_ptr() for w in block), *map(_address, layer))
+                for block, layer in zip(self._layers, panels, strict=True)
+            )
+        )
         tensors = (transformer.WTE, transformer.WPE, "transformer.ln_f.weight", "transformer.ln_f.bias")
         self._model = _Model(
             *(shape.n_layer, shape.n_embd, shape.n_head, shape.n_inner, shape.vocabulary, rows, positions),
             ctypes.cast(self._pointers, ctypes.c_void_p),
             *(weights[name].data_ptr() for name in tensors),
+            _address(table),
             *(self._keys.ctypes.data, self._values.ctypes.data, shape.eps),
         )
         self._documents = np.arange(rows)
@@ -78,10 +92,9 @@ class CompiledDecoder:
     def begin(self, ids: Tensor) -> Tensor:
         """Read the first tokens [N, T] of every row; return the logits of the next one, [N, V] (float32)."""
         rows, length = ids.shape
-        cache = transformer.Cache(
-            self._shape, max(rows, transformer.LEAST_ROWS), length, self._weights[transformer.WTE]
-        )
-        x = transformer.hidden(self._weights, self._shape, transformer.padded(ids), cache)
+        ids, table = transformer.padded(ids), self._weights[transformer.WTE]
+        cache = transformer.Cache(self._shape, len(ids), length, table)
+        x = transformer.hidden(self._weights, self._shape, ids, cache)
         for i, layer in enumerate(cache.layers):
             self._library.fill(self._model, i, rows, length, layer[0].data_ptr(), layer[1].data_ptr())
         return transformer.logits(self._weights, x.view(-1, length, x.shape[-1])[:, -1])[:rows]
@@ -110,8 +123,21 @@ class CompiledDecoder:
         self._library.advance(self._model, pointers, first, last, _GROUP)
 
 
+def _panels(weight: Tensor) -> NDArray[np.float32] | None:
+    """Return a matrix [in, out] as panels [out / 32, in, 32], padded with zeros; None for sums that MKL splits."""
+    terms, size = weight.shape
+    if terms > _IN_ORDER:
+        return None
+    padded = np.pad(weight.numpy(), ((0, 0), (0, -size % _PANEL)))
+    return np.ascontiguousarray(padded.reshape(terms, -1, _PANEL).transpose(1, 0, 2))
+
+
+def _address(panels: NDArray[np.float32] | None) -> int | None:
+    return None if panels is None else panels.ctypes.data
+
+
 def usable(weights: transformer.Weights, shape: Shape) -> bool:
-    """Tell whether compiled kernels decode these weights with the bits of PyTorch."""
+    """Tell whether compiled kernels decode these weights with the bits of PyTorch on one compute thread."""
     head_width = shape.n_embd // shape.n_head
     # PyTorch computes GELU in pairs of vectors, and the rest with another tangent.
     fits = head_width % _LANES == 0 and shape.n_inner % (2 * _LANES) == 0 and shape.vocabulary <= _VOCABULARY

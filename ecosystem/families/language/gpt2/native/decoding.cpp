@@ -18,6 +18,7 @@ namespace vec = at::vec;
 using Vec = vec::Vectorized<float>;
 
 constexpr int64_t kLanes = 16;
+constexpr int kPanel = 32;           // columns of a panel of a matrix
 constexpr int64_t kLeastRows = 4;    // the BLAS sums products of fewer rows in another order
 constexpr int64_t kNaiveBelow = 400;  // multiply-adds below which torch.bmm is a plain loop
 typedef float Lanes __attribute__((vector_size(4 * kLanes), aligned(4)));
@@ -28,15 +29,16 @@ extern "C" void sgemm_(const char*, const char*, const int*, const int*, const i
                        const int*, const float*, const int*, const float*, float*, const int*);
 void layer_norm(const float* x, const float* weight, const float* bias, int64_t width, float eps, float* y);
 
-struct Layer {  // in the order of transformer.Block
+struct Layer {  // in the order of transformer.Block, and the panels of its matrices
     const float *ln_1_weight, *ln_1_bias, *c_attn_weight, *c_attn_bias, *attn_proj_weight, *attn_proj_bias;
     const float *ln_2_weight, *ln_2_bias, *c_fc_weight, *c_fc_bias, *mlp_proj_weight, *mlp_proj_bias;
+    const float *c_attn_panels, *attn_proj_panels, *c_fc_panels, *mlp_proj_panels;
 };
 
 struct Model {  // in the order of compiled.py
     int64_t layers, width, heads, inner, vocabulary, documents, positions;  // positions: a multiple of 16
     const Layer* layer;
-    const float *wte, *wpe, *ln_weight, *ln_bias;
+    const float *wte, *wpe, *ln_weight, *ln_bias, *wte_panels;
     float* keys;    // [layers, documents, heads, positions / 16, head width, 16]
     float* values;  // [layers, documents, positions, width]
     float eps;
@@ -76,8 +78,49 @@ struct Workspace {
     }
 };
 
+// Products of R rows of x [R, in] with a panel [in, 32], added up in order, as the BLAS does up to 128 terms.
+template <int R>
+static void panel_product(const float* x, const float* panel, const float* bias, int in, int out, int columns, float* y) {
+    constexpr int kVectors = kPanel / Vec::size();
+    Vec sums[R][kVectors];
+    for (auto& row : sums)
+        for (Vec& sum : row) sum = Vec(0.0f);
+    for (int i = 0; i < in; ++i)
+        for (int j = 0; j < kVectors; ++j) {
+            const Vec w = Vec::loadu(panel + i * kPanel + j * Vec::size());
+            for (int row = 0; row < R; ++row) sums[row][j] = vec::fmadd(Vec(x[row * in + i]), w, sums[row][j]);
+        }
+    for (int row = 0; row < R; ++row)
+        for (int j = 0; j < kVectors; ++j) {
+            const int first = j * Vec::size(), count = std::min<int>(columns - first, Vec::size());
+            if (count <= 0) break;
+            const Vec start = bias ? Vec::loadu(bias + first, count) : Vec(0.0f);
+            (sums[row][j] + start).store(y + row * out + first, count);
+        }
+}
+
+template <int R>
+static void few_rows(int rows, const float* x, const float* panel, const float* bias, int in, int out, int columns,
+                     float* y) {
+    if (rows == R)
+        panel_product<R>(x, panel, bias, in, out, columns, y);
+    else if constexpr (R > 1)
+        few_rows<R - 1>(rows, x, panel, bias, in, out, columns, y);
+}
+
+// The product of x [rows, in] with a matrix in panels [out / 32, in, 32], plus a bias, if there is one.
+static void product(const float* x, const float* panels, const float* bias, int rows, int in, int out, float* y) {
+    constexpr int kRows = Vec::size() == 16 ? 12 : 3;  // as many sums as there are registers
+    for (int first = 0; first < out; first += kPanel)
+        for (int row = 0; row < rows; row += kRows)
+            few_rows<kRows>(std::min(kRows, rows - row), x + row * in, panels + first * in, bias ? bias + first : bias, in,
+                            out, out - first, y + row * out + first);
+}
+
 // y = bias + x @ weight, for x [rows, in] and weight [in, out].
-static void linear(const float* x, const float* weight, const float* bias, int rows, int in, int out, float* y) {
+static void linear(const float* x, const float* weight, const float* panels, const float* bias, int rows, int in, int out,
+                   float* y) {
+    if (panels) return product(x, panels, bias, rows, in, out, y);
     const float one = 1.0f;
     for (int row = 0; row < rows; ++row) std::memcpy(y + int64_t(row) * out, bias, out * sizeof(float));
     sgemm_("n", "n", &out, &rows, &in, &one, weight, &out, x, &in, &one, y, &out);
@@ -221,18 +264,19 @@ static void forward(const Model& m, Workspace& work, const int64_t* documents, i
     for (int64_t l = 0; l < m.layers; ++l) {
         const Layer& w = m.layer[l];
         normalise(x, w.ln_1_weight, w.ln_1_bias, m, count, a);
-        linear(a, w.c_attn_weight, w.c_attn_bias, rows, width, 3 * width, wide);
+        linear(a, w.c_attn_weight, w.c_attn_panels, w.c_attn_bias, rows, width, 3 * width, wide);
         for (int64_t row = 0; row < count; ++row)
             attend(m, l, documents[row], position, wide + row * 3 * width, work.scores.data(), a + row * width);
-        linear(a, w.attn_proj_weight, w.attn_proj_bias, rows, width, width, wide);
+        linear(a, w.attn_proj_weight, w.attn_proj_panels, w.attn_proj_bias, rows, width, width, wide);
         add(x, wide, count * width);
         normalise(x, w.ln_2_weight, w.ln_2_bias, m, count, a);
-        linear(a, w.c_fc_weight, w.c_fc_bias, rows, width, inner, wide);
+        linear(a, w.c_fc_weight, w.c_fc_panels, w.c_fc_bias, rows, width, inner, wide);
         gelu(wide, count * inner);
-        linear(wide, w.mlp_proj_weight, w.mlp_proj_bias, rows, inner, width, a);
+        linear(wide, w.mlp_proj_weight, w.mlp_proj_panels, w.mlp_proj_bias, rows, inner, width, a);
         add(x, a, count * width);
     }
     normalise(x, m.ln_weight, m.ln_bias, m, count, a);
+    if (m.wte_panels) return product(a, m.wte_panels, nullptr, rows, width, vocabulary, work.logits.data());
     const float one = 1.0f, zero = 0.0f;
     sgemm_("t", "n", &vocabulary, &rows, &width, &one, m.wte, &width, a, &width, &zero, work.logits.data(), &vocabulary);
 }
