@@ -48,7 +48,7 @@ def _first(at: NDArray[np.int64], key: NDArray[np.float64], k: int) -> tuple[NDA
     return at[chosen], key[chosen]
 
 
-def lowest(ids: NDArray[np.int64], k: int, stream: Stream, threads: int = 1) -> NDArray[np.int64]:
+def lowest(ids: NDArray[np.int64], k: int, stream: Stream) -> NDArray[np.int64]:
     """Return the ``k`` ids, in their order in ``ids``, to which a stream gives the smallest numbers."""
 
     def keys(block: slice, bound: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -56,7 +56,7 @@ def lowest(ids: NDArray[np.int64], k: int, stream: Stream, threads: int = 1) -> 
         below = np.flatnonzero(noise < bound)
         return block.start + below, noise[below]
 
-    return ids[smallest(ids.size, k, keys, threads)]
+    return ids[smallest(ids.size, k, keys)]
 
 
 def first_arrivals(

@@ -153,6 +153,16 @@ def computed(folder, cache, **options) -> dict[str, pl.DataFrame]:
     return {name: Store(path).table(name) for name in ("corpus", "index", "ledger", "metrics")}
 
 
+def cut_off(documents: int, error):
+    """Return a report of progress that raises an error once so many initial documents are published."""
+
+    def progress(what, done, total):
+        if what == "opening of the web" and done >= documents:
+            raise error
+
+    return progress
+
+
 def equal(a: dict[str, pl.DataFrame], b: dict[str, pl.DataFrame]) -> bool:
     return all(a[name].equals(b[name]) for name in a)
 
@@ -169,12 +179,8 @@ def test_batches_change_no_number(small_memory, tmp_path, cache, monkeypatch):
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
 def test_an_opening_that_is_cut_off_goes_on(small_memory, tmp_path, cache, monkeypatch, interruption):
-    def cut(what, done, total):
-        if what == "opening of the web" and done >= 600:
-            raise interruption
-
     with pytest.raises(interruption):
-        computed(tmp_path / "cut", cache, progress=cut)
+        computed(tmp_path / "cut", cache, progress=cut_off(600, interruption))
     path = folder_of(scenario(), tmp_path / "cut")
     assert sorted(file.name for file in (path / "corpus").iterdir()) == ["000000-0000.parquet", "000000-0001.parquet"]
     made = []
@@ -191,24 +197,16 @@ def test_an_opening_that_is_cut_off_goes_on(small_memory, tmp_path, cache, monke
 
 
 def test_a_damaged_batch_of_an_opening_is_made_again(small_memory, tmp_path, cache):
-    def cut(what, done, total):
-        if what == "opening of the web" and done >= 900:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        computed(tmp_path / "cut", cache, progress=cut)
+        computed(tmp_path / "cut", cache, progress=cut_off(900, KeyboardInterrupt))
     path = folder_of(scenario(), tmp_path / "cut")
     (path / batch_file(1)).write_bytes(b"damaged")
     assert equal(computed(tmp_path / "cut", cache), computed(tmp_path / "whole", cache))
 
 
 def test_an_error_in_an_opening_leaves_no_folder(small_memory, tmp_path, cache):
-    def fail(what, done, total):
-        if what == "opening of the web" and done >= 600:
-            raise EcosystemError("the disk is full.")
-
     with pytest.raises(EcosystemError):
-        computed(tmp_path / "out", cache, progress=fail)
+        computed(tmp_path / "out", cache, progress=cut_off(600, EcosystemError("the disk is full.")))
     assert not (tmp_path / "out").exists()
 
 

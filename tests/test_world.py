@@ -9,7 +9,7 @@ from ecosystem.errors import DataError
 from ecosystem.runs.execute import begin
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
-from ecosystem.simulation.selection import sample
+from ecosystem.simulation.selection import Pools, sample
 from ecosystem.simulation.step import human_drafts
 from ecosystem.simulation.world import World
 from tests.conftest import MACHINE, ROOT, tiny
@@ -134,7 +134,7 @@ def counts_over_steps(world, trainer, steps=400):
     drawn = []
     for t in range(now, now + steps):
         world.state.t = t
-        drawn.append(sample(world.state, trainer).item())
+        drawn.append(sample(world.state, trainer, Pools(world.state)).item())
     world.state.t = now
     return np.bincount(drawn, minlength=len(world.corpus))
 
@@ -162,7 +162,7 @@ def test_recent_documents_are_likelier_by_their_half_life(cache):
     draws = []
     for i in range(400):
         world.state.streams = type(world.state.streams)(i)  # another seed, since age must stay the same
-        draws.append(sample(world.state, trainer).item())
+        draws.append(sample(world.state, trainer, Pools(world.state)).item())
     assert world.t == now
     share = np.mean(np.array(draws) > 0)
     assert abs(share - 0.8) < 4 * np.sqrt(0.8 * 0.2 / 400)  # 4 steps are two half-lives: 1 to 4
@@ -171,7 +171,9 @@ def test_recent_documents_are_likelier_by_their_half_life(cache):
 def test_reach_stays_within_its_links(cache):
     world = world_of(tiny(), cache)
     trainer = scraped(world, docs=10_000, strategy="reach", links=0)
-    assert set(world.corpus.rows(sample(world.state, trainer))["site"]) == set(trainer.homes.tolist())
+    assert set(world.corpus.rows(sample(world.state, trainer, Pools(world.state)))["site"]) == set(
+        trainer.homes.tolist()
+    )
 
 
 @pytest.mark.slow
@@ -182,7 +184,7 @@ def test_lag_hides_what_is_new(stepped):
         stepped.spec,
         stepped.spec.model_copy(update={"trainers": stepped.spec.trainers | {"naive": recipe}}),
     )
-    assert stepped.corpus.rows(sample(stepped.state, trainer))["t"].unique().to_list() == [0]
+    assert stepped.corpus.rows(sample(stepped.state, trainer, Pools(stepped.state)))["t"].unique().to_list() == [0]
     stepped.state.scenario = before
 
 

@@ -19,6 +19,7 @@ from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, empty, segment
 from ecosystem.corpus.storage.documents import Documents
 from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.storage.sorted_runs import FirstCopies
+from ecosystem.corpus.storage.stored_arrays import GrowingArray
 
 _ARRAYS: dict[str, Any] = {
     "t": np.int32,
@@ -30,7 +31,6 @@ _ARRAYS: dict[str, Any] = {
     "published": np.bool_,  # False: refused at the publish gate
 }
 _NEVER = -1
-_CHANGING = ("weight", "retired_at")
 _UNSORTED = 4  # documents are sorted by site again when this share of them (1 in 4) is new
 
 
@@ -49,7 +49,7 @@ class Corpus:
     def _clear(self) -> None:
         self._documents = Documents(self._schema, self._scratch)
         self._drafts = pl.Series("content", [], dtype=self.content)  # contents of drafts that are not published
-        self._arrays = {name: np.zeros(0, dtype) for name, dtype in _ARRAYS.items()}  # longer than there are documents
+        self._arrays = {name: GrowingArray(dtype) for name, dtype in _ARRAYS.items()}
         self._copies = FirstCopies(self._scratch)
         self._drawn: dict[tuple[str | None, int], int] = {}  # number of documents of each source at each step
         self._changed = empty(INDEX_CHANGE)
@@ -101,12 +101,9 @@ class Corpus:
 
     def publish(self, table: pl.DataFrame) -> None:
         """Append a segment (columns of SEGMENT); rows with a verdict are recorded, but never on the web."""
-        first, last = len(self), len(self) + table.height
-        arrays = table.select("t", "site", "synthetic", "depth", "weight", pl.col("retired_at").fill_null(_NEVER))
-        for name, values in self._arrays.items():
-            if last > len(values):
-                self._arrays[name] = values = np.concatenate([values, np.zeros(max(last, 1024), values.dtype)])
-            values[first:last] = table["verdict"].is_null() if name == "published" else arrays[name]
+        derived = {"retired_at": table["retired_at"].fill_null(_NEVER), "published": table["verdict"].is_null()}
+        for name, array in self._arrays.items():
+            array.append((derived[name] if name in derived else table[name]).to_numpy())
         for source, t, count in table.group_by("source", "t").len().iter_rows():
             self._drawn[source, t] = self._drawn.get((source, t), 0) + count
         self._documents.append(table)
@@ -125,7 +122,7 @@ class Corpus:
 
         The array must not be changed.
         """
-        return self._arrays[name][: len(self)]
+        return self._arrays[name].array
 
     def table(self, names: Sequence[str]) -> pl.DataFrame:
         """Return these columns of all documents; a large web takes one pass over its files."""
@@ -137,11 +134,11 @@ class Corpus:
         return self._current(self._documents.rows(ids, names), ids)
 
     def _current(self, frame: pl.DataFrame, at: NDArray[np.int64] | slice) -> pl.DataFrame:
-        """Replace the columns that have changed since publication."""
-        changed = [pl.Series(name, self.array(name)[at]) for name in _CHANGING if name in frame.columns]
-        return frame.with_columns(changed).with_columns(
-            pl.col(name).replace(_NEVER, None) for name in ("retired_at",) if name in frame.columns
-        )
+        """Replace the columns of a new frame that have changed since publication, in place; return the frame."""
+        for name, changed in (("weight", pl.Series), ("retired_at", _retired_at)):
+            if name in frame.columns:
+                frame.replace_column(frame.get_column_index(name), changed(name, self.array(name)[at]))
+        return frame
 
     def contents(self, docs: ArrayLike | pl.Series) -> pl.Series:
         """Return the contents of documents (or of prepared drafts) by id, in the order of ``docs``."""
@@ -199,9 +196,9 @@ class Corpus:
     def _change(self, docs: NDArray[np.int64], weight: NDArray[np.float64], retired_at: NDArray[np.int32]) -> None:
         if not docs.size:
             return
-        self._arrays["weight"][docs], self._arrays["retired_at"][docs] = weight, retired_at
-        change = pl.DataFrame({"doc": docs, "retired_at": retired_at, "weight": weight}, schema=INDEX_CHANGE)
-        change = change.with_columns(pl.col("retired_at").replace(_NEVER, None))
+        self.array("weight")[docs], self.array("retired_at")[docs] = weight, retired_at
+        columns = {"doc": docs, "retired_at": _retired_at("retired_at", retired_at), "weight": weight}
+        change = pl.DataFrame(columns, schema=INDEX_CHANGE)
         self._changed = pl.concat([self._changed, change]).unique("doc", keep="last", maintain_order=True)
         self._live = None
 
@@ -224,6 +221,11 @@ class Corpus:
         retired_at = last["retired_at"].fill_null(_NEVER).to_numpy()
         self._change(last["doc"].to_numpy(), last["weight"].to_numpy(), retired_at)
         self.take_changes()
+
+
+def _retired_at(name: str, values: NDArray[np.int32]) -> pl.Series:
+    """Return steps of retirement as a column, in which documents that have not left the web are null."""
+    return pl.Series(name, values).set(pl.Series(values == _NEVER), None)
 
 
 class Live:

@@ -8,7 +8,6 @@ space.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
@@ -17,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import FEATURES
-from ecosystem.corpus.words import SPACED, Words, fill_missing, number_strings, words
+from ecosystem.corpus.words import SPACED, Words, blocks, fill_missing, number_strings, words
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
@@ -40,22 +39,11 @@ def features(text: pl.Series) -> pl.DataFrame:
     if text.dtype not in (pl.String, pl.Null):
         return _numeric_features(text)
     text = fill_missing(text).rename("text")
-    blocks = list(_blocks(text))
-    if len(blocks) == 1:
+    parts = [text[part] for part in blocks(text, _BLOCK_BYTES, _BLOCK_DOCUMENTS)]
+    if len(parts) == 1:
         return _text_features(text)
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        return pl.concat(pool.map(_text_features, blocks), rechunk=True)
-
-
-def _blocks(text: pl.Series) -> Iterator[pl.Series]:
-    """Cut texts, in order, into blocks of limited size; a longer text is a block of its own."""
-    end = np.cumsum(text.str.len_bytes().to_numpy().astype(np.int64))
-    start = 0
-    while start < text.len() or not start:
-        limit = _BLOCK_BYTES + (end[start - 1] if start else 0)
-        stop = min(max(int(np.searchsorted(end, limit, "right")), start + 1), start + _BLOCK_DOCUMENTS)
-        yield text[start:stop]
-        start = stop
+        return pl.concat(pool.map(_text_features, parts), rechunk=True)
 
 
 def _text_features(text: pl.Series) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -46,6 +46,21 @@ def words(text: pl.Series, pattern: str = TOKENS) -> Words:
     A match in a script without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is split into its words.
     """
     return number_strings(split_unspaced(fill_missing(text).str.extract_all(pattern)))
+
+
+def blocks(texts: pl.Series, most_bytes: int, most_texts: int | None = None) -> Iterator[slice]:
+    """Cut texts, in order, into blocks of limited size; a longer text is a block of its own.
+
+    Without texts, there is one empty block.
+    """
+    end = np.cumsum(texts.str.len_bytes().to_numpy().astype(np.int64))
+    start = 0
+    while start < texts.len() or not start:
+        limit = most_bytes + (end[start - 1] if start else 0)
+        stop = max(int(np.searchsorted(end, limit, "right")), start + 1)
+        stop = stop if most_texts is None else min(stop, start + most_texts)
+        yield slice(start, stop)
+        start = stop
 
 
 def fill_missing(text: pl.Series) -> pl.Series:

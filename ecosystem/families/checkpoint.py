@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
 from ecosystem.families import gguf
-from ecosystem.input_files import expanded, is_folder
+from ecosystem.input_files import digest_of, expanded, is_folder
 from ecosystem.parsing import parse_json
 
 if TYPE_CHECKING:
@@ -145,14 +145,12 @@ def check_finite(folder: Path, weights: Mapping[str, Tensor]) -> None:
 
 def fingerprint(place: Path) -> str:
     """Return 16 hexadecimal digits that change with any file of the checkpoint, a folder or a GGUF file."""
-    digest = hashlib.sha256()
     if place.is_file():
-        with place.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return digest_of(place)[:16]
+    digest = hashlib.sha256()
     for path in sorted(place.iterdir()):
         if path.is_file() and path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
-            with path.open("rb") as file:
-                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+            digest.update(path.name.encode() + bytes.fromhex(digest_of(path)))
     return digest.hexdigest()[:16]
 
 

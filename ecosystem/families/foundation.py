@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ecosystem.errors import DataError, StoreError
 from ecosystem.families.base import BuildContext, Cohort
 from ecosystem.families.requests import Budget, FitRequest
+from ecosystem.input_files import digest_of
 from ecosystem.parsing import parse_json
 from ecosystem.streams import Stream
 
@@ -83,7 +84,7 @@ def find(cache: Path, name: str) -> Path | None:
     folder = cache / name
     try:
         hashes = parse_json((folder / _HASHES).read_text(encoding="utf-8"))
-        intact = all(_hash(folder / file) == value for file, value in hashes.items())
+        intact = all(digest_of(folder / file) == value for file, value in hashes.items())
     except (OSError, ValueError, AttributeError):
         return None
     return folder if intact else None
@@ -106,7 +107,7 @@ def obtain(cache: Path, name: str, make: Callable[[], Callable[[Path], None]]) -
         temporary.mkdir(parents=True)
         try:
             write(temporary)
-            hashes = {path.name: _hash(path) for path in sorted(temporary.iterdir())}
+            hashes = {path.name: digest_of(path) for path in sorted(temporary.iterdir())}
             (temporary / _HASHES).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
             _move(temporary, cache, name)
         finally:
@@ -153,8 +154,3 @@ def _move(temporary: Path, cache: Path, name: str) -> None:
         except FileNotFoundError:
             continue  # another process has renamed it
         shutil.rmtree(damaged, ignore_errors=True)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -41,11 +41,6 @@ class Shaped:
     dtype: str
     shape: tuple[int, ...]
 
-    @classmethod
-    def of(cls, array: NDArray[Any]) -> Shaped:
-        """Describe an array."""
-        return Shaped(str(array.dtype), array.shape)
-
     @property
     def size(self) -> int:
         """Number of bytes."""
@@ -62,6 +57,11 @@ class Entry(Shaped):
         """Return the entry of some rows of this array."""
         size = self.size // max(1, self.shape[0])
         return Entry(self.dtype, (count, *self.shape[1:]), self.start + first * size)
+
+
+def shapes_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Shaped]:
+    """Return the type and shape of every array."""
+    return {name: Shaped(str(array.dtype), array.shape) for name, array in arrays.items()}
 
 
 def arrange(arrays: Mapping[str, Shaped], metadata: Mapping[str, str] | None = None) -> tuple[bytes, dict[str, Entry]]:
@@ -87,7 +87,7 @@ def encoded(
     arrays: Mapping[str, NDArray[Any]], *, metadata: Mapping[str, str] | None = None
 ) -> Iterator[memoryview | bytes]:
     """Yield the content of a file of arrays, piece by piece; every array is asked for twice."""
-    header, entries = arrange({name: Shaped.of(array) for name, array in arrays.items()}, metadata)
+    header, entries = arrange(shapes_of(arrays), metadata)
     yield header
     for name in entries:
         yield np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data

@@ -6,17 +6,17 @@ types and shapes alone, so it is written first, and every process then writes it
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecosystem.families.tensor_files import ArrayFile, Entry, Shaped, arrange
+from ecosystem.families.tensor_files import ArrayFile, Entry, Shaped, arrange, shapes_of
+from ecosystem.input_files import digest_of
 
 
 @runtime_checkable
@@ -73,10 +73,11 @@ def write_together(path: Path, weights: Weights) -> dict[str, Any]:
 
     The file appears under its name only when it is complete and flushed.
     """
-    shapes: dict[str, Shaped] = {}
-    for model, state in weights.items():
-        layout = state.layout() if isinstance(state, HeldElsewhere) else _shapes(state)
-        shapes |= {f"{model}/{name}": shape for name, shape in layout.items()}
+    layouts = {
+        model: state.layout() if isinstance(state, HeldElsewhere) else shapes_of(state)
+        for model, state in weights.items()
+    }
+    shapes = {f"{model}/{name}": shape for model, layout in layouts.items() for name, shape in layout.items()}
     header, entries = arrange(shapes)
     size = len(header) + sum(shape.size for shape in shapes.values())
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ def write_together(path: Path, weights: Weights) -> dict[str, Any]:
             os.fsync(file.fileno())
         digests = []
         for model, state in weights.items():
-            own = {name: entries[f"{model}/{name}"] for name in _names(state)}
+            own = {name: entries[f"{model}/{name}"] for name in layouts[model]}
             if isinstance(state, HeldElsewhere):
                 state.write(partial, own)
                 digests.append(state.digest)
@@ -101,17 +102,3 @@ def write_together(path: Path, weights: Weights) -> dict[str, Any]:
     finally:
         partial.unlink(missing_ok=True)
     return {"size": size, "sha256": sha256}
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _names(state: Mapping[str, NDArray[Any]] | HeldElsewhere) -> Sequence[str]:
-    return list(state.layout() if isinstance(state, HeldElsewhere) else state)
-
-
-def _shapes(state: Mapping[str, NDArray[Any]]) -> dict[str, Shaped]:
-    return {name: Shaped.of(array) for name, array in state.items()}

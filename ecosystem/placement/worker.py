@@ -27,9 +27,10 @@ from ecosystem.families.base import (
     SupportsPrompts,
     TextCohort,
 )
-from ecosystem.families.tensor_files import ArrayFile, Entry, Shaped
+from ecosystem.families.tensor_files import ArrayFile, Entry, Shaped, shapes_of
+from ecosystem.input_files import digest_of
 from ecosystem.placement.texts import Shared, Table, joined, unpack
-from ecosystem.placement.weights_file import digest_of, write_arrays
+from ecosystem.placement.weights_file import write_arrays
 from ecosystem.streams import Streams
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class Worker:
         """Keep the present state under a token; return the types and shapes of its arrays."""
         state = self._cohorts[model].state()
         self._kept[model, token] = state
-        return {name: Shaped(str(array.dtype), array.shape) for name, array in state.items()}
+        return shapes_of(state)
 
     def forget(self, model: str, token: int) -> None:
         """Drop a state."""

@@ -6,7 +6,6 @@ of two short signatures. Banding (Indyk & Motwani 1998) finds the pairs worth co
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from pydantic import Field
 from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.storage.sorted_runs import Run, SortedRuns
 from ecosystem.corpus.storage.stored_arrays import GrowingArray, StoredRows
-from ecosystem.corpus.words import LETTERED, Words, fill_missing, mix, windows, word_hashes, words
+from ecosystem.corpus.words import LETTERED, Words, blocks, fill_missing, mix, windows, word_hashes, words
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Context, Filter
 from ecosystem.policies.reasons import first_reason
@@ -109,7 +108,7 @@ class NearDuplicates:
             raise EcosystemError("near-duplicates: documents must be added in ascending order of their ids, each once.")
         texts = fill_missing(texts).str.to_lowercase()
         # Few shingles at a time fit into the caches of a processor, and many bands at a time take fewer searches.
-        for part in _parts(texts):
+        for part in blocks(texts, _TEXT):
             self._sign(new[part], texts[part])
         self._words.search()
         self._characters.search()
@@ -307,10 +306,3 @@ def _signatures(hashes: NDArray[np.uint64], starts: NDArray[np.uint64], num_perm
         matrix = RMinHash.digest_matrix_from_flat_token_hashes(inside, start - start[0], num_perm, _SEED)
         signatures[i : i + _CONVERTED] = matrix.to_rows()
     return signatures
-
-
-def _parts(texts: pl.Series) -> list[slice]:
-    """Cut texts into runs of about _TEXT bytes."""
-    before = np.cumsum(texts.str.len_bytes().to_numpy().astype(np.int64)) // _TEXT
-    edges = [0, *(np.flatnonzero(np.diff(before)) + 1).tolist(), texts.len()]
-    return [slice(a, b) for a, b in pairwise(edges)]

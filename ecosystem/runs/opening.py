@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from io import BytesIO
 from typing import Any
 
 import polars as pl
 
+from ecosystem.input_files import digest_of
 from ecosystem.runs.records import OPENING, batch_file, read_opening, record_digest
 from ecosystem.runs.store import Store, parquet
 
@@ -38,15 +37,15 @@ class OpeningBatches:
         return len(self.files)
 
     def _is_intact(self, name: str, entry: dict[str, Any]) -> bool:
+        path = self._store.folder / name
         try:
-            content = (self._store.folder / name).read_bytes()
+            return entry == {"size": path.stat().st_size, "sha256": digest_of(path)}
         except OSError:
             return False
-        return entry == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     def read(self, batch: int) -> pl.DataFrame:
         """Return the documents of a stored batch."""
-        return pl.read_parquet(BytesIO((self._store.folder / batch_file(batch)).read_bytes()))
+        return pl.read_parquet(self._store.folder / batch_file(batch), glob=False)
 
     def write(self, batch: int, segment: pl.DataFrame) -> None:
         """Store the documents of the next batch, then note it."""

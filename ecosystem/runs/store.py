@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,8 @@ from numpy.typing import NDArray
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, History, Snapshot, empty
 from ecosystem.errors import StoreError, whole_number
 from ecosystem.families.tensor_files import ArrayFile, encoded
-from ecosystem.placement.weights_file import (
-    Weights,
-    held_elsewhere,
-    tell_committed,
-    write_together,
-)
+from ecosystem.input_files import digest_of
+from ecosystem.placement.weights_file import Weights, held_elsewhere, tell_committed, write_together
 from ecosystem.runs.files import flush_folder, io_errors, locked, relative_path, unreadable, write_atomically
 from ecosystem.runs.records import (
     BRANCH,
@@ -61,33 +57,28 @@ class Store(CommitHistory):
 
     def read(self, commit: Commit, name: str) -> bytes:
         """Return the content of a file of a step; raise StoreError if it does not have the recorded size and hash."""
-        path = self.owning_store(commit.step).folder / name
-        try:
+        with self._readable(commit, name) as path:
             content = path.read_bytes()
-        except FileNotFoundError:
-            raise self._missing(commit, name) from None
-        except OSError as error:
-            raise unreadable(path, error) from None
         self._require_same(commit, name, len(content), hashlib.sha256(content).hexdigest())
         return content
 
     def check(self, commit: Commit, name: str) -> Path:
         """Check a file of a step as :meth:`read` does, without holding its content in memory; return its path."""
-        path = self.owning_store(commit.step).folder / name
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                size = file.tell()
-        except FileNotFoundError:
-            raise self._missing(commit, name) from None
-        except OSError as error:
-            raise unreadable(path, error) from None
+        with self._readable(commit, name) as path:
+            size, digest = path.stat().st_size, digest_of(path)
         self._require_same(commit, name, size, digest)
         return path
 
-    def _missing(self, commit: Commit, name: str) -> StoreError:
+    @contextmanager
+    def _readable(self, commit: Commit, name: str) -> Iterator[Path]:
+        """Give the path of a file of a step; raise StoreError if it cannot be read inside."""
         path = self.owning_store(commit.step).folder / name
-        return StoreError(f"{path}: this file of step {commit.step} is missing. {self._remedy(commit)}")
+        try:
+            yield path
+        except FileNotFoundError:
+            raise StoreError(f"{path}: this file of step {commit.step} is missing. {self._remedy(commit)}") from None
+        except OSError as error:
+            raise unreadable(path, error) from None
 
     def _require_same(self, commit: Commit, name: str, size: int, digest: str) -> None:
         """Raise StoreError unless a file has the recorded size and hash."""

@@ -41,7 +41,7 @@ def _pool(state: State, docs: NDArray[np.int64], strategy: str, lag: int, half_l
     return docs, None if (appeal == 1.0).all() else appeal
 
 
-def sample(state: State, trainer: Trainer, pools: Pools | None = None) -> NDArray[np.int64]:
+def sample(state: State, trainer: Trainer, pools: Pools) -> NDArray[np.int64]:
     """Draw a trainer's candidates from the live documents within its reach; return their ids, ascending.
 
     This is weighted sampling without replacement with one exponential key per document (Efraimidis & Spirakis 2006).
@@ -54,7 +54,7 @@ def sample(state: State, trainer: Trainer, pools: Pools | None = None) -> NDArra
         docs = state.corpus.live_on(state.web.reach(trainer.homes, scrape.links).tolist())
         docs, appeal = _pool(state, docs, *key)
     else:
-        docs, appeal = (Pools(state) if pools is None else pools)[key]
+        docs, appeal = pools[key]
     return first_arrivals(docs, appeal, scrape.docs, state.stream(f"trainers/{trainer.name}/scrape"), state.threads)
 
 

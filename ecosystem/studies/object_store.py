@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError
+from ecosystem.input_files import digest_of
 from ecosystem.runs.records import BRANCH, COVERED, DIGESTS, Commit, Fork, check_format, is_record, record_files
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import PRUNED, Store
@@ -142,7 +143,7 @@ class Mirror:
                 if local and not (stored and consistent):
                     _clear(folder)
                 _move_into(folder, metadata)
-                self._pushed |= {folder / name: _hash(folder / name) for name in rewritten}
+                self._pushed |= {folder / name: digest_of(folder / name) for name in rewritten}
                 expected = _files_to_fetch(stored.values(), tables, weights)
                 missing = [name for name, digest in expected.items() if not _has_hash(folder / name, digest)]
                 with self._downloaded(folder, missing) as files:
@@ -184,7 +185,7 @@ class Mirror:
             diverged = latest is not None and self._fs.cat_file(self._path(latest)) != latest.read_bytes()
             if len(stored) > len(shared) or diverged:
                 raise StoreError(f"{place}: another worker has continued this run.")
-            hashes = {path: _hash(path) for path in (folder / name for name in _REWRITTEN) if path.exists()}
+            hashes = {path: digest_of(path) for path in (folder / name for name in _REWRITTEN) if path.exists()}
             changed = [path for path, digest in hashes.items() if self._pushed.get(path) != digest]
             self.put(path for path in changed if path.name == DIGESTS)  # first: it also covers the versions before
             self.put(path for path in changed if path.name != DIGESTS)
@@ -262,13 +263,8 @@ def _files_to_fetch(records: Iterable[bytes], tables: Iterable[str] | None, weig
     return expected
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _has_hash(path: Path, digest: str) -> bool:
-    return path.is_file() and _hash(path) == digest
+    return path.is_file() and digest_of(path) == digest
 
 
 def _move_into(folder: Path, files: Mapping[str, Path]) -> None:

@@ -7,7 +7,7 @@ are deleted with the table.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +44,7 @@ class Documents:
 
     def append(self, rows: pl.DataFrame) -> None:
         """Append rows (columns of the schema)."""
-        self._recent = pl.concat([self._recent, rows.select(self._schema.keys())])
+        self._recent = pl.concat([self._recent, _only(rows, self._schema)])
         self._recent_bytes += int(rows["size"].sum()) + _ROW * rows.height
         if self._recent_bytes > _MEMORY:
             self._mapped.append(_Mapped(self._recent, self._scratch))
@@ -55,7 +55,7 @@ class Documents:
 
     def rows(self, numbers: NDArray[np.int64], names: Sequence[str]) -> pl.DataFrame:
         """Return rows by number, in the order of ``numbers``, with the columns ``names``."""
-        recent = self._recent.select(names)
+        recent = _only(self._recent, names)
         if not self._mapped:
             return recent[numbers]
         part = np.searchsorted(self._starts, numbers, side="right") - 1
@@ -80,11 +80,14 @@ class Documents:
             yield part.columns([name])[name]
         yield self._recent[name]
 
-    def columns(self, names: Sequence[str], keep: Callable[[pl.DataFrame], pl.DataFrame] | None = None) -> pl.DataFrame:
-        """Return all rows, with the columns ``names``, or those rows that ``keep`` lets pass, part by part."""
-        keep = keep or (lambda frame: frame)
-        parts = [keep(part.columns(names)) for part in self._mapped]
-        return pl.concat([*parts, keep(self._recent.select(names))])
+    def columns(self, names: Sequence[str]) -> pl.DataFrame:
+        """Return all rows, with the columns ``names``."""
+        return pl.concat([*(part.columns(names) for part in self._mapped), _only(self._recent, names)])
+
+
+def _only(frame: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
+    """Return columns of a frame; the method ``select`` plans a query, which takes several times as long."""
+    return pl.DataFrame([frame[name] for name in names])
 
 
 class _Mapped:

@@ -7,9 +7,6 @@ import tempfile
 import weakref
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 
 class Scratch:
     """A folder for files that can be made again; it is created on first use and deleted with this object."""
@@ -29,10 +26,3 @@ class Scratch:
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._files += 1
         return self._folder / f"{self._files:06d}{suffix}"
-
-    def stored(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Write an array to a new file; return it mapped from there, read-only."""
-        path = self.file(".npy")
-        np.save(path, array)
-        mapped: NDArray[np.generic] = np.load(path, mmap_mode="r")
-        return mapped

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.families import checkpoint, foundation, gguf
 from ecosystem.families.base import BuildContext, Cohort, Family
+from ecosystem.families.language import conversion
 from ecosystem.families.training_spec import Foundation, Training
 from ecosystem.input_files import expanded, is_folder
 from ecosystem.spec import ScenarioParts
@@ -133,9 +134,7 @@ class LanguageFamily(Family):
             fingerprint = self.fingerprint(context)
             folder = foundation.obtain(context.cache, fingerprint, lambda: self._make_folder(context))
         else:
-            from ecosystem.families.language.conversion import folder_of
-
-            folder = folder_of(self.init, "init", context.cache)
+            folder = conversion.folder_of(self.init, "init", context.cache)
             checkpoint.check_format(folder)
             fingerprint = checkpoint.fingerprint(gguf.find(self.init, "init") or folder)
         longest = self._longest_input(folder)
@@ -151,9 +150,7 @@ class LanguageFamily(Family):
         return cohort
 
     def _tokenizer_folder(self, context: BuildContext) -> Path:
-        from ecosystem.families.language.conversion import folder_of
-
-        return folder_of(str(self.tokenizer), "tokenizer", context.cache)
+        return conversion.folder_of(str(self.tokenizer), "tokenizer", context.cache)
 
     def _sizes(self) -> dict[str, int] | None:
         """Return the sizes of a model in a GGUF file (zeros if its package is missing); None for other checkpoints."""

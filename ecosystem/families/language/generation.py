@@ -174,6 +174,7 @@ def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[
     seen = None
     if task.decoding.repetition_penalty != 1.0:
         seen = torch.zeros(logits.shape, dtype=torch.bool, device=device).scatter_(1, ids, True)
+    advancing = decoder if isinstance(decoder, Advancing) and _is_plain(task, logits.shape[-1]) else None
     while True:
         if task.never is not None:
             logits = logits.index_fill(1, task.never, -torch.inf)
@@ -184,8 +185,8 @@ def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[
         report(done)
         if not batch.open.any():
             return batch.texts()
-        if isinstance(decoder, Advancing) and _is_plain(task, logits.shape[-1]):
-            return batch.advanced(decoder, report)
+        if advancing is not None:
+            return batch.advanced(advancing, report)
         index = batch.compact()
         if index is not None:
             decoder.keep(index, batch.position)

@@ -16,6 +16,7 @@ from ecosystem.families import checkpoint
 from ecosystem.families.base import FAMILIES, BuildContext, Workload
 from ecosystem.families.checkpoint import read_config
 from ecosystem.families.foundation import pretrain
+from ecosystem.families.language import conversion
 from ecosystem.families.language.family import LanguageFamily
 from ecosystem.families.language.huggingface.adapters import Adapter, require_peft
 from ecosystem.families.training_spec import Training
@@ -163,11 +164,10 @@ class CausalLm(LanguageFamily):
             return super().save_weights(folder, state, member)
         import torch
 
-        from ecosystem.families.language.conversion import folder_of
         from ecosystem.families.language.huggingface.adapters import merged, write_adapter
         from ecosystem.families.language.huggingface.modules import load
 
-        base = folder_of(self.init, "init", cache_folder())
+        base = conversion.folder_of(self.init, "init", cache_folder())
         weights = {name: torch.from_numpy(values[member]) for name, values in state.items()}
         write_adapter(folder / "adapter", self.adapter, weights, str(base.resolve()))
         whole = merged(load(base), self.adapter, weights)

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.families import checkpoint, foundation
 from ecosystem.families.base import FAMILIES, BuildContext, Cohort, Family, Workload
+from ecosystem.families.language import conversion
 from ecosystem.families.language.family import missing_documents, read_tokenizer, too_long_prompts
 from ecosystem.families.language.ngram.counts import NgramSettings, require_keys
 from ecosystem.families.training_spec import Rate
@@ -142,9 +143,7 @@ class Ngram(Family):
         if self.tokenizer is None:
             tokenizer = Tokenizer.train(context.human.to_list(), self.vocabulary or 0, context.progress)
         else:
-            from ecosystem.families.language.conversion import folder_of
-
-            tokenizer = read_tokenizer(folder_of(self.tokenizer, "tokenizer", context.cache), context.human)
+            tokenizer = read_tokenizer(conversion.folder_of(self.tokenizer, "tokenizer", context.cache), context.human)
         return lambda folder: tokenizer.save(folder, self.context)
 
 
