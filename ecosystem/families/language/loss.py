@@ -24,21 +24,41 @@ def scored_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Ten
 
     In a fit on answers they are. Members in a stack keep all their rows, so that they stay equally many.
     """
-    if scale.dim() == 1 and 2 * scale.count_nonzero() < len(scale):
+    if scale.dim() == 1 and mostly_unscored(scale):
         scored = scale.nonzero().squeeze(-1)
         x, targets, scale = x[scored], targets[scored], scale[scored]
     return weighted_loss(x, table, targets, scale)
 
 
-def _chunk_rows(device: str, vocabulary: int) -> int:
+def mostly_unscored(scale: Tensor) -> bool:
+    """Tell whether fewer than half of the targets have a scale [N] other than 0."""
+    return bool(2 * scale.count_nonzero() < len(scale))
+
+
+def chunk_rows(device: str, vocabulary: int) -> int:
+    """Return the number of rows of logits in memory at once."""
     rows = _CHUNK.get(device, 1 << 22) // vocabulary
     return rows if rows >= 16 else max(16, _LARGE_CHUNK // vocabulary)
+
+
+def table_in_place(device: str, vocabulary: int) -> bool:
+    """Tell whether the table's gradient is summed in place: chunks exceed a cache, and a second table costs memory."""
+    return chunk_rows(device, vocabulary) * vocabulary > _CHUNK.get(device, 0)
+
+
+def loss_of(probabilities: Tensor, scale: Tensor, vocabulary: int) -> Tensor:
+    """Sum ``scale`` times the cross-entropy of targets of given probabilities on a CPU, [N] each → [], by chunks."""
+    loss = scale.new_zeros(())
+    rows = chunk_rows("cpu", vocabulary)
+    for p, weight in zip(torch.split(probabilities, rows), torch.split(scale, rows), strict=True):
+        loss -= (p.clamp(min=_TINY).log() * weight).unsqueeze(-1).sum((-2, -1))
+    return loss
 
 
 def token_nll(x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """Return the nats of each target, without gradients: x [N, d], table [V, d], targets [N] → [N]."""
     losses = []
-    rows = _chunk_rows(x.device.type, len(table))
+    rows = chunk_rows(x.device.type, len(table))
     for part, part_targets in zip(torch.split(x, rows), torch.split(targets, rows), strict=True):
         log_p = torch.log_softmax((part @ table.t()).float(), -1)
         losses.append(-log_p.gather(-1, part_targets.unsqueeze(-1)).squeeze(-1))
@@ -62,7 +82,7 @@ class _Loss(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
         """Compute the loss and, chunk by chunk, both gradients."""
         kind, n = x.device.type, x.shape[-2]
-        rows = _chunk_rows(kind, table.numel() // table.shape[-1])
+        rows = chunk_rows(kind, table.numel() // table.shape[-1])
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         low_x, low_table = x.to(dtype), table.to(dtype)
         loss = scale.new_zeros(table.shape[:-2])
@@ -80,7 +100,7 @@ class _Loss(torch.autograd.Function):
                 grad_x[..., part, :] = (p @ low_table) * weight
                 if grad_table is None:
                     continue
-                if table.dim() == 2 and dtype == table.dtype and rows * len(table) > _CHUNK.get(kind, 0):
+                if table.dim() == 2 and dtype == table.dtype and table_in_place(kind, len(table)):
                     grad_table.addmm_(p.mT, chunk * weight)  # without a second table
                 else:
                     grad_table += p.mT @ (chunk * weight).to(dtype)

@@ -21,7 +21,7 @@ from ecosystem.families.checkpoint import write_config
 from ecosystem.families.language import loss
 from ecosystem.families.language.cohort import CohortSettings, Nll
 from ecosystem.families.language.generation import Decoder
-from ecosystem.families.language.gpt2 import transformer
+from ecosystem.families.language.gpt2 import compiled_training, transformer
 from ecosystem.families.language.gpt2.compiled import CompiledDecoder, usable
 from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
@@ -29,7 +29,7 @@ from ecosystem.families.language.neural import NeuralCohort
 from ecosystem.families.language.packing import TokenBatches
 from ecosystem.families.members import MemberWeights
 from ecosystem.families.requests import FitRecord, FitRequest, Member
-from ecosystem.families.training import Fit, Gradients, Rows, accumulated
+from ecosystem.families.training import Fit, Gradients, Result, Rows
 from ecosystem.families.training_spec import Training
 from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.streams import Stream
@@ -154,19 +154,11 @@ class Gpt2Cohort(NeuralCohort):
         return fits
 
     def _gradients(self, weights: Mapping[str, Tensor]) -> Gradients:
-        names, shape = list(weights), self.shape
+        compute = compiled_training.plain_gradients if self._stacks else compiled_training.gradients
 
-        def gradients(rows: Rows, total: Sequence[Tensor] | None = None) -> tuple[Tensor, Sequence[Tensor]]:
-            inputs, targets, scale = rows
-            # Separate leaves, since several threads may compute different parts of the same batch.
-            leaves = [weights[name].detach().requires_grad_() for name in names]
-            local = dict(zip(names, leaves, strict=True))
-            flat = (inputs.dim() - 2, inputs.dim() - 1)
-            with torch.enable_grad(), self._autocast():
-                x = transformer.hidden(local, shape, inputs)
-                losses = loss.scored_loss(x, local[transformer.WTE], targets.flatten(*flat), scale.flatten(*flat))
-                grads = accumulated(losses.sum(), leaves, total)
-            return losses.detach(), grads
+        def gradients(rows: Rows, total: Sequence[Tensor] | None = None) -> Result:
+            with self._autocast():
+                return compute(weights, self.shape, rows, total)
 
         return gradients
 

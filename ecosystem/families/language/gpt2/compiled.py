@@ -1,31 +1,21 @@
 """Decoding on a CPU with compiled kernels, which give the bits of the PyTorch operations in transformer.py.
 
-The sources in ``native`` are compiled at first use, in a few seconds, and kept in the cache folder. Wherever that is
-not possible (no compiler, another processor than x86-64, a PyTorch without MKL), or where the compiled kernels do not
-give the bits of PyTorch in a trial, PyTorch decodes: the tokens are the same, and only the time differs.
+Where they cannot be compiled (see kernels.py), or do not give the bits of PyTorch in a trial, PyTorch decodes: the
+tokens are the same, and only the time differs.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from functools import lru_cache
-from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecosystem.cache import cache_folder
 from ecosystem.families.language.generation import Texts
-from ecosystem.families.language.gpt2 import transformer
+from ecosystem.families.language.gpt2 import kernels, transformer
 from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.language.gpt2.shape import Shape
 
@@ -166,72 +156,15 @@ def _same_bits(shape: Shape) -> bool:
     return same
 
 
-_INSTRUCTIONS = {
-    "AVX2": ["-mavx2", "-mfma", "-mf16c"],
-    "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"],
-}
-"""Options of the compiler for the instructions that PyTorch uses on this processor."""
-_building = Lock()
-
-
-def _library() -> ctypes.CDLL | None:
-    """Return the compiled kernels, compiling them if necessary; None if that is not possible here."""
-    with _building:  # several worker threads may ask at once
-        return _load()
-
-
 @lru_cache(maxsize=1)
-def _load() -> ctypes.CDLL | None:
-    instructions = torch.backends.cpu.get_cpu_capability()
-    compiler = shutil.which(os.environ.get("CXX") or "c++")
-    if compiler is None or instructions not in _INSTRUCTIONS or platform.system() != "Linux":
-        return None
-    try:
-        return _prototypes(ctypes.CDLL(str(_build(compiler, instructions))))
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _build(compiler: str, instructions: str) -> Path:
-    """Compile the sources unless that was done before; return the library."""
-    sources = Path(__file__).parent / "native"
-    commands = _commands(compiler, instructions, sources)
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    contents = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix == ".cpp"]
-    key = hashlib.sha256(b"\0".join([*contents, repr(commands).encode(), torch.__version__.encode(), version]))
-    library = cache_folder() / "native" / f"decoding-{key.hexdigest()[:16]}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            for command in commands:
-                subprocess.run(command, cwd=folder, capture_output=True, check=True)
-            (Path(folder) / "decoding.so").replace(library)
-    return library
-
-
-def _commands(compiler: str, instructions: str, sources: Path) -> list[list[str]]:
-    package = Path(torch.__file__).parent
-    common = [compiler, "-O3", "-std=c++20", "-fPIC", "-fno-math-errno", "-w", f"-I{package / 'include'}"]
-
-    def compile_one(name: str, level: str, contraction: str) -> list[str]:
-        capability = [f"-DCPU_CAPABILITY={level}", f"-DCPU_CAPABILITY_{level}"]
-        options = [*_INSTRUCTIONS[level], *capability, f"-ffp-contract={contraction}"]
-        return [*common, *options, "-c", str(sources / f"{name}.cpp"), "-o", f"{name}.o"]
-
-    link = [compiler, "-shared", "layer_norm.o", "decoding.o", "-o", "decoding.so"]
-    return [
-        compile_one("layer_norm", "AVX2", "fast"),
-        compile_one("decoding", instructions, "off"),
-        [*link, f"-L{package / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{package / 'lib'}"],
-    ]
-
-
-def _prototypes(library: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    model = ctypes.POINTER(_Model)
-    library.fill.argtypes = [model, integer, integer, integer, pointer, pointer]
-    library.step.argtypes = [model, pointer, integer, pointer, integer, pointer]
-    library.advance.argtypes = [model, ctypes.POINTER(_Texts), integer, integer, integer]
-    for function in (library.fill, library.step, library.advance):
-        function.restype = None
+def _library() -> ctypes.CDLL | None:
+    """Return the compiled kernels with the types of their arguments; None if there are none."""
+    library = kernels.library()
+    if library is not None:
+        pointer, integer, model = ctypes.c_void_p, ctypes.c_int64, ctypes.POINTER(_Model)
+        library.fill.argtypes = [model, integer, integer, integer, pointer, pointer]
+        library.step.argtypes = [model, pointer, integer, pointer, integer, pointer]
+        library.advance.argtypes = [model, ctypes.POINTER(_Texts), integer, integer, integer]
+        for function in (library.fill, library.step, library.advance):
+            function.restype = None
     return library

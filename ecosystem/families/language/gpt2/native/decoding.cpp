@@ -6,16 +6,7 @@
 //
 // Rows are independent: the numbers of one do not depend on the others, nor on how many there are.
 
-#include <ATen/cpu/vec/functional.h>
-
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
-#include <new>
-#include <vector>
-
-namespace vec = at::vec;
-using Vec = vec::Vectorized<float>;
+#include "kernels.h"
 
 constexpr int64_t kLanes = 16;
 constexpr int kPanel = 32;           // columns of a panel of a matrix
@@ -24,10 +15,6 @@ constexpr int64_t kNaiveBelow = 400;  // multiply-adds below which torch.bmm is 
 typedef float Lanes __attribute__((vector_size(4 * kLanes), aligned(4)));
 typedef float Eight __attribute__((vector_size(32), aligned(4)));
 typedef double EightDoubles __attribute__((vector_size(64)));
-
-extern "C" void sgemm_(const char*, const char*, const int*, const int*, const int*, const float*, const float*,
-                       const int*, const float*, const int*, const float*, float*, const int*);
-void layer_norm(const float* x, const float* weight, const float* bias, int64_t width, float eps, float* y);
 
 struct Layer {  // in the order of transformer.Block, and the panels of its matrices
     const float *ln_1_weight, *ln_1_bias, *c_attn_weight, *c_attn_bias, *attn_proj_weight, *attn_proj_bias;
@@ -54,19 +41,6 @@ struct Texts {  // documents that are being written, in the order of compiled.py
     int64_t documents, nevers, end;
     float temperature;
 };
-
-template <class T>
-struct Aligned {  // the BLAS may sum in another order where memory is aligned in another way than PyTorch's
-    typedef T value_type;
-    Aligned() = default;
-    template <class U>
-    Aligned(const Aligned<U>&) {}
-    T* allocate(size_t size) { return static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t(64))); }
-    void deallocate(T* memory, size_t) { ::operator delete(memory, std::align_val_t(64)); }
-    template <class U>
-    bool operator==(const Aligned<U>&) const { return true; }
-};
-typedef std::vector<float, Aligned<float>> Floats;
 
 struct Workspace {
     Floats x, a, wide, logits, scores;
@@ -133,21 +107,10 @@ static void normalise(const float* x, const float* weight, const float* bias, co
     for (int64_t i = count * m.width; i < kLeastRows * m.width; ++i) y[i] = 0;
 }
 
-static void add(float* x, const float* y, int64_t size) {
-    for (int64_t i = 0; i < size; ++i) x[i] += y[i];
-}
-
 static void gelu(float* x, int64_t size) {
     const Vec half(0.5f), one(1.0f), beta(float(M_SQRT2 * M_2_SQRTPI * 0.5)), kappa(0.044715f);
     vec::map<float>(
         [&](Vec v) { return half * v * (one + (beta * vec::fmadd(kappa, v * v * v, v)).tanh()); }, x, x, size);
-}
-
-static void softmax(float* x, int64_t size) {
-    const Vec largest(vec::reduce_all<float>([](Vec& a, Vec& b) { return vec::maximum(a, b); }, x, size));
-    vec::map<float>([&](Vec v) { return (v - largest).exp(); }, x, x, size);
-    const Vec scale(1 / vec::reduce_all<float>([](Vec a, Vec b) { return a + b; }, x, size));
-    vec::map<float>([&](Vec v) { return v * scale; }, x, x, size);
 }
 
 static inline Lanes load(const float* x) { return *reinterpret_cast<const Lanes*>(x); }

@@ -1,4 +1,4 @@
-"""Compiled decoding: the tokens of PyTorch, bit for bit, whatever the batch; PyTorch where it is not possible."""
+"""Compiled kernels: tokens and gradients of PyTorch, bit for bit; PyTorch where they are not possible."""
 
 import shutil
 from dataclasses import replace
@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from ecosystem.families.language.gpt2 import cohort as gpt2_cohort
-from ecosystem.families.language.gpt2 import compiled
+from ecosystem.families.language.gpt2 import compiled, compiled_training, kernels
 from ecosystem.families.language.gpt2.compiled import CompiledDecoder
 from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.language.gpt2.shape import Shape
-from ecosystem.families.requests import Decoding, Prompt
-from tests.families_shared import cohort, documents, generate_request, weights
+from ecosystem.families.requests import Budget, Decoding, Prompt
+from tests.families_shared import cohort, documents, fit_request, generate_request, weights
 
 SHAPE = Shape(n_layer=2, n_embd=64, n_head=2, vocabulary=70, context=60, n_inner=128)
 
-here = pytest.mark.skipif(compiled._library() is None, reason="no compiler, or a PyTorch without MKL")
+here = pytest.mark.skipif(kernels.library() is None, reason="no compiler, or a PyTorch without MKL")
 
 
 @pytest.fixture(autouse=True)
@@ -114,16 +114,99 @@ def test_nor_with_pytorch(without_compiler):
     test_a_document_does_not_depend_on_the_others()
 
 
+def rows_of(shape, rows, length=None):
+    generator, size = torch.Generator().manual_seed(3), (rows, length or shape.context)
+    inputs, targets = (torch.randint(0, shape.vocabulary, size, generator=generator) for _ in range(2))
+    return inputs, targets, torch.rand(size, generator=generator)
+
+
+WIDE = replace(SHAPE, n_embd=128, n_head=4, n_inner=512, vocabulary=1000, context=128)
+
+
+@here
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [48, 128])
+@pytest.mark.parametrize(
+    "shape", [replace(SHAPE, context=128), replace(SHAPE, n_head=1, n_layer=3, context=128, vocabulary=2048), WIDE]
+)
+def test_gradients_are_those_of_pytorch_bit_for_bit(shape, length, monkeypatch):
+    made, calls = weights(shape), []
+    compute = compiled_training._compiled_gradients
+    monkeypatch.setattr(compiled_training, "_compiled_gradients", lambda *given: calls.append(1) or compute(*given))
+    totals = [None, None]
+    for rows in (8, 3):  # the second part is added to the first
+        part = rows_of(shape, rows, length)
+        (loss, totals[0]), (plain, totals[1]) = (
+            function(made, shape, part, total)
+            for function, total in zip(
+                (compiled_training.gradients, compiled_training.plain_gradients), totals, strict=True
+            )
+        )
+        assert torch.equal(loss, plain)
+        assert all(map(torch.equal, *totals))
+    assert len(calls) >= 2
+
+
+@pytest.mark.parametrize(
+    "case", ["odd length", "long", "mostly unscored", "two threads", "narrow heads", "large vocabulary"]
+)
+def test_pytorch_computes_gradients_where_the_kernels_do_not_fit(case, monkeypatch):
+    monkeypatch.setattr(compiled_training, "_compiled_gradients", lambda *given: pytest.fail("compiled"))
+    shape = {
+        "narrow heads": replace(SHAPE, n_head=8),
+        "large vocabulary": replace(SHAPE, vocabulary=20_000),
+        "long": replace(SHAPE, context=160),
+    }.get(case, replace(SHAPE, context=32))
+    inputs, targets, scale = rows_of(shape, 2, 31 if case == "odd length" else None)
+    if case == "mostly unscored":
+        scale[:, 10:] = 0
+    if case == "two threads":
+        torch.set_num_threads(2)
+    made = weights(shape)
+    _, grads = compiled_training.gradients(made, shape, (inputs, targets, scale), None)
+    assert [g.shape for g in grads] == [w.shape for w in made.values()]
+
+
+@here
+@pytest.mark.slow
+def test_a_fit_is_that_of_pytorch_bit_for_bit(monkeypatch):
+    shape, fitted, calls = replace(SHAPE, context=64), [], []
+    compute = compiled_training._compiled_gradients
+    monkeypatch.setattr(compiled_training, "_compiled_gradients", lambda *given: calls.append(1) or compute(*given))
+    for _ in range(2):
+        made = cohort(3, shape)
+        made.fit([fit_request(documents(60, seed), seed, budget=Budget(tokens=3000)) for seed in range(3)])
+        fitted.append(made.state())
+        monkeypatch.setattr(kernels, "library", lambda: None)  # the second time
+    assert calls
+    assert fitted[0].keys() == fitted[1].keys()
+    assert all(np.array_equal(fitted[0][name], fitted[1][name]) for name in fitted[0])
+
+
+@here
+def test_gradients_of_other_bits_are_not_used(monkeypatch):
+    compute = compiled_training._compiled_gradients
+
+    def altered(*given):
+        losses, grads = compute(*given)
+        grads[0][0, 0] = torch.nextafter(grads[0][0, 0], torch.tensor(9.0))
+        return losses, grads
+
+    assert compiled_training._same_bits.__wrapped__(SHAPE, 32)
+    monkeypatch.setattr(compiled_training, "_compiled_gradients", altered)
+    assert not compiled_training._same_bits.__wrapped__(SHAPE, 32)
+
+
 def test_without_a_compiler_pytorch_decodes(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert compiled._load.__wrapped__() is None
+    assert kernels._load.__wrapped__() is None
 
 
 @pytest.mark.slow
 def test_a_compiler_that_fails_is_no_error(monkeypatch, tmp_path):
     monkeypatch.setenv("ECOSYSTEM_CACHE", str(tmp_path))
-    monkeypatch.setattr(compiled, "_commands", lambda *arguments: [["false"]])
-    assert compiled._load.__wrapped__() is None
+    monkeypatch.setattr(kernels, "_commands", lambda *arguments: ([["false"]], ["true"]))
+    assert kernels._load.__wrapped__() is None
     assert not list(tmp_path.rglob("*.so"))
 
 

@@ -1,0 +1,52 @@
+// What decoding and training share. Vectors are as wide as PyTorch's on the same processor.
+
+#pragma once
+
+#include <ATen/cpu/vec/functional.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <vector>
+
+namespace vec = at::vec;
+using Vec = vec::Vectorized<float>;
+constexpr int64_t kVec = Vec::size();
+
+extern "C" void sgemm_(const char*, const char*, const int*, const int*, const int*, const float*, const float*,
+                       const int*, const float*, const int*, const float*, float*, const int*);
+
+struct Moments {
+    float mean, scale;  // scale: one over the standard deviation
+};
+
+// Both are compiled for AVX2, as in PyTorch.
+Moments layer_norm(const float* x, const float* weight, const float* bias, int64_t width, float eps, float* y);
+void layer_norm_backward(const float* grad, const float* x, const float* weight, const Moments* moments, int64_t rows,
+                         int64_t width, float* grad_x, float* grad_weight, float* grad_bias);
+
+template <class T>
+struct Aligned {  // the BLAS may sum in another order where memory is aligned in another way than PyTorch's
+    typedef T value_type;
+    Aligned() = default;
+    template <class U>
+    Aligned(const Aligned<U>&) {}
+    T* allocate(size_t size) { return static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t(64))); }
+    void deallocate(T* memory, size_t) { ::operator delete(memory, std::align_val_t(64)); }
+    template <class U>
+    bool operator==(const Aligned<U>&) const { return true; }
+};
+typedef std::vector<float, Aligned<float>> Floats;
+
+static inline void add(float* x, const float* y, int64_t size) {
+    for (int64_t i = 0; i < size; ++i) x[i] += y[i];
+}
+
+static inline void softmax(float* x, int64_t size) {
+    const Vec largest(vec::reduce_all<float>([](Vec& a, Vec& b) { return vec::maximum(a, b); }, x, size));
+    vec::map<float>([&](Vec v) { return (v - largest).exp(); }, x, x, size);
+    const Vec scale(1 / vec::reduce_all<float>([](Vec a, Vec b) { return a + b; }, x, size));
+    vec::map<float>([&](Vec v) { return v * scale; }, x, x, size);
+}
