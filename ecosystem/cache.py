@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 CACHE_VARIABLE = "ECOSYSTEM_CACHE"
@@ -25,3 +26,12 @@ def chosen_cache(chosen: str | Path | None = None) -> Path | None:
     """Return the absolute path of ``chosen``, else of the folder in ``ECOSYSTEM_CACHE``, else None."""
     folder = chosen or os.environ.get(CACHE_VARIABLE)
     return Path(folder).expanduser().absolute() if folder else None
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file of the cache folder atomically; do nothing if the folder cannot be written."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)

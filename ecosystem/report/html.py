@@ -20,6 +20,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ecosystem.cache import cache_folder, keep
 from ecosystem.formats import visible
 from ecosystem.report import charts
 
@@ -123,8 +124,14 @@ def embed(data: Any) -> Markup:
 
 @cache
 def library() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script."""
-    bundle: str = charts.renderer().javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    """Return Vega, Vega-Lite and Vega-Embed as one script, which takes two seconds to make and is therefore cached."""
+    vl_convert = charts.renderer()
+    cached = cache_folder() / f"vega-{vl_convert.__version__}.js"
+    try:
+        bundle = cached.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        keep(cached, bundle)
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 

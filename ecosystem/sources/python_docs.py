@@ -18,7 +18,6 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +26,7 @@ from typing import Annotated, ClassVar
 import polars as pl
 from pydantic import Field, model_validator
 
-from ecosystem.cache import cache_folder
+from ecosystem.cache import cache_folder, keep
 from ecosystem.errors import DataError
 from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
 from ecosystem.streams import Streams
@@ -114,11 +113,7 @@ def raw_texts() -> tuple[tuple[str, str], ...]:
         return tuple((str(topic), str(text)) for topic, text in json.loads(cached.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         texts = (*_docstrings(root, files), *(("language", text) for text in _topics()))
-    with suppress(OSError):
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cached.with_name(f".{cached.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(texts), encoding="utf-8")
-        temporary.replace(cached)
+    keep(cached, json.dumps(texts))
     return texts
 
 
