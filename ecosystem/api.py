@@ -136,7 +136,7 @@ def run_scenario(
     if cache is not None:
         path_argument(cache, "cache")
     job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
-    for sentence in [] if job.branch is None else [*job.branch.overridden_changes(), *job.branch.repeated_steps()]:
+    for sentence in [] if job.branch is None else job.branch.notes():
         progress.say(sentence)
     if job.last >= job.scenario.steps and not dry_run:
         return _finished(job, progress, started)

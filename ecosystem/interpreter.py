@@ -1,12 +1,15 @@
-"""What computing and drawing require of the Python process that they are asked for in."""
+"""What computing and drawing require of the Python process that they are asked for in, and its memory."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import sys
 
 from ecosystem.errors import EcosystemError
 
+_MMAP_THRESHOLD = -3  # number of the setting in glibc's malloc.h
 _computing: int | None = None  # first process that computed; inherited by processes forked from it
 
 
@@ -26,6 +29,15 @@ def require_docstrings() -> None:
     """Raise EcosystemError in an interpreter without docstrings, in which no report could be drawn at the end."""
     if sys.flags.optimize > 1:
         raise EcosystemError("python -OO (PYTHONOPTIMIZE=2) removes docstrings, which Altair needs; use -O.")
+
+
+def return_freed_memory() -> None:
+    """Let the C library return every freed block of at least 1 MB to the system; do nothing without glibc.
+
+    By itself, glibc keeps up to 32 MB per block for later, in pieces that the tensors of the next step do not fit.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 def thread_limits(threads: int) -> dict[str, str]:

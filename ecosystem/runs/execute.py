@@ -272,7 +272,8 @@ def _build_world(
 def _commit(store: Store, world: World, scenario: Scenario, started: float, extra: Files | None = None) -> Snapshot:
     snapshot = world.snapshot()
     kept = snapshot.t % scenario.weights_every == 0
-    store.commit(snapshot, kept=kept, seconds=time.monotonic() - started, extra=extra)
+    seconds, rounds = time.monotonic() - started, scenario.weights_precision == "bfloat16"
+    store.commit(snapshot, kept=kept, seconds=seconds, extra=extra, rounds=rounds)
     return replace(snapshot, weights={})  # they are on disk, and may be large
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from ecosystem.families.base import Progress, of_member, silent
 from ecosystem.families.language.cohort import CohortSettings, LanguageCohort
 from ecosystem.families.language.packing import Packing, PromptedBatches, TokenBatches
-from ecosystem.families.members import MemberWeights
+from ecosystem.families.members import LARGE, MemberWeights
 from ecosystem.families.requests import FitRecord, FitRequest, PromptedFitRequest
 from ecosystem.families.training_spec import Training
+from ecosystem.interpreter import return_freed_memory
 
 R = TypeVar("R", bound=FitRequest)
 
@@ -72,6 +73,8 @@ class NeuralCohort(LanguageCohort):
         peaks = [self.training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
         if not requests:
             return []
+        if self.parameters >= LARGE:
+            return_freed_memory()
         with self.weights.changing():
             return self._train(requests, batches, peaks, progress)
 
