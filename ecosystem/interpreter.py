@@ -6,10 +6,10 @@ import contextlib
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 from ecosystem.errors import EcosystemError
 
-_MMAP_THRESHOLD = -3  # number of the setting in glibc's malloc.h
 _computing: int | None = None  # first process that computed; inherited by processes forked from it
 
 
@@ -32,12 +32,13 @@ def require_docstrings() -> None:
 
 
 def return_freed_memory() -> None:
-    """Let the C library return every freed block of at least 1 MB to the system; do nothing without glibc.
+    """Return memory that has been freed to the system; do nothing without glibc.
 
-    By itself, glibc keeps up to 32 MB per block for later, in pieces that the tensors of the next step do not fit.
+    It has a heap per thread, so weights that one thread read and freed would add to the memory of the thread that
+    trains them.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(_MMAP_THRESHOLD, 1 << 20)
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def thread_limits(threads: int) -> dict[str, str]:
@@ -48,6 +49,18 @@ def thread_limits(threads: int) -> dict[str, str]:
         "POLARS_MAX_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
     }
+
+
+def memory_size() -> int | None:
+    """Return the memory of this machine in bytes, or what a container allows; None if the system does not say."""
+    try:
+        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max": none
+            size = min(size, int(Path(limit).read_text()))
+    return size
 
 
 def cores() -> int:

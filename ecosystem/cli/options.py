@@ -50,6 +50,12 @@ DEVICE = click.option(
     help="Compute device; auto prefers a GPU.",
 )
 
+MEMORY = click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory for the run, such as 4GB, or with Ray for each worker (default: all). Batches are computed in smaller "
+    "parts if they have to be; a resumed run keeps its own.",
+)
 OUT = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("outputs"), show_default=True, help="Folder for runs."
 )

@@ -68,9 +68,9 @@ def require_package(file: Path) -> None:
 
 
 def sizes(file: Path) -> dict[str, int]:
-    """Return ``parameters``, ``context`` (0: unknown), ``layers`` and ``width`` from the header of a file.
+    """Return parameters, context, layers, width, inner (of the MLP) and vocabulary from the header of a file.
 
-    Raises DataError if it is no GGUF file.
+    Sizes that it does not give are 0. Raises DataError if it is no GGUF file.
     """
     try:
         with file.open("rb") as stream:
@@ -86,7 +86,8 @@ def sizes(file: Path) -> dict[str, int]:
         raise DataError(f"{file} cannot be read as a GGUF file ({error}); download it again.") from None
     architecture = found.get("general.architecture")
     names = {"context": "context_length", "layers": "block_count", "width": "embedding_length"}
-    return {"parameters": parameters} | {
+    names["inner"] = "feed_forward_length"
+    return {"parameters": parameters, "vocabulary": int(found.get("tokenizer.ggml.tokens") or 0)} | {
         key: int(found.get(f"{architecture}.{name}") or 0) for key, name in names.items()
     }
 
@@ -100,14 +101,14 @@ def _text(stream: IO[bytes]) -> str:
 
 
 def _value(stream: IO[bytes], kind: int) -> Any:
-    """Read a value of metadata; arrays, such as the tokens, are skipped."""
+    """Read a value of metadata; of an array, such as the tokens, only the length."""
     if kind == 8:
         return _text(stream)
     if kind == 9:
         inner, count = _number(stream, "I"), _number(stream, "Q")
         for _ in range(count):
             _value(stream, inner)
-        return None
+        return count
     return _number(stream, _WIDE.get(kind) or _FORMATS[kind])
 
 

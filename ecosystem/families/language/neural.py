@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from ecosystem.families.base import Progress, of_member, silent
+from ecosystem.families.footprint import LARGE
 from ecosystem.families.language.cohort import CohortSettings, LanguageCohort
 from ecosystem.families.language.packing import Packing, PromptedBatches, TokenBatches
-from ecosystem.families.members import LARGE, MemberWeights
+from ecosystem.families.members import MemberWeights
 from ecosystem.families.requests import FitRecord, FitRequest, PromptedFitRequest
 from ecosystem.families.training_spec import Training
 from ecosystem.interpreter import return_freed_memory
@@ -73,10 +74,11 @@ class NeuralCohort(LanguageCohort):
         peaks = [self.training.learning_rate if r.learning_rate is None else r.learning_rate for r in requests]
         if not requests:
             return []
+        with self.weights.changing():
+            records = self._train(requests, batches, peaks, progress)
         if self.parameters >= LARGE:
             return_freed_memory()
-        with self.weights.changing():
-            return self._train(requests, batches, peaks, progress)
+        return records
 
     def _packed(self, request: FitRequest) -> Packing:
         return Packing(
