@@ -16,7 +16,7 @@ import click
 
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.errors import EcosystemError, path_argument, path_of, whole_number
+from ecosystem.errors import path_argument, path_of, whole_number
 from ecosystem.families.base import CohortBuilder, build_cohort
 from ecosystem.interpreter import require_docstrings
 from ecosystem.metrics.estimates import error_of_mean
@@ -27,7 +27,7 @@ from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, changed_error, changed_input, validate_device
 from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.planning.estimate import Plan
-from ecosystem.runs.planning.memory import Resources, memory_budget, resources
+from ecosystem.runs.planning.memory import Resources, memory_budget, require_cpu, resources
 from ecosystem.runs.progress import RunProgress
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
@@ -168,7 +168,7 @@ def _resources(job: _Job, machine: Machine, memory: int | None, workers: Workers
     """Estimate the memory and disk of a run; None on GPUs, whose memory is not estimated."""
     if machine.device != "cpu":
         if memory is not None:
-            raise EcosystemError(f"--memory: is known on CPUs only, but the models are on {machine.device}; omit it.")
+            require_cpu(machine.device)
         return None
     return resources(
         job.scenario,

@@ -77,7 +77,7 @@ class Blueprint:
     device: str
     threads: int
     cache: Path
-    part_tokens: int | None
+    part_tokens: int | None = None
 
 
 @dataclass(frozen=True)

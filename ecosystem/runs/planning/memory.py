@@ -112,6 +112,12 @@ def memory_budget(size: str | int | None) -> int | None:
     return round(float(found[1]) * float(1024 if found[3] else 1000) ** power)
 
 
+def require_cpu(device: str) -> None:
+    """Raise EcosystemError on a device whose memory is not estimated."""
+    if device != "cpu":
+        raise EcosystemError(f"--memory: is known on CPUs only, but the models are on {device}; omit it.")
+
+
 def resources(
     scenario: Scenario,
     folder: Path,
