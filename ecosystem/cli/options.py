@@ -53,8 +53,8 @@ DEVICE = click.option(
 MEMORY = click.option(
     "--memory",
     metavar="SIZE",
-    help="Memory for the run, such as 4GB, or with Ray for each worker (default: all). A run computes batches in smaller "
-    "parts if it has to; a resumed one keeps its own.",
+    help="Memory for the run, such as 4GB, or with Ray for each worker (default: all). It computes batches in smaller "
+    "parts if it has to; a resumed run keeps its own.",
 )
 OUT = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("outputs"), show_default=True, help="Folder for runs."
