@@ -93,7 +93,7 @@ def main(
         from benchmarks.memory import measure as measure_memory
         from benchmarks.memory import table as memory_table
 
-        rows = measure_memory()
+        rows = measure_memory(say=lambda row: click.echo(row, err=True))
         click.echo(json.dumps(rows, indent=1) if as_json else memory_table(rows))
         return
     if view:

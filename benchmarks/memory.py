@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ decoding = {{ max_tokens = 8 }}
 """
 
 
-def measure(rounds: int = 1) -> list[dict[str, Any]]:
-    """Return peak memory in GB and seconds of both sides, by model and size."""
+def measure(rounds: int = 1, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    """Return peak memory in GB and seconds of both sides, by model and size; say every row once it is measured."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
         for model in MODELS:
@@ -64,6 +65,7 @@ def measure(rounds: int = 1) -> list[dict[str, Any]]:
                     for side, figures in sides.items():
                         row |= {f"{side}_{key}": value for key, value in figures.items()}
                     rows.append(row)
+                    say(json.dumps(row))
     return rows
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from ecosystem.placement.spec import PlacementSpec, chosen_placement
 from ecosystem.placement.workers import Workers
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, changed_error, changed_input, validate_device
-from ecosystem.runs.estimate import Plan
 from ecosystem.runs.execute import begin, machine_for
+from ecosystem.runs.planning.estimate import Plan
+from ecosystem.runs.planning.memory import Resources, memory_budget, require_cpu, resources
 from ecosystem.runs.progress import RunProgress
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
@@ -45,6 +46,7 @@ def run(
     fresh: bool = False,
     quiet: bool = True,
     placement: Mapping[str, Any] | None = None,
+    memory: str | int | None = None,
 ) -> Run:
     """Run or resume a scenario, write its report and return the run.
 
@@ -53,6 +55,8 @@ def run(
     cores, or those of the run that is resumed). ``cache`` is the folder for foundations and tokenizers (default:
     ``ECOSYSTEM_CACHE``, or the user's cache folder). ``fresh`` moves an existing run aside and starts again. ``quiet``
     prints no progress. ``placement`` sets keys of the table of that name, such as ``{"engine": "ray", "workers": 4}``.
+    ``memory`` is the memory for the run on CPUs, such as "4GB" (default: all): batches are computed in smaller parts to
+    fit it, which the run records and a resume keeps.
 
     Raises EcosystemError for errors that the user can correct. Steps committed before an error are kept; the same call
     resumes after them.
@@ -74,6 +78,7 @@ def run(
         fresh=fresh,
         base=base,
         placement=chosen_placement(scenario.placement, dict(placement or {})),
+        memory=memory_budget(memory),
     )
     return Run.open(summary["run"])
 
@@ -122,13 +127,14 @@ def run_scenario(
     base: Path = Path(),
     where: str = "",
     placement: PlacementSpec | None = None,
+    memory: int | None = None,
 ) -> dict[str, Any]:
     """Plan, run or resume, and report; return a summary with run, report, steps, seed, seconds, final and events.
 
     ``base`` is the folder for relative paths of a scenario; a branch uses its parent's. ``where`` is the file of the
     scenario, which begins messages about files that are missing. ``placement`` says which workers compute the models;
-    None: this process. With ``dry_run`` nothing is run, and the summary has run and plan only. The other parameters are
-    those of :func:`run`.
+    None: this process. ``memory`` is a budget in bytes, of each worker if there are any. With ``dry_run`` nothing is
+    run, and the summary has run and plan only. The other parameters are those of :func:`run`.
     """
     started = time.monotonic()
     require_docstrings()
@@ -136,7 +142,7 @@ def run_scenario(
     if cache is not None:
         path_argument(cache, "cache")
     job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
-    for sentence in [] if job.branch is None else [*job.branch.overridden_changes(), *job.branch.repeated_steps()]:
+    for sentence in [] if job.branch is None else job.branch.notes():
         progress.say(sentence)
     if job.last >= job.scenario.steps and not dry_run:
         return _finished(job, progress, started)
@@ -146,12 +152,34 @@ def run_scenario(
     machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh, placement=placement)
     with _workers(job.scenario, machine, placement, progress) as workers:
         plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done).placed(workers)
+        plan = replace(plan, resources=_resources(job, machine, memory, workers))
         progress.say(plan.text())
+        if plan.resources is not None:
+            plan.resources.require()
+            machine = replace(machine, parts=plan.resources.parts)
         if dry_run:
             return {"run": str(job.folder), "plan": plan.plain()}
         progress.say(job.opening())
         _execute(job, machine, progress, build_cohort if workers is None else Placement(workers).cohort)
     return _summary(Run.open(job.folder), _report(job.folder), started)
+
+
+def _resources(job: _Job, machine: Machine, memory: int | None, workers: Workers | None) -> Resources | None:
+    """Estimate the memory and disk of a run; None on GPUs, whose memory is not estimated."""
+    if machine.device != "cpu":
+        if memory is not None:
+            require_cpu(machine.device)
+        return None
+    return resources(
+        job.scenario,
+        job.folder,
+        threads=machine.threads,
+        base=job.base,
+        budget=memory,
+        done=job.done,
+        parts=machine.parts if job.done >= 0 else None,
+        workers=None if workers is None else workers.count,
+    )
 
 
 def _workers(

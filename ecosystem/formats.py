@@ -35,6 +35,14 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 86400:,.0f} days"
 
 
+def format_bytes(size: float) -> str:
+    """Return a number of bytes in a readable unit, such as ``512 MB`` or ``3.4 GB``."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:,.{1 if size < 100 * unit and name != 'MB' else 0}f} {name}"
+    return f"{size / 1e3:,.0f} kB"
+
+
 def counted(count: float, noun: str) -> str:
     """Return a number with a noun in the singular or the regular plural: ``1 trainer``, ``3,000 trainers``."""
     return f"{count:,.0f} {noun}{'' if count == 1 else 's'}"

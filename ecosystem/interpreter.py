@@ -1,9 +1,12 @@
-"""What computing and drawing require of the Python process that they are asked for in."""
+"""What computing and drawing require of the Python process that they are asked for in, and its memory."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import sys
+from pathlib import Path
 
 from ecosystem.errors import EcosystemError
 
@@ -28,6 +31,16 @@ def require_docstrings() -> None:
         raise EcosystemError("python -OO (PYTHONOPTIMIZE=2) removes docstrings, which Altair needs; use -O.")
 
 
+def return_freed_memory() -> None:
+    """Return memory that has been freed to the system; do nothing without glibc.
+
+    It has a heap per thread, so weights that one thread read and freed would add to the memory of the thread that
+    trains them.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def thread_limits(threads: int) -> dict[str, str]:
     """Return environment variables that limit the threads of all libraries; set them before any import."""
     names = ("OMP", "OPENBLAS", "MKL", "RAYON")
@@ -36,6 +49,18 @@ def thread_limits(threads: int) -> dict[str, str]:
         "POLARS_MAX_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
     }
+
+
+def memory_size() -> int | None:
+    """Return the memory of this machine in bytes, or what a container allows; None if the system does not say."""
+    try:
+        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max": none
+            size = min(size, int(Path(limit).read_text()))
+    return size
 
 
 def cores() -> int:

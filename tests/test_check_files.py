@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.estimate import Plan
+from ecosystem.runs.planning.estimate import Plan
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.sources.base import SOURCES

@@ -24,7 +24,7 @@ from ecosystem.families.language.ngram.family import Ngram
 from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
 from ecosystem.runs.environment import Machine
-from ecosystem.runs.estimate import Plan
+from ecosystem.runs.planning.estimate import Plan
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from tests.families_shared import STREAMS, build_context, largest_difference

@@ -16,8 +16,8 @@ import ecosystem
 from ecosystem.cli.main import cli
 from ecosystem.cli.reading import LISTED
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.estimate import TOKENS_PER_DOCUMENT, Plan
 from ecosystem.runs.files import require_local_path
+from ecosystem.runs.planning.estimate import TOKENS_PER_DOCUMENT, Plan
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE, ROOT, TINY, tiny

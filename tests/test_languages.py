@@ -14,7 +14,7 @@ from ecosystem.policies.duplicates import NearDuplicates
 from ecosystem.policies.filters import GopherQuality, Length, Repetition
 from ecosystem.policies.reasons import first_reason
 from ecosystem.runs.environment import Machine
-from ecosystem.runs.estimate import Plan
+from ecosystem.runs.planning.estimate import Plan
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.python_docs import PythonDocs
 from ecosystem.streams import Streams

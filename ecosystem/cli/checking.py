@@ -76,6 +76,7 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
         summary, scenarios, base = _question(file, kind, variant, read_values(settings))
     require_inputs(scenarios, base, str(file))
     notes = dict.fromkeys(note for s in scenarios for note in [*unused_settings(s), *downloads(s, base)])
+    notes |= dict.fromkeys(note for s in scenarios for note in _too_large(s, base))
     try:
         counted = [s for s in _distinct(scenarios) if quick_to_count(s, base)]
         documents = [initial_documents(s, OpenedSources(s, base)) for s in counted]
@@ -83,6 +84,17 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     return [f"valid ({summary})", *(f"note: {note}" for note in notes)]
+
+
+def _too_large(scenario: Scenario, base: Path) -> list[str]:
+    """Return a sentence if a scenario fits neither memory nor disk of this machine, even in small parts."""
+    from ecosystem.interpreter import cores
+    from ecosystem.runs.planning.memory import resources
+
+    if scenario.placement is not None and scenario.placement.engine == "ray":
+        return []  # on other machines
+    problem = resources(scenario, Path(), threads=cores(), base=base).problem()
+    return [f"on a CPU of this machine, {problem.removesuffix('.')}"] if problem else []
 
 
 def _distinct(scenarios: list[Scenario]) -> list[Scenario]:

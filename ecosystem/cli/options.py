@@ -50,6 +50,12 @@ DEVICE = click.option(
     help="Compute device; auto prefers a GPU.",
 )
 
+MEMORY = click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory for the run, such as 4GB, or with Ray for each worker (default: all). It computes batches in smaller "
+    "parts if it has to; a resumed run keeps its own.",
+)
 OUT = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("outputs"), show_default=True, help="Folder for runs."
 )
@@ -117,6 +123,12 @@ def execution_options(command: Callable[..., None]) -> Callable[..., None]:
             default=0.0,
             show_default=True,
             help="GPUs per run, possibly a fraction; Ray only.",
+        ),
+        click.option(
+            "--memory",
+            metavar="SIZE",
+            help="Memory for each run, such as 4GB (default: no limit). New runs compute batches in smaller parts "
+            "if they have to.",
         ),
         CACHE,
         SET,

@@ -12,6 +12,7 @@ from ecosystem.cli.options import (
     CACHE,
     DEVICE,
     DRY_RUN,
+    MEMORY,
     OUT,
     QUIET,
     SCENARIO,
@@ -38,6 +39,7 @@ from ecosystem.cli.options import (
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores; a resumed run keeps its own)."
 )
+@MEMORY
 @CACHE
 @placement_options
 @DRY_RUN
@@ -53,6 +55,7 @@ def run(
     out: Path,
     device: str,
     threads: int | None,
+    memory: str | None,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -64,10 +67,11 @@ def run(
     An interrupted run continues after its last committed step. The path of the report is printed last.
     """
     from ecosystem.placement.spec import chosen_placement
+    from ecosystem.runs.planning.memory import memory_budget
     from ecosystem.runs.progress import RunProgress
 
     spec = read_scenario(scenario, variant, settings, seed, steps)
-    placed = chosen_placement(spec.placement, placement)
+    placed, budget = chosen_placement(spec.placement, placement), memory_budget(memory)
     progress = RunProgress(quiet=quiet, json=as_json)
     from ecosystem.api import run_scenario  # slow, so only once the scenario is valid
 
@@ -82,6 +86,7 @@ def run(
         base=scenario.parent,
         where=str(scenario),
         placement=placed,
+        memory=budget,
     )
     print_result(summary if as_json else summary.get("report"))
 
@@ -100,6 +105,7 @@ def run(
 )
 @click.option("--name", help="Name of the branch (default: the parent's).")
 @OUT
+@MEMORY
 @CACHE
 @placement_options
 @DRY_RUN
@@ -112,6 +118,7 @@ def branch(
     steps: int | None,
     name: str | None,
     out: Path,
+    memory: str | None,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -129,6 +136,7 @@ def branch(
     from ecosystem.input_files import is_folder
     from ecosystem.placement.spec import chosen_placement
     from ecosystem.runs.branch import Branch
+    from ecosystem.runs.planning.memory import memory_budget
     from ecosystem.runs.progress import RunProgress
     from ecosystem.runs.run import Run
 
@@ -138,8 +146,8 @@ def branch(
     parent = Run.open(folder if at else place)
     forked = Branch.of(parent, int(step) if at else parent.last_step, read_values(settings), steps=steps, name=name)
     progress = RunProgress(quiet=quiet, json=as_json)
-    placed = chosen_placement(None, placement)
-    summary = run_scenario(forked, progress, out=out, dry_run=dry_run, fresh=fresh, placement=placed)
+    placed, budget = chosen_placement(None, placement), memory_budget(memory)
+    summary = run_scenario(forked, progress, out=out, dry_run=dry_run, fresh=fresh, placement=placed, memory=budget)
     print_result(summary if as_json else summary.get("report"))
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import EcosystemError, TrainingError
+from ecosystem.families.footprint import Footprint
 from ecosystem.families.requests import (
     FitRecord,
     FitRequest,
@@ -192,6 +193,7 @@ class BuildContext:
     threads: int
     cache: Path  # foundations and tokenizers, by fingerprint
     progress: Progress = silent
+    part_tokens: int | None = None  # tokens of a batch computed at once; None: as many as is fastest
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,10 @@ class Family(Spec):
     def workload(self) -> Workload:
         """Estimate the size of a member, without building or downloading anything."""
         return Workload(0, 0, 0)
+
+    def footprint(self) -> Footprint:
+        """Return the sizes on which the memory of a member depends; the default is negligible."""
+        return Footprint()
 
     def beside(self, base: Path) -> Self:
         """Return the family with relative paths that are found only in ``base``, the scenario's folder, resolved."""

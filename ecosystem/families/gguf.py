@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -41,9 +42,11 @@ def find(where: str, key: str) -> Path | None:
             file for place in (spec and spec.submodule_search_locations) or () for file in Path(place).glob("*.gguf")
         ]
         if not files:
+            name = package.replace("_", "-")
             raise DataError(
-                f'{key} = "{where}": is in the package {package.replace("_", "-")}, which is not installed; '
-                f'pip install "ecosystem[{extra}]" installs it.'
+                f'{key} = "{where}": is in the package {name}, which is not installed; '
+                f'pip install "ecosystem[{extra}]" installs it, and pip install --no-deps {name} does so without '
+                "llama-cpp-python, which is not needed here and has to be compiled on most platforms."
             )
         return files[0]
     if path.suffix.lower() == ".gguf" and path.is_file():
@@ -68,25 +71,32 @@ def require_package(file: Path) -> None:
 
 
 def sizes(file: Path) -> dict[str, int]:
-    """Return ``parameters``, ``context`` (0: unknown), ``layers`` and ``width`` from the header of a file.
+    """Return parameters, context, layers, width, inner (of the MLP) and vocabulary from the header of a file.
 
-    Raises DataError if it is no GGUF file.
+    Sizes that it does not give are 0. Raises DataError if it is no GGUF file.
     """
     try:
-        with file.open("rb") as stream:
-            magic, version, tensors, values = struct.unpack("<4sIQQ", stream.read(24))
-            if magic != b"GGUF" or version not in (2, 3):
-                raise ValueError(f"version {version}" if magic == b"GGUF" else "no GGUF file")
-            found = {}
-            for _ in range(values):
-                name = _text(stream)
-                found[name] = _value(stream, _number(stream, "I"))
-            parameters = sum(_elements(stream) for _ in range(tensors))
+        return dict(_sizes(file, file.stat().st_mtime_ns))
     except (OSError, ValueError, struct.error, IndexError) as error:
         raise DataError(f"{file} cannot be read as a GGUF file ({error}); download it again.") from None
+
+
+@lru_cache
+def _sizes(file: Path, changed: int) -> dict[str, int]:
+    """Return the sizes in a file as it was ``changed`` last; a vocabulary takes a tenth of a second to skip."""
+    with file.open("rb") as stream:
+        magic, version, tensors, values = struct.unpack("<4sIQQ", stream.read(24))
+        if magic != b"GGUF" or version not in (2, 3):
+            raise ValueError(f"version {version}" if magic == b"GGUF" else "no GGUF file")
+        found = {}
+        for _ in range(values):
+            name = _text(stream)
+            found[name] = _value(stream, _number(stream, "I"))
+        parameters = sum(_elements(stream) for _ in range(tensors))
     architecture = found.get("general.architecture")
     names = {"context": "context_length", "layers": "block_count", "width": "embedding_length"}
-    return {"parameters": parameters} | {
+    names["inner"] = "feed_forward_length"
+    return {"parameters": parameters, "vocabulary": int(found.get("tokenizer.ggml.tokens") or 0)} | {
         key: int(found.get(f"{architecture}.{name}") or 0) for key, name in names.items()
     }
 
@@ -100,14 +110,14 @@ def _text(stream: IO[bytes]) -> str:
 
 
 def _value(stream: IO[bytes], kind: int) -> Any:
-    """Read a value of metadata; arrays, such as the tokens, are skipped."""
+    """Read a value of metadata; of an array, such as the tokens, only the length."""
     if kind == 8:
         return _text(stream)
     if kind == 9:
         inner, count = _number(stream, "I"), _number(stream, "Q")
         for _ in range(count):
             _value(stream, inner)
-        return None
+        return count
     return _number(stream, _WIDE.get(kind) or _FORMATS[kind])
 
 

@@ -20,12 +20,10 @@ from torch import Tensor
 
 from ecosystem.errors import DataError
 from ecosystem.families.base import BuildContext
+from ecosystem.families.footprint import LARGE
 from ecosystem.families.requests import FitRequest, Member
 from ecosystem.families.training import Fit
 from ecosystem.streams import Stream
-
-LARGE = 20_000_000
-"""Parameters from which memory matters more than reading initial weights again."""
 
 
 class Weights(dict[str, Tensor]):

@@ -22,6 +22,7 @@ _NAMES = {
     "float32": "F32",
     "uint32": "U32",
     "int32": "I32",
+    "bfloat16": "BF16",
     "float16": "F16",
     "uint16": "U16",
     "int16": "I16",
@@ -32,6 +33,8 @@ _NAMES = {
 """Types of arrays and their names in a file, in the order in which a file stores them."""
 _ORDER = {name: place for place, name in enumerate(_NAMES)}
 _TYPES = {short: name for name, short in _NAMES.items()}
+_STORED = {"bfloat16": "uint16"}
+"""Types that NumPy lacks, and those that their bits are read as; such arrays become float32."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Shaped:
     @property
     def size(self) -> int:
         """Number of bytes."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(_STORED.get(self.dtype, self.dtype)).itemsize
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,22 @@ def encoded(
         yield np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data
 
 
+def rounded(arrays: ArrayFile) -> Iterator[memoryview | bytes]:
+    """Yield the content of a file of the same arrays, those in float32 rounded to bfloat16, piece by piece."""
+    import torch
+
+    kinds = {name: "bfloat16" if entry.dtype == "float32" else entry.dtype for name, entry in arrays.entries.items()}
+    header, entries = arrange({name: Shaped(kinds[name], entry.shape) for name, entry in arrays.entries.items()})
+    yield header
+    for name in entries:
+        values = arrays[name].reshape(-1)
+        if kinds[name] == "bfloat16":
+            values = torch.from_numpy(values).to(torch.bfloat16).view(torch.int16).numpy()
+        yield values.view(np.uint8).data
+
+
 class ArrayFile(Mapping[str, NDArray[Any]]):
-    """Arrays in a file, each read when it is asked for."""
+    """Arrays in a file, each read when it is asked for; those in bfloat16 are returned as float32."""
 
     def __init__(self, path: Path, entries: Mapping[str, Entry]) -> None:
         self.path, self.entries = path, dict(entries)
@@ -118,8 +135,11 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Read one array."""
         entry = self.entries[name]
-        count = math.prod(entry.shape)
-        return np.fromfile(self.path, entry.dtype, count, offset=entry.start).reshape(entry.shape)
+        stored, count = _STORED.get(entry.dtype, entry.dtype), math.prod(entry.shape)
+        values = np.fromfile(self.path, stored, count, offset=entry.start).reshape(entry.shape)
+        if entry.dtype != "bfloat16":
+            return values
+        return (values.astype(np.uint32) << 16).view(np.float32)  # the upper half of the bits of a float32
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)

@@ -265,7 +265,15 @@ class Placement:
         built: Built | None = None
         for part in parts:
             plan = Blueprint(
-                family, name, part.members, part.first, context.streams, context.device, context.threads, context.cache
+                family,
+                name,
+                part.members,
+                part.first,
+                context.streams,
+                context.device,
+                context.threads,
+                context.cache,
+                context.part_tokens,
             )
             part.building = [Call(part, "build", (plan, human, folders), shared=table)]
             if built is None:

@@ -77,6 +77,7 @@ class Blueprint:
     device: str
     threads: int
     cache: Path
+    part_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Worker:
             )
         torch.set_num_threads(plan.threads)
         self._take_folders(plan.cache, folders)
-        context = BuildContext(human, plan.streams, plan.device, plan.threads, plan.cache)
+        context = BuildContext(human, plan.streams, plan.device, plan.threads, plan.cache, part_tokens=plan.part_tokens)
         with foundation.folders_used() as used:
             cohort = plan.family.cohort(plan.name, plan.members, context)
         self._cohorts[model], self._first[model] = cohort, plan.first

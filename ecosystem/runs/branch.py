@@ -52,6 +52,10 @@ class Branch:
             )
         return cls(parent, step, scenario)
 
+    def notes(self) -> list[str]:
+        """Return a sentence for everything about this branch that its user may not expect."""
+        return [*self.overridden_changes(), *self.repeated_steps(), *self.rounded_start()]
+
     def overridden_changes(self) -> list[str]:
         """Return a sentence for every timed change of the parent that this branch overrides."""
         inherited = {(change.at, path) for change in self.scenario.changes for path in change.set}
@@ -72,10 +76,23 @@ class Branch:
         if last <= self.step or mine != theirs:
             return []
         again = f"step {last}" if last == self.step + 1 else f"steps {self.step + 1} to {last}"
+        numbers = "other numbers, from rounded weights" if self.starts_rounded else "the same numbers"
         return [
-            f"note: this branch changes nothing, so it computes {again} of {self.parent.path} again, with the same "
-            "numbers; give --set (in Python: values) to change something."
+            f"note: this branch changes nothing, so it computes {again} of {self.parent.path} again, with {numbers}; "
+            "give --set (in Python: values) to change something."
         ]
+
+    @property
+    def starts_rounded(self) -> bool:
+        """Whether the parent has only rounded weights of the step that this branch starts from."""
+        return self.parent.store.weights_rounded(self.step)
+
+    def rounded_start(self) -> list[str]:
+        """Return a sentence if this branch starts from rounded weights."""
+        return [
+            f"note: {self.parent.path} keeps the models of step {self.step} in bfloat16 (weights_precision), so this "
+            "branch starts from rounded weights; what differs from the parent is not only due to what it changes."
+        ][: self.starts_rounded]
 
     def folder(self, out: str | Path) -> Path:
         """Return the folder of this branch; raise ScenarioError if it is that of the parent or an earlier ancestor."""

@@ -49,6 +49,7 @@ class Environment(BaseModel):
     seed: NonNegativeInt
     device: str
     threads: PositiveInt
+    parts: dict[str, PositiveInt] = {}
     sources: dict[str, SourceRecord]
     foundations: dict[str, str | None]
     graph: str = ""
@@ -59,10 +60,15 @@ class Environment(BaseModel):
 
 @dataclass(frozen=True)
 class Machine:
-    """The device and the number of compute threads: the numbers of a run depend on both."""
+    """The device, the number of compute threads, and parts of batches: the numbers of a run depend on them.
+
+    ``parts`` are pairs of a model and the tokens of a batch that it computes at once, if memory demands fewer than is
+    fastest.
+    """
 
     device: str
     threads: int
+    parts: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def choose(cls, device: str = "auto", threads: int | None = None) -> Machine:
@@ -119,6 +125,7 @@ def new_environment(
         "device": machine.device,
         "device_name": machine.describe(),
         "threads": machine.threads,
+        **({"parts": dict(machine.parts)} if machine.parts else {}),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": _versions(),

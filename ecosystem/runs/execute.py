@@ -50,7 +50,7 @@ def machine_for(
     fresh: bool = False,
     placement: PlacementSpec | None = None,
 ) -> Machine:
-    """Return the device and threads of a run; a resumed run keeps its own, and a branch its parent's.
+    """Return the device, threads and parts of a run; a resumed run keeps its own, and a branch its parent's.
 
     Workers of a ``placement`` compute with one thread each unless ``threads`` says otherwise, and on GPUs if they have
     any, whether this machine has one or not.
@@ -60,14 +60,16 @@ def machine_for(
     """
     parent = None if branch is None else branch.parent
     source = parent if fresh or Store(folder).last() < 0 else Run(folder)
+    parts: tuple[tuple[str, int], ...] = ()
     if source is not None:
         stored = source.machine
         device, threads = stored.device if device == "auto" else device, threads or stored.threads
+        parts = stored.parts
     if placement is not None:
         validate_device(device, threads)
         device = ("cuda" if placement.gpus_per_worker else "cpu") if device == "auto" else device
-        return Machine(device, threads or 1)
-    return Machine.choose(device, threads)
+        return Machine(device, threads or 1, parts)
+    return replace(Machine.choose(device, threads), parts=parts)
 
 
 def begin(
@@ -233,7 +235,7 @@ def restore_world(
     run.store.require(step, weights=False)
     scenario = run.scenario.at(step).model_copy(update={"changes": []}).override(values or {}, base=run.base)
     try:
-        machine = Machine.choose(run.machine.device, run.machine.threads)
+        machine = replace(Machine.choose(run.machine.device, run.machine.threads), parts=run.machine.parts)
     except EcosystemError:  # the device is missing here; scores on a CPU differ only slightly
         machine = Machine.choose("cpu")
     world = _build_world(
@@ -263,6 +265,7 @@ def _build_world(
         cache=cache,
         device=machine.device,
         threads=machine.threads,
+        parts=dict(machine.parts),
         progress=progress,
         build_cohort=builder,
         **options,
@@ -272,7 +275,8 @@ def _build_world(
 def _commit(store: Store, world: World, scenario: Scenario, started: float, extra: Files | None = None) -> Snapshot:
     snapshot = world.snapshot()
     kept = snapshot.t % scenario.weights_every == 0
-    store.commit(snapshot, kept=kept, seconds=time.monotonic() - started, extra=extra)
+    seconds, rounds = time.monotonic() - started, scenario.weights_precision == "bfloat16"
+    store.commit(snapshot, kept=kept, seconds=seconds, extra=extra, rounds=rounds)
     return replace(snapshot, weights={})  # they are on disk, and may be large
 
 
@@ -301,6 +305,7 @@ def _require_same_machine(folder: Path, requested: Machine | None) -> Machine:
     """
     run = Run(folder)
     stored = run.machine
+    requested = None if requested is None else replace(requested, parts=stored.parts)
     indifferent = not any(family.depends_on_threads for family in run.scenario.models.values())
     if requested is not None and requested.device == stored.device and indifferent:
         return requested

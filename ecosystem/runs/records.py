@@ -15,7 +15,8 @@ from ecosystem.errors import FormatError, StoreError
 from ecosystem.parsing import parse_json
 from ecosystem.runs.files import unreadable, write_atomically
 
-FORMAT = 2  # newest format of run folders; 2 stores the initial documents of large webs in batches
+FORMAT = 3  # newest format of run folders; 2 stores the initial documents of large webs in batches, 3 rounded weights
+PRUNED = ("weights", "archive")  # kept only for the last step and for those that the scenario or a branch needs
 BRANCH = "branch.json"
 DIGESTS = "digests.json"
 COVERED = ("scenario.toml", "environment.json", "web.graphml", "web.gexf")  # files without a step
@@ -29,6 +30,11 @@ def table_file(table: str, step: int) -> str:
     """Return the path, in a run folder, of a step's table, weights or state."""
     suffix = {"weights": "safetensors", "state": "json"}.get(table, "parquet")
     return f"{table}/{step:06d}.{suffix}"
+
+
+def rounded_file(step: int) -> str:
+    """Return the path, in a run folder, of a step's weights in bfloat16."""
+    return f"weights/{step:06d}-bfloat16.safetensors"
 
 
 def batch_file(batch: int) -> str:
@@ -114,6 +120,15 @@ class Commit:
     def table_files(self, table: str) -> list[str]:
         """Return the files of a table: one, or those of the batches of an opening, in order."""
         return sorted(name for name in self.files if name.startswith(f"{table}/"))
+
+    def pruned(self) -> list[str]:
+        """Return the files that are deleted once later steps are committed, unless a branch needs them.
+
+        Of a step that is kept, these are the exact weights, if there are rounded ones.
+        """
+        if not self.kept:
+            return [name for name in self.files if name.split("/")[0] in PRUNED]
+        return [table_file("weights", self.step)] if rounded_file(self.step) in self.files else []
 
     @classmethod
     def read(cls, path: Path) -> Commit:

@@ -151,8 +151,9 @@ class Run:
 
     @property
     def machine(self) -> Machine:
-        """Device and number of threads with which this run began, and on which it is resumed."""
-        return Machine(self.environment["device"], self.environment["threads"])
+        """Device, number of threads and parts of batches with which this run began, and with which it is resumed."""
+        parts: dict[str, int] = self.environment.get("parts", {})
+        return Machine(self.environment["device"], self.environment["threads"], tuple(parts.items()))
 
     @property
     def base(self) -> Path:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, History, Snapshot, empty
 from ecosystem.errors import StoreError, whole_number
-from ecosystem.families.tensor_files import ArrayFile, encoded
+from ecosystem.families.tensor_files import ArrayFile, encoded, rounded
 from ecosystem.input_files import digest_of
 from ecosystem.placement.weights_file import Weights, held_elsewhere, tell_committed, write_together
 from ecosystem.runs.files import flush_folder, io_errors, locked, relative_path, unreadable, write_atomically
@@ -33,7 +33,6 @@ from ecosystem.runs.records import (
     BRANCH,
     COVERED,
     DIGESTS,
-    FORMAT,
     OPENING,
     SCRATCH,
     Commit,
@@ -43,11 +42,11 @@ from ecosystem.runs.records import (
     record_digest,
     record_files,
     recovery_hint,
+    rounded_file,
     table_file,
 )
 
 TABLES = {"corpus": SEGMENT, "index": INDEX_CHANGE, "ledger": LEDGER, "metrics": METRICS, "archive": ARCHIVE}
-PRUNED = ("weights", "archive")  # kept only for the last step and for those that the scenario or a branch needs
 
 
 class Store(CommitHistory):
@@ -120,9 +119,18 @@ class Store(CommitHistory):
     def weights(self, step: int) -> dict[str, ArrayFile]:
         """Return the weights of a step: model name → parameter name → array, [members, ...].
 
-        An array is read when it is asked for. Raises StoreError if the weights of that step were not kept.
+        An array is read when it is asked for. Those of a past step may be rounded (:meth:`weights_rounded`). Raises
+        StoreError if the weights of that step were not kept.
         """
-        return ArrayFile.open(self.check(self.require(step), table_file("weights", step)).absolute()).by_model()
+        commit = self.require(step)
+        name = rounded_file(step) if self.weights_rounded(step) else table_file("weights", step)
+        return ArrayFile.open(self.check(commit, name).absolute()).by_model()
+
+    def weights_rounded(self, step: int) -> bool:
+        """Return whether only rounded weights are left of a step: never of the last one of a folder."""
+        owner = self.owning_store(step)
+        rounded_only = not self._path("weights", step).exists() and (owner.folder / rounded_file(step)).exists()
+        return rounded_only and step < owner.last()
 
     def require(self, step: int, *, weights: bool = True) -> Commit:
         """Return the record of a step; raise StoreError if it is not committed, or its weights were not kept."""
@@ -139,7 +147,8 @@ class Store(CommitHistory):
 
     def steps_with_weights(self) -> list[int]:
         """Return the steps whose weights are stored."""
-        return [c.step for c in self.commits() if self._path("weights", c.step).exists()]
+        steps = [commit.step for commit in self.commits()]
+        return [t for t in steps if self._path("weights", t).exists() or self.weights_rounded(t)]
 
     def state(self, step: int) -> dict[str, Any]:
         """Return the JSON state of a step."""
@@ -158,13 +167,14 @@ class Store(CommitHistory):
         StoreError for the first file that is missing, truncated or altered.
         """
         commits = self.commits(through)
-        last = self.last()
-        checked = 0
+        last, checked = self.last(), 0
+        lasts: dict[Path, int] = {}  # of folders with rounded weights
         for commit in commits:
+            owner = self.owning_store(commit.step) if commit.kept and commit.pruned() else self
+            later = commit.step < (last if owner is self else lasts.setdefault(owner.folder, owner.last()))
+            pruned = commit.pruned() if later else []
             for name in commit.files:
-                table = name.split("/")[0]
-                pruned = table in PRUNED and commit.step < last and not commit.kept
-                if not pruned and (weights or table != "weights"):
+                if name not in pruned and (weights or not name.startswith("weights/")):
                     self.check(commit, name)
                     checked += 1
         return checked
@@ -211,12 +221,19 @@ class Store(CommitHistory):
         return write_atomically(self.folder / name, content)
 
     def commit(
-        self, snapshot: Snapshot, *, kept: bool, seconds: float, extra: Mapping[str, dict[str, Any]] | None = None
+        self,
+        snapshot: Snapshot,
+        *,
+        kept: bool,
+        seconds: float,
+        extra: Mapping[str, dict[str, Any]] | None = None,
+        rounds: bool = False,
     ) -> Commit:
         """Write a snapshot as the next step, prune weights that are no longer needed, and return the record.
 
-        ``kept`` says whether the weights of this step stay once later steps are committed, and ``seconds`` is its wall
-        time. ``extra`` are further files for the record, already written by :meth:`write`.
+        ``kept`` says whether the weights of this step stay once later steps are committed, ``rounds`` that they stay in
+        bfloat16, and ``seconds`` is its wall time. ``extra`` are further files for the record, already written by
+        :meth:`write`.
         """
         commits = self.commits()
         files = dict(extra or {})
@@ -226,8 +243,11 @@ class Store(CommitHistory):
                 continue
             name = table_file(table, snapshot.t)
             files[name] = self._share(name, content) if isinstance(content, Mapping) else self.write(name, content)
+        if kept and rounds:
+            files |= self._round(snapshot.t)
+        in_batches = sum(name.startswith("corpus/") for name in files) > 1
         record: dict[str, Any] = {
-            "format": FORMAT if sum(name.startswith("corpus/") for name in files) > 1 else 1,
+            "format": 3 if rounded_file(snapshot.t) in files else 2 if in_batches else 1,
             "step": snapshot.t,
             "parent": commits[-1].digest if commits else "",
             "files": files,
@@ -238,10 +258,17 @@ class Store(CommitHistory):
         self.write(f"commits/{snapshot.t:06d}.json", json.dumps(record, indent=1).encode())
         tell_committed(snapshot.weights, self.folder.absolute() / table_file("weights", snapshot.t))
         for earlier in commits[self.first_own_step() :]:
-            if not earlier.kept and not self._pin(earlier.step).exists():
-                for table in PRUNED:
-                    (self.folder / table_file(table, earlier.step)).unlink(missing_ok=True)
+            if (pruned := earlier.pruned()) and not self._pin(earlier.step).exists():
+                for name in pruned:
+                    (self.folder / name).unlink(missing_ok=True)
         return Commit(**record)
+
+    def _round(self, step: int) -> dict[str, dict[str, Any]]:
+        """Write the weights of a step again in bfloat16, if any are in float32; return the file's entry."""
+        exact = ArrayFile.open(self.folder / table_file("weights", step))
+        if not any(entry.dtype == "float32" for entry in exact.entries.values()):
+            return {}
+        return {rounded_file(step): self.write(rounded_file(step), rounded(exact))}
 
     def _share(self, name: str, weights: Weights) -> dict[str, Any]:
         """Write weights together with the processes that hold some of them."""
@@ -317,7 +344,7 @@ class Store(CommitHistory):
 
 
 # Records, marks of branches, and what a killed process leaves.
-_STEP_FILE = r"\d{6,}(-\d{4,})?\.(json|parquet|safetensors)"
+_STEP_FILE = r"\d{6,}(-\d{4,}|-bfloat16)?\.(json|parquet|safetensors)"
 # Files being written, some of them by workers (with a number of their own), and markers that workers look for.
 _PARTIAL = rf"\.({_STEP_FILE}|\d{{6,}}-[0-9a-f]{{32}}\.safetensors|[0-9a-f]{{32}})\.part"
 _OWN_STEP = re.compile(rf"pinned/\d{{6,}}|[a-z]+/{_STEP_FILE}|(.*/)?\..*\.part")

@@ -12,7 +12,8 @@ from ecosystem.spec import fields_at
 
 DEFINING = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # determines the other fields
 _KINDS = ("sources", "models", "policies")  # the keys of their entries depend on the kind
-WHOLE_RUN = ("name", "description", "steps", "weights_every", "theory")  # they affect no number of any step
+# They affect no number of any step.
+WHOLE_RUN = ("name", "description", "steps", "weights_every", "weights_precision", "theory")
 _CHANGEABLE = re.compile(
     r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
     r"|writers\.[^.]+\.(rate|reaction|leaves_below|returns_above|pay|wage)"

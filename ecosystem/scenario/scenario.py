@@ -150,9 +150,9 @@ class Scenario(ScenarioTables):
 
         It is this scenario with one more timed change, so that running it from step 0 reproduces this one's numbers up
         to ``step``. Values that later timed changes set at the same path, above or below it are dropped, so that
-        ``values`` hold to the end. Name, description, steps, weights_every and theory are set for the whole run. Raises
-        ScenarioError if a path cannot change inside a run or the result is invalid; its sentences begin with
-        ``called``.
+        ``values`` hold to the end. Name, description, steps, weights_every, weights_precision and theory are set for
+        the whole run. Raises ScenarioError if a path cannot change inside a run or the result is invalid; its sentences
+        begin with ``called``.
         """
         step = whole_number(step, "step")
         where = called or f"branch after step {step}"

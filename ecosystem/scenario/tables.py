@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 from pydantic import Field, model_validator
@@ -41,6 +41,9 @@ class ScenarioTables(Spec):
     steps: Positive = Field(10, description="number of steps after the opening of the web (step 0)")
     weights_every: Positive = Field(
         1, description="keep model weights every this many steps (and those of the last step)"
+    )
+    weights_precision: Literal["bfloat16"] | None = Field(
+        None, description="type in which weights of past steps are kept; absent: exactly, as the last step's always are"
     )
     sources: dict[str, Source] = Field(description="sources of documents by name, each of a kind")
     web: WebSpec = Field(description="the site graph, its initial documents and its gates")

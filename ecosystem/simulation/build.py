@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,14 +76,15 @@ def build_state(
     cache: Path,
     device: str,
     threads: int,
+    parts: Mapping[str, int],
     progress: Progress,
     build_cohort: CohortBuilder,
     scratch: Path | None = None,
 ) -> tuple[State, InitialDocuments]:
     """Open the sources and lay out the web; return the state, without agents, and the initial documents.
 
-    Models are built on first use (``State.cohorts``). Raises DataError if the sources cannot be read or are
-    incompatible.
+    ``parts`` are the tokens of a batch that models compute at once, where they are not the model's own choice. Models
+    are built on first use (``State.cohorts``). Raises DataError if the sources cannot be read or are incompatible.
     """
     reservoirs = {name: source.open(name, streams, base) for name, source in scenario.sources.items()}
     files = Scratch(scratch)
@@ -93,7 +94,8 @@ def build_state(
         members[settings.model] += settings.count
 
     def build(name: str) -> Any:
-        return build_cohort(scenario.models[name].beside(base), name, max(1, members[name]), context)
+        own = replace(context, part_tokens=parts.get(name))
+        return build_cohort(scenario.models[name].beside(base), name, max(1, members[name]), own)
 
     cohorts = Cohorts(build)
     state = State(

@@ -7,7 +7,7 @@ step reads and changes is in :class:`~ecosystem.simulation.state.State`, which k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class World(mesa.Model):
         cache: str | Path | None = None,
         device: str = "cpu",
         threads: int = 1,
+        parts: Mapping[str, int] | None = None,
         progress: Progress = silent,
         models: bool = True,
         documents: bool = True,
@@ -72,9 +73,10 @@ class World(mesa.Model):
         use, for a world that is read and never stepped; ``documents=False`` publishes no initial documents, for a world
         that is restored. ``opening`` keeps the batches of a large opening, and ``scratch`` is a folder for documents
         that do not fit into memory (default: a temporary one; it is deleted with the world). ``build_cohort`` decides
-        where models are. ``cache`` is the folder of foundations and tokenizers (default:
-        :func:`~ecosystem.cache.cache_folder`). Raises EcosystemError for arguments of other types, DataError if sources
-        or checkpoints cannot be used, EcosystemError in a process forked from one that has computed.
+        where models are, and ``parts`` how many tokens of a batch some of them compute at once. ``cache`` is the folder
+        of foundations and tokenizers (default: :func:`~ecosystem.cache.cache_folder`). Raises EcosystemError for
+        arguments of other types, DataError if sources or checkpoints cannot be used, EcosystemError in a process forked
+        from one that has computed.
         """
         _check_arguments(scenario, device, cache)
         threads, base = whole_number(threads, "threads", 1), Path(path_argument(base, "base"))
@@ -89,6 +91,7 @@ class World(mesa.Model):
             cache=cache_folder(cache),
             device=device,
             threads=threads,
+            parts=parts or {},
             progress=progress,
             scratch=scratch,
             build_cohort=build_cohort,

@@ -16,13 +16,22 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.input_files import digest_of
-from ecosystem.runs.records import BRANCH, COVERED, DIGESTS, Commit, Fork, check_format, is_record, record_files
+from ecosystem.runs.records import (
+    BRANCH,
+    COVERED,
+    DIGESTS,
+    PRUNED,
+    Commit,
+    Fork,
+    check_format,
+    is_record,
+    record_files,
+)
 from ecosystem.runs.run import Run, folder_of
-from ecosystem.runs.store import PRUNED, Store
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 
 _LOCK_SECONDS = 60.0  # longest wait for another process that fetches the same run
@@ -201,10 +210,10 @@ class Mirror:
         """Remove from the store the models that were pruned from the run folder."""
         local_steps = {int(path.stem) for path in record_files(folder)}
         commits = Store(folder).commits()
-        pruned_steps = {c.step for c in commits[:-1] if not c.kept and c.step in local_steps}
+        pruned = {name for c in commits[:-1] if c.step in local_steps for name in c.pruned()}
         for table in PRUNED:
             for name in self._numbered(folder / table):
-                if int(name.split(".")[0]) in pruned_steps:
+                if f"{table}/{name}" in pruned:
                     self._fs.rm_file(self._path(folder / table / name))
 
     def put(self, files: Iterable[Path], start: Path | None = None) -> None:
@@ -248,16 +257,16 @@ class Mirror:
 
 def _files_to_fetch(records: Iterable[bytes], tables: Iterable[str] | None, weights: int | None) -> dict[str, str]:
     """Return the files of these records to fetch (name → SHA-256), without pruned ones."""
-    commits: list[dict[str, Any]] = [json.loads(record) for record in records]
+    commits = [Commit(**json.loads(record)) for record in records]
     selected = None if tables is None else set(tables)
     expected = {}
     for commit in commits:
-        for name, file in commit["files"].items():
+        for name, file in commit.files.items():
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise StoreError(f'a record names the file "{name}", which is outside its run; do not use this run.')
             table = name.split("/")[0]
-            pruned = table in PRUNED and not commit["kept"] and commit is not commits[-1]
-            needed = commit["step"] == weights if table == "weights" else selected is None or table in selected
+            pruned = commit is not commits[-1] and name in commit.pruned()
+            needed = commit.step == weights if table == "weights" else selected is None or table in selected
             if needed and not pruned:
                 expected[name] = file["sha256"]
     return expected

@@ -19,6 +19,7 @@ from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreEr
 from ecosystem.formats import counted
 from ecosystem.runs.environment import changed_input
 from ecosystem.runs.files import require_local_path
+from ecosystem.runs.planning.memory import memory_budget
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
@@ -223,6 +224,7 @@ class RunPlan:
             branch_step=branch_step,
             parent_job=parent_job,
             cache=str(chosen_cache(self._options.cache) or ""),
+            memory=memory_budget(self._options.memory),
         )
         number = self._numbers.setdefault(run.place, len(self.runs))
         if number == len(self.runs):

@@ -84,6 +84,12 @@ def test_arms_of_a_run_that_failed_say_so(tmp_path):
     assert results[1].attempts == 0 and results[1].error.startswith("the run that it branches from failed: --device")
 
 
+def test_a_job_that_does_not_fit_its_memory_fails_for_good(tmp_path):
+    failed = attempt(0, job(tmp_path, scenario(steps=1), memory=10**8))
+    assert failed.final and "of memory, but --memory allows 100 MB" in failed.error
+    assert Run.open(run_job(job(tmp_path, scenario(steps=1), memory=10**10))).last_step == 1
+
+
 def test_a_run_begun_with_other_threads_keeps_them_where_its_numbers_depend_on_them(tmp_path, monkeypatch):
     families = {type(family) for family in scenario().models.values()}
     for family in families:

@@ -21,8 +21,9 @@ from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, write_environment
 from ecosystem.runs.execute import begin
 from ecosystem.runs.files import io_errors, relative_path
+from ecosystem.runs.records import PRUNED
 from ecosystem.runs.run import Run, folder_of
-from ecosystem.runs.store import PRUNED, Store
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 
 State = Literal["opening", "ready", "stepping", "paused", "finished", "failed", "closed"]

@@ -155,7 +155,7 @@ class LanguageFamily(Family):
     def _sizes(self) -> dict[str, int] | None:
         """Return the sizes of a model in a GGUF file (zeros if its package is missing); None for other checkpoints."""
         if not checkpoint.is_installed(self.init):
-            return {"parameters": 0, "context": 0, "layers": 0, "width": 0}
+            return dict.fromkeys(("parameters", "context", "layers", "width", "inner", "vocabulary"), 0)
         file = gguf.find(self.init, "init")
         return None if file is None else gguf.sizes(file)
 
@@ -167,6 +167,7 @@ class LanguageFamily(Family):
             seed=context.streams.seed,
             device=context.device,
             threads=self._threads(context),
+            **({} if context.part_tokens is None else {"part_tokens": context.part_tokens}),
         )
 
     def _make_folder(self, context: BuildContext) -> Callable[[Path], None]:

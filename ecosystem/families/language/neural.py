@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from ecosystem.families.base import Progress, of_member, silent
+from ecosystem.families.footprint import LARGE
 from ecosystem.families.language.cohort import CohortSettings, LanguageCohort
 from ecosystem.families.language.packing import Packing, PromptedBatches, TokenBatches
 from ecosystem.families.members import MemberWeights
 from ecosystem.families.requests import FitRecord, FitRequest, PromptedFitRequest
 from ecosystem.families.training_spec import Training
+from ecosystem.interpreter import return_freed_memory
 
 R = TypeVar("R", bound=FitRequest)
 
@@ -73,7 +75,10 @@ class NeuralCohort(LanguageCohort):
         if not requests:
             return []
         with self.weights.changing():
-            return self._train(requests, batches, peaks, progress)
+            records = self._train(requests, batches, peaks, progress)
+        if self.parameters >= LARGE:
+            return_freed_memory()
+        return records
 
     def _packed(self, request: FitRequest) -> Packing:
         return Packing(

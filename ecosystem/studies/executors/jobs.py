@@ -11,7 +11,7 @@ import time
 import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from ecosystem.errors import EcosystemError, FormatError, StoreError
 from ecosystem.families.base import Progress, silent
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin, machine_for
+from ecosystem.runs.planning.memory import require_cpu, resources
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -45,6 +46,7 @@ class Job:
     branch_step: int = -1  # the last step shared with the parent
     parent_job: int | None = None  # the number of the job of the parent
     cache: str = ""  # folder of foundations and tokenizers; "": the default of the worker
+    memory: int | None = None  # bytes for this run, in which the batches of a new one are computed; None: no limit
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,19 @@ def run_job(job: Job, progress: Progress = silent) -> str:
     branch = Branch(Run.open(parent), job.branch_step, scenario) if parent else None
     begins = branch is None and Store(folder).last() < 0
     machine = machine_for(folder, job.device, job.threads or (1 if begins else None), branch)
+    if job.memory is not None:
+        require_cpu(machine.device)
+        needed = resources(
+            scenario,
+            folder,
+            threads=machine.threads,
+            base=Path(job.base),
+            budget=job.memory,
+            done=Store(folder).last(),
+            parts=None if begins else machine.parts,
+        )
+        needed.require()
+        machine = replace(machine, parts=needed.parts)
     steps = begin(
         scenario,
         out=out,

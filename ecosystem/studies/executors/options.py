@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from ecosystem.errors import EcosystemError, nearest, path_argument, whole_number
 from ecosystem.interpreter import cores, require_docstrings, require_threads
 from ecosystem.runs.environment import validate_device
+from ecosystem.runs.planning.memory import memory_budget
 from ecosystem.studies.executors.jobs import Engine
 from ecosystem.studies.executors.local import Processes, Serial
 
@@ -31,6 +32,7 @@ class ExecutionOptions:
     address: str | None = None  # of a Ray cluster; "auto": find one; None: start one on this machine
     gpus: float = 0.0  # per run, on Ray; may be fractional
     cache: str | Path | None = None  # folder of foundations; None: ECOSYSTEM_CACHE, or the user's cache folder
+    memory: str | int | None = None  # of each run, such as "4GB"; None: no limit
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> ExecutionOptions:
@@ -44,6 +46,7 @@ class ExecutionOptions:
     def __post_init__(self) -> None:
         validate_engine(self.engine, self.jobs, self.address, self.gpus)
         validate_device(self.device, self.threads)
+        memory_budget(self.memory)
         if self.cache is not None:
             path_argument(self.cache, "cache")
 

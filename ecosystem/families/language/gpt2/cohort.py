@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ecosystem.families.base import BuildContext, Progress
 from ecosystem.families.checkpoint import write_config
+from ecosystem.families.footprint import PART_TOKENS
 from ecosystem.families.language import loss
 from ecosystem.families.language.cohort import CohortSettings, Nll
 from ecosystem.families.language.generation import Decoder
@@ -34,7 +35,6 @@ from ecosystem.families.training_spec import Training
 from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.streams import Stream
 
-_PART_TOKENS = 1024  # tokens of a batch that are computed at once on a CPU
 _STACK_TOKENS = 1 << 15  # tokens of a stack's batches that are computed at once on a GPU; bounds activation memory
 
 
@@ -65,6 +65,7 @@ class Gpt2Cohort(NeuralCohort):
             cached_values=2 * shape.n_layer * shape.n_embd,
         )
         self.shape = shape
+        self._part_tokens = build.part_tokens or (PART_TOKENS if on_cpu else _STACK_TOKENS)
 
     def flops_per_token(self, length: int) -> float:
         """Return the floating-point operations per token of a forward pass over ``length`` tokens."""
@@ -122,7 +123,7 @@ class Gpt2Cohort(NeuralCohort):
                     training=self.training,
                     peak=peak,
                     gradients=self._gradients(start),
-                    part_rows=max(1, _PART_TOKENS // member_batches.length),
+                    part_rows=max(1, self._part_tokens // member_batches.length),
                 )
             )
         return fits
@@ -147,7 +148,7 @@ class Gpt2Cohort(NeuralCohort):
                     training=self.training,
                     peak=peak,
                     gradients=self._gradients(stack),
-                    part_rows=max(1, _STACK_TOKENS // (length * len(group))),
+                    part_rows=max(1, self._part_tokens // (length * len(group))),
                     stacked=True,
                 )
             )

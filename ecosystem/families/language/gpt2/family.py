@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from ecosystem.errors import DataError
 from ecosystem.families import checkpoint
 from ecosystem.families.base import FAMILIES, BuildContext, Workload
+from ecosystem.families.footprint import Footprint
 from ecosystem.families.foundation import pretrain
 from ecosystem.families.language.family import LanguageFamily
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
@@ -67,6 +68,25 @@ class Gpt2(LanguageFamily):
             return Workload(sizes["parameters"], 2 * sizes["parameters"], 0)
         shape = Shape.read(checkpoint.folder_of(self.init, "init"))
         return Workload(shape.count(), shape.flops(self.context), 0)
+
+    def footprint(self) -> Footprint:
+        """Return the sizes of a member; zeros for a checkpoint that has not been downloaded."""
+        if self.from_scratch:
+            shape = self._shape(self.vocabulary or 50257)
+        elif checkpoint.is_local(self.init) and self._sizes() is None:
+            shape = Shape.read(checkpoint.folder_of(self.init, "init"))
+        else:
+            return Footprint()
+        return Footprint(
+            own=shape.count(),
+            activations=17 * shape.n_layer * shape.n_embd,
+            width=shape.n_embd,
+            vocabulary=shape.vocabulary,
+            context=min(self.context or shape.context, shape.context),
+            batch=self.training.batch,
+            cached=2 * shape.n_layer * shape.n_embd,
+            parallel=shape.count() <= NARROW,
+        )
 
     def _longest_input(self, folder: Path) -> int:
         shape = Shape.read(folder)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ecosystem.errors import DataError
 from ecosystem.families.base import BuildContext, Progress
+from ecosystem.families.footprint import PART_TOKENS
 from ecosystem.families.language.cohort import CohortSettings, Nll
 from ecosystem.families.language.generation import Decoder
 from ecosystem.families.language.huggingface.adapters import Adapter, add_adapter, trained_parameters
@@ -31,11 +32,11 @@ from ecosystem.families.requests import FitRecord, FitRequest, Member
 from ecosystem.families.training import Fit, Rows, accumulated
 from ecosystem.families.training_spec import Training
 from ecosystem.families.worker_pool import WorkerPool
+from ecosystem.interpreter import return_freed_memory
 from ecosystem.streams import Stream
 
 # transformers 5.24 renamed `past_key_values` to `cache`; modules outside the library may use the old name.
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
-_PART_TOKENS = 1024  # tokens of a batch that are computed at once on a CPU; bounds activations in memory
 _WHOLE = 1 << 24  # logits of a part that are computed at once, 64 MB in float32; more are computed in chunks
 _SAME = 1e-3  # rounding errors of logits, in their standard deviations
 _MOST = 1 << 26  # logits of a part of a module that is more than hidden states times an output matrix
@@ -91,7 +92,8 @@ class ModuleCohort(NeuralCohort):
         parameters = signature(module.forward).parameters
         self._cache_name = next((name for name in _CACHE_NAMES if name in parameters), _CACHE_NAMES[0])
         self._decoder_class = fastest_decoder(self)
-        self._in_chunks = size * _PART_TOKENS > _WHOLE and self._ends_with_a_product()
+        self._in_chunks = size * PART_TOKENS > _WHOLE and self._ends_with_a_product()
+        self._part_tokens = build.part_tokens or (PART_TOKENS if self._in_chunks else min(PART_TOKENS, _MOST // size))
 
     @property
     def parameters(self) -> int:
@@ -185,6 +187,7 @@ class ModuleCohort(NeuralCohort):
     ) -> tuple[Fit, FitRecord]:
         weights = self.weights.start(request)
         self.compute_with(weights)
+        return_freed_memory()
         fit = Fit(
             members=[request.member],
             parameters=list(weights.values()),
@@ -193,14 +196,11 @@ class ModuleCohort(NeuralCohort):
             training=self.training,
             peak=peak,
             gradients=self._gradients,
-            part_rows=max(1, self._part_tokens() // batches.length) if self.device.type == "cpu" else None,
+            part_rows=max(1, self._part_tokens // batches.length) if self.device.type == "cpu" else None,
             report=pool.report,
         )
         (record,) = fit.run()
         return fit, record
-
-    def _part_tokens(self) -> int:
-        return _PART_TOKENS if self._in_chunks else min(_PART_TOKENS, _MOST // self.types)
 
     def _gradients(self, rows: Rows, total: Sequence[Tensor] | None = None) -> tuple[Tensor, Sequence[Tensor]]:
         inputs, targets, scale = rows

@@ -15,6 +15,7 @@ from ecosystem.errors import DataError
 from ecosystem.families import checkpoint
 from ecosystem.families.base import FAMILIES, BuildContext, Workload
 from ecosystem.families.checkpoint import read_config
+from ecosystem.families.footprint import Footprint
 from ecosystem.families.foundation import pretrain
 from ecosystem.families.language import conversion
 from ecosystem.families.language.family import LanguageFamily
@@ -27,10 +28,15 @@ if TYPE_CHECKING:
     from ecosystem.families.language.cohort import CohortSettings, LanguageCohort
     from ecosystem.families.language.tokenizer import Tokenizer
 
-# Names of the longest input, the width and the number of layers in the configurations of different architectures.
+# Names of sizes in the configurations of different architectures.
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
-_WIDTH = ("hidden_size", "n_embd", "d_model")
-_LAYERS = ("num_hidden_layers", "num_layers", "n_layer")
+_KEYS = {
+    "context": _CONTEXT,
+    "width": ("hidden_size", "n_embd", "d_model"),
+    "layers": ("num_hidden_layers", "num_layers", "n_layer"),
+    "inner": ("intermediate_size", "ffn_dim", "n_inner"),
+    "vocabulary": ("vocab_size",),
+}
 
 
 @FAMILIES.register("causal_lm")
@@ -73,19 +79,46 @@ class CausalLm(LanguageFamily):
 
     def workload(self) -> Workload:
         """Estimate the size of a member from its width and layers (12 L d² + V d parameters)."""
+        parameters = self._known_sizes()["parameters"]
+        return Workload(parameters, 2 * parameters, self.foundation.tokens if self.init == "foundation" else 0)
+
+    def _known_sizes(self) -> dict[str, int]:
+        """Return the sizes of a GGUF file, or from a configuration; zeros before a download."""
         config: Mapping[str, Any] = self.config
         if not self.from_scratch:
             if not checkpoint.is_local(self.init):
-                return Workload(0, 0, 0)
+                return dict.fromkeys(("parameters", *_KEYS), 0)
             if (sizes := self._sizes()) is not None:
-                return Workload(sizes["parameters"], 2 * sizes["parameters"], 0)
+                return sizes
             config = read_config(checkpoint.folder_of(self.init, "init"))
-        width, layers, vocabulary = (
-            next((config[key] for key in keys if isinstance(config.get(key), int)), 0)
-            for keys in (_WIDTH, _LAYERS, ("vocab_size",))
+        sizes = {
+            name: next((config[key] for key in keys if isinstance(config.get(key), int)), 0)
+            for name, keys in _KEYS.items()
+        }
+        sizes["vocabulary"] = sizes["vocabulary"] or self.vocabulary or 0
+        parameters = 12 * sizes["layers"] * sizes["width"] ** 2 + sizes["vocabulary"] * sizes["width"]
+        return {**sizes, "parameters": parameters}
+
+    def footprint(self) -> Footprint:
+        """Estimate the sizes of a member; zeros for a checkpoint that has not been downloaded."""
+        sizes = self._known_sizes()
+        width, layers, parameters = sizes["width"], sizes["layers"], sizes["parameters"]
+        inner = sizes["inner"] or 4 * width
+        # As of a Llama: an attention with four matrices, and an MLP with three.
+        adapted = 0 if self.adapter is None else self.adapter.rank * layers * (8 * width + 3 * (width + inner))
+        limit = sizes["context"] or self.context or 1024
+        return Footprint(
+            own=adapted or parameters,
+            shared=parameters if adapted else 0,
+            # An adapter's small arrays lie between the large ones that are freed, whose room is then lost (measured).
+            activations=(layers * (10 * width + 4 * inner) + 3 * width) * (2 if adapted else 1),
+            width=0 if adapted else width,
+            vocabulary=sizes["vocabulary"],
+            context=min(self.context or limit, limit),
+            batch=self.training.batch,
+            cached=2 * layers * width,
+            libraries=150 << 20,
         )
-        parameters = 12 * layers * width**2 + (vocabulary or self.vocabulary or 0) * width
-        return Workload(parameters, 2 * parameters, self.foundation.tokens if self.init == "foundation" else 0)
 
     def check_files(self) -> None:
         """Raise DataError also if the package for adapters is missing."""

@@ -19,6 +19,7 @@ from ecosystem.policies.base import Filter
 from ecosystem.policies.filters import FeatureFilter
 from ecosystem.policies.reasons import Rule, first_reason
 from ecosystem.runs.environment import Machine
+from ecosystem.runs.planning.memory import Resources
 from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries import TrainerSpec
 from ecosystem.scenario.inputs import OpenedSources, downloads, initial_documents, omissions, shortage
@@ -56,6 +57,7 @@ class Plan:
     unknown: list[str]  # models of unknown size, not included in ``seconds``
     notes: list[str]  # settings without effect, and measurements that will be missing
     placement: str = ""  # workers that compute the models; "": this process
+    resources: Resources | None = None  # memory and disk; None: unknown
 
     @classmethod
     def of(cls, scenario: Scenario, machine: Machine, cache: Path, base: Path = Path(), *, done: int = -1) -> Plan:
@@ -153,6 +155,7 @@ class Plan:
                 f"  documents  {initially}about {self.documents_per_step:,.0f} per step",
                 *([f"  tokens     {pretraining}{tokens}"] if self.tokens_to_train else []),
                 f"  time       {time}",
+                *(f"  {line}" for line in ([] if self.resources is None else self.resources.lines())),
                 *(f"  note       {note}" for note in self.notes),
             ]
         )
@@ -165,7 +168,7 @@ class Plan:
 
     def plain(self) -> dict[str, Any]:
         """Return the plan as plain data."""
-        return asdict(self)
+        return asdict(self) | {"resources": None if self.resources is None else self.resources.plain()}
 
 
 def _serial_seconds(steps: int) -> float:

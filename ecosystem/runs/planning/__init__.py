@@ -1,0 +1,1 @@
+"""The plan of a run, made before it starts: time, memory and disk."""
