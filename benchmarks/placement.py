@@ -1,14 +1,13 @@
 """What it costs to compute the models of a run in Ray workers: ``python -m benchmarks.placement``.
 
-The same run is made in this process and by 2, 4 and 8 workers, one step of each in turn, and must write the same files.
-The cores are shared by the workers, so the cost is given as processor time: that of the run's process and of its
-workers, less that of the run in one process. A model of larger clusters follows from the time of an empty call.
+The same run is made in this process and by 2, 4 and 8 workers, one step of each in turn, and must write the same
+numbers. The cores are shared by the workers, so the cost is given as processor time: that of the run's process and of
+its workers, less that of the run in one process. A model of larger clusters follows from the time of an empty call.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import statistics
 import tempfile
@@ -30,6 +29,7 @@ from ecosystem.placement.workers import Workers
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import folder_of
+from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 
 TRAINERS = 8
@@ -115,9 +115,13 @@ class Side:
         return float(sum(self._workers.ray.get(asked)))
 
     def files(self) -> dict[str, str]:
-        """Return the hashes of all committed files."""
-        records = [json.loads(path.read_text()) for path in sorted((self.folder / "commits").glob("*.json"))]
-        return {name: found["sha256"] for record in records for name, found in record["files"].items()}
+        """Return the hashes of all committed files, and of the last weights, which may be in several files."""
+        store = Store(self.folder)
+        files = {name: found["sha256"] for commit in store.commits() for name, found in commit.files.items()}
+        files = {name: digest for name, digest in files.items() if not name.startswith("weights/")}
+        for model, arrays in store.weights(store.last()).items():
+            files |= {f"{model}/{name}": hashlib.sha256(arrays[name].tobytes()).hexdigest() for name in arrays}
+        return files
 
 
 def steps(preset: str, counts: tuple[int, ...], rounds: int) -> dict[int, list[dict[str, float]]]:
@@ -174,10 +178,13 @@ class Model:
     received: float  # bytes from each worker per trainer
 
     def parts(self, workers: int, trainers: int, weights: float) -> list[float]:
-        """Return the seconds for trainers, calls, network and hash; ``weights`` are the bytes of each trainer's."""
+        """Return the seconds for trainers, calls, network and hash; ``weights`` are the bytes of each trainer's.
+
+        Every worker hashes the weights of its own trainers.
+        """
         total = workers * trainers
         network = (workers * self.sent + total * self.received) / NETWORK
-        return [total * self.trainer, workers * CALLS * self.call, network, total * weights / self.hashed]
+        return [total * self.trainer, workers * CALLS * self.call, network, trainers * weights / self.hashed]
 
     def table(self) -> Iterator[str]:
         """Return a table of two clusters from 1 to 1,000 workers."""

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import click
 
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.errors import path_argument, path_of, whole_number
+from ecosystem.errors import EcosystemError, path_argument, path_of, whole_number
 from ecosystem.families.base import CohortBuilder, build_cohort
 from ecosystem.interpreter import require_docstrings
 from ecosystem.metrics.estimates import error_of_mean
@@ -29,6 +29,8 @@ from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.planning.estimate import Plan
 from ecosystem.runs.planning.memory import Resources, memory_budget, require_cpu, resources
 from ecosystem.runs.progress import RunProgress
+from ecosystem.runs.remote.mirror import Mirror
+from ecosystem.runs.remote.places import is_url, local_folder, upload_report, urls_in_errors
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
@@ -51,12 +53,12 @@ def run(
     """Run or resume a scenario, write its report and return the run.
 
     ``scenario`` is a Scenario or the path of a scenario file, and ``seed`` replaces its seed. The run folder is made in
-    ``out``. ``device`` is "auto", "cpu", "cuda" or "mps"; ``threads`` is the number of compute threads (default: all
-    cores, or those of the run that is resumed). ``cache`` is the folder for foundations and tokenizers (default:
-    ``ECOSYSTEM_CACHE``, or the user's cache folder). ``fresh`` moves an existing run aside and starts again. ``quiet``
-    prints no progress. ``placement`` sets keys of the table of that name, such as ``{"engine": "ray", "workers": 4}``.
-    ``memory`` is the memory for the run on CPUs, such as "4GB" (default: all): batches are computed in smaller parts to
-    fit it, which the run records and a resume keeps.
+    ``out``, a folder or the URL of an object store (``s3://bucket/runs``). ``device`` is "auto", "cpu", "cuda" or
+    "mps"; ``threads`` is the number of compute threads (default: all cores, or those of the run that is resumed).
+    ``cache`` is the folder for foundations and tokenizers (default: ``ECOSYSTEM_CACHE``, or the user's cache folder).
+    ``fresh`` moves an existing run aside and starts again. ``quiet`` prints no progress. ``placement`` sets keys of the
+    table of that name, such as ``{"engine": "ray", "workers": 4}``. ``memory`` is the memory for the run on CPUs, such
+    as "4GB" (default: all): batches are computed in smaller parts to fit it, which the run records and a resume keeps.
 
     Raises EcosystemError for errors that the user can correct. Steps committed before an error are kept; the same call
     resumes after them.
@@ -80,7 +82,8 @@ def run(
         placement=chosen_placement(scenario.placement, dict(placement or {})),
         memory=memory_budget(memory),
     )
-    return Run.open(summary["run"])
+    with urls_in_errors(out):
+        return Run.open(local_folder(summary["run"], weights=[summary["steps"]]))
 
 
 def branch(
@@ -141,27 +144,28 @@ def run_scenario(
     validate_device(device, threads)
     if cache is not None:
         path_argument(cache, "cache")
-    job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
-    for sentence in [] if job.branch is None else job.branch.notes():
-        progress.say(sentence)
-    if job.last >= job.scenario.steps and not dry_run:
-        return _finished(job, progress, started)
-    if job.branch is not None and job.last < 0:
-        job.branch.parent.store.require(job.branch.step)
-    require_inputs([job.scenario], job.base, where)
-    machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh, placement=placement)
-    with _workers(job.scenario, machine, placement, progress) as workers:
-        plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done).placed(workers)
-        plan = replace(plan, resources=_resources(job, machine, memory, workers))
-        progress.say(plan.text())
-        if plan.resources is not None:
-            plan.resources.require()
-            machine = replace(machine, parts=plan.resources.parts)
-        if dry_run:
-            return {"run": str(job.folder), "plan": plan.plain()}
-        progress.say(job.opening())
-        _execute(job, machine, progress, build_cohort if workers is None else Placement(workers).cohort)
-    return _summary(Run.open(job.folder), _report(job.folder), started)
+    with urls_in_errors(out):
+        job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
+        for sentence in [] if job.branch is None else job.branch.notes():
+            progress.say(sentence)
+        if job.last >= job.scenario.steps and not dry_run:
+            return _finished(job, progress, started)
+        if job.branch is not None and job.last < 0:
+            job.branch.parent.store.require(job.branch.step)
+        require_inputs([job.scenario], job.base, where)
+        machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh, placement=placement)
+        with _workers(job.scenario, machine, placement, progress) as workers:
+            plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done).placed(workers)
+            plan = replace(plan, resources=_resources(job, machine, memory, workers))
+            progress.say(plan.text())
+            if plan.resources is not None:
+                plan.resources.require()
+                machine = replace(machine, parts=plan.resources.parts)
+            if dry_run:
+                return {"run": job.place, "plan": plan.plain()}
+            progress.say(job.opening())
+            _execute(job, machine, progress, build_cohort if workers is None else Placement(workers).cohort)
+        return _summary(job, _report(job.folder), started)
 
 
 def _resources(job: _Job, machine: Machine, memory: int | None, workers: Workers | None) -> Resources | None:
@@ -194,7 +198,10 @@ def _workers(
 
 @dataclass(frozen=True)
 class _Job:
-    """A scenario or branch with its run folder; ``last`` is the last committed step, -1 if there is none."""
+    """A scenario or branch with its run folder; ``last`` is the last committed step, -1 if there is none.
+
+    ``mirror`` is that of a run in an object store; ``out`` and ``folder`` are then on this machine.
+    """
 
     scenario: Scenario
     branch: Branch | None
@@ -204,6 +211,7 @@ class _Job:
     base: Path
     cache: str | Path | None
     fresh: bool
+    mirror: Mirror | None
 
     @classmethod
     def of(
@@ -211,9 +219,32 @@ class _Job:
     ) -> _Job:
         branch = target if isinstance(target, Branch) else None
         scenario = target.scenario if isinstance(target, Branch) else target
+        mirror = None
+        if isinstance(out, str) and is_url(out) and branch is None:
+            if fresh:
+                raise EcosystemError(f"{out}: nothing is moved in an object store; start again at another URL (--out).")
+            mirror = Mirror(out)
+            out = mirror.folder
+            mirror.resume(folder_of(scenario, out))
         folder = folder_of(scenario, out) if branch is None else branch.folder(out)
         last = -1 if fresh else Store(folder).last()
-        return cls(scenario, branch, folder, last, out, base if branch is None else branch.parent.base, cache, fresh)
+        base = base if branch is None else branch.parent.base
+        return cls(scenario, branch, folder, last, out, base, cache, fresh, mirror)
+
+    @property
+    def place(self) -> str:
+        """The folder of the run, or its URL."""
+        return str(self.folder) if self.mirror is None else self.mirror.place(self.folder)
+
+    def push(self) -> None:
+        """Push what is committed, if the run is in an object store."""
+        if self.mirror is not None:
+            self.mirror.push(self.folder)
+
+    def push_report(self) -> None:
+        """Push the report, if the run is in an object store."""
+        if self.mirror is not None:
+            upload_report(self.folder, self.place)
 
     @property
     def done(self) -> int:
@@ -223,11 +254,11 @@ class _Job:
     def opening(self) -> str:
         """Return a line with the run folder that says whether the run is new, resumed or a branch."""
         if self.last >= 0:
-            return f"Resuming {self.folder} after step {self.last} of {self.scenario.steps}."
+            return f"Resuming {self.place} after step {self.last} of {self.scenario.steps}."
         if self.branch is None:
-            return f"Run folder: {self.folder}"
+            return f"Run folder: {self.place}"
         parent, step = self.branch.parent.path, self.branch.step
-        return f"Branching from {parent} after step {step} of {self.scenario.steps}: {self.folder}"
+        return f"Branching from {parent} after step {step} of {self.scenario.steps}: {self.place}"
 
 
 def _finished(job: _Job, progress: RunProgress, started: float) -> dict[str, Any]:
@@ -240,12 +271,12 @@ def _finished(job: _Job, progress: RunProgress, started: float) -> dict[str, Any
     current = not run.update_theory(job.scenario) and current
     if job.last > job.scenario.steps:
         progress.say(
-            f"This run is finished: {job.folder} has {job.last} steps, more than the {job.scenario.steps} asked for; "
+            f"This run is finished: {job.place} has {job.last} steps, more than the {job.scenario.steps} asked for; "
             f"its report and final figures are of step {job.last} (give another --out for a shorter run)."
         )
     else:
-        progress.say(f"This run is finished: {job.folder} has all {job.last} steps (--fresh starts it again).")
-    return _summary(run, str(report) if current else _report(job.folder), started)
+        progress.say(f"This run is finished: {job.place} has all {job.last} steps (--fresh starts it again).")
+    return _summary(job, str(report) if current else _report(job.folder), started)
 
 
 def _execute(job: _Job, machine: Machine, progress: RunProgress, builder: CohortBuilder) -> None:
@@ -263,9 +294,10 @@ def _execute(job: _Job, machine: Machine, progress: RunProgress, builder: Cohort
                 progress=progress.task,
                 branch=job.branch,
                 builder=builder,
+                remote="" if job.mirror is None else job.place,
             )
             started = time.monotonic()
-            for snapshot in snapshots:
+            for snapshot in _pushed(job, snapshots):
                 done = snapshot.t
                 progress.say(step_line(snapshot, steps, time.monotonic() - started))
                 for event in snapshot.state["events"]:
@@ -276,6 +308,15 @@ def _execute(job: _Job, machine: Machine, progress: RunProgress, builder: Cohort
         committed = f"Steps up to {done} of {steps} are committed" if done >= 0 else "No step is committed yet"
         click.echo(f"Stopped. {committed}; run the same command again to continue.", err=True)
         raise
+
+
+def _pushed(job: _Job, snapshots: Generator[Snapshot, Any, None]) -> Iterator[Snapshot]:
+    """Push every step, and at the end the site graph, before it is reported; unlock the folder even if that fails."""
+    with closing(snapshots):
+        for snapshot in snapshots:
+            job.push()
+            yield snapshot
+    job.push()
 
 
 def _report(folder: Path) -> str:
@@ -322,11 +363,13 @@ def _figures(metrics: Any) -> dict[str, dict[str, dict[str, float | None]]]:
     return figures
 
 
-def _summary(run: Run, report: str, started: float) -> dict[str, Any]:
+def _summary(job: _Job, report: str, started: float) -> dict[str, Any]:
+    run = Run.open(job.folder)
     metrics = run.metrics
+    job.push_report()
     return {
-        "run": str(run.path),
-        "report": report,
+        "run": job.place,
+        "report": report if job.mirror is None else f"{job.place}/report.html",
         "steps": run.last_step,
         "seed": run.seed,
         "seconds": round(time.monotonic() - started, 1),

@@ -13,6 +13,8 @@ from ecosystem.scenario.scenario import Scenario
 ROOT = Path(__file__).parent.parent
 # Never in the user's home; the same for all workers, and kept from one run of the tests to the next.
 os.environ.setdefault("ECOSYSTEM_CACHE", str(ROOT / ".cache"))
+# Several processes share the cores. Threads of OpenMP that spin while they wait then cost up to thirty times as much.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 SMOKE = ROOT / "scenarios" / "smoke.toml"
 MACHINE = Machine("cpu", 2)
 
@@ -53,3 +55,9 @@ def finished(tmp_path_factory, cache) -> Run:
     for _ in begin(scenario, out=out, machine=MACHINE, cache=cache):
         pass
     return Run.open(folder_of(scenario, out))
+
+
+@pytest.fixture
+def unreported(monkeypatch):
+    """No report of a run in this process is drawn, which takes longer than to compute a small run."""
+    monkeypatch.setattr("ecosystem.api._report", lambda folder: str(folder / "report.html"))

@@ -12,11 +12,11 @@ from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, FormatError, StoreError
 from ecosystem.runs.execute import begin
 from ecosystem.runs.records import FORMAT, record_digest
+from ecosystem.runs.remote.places import open_run
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import Job, run_job
-from ecosystem.studies.object_store import open_run
 from tests.conftest import MACHINE
 from tests.test_store import committed
 

@@ -6,14 +6,16 @@ import gc
 import hashlib
 import os
 import pickle
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from safetensors.numpy import save
+from safetensors.numpy import load_file
 
 from ecosystem.cli.main import cli
 from ecosystem.errors import DataError, EcosystemError
@@ -21,11 +23,13 @@ from ecosystem.families.base import BuildContext, Cohort, MapsMembers, MemberErr
 from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
 from ecosystem.families.tensor_files import ArrayFile
+from ecosystem.input_files import digest_of
 from ecosystem.placement.cohort import Placement
-from ecosystem.placement.spec import PlacementSpec, chosen_placement
+from ecosystem.placement.parts import DividedArrays, Together, open_divided
+from ecosystem.placement.spec import IGNORED_BY_PAGE, IGNORED_BY_STUDIES, PlacementSpec, chosen_placement
 from ecosystem.placement.texts import Texts, encoded, joined, unpack
-from ecosystem.placement.weights_file import tell_committed, write_together
 from ecosystem.placement.worker import Blueprint, Process, Refusal, Worker, versions
+from ecosystem.runs.records import Commit, format_of
 from ecosystem.streams import Streams
 from tests.conftest import SMOKE, tiny
 
@@ -79,6 +83,20 @@ def test_check_says_where_models_are_computed_and_run_refuses_workers_without_ra
     assert str(refused.exception).startswith("--workers: only the engine ray has workers")
 
 
+def test_studies_and_the_page_say_that_they_place_nothing(tmp_path, monkeypatch):
+    (tmp_path / "placed.toml").write_text(SMOKE.read_text() + "\n[placement]\nworkers = 4\n")
+    study = ['name = "s"', 'base = "placed.toml"', "seeds = [1, 2]", "[arms.a]", "[arms.b]", "steps = 2"]
+    (tmp_path / "study.toml").write_text("\n".join([*study, "[[measures]]", 'metric = "cross_entropy"']))
+    said = CliRunner().invoke(cli, ["check", str(tmp_path / "study.toml")])
+    assert f"note: {IGNORED_BY_STUDIES}" in said.output, said.exception
+    monkeypatch.setattr("ecosystem.studies.run_study.study_folder", None)  # nothing is run
+    computed = CliRunner().invoke(cli, ["study", str(tmp_path / "study.toml"), "--out", str(tmp_path)])
+    assert computed.output.startswith(f"note: {IGNORED_BY_STUDIES}.") and isinstance(computed.exception, TypeError)
+    monkeypatch.setattr("ecosystem.app.server.serve", lambda *arguments: None)
+    shown = CliRunner().invoke(cli, ["view", str(tmp_path / "placed.toml"), "--device", "cpu"])
+    assert f"note: {IGNORED_BY_PAGE}." in shown.output, shown.exception
+
+
 # Texts.
 
 
@@ -125,34 +143,47 @@ def test_large_arrays_are_shared_if_several_workers_read_them():
 
 # Files of weights.
 
-_TYPES = (
-    "float64",
-    "float32",
-    "float16",
-    "int64",
-    "int32",
-    "int16",
-    "int8",
-    "uint64",
-    "uint32",
-    "uint16",
-    "uint8",
-    "bool",
-)
+
+def stacked(members: range) -> dict[str, np.ndarray]:
+    """Arrays of some members: two with members as their leading axis, and one of every member."""
+    own = {f"{m}/counts": np.arange(m + 1, dtype=np.int64) for m in members}
+    return {"w": np.array([[m, m + 0.5] for m in members], np.float32), "b": np.array(members, np.int8), **own}
 
 
-def test_a_file_written_in_parts_is_that_of_safetensors(tmp_path):
-    arrays = {f"{place}/{kind}": np.arange(6).reshape(2, 3).astype(kind) for place, kind in enumerate(_TYPES)}
-    weights = {"small": arrays, "ü": {"none": np.zeros((0, 4), np.float32), "wte.weight": np.ones((3, 1), np.float32)}}
-    path = tmp_path / "weights" / "000001.safetensors"
-    written = write_together(path, weights)
-    whole = save({f"{model}/{name}": array for model, state in weights.items() for name, array in state.items()})
-    assert path.read_bytes() == whole and written["size"] == len(whole)
-    assert list(path.parent.iterdir()) == [path]
-    for model, state in ArrayFile.open(path).by_model().items():
-        assert set(state) == set(weights[model])
-        for name in state:
-            assert np.array_equal(state[name], weights[model][name]) and state[name].dtype == weights[model][name].dtype
+@pytest.mark.parametrize("sizes", [(5,), (2, 3), (1, 1, 2, 1)])
+def test_members_are_read_from_files_that_are_divided_otherwise(tmp_path, sizes):
+    first, files = 0, []
+    for number, size in enumerate(sizes):
+        part = {"tiny": stacked(range(first, first + size))}
+        [file] = Together.write(tmp_path, number, part).files("weights")
+        files.append(tmp_path / file.removeprefix("weights/"))
+        first += size
+    divided = open_divided(files)["tiny"]
+    assert same(divided, stacked(range(5))) and divided.shapes()["w"].shape == (5, 2)
+    for begin, count in ((0, 5), (1, 3), (4, 1)):
+        expected = stacked(range(begin, begin + count))
+        local = {name if "/" not in name else f"{int(name[0]) - begin}/counts": a for name, a in expected.items()}
+        assert same(divided.members(begin, count), local)
+    with pytest.raises(KeyError):
+        divided["none"]
+
+
+@pytest.mark.parametrize("url", [False, True])
+def test_every_file_may_be_rounded_as_well(tmp_path, url):
+    weights = {"nets": {"w": np.array([[1.00390625]], np.float32)}, "tables": {"0/n": np.arange(3)}}
+    place = f"memory://{tmp_path}/weights" if url else tmp_path / "weights"
+    files = Together.write(place, 7, weights, rounds=True).files("weights")
+    commit = Commit(7, "", files, kept=True, seconds=0.0, digest="", format=format_of(files))
+    exact, rounded = commit.weights(), commit.weights(rounded=True)
+    assert len(files) == 3 and commit.format == 3 and exact[1:] == rounded[1:] and commit.pruned() == exact[:1]
+    store = fsspec.filesystem("memory" if url else "file")
+    for names, expected in ((exact, 1.00390625), (rounded, 1.0)):
+        for name, local in zip(names, ("one", "two"), strict=True):
+            content = store.cat_file(f"{tmp_path}/{name}")
+            assert hashlib.sha256(content).hexdigest() == files[name]["sha256"]
+            (tmp_path / local).write_bytes(content)
+        models = open_divided([tmp_path / "one", tmp_path / "two"])
+        assert models["nets"]["w"].item() == expected and models["tables"]["0/n"].tolist() == [0, 1, 2]
 
 
 def test_errors_of_members_survive_being_sent_with_their_number_in_the_cohort():
@@ -202,14 +233,11 @@ class Here:
 class Blind(Worker):
     """A worker on a machine that does not see the folder of the run."""
 
-    def load_file(self, model, path, entries, marker):
-        return super().load_file(model, path, entries, Path("missing") / marker.name)
+    def load_files(self, model, arrays, marker):
+        return super().load_files(model, arrays, Path("missing") / marker.name)
 
-    def write(self, model, token, path, entries):
-        return super().write(model, token, Path("missing") / path.name, entries)
-
-    def digest(self, model, path):
-        return super().digest(model, Path("missing") / path.name)
+    def write(self, model, token, target, number):
+        return super().write(model, token, replace(target, place="missing"), number)
 
 
 PAIRS = [(who, where) for who in ("cat", "dog", "cow") for where in ("mat", "log")]
@@ -269,26 +297,54 @@ def test_states_are_kept_where_they_are_until_nobody_needs_them():
 
 
 @pytest.mark.parametrize("blind", [(), (1,), (0, 1, 2)])
-def test_weights_reach_the_file_and_come_back_also_on_machines_that_do_not_see_it(tmp_path, blind):
+def test_weights_reach_files_and_come_back_also_on_machines_that_do_not_see_them(tmp_path, blind):
     here, there = counting(5), counting(5, Here(3, blind))
     for cohort in (here, there):
         cohort.fit(fits(range(5)))
-    path, state = tmp_path / "weights" / "000001.safetensors", there.state()
-    written = write_together(path, {"tiny": state})
-    assert path.read_bytes() == save({f"tiny/{name}": array for name, array in here.state().items()})
-    assert written["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    tell_committed({"tiny": state}, path)
-    assert all(same(part.base, dict(part.base)) and not part.journal for part in there.parts)
+    folder, state = tmp_path / "weights", there.state()
+    together = Together.write(folder, 1, {"tiny": state})
+    paths = sorted(folder.iterdir())
+    assert [path.name for path in paths] == [f"000001-00000{number}.safetensors" for number in range(3)]
+    written = together.files("weights")
+    assert {path.name: (path.stat().st_size, digest_of(path)) for path in paths} == {
+        name.removeprefix("weights/"): (file["size"], file["sha256"]) for name, file in written.items()
+    }
+    whole = {name: array for path in paths for name, array in load_file(path).items()}
+    assert same({name.removeprefix("tiny/"): array for name, array in whole.items()}, here.state())
+    together.tell_committed({"tiny": state})
+    assert all(isinstance(part.base, DividedArrays) and not part.journal for part in there.parts)
+    assert [part.base.files[0].path for part in there.parts] == paths
     resumed = counting(5, Here(2, blind[:1]))
-    resumed.load(ArrayFile.open(path).by_model()["tiny"])
-    assert same(resumed.state(), here.state()) and list(path.parent.iterdir()) == [path]
+    resumed.load(open_divided(paths)["tiny"])
+    assert same(resumed.state(), here.state()) and sorted(folder.iterdir()) == paths
+
+
+def test_weights_go_straight_to_an_object_store_and_are_read_there(tmp_path):
+    here, workers = counting(3), Here(2, (0, 1))
+    there = counting(3, workers)
+    for cohort in (here, there):
+        cohort.fit(fits(range(3)))
+    state = there.state()
+    for _ in range(2):  # a repeated upload has other names, and leaves the first as it was
+        together = Together.write(f"memory://{tmp_path}/weights", 4, {"tiny": state})
+        together.tell_committed({"tiny": state})
+    store = fsspec.filesystem("memory")
+    assert len(store.ls(f"{tmp_path}/weights", detail=False)) == 4
+    for name, file in together.files("weights").items():
+        assert hashlib.sha256(store.cat_file(f"{tmp_path}/{name}")).hexdigest() == file["sha256"]
+    there.fit(fits(range(3), HUMAN.reverse(), step=2))
+    for part in there.parts:  # as in a worker that takes the place of a lost one
+        assert same(part.base, dict(part.base)) and len(part.journal) == 1
+        part.journal, part.kept = [], {}
+        workers.run(part.restore_calls())
+    assert same(there.state(), here.state())
 
 
 def test_weights_of_another_number_of_members_are_refused(tmp_path):
     other = counting(3)
-    path = tmp_path / "000001.safetensors"
-    write_together(path, {"tiny": other.state()})
-    for state in (other.state(), ArrayFile.open(path).by_model()["tiny"]):
+    [name] = Together.write(tmp_path, 1, {"tiny": other.state()}).files("weights")
+    path = tmp_path / Path(name).name
+    for state in (other.state(), ArrayFile.open(path).by_model()["tiny"], open_divided([path])["tiny"]):
         with pytest.raises(DataError, match="do not fit"):
             counting(2, Here(2)).load(state)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecosystem.cli.options import SET, VARIANT, read_scenario, read_values
+from ecosystem.cli.options import EVERY_STEP, SET, VARIANT, Place, read_scenario, read_values, run_folder, shown_as
 
 if TYPE_CHECKING:
     from ecosystem.scenario.presets import FileKind
@@ -16,28 +16,36 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=Place())
 @VARIANT
 @SET
-def check(files: tuple[Path, ...], variant: str | None, settings: tuple[str, ...]) -> None:
+def check(files: tuple[Path | str, ...], variant: str | None, settings: tuple[str, ...]) -> None:
     """Validate files, or verify stored runs.
 
-    FILES are scenario, study and frontier files, which are validated but not run, and run folders, in which every file
-    is compared with its recorded hash. Files that a scenario names (documents, graphs, checkpoints) must exist and be
-    readable. Small files of documents are read and counted. --set applies to every file, --variant to scenarios.
+    FILES are scenario, study and frontier files, which are validated but not run, and run folders, or their URLs in an
+    object store, in which every file is compared with its recorded hash. Files that a scenario names (documents,
+    graphs, checkpoints) must exist and be readable. Small files of documents are read and counted. --set applies to
+    every file, --variant to scenarios.
     """
     from ecosystem.errors import EcosystemError
-    from ecosystem.input_files import is_folder
 
     values, problems = read_values(settings), []
     for file in files:
         try:
-            for line in _run(file, variant, values) if is_folder(file) else _file(file, variant, settings):
+            for line in _lines(file, variant, settings, values):
                 click.echo(f"{file}: {line}")
         except EcosystemError as error:
             problems.append(str(error))
     if problems:
         raise EcosystemError("\n".join(problems))
+
+
+def _lines(file: Path | str, variant: str | None, settings: tuple[str, ...], values: Mapping[str, Any]) -> list[str]:
+    from ecosystem.input_files import is_folder
+
+    folder = run_folder(file, EVERY_STEP)
+    with shown_as(file):
+        return _run(folder, variant, values) if is_folder(folder) else _file(folder, variant, settings)
 
 
 def _run(folder: Path, variant: str | None, values: Mapping[str, Any]) -> list[str]:
@@ -56,6 +64,7 @@ def _run(folder: Path, variant: str | None, values: Mapping[str, Any]) -> list[s
 def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[str]:
     """Return a summary of a valid file, and notes; raise EcosystemError otherwise."""
     from ecosystem.errors import DataError
+    from ecosystem.placement.spec import IGNORED_BY_STUDIES
     from ecosystem.scenario.consistency import unused_settings
     from ecosystem.scenario.inputs import (
         OpenedSources,
@@ -77,6 +86,8 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     require_inputs(scenarios, base, str(file))
     notes = dict.fromkeys(note for s in scenarios for note in [*unused_settings(s), *downloads(s, base)])
     notes |= dict.fromkeys(note for s in scenarios for note in _too_large(s, base))
+    if kind != "scenario" and any(s.placement is not None for s in scenarios):
+        notes[IGNORED_BY_STUDIES] = None
     try:
         counted = [s for s in _distinct(scenarios) if quick_to_count(s, base)]
         documents = [initial_documents(s, OpenedSources(s, base)) for s in counted]

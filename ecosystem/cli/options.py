@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from ecosystem.scenario.scenario import Scenario
 
+EVERY_STEP = range(sys.maxsize)
 SCENARIO = click.argument("scenario", type=click.Path(path_type=Path))
 SET = click.option(
     "--set",
@@ -56,8 +59,50 @@ MEMORY = click.option(
     help="Memory for the run, such as 4GB, or with Ray for each worker (default: all). It computes batches in smaller "
     "parts if it has to; a resumed run keeps its own.",
 )
+
+
+class Place(click.Path):
+    """A path, or the URL of an object store, which stays text."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path, or a URL as it is."""
+        return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
+
+
+def run_folder(place: Path | str, weights: Container[int] = ()) -> Path:
+    """Return the folder of a run; one in an object store is fetched first, its models only of these steps."""
+    if isinstance(place, Path):
+        return place
+    from ecosystem.runs.remote.places import local_folder
+
+    with shown_as(place):
+        return local_folder(place, weights)
+
+
+@contextmanager
+def shown_as(place: Path | str) -> Iterator[None]:
+    """Name the URL of a run, not the folder that mirrors it, in errors."""
+    if isinstance(place, Path):
+        yield
+        return
+    from ecosystem.runs.remote.places import out_root, urls_in_errors
+
+    with urls_in_errors(out_root(place)):
+        yield
+
+
 OUT = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("outputs"), show_default=True, help="Folder for runs."
+)
+OUT_OR_URL = click.option(
+    "--out",
+    type=Place(),
+    default=Path("outputs"),
+    show_default=True,
+    help="Folder for runs, or the URL of an object store (such as s3://bucket/runs).",
 )
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Validate the scenario and print the plan; run nothing.")
 SUMMARY = click.option(

@@ -10,7 +10,9 @@ import click
 from ecosystem.cli.options import (
     CACHE,
     JSON,
+    Place,
     read_values,
+    run_folder,
 )
 
 LISTED = ["scenarios", "studies", "entries", "models", "policies", "sources", "metrics", "laws", "tasks"]
@@ -45,7 +47,7 @@ def schema(what: Literal["scenario", "study", "frontier"]) -> None:
 
 
 @click.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("place", metavar="RUN", type=Place())
 @click.option("--step", type=int, help="Step of publication (default: the last).")
 @click.option(
     "--author", help="Author: a trainer (naive/0), a population (naive), a writer (writers/people/0) or initial."
@@ -53,20 +55,20 @@ def schema(what: Literal["scenario", "study", "frontier"]) -> None:
 @click.option(
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Maximum number of documents to print."
 )
-def show(run_folder: Path, step: int | None, author: str | None, limit: int) -> None:
+def show(place: Path | str, step: int | None, author: str | None, limit: int) -> None:
     """Print documents published at a step of a run."""
     from ecosystem.cli.show import published
     from ecosystem.runs.run import Run
 
-    click.echo(published(Run.open(run_folder), step, author, limit))
+    click.echo(published(Run.open(run_folder(place)), step, author, limit))
 
 
 @click.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("place", metavar="RUN", type=Place())
 @click.argument("document", type=click.IntRange(min=0))
 @click.option("--step", type=click.IntRange(min=1), help="Show only models fitted at this step (default: all).")
 @JSON
-def lineage(run_folder: Path, document: int, step: int | None, as_json: bool) -> None:
+def lineage(place: Path | str, document: int, step: int | None, as_json: bool) -> None:
     """Trace a document of a run back to people.
 
     DOCUMENT is the id of a document, as printed by `ecosystem show`. It is traced through the training sets of models.
@@ -74,11 +76,11 @@ def lineage(run_folder: Path, document: int, step: int | None, as_json: bool) ->
     from ecosystem.cli.show import traced
     from ecosystem.runs.run import Run
 
-    click.echo(traced(Run.open(run_folder), document, step, as_json=as_json))
+    click.echo(traced(Run.open(run_folder(place)), document, step, as_json=as_json))
 
 
 @click.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("place", metavar="RUN", type=Place())
 @click.option("--policy", "names", multiple=True, metavar="NAME", help="Policy of the run's scenario; repeatable.")
 @click.option(
     "--set",
@@ -104,7 +106,7 @@ def lineage(run_folder: Path, document: int, step: int | None, as_json: bool) ->
 @CACHE
 @JSON
 def audit(
-    run_folder: Path,
+    place: Path | str,
     names: tuple[str, ...],
     settings: tuple[str, ...],
     policies: Path | None,
@@ -124,7 +126,7 @@ def audit(
     from ecosystem.runs.run import Run
 
     values = ({} if policies is None else audits.read_policies(policies)) | read_values(settings)
-    results = audits.audit(Run.open(run_folder), names, values, step=step, everything=everything, reader=reader)
+    results = audits.audit(Run.open(run_folder(place)), names, values, step=step, everything=everything, reader=reader)
     if out is not None:
         audits.write(results, out)
     if as_json:

@@ -14,6 +14,7 @@ from ecosystem.cli.options import (
     DRY_RUN,
     MEMORY,
     OUT,
+    OUT_OR_URL,
     QUIET,
     SCENARIO,
     SEED,
@@ -21,10 +22,12 @@ from ecosystem.cli.options import (
     STEPS,
     SUMMARY,
     VARIANT,
+    Place,
     placement_options,
     print_result,
     read_scenario,
     read_values,
+    run_folder,
 )
 
 
@@ -34,7 +37,7 @@ from ecosystem.cli.options import (
 @SET
 @SEED
 @STEPS
-@OUT
+@OUT_OR_URL
 @DEVICE
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Compute threads (default: all cores; a resumed run keeps its own)."
@@ -52,7 +55,7 @@ def run(
     settings: tuple[str, ...],
     seed: int | None,
     steps: int | None,
-    out: Path,
+    out: Path | str,
     device: str,
     threads: int | None,
     memory: str | None,
@@ -180,20 +183,25 @@ def validate(names: tuple[str, ...], replicates: int | None, seed: int | None, o
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-def report(runs: tuple[Path, ...]) -> None:
+@click.argument("runs", nargs=-1, required=True, type=Place())
+def report(runs: tuple[Path | str, ...]) -> None:
     """Rewrite the reports of runs.
 
-    The runs may be unfinished. All tables of a run are compared with their recorded hashes first. The path of each
-    report is printed.
+    The runs may be unfinished, and in an object store (RUNS are folders or URLs). All tables of a run are compared with
+    their recorded hashes first. The path of each report is printed.
     """
     from ecosystem.report import write_report
     from ecosystem.runs.run import Run
 
-    for folder in runs:
-        run = Run.open(folder)
+    for place in runs:
+        run = Run.open(run_folder(place))
         run.verify_tables()
-        click.echo(write_report(run))
+        written = write_report(run)
+        if isinstance(place, str):
+            from ecosystem.runs.remote.places import upload_report
+
+            upload_report(run.path, place)
+        click.echo(written if isinstance(place, Path) else f"{place.rstrip('/')}/report.html")
 
 
 @click.command()
@@ -250,6 +258,7 @@ def view(
     from ecosystem.app.worlds.session_model import SessionConfig
     from ecosystem.errors import ScenarioError
     from ecosystem.input_files import is_folder
+    from ecosystem.placement.spec import IGNORED_BY_PAGE
     from ecosystem.runs.environment import Machine
     from ecosystem.runs.files import require_local_path
     from ecosystem.runs.run import Run
@@ -266,6 +275,8 @@ def view(
             f"{places[0]}: --set, --variant, --seed and --steps apply to scenarios, not to stored runs."
         )
     spec = read_scenario(places[0], variant, settings, seed, steps) if live else None
+    if spec is not None and spec.placement is not None:
+        click.echo(f"note: {IGNORED_BY_PAGE}.", err=True)
     for place in places if not live else ():
         _ = Run.open(place).scenario
     base = places[0].parent if live else Path()

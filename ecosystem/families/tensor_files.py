@@ -96,15 +96,15 @@ def encoded(
         yield np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data
 
 
-def rounded(arrays: ArrayFile) -> Iterator[memoryview | bytes]:
+def rounded(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shaped]) -> Iterator[memoryview | bytes]:
     """Yield the content of a file of the same arrays, those in float32 rounded to bfloat16, piece by piece."""
     import torch
 
-    kinds = {name: "bfloat16" if entry.dtype == "float32" else entry.dtype for name, entry in arrays.entries.items()}
-    header, entries = arrange({name: Shaped(kinds[name], entry.shape) for name, entry in arrays.entries.items()})
+    kinds = {name: "bfloat16" if shape.dtype == "float32" else shape.dtype for name, shape in shapes.items()}
+    header, entries = arrange({name: Shaped(kinds[name], shape.shape) for name, shape in shapes.items()})
     yield header
     for name in entries:
-        values = arrays[name].reshape(-1)
+        values = np.ascontiguousarray(arrays[name]).reshape(-1)
         if kinds[name] == "bfloat16":
             values = torch.from_numpy(values).to(torch.bfloat16).view(torch.int16).numpy()
         yield values.view(np.uint8).data
@@ -130,7 +130,11 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
         for key, entry in self.entries.items():
             model, name = key.split("/", 1)
             models.setdefault(model, {})[name] = entry
-        return {model: ArrayFile(self.path, entries) for model, entries in models.items()}
+        return {model: self.select(entries) for model, entries in models.items()}
+
+    def select(self, entries: Mapping[str, Entry]) -> ArrayFile:
+        """Return other arrays, or parts of arrays, of the same file."""
+        return ArrayFile(self.path, entries)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Read one array."""

@@ -24,8 +24,7 @@ from ecosystem.families.requests import (
     ScoreRequest,
     WriteRecord,
 )
-from ecosystem.families.tensor_files import ArrayFile
-from ecosystem.placement.state import PlacedState, divided, place_file
+from ecosystem.placement.state import PlacedState, divided, folder_with, place_files
 from ecosystem.placement.texts import Rows, Texts, encoded
 from ecosystem.placement.worker import Blueprint, Built
 from ecosystem.placement.workers import Call, Part, Workers
@@ -159,8 +158,8 @@ class PlacedCohort:
             return
         for part, base in zip(self.parts, divided(self.name, self.members, state, self.parts), strict=True):
             part.base, part.journal, part.kept = base, [], {}
-        if isinstance(state, ArrayFile):
-            place_file(self._workers, self.parts, state.path)
+        if folder := folder_with(state):
+            place_files(self._workers, self.parts, folder)
         else:
             self._workers.run([Call(part, "load_arrays", (part.base,)) for part in self.parts])
 

@@ -37,6 +37,12 @@ class PlacementSpec(Spec):
         return f"models are computed by {count} of {where}{gpus}"
 
 
+IGNORED_BY_STUDIES = (
+    "[placement] of the scenario is ignored: a study places whole runs (--engine, --jobs), each in one process"
+)
+IGNORED_BY_PAGE = "[placement] of the scenario is ignored: the page computes its worlds in its own process"
+
+
 def chosen_placement(table: PlacementSpec | None, options: dict[str, Any]) -> PlacementSpec | None:
     """Return the placement of a run: that of the scenario, with these options set; None: in this process.
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError
-from ecosystem.families.tensor_files import ArrayFile, Entry, Shaped
-from ecosystem.placement.weights_file import write_arrays
+from ecosystem.families.tensor_files import ArrayFile, Shaped
+from ecosystem.placement.parts import DividedArrays, Target, Written, member_of, renumbered
 from ecosystem.placement.workers import Base, Call, Part, Workers, forget_later
 
 _tokens = itertools.count()
@@ -32,21 +32,16 @@ class PlacedState(Mapping[str, NDArray[Any]]):
             part.kept[self._token] = part.base, list(part.journal)
             forget_later(workers, part, self._token, self)
 
-    def layout(self) -> dict[str, Shaped]:
-        """Return the type and shape of every array, with all members."""
-        layout: dict[str, Shaped] = {}
-        for part, shapes in zip(self._parts, self._layouts, strict=True):
-            for name, shape in shapes.items():
-                stacked = not _separate(name)
-                whole = Shaped(shape.dtype, (self._members, *shape.shape[1:])) if stacked else shape
-                layout[_global(name, part)] = whole
-        return layout
+    def _names(self) -> list[str]:
+        """Return the names of the arrays of the whole cohort."""
+        shapes = zip(self._parts, self._layouts, strict=True)
+        return list(dict.fromkeys(renumbered(name, part.first) for part, layout in shapes for name in layout))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Fetch one array."""
-        separate, found = _separate(name), []
+        found = []
         for part, layout in zip(self._parts, self._layouts, strict=True):
-            own = _local(name, part) if separate else name
+            own = renumbered(name, -part.first)
             if own in layout:
                 found += self._workers.run([Call(part, "arrays", (self._token, own))])
         if not found:
@@ -54,10 +49,10 @@ class PlacedState(Mapping[str, NDArray[Any]]):
         return np.concatenate(found)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.layout())
+        return iter(self._names())
 
     def __len__(self) -> int:
-        return len(self.layout())
+        return len(self._names())
 
     def restore(self) -> None:
         """Bring the cohort back to this state."""
@@ -65,47 +60,39 @@ class PlacedState(Mapping[str, NDArray[Any]]):
             part.base, part.journal = base, list(journal)
         self._workers.run([Call(part, "load_kept", (self._token,)) for part in self._parts])
 
-    def write(self, path: Path, entries: Mapping[str, Entry]) -> None:
-        """Let every part write its arrays to an existing file; write those of parts that do not see it."""
-        own = [_entries(entries, part) for part in self._parts]
-        own = [
-            {name: entry for name, entry in mine.items() if name in layout}
-            for mine, layout in zip(own, self._layouts, strict=True)
-        ]
-        calls = [Call(part, "write", (self._token, path, mine)) for part, mine in zip(self._parts, own, strict=True)]
-        for mine, unwritten in zip(own, self._workers.run(calls), strict=True):
-            if unwritten:
-                write_arrays(path, mine, unwritten)
+    def write(self, target: Target, number: int) -> list[Written]:
+        """Let every part write its arrays to a file; write those of parts that do not see the folder."""
+        calls = [Call(part, "write", (self._token, target, number + i)) for i, part in enumerate(self._parts)]
+        found = self._workers.run(calls)
+        return [one if isinstance(one, Written) else target.write(number + i, one) for i, one in enumerate(found)]
 
-    def digest(self, path: Path) -> str | None:
-        """Return the SHA-256 of a file, computed by a worker; None if it does not see the file."""
-        [digest] = self._workers.run([Call(self._parts[0], "digest", (path,))])
-        sha256: str | None = digest
-        return sha256
-
-    def committed(self, arrays: ArrayFile) -> None:
-        """Restore lost workers from a committed file of this state from now on."""
+    def committed(self, arrays: DividedArrays) -> None:
+        """Restore lost workers from committed files of this state from now on."""
         for part, base in zip(self._parts, divided(self._model, self._members, arrays, self._parts), strict=True):
             part.base, part.journal, part.kept[self._token] = base, [], (base, [])
 
 
 def divided(
     model: str, members: int, state: Mapping[str, NDArray[Any]], parts: Sequence[Part]
-) -> list[ArrayFile | dict[str, NDArray[Any]]]:
+) -> list[DividedArrays | dict[str, NDArray[Any]]]:
     """Divide a state of a whole cohort among its parts; raise DataError if it is that of another number of members."""
-    shapes: Mapping[str, Any] = state.entries if isinstance(state, ArrayFile) else state
+    stored = DividedArrays([state]) if isinstance(state, ArrayFile) else state
+    shapes: Mapping[str, Any] = stored.shapes() if isinstance(stored, DividedArrays) else state
     for name, array in shapes.items():
-        count = int(name.partition("/")[0]) + 1 if _separate(name) else array.shape[0] if array.shape else 0
-        if count > members or (count < members and not _separate(name)):
+        member = member_of(name)
+        count = (array.shape[0] if array.shape else 0) if member is None else member + 1
+        if count > members or (count < members and member is None):
             raise DataError(
                 f'the stored weights of model "{model}" do not fit: "{name}" is of another number of members than '
                 f"{members}."
             )
-    if isinstance(state, ArrayFile):
-        return [ArrayFile(state.path, _entries(state.entries, part)) for part in parts]
+    if isinstance(stored, DividedArrays):
+        return [stored.members(part.first, part.members) for part in parts]
     return [
         {
-            _local(name, part): array if _separate(name) else array[part.first : part.first + part.members]
+            renumbered(name, -part.first): array[part.first : part.first + part.members]
+            if member_of(name) is None
+            else array
             for name, array in state.items()
             if _in_part(name, part)
         }
@@ -113,49 +100,25 @@ def divided(
     ]
 
 
-def place_file(workers: Workers, parts: Sequence[Part], path: Path) -> None:
-    """Let every part read its base from a file; send it to those that do not see the folder of the run."""
-    # Another machine may have another file of this name, but not a marker that was made just now.
-    marker = path.with_name(f".{uuid.uuid4().hex}.part")
+def folder_with(state: Mapping[str, NDArray[Any]]) -> Path | None:
+    """Return the folder of the files that hold a state; None if it is in memory."""
+    files = state.files if isinstance(state, DividedArrays) else [state] if isinstance(state, ArrayFile) else []
+    return files[0].path.parent if files else None
+
+
+def place_files(workers: Workers, parts: Sequence[Part], folder: Path) -> None:
+    """Let every part read its base from files in a folder; send it to those that do not see the folder of the run."""
+    # Another machine may have other files of these names, but not a marker that was made just now.
+    marker = folder / f".{uuid.uuid4().hex}.part"
     marker.touch()
     try:
-        calls = []
-        for part in parts:
-            assert isinstance(part.base, ArrayFile)
-            calls.append(Call(part, "load_file", (path, part.base.entries, marker)))
-        seen = workers.run(calls)
+        seen = workers.run([Call(part, "load_files", (part.base, marker)) for part in parts])
     finally:
         marker.unlink(missing_ok=True)
     blind = [part for part, sees in zip(parts, seen, strict=True) if not sees]
     workers.run([Call(part, "load_arrays", (dict(part.base or {}),)) for part in blind])
 
 
-def _separate(name: str) -> bool:
-    """Return whether an array belongs to one member, and does not have members as its leading axis."""
-    number, slash, _ = name.partition("/")
-    return bool(slash) and number.isdecimal()
-
-
 def _in_part(name: str, part: Part) -> bool:
-    return not _separate(name) or 0 <= int(name.partition("/")[0]) - part.first < part.members
-
-
-def _local(name: str, part: Part) -> str:
-    """Return the name, in a part, of an array of the whole cohort."""
-    number, _, rest = name.partition("/")
-    return f"{int(number) - part.first}/{rest}" if _separate(name) else name
-
-
-def _global(name: str, part: Part) -> str:
-    """Return the name, in the whole cohort, of an array of a part."""
-    number, _, rest = name.partition("/")
-    return f"{int(number) + part.first}/{rest}" if _separate(name) else name
-
-
-def _entries(entries: Mapping[str, Entry], part: Part) -> dict[str, Entry]:
-    """Return the entries of a part's arrays in a file of the whole cohort, by their names in the part."""
-    return {
-        _local(name, part): entry if _separate(name) else entry.rows(part.first, part.members)
-        for name, entry in entries.items()
-        if _in_part(name, part)
-    }
+    member = member_of(name)
+    return member is None or 0 <= member - part.first < part.members

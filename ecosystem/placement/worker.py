@@ -27,10 +27,9 @@ from ecosystem.families.base import (
     SupportsPrompts,
     TextCohort,
 )
-from ecosystem.families.tensor_files import ArrayFile, Entry, Shaped, shapes_of
-from ecosystem.input_files import digest_of
+from ecosystem.families.tensor_files import Shaped, shapes_of
+from ecosystem.placement.parts import DividedArrays, Target, Written, renumbered
 from ecosystem.placement.texts import Shared, Table, joined, unpack
-from ecosystem.placement.weights_file import write_arrays
 from ecosystem.streams import Streams
 
 if TYPE_CHECKING:
@@ -252,25 +251,15 @@ class Worker:
         """Restore a state."""
         self._cohorts[model].load(arrays)
 
-    def load_file(self, model: str, path: Path, entries: Mapping[str, Entry], marker: Path) -> bool:
-        """Restore a state from a file, if ``marker`` shows that this machine sees the folder of the run."""
+    def load_files(self, model: str, arrays: DividedArrays, marker: Path) -> bool:
+        """Restore a state from files, if ``marker`` shows that this machine sees the folder of the run."""
         if not marker.exists():
             return False
-        self._cohorts[model].load(ArrayFile(path, entries))
+        self._cohorts[model].load(arrays)
         return True
 
-    def write(self, model: str, token: int, path: Path, entries: Mapping[str, Entry]) -> Arrays:
-        """Write a state that was kept to an existing file; return what could not be written because it is not seen."""
-        state = self._kept[model, token]
-        try:
-            write_arrays(path, entries, state)
-        except FileNotFoundError:
-            return {name: state[name] for name in entries}
-        return {}
-
-    def digest(self, model: str, path: Path) -> str | None:
-        """Return the SHA-256 of a file; None if it is not seen here."""
-        try:
-            return digest_of(path)
-        except FileNotFoundError:
-            return None
+    def write(self, model: str, token: int, target: Target, number: int) -> Written | dict[str, NDArray[Any]]:
+        """Write a state that was kept to a file, or return its arrays if this machine does not see the folder."""
+        first = self._first[model]
+        arrays = {f"{model}/{renumbered(name, first)}": array for name, array in self._kept[model, token].items()}
+        return target.write(number, arrays) if target.seen else arrays

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import Progress, silent
-from ecosystem.families.tensor_files import ArrayFile
 from ecosystem.formats import counted
 from ecosystem.interpreter import cores, thread_limits
 from ecosystem.placement.cluster import Room, connect
+from ecosystem.placement.parts import sendable
 from ecosystem.placement.spec import PlacementSpec
 from ecosystem.placement.worker import Process, Worker, versions
 
@@ -30,8 +30,8 @@ _ATTEMPTS = 3  # at a call, before the run is given up
 _START_SECONDS = 120.0  # to start a worker; libraries may come from a slow disk
 _RESTART_SECONDS = 20.0  # to start another one in its place, before it shares a machine that is full
 _POLL_SECONDS = 0.5
-Base = ArrayFile | Mapping[str, NDArray[Any]] | None
-"""State that a part begins from: in a file, in this process, or (None) that of a cohort just built."""
+Base = Mapping[str, NDArray[Any]] | None
+"""State that a part begins from: in files, in this process, or (None) that of a cohort just built."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Part:
 
     def restore_calls(self) -> list[Call]:
         """Return the calls that bring a newly built part to its present state, with the states that it keeps."""
-        calls = [] if self.base is None else [Call(self, "load_arrays", (dict(self.base),))]
+        calls = [] if self.base is None else [Call(self, "load_arrays", (sendable(self.base),))]
         self.kept = {token: past for token, past in self.kept.items() if self._passes(*past)}
         for done in range(len(self.journal) + 1):
             tokens = [token for token, (_, journal) in self.kept.items() if len(journal) == done]

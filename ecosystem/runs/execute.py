@@ -83,6 +83,7 @@ def begin(
     progress: Progress = silent,
     branch: Branch | None = None,
     builder: CohortBuilder = build_cohort,
+    remote: str = "",
 ) -> Generator[Snapshot, Scenario | None, None]:
     """Run or resume a scenario step by step; yield each snapshot once it is committed.
 
@@ -91,14 +92,14 @@ def begin(
     generator or killing the process loses at most the step in progress. A scenario sent to the generator replaces this
     one and becomes that of the folder; it may differ in future steps only (:meth:`Scenario.forked`). ``base`` is the
     folder for relative paths of the scenario, and ``fresh`` moves an existing run folder aside; ``builder`` decides
-    where models are computed. If the opening fails, no folder is left. Raises EcosystemError for errors that the user
-    can correct.
+    where models are computed. ``remote`` is the URL of the run if its folder mirrors an object store. If the opening
+    fails, no folder is left. Raises EcosystemError for errors that the user can correct.
     """
     folder = folder_of(scenario, out) if branch is None else branch.folder(out)
     if fresh and folder.exists():
         with Store(folder).lock():  # never while another process works in it
             archive_existing(folder)
-    store = Store(folder)
+    store = Store(folder, remote)
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     with _parents_removed(missing[1:]), store.lock(), _discarded_if_empty(store), _scratch_removed(folder):
         last = store.last()

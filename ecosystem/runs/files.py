@@ -148,7 +148,7 @@ def require_local_path(out: str | Path) -> Path:
     path_argument(out, "out")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
         raise EcosystemError(
-            f"{out}: is a URL, but a local folder is needed; only studies and frontiers take a URL. "
+            f"{out}: is a URL, but a local folder is needed; only runs, studies and frontiers take a URL. "
             "Give a folder with --out."
         )
     return expanded(str(out))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,8 +15,9 @@ from ecosystem.errors import FormatError, StoreError
 from ecosystem.parsing import parse_json
 from ecosystem.runs.files import unreadable, write_atomically
 
-FORMAT = 3  # newest format of run folders; 2 stores the initial documents of large webs in batches, 3 rounded weights
+FORMAT = 3  # newest format of run folders; see format_of
 PRUNED = ("weights", "archive")  # kept only for the last step and for those that the scenario or a branch needs
+ROUNDED = "-bfloat16.safetensors"
 BRANCH = "branch.json"
 DIGESTS = "digests.json"
 COVERED = ("scenario.toml", "environment.json", "web.graphml", "web.gexf")  # files without a step
@@ -32,9 +33,19 @@ def table_file(table: str, step: int) -> str:
     return f"{table}/{step:06d}.{suffix}"
 
 
-def rounded_file(step: int) -> str:
-    """Return the path, in a run folder, of a step's weights in bfloat16."""
-    return f"weights/{step:06d}-bfloat16.safetensors"
+def rounded_file(exact: str) -> str:
+    """Return the path, in a run folder, of the weights in bfloat16 that belong to a file of exact ones."""
+    return exact.removesuffix(".safetensors") + ROUNDED
+
+
+def format_of(files: Collection[str]) -> int:
+    """Return the format of a step with these files.
+
+    2 has the initial documents of a large web in batches, 3 rounded weights or weights in several files.
+    """
+    if any(re.fullmatch(r"weights/\d+-.*", name) for name in files):
+        return 3
+    return 2 if sum(name.startswith("corpus/") for name in files) > 1 else 1
 
 
 def batch_file(batch: int) -> str:
@@ -128,7 +139,12 @@ class Commit:
         """
         if not self.kept:
             return [name for name in self.files if name.split("/")[0] in PRUNED]
-        return [table_file("weights", self.step)] if rounded_file(self.step) in self.files else []
+        return [name for name in self.weights() if rounded_file(name) in self.files]
+
+    def weights(self, *, rounded: bool = False) -> list[str]:
+        """Return the files with the weights, exact or, those that there are, rounded, in the order of the members."""
+        exact = [name for name in self.table_files("weights") if not name.endswith(ROUNDED)]
+        return [name if not rounded or rounded_file(name) not in self.files else rounded_file(name) for name in exact]
 
     @classmethod
     def read(cls, path: Path) -> Commit:
@@ -169,12 +185,18 @@ def damage_message(path: Path, reason: str) -> str:
 
 def recovery_hint(folder: Path, step: int) -> str:
     """Say how to recover if ``step`` is unusable: resume from the latest earlier step whose models were kept."""
-    kept = [t for t in range(step) if (folder / table_file("weights", t)).exists()]
+    kept = [t for t in range(step) if _has_weights(folder, t)]
     if not kept:
         return "Restore it from a copy, or start again with --fresh (the damaged folder is moved aside, not deleted)."
     return (
         f"Restore it from a copy, or, to continue from step {kept[-1]}, make a copy of {folder} and delete the records "
         f"of step {kept[-1] + 1} and later in {folder / 'commits'}."
+    )
+
+
+def _has_weights(folder: Path, step: int) -> bool:
+    return (folder / table_file("weights", step)).exists() or any(
+        not path.name.endswith(ROUNDED) for path in (folder / "weights").glob(f"{step:06d}-*")
     )
 
 

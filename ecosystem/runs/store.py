@@ -27,7 +27,7 @@ from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGM
 from ecosystem.errors import StoreError, whole_number
 from ecosystem.families.tensor_files import ArrayFile, encoded, rounded
 from ecosystem.input_files import digest_of
-from ecosystem.placement.weights_file import Weights, held_elsewhere, tell_committed, write_together
+from ecosystem.placement.parts import DividedArrays, Together, held_elsewhere, open_divided
 from ecosystem.runs.files import flush_folder, io_errors, locked, relative_path, unreadable, write_atomically
 from ecosystem.runs.records import (
     BRANCH,
@@ -37,6 +37,7 @@ from ecosystem.runs.records import (
     SCRATCH,
     Commit,
     CommitHistory,
+    format_of,
     note_digests,
     read_opening,
     record_digest,
@@ -51,6 +52,11 @@ TABLES = {"corpus": SEGMENT, "index": INDEX_CHANGE, "ledger": LEDGER, "metrics":
 
 class Store(CommitHistory):
     """One run folder. Reading needs no lock; hold :meth:`lock` while writing."""
+
+    def __init__(self, folder: Path, remote: str = "") -> None:
+        """``remote`` is the URL, if the run is in an object store that processes with weights write to themselves."""
+        super().__init__(folder)
+        self._remote = remote
 
     # Reading
 
@@ -116,21 +122,29 @@ class Store(CommitHistory):
                     frame = pl.read_parquet(self.read(commit, file), columns=names)
                     yield frame if names is not None else _with_missing_columns(frame, TABLES[name])
 
-    def weights(self, step: int) -> dict[str, ArrayFile]:
+    def weights(self, step: int) -> dict[str, ArrayFile] | dict[str, DividedArrays]:
         """Return the weights of a step: model name → parameter name → array, [members, ...].
 
         An array is read when it is asked for. Those of a past step may be rounded (:meth:`weights_rounded`). Raises
         StoreError if the weights of that step were not kept.
         """
-        commit = self.require(step)
-        name = rounded_file(step) if self.weights_rounded(step) else table_file("weights", step)
-        return ArrayFile.open(self.check(commit, name).absolute()).by_model()
+        commit, rounded_only = self.require(step), self.weights_rounded(step)
+        files = [self.check(commit, name).absolute() for name in commit.weights(rounded=rounded_only)]
+        if table_file("weights", step) in commit.files:
+            return ArrayFile.open(files[0]).by_model()
+        return open_divided(files)
 
     def weights_rounded(self, step: int) -> bool:
         """Return whether only rounded weights are left of a step: never of the last one of a folder."""
-        owner = self.owning_store(step)
-        rounded_only = not self._path("weights", step).exists() and (owner.folder / rounded_file(step)).exists()
-        return rounded_only and step < owner.last()
+        return self._only_rounded(self.require(step, weights=False))
+
+    def _only_rounded(self, commit: Commit) -> bool:
+        owner, exact, left = self.owning_store(commit.step), commit.weights(), commit.weights(rounded=True)
+        return exact != left and not owner.has_files(exact) and owner.has_files(left) and commit.step < owner.last()
+
+    def has_files(self, names: Sequence[str]) -> bool:
+        """Return whether all these files are in the folder."""
+        return all((self.folder / name).exists() for name in names)
 
     def require(self, step: int, *, weights: bool = True) -> Commit:
         """Return the record of a step; raise StoreError if it is not committed, or its weights were not kept."""
@@ -147,8 +161,11 @@ class Store(CommitHistory):
 
     def steps_with_weights(self) -> list[int]:
         """Return the steps whose weights are stored."""
-        steps = [commit.step for commit in self.commits()]
-        return [t for t in steps if self._path("weights", t).exists() or self.weights_rounded(t)]
+        return [
+            commit.step
+            for commit in self.commits()
+            if self.owning_store(commit.step).has_files(commit.weights()) or self._only_rounded(commit)
+        ]
 
     def state(self, step: int) -> dict[str, Any]:
         """Return the JSON state of a step."""
@@ -202,9 +219,6 @@ class Store(CommitHistory):
         files = sum(len(commit.table_files("corpus")) for commit in self.commits(step))
         return History(latest, files, self.frames("corpus", so_far), self.table("index", so_far))
 
-    def _path(self, table: str, step: int) -> Path:
-        return self.owning_store(step).folder / table_file(table, step)
-
     # Writing
 
     def lock(self, patience: float = 0.0) -> AbstractContextManager[None]:
@@ -236,18 +250,20 @@ class Store(CommitHistory):
         :meth:`write`.
         """
         commits = self.commits()
-        files = dict(extra or {})
+        files, together = dict(extra or {}), None
+        if held_elsewhere(snapshot.weights):
+            together = self._write_together(snapshot, rounds=kept and rounds)
+            files |= together.files("weights")
         stored = {file.split("/")[0] for file in files}
         for table, content in _files(snapshot):
             if table in stored:  # the batches of an opening are
                 continue
             name = table_file(table, snapshot.t)
-            files[name] = self._share(name, content) if isinstance(content, Mapping) else self.write(name, content)
-        if kept and rounds:
+            files[name] = self.write(name, content)
+        if kept and rounds and together is None:
             files |= self._round(snapshot.t)
-        in_batches = sum(name.startswith("corpus/") for name in files) > 1
         record: dict[str, Any] = {
-            "format": 3 if rounded_file(snapshot.t) in files else 2 if in_batches else 1,
+            "format": format_of(files),
             "step": snapshot.t,
             "parent": commits[-1].digest if commits else "",
             "files": files,
@@ -256,7 +272,8 @@ class Store(CommitHistory):
         }
         record["digest"] = record_digest(record)
         self.write(f"commits/{snapshot.t:06d}.json", json.dumps(record, indent=1).encode())
-        tell_committed(snapshot.weights, self.folder.absolute() / table_file("weights", snapshot.t))
+        if together is not None:
+            together.tell_committed(snapshot.weights)
         for earlier in commits[self.first_own_step() :]:
             if (pruned := earlier.pruned()) and not self._pin(earlier.step).exists():
                 for name in pruned:
@@ -265,18 +282,21 @@ class Store(CommitHistory):
 
     def _round(self, step: int) -> dict[str, dict[str, Any]]:
         """Write the weights of a step again in bfloat16, if any are in float32; return the file's entry."""
-        exact = ArrayFile.open(self.folder / table_file("weights", step))
+        name = table_file("weights", step)
+        exact = ArrayFile.open(self.folder / name)
         if not any(entry.dtype == "float32" for entry in exact.entries.values()):
             return {}
-        return {rounded_file(step): self.write(rounded_file(step), rounded(exact))}
+        return {rounded_file(name): self.write(rounded_file(name), rounded(exact, exact.entries))}
 
-    def _share(self, name: str, weights: Weights) -> dict[str, Any]:
+    def _write_together(self, snapshot: Snapshot, *, rounds: bool) -> Together:
         """Write weights together with the processes that hold some of them."""
-        path = self.folder.absolute() / name
-        with io_errors(path):
-            written = write_together(path, weights)
-            flush_folder(path.parent)
-        return written
+        if self._remote:
+            return Together.write(f"{self._remote}/weights", snapshot.t, snapshot.weights, rounds=rounds)
+        folder = self.folder.absolute() / "weights"
+        with io_errors(folder):
+            together = Together.write(folder, snapshot.t, snapshot.weights, rounds=rounds)
+            flush_folder(folder)
+        return together
 
     def pin(self, step: int) -> None:
         """Keep the models of a step regardless of ``weights_every``, because a branch needs them."""
@@ -344,14 +364,14 @@ class Store(CommitHistory):
 
 
 # Records, marks of branches, and what a killed process leaves.
-_STEP_FILE = r"\d{6,}(-\d{4,}|-bfloat16)?\.(json|parquet|safetensors)"
+_STEP_FILE = r"\d{6,}(-\d{4,})?(-[0-9a-f]{32})?(-bfloat16)?\.(json|parquet|safetensors)"
 # Files being written, some of them by workers (with a number of their own), and markers that workers look for.
-_PARTIAL = rf"\.({_STEP_FILE}|\d{{6,}}-[0-9a-f]{{32}}\.safetensors|[0-9a-f]{{32}})\.part"
+_PARTIAL = rf"\.({_STEP_FILE}|[0-9a-f]{{32}})\.part"
 _OWN_STEP = re.compile(rf"pinned/\d{{6,}}|[a-z]+/{_STEP_FILE}|(.*/)?\..*\.part")
 
 
-def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes | Iterable[bytes | memoryview] | Weights]]:
-    """Return the files of a step; the weights as they are, if other processes hold some of them."""
+def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes | Iterable[bytes | memoryview]]]:
+    """Return the files of a step, without weights that other processes hold."""
     frames = {
         "corpus": snapshot.segment,
         "index": snapshot.changes,
@@ -361,8 +381,8 @@ def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes | Iterable[bytes | m
     }
     for table, frame in frames.items():
         yield table, parquet(frame)
-    elsewhere = held_elsewhere(snapshot.weights)
-    yield "weights", snapshot.weights if elsewhere else encoded(_Parameters(snapshot.weights))
+    if not held_elsewhere(snapshot.weights):
+        yield "weights", encoded(_Parameters(snapshot.weights))
     yield "state", json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
 
 

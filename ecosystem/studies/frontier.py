@@ -14,9 +14,11 @@ import polars as pl
 
 from ecosystem.errors import EcosystemError, path_argument, path_of
 from ecosystem.formats import number
+from ecosystem.placement.spec import IGNORED_BY_STUDIES
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.html import Figure, Table
+from ecosystem.runs.remote.places import open_run
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
@@ -24,7 +26,6 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
 from ecosystem.studies.executors.options import ExecutionOptions
-from ecosystem.studies.object_store import open_run
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, training_rows, untrained, write_table
@@ -74,6 +75,8 @@ def run_frontier(
     frontier = frontier.resolved(base)
     frontier.check(base)
     scenario, folder = frontier.scenario(base, frontier.range.at(1.0), frontier.seeds[0])
+    if scenario.placement is not None:
+        progress.say(f"note: {IGNORED_BY_STUDIES}.")
     with study_folder(frontier, out, "frontiers", "frontier.json") as store, StudyRunner(options, progress) as runner:
         runs = _FrontierRuns(frontier, base, options, out, runner)
         threshold = search(runs.evaluate, frontier.range, frontier.limit, frontier.precision)

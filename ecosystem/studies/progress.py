@@ -18,8 +18,8 @@ from rich.text import Text
 
 from ecosystem.errors import EcosystemError
 from ecosystem.formats import format_duration, visible
+from ecosystem.runs.remote.places import is_url, last_step
 from ecosystem.studies.executors.jobs import JobResult
-from ecosystem.studies.object_store import is_url, last_step
 
 _SHOWN = 12  # most running runs with a line on the screen
 _PARALLEL_REQUESTS = 16  # at the start of a study

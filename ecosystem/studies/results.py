@@ -10,10 +10,10 @@ from io import BytesIO
 import polars as pl
 
 from ecosystem.errors import EcosystemError
+from ecosystem.runs.remote.places import open_run, out_root, with_store_paths
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import JobResult
-from ecosystem.studies.object_store import open_run, out_root, with_store_paths
 from ecosystem.studies.spec.measure import WEB, course_of, populations, value_of
 from ecosystem.studies.spec.study import Cell, Study
 

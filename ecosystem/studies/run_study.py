@@ -17,16 +17,17 @@ import polars as pl
 from ecosystem.cache import chosen_cache
 from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreError, path_argument, path_of
 from ecosystem.formats import counted
+from ecosystem.placement.spec import IGNORED_BY_STUDIES
 from ecosystem.runs.environment import changed_input
 from ecosystem.runs.files import require_local_path
 from ecosystem.runs.planning.memory import memory_budget
+from ecosystem.runs.remote.places import is_url, last_step, open_run, place_of, upload
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies import analysis
 from ecosystem.studies.executors.jobs import Engine, Job, JobResult, run_jobs
 from ecosystem.studies.executors.options import ExecutionOptions, start_engine
-from ecosystem.studies.object_store import is_url, last_step, open_run, place_of, upload
 from ecosystem.studies.progress import PlannedRun, StudyProgress
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.question import Question
@@ -96,6 +97,8 @@ def run_study(
     """
     started = time.monotonic()
     cells = study.cells(base)  # first: an invalid study leaves no folder
+    if any(cell.scenario.placement is not None for cell in cells):
+        progress.say(f"note: {IGNORED_BY_STUDIES}.")
     with study_folder(study, out, "studies", "study.json") as store:
         plan = RunPlan(study.scenario(base)[1], options, out)
         numbers = [plan.add_cell(cell, study) for cell in cells]

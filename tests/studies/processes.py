@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from ecosystem.studies.object_store import last_step
+from ecosystem.runs.remote.places import last_step
 from tests.studies.small_runs import until
 
 

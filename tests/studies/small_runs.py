@@ -9,9 +9,9 @@ from pathlib import Path
 
 import polars as pl
 
+from ecosystem.runs.remote.places import open_run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import Job, run_job
-from ecosystem.studies.object_store import open_run
 from ecosystem.studies.spec.study import Study
 
 WORLD = """

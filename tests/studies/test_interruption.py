@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ecosystem.runs.remote.places import last_step
 from ecosystem.runs.run import Run
 from ecosystem.studies.executors.jobs import run_job
-from ecosystem.studies.object_store import last_step
 from tests.studies.processes import alive, descendants
 from tests.studies.small_runs import STUDY, WORLD, job, numbers, study, undisturbed, until
 

@@ -11,10 +11,11 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ecosystem.errors import EcosystemError, StoreError
+from ecosystem.runs.remote.mirror import Mirror
+from ecosystem.runs.remote.places import last_step, open_run, place_of
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.studies.executors.jobs import attempt, run_job
-from ecosystem.studies.object_store import Mirror, last_step, open_run, place_of
 from tests.studies.small_runs import job, numbers, scenario, undisturbed
 
 

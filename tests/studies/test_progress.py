@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from ecosystem.runs.remote.mirror import Mirror
 from ecosystem.studies.executors.jobs import JobResult
-from ecosystem.studies.object_store import Mirror
 from ecosystem.studies.progress import PlannedRun, StepTracker, StudyProgress
 
 

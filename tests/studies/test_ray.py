@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from ecosystem.errors import EcosystemError
+from ecosystem.runs.remote.mirror import Mirror
 from ecosystem.runs.run import folder_of
 from ecosystem.studies.executors.jobs import run_jobs
 from ecosystem.studies.executors.options import ExecutionOptions, start_engine
-from ecosystem.studies.object_store import Mirror
 from tests.studies.processes import kill_at
 from tests.studies.small_runs import job, numbers, scenario, undisturbed
 

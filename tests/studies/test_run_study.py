@@ -15,11 +15,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 import ecosystem
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
+from ecosystem.runs.remote.mirror import Mirror
+from ecosystem.runs.remote.places import place_of
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import run_jobs
 from ecosystem.studies.executors.options import ExecutionOptions
-from ecosystem.studies.object_store import Mirror, place_of
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.run_study import RunPlan, StudyResult, listing, planned, run_study
 from ecosystem.studies.spec.frontier import Frontier

@@ -23,10 +23,11 @@ from ecosystem.families.base import Progress, silent
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.planning.memory import require_cpu, resources
+from ecosystem.runs.remote.mirror import Mirror
+from ecosystem.runs.remote.places import is_url, place_of, with_store_paths
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies.object_store import Mirror, is_url, place_of, with_store_paths
 
 ATTEMPTS = 3
 _WAIT_SECONDS = 0.5  # before the second attempt; four times as long before the third
@@ -88,7 +89,7 @@ def run_job(job: Job, progress: Progress = silent) -> str:
         out = str(mirror.folder)
         mirror.resume(folder_of(scenario, out))
         if parent:
-            mirror.fetch(mirror.local(parent), weights=job.branch_step)
+            mirror.fetch(mirror.local(parent), weights=[job.branch_step])
             parent = str(mirror.local(parent))
     folder = folder_of(scenario, out)
     branch = Branch(Run.open(parent), job.branch_step, scenario) if parent else None

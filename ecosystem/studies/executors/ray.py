@@ -10,8 +10,8 @@ from typing import Any
 from ecosystem.errors import EcosystemError
 from ecosystem.interpreter import cores, thread_limits
 from ecosystem.placement.cluster import Room, connect
+from ecosystem.runs.remote.places import is_url
 from ecosystem.studies.executors.jobs import AttemptResult, Job, attempt_in_worker
-from ecosystem.studies.object_store import is_url
 
 
 class Ray:

@@ -17,9 +17,9 @@ from ecosystem.report import charts
 from ecosystem.report.charts import ChartTheme
 from ecosystem.report.findings import listed, signed
 from ecosystem.report.html import Figure
+from ecosystem.runs.remote.places import open_run
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
-from ecosystem.studies.object_store import open_run
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.measure import Measure
 from ecosystem.studies.spec.study import BRANCH_STEP, Study

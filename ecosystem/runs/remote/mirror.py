@@ -1,8 +1,9 @@
 """Runs in an object store: any URL that fsspec understands (``s3://``, ``gs://``, ``memory://``, ``file://``).
 
-As in a run folder, a step is committed if and only if its record exists. A worker writes a run to a scratch folder of
-its machine and pushes the new files after every commit, the record last. A worker that resumes the run, on any machine,
-first fetches the files that the records name. Uploads must be atomic, as they are in object stores.
+As in a run folder, a step is committed if and only if its record exists. A process writes a run to a scratch folder of
+its machine and pushes the new files after every commit, the record last; workers that hold weights have uploaded them
+before. A process that resumes the run, on any machine, first fetches the files that the records name. Uploads must be
+atomic, as they are in object stores.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ecosystem.errors import EcosystemError, StoreError
+from ecosystem.errors import StoreError
 from ecosystem.input_files import digest_of
+from ecosystem.placement.parts import file_system, store_errors
 from ecosystem.runs.records import (
     BRANCH,
     COVERED,
@@ -30,50 +32,10 @@ from ecosystem.runs.records import (
     is_record,
     record_files,
 )
-from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
-from ecosystem.scenario.scenario import Scenario
 
 _LOCK_SECONDS = 60.0  # longest wait for another process that fetches the same run
 _REWRITTEN = (DIGESTS, *COVERED, BRANCH)  # files without a step
-_STUDY_TABLES = ("metrics", "state")  # those that studies read
-
-
-def is_url(out: str) -> bool:
-    """Return whether a place is a URL rather than a folder."""
-    return "://" in out
-
-
-def place_of(scenario: Scenario, out: str) -> str:
-    """Return the folder or URL of a scenario's run, below ``out``."""
-    if is_url(out):
-        return f"{out.rstrip('/')}/{folder_of(scenario, '').as_posix()}"
-    return str(folder_of(scenario, out))
-
-
-def last_step(place: str) -> int:
-    """Return the last committed step of a run (-1: none) from the names of its records, without reading them."""
-    if is_url(place):
-        mirror = Mirror.of_run(place)
-        names = mirror.records(mirror.local(place))
-    else:
-        names = [path.name for path in record_files(Path(place))]
-    return max((int(name.removesuffix(".json")) for name in names), default=-1)
-
-
-def open_run(place: str) -> Run:
-    """Open a run for reading; from an object store, fetch its metrics but not its models.
-
-    Raises StoreError if there is no run at ``place``.
-    """
-    if not is_url(place):
-        return Run.open(place)
-    mirror = Mirror.of_run(place)
-    folder = mirror.local(place)
-    mirror.fetch(folder, tables=_STUDY_TABLES)
-    if not (folder / "scenario.toml").is_file():
-        raise StoreError(f"{place}: there is no run at this URL.")
-    return Run.open(folder)
 
 
 def out_root(place: str) -> str:
@@ -81,37 +43,18 @@ def out_root(place: str) -> str:
     return place.rstrip("/").rsplit("/", 2)[0]
 
 
-def with_store_paths(message: str, out: str) -> str:
-    """Replace the path of the scratch folder in a message by its URL; if ``out`` is a folder, change nothing."""
-    url = out.rstrip("/")
-    return message.replace(str(_scratch_root() / _folder_name(url)), url) if is_url(out) else message
-
-
-def upload(folder: Path, url: str, names: str = "*") -> None:
-    """Upload the files of a folder whose names match the pattern ``names`` to a URL."""
-    files = [path for path in sorted(folder.rglob(names)) if path.is_file() and not path.name.startswith(".")]
-    with _store_errors(url):
-        Mirror(url).put(files, folder)
-
-
 class Mirror:
     """The scratch folder of this machine that mirrors the runs at one URL."""
 
     def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs  # slow to import, and most studies run without it
-        from fsspec.implementations.dirfs import DirFileSystem
+        from fsspec.implementations.dirfs import DirFileSystem  # slow to import, and most studies run without it
         from fsspec.implementations.local import LocalFileSystem
 
         self.url = url.rstrip("/")
-        try:
-            store, root = url_to_fs(self.url)
-        except ImportError as problem:
-            raise EcosystemError(f"{url}: a package for this kind of store is missing ({problem}).") from None
-        except ValueError as problem:
-            raise EcosystemError(f"{url}: unknown kind of store ({problem}).") from None
+        store, root = file_system(self.url)
         self._fs = DirFileSystem(root, store)  # paths are relative to the URL
         self._is_local = isinstance(store, LocalFileSystem)
-        self.folder = _private(_scratch_root()) / _folder_name(self.url)
+        self.folder = _private(_scratch_root()) / scratch_folder(self.url).name
         self._pushed: dict[Path, str] = {}  # rewritten file → its hash at the last push
 
     @classmethod
@@ -129,18 +72,18 @@ class Mirror:
 
     def records(self, folder: Path) -> list[str]:
         """Return the names of a run's records in the store, ordered by step."""
-        with _store_errors(self.place(folder)):
+        with store_errors(self.place(folder)):
             return self._numbered(folder / "commits")
 
     # From the store
 
-    def fetch(self, folder: Path, *, tables: Iterable[str] | None = None, weights: int | None = None) -> None:
+    def fetch(self, folder: Path, *, tables: Iterable[str] | None = None, weights: Container[int] = ()) -> None:
         """Update the scratch folders of a run and of its ancestors from the store.
 
-        ``tables`` limits the tables to fetch; models are fetched of the step ``weights`` only. Steps that a killed
-        worker of this machine committed but did not push are kept if they continue those in the store.
+        ``tables`` limits the tables to fetch; models are fetched of the steps ``weights`` only. Steps that a killed
+        process of this machine committed but did not push are kept if they continue those in the store.
         """
-        with _store_errors(self.place(folder)), Store(folder).lock(_LOCK_SECONDS):
+        with store_errors(self.place(folder)), Store(folder).lock(_LOCK_SECONDS):
             names = [f"commits/{name}" for name in self._numbered(folder / "commits")]
             rewritten = [name for name in self._names(folder) if name in _REWRITTEN]
             with self._downloaded(folder, names) as records, self._downloaded(folder, rewritten) as metadata:
@@ -151,9 +94,11 @@ class Mirror:
                 consistent = all(local[name] == stored[name] for name in local.keys() & stored.keys())
                 if local and not (stored and consistent):
                     _clear(folder)
+                    local = {}
                 _move_into(folder, metadata)
                 self._pushed |= {folder / name: digest_of(folder / name) for name in rewritten}
-                expected = _files_to_fetch(stored.values(), tables, weights)
+                ahead = [local[name] for name in sorted(local.keys() - stored.keys())]
+                expected = _files_to_fetch([*stored.values(), *ahead], tables, weights)
                 missing = [name for name, digest in expected.items() if not _has_hash(folder / name, digest)]
                 with self._downloaded(folder, missing) as files:
                     _move_into(folder, files)
@@ -166,8 +111,8 @@ class Mirror:
 
     def resume(self, folder: Path) -> None:
         """Fetch the files needed to resume a run after its last committed step."""
-        names = self.records(folder)
-        self.fetch(folder, weights=int(names[-1].removesuffix(".json")) if names else None)
+        names = {*self.records(folder), *(path.name for path in record_files(folder))}
+        self.fetch(folder, weights={int(name.removesuffix(".json")) for name in names})
 
     @contextmanager
     def _downloaded(self, folder: Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
@@ -186,7 +131,7 @@ class Mirror:
         Raises StoreError if another worker has continued this run; that worker's steps are kept.
         """
         place = self.place(folder)
-        with _store_errors(place):
+        with store_errors(place):
             local = record_files(folder)
             stored = self._numbered(folder / "commits")
             shared = [path for path in local if path.name in stored]
@@ -207,13 +152,15 @@ class Mirror:
                 self._prune(folder)
 
     def _prune(self, folder: Path) -> None:
-        """Remove from the store the models that were pruned from the run folder."""
-        local_steps = {int(path.stem) for path in record_files(folder)}
-        commits = Store(folder).commits()
-        pruned = {name for c in commits[:-1] if c.step in local_steps for name in c.pruned()}
+        """Remove from the store the models that no step needs any more."""
+        own = {int(path.stem) for path in record_files(folder)}
+        commits = [commit for commit in Store(folder).commits() if commit.step in own]
+        named = {name for commit in commits[:-1] for name in commit.files.keys() - set(commit.pruned())}
+        named |= commits[-1].files.keys()
         for table in PRUNED:
             for name in self._numbered(folder / table):
-                if f"{table}/{name}" in pruned:
+                # Of later steps, another process may be uploading models; of these, a killed one has left some.
+                if int(re.split(r"\D", name)[0]) in own and f"{table}/{name}" not in named:
                     self._fs.rm_file(self._path(folder / table / name))
 
     def put(self, files: Iterable[Path], start: Path | None = None) -> None:
@@ -240,7 +187,7 @@ class Mirror:
         names = self._names(folder)
         if folder.name == "commits":
             return [name for name in names if is_record(name)]
-        return [name for name in names if re.fullmatch(r"\d{6,}\.\w+", name)]
+        return [name for name in names if re.fullmatch(r"\d{6,}(-\w+)*\.\w+", name)]
 
     def _names(self, folder: Path) -> list[str]:
         self._fs.invalidate_cache()
@@ -255,7 +202,7 @@ class Mirror:
         return file.relative_to(self.folder).as_posix()
 
 
-def _files_to_fetch(records: Iterable[bytes], tables: Iterable[str] | None, weights: int | None) -> dict[str, str]:
+def _files_to_fetch(records: Iterable[bytes], tables: Iterable[str] | None, weights: Container[int]) -> dict[str, str]:
     """Return the files of these records to fetch (name → SHA-256), without pruned ones."""
     commits = [Commit(**json.loads(record)) for record in records]
     selected = None if tables is None else set(tables)
@@ -266,7 +213,7 @@ def _files_to_fetch(records: Iterable[bytes], tables: Iterable[str] | None, weig
                 raise StoreError(f'a record names the file "{name}", which is outside its run; do not use this run.')
             table = name.split("/")[0]
             pruned = commit is not commits[-1] and name in commit.pruned()
-            needed = commit.step == weights if table == "weights" else selected is None or table in selected
+            needed = commit.step in weights if table == "weights" else selected is None or table in selected
             if needed and not pruned:
                 expected[name] = file["sha256"]
     return expected
@@ -306,17 +253,6 @@ def _private(folder: Path) -> Path:
     return folder
 
 
-def _folder_name(url: str) -> str:
-    """Return the name of the scratch folder for a URL."""
-    return hashlib.sha256(url.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _store_errors(place: str) -> Iterator[None]:
-    """Raise every error of a store's package as a StoreError; the packages have exception classes of their own."""
-    try:
-        yield
-    except EcosystemError:
-        raise
-    except Exception as problem:
-        raise StoreError(f"{place}: the store failed ({type(problem).__name__}: {problem}).") from problem
+def scratch_folder(url: str) -> Path:
+    """Return the scratch folder for a URL."""
+    return _scratch_root() / hashlib.sha256(url.encode()).hexdigest()[:16]
