@@ -58,6 +58,7 @@ TARGETS = {
 @click.option("--near-duplicates", is_flag=True, help="With --scale: remove near-duplicates at the publish gate.")
 @click.option("--chart", type=click.Path(dir_okay=False), help="With --scale: also draw the figures (SVG).")
 @click.option("--memory", is_flag=True, help="Only peak memory of models of real size (the extras smollm and lora).")
+@click.option("--gpu", is_flag=True, help="Only what --device cuda measures, on a CPU at small sizes.")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     names: tuple[str, ...],
@@ -72,6 +73,7 @@ def main(
     near_duplicates: bool,
     chart: str | None,
     memory: bool,
+    gpu: bool,
     as_json: bool,
 ) -> None:
     """Measure tokens per second of the cohort engine and of transformers on the same weights and documents."""
@@ -105,6 +107,13 @@ def main(
         return
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
+    if gpu or device == "cuda":
+        from benchmarks.gpu.measure import measure as measure_gpu
+        from benchmarks.gpu.measure import report
+
+        figures = measure_gpu(device, rounds)
+        click.echo(json.dumps(figures, indent=1) if as_json else f"{report(figures)}\n{_machine(device, threads)}")
+        return
     names = names or (("gpt2-nano", "gpt2-micro") if device == "cpu" else ("gpt2",))
     results = {"machine": _machine(device, threads), "presets": {}}
     for name in names:

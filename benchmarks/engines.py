@@ -40,17 +40,19 @@ class Bench:
     batch: int  # sequences per training step
     rows: int  # documents generated at once
     tokens: int  # tokens each member trains on
+    fields: dict[str, int] | None = None  # sizes of the model instead of the preset's
+    members: int = 4
 
     def __post_init__(self) -> None:
         torch.set_num_threads(self.threads)
-        fields = FULL_SIZE if self.name == "gpt2" else read_toml(presets()[self.name])
+        fields = self.fields or (FULL_SIZE if self.name == "gpt2" else read_toml(presets()[self.name]))
         fields = {k: v for k, v in fields.items() if k in FULL_SIZE}
         self.family = Gpt2(init="random", **fields)
         reservoir = SOURCES.get("python_docs")().open("docs", Streams(1), Path())
         self.docs = reservoir.rows(np.arange(min(3000, reservoir.size or 0)))
         self.folder = Path(tempfile.mkdtemp())
         context = BuildContext(self.docs, Streams(1), self.device, self.threads, self.folder / "cache")
-        self.cohort: Any = self.family.cohort("bench", 4, context)
+        self.cohort: Any = self.family.cohort("bench", self.members, context)
         self.state = self._without_end(self.cohort.state())
         self.cohort.load(self.state)
         self.checkpoint = self.folder / "checkpoint"

@@ -3,7 +3,7 @@
 A *family* is a frozen value (a preset). It builds a *cohort*: M members of one shape, which answer requests
 (:mod:`ecosystem.families.requests`). Families know nothing of agents, policies or the web. Each optional capability of
 a cohort is a separate protocol, tested with ``isinstance``: :class:`TextCohort`, :class:`SupportsPrompts`,
-:class:`SupportsWatermark`, :class:`Describes`, :class:`SavesAssets`.
+:class:`SupportsWatermark`, :class:`Describes`, :class:`SavesAssets`, :class:`TakesNotes`.
 """
 
 from __future__ import annotations
@@ -181,6 +181,14 @@ class SavesAssets(Protocol):
 
     def save_assets(self, folder: Path) -> None:
         """Write these files to ``folder``, which may exist already."""
+
+
+@runtime_checkable
+class TakesNotes(Protocol):
+    """A cohort that decides something by measuring, or cannot do what it would, and says so."""
+
+    def take_notes(self) -> list[str]:
+        """Return the sentences since the last call; they are stored as events of the step."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import History, Snapshot
 from ecosystem.corpus.web import Web
 from ecosystem.errors import EcosystemError, path_argument, whole_number
-from ecosystem.families.base import CohortBuilder, Progress, build_cohort, silent
+from ecosystem.families.base import CohortBuilder, Progress, TakesNotes, build_cohort, silent
 from ecosystem.interpreter import require_threads
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
@@ -198,6 +198,9 @@ class World(mesa.Model):
     def _take_snapshot(self, step: Step) -> Snapshot:
         state = self.state
         metrics = pl.concat(step.metrics)
+        for cohort in state.cohorts.values():
+            if isinstance(cohort, TakesNotes):
+                state.events += cohort.take_notes()
         self.measured = {(scope, who, metric): value for _, scope, who, metric, value, _ in metrics.iter_rows()}
         self.datacollector.collect(self)
         snapshot = Snapshot(

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -214,12 +215,16 @@ class LanguageCohort(ABC):
             if request.n:
                 groups.setdefault(key, []).append(i)
         jobs: list[list[Piece]] = []
-        for group in groups.values():
+        for group in chain(*(self._together(same, requests, cached_rows) for same in groups.values())):
             n = requests[group[0]].n
             max_rows = max(1, min(_MAX_ROWS if on_cpu else 8 * _MAX_ROWS, cached_rows // len(group)))
             parts = 1 if n <= min(max_rows, 15 if on_cpu else n) else min(n, self._parts(n, max_rows))
             jobs += [[(i, rows) for i in group] for rows in np.array_split(np.arange(n), parts)]
         return jobs
+
+    def _together(self, group: list[int], requests: Sequence[GenerateRequest], rows: int) -> list[list[int]]:
+        """Divide requests that can be decoded in one stack; ``rows`` documents have room in a cache."""
+        return [group]
 
     def _parts(self, n: int, max_rows: int) -> int:
         """Return the number of pieces of at most ``max_rows`` documents to split ``n`` into; even, for two threads."""

@@ -196,6 +196,16 @@ def write(decoder: Decoder, task: Task, device: torch.device, report: Callable[[
         logits = decoder.step(picked, batch.position)
 
 
+def remaining_rows(open_rows: NDArray[np.bool_], members: int) -> NDArray[np.int64] | None:
+    """Return the rows to continue with if enough of them are closed, equally many of each member; None: all of them."""
+    rows_per_member = int(open_rows.reshape(members, -1).sum(1).max())
+    if rows_per_member * members > _COMPACT_BELOW * len(open_rows):
+        return None
+    order = np.argsort(~open_rows.reshape(members, -1), axis=1, kind="stable")[:, :rows_per_member]
+    first = np.arange(members)[:, None] * (len(open_rows) // members)
+    return np.sort(order + first, axis=1).astype(np.int64).ravel()
+
+
 def _is_plain(task: Task, types: int) -> bool:
     """Tell whether tokens are picked from the distribution at a temperature, and nothing else."""
     decoding = task.decoding
@@ -262,20 +272,17 @@ class _Batch:
 
     def compact(self) -> Tensor | None:
         """Drop closed rows if enough of them are closed; return the index of the remaining rows, or None."""
-        members = self._task.members
-        rows_per_member = int(self.open.reshape(members, -1).sum(1).max())
-        if rows_per_member * members > _COMPACT_BELOW * len(self.rows):
+        kept = remaining_rows(self.open, self._task.members)
+        if kept is None:
             return None
-        order = np.argsort(~self.open.reshape(members, -1), axis=1, kind="stable")[:, :rows_per_member]
-        kept = np.sort(order + np.arange(members)[:, None] * (len(self.rows) // members), axis=1).ravel()
         index = torch.from_numpy(kept).to(self._device)
         self.rows, self.open, self.noise = self.rows[kept], self.open[kept], self.noise[:, index]
         return index
 
     def advanced(self, decoder: Advancing, report: Callable[[int], None]) -> list[list[int]]:
         """Let the decoder write the rest of all documents; return the tokens of every document."""
-        never = np.zeros(0, np.int64) if self._task.never is None else self._task.never.numpy()
-        noise = np.ascontiguousarray(self.noise.numpy()[:, :, 0])
+        never = np.zeros(0, np.int64) if self._task.never is None else self._task.never.cpu().numpy()
+        noise = np.ascontiguousarray(self.noise.cpu().numpy()[:, :, 0])
         decoding, end = self._task.decoding, self._task.end
         texts = Texts(
             *(self.written, noise, self._sizes, self._limits, self._lengths, self.open, never, end),

@@ -6,20 +6,26 @@ out at once to the gradients of the hidden states and of the output matrix.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+Kernel = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""Computes what :func:`softmax_minus_one_hot` does."""
 
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 28}
 """Logits in memory at once: 1 MB on a CPU, which fits a core's cache, and 1 GB on a GPU."""
 _LARGE_CHUNK = 1 << 22
 """The same for vocabularies of which fewer than 16 rows would fit: each chunk reads and writes the whole table."""
 
+_MULTIPLE = 128  # columns of the products of a GPU; others are aligned in memory only in part, and slower
 _TINY = torch.finfo(torch.float32).tiny
 
 
-def scored_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
+def scored_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor, kernel: Kernel | None = None) -> Tensor:
     """Return :func:`weighted_loss`, without the logits of targets of scale 0 if these are the majority.
 
     In a fit on answers they are. Members in a stack keep all their rows, so that they stay equally many.
@@ -27,7 +33,7 @@ def scored_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Ten
     if scale.dim() == 1 and mostly_unscored(scale):
         scored = scale.nonzero().squeeze(-1)
         x, targets, scale = x[scored], targets[scored], scale[scored]
-    return weighted_loss(x, table, targets, scale)
+    return weighted_loss(x, table, targets, scale, kernel)
 
 
 def mostly_unscored(scale: Tensor) -> bool:
@@ -65,26 +71,52 @@ def token_nll(x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     return torch.cat(losses) if losses else x.new_zeros(0)
 
 
-def weighted_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
+def weighted_loss(x: Tensor, table: Tensor, targets: Tensor, scale: Tensor, kernel: Kernel | None = None) -> Tensor:
     """Sum ``scale`` times the cross-entropy of each target in nats; one sum per member.
 
     Shapes: x [N, d], table [V, d], targets and scale [N] → []; with a leading member axis on all of them → [M].
-    Under autocast, products are computed in its type, and the softmax and sums in float32.
+    Under autocast, products are computed in its type, and the softmax and sums in float32. With a ``kernel``, which
+    computes :func:`softmax_minus_one_hot`, the vocabulary is padded to a multiple of 128.
     """
-    loss: Tensor = _Loss.apply(x, table, targets, scale)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Loss.apply(x, table, targets, scale, kernel)  # type: ignore[no-untyped-call]
     return loss
+
+
+def softmax_minus_one_hot(logits: Tensor, target: Tensor, weight: Tensor, types: int) -> tuple[Tensor, Tensor]:
+    """Return the weighted cross-entropy of a chunk, [...], and its gradient by the logits, in their type.
+
+    Shapes: logits [..., N, V], of which the first ``types`` columns are real, target and weight [..., N, 1]. The
+    gradient is not yet multiplied by the weights. Compiled, it reads the logits twice and writes the gradient once.
+    """
+    column = torch.arange(logits.shape[-1], device=logits.device)
+    log_p = torch.log_softmax(logits.float().masked_fill(column >= types, -torch.inf), -1)
+    hit = column == target
+    loss = -(log_p.masked_fill(~hit, 0.0).sum(-1, keepdim=True) * weight).sum((-2, -1))
+    return loss, (log_p.exp() - hit.float()).to(logits.dtype)
+
+
+def _softmax_minus_one_hot_in_place(
+    logits: Tensor, target: Tensor, weight: Tensor, types: int
+) -> tuple[Tensor, Tensor]:
+    """Compute :func:`softmax_minus_one_hot` with the fewest passes of PyTorch's own operations."""
+    p = torch.softmax(logits.float(), -1)
+    # One pass over the vocabulary instead of two; a loss above 87 nats is reported as 87.
+    loss = -(p.gather(-1, target).clamp(min=_TINY).log() * weight).sum((-2, -1))
+    return loss, p.scatter_add_(-1, target, torch.full_like(weight, -1.0)).to(logits.dtype)
 
 
 class _Loss(torch.autograd.Function):
     """The implementation of :func:`weighted_loss`; ``...`` is the member axis, if there is one."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, table: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, table: Tensor, targets: Tensor, scale: Tensor, kernel: Kernel | None) -> Tensor:
         """Compute the loss and, chunk by chunk, both gradients."""
         kind, n = x.device.type, x.shape[-2]
         rows = chunk_rows(kind, table.numel() // table.shape[-1])
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        low_x, low_table = x.to(dtype), table.to(dtype)
+        low_x, low_table, types = x.to(dtype), table.to(dtype), table.shape[-2]
+        if kernel is not None:
+            low_table = F.pad(low_table, (0, 0, 0, -types % _MULTIPLE))
         loss = scale.new_zeros(table.shape[:-2])
         grad_x, grad_table = torch.empty_like(x), torch.zeros_like(table) if ctx.needs_input_grad[1] else None
         with torch.autocast(kind, enabled=False):
@@ -92,24 +124,23 @@ class _Loss(torch.autograd.Function):
                 part = slice(first, first + rows)
                 chunk, target = low_x[..., part, :], targets[..., part].unsqueeze(-1)
                 weight = scale[..., part].unsqueeze(-1)
-                p = torch.softmax((chunk @ low_table.mT).float(), -1)
-                # One pass over the vocabulary instead of two; a loss above 87 nats is reported as 87.
-                loss -= (p.gather(-1, target).clamp(min=_TINY).log() * weight).sum((-2, -1))
-                p = p.scatter_add_(-1, target, torch.full_like(weight, -1.0)).to(dtype)
+                logits = chunk @ low_table.mT
+                part_loss, p = (kernel or _softmax_minus_one_hot_in_place)(logits, target, weight, types)
+                loss += part_loss
                 # The weights multiply the narrow factors, not the wide matrix of probabilities.
                 grad_x[..., part, :] = (p @ low_table) * weight
                 if grad_table is None:
                     continue
-                if table.dim() == 2 and dtype == table.dtype and table_in_place(kind, len(table)):
+                if kernel is None and table.dim() == 2 and dtype == table.dtype and table_in_place(kind, len(table)):
                     grad_table.addmm_(p.mT, chunk * weight)  # without a second table
                 else:
-                    grad_table += p.mT @ (chunk * weight).to(dtype)
+                    grad_table += (p.mT @ (chunk * weight).to(dtype))[..., :types, :]
         ctx.save_for_backward(grad_x, grad_table)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         """Multiply the stored gradients by the gradient of the loss, in place, since the table's may be large."""
         grad_x, grad_table = ctx.saved_tensors
         grad = grad.unsqueeze(-1).unsqueeze(-1)
-        return grad_x.mul_(grad), None if grad_table is None else grad_table.mul_(grad), None, None
+        return grad_x.mul_(grad), None if grad_table is None else grad_table.mul_(grad), None, None, None

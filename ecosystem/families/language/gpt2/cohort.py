@@ -3,14 +3,16 @@
 On a CPU, one thread computes each member with two-dimensional matrix products, and batches in parts of about a thousand
 tokens; the parts of a single member are distributed over the threads. The numbers are identical, bit for bit, for any
 number of threads and any other members in the call. Models of more than 20 M parameters are trained one after the other
-with all compute threads; their numbers depend on the thread count alone. On a GPU, members with the same learning rate
-and steps form one stack of batched matrix products, in bf16 autocast.
+with all compute threads; their numbers depend on the thread count alone. On a GPU, in bf16 autocast, members with the
+same learning rate and steps form one stack of batched matrix products, or are computed one after the other with all
+of its cores: whichever is faster there, as measured for every size (gpu/choice.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -25,17 +27,32 @@ from ecosystem.families.language.generation import Decoder
 from ecosystem.families.language.gpt2 import compiled_training, transformer
 from ecosystem.families.language.gpt2.compiled import CompiledDecoder, usable
 from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
+from ecosystem.families.language.gpt2.gpu.choice import Size
+from ecosystem.families.language.gpt2.gpu.engine import Engine
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
 from ecosystem.families.language.neural import NeuralCohort
 from ecosystem.families.language.packing import TokenBatches
 from ecosystem.families.members import MemberWeights
-from ecosystem.families.requests import FitRecord, FitRequest, Member
-from ecosystem.families.training import Fit, Gradients, Result, Rows
+from ecosystem.families.requests import FitRecord, FitRequest, GenerateRequest, Member
+from ecosystem.families.training import Batch, Fit, Gradients, Result, Rows
 from ecosystem.families.training_spec import Training
 from ecosystem.families.worker_pool import WorkerPool
 from ecosystem.streams import Stream
 
 _STACK_TOKENS = 1 << 15  # tokens of a stack's batches that are computed at once on a GPU; bounds activation memory
+_TRIAL_STEPS, _TRIAL_POSITIONS = 2, 16  # of a measurement on a GPU
+
+
+class _First:
+    """The first batches of a fit."""
+
+    def __init__(self, batches: TokenBatches) -> None:
+        self._batches = batches
+        self.length, self.total = batches.length, batches.total
+        self.steps = min(_TRIAL_STEPS, batches.steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return islice(iter(self._batches), self.steps)
 
 
 class Gpt2Cohort(NeuralCohort):
@@ -66,6 +83,11 @@ class Gpt2Cohort(NeuralCohort):
         )
         self.shape = shape
         self._part_tokens = build.part_tokens or (PART_TOKENS if on_cpu else _STACK_TOKENS)
+        self._gpu = None if on_cpu else Engine(shape, self.device, build.cache)
+
+    def take_notes(self) -> list[str]:
+        """Return what was chosen on a GPU since the last call, as sentences."""
+        return [] if self._gpu is None else [f'model "{self.name}": {note}' for note in self._gpu.take_notes()]
 
     def flops_per_token(self, length: int) -> float:
         """Return the floating-point operations per token of a forward pass over ``length`` tokens."""
@@ -92,7 +114,7 @@ class Gpt2Cohort(NeuralCohort):
         progress: Progress,
     ) -> list[FitRecord]:
         total = sum(b.total for b in batches)
-        fits = self._stacked_fits(requests, batches, peaks) if self._stacks else self._fits(requests, batches, peaks)
+        fits = self._fits(requests, batches, peaks)
         with WorkerPool(*self._workers) as pool:
             fits = [replace(fit, report=pool.report) for fit in fits]
             # Longest first, one member per thread; the remaining members one by one, in parts.
@@ -110,51 +132,62 @@ class Gpt2Cohort(NeuralCohort):
     def _fits(
         self, requests: Sequence[FitRequest], batches: Sequence[TokenBatches], peaks: Sequence[float]
     ) -> list[Fit]:
-        """Prepare one fit per member, on two-dimensional weights."""
+        """Prepare the fits: of one member each or, on a GPU, of members with the same learning rate and steps."""
+        alone = [[i] for i in range(len(requests))]
         fits = []
-        for request, member_batches, peak in zip(requests, batches, peaks, strict=True):
-            start = self.weights.start(request)
-            fits.append(
-                Fit(
-                    members=[request.member],
-                    parameters=list(start.values()),
-                    decayed=[tensor.dim() > 1 for tensor in start.values()],
-                    batches=[member_batches],
-                    training=self.training,
-                    peak=peak,
-                    gradients=self._gradients(start),
-                    part_rows=max(1, self._part_tokens // member_batches.length),
-                )
-            )
+        for group in self._groups(batches, peaks) if self._stacks else alone:
+            starts = [self.weights.start(requests[i]) for i in group]
+            fit = self._fit_of(starts, [batches[i] for i in group], peaks[group[0]])
+            fits.append(replace(fit, members=[requests[i].member for i in group]))
         return fits
 
-    def _stacked_fits(
-        self, requests: Sequence[FitRequest], batches: Sequence[TokenBatches], peaks: Sequence[float]
-    ) -> list[Fit]:
-        """Prepare one fit per group of members with the same learning rate and steps, on stacked weights."""
+    def _groups(self, batches: Sequence[TokenBatches], peaks: Sequence[float]) -> list[list[int]]:
+        """Group the indices of requests to train in one stack."""
         groups: dict[tuple[int, int, float], list[int]] = {}
         for i, (b, peak) in enumerate(zip(batches, peaks, strict=True)):
             groups.setdefault((b.total, b.length, peak), []).append(i)
-        fits = []
-        for (_, length, peak), group in groups.items():
-            starts = [self.weights.start(requests[i]) for i in group]
-            stack = {name: torch.stack([start[name] for start in starts]) for name in self.weights.shapes}
-            fits.append(
-                Fit(
-                    members=[requests[i].member for i in group],
-                    parameters=list(stack.values()),
-                    decayed=[tensor.dim() > 2 for tensor in stack.values()],
-                    batches=[batches[i] for i in group],
-                    training=self.training,
-                    peak=peak,
-                    gradients=self._gradients(stack),
-                    part_rows=max(1, self._part_tokens // (length * len(group))),
-                    stacked=True,
-                )
-            )
-        return fits
+        divided: list[list[int]] = []
+        for group in groups.values():
+            stacked = self._trains_stacked([batches[i] for i in group])
+            divided += [group] if stacked else [[i] for i in group]
+        return divided
+
+    def _trains_stacked(self, batches: Sequence[TokenBatches]) -> bool:
+        """Return whether members with equally many steps are trained in one stack; measured with their first steps."""
+        if self._gpu is None or len(batches) == 1:
+            return True
+
+        def trial(stacks: Sequence[Sequence[TokenBatches]]) -> None:
+            for stack in stacks:
+                starts = [{n: t.clone() for n, t in self.weights.initial.items()} for _ in stack]
+                self._fit_of(starts, [_First(b) for b in stack], 0.0).run()
+
+        size = Size("train on", len(batches), self.training.batch, batches[0].length)
+        return self._gpu.choices.stacks(size, lambda: trial([batches]), lambda: trial([[b] for b in batches]))
+
+    def _fit_of(
+        self, starts: Sequence[Mapping[str, Tensor]], batches: Sequence[TokenBatches | _First], peak: float
+    ) -> Fit:
+        """Prepare the fit of members from copies of weights: of one on two-dimensional ones, of several on a stack."""
+        stacked = len(starts) > 1 or (self._stacks and self._gpu is None)
+        weights = starts[0]
+        if stacked:
+            weights = {name: torch.stack([start[name] for start in starts]) for name in self.weights.shapes}
+        return Fit(
+            members=range(len(starts)),
+            parameters=list(weights.values()),
+            decayed=[tensor.dim() > 1 + stacked for tensor in weights.values()],
+            batches=batches,
+            training=self.training,
+            peak=peak,
+            gradients=self._gradients(weights),
+            part_rows=max(1, self._part_tokens // (batches[0].length * len(starts))),
+            stacked=stacked,
+        )
 
     def _gradients(self, weights: Mapping[str, Tensor]) -> Gradients:
+        if self._gpu is not None:
+            return self._gpu.gradients(weights, self._autocast)
         compute = compiled_training.plain_gradients if self._stacks else compiled_training.gradients
 
         def gradients(rows: Rows, total: Sequence[Tensor] | None = None) -> Result:
@@ -167,14 +200,39 @@ class Gpt2Cohort(NeuralCohort):
 
     def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
         if not self._stacks:
-            weights = self.weights.of(members[0])
+            alone = self.weights.of(members[0])
             narrow = self._workers[1] == 1
-            kind = CompiledDecoder if narrow and usable(weights, self.shape) else Gpt2Decoder
-            return kind(weights, self.shape, rows, length)
+            kind = CompiledDecoder if narrow and usable(alone, self.shape) else Gpt2Decoder
+            return kind(alone, self.shape, rows, length)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         separate = [self.weights.of(member) for member in members]
-        stack = {name: torch.stack([tensors[name] for tensors in separate]).to(dtype) for name in self.weights.shapes}
-        return Gpt2Decoder(stack, self.shape, rows * len(members), length)
+        if len(members) == 1 and self._gpu is not None:
+            weights = {name: tensor.to(dtype) for name, tensor in separate[0].items()}
+        else:
+            weights = {name: torch.stack([one[name] for one in separate]).to(dtype) for name in self.weights.shapes}
+        if self._gpu is None:
+            return Gpt2Decoder(weights, self.shape, rows * len(members), length)
+        return self._gpu.decoder(weights, rows * len(members), length)
+
+    def _together(self, group: list[int], requests: Sequence[GenerateRequest], rows: int) -> list[list[int]]:
+        if self._gpu is None or len(group) == 1:
+            return [group]
+        members = [requests[i].member for i in group]
+        count = max(1, min(requests[group[0]].n, rows // len(group)))
+        size = Size("write", len(group), count, self.context)
+
+        def trial(stacks: Sequence[Sequence[Member]]) -> None:
+            for stack in stacks:
+                length = min(_TRIAL_POSITIONS, self.context)
+                decoder = self._decoder(stack, count, length)
+                ids = torch.zeros((count * len(stack), 1), dtype=torch.int64, device=self.device)
+                logits = decoder.begin(ids)
+                for position in range(1, length):
+                    logits = decoder.step(logits.argmax(-1), position)
+
+        with torch.inference_mode():
+            stacked = self._gpu.choices.stacks(size, lambda: trial([members]), lambda: trial([[m] for m in members]))
+        return [group] if stacked else [[i] for i in group]
 
     def _nll(self, member: Member) -> Nll:
         weights = self.weights.of(member)
