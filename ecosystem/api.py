@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import click
 
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.errors import EcosystemError, path_argument, path_of, whole_number
+from ecosystem.errors import path_argument, path_of, whole_number
 from ecosystem.families.base import CohortBuilder, build_cohort
 from ecosystem.interpreter import require_docstrings
 from ecosystem.metrics.estimates import error_of_mean
@@ -26,13 +26,12 @@ from ecosystem.placement.workers import Workers
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, changed_error, changed_input, validate_device
 from ecosystem.runs.execute import begin, machine_for
+from ecosystem.runs.job import Job
 from ecosystem.runs.planning.estimate import Plan
 from ecosystem.runs.planning.memory import Resources, memory_budget, require_cpu, resources
 from ecosystem.runs.progress import RunProgress
-from ecosystem.runs.remote.mirror import Mirror
-from ecosystem.runs.remote.places import is_url, local_folder, upload_report, urls_in_errors
-from ecosystem.runs.run import Run, folder_of
-from ecosystem.runs.store import Store
+from ecosystem.runs.remote.places import local_folder, urls_in_errors
+from ecosystem.runs.run import Run
 from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
 
@@ -145,7 +144,7 @@ def run_scenario(
     if cache is not None:
         path_argument(cache, "cache")
     with urls_in_errors(out):
-        job = _Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
+        job = Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
         for sentence in [] if job.branch is None else job.branch.notes():
             progress.say(sentence)
         if job.last >= job.scenario.steps and not dry_run:
@@ -168,7 +167,7 @@ def run_scenario(
         return _summary(job, _report(job.folder), started)
 
 
-def _resources(job: _Job, machine: Machine, memory: int | None, workers: Workers | None) -> Resources | None:
+def _resources(job: Job, machine: Machine, memory: int | None, workers: Workers | None) -> Resources | None:
     """Estimate the memory and disk of a run; None on GPUs, whose memory is not estimated."""
     if machine.device != "cpu":
         if memory is not None:
@@ -196,72 +195,7 @@ def _workers(
     return Workers(placement, machine.threads, members, progress.say)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A scenario or branch with its run folder; ``last`` is the last committed step, -1 if there is none.
-
-    ``mirror`` is that of a run in an object store; ``out`` and ``folder`` are then on this machine.
-    """
-
-    scenario: Scenario
-    branch: Branch | None
-    folder: Path
-    last: int
-    out: str | Path
-    base: Path
-    cache: str | Path | None
-    fresh: bool
-    mirror: Mirror | None
-
-    @classmethod
-    def of(
-        cls, target: Scenario | Branch, *, out: str | Path, cache: str | Path | None, fresh: bool, base: Path
-    ) -> _Job:
-        branch = target if isinstance(target, Branch) else None
-        scenario = target.scenario if isinstance(target, Branch) else target
-        mirror = None
-        if isinstance(out, str) and is_url(out) and branch is None:
-            if fresh:
-                raise EcosystemError(f"{out}: nothing is moved in an object store; start again at another URL (--out).")
-            mirror = Mirror(out)
-            out = mirror.folder
-            mirror.resume(folder_of(scenario, out))
-        folder = folder_of(scenario, out) if branch is None else branch.folder(out)
-        last = -1 if fresh else Store(folder).last()
-        base = base if branch is None else branch.parent.base
-        return cls(scenario, branch, folder, last, out, base, cache, fresh, mirror)
-
-    @property
-    def place(self) -> str:
-        """The folder of the run, or its URL."""
-        return str(self.folder) if self.mirror is None else self.mirror.place(self.folder)
-
-    def push(self) -> None:
-        """Push what is committed, if the run is in an object store."""
-        if self.mirror is not None:
-            self.mirror.push(self.folder)
-
-    def push_report(self) -> None:
-        """Push the report, if the run is in an object store."""
-        if self.mirror is not None:
-            upload_report(self.folder, self.place)
-
-    @property
-    def done(self) -> int:
-        """The last step that exists already, of this run or of the one that it branches from; -1 if there is none."""
-        return self.branch.step if self.last < 0 and self.branch is not None else self.last
-
-    def opening(self) -> str:
-        """Return a line with the run folder that says whether the run is new, resumed or a branch."""
-        if self.last >= 0:
-            return f"Resuming {self.place} after step {self.last} of {self.scenario.steps}."
-        if self.branch is None:
-            return f"Run folder: {self.place}"
-        parent, step = self.branch.parent.path, self.branch.step
-        return f"Branching from {parent} after step {step} of {self.scenario.steps}: {self.place}"
-
-
-def _finished(job: _Job, progress: RunProgress, started: float) -> dict[str, Any]:
+def _finished(job: Job, progress: RunProgress, started: float) -> dict[str, Any]:
     """Return the summary of a finished run; rewrite its report only if it is out of date."""
     run, report = Run.open(job.folder), job.folder / "report.html"
     if what := changed_input(run.environment, job.scenario, job.base):
@@ -279,7 +213,7 @@ def _finished(job: _Job, progress: RunProgress, started: float) -> dict[str, Any
     return _summary(job, str(report) if current else _report(job.folder), started)
 
 
-def _execute(job: _Job, machine: Machine, progress: RunProgress, builder: CohortBuilder) -> None:
+def _execute(job: Job, machine: Machine, progress: RunProgress, builder: CohortBuilder) -> None:
     """Run the missing steps, and print a line for each."""
     done, steps = job.last, job.scenario.steps
     try:
@@ -310,7 +244,7 @@ def _execute(job: _Job, machine: Machine, progress: RunProgress, builder: Cohort
         raise
 
 
-def _pushed(job: _Job, snapshots: Generator[Snapshot, Any, None]) -> Iterator[Snapshot]:
+def _pushed(job: Job, snapshots: Generator[Snapshot, Any, None]) -> Iterator[Snapshot]:
     """Push every step, and at the end the site graph, before it is reported; unlock the folder even if that fails."""
     with closing(snapshots):
         for snapshot in snapshots:
@@ -363,7 +297,7 @@ def _figures(metrics: Any) -> dict[str, dict[str, dict[str, float | None]]]:
     return figures
 
 
-def _summary(job: _Job, report: str, started: float) -> dict[str, Any]:
+def _summary(job: Job, report: str, started: float) -> dict[str, Any]:
     run = Run.open(job.folder)
     metrics = run.metrics
     job.push_report()

@@ -11,6 +11,7 @@ from ecosystem.report.tables import reproduction
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
+from ecosystem.runs.leftovers import sweep
 from ecosystem.runs.progress import RunProgress
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
@@ -155,7 +156,7 @@ def test_neither_pruning_nor_sweeping_reaches_the_parent(cache, tmp_path):
     assert parent.store.steps_with_weights() == [0, 2, 3]
     sparse = branched(parent, 3, {"weights_every": 100}, tmp_path, cache, steps=6)
     (sparse.path / "corpus/000001.parquet").write_bytes(b"left behind")
-    assert sparse.store.sweep() == ["corpus/000001.parquet"]
+    assert sweep(sparse.store) == ["corpus/000001.parquet"]
     assert sparse.store.steps_with_weights() == [0, 2, 3, 6]
     assert untouched(parent.path) == before
     with pytest.raises(StoreError, match=r"models of step 1 were not kept .* models are kept for steps 0, 2, 3"):

@@ -16,6 +16,7 @@ from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
+from ecosystem.runs.leftovers import other_files
 from ecosystem.runs.planning.estimate import Plan
 from ecosystem.runs.records import OPENING, SCRATCH, batch_file
 from ecosystem.runs.run import Run, folder_of
@@ -172,7 +173,7 @@ def test_batches_change_no_number(small_memory, tmp_path, cache, monkeypatch):
     path = folder_of(scenario(), tmp_path / "batched")
     files = Store(path).commits()[0].table_files("corpus")
     assert files == [batch_file(k) for k in range(4)] and Store(path).commits()[0].format == 2
-    assert Run(path).verify() > 0 and Store(path).other_files() == []
+    assert Run(path).verify() > 0 and other_files(Store(path)) == []
     monkeypatch.undo()
     assert equal(batched, computed(tmp_path / "whole", cache))
 

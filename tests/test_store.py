@@ -15,6 +15,7 @@ from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGM
 from ecosystem.errors import StoreError
 from ecosystem.runs import store as store_module
 from ecosystem.runs.files import archive_existing
+from ecosystem.runs.leftovers import other_files, sweep
 from ecosystem.runs.records import DIGESTS, is_altered, require_unaltered
 from ecosystem.runs.store import Store
 
@@ -78,7 +79,7 @@ def test_what_is_committed_is_what_is_read(tmp_path):
     assert pl.concat(past.segments)["content"].to_list() == ["doc 0", "doc 1", "doc 2"]
     assert past.latest.weights["small"]["w"].tolist() == [[2, 2, 2], [2, 2, 2]]
     assert store.table("metrics")["value"].to_list() == [1, 2, 3]
-    assert store.sweep() == []
+    assert sweep(store) == []
 
 
 def test_the_same_snapshot_gives_the_same_bytes(tmp_path):
@@ -90,7 +91,7 @@ def test_files_no_record_names_are_swept(tmp_path):
     store = committed(tmp_path, 2)
     (tmp_path / "corpus/000002.parquet").write_bytes(b"half")
     (tmp_path / "commits/.000002.json.part").write_bytes(b"{")
-    assert sorted(store.sweep()) == ["commits/.000002.json.part", "corpus/000002.parquet"]
+    assert sorted(sweep(store)) == ["commits/.000002.json.part", "corpus/000002.parquet"]
     assert store.last() == 1
 
 
@@ -112,7 +113,7 @@ def test_a_damaged_file_is_named(tmp_path, table, damage):
     assert "step 2" in str(error.value) and "continue from step 1" in str(error.value)
     for later in (tmp_path / "commits").glob("000002.json"):  # the remedy works
         later.unlink()
-    store.sweep()
+    sweep(store)
     assert store.past().latest.t == 1
 
 
@@ -161,7 +162,7 @@ def test_past_weights_are_rounded_but_never_those_a_resume_needs(tmp_path):
     rounded = store.weights(2)["small"]
     assert rounded["w"].tolist() == [[2.328125] * 3] and rounded["w"].dtype == np.float32  # 7 bits after the first
     assert rounded["count"] == [2**24 + 1]
-    assert store.other_files() == [] and store.sweep() == []
+    assert other_files(store) == [] and sweep(store) == []
     whole = rounding(tmp_path / "whole").commits()
     assert [c.digest for c in whole] == [c.digest for c in store.commits()]
 
@@ -220,7 +221,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
     ):
         store.commit(snapshot(2), kept=True, seconds=0.0)
     assert store.past().latest.t == 1
-    store.sweep()
+    sweep(store)
     store.commit(snapshot(2), kept=True, seconds=0.0)
     assert store.past().latest.t == 2
 
@@ -272,8 +273,8 @@ def test_a_damaged_record_of_digests_is_a_sentence(tmp_path, content):
 def test_files_of_other_programs_are_named_and_left_alone(tmp_path, name):
     store = committed(tmp_path, 2)
     (tmp_path / name).write_bytes(b"\0")
-    assert store.last() == 1 and store.sweep() == []
-    assert store.other_files() == [name] and (tmp_path / name).exists()
+    assert store.last() == 1 and sweep(store) == []
+    assert other_files(store) == [name] and (tmp_path / name).exists()
 
 
 def test_a_renamed_record_is_named_and_no_advice_loses_data(tmp_path):

@@ -29,6 +29,7 @@ from ecosystem.runs.environment import (
     write_environment,
 )
 from ecosystem.runs.files import archive_existing
+from ecosystem.runs.leftovers import discard, sweep
 from ecosystem.runs.opening import OpeningBatches
 from ecosystem.runs.records import OPENING, SCRATCH
 from ecosystem.runs.run import Run, folder_of
@@ -105,7 +106,7 @@ def begin(
         last = store.last()
         if last >= scenario.steps:
             return
-        store.sweep()
+        sweep(store)
         started = time.monotonic()
         build = partial(_build_world, base=base, cache=cache, progress=progress, builder=builder)
         if last >= 0:
@@ -140,7 +141,7 @@ def _discarded_if_empty(store: Store) -> Iterator[None]:
         interrupted = not isinstance(error, Exception)
         with suppress(OSError, StoreError):  # the first error says more
             if not (interrupted and (store.folder / OPENING).exists()):
-                store.discard()
+                discard(store)
         raise
 
 

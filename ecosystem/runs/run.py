@@ -18,6 +18,7 @@ from ecosystem.interpreter import require_threads
 from ecosystem.runs.ancestry import Ancestry, RunHistory
 from ecosystem.runs.environment import Machine, read_environment
 from ecosystem.runs.files import require_local_path
+from ecosystem.runs.leftovers import other_files
 from ecosystem.runs.lineage import Lineage
 from ecosystem.runs.records import CHARTS, DIGESTS, DRAWN, is_altered, read_digests, require_unaltered
 from ecosystem.runs.store import Store
@@ -117,7 +118,7 @@ class Run:
         altered = [
             os.path.normpath(record.parent / name) for name, record in records.items() if is_altered(record, name)
         ]
-        others = self.store.other_files()
+        others = other_files(self.store)
         notes = []
         if altered:
             again = f"`ecosystem report {self.path}` draws the report and its charts anew; a resume, web.gexf"

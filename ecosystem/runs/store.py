@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -33,15 +31,11 @@ from ecosystem.runs.records import (
     BRANCH,
     COVERED,
     DIGESTS,
-    OPENING,
-    SCRATCH,
     Commit,
     CommitHistory,
     format_of,
     note_digests,
-    read_opening,
     record_digest,
-    record_files,
     recovery_hint,
     rounded_file,
     table_file,
@@ -317,57 +311,6 @@ class Store(CommitHistory):
             "digest": parent.require(step, weights=False).digest,
         }
         self.write(BRANCH, json.dumps(record, indent=1).encode())
-
-    def sweep(self) -> list[str]:
-        """Delete files of steps that no commit record names, left by a killed process; return their names.
-
-        Files whose names are not those of such files, as those of programs that copy, are left alone, and so are the
-        batches of an opening that goes on.
-        """
-        opened = self.last() >= 0
-        if opened:
-            (self.folder / OPENING).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
-        named = {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
-        named |= set() if opened else set(read_opening(self.folder)[1])
-        swept = []
-        for table in (*TABLES, "weights", "state", "commits"):
-            for path in sorted((self.folder / table).glob("*")):
-                name = f"{table}/{path.name}"
-                complete = re.fullmatch(_STEP_FILE, path.name) and table != "commits"
-                partial = re.fullmatch(_PARTIAL, path.name)
-                if name not in named and (complete or partial) and path.is_file():
-                    path.unlink()
-                    swept.append(name)
-        return swept
-
-    def discard(self) -> None:
-        """Delete this folder if it has no step, not even a parent's, and no files that do not belong to a run."""
-        has_steps = record_files(self.folder) or (self.folder / BRANCH).exists()
-        if not has_steps and all(name.startswith("models/") for name in self._others(())):
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def other_files(self) -> list[str]:
-        """Return the files in this folder that do not belong to a run, such as those of programs that copy files."""
-        committed = {name for commit in self.commits()[self.first_own_step() :] for name in commit.files}
-        return self._others(committed)
-
-    def _others(self, committed: Collection[str]) -> list[str]:
-        own = {*COVERED, DIGESTS, BRANCH, OPENING, "report.html", ".lock", ".lock-owner", *committed}
-        others = []
-        for path in sorted(self.folder.rglob("*")):
-            name = path.relative_to(self.folder).as_posix()
-            ours = name in own or name.startswith(("charts/", f"{SCRATCH}/")) or _OWN_STEP.fullmatch(name)
-            if path.is_file() and not ours:
-                others.append(name)
-        return others
-
-
-# Records, marks of branches, and what a killed process leaves.
-_STEP_FILE = r"\d{6,}(-\d{4,})?(-[0-9a-f]{32})?(-bfloat16)?\.(json|parquet|safetensors)"
-# Files being written, some of them by workers (with a number of their own), and markers that workers look for.
-_PARTIAL = rf"\.({_STEP_FILE}|[0-9a-f]{{32}})\.part"
-_OWN_STEP = re.compile(rf"pinned/\d{{6,}}|[a-z]+/{_STEP_FILE}|(.*/)?\..*\.part")
 
 
 def _files(snapshot: Snapshot) -> Iterator[tuple[str, bytes | Iterable[bytes | memoryview]]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ecosystem.cache import keep
 from ecosystem.families.language.gpt2.shape import Shape
 
 _ROUNDS = 3  # of both ways in turn, after one that warms up
@@ -45,7 +45,7 @@ class Choices:
         if size not in self._known:
             file = self._file(size)
             seconds = _read(file) or self._measure(stacked, separate)
-            _write(file, seconds)
+            keep(file, json.dumps(seconds))
             self._known[size] = seconds["stacked"] <= seconds["separate"]
             self._note(_sentence(size, seconds, self._known[size]))
         return self._known[size]
@@ -96,10 +96,3 @@ def _read(file: Path) -> dict[str, float] | None:
         return {key: float(stored[key]) for key in ("stacked", "separate")}
     except (OSError, ValueError, TypeError, KeyError):
         return None  # a lost or damaged file of a cache is made again
-
-
-def _write(file: Path, seconds: dict[str, float]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
-        json.dump(seconds, temporary)
-    Path(temporary.name).replace(file)
