@@ -17,7 +17,7 @@ from ecosystem.scenario.scenario import Scenario
 
 Parts = tuple[tuple[str, int], ...]
 _PROGRAM = 620_000_000  # interpreter, libraries, measurements, and what they keep
-_REPORT = 250_000_000  # libraries that draw the report, when the models are gone
+_REPORT = 250_000_000  # libraries that draw the report
 _PER_DOCUMENT = 90  # bytes in memory; see docs/performance.md, Size of the web
 _FIRST_DOCUMENTS, _PER_FIRST = 100_000, 2_300  # those whose texts and features stay in memory
 _STORED, _CANDIDATE, _SCRATCH = 250, 30, 400  # bytes on disk per document and candidate, and while a run is computed
@@ -48,7 +48,13 @@ class Resources:
     @property
     def memory(self) -> int:
         """The peak of the process that computes the models."""
-        return self.program + self.web + max(self.weights + self.optimiser + self.activations, _REPORT)
+        return self.program + self.web + self.weights + self.optimiser + self.activations + self.report
+
+    @property
+    def report(self) -> int:
+        """What drawing the report adds to the peak: it takes the place of large models, but small ones stay."""
+        models = self.weights + self.optimiser + self.activations
+        return max(0, _REPORT + min(models, _REPORT) - models)
 
     def lines(self) -> list[str]:
         """Return the lines of the plan, without their first words."""
@@ -57,7 +63,7 @@ class Resources:
             "gradients and optimiser": self.optimiser,
             "activations": self.activations,
             "program and web": self.program + self.web,
-            "report": _REPORT if self.weights + self.optimiser + self.activations < _REPORT else 0,
+            "report": self.report,
         }
         listed = ", ".join(f"{format_bytes(size)} {name}" for name, size in named.items() if size)
         of = "" if self.budget is None else f" of {format_bytes(self.budget)}"
