@@ -143,6 +143,8 @@ def resources(
     models = _models(scenario, base, workers or 1)
     web = _web(scenario)
     weights = sum(footprint.weights(members) for footprint, members in models.values())
+    if scenario.measure.downstream is not None and scenario.measure.downstream.tasks:  # members return to theirs
+        weights += sum(footprint.stored(members) for footprint, members in models.values())
     program = _PROGRAM + max((footprint.libraries for footprint, _ in models.values()), default=0)
     limit = budget if budget is not None or workers else memory_size()
     room = None if limit is None else limit - program - web - weights
