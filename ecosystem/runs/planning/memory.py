@@ -39,11 +39,10 @@ class Resources:
     optimiser: int
     activations: int  # or what writing and scoring need, if that is more
     parts: Parts
-    smaller: Parts  # those that a new run would choose
     per_step: int  # on disk, with weights
     disk: int
     free: int | None  # None: unknown
-    fixed: bool  # whether the parts are those of steps that exist
+    fits_anew: bool  # whether a new run, which may choose smaller parts than those of steps that exist, would fit
 
     @property
     def memory(self) -> int:
@@ -79,14 +78,14 @@ class Resources:
 
     def plain(self) -> dict[str, Any]:
         """Return the estimate as plain data."""
-        return asdict(self) | {"memory": self.memory, "parts": dict(self.parts), "smaller": dict(self.smaller)}
+        return asdict(self) | {"memory": self.memory, "parts": dict(self.parts)}
 
     def problem(self) -> str:
         """Return a sentence if the run cannot fit; else an empty string."""
         if self.budget is not None and self.memory > self.budget:
             whose = "--memory allows" if self.asked else "this machine has"
             remedy = "choose smaller or fewer models, a shorter context or a smaller batch"
-            if self.fixed and self.parts != self.smaller:
+            if self.fits_anew:
                 remedy = "it keeps the parts of batches that it began with, so start again with --fresh"
             again = ", or give more memory" if self.asked else ""
             return (
@@ -150,8 +149,7 @@ def resources(
     room = None if limit is None else limit - program - web - weights
     smaller = {} if room is None else _parts(models, threads, room)
     chosen = smaller if parts is None else dict(parts)
-    peaks = [_peak(scenario, name, *model, threads, chosen.get(name)) for name, model in models.items()]
-    optimiser, activations = max(peaks, key=sum, default=(0, 0))
+    (optimiser, activations), anew = (_peak(scenario, models, threads, each) for each in (chosen, smaller))
     per_step, disk = _disk(scenario, models, done)
     return Resources(
         budget=limit,
@@ -162,11 +160,10 @@ def resources(
         optimiser=optimiser,
         activations=activations,
         parts=tuple(chosen.items()),
-        smaller=tuple(smaller.items()),
         per_step=per_step,
         disk=disk,
         free=_free(folder),
-        fixed=parts is not None,
+        fits_anew=room is not None and sum(anew) <= room,
     )
 
 
@@ -193,15 +190,18 @@ def _parts(models: Mapping[str, tuple[Footprint, int]], threads: int, room: int)
 
 
 def _peak(
-    scenario: Scenario, name: str, footprint: Footprint, members: int, threads: int, tokens: int | None
+    scenario: Scenario, models: Mapping[str, tuple[Footprint, int]], threads: int, parts: Mapping[str, int]
 ) -> tuple[int, int]:
-    """Return the memory of the optimiser, and of activations, at the peak of a step of one model."""
-    trainers = [trainer for trainer in scenario.trainers.values() if trainer.model == name]
-    written = max(max(trainer.publish, scenario.measure.synthetic) for trainer in trainers)
-    longest = max(trainer.decoding.max_tokens for trainer in trainers)
-    fit = footprint.optimiser(members, threads), footprint.activation_bytes(threads, tokens or PART_TOKENS)
-    other = max(footprint.writing(threads, written, longest), footprint.scoring())
-    return fit if sum(fit) >= other else (0, other)
+    """Return the memory of the optimiser, and of activations, at the peak of a step."""
+    peaks = [(0, 0)]
+    for name, (footprint, members) in models.items():
+        trainers = [trainer for trainer in scenario.trainers.values() if trainer.model == name]
+        written = max(max(trainer.publish, scenario.measure.synthetic) for trainer in trainers)
+        longest = max(trainer.decoding.max_tokens for trainer in trainers)
+        activations = footprint.activation_bytes(threads, parts.get(name, PART_TOKENS))
+        peaks.append((footprint.optimiser(members, threads), activations))
+        peaks.append((0, max(footprint.writing(threads, written, longest), footprint.scoring())))
+    return max(peaks, key=sum)
 
 
 def _web(scenario: Scenario) -> int:
