@@ -94,6 +94,11 @@ def shown_as(place: Path | str) -> Iterator[None]:
         yield
 
 
+RUN_MEMORY = click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory for each run, such as 4GB (default: no limit). New runs compute batches in parts that fit it.",
+)
 OUT = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("outputs"), show_default=True, help="Folder for runs."
 )
@@ -169,12 +174,7 @@ def execution_options(command: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="GPUs per run, possibly a fraction; Ray only.",
         ),
-        click.option(
-            "--memory",
-            metavar="SIZE",
-            help="Memory for each run, such as 4GB (default: no limit). New runs compute batches in smaller parts "
-            "if they have to.",
-        ),
+        RUN_MEMORY,
         CACHE,
         SET,
         click.option(
