@@ -137,7 +137,7 @@ def _run(model: str, folder: Path, batch: int, length: int, adapter: str = "", m
     from ecosystem.runs.execute import begin
     from ecosystem.scenario.scenario import Scenario
 
-    kind = "gpt2" if model == "gpt2" and not adapter else "causal_lm"
+    kind = "gpt2" if model == "gpt2" else "causal_lm"
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "memory.toml"
         tokens = _STEPS * batch * length

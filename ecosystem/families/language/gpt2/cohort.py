@@ -29,7 +29,9 @@ from ecosystem.families.language.gpt2.compiled import CompiledDecoder, usable
 from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.language.gpt2.gpu.choice import Size
 from ecosystem.families.language.gpt2.gpu.engine import Engine
+from ecosystem.families.language.gpt2.low_rank import LowRank
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
+from ecosystem.families.language.huggingface.adapters import Adapter
 from ecosystem.families.language.neural import NeuralCohort
 from ecosystem.families.language.packing import TokenBatches
 from ecosystem.families.members import MemberWeights
@@ -66,19 +68,31 @@ class Gpt2Cohort(NeuralCohort):
         training: Training,
         build: BuildContext,
         reread: Callable[[], Mapping[str, Tensor]] | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         """``initial`` holds the weights (of one member) that all start from; the context is at most the shape's.
 
-        ``reread`` returns them again, if that is possible; see :class:`MemberWeights`.
+        ``reread`` returns them again, if that is possible; see :class:`MemberWeights`. An ``adapter`` is trained
+        instead of them.
         """
+        self._low_rank: LowRank | None = None
+        untrained: Mapping[str, Tensor] = {}
+        if adapter is not None:
+            self._low_rank = LowRank(adapter, shape, {n: t.to(build.device) for n, t in initial.items()})
+            initial = untrained = self._low_rank.initial(build.streams.at(f"model/{settings.name}/adapter"))
+            reread = None
+
+        def drawn(stream: Stream) -> dict[str, Tensor]:
+            return {**draw(shape, stream), **untrained}
+
         on_cpu = build.device == "cpu"
         parallel = on_cpu and shape.count() <= NARROW
         super().__init__(
             settings,
-            MemberWeights(settings.name, settings.members, initial, lambda stream: draw(shape, stream), build, reread),
+            MemberWeights(settings.name, settings.members, initial, drawn, build, reread),
             training,
             workers=(build.threads, 1) if parallel else (1, build.threads),
-            stacks=not on_cpu,
+            stacks=not on_cpu and adapter is None,
             cached_values=2 * shape.n_layer * shape.n_embd,
         )
         self.shape = shape
@@ -91,7 +105,13 @@ class Gpt2Cohort(NeuralCohort):
 
     def flops_per_token(self, length: int) -> float:
         """Return the floating-point operations per token of a forward pass over ``length`` tokens."""
-        return float(self.shape.flops(length))
+        adapted = 0 if self._low_rank is None else self.weights.count()
+        return float(self.shape.flops(length) + 2 * adapted)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of one member, those that all members share included."""
+        return self.weights.count() + (0 if self._low_rank is None else self.shape.count())
 
     @property
     def types(self) -> int:
@@ -186,12 +206,14 @@ class Gpt2Cohort(NeuralCohort):
         )
 
     def _gradients(self, weights: Mapping[str, Tensor]) -> Gradients:
-        if self._gpu is not None:
+        if self._gpu is not None and self._low_rank is None:
             return self._gpu.gradients(weights, self._autocast)
         compute = compiled_training.plain_gradients if self._stacks else compiled_training.gradients
 
         def gradients(rows: Rows, total: Sequence[Tensor] | None = None) -> Result:
             with self._autocast():
+                if self._low_rank is not None:
+                    return self._low_rank.gradients(weights, rows, total)
                 return compute(weights, self.shape, rows, total)
 
         return gradients
@@ -199,13 +221,13 @@ class Gpt2Cohort(NeuralCohort):
     # Writing and scoring.
 
     def _decoder(self, members: Sequence[Member], rows: int, length: int) -> Decoder:
-        if not self._stacks:
-            alone = self.weights.of(members[0])
+        separate = [self._whole(member) for member in members]
+        if self._gpu is None and not self._stacks:
+            [alone] = separate
             narrow = self._workers[1] == 1
             kind = CompiledDecoder if narrow and usable(alone, self.shape) else Gpt2Decoder
             return kind(alone, self.shape, rows, length)
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        separate = [self.weights.of(member) for member in members]
         if len(members) == 1 and self._gpu is not None:
             weights = {name: tensor.to(dtype) for name, tensor in separate[0].items()}
         else:
@@ -234,12 +256,20 @@ class Gpt2Cohort(NeuralCohort):
             stacked = self._gpu.choices.stacks(size, lambda: trial([members]), lambda: trial([[m] for m in members]))
         return [group] if stacked else [[i] for i in group]
 
-    def _nll(self, member: Member) -> Nll:
+    def _whole(self, member: Member) -> Mapping[str, Tensor]:
+        """Return the weights of a whole model: those of an adapter are added to the base model's."""
         weights = self.weights.of(member)
+        return weights if self._low_rank is None else self._low_rank.merged(weights)
+
+    def _nll(self, member: Member) -> Nll:
+        weights: Mapping[str, Tensor] = self.weights.of(member)
+        pairs = None
+        if self._low_rank is not None:
+            weights, pairs = self._low_rank.base(weights), self._low_rank.pairs(weights)
 
         def nll(inputs: Tensor, targets: Tensor, scored: Tensor) -> Tensor:
             with self._autocast():
-                x = transformer.hidden(weights, self.shape, inputs)
+                x = transformer.hidden(weights, self.shape, inputs, low_rank=pairs)
                 return loss.token_nll(x[scored.flatten()], weights[transformer.WTE], targets[scored])
 
         return nll

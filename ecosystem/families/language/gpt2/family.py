@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from ecosystem.cache import cache_folder
 from ecosystem.errors import DataError
 from ecosystem.families import checkpoint
 from ecosystem.families.base import FAMILIES, BuildContext, Workload
 from ecosystem.families.footprint import Footprint
 from ecosystem.families.foundation import pretrain
+from ecosystem.families.language import conversion
 from ecosystem.families.language.family import LanguageFamily
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
+from ecosystem.families.language.huggingface.adapters import Adapter, problems_on_random, require_peft, write_adapter
+from ecosystem.spec import ScenarioParts
 from ecosystem.streams import Stream
 from ecosystem.types import Positive
 
@@ -32,7 +37,8 @@ class Gpt2(LanguageFamily):
     ``init`` selects the initial weights: "foundation" (pre-trained on the web's initial human documents), "random", a
     local checkpoint folder or GGUF file, or a Hub id. The first two need sizes and train a byte-level BPE of
     ``vocabulary`` tokens. A checkpoint has its own sizes and tokenizer; fields for sizes must agree with it, except
-    that ``context`` may be shorter. ``tokenizer`` selects the tokenizer of another checkpoint.
+    that ``context`` may be shorter. ``tokenizer`` selects the tokenizer of another checkpoint. With an ``adapter``, all
+    members share the checkpoint's weights, and only low-rank matrices are trained, stored and sent.
     """
 
     needed: ClassVar[tuple[str, ...]] = ("n_layer", "n_embd", "n_head", "context")
@@ -40,12 +46,33 @@ class Gpt2(LanguageFamily):
     n_layer: Positive | None = Field(None, description="number of layers")
     n_embd: Positive | None = Field(None, description="width of the embeddings and layers")
     n_head: Positive | None = Field(None, description="number of attention heads, a divisor of the width")
+    adapter: Adapter | None = Field(
+        None, description="low-rank adapters (LoRA) that are trained instead of the weights; absent: all weights are"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.n_embd is not None and self.n_head is not None and self.n_embd % self.n_head:
             raise ValueError(f"n_embd = {self.n_embd} is not divisible by n_head = {self.n_head}")
         return self
+
+    @model_validator(mode="after")
+    def _adaptable(self) -> Self:
+        if self.adapter is None:
+            return self
+        if self.from_scratch:
+            raise ValueError(f'adapter: adapts a checkpoint, but init = "{self.init}"; remove it, or give a checkpoint')
+        for target in self.adapter.targets if self.adapter.targets != ["all-linear"] else []:
+            if target.split(".")[-1] not in {name.split(".")[-1] for name in Shape.LINEAR}:
+                raise ValueError(
+                    f'adapter.targets: a GPT-2 has no linear layer "{target}"; it has {", ".join(Shape.LINEAR)} '
+                    '(c_proj is both of that name), and "all-linear", alone, is all of them'
+                )
+        return self
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Refuse adapters on random weights, besides what every language model refuses."""
+        return super().problems(path, scenario) + ([] if self.adapter is None else problems_on_random(path, scenario))
 
     def _shape(self, vocabulary: int) -> Shape:
         assert self.n_layer and self.n_embd and self.n_head and self.context
@@ -77,10 +104,14 @@ class Gpt2(LanguageFamily):
             shape = Shape.read(checkpoint.folder_of(self.init, "init"))
         else:
             return Footprint()
+        layers = {} if self.adapter is None else shape.linear_layers()
+        adapted = sum(sum(size) for name, size in layers.items() if self.adapter and self.adapter.adapts(name))
+        adapted *= 0 if self.adapter is None else self.adapter.rank
         return Footprint(
-            own=shape.count(),
+            own=adapted or shape.count(),
+            shared=shape.count() if adapted else 0,
             activations=17 * shape.n_layer * shape.n_embd,
-            width=shape.n_embd,
+            width=0 if adapted else shape.n_embd,
             vocabulary=shape.vocabulary,
             context=min(self.context or shape.context, shape.context),
             batch=self.training.batch,
@@ -130,7 +161,25 @@ class Gpt2(LanguageFamily):
         weights = initial()
         if self.init != "random":
             checkpoint.check_finite(folder, weights)
-        return Gpt2Cohort(settings, shape, weights, self.training, context, initial)
+        return Gpt2Cohort(settings, shape, weights, self.training, context, initial, self.adapter)
+
+    def save_weights(self, folder: Path, state: Mapping[str, NDArray[Any]], member: int) -> None:
+        """Write one member's weights for ``transformers``; those of an adapter also for ``peft``, in ``adapter/``."""
+        if self.adapter is None:
+            return super().save_weights(folder, state, member)
+        import torch
+
+        from ecosystem.families.language.gpt2.low_rank import LowRank
+        from ecosystem.families.language.gpt2.weights import read_weights
+
+        require_peft()
+        base = conversion.folder_of(self.init, "init", cache_folder())
+        shape = Shape.read(base)
+        weights = {name: torch.from_numpy(values[member]) for name, values in state.items()}
+        write_adapter(folder / "adapter", self.adapter, weights, str(base.resolve()), transposed=True)
+        whole = LowRank(self.adapter, shape, read_weights(base, shape)).merged(weights)
+        checkpoint.write_weights(folder, {name: tensor.numpy() for name, tensor in whole.items()})
+        return None
 
     def _check(self, shape: Shape, tokens: int, folder: Path) -> None:
         if tokens > shape.vocabulary:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ecosystem.errors import DataError
 from ecosystem.families.checkpoint import read_config
@@ -39,6 +39,9 @@ class Shape:
     n_inner: int
     eps: float = 1e-5
 
+    LINEAR: ClassVar[tuple[str, ...]] = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    """Names of the linear layers of a block, in the order of the computation."""
+
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Return the names and sizes of one member's parameters, as in a checkpoint of ``GPT2LMHeadModel``."""
         d = self.n_embd
@@ -68,6 +71,12 @@ class Shape:
             block + "mlp.c_proj.weight": (inner, d),
             block + "mlp.c_proj.bias": (d,),
         }
+
+    def linear_layers(self) -> dict[str, tuple[int, ...]]:
+        """Return the names of the linear layers of all blocks, and the sizes of their inputs and outputs."""
+        names = [f"transformer.h.{i}.{part}" for i in range(self.n_layer) for part in self.LINEAR]
+        sizes = self.parameters()
+        return {name: sizes[f"{name}.weight"] for name in names}
 
     def count(self) -> int:
         """Count the parameters of one member."""

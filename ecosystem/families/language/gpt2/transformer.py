@@ -9,7 +9,7 @@ products, the fastest on a CPU) or all with a leading one (``wte`` of shape [M, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,8 +40,30 @@ def initial(shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
     return weights
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Compute ``x @ weight + bias`` for x of shape [N, in], or [M, N, in] in a stack of members."""
+class Pair(NamedTuple):
+    """The matrices of a low-rank adapter, [rank, in] and [out, rank], and the factor of their product."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+
+
+class Pairs(NamedTuple):
+    """The adapters of the linear layers of one block; None: it has none."""
+
+    c_attn: Pair | None = None
+    attn_proj: Pair | None = None
+    c_fc: Pair | None = None
+    mlp_proj: Pair | None = None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, pair: Pair | None = None) -> Tensor:
+    """Compute ``x @ weight + bias`` for x of shape [N, in], or [M, N, in] in a stack of members.
+
+    A ``pair`` adds its low-rank term; stacks have none.
+    """
+    if pair is not None:
+        return torch.addmm(torch.addmm(bias, x, weight), x @ pair.down.t(), pair.up.t(), alpha=pair.scale)
     if weight.dim() == 2:
         return torch.addmm(bias, x, weight)
     return torch.baddbmm(bias.unsqueeze(1), x, weight)
@@ -95,32 +117,40 @@ def blocks(weights: Weights, shape: Shape) -> list[Block]:
     return [Block(*(weights[name.replace(".h.0.", f".h.{i}.")] for name in names)) for i in range(shape.n_layer)]
 
 
-def feed_forward(x: Tensor, block: Block, eps: float) -> Tensor:
+def feed_forward(x: Tensor, block: Block, eps: float, pairs: Pairs | None = None) -> Tensor:
     """Return the output of the MLP of a block, which is added to x."""
+    pairs = pairs or Pairs()
     a = layer_norm(x, block.ln_2_weight, block.ln_2_bias, eps)
-    a = F.gelu(linear(a, block.c_fc_weight, block.c_fc_bias), approximate="tanh")
-    return linear(a, block.mlp_proj_weight, block.mlp_proj_bias)
+    a = F.gelu(linear(a, block.c_fc_weight, block.c_fc_bias, pairs.c_fc), approximate="tanh")
+    return linear(a, block.mlp_proj_weight, block.mlp_proj_bias, pairs.mlp_proj)
 
 
-def hidden(weights: Weights, shape: Shape, ids: Tensor, cache: Cache | None = None) -> Tensor:
+def hidden(
+    weights: Weights,
+    shape: Shape,
+    ids: Tensor,
+    cache: Cache | None = None,
+    low_rank: Sequence[Pairs] | None = None,
+) -> Tensor:
     """Run all blocks and the last layer norm over token ids [B, T] (or [M, B, T]) from position 0.
 
     Returns [B T, d] (or [M, B T, d]); the logits are its product with the transposed token embedding. The keys and
-    values of all positions are written to ``cache``, if there is one.
+    values of all positions are written to ``cache``, if there is one. ``low_rank`` are adapters, by block.
     """
     *lead, length = ids.shape
     rows, heads, eps = math.prod(lead), shape.n_head, shape.eps
     x = embed(weights, ids)
     for i, block in enumerate(blocks(weights, shape)):
         a = layer_norm(x, block.ln_1_weight, block.ln_1_bias, eps)
-        qkv = linear(a, block.c_attn_weight, block.c_attn_bias)
+        pairs = Pairs() if low_rank is None else low_rank[i]
+        qkv = linear(a, block.c_attn_weight, block.c_attn_bias, pairs.c_attn)
         q, k, v = qkv.view(rows, length, 3, heads, shape.n_embd // heads).permute(2, 0, 3, 1, 4).unbind(0)
         if cache is not None:
             cache.layers[i][0, :, :, :length], cache.layers[i][1, :, :, :length] = k, v
         a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         a = a.transpose(1, 2).reshape(x.shape)
-        x = x + linear(a, block.attn_proj_weight, block.attn_proj_bias)
-        x = x + feed_forward(x, block, eps)
+        x = x + linear(a, block.attn_proj_weight, block.attn_proj_bias, pairs.attn_proj)
+        x = x + feed_forward(x, block, eps, pairs)
     return final(weights, x, eps)
 
 

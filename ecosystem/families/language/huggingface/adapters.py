@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from ecosystem.errors import DataError
-from ecosystem.spec import Spec
+from ecosystem.spec import ScenarioParts, Spec
 from ecosystem.streams import Stream
 from ecosystem.types import Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PREFIX = "base_model.model."  # of peft's names
+PREFIX = "base_model.model."  # of peft's names
 
 
 class Adapter(Spec):
@@ -38,6 +38,16 @@ class Adapter(Spec):
         description='names of the layers with an adapter, such as "q_proj"; all-linear: every linear layer but the '
         "output",
     )
+
+    @property
+    def scale(self) -> float:
+        """The factor of the product of the matrices."""
+        return 2.0 if self.alpha is None else self.alpha / self.rank
+
+    def adapts(self, layer: str) -> bool:
+        """Tell whether the linear layer of a name has an adapter, by the rule of ``peft``."""
+        every = self.targets == ["all-linear"]
+        return every or any(layer == target or layer.endswith(f".{target}") for target in self.targets)
 
     def configuration(self, base: str | None = None) -> Any:
         """Return the configuration for ``peft``; ``base`` is the folder of the base model."""
@@ -86,7 +96,7 @@ def trained_parameters(module: Any) -> dict[str, Any]:
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not any(".lora_A." in name for name in parameters):
         return parameters
-    return {_PREFIX + name.replace(".default.", "."): p for name, p in parameters.items()}
+    return {PREFIX + name.replace(".default.", "."): p for name, p in parameters.items()}
 
 
 def merged(module: Any, adapter: Adapter, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -105,13 +115,36 @@ def merged(module: Any, adapter: Adapter, weights: Mapping[str, Tensor]) -> dict
     return {name: parameter.detach() for name, parameter in original.items()}
 
 
-def write_adapter(folder: Path, adapter: Adapter, weights: Mapping[str, Tensor], base: str) -> None:
-    """Write a folder that ``peft`` opens: the weights of an adapter and its configuration."""
+def problems_on_random(path: str, scenario: ScenarioParts) -> list[str]:
+    """Return a message for every use of random weights, which the adapter of the model at ``path`` cannot train."""
+    trainers = [name for name, trainer in scenario.trainers.items() if f"models.{trainer.model}" == path]
+    said = "an adapter trains the weights of its checkpoint only"
+    problems = [
+        f'trainers.{name}.from: {said}; choose "foundation" or "previous"'
+        for name in trainers
+        if scenario.trainers[name].start == "scratch"
+    ]
+    downstream = scenario.measure.downstream
+    if trainers and downstream is not None and downstream.tasks:
+        problems.append(
+            f"measure.downstream.tasks: {said}, not the random ones of the baseline; remove tasks (zero_shot is "
+            f"measured), or {path}.adapter"
+        )
+    return problems
+
+
+def write_adapter(
+    folder: Path, adapter: Adapter, weights: Mapping[str, Tensor], base: str, *, transposed: bool = False
+) -> None:
+    """Write a folder that ``peft`` opens: the weights of an adapter and its configuration.
+
+    ``transposed``: the weights of the base model are stored [in, out], as those of GPT-2.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(exist_ok=True)
     configuration = adapter.configuration(base).to_dict()
-    configuration |= {"inference_mode": True}
+    configuration |= {"inference_mode": True, "fan_in_fan_out": transposed}
     for key, value in configuration.items():
         if isinstance(value, set):
             configuration[key] = sorted(value)

@@ -19,7 +19,7 @@ from ecosystem.families.footprint import Footprint
 from ecosystem.families.foundation import pretrain
 from ecosystem.families.language import conversion
 from ecosystem.families.language.family import LanguageFamily
-from ecosystem.families.language.huggingface.adapters import Adapter, require_peft
+from ecosystem.families.language.huggingface.adapters import Adapter, problems_on_random, require_peft
 from ecosystem.families.training_spec import Training
 from ecosystem.spec import ScenarioParts
 from ecosystem.streams import Stream
@@ -75,7 +75,7 @@ class CausalLm(LanguageFamily):
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
         """Refuse adapters on random weights, besides what every language model refuses."""
-        return super().problems(path, scenario) + ([] if self.adapter is None else _on_random(path, scenario))
+        return super().problems(path, scenario) + ([] if self.adapter is None else problems_on_random(path, scenario))
 
     def workload(self) -> Workload:
         """Estimate the size of a member from its width and layers (12 L d² + V d parameters)."""
@@ -206,21 +206,3 @@ class CausalLm(LanguageFamily):
         whole = merged(load(base), self.adapter, weights)
         checkpoint.write_weights(folder, {name: tensor.numpy() for name, tensor in whole.items()})
         return None
-
-
-def _on_random(path: str, scenario: ScenarioParts) -> list[str]:
-    """Return a message for every use of random weights, which an adapter cannot train."""
-    trainers = [name for name, trainer in scenario.trainers.items() if f"models.{trainer.model}" == path]
-    said = "an adapter trains the weights of its checkpoint only"
-    problems = [
-        f'trainers.{name}.from: {said}; choose "foundation" or "previous"'
-        for name in trainers
-        if scenario.trainers[name].start == "scratch"
-    ]
-    downstream = scenario.measure.downstream
-    if trainers and downstream is not None and downstream.tasks:
-        problems.append(
-            f"measure.downstream.tasks: {said}, not the random ones of the baseline; remove tasks (zero_shot is "
-            f"measured), or {path}.adapter"
-        )
-    return problems
