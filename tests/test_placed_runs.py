@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ecosystem.placement import workers as workers_module
 from ecosystem.placement.spec import PlacementSpec
 from ecosystem.placement.worker import versions
 from ecosystem.placement.workers import Workers
+from ecosystem.runs.remote.mirror import Mirror
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -162,10 +164,46 @@ def test_a_run_whose_driver_is_killed_while_workers_write_continues_on_others(cl
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert "placement  2 Ray workers on 3 machines, 1 thread each, for 3 models" in died.stdout
     assert Run.open(folder).last_step == 0
-    assert list((folder / "weights").glob(".000001-*.part"))
+    assert list((folder / "weights").glob(".*.part"))
     assert placed(scenario, tmp_path / "out", cache, workers=3) == local(scenario)
     assert Run.open(folder).verify() > 0 and not Run.open(folder).notes()
     assert not list((folder / "weights").glob(".*"))
+
+
+def test_workers_send_weights_to_the_store_themselves(cluster, tmp_path, cache, monkeypatch):
+    """The folder of this machine never holds them; a killed upload and a repeated one count for nothing."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    out = f"file://{tmp_path}/store"
+    scenario = counting(weights_every=2)
+    alone = ecosystem.run(scenario, out=tmp_path / "alone", device="cpu", threads=1, cache=cache)
+    submit, dying = Workers._submit, []
+
+    def submit_and_stop(self, call):
+        task = submit(self, call)
+        if call.method == "write" and call.arguments[1].step == 1 and not dying:
+            self.ray.get(task)  # uploaded, but never committed
+            dying.append(call)
+            raise KeyboardInterrupt
+        return task
+
+    monkeypatch.setattr(Workers, "_submit", submit_and_stop)
+    placed = {"engine": "ray", "workers": 2}
+    options = {"out": out, "device": "cpu", "threads": 1, "cache": cache, "placement": placed}
+    with pytest.raises(KeyboardInterrupt):
+        ecosystem.run(scenario, **options)
+    weights = tmp_path / "store" / folder_of(scenario, "") / "weights"
+    assert len(list(weights.glob("000001-*"))) == 1
+    mirror = Mirror(out).folder
+    assert not list(mirror.rglob("*.safetensors"))
+    shutil.rmtree(mirror)
+    run = ecosystem.run(scenario, **options)
+    names = sorted(path.name for path in weights.iterdir())
+    assert [name[:13] for name in names] == [f"00000{step}-00000{part}" for step in (0, 2) for part in (0, 1)]
+    named = [json.loads(path.read_text())["files"] for path in (weights.parent / "commits").iterdir()]
+    assert {f"weights/{name}" for name in names} <= {name for files in named for name in files}
+    theirs, mine = (r.store.weights(2)["tiny"] for r in (run, alone))
+    assert set(theirs) == set(mine) and all((theirs[name] == mine[name]).all() for name in mine)
+    assert run.metrics.equals(Run.open(alone.path).metrics)
 
 
 def test_errors_are_those_of_a_run_in_one_process(cluster, tmp_path, cache):

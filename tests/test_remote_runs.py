@@ -9,11 +9,10 @@ import pytest
 from click.testing import CliRunner
 from fsspec.core import url_to_fs
 
-import ecosystem
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError
 from ecosystem.runs.remote.mirror import Mirror
-from ecosystem.runs.run import Run, folder_of
+from ecosystem.runs.run import folder_of
 from tests.conftest import tiny
 
 pytestmark = pytest.mark.slow
@@ -79,42 +78,3 @@ def test_what_an_object_store_cannot_do_is_told(tmp_path):
     ):
         with pytest.raises(EcosystemError, match=sentence):
             told(*arguments)
-
-
-def test_workers_send_weights_to_the_store_themselves(tmp_path, cache, monkeypatch, unreported):
-    """The folder of this machine never holds them; a killed upload and a repeated one count for nothing."""
-    pytest.importorskip("ray", reason="the extra ray is not installed")
-    from ecosystem.placement.workers import Workers
-
-    out = f"file://{tmp_path}/store"
-    scenario = tiny(models={"tiny": {"preset": "trigram", "vocabulary": 300}}, steps=2, weights_every=2)
-    alone = ecosystem.run(scenario, out=tmp_path / "alone", device="cpu", threads=1, cache=cache)
-    submit, dying = Workers._submit, []
-
-    def submit_and_stop(self, call):
-        task = submit(self, call)
-        if call.method == "write" and call.arguments[1].step == 1 and not dying:
-            self.ray.get(task)  # uploaded, but never committed
-            dying.append(call)
-            raise KeyboardInterrupt
-        return task
-
-    monkeypatch.setattr(Workers, "_submit", submit_and_stop)
-    placed = {"engine": "ray", "workers": 2}
-    options = {"out": out, "device": "cpu", "threads": 1, "cache": cache, "placement": placed}
-    with pytest.raises(KeyboardInterrupt):
-        ecosystem.run(scenario, **options)
-    weights = tmp_path / "store" / folder_of(scenario, "") / "weights"
-    assert len(list(weights.glob("000001-*"))) == 1
-    mirror = Mirror(out).folder
-    assert not list(mirror.rglob("*.safetensors"))
-    shutil.rmtree(mirror)
-    run = ecosystem.run(scenario, **options)
-    names = sorted(path.name for path in weights.iterdir())
-    assert [name[:13] for name in names] == [f"00000{step}-00000{part}" for step in (0, 2) for part in (0, 1)]
-    assert {name for name in records(str(out) + f"/{folder_of(scenario, '')}") if "weights" in name} >= {
-        f"weights/{name}" for name in names
-    }
-    theirs, mine = (r.store.weights(2)["tiny"] for r in (run, alone))
-    assert set(theirs) == set(mine) and all((theirs[name] == mine[name]).all() for name in mine)
-    assert run.metrics.equals(Run.open(alone.path).metrics)
