@@ -23,6 +23,7 @@ class Footprint:
 
     own: int = 0  # parameters that every member has for itself, and trains
     shared: int = 0  # parameters that all members share
+    shared_copies: int = 0  # of these at once: merged with an adapter, and random ones to compare with
     activations: int = 0  # values per token that are kept for the backward pass
     width: int = 0  # of the output matrix, which has a row for every token of the vocabulary
     vocabulary: int = 0
@@ -35,7 +36,7 @@ class Footprint:
     def weights(self, members: int) -> int:
         """Return the memory of all members between fits, initial weights included where they are kept."""
         kept = members + 1 if self.own < LARGE else members
-        return _VALUE * (self.own * kept + self.shared)
+        return _VALUE * (self.own * kept + self.shared * (1 + self.shared_copies))
 
     def stored(self, members: int) -> int:
         """Return the size of a step's weights on disk."""

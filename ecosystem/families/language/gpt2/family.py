@@ -110,6 +110,7 @@ class Gpt2(LanguageFamily):
         return Footprint(
             own=adapted or shape.count(),
             shared=shape.count() if adapted else 0,
+            shared_copies=2,
             activations=17 * shape.n_layer * shape.n_embd,
             width=0 if adapted else shape.n_embd,
             vocabulary=shape.vocabulary,
