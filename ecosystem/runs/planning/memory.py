@@ -241,6 +241,7 @@ def _free(folder: Path) -> int | None:
     """Return the free bytes of the disk of a folder that may not exist yet; None if the system does not say."""
     place = next((path for path in (folder, *folder.absolute().parents) if path.exists()), Path())
     try:
-        return shutil.disk_usage(place).free
+        usage = shutil.disk_usage(place)
     except OSError:
         return None
+    return usage.free if usage.total else None  # such as /proc
