@@ -74,7 +74,9 @@ def test_what_an_object_store_cannot_do_is_told(tmp_path):
         (["run", file, "--fresh", "--out", "memory://x"], "memory://x: nothing is moved in an object store"),
         (["run", file, "--out", "nowhere://x"], "nowhere://x: unknown kind of store"),
         (["report", "memory://x/none/1"], "memory://x/none/1: there is no run at this URL"),
-        (["branch", "memory://x/none/1@2"], "is not a run folder"),
+        (["branch", "memory://x/none/1@2"], "is not a run folder .* Runs at a URL are read by check"),
+        (["run", file, "--out", "memory://"], "memory://: this is not the URL of a place"),
+        (["report", "memory://x"], "memory://x: this is not the URL of a run"),
     ):
         with pytest.raises(EcosystemError, match=sentence):
             told(*arguments)

@@ -143,10 +143,15 @@ def archive_existing(folder: Path) -> Path | None:
     return target
 
 
+def is_url_as_path(place: str | Path) -> bool:
+    """Return whether a place is a URL, perhaps one that was turned into a Path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(place)) is not None
+
+
 def require_local_path(out: str | Path) -> Path:
     """Return a local path; raise EcosystemError for a URL, including one that was turned into a Path."""
     path_argument(out, "out")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
+    if is_url_as_path(out):
         raise EcosystemError(
             f"{out}: is a URL, but a local folder is needed; only runs, studies and frontiers take a URL. "
             "Give a folder with --out."

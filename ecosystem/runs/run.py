@@ -17,7 +17,7 @@ from ecosystem.input_files import is_folder
 from ecosystem.interpreter import require_threads
 from ecosystem.runs.ancestry import Ancestry, RunHistory
 from ecosystem.runs.environment import Machine, read_environment
-from ecosystem.runs.files import require_local_path
+from ecosystem.runs.files import is_url_as_path, require_local_path
 from ecosystem.runs.leftovers import other_files
 from ecosystem.runs.lineage import Lineage
 from ecosystem.runs.records import CHARTS, DIGESTS, DRAWN, is_altered, read_digests, require_unaltered
@@ -58,6 +58,8 @@ class Run:
         if not (folder / "scenario.toml").is_file():
             inside = sorted(str(p.parent) for p in folder.glob("**/scenario.toml"))[:3] if folder.is_dir() else []
             hint = f" Did you mean {' or '.join(inside)}?" if inside else ""
+            if is_url_as_path(path):
+                hint = " Runs at a URL are read by check, report, show, lineage and audit only."
             raise StoreError(f"{folder}: is not a run folder (it has no scenario.toml).{hint}")
         run = cls(folder)
         if run.last_step < 0:

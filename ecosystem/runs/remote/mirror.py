@@ -18,7 +18,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ecosystem.errors import StoreError
+from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.input_files import digest_of
 from ecosystem.placement.parts import file_system, store_errors
 from ecosystem.runs.records import (
@@ -47,10 +47,13 @@ class Mirror:
     """The scratch folder of this machine that mirrors the runs at one URL."""
 
     def __init__(self, url: str) -> None:
+        """Raise EcosystemError if the URL has no path, or the package for its store is missing."""
         from fsspec.implementations.dirfs import DirFileSystem  # slow to import, and most studies run without it
         from fsspec.implementations.local import LocalFileSystem
 
         self.url = url.rstrip("/")
+        if "://" not in self.url:
+            raise EcosystemError(f"{url}: this is not the URL of a place in a store; give one like s3://bucket/runs.")
         store, root = file_system(self.url)
         self._fs = DirFileSystem(root, store)  # paths are relative to the URL
         self._is_local = isinstance(store, LocalFileSystem)
@@ -60,7 +63,9 @@ class Mirror:
     @classmethod
     def of_run(cls, place: str) -> Mirror:
         """Return the mirror of the run at a URL."""
-        return cls(out_root(place))
+        if "://" not in (root := out_root(place)):
+            raise EcosystemError(f"{place}: this is not the URL of a run, such as s3://bucket/runs/NAME/SEED.")
+        return cls(root)
 
     def local(self, place: str) -> Path:
         """Return the scratch folder of the run at a URL."""
