@@ -212,6 +212,17 @@ def test_a_compiler_that_fails_is_no_error(monkeypatch, tmp_path):
 
 @here
 @pytest.mark.slow
+def test_a_damaged_library_is_compiled_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("ECOSYSTEM_CACHE", str(tmp_path))
+    compiler, instructions = shutil.which("c++"), torch.backends.cpu.get_cpu_capability()
+    path = kernels._build(compiler, instructions)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert kernels._build(compiler, instructions).stat().st_size > len(whole) // 2
+
+
+@here
+@pytest.mark.slow
 def test_kernels_of_other_bits_are_not_used(monkeypatch):
     step = CompiledDecoder.step
     monkeypatch.setattr(

@@ -20,7 +20,8 @@ from threading import Lock
 
 import torch
 
-from ecosystem.cache import cache_folder
+from ecosystem.cache import cache_folder, keep
+from ecosystem.input_files import digest_of
 
 _INSTRUCTIONS = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
@@ -56,7 +57,9 @@ def _build(compiler: str, instructions: str) -> Path:
     contents = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix in (".cpp", ".h")]
     key = hashlib.sha256(b"\0".join([*contents, repr((objects, link)).encode(), torch.__version__.encode(), version]))
     path = cache_folder() / "native" / f"gpt2-{key.hexdigest()[:16]}.so"
-    if not path.exists():
+    # A damaged library would end the process when it is loaded.
+    known = path.with_suffix(".sha256")
+    if not (path.is_file() and known.is_file() and known.read_text() == digest_of(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
 
@@ -66,7 +69,10 @@ def _build(compiler: str, instructions: str) -> Path:
             with ThreadPoolExecutor(len(objects)) as pool:
                 list(pool.map(run, objects))
             run(link)
-            (Path(folder) / "gpt2.so").replace(path)
+            made = Path(folder) / "gpt2.so"
+            digest = digest_of(made)
+            made.replace(path)
+            keep(known, digest)
     return path
 
 
