@@ -164,7 +164,7 @@ def run_scenario(
                 return {"run": job.place, "plan": plan.plain()}
             progress.say(job.opening())
             _execute(job, machine, progress, build_cohort if workers is None else Placement(workers).cohort)
-        return _summary(job, _report(job.folder), started)
+        return _summary(job, Run.open(job.folder), _report(job.folder), started)
 
 
 def _resources(job: Job, machine: Machine, memory: int | None, workers: Workers | None) -> Resources | None:
@@ -210,7 +210,7 @@ def _finished(job: Job, progress: RunProgress, started: float) -> dict[str, Any]
         )
     else:
         progress.say(f"This run is finished: {job.place} has all {job.last} steps (--fresh starts it again).")
-    return _summary(job, str(report) if current else _report(job.folder), started)
+    return _summary(job, run, str(report) if current else _report(job.folder), started)
 
 
 def _execute(job: Job, machine: Machine, progress: RunProgress, builder: CohortBuilder) -> None:
@@ -297,8 +297,7 @@ def _figures(metrics: Any) -> dict[str, dict[str, dict[str, float | None]]]:
     return figures
 
 
-def _summary(job: Job, report: str, started: float) -> dict[str, Any]:
-    run = Run.open(job.folder)
+def _summary(job: Job, run: Run, report: str, started: float) -> dict[str, Any]:
     metrics = run.metrics
     job.push_report()
     return {

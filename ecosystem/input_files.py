@@ -189,6 +189,11 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def is_url(place: object) -> bool:
+    """Return whether a place is a URL rather than a folder."""
+    return isinstance(place, str) and "://" in place
+
+
 def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

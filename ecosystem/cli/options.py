@@ -69,7 +69,9 @@ class Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a path, or a URL as it is."""
-        return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
+        from ecosystem.input_files import is_url
+
+        return value if is_url(value) else super().convert(value, param, ctx)
 
 
 def run_folder(place: Path | str, weights: Container[int] = ()) -> Path:
@@ -88,7 +90,8 @@ def shown_as(place: Path | str) -> Iterator[None]:
     if isinstance(place, Path):
         yield
         return
-    from ecosystem.runs.remote.places import out_root, urls_in_errors
+    from ecosystem.runs.remote.mirror import out_root
+    from ecosystem.runs.remote.places import urls_in_errors
 
     with urls_in_errors(out_root(place)):
         yield

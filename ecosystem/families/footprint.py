@@ -9,10 +9,14 @@ LARGE = 20_000_000
 PART_TOKENS = 1024
 """Tokens of a batch that language models compute at once on a CPU, unless memory demands fewer."""
 
+WRITTEN_ROWS = 128
+"""Maximum documents that a thread writes at once on a CPU."""
+CACHED_VALUES = 1 << 26
+"""Maximum keys and values in a cache of a thread on a CPU: 256 MB in float32."""
+LARGE_CHUNK = 1 << 22
+"""Logits of large vocabularies in memory at once: 16 MB in float32."""
+
 _VALUE = 4  # bytes of a float32
-_CHUNK = 3 * (16 << 20)  # logits of a chunk, their softmax and gradient; see language/loss.py
-_CACHE = 256 << 20  # keys and values of the documents that a thread writes at once, at most; see language/cohort.py
-_ROWS = 128  # documents that a thread writes at once, at most
 _KEPT, _KEPT_PER_THREAD = 1.1, 1.65  # what the C library keeps of freed memory, measured; large and small models
 _LOGITS = 6  # copies of the logits of one token per document while it is drawn
 
@@ -56,13 +60,17 @@ class Footprint:
         """Return the memory of a backward pass over a part of a batch, with the gradient of the output matrix."""
         rows = min(self.batch, max(1, part_tokens // self.context))
         table = 2 * _VALUE * self.width * self.vocabulary
-        part = _VALUE * rows * self.context * self.activations + table + min(_CHUNK, _VALUE * 3 * self.vocabulary * 16)
+        part = (
+            _VALUE * rows * self.context * self.activations
+            + table
+            + _VALUE * 3 * min(LARGE_CHUNK, 16 * self.vocabulary)
+        )
         return round(_KEPT_PER_THREAD * part * threads if self.parallel else _KEPT * part)
 
     def writing(self, threads: int, documents: int, tokens: int) -> int:
         """Return the memory of writing ``documents`` of up to ``tokens`` tokens with each member."""
-        rows = min(_ROWS, documents)
-        cache = min(_CACHE, _VALUE * rows * min(tokens, self.context) * self.cached)
+        rows = min(WRITTEN_ROWS, documents)
+        cache = _VALUE * min(CACHED_VALUES, rows * min(tokens, self.context) * self.cached)
         logits = _VALUE * _LOGITS * rows * self.vocabulary
         copies = 1 if self.parallel else 2  # caches of transformers are extended by copying
         return (copies * cache + logits) * (threads if self.parallel else 1)

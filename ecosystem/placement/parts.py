@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ecosystem.errors import EcosystemError, StoreError
 from ecosystem.families.tensor_files import ArrayFile, Entry, Shaped, arrange, encoded, rounded, shapes_of
+from ecosystem.input_files import is_url
 
 _BLOCK = 1 << 25  # bytes of each part of an upload
 
@@ -50,11 +51,6 @@ def file_system(url: str) -> tuple[Any, str]:
     except ValueError as problem:
         raise EcosystemError(f"{url}: unknown kind of store ({problem}).") from None
     return store, str(path)
-
-
-def is_url(place: str | Path) -> bool:
-    """Return whether a place is a URL rather than a folder."""
-    return isinstance(place, str) and "://" in place
 
 
 class ArrayObject(ArrayFile):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ecosystem.errors import EcosystemError
+from ecosystem.input_files import is_url
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.remote.mirror import Mirror
-from ecosystem.runs.remote.places import is_url, upload_report
+from ecosystem.runs.remote.places import upload_report
 from ecosystem.runs.run import folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario

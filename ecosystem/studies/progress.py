@@ -18,7 +18,8 @@ from rich.text import Text
 
 from ecosystem.errors import EcosystemError
 from ecosystem.formats import format_duration, visible
-from ecosystem.runs.remote.places import is_url, last_step
+from ecosystem.input_files import is_url
+from ecosystem.runs.remote.places import last_step
 from ecosystem.studies.executors.jobs import JobResult
 
 _SHOWN = 12  # most running runs with a line on the screen

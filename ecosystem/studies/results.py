@@ -10,7 +10,8 @@ from io import BytesIO
 import polars as pl
 
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.remote.places import open_run, out_root, with_store_paths
+from ecosystem.runs.remote.mirror import out_root
+from ecosystem.runs.remote.places import open_run, with_store_paths
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import JobResult

@@ -17,11 +17,12 @@ import polars as pl
 from ecosystem.cache import chosen_cache
 from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreError, path_argument, path_of
 from ecosystem.formats import counted
+from ecosystem.input_files import is_url
 from ecosystem.placement.spec import IGNORED_BY_STUDIES
 from ecosystem.runs.environment import changed_input
 from ecosystem.runs.files import require_local_path
 from ecosystem.runs.planning.memory import memory_budget
-from ecosystem.runs.remote.places import is_url, last_step, open_run, place_of, upload
+from ecosystem.runs.remote.places import last_step, open_run, place_of, upload
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario

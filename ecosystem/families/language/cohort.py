@@ -21,6 +21,7 @@ from torch import Tensor
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import Progress, silent
+from ecosystem.families.footprint import CACHED_VALUES, WRITTEN_ROWS
 from ecosystem.families.language import generation, scoring, watermark
 from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.requests import (
@@ -41,8 +42,7 @@ Piece = tuple[int, NDArray[np.int64]]
 Report = Callable[[int], None]
 
 _SCORED_TOKENS = 2048  # positions in a scored batch on a CPU, so that activations of a small model stay in its cache
-_MAX_ROWS = 128  # documents that a thread writes at once; 8 times as many on a GPU
-_CACHED_VALUES = {"cpu": 1 << 26, "cuda": 1 << 32}
+_CACHED_VALUES = {"cpu": CACHED_VALUES, "cuda": 1 << 32}
 """Maximum keys and values in a cache: 256 MB in float32 on a CPU (per thread), 8 GB in bfloat16 on a GPU."""
 
 
@@ -217,7 +217,7 @@ class LanguageCohort(ABC):
         jobs: list[list[Piece]] = []
         for group in chain(*(self._together(same, requests, cached_rows) for same in groups.values())):
             n = requests[group[0]].n
-            max_rows = max(1, min(_MAX_ROWS if on_cpu else 8 * _MAX_ROWS, cached_rows // len(group)))
+            max_rows = max(1, min(WRITTEN_ROWS if on_cpu else 8 * WRITTEN_ROWS, cached_rows // len(group)))
             parts = 1 if n <= min(max_rows, 15 if on_cpu else n) else min(n, self._parts(n, max_rows))
             jobs += [[(i, rows) for i in group] for rows in np.array_split(np.arange(n), parts)]
         return jobs

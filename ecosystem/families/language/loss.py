@@ -13,13 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ecosystem.families.footprint import LARGE_CHUNK
+
 Kernel = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """Computes what :func:`softmax_minus_one_hot` does."""
 
 _CHUNK = {"cpu": 1 << 18, "cuda": 1 << 28}
-"""Logits in memory at once: 1 MB on a CPU, which fits a core's cache, and 1 GB on a GPU."""
-_LARGE_CHUNK = 1 << 22
-"""The same for vocabularies of which fewer than 16 rows would fit: each chunk reads and writes the whole table."""
+"""Logits in memory at once: 1 MB on a CPU, which fits a core's cache, and 1 GB on a GPU.
+
+They are ``LARGE_CHUNK`` for vocabularies of which fewer than 16 rows would fit: each chunk reads and writes the whole
+table.
+"""
 
 _MULTIPLE = 128  # columns of the products of a GPU; others are aligned in memory only in part, and slower
 _TINY = torch.finfo(torch.float32).tiny
@@ -44,7 +48,7 @@ def mostly_unscored(scale: Tensor) -> bool:
 def chunk_rows(device: str, vocabulary: int) -> int:
     """Return the number of rows of logits in memory at once."""
     rows = _CHUNK.get(device, 1 << 22) // vocabulary
-    return rows if rows >= 16 else max(16, _LARGE_CHUNK // vocabulary)
+    return rows if rows >= 16 else max(16, LARGE_CHUNK // vocabulary)
 
 
 def table_in_place(device: str, vocabulary: int) -> bool:

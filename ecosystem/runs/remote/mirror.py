@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.input_files import digest_of
+from ecosystem.input_files import digest_of, is_url
 from ecosystem.placement.parts import file_system, store_errors
 from ecosystem.runs.records import (
     BRANCH,
@@ -52,7 +52,7 @@ class Mirror:
         from fsspec.implementations.local import LocalFileSystem
 
         self.url = url.rstrip("/")
-        if "://" not in self.url:
+        if not is_url(self.url):
             raise EcosystemError(f"{url}: this is not the URL of a place in a store; give one like s3://bucket/runs.")
         store, root = file_system(self.url)
         self._fs = DirFileSystem(root, store)  # paths are relative to the URL
@@ -63,7 +63,7 @@ class Mirror:
     @classmethod
     def of_run(cls, place: str) -> Mirror:
         """Return the mirror of the run at a URL."""
-        if "://" not in (root := out_root(place)):
+        if not is_url(root := out_root(place)):
             raise EcosystemError(f"{place}: this is not the URL of a run, such as s3://bucket/runs/NAME/SEED.")
         return cls(root)
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ecosystem.errors import EcosystemError, StoreError
-from ecosystem.placement.parts import is_url, store_errors
+from ecosystem.input_files import is_url
+from ecosystem.placement.parts import store_errors
 from ecosystem.runs.records import record_files
-from ecosystem.runs.remote.mirror import Mirror, out_root, scratch_folder
+from ecosystem.runs.remote.mirror import Mirror, scratch_folder
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 
-__all__ = ["is_url", "out_root"]  # defined elsewhere
 _STUDY_TABLES = ("metrics", "state")  # those that studies read
 
 

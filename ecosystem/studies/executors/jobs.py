@@ -20,11 +20,12 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from ecosystem.cache import CACHE_VARIABLE
 from ecosystem.errors import EcosystemError, FormatError, StoreError
 from ecosystem.families.base import Progress, silent
+from ecosystem.input_files import is_url
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.planning.memory import require_cpu, resources
 from ecosystem.runs.remote.mirror import Mirror
-from ecosystem.runs.remote.places import is_url, place_of, with_store_paths
+from ecosystem.runs.remote.places import place_of, with_store_paths
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ecosystem.errors import EcosystemError
+from ecosystem.input_files import is_url
 from ecosystem.interpreter import cores, thread_limits
 from ecosystem.placement.cluster import Room, connect
-from ecosystem.runs.remote.places import is_url
 from ecosystem.studies.executors.jobs import AttemptResult, Job, attempt_in_worker
 
 

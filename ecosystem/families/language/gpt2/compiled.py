@@ -19,7 +19,7 @@ from ecosystem.families.language.gpt2 import kernels, transformer
 from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.language.gpt2.shape import Shape
 
-_LANES = 16  # positions of a block of keys, and the unit of a head's width
+_LANES = kernels.LANES  # positions of a block of keys
 _PANEL = 32  # columns of a panel of a matrix
 _IN_ORDER = 128  # terms that MKL adds up in order; larger sums are split
 _MATRICES = ("c_attn", "attn_proj", "c_fc", "mlp_proj")
@@ -69,11 +69,10 @@ class CompiledDecoder:
                 for block, layer in zip(self._layers, panels, strict=True)
             )
         )
-        tensors = (transformer.WTE, transformer.WPE, "transformer.ln_f.weight", "transformer.ln_f.bias")
         self._model = _Model(
             *(shape.n_layer, shape.n_embd, shape.n_head, shape.n_inner, shape.vocabulary, rows, positions),
             ctypes.cast(self._pointers, ctypes.c_void_p),
-            *(weights[name].data_ptr() for name in tensors),
+            *(weights[name].data_ptr() for name in transformer.OUTER),
             _address(table),
             *(self._keys.ctypes.data, self._values.ctypes.data, shape.eps),
         )
@@ -128,11 +127,7 @@ def _address(panels: NDArray[np.float32] | None) -> int | None:
 
 def usable(weights: transformer.Weights, shape: Shape) -> bool:
     """Tell whether compiled kernels decode these weights with the bits of PyTorch on one compute thread."""
-    head_width = shape.n_embd // shape.n_head
-    # PyTorch computes GELU in pairs of vectors, and the rest with another tangent.
-    fits = head_width % _LANES == 0 and shape.n_inner % (2 * _LANES) == 0 and shape.vocabulary <= _VOCABULARY
-    plain = all(w.dtype == torch.float32 and w.device.type == "cpu" and w.is_contiguous() for w in weights.values())
-    return fits and plain and _same_bits(shape)
+    return shape.vocabulary <= _VOCABULARY and kernels.fit(weights, shape) and _same_bits(shape)
 
 
 @lru_cache(maxsize=32)

@@ -7,7 +7,7 @@ the same sizes, PyTorch computes: the numbers are the same, and only the time di
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -18,7 +18,6 @@ from ecosystem.families.language.gpt2 import kernels, transformer
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
 from ecosystem.families.training import Result, Rows, accumulated
 
-_LANES = 16  # floats of the longest vector
 _POSITIONS = 128  # of a document: PyTorch adds up longer ones in another order
 _TRIAL_TOKENS = 1024  # as many as a cohort computes at once
 
@@ -61,14 +60,28 @@ def gradients(weights: Mapping[str, Tensor], shape: Shape, rows: Rows, total: Se
 
 def plain_gradients(weights: Mapping[str, Tensor], shape: Shape, rows: Rows, total: Sequence[Tensor] | None) -> Result:
     """Compute :func:`gradients` with PyTorch, on two-dimensional or stacked weights."""
+    return gradients_of(lambda w, ids: (transformer.hidden(w, shape, ids), w[transformer.WTE]), weights, rows, total)
+
+
+def gradients_of(
+    forward: Callable[[Mapping[str, Tensor], Tensor], tuple[Tensor, Tensor]],
+    weights: Mapping[str, Tensor],
+    rows: Rows,
+    total: Sequence[Tensor] | None,
+    loss_of: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = loss.scored_loss,
+) -> Result:
+    """Return the weighted loss of rows and its gradients by ``weights``, which autograd adds to ``total``.
+
+    ``forward`` computes hidden states and the output matrix from weights and token ids; ``loss_of`` takes them with
+    targets and scales, without the axes of rows.
+    """
     inputs, targets, scale = rows
     # Separate leaves, since several threads may compute different parts of the same batch.
     leaves = [tensor.detach().requires_grad_() for tensor in weights.values()]
-    local = dict(zip(weights, leaves, strict=True))
     flat = (inputs.dim() - 2, inputs.dim() - 1)
     with torch.enable_grad():
-        x = transformer.hidden(local, shape, inputs)
-        losses = loss.scored_loss(x, local[transformer.WTE], targets.flatten(*flat), scale.flatten(*flat))
+        x, table = forward(dict(zip(weights, leaves, strict=True)), inputs)
+        losses = loss_of(x, table, targets.flatten(*flat), scale.flatten(*flat))
         grads = accumulated(losses.sum(), leaves, total)
     return losses.detach(), grads
 
@@ -97,22 +110,20 @@ def _sizes(shape: Shape) -> _Sizes:
 
 def _tensors(tensors: Mapping[str, Tensor], shape: Shape) -> _Tensors:
     layers = (_Layer(*(t.data_ptr() for t in block)) for block in transformer.blocks(tensors, shape))
-    ends = (transformer.WTE, transformer.WPE, "transformer.ln_f.weight", "transformer.ln_f.bias")
-    return _Tensors((_Layer * shape.n_layer)(*layers), *(tensors[name].data_ptr() for name in ends))
+    return _Tensors((_Layer * shape.n_layer)(*layers), *(tensors[name].data_ptr() for name in transformer.OUTER))
 
 
 def _fit(weights: Mapping[str, Tensor], shape: Shape) -> bool:
     """Tell whether the kernels can compute with these weights, on one compute thread."""
-    widths = (shape.n_embd // shape.n_head) % _LANES == 0 and shape.n_inner % (2 * _LANES) == 0
     narrow = shape.count() <= NARROW and not loss.table_in_place("cpu", shape.vocabulary)
-    plain = all(w.dtype == torch.float32 and w.device.type == "cpu" and w.is_contiguous() for w in weights.values())
-    return widths and narrow and plain and torch.get_num_threads() == 1 and kernels.library() is not None
+    alone = torch.get_num_threads() == 1
+    return narrow and alone and kernels.fit(weights, shape) and kernels.library() is not None
 
 
 @lru_cache(maxsize=64)
 def _same_bits(shape: Shape, length: int) -> bool:
     """Try random rows of a length: are loss and gradients those of PyTorch, bit for bit?"""
-    if length % _LANES or length > _POSITIONS:
+    if length % kernels.LANES or length > _POSITIONS:
         return False
     generator = torch.Generator().manual_seed(0)
     weights = {name: 5 * tensor for name, tensor in transformer.initial(shape, generator).items()}

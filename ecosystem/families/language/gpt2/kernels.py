@@ -13,14 +13,17 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
 import torch
+from torch import Tensor
 
 from ecosystem.cache import cache_folder, keep
+from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.input_files import digest_of
 
 _INSTRUCTIONS = {
@@ -28,7 +31,18 @@ _INSTRUCTIONS = {
     "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"],
 }
 """Options of the compiler for the instructions that PyTorch uses on this processor."""
+LANES = 16
+"""Floats of the longest vector."""
 _building = Lock()
+
+
+def fit(weights: Mapping[str, Tensor], shape: Shape) -> bool:
+    """Tell whether the kernels are made for weights of this kind and shape."""
+    # PyTorch computes GELU in pairs of vectors, and the rest with another tangent.
+    widths = (shape.n_embd // shape.n_head) % LANES == 0 and shape.n_inner % (2 * LANES) == 0
+    return widths and all(
+        w.dtype == torch.float32 and w.device.type == "cpu" and w.is_contiguous() for w in weights.values()
+    )
 
 
 def library() -> ctypes.CDLL | None:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ecosystem.errors import DataError
-from ecosystem.families.language import loss
 from ecosystem.families.language.gpt2 import transformer
+from ecosystem.families.language.gpt2.compiled_training import gradients_of
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.families.language.gpt2.transformer import Pair, Pairs
 from ecosystem.families.language.huggingface.adapters import PREFIX, Adapter
-from ecosystem.families.training import Result, Rows, accumulated
+from ecosystem.families.training import Result, Rows
 from ecosystem.streams import Stream
 
 
@@ -72,14 +72,12 @@ class LowRank:
 
     def gradients(self, weights: Mapping[str, Tensor], rows: Rows, total: Sequence[Tensor] | None) -> Result:
         """Return the weighted loss of rows [rows, length] and its gradients by the adapter, added to ``total``."""
-        inputs, targets, scale = rows
-        leaves = [tensor.detach().requires_grad_() for tensor in weights.values()]
-        pairs = self.pairs(dict(zip(weights, leaves, strict=True)))
-        with torch.enable_grad():
-            x = transformer.hidden(self._base, self._shape, inputs, low_rank=pairs)
-            losses = loss.scored_loss(x, self._base[transformer.WTE], targets.flatten(), scale.flatten())
-            grads = accumulated(losses, leaves, total)
-        return losses.detach(), grads
+
+        def forward(adapter: Mapping[str, Tensor], ids: Tensor) -> tuple[Tensor, Tensor]:
+            x = transformer.hidden(self._base, self._shape, ids, low_rank=self.pairs(adapter))
+            return x, self._base[transformer.WTE]
+
+        return gradients_of(forward, weights, rows, total)
 
 
 def _names(layer: str) -> tuple[str, str]:

@@ -24,6 +24,8 @@ LEAST_ROWS = 4
 """Minimum rows of the matrix products of a decoder on a CPU: MKL sums products of fewer rows in another order."""
 WTE = "transformer.wte.weight"
 WPE = "transformer.wpe.weight"
+OUTER = (WTE, WPE, "transformer.ln_f.weight", "transformer.ln_f.bias")
+"""Names of the parameters outside the layers."""
 
 
 def initial(shape: Shape, generator: torch.Generator) -> dict[str, Tensor]:
@@ -156,7 +158,8 @@ def hidden(
 
 def final(weights: Weights, x: Tensor, eps: float) -> Tensor:
     """Apply the last layer norm."""
-    return layer_norm(x, weights["transformer.ln_f.weight"], weights["transformer.ln_f.bias"], eps)
+    weight, bias = (weights[name] for name in OUTER[2:])
+    return layer_norm(x, weight, bias, eps)
 
 
 def logits(weights: Weights, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ecosystem.families.language import loss
 from ecosystem.families.language.gpt2 import transformer
+from ecosystem.families.language.gpt2.compiled_training import gradients_of
 from ecosystem.families.language.gpt2.gpu import decoder
 from ecosystem.families.language.gpt2.gpu.choice import Choices
 from ecosystem.families.language.gpt2.gpu.recording import Compiled, Record, Recorded, record_cuda
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
-from ecosystem.families.training import Gradients, Result, Rows, accumulated
+from ecosystem.families.training import Gradients, Result, Rows
 
 _log = logging.getLogger(__name__)
 
@@ -105,18 +106,15 @@ class Engine:
         return replayed
 
     def _gradients(self, weights: Mapping[str, Tensor], rows: Rows, total: Sequence[Tensor] | None) -> Result:
-        inputs, targets, scale = rows
-        leaves = [tensor.detach().requires_grad_() for tensor in weights.values()]
-        local = dict(zip(weights, leaves, strict=True))
-        flat = (inputs.dim() - 2, inputs.dim() - 1)
         # A recorded function may not ask the GPU which targets count.
         of = loss.scored_loss if self.record is None or self.compiles else loss.weighted_loss
-        with torch.enable_grad():
-            x = self._hidden(local, self.shape, inputs)
-            table = local[transformer.WTE]
-            losses = of(x, table, targets.flatten(*flat), scale.flatten(*flat), self._kernel)
-            grads = accumulated(losses.sum(), leaves, total)
-        return losses.detach(), grads
+        return gradients_of(
+            lambda w, ids: (self._hidden(w, self.shape, ids), w[transformer.WTE]),
+            weights,
+            rows,
+            total,
+            partial(of, kernel=self._kernel),
+        )
 
     def decoder(self, weights: transformer.Weights, rows: int, length: int) -> decoder.StaticDecoder:
         """Return a decoder of ``rows`` documents in all, of up to ``length`` positions."""

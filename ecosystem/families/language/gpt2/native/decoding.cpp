@@ -95,9 +95,7 @@ static void product(const float* x, const float* panels, const float* bias, int 
 static void linear(const float* x, const float* weight, const float* panels, const float* bias, int rows, int in, int out,
                    float* y) {
     if (panels) return product(x, panels, bias, rows, in, out, y);
-    const float one = 1.0f;
-    for (int row = 0; row < rows; ++row) std::memcpy(y + int64_t(row) * out, bias, out * sizeof(float));
-    sgemm_("n", "n", &out, &rows, &in, &one, weight, &out, x, &in, &one, y, &out);
+    linear(x, weight, bias, rows, in, out, y);
 }
 
 // Normalise ``count`` rows of x; further rows of y are zero, so that they stay finite.
@@ -240,8 +238,7 @@ static void forward(const Model& m, Workspace& work, const int64_t* documents, i
     }
     normalise(x, m.ln_weight, m.ln_bias, m, count, a);
     if (m.wte_panels) return product(a, m.wte_panels, nullptr, rows, width, vocabulary, work.logits.data());
-    const float one = 1.0f, zero = 0.0f;
-    sgemm_("t", "n", &vocabulary, &rows, &width, &one, m.wte, &width, a, &width, &zero, work.logits.data(), &vocabulary);
+    matmul(false, true, rows, vocabulary, width, a, m.wte, 0.0f, work.logits.data());
 }
 
 // The inverse of the cumulative distribution at a number in [0, 1). Sums are in double precision, rounded to single

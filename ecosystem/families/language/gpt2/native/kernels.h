@@ -40,6 +40,21 @@ struct Aligned {  // the BLAS may sum in another order where memory is aligned i
 };
 typedef std::vector<float, Aligned<float>> Floats;
 
+// c = a [m, k] @ b [k, n] + beta * c, of matrices that may be stored transposed.
+static inline void matmul(bool a_transposed, bool b_transposed, int m, int n, int k, const float* a, const float* b,
+                          float beta, float* c) {
+    const int lda = a_transposed ? m : k, ldb = b_transposed ? k : n;
+    const float one = 1.0f;
+    sgemm_(b_transposed ? "t" : "n", a_transposed ? "t" : "n", &n, &m, &k, &one, b, &ldb, a, &lda, &beta, c, &n);
+}
+
+// y = x @ weight + bias.
+static inline void linear(const float* x, const float* weight, const float* bias, int64_t rows, int64_t in, int64_t out,
+                          float* y) {
+    for (int64_t row = 0; row < rows; ++row) std::memcpy(y + row * out, bias, out * sizeof(float));
+    matmul(false, false, rows, out, in, x, weight, 1.0f, y);
+}
+
 static inline void add(float* x, const float* y, int64_t size) {
     for (int64_t i = 0; i < size; ++i) x[i] += y[i];
 }

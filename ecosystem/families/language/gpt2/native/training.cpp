@@ -34,20 +34,6 @@ struct Activations {  // of one layer, for N positions
     Moments *first, *second;
 };
 
-// c = a [m, k] @ b [k, n] + beta * c, of matrices that may be stored transposed.
-static void matmul(bool a_transposed, bool b_transposed, int m, int n, int k, const float* a, const float* b, float beta,
-                   float* c) {
-    const int lda = a_transposed ? m : k, ldb = b_transposed ? k : n;
-    const float one = 1.0f;
-    sgemm_(b_transposed ? "t" : "n", a_transposed ? "t" : "n", &n, &m, &k, &one, b, &ldb, a, &lda, &beta, c, &n);
-}
-
-// y = x @ weight + bias.
-static void linear(const float* x, const float* weight, const float* bias, int64_t rows, int64_t in, int64_t out, float* y) {
-    for (int64_t row = 0; row < rows; ++row) std::memcpy(y + row * out, bias, out * sizeof(float));
-    matmul(false, false, rows, out, in, x, weight, 1.0f, y);
-}
-
 // Sum over rows of x [rows, width] in the cascades of torch.sum.
 static void sum_rows(const float* x, int64_t rows, int64_t width, float* y) {
     constexpr int kLevels = 4, kColumns = 4;
