@@ -1,6 +1,9 @@
-"""The guard of the page's server: which requests reach Solara, and what is said to the others."""
+"""The page's server: which requests reach Solara, what is said to the others, and threads that outlive their tab."""
 
 import asyncio
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +13,11 @@ pytest.importorskip("solara", reason="the extra view is not installed")
 from solara.server import kernel_context
 
 from ecosystem.app.server import LOCAL, _Guard
+from ecosystem.app.worlds.actions import in_background
+from ecosystem.app.worlds.live_run import LiveRun
+from ecosystem.app.worlds.session_model import SessionConfig
+from tests.conftest import MACHINE
+from tests.test_branch import words
 
 KERNELS, CLOSE = "/jupyter/api/kernels", "/_solara/api/close"
 TAB = "0b8e7c1e-6f0e-4a7e-9f43-0d8a3d1c2b4f"
@@ -103,3 +111,36 @@ def test_new_tabs_connect_and_open_ones_belong_to_their_browser():
 def test_only_an_open_tab_is_closed():
     assert answer(f"{CLOSE}/open?session_id={TAB}") == "passed"
     assert answer(f"{CLOSE}/open?session_id=unknown") == answer(f"{CLOSE}/unknown?session_id={TAB}") == 404
+
+
+def outlived(out):
+    """Close a tab while threads of it begin others; return what these reached, and whether the tab was signalled."""
+    import solara.server.app  # noqa: F401  replaces parts of the interpreter, its threads among them
+    from solara.server.kernel import Kernel
+
+    from ecosystem.app import page
+
+    closed, reached, signalled = threading.Event(), [], []
+    page.tell = lambda: signalled.append(kernel_context.get_current_context() is tab)
+
+    def work(name):
+        assert closed.wait(60)
+        with ThreadPoolExecutor(1) as pool:
+            reached.append(pool.submit(str, name).result(60))
+
+    LiveRun._work = lambda _: work("world")
+    tab = kernel_context.VirtualKernelContext("a tab", Kernel(), "mine")
+    with tab:
+        session = page.session_class(SessionConfig((), words(), out, MACHINE, out))()
+        task = in_background(session, lambda _: work("task"))
+    tab.kernel = None  # as Solara closes it
+    closed.set()
+    session.live_runs[0].join(20)
+    task.join(20)
+    return sorted(reached), signalled
+
+
+def test_work_begun_in_a_tab_outlives_it_and_signals_to_it(tmp_path):
+    """A thread of a closed tab never says that it has begun, so what starts it would wait for ever."""
+    with multiprocessing.get_context("spawn").Pool(1) as process:  # ends what hangs
+        assert process.apply_async(outlived, (tmp_path,)).get(120) == (["task", "world"], [True])

@@ -14,7 +14,7 @@ from typing import Any
 import solara
 import solara.lab
 from mesa.visualization import Slider, SolaraViz
-from solara.server.kernel_context import PageStatus, get_current_context
+from solara.server.kernel_context import PageStatus, get_current_context, without_context
 
 from ecosystem.app import panels
 from ecosystem.app.events import PROGRESS, listen, tell
@@ -32,10 +32,22 @@ OTHER = "something else"  # shown for a value that is not among a knob's choices
 
 
 def session_class(config: SessionConfig) -> type[SessionModel]:
-    """Create the session class of a page; SolaraViz instantiates it from keyword arguments on *Reset*."""
-    callbacks = {"news": tell, "progressed": PROGRESS.send, "watched": _watched, "pressed": _pressed}
+    """Create the session class of the tab that is being drawn; SolaraViz instantiates it from arguments on *Reset*."""
+    signals = {"news": _in_tab(tell), "progressed": _in_tab(PROGRESS.send)}
+    callbacks = {**signals, "watched": _watched, "pressed": _pressed, "apart": without_context}
     methods = {name: staticmethod(callback) for name, callback in callbacks.items()}
     return type("Session", (SessionModel,), {"config": config, **methods})
+
+
+def _in_tab(signal: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that sends a signal to the tab that is being drawn, from any thread."""
+    tab = get_current_context()
+
+    def send() -> None:
+        with tab:
+            signal()
+
+    return send
 
 
 def _watched() -> bool:

@@ -10,7 +10,7 @@ import solara
 
 from ecosystem.app.elements import table_row
 from ecosystem.app.events import CHANGES, PROGRESS
-from ecosystem.app.worlds.actions import BackgroundTask, choices, enforce, previewed, template
+from ecosystem.app.worlds.actions import BackgroundTask, choices, enforce, in_background, previewed, template
 from ecosystem.app.worlds.live_run import LiveRun, Progress
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.session_model import SessionModel
@@ -59,7 +59,7 @@ def PolicyPreview(session: SessionModel, view: RunView, live_run: LiveRun | None
 
     def preview() -> None:
         set_refusal("")
-        set_audit((BackgroundTask(lambda report: previewed(view, step, choice, text, report), session.news), step))
+        set_audit((in_background(session, lambda report: previewed(view, step, choice, text, report)), step))
 
     def act() -> None:
         assert live_run is not None

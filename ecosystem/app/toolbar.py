@@ -10,7 +10,7 @@ import solara
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.events import CHANGES, tell
 from ecosystem.app.policy_preview import PolicyPreview
-from ecosystem.app.worlds.actions import BackgroundTask, changes, saved
+from ecosystem.app.worlds.actions import BackgroundTask, changes, in_background, saved
 from ecosystem.app.worlds.live_run import LiveRun
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.session_model import SessionModel
@@ -93,7 +93,7 @@ def _keep_button(
     """Offer to copy a live world to where `ecosystem run` would put it."""
 
     def keep() -> None:
-        set_keeping(BackgroundTask(lambda _: session.keep(live_run), session.news))
+        set_keeping(in_background(session, lambda _: session.keep(live_run)))
 
     busy = keeping is not None and not keeping.done
     solara.Button("Keep this run", on_click=keep, disabled=busy, outlined=True, small=True)

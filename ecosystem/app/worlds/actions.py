@@ -71,6 +71,12 @@ class BackgroundTask(Generic[T]):
             self._news()
 
 
+def in_background(session: SessionModel, do: Callable[[Progress], T]) -> BackgroundTask[T]:
+    """Begin a slow task of a session; the page is redrawn when it ends."""
+    with session.apart():
+        return BackgroundTask(do, session.news)
+
+
 def inline(value: Any) -> str:
     """Return plain data as a TOML value on one line."""
     if isinstance(value, Mapping):

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 import weakref
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -74,6 +75,9 @@ class SessionModel(mesa.Model):
     progressed: ClassVar[staticmethod[[], None]] = staticmethod(lambda: None)
     watched: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: True)  # whether the tab is connected
     pressed: ClassVar[staticmethod[[], bool]] = staticmethod(lambda: False)  # whether a button was, rather than playing
+    # Threads that begin in a tab belong to it, and so do theirs: if the tab is closed meanwhile, a thread never starts,
+    # and the one that waits for its start never ends. The threads of worlds therefore begin apart from the tab.
+    apart: ClassVar[staticmethod[[], AbstractContextManager[None]]] = staticmethod(nullcontext)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(rng=0)  # nothing draws from it
@@ -123,7 +127,8 @@ class SessionModel(mesa.Model):
 
     def _open(self, scenario: Scenario, machine: Machine, base: Path, branch: Branch | None = None) -> LiveRun:
         out = self._folder / str(len(self._begun))
-        live_run = LiveRun(scenario, out, machine, self.news, base=base, branch=branch, progressed=self.progressed)
+        with self.apart():
+            live_run = LiveRun(scenario, out, machine, self.news, base=base, branch=branch, progressed=self.progressed)
         self._begun.append(live_run)
         return live_run
 
@@ -268,4 +273,5 @@ class SessionModel(mesa.Model):
                 live_run.join(PATIENCE)
             shutil.rmtree(self._folder, ignore_errors=True)
 
-        threading.Thread(target=tidy, name="tidy").start()
+        with self.apart():
+            threading.Thread(target=tidy, name="tidy").start()
