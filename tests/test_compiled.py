@@ -1,6 +1,7 @@
 """Compiled kernels: tokens and gradients of PyTorch, bit for bit; PyTorch where they are not possible."""
 
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,9 @@ from ecosystem.families.language.gpt2.compiled import CompiledDecoder
 from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.families.requests import Budget, Decoding, Prompt
+from ecosystem.simulation.world import World
+from ecosystem.sources.python_docs import PythonDocs
+from tests.conftest import tiny
 from tests.families_shared import cohort, documents, fit_request, generate_request, weights
 
 SHAPE = Shape(n_layer=2, n_embd=64, n_head=2, vocabulary=70, context=60, n_inner=128)
@@ -208,6 +212,25 @@ def test_a_compiler_that_fails_is_no_error(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "_commands", lambda *arguments: ([["false"]], ["true"]))
     assert kernels._load.__wrapped__() is None
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_kernels_are_compiled_while_sources_are_read(monkeypatch, cache):
+    prepared = threading.Event()
+    monkeypatch.setattr(kernels, "library", prepared.set)
+    original = PythonDocs.open
+
+    def opened(source, *arguments):
+        assert prepared.wait(60)
+        return original(source, *arguments)
+
+    monkeypatch.setattr(PythonDocs, "open", opened)
+    World(tiny(), cache=cache)
+
+
+@pytest.mark.parametrize(("preset", "device"), [("gpt2-nano", "cuda"), ("gpt2", "cpu"), ("trigram", "cpu")])
+def test_kernels_that_are_not_used_are_not_compiled(preset, device, monkeypatch):
+    monkeypatch.setattr(kernels, "prepare", lambda: pytest.fail("compiled"))
+    tiny(models__tiny__preset=preset).models["tiny"].prepare(device)
 
 
 @here

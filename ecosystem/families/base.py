@@ -270,6 +270,9 @@ class Family(Spec):
         """Return what the family takes from the Hugging Face Hub: the id by the name of the field."""
         return {}
 
+    def prepare(self, device: str) -> None:
+        """Begin in the background what takes long and needs no documents; return immediately."""
+
     @abstractmethod
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M members of the model ``name``; pre-train or load the weights that they start from."""

@@ -83,6 +83,13 @@ class Gpt2(LanguageFamily):
         depends = context.device != "cpu" or self._shape(self.vocabulary or 0).count() > NARROW
         return context.threads if depends else 0
 
+    def prepare(self, device: str) -> None:
+        """Begin to compile kernels, if the members may compute with them."""
+        if device == "cpu" and 0 < self.workload().parameters <= NARROW:
+            from ecosystem.families.language.gpt2 import kernels
+
+            kernels.prepare()
+
     def workload(self) -> Workload:
         """Return the size of a member; zeros for a checkpoint that has not been downloaded."""
         if self.from_scratch:

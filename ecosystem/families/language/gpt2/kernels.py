@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 import torch
 from torch import Tensor
@@ -43,6 +43,11 @@ def fit(weights: Mapping[str, Tensor], shape: Shape) -> bool:
     return widths and all(
         w.dtype == torch.float32 and w.device.type == "cpu" and w.is_contiguous() for w in weights.values()
     )
+
+
+def prepare() -> None:
+    """Begin to compile the kernels in a thread, if they are not in the cache, before they are needed."""
+    Thread(target=library, name="compiling kernels", daemon=True).start()
 
 
 def library() -> ctypes.CDLL | None:
@@ -103,7 +108,7 @@ def _commands(compiler: str, instructions: str, sources: Path) -> tuple[list[lis
     objects = [
         compile_one("layer_norm", "AVX2", "fast"),
         compile_one("layer_norm_backward", "AVX2", "off"),
-        *(compile_one(name, instructions, "off") for name in ("attention", "training", "decoding")),
+        compile_one("gpt2", instructions, "off"),
     ]
     link = [compiler, "-shared", *(command[-1] for command in objects), "-o", "gpt2.so"]
     return objects, [*link, f"-L{package / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{package / 'lib'}"]

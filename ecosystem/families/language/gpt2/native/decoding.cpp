@@ -106,9 +106,8 @@ static void normalise(const float* x, const float* weight, const float* bias, co
 }
 
 static void gelu(float* x, int64_t size) {
-    const Vec half(0.5f), one(1.0f), beta(float(M_SQRT2 * M_2_SQRTPI * 0.5)), kappa(0.044715f);
-    vec::map<float>(
-        [&](Vec v) { return half * v * (one + (beta * vec::fmadd(kappa, v * v * v, v)).tanh()); }, x, x, size);
+    Vec tangent;
+    vec::map<float>([&](Vec v) { return gelu(v, tangent); }, x, x, size);
 }
 
 static inline Lanes load(const float* x) { return *reinterpret_cast<const Lanes*>(x); }

@@ -59,6 +59,14 @@ static inline void add(float* x, const float* y, int64_t size) {
     for (int64_t i = 0; i < size; ++i) x[i] += y[i];
 }
 
+constexpr float kBeta = M_SQRT2 * M_2_SQRTPI * 0.5, kKappa = 0.044715;
+
+// GELU with a hyperbolic tangent, which the gradient needs again.
+static inline Vec gelu(Vec x, Vec& tangent) {
+    tangent = (Vec(kBeta) * vec::fmadd(Vec(kKappa), x * x * x, x)).tanh();
+    return Vec(0.5f) * x * (Vec(1.0f) + tangent);
+}
+
 static inline void softmax(float* x, int64_t size) {
     const Vec largest(vec::reduce_all<float>([](Vec& a, Vec& b) { return vec::maximum(a, b); }, x, size));
     vec::map<float>([&](Vec v) { return (v - largest).exp(); }, x, x, size);

@@ -66,15 +66,11 @@ static void sum_rows(const float* x, int64_t rows, int64_t width, float* y) {
     }
 }
 
-constexpr float kBeta = M_SQRT2 * M_2_SQRTPI * 0.5, kKappa = 0.044715;
-
-// y = gelu(x), with its hyperbolic tangents, which the backward pass needs again.
 static void gelu(const float* x, int64_t size, float* tangents, float* y) {
-    const Vec half(0.5f), one(1.0f), beta(kBeta), kappa(kKappa);
     for (int64_t i = 0; i < size; i += kVec) {
-        const Vec v = Vec::loadu(x + i), t = (beta * vec::fmadd(kappa, v * v * v, v)).tanh();
-        t.store(tangents + i);
-        (half * v * (one + t)).store(y + i);
+        Vec tangent;
+        gelu(Vec::loadu(x + i), tangent).store(y + i);
+        tangent.store(tangents + i);
     }
 }
 
