@@ -77,6 +77,8 @@ def main(
     as_json: bool,
 ) -> None:
     """Measure tokens per second of the cohort engine and of transformers on the same weights and documents."""
+    if not scale and (sizes or near_duplicates or chart is not None):
+        raise click.UsageError("--documents, --near-duplicates and --chart belong to --scale; add it, or omit them.")
     if recursions:
         from benchmarks.recursions import measure as measure_recursions
 

@@ -5,6 +5,7 @@ The command line prints the message and exits with code 2; it shows the tracebac
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
 from collections.abc import Iterable
@@ -37,6 +38,14 @@ class StoreError(EcosystemError):
 
 class FormatError(StoreError):
     """A run folder in a newer format than this release reads."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether an error is that of a full disk or an exhausted quota, also if a compiled library raised it."""
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in numbers
+    return any(f"(os error {number})" in str(error) for number in numbers)  # as libraries in Rust say it
 
 
 def each_line(start: str, problem: object) -> str:

@@ -89,6 +89,7 @@ def test_files_that_exist_are_valid_beside_the_scenario(loop):
         ('web={kind="file",path="no.graphml",initial={source="docs",documents=9}}', "web.path: no.graphml: no such"),
         ('web={kind="file",path="data/*",initial={source="docs",documents=9}}', "matches 2 files"),
         ('models.small={kind="gpt2",init="./nothing"}', 'models.small: init = "./nothing": no such folder'),
+        ('models.small={kind="gpt2",init="nothing.gguf"}', 'models.small: init = "nothing.gguf": no such file;'),
         (f'models.small={{kind="gpt2",init="./{"x" * 300}"}}', "no such folder"),
         ('models.small={kind="gpt2",init="~nobody-here/x"}', "no such folder"),
         ('sources.docs.path="~nobody-here/x.txt"', "no such file"),
@@ -196,6 +197,8 @@ def test_a_dry_run_refuses_what_check_refuses(command, loop, tmp_path):
 def test_a_dataset_of_the_hub_is_noted(loop):
     said = check(loop, "--set", 'sources.docs={kind="hub",dataset="owner/tales"}')
     assert 'note: sources.docs.dataset = "owner/tales" is not a folder' in said
+    said = check(loop, "--set", 'models.small={kind="gpt2",init="smollm3"}')
+    assert 'note: models.small.init = "smollm3" (did you mean "smollm2"?) is not a folder' in said
 
 
 @pytest.mark.slow

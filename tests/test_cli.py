@@ -244,6 +244,7 @@ MISTAKES = [
     (["run", "tiny.toml", "--set", "trainers.naive.publsh=3"], 'unknown key (did you mean "publish"?)'),
     (["run", "tiny.toml", "--set", "steps"], "write it as path=value"),
     (["run", "tiny.toml", "--threads", "0"], "--threads"),
+    (["run", "tiny.toml", "--threads", "20000", "--dry-run"], "--threads 20000: give a whole number from 1 to 1024"),
     (["run", "tiny.toml", "--seed", "8", "--device", "cuda"], "--device cuda: not available on this machine"),
     (["run", "tiny.toml", "--seed", "-1"], "--seed"),
     (["run", "tiny.toml", "--out", "tiny.toml", "--seed", "8"], "--out"),
@@ -343,6 +344,7 @@ def test_the_python_surface(tmp_path, cache, monkeypatch):
     for wrong, sentence in (
         ({"device": "tpu"}, "--device tpu: unknown device.* cpu"),
         ({"threads": 0}, "--threads 0: give a whole number"),
+        ({"threads": 1025}, "--threads 1025: give a whole number from 1 to 1024"),
         ({"out": "nowhere://x"}, "nowhere://x: unknown kind of store"),
         ({"out": Path("memory://x")}, "memory:/x: is a URL"),
     ):

@@ -206,6 +206,15 @@ def test_without_a_compiler_pytorch_decodes(monkeypatch):
     assert kernels._load.__wrapped__() is None
 
 
+@here
+def test_the_compiler_may_have_options(monkeypatch):
+    built = []
+    monkeypatch.setenv("CXX", "c++ -O2 '-DNAME=two words'")
+    monkeypatch.setattr(kernels, "_build", lambda *arguments: built.append(arguments) or kernels.library()._name)
+    assert kernels._load.__wrapped__() is not None
+    assert built[0][0] == [shutil.which("c++"), "-O2", "-DNAME=two words"]
+
+
 @pytest.mark.slow
 def test_a_compiler_that_fails_is_no_error(monkeypatch, tmp_path):
     monkeypatch.setenv("ECOSYSTEM_CACHE", str(tmp_path))
@@ -238,10 +247,10 @@ def test_kernels_that_are_not_used_are_not_compiled(preset, device, monkeypatch)
 def test_a_damaged_library_is_compiled_again(monkeypatch, tmp_path):
     monkeypatch.setenv("ECOSYSTEM_CACHE", str(tmp_path))
     compiler, instructions = shutil.which("c++"), torch.backends.cpu.get_cpu_capability()
-    path = kernels._build(compiler, instructions)
+    path = kernels._build([compiler], instructions)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert kernels._build(compiler, instructions).stat().st_size > len(whole) // 2
+    assert kernels._build([compiler], instructions).stat().st_size > len(whole) // 2
 
 
 @here

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from ecosystem.errors import DataError, ScenarioError, StoreError
 from ecosystem.families import foundation
@@ -290,6 +291,12 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"model cache .* cannot be written"):
         foundation.obtain(tmp_path / "file", "entry", lambda: lambda folder: None)
+
+    def full(folder):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(StoreError, match=r"cannot be written: .*No space left .*--cache"):
+        foundation.obtain(tmp_path / "cache", "entry", lambda: full)
 
 
 def test_no_human_documents_is_a_sentence(tmp_path):

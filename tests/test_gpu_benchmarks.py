@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from benchmarks.__main__ import main
 from benchmarks.gpu import measure, peers, trainers
 from benchmarks.gpu.limits import limits, training_flops, writing_bytes
 from ecosystem.families.language.gpt2.shape import Shape
@@ -47,3 +49,9 @@ def test_processes_that_cannot_share_a_gpu_say_why(monkeypatch):
     monkeypatch.setattr(trainers.shutil, "which", lambda name: None)
     said = trainers.processes("gpt2-nano", "cuda", (8, 8, 512), 2)
     assert said == "nvidia-cuda-mps-control is not installed here, so processes that share the GPU under MPS are not measured."  # fmt: skip # noqa: E501
+
+
+@pytest.mark.parametrize("options", [["--documents", "5000"], ["--chart", "a.svg"], ["--near-duplicates", "--memory"]])
+def test_options_of_large_webs_are_refused_elsewhere(options):
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 2 and "belong to --scale" in result.output

@@ -232,6 +232,14 @@ def test_the_plan_says_that_models_learn_from_a_sample():
     assert not any("web.initial.sample" in line for line in Plan.of(scenario(sample=1000), MACHINE, Path()).notes)
 
 
+def test_the_plan_counts_the_texts_that_there_are(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"document number {i}" for i in range(400)))
+    asked = {"sources.language": {"kind": "text", "path": "a.txt", "held_out": 0}, "web.initial.documents": 1000}
+    for sample, noted in ((300, True), (400, False)):
+        notes = Plan.of(scenario(sample=sample).override(asked), MACHINE, Path(), tmp_path).notes
+        assert any("learn from the first 300 of 400 initial documents" in line for line in notes) == noted
+
+
 # Sources.
 
 

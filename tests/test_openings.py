@@ -1,6 +1,7 @@
 """An opening that fails leaves no folder behind; whatever is committed, or not a run's, stays."""
 
 import contextlib
+import errno
 import fcntl
 
 import pytest
@@ -65,6 +66,16 @@ def test_a_source_that_cannot_be_read_leaves_no_folder(tmp_path):
     scenario = tiny().override({"sources.language": {"kind": "text", "path": "nowhere.txt"}})
     with pytest.raises(DataError, match=r"nowhere\.txt: no such file"):
         next(start(scenario, tmp_path / "outputs"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), Exception("No space left on device (os error 28)")]
+)
+def test_a_full_disk_is_a_sentence_wherever_it_fills(error, vectors, tmp_path, monkeypatch):
+    fail(monkeypatch, error)
+    with pytest.raises(StoreError, match=r"cannot be written \(No space left .*Free some space and run"):
+        next(start(vectors, tmp_path / "outputs"))
     assert not list(tmp_path.iterdir())
 
 

@@ -58,6 +58,10 @@ def test_options_replace_keys_of_the_table():
         ({"workers": 2}, "--workers: only the engine ray has workers; add --engine ray, or omit it."),
         ({"engine": "rey"}, '--engine rey: unknown engine (did you mean "ray"?); choose from local, ray.'),
         ({"engine": "ray", "workers": 0}, "--workers 0: give a whole number of at least 1."),
+        (
+            {"engine": "ray", "address": ""},
+            '--address "": give the address of a Ray cluster (HOST:PORT or auto), or omit it.',
+        ),
         ({"engine": "ray", "gpus_per_worker": 2.0}, "--gpus-per-worker 2.0: give a number from 0 to 1."),
     ],
 )

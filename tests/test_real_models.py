@@ -210,7 +210,7 @@ def test_a_gguf_file_is_read_once_and_trained(gguf_file, tmp_path, monkeypatch):
 
 def test_gguf_files_are_refused_in_a_sentence(gguf_file, tmp_path, monkeypatch):
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
-    with pytest.raises(DataError, match=r"a\.gguf cannot be read as a GGUF file .*download it again"):
+    with pytest.raises(DataError, match=r"a\.gguf cannot be read .*\(it is truncated, or no GGUF file\); download"):
         CausalLm(init=str(tmp_path / "a.gguf")).check_files()
     (tmp_path / "b.gguf").write_bytes(b"GGUF")
     with pytest.raises(DataError, match=r"has 2 GGUF files; give the path of one of them: a\.gguf, b\.gguf"):

@@ -43,14 +43,14 @@ def study(
     from ecosystem.studies.run_study import listing, planned, run_study
     from ecosystem.studies.spec.study import Study
 
-    spec = Study.load(file).with_settings(read_values(settings), seeds)
+    spec, execution = Study.load(file).with_settings(read_values(settings), seeds), ExecutionOptions(**options)
     if dry_run:
         cells = planned(spec, file.parent, out)
         print_result({"cells": cells} if as_json else listing(cells))
         return
     progress = StudyProgress(quiet=quiet, json=as_json)
     with interruptible():
-        result = run_study(spec, file.parent, ExecutionOptions(**options), progress, out=out)
+        result = run_study(spec, file.parent, execution, progress, out=out)
     print_result(result.summary() if as_json else result.report)
     if result.summary()["failed"]:
         sys.exit(1)
@@ -82,6 +82,7 @@ def threshold(
     from ecosystem.studies.spec.frontier import Frontier
 
     spec = Frontier.load(file).with_settings(read_values(settings), seeds).resolved(file.parent)
+    execution = ExecutionOptions(**options)
     if dry_run:
         cells, most = planned_search(spec, file.parent, out)
         whole = f"\nOnly whole numbers of {spec.path} are tried." if spec.range.whole else ""
@@ -90,7 +91,7 @@ def threshold(
         return
     progress = StudyProgress(quiet=quiet, json=as_json)
     with interruptible():
-        result, report = run_frontier(spec, file.parent, ExecutionOptions(**options), progress, out=out)
+        result, report = run_frontier(spec, file.parent, execution, progress, out=out)
     for sentence in [finding(spec, result), *notes(spec, result)]:
         progress.say(sentence)
     print_result(summary(spec, result) | {"report": str(report)} if as_json else report)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecosystem.errors import DataError
+from ecosystem.errors import DataError, nearest
 from ecosystem.families import gguf
 from ecosystem.input_files import digest_of, expanded, is_folder
 from ecosystem.parsing import parse_json
@@ -49,7 +49,7 @@ def is_local(where: str) -> bool:
     ``owner/name``), or a packaged model.
     """
     path = Path(where)
-    return _HUB_NAME.fullmatch(where) is None or is_folder(path) or path.suffix == ".gguf" or where in gguf.PACKAGED
+    return _HUB_NAME.fullmatch(where) is None or is_folder(path) or gguf.is_named(path) or where in gguf.PACKAGED
 
 
 def is_installed(where: str) -> bool:
@@ -69,6 +69,11 @@ def hub_ids(fields: Mapping[str, str | None]) -> dict[str, str]:
     return {key: where for key, where in fields.items() if where is not None and not is_local(where)}
 
 
+def packaged_hint(where: str) -> str:
+    """Return a question after the packaged model whose name is similar to the Hub id ``where``, or an empty string."""
+    return nearest(where.lower(), gguf.PACKAGED)
+
+
 def folder_of(where: str, key: str) -> Path:
     """Return the local folder of a checkpoint, downloading it from the Hub if ``where`` is a Hub id.
 
@@ -78,8 +83,8 @@ def folder_of(where: str, key: str) -> Path:
         folder = expanded(where)
         if not is_folder(folder):
             raise DataError(
-                f'{key} = "{where}": {_not_a_folder(folder)}; give a checkpoint folder (with a config.json) or a Hub '
-                "id. Relative paths start from the current folder or that of the scenario."
+                f'{key} = "{where}": {_not_a_folder(folder)}; give a checkpoint folder (with a config.json), a GGUF '
+                "file or a Hub id. Relative paths start from the current folder or that of the scenario."
             )
         return folder
     from huggingface_hub import snapshot_download
@@ -91,17 +96,20 @@ def folder_of(where: str, key: str) -> Path:
     except Exception as error:  # offline, not found, gated, …: many types, one remedy
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f'{key} = "{where}" could not be downloaded from the Hugging Face Hub ({reason.rstrip(".")}); check the '
-            "name and the connection, or give the path of a local checkpoint folder."
+            f'{key} = "{where}"{packaged_hint(where)} could not be downloaded from the Hugging Face Hub '
+            f"({reason.rstrip('.')}); check the name and the connection, or give the path of a local checkpoint "
+            "folder."
         ) from error
 
 
 def _exists(path: Path) -> bool:
-    return is_folder(path) or (path.suffix == ".gguf" and path.is_file())
+    return is_folder(path) or (gguf.is_named(path) and path.is_file())
 
 
 def _not_a_folder(path: Path) -> str:
-    return "this is a file" if os.path.exists(path) else "no such folder"  # noqa: PTH110 (raises no errors)
+    if os.path.exists(path):  # noqa: PTH110 (raises no errors)
+        return "this is a file"
+    return "no such file" if gguf.is_named(path) else "no such folder"
 
 
 def check_folders(fields: Mapping[str, str | None]) -> None:

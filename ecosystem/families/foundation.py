@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.errors import DataError, StoreError
+from ecosystem.errors import DataError, StoreError, is_full_disk
 from ecosystem.families.base import BuildContext, Cohort
 from ecosystem.families.requests import Budget, FitRequest
 from ecosystem.input_files import digest_of
@@ -112,7 +112,9 @@ def obtain(cache: Path, name: str, make: Callable[[], Callable[[Path], None]]) -
             _move(temporary, cache, name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_full_disk(error):
+            raise
         raise StoreError(
             f"the model cache {cache} cannot be written: {error}. Set another folder with --cache or ECOSYSTEM_CACHE."
         ) from error

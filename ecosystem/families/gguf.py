@@ -28,6 +28,11 @@ def is_installed(name: str) -> bool:
     return find_spec(PACKAGED[name][0]) is not None
 
 
+def is_named(path: Path) -> bool:
+    """Whether a path has the suffix of a GGUF file."""
+    return path.suffix.lower() == ".gguf"
+
+
 def find(where: str, key: str) -> Path | None:
     """Return the GGUF file that ``where`` names: a packaged model, a file, or a folder with one and no other weights.
 
@@ -49,7 +54,7 @@ def find(where: str, key: str) -> Path | None:
                 "llama-cpp-python, which is not needed here and has to be compiled on most platforms."
             )
         return files[0]
-    if path.suffix.lower() == ".gguf" and path.is_file():
+    if is_named(path) and path.is_file():
         return path
     if not is_folder(path) or any(path.glob("*.safetensors")) or any(path.glob("*.bin")):
         return None
@@ -77,8 +82,11 @@ def sizes(file: Path) -> dict[str, int]:
     """
     try:
         return dict(_sizes(file, file.stat().st_mtime_ns))
-    except (OSError, ValueError, struct.error, IndexError) as error:
-        raise DataError(f"{file} cannot be read as a GGUF file ({error}); download it again.") from None
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    except (struct.error, IndexError, OverflowError, MemoryError):  # a number that is cut off, or makes no sense
+        reason = "it is truncated, or no GGUF file"
+    raise DataError(f"{file} cannot be read as a GGUF file ({reason}); download it again.")
 
 
 @lru_cache

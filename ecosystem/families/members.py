@@ -136,7 +136,7 @@ class MemberWeights:
             self._folder.mkdir(parents=True, exist_ok=True)
             file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 (closed by changing())
             for tensor in old.values():
-                tensor.cpu().numpy().tofile(file)
+                file.write(np.ascontiguousarray(tensor.cpu().numpy()).data)  # tofile() hides the cause of an error
         self._undo[member] = file
         self._members[member] = replacement
 

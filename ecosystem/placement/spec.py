@@ -17,7 +17,7 @@ class PlacementSpec(Spec):
     """Where models are computed. It affects no result on a CPU; the command line (`--engine`, …) replaces it."""
 
     engine: EngineKind = Field("ray", description="local: in the process of the run; ray: in workers of a Ray cluster")
-    address: str | None = Field(
+    address: Annotated[str, Field(pattern=r"\S")] | None = Field(
         None, description='address of the Ray cluster; "auto" finds a running one; absent: start one on this machine'
     )
     workers: Annotated[int, Field(gt=0, le=100_000)] | None = Field(
@@ -41,6 +41,10 @@ IGNORED_BY_STUDIES = (
     "[placement] of the scenario is ignored: a study places whole runs (--engine, --jobs), each in one process"
 )
 IGNORED_BY_PAGE = "[placement] of the scenario is ignored: the page computes its worlds in its own process"
+
+
+ADDRESS = "the address of a Ray cluster (HOST:PORT or auto), or omit it"
+_ALLOWED = {"address": ADDRESS, "workers": "a whole number of at least 1", "gpus_per_worker": "a number from 0 to 1"}
 
 
 def chosen_placement(table: PlacementSpec | None, options: dict[str, Any]) -> PlacementSpec | None:
@@ -69,8 +73,8 @@ def chosen_placement(table: PlacementSpec | None, options: dict[str, Any]) -> Pl
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         name = str(problem["loc"][0])
-        allowed = {"workers": "a whole number of at least 1", "gpus_per_worker": "a number from 0 to 1"}
-        raise EcosystemError(f"{_option(name)} {given.get(name)}: give {allowed.get(name, 'text')}.") from None
+        value = f'"{given[name]}"' if name == "address" else given.get(name)
+        raise EcosystemError(f"{_option(name)} {value}: give {_ALLOWED[name]}.") from None
 
 
 def _option(name: str) -> str:

@@ -30,6 +30,7 @@ from ecosystem.streams import Streams
 from ecosystem.violations import sentence
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MOST_THREADS = 1024  # systems refuse to start some thousands, in the middle of a library
 PACKAGES = ("ecosystem", "mesa", "networkx", "numpy", "polars", "tokenizers", "torch", "transformers")
 
 
@@ -74,7 +75,8 @@ class Machine:
     def choose(cls, device: str = "auto", threads: int | None = None) -> Machine:
         """Resolve ``auto`` and check that the device exists; ``threads`` defaults to all cores of this process.
 
-        Raises EcosystemError if the device is unknown or not available, or ``threads`` is not a positive integer.
+        Raises EcosystemError if the device is unknown or not available, or ``threads`` is not a whole number from 1
+        to ``MOST_THREADS``.
         """
         validate_device(device, threads)
         import torch
@@ -88,7 +90,7 @@ class Machine:
             device = available[-1]
         if device not in available:
             raise EcosystemError(f"--device {device}: not available on this machine, which has {', '.join(available)}.")
-        return cls(device, threads or cores())
+        return cls(device, threads or min(cores(), MOST_THREADS))
 
     def describe(self) -> str:
         """Return a description of the device, with the number of threads on a CPU."""
@@ -102,13 +104,14 @@ class Machine:
 
 
 def validate_device(device: str = "auto", threads: int | None = None) -> None:
-    """Raise EcosystemError for an unknown device, or ``threads`` that is not a positive integer."""
+    """Raise EcosystemError for an unknown device, or ``threads`` that is no whole number from 1 to ``MOST_THREADS``."""
     if device not in DEVICES:
         raise EcosystemError(
             f"--device {device}: unknown device{nearest(str(device), DEVICES)}; choose from {', '.join(DEVICES)}."
         )
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise EcosystemError(f"--threads {threads}: give a whole number of at least 1, or omit it.")
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and 1 <= threads <= MOST_THREADS):
+        raise EcosystemError(f"--threads {threads}: give a whole number from 1 to {MOST_THREADS}, or omit it.")
 
 
 def new_environment(

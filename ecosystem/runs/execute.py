@@ -28,7 +28,7 @@ from ecosystem.runs.environment import (
     validate_device,
     write_environment,
 )
-from ecosystem.runs.files import archive_existing
+from ecosystem.runs.files import archive_existing, full_disk_errors
 from ecosystem.runs.leftovers import discard, sweep
 from ecosystem.runs.opening import OpeningBatches
 from ecosystem.runs.records import OPENING, SCRATCH
@@ -102,7 +102,13 @@ def begin(
             archive_existing(folder)
     store = Store(folder, remote)
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    with _parents_removed(missing[1:]), store.lock(), _discarded_if_empty(store), _scratch_removed(folder):
+    with (
+        full_disk_errors(folder),
+        _parents_removed(missing[1:]),
+        store.lock(),
+        _discarded_if_empty(store),
+        _scratch_removed(folder),
+    ):
         last = store.last()
         if last >= scenario.steps:
             return

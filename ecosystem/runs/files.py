@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from ecosystem.errors import EcosystemError, StoreError, path_argument
+from ecosystem.errors import EcosystemError, StoreError, is_full_disk, path_argument
 from ecosystem.input_files import expanded
 
 
@@ -118,17 +118,33 @@ def io_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            remedy = "Free some space and run the same command again; it continues after the last committed step"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-            remedy = "Choose another folder with --out, or change its permissions"
-        elif error.errno == errno.ENAMETOOLONG:
-            remedy = "Choose a shorter name for the run, or a shorter folder with --out"
-        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-            remedy = "There is a file where a folder is needed; choose another folder with --out"
-        else:
-            remedy = "Fix the cause and run the same command again; it continues after the last committed step"
-        raise StoreError(f"{path}: cannot be written ({error.strerror}). {remedy}.") from error
+        raise _unwritable(path, error) from error
+
+
+@contextmanager
+def full_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn the error of a full disk, wherever it was raised, into a StoreError; it names ``folder`` or the file."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        raise _unwritable(Path(getattr(error, "filename", None) or folder), error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> StoreError:
+    """Return the error for a file or folder that cannot be written."""
+    number = getattr(error, "errno", None)
+    remedy = "Fix the cause and run the same command again; it continues after the last committed step"
+    if is_full_disk(error) or number == errno.EFBIG:
+        remedy = "Free some space and run the same command again; it continues after the last committed step"
+    elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+        remedy = "Choose another folder with --out, or change its permissions"
+    elif number == errno.ENAMETOOLONG:
+        remedy = "Choose a shorter name for the run, or a shorter folder with --out"
+    elif number in (errno.ENOTDIR, errno.EEXIST):
+        remedy = "There is a file where a folder is needed; choose another folder with --out"
+    return StoreError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}). {remedy}.")
 
 
 def archive_existing(folder: Path) -> Path | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ecosystem.corpus.graph_files import find_graph
 from ecosystem.errors import DataError
+from ecosystem.families.checkpoint import packaged_hint
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import EndlessSource, FiniteReservoir, Reservoir
 from ecosystem.streams import Streams
@@ -112,7 +113,8 @@ def downloads(s: ScenarioTables, base: Path) -> list[str]:
     for name, family in s.models.items():
         ids |= {f"models.{name}.{key}": where for key, where in family.beside(base).downloads().items()}
     return [
-        f'{path} = "{where}" is not a folder, here or beside the scenario; the run looks it up on the Hugging Face Hub'
+        f'{path} = "{where}"{packaged_hint(where) if path.startswith("models.") else ""} is not a folder, here or '
+        "beside the scenario; the run looks it up on the Hugging Face Hub"
         for path, where in ids.items()
     ]
 

@@ -37,7 +37,7 @@ class FileArray:
     def append(self, rows: NDArray[Any]) -> None:
         """Append rows."""
         with self._path.open("ab") as file:
-            np.ascontiguousarray(rows, dtype=self._dtype).tofile(file)
+            file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)  # tofile() hides the cause of an error
         self._rows += len(rows)
 
     def read(self, first: int, last: int) -> NDArray[Any]:

@@ -68,10 +68,10 @@ class Plan:
         is read to count them, unless it is downloaded. Raises DataError if it cannot be read.
         """
         sources = OpenedSources(scenario, base)
-        notes = _notes(scenario) + _refusals(scenario, sources) + downloads(scenario, base)
         documents = initial_documents(scenario, sources)
-        notes += [*shortage(scenario, documents), *omissions(scenario, sources)] if done < 0 else []
+        missing = [*shortage(scenario, documents), *omissions(scenario, sources)] if done < 0 else []
         scenario = _with_initial_documents(scenario, documents)
+        notes = _notes(scenario) + _refusals(scenario, sources) + downloads(scenario, base) + missing
         rate = matrix_rate(machine)
         pretrain = train = generate = for_tasks = 0
         foundation = 0.0

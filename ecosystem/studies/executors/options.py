@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from ecosystem.errors import EcosystemError, nearest, path_argument, whole_number
 from ecosystem.interpreter import cores, require_docstrings, require_threads
+from ecosystem.placement.spec import ADDRESS
 from ecosystem.runs.environment import validate_device
 from ecosystem.runs.planning.memory import memory_budget
 from ecosystem.studies.executors.jobs import Engine
@@ -76,5 +77,7 @@ def validate_engine(kind: str, jobs: int | None, address: str | None, gpus: floa
         raise EcosystemError(f"--gpus {gpus}: give a number of at least 0.")
     if kind != "ray" and (address is not None or gpus):
         raise EcosystemError(f"--address and --gpus belong to --engine ray, not to {kind}.")
+    if address is not None and not address.strip():
+        raise EcosystemError(f'--address "{address}": give {ADDRESS}.')
     if kind == "serial" and jobs not in (None, 1):
         raise EcosystemError(f"--engine serial executes one run at a time, not {jobs}; choose --engine processes.")

@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -59,20 +60,21 @@ def library() -> ctypes.CDLL | None:
 @lru_cache(maxsize=1)
 def _load() -> ctypes.CDLL | None:
     instructions = torch.backends.cpu.get_cpu_capability()
-    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    name, *options = shlex.split(os.environ.get("CXX") or "") or ["c++"]
+    compiler = shutil.which(name)
     if compiler is None or instructions not in _INSTRUCTIONS or platform.system() != "Linux":
         return None
     try:
-        return ctypes.CDLL(str(_build(compiler, instructions)))
+        return ctypes.CDLL(str(_build([compiler, *options], instructions)))
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def _build(compiler: str, instructions: str) -> Path:
+def _build(compiler: list[str], instructions: str) -> Path:
     """Compile the sources unless that was done before; return the library."""
     sources = Path(__file__).parent / "native"
     objects, link = _commands(compiler, instructions, sources)
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
     contents = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix in (".cpp", ".h")]
     key = hashlib.sha256(b"\0".join([*contents, repr((objects, link)).encode(), torch.__version__.encode(), version]))
     path = cache_folder() / "native" / f"gpt2-{key.hexdigest()[:16]}.so"
@@ -95,10 +97,10 @@ def _build(compiler: str, instructions: str) -> Path:
     return path
 
 
-def _commands(compiler: str, instructions: str, sources: Path) -> tuple[list[list[str]], list[str]]:
+def _commands(compiler: list[str], instructions: str, sources: Path) -> tuple[list[list[str]], list[str]]:
     """Return the commands that compile the sources, and the command that links them."""
     package = Path(torch.__file__).parent
-    common = [compiler, "-O3", "-std=c++20", "-fPIC", "-fno-math-errno", "-w", f"-I{package / 'include'}"]
+    common = [*compiler, "-O3", "-std=c++20", "-fPIC", "-fno-math-errno", "-w", f"-I{package / 'include'}"]
 
     def compile_one(name: str, level: str, contraction: str) -> list[str]:
         capability = [f"-DCPU_CAPABILITY={level}", f"-DCPU_CAPABILITY_{level}"]
@@ -110,5 +112,5 @@ def _commands(compiler: str, instructions: str, sources: Path) -> tuple[list[lis
         compile_one("layer_norm_backward", "AVX2", "off"),
         compile_one("gpt2", instructions, "off"),
     ]
-    link = [compiler, "-shared", *(command[-1] for command in objects), "-o", "gpt2.so"]
+    link = [*compiler, "-shared", *(command[-1] for command in objects), "-o", "gpt2.so"]
     return objects, [*link, f"-L{package / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{package / 'lib'}"]
