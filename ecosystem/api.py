@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import click
 
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.errors import path_argument, path_of, whole_number
+from ecosystem.errors import DataError, each_line, path_argument, path_of, whole_number
 from ecosystem.families.base import CohortBuilder, build_cohort
 from ecosystem.interpreter import require_docstrings
 from ecosystem.metrics.estimates import error_of_mean
@@ -143,7 +143,7 @@ def run_scenario(
     validate_device(device, threads)
     if cache is not None:
         path_argument(cache, "cache")
-    with urls_in_errors(out):
+    with urls_in_errors(out), _file_in_errors(where):
         job = Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
         for sentence in [] if job.branch is None else job.branch.notes():
             progress.say(sentence)
@@ -151,7 +151,7 @@ def run_scenario(
             return _finished(job, progress, started)
         if job.branch is not None and job.last < 0:
             job.branch.parent.store.require(job.branch.step)
-        require_inputs([job.scenario], job.base, where)
+        require_inputs([job.scenario], job.base)
         machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh, placement=placement)
         with _workers(job.scenario, machine, placement, progress) as workers:
             plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done).placed(workers)
@@ -165,6 +165,17 @@ def run_scenario(
             progress.say(job.opening())
             _execute(job, machine, progress, build_cohort if workers is None else Placement(workers).cohort)
         return _summary(job, Run.open(job.folder), _report(job.folder), started)
+
+
+@contextmanager
+def _file_in_errors(where: str) -> Iterator[None]:
+    """Begin errors of what a scenario names with the file of the scenario, if there is one."""
+    try:
+        yield
+    except DataError as error:
+        if where:
+            error.args = (each_line(where, error),)
+        raise
 
 
 def _resources(job: Job, machine: Machine, memory: int | None, workers: Workers | None) -> Resources | None:

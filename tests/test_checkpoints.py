@@ -9,9 +9,10 @@ import torch
 from click.testing import CliRunner
 
 from ecosystem.cli.main import cli
-from ecosystem.errors import DataError
+from ecosystem.errors import DataError, EcosystemError
 from ecosystem.families import checkpoint
 from ecosystem.families.language import generation
+from ecosystem.families.language.family import LanguageFamily
 from ecosystem.families.language.gpt2.family import Gpt2
 from ecosystem.families.language.huggingface.decoders import (
     CachedDecoder,
@@ -394,6 +395,28 @@ def test_relative_paths_are_resolved_beside_the_scenario(tmp_path, monkeypatch, 
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "mine").mkdir()
     assert scenario.models["m"].beside(file.parent).init == "checkpoints/mine", "the current folder comes first"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt2", "causal_lm"])
+def test_fields_that_contradict_a_checkpoint_are_refused_with_their_place(kind, tmp_path, monkeypatch, tokenizer):
+    def refusal(command, *settings):
+        options = [option for setting in settings for option in ("--set", f"models.m.{setting}")]
+        error = CliRunner().invoke(cli, [command, str(file), *options]).exception
+        assert isinstance(error, EcosystemError) and str(error).startswith(f"{file}: models.m"), error
+        return str(error)
+
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "mine", "gpt2", tokenizer)
+    file = tmp_path / "places.toml"
+    file.write_text(SCENARIO.format(init="mine").replace("gpt2", kind))
+    assert "context = 65, but the checkpoint" in refusal("check", "context=65")
+    assert "adapter.rank = 17, but the model is only 16 wide" in refusal("check", "adapter={rank=17}")
+    targets, unknown = 'adapter={targets=["c_attn","q_porj"]}', "adapter.targets = ['q_porj']: the gpt2 has no"
+    assert kind == "gpt2" or unknown in refusal("check", targets)
+    monkeypatch.setattr(LanguageFamily, "check_files", lambda self: None)  # as before a download
+    assert "context = 65, but the checkpoint" in refusal("run", "context=65")
+    assert kind == "gpt2" or unknown in refusal("run", targets)
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,9 @@ def test_gguf_files_are_refused_in_a_sentence(gguf_file, tmp_path, monkeypatch):
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     with pytest.raises(DataError, match=r"a\.gguf cannot be read .*\(it is truncated, or no GGUF file\); download"):
         CausalLm(init=str(tmp_path / "a.gguf")).check_files()
+    (tmp_path / "a.gguf").write_bytes(gguf_file.read_bytes()[:-10_000])
+    with pytest.raises(DataError, match=r"a\.gguf cannot be read .*truncated: weights are missing"):
+        CausalLm(init=str(tmp_path / "a.gguf")).check_files()
     (tmp_path / "b.gguf").write_bytes(b"GGUF")
     with pytest.raises(DataError, match=r"has 2 GGUF files; give the path of one of them: a\.gguf, b\.gguf"):
         CausalLm(init=str(tmp_path)).check_files()

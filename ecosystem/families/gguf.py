@@ -100,11 +100,13 @@ def _sizes(file: Path, changed: int) -> dict[str, int]:
         for _ in range(values):
             name = _text(stream)
             found[name] = _value(stream, _number(stream, "I"))
-        parameters = sum(_elements(stream) for _ in range(tensors))
+        elements, offsets = zip(*(_tensor(stream) for _ in range(tensors)), strict=True)
+        if max(offsets) + stream.tell() >= file.stat().st_size:
+            raise ValueError("it is truncated: weights are missing at its end")
     architecture = found.get("general.architecture")
     names = {"context": "context_length", "layers": "block_count", "width": "embedding_length"}
     names["inner"] = "feed_forward_length"
-    return {"parameters": parameters, "vocabulary": int(found.get("tokenizer.ggml.tokens") or 0)} | {
+    return {"parameters": sum(elements), "vocabulary": int(found.get("tokenizer.ggml.tokens") or 0)} | {
         key: int(found.get(f"{architecture}.{name}") or 0) for key, name in names.items()
     }
 
@@ -129,9 +131,9 @@ def _value(stream: IO[bytes], kind: int) -> Any:
     return _number(stream, _WIDE.get(kind) or _FORMATS[kind])
 
 
-def _elements(stream: IO[bytes]) -> int:
-    """Read the description of a tensor; return its number of elements."""
+def _tensor(stream: IO[bytes]) -> tuple[int, int]:
+    """Read the description of a tensor; return its number of elements, and where it begins in the weights."""
     _text(stream)
     shape = [_number(stream, "Q") for _ in range(_number(stream, "I"))]
-    _number(stream, "I"), _number(stream, "Q")  # type and offset
-    return math.prod(shape)
+    _number(stream, "I")  # type
+    return math.prod(shape), _number(stream, "Q")

@@ -110,6 +110,19 @@ def rounded(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, Shaped]) ->
         yield values.view(np.uint8).data
 
 
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return what the header of a file says of every array, and where the first one begins."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {key: value for key, value in header.items() if key != "__metadata__"}, 8 + length
+
+
+def matrices_in(path: Path) -> list[str]:
+    """Return the names of the matrices in a file; raise OSError or ValueError if its header cannot be read."""
+    return [name for name, value in _header(path)[0].items() if len(value["shape"]) == 2]
+
+
 class ArrayFile(Mapping[str, NDArray[Any]]):
     """Arrays in a file, each read when it is asked for; those in bfloat16 are returned as float32."""
 
@@ -119,10 +132,8 @@ class ArrayFile(Mapping[str, NDArray[Any]]):
     @classmethod
     def open(cls, path: Path) -> Self:
         """Read the header of a file and return its arrays; raise OSError or ValueError if that is impossible."""
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        return cls(path, {key: _entry(value, 8 + length) for key, value in header.items() if key != "__metadata__"})
+        header, first = _header(path)
+        return cls(path, {key: _entry(value, first) for key, value in header.items()})
 
     def by_model(self) -> dict[str, ArrayFile]:
         """Return the arrays ``<model>/<name>`` by model and name."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.web import Web
-from ecosystem.errors import DataError
+from ecosystem.errors import DataError, each_line
 from ecosystem.families.base import BuildContext, CohortBuilder, Progress
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Host, Trainer, Writer
@@ -97,7 +97,10 @@ def build_state(
 
     def build(name: str) -> Any:
         own = replace(context, part_tokens=parts.get(name))
-        return build_cohort(scenario.models[name].beside(base), name, max(1, members[name]), own)
+        try:
+            return build_cohort(scenario.models[name].beside(base), name, max(1, members[name]), own)
+        except DataError as error:
+            raise DataError(each_line(f"models.{name}", error)) from error
 
     cohorts = Cohorts(build)
     state = State(

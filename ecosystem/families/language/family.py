@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from ecosystem.errors import DataError
 from ecosystem.families import checkpoint, foundation, gguf
 from ecosystem.families.base import BuildContext, Cohort, Family
 from ecosystem.families.language import conversion
@@ -108,14 +109,23 @@ class LanguageFamily(Family):
         return self.model_copy(update=found)
 
     def check_files(self) -> None:
-        """Raise DataError if the folder of ``init`` or ``tokenizer`` is missing, or that of ``init`` no checkpoint."""
+        """Raise DataError if the folder of ``init`` or ``tokenizer`` is missing, or that of ``init`` no checkpoint
+        for the other fields.
+        """
         checkpoint.check_folders({"init": None if self.from_scratch else self.init, "tokenizer": self.tokenizer})
         if not self.from_scratch and checkpoint.is_local(self.init) and checkpoint.is_installed(self.init):
-            if gguf.find(self.init, "init") is not None:
-                return
-            folder = checkpoint.folder_of(self.init, "init")
-            checkpoint.check_format(folder)
-            checkpoint.read_config(folder)
+            if gguf.find(self.init, "init") is None:
+                folder = checkpoint.folder_of(self.init, "init")
+                checkpoint.check_format(folder)
+                checkpoint.read_config(folder)
+            self._check_sizes()
+
+    def _require_context(self, limit: int) -> None:
+        """Raise DataError if the context exceeds the longest input of the checkpoint (0: unknown)."""
+        if self.context is not None and 0 < limit < self.context:
+            raise DataError(
+                f'context = {self.context}, but the checkpoint "{self.init}" has only {limit}; lower context.'
+            )
 
     def downloads(self) -> dict[str, str]:
         """Return the Hub ids that the fields ``init`` and ``tokenizer`` name."""
@@ -184,6 +194,10 @@ class LanguageFamily(Family):
     def _threads(self, context: BuildContext) -> int:
         """Return the thread count if the foundation's weights depend on it, else 0."""
         return context.threads
+
+    @abstractmethod
+    def _check_sizes(self) -> None:
+        """Raise DataError if a field contradicts the local checkpoint, whose weights are not read."""
 
     @abstractmethod
     def _longest_input(self, folder: Path) -> int:

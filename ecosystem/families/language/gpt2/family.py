@@ -19,6 +19,7 @@ from ecosystem.families.language import conversion
 from ecosystem.families.language.family import LanguageFamily
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
 from ecosystem.families.language.huggingface.adapters import Adapter, problems_on_random, require_peft, write_adapter
+from ecosystem.input_files import expanded
 from ecosystem.spec import ScenarioParts
 from ecosystem.streams import Stream
 from ecosystem.types import Positive
@@ -189,19 +190,29 @@ class Gpt2(LanguageFamily):
         checkpoint.write_weights(folder, {name: tensor.numpy() for name, tensor in whole.items()})
         return None
 
+    def _check_sizes(self) -> None:
+        found = self._sizes()
+        if found is None:
+            sizes = vars(Shape.read(expanded(self.init)))
+        else:
+            sizes = {"n_layer": found["layers"], "n_embd": found["width"], **found}
+        self._require_sizes(sizes)
+        if self.adapter is not None:
+            self.adapter.require_rank(sizes["n_embd"])
+
+    def _require_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Raise DataError if a field contradicts these sizes of the checkpoint (0: unknown)."""
+        for key in ("n_layer", "n_embd", "n_head", "vocabulary"):
+            value, stored = getattr(self, key), sizes.get(key)
+            if value is not None and stored and value != stored:
+                raise DataError(f'{key} = {value}, but the checkpoint "{self.init}" has {stored}; remove {key}.')
+        self._require_context(sizes["context"])
+
     def _check(self, shape: Shape, tokens: int, folder: Path) -> None:
         if tokens > shape.vocabulary:
             raise DataError(
                 f"the tokenizer has {tokens} tokens but the model in {folder} only {shape.vocabulary}; "
                 "they do not belong together."
             )
-        if self.from_scratch:
-            return
-        for key in ("n_layer", "n_embd", "n_head", "vocabulary"):
-            value, stored = getattr(self, key), getattr(shape, key)
-            if value is not None and value != stored:
-                raise DataError(f'{key} = {value}, but the checkpoint "{self.init}" has {stored}; remove {key}.')
-        if self.context is not None and self.context > shape.context:
-            raise DataError(
-                f'context = {self.context}, but the checkpoint "{self.init}" has only {shape.context}; lower context.'
-            )
+        if not self.from_scratch:
+            self._require_sizes(vars(shape))

@@ -26,7 +26,8 @@ class LowRank:
     """The weights of a base model, and which of its layers have an adapter."""
 
     def __init__(self, adapter: Adapter, shape: Shape, base: Mapping[str, Tensor]) -> None:
-        """Raise DataError if no layer has one of the target names."""
+        """Raise DataError if no layer has one of the target names, or the rank is too large."""
+        adapter.require_rank(shape.n_embd)
         self._adapter, self._shape, self._base = adapter, shape, base
         self._sizes = {name: size for name, size in shape.linear_layers().items() if adapter.adapts(name)}
         if not self._sizes:

@@ -7,7 +7,7 @@ untrained adapter changes nothing. Weights of adapters have the names of ``peft`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +49,21 @@ class Adapter(Spec):
         every = self.targets == ["all-linear"]
         return every or any(layer == target or layer.endswith(f".{target}") for target in self.targets)
 
+    def require_rank(self, width: int) -> None:
+        """Raise DataError if the rank exceeds the width of the model (0: unknown)."""
+        if 0 < width < self.rank:
+            raise DataError(
+                f"adapter.rank = {self.rank}, but the model is only {width} wide, so that a larger rank can do no more "
+                "than training all weights; lower rank, or remove adapter."
+            )
+
+    def require_targets(self, architecture: str, layers: Iterable[str]) -> None:
+        """Raise DataError if a target is none of the layers of a model, by the last part of their names."""
+        names = {layer.split(".")[-1] for layer in layers}
+        unknown = [target for target in self.targets if target.split(".")[-1] not in names]
+        if unknown and self.targets != ["all-linear"]:
+            raise _no_layers(unknown, architecture, names)
+
     def configuration(self, base: str | None = None) -> Any:
         """Return the configuration for ``peft``; ``base`` is the folder of the base model."""
         from peft import LoraConfig
@@ -72,23 +87,30 @@ def require_peft() -> None:
 def add_adapter(module: Any, adapter: Adapter, stream: Stream) -> None:
     """Add an adapter to a module, in place; its A is drawn from a stream, and all else is frozen.
 
-    Raises DataError if ``peft`` is missing, or no layer has one of the target names.
+    Raises DataError if ``peft`` is missing, the rank too large, or a target no layer.
     """
     require_peft()
     import torch
     from peft import inject_adapter_in_model
 
+    architecture = module.config.model_type
+    layers = [name for name, part in module.named_modules() if getattr(getattr(part, "weight", None), "ndim", 0) == 2]
+    adapter.require_rank(getattr(module.config, "hidden_size", 0))
+    adapter.require_targets(architecture, layers)
     # peft draws from PyTorch's global generator, which is seeded from the stream and then restored.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream.integer())
         try:
             inject_adapter_in_model(adapter.configuration(), module)
         except ValueError as error:
-            linear = {name.split(".")[-1] for name, part in module.named_modules() if type(part) is torch.nn.Linear}
-            raise DataError(
-                f"adapter.targets = {adapter.targets}: the {module.config.model_type} has no layers that can have an "
-                f"adapter by these names; its linear layers are {', '.join(sorted(linear)) or 'none'}."
-            ) from error
+            raise _no_layers(adapter.targets, architecture, {name.split(".")[-1] for name in layers}) from error
+
+
+def _no_layers(targets: list[str], architecture: str, names: Iterable[str]) -> DataError:
+    return DataError(
+        f"adapter.targets = {targets}: the {architecture} has no layers that can have an adapter by these names; it "
+        f'has {", ".join(sorted(names)) or "none"}, and "all-linear", alone, is every linear layer but the output.'
+    )
 
 
 def trained_parameters(module: Any) -> dict[str, Any]:

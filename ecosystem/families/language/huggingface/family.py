@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -20,7 +21,9 @@ from ecosystem.families.foundation import pretrain
 from ecosystem.families.language import conversion
 from ecosystem.families.language.family import LanguageFamily
 from ecosystem.families.language.huggingface.adapters import Adapter, problems_on_random, require_peft
+from ecosystem.families.tensor_files import matrices_in
 from ecosystem.families.training_spec import Training
+from ecosystem.input_files import expanded
 from ecosystem.spec import ScenarioParts
 from ecosystem.streams import Stream
 
@@ -126,16 +129,30 @@ class CausalLm(LanguageFamily):
             require_peft()
         super().check_files()
 
+    def _check_sizes(self) -> None:
+        sizes = self._known_sizes()
+        self._require_context(sizes["context"])
+        if self.adapter is not None:
+            self.adapter.require_rank(sizes["width"])
+            if "lm_head" not in self.adapter.targets:  # it may share the matrix of the embeddings
+                self._require_targets(self.adapter)
+
+    def _require_targets(self, adapter: Adapter) -> None:
+        """Raise DataError if a target is no matrix in the files of the checkpoint; other formats tell in the run."""
+        folder = expanded(self.init)
+        with suppress(OSError, ValueError, KeyError):
+            names = [name for file in folder.glob("*.safetensors") for name in matrices_in(file)]
+            if names:
+                layers = [name.removesuffix(".weight") for name in names]
+                adapter.require_targets(str(read_config(folder).get("model_type")), layers)
+
     def _longest_input(self, folder: Path) -> int:
         config = read_config(folder)
-        limit = next((config[key] for key in _CONTEXT if isinstance(config.get(key), int)), None)
-        if self.context is None and limit is None:
+        limit = next((config[key] for key in _CONTEXT if isinstance(config.get(key), int)), 0)
+        if self.context is None and not limit:
             raise DataError(f"{folder / 'config.json'} does not give the longest input; set context (in tokens).")
-        if self.context is not None and limit is not None and self.context > limit:
-            raise DataError(
-                f'context = {self.context}, but the checkpoint "{self.init}" has only {limit}; lower context.'
-            )
-        return int(self.context or limit or 0)
+        self._require_context(limit)
+        return self.context or limit
 
     def _make_foundation(self, tokenizer: Tokenizer, context: BuildContext) -> Callable[[Path], None]:
         from ecosystem.families.language.cohort import CohortSettings
