@@ -150,6 +150,18 @@ def test_the_plan_of_a_resume_or_branch_counts_the_steps_left(tmp_path):
     assert "initially" not in text[2] and "10 steps on" in whole.text()
 
 
+def test_fields_that_a_new_preset_or_kind_replaces_are_named():
+    def said(*settings):
+        options = [option for setting in settings for option in ("--set", setting)]
+        return CliRunner().invoke(cli, ["check", str(ROOT / "scenarios/smoke.toml"), *options]).output
+
+    preset = "models.tiny.preset=gpt2-micro"
+    note = "note: models.tiny.preset replaces the whole entry; what the file sets in it is dropped:"
+    assert f"{note} context, foundation, n_embd, vocabulary." in said(preset)
+    assert f"{note} foundation, n_embd, vocabulary." in said(preset, "models.tiny.context=64")
+    assert "dropped" not in said("models.tiny.n_embd=48", "sources.language.kind=process")
+
+
 def test_a_model_that_nothing_refers_to_is_noted(place):
     arguments = ["check", str(place / "tiny.toml"), "--set", "models.spare.preset=trigram"]
     assert "note: models.spare is not used" in CliRunner().invoke(cli, arguments).output

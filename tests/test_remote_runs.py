@@ -74,7 +74,15 @@ def test_what_an_object_store_cannot_do_is_told(tmp_path):
         (["run", file, "--fresh", "--out", "memory://x"], "memory://x: nothing is moved in an object store"),
         (["run", file, "--out", "nowhere://x"], "nowhere://x: unknown kind of store"),
         (["report", "memory://x/none/1"], "memory://x/none/1: there is no run at this URL"),
-        (["branch", "memory://x/none/1@2"], "is not a run folder .* Runs at a URL are read by check"),
+        (
+            ["branch", "memory://x/none/1@2"],
+            "memory://x/none/1@2: `ecosystem branch` needs a local folder; copy the run",
+        ),
+        (["view", "memory://x/none/1"], "memory://x/none/1: `ecosystem view` needs a local folder; copy the run"),
+        (
+            ["tasks", "memory://x/none/1", "t"],
+            "memory://x/none/1: `ecosystem tasks` needs a local folder; copy the run",
+        ),
         (["run", file, "--out", "memory://"], "memory://: this is not the URL of a place"),
         (["report", "memory://x"], "memory://x: this is not the URL of a run"),
     ):

@@ -264,6 +264,13 @@ def test_texts_longer_than_the_context_of_their_model_are_noted():
     assert f"models.{trainer.model}" in notes[0] and unused_settings(scenario) == []
 
 
+def test_settings_of_a_pre_training_that_is_not_done_are_noted():
+    scenario = Scenario.load(SMOKE).override({"models.tiny.init": "random"})
+    (note,) = unused_settings(scenario)
+    assert note == 'models.tiny.foundation has no effect, since a model with init = "random" is not pre-trained'
+    assert unused_settings(scenario.override({"models.tiny.foundation": {}})) == []
+
+
 @pytest.mark.parametrize("name", ["web", "initial", "writers", "human"])
 def test_names_that_mean_something_else_in_results_are_refused(name, tmp_path):
     (tmp_path / "s.toml").write_text(SMOKE.read_text().replace("trainers.naive", f"trainers.{name}"))

@@ -74,6 +74,20 @@ class Place(click.Path):
         return value if is_url(value) else super().convert(value, param, ctx)
 
 
+def local_only(context: click.Context, _: click.Parameter, places: Any) -> Any:
+    """Return the values of an argument; raise EcosystemError if one is a URL."""
+    from ecosystem.errors import EcosystemError
+    from ecosystem.input_files import is_url
+
+    for place in places if isinstance(places, tuple) else (places,):
+        if is_url(place):
+            raise EcosystemError(
+                f"{place}: `ecosystem {context.info_name}` needs a local folder; copy the run to this machine first, "
+                "with the tool of its object store, and give its folder."
+            )
+    return places
+
+
 def run_folder(place: Path | str, weights: Container[int] = ()) -> Path:
     """Return the folder of a run; one in an object store is fetched first, its models only of these steps."""
     if isinstance(place, Path):
@@ -213,6 +227,7 @@ def read_scenario(
     ``data`` is the content of the file, if it has been read: a pipe can be read only once.
     """
     from ecosystem.errors import ScenarioError, each_line
+    from ecosystem.scenario.changes import dropped_fields
     from ecosystem.scenario.presets import read_toml, require_kind
     from ecosystem.scenario.scenario import Scenario
 
@@ -228,6 +243,8 @@ def read_scenario(
             raise ScenarioError(each_line(f"{file} with --variant {variant}", error)) from None
     if not values:
         return spec
+    for sentence in dropped_fields(data, spec.plain(), values):
+        click.echo(f"note: {sentence}.", err=True)
     try:
         return Scenario.parse(spec.override(values, base=file.parent).plain(), where=str(file), base=file.parent)
     except ScenarioError as error:

@@ -11,6 +11,7 @@ from ecosystem.cli.options import (
     CACHE,
     JSON,
     Place,
+    local_only,
     read_values,
     run_folder,
 )
@@ -136,7 +137,7 @@ def audit(
 
 
 @click.command()
-@click.argument("place", metavar="SCENARIO_OR_RUN", type=click.Path(path_type=Path))
+@click.argument("place", metavar="SCENARIO_OR_RUN", type=Place(), callback=local_only)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--trainer", metavar="NAME", help="Also write the model of this trainer to FOLDER/model; runs only.")
 @click.option("--step", type=click.IntRange(min=0), help="Step of that model (default: the last).")

@@ -23,6 +23,7 @@ from ecosystem.cli.options import (
     SUMMARY,
     VARIANT,
     Place,
+    local_only,
     placement_options,
     print_result,
     read_scenario,
@@ -95,7 +96,7 @@ def run(
 
 
 @click.command()
-@click.argument("place", metavar="RUN@STEP")
+@click.argument("place", metavar="RUN@STEP", callback=local_only)
 @click.option(
     "--set",
     "settings",
@@ -205,7 +206,7 @@ def report(runs: tuple[Path | str, ...]) -> None:
 
 
 @click.command()
-@click.argument("places", metavar="SCENARIO | RUN [RUN]", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("places", metavar="SCENARIO | RUN [RUN]", nargs=-1, required=True, type=Place(), callback=local_only)
 @VARIANT
 @SET
 @SEED

@@ -266,6 +266,10 @@ class Family(Spec):
         Relative paths start from the current folder; see :meth:`beside`.
         """
 
+    def unused(self) -> list[str]:
+        """Return a sentence for every field that is set but has no effect; it begins with the name of the field."""
+        return []
+
     def downloads(self) -> dict[str, str]:
         """Return what the family takes from the Hugging Face Hub: the id by the name of the field."""
         return {}

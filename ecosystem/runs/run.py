@@ -59,7 +59,7 @@ class Run:
             inside = sorted(str(p.parent) for p in folder.glob("**/scenario.toml"))[:3] if folder.is_dir() else []
             hint = f" Did you mean {' or '.join(inside)}?" if inside else ""
             if is_url_as_path(path):
-                hint = " Runs at a URL are read by check, report, show, lineage and audit only."
+                hint = " Runs at a URL are read by check, report, show, lineage and audit only; copy it here first."
             raise StoreError(f"{folder}: is not a run folder (it has no scenario.toml).{hint}")
         run = cls(folder)
         if run.last_step < 0:

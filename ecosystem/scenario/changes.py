@@ -67,6 +67,23 @@ def check_exists(path: str, values: Mapping[str, Any], data: Mapping[str, Any]) 
         )
 
 
+def dropped_fields(authored: Mapping[str, Any], resolved: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for every entry that ``values`` replace by a preset or kind, if fields of its file are lost.
+
+    ``authored`` are the tables of the file, and ``resolved`` those of its scenario.
+    """
+    notes = []
+    for path, value in values.items():
+        entry = path.rpartition(".")[0]
+        if not DEFINING.fullmatch(path) or value_at(resolved, path) == value:
+            continue
+        section, name = entry.split(".")
+        fields = authored.get(section, {}).get(name, {}).keys() - {"kind", "preset"}
+        if lost := sorted(field for field in fields if f"{entry}.{field}" not in values):
+            notes.append(f"{path} replaces the whole entry; what the file sets in it is dropped: {', '.join(lost)}")
+    return notes
+
+
 def overlap(path: str, other: str) -> bool:
     """Return whether setting one of two dotted paths changes all or part of the value at the other."""
     first, second = (f"{p.rpartition('.')[0] if DEFINING.fullmatch(p) else p}." for p in (path, other))

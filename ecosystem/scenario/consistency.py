@@ -180,9 +180,9 @@ def _text_metrics(s: ScenarioTables) -> list[str]:
 def unused_settings(s: ScenarioTables) -> list[str]:
     """Return a sentence for every value that is allowed but has no effect.
 
-    These are unused sources and models, changes after the last step, budgets of trainers whose model ignores them, and
-    lengths of texts beyond the context of the model. Unused policies are not listed, since the page or a study may
-    apply them later.
+    These are unused sources, models and fields of models, changes after the last step, budgets of trainers whose model
+    ignores them, and lengths of texts beyond the context of the model. Unused policies are not listed, since the page
+    or a study may apply them later.
     """
     references = set(_strings(s.plain()))
     unused = [
@@ -197,6 +197,7 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         for change in s.changes
         if change.at > s.steps
     ]
+    unused += [f"models.{name}.{sentence}" for name, model in s.models.items() for sentence in model.unused()]
     contexts = {name: model.plain().get("context") for name, model in s.models.items()}
     unused += [
         f"trainers.{name}.decoding.max_tokens = {trainer.decoding.max_tokens} is not reached: a text ends when the "

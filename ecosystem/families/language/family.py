@@ -127,6 +127,11 @@ class LanguageFamily(Family):
                 f'context = {self.context}, but the checkpoint "{self.init}" has only {limit}; lower context.'
             )
 
+    def unused(self) -> list[str]:
+        """Return a sentence if settings of a pre-training are given, but there is none."""
+        note = f'foundation has no effect, since a model with init = "{self.init}" is not pre-trained'
+        return [note] if self.init != "foundation" and self.foundation != Foundation() else []
+
     def downloads(self) -> dict[str, str]:
         """Return the Hub ids that the fields ``init`` and ``tokenizer`` name."""
         return checkpoint.hub_ids({"init": None if self.from_scratch else self.init, "tokenizer": self.tokenizer})
