@@ -213,6 +213,8 @@ def test_the_compiler_may_have_options(monkeypatch):
     monkeypatch.setattr(kernels, "_build", lambda *arguments: built.append(arguments) or kernels.library()._name)
     assert kernels._load.__wrapped__() is not None
     assert built[0][0] == [shutil.which("c++"), "-O2", "-DNAME=two words"]
+    monkeypatch.setenv("CXX", "c++ '")
+    assert kernels._load.__wrapped__() is None
 
 
 @pytest.mark.slow

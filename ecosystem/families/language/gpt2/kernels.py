@@ -60,7 +60,10 @@ def library() -> ctypes.CDLL | None:
 @lru_cache(maxsize=1)
 def _load() -> ctypes.CDLL | None:
     instructions = torch.backends.cpu.get_cpu_capability()
-    name, *options = shlex.split(os.environ.get("CXX") or "") or ["c++"]
+    try:
+        name, *options = shlex.split(os.environ.get("CXX") or "") or ["c++"]
+    except ValueError:  # a quotation mark without its pair
+        return None
     compiler = shutil.which(name)
     if compiler is None or instructions not in _INSTRUCTIONS or platform.system() != "Linux":
         return None
