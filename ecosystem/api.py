@@ -16,7 +16,7 @@ import click
 
 from ecosystem.cache import cache_folder
 from ecosystem.corpus.schema import Snapshot
-from ecosystem.errors import DataError, each_line, path_argument, path_of, whole_number
+from ecosystem.errors import DataError, EcosystemError, each_line, path_argument, path_of, whole_number
 from ecosystem.families.base import CohortBuilder, build_cohort
 from ecosystem.interpreter import require_docstrings
 from ecosystem.metrics.estimates import error_of_mean
@@ -202,6 +202,8 @@ def _workers(
     """Connect to the workers of a placement; None if there is none."""
     if placement is None:
         return nullcontext()
+    if problem := placement.problem(scenario.models):
+        raise EcosystemError(problem)
     members = sum(trainer.count for trainer in scenario.trainers.values())
     return Workers(placement, machine.threads, members, progress.say)
 

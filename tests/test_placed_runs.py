@@ -223,6 +223,7 @@ def test_errors_are_those_of_a_run_in_one_process(cluster, tmp_path, cache):
     [
         ({"workers": 7}, 1, r"--workers 7 --threads 1: this Ray cluster has room for 6 workers .*; give fewer"),
         ({}, 3, r"--threads 3: no machine of this Ray cluster is large enough \(it has 2 CPUs"),
+        ({"gpus_per_worker": 2.0}, 1, r"--gpus-per-worker 2: no machine of this Ray cluster is large enough"),
         ({"workers": 4, "gpus_per_worker": 1.0}, 1, r"--workers 4 .* --gpus-per-worker 1: .* room for 3 workers"),
     ],
 )

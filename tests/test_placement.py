@@ -62,7 +62,10 @@ def test_options_replace_keys_of_the_table():
             {"engine": "ray", "address": ""},
             '--address "": give the address of a Ray cluster (HOST:PORT or auto), or omit it.',
         ),
-        ({"engine": "ray", "gpus_per_worker": 2.0}, "--gpus-per-worker 2.0: give a number from 0 to 1."),
+        (
+            {"engine": "ray", "gpus_per_worker": 1.5},
+            "--gpus-per-worker 1.5: give a number from 0 to 1, or a whole number above it.",
+        ),
     ],
 )
 def test_wrong_options_are_told(options, sentence):
@@ -72,8 +75,8 @@ def test_wrong_options_are_told(options, sentence):
 
 
 def test_wrong_keys_of_the_table_are_told_with_their_path():
-    with pytest.raises(EcosystemError, match=r"placement.gpus_per_worker: .* 1"):
-        tiny(placement={"gpus_per_worker": 3.0})
+    with pytest.raises(EcosystemError, match=r"placement.gpus_per_worker: .* 1, or a whole number"):
+        tiny(placement={"gpus_per_worker": 2.5})
     with pytest.raises(EcosystemError, match=r"placement.gpus: unknown key"):
         tiny(placement={"gpus": 1})
 
@@ -204,7 +207,7 @@ class Here:
     """Workers in this process instead of a cluster: each holds its parts, and calls come one after another."""
 
     def __init__(self, count: int, blind: tuple[int, ...] = ()) -> None:
-        self.count = count
+        self.count, self.spec = count, PlacementSpec()
         self.processes = [Process("here", number, versions()) for number in range(count)]
         self.workers = [Blind(".") if number in blind else Worker(".") for number in range(count)]
 

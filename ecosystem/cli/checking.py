@@ -103,7 +103,8 @@ def _too_large(scenario: Scenario, base: Path) -> list[str]:
     from ecosystem.runs.planning.memory import resources
 
     if scenario.placement is not None and scenario.placement.engine == "ray":
-        return []  # on other machines
+        problem = scenario.placement.problem(scenario.models)
+        return [problem.removesuffix(".")] if problem else []  # the memory is that of other machines
     problem = resources(scenario, Path(), threads=cores(), base=base).problem()
     return [f"on a CPU of this machine, {problem.removesuffix('.')}"] if problem else []
 

@@ -152,7 +152,9 @@ def placement_options(command: Callable[..., None]) -> Callable[..., None]:
             "--workers", type=int, help="Ray workers that share the models (default: as many as the cluster has room)."
         ),
         click.option(
-            "--gpus-per-worker", type=float, help="GPUs of each Ray worker, such as 0.25 for four workers on one GPU."
+            "--gpus-per-worker",
+            type=float,
+            help="GPUs of each Ray worker: 0.25 for four workers on one, 2 to divide each causal_lm over two.",
         ),
     ]
     for option in reversed(options):

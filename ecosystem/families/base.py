@@ -202,6 +202,7 @@ class BuildContext:
     cache: Path  # foundations and tokenizers, by fingerprint
     progress: Progress = silent
     part_tokens: int | None = None  # tokens of a batch computed at once; None: as many as is fastest
+    devices: tuple[str, ...] = ()  # those of the layers of one member; (): all are on ``device``, otherwise the first
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,7 @@ class Family(Spec):
     uses_budget: ClassVar[bool] = True  # False: a fit reads every document once and ignores the trainer's budget
     depends_on_threads: ClassVar[bool] = True  # False: any number of compute threads gives the same numbers
     supports_prompts: ClassVar[bool] = False  # True: its cohorts implement SupportsPrompts
+    divides_layers: ClassVar[bool] = False  # True: its cohorts compute one member on several devices, if told to
     supports_watermark: ClassVar[bool] = False  # True: its cohorts implement SupportsWatermark
 
     @property

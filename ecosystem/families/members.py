@@ -58,13 +58,16 @@ class MemberWeights:
         draw: Callable[[Stream], Mapping[str, Tensor]],
         build: BuildContext,
         reread: Callable[[], Mapping[str, Tensor]] | None = None,
+        devices: Mapping[str, torch.device] | None = None,
     ) -> None:
         """``initial`` maps names to the tensors of one member; ``draw`` makes random ones from a stream.
 
         ``reread`` returns ``initial`` again. With it, large models do not keep ``initial`` in memory.
+        ``devices``: where the tensors of a model on several devices are; others are on that of the build.
         """
         self.model = model
         self.device = torch.device(build.device)
+        self._devices = devices or {}
         self.shapes = {name: tuple(tensor.shape) for name, tensor in initial.items()}
         self._draw = draw
         self._random = build.streams.at(f"model/{model}/random")
@@ -174,19 +177,23 @@ class MemberWeights:
                     "preset or another number of members."
                 )
             for weights, values in zip(loaded, array, strict=True):
-                weights[name] = torch.tensor(values, dtype=torch.float32, device=self.device)
+                weights[name] = torch.tensor(values, dtype=torch.float32, device=self._device(name))
         self._members = loaded
 
     def _fits(self, state: MemberState) -> bool:
         """Whether a state consists of tensors of this cohort's shapes and device, which need no copy."""
         first = state.members[0]
         shapes = {name: tuple(tensor.shape) for name, tensor in first.items()}
-        same_device = all(tensor.device == self.device for tensor in first.values())
+        same_device = all(tensor.device == self._device(name) for name, tensor in first.items())
         return len(state.members) == len(self._members) and shapes == self.shapes and same_device
 
     def _placed(self, weights: Mapping[str, Tensor]) -> Weights:
-        placed = {name: tensor.detach().to(self.device, torch.float32).contiguous() for name, tensor in weights.items()}
-        return Weights({name: placed[name] for name in self.shapes})
+        return Weights(
+            {name: weights[name].detach().to(self._device(name), torch.float32).contiguous() for name in self.shapes}
+        )
 
     def _draw_weights(self, stream: Stream) -> Weights:
-        return Weights({name: tensor.to(self.device) for name, tensor in self._draw(stream).items()})
+        return Weights({name: tensor.to(self._device(name)) for name, tensor in self._draw(stream).items()})
+
+    def _device(self, name: str) -> torch.device:
+        return self._devices.get(name, self.device)

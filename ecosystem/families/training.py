@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,13 +98,14 @@ class Fit:
         started = time.perf_counter()
         steps = self.batches[0].steps
         device = self.parameters[0].device
-        optimiser = _AdamW(self.parameters, self.decayed, self.training)
+        places = _by_device(self.parameters)
+        optimiser = _AdamW(self.parameters, self.decayed, self.training, places)
         losses: list[Tensor] = []  # [] or [M] each; checked every step on a CPU, less often on a GPU, where that blocks
         checked = 0
         with torch.no_grad():
             for step, batches in enumerate(zip(*self.batches, strict=True)):
                 loss, grads = self._gradients(batches, device)
-                norm = _clip(grads, self.training.clip, self.stacked)
+                norm = _clip(grads, self.training.clip, self.stacked, places).to(loss.device)
                 losses.append(torch.where(torch.isfinite(norm), loss, norm))
                 if device.type == "cpu" or step % 16 == 15 or step == steps - 1:
                     self._check(losses[checked:], checked, steps)
@@ -175,11 +177,26 @@ def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([np.pad(array, ((0, 0), (0, widest - array.shape[1]))) for array in arrays])
 
 
-def _clip(grads: Sequence[Tensor], max_norm: float, stacked: bool) -> Tensor:
-    """Scale every member's gradient to at most ``max_norm``, in place; return the norms before, [] or [M]."""
+def _by_device(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Return the indices of the tensors on each device; several, if layers of one model are divided."""
+    places: dict[torch.device, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        places.setdefault(tensor.device, []).append(index)
+    return list(places.values())
+
+
+def _clip(grads: Sequence[Tensor], max_norm: float, stacked: bool, places: Sequence[Sequence[int]]) -> Tensor:
+    """Scale every member's gradient to at most ``max_norm``, in place; return the norms before, [] or [M].
+
+    ``places`` are the indices of the gradients on each device.
+    """
     if not stacked:
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
-        torch._foreach_mul_(list(grads), (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        groups = [[grads[i] for i in place] for place in places]
+        parts = [torch.stack(torch._foreach_norm(group)) for group in groups]
+        norm: Tensor = torch.linalg.vector_norm(torch.cat([part.to(parts[0].device) for part in parts]))
+        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for group in groups:
+            torch._foreach_mul_(group, factor.to(group[0].device))
         return norm
     norms = [torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in grads]
     norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
@@ -192,11 +209,18 @@ def _clip(grads: Sequence[Tensor], max_norm: float, stacked: bool) -> Tensor:
 class _AdamW:
     """Fused AdamW, without PyTorch's optimiser class, which takes a second to import ``torch._dynamo``."""
 
-    def __init__(self, parameters: Sequence[Tensor], decayed: Sequence[bool], training: Training) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        decayed: Sequence[bool],
+        training: Training,
+        places: Sequence[Sequence[int]],
+    ) -> None:
+        """``places`` are the indices of the parameters on each device."""
         self._training = training
         self._groups = []
-        for decay in (True, False):
-            indices = [i for i, d in enumerate(decayed) if d == decay]
+        for decay, place in product((True, False), places):
+            indices = [i for i in place if decayed[i] == decay]
             group = [parameters[i].detach() for i in indices]
             moments = [torch.zeros_like(p) for p in group], [torch.zeros_like(p) for p in group]
             counts = [torch.zeros((), dtype=torch.float32, device=p.device) for p in group]

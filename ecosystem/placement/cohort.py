@@ -273,6 +273,7 @@ class Placement:
                 context.threads,
                 context.cache,
                 context.part_tokens,
+                max(1, int(self._workers.spec.gpus_per_worker)),
             )
             part.building = [Call(part, "build", (plan, human, folders), shared=table)]
             if built is None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from ecosystem.errors import EcosystemError, nearest
+from ecosystem.families.base import Family
 from ecosystem.formats import counted
 from ecosystem.spec import Spec
 
+_GPUS = "a number from 0 to 1, or a whole number above it"
 EngineKind = Literal["local", "ray"]
+
+
+def _whole_above_one(gpus: float) -> float:
+    if gpus > 1 and not gpus.is_integer():
+        raise ValueError(f"give {_GPUS}")
+    return gpus
 
 
 class PlacementSpec(Spec):
@@ -23,8 +32,10 @@ class PlacementSpec(Spec):
     workers: Annotated[int, Field(gt=0, le=100_000)] | None = Field(
         None, description="processes among which the members of every model are divided; absent: as many as have room"
     )
-    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0, description="GPUs of each worker: 0.25 puts four workers on one GPU; 0: workers compute on CPUs"
+    gpus_per_worker: Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)] = Field(
+        0.0,
+        description="GPUs of each worker: 0.25 puts four workers on one GPU, 2 divides the layers of a causal_lm over "
+        "two; 0: workers compute on CPUs",
     )
 
     def described(self) -> str:
@@ -33,8 +44,22 @@ class PlacementSpec(Spec):
             return "models are computed in the process of the run"
         count = counted(self.workers, "worker") if self.workers else "as many workers as have room"
         where = f"the Ray cluster at {self.address}" if self.address else "a Ray cluster started on this machine"
-        gpus = f", {self.gpus_per_worker:g} GPU each" if self.gpus_per_worker else ""
+        gpus = f", {self.gpus()} each" if self.gpus_per_worker else ""
         return f"models are computed by {count} of {where}{gpus}"
+
+    def gpus(self) -> str:
+        """Return the GPUs of a worker in words."""
+        return f"{self.gpus_per_worker:g} GPU{'s' if self.gpus_per_worker > 1 else ''}"
+
+    def problem(self, models: Mapping[str, Family]) -> str:
+        """Return a sentence if a worker has several GPUs but one of the models needs one; else an empty string."""
+        whole = [f"models.{name} ({family.kind})" for name, family in models.items() if not family.divides_layers]
+        if self.engine == "local" or self.gpus_per_worker <= 1 or not whole:
+            return ""
+        return (
+            f"--gpus-per-worker {self.gpus_per_worker:g}: only a causal_lm is divided over GPUs, but each member of "
+            f"{' and '.join(whole)} is computed on one; give at most 1, or only models of kind causal_lm."
+        )
 
 
 IGNORED_BY_STUDIES = (
@@ -44,7 +69,7 @@ IGNORED_BY_PAGE = "[placement] of the scenario is ignored: the page computes its
 
 
 ADDRESS = "the address of a Ray cluster (HOST:PORT or auto), or omit it"
-_ALLOWED = {"address": ADDRESS, "workers": "a whole number of at least 1", "gpus_per_worker": "a number from 0 to 1"}
+_ALLOWED = {"address": ADDRESS, "workers": "a whole number of at least 1", "gpus_per_worker": _GPUS}
 
 
 def chosen_placement(table: PlacementSpec | None, options: dict[str, Any]) -> PlacementSpec | None:

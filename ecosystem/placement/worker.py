@@ -77,6 +77,7 @@ class Blueprint:
     threads: int
     cache: Path
     part_tokens: int | None = None
+    gpus: int = 1  # over which the layers of a member are divided
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,18 @@ class Worker:
                 f"--device cuda: {socket.gethostname()}, a machine of the cluster, has no GPU that PyTorch can use; "
                 "give --device cpu, or install a CUDA build of PyTorch there."
             )
+        divided = plan.device == "cuda" and plan.gpus > 1
+        if divided and torch.cuda.device_count() < plan.gpus:
+            raise DataError(
+                f"--gpus-per-worker {plan.gpus}: PyTorch sees only {torch.cuda.device_count()} GPUs in a worker on "
+                f"{socket.gethostname()}."
+            )
+        devices = tuple(f"cuda:{number}" for number in range(plan.gpus)) if divided else ()
         torch.set_num_threads(plan.threads)
         self._take_folders(plan.cache, folders)
-        context = BuildContext(human, plan.streams, plan.device, plan.threads, plan.cache, part_tokens=plan.part_tokens)
+        context = BuildContext(
+            *(human, plan.streams, plan.device, plan.threads, plan.cache), part_tokens=plan.part_tokens, devices=devices
+        )
         with foundation.folders_used() as used:
             cohort = plan.family.cohort(plan.name, plan.members, context)
         self._cohorts[model], self._first[model] = cohort, plan.first

@@ -125,7 +125,7 @@ class Workers:
 
     def describe(self) -> str:
         """Return the workers in words, for the plan of a run."""
-        gpus = f", {self.spec.gpus_per_worker:g} GPU" if self.spec.gpus_per_worker else ""
+        gpus = f", {self.spec.gpus()}" if self.spec.gpus_per_worker else ""
         return (
             f"{counted(self.count, 'Ray worker')} on {counted(self.room.machines, 'machine')}, "
             f"{counted(self._threads, 'thread')}{gpus} each, for {counted(self._members, 'model')}"

@@ -23,6 +23,7 @@ from ecosystem.families.language.cohort import CohortSettings, Nll
 from ecosystem.families.language.generation import Decoder
 from ecosystem.families.language.huggingface.adapters import Adapter, add_adapter, trained_parameters
 from ecosystem.families.language.huggingface.decoders import fastest_decoder, token_rows
+from ecosystem.families.language.huggingface.division import divide
 from ecosystem.families.language.huggingface.modules import build as build_module
 from ecosystem.families.language.loss import scored_loss, token_nll
 from ecosystem.families.language.neural import NeuralCohort
@@ -71,6 +72,9 @@ class ModuleCohort(NeuralCohort):
         if adapter is not None:
             add_adapter(module, adapter, build.streams.at(f"model/{settings.name}/adapter"))
         self._trained = trained_parameters(module)
+        self.divided = bool(build.devices)
+        if self.divided:
+            divide(module, build.devices)
         initial = {name: parameter.detach() for name, parameter in self._trained.items()}
         untrained = initial if adapter is not None else {}
 
@@ -78,15 +82,16 @@ class ModuleCohort(NeuralCohort):
             return {name: p.detach() for name, p in build_module(config, stream).named_parameters()} | untrained
 
         renewed = None if reread is None or adapter is not None else lambda: dict(reread().named_parameters())
+        devices = {name: p.device for name, p in {**self._frozen, **self._trained}.items()} if self.divided else {}
         super().__init__(
             settings,
-            MemberWeights(settings.name, settings.members, initial, draw, build, renewed),
+            MemberWeights(settings.name, settings.members, initial, draw, build, renewed, devices),
             training,
             workers=(1, build.threads),
             stacks=False,
             cached_values=2 * layers * width,
         )
-        self.module = module.to(self.device).eval()
+        self.module = (module if self.divided else module.to(self.device)).eval()
         self._base = {name: parameter.data for name, parameter in self._frozen.items()}
         self._attention = 2 * layers * width
         parameters = signature(module.forward).parameters
@@ -203,7 +208,7 @@ class ModuleCohort(NeuralCohort):
         return fit, record
 
     def _gradients(self, rows: Rows, total: Sequence[Tensor] | None = None) -> tuple[Tensor, Sequence[Tensor]]:
-        inputs, targets, scale = rows
+        inputs, targets, scale = (tensor.to(self.device) for tensor in rows)  # those of a divided module may not be
         with torch.enable_grad(), self._autocast():
             if self._in_chunks:
                 table = self.module.get_output_embeddings().weight

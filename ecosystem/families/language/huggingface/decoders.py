@@ -25,6 +25,7 @@ class Runs(Protocol):
     tokenizer: Tokenizer
     context: int
     device: torch.device
+    divided: bool
     module: Any
     name: str
 
@@ -52,7 +53,8 @@ class CachedDecoder:
 
     def keep(self, rows: Tensor, used: int) -> None:
         """Continue with these rows only (an index tensor)."""
-        self._cache.batch_select_indices(rows)
+        # An index on the CPU selects from keys and values on every GPU.
+        self._cache.batch_select_indices(rows.cpu() if self._module.divided else rows)
 
     def _logits(self, ids: Tensor) -> Tensor:
         logits, self._cache = self._module.forward(ids, self._cache)

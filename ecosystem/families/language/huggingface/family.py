@@ -55,6 +55,7 @@ class CausalLm(LanguageFamily):
     """
 
     needed: ClassVar[tuple[str, ...]] = ("architecture", "context")
+    divides_layers: ClassVar[bool] = True
 
     init: str = Field(
         description="initial weights: foundation, random, a checkpoint folder, a GGUF file, smollm2, or a Hub id"
