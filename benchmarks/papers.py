@@ -38,14 +38,34 @@ def rows(run: Run, steps: tuple[int, ...], digits: int, complement: bool) -> lis
     return table
 
 
+def domain_rows(run: Run, steps: tuple[int, ...], digits: int) -> list[str]:
+    """Return a row per population and step: the loss on each domain that the scenario lists (``measure.domains``)."""
+    parts = pl.col("id").str.split("/").list
+    measured = run.metrics.filter(pl.col("scope") == "domain").with_columns(
+        population=parts.first(), domain=parts.last()
+    )
+    means_of = measured.group_by("step", "population", "domain").agg(pl.col("value").mean())
+    values = {row[:3]: row[3] for row in means_of.iter_rows()}
+    names = run.scenario.measure.domains or []
+    table = [f"| population | step | {' | '.join(names)} |"]
+    for population in run.scenario.trainers:
+        for step in steps or (run.last_step,):
+            losses = [values.get((step, population, name)) for name in names]
+            cells = ["–" if loss is None else number(loss, digits) for loss in losses]
+            table.append(f"| {population} | {step} | {' | '.join(cells)} |")
+    return table
+
+
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--step", "steps", type=click.IntRange(min=0), multiple=True, help="Steps to print; the last by default.")
 @click.option("--digits", type=click.IntRange(min=0), default=3, show_default=True, help="Digits after the point.")
 @click.option("--complement", is_flag=True, help="Print 1 minus the metric.")
-def main(run: Path, steps: tuple[int, ...], digits: int, complement: bool) -> None:
+@click.option("--domains", is_flag=True, help="Print the losses on domains instead.")
+def main(run: Path, steps: tuple[int, ...], digits: int, complement: bool, domains: bool) -> None:
     """Print simulated and predicted values of RUN, a run folder, as rows of a table in Markdown."""
-    for row in rows(Run.open(run), steps, digits, complement):
+    opened = Run.open(run)
+    for row in domain_rows(opened, steps, digits) if domains else rows(opened, steps, digits, complement):
         click.echo(row)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ecosystem.cli.listing import listing
 from ecosystem.errors import DataError
-from ecosystem.theory import diversity, extinction, gaussian, learning, regression
+from ecosystem.theory import diversity, extinction, gaussian, learning, networks, regression
 from ecosystem.theory.diversity import (
     distance_fresh_data,
     distance_partially_synthetic,
@@ -904,6 +904,11 @@ OF_TIME = {
     "kde_variance_replace": (10, 0.5),
     "kde_variance_accumulate": (10, 0.5),
     "kde_variance_accumulate_subsample": (10, 0.5),
+    "network_mean_error": ([[5, 5], [0, 5]], [0, 5], 0),
+    "network_mean_error_limit": ([[5, 5], [0, 5]], [0, 5], 0),
+    "network_variance": ([[5, 5], [0, 5]], [0, 5], 0),
+    "network_diversity": (0.5, [[5, 5], [0, 5]], [0, 5], 0),
+    "network_regression_error": (1, 3, [[5, 5], [0, 5]], [0, 5], 0),
     "ols_error_replace": (1, 3, 10),
     "ols_error_accumulate": (1, 3, 10),
     "kept_correct_share": (0.6, 0.8, 0.2),
@@ -935,7 +940,7 @@ def test_generations_of_any_shape(name):
 def test_every_law_is_checked_and_every_function_of_time_is_a_law():
     # The last arguments of two are others, and the third has no value at generation 0.
     assert set(laws()) - set(OF_TIME) == {"gaussian_sd_tail_bound", "verified_accuracy", "ols_error_mixture"}
-    for module in (diversity, extinction, gaussian, learning, regression):
+    for module in (diversity, extinction, gaussian, learning, networks, regression):
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if not name.startswith("_") and function.__module__ == module.__name__:
                 assert (name in laws()) == ("t" in inspect.signature(function).parameters), name

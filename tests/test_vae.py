@@ -279,7 +279,7 @@ def test_what_members_write_is_held_against_the_truth(tmp_path):
         x = docs.to_numpy()
         assert found["variance"][member] == pytest.approx(x.var(axis=0, ddof=1).sum() / np.trace(truth.covariance))
         assert found["mean_error"][member] == pytest.approx(((x.mean(axis=0) - truth.mean) ** 2).sum())
-        normal = GaussianCohort("g", 1, 64, unbiased=True)
+        normal = GaussianCohort("g", 1, 64)
         normal.load({"mean": x.mean(axis=0)[None], "covariance": np.cov(x, rowvar=False)[None]})
         assert found["w2"][member] == pytest.approx(normal.describe(truth)["w2"][0])
         eyes = {name: values[:1] for name, values in family.cohort("v", 1, context(cache=tmp_path)).state().items()}

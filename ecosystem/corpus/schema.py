@@ -113,9 +113,12 @@ _METRICS: Columns = {
     "step": Column(pl.Int32(), "step of the measurement; 0 is the opening of the web", "step"),
     "scope": Column(
         pl.String(),
-        "sort of thing measured: trainer, training_set, web, site, policy, reference, writer, curator or cost",
+        "sort of thing measured: trainer, training_set, web, site, policy, reference, writer, curator, cost or domain",
     ),
-    "id": Column(pl.String(), 'name of the thing measured, for instance "naive/0"'),
+    "id": Column(
+        pl.String(),
+        'name of the thing measured, for instance "naive/0"; of a domain, the trainer and the domain: "naive/0/docs"',
+    ),
     "metric": Column(pl.String(), "name of the metric"),
     "value": Column(pl.Float64(), "measured value", "unit of the metric"),
     "error": Column(pl.Float64(), "standard error where the value is an estimate, else null", "unit of the metric"),

@@ -22,6 +22,7 @@ from ecosystem.spec import Spec
 from ecosystem.streams import Streams
 from ecosystem.types import Positive
 
+DEALT = ("isolated", "islands", "parallel")  # webs without links, whose sites are dealt to agents
 _SAMPLE = 50_000  # texts: enough for a tokenizer and a foundation, and read within a minute
 
 
@@ -44,13 +45,15 @@ class InitialSpec(Spec):
 class WebSpec(Spec):
     """The graph of sites, its initial documents, and the policies at its publish and retain gates."""
 
-    graph: Literal["barabasi_albert", "watts_strogatz", "complete", "isolated", "islands", "file"] = Field(
+    graph: Literal["barabasi_albert", "watts_strogatz", "complete", "isolated", "islands", "parallel", "file"] = Field(
         "barabasi_albert",
         alias="kind",
         description="barabasi_albert: a grown graph, in which a few sites have very many links; watts_strogatz: a "
         "small world; complete: every site links to every other; isolated: no links, every agent has its own sites, "
         "and initial documents are dealt out evenly (replicates of one loop); islands: as isolated, but the agents of "
-        "a population share its sites (separate webs side by side); file: a graph read from `path`",
+        "a population share its sites (separate webs side by side); parallel: as isolated, but agents with the same "
+        "number share sites, one agent of every population (replicates of one network of laboratories); file: a graph "
+        "read from `path`",
     )
     sites: Positive | None = Field(None, description="number of sites; absent with a file, which defines it")
     degree: Positive = Field(
@@ -107,8 +110,8 @@ class Web:
         there, to ``base``.
         """
         self._streams = streams
-        self._dealt, self._shared = spec.graph in ("isolated", "islands"), spec.graph == "islands"
-        self._owned: dict[str, NDArray[np.int64]] = {}  # sites assigned in order, by agent or population
+        self._kind = spec.graph
+        self._owned: dict[str, NDArray[np.int64]] = {}  # sites assigned in order, by agent, population or number
         self._graph = _directed(_build(spec, streams, base))
         self.sites: int = self._graph.number_of_nodes()
         self._endorsed: dict[tuple[int, int], float] = {}
@@ -129,10 +132,12 @@ class Web:
 
         Every site draws one number from the stream ``home/<name>``, and homes are the sites with the smallest numbers,
         so an agent with one more home keeps the others. On an isolated web, homes are the next ``n`` sites without an
-        agent; on islands, those of the agent's population (the second to last part of ``name``).
+        agent; on islands, those of the agent's population (the second to last part of ``name``); on parallel webs,
+        those of its number (the last part).
         """
-        if self._dealt:
-            owner = name.split("/")[-2] if self._shared else name
+        if self._kind in DEALT:
+            part = {"islands": -2, "parallel": -1}.get(self._kind)
+            owner = name if part is None else name.split("/")[part]
             first = sum(sites.size for sites in self._owned.values())
             return self._owned.setdefault(owner, np.arange(first, first + n, dtype=np.int64)).copy()
         noise = self._streams.at(f"home/{name}").uniform(np.arange(self.sites))
@@ -141,9 +146,9 @@ class Web:
     def places(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Draw the site of each initial document (``rows`` of a source), uniformly.
 
-        On an isolated web and on islands, documents are assigned to the sites in turn, so that all get equally many.
+        On a web whose sites are dealt to agents, documents are assigned to them in turn, so that all get equally many.
         """
-        if self._dealt:
+        if self._kind in DEALT:
             return rows % self.sites
         return (self._streams.at(name).uniform(rows) * self.sites).astype(np.int64)
 

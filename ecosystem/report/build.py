@@ -118,6 +118,7 @@ def _facts(data: RunReportData) -> dict[str, object]:
 def _sentences(data: RunReportData) -> list[str]:
     return [
         *findings.contamination(data.metrics, data.populations),
+        *findings.without_real_data(data.run.scenario, data.run.last_step),
         *findings.agreement(data.agreements),
         *findings.quality(data.outcomes),
         *findings.diversity(data.metrics, data.populations),

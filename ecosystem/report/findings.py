@@ -14,6 +14,9 @@ from ecosystem.formats import counted, number, percent
 from ecosystem.report import summaries
 from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.summaries import Outcome
+from ecosystem.scenario.reading import reading_graph
+from ecosystem.scenario.scenario import Scenario
+from ecosystem.theory.networks import reaching_real_data
 
 LISTED = 6  # maximum number of populations, laws or policies listed one by one
 
@@ -94,6 +97,27 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str
         low, high = min(parts), max(parts)
         lines.append(f"The synthetic shares of the last training sets range from {low[1]} to {high[1]}.")
     return lines
+
+
+def without_real_data(scenario: Scenario, step: int) -> list[str]:
+    """Name the populations that reach no source of real data, directly or through what they read of others.
+
+    Only what the scenario makes certain is said (:mod:`ecosystem.scenario.reading`).
+    """
+    reads, real = reading_graph(scenario, step)
+    reaching = reaching_real_data(reads, real)
+    cut_off = [name for name in reads if name not in reaching]
+    if not cut_off or step == 0:
+        return []
+    who = listed([bold(name) for name in cut_off]) if len(cut_off) <= LISTED else f"{len(cut_off)} populations"
+    reach = "reaches" if len(cut_off) == 1 else "reach"
+    sentence = f"At step {step}, {who} {reach} no source of real data, neither directly nor through other laboratories"
+    exposed = [bold(name) for name in reads if name in reaching and reads[name] & set(cut_off)]
+    if exposed and len(exposed) <= LISTED:
+        sentence += (
+            f"; {listed(exposed)}, with access to real data, {'reads' if len(exposed) == 1 else 'read'} from them"
+        )
+    return [sentence + "."]
 
 
 def agreement(agreements: Sequence[Agreement]) -> list[str]:

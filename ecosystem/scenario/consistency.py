@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ecosystem.corpus.web import DEALT
 from ecosystem.errors import nearest
 from ecosystem.families.base import Family
 from ecosystem.formats import counted
@@ -15,7 +16,7 @@ from ecosystem.metrics.base import TEXT_METRICS
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher, WritesWatermark
-from ecosystem.scenario.entries import CuratorSpec, TrainerSpec, WriterSpec
+from ecosystem.scenario.entries import INITIAL, CuratorSpec, TrainerSpec, WriterSpec
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.theory.laws import wrong_law
 
@@ -31,6 +32,7 @@ def inconsistencies(s: ScenarioTables) -> list[str]:
         *_theory(s),
         *_downstream(s),
         *_text_metrics(s),
+        *_domains(s),
     ]
 
 
@@ -98,6 +100,7 @@ def _trainers(s: ScenarioTables) -> list[str]:
             if name in s.policies and not s.policies[name].thins_archives
         ]
         problems += _gate(s, f"{path}.retain", trainer.retain or [], (Policy,), "")
+        problems += [_not_one_author(s, f"{path}.scrape.shares", author) for author in trainer.scrape.shares or {}]
         mark, where = trainer.decoding.watermark, f"{path}.decoding.watermark"
         if mark is not None:
             problems += _absent(s, where, mark, "policies")
@@ -106,7 +109,20 @@ def _trainers(s: ScenarioTables) -> list[str]:
                 f'{where}: the policy "{mark}" is of kind {s.policies[mark].kind}; only a policy of kind watermark '
                 "can mark text"
             )
-    return problems
+    return [problem for problem in problems if problem]
+
+
+def _not_one_author(s: ScenarioTables, path: str, name: str) -> str:
+    """Return a sentence unless a name in ``shares`` is that of one population of authors; "" if it is."""
+    meanings = [f"{section}.{name}" for section in ("trainers", "writers") if name in getattr(s, section)]
+    if name == INITIAL:
+        meanings.append("the initial documents")
+    if len(meanings) == 1:
+        return ""
+    if meanings:
+        return f'{path}: "{name}" may mean {" or ".join(meanings)}; rename one of them'
+    authors = [*s.trainers, *s.writers, INITIAL]
+    return f'{path}: nobody named "{name}" publishes{nearest(name, authors)}; name one of {", ".join(authors)}'
 
 
 def _curators(s: ScenarioTables) -> list[str]:
@@ -175,6 +191,23 @@ def _text_metrics(s: ScenarioTables) -> list[str]:
         for m in s.measure.texts or []
         if m not in metrics
     ]
+
+
+def _domains(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every domain of documents that does not exist, is empty, or is named twice."""
+    path, problems = "measure.domains", []
+    for name in s.measure.domains or []:
+        source = s.sources.get(name)
+        if (source is None) == (name not in s.trainers):
+            fault = "is both a source and a population" if source else "is neither a source nor a population"
+            problems.append(f'{path}: "{name}" {fault} of trainers{nearest(name, [*s.sources, *s.trainers])}')
+        elif source is not None and not source.held_out:
+            problems.append(f"{path}: models are scored on held-out documents, but sources.{name}.held_out is 0")
+        elif source is None and not s.measure.synthetic:
+            problems.append(f'{path}: the unpublished documents of "{name}" are scored, but measure.synthetic is 0')
+    if len(set(s.measure.domains or [])) < len(s.measure.domains or []):
+        problems.append(f"{path}: lists a domain twice; remove one")
+    return problems
 
 
 def unused_settings(s: ScenarioTables) -> list[str]:
@@ -343,8 +376,8 @@ def _text_only_settings(s: ScenarioTables) -> list[str]:
 
 
 def _too_few_sites(s: ScenarioTables) -> list[str]:
-    """Return a sentence if an isolated web or a web of islands has too few sites for its agents."""
-    if s.web.graph not in ("isolated", "islands") or s.web.sites is None:
+    """Return a sentence if a web whose sites are dealt to agents has too few of them."""
+    if s.web.graph not in DEALT or s.web.sites is None:
         return []
     agents: list[tuple[str, WriterSpec | CuratorSpec | TrainerSpec]] = [
         *s.writers.items(),
@@ -354,6 +387,14 @@ def _too_few_sites(s: ScenarioTables) -> list[str]:
     if s.web.graph == "isolated":
         needed = sum(agent.count * agent.sites for _, agent in agents)
         recipients = "agents that need"
+    elif s.web.graph == "parallel":
+        if len({(agent.count, agent.sites) for _, agent in agents}) > 1:
+            return [
+                "web: each of the parallel webs has one agent of every population; give all populations the same "
+                "count and the same number of sites"
+            ]
+        needed = max((agent.count * agent.sites for _, agent in agents), default=0)
+        recipients = "parallel webs (agents by number) that need"
     else:
         islands: dict[str, set[int]] = {}
         for name, agent in agents:

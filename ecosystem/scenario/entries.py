@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ecosystem.families.requests import Budget, Decoding, Start
 from ecosystem.metrics.catalogue import name_of
@@ -12,6 +12,7 @@ from ecosystem.spec import Spec
 from ecosystem.types import Positive, Share
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
+INITIAL = "initial"  # author of the initial documents of a web, in tables and in the shares of a trainer
 
 
 class WriterSpec(Spec):
@@ -59,6 +60,28 @@ class ScrapeSpec(Spec):
     half_life: Annotated[float, Field(gt=0)] = Field(
         2.0, description="for recent: steps after which a document is half as likely to be scraped"
     )
+    shares: dict[str, Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None,
+        description="whom the trainer reads: shares of `docs`, which add up to 1, by the name of a population of "
+        'trainers or writers, or "initial" for the web\'s initial documents; of each it takes its share of those that '
+        "the strategy offers, or all if there are fewer; absent: documents of all authors alike",
+    )
+
+    @field_validator("shares")
+    @classmethod
+    def _add_up(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
+        if shares is not None and abs(sum(shares.values()) - 1) > 1e-9:
+            raise ValueError(f"the shares must add up to 1, but these add up to {sum(shares.values()):.6g}")
+        return shares
+
+    def quotas(self) -> dict[str, int]:
+        """Return how many of ``docs`` candidates come from each population of ``shares``; the sum is ``docs``."""
+        last, quotas, total = 0, {}, 0.0
+        for name, share in sorted((self.shares or {}).items()):  # the order in a file has no effect
+            total += share
+            quotas[name] = round(total * self.docs) - last
+            last += quotas[name]
+        return quotas
 
 
 class TrainerSpec(Spec):
@@ -164,6 +187,12 @@ class MeasureSpec(Spec):
     )
     initial_tokens: Positive = Field(
         32, description="number of first tokens measured, excluding a prompt; shorter texts are skipped"
+    )
+    domains: list[str] | None = Field(
+        None,
+        description="what every model is scored on besides the held-out documents of the initial source: names of "
+        "sources, for their held-out documents, and of populations of trainers, for the unpublished documents "
+        "(`synthetic`) that they write at the step; absent: nothing",
     )
     downstream: DownstreamSpec | None = Field(None, description="absent: models are not evaluated on tasks")
 

@@ -19,6 +19,7 @@ from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError, each_line
 from ecosystem.families.base import BuildContext, CohortBuilder, Progress
+from ecosystem.scenario.entries import INITIAL
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Host, Trainer, Writer
 from ecosystem.simulation.references import References, true_distribution, unsuited_checkpoints
@@ -65,7 +66,7 @@ class InitialDocuments:
             content = self.sample[first:last]
         else:
             content = self.reservoir.rows(rows)
-        return human_drafts(content, self.source, rows, "initial", web.places("web/initial/place", rows))
+        return human_drafts(content, self.source, rows, INITIAL, web.places("web/initial/place", rows))
 
 
 def build_state(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -22,6 +24,19 @@ class Pools(dict[tuple[str, int, float], Pool]):
     def __init__(self, state: State) -> None:
         super().__init__()
         self._state = state
+        self._written: dict[str, NDArray[np.bool_]] = {}  # by population: which live documents are its own
+
+    @cached_property
+    def _populations(self) -> pl.Series:
+        """The population of the author of every live document; "initial" for the documents of the opening."""
+        authors = self._state.corpus.rows(self._state.corpus.live().doc, ("author",))["author"]
+        return authors.str.strip_prefix("writers/").str.split("/").list.first()
+
+    def written_by(self, population: str, docs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of some live documents (ids, ascending) were written by a population."""
+        if population not in self._written:
+            self._written[population] = (self._populations == population).to_numpy()
+        return self._written[population][np.searchsorted(self._state.corpus.live().doc, docs)]
 
     def __missing__(self, key: tuple[str, int, float]) -> Pool:
         self[key] = pool = _pool(self._state, self._state.corpus.live().doc, *key)
@@ -55,7 +70,17 @@ def sample(state: State, trainer: Trainer, pools: Pools) -> NDArray[np.int64]:
         docs, appeal = _pool(state, docs, *key)
     else:
         docs, appeal = pools[key]
-    return first_arrivals(docs, appeal, scrape.docs, state.stream(f"trainers/{trainer.name}/scrape"), state.threads)
+    stream = state.stream(f"trainers/{trainer.name}/scrape")
+    if scrape.shares is None:
+        return first_arrivals(docs, appeal, scrape.docs, stream, state.threads)
+    chosen = []
+    for population, quota in scrape.quotas().items():
+        own = pools.written_by(population, docs)
+        chosen.append(first_arrivals(docs[own], None if appeal is None else appeal[own], quota, stream, state.threads))
+        if len(chosen[-1]) < quota:
+            place = f"trainers.{trainer.population}.scrape.shares.{population}"
+            state.shortfalls.setdefault(place, []).append((quota, len(chosen[-1])))
+    return np.sort(np.concatenate(chosen))
 
 
 def ledger_rows(signed: pl.DataFrame, reader: pl.Expr | pl.Series) -> pl.DataFrame:
@@ -92,9 +117,9 @@ def _archive_ids(held: pl.DataFrame) -> pl.Series:
 
 
 def note_shortfalls(state: State) -> None:
-    """Record one event for each adder that ran short, summed over trainers."""
-    for name, shortfalls in state.shortfalls.items():
+    """Record one event for each adder or author that gave too few documents, summed over trainers."""
+    for path, shortfalls in state.shortfalls.items():
         wanted, given = (sum(column) for column in zip(*shortfalls, strict=True))
         who = "1 trainer" if len(shortfalls) == 1 else f"{len(shortfalls)} trainers"
-        state.note(f"policies.{name}: {who} asked for {wanted} documents and got {given}, since there are no more")
+        state.note(f"{path}: {who} asked for {wanted} documents and got {given}, since there are no more")
     state.shortfalls.clear()

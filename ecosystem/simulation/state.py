@@ -54,7 +54,7 @@ class State:
     purchases: Purchases = field(default_factory=dict)
     shortfalls: dict[str, list[tuple[int, int]]] = field(
         default_factory=dict
-    )  # at this step, per adder: (wanted, given)
+    )  # at this step, per path of an adder or of a share of what a trainer reads: (wanted, given)
     events: list[str] = field(default_factory=list)
     classifiers: Classifiers = field(init=False)
     references: References = field(init=False)  # for models of text
@@ -102,6 +102,7 @@ class State:
         """Return a function from policy name to its context at a gate of ``reader`` (a trainer, or "web")."""
 
         def context_of(policy: str) -> Context:
+            path = f"policies.{policy}"
             return Context(
                 policy=policy,
                 reader=reader,
@@ -113,7 +114,7 @@ class State:
                 models=self.services.models,
                 classifiers=self.classifiers,
                 truth=self.services.labels(self.truth),
-                report_shortfall=lambda wanted, given: self.shortfalls.setdefault(policy, []).append((wanted, given)),
+                report_shortfall=lambda wanted, given: self.shortfalls.setdefault(path, []).append((wanted, given)),
             )
 
         return context_of

@@ -27,7 +27,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from ecosystem.cache import cache_folder, keep
-from ecosystem.errors import DataError
+from ecosystem.errors import DataError, nearest
 from ecosystem.sources.base import SOURCES, FiniteReservoir, Source
 from ecosystem.streams import Streams
 
@@ -56,6 +56,10 @@ class PythonDocs(Source):
         1500, description="most characters of a document; longer texts are split, between paragraphs where possible"
     )
 
+    topics: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description='packages and modules whose documents are used, or "language"; absent: all'
+    )
+
     @model_validator(mode="after")
     def _order(self) -> PythonDocs:
         if self.min_chars >= self.max_chars:
@@ -70,6 +74,14 @@ class PythonDocs(Source):
                 f"sources.{name}: no docstrings in {stdlib()}: this Python seems to lack the source files of its "
                 "standard library; use another interpreter or a source of kind text."
             )
+        if self.topics is not None:
+            unknown = [topic for topic in self.topics if topic not in docs.values()]
+            if unknown:
+                raise DataError(
+                    f'sources.{name}.topics: no documents are of the topic "{unknown[0]}"'
+                    f"{nearest(unknown[0], set(docs.values()))}; name packages or modules of the standard library."
+                )
+            docs = {text: topic for text, topic in docs.items() if topic in self.topics}
         texts, topics = (pl.Series(list(part), dtype=pl.String) for part in (docs.keys(), docs.values()))
         return FiniteReservoir(name, texts.alias("text"), self.held_out, streams, topics)
 

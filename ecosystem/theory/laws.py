@@ -19,27 +19,35 @@ from numpy.typing import NDArray
 from ecosystem.errors import DataError, nearest
 
 TRUTH = "truth"
-_MODULES = ("diversity", "extinction", "gaussian", "learning", "regression")
+_MODULES = ("diversity", "extinction", "gaussian", "learning", "networks", "regression")
 _READABLE = {"category": ("p", "s0", "h0"), "vector": ("h0", "variance")}
 ARGUMENTS: dict[str, str] = {
+    "batch": "documents that each laboratory publishes, of which readers draw: one number or a list; absent: so many "
+    "that no two readers draw the same",
     "bandwidth": "standard deviation of the kernel in every direction, in the unit of the data",
     "bias": "what each model adds to a probability by mistake, on top of its training set",
     "clean": "documents per batch that are drawn from all of `p`",
+    "covariance": "what models fit besides the mean: unit (nothing), unbiased or maximum_likelihood",
     "cut": "number of the most frequent types that models write; absent: all",
     "dimension": "numbers in a document, the label left out",
+    "documents": "documents that each laboratory reads of each, a list of one list per reader",
     "expected_count": "samples of a type at the first generation, on average",
     "h0": "diversity of the truth: its Gini-Simpson index, or its variance per coordinate in squared units",
     "k": "number of the most frequent types",
     "keep_correct": "chance that the verifier keeps a document with a correct label",
     "keep_wrong": "chance that the verifier keeps a document with a wrong label",
+    "lab": "row of the laboratory in `documents`, counted from 0",
     "n": "samples that each generation is fitted to",
     "n_real": "real samples in a training set (of a growing corpus: real text at the beginning)",
     "n_synthetic": "synthetic samples in a training set (of a growing corpus: text added by each generation)",
     "noise_variance": "variance of the noise on labels, in squared units",
+    "offsets": "distance of the mean of the real documents that each laboratory has from the true mean, a list",
     "overlap": "inner product of the truth with the difference of the model of generation 0 from it",
     "p": "probabilities of the true distribution, a list that adds up to 1",
     "published": "documents that each generation adds to the pool; absent: `n`",
     "ratio": "multiple of the true standard deviation",
+    "real": "real documents that each laboratory reads besides, a list",
+    "real_batch": "real documents of which readers draw; absent: so many that no two readers draw the same",
     "rows": "rows that each regression is fitted to",
     "s0": "sum of the squared probabilities of the truth",
     "sampling_bias": "factor of the variance that each generation is sampled with; below 1 favours the likely",

@@ -78,12 +78,15 @@ def sized(scenario: Scenario, replicates: int | None) -> Scenario:
     if replicates is None:
         return scenario
     initial, sites = scenario.web.initial, scenario.web.sites
-    if scenario.web.graph != "isolated" or initial is None or sites is None:
+    if scenario.web.graph not in ("isolated", "parallel") or initial is None or sites is None:
         raise EcosystemError(
-            f"{scenario.name}: only trainers of an isolated web can be replicated; remove --replicates."
+            f"{scenario.name}: only trainers of an isolated web or of parallel webs can be replicated; remove "
+            "--replicates."
         )
-    new = replicates * len(scenario.trainers)
+    parallel = scenario.web.graph == "parallel"
+    new = replicates * (1 if parallel else len(scenario.trainers))
     values = {f"trainers.{name}.count": replicates for name in scenario.trainers}
+    values |= {f"writers.{name}.count": replicates for name in scenario.writers if parallel}
     return scenario.override({**values, "web.sites": new, "web.initial.documents": initial.documents * new // sites})
 
 

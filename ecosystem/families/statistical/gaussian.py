@@ -31,14 +31,16 @@ class Gaussian(FittedFamily):
 
     modality: ClassVar[Modality] = "vector"
 
-    covariance: Literal["unbiased", "maximum_likelihood"] = Field(
-        "unbiased", description="divisor of the covariance: the sample size minus one, or the sample size"
+    covariance: Literal["unbiased", "maximum_likelihood", "unit"] = Field(
+        "unbiased",
+        description="divisor of the covariance: the sample size minus one, or the sample size; unit: the covariance is "
+        "known to be the identity, and only the mean is fitted",
     )
 
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M standard normals; raise DataError if there are no initial documents."""
         x = human_documents(name, context, "vector")
-        cohort = GaussianCohort(name, members, x.shape[1], self.covariance == "unbiased")
+        cohort = GaussianCohort(name, members, x.shape[1], self.covariance)
         if self.init == "foundation":
             cohort.begin_from(x)
         return cohort
@@ -47,16 +49,16 @@ class Gaussian(FittedFamily):
 class GaussianCohort(StackedCohort):
     """M normals: ``mean`` [M, d] and ``covariance`` [M, d, d]."""
 
-    def __init__(self, name: str, members: int, dimension: int, unbiased: bool) -> None:
-        """``unbiased``: divide the covariance by n - 1, which needs two documents; else by n."""
+    def __init__(self, name: str, members: int, dimension: int, estimator: str = "unbiased") -> None:
+        """``estimator``: that of the covariance (``Gaussian.covariance``); the unbiased one needs two documents."""
         super().__init__(
             name,
             members,
             pl.Array(pl.Float64, dimension),
             {"mean": np.zeros(dimension), "covariance": np.eye(dimension)},
         )
-        self.unbiased = unbiased
-        self.min_documents = 2 if unbiased else 1
+        self.estimator = estimator
+        self.min_documents = 2 if estimator == "unbiased" else 1
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -68,9 +70,11 @@ class GaussianCohort(StackedCohort):
         share = weight / weight.sum(axis=1, keepdims=True)
         first = x[:, :1]  # subtracted before averaging, so that equal documents have a variance of exactly zero
         mean = first[:, 0] + np.einsum("mn,mnd->md", share, x - first)
+        if self.estimator == "unit":
+            return {"mean": mean, "covariance": np.broadcast_to(np.eye(x.shape[2]), (len(x), *2 * x.shape[2:])).copy()}
         centred = x - mean[:, None]
         covariance = np.einsum("mn,mnd,mne->mde", share, centred, centred, optimize=True)
-        if self.unbiased:
+        if self.estimator == "unbiased":
             effective = 1 / (share**2).sum(axis=1)
             covariance *= (effective / (effective - 1))[:, None, None]
         return {"mean": mean, "covariance": covariance}

@@ -232,7 +232,7 @@ class VaeCohort:
         stream = self._streams.at(f"model/{self.name}/describe")
         requests = [GenerateRequest(m, _DESCRIBED, Decoding(), None, stream) for m in range(self.members)]
         x = np.stack([docs.to_numpy() for docs in self.generate(requests)])
-        normal = GaussianCohort(self.name, self.members, self.network.length, unbiased=True)
+        normal = GaussianCohort(self.name, self.members, self.network.length)
         normal.load(normal.estimate(x, np.ones(x.shape[:2])))
         described = normal.describe(truth)
         values = {metric: described[metric] for metric in ("mean_error", "variance", "log_variance", "w2")}

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from ecosystem.corpus.features import features
+from ecosystem.corpus.web import DEALT
 from ecosystem.families.requests import Budget
 from ecosystem.formats import counted, format_duration
 from ecosystem.placement.workers import Workers
@@ -300,8 +301,8 @@ def _reachable_documents(trainer: TrainerSpec, scenario: Scenario, done: int) ->
     """Estimate the documents that a trainer can scrape half-way through the steps left, if none are retired."""
     web, half = scenario.web, (done + scenario.steps) / 2
     initial = web.initial.documents if web.initial else 0
-    if web.graph in ("isolated", "islands") and web.sites:
-        authors = trainer.count if web.graph == "islands" else 1
+    if web.graph in DEALT and web.sites:
+        authors = {"islands": trainer.count, "parallel": len(scenario.trainers)}.get(web.graph, 1)
         return round(initial / web.sites * trainer.sites + half * authors * trainer.publish)
     written = sum(w.count * w.rate for w in scenario.writers.values())
     return round(initial + half * (written + sum(t.count * t.publish for t in scenario.trainers.values())))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import polars as pl
 
 from ecosystem.families.base import SupportsWatermark
 from ecosystem.families.requests import Score, ScoreRequest
 from ecosystem.metrics import tables
+from ecosystem.metrics.estimates import ratio
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.base import WritesWatermark
+from ecosystem.simulation.agents import by_model
 from ecosystem.simulation.measurement.costs import measure_costs
 from ecosystem.simulation.measurement.parameters import measure_parameters
 from ecosystem.simulation.measurement.text import (
@@ -75,8 +79,30 @@ def measure_step(state: State, step: Step) -> None:
         reviews = pl.concat(step.reviews)
         for curator in state.curators:
             step.metrics.append(rows(step.t, "curator", curator.name, _reviews(reviews, curator.name)))
+    step.metrics += _domains(state, step)
     measure_web(state, step)
     measure_costs(state, step)
+
+
+def _domains(state: State, step: Step) -> Iterator[pl.DataFrame]:
+    """Yield the loss of every trainer's model on the documents of each domain that the scenario lists."""
+    metric = "cross_entropy" if state.scenario.modality == "text" else "held_out_nll"
+    for domain in state.scenario.measure.domains or []:
+        docs = _domain(state, step, domain)
+        for model, trainers in by_model([t for t in state.trainers if t.has_model and docs.len()]).items():
+            scores = state.cohorts[model].score([ScoreRequest(trainer.member, docs) for trainer in trainers])
+            for trainer, score in zip(trainers, scores, strict=True):
+                values = {metric: ratio(*score.per_document())}
+                yield rows(step.t, "domain", f"{trainer.name}/{domain}", values)
+
+
+def _domain(state: State, step: Step, domain: str) -> pl.Series:
+    """Return held-out documents of a source, or the unpublished ones that a population of trainers has just written."""
+    if domain in state.reservoirs:
+        return state.reservoirs[domain].held_out.head(state.scenario.measure.held_out)
+    members = [trainer.name for trainer in state.trainers if trainer.population == domain]
+    written = [step.unpublished[name] for name in members if name in step.unpublished]
+    return pl.concat(written) if written else pl.Series([], dtype=state.corpus.content)
 
 
 def measure_web(state: State, step: Step) -> None:
