@@ -60,6 +60,12 @@ FIELDS = {
     "learned_detector": [{"false_positive_rate": 0.05}, {"threshold": 0.7}],
     "quality_classifier": [{"source": "docs", **rule} for rule in ({"threshold": 0.4}, {"keep": 0.3}, {"pareto": 9.0})],
     "diversity": [{"count": 25}, {}],
+    "prefer": [
+        {"rewards": [{"feature": "words", "scale": 0.1}], "drafts": 3},
+        {"rewards": [{"lexicon": ["the"], "share": 0.4}, {"model": "small", "share": 0.6}], "drafts": 2},
+        {"rewards": [{"feature": "size", "scale": -0.1}], "count": 20},
+    ],
+    "origin_weight": [{}, {"believed_by": "labels"}, {"believed_by": "labels", "real_share": 0.3}],
 }
 CASES = [(kind, fields) for kind in POLICIES.all() for fields in FIELDS.get(kind, [{}])]
 

@@ -13,7 +13,8 @@ import pytest
 
 from ecosystem.cli.listing import listing
 from ecosystem.errors import DataError
-from ecosystem.theory import diversity, extinction, gaussian, learning, networks, regression
+from ecosystem.theory import curation, diversity, extinction, gaussian, learning, networks, regression, weighting
+from ecosystem.theory.curation import curated_diversity
 from ecosystem.theory.diversity import (
     distance_fresh_data,
     distance_partially_synthetic,
@@ -74,6 +75,7 @@ from ecosystem.theory.learning import (
     verified_accuracy,
 )
 from ecosystem.theory.regression import ols_error_accumulate, ols_error_mixture, ols_error_replace
+from ecosystem.theory.weighting import weighted_fit_variance, weighted_mean_error
 
 T = np.arange(0, 41)
 
@@ -917,6 +919,13 @@ OF_TIME = {
     "largest_share_growing_corpus": (P, 100, 5, 0.9),
     "hutter_error_replace": (P, 10),
     "hutter_error_accumulate": (P, 10),
+    "curated_diversity": (P, [0.0, 0.5, 1.0]),
+    "curated_first_type": (P, [0.0, 0.5, 1.0]),
+    "curated_reward": (P, [0.0, 0.5, 1.0]),
+    "curated_mean_error": (0.5, 10),
+    "weighted_mean_error": (0.5, 10, 5),
+    "weighted_fit_mean_error": (0.5, 10, 5),
+    "weighted_fit_variance": (0.5, 10, 5),
 }
 
 
@@ -940,7 +949,8 @@ def test_generations_of_any_shape(name):
 def test_every_law_is_checked_and_every_function_of_time_is_a_law():
     # The last arguments of two are others, and the third has no value at generation 0.
     assert set(laws()) - set(OF_TIME) == {"gaussian_sd_tail_bound", "verified_accuracy", "ols_error_mixture"}
-    for module in (diversity, extinction, gaussian, learning, networks, regression):
+    modules = (curation, diversity, extinction, gaussian, learning, networks, regression, weighting)
+    for module in modules:
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if not name.startswith("_") and function.__module__ == module.__name__:
                 assert (name in laws()) == ("t" in inspect.signature(function).parameters), name
@@ -1016,6 +1026,15 @@ def test_a_law_says_where_its_formula_comes_from():
         (lambda: hutter_error_accumulate(P, -1, 1), "n must be"),
         (lambda: self_training_gradient(P, 0), "tokens"),
         (lambda: halving_time_ratio(0), "rate_ratio"),
+        (lambda: curated_diversity(P, [0.0, 1.0], 1), "rewards must be 3 finite numbers"),
+        (lambda: curated_diversity(P, [0.0, 1.0, 601.0], 1), "rewards must differ by at most 600"),
+        (lambda: curated_diversity(P, [0.0, 1.0, 2.0], 1, drafts=0), "drafts must be"),
+        (lambda: curated_diversity(P, [0.0, 1.0, 2.0], 1, drafts=2, kept=0.5), "exclude each other"),
+        (lambda: curated_diversity(P, [0.0, 1.0, 2.0], 1, shares=[0.5, 0.5]), "each of the 1 lists of rewards"),
+        (lambda: curated_diversity(P, [0.0, 1.0, 2.0], 1, curated_per_real=0), "curated_per_real must be"),
+        (lambda: weighted_mean_error(0, 5, 5, 1), "real_weight must be above 0"),
+        (lambda: weighted_mean_error(0.5, 5, 0, 1), "n_synthetic must be"),
+        (lambda: weighted_fit_variance(1, 1, 5, 1), "at least two samples"),
     ],
 )
 def test_arguments_outside_their_domain(call, message):

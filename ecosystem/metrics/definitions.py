@@ -108,6 +108,11 @@ DEFINED: dict[str, Definition] = {
         "up",
         "L1 distance (0 to 2) of next-token distributions from those of the starting weights, mean over contexts",
     ),
+    "reward": Definition(
+        "1",
+        "",
+        "mean reward of a trainer's drafts, refused ones included, where a policy of kind prefer chooses among them",
+    ),
     # of a model of vectors or categories, on held-out documents
     "held_out_nll": Definition(
         "nats per document",

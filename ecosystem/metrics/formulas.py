@@ -148,6 +148,7 @@ FORMULAS: dict[str, tuple[str, str]] = {
     **_CATEGORIES,
     **_VECTORS,
     **_TABLES,
+    "reward": ("Σ reward / drafts, with the rewards of several curators averaged by their shares", ""),
     **_each(list(_COUNTS), "count", ""),
 }
 """Formula and source of each metric; the source is "" for measures of this project."""

@@ -23,7 +23,7 @@ from ecosystem.registry import Registry
 from ecosystem.spec import Spec
 from ecosystem.streams import Stream
 
-ADDED: dict[str, pl.DataType] = {"source": pl.String(), "document": pl.Int64()}
+ADDED: dict[str, pl.DataType] = {"source": pl.String(), "document": pl.Int64(), "weight": pl.Float64()}
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,9 @@ class Context:
 
     ``reader`` is the trainer that the gate belongs to, or "web". ``stream`` is the stream of the policy at this step,
     ``static_stream`` the one for all steps; ``.uniform(ids)`` of either gives noise per row. ``truth`` is None except
-    for oracles. ``added`` (columns ``source``, ``document``) holds the rows that earlier adders have added at this
-    gate. ``report_shortfall(wanted, given)`` records that an adder has fewer documents than requested.
+    for oracles. ``added`` (columns ``source``, ``document``, ``weight``) holds the rows that earlier adders have added
+    at this gate. ``report_shortfall(wanted, given)`` records that an adder has fewer documents than requested.
+    ``refused_by(policy, docs)`` says which documents another filter of the scenario would refuse.
     """
 
     policy: str  # the name of the policy in the scenario
@@ -112,6 +113,7 @@ class Context:
     models: ModelView
     classifiers: ClassifierView
     report_shortfall: Callable[[int, int], None]
+    refused_by: Callable[[str, pl.Series], NDArray[np.bool_]]
     truth: TruthView | None = None
     added: pl.DataFrame = field(default_factory=lambda: empty(ADDED))
 
@@ -246,7 +248,7 @@ def gate(docs: pl.DataFrame, policies: Sequence[tuple[str, Policy]], context: Ca
         if not policy.oracle:
             ctx = replace(ctx, truth=None)
         if added:
-            ctx = replace(ctx, added=pl.concat(added).select(source="injected_from", document="doc"))
+            ctx = replace(ctx, added=pl.concat(added).select("weight", source="injected_from", document="doc"))
         if isinstance(policy, Filter):
             # Answers are matched by place, not by a join: an archive may hold one id twice, from two sources.
             reason = _spread(_reasons(_ask(policy.refuse, seen, ctx), seen.height, name), is_open)

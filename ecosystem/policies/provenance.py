@@ -1,17 +1,20 @@
-"""Filters by the origin of documents: declared by labels of machine text, or known and capped."""
+"""Policies by the origin of documents: declared by labels of machine text, capped, or weighed as believed."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.policies.base import POLICIES, Context, Filter
+from ecosystem.errors import nearest
+from ecosystem.policies.base import POLICIES, Adder, Context, Filter, Weigher
 from ecosystem.policies.filters import Count
 from ecosystem.policies.reasons import first_reason
+from ecosystem.spec import ScenarioParts
 from ecosystem.types import Share
 
 
@@ -81,6 +84,78 @@ class SyntheticCap(Filter):
             most = int(self.share / (1 - self.share) * (~synthetic).sum() + 1e-9)
             refused[order[most:]] = True
         return _refused(docs, refused, "exceeds the cap on synthetic documents")
+
+
+@POLICIES.register("origin_weight")
+class OriginWeight(Weigher):
+    """Weighs documents so that those believed to be real have a given share of all weight (He, Xu & Cheng 2025).
+
+    Documents that earlier adders have added are real. Of the others, those are believed to be synthetic that the filter
+    ``believed_by`` would refuse: a label, a detector, or the oracle for beliefs that are always right. Their weights
+    are multiplied by one factor; all other weights stay. So the training set is weighted as ``real_share`` says,
+    however many documents of each sort there are. With "golden", the share is (sqrt(k^2 + 4k) - k)/2 for k real
+    documents to one synthetic: the best one in the long run if every training set has new real documents and
+    documents of the last model. Without documents of either sort, no weight changes.
+    """
+
+    row_wise: ClassVar[bool] = False
+
+    real_share: Annotated[float, Field(gt=0, le=1)] | Literal["golden"] = Field(
+        "golden",
+        description="share of the weight of documents believed to be real; golden: the best one for their number",
+    )
+    believed_by: str | None = Field(
+        None,
+        description="name of a filter; documents that it would refuse are believed to be synthetic; absent: all that "
+        "no earlier adder has added",
+    )
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require a filter that judges documents one by one, and a place behind all adders of a select gate."""
+        name, problems = path.partition(".")[2], []
+        judges = sorted(n for n, p in scenario.policies.items() if isinstance(p, Filter) and p.row_wise)
+        if self.believed_by is not None and self.believed_by not in judges:
+            problems.append(
+                f'{path}.believed_by: "{self.believed_by}" must name a filter that judges each document by itself, '
+                f"such as one of kind provenance_label{nearest(self.believed_by, judges)}; defined: "
+                f"{', '.join(judges) or 'none'}"
+            )
+        if name in scenario.web.retain:
+            problems.append(
+                f"web.retain: {name} ({self.kind}) would apply its factor again at every step; use it in trainers' "
+                "select"
+            )
+        for population, trainer in scenario.trainers.items():
+            later = trainer.select[trainer.select.index(name) :] if name in trainer.select else []
+            problems += [
+                f"trainers.{population}.select: {adder} adds documents behind {name}, which would not count them; put "
+                f"{name} behind it"
+                for adder in later
+                if isinstance(scenario.policies.get(adder), Adder)
+            ]
+        return problems
+
+    def scores_read(self) -> list[str]:
+        """Return the name of the filter, which may be a learning one."""
+        return [] if self.believed_by is None else [self.believed_by]
+
+    def weigh(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Return one factor for the documents believed to be synthetic, and 1 for the others."""
+        synthetic = np.ones(docs.height, np.bool_)
+        if self.believed_by is not None:
+            synthetic = ctx.refused_by(self.believed_by, docs["doc"])
+        weight, added = docs["weight"].to_numpy(), ctx.added["weight"].to_numpy()
+        real, machine = weight[~synthetic].sum() + added.sum(), weight[synthetic].sum()
+        factor = 1.0
+        if real > 0 and machine > 0:
+            factor = (1 / self._share((~synthetic).sum() + added.size, synthetic.sum()) - 1) * real / machine
+        return pl.Series("factor", np.where(synthetic, factor, 1.0))
+
+    def _share(self, real: int, synthetic: int) -> float:
+        """Return the share of weight due to the real ones of so many documents of each sort, in (0, 1]."""
+        if self.real_share != "golden":
+            return self.real_share
+        return 2 / (1 + math.sqrt(1 + 4 * synthetic / real))  # (sqrt(k^2 + 4k) - k)/2 with k = real/synthetic
 
 
 def _refused(docs: pl.DataFrame, refused: NDArray[np.bool_], reason: str) -> pl.Series:

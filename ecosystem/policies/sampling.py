@@ -1,10 +1,10 @@
-"""Policies that resample a set: random samples of fixed size, and importance weights by the score of a detector."""
+"""Policies that resample a set: random samples, importance weights by the score of a detector, choices by reward."""
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,9 @@ from ecosystem.errors import nearest
 from ecosystem.policies.base import POLICIES, Context, Filter, Weigher
 from ecosystem.policies.learning import LearningFilter
 from ecosystem.policies.reasons import first_reason
-from ecosystem.spec import ScenarioParts
+from ecosystem.spec import ScenarioParts, Spec
+from ecosystem.streams import Stream
+from ecosystem.types import Floats
 
 
 @POLICIES.register("importance")
@@ -161,3 +163,175 @@ def _added_words(ctx: Context) -> int:
         int(words(ctx.sources.contents(str(source), rows["document"].to_numpy()), SPACED).lengths().sum())
         for (source,), rows in ctx.added.group_by("source", maintain_order=True)
     )
+
+
+class Reward(Spec):
+    """What a sort of curators prefers: one score of a document, times a scale."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of the choices that these curators make")
+    scale: Annotated[float, Field(ge=-1e6, le=1e6)] = Field(1.0, description="factor of the score; below 0: dislike")
+    types: list[float] | None = Field(None, description="categories: the reward of each type, in their order")
+    direction: list[float] | None = Field(None, description="vectors: the reward is the inner product with this one")
+    feature: Literal["words", "size", "mean_word_length", "stop_words", "alphabetic_words", "top_2gram"] | None = Field(
+        None, description="text: the reward is this observable column"
+    )
+    lexicon: list[str] | None = Field(None, description="text: the share of the words that are in this list")
+    model: str | None = Field(
+        None, description="text: the log-likelihood per token under the initial weights of this model, in nats"
+    )
+
+    @model_validator(mode="after")
+    def _one_score(self) -> Reward:
+        if sum(getattr(self, name) is not None for name in _SCORES) != 1:
+            raise ValueError(f"give exactly one of {', '.join(_SCORES)}")
+        return self
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require a score that documents of the scenario have, and a reward for every type or coordinate."""
+        name = next(name for name in _SCORES if getattr(self, name) is not None)
+        if scenario.modality != _SCORES[name]:
+            return [f"{path}.{name}: is for {_SCORES[name]} documents, but documents here are {scenario.modality}"]
+        if self.model is not None:
+            known = sorted(scenario.models)
+            hint = f"{nearest(self.model, known)}; defined in [models]: {', '.join(known) or 'none'}"
+            return [] if self.model in known else [f"{path}.model: there is no [models.{self.model}]{hint}"]
+        given = len(self.types or self.direction or [])
+        widths = [source.width for source in scenario.sources.values() if source.width is not None]
+        widths += [model.plain().get("types", 0) for model in scenario.models.values() if self.types is not None]
+        needed = max(widths, default=given)
+        if name not in ("types", "direction") or given == needed or (self.types is not None and given > needed):
+            return []
+        return [f"{path}.{name}: has {given} numbers, but documents here need {needed}; give one for each"]
+
+    def of(self, docs: pl.DataFrame, ctx: Context) -> Floats:
+        """Return the reward of every document, [documents]."""
+        if self.feature is not None:
+            score = docs[self.feature].to_numpy()
+        elif self.model is not None:
+            nats, tokens = ctx.models.score(self.model, docs["doc"])
+            score = -nats / np.maximum(tokens, 1)
+        else:
+            score = self._of_contents(ctx.contents(docs["doc"]))
+        return np.asarray(np.clip(self.scale * score.astype(np.float64), -_LARGEST, _LARGEST))
+
+    def _of_contents(self, contents: pl.Series) -> NDArray[Any]:
+        if self.types is not None:
+            return np.asarray(np.array(self.types)[contents.to_numpy()])
+        if self.direction is not None:
+            return np.asarray(contents.to_numpy() @ np.array(self.direction))
+        listed = [word.lower() for word in self.lexicon or []]
+        found = contents.str.to_lowercase().str.extract_all(r"[\p{L}\p{M}\p{N}]+")
+        share = found.list.eval(pl.element().is_in(listed).cast(pl.Float64)).list.mean()
+        return np.asarray(share.fill_null(0.0).to_numpy())
+
+
+_SCORES = {"types": "category", "direction": "vector", "feature": "text", "lexicon": "text", "model": "text"}
+_LARGEST = 1e9  # of a reward; an impossible text has minus infinity
+
+
+@POLICIES.register("prefer")
+class Prefer(Filter):
+    """Keeps what curators prefer: a document is chosen with a probability in proportion to e to the reward.
+
+    With ``drafts`` = K it is for the publish gate: of K drafts by one model, one is published, as if a user had picked
+    it (Ferbach et al. 2024). This is the model of Bradley & Terry for two drafts and of Plackett & Luce for more. The
+    rivals of a draft are those of the same author and step in the same block of K ids: the choice never changes, and
+    the first and last block of an author may hold fewer drafts. Documents of people are kept. Each choice is made by
+    one sort of curators, drawn in proportion to their shares (heterogeneous curators: cf. Zhao, Fu & Pham 2025).
+
+    With ``count`` it is for any gate: that many of all documents there are chosen one after the other, without
+    replacement, whoever wrote them; anew at each step and for each reader.
+    """
+
+    oracle: ClassVar[bool] = True  # where drafts are shown, it is known whose they are
+    row_wise: ClassVar[bool] = False
+
+    rewards: Annotated[list[Reward], Field(min_length=1)] = Field(
+        description="what curators prefer: one table, or one for each sort of curators, whose shares add up to 1"
+    )
+    drafts: Annotated[int, Field(ge=2, le=10**6)] | None = Field(
+        None, description="drafts of a model of which one is kept; exclusive with count"
+    )
+    count: Annotated[int, Field(ge=1, le=10**9)] | None = Field(
+        None, description="most documents kept, of all at the gate; exclusive with drafts"
+    )
+    population: str | None = Field(
+        None, description="with drafts: name of the population of trainers whose drafts are judged; absent: all"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Prefer:
+        if (self.drafts is None) == (self.count is None):
+            raise ValueError("give exactly one of drafts and count")
+        if self.count is not None and (len(self.rewards) > 1 or self.population is not None):
+            raise ValueError("count takes one reward and no population; use drafts")
+        if abs(sum(reward.share for reward in self.rewards) - 1) > 1e-9:
+            raise ValueError("rewards: their shares must add up to 1")
+        return self
+
+    @property
+    def most_documents(self) -> int | None:
+        """Most documents kept: ``count``."""
+        return self.count
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require rewards that these documents have, and a population that exists."""
+        problems = [
+            problem
+            for place, reward in enumerate(self.rewards)
+            for problem in reward.problems(f"{path}.rewards.{place}", scenario)
+        ]
+        if self.population is not None and self.population not in scenario.trainers:
+            hint = f"{nearest(self.population, scenario.trainers)}; defined in [trainers]: "
+            problems.append(
+                f"{path}.population: there is no [trainers.{self.population}]{hint}"
+                f"{', '.join(sorted(scenario.trainers)) or 'none'}"
+            )
+        return problems
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse the documents that are not chosen."""
+        refused = np.zeros(docs.height, np.bool_)
+        if self.drafts is None:
+            key = self.rewards[0].of(docs, ctx) + _gumbel(docs, ctx.stream)
+            refused[np.lexsort((docs["doc"].to_numpy(), -key))[self.count :]] = True
+            reason = f"not among the {self.count} documents preferred"
+        else:
+            judged = self.judged(docs)
+            refused[judged] = self._lost(docs.filter(pl.Series(judged)), self.drafts, ctx)
+            reason = f"another of {self.drafts} drafts was preferred"
+        return first_reason(docs, [(pl.lit(pl.Series("refused", refused, dtype=pl.Boolean)), pl.lit(reason))])
+
+    def judged(self, docs: pl.DataFrame) -> NDArray[np.bool_]:
+        """Return which documents are drafts that curators judge, [documents]; all with ``count``."""
+        if self.drafts is None:
+            return np.ones(docs.height, np.bool_)
+        ours = pl.col("synthetic")
+        if self.population is not None:
+            ours &= pl.col("author").str.starts_with(f"{self.population}/")
+        return docs.select(ours).to_series().to_numpy()
+
+    def mean_reward(self, docs: pl.DataFrame, ctx: Context) -> Floats:
+        """Return the reward of every document, averaged over the choices of all curators, [documents]."""
+        return np.asarray(sum(reward.share * reward.of(docs, ctx) for reward in self.rewards))
+
+    def _lost(self, docs: pl.DataFrame, drafts: int, ctx: Context) -> NDArray[np.bool_]:
+        """Return which drafts lose to another one in their block, [documents]."""
+        block = docs["doc"].to_numpy() // drafts
+        limits = np.cumsum([reward.share for reward in self.rewards])[:-1]
+        curator = np.searchsorted(limits, ctx.static_stream.child("curator").uniform(block), side="right")
+        key = _gumbel(docs, ctx.static_stream)
+        for number, reward in enumerate(self.rewards):
+            key[curator == number] += reward.of(docs.filter(pl.Series(curator == number)), ctx)
+        rivals = docs.select(
+            "author", "t", "doc", block=pl.Series(block), key=pl.Series(key), row=pl.int_range(pl.len())
+        )
+        won = rivals.sort("key", "doc", descending=[True, False]).unique(["author", "t", "block"], keep="first")
+        lost = np.ones(docs.height, np.bool_)
+        lost[won["row"].to_numpy()] = False
+        return lost
+
+
+def _gumbel(docs: pl.DataFrame, stream: Stream) -> Floats:
+    """Return one standard Gumbel number per document: the largest sum of reward and noise is Plackett and Luce's."""
+    return np.asarray(-np.log(-np.log(stream.uniform(docs["doc"].to_numpy()))))

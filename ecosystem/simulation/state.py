@@ -13,7 +13,7 @@ from ecosystem.corpus.corpus import Corpus
 from ecosystem.corpus.schema import ARCHIVE, empty
 from ecosystem.corpus.web import Web
 from ecosystem.families.base import Progress, silent
-from ecosystem.policies.base import Context, Policy
+from ecosystem.policies.base import Context, Policy, gate
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.classifiers import Classifiers
@@ -115,6 +115,12 @@ class State:
                 classifiers=self.classifiers,
                 truth=self.services.labels(self.truth),
                 report_shortfall=lambda wanted, given: self.shortfalls.setdefault(path, []).append((wanted, given)),
+                refused_by=lambda other, docs: self._refused_by(other, docs, context_of),
             )
 
         return context_of
+
+    def _refused_by(self, policy: str, docs: pl.Series, context: Callable[[str], Context]) -> NDArray[np.bool_]:
+        """Return which documents a filter of the scenario would refuse, if it were alone at this gate."""
+        rows = self.corpus.rows(docs.to_numpy()).drop("verdict", "reason").with_columns(weight=pl.lit(1.0))
+        return gate(rows, self.policies([policy]), context)["verdict"].is_not_null().to_numpy()

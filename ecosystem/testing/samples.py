@@ -68,9 +68,9 @@ def sample_documents(n: int = 60) -> pl.DataFrame:
 def sample_context(table: pl.DataFrame, t: int = STEP, rows: int | None = ROWS) -> Callable[[str], Context]:
     """Return a function that makes a policy's context at step ``t`` for ``table`` (columns of ``schema.SEGMENT``).
 
-    Texts and near-duplicates are those of the table; scores, classifiers, correct labels and watermarks are made up.
-    Every source has ``rows`` documents (None: endless), which repeat those of the table; writers have drawn the
-    first 40.
+    Texts and near-duplicates are those of the table; scores, classifiers, correct labels, watermarks and verdicts of
+    other filters are made up. Every source has ``rows`` documents (None: endless), which repeat those of the table;
+    writers have drawn the first 40.
     """
     streams = Streams(1)
     corpus, models = SampleCorpus(table.sort("doc")), SampleModels(streams)
@@ -89,6 +89,7 @@ def sample_context(table: pl.DataFrame, t: int = STEP, rows: int | None = ROWS) 
             classifiers=oracle,
             truth=oracle,
             report_shortfall=lambda wanted, given: None,
+            refused_by=lambda other, docs: streams.at(f"refused/{other}").uniform(docs.to_numpy()) < 0.5,
         )
 
     return context_of

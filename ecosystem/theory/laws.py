@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ecosystem.errors import DataError, nearest
 
 TRUTH = "truth"
-_MODULES = ("diversity", "extinction", "gaussian", "learning", "networks", "regression")
+_MODULES = ("curation", "diversity", "extinction", "gaussian", "learning", "networks", "regression", "weighting")
 _READABLE = {"category": ("p", "s0", "h0"), "vector": ("h0", "variance")}
 ARGUMENTS: dict[str, str] = {
     "batch": "documents that each laboratory publishes, of which readers draw: one number or a list; absent: so many "
@@ -28,14 +28,17 @@ ARGUMENTS: dict[str, str] = {
     "bias": "what each model adds to a probability by mistake, on top of its training set",
     "clean": "documents per batch that are drawn from all of `p`",
     "covariance": "what models fit besides the mean: unit (nothing), unbiased or maximum_likelihood",
+    "curated_per_real": "chosen documents for each real one in a training set; absent: no real ones",
     "cut": "number of the most frequent types that models write; absent: all",
     "dimension": "numbers in a document, the label left out",
     "documents": "documents that each laboratory reads of each, a list of one list per reader",
+    "drafts": "drafts of which one is chosen; absent: infinitely many",
     "expected_count": "samples of a type at the first generation, on average",
     "h0": "diversity of the truth: its Gini-Simpson index, or its variance per coordinate in squared units",
     "k": "number of the most frequent types",
     "keep_correct": "chance that the verifier keeps a document with a correct label",
     "keep_wrong": "chance that the verifier keeps a document with a wrong label",
+    "kept": "share of a large set of documents that is chosen, instead of `drafts`",
     "lab": "row of the laboratory in `documents`, counted from 0",
     "n": "samples that each generation is fitted to",
     "n_real": "real samples in a training set (of a growing corpus: real text at the beginning)",
@@ -48,10 +51,14 @@ ARGUMENTS: dict[str, str] = {
     "ratio": "multiple of the true standard deviation",
     "real": "real documents that each laboratory reads besides, a list",
     "real_batch": "real documents of which readers draw; absent: so many that no two readers draw the same",
+    "real_weight": "share of the real samples in the weight of a training set",
+    "rewards": "reward of each type, or a list of them for each sort of curators",
     "rows": "rows that each regression is fitted to",
     "s0": "sum of the squared probabilities of the truth",
     "sampling_bias": "factor of the variance that each generation is sampled with; below 1 favours the likely",
+    "shares": "share of each sort of curators in the choices, a list that adds up to 1",
     "shift": "squared distance of the vector that labels synthetic rows from the true one",
+    "slope": "change of the reward per unit along its direction",
     "start": "squared distance of the model of generation 0 from the truth",
     "support": "number of types that occur",
     "t": "generation, counted from 0, the truth; given by the steps of the simulation",

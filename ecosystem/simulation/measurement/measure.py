@@ -10,9 +10,10 @@ import polars as pl
 from ecosystem.families.base import SupportsWatermark
 from ecosystem.families.requests import Score, ScoreRequest
 from ecosystem.metrics import tables
-from ecosystem.metrics.estimates import ratio
+from ecosystem.metrics.estimates import error_of_mean, ratio
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.base import WritesWatermark
+from ecosystem.policies.sampling import Prefer
 from ecosystem.simulation.agents import by_model
 from ecosystem.simulation.measurement.costs import measure_costs
 from ecosystem.simulation.measurement.parameters import measure_parameters
@@ -68,6 +69,7 @@ def measure_step(state: State, step: Step) -> None:
     if state.scenario.web.publish:
         drafts = step.segment.with_columns(reader=pl.lit("web"), source=pl.lit(None, pl.String))
         step.metrics.append(tables.policies(drafts, {"web": state.scenario.web.publish}, step.t))
+        measure_rewards(state, step)
     step.metrics += state.classifiers.measured()
     if step.audiences:
         names = np.array(list(step.audiences))
@@ -103,6 +105,21 @@ def _domain(state: State, step: Step, domain: str) -> pl.Series:
     members = [trainer.name for trainer in state.trainers if trainer.population == domain]
     written = [step.unpublished[name] for name in members if name in step.unpublished]
     return pl.concat(written) if written else pl.Series([], dtype=state.corpus.content)
+
+
+def measure_rewards(state: State, step: Step) -> None:
+    """Measure the mean reward of each trainer's drafts, refused ones included, by the first policy that judges them."""
+    measured: list[str] = []
+    for name, policy in state.policies(state.scenario.web.publish):
+        if not isinstance(policy, Prefer) or policy.drafts is None:
+            continue
+        drafts = step.segment.filter(pl.Series(policy.judged(step.segment)) & ~pl.col("author").is_in(measured))
+        reward = pl.Series(policy.mean_reward(drafts, state.context("web")(name)), dtype=pl.Float64)
+        by_author = drafts.select("author", reward=reward).group_by("author", maintain_order=True)
+        means = by_author.agg(mean=pl.col("reward").mean(), error=error_of_mean("reward"))
+        authors, values, errors = (column.to_numpy() for column in means.get_columns())
+        step.metrics.append(tables.many(step.t, "trainer", authors, {"reward": values}, {"reward": errors}))
+        measured += authors.tolist()
 
 
 def measure_web(state: State, step: Step) -> None:
