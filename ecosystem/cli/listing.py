@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+import typing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -232,6 +233,8 @@ def fields_of(
 ) -> list[tuple[str, str, str, str]]:
     """Return (path, type, default or "required", description) of every field of a spec, nested ones included.
 
+    Fields of the tables in a list are those of one of its entries.
+
     The values of an instance ``given`` replace the defaults of the class.
     """
     rows = []
@@ -246,6 +249,9 @@ def fields_of(
             continue
         shown = "required" if required else "absent" if default is None else json.dumps(default)
         rows.append((path, _type(properties[field.alias or name]), shown, field.description or ""))
+        if typing.get_origin(field.annotation) is list:
+            [entry] = typing.get_args(field.annotation)
+            rows += fields_of(entry, f"{path}.") if isinstance(entry, type) and issubclass(entry, BaseModel) else []
     return rows
 
 

@@ -30,6 +30,7 @@ TEXT = {
     "compression_ratio": "Compression ratio",
     "zipf_exponent": "Zipf exponent",
     "mean_words": "Length of documents",
+    "reward": "Reward of drafts",
 }
 PARAMETERS = (
     "held_out_nll",
@@ -56,6 +57,7 @@ PARAMETERS = (
     "l1",
     "l2",
     "latent_log_std",
+    "reward",
     "collapsed",
 )
 TITLES = {
@@ -72,6 +74,7 @@ TITLES = {
     "accuracy": "Accuracy of the model",
     "label_accuracy": "Correct labels in the training set",
     "label_noise": "Noise of the labels that the model writes",
+    "reward": "Reward of drafts",
 }
 DISTANCES = {
     "cross_entropy_synthetic": ChartLabels(

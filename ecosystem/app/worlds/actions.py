@@ -129,10 +129,14 @@ def template(scenario: Scenario, choice: str) -> str:
     if not choice.startswith(NEW):
         return inline(scenario.policies[choice].plain())
     kind = choice.removeprefix(NEW)
-    first = {"source": next(iter(scenario.sources), ""), "model": next(iter(scenario.models), "")}
+    first: dict[str, Any] = {
+        "source": next(iter(scenario.sources), ""),
+        "model": next(iter(scenario.models), ""),
+        "rewards": [{"feature": "words", "scale": 0.1}],
+    }
     fields = POLICIES.get(kind).model_fields
     required = {name: first[name] for name, field in fields.items() if field.is_required() and name in first}
-    alternatives: list[dict[str, float]] = [{}, {"fraction": 0.2}, {"threshold": 0.5}, {"share": 0.5}]
+    alternatives: list[dict[str, float]] = [{}, {"fraction": 0.2}, {"threshold": 0.5}, {"share": 0.5}, {"drafts": 2}]
     for more in alternatives:  # some kinds require one of several fields
         if more.keys() <= fields.keys():
             try:
