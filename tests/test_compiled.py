@@ -14,6 +14,7 @@ from ecosystem.families.language.gpt2.compiled import CompiledDecoder
 from ecosystem.families.language.gpt2.decoder import Gpt2Decoder
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.families.requests import Budget, Decoding, Prompt
+from ecosystem.families.training_spec import Objective
 from ecosystem.simulation.world import World
 from ecosystem.sources.python_docs import PythonDocs
 from tests.conftest import tiny
@@ -152,7 +153,7 @@ def test_gradients_are_those_of_pytorch_bit_for_bit(shape, length, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "case", ["odd length", "long", "mostly unscored", "two threads", "narrow heads", "large vocabulary"]
+    "case", ["odd length", "long", "mostly unscored", "two threads", "narrow heads", "large vocabulary", "objective"]
 )
 def test_pytorch_computes_gradients_where_the_kernels_do_not_fit(case, monkeypatch):
     monkeypatch.setattr(compiled_training, "_compiled_gradients", lambda *given: pytest.fail("compiled"))
@@ -167,7 +168,8 @@ def test_pytorch_computes_gradients_where_the_kernels_do_not_fit(case, monkeypat
     if case == "two threads":
         torch.set_num_threads(2)
     made = weights(shape)
-    _, grads = compiled_training.gradients(made, shape, (inputs, targets, scale), None)
+    objective = Objective("focal", 2.0) if case == "objective" else None
+    _, grads = compiled_training.gradients(made, shape, (inputs, targets, scale), None, objective)
     assert [g.shape for g in grads] == [w.shape for w in made.values()]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ecosystem.errors import TrainingError
 from ecosystem.families.language import loss
@@ -16,7 +17,7 @@ from ecosystem.families.language.gpt2 import transformer
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.families.language.packing import Packing
 from ecosystem.families.requests import Budget, ScoreRequest
-from ecosystem.families.training_spec import Training, learning_rate
+from ecosystem.families.training_spec import Foundation, Objective, Training, learning_rate
 from tests.families_shared import (
     PLAIN,
     SHAPE,
@@ -100,6 +101,68 @@ def test_chunked_loss_and_its_gradients_equal_pytorchs(members, monkeypatch):
     if members == 1:
         with torch.no_grad():
             torch.testing.assert_close(loss.token_nll(x, table, targets), nll)
+
+
+@pytest.mark.parametrize("objective", [Objective("truncated", 0.6), Objective("focal", 2.0), Objective("focal", 0.5)])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("kernel", [None, loss.softmax_minus_one_hot])
+def test_gradients_of_objectives_equal_those_of_their_formulas(kernel, members, objective, monkeypatch):
+    monkeypatch.setitem(loss._CHUNK, "cpu", 20 * 16 * members)
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(members, 50, 8, generator=generator, requires_grad=True)
+    table = torch.randn(members, 20, 8, generator=generator, requires_grad=True)
+    targets = (x @ table.mT).argmax(-1)  # likely ones, and a few others
+    targets[:, ::7] = 3
+    scale = torch.rand(members, 50, generator=generator)
+    ours = loss.weighted_loss(x, table, targets, scale, kernel, objective)
+    p = torch.softmax(x @ table.mT, -1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    if objective.kind == "truncated":
+        assert 0.2 < (p > objective.gamma).float().mean() < 0.8
+        factor = (p <= objective.gamma).float()
+    else:
+        factor = (1 - p) ** objective.gamma
+    theirs = -(factor * p.log() * scale).sum(-1)
+    torch.testing.assert_close(ours, theirs)
+    for mine, right in zip(
+        torch.autograd.grad(ours.sum(), [x, table]), torch.autograd.grad(theirs.sum(), [x, table]), strict=True
+    ):
+        torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-5)
+
+
+def test_an_objective_is_finite_for_targets_that_are_certain_or_impossible():
+    for objective in (Objective("truncated", 0.99), Objective("focal", 0.5), Objective("focal", 2.0)):
+        for kernel in (None, loss.softmax_minus_one_hot):
+            x = torch.tensor([[200.0], [200.0]], requires_grad=True)
+            losses = loss.weighted_loss(
+                x, torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1]), torch.ones(2), kernel, objective
+            )
+            (gradient,) = torch.autograd.grad(losses, x)
+            assert losses > 80 and torch.isfinite(losses) and gradient[0] == 0
+            assert gradient[1] == pytest.approx(2.0)  # that of cross-entropy: p is 0
+
+
+def test_a_truncated_fit_leaves_what_the_model_is_sure_of():
+    docs = pl.Series([" ".join(map(str, range(1, 9)))] * 8)
+    request = fit_request(docs, budget=Budget(tokens=20_000))
+    losses = {}
+    for objective, gamma in (("cross_entropy", None), ("truncated", 0.6), ("focal", 4.0)):
+        made = cohort(training=PLAIN.model_copy(update={"objective": objective, "gamma": gamma}))
+        made.fit([request])
+        losses[objective] = made.score([ScoreRequest(0, docs)])[0].nll.mean()
+    assert losses["cross_entropy"] < 0.05  # one document, learnt by heart
+    assert 0.1 < losses["truncated"] < -np.log(0.6)
+    assert losses["cross_entropy"] < losses["focal"]
+
+
+def test_an_objective_with_a_gamma_that_it_lacks_is_refused():
+    assert Training(objective="cross_entropy") == Training() and "objective" not in Training().plain()
+    assert Training(objective="truncated").loss == Objective("truncated", 0.99)
+    assert Training(objective="focal").loss == Objective("focal", 2.0)
+    for values in ({"gamma": 0.9}, {"objective": "truncated", "gamma": 1.1}, {"objective": "focal", "gamma": 0.0}):
+        with pytest.raises(ValidationError, match="gamma"):
+            Training(**values)
+    own = Foundation().training(Training(objective="focal", gamma=1.0))
+    assert own.loss is None and own.plain() == Foundation().training(Training()).plain()
 
 
 @pytest.mark.slow

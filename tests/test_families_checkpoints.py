@@ -518,16 +518,18 @@ def test_a_causal_lm_foundation_is_cached(tmp_path):
     assert trained.nll.mean() < chance.nll.mean() - 0.3
 
 
-def test_gpt2_and_causal_lm_train_alike(tmp_path):
+@pytest.mark.parametrize("objective", [None, "focal"])
+def test_gpt2_and_causal_lm_train_alike(tmp_path, objective):
     """The same weights, documents and noise on both engines, 5 steps: losses agree to 1e-4 nats."""
     made = TINY.cohort("a", 1, context(tmp_path))
     folder = str(tmp_path / made.fingerprint)
     docs = pl.Series(HUMAN)
+    training = TINY.training.model_copy(update={"objective": objective})
     records = [
         family.cohort("x", 1, context(tmp_path)).fit(
             [FitRequest(0, docs, np.arange(len(docs)) % 3, Budget(tokens=640), 1e-3, "previous", STREAMS.at("f"))]
         )[0]
-        for family in (Gpt2(init=folder, training=TINY.training), CausalLm(init=folder, training=TINY.training))
+        for family in (Gpt2(init=folder, training=training), CausalLm(init=folder, training=training))
     ]
     assert records[0].loss == pytest.approx(records[1].loss, abs=1e-4)
 

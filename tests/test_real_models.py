@@ -18,6 +18,7 @@ from ecosystem.families.language.huggingface.family import CausalLm
 from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.requests import Budget, FitRequest, ScoreRequest
 from ecosystem.families.tensor_files import ArrayFile, encoded, rounded
+from ecosystem.families.training_spec import Training
 from ecosystem.scenario.scenario import Scenario
 from tests.families_shared import (
     PLAIN,
@@ -133,7 +134,8 @@ def test_logits_in_chunks_are_those_of_all_at_once(tmp_path, monkeypatch):
         results = []
         for whole in (1 << 24, 1):
             monkeypatch.setattr(modules, "_WHOLE", whole)
-            cohort = CausalLm(init=str(folder)).cohort("m", 1, build_context(human=HUMAN))
+            training = Training(batch=8, learning_rate=5e-5, objective="truncated", gamma=0.004)
+            cohort = CausalLm(init=str(folder), training=training).cohort("m", 1, build_context(human=HUMAN))
             assert cohort._in_chunks == (chunked and whole == 1)
             cohort.fit([request])
             results.append((cohort.state(), cohort.score([ScoreRequest(0, docs)])[0].nll))

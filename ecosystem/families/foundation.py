@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ecosystem.errors import DataError, StoreError, is_full_disk
 from ecosystem.families.base import BuildContext, Cohort
 from ecosystem.families.requests import Budget, FitRequest
+from ecosystem.families.training_spec import NOT_OF_FOUNDATIONS
 from ecosystem.input_files import digest_of
 from ecosystem.parsing import parse_json
 from ecosystem.streams import Stream
@@ -58,7 +59,8 @@ def relevant(values: Mapping[str, Any]) -> dict[str, Any]:
     fields = {key: value for key, value in values.items() if key not in ("training", "foundation")}
     if values["init"] == "foundation":
         overrides = values["foundation"]
-        fields["training"] = {key: value for key, value in values["training"].items() if key not in overrides}
+        without = {*overrides, *NOT_OF_FOUNDATIONS}
+        fields["training"] = {key: value for key, value in values["training"].items() if key not in without}
         fields["foundation"] = overrides
     return fields
 

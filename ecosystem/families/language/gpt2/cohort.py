@@ -207,14 +207,14 @@ class Gpt2Cohort(NeuralCohort):
 
     def _gradients(self, weights: Mapping[str, Tensor]) -> Gradients:
         if self._gpu is not None and self._low_rank is None:
-            return self._gpu.gradients(weights, self._autocast)
+            return self._gpu.gradients(weights, self._autocast, self.training.loss)
         compute = compiled_training.plain_gradients if self._stacks else compiled_training.gradients
 
         def gradients(rows: Rows, total: Sequence[Tensor] | None = None) -> Result:
             with self._autocast():
                 if self._low_rank is not None:
-                    return self._low_rank.gradients(weights, rows, total)
-                return compute(weights, self.shape, rows, total)
+                    return self._low_rank.gradients(weights, rows, total, self.training.loss)
+                return compute(weights, self.shape, rows, total, self.training.loss)
 
         return gradients
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ecosystem.families.language import loss
 from ecosystem.families.language.gpt2 import kernels, transformer
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
 from ecosystem.families.training import Result, Rows, accumulated
+from ecosystem.families.training_spec import Objective
 
 _POSITIONS = 128  # of a document: PyTorch adds up longer ones in another order
 _TRIAL_TOKENS = 1024  # as many as a cohort computes at once
@@ -47,20 +48,39 @@ class _Part(ctypes.Structure):
     ]
 
 
-def gradients(weights: Mapping[str, Tensor], shape: Shape, rows: Rows, total: Sequence[Tensor] | None) -> Result:
+def gradients(
+    weights: Mapping[str, Tensor],
+    shape: Shape,
+    rows: Rows,
+    total: Sequence[Tensor] | None,
+    objective: Objective | None = None,
+) -> Result:
     """Return the weighted loss of rows [rows, length] and its gradients in the order of ``weights``, plus ``total``.
 
-    ``weights`` are two-dimensional, as in transformer.py.
+    ``weights`` are two-dimensional, as in transformer.py. The kernels know no ``objective`` but cross-entropy (None).
     """
     inputs, _, scale = rows
-    if _fit(weights, shape) and not loss.mostly_unscored(scale.flatten()) and _same_bits(shape, inputs.shape[1]):
+    fit = objective is None and _fit(weights, shape) and not loss.mostly_unscored(scale.flatten())
+    if fit and _same_bits(shape, inputs.shape[1]):
         return _compiled_gradients(weights, shape, rows, total)
-    return plain_gradients(weights, shape, rows, total)
+    return plain_gradients(weights, shape, rows, total, objective)
 
 
-def plain_gradients(weights: Mapping[str, Tensor], shape: Shape, rows: Rows, total: Sequence[Tensor] | None) -> Result:
+def plain_gradients(
+    weights: Mapping[str, Tensor],
+    shape: Shape,
+    rows: Rows,
+    total: Sequence[Tensor] | None,
+    objective: Objective | None = None,
+) -> Result:
     """Compute :func:`gradients` with PyTorch, on two-dimensional or stacked weights."""
-    return gradients_of(lambda w, ids: (transformer.hidden(w, shape, ids), w[transformer.WTE]), weights, rows, total)
+    return gradients_of(
+        lambda w, ids: (transformer.hidden(w, shape, ids), w[transformer.WTE]),
+        weights,
+        rows,
+        total,
+        partial(loss.scored_loss, objective=objective),
+    )
 
 
 def gradients_of(

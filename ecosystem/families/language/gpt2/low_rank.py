@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ecosystem.errors import DataError
+from ecosystem.families.language import loss
 from ecosystem.families.language.gpt2 import transformer
 from ecosystem.families.language.gpt2.compiled_training import gradients_of
 from ecosystem.families.language.gpt2.shape import Shape
 from ecosystem.families.language.gpt2.transformer import Pair, Pairs
 from ecosystem.families.language.huggingface.adapters import PREFIX, Adapter
 from ecosystem.families.training import Result, Rows
+from ecosystem.families.training_spec import Objective
 from ecosystem.streams import Stream
 
 
@@ -71,14 +74,20 @@ class LowRank:
             whole[key] = torch.addmm(whole[key], down.t(), up.t(), alpha=self._adapter.scale)
         return whole
 
-    def gradients(self, weights: Mapping[str, Tensor], rows: Rows, total: Sequence[Tensor] | None) -> Result:
+    def gradients(
+        self,
+        weights: Mapping[str, Tensor],
+        rows: Rows,
+        total: Sequence[Tensor] | None,
+        objective: Objective | None = None,
+    ) -> Result:
         """Return the weighted loss of rows [rows, length] and its gradients by the adapter, added to ``total``."""
 
         def forward(adapter: Mapping[str, Tensor], ids: Tensor) -> tuple[Tensor, Tensor]:
             x = transformer.hidden(self._base, self._shape, ids, low_rank=self.pairs(adapter))
             return x, self._base[transformer.WTE]
 
-        return gradients_of(forward, weights, rows, total)
+        return gradients_of(forward, weights, rows, total, partial(loss.scored_loss, objective=objective))
 
 
 def _names(layer: str) -> tuple[str, str]:

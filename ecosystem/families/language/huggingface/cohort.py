@@ -25,7 +25,7 @@ from ecosystem.families.language.huggingface.adapters import Adapter, add_adapte
 from ecosystem.families.language.huggingface.decoders import fastest_decoder, token_rows
 from ecosystem.families.language.huggingface.division import divide
 from ecosystem.families.language.huggingface.modules import build as build_module
-from ecosystem.families.language.loss import scored_loss, token_nll
+from ecosystem.families.language.loss import objective_of, scored_loss, token_nll
 from ecosystem.families.language.neural import NeuralCohort
 from ecosystem.families.language.packing import TokenBatches
 from ecosystem.families.members import MemberWeights
@@ -209,13 +209,17 @@ class ModuleCohort(NeuralCohort):
 
     def _gradients(self, rows: Rows, total: Sequence[Tensor] | None = None) -> tuple[Tensor, Sequence[Tensor]]:
         inputs, targets, scale = (tensor.to(self.device) for tensor in rows)  # those of a divided module may not be
+        objective = self.training.loss
         with torch.enable_grad(), self._autocast():
             if self._in_chunks:
                 table = self.module.get_output_embeddings().weight
-                loss = scored_loss(self._hidden(inputs), table, targets.flatten(), scale.flatten())
+                states, flat = self._hidden(inputs), (targets.flatten(), scale.flatten())
+                loss = scored_loss(states, table, *flat, objective=objective)
             else:
                 logits = self.module(input_ids=inputs, use_cache=False).logits
                 nll = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+                if objective is not None:
+                    nll, _ = objective_of(nll, objective)
                 loss = (nll * scale.flatten()).sum()
             # A part of the module that the loss does not depend on has a gradient of zero.
             grads = accumulated(loss, list(self._trained.values()), total)

@@ -23,6 +23,7 @@ from ecosystem.families.language.gpt2.gpu.choice import Choices
 from ecosystem.families.language.gpt2.gpu.recording import Compiled, Record, Recorded, record_cuda
 from ecosystem.families.language.gpt2.shape import NARROW, Shape
 from ecosystem.families.training import Gradients, Result, Rows
+from ecosystem.families.training_spec import Objective
 
 _log = logging.getLogger(__name__)
 
@@ -80,12 +81,17 @@ class Engine:
     def _compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         return Compiled(function, self.note, backend=self._backend, **options) if self.compiles else function
 
-    def gradients(self, weights: Mapping[str, Tensor], autocast: Callable[[], torch.autocast]) -> Gradients:
-        """Return the gradients of the weights of a member, or of a stack, which change in place."""
+    def gradients(
+        self, weights: Mapping[str, Tensor], autocast: Callable[[], torch.autocast], objective: Objective | None = None
+    ) -> Gradients:
+        """Return the gradients of the weights of a member, or of a stack, which change in place.
+
+        They are those of an ``objective``, or of cross-entropy (None).
+        """
 
         def compute(rows: Rows, total: Sequence[Tensor] | None = None) -> Result:
             with autocast():
-                return self._gradients(weights, rows, total)
+                return self._gradients(weights, rows, total, objective)
 
         if self.record is None or self.compiles:
             return compute
@@ -105,7 +111,13 @@ class Engine:
 
         return replayed
 
-    def _gradients(self, weights: Mapping[str, Tensor], rows: Rows, total: Sequence[Tensor] | None) -> Result:
+    def _gradients(
+        self,
+        weights: Mapping[str, Tensor],
+        rows: Rows,
+        total: Sequence[Tensor] | None,
+        objective: Objective | None,
+    ) -> Result:
         # A recorded function may not ask the GPU which targets count.
         of = loss.scored_loss if self.record is None or self.compiles else loss.weighted_loss
         return gradients_of(
@@ -113,7 +125,7 @@ class Engine:
             weights,
             rows,
             total,
-            partial(of, kernel=self._kernel),
+            partial(of, kernel=self._kernel, objective=objective),
         )
 
     def decoder(self, weights: transformer.Weights, rows: int, length: int) -> decoder.StaticDecoder:
