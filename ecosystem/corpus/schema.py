@@ -63,10 +63,11 @@ _TRUTH: Columns = {
     "synthetic": Column(pl.Boolean(), "whether a model wrote it"),
     "depth": Column(
         pl.Float64(),
-        "distance from human data: 0 if human, else 1 + mean depth of the author's training set",
+        "distance from human data: 0 if human, else 1 + mean depth of the author's training set; of a human document "
+        "that a model has rewritten, the share of its tokens that were changed",
         "model hops",
     ),
-    "model": Column(pl.String(), "name of the model that wrote it, or null if human"),
+    "model": Column(pl.String(), "name of the model that wrote or rewrote it, or null if human"),
     "source": Column(pl.String(), "source that a human document was drawn from, or null if synthetic"),
     "row": Column(pl.Int64(), "row in that source, or null"),
 }

@@ -3,7 +3,7 @@
 A *family* is a frozen value (a preset). It builds a *cohort*: M members of one shape, which answer requests
 (:mod:`ecosystem.families.requests`). Families know nothing of agents, policies or the web. Each optional capability of
 a cohort is a separate protocol, tested with ``isinstance``: :class:`TextCohort`, :class:`SupportsPrompts`,
-:class:`SupportsWatermark`, :class:`Describes`, :class:`SavesAssets`, :class:`TakesNotes`.
+:class:`SupportsWatermark`, :class:`Rewrites`, :class:`Describes`, :class:`SavesAssets`, :class:`TakesNotes`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from ecosystem.families.requests import (
     GenerateRequest,
     Member,
     PromptedFitRequest,
+    Rewriting,
+    Rewritten,
     Score,
     ScoreRequest,
     WriteRecord,
@@ -35,7 +37,7 @@ from ecosystem.families.requests import (
 from ecosystem.registry import Registry
 from ecosystem.sources.base import Truth
 from ecosystem.spec import Spec
-from ecosystem.streams import Streams
+from ecosystem.streams import Stream, Streams
 from ecosystem.types import Modality
 
 R = TypeVar("R")
@@ -137,6 +139,14 @@ class SupportsWatermark(Protocol):
 
 
 @runtime_checkable
+class Rewrites(Protocol):
+    """A cohort that rewrites documents with the weights that its members start from."""
+
+    def rewrite(self, docs: pl.Series, how: Rewriting, stream: Stream) -> Rewritten:
+        """Draw tokens of documents again; the noise is keyed by the number of the document in ``docs``."""
+
+
+@runtime_checkable
 class Describes(Protocol):
     """A cohort of models of vectors or categories whose parameters can be compared with the truth."""
 
@@ -224,6 +234,7 @@ class Family(Spec):
     supports_prompts: ClassVar[bool] = False  # True: its cohorts implement SupportsPrompts
     divides_layers: ClassVar[bool] = False  # True: its cohorts compute one member on several devices, if told to
     supports_watermark: ClassVar[bool] = False  # True: its cohorts implement SupportsWatermark
+    supports_rewriting: ClassVar[bool] = False  # True: its cohorts implement Rewrites
 
     @property
     def starts_pretrained(self) -> bool:

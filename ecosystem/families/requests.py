@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.corpus.watermark_spec import WatermarkSpec
-from ecosystem.spec import Spec
+from ecosystem.spec import ScenarioParts, Spec
 from ecosystem.streams import Stream
+from ecosystem.types import Share
 
 
 class Budget(Spec):
@@ -58,6 +59,35 @@ class Decoding(Spec):
     watermark: str | None = Field(
         None, description="name of a watermark policy in [policies]; trainers that comply with it mark their text"
     )
+
+
+class Rewriting(Spec):
+    """Rewriting of documents by a model that draws some of their tokens again, given the tokens before each.
+
+    With ``threshold`` = 0.99 and ``rate`` = 1 it is ToEdit (Zhu et al. 2024, 2412.14689), which edits tokens that the
+    model was sure of; the value 0.99 is not from the paper's text. With ``threshold`` = 0 and ``after`` = "rewritten"
+    it is a paraphrase, in which the share ``rate`` of the tokens is the model's. A document of categories is one token.
+    """
+
+    model: str = Field(description="name of the model that rewrites, with the weights that its trainers start from")
+    threshold: Share = Field(0.99, description="least probability of a token that is drawn again")
+    rate: Share = Field(1.0, description="probability that such a token is drawn again")
+    temperature: Annotated[float, Field(gt=0)] = Field(1.5, description="divisor of the logits of the new token")
+    after: Literal["original", "rewritten"] = Field(
+        "original", description="the text before a token that the model reads: the original, or the rewritten one"
+    )
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require a model that can rewrite, with weights that have been trained."""
+        if self.model not in scenario.models:
+            defined = ", ".join(sorted(scenario.models)) or "none"
+            return [f"{path}.model: there is no [models.{self.model}]; defined in [models]: {defined}"]
+        family = scenario.models[self.model]
+        if not family.supports_rewriting:
+            return [f"{path}.model: a model of kind {family.kind} cannot rewrite; language models and categorical can"]
+        if not family.starts_pretrained:
+            return [f'{path}.model: "{self.model}" starts from untrained weights and cannot rewrite; set its init']
+        return []
 
 
 Start = Literal["foundation", "previous", "scratch"]
@@ -134,6 +164,23 @@ class WriteRecord:
 
     drawn: NDArray[np.int64]
     read: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """Documents after :class:`Rewriting`: their contents, and the number of ``changed`` ones among their ``tokens``.
+
+    ``changed`` and ``tokens`` have shape [documents].
+    """
+
+    docs: pl.Series
+    changed: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+
+    @property
+    def share(self) -> NDArray[np.float64]:
+        """Share of the tokens of each document that a model wrote, shape [documents]; 0 without tokens."""
+        return self.changed / np.maximum(self.tokens, 1)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from ecosystem.families.requests import (
     GenerateRequest,
     Member,
     PromptedFitRequest,
+    Rewriting,
+    Rewritten,
     Score,
     ScoreRequest,
     WriteRecord,
@@ -29,6 +31,7 @@ from ecosystem.placement.texts import Rows, Texts, encoded
 from ecosystem.placement.worker import Blueprint, Built
 from ecosystem.placement.workers import Call, Part, Workers
 from ecosystem.sources.base import Truth
+from ecosystem.streams import Stream
 
 R = TypeVar("R", FitRequest, PromptedFitRequest, GenerateRequest, ScoreRequest)
 _SMALL = 1 << 16  # bytes of a table that is sent with a call rather than put into the object store
@@ -144,6 +147,11 @@ class PlacedCohort:
         call = Call(part, "ask", (method, *texts.pack(part.worker, arguments)))
         [answer] = self._workers.run(self._with_texts([call], texts))
         return answer
+
+    def rewrite(self, docs: pl.Series, how: Rewriting, stream: Stream) -> Rewritten:
+        """Draw tokens of documents again with the weights that members start from."""
+        rewritten: Rewritten = self.ask("rewrite", docs, how, stream)
+        return rewritten
 
     # Weights.
 

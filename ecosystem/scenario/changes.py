@@ -16,7 +16,7 @@ _KINDS = ("sources", "models", "policies")  # the keys of their entries depend o
 WHOLE_RUN = ("name", "description", "steps", "weights_every", "weights_precision", "theory")
 _CHANGEABLE = re.compile(
     r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
-    r"|writers\.[^.]+\.(rate|reaction|leaves_below|returns_above|pay|wage)"
+    r"|writers\.[^.]+\.(rate|reaction|leaves_below|returns_above|pay|wage|rewrite(\..+)?)"
     r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|decoding(\..+)?|publish|every|offset|lag)"
     r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength|quality_bias)"
 )
@@ -36,8 +36,8 @@ def check_changeable(path: str, where: str, hint: str = "") -> None:
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run. These can: policies; web.retain and web.publish; '
-            "measure, except downstream; the rates and pay of writers; curators, except count, sites and judge; and "
-            f"trainers, except count, model and sites.{hint}"
+            "measure, except downstream; the rates, pay and rewriting of writers; curators, except count, sites and "
+            f"judge; and trainers, except count, model and sites.{hint}"
         )
 
 

@@ -83,6 +83,7 @@ def _web(s: ScenarioTables) -> list[str]:
     problems += _gate(s, "web.retain", s.web.retain, both, "only filters and weighers can be used at the retain gate")
     for name, writer in s.writers.items():
         problems += _absent(s, f"writers.{name}.source", writer.source, "sources")
+        problems += [] if writer.rewrite is None else writer.rewrite.problems(f"writers.{name}.rewrite", s)
     return problems
 
 

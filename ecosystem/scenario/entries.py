@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ecosystem.families.requests import Budget, Decoding, Start
+from ecosystem.families.requests import Budget, Decoding, Rewriting, Start
 from ecosystem.metrics.catalogue import name_of
 from ecosystem.spec import Spec
 from ecosystem.types import Positive, Share
@@ -33,6 +33,11 @@ class WriterSpec(Spec):
         None, description="returns when that share rises above this; absent: above leaves_below"
     )
     pay: Annotated[float, Field(ge=0)] | None = Field(None, description="pay for a document, in money")
+    rewrite: Rewriting | None = Field(
+        None,
+        description="a model rewrites part of each document before it is published; the document remains a human one, "
+        "with the share of changed tokens as its depth; absent: as they were written",
+    )
     wage: Annotated[float, Field(gt=0)] | None = Field(
         None, description="least pay for which it writes regardless of its readers; absent: never writes for pay alone"
     )

@@ -16,10 +16,10 @@ from ecosystem.corpus.corpus import Live
 from ecosystem.corpus.schema import SEGMENT, empty
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import MemberError, TextCohort
+from ecosystem.families.base import MemberError, Rewrites, TextCohort
 from ecosystem.families.requests import FitRequest, GenerateRequest
 from ecosystem.policies.base import WritesWatermark, gate
-from ecosystem.simulation.agents import Trainer, by_model
+from ecosystem.simulation.agents import Trainer, Writer, by_model
 from ecosystem.simulation.measurement.measure import measure_step
 from ecosystem.simulation.selection import Pools, archive, ledger_rows, note_shortfalls, sample
 from ecosystem.simulation.state import State
@@ -44,13 +44,28 @@ def write(state: State, step: Step) -> None:
             moved[writer.population, writer.has_left] = moved.get((writer.population, writer.has_left), 0) + 1
         rows = state.draw(writer.settings.source, writer.documents_to_write(share), writer.name)
         if len(rows):
-            content = state.reservoirs[writer.settings.source].rows(rows)
-            step.drafts.append(
-                human_drafts(content, writer.settings.source, rows, f"writers/{writer.name}", writer.place(len(rows)))
-            )
+            content, author = state.reservoirs[writer.settings.source].rows(rows), f"writers/{writer.name}"
+            drafts = human_drafts(content, writer.settings.source, rows, author, writer.place(len(rows)))
+            step.drafts.append(drafts if writer.settings.rewrite is None else _rewritten(state, step, writer, drafts))
     for (population, left), count in moved.items():
         event = "left for lack of readers" if left else "returned"
         state.note(f"{count} of the {state.scenario.writers[population].count} writers of {population} {event}")
+
+
+def _rewritten(state: State, step: Step, writer: Writer, drafts: pl.DataFrame) -> pl.DataFrame:
+    """Return a writer's drafts after a model has rewritten them: still human, with its share as their depth."""
+    how = writer.settings.rewrite
+    assert how is not None
+    cohort = state.cohorts[how.model]
+    assert isinstance(cohort, Rewrites)  # checked when the scenario was read
+    result = cohort.rewrite(drafts["content"], how, state.stream(f"writers/{writer.name}/rewrite"))
+    step.rewritten[writer.name] = result
+    # A text of the weights that trainers start from is one hop from human data.
+    return drafts.with_columns(
+        content=result.docs,
+        depth=pl.Series(result.share),
+        model=pl.when(pl.Series(result.changed) > 0).then(pl.lit(how.model)),
+    )
 
 
 def _audience(live: Live, sites: NDArray[np.int64]) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ecosystem.corpus.schema import LEDGER, SEGMENT, empty
 from ecosystem.corpus.watermark_spec import WatermarkSpec
-from ecosystem.families.requests import FitRecord, WriteRecord
+from ecosystem.families.requests import FitRecord, Rewritten, WriteRecord
 
 DRAFT = {name: SEGMENT[name] for name in ("site", "author", "synthetic", "depth", "model", "source", "row", "content")}
 
@@ -25,6 +25,7 @@ class Step:
     marks: dict[str, WatermarkSpec] = field(default_factory=dict)  # per trainer that watermarks its text
     unpublished: dict[str, pl.Series] = field(default_factory=dict)  # per trainer: text written for scoring only
     written: dict[str, WriteRecord | int] = field(default_factory=dict)  # per trainer: tokens, or number of documents
+    rewritten: dict[str, Rewritten] = field(default_factory=dict)  # per writer: documents that a model rewrote
     segment: pl.DataFrame = field(default_factory=lambda: empty(SEGMENT))
     candidates: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # per trainer: ids, ascending
     ledger: pl.DataFrame = field(default_factory=lambda: empty(LEDGER))

@@ -17,6 +17,7 @@ from ecosystem.families.base import (
     Cohort,
     Describes,
     Family,
+    Rewrites,
     SupportsPrompts,
     SupportsWatermark,
     TextCohort,
@@ -88,6 +89,7 @@ class _FamilyCheck:
             (self.family.modality != "text", Describes),
             (self.family.supports_prompts, SupportsPrompts),
             (self.family.supports_watermark, SupportsWatermark),
+            (self.family.supports_rewriting, Rewrites),
         ):
             law = f"its cohort must be a {protocol.__name__}, as the class variables of the family declare."
             assert not declared or isinstance(cohort, protocol), f"{self.name}: {law}"

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,21 @@ from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import Progress, silent
 from ecosystem.families.footprint import CACHED_VALUES, WRITTEN_ROWS
-from ecosystem.families.language import generation, scoring, watermark
+from ecosystem.families.language import generation, rewriting, scoring, watermark
 from ecosystem.families.language.tokenizer import Tokenizer
 from ecosystem.families.requests import (
     FitRecord,
     FitRequest,
     GenerateRequest,
     Member,
+    Rewriting,
+    Rewritten,
     Score,
     ScoreRequest,
     WriteRecord,
 )
 from ecosystem.families.worker_pool import WorkerPool
+from ecosystem.streams import Stream
 
 Nll = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Inputs, targets (int64), scored (bool), [rows, length] each → nats of the scored targets, in row order."""
@@ -269,6 +272,30 @@ class LanguageCohort(ABC):
             return scoring.windows(*index, self.tokenizer.end, self.context)
         prompts = self.tokenizer.encode(request.prompts)
         return scoring.answers(prompts, *index, self.tokenizer.end, self.context)
+
+    # Rewriting.
+
+    def rewrite(self, docs: pl.Series, how: Rewriting, stream: Stream) -> Rewritten:
+        """Draw tokens of documents again with the initial weights; documents longer than the context in windows."""
+        unit, offsets = scoring.units(self.tokenizer.encode(docs), self.tokenizer.end)
+        noise = rewriting.unit_noise(stream, offsets)
+        windows = scoring.windows(unit, offsets, self.tokenizer.end, self.context)
+        batches = scoring.padded(windows, _SCORED_TOKENS if self.device.type == "cpu" else 8 * _SCORED_TOKENS)
+        with WorkerPool(*self._workers) as pool:
+            parts = pool.run([partial(self._rewritten, batch, noise, how) for batch in batches])
+        new = unit.copy()
+        for batch, tokens in zip(batches, parts, strict=True):
+            new[batch.place] = tokens
+        spans = list(pairwise(offsets.tolist()))
+        texts = self.tokenizer.decode([new[a : b - 1].tolist() for a, b in spans])
+        changed = np.array([np.count_nonzero(new[a:b] != unit[a:b]) for a, b in spans], np.int64)
+        kept = [new_text if n else text for new_text, text, n in zip(texts, docs.to_list(), changed, strict=True)]
+        return Rewritten(pl.Series("text", kept, dtype=pl.String), changed, np.diff(offsets) - 1)
+
+    def _rewritten(self, batch: scoring.Padded, noise: NDArray[np.float32], how: Rewriting) -> NDArray[np.int64]:
+        with torch.inference_mode():
+            decoder = self._decoder(["initial"], *batch.inputs.shape)
+            return rewriting.rewrite(decoder, batch, noise, how, self.tokenizer.end, self._without_text, self.device)
 
     # Tokens and their distributions.
 

@@ -39,6 +39,7 @@ class LanguageFamily(Family):
     modality: ClassVar[Modality] = "text"
     supports_prompts: ClassVar[bool] = True
     supports_watermark: ClassVar[bool] = True
+    supports_rewriting: ClassVar[bool] = True
     needed: ClassVar[tuple[str, ...]]
 
     init: str = Field(

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ecosystem.families.base import FAMILIES, BuildContext, Cohort
-from ecosystem.families.requests import Decoding
+from ecosystem.families.requests import Decoding, Rewriting, Rewritten
 from ecosystem.families.statistical.cohort import FittedFamily, Parameters, StackedCohort, human_documents
 from ecosystem.sources.base import Truth
 from ecosystem.spec import ScenarioParts
+from ecosystem.streams import Stream
 from ecosystem.types import Floats, Modality
 
 
@@ -26,6 +27,7 @@ class Categorical(FittedFamily):
     """Frequencies of symbols, with ``add_k`` added to every count (0: maximum likelihood)."""
 
     modality: ClassVar[Modality] = "category"
+    supports_rewriting: ClassVar[bool] = True
 
     types: Annotated[int, Field(gt=0, le=10**7)] | None = Field(
         None, description="number of symbols; absent: that of the initial human documents"
@@ -74,6 +76,17 @@ class CategoricalCohort(StackedCohort):
         sums = np.bincount(cells.ravel(), weights=weight.ravel(), minlength=members * self.types)
         counts = sums.reshape(members, self.types) + self.add_k
         return {"probability": counts / counts.sum(axis=1, keepdims=True)}
+
+    def rewrite(self, docs: pl.Series, how: Rewriting, stream: Stream) -> Rewritten:
+        """Draw symbols of at least the probability of the threshold again, with the initial probabilities."""
+        symbols, p = docs.to_numpy(), self._initial["probability"]
+        choice, token = (stream.child(name).uniform(np.arange(len(symbols))) for name in ("choice", "token"))
+        cumulative = decoded(p[None], Decoding(temperature=how.temperature))[0].cumsum()
+        drawn = np.searchsorted(cumulative, token * cumulative[-1], side="right")
+        new = np.where((p[symbols] >= how.threshold) & (choice < how.rate), drawn, symbols)
+        return Rewritten(
+            pl.Series(docs.name, new, dtype=pl.Int32), (new != symbols).astype(np.int64), np.ones(len(new), np.int64)
+        )
 
     def draw(self, parameters: Parameters, decoding: Decoding, noise: Floats) -> NDArray[Any]:
         """Look up uniform numbers [M, n] in each member's cumulative distribution after decoding."""

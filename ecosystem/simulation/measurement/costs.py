@@ -17,7 +17,7 @@ from ecosystem.corpus.schema import METRICS
 from ecosystem.families.base import TextCohort
 from ecosystem.families.requests import WriteRecord
 from ecosystem.policies.base import Adder
-from ecosystem.simulation.agents import Trainer
+from ecosystem.simulation.agents import Trainer, Writer
 from ecosystem.simulation.state import Purchases, State
 from ecosystem.simulation.step import Step
 
@@ -37,6 +37,7 @@ def measure_costs(state: State, step: Step) -> None:
         author = f"writers/{writer.name}"
         wrote, pay = drafts[author].height if author in drafts else 0, writer.settings.pay
         costs[author] = {"human_documents": float(wrote)} | ({} if pay is None else {"spent": pay * wrote})
+        costs[author] |= _of_rewriting(state, step, writer)
     injected = step.ledger.filter(pl.col("added_by").is_not_null())
     for (name,), added in injected.group_by("added_by", maintain_order=True):
         costs[f"policies/{name}"] = _of_adder(state, str(name), added)
@@ -73,6 +74,18 @@ def _of_trainer(state: State, step: Step, trainer: Trainer, published: NDArray[n
             flops += sum(count * length * (cohort.flops_per_token(length) or 0.0) for length, count in passes)
         costs["flops"] = flops
     return costs
+
+
+def _of_rewriting(state: State, step: Step, writer: Writer) -> Costs:
+    """Return the operations of the model that rewrote a writer's documents; {} if there is none, or none are known."""
+    how, rewritten = writer.settings.rewrite, step.rewritten.get(writer.name)
+    cohort = None if how is None else state.cohorts[how.model]
+    if rewritten is None or not isinstance(cohort, TextCohort) or cohort.flops_per_token(1) is None:
+        return {}
+    read = rewritten.tokens + 1  # with the end of text before them
+    tokens = np.bincount(np.minimum(read, cohort.context), read)  # by length of the input
+    lengths = np.flatnonzero(tokens).tolist()
+    return {"flops": sum(float(tokens[n]) * (cohort.flops_per_token(n) or 0.0) for n in lengths)}
 
 
 def _of_adder(state: State, name: str, added: pl.DataFrame) -> Costs:

@@ -42,6 +42,7 @@ class Ngram(Family):
 
     modality: ClassVar[Modality] = "text"
     supports_watermark: ClassVar[bool] = True
+    supports_rewriting: ClassVar[bool] = True
     uses_budget: ClassVar[bool] = False
     depends_on_threads: ClassVar[bool] = False
 
