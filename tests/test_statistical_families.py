@@ -8,7 +8,7 @@ from scipy import stats
 from ecosystem.errors import DataError, TrainingError
 from ecosystem.families.base import BuildContext
 from ecosystem.families.requests import Budget, Decoding, FitRequest, GenerateRequest, ScoreRequest
-from ecosystem.families.statistical.categorical import Categorical, decoded
+from ecosystem.families.statistical.categorical import Categorical, CategoricalCohort, decoded, truncated
 from ecosystem.families.statistical.gaussian import Gaussian
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
@@ -92,6 +92,21 @@ def test_decodings_of_a_distribution():
     assert (decoded(p, Decoding(top_k=2)) > 0).sum() == 3, "ties with the k-th stay"
     assert (decoded(p, Decoding(top_p=0.69)) > 0).tolist() == [[True, True, False, False]]
     assert (decoded(p, Decoding(top_p=0.71)) > 0).tolist() == [[True, True, True, False]]
+
+
+@pytest.mark.parametrize("frequency", [[0.9, 0.06, 0.04], [0.7, 0.2, 0.1], [1.0, 0.0, 0.0]])
+def test_truncated_frequencies_are_where_gradient_descent_rests(frequency):
+    """On the logits of a softmax, from uniform ones, in steps that grow smaller."""
+    q, logits = np.array(frequency), np.zeros(3)
+    for step in range(60_000):
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        learnt = q * (p <= 0.8)
+        logits -= 0.05 / (1 + step / 20_000) * (learnt.sum() * p - learnt)
+    assert truncated(q[None], 0.8)[0] == pytest.approx(p, abs=2e-3)
+    made = CategoricalCohort("c", 1, 3, gamma=0.8)
+    fitted = made.estimate(np.repeat([0, 1, 2], (q * 100).round().astype(int))[None], np.ones((1, 100)))
+    assert fitted["probability"][0] == pytest.approx(p, abs=2e-3)
 
 
 def test_what_a_collapsed_model_says(tmp_path):

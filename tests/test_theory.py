@@ -35,6 +35,7 @@ from ecosystem.theory.extinction import (
     collapse_probability,
     collapse_probability_lower_bound,
     collapse_probability_upper_bound,
+    diversity_truncated,
     expected_tail_mass,
     hutter_error_accumulate,
     hutter_error_replace,
@@ -62,6 +63,7 @@ from ecosystem.theory.gaussian import (
 )
 from ecosystem.theory.laws import laws
 from ecosystem.theory.learning import (
+    diversity_edited,
     drift_growing_corpus_approximation,
     drift_growing_corpus_constant,
     halving_time_ratio,
@@ -74,7 +76,13 @@ from ecosystem.theory.learning import (
     top_p_map,
     verified_accuracy,
 )
-from ecosystem.theory.regression import ols_error_accumulate, ols_error_mixture, ols_error_replace
+from ecosystem.theory.regression import (
+    ols_error_accumulate,
+    ols_error_edited,
+    ols_error_mixture,
+    ols_error_recovery,
+    ols_error_replace,
+)
 from ecosystem.theory.weighting import weighted_fit_variance, weighted_mean_error
 
 T = np.arange(0, 41)
@@ -514,6 +522,30 @@ def test_tail_types_die_and_tail_mass_stays():
 # Sampling that bends the distribution.
 
 
+def test_truncated_frequencies_of_two_types():
+    rng, n, gamma, runs = np.random.default_rng(31), 12, 0.85, 40_000
+    p = np.full(runs, 0.7)
+    for t in range(1, 9):
+        p = np.clip(rng.binomial(n, p) / n, 1 - gamma, gamma)
+        if t in (1, 3, 8):
+            mistakes = [diversity_replace(0.42, n, t), diversity_truncated([0.7, 0.3], n, 0.9, t)]
+            agrees(2 * p * (1 - p), diversity_truncated([0.7, 0.3], n, gamma, t), *mistakes)
+    plain = diversity_truncated([0.7, 0.3], n, 1.0, T)
+    assert plain == pytest.approx(diversity_replace(0.42, n, T))
+    assert (diversity_truncated([0.7, 0.3], n, 0.85, np.array([1, 10, 1000])) > 2 * 0.85 * 0.15).all()
+
+
+def test_diversity_of_edited_documents():
+    rng, truth, n = np.random.default_rng(32), np.array([0.45, 0.25, 0.2, 0.1]), 30
+    flat = truth ** (1 / 2.0) / (truth ** (1 / 2.0)).sum()
+    docs = rng.choice(4, (20_000, n), p=truth)
+    edited = np.where(truth[docs] >= 0.25, rng.choice(4, docs.shape, p=flat), docs)
+    counts = (edited[..., None] == np.arange(4)).sum(axis=1)
+    expected, unedited = (diversity_edited(truth, n, threshold, 2.0, 1) for threshold in (0.25, 0.9))
+    agrees(gini(counts / n), expected, unedited, diversity_edited(truth, n, 0.25, 0.5, 1))
+    assert unedited == pytest.approx(gini(truth) * (1 - 1 / n))
+
+
 def test_maps_compose_and_begin_at_the_truth():
     p = np.array([0.1, 0.4, 0.0, 0.3, 0.2])
     for law in (
@@ -676,6 +708,36 @@ def test_a_mixture_of_few_rows():
 
 
 # Errors that add up.
+
+
+def test_labels_of_new_rows_from_the_last_model_and_from_people():
+    """20 rows for 4 numbers, of which the last model labels 15."""
+    rng, d, rows, runs, noise = np.random.default_rng(33), 4, 20, 8000, 1.5
+    w = np.zeros((runs, d))
+    for t in range(1, 6):
+        x = rng.normal(size=(runs, rows, d))
+        labels = np.einsum("rij,rj->ri", x, w) * (np.arange(rows) < 15) + math.sqrt(noise) * rng.normal(
+            size=(runs, rows)
+        )
+        w = fit_rows(x, labels)
+        if t in (2, 5):
+            agrees((w**2).sum(axis=1), ols_error_edited(noise, d, 5, 15, t), ols_error_replace(noise, d, rows, t))
+    # As if a fit inherited only the mean, (3/4)^2 of the squared error.
+    agrees((w**2).sum(axis=1), ols_error_edited(noise, d, 5, 15, 5), 0.4 * (1 - 0.75**10) / (1 - 0.75**2))
+    assert ols_error_edited(noise, d, 0, 20, T) == pytest.approx(ols_error_replace(noise, d, rows, T))
+    assert ols_error_edited(noise, d, 20, 0, T[1:]) == pytest.approx(np.full(40, noise * d / (rows - d - 1)))
+
+
+def test_weights_beyond_the_last_but_one():
+    rng, d, rows, runs = np.random.default_rng(34), 3, 12, 20_000
+    last = w = np.zeros((runs, d))
+    for _ in range(3):
+        x, last = rng.normal(size=(runs, rows, d)), w
+        w = fit_rows(x, np.einsum("rij,rj->ri", x, w) + rng.normal(size=(runs, rows)))
+    back = last - 0.7 * (w - last)
+    expected = ols_error_recovery(1, d, rows, 0.7, 3, 3)
+    agrees((back**2).sum(axis=1), expected, ols_error_replace(1, d, rows, 3), ols_error_replace(1, d, rows, 2))
+    assert ols_error_recovery(1, d, rows, -1, 3, T) == pytest.approx(ols_error_replace(1, d, rows, T))
 
 
 def test_a_constant_bias_grows_without_end():
@@ -913,6 +975,10 @@ OF_TIME = {
     "network_regression_error": (1, 3, [[5, 5], [0, 5]], [0, 5], 0),
     "ols_error_replace": (1, 3, 10),
     "ols_error_accumulate": (1, 3, 10),
+    "ols_error_edited": (1, 3, 10, 5),
+    "ols_error_recovery": (1, 3, 10, 0.5, 4),
+    "diversity_truncated": ([0.6, 0.4], 10, 0.9),
+    "diversity_edited": (P, 10, 0.25, 1.5),
     "kept_correct_share": (0.6, 0.8, 0.2),
     "drift_growing_corpus_constant": (0.1, 100, 5),
     "drift_growing_corpus_approximation": (0.1, 100, 5),
@@ -1022,6 +1088,10 @@ def test_a_law_says_where_its_formula_comes_from():
         (lambda: verified_accuracy(0.5, 0, 10, 1), "dimension"),
         (lambda: ols_error_mixture(1, 1, 10, 6, 5, [1, 2]), "add up to at least dimension"),
         (lambda: ols_error_mixture(1, 1, 10, -6, 50, 1), "n_real"),
+        (lambda: ols_error_edited(1, 10, 6, 5, 1), "rows must be at least"),
+        (lambda: ols_error_recovery(1, 10, 20, -2, 3, 1), "recovery"),
+        (lambda: diversity_truncated(P, 10, 0.9, 1), "two types"),
+        (lambda: diversity_truncated([0.5, 0.5], 10, 0.4, 1), "gamma must be"),
         (lambda: hutter_error_accumulate(P, 1, 1, cut=0), "cut must hold"),
         (lambda: hutter_error_accumulate(P, -1, 1), "n must be"),
         (lambda: self_training_gradient(P, 0), "tokens"),

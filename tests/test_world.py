@@ -5,7 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ecosystem.errors import DataError
+from ecosystem.errors import DataError, ScenarioError
 from ecosystem.runs.execute import begin
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
@@ -221,6 +221,36 @@ def test_what_curators_do(action, cache):
         assert set(documents["weight"]) == {0.5, 1.0}
     else:
         assert (documents["weight"] == 1.0).all() and world.web.endorsements()
+
+
+def test_a_fit_is_taken_back_by_a_factor(cache):
+    """Both worlds begin alike, so that their second fits are equal but for what is made of them."""
+
+    def weights(recovery):
+        change = [{"at": 2, "set": {"trainers.naive.recovery": recovery}}]
+        world = world_of(tiny().override({"changes": change}), cache)
+        states = []
+        for _ in range(2):
+            world.step()
+            states.append({name: np.array(values) for name, values in world.snapshot().weights["tiny"].items()})
+        return states
+
+    (before, plain), (_, back) = weights(-1.0), weights(0.5)
+    naive = [t.member for t in world_of(tiny(), cache).trainers if t.population == "naive"]
+    careful = [t.member for t in world_of(tiny(), cache).trainers if t.population == "careful"]
+    for name in plain:
+        expected = before[name][naive] - 0.5 * (plain[name][naive] - before[name][naive])
+        assert np.allclose(back[name][naive], expected, atol=1e-6) and back[name].dtype == plain[name].dtype
+        assert np.array_equal(back[name][careful], plain[name][careful])
+    assert any(not np.allclose(back[name], plain[name], atol=1e-3) for name in plain)
+
+
+def test_recovery_where_it_has_no_meaning_is_refused():
+    with pytest.raises(ScenarioError, match='recovery: goes back from a fit to the last model; set from = "previous"'):
+        tiny(trainers__naive__recovery=0.5, trainers__naive__from="scratch")
+    ngrams = {"kind": "ngram", "order": 2, "vocabulary": 300, "context": 24}
+    with pytest.raises(ScenarioError, match="do not change weights step by step"):
+        tiny(trainers__naive__recovery=0.5, models__tiny=ngrams)
 
 
 def test_writers_write_less_as_they_read_more_machine_text(cache):

@@ -185,6 +185,25 @@ def map_members(
     return (function(cohort, member, *shared, *one) for member, one in zip(members, own, strict=True))
 
 
+def recovered(
+    before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]], factors: Mapping[int, float]
+) -> dict[str, NDArray[Any]]:
+    """Return the state ``after`` a fit of a cohort, with some members moved to before - factor (after - before).
+
+    ``factors`` are by member. Both states are of ``Cohort.state()``; a member whose first fit it was remains as it is.
+    The rule is that of the repository blindTissue/model_collapse_public.
+    """
+    state = {name: np.array(array) for name, array in after.items()}
+    for name, array in state.items():
+        owner, slash, _ = name.partition("/")
+        for member, factor in factors.items():
+            if slash and (int(owner) != member or name not in before):
+                continue
+            part: Any = ... if slash else member
+            array[part] = before[name][part] - factor * (array[part] - before[name][part])
+    return state
+
+
 @runtime_checkable
 class SavesAssets(Protocol):
     """A cohort whose checkpoints need files besides weights (configuration, tokenizer)."""
@@ -235,6 +254,7 @@ class Family(Spec):
     divides_layers: ClassVar[bool] = False  # True: its cohorts compute one member on several devices, if told to
     supports_watermark: ClassVar[bool] = False  # True: its cohorts implement SupportsWatermark
     supports_rewriting: ClassVar[bool] = False  # True: its cohorts implement Rewrites
+    supports_recovery: ClassVar[bool] = False  # True: numbers between and beyond the states of a member make sense
 
     @property
     def starts_pretrained(self) -> bool:

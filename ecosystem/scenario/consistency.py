@@ -102,6 +102,14 @@ def _trainers(s: ScenarioTables) -> list[str]:
         ]
         problems += _gate(s, f"{path}.retain", trainer.retain or [], (Policy,), "")
         problems += [_not_one_author(s, f"{path}.scrape.shares", author) for author in trainer.scrape.shares or {}]
+        family = s.models.get(trainer.model)
+        if trainer.recovery is not None and family is not None and not family.supports_recovery:
+            problems.append(
+                f"{path}.recovery: the fits of a model of kind {family.kind} do not change weights step by step; "
+                "gpt2, causal_lm, vae and linear do"
+            )
+        elif trainer.recovery is not None and trainer.start != "previous":
+            problems.append(f'{path}.recovery: goes back from a fit to the last model; set from = "previous"')
         mark, where = trainer.decoding.watermark, f"{path}.decoding.watermark"
         if mark is not None:
             problems += _absent(s, where, mark, "policies")

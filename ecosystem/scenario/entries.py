@@ -109,6 +109,11 @@ class TrainerSpec(Spec):
     )
     budget: Budget = Budget(tokens=50_000)
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="absent: the model's own")
+    recovery: Annotated[float, Field(ge=-1, le=100)] | None = Field(
+        None,
+        description="recovery in weight space: a fit from w to v leaves the trainer with w - recovery (v - w); 0: with "
+        "the weights from before; -1, like absent: with those fitted",
+    )
     decoding: Decoding = Decoding()
     publish: Count = Field(100, description="documents published a step, each trainer")
     every: Positive = Field(1, description="number of steps from one fit to the next")

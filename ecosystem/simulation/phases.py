@@ -16,7 +16,7 @@ from ecosystem.corpus.corpus import Live
 from ecosystem.corpus.schema import SEGMENT, empty
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import TrainingError
-from ecosystem.families.base import MemberError, Rewrites, TextCohort
+from ecosystem.families.base import MemberError, Rewrites, TextCohort, recovered
 from ecosystem.families.requests import FitRequest, GenerateRequest
 from ecosystem.policies.base import WritesWatermark, gate
 from ecosystem.simulation.agents import Trainer, Writer, by_model
@@ -233,12 +233,17 @@ def fit(state: State, step: Step) -> None:
                 ready.append(trainer)
     for model, trainers in by_model(ready).items():
         requests = _fit_requests(state, step, trainers)
+        factors = {t.member: t.settings.recovery for t in trainers}
+        recovery = {member: factor for member, factor in factors.items() if factor is not None and factor != -1}
+        before = dict(state.cohorts[model].state()) if recovery else {}
         try:
             records = state.cohorts[model].fit(requests, state.progress)
         except TrainingError as error:
             member = error.member if isinstance(error, MemberError) else None
             culprit = next((t.name for t in trainers if t.member == member), model)
             raise TrainingError(f"step {step.t}, {culprit}: {error}") from error
+        if recovery:
+            state.cohorts[model].load(recovered(before, state.cohorts[model].state(), recovery))
         for trainer, record in zip(trainers, records, strict=True):
             step.fits[trainer.name] = record
             rows = step.training[trainer.name]

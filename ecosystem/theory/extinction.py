@@ -30,10 +30,16 @@ def _binomial(n: int, p: Floats) -> Floats:
 
 def _count_chain(p: ArrayLike, n: int) -> tuple[Floats, Floats]:
     """Return the expected number of types of each count after the first fit [n + 1], and the chain of one count."""
+    fitted = np.arange(_chain_size(n) + 1) / n
+    return _binomial(n, probabilities(p)).sum(axis=0), _binomial(n, fitted)
+
+
+def _chain_size(n: int) -> int:
+    """Return ``n``; raise DataError unless an exact chain of its counts is possible."""
     check_at_least(1, n=n)
     if n > MOST_SAMPLES:
         raise DataError(f"n must be at most {MOST_SAMPLES} for the exact chain, not {n}.")
-    return _binomial(n, probabilities(p)).sum(axis=0), _binomial(n, np.arange(n + 1) / n)
+    return n
 
 
 def _expected_types(p: ArrayLike, n: int, t: ArrayLike, counts: Ints, initial: float) -> Floats:
@@ -63,6 +69,29 @@ def collapse_probability(p: ArrayLike, n: int, t: ArrayLike) -> Floats:
     Shape of ``t``. Derived for this project; for bounds see Seddik et al. 2024 (2404.05090), Theorem 1.2.
     """
     return _expected_types(p, n, t, np.array([n]), float(np.count_nonzero(p) == 1))
+
+
+@law("derived")
+def diversity_truncated(p: ArrayLike, n: int, gamma: float, t: ArrayLike) -> Floats:
+    """Return the expected Gini-Simpson index of two types under Replace and truncated cross-entropy; ``n`` to 4,000.
+
+    ``p`` has two entries. Truncated cross-entropy does not learn a type that the model gives more than ``gamma`` (at
+    least 1/2), so that a fit of gradient descent rests at the frequency of each type in its n documents, or at gamma
+    and 1 - gamma if one is more frequent than gamma. No type is ever lost, and the index is at least 2 gamma
+    (1 - gamma). Exact, by the chain of counts; shape of ``t``. The objective is that of ForTIFAI (2025, 2509.08972);
+    the law derived for this project.
+    """
+    truth, generations = probabilities(p), whole_numbers("t", t)
+    if truth.size != 2:
+        raise DataError(f"p must hold the probabilities of two types, not {truth.size}.")
+    if not 0.5 <= gamma <= 1:
+        raise DataError(f"gamma must be between 0.5 and 1, not {gamma}.")
+    fitted = np.clip(np.arange(_chain_size(n) + 1) / n, 1 - gamma, gamma)
+    [spectrum], chain, values = _binomial(n, truth[:1]), _binomial(n, fitted), [gini_simpson(truth)]
+    for _ in range(generations.max(initial=0)):
+        values.append(float(spectrum @ (2 * fitted * (1 - fitted))))
+        spectrum = spectrum @ chain
+    return as_floats(as_floats(values)[generations])
 
 
 def time_to_collapse_exact(p: ArrayLike, n: int) -> float:

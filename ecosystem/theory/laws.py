@@ -22,6 +22,7 @@ TRUTH = "truth"
 _MODULES = ("curation", "diversity", "extinction", "gaussian", "learning", "networks", "regression", "weighting")
 _READABLE = {"category": ("p", "s0", "h0"), "vector": ("h0", "variance")}
 ARGUMENTS: dict[str, str] = {
+    "at": "generation whose model is recovered",
     "batch": "documents that each laboratory publishes, of which readers draw: one number or a list; absent: so many "
     "that no two readers draw the same",
     "bandwidth": "standard deviation of the kernel in every direction, in the unit of the data",
@@ -34,6 +35,7 @@ ARGUMENTS: dict[str, str] = {
     "documents": "documents that each laboratory reads of each, a list of one list per reader",
     "drafts": "drafts of which one is chosen; absent: infinitely many",
     "expected_count": "samples of a type at the first generation, on average",
+    "gamma": "largest probability of a type that is still learnt",
     "h0": "diversity of the truth: its Gini-Simpson index, or its variance per coordinate in squared units",
     "k": "number of the most frequent types",
     "keep_correct": "chance that the verifier keeps a document with a correct label",
@@ -52,6 +54,7 @@ ARGUMENTS: dict[str, str] = {
     "real": "real documents that each laboratory reads besides, a list",
     "real_batch": "real documents of which readers draw; absent: so many that no two readers draw the same",
     "real_weight": "share of the real samples in the weight of a training set",
+    "recovery": "multiple of the change of weights that is taken back, beyond all of it",
     "rewards": "reward of each type, or a list of them for each sort of curators",
     "rows": "rows that each regression is fitted to",
     "s0": "sum of the squared probabilities of the truth",
@@ -63,6 +66,7 @@ ARGUMENTS: dict[str, str] = {
     "support": "number of types that occur",
     "t": "generation, counted from 0, the truth; given by the steps of the simulation",
     "temperature": "temperature of sampling; 1 leaves the distribution as it is",
+    "threshold": "least probability of a type that is edited",
     "top_p": "mass of the most frequent types that sampling keeps",
     "unbiased": "whether variances are divided by n - 1 instead of n",
     "variance": "variance of the truth, in squared units of the data",

@@ -43,6 +43,23 @@ def temperature_map(p: ArrayLike, temperature: float, t: ArrayLike) -> Floats:
 
 
 @law("derived")
+def diversity_edited(p: ArrayLike, n: int, threshold: float, temperature: float, t: ArrayLike) -> Floats:
+    """Return the expected Gini-Simpson index of a fit to n real documents of which a model has edited the likely ones.
+
+    The model knows the truth p. It draws types of probability at least ``threshold`` again, from p^(1/T) normalised.
+    New documents are edited at each generation, so the index of the edited distribution, times 1 - 1/n, is that of all
+    generations after 0. Shape of ``t``. The edit is that of ToEdit (Zhu et al. 2024, 2412.14689), for documents of one
+    token; the law derived for this project.
+    """
+    check_at_least(1, n=n)
+    truth, generations = probabilities(p), whole_numbers("t", t)
+    flat = temperature_map(truth, temperature, np.array([1]))[0]
+    likely = truth >= threshold
+    edited = np.where(likely, 0.0, truth) + truth[likely].sum() * flat
+    return as_floats(np.where(generations > 0, gini_simpson(edited) * (1 - 1 / n), gini_simpson(truth)))
+
+
+@law("derived")
 def top_k_map(p: ArrayLike, k: int, t: ArrayLike) -> Floats:
     """Return the distribution after ``t`` generations of top-k sampling, which is constant after the first.
 

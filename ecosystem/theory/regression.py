@@ -65,6 +65,48 @@ def ols_error_mixture(
     n = real + synthetic
     if (n < dimension + 2).any():
         raise DataError(f"n_real and n_synthetic must add up to at least dimension + 2 = {dimension + 2} rows.")
+    inherited = _inherited(dimension, real, synthetic)
+    return as_floats(noise_variance * dimension / (n - dimension - 1) + shift * inherited)
+
+
+def _inherited(dimension: int, real: ArrayLike, synthetic: ArrayLike) -> Floats:
+    """Return the share of the squared error of the vector that labels the synthetic rows which a fit inherits."""
+    real, synthetic = as_floats(real), as_floats(synthetic)
+    n = real + synthetic
     beta = real * synthetic / (n * (n - 1) * (n + 2))
-    shift_share = (synthetic / n) ** 2 + beta * (1 - 2 / n + (n * dimension - 2) / (n - dimension - 1))
-    return as_floats(noise_variance * dimension / (n - dimension - 1) + shift * shift_share)
+    return as_floats((synthetic / n) ** 2 + beta * (1 - 2 / n + (n * dimension - 2) / (n - dimension - 1)))
+
+
+@law("derived")
+def ols_error_edited(noise_variance: float, dimension: int, n_real: int, n_synthetic: int, t: ArrayLike) -> Floats:
+    """Return E||w_t - w*||^2 when the last model labels anew a part of every generation's new real rows.
+
+    Of n = ``n_real`` + ``n_synthetic`` new rows at each generation, the last model labels ``n_synthetic``; those of
+    the first generation are all real. With V = sigma^2 d/(n-d-1) and the inherited share a < 1 of
+    :func:`ols_error_mixture`, the error is V (1 + a + ... + a^(t-1)), at most V/(1-a); without real rows, V t. In
+    squared units of w; shape of ``t``. The model is that of ToEdit (Zhu et al. 2024, 2412.14689), which states a
+    finite bound whose constant was not seen; the exact form derived for this project.
+    """
+    check_at_least(0, n_real=n_real, n_synthetic=n_synthetic)
+    error = _ols_error(noise_variance, dimension, n_real + n_synthetic)
+    generations = whole_numbers("t", t)
+    powers = _inherited(dimension, n_real, n_synthetic) ** np.arange(generations.max(initial=0))
+    return as_floats(error * np.concatenate([[0.0], np.cumsum(powers)])[generations])
+
+
+@law("derived")
+def ols_error_recovery(
+    noise_variance: float, dimension: int, rows: int, recovery: float, at: int, t: ArrayLike
+) -> Floats:
+    """Return E||w_t - w*||^2 of :func:`ols_error_replace` if the fit of generation ``at`` is taken back.
+
+    With the factor alpha = ``recovery``, the model of that generation has the weights of the one before it minus alpha
+    times their change. The change is independent of the error before it, so the error is V (at - 1 + alpha^2), and
+    grows by V with each generation after that: where there is noise alone, no alpha is better than 0. In squared units
+    of w; shape of ``t``. Derived for this project.
+    """
+    check_at_least(1, at=at)
+    check_at_least(-1, recovery=recovery)
+    generations = whole_numbers("t", t)
+    taken_back = (1 - recovery**2) * (generations >= at)
+    return as_floats(_ols_error(noise_variance, dimension, rows) * (generations - taken_back))

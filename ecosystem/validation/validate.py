@@ -84,7 +84,8 @@ def sized(scenario: Scenario, replicates: int | None) -> Scenario:
             "--replicates."
         )
     parallel = scenario.web.graph == "parallel"
-    new = replicates * (1 if parallel else len(scenario.trainers))
+    people = 0 if parallel else sum(writer.count * writer.sites for writer in scenario.writers.values())
+    new = replicates * (1 if parallel else len(scenario.trainers)) + people
     values = {f"trainers.{name}.count": replicates for name in scenario.trainers}
     values |= {f"writers.{name}.count": replicates for name in scenario.writers if parallel}
     return scenario.override({**values, "web.sites": new, "web.initial.documents": initial.documents * new // sites})

@@ -40,6 +40,7 @@ class LanguageFamily(Family):
     supports_prompts: ClassVar[bool] = True
     supports_watermark: ClassVar[bool] = True
     supports_rewriting: ClassVar[bool] = True
+    supports_recovery: ClassVar[bool] = True
     needed: ClassVar[tuple[str, ...]]
 
     init: str = Field(

@@ -6,16 +6,17 @@ The model of Seddik et al. (2024) for one context, and of every discrete recursi
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ecosystem.families.base import FAMILIES, BuildContext, Cohort
 from ecosystem.families.requests import Decoding, Rewriting, Rewritten
 from ecosystem.families.statistical.cohort import FittedFamily, Parameters, StackedCohort, human_documents
+from ecosystem.families.training_spec import DEFAULT_GAMMA
 from ecosystem.sources.base import Truth
 from ecosystem.spec import ScenarioParts
 from ecosystem.streams import Stream
@@ -24,7 +25,11 @@ from ecosystem.types import Floats, Modality
 
 @FAMILIES.register("categorical")
 class Categorical(FittedFamily):
-    """Frequencies of symbols, with ``add_k`` added to every count (0: maximum likelihood)."""
+    """Frequencies of symbols, with ``add_k`` added to every count (0: maximum likelihood).
+
+    Frequencies minimise the cross-entropy. By truncated cross-entropy, a symbol is not learnt while its probability
+    exceeds ``gamma``, so that gradient descent holds a more frequent one there, and the others keep their proportions.
+    """
 
     modality: ClassVar[Modality] = "category"
     supports_rewriting: ClassVar[bool] = True
@@ -33,6 +38,19 @@ class Categorical(FittedFamily):
         None, description="number of symbols; absent: that of the initial human documents"
     )
     add_k: Annotated[float, Field(ge=0)] = Field(0.0, description="number added to the count of every symbol")
+    objective: Literal["cross_entropy", "truncated"] | None = Field(
+        None,
+        description="what a fit minimises; absent: cross_entropy; truncated: without symbols more probable than gamma",
+    )
+    gamma: Annotated[float, Field(ge=0.5, le=1)] | None = Field(
+        None, description="of truncated: the largest probability of a symbol (absent: 0.99)"
+    )
+
+    @model_validator(mode="after")
+    def _gamma_fits(self) -> Categorical:
+        if self.gamma is not None and self.objective != "truncated":
+            raise ValueError("gamma has no meaning for cross_entropy; remove it, or set objective")
+        return self
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
         """Require at least as many types as any source has symbols."""
@@ -49,7 +67,8 @@ class Categorical(FittedFamily):
         """Build M uniform distributions; raise DataError if there are no initial documents."""
         symbols = human_documents(name, context, "category")
         types = self.types or int(symbols.max()) + 1
-        cohort = CategoricalCohort(name, members, types, self.add_k)
+        gamma = (self.gamma or DEFAULT_GAMMA["truncated"]) if self.objective == "truncated" else 1.0
+        cohort = CategoricalCohort(name, members, types, self.add_k, gamma)
         if self.init == "foundation":
             cohort.begin_from(symbols)
         return cohort
@@ -58,10 +77,12 @@ class Categorical(FittedFamily):
 class CategoricalCohort(StackedCohort):
     """M distributions over K symbols: ``probability`` [M, K]."""
 
-    def __init__(self, name: str, members: int, types: int, add_k: float = 0.0) -> None:
+    def __init__(self, name: str, members: int, types: int, add_k: float = 0.0, gamma: float = 1.0) -> None:
+        """``gamma`` is the largest probability of a symbol; 1: no limit."""
         super().__init__(name, members, pl.Int32(), {"probability": np.full(types, 1 / types)})
         self.types = types
         self.add_k = add_k
+        self.gamma = gamma
 
     def fit_problem(self, x: NDArray[Any]) -> str:
         """Also refuse symbols beyond the number of types."""
@@ -75,7 +96,8 @@ class CategoricalCohort(StackedCohort):
         cells = x.astype(np.int64) + self.types * np.arange(members)[:, None]
         sums = np.bincount(cells.ravel(), weights=weight.ravel(), minlength=members * self.types)
         counts = sums.reshape(members, self.types) + self.add_k
-        return {"probability": counts / counts.sum(axis=1, keepdims=True)}
+        frequency = counts / counts.sum(axis=1, keepdims=True)
+        return {"probability": frequency if self.gamma == 1 else truncated(frequency, self.gamma)}
 
     def rewrite(self, docs: pl.Series, how: Rewriting, stream: Stream) -> Rewritten:
         """Draw symbols of at least the probability of the threshold again, with the initial probabilities."""
@@ -149,3 +171,18 @@ def decoded(p: Floats, decoding: Decoding) -> Floats:
         mass_before = descending.cumsum(axis=1) - descending
         np.put_along_axis(p, order, np.where(mass_before >= decoding.top_p, 0.0, descending), axis=1)
     return p
+
+
+def truncated(frequency: Floats, gamma: float) -> Floats:
+    """Return where gradient descent on truncated cross-entropy comes to rest, from frequencies [M, K].
+
+    Below ``gamma`` (at least 1/2) a symbol is drawn to its frequency, above it pushed down by the others. If there are
+    no others, uniform starting weights leave them equal. Derived for this project.
+    """
+    capped = frequency.max(axis=1, keepdims=True) > gamma
+    largest = (np.arange(frequency.shape[1]) == frequency.argmax(axis=1)[:, None]) & capped
+    others = np.where(largest, 0.0, frequency)
+    rest = others.sum(axis=1, keepdims=True)
+    alone = np.where(largest, 0.0, 1 / max(1, frequency.shape[1] - 1))
+    others = np.where(rest > 0, others / np.where(rest > 0, rest, 1), alone)
+    return np.where(capped, np.where(largest, gamma, (1 - gamma) * others), frequency)

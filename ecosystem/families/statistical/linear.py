@@ -38,6 +38,7 @@ class LinearRegression(FittedFamily):
     """
 
     modality: ClassVar[Modality] = "vector"
+    supports_recovery: ClassVar[bool] = True
 
     design: Literal["fixed", "fresh"] = Field(
         "fixed", description="x of its documents: those of its first training documents, or new draws"

@@ -33,6 +33,7 @@ class Vae(Family):
     """
 
     modality: ClassVar[Modality] = "vector"
+    supports_recovery: ClassVar[bool] = True
 
     init: Literal["foundation", "untrained"] = Field(
         "foundation",
