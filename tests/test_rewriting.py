@@ -8,9 +8,11 @@ import torch
 from ecosystem.errors import ScenarioError
 from ecosystem.families.requests import Rewriting
 from ecosystem.families.statistical.categorical import CategoricalCohort
+from ecosystem.runs.execute import begin
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.simulation.world import World
 from ecosystem.streams import Stream
-from tests.conftest import tiny
+from tests.conftest import MACHINE, tiny
 from tests.families_shared import SHAPE, STREAMS, cohort, documents
 
 EVERY = Rewriting(model="m", threshold=0.0, temperature=1.0)
@@ -117,3 +119,14 @@ def test_rewriting_that_no_model_can_do_is_refused():
         rewriting(model="other")
     with pytest.raises(ScenarioError, match="starts from untrained weights"):
         tiny(writers__people__rewrite={"model": "tiny"}, models__tiny__init="random")
+
+
+def test_a_lineage_says_what_models_changed_of_the_text_of_people(cache, tmp_path):
+    scenario = rewriting().override({"steps": 2, "weights_every": 1})
+    list(begin(scenario, out=tmp_path, machine=MACHINE, cache=cache))
+    run = Run.open(folder_of(scenario, tmp_path))
+    docs = run.documents.collect()
+    human = docs.filter((pl.col("depth") > 0) & ~pl.col("synthetic"))["doc"][0]
+    assert "written by people; a model changed" in run.lineage(human).text()
+    lineage = run.lineage(docs.filter(pl.col("synthetic") & (pl.col("depth") > 1))["doc"][-1])
+    assert lineage.depth > lineage.hops and "that models changed" in lineage.text()

@@ -16,7 +16,7 @@ import solara.lab
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.elements import text_element
 from ecosystem.app.worlds.run_view import RunView
-from ecosystem.formats import number, visible
+from ecosystem.formats import number, percent, visible
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.panels.documents import CLIP, LONGEST, image_shape, picture, readable
 from ecosystem.runs.ancestry import Ancestry
@@ -86,7 +86,8 @@ def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None) -> Ent
     text = full if len(full) <= LONGEST else f"{full[:LONGEST]}…"
     facts = [f"{row['author']}, step {row['t']}", f"document {row['doc']}", f"site {site}"]
     facts += [f"{row['words']:,} word{'s' if row['words'] != 1 else ''}"] if isinstance(content, str) else []
-    facts += [f"depth {number(row['depth'])}"] if row["synthetic"] else ["written by people"]
+    human = "written by people" + (f", {percent(row['depth'])} of it by a model" if row["depth"] else "")
+    facts += [f"depth {number(row['depth'])}" if row["synthetic"] else human]
     if row["verdict"]:
         facts += [f"refused by {row['verdict']}" + (f": {row['reason']}" if row["reason"] else "")]
     if row["retired_at"] is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from ecosystem.errors import EcosystemError, nearest
-from ecosystem.formats import visible
+from ecosystem.formats import percent, visible
 from ecosystem.runs.run import Run
 
 EXCERPT = 400  # characters of a document printed above its lineage
@@ -55,7 +55,8 @@ def _heading(row: dict[str, Any]) -> str:
     """Return a line with the id, author, site and origin of a document, and when it left the web."""
     removal = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
     removal += f", retired at step {row['retired_at']}" if row["retired_at"] is not None else ""
-    kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else "human"
+    human = "human" + (f", {percent(row['depth'])} of it by a model" if row["depth"] else "")
+    kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else human
     return visible(f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{removal}")
 
 

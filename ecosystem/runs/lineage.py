@@ -11,6 +11,7 @@ from ecosystem.formats import number, percent
 
 LISTED_STEPS = 5  # steps of publication listed for the documents of one author in a training set
 INITIAL = "initial"  # author of the initial documents
+_ROUNDING = 1e-9  # of sums of many shares
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ class Lineage:
 
     A random walk goes back from the document: it draws one document by weight from the training set of the author's
     latest fit and continues from that document in the same way. It ends at a document that people wrote, or at a model
-    that had not been fitted. ``hops``, the mean number of models on a walk, is the document's depth. ``ends`` are the
-    shares of walks by where they end; they sum to one. ``fits`` are ordered from the latest to the earliest.
+    that had not been fitted. ``hops``, the mean number of models on a walk, is the document's depth, unless models have
+    rewritten documents of people. ``ends`` are the shares of walks by where they end; they sum to one. ``fits`` are
+    ordered from the latest to the earliest.
     """
 
     doc: int
@@ -164,10 +166,15 @@ def in_words(origins: Sequence[Origin]) -> str:
 
 def summary_of(lineage: Lineage) -> str:
     """Return a lineage in one or two sentences, to be followed by its ends."""
+    if not lineage.fits and lineage.depth > 0:
+        changed = f"a model changed {share_text(lineage.depth)} of its tokens, which is its depth"
+        return f"Document {lineage.doc} was written by people; {changed}."
     if not lineage.fits:
         return f"Document {lineage.doc} was written by people; there is no model in its lineage (depth 0)."
     document = (
         f"Document {lineage.doc} by {lineage.author}, published at step {lineage.t}, has depth {number(lineage.depth)}"
     )
     walk = "a walk back to people, which draws one document by weight from each training set"
+    if all(fit.exact for fit in lineage.fits) and lineage.depth > lineage.hops + _ROUNDING:
+        walk += f", {number(lineage.hops)}, and the share of these people's tokens that models changed"
     return f"{document}: the mean number of models on {walk}. The walks end at:"
