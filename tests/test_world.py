@@ -249,7 +249,7 @@ def test_recovery_where_it_has_no_meaning_is_refused():
     with pytest.raises(ScenarioError, match='recovery: goes back from a fit to the last model; set from = "previous"'):
         tiny(trainers__naive__recovery=0.5, trainers__naive__from="scratch")
     ngrams = {"kind": "ngram", "order": 2, "vocabulary": 300, "context": 24}
-    with pytest.raises(ScenarioError, match="do not change weights step by step"):
+    with pytest.raises(ScenarioError, match="cannot be taken back by a factor"):
         tiny(trainers__naive__recovery=0.5, models__tiny=ngrams)
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import FAMILIES
-from ecosystem.families.requests import Budget, Decoding, Prompt
+from ecosystem.families.requests import Budget, Decoding, Prompt, Rewriting
 from ecosystem.input_files import is_folder
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.definitions import Definition
@@ -49,6 +49,7 @@ _ENTRIES: dict[str, type[BaseModel]] = {
     "[web]": WebSpec,
     "[web] initial": InitialSpec,
     "[writers.NAME]": WriterSpec,
+    "[writers.NAME] rewrite": Rewriting,
     "[trainers.NAME]": TrainerSpec,
     "[trainers.NAME] scrape": ScrapeSpec,
     "[trainers.NAME] budget": Budget,

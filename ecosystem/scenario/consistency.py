@@ -105,8 +105,8 @@ def _trainers(s: ScenarioTables) -> list[str]:
         family = s.models.get(trainer.model)
         if trainer.recovery is not None and family is not None and not family.supports_recovery:
             problems.append(
-                f"{path}.recovery: the fits of a model of kind {family.kind} do not change weights step by step; "
-                "gpt2, causal_lm, vae and linear do"
+                f"{path}.recovery: a fit of a model of kind {family.kind} cannot be taken back by a factor; those of "
+                "gpt2, causal_lm and linear can"
             )
         elif trainer.recovery is not None and trainer.start != "previous":
             problems.append(f'{path}.recovery: goes back from a fit to the last model; set from = "previous"')

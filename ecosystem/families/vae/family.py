@@ -33,7 +33,6 @@ class Vae(Family):
     """
 
     modality: ClassVar[Modality] = "vector"
-    supports_recovery: ClassVar[bool] = True
 
     init: Literal["foundation", "untrained"] = Field(
         "foundation",
