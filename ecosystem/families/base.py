@@ -226,6 +226,11 @@ class Family(Spec):
     supports_watermark: ClassVar[bool] = False  # True: its cohorts implement SupportsWatermark
 
     @property
+    def averages_parameters(self) -> bool:
+        """Whether the mean of the parameters of two members is a model of the family."""
+        return False
+
+    @property
     def starts_pretrained(self) -> bool:
         """Whether members start from a foundation or a checkpoint, and so can write before their first fit."""
         return False
