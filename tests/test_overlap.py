@@ -102,6 +102,7 @@ def value(run, step, who):
     return row
 
 
+@pytest.mark.slow
 def test_the_metric_is_the_share_of_held_out_documents_by_definition(run):
     world = World(run.scenario)
     held_out = world.state.references.held_out.to_list()
@@ -131,6 +132,7 @@ def test_the_filter_leaves_no_overlap_and_names_it(run):
         assert grams(documents["content"][document], N) & grams(other, N)
 
 
+@pytest.mark.slow
 def test_the_report_says_how_many_held_out_documents_are_found(run, monkeypatch):
     monkeypatch.setattr("ecosystem.report.charts.pictures", lambda spec: (b"<svg/>", b"png"))
     page = write_report(run).read_text()
@@ -138,6 +140,7 @@ def test_the_report_says_how_many_held_out_documents_are_found(run, monkeypatch)
     assert "Held-out documents found" in page
 
 
+@pytest.mark.slow
 def test_a_resumed_run_and_a_branch_measure_alike(run, cache, tmp_path):
     for stop in (1, 3, 4):
         with closing(begin(scenario(), out=tmp_path, machine=MACHINE, cache=cache)) as snapshots:

@@ -156,11 +156,13 @@ def test_every_switch_is_an_event_and_in_the_report(braked):
     assert findings.spans([1, 2, 3, 7]) == "1–3, 7"
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_every_step_decides_alike(braked, cache, tmp_path):
     again = resumed_at(parse(), tmp_path, cache, range(STEPS))
     assert committed(again) == committed(braked)
 
 
+@pytest.mark.slow
 def test_a_branch_keeps_what_is_in_force(braked, cache, tmp_path):
     """After the fork, the policy is in force only because it was before: the share is between the thresholds."""
     shares = summaries.series(braked.metrics, "web", "synthetic_share")["value"].to_list()
@@ -173,6 +175,7 @@ def test_a_branch_keeps_what_is_in_force(braked, cache, tmp_path):
     assert committed(branch) == committed(whole) != committed(braked)
 
 
+@pytest.mark.slow
 def test_without_a_measurement_a_policy_is_not_in_force_and_says_so_once(cache, tmp_path):
     scenario = with_brake(when="a.cross_entropy < 100 or web.synthetic_share >= 0")
     run = resumed_at(scenario, tmp_path, cache, [2, 5])
@@ -218,6 +221,7 @@ def test_a_mark_is_asked_for_only_while_its_policy_is_in_force():
     assert marking == [set(), {"a/0"}]
 
 
+@pytest.mark.slow
 def test_a_policy_with_a_condition_can_be_previewed_and_audited(braked):
     view = RunView(braked)
     calm = next(t for t in range(1, STEPS) if t not in summaries.in_force(braked.metrics)["brake"])
@@ -382,6 +386,7 @@ def test_a_laboratory_that_never_begins_is_noted():
     assert not [note for note in unused_settings(laboratories()) if "never begins" in note]
 
 
+@pytest.mark.slow
 def test_runs_with_mergers_resume_and_branch_bit_for_bit(merged, cache, tmp_path):
     again = resumed_at(laboratories(), tmp_path / "again", cache, range(STEPS))
     assert committed(again) == committed(merged)
@@ -406,6 +411,7 @@ def test_an_ancestor_of_a_split_laboratory_is_its_parent(merged, cache, tmp_path
     assert (merged.lineage(later).fits[0].population, merged.lineage(later).fits[0].step) == ("c", 6)
 
 
+@pytest.mark.slow
 def test_a_run_with_mergers_has_a_report(merged, monkeypatch):
     monkeypatch.setattr("ecosystem.report.charts.pictures", lambda spec: (b"<svg/>", b"png"))
     page = write_report(merged).read_text()
