@@ -19,11 +19,11 @@ from pydantic import ValidationError
 
 from ecosystem.corpus import datatrove
 from ecosystem.corpus.features import features
-from ecosystem.corpus.words import LETTERED
+from ecosystem.corpus.words import LETTERED, word_shingles
 from ecosystem.corpus.words import words as words_of
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Adder, Filter, Weigher, gate
-from ecosystem.policies.duplicates import ExactDedup, MinhashDedup, NearDuplicates, rows_per_band, word_shingles
+from ecosystem.policies.duplicates import ExactDedup, MinhashDedup, NearDuplicates, rows_per_band
 from ecosystem.policies.filters import GopherQuality, Length, Oracle, PerplexityBand, Repetition, SyntheticDetector
 from ecosystem.policies.injection import InjectReal
 from ecosystem.policies.learning import LearningFilter

@@ -935,6 +935,7 @@ def test_collapse_slows_with_the_square_of_the_rate_or_with_the_rate():
 P = [0.5, 0.3, 0.2]
 OF_TIME = {
     "diversity_replace": (0.5, 10),
+    "diversity_merged": (0.5, 10, 3),
     "diversity_accumulate": (0.5, 10),
     "diversity_random_mixture": (0.5, 10),
     "diversity_accumulate_subsample": (0.5, 10),

@@ -22,7 +22,7 @@ from ecosystem.app.toolbar import Toolbar
 from ecosystem.app.worlds.live_run import LiveRun
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.session_model import SessionModel
-from ecosystem.report import charts, run_charts
+from ecosystem.report import charts
 
 STYLE = Path(__file__).with_name("page.css")
 LOOKS = json.dumps({"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)})
@@ -132,7 +132,7 @@ def _world(session: SessionModel, number: int, chart_set: ChartSet, metrics: Map
 
 def _choices(views: Sequence[RunView]) -> dict[str, dict[str, str]]:
     """Return the measures that each panel offers (metric → name); worlds of different modalities share one panel."""
-    choices = {"contamination": {key: words.title for key, words in run_charts.CONTAMINATION.items()}}
+    choices = {"contamination": _together(world_charts.contaminations, views)}
     if len({view.scenario.modality for view in views}) < 2:
         choices["quality"] = _together(world_charts.qualities, views)
         choices["diversity"] = _together(world_charts.diversities, views)

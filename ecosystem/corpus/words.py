@@ -123,6 +123,34 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
+def word_shingles(tokens: Words, n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Hash all shingles of ``n`` words, text after text; return the hashes and the start of each text, [texts + 1].
+
+    Hashes are equal in every process. A text of one to ``n - 1`` words has a single shingle, the whole text; a text
+    without words has none.
+    """
+    lengths = tokens.lengths()
+    each = word_hashes(tokens.vocabulary)[tokens.codes]
+    begin = np.concatenate([[0], np.cumsum(lengths)])[:-1]
+    short = (lengths > 0) & (lengths < n)
+    # Windows of full length, and one at the first word of each short text.
+    start = np.sort(np.concatenate([windows(tokens.document, n), begin[short]]))
+    document = tokens.document[start]
+    length = np.minimum(n, lengths[document])
+    key = np.zeros(start.size, np.uint64)
+    for k in range(n):
+        inside = k < length
+        word = each[np.minimum(start + k, max(each.size - 1, 0))]
+        key = np.where(inside, mix(key + word), key)
+    return key, starts_of(document, tokens.documents)
+
+
+def starts_of(document: NDArray[np.int64], documents: int) -> NDArray[np.uint64]:
+    """Return where each document begins, [documents + 1], given the document of every item, ascending."""
+    counts = np.bincount(document, minlength=documents)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
+
+
 def ngrams(texts: pl.Series, words: Sequence[int] = (1, 2), strings: Sequence[int] = (4,)) -> csr_array:
     """Return 1 + ln(count) of hashed n-grams, [texts, 2^18] (CSR, Float64), with rows that are not normalised.
 

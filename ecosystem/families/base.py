@@ -257,6 +257,11 @@ class Family(Spec):
     supports_recovery: ClassVar[bool] = False  # True: numbers between and beyond the states of a member make sense
 
     @property
+    def averages_parameters(self) -> bool:
+        """Whether the mean of the parameters of two members is a model of the family."""
+        return False
+
+    @property
     def starts_pretrained(self) -> bool:
         """Whether members start from a foundation or a checkpoint, and so can write before their first fit."""
         return False

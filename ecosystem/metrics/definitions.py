@@ -194,12 +194,19 @@ DEFINED: dict[str, Definition] = {
     "synthetic_share": Definition("1", "up", "share written by models: of live documents, or of a set by weight"),
     "depth": Definition("model hops", "up", "mean number of model hops back to human data (human documents: 0)"),
     "documents": Definition("documents", "", "number of documents"),
+    "held_out_overlap": Definition(
+        "1",
+        "",
+        "share of the held-out documents that have 13 words in a row (measure.overlap) in common with a document on "
+        "the web, or in a training set",
+    ),
     "injected_share": Definition("1", "", "share of a training set, by weight, that a policy added from a source"),
     # of a policy, by the true origin of the documents that reached it
     "kept_human": Definition("documents", "", "human documents that reached the policy and passed"),
     "refused_human": Definition("documents", "", "human documents that it refused (its false positives)"),
     "kept_synthetic": Definition("documents", "", "synthetic documents that reached the policy and passed"),
     "refused_synthetic": Definition("documents", "", "synthetic documents that it refused (its true positives)"),
+    "in_force": Definition("1", "", "1 if a policy with a condition (when) is in force at this step, else 0"),
     # of a policy's classifier, when it is trained, on documents outside its training set
     "true_positive_rate": Definition("1", "", "share of synthetic documents that a learned detector refuses"),
     "false_positive_rate": Definition("1", "", "share of human documents that a learned detector refuses"),

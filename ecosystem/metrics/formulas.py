@@ -112,6 +112,11 @@ _TABLES = {
         "Hanley & McNeil 1982 (abstract); error: DeLong et al. 1988 (unread)",
     ),
     "audience": ("Σ prominence ⟦human⟧ / Σ prominence at the home sites; 1 if that is 0", ""),
+    "held_out_overlap": (
+        "held-out documents with an n-gram of words in common with the set / held-out documents",
+        "Brown et al. 2020, appendix C (unread), by document instead of by benchmark",
+    ),
+    "in_force": ("⟦the policy is in force⟧", ""),
     "complies": ("⟦the trainer marks its text⟧", ""),
     "writing": ("⟦the writer has not left⟧", ""),
     "flops": (

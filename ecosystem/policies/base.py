@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from ecosystem.corpus.schema import OBSERVABLE, empty
 from ecosystem.corpus.watermark_spec import WatermarkSpec
@@ -53,6 +54,9 @@ class CorpusView(Protocol):
 
     def near_duplicates(self, num_perm: int, shingle: int, threshold: float, docs: pl.Series) -> pl.Series:
         """Return the id of the earliest near-duplicate ever published of each document, or null."""
+
+    def held_out_overlaps(self, words: int, docs: pl.Series) -> pl.Series:
+        """Return the number of the first held-out document with so many words in a row in common, or null."""
 
 
 class SourceView(Protocol):
@@ -123,16 +127,35 @@ class Context:
 
 
 class Policy(Spec):
-    """A rule about documents; every kind is a Filter, a Weigher or an Adder."""
+    """A rule about documents; every kind is a Filter, a Weigher or an Adder.
 
-    # A field called source or model names an entry of the scenario, which is checked when that is read; a policy checks
-    # its other needs in problems().
+    With ``when`` and ``ends_when`` it is in force at some steps only (:mod:`ecosystem.metrics.conditions`).
+    """
+
+    # A field called source or model names an entry of the scenario, which is checked when that is read, like the
+    # conditions; a policy checks its other needs in problems().
 
     oracle: ClassVar[bool] = False  # True: receives the truth columns
     needs_content: ClassVar[bool] = True  # False: needs only `doc`, `t` and `weight`, so it can thin an archive
     reads_text: ClassVar[bool] = False  # True: undefined for vectors and categories
     needs_labels: ClassVar[bool] = False  # True: undefined for documents without labels
     row_wise: ClassVar[bool] = True  # False: the verdict on a row may depend on the other rows
+
+    when: str | None = Field(
+        None,
+        description="condition on the metrics of the step before, such as web.synthetic_share > 0.4, under which it is "
+        "in force; absent: always",
+    )
+    ends_when: str | None = Field(
+        None,
+        description="condition that ends it, such as web.synthetic_share < 0.3; absent: as soon as `when` fails",
+    )
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Policy:
+        if self.ends_when is not None and self.when is None:
+            raise ValueError("ends_when: has no meaning for a policy that is always in force; set when too")
+        return self
 
     @property
     def thins_archives(self) -> bool:

@@ -1,4 +1,4 @@
-"""Filters of exact and near-duplicates, and the index of near-duplicates that they query.
+"""Filters of exact and near-duplicates and of held-out text, and the index of near-duplicates.
 
 MinHash (Broder 1997) estimates the Jaccard similarity of two documents' sets of shingles by the share of equal entries
 of two short signatures. Banding (Indyk & Motwani 1998) finds the pairs worth comparing.
@@ -16,10 +16,11 @@ from pydantic import Field
 from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.storage.sorted_runs import Run, SortedRuns
 from ecosystem.corpus.storage.stored_arrays import GrowingArray, StoredRows
-from ecosystem.corpus.words import LETTERED, Words, blocks, fill_missing, mix, windows, word_hashes, words
+from ecosystem.corpus.words import LETTERED, blocks, fill_missing, mix, starts_of, windows, word_shingles, words
 from ecosystem.errors import EcosystemError
 from ecosystem.policies.base import POLICIES, Context, Filter
 from ecosystem.policies.reasons import first_reason
+from ecosystem.spec import ScenarioParts
 
 _NONE = np.iinfo(np.int64).max  # instead of an id, where there is no near-duplicate
 _RECALL = 0.99  # probability that a pair exactly at the threshold is compared
@@ -69,6 +70,38 @@ class MinhashDedup(Filter):
         match = pl.DataFrame({"match": earliest.cast(pl.Int64)})
         reason = pl.format("near-duplicate of document {}", pl.col("match"))
         return first_reason(match, [(pl.col("match").is_not_null(), reason)])
+
+
+@POLICIES.register("decontaminate")
+class Decontaminate(Filter):
+    """Refuses documents that share an n-gram of words with a held-out document, as GPT-3 removed its benchmarks.
+
+    The held-out documents are those on which models are measured (``measure.held_out``). Words are compared in lower
+    case, without punctuation. Brown et al. (2020, appendix C; unread) cut 200 characters around each match out of the
+    document; this filter refuses the document. A document with fewer words than an n-gram is compared as a whole.
+    """
+
+    reads_text: ClassVar[bool] = True
+
+    words: Annotated[int, Field(ge=1, le=64)] = Field(13, description="number of words in a row")
+
+    def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
+        """Require held-out documents."""
+        return without_held_out(path, scenario)
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse documents with an overlap."""
+        match = pl.DataFrame({"match": ctx.corpus.held_out_overlaps(self.words, docs["doc"]).cast(pl.Int64)})
+        reason = pl.format("shares {} words in a row with held-out document {}", pl.lit(self.words), pl.col("match"))
+        return first_reason(match, [(pl.col("match").is_not_null(), reason)])
+
+
+def without_held_out(path: str, scenario: ScenarioParts) -> list[str]:
+    """Return a sentence, which begins with ``path``, if a scenario has no held-out documents of text."""
+    initial = scenario.web.initial
+    if initial is None or not getattr(scenario.sources.get(initial.source), "held_out", 1):
+        return [f"{path}: there are no held-out documents; give web.initial, from a source with held_out documents"]
+    return []
 
 
 class NearDuplicates:
@@ -255,30 +288,8 @@ def rows_per_band(num_perm: int, threshold: float) -> int:
     return max(fits, default=1)
 
 
-def word_shingles(tokens: Words, n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Hash all shingles of ``n`` words, text after text; return the hashes and the start of each text, [texts + 1].
-
-    Hashes are equal in every process. A text of one to ``n - 1`` words has a single shingle, the whole text; a text
-    without words has none.
-    """
-    lengths = tokens.lengths()
-    each = word_hashes(tokens.vocabulary)[tokens.codes]
-    begin = np.concatenate([[0], np.cumsum(lengths)])[:-1]
-    short = (lengths > 0) & (lengths < n)
-    # Windows of full length, and one at the first word of each short text.
-    start = np.sort(np.concatenate([windows(tokens.document, n), begin[short]]))
-    document = tokens.document[start]
-    length = np.minimum(n, lengths[document])
-    key = np.zeros(start.size, np.uint64)
-    for k in range(n):
-        inside = k < length
-        word = each[np.minimum(start + k, max(each.size - 1, 0))]
-        key = np.where(inside, mix(key + word), key)
-    return key, _starts(document, tokens.documents)
-
-
 def character_shingles(texts: pl.Series, n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Hash all shingles of ``n`` letters and digits; return them as :func:`word_shingles` does."""
+    """Hash all shingles of ``n`` letters and digits; return them as ``words.word_shingles`` does."""
     texts = texts.str.replace_all(r"\W+", "")
     characters = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).astype(np.uint64)
     document = np.repeat(np.arange(texts.len(), dtype=np.int64), texts.str.len_chars().to_numpy().astype(np.int64))
@@ -286,12 +297,7 @@ def character_shingles(texts: pl.Series, n: int) -> tuple[NDArray[np.uint64], ND
     key = np.zeros(start.size, np.uint64)
     for k in range(n):
         key = mix(key + characters[start + k])
-    return key, _starts(document[start], texts.len())
-
-
-def _starts(document: NDArray[np.int64], documents: int) -> NDArray[np.uint64]:
-    counts = np.bincount(document, minlength=documents)
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
+    return key, starts_of(document[start], texts.len())
 
 
 def _signatures(hashes: NDArray[np.uint64], starts: NDArray[np.uint64], num_perm: int) -> NDArray[np.uint32]:

@@ -116,6 +116,7 @@ def _facts(data: RunReportData) -> dict[str, object]:
 
 
 def _sentences(data: RunReportData) -> list[str]:
+    overlap = data.run.scenario.measure.overlap
     return [
         *findings.contamination(data.metrics, data.populations),
         *findings.without_real_data(data.run.scenario, data.run.last_step),
@@ -124,6 +125,8 @@ def _sentences(data: RunReportData) -> list[str]:
         *findings.diversity(data.metrics, data.populations),
         *collapse.findings(data),
         *findings.refusals(data.metrics),
+        *findings.overlap(data.metrics, overlap.words if overlap is not None else 0),
+        *findings.conditions(data.metrics, data.run.scenario.at(data.run.last_step).policies),
     ]
 
 

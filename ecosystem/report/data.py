@@ -51,10 +51,11 @@ class RunReportData:
             (change.at, ", ".join(f"{path} = {value}" for path, value in change.set.items()))
             for change in scenario.changes
         ]
-        trainers = scenario.trainers
+        trainers, metrics = scenario.trainers, run.metrics if metrics is None else metrics
+        changes += summaries.switches(metrics)
         return cls(
             run=run,
-            metrics=run.metrics if metrics is None else metrics,
+            metrics=metrics,
             theme=ChartTheme(list(trainers), last, 0, sorted((step, text) for step, text in changes if step <= last)),
             models={name: spec.model for name, spec in trainers.items()},
             started={name: spec.model for name, spec in trainers.items() if spec.start != "scratch"},

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from ecosystem.formats import counted, number, percent
+from ecosystem.policies.base import Policy
 from ecosystem.report import summaries
 from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.summaries import Outcome
@@ -223,6 +224,33 @@ def refusals(metrics: pl.DataFrame) -> list[str]:
         rows = suspected.filter(pl.col("who") == curators)
         sentences.append(f"Of the documents they reviewed, {bold(curators)} suspected {_by_origin(rows)}.")
     return sentences
+
+
+def overlap(metrics: pl.DataFrame, words: int) -> list[str]:
+    """State the share of held-out documents found on the web at the last step."""
+    found = summaries.series(metrics, "web", "held_out_overlap")
+    if found.is_empty():
+        return []
+    _, value, error = found.row(-1)
+    common = f"have {counted(words, 'word')} in a row in common with a document on the web"
+    return [f"{share(value, error)} of the held-out documents {common}."]
+
+
+def conditions(metrics: pl.DataFrame, policies: Mapping[str, Policy]) -> list[str]:
+    """State at which steps each policy with a condition was in force."""
+    last, sentences = metrics["step"].n_unique() - 1, []
+    for name, steps in list(summaries.in_force(metrics).items())[:LISTED]:
+        rule = f"when {policies[name].when}" if name in policies else "on a condition"
+        times = f"at {len(steps)} of {counted(last, 'step')} ({spans(steps)})" if steps else "at no step"
+        sentences.append(f"The policy {bold(name)}, in force {rule}, was in force {times}.")
+    return sentences
+
+
+def spans(steps: Sequence[int]) -> str:
+    """Format ascending steps as ranges: ``2–4, 7``."""
+    firsts = [step for step in steps if step - 1 not in steps]
+    lasts = [step for step in steps if step + 1 not in steps]
+    return ", ".join(f"{a}–{b}" if a < b else f"{a}" for a, b in zip(firsts, lasts, strict=True))
 
 
 def _by_origin(rows: pl.DataFrame) -> str:

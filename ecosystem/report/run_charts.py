@@ -101,6 +101,12 @@ CONTAMINATION = {
     "depth": ChartLabels(
         "Mean depth", "model hops back to human data, on the web and in training sets", "model hops", ".1f"
     ),
+    "held_out_overlap": ChartLabels(
+        "Held-out documents found",
+        "share of held-out documents with several words in a row on the web, and in training sets",
+        "share of held-out documents",
+        ".0%",
+    ),
 }
 DOWNSTREAM = {
     "accuracy": ("fine-tuned", "share of correct answers after fine-tuning"),

@@ -156,6 +156,24 @@ def series(metrics: pl.DataFrame, scope: str, metric: str) -> pl.DataFrame:
     return rows.select("step", "value", "error").sort("step", maintain_order=True)
 
 
+def in_force(metrics: pl.DataFrame) -> dict[str, list[int]]:
+    """Return the steps at which each policy with a condition was in force, by its name."""
+    rows = metrics.filter((pl.col("scope") == "policy") & (pl.col("metric") == "in_force"))
+    by_policy = rows.group_by("id", maintain_order=True).agg(pl.col("step").filter(pl.col("value") > 0).sort())
+    return dict(by_policy.iter_rows())
+
+
+def switches(metrics: pl.DataFrame) -> list[tuple[int, str]]:
+    """Return the steps at which policies with a condition came into force, or no longer were, and a short text."""
+    found = []
+    last = metrics["step"].to_list()[-1] if metrics.height else 0
+    for name, steps in in_force(metrics).items():
+        ends = [step + 1 for step in steps if step + 1 not in steps and step < last]
+        found += [(step, f"policies.{name} in force") for step in steps if step - 1 not in steps]
+        found += [(step, f"policies.{name} not in force") for step in ends]
+    return sorted(found)
+
+
 def quantiles(metrics: pl.DataFrame, prefix: str, percents: Sequence[int]) -> pl.DataFrame:
     """Return quantiles, each the mean over the members of a population: population, step, percent, value.
 

@@ -121,6 +121,9 @@ class Ancestry:
         by_step = {t: self._archiving(t) for t in range(1, step + 1)}
         selected = [self._selected(t).filter(_belongs_to(names)) for t, names in by_step.items() if names]
         thinned = [name for names in by_step.values() for name, is_thinned in names.items() if is_thinned]
+        trainers = self.history.scenario.at(step).trainers
+        merged = [settings.merged_into for settings in trainers.values() if settings.merged_into is not None]
+        thinned += [*merged, *(name for name, settings in trainers.items() if settings.split_from is not None)]
         # A document that was selected several times counts once, with its latest weight.
         archives = pl.concat(selected).filter(_belongs_to(archiving))
         archives = archives.unique(["reader", "document", "source"], keep="last")
@@ -169,10 +172,31 @@ class Ancestry:
         """Return (author, fit, passes): the step of each author's latest fit before it published, null if none."""
         # Documents are generated before any training of the same step.
         fits = self._fits().with_columns(t=pl.col("fit") + 1).sort("t")
-        joined = publications.sort("t").join_asof(
-            fits, on="t", by="author", strategy="backward", check_sortedness=False
-        )
-        return _add_up([joined.select("author", "fit", "passes")])
+        joined = publications.sort("t")
+        for table in (fits, self._splits()):
+            joined = joined.join_asof(table, on="t", by="author", strategy="backward", check_sortedness=False)
+        # Before its first fit, a trainer that has split from another writes with the weights of that one.
+        inherited = pl.col("split").is_not_null() & (pl.col("fit").fill_null(0) < pl.col("split"))
+        parents = joined.filter(inherited).select("passes", author="parent", t="split")
+        own = joined.filter(inherited.not_()).select("author", "fit", "passes")
+        return _add_up([own, *([self._latest_fits(parents)] if parents.height else [])])
+
+    def _splits(self) -> pl.DataFrame:
+        """Return every split of a trainer from another: author, t and split (the step), parent."""
+        scenario, rows = self.history.scenario, []
+        for t in range(1, self.history.store.last() + 1):
+            before, now = (scenario.at(step).trainers for step in (t - 1, t))
+            rows += [
+                (f"{name}/{number}", t, t, f"{settings.split_from}/{number}")
+                for name, settings in now.items()
+                if settings.split_from is not None
+                and settings.present
+                and not before[name].present
+                and before[settings.split_from].present
+                for number in range(settings.count)
+            ]
+        columns = {"author": pl.String(), "t": pl.Int32(), "split": pl.Int32(), "parent": pl.String()}
+        return pl.DataFrame(rows, schema=columns, orient="row")
 
     def _model_of(self, author: str) -> pl.Expr:
         models = {name: settings.model for name, settings in self.history.scenario.trainers.items()}
@@ -254,6 +278,10 @@ def _caveats(scenario: Scenario, fits: Sequence[Fit]) -> tuple[str, ...]:
         )
     if any(trainer.decoding.prompt is not None for trainer in trainers):
         caveats.append("The prompts that texts begin with are not counted as an origin.")
+    if any(trainer.merged_weights is not None for trainer in scenario.at(scenario.steps).trainers.values()):
+        caveats.append(
+            "Of laboratories whose weights were averaged, only the training sets of the one that remains are counted."
+        )
     if not all(fit.exact for fit in fits):
         caveats.append(
             "Archives of steps whose models were not kept (weights_every) have been deleted. They are replaced by "

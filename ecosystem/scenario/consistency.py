@@ -14,9 +14,9 @@ from ecosystem.families.base import Family
 from ecosystem.formats import counted
 from ecosystem.metrics.base import TEXT_METRICS
 from ecosystem.metrics.catalogue import definitions
-from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher, WritesWatermark
 from ecosystem.scenario.entries import INITIAL, CuratorSpec, TrainerSpec, WriterSpec
+from ecosystem.scenario.requirements import absent, conditions, downstream, overlap, succession
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.theory.laws import wrong_law
 
@@ -30,32 +30,11 @@ def inconsistencies(s: ScenarioTables) -> list[str]:
         *_parts(s),
         *_mixed(s),
         *_theory(s),
-        *_downstream(s),
+        *downstream(s),
+        *overlap(s),
         *_text_metrics(s),
         *_domains(s),
     ]
-
-
-_ENTRIES = {
-    "sources": "a source",
-    "models": "a model",
-    "policies": "a policy",
-    "writers": "a population of writers",
-    "trainers": "a population of trainers",
-    "curators": "a population of curators",
-}
-
-
-def _absent(s: ScenarioTables, path: str, name: str, section: str) -> list[str]:
-    """Return a sentence if no entry of a section has this name."""
-    tables = dict(s.tables())
-    table = tables[section]
-    if name in table:
-        return []
-    defined = ", ".join(sorted(table)) or "none"
-    other = next((other for other, entries in tables.items() if name in entries), None)
-    hint = f"; {other}.{name} is {_ENTRIES[other]}, not {_ENTRIES[section]}" if other else nearest(name, table)
-    return [f"{path}: there is no [{section}.{name}]{hint}; defined in [{section}]: {defined}"]
 
 
 def _gate(
@@ -64,7 +43,7 @@ def _gate(
     """Return a sentence for every policy that a gate cannot apply; ``rule`` states which policies it accepts."""
     problems = []
     for name in names:
-        problems += _absent(s, path, name, "policies")
+        problems += absent(s, path, name, "policies")
         policy = s.policies.get(name)
         if policy is not None and not isinstance(policy, allowed):
             problems.append(f'{path}: the policy "{name}" ({policy.kind}) cannot be used here; {rule}')
@@ -77,12 +56,12 @@ def _web(s: ScenarioTables) -> list[str]:
     """Return a sentence for every undefined source, and every policy that the web's gates cannot apply."""
     problems = []
     if s.web.initial is not None:
-        problems += _absent(s, "web.initial.source", s.web.initial.source, "sources")
+        problems += absent(s, "web.initial.source", s.web.initial.source, "sources")
     problems += _gate(s, "web.publish", s.web.publish, (Filter,), "only filters can be used at the publish gate")
     both = (Filter, Weigher)
     problems += _gate(s, "web.retain", s.web.retain, both, "only filters and weighers can be used at the retain gate")
     for name, writer in s.writers.items():
-        problems += _absent(s, f"writers.{name}.source", writer.source, "sources")
+        problems += absent(s, f"writers.{name}.source", writer.source, "sources")
         problems += [] if writer.rewrite is None else writer.rewrite.problems(f"writers.{name}.rewrite", s)
     return problems
 
@@ -92,7 +71,7 @@ def _trainers(s: ScenarioTables) -> list[str]:
     problems = []
     for name, trainer in s.trainers.items():
         path = f"trainers.{name}"
-        problems += _absent(s, f"{path}.model", trainer.model, "models")
+        problems += absent(s, f"{path}.model", trainer.model, "models")
         problems += _gate(s, f"{path}.select", trainer.select, (Filter, Weigher, Adder), "")
         problems += [
             f'{path}.retain: the policy "{name}" ({s.policies[name].kind}) cannot thin an archive, which stores only '
@@ -110,9 +89,10 @@ def _trainers(s: ScenarioTables) -> list[str]:
             )
         elif trainer.recovery is not None and trainer.start != "previous":
             problems.append(f'{path}.recovery: goes back from a fit to the last model; set from = "previous"')
+        problems += succession(s, path, name)
         mark, where = trainer.decoding.watermark, f"{path}.decoding.watermark"
         if mark is not None:
-            problems += _absent(s, where, mark, "policies")
+            problems += absent(s, where, mark, "policies")
         if mark in s.policies and not isinstance(s.policies[mark], WritesWatermark):
             problems.append(
                 f'{where}: the policy "{mark}" is of kind {s.policies[mark].kind}; only a policy of kind watermark '
@@ -141,7 +121,7 @@ def _curators(s: ScenarioTables) -> list[str]:
         if curator.judge is None:
             continue
         path, judge = f"curators.{name}.judge", s.models.get(curator.judge)
-        problems += _absent(s, path, curator.judge, "models")
+        problems += absent(s, path, curator.judge, "models")
         if s.modality != "text":
             problems.append(
                 f"{path}: only text has fluency, but this scenario's documents are {s.modality}; remove judge"
@@ -170,8 +150,8 @@ def _parts(s: ScenarioTables) -> list[str]:
         for field, section in (("source", "sources"), ("model", "models")):
             reference = getattr(policy, field, None)
             if reference is not None:
-                problems += _absent(s, f"{path}.{field}", reference, section)
-        problems += policy.problems(path, s)
+                problems += absent(s, f"{path}.{field}", reference, section)
+        problems += [*policy.problems(path, s), *conditions(s, path, policy)]
     return problems
 
 
@@ -179,7 +159,7 @@ def _theory(s: ScenarioTables) -> list[str]:
     """Return a sentence for every closed form that cannot be computed or refers to an undefined name."""
     problems = []
     for number, theory in enumerate(s.theory):
-        problems += _absent(s, f"theory.{number}.population", theory.population, "trainers")
+        problems += absent(s, f"theory.{number}.population", theory.population, "trainers")
         problem = wrong_law(theory.law, theory.parameters, s.modality)
         if problem:
             problems.append(f"theory.{number}.{problem}")
@@ -222,9 +202,9 @@ def _domains(s: ScenarioTables) -> list[str]:
 def unused_settings(s: ScenarioTables) -> list[str]:
     """Return a sentence for every value that is allowed but has no effect.
 
-    These are unused sources, models and fields of models, changes after the last step, budgets of trainers whose model
-    ignores them, and lengths of texts beyond the context of the model. Unused policies are not listed, since the page
-    or a study may apply them later.
+    These are unused sources, models and fields of models, trainers that never begin, changes after the last step,
+    budgets of trainers whose model ignores them, and lengths of texts beyond the context of the model. Unused policies
+    are not listed, since the page or a study may apply them later.
     """
     references = set(_strings(s.plain()))
     unused = [
@@ -240,6 +220,12 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         if change.at > s.steps
     ]
     unused += [f"models.{name}.{sentence}" for name, model in s.models.items() for sentence in model.unused()]
+    begun = {path for change in s.changes for path in change.set}
+    unused += [
+        f"trainers.{name} never begins: active is false, and no change sets trainers.{name}.active"
+        for name, trainer in s.trainers.items()
+        if trainer.active is False and f"trainers.{name}.active" not in begun
+    ]
     contexts = {name: model.plain().get("context") for name, model in s.models.items()}
     unused += [
         f"trainers.{name}.decoding.max_tokens = {trainer.decoding.max_tokens} is not reached: a text ends when the "
@@ -265,52 +251,6 @@ def _strings(value: object) -> Iterator[str]:
     elif isinstance(value, Sequence):
         for inner in value:
             yield from _strings(inner)
-
-
-def _downstream(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every reason why the downstream tasks cannot be built or evaluated."""
-    settings, path = s.measure.downstream, "measure.downstream"
-    if settings is None:
-        return []
-    if s.modality != "text":
-        return [f"{path}: tasks need text, but the documents of this scenario are of kind {s.modality}; remove it"]
-    tasks, problems = TASKS.all(), []
-    for field in ("tasks", "zero_shot"):
-        names = getattr(settings, field)
-        problems += [
-            f'{path}.{field}: there is no task "{name}"{nearest(name, tasks)}; there are {", ".join(tasks)}'
-            for name in names
-            if name not in tasks
-        ]
-        if len(set(names)) < len(names):
-            problems.append(f"{path}.{field}: lists a task twice; remove one")
-    source = s.sources.get(s.web.initial.source) if s.web.initial is not None else None
-    if s.web.initial is None:
-        problems.append(f"{path}: tasks are built from the source of the initial documents; set web.initial")
-    elif source is not None and not source.held_out:
-        problems.append(
-            f"{path}: tasks are built from documents that are never published, but "
-            f"sources.{s.web.initial.source}.held_out is 0"
-        )
-    elif source is not None and not source.has_topics:
-        problems += [
-            f'{path}: the task "{name}" needs the topics of documents, which a source of kind {source.kind} does '
-            "not provide (python_docs does); remove the task"
-            for name in dict.fromkeys([*settings.tasks, *settings.zero_shot])
-            if name in tasks and tasks[name].needs_topics
-        ]
-    if (
-        settings.tasks
-        and not settings.zero_shot
-        and s.models
-        and not any(model.supports_prompts for model in s.models.values())
-    ):
-        kinds = ", ".join(sorted({model.kind for model in s.models.values()}))
-        problems.append(
-            f"{path}.tasks: no model of this scenario can be fine-tuned on a task ({kinds}; gpt2 and causal_lm can); "
-            "use zero_shot instead"
-        )
-    return problems
 
 
 def _sizes(s: ScenarioTables) -> list[str]:

@@ -119,6 +119,37 @@ class TrainerSpec(Spec):
     every: Positive = Field(1, description="number of steps from one fit to the next")
     offset: Count = Field(0, description="first step at which it may fit is 1 + offset")
     lag: Count = Field(0, description="scrape only documents published at least this many steps ago")
+    active: bool | None = Field(
+        None,
+        description="false: they are not there; a timed change to true lets them begin, one to false lets them end; "
+        "absent: true",
+    )
+    split_from: str | None = Field(
+        None,
+        description="population that they split from when a timed change lets them begin, number by number: they begin "
+        "with its weights and a copy of its archive; absent: with the weights that the model starts from",
+    )
+    merged_into: str | None = Field(
+        None,
+        description="set by a timed change: population that they become part of, number by number; it takes over their "
+        "home sites and archives, and they end",
+    )
+    merged_weights: Literal["average"] | None = Field(
+        None,
+        description="for merged_into: average: the population that remains gets the mean of its parameters and theirs; "
+        "absent: it keeps its own",
+    )
+
+    @model_validator(mode="after")
+    def _merges(self) -> TrainerSpec:
+        if self.merged_weights is not None and self.merged_into is None:
+            raise ValueError("merged_weights: has no meaning without merged_into; set both in one timed change")
+        return self
+
+    @property
+    def present(self) -> bool:
+        """Whether these trainers are there: they have begun, and neither ended nor become part of others."""
+        return self.active is not False and self.merged_into is None
 
     def fits_at(self, t: int) -> bool:
         """Return whether these trainers train at step ``t``."""
@@ -178,6 +209,14 @@ class DownstreamSpec(Spec):
         return self
 
 
+class OverlapSpec(Spec):
+    """The overlap of held-out documents with the web and with training sets."""
+
+    words: Annotated[int, Field(ge=1, le=64)] = Field(
+        13, description="number of words in a row that count as an overlap, in lower case and without punctuation"
+    )
+
+
 class MeasureSpec(Spec):
     """The measurements and their sample sizes."""
 
@@ -203,6 +242,9 @@ class MeasureSpec(Spec):
         description="what every model is scored on besides the held-out documents of the initial source: names of "
         "sources, for their held-out documents, and of populations of trainers, for the unpublished documents "
         "(`synthetic`) that they write at the step; absent: nothing",
+    )
+    overlap: OverlapSpec | None = Field(
+        None, description="absent: not measured; {} counts 13 words in a row, as the report of GPT-3 did"
     )
     downstream: DownstreamSpec | None = Field(None, description="absent: models are not evaluated on tasks")
 

@@ -106,6 +106,12 @@ class ScenarioTables(Spec):
         is_integer = isinstance(self.value(path), int) and not isinstance(self.value(path), bool)
         return round(value) if is_integer and isinstance(value, float) else value
 
+    def heir(self, population: str, number: int) -> str:
+        """Return the trainer that one has become part of, ``population/number``, through any number of mergers."""
+        while (into := self.trainers[population].merged_into) is not None:
+            population = into
+        return f"{population}/{number}"
+
     def enforced_policies(self) -> list[str]:
         """Return the names of the policies at the gates of the web and of trainers, each once."""
         gates = [self.web.publish, self.web.retain]

@@ -6,8 +6,8 @@ sliders take effect at once. All randomness comes from streams named after the a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import mesa
 import numpy as np
@@ -46,6 +46,7 @@ class Actor(mesa.Agent):
     def __init__(self, world: Host, population: str, number: int, homes: NDArray[np.int64]) -> None:
         super().__init__(world)
         self.population = population
+        self.number = number
         self.name = f"{population}/{number}"
         self.homes = homes
 
@@ -100,11 +101,32 @@ class Trainer(Actor):
         self.depth = 0.0  # mean depth of the training set of its current model
         self.has_model = world.current_scenario.models[self.settings.model].starts_pretrained
         self.collapsed_at: int | None = None  # first step at which its model no longer varied
+        self.present = self.settings.present
+        self.inherited = False  # whether it has taken over home sites of another
 
     @property
     def settings(self) -> TrainerSpec:
         """The population's entry in the scenario in force."""
         return self.model.current_scenario.trainers[self.population]
+
+    def plain(self) -> dict[str, Any]:
+        """Return what a resume needs of it as JSON."""
+        values = {"depth": self.depth, "has_model": self.has_model, "collapsed_at": self.collapsed_at}
+        values |= {} if self.present else {"present": False}
+        return values | ({"homes": self.homes.tolist()} if self.inherited else {})
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """Restore what :meth:`plain` returned."""
+        self.depth, self.has_model = stored["depth"], stored["has_model"]
+        self.collapsed_at = stored.get("collapsed_at")
+        self.present, self.inherited = stored.get("present", True), "homes" in stored
+        if self.inherited:
+            self.homes = np.array(stored["homes"], dtype=np.int64)
+
+    def take_homes(self, homes: NDArray[np.int64]) -> None:
+        """Add the home sites of a trainer that has become part of this one."""
+        self.homes = np.concatenate([self.homes, homes[~np.isin(homes, self.homes)]])
+        self.inherited = True
 
     @property
     def wants_to_publish(self) -> bool:

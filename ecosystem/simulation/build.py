@@ -131,8 +131,9 @@ def populate(state: State, world: Host) -> None:
     for population, settings in scenario.trainers.items():
         for number in range(settings.count):
             homes = state.web.homes(f"trainers/{population}/{number}", settings.sites)
-            state.trainers.append(Trainer(world, population, number, homes, members[settings.model]))
+            state.all_trainers.append(Trainer(world, population, number, homes, members[settings.model]))
             members[settings.model] += 1
+    state.trainers = [trainer for trainer in state.all_trainers if trainer.present]
 
 
 def _agents(state: State, world: Host, kind: type[Any], populations: Mapping[str, Any]) -> list[Any]:
@@ -158,6 +159,7 @@ def set_references(state: State, human: pl.Series) -> None:
     """Set what models are measured against, from ``human`` documents."""
     if state.scenario.modality == "text":
         state.references = References.of(human, state.scenario, state.reservoirs, state.cohorts, state.streams)
+        state.services.held_out.documents = state.references.held_out
         for sentence in unsuited_checkpoints(state.references, state.scenario, state.cohorts):
             state.note(sentence)
     else:

@@ -57,5 +57,5 @@ def collector(world: Measured) -> mesa.DataCollector:
             **{f"web_{metric}": of_web(metric) for metric in ("documents", "synthetic_share", "depth")},
             **{metric: on_average(metric) for metric in series},
         },
-        agenttype_reporters={Trainer: {"name": "name", **each}} if world.trainers else {},
+        agenttype_reporters={Trainer: {"name": "name", **each}} if world.current_scenario.trainers else {},
     )

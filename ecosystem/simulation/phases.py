@@ -122,7 +122,7 @@ def watermarking(state: State) -> dict[str, WatermarkSpec]:
     """Return the watermark of every trainer that writes with one at this step, by name.
 
     Among the trainers whose decoding names a policy, the complying share is taken in a fixed random order: a trainer
-    that complies at one share complies at every larger one.
+    that complies at one share complies at every larger one. A policy that is not in force asks no one for a mark.
     """
     candidates: dict[str, list[str]] = {}
     for trainer in state.trainers:
@@ -132,6 +132,8 @@ def watermarking(state: State) -> dict[str, WatermarkSpec]:
     for name, trainers in candidates.items():
         policy = state.scenario.policies[name]
         assert isinstance(policy, WritesWatermark)  # checked when the scenario was read
+        if not state.enforced([name]):
+            continue
         noise = {t: state.streams.at(f"policies/{name}/compliance/{t}").uniform(0)[0] for t in trainers}
         complying = int(policy.compliance * len(trainers) + 0.5)
         marks |= dict.fromkeys(sorted(trainers, key=noise.__getitem__)[:complying], policy.mark)
@@ -142,14 +144,14 @@ def publish(state: State, step: Step) -> None:
     """Publish the drafts of this step as one segment; the publish gate may refuse some of them."""
     drafts = pl.concat(step.drafts) if step.drafts else empty({**DRAFT, "content": state.corpus.content})
     segment = state.corpus.prepare(drafts, step.t)
-    signed = gate(segment, state.policies(state.scenario.web.publish), state.context("web"))
+    signed = gate(segment, state.enforced(state.scenario.web.publish), state.context("web"))
     step.segment = signed.select(SEGMENT.keys())
     state.corpus.publish(step.segment)
 
 
 def retain(state: State, step: Step) -> None:
     """Apply the retain gate to the live documents."""
-    policies = state.policies(state.scenario.web.retain)
+    policies = state.enforced(state.scenario.web.retain)
     if not policies:
         return
     live = state.corpus.live().table()
@@ -195,7 +197,7 @@ def select(state: State, step: Step) -> None:
     for trainer in fitting:
         if trainer.settings.select:
             table = state.corpus.rows(step.candidates[trainer.name]).with_columns(weight=pl.lit(1.0))
-            policies = state.policies(trainer.settings.select)
+            policies = state.enforced(trainer.settings.select)
             signed = gate(table.drop("verdict", "reason"), policies, state.context(trainer.name))
             ledger = ledger_rows(signed, pl.lit(trainer.name))
             kept = ledger.filter(pl.col("verdict").is_null())

@@ -97,7 +97,7 @@ def archive(state: State, trainer: Trainer, kept: pl.DataFrame) -> pl.DataFrame:
     # A document scraped again is stored once, with its latest step of acquisition.
     held = pl.concat([state.archive.filter(own), new]).unique(["document", "source"], keep="last", maintain_order=True)
     held = held.with_columns(doc=_archive_ids(held))
-    signed = gate(held, state.policies(trainer.settings.retain or []), state.context(trainer.name))
+    signed = gate(held, state.enforced(trainer.settings.retain or []), state.context(trainer.name))
     held = signed.filter(pl.col("verdict").is_null()).select(ARCHIVE.keys())
     state.archive = pl.concat([state.archive.filter(~own), held])
     scraped = held.filter(pl.col("source").is_null())

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.overlap import Overlaps
 from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import DataError
@@ -40,12 +41,51 @@ class Cohorts(dict[str, Cohort]):
         return cohort
 
 
+class HeldOut:
+    """Overlaps of held-out documents with documents of the web and of sources; each document is read once."""
+
+    def __init__(self, corpus: Corpus, reservoirs: Mapping[str, Reservoir]) -> None:
+        self.documents = pl.Series([], dtype=pl.String)  # set when the references are
+        self._corpus, self._reservoirs = corpus, reservoirs
+        self._web: dict[int, Overlaps] = {}
+        self._sources: dict[tuple[int, str], tuple[Overlaps, dict[int, int]]] = {}  # with the place of each row
+
+    def on_web(self, words: int) -> Overlaps:
+        """Return the overlaps in ``words`` words in a row with all documents ever published, by id."""
+        if words not in self._web:
+            self._web[words] = Overlaps(self.documents, words)
+        overlaps = self._web[words]
+        total = self._corpus.last_id + 1
+        for first in range(len(overlaps), total, _INDEXED):
+            overlaps.add(self._corpus.contents(pl.Series(np.arange(first, min(first + _INDEXED, total)))))
+        return overlaps
+
+    def in_source(self, words: int, source: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the held-out documents that overlap with any of these rows of a source, ascending."""
+        key = words, source
+        if key not in self._sources:
+            self._sources[key] = Overlaps(self.documents, words), {}
+        overlaps, places = self._sources[key]
+        new = [row for row in dict.fromkeys(rows.tolist()) if row not in places]
+        if new:
+            places |= {row: len(overlaps) + place for place, row in enumerate(new)}
+            overlaps.add(self._reservoirs[source].rows(np.array(new, dtype=np.int64)))
+        return overlaps.of(np.array([places[row] for row in rows.tolist()], dtype=np.int64))
+
+
 class CorpusService:
     """The documents of the web: contents, which of them are live, and near-duplicates."""
 
-    def __init__(self, corpus: Corpus, scratch: Scratch | None = None, progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        scratch: Scratch | None = None,
+        progress: Progress = silent,
+        held_out: HeldOut | None = None,
+    ) -> None:
         """``scratch`` takes the files of indexes that are too large for memory (absent: a temporary folder)."""
         self._corpus, self._scratch, self._progress = corpus, scratch or Scratch(), progress
+        self._held_out = held_out or HeldOut(corpus, {})
         self._indexes: dict[tuple[int, int, float], NearDuplicates] = {}
 
     def contents(self, docs: pl.Series) -> pl.Series:
@@ -68,6 +108,11 @@ class CorpusService:
             if several:
                 self._progress("index of near-duplicates", len(index), total)
         return index.earliest(docs)
+
+    def held_out_overlaps(self, words: int, docs: pl.Series) -> pl.Series:
+        """Return the first held-out document with so many words in a row in common with each document, or null."""
+        found = pl.Series(self._held_out.on_web(words).first(docs.to_numpy()))
+        return found.set(found < 0, None)
 
 
 @dataclass(frozen=True)
@@ -165,7 +210,8 @@ class Services:
         scratch: Scratch | None = None,
         progress: Progress = silent,
     ) -> None:
-        self.corpus = CorpusService(corpus, scratch, progress)
+        self.held_out = HeldOut(corpus, reservoirs)
+        self.corpus = CorpusService(corpus, scratch, progress, self.held_out)
         self.sources = SourceService(reservoirs, corpus)
         self.models = ModelService(cohorts, corpus)
         self._corpus = corpus

@@ -48,7 +48,8 @@ class State:
     t: int = 0
     writers: list[Writer] = field(default_factory=list)
     curators: list[Curator] = field(default_factory=list)
-    trainers: list[Trainer] = field(default_factory=list)
+    trainers: list[Trainer] = field(default_factory=list)  # those that are there at this step
+    all_trainers: list[Trainer] = field(default_factory=list)
     drawn: dict[str, int] = field(default_factory=dict)
     archive: pl.DataFrame = field(default_factory=lambda: empty(ARCHIVE))
     purchases: Purchases = field(default_factory=dict)
@@ -56,6 +57,8 @@ class State:
         default_factory=dict
     )  # at this step, per path of an adder or of a share of what a trainer reads: (wanted, given)
     events: list[str] = field(default_factory=list)
+    in_force: set[str] = field(default_factory=set)  # policies with a condition that holds
+    unmeasured: set[str] = field(default_factory=set)  # those whose condition once could not be decided
     classifiers: Classifiers = field(init=False)
     references: References = field(init=False)  # for models of text
     truth: Truth | None = None  # for models of vectors and categories
@@ -97,6 +100,10 @@ class State:
     def policies(self, names: Sequence[str]) -> list[tuple[str, Policy]]:
         """Return (name, policy) pairs from the scenario in force."""
         return [(name, self.scenario.policies[name]) for name in names]
+
+    def enforced(self, names: Sequence[str]) -> list[tuple[str, Policy]]:
+        """Return (name, policy) pairs without the policies whose condition does not hold at this step."""
+        return [(name, policy) for name, policy in self.policies(names) if policy.when is None or name in self.in_force]
 
     def context(self, reader: str) -> Callable[[str], Context]:
         """Return a function from policy name to its context at a gate of ``reader`` (a trainer, or "web")."""

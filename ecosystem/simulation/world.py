@@ -34,6 +34,8 @@ from ecosystem.simulation.phases import PHASES
 from ecosystem.simulation.services import Cohorts
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step
+from ecosystem.simulation.transitions.conditions import apply_conditions, plain_conditions, restore_conditions
+from ecosystem.simulation.transitions.laboratories import change_trainers
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream, Streams
 
@@ -146,7 +148,7 @@ class World(mesa.Model):
 
     @property
     def trainers(self) -> list[Trainer]:
-        """All trainers, in the order of the scenario."""
+        """The trainers that are there at this step, in the order of the scenario."""
         return self.state.trainers
 
     @property
@@ -175,13 +177,16 @@ class World(mesa.Model):
     def step(self) -> None:
         """Advance by one step: apply the timed changes, then run the phases in order."""
         # The opening is measured before anything changes. Weights may be large, and are not needed any more.
-        self._latest = replace(self.snapshot(), weights={})
+        before = self._latest = replace(self.snapshot(), weights={})
         self.running = False  # stays false if a phase fails: Mesa would silently skip later steps
-        self.state.t += 1
-        self.state.scenario = self.base_scenario.at(self.t)
+        state = self.state
+        state.t += 1
+        state.scenario = self.base_scenario.at(self.t)
+        apply_conditions(state, before.metrics, before.t)
+        change_trainers(state)
         step = Step(self.t)
         for phase in PHASES:
-            phase(self.state, step)
+            phase(state, step)
         self._latest = self._take_snapshot(step)
         self.running = True
 
@@ -226,11 +231,11 @@ class World(mesa.Model):
         state.archive = past.archive
         state.drawn = dict(past.state["drawn"])
         state.purchases = costs.read_purchases(past.state.get("bought", {}))
+        restore_conditions(state, past.state)
         state.web.restore([(int(a), int(b), float(w)) for a, b, w in past.state["endorsements"]])
-        for trainer in state.trainers:
-            stored = past.state["trainers"][trainer.name]
-            trainer.depth, trainer.has_model = stored["depth"], stored["has_model"]
-            trainer.collapsed_at = stored.get("collapsed_at")
+        for trainer in state.all_trainers:
+            trainer.restore(past.state["trainers"][trainer.name])
+        state.trainers = [trainer for trainer in state.all_trainers if trainer.present]
         for writer in state.writers:
             writer.has_left = writer.name in past.state.get("left", [])
         for name, arrays in past.weights.items():
@@ -257,14 +262,7 @@ def _check_arguments(scenario: object, device: object, cache: object) -> None:
 
 def _plain(state: State) -> dict[str, Any]:
     """Return the JSON values that a resume needs besides tables and weights."""
-    trainers = {
-        trainer.name: {
-            "depth": trainer.depth,
-            "has_model": trainer.has_model,
-            "collapsed_at": trainer.collapsed_at,
-        }
-        for trainer in state.trainers
-    }
+    trainers = {trainer.name: trainer.plain() for trainer in state.all_trainers}
     left = [writer.name for writer in state.writers if writer.has_left]
     return {
         "t": state.t,
@@ -273,5 +271,6 @@ def _plain(state: State) -> dict[str, Any]:
         "endorsements": state.web.endorsements(),
         "events": state.events,
         **({"left": left} if left else {}),
+        **plain_conditions(state),
         **({"bought": costs.plain_purchases(state.purchases)} if state.purchases else {}),
     }

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.features import features
+from ecosystem.corpus.overlap import Overlaps
 from ecosystem.corpus.schema import SEGMENT
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.policies.base import Answers, Context, Scores
@@ -118,6 +119,13 @@ class SampleCorpus:
             self._indexes[key] = NearDuplicates(*key)
             self._indexes[key].add(self.table["doc"], self.table["content"])
         return self._indexes[key].earliest(docs)
+
+    def held_out_overlaps(self, words: int, docs: pl.Series) -> pl.Series:
+        """Return the overlap of each document with the first five documents of the table, or null."""
+        overlaps = Overlaps(self.table["content"].head(5), words)
+        overlaps.add(self.contents(docs))
+        found = pl.Series(overlaps.first(np.arange(docs.len())))
+        return found.set(found < 0, None)
 
 
 @dataclass(frozen=True)

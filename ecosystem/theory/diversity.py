@@ -42,6 +42,27 @@ def diversity_replace(h0: float, n: int, t: ArrayLike) -> Floats:
 
 
 @law("derived")
+def diversity_merged(h0: float, n: int, merged: int, t: ArrayLike, parties: int = 2) -> Floats:
+    """Return the expected diversity of frequencies when independent models are replaced by their mean.
+
+    Each model sees only ``n`` samples of the previous one (:func:`diversity_replace`), and after generation ``merged``
+    the mean of the frequencies of ``parties`` models goes on alone. Two draws from it come from the same model with
+    probability 1 / parties, and from independent ones else, which differ with probability H_0 on average, since every
+    frequency is a martingale. So merging gives back (parties - 1) / parties of the diversity that each has lost:
+    H = (H_m + (parties - 1) H_0) / parties, and then H (1 - 1/n)^(t - m).
+
+    In the unit of ``h0``; shape of ``t``. Not for variances, whose mean is not that of a mixture. Derived for this
+    project.
+    """
+    check_at_least(0, h0=h0, merged=merged)
+    check_at_least(1, n=n, parties=parties)
+    generations = whole_numbers("t", t)
+    alone, kept = diversity_replace(h0, n, generations), (1 - 1 / n) ** merged
+    together = h0 * (kept + parties - 1) / parties * (1 - 1 / n) ** np.maximum(generations - merged, 0)
+    return np.where(generations <= merged, alone, together)
+
+
+@law("derived")
 def diversity_accumulate(h0: float, n: int, t: ArrayLike) -> Floats:
     """Return the expected diversity when each model sees all batches of ``n`` so far, H_0 prod (1 - 1/(n i^2)).
 

@@ -64,6 +64,12 @@ def contamination(view: RunView, metric: str) -> Any:
     return run_charts.contamination(view.report_data, metric)
 
 
+def contaminations(view: RunView) -> dict[str, str]:
+    """Return the labels of the measures of contamination that this run has, by metric."""
+    measured = set(view.metrics.filter(pl.col("scope") == "web")["metric"].unique())
+    return {metric: labels.title for metric, labels in run_charts.CONTAMINATION.items() if metric in measured}
+
+
 def qualities(view: RunView) -> dict[str, str]:
     """Return the labels of the quality measures of this run, by metric."""
     measured = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())

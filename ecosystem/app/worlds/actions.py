@@ -136,7 +136,7 @@ def template(scenario: Scenario, choice: str) -> str:
     }
     fields = POLICIES.get(kind).model_fields
     required = {name: first[name] for name, field in fields.items() if field.is_required() and name in first}
-    alternatives: list[dict[str, float]] = [{}, {"fraction": 0.2}, {"threshold": 0.5}, {"share": 0.5}, {"drafts": 2}]
+    alternatives: list[dict[str, Any]] = [{}, {"fraction": 0.2}, {"threshold": 0.5}, {"share": 0.5}, {"drafts": 2}]
     for more in alternatives:  # some kinds require one of several fields
         if more.keys() <= fields.keys():
             try:

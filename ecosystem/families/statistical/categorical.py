@@ -63,6 +63,11 @@ class Categorical(FittedFamily):
             f"give at least {widths[source]}"
         ]
 
+    @property
+    def averages_parameters(self) -> bool:
+        """The mean of the probabilities is a distribution of the family."""
+        return True
+
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M uniform distributions; raise DataError if there are no initial documents."""
         symbols = human_documents(name, context, "category")

@@ -37,6 +37,11 @@ class Gaussian(FittedFamily):
         "known to be the identity, and only the mean is fitted",
     )
 
+    @property
+    def averages_parameters(self) -> bool:
+        """The mean of the means, and of the covariances is a distribution of the family."""
+        return True
+
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
         """Build M standard normals; raise DataError if there are no initial documents."""
         x = human_documents(name, context, "vector")

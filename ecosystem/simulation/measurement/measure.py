@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -12,10 +12,11 @@ from ecosystem.families.requests import Score, ScoreRequest
 from ecosystem.metrics import tables
 from ecosystem.metrics.estimates import error_of_mean, ratio
 from ecosystem.metrics.tables import rows
-from ecosystem.policies.base import WritesWatermark
+from ecosystem.policies.base import Policy, WritesWatermark
 from ecosystem.policies.sampling import Prefer
 from ecosystem.simulation.agents import by_model
 from ecosystem.simulation.measurement.costs import measure_costs
+from ecosystem.simulation.measurement.overlap import measure_overlap
 from ecosystem.simulation.measurement.parameters import measure_parameters
 from ecosystem.simulation.measurement.text import (
     Values,
@@ -64,12 +65,18 @@ def measure_step(state: State, step: Step) -> None:
         measure_parameters(state, step)
     if step.training:
         step.metrics.append(tables.training_sets(pl.concat(step.training.values()), step.t))
-        select = {trainer.name: trainer.settings.select for trainer in state.trainers}
+        select = {trainer.name: _names(state.enforced(trainer.settings.select)) for trainer in state.trainers}
         step.metrics.append(tables.policies(step.ledger, select, step.t))
     if state.scenario.web.publish:
         drafts = step.segment.with_columns(reader=pl.lit("web"), source=pl.lit(None, pl.String))
-        step.metrics.append(tables.policies(drafts, {"web": state.scenario.web.publish}, step.t))
+        gate = _names(state.enforced(state.scenario.web.publish))
+        step.metrics.append(tables.policies(drafts, {"web": gate}, step.t))
         measure_rewards(state, step)
+    step.metrics += [
+        rows(step.t, "policy", name, {"in_force": float(name in state.in_force)})
+        for name, policy in state.scenario.policies.items()
+        if policy.when is not None
+    ]
     step.metrics += state.classifiers.measured()
     if step.audiences:
         names = np.array(list(step.audiences))
@@ -122,10 +129,15 @@ def measure_rewards(state: State, step: Step) -> None:
         measured += authors.tolist()
 
 
+def _names(policies: Sequence[tuple[str, Policy]]) -> list[str]:
+    return [name for name, _ in policies]
+
+
 def measure_web(state: State, step: Step) -> None:
     """Measure the contamination of the web and of its sites."""
     live = state.corpus.live().columns("site", "synthetic", "depth")
     step.metrics.append(tables.web(live, step.t))
+    measure_overlap(state, step)
     if state.scenario.measure.sites:
         step.metrics.append(tables.sites(live, step.t))
 

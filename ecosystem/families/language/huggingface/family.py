@@ -77,6 +77,11 @@ class CausalLm(LanguageFamily):
             raise ValueError(f'adapter: adapts a checkpoint, but init = "{self.init}"; remove it, or give a checkpoint')
         return self
 
+    @property
+    def averages_parameters(self) -> bool:
+        """Whether it has no adapter: the product of mean matrices is not the mean of their products."""
+        return self.adapter is None
+
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
         """Refuse adapters on random weights, besides what every language model refuses."""
         return super().problems(path, scenario) + ([] if self.adapter is None else problems_on_random(path, scenario))

@@ -1,0 +1,146 @@
+"""What entries of a scenario require of others: names, conditions, mergers, and measurements of text.
+
+Every function returns sentences that begin with a dotted path.
+"""
+
+from __future__ import annotations
+
+from ecosystem.errors import ScenarioError, nearest
+from ecosystem.formats import counted
+from ecosystem.metrics.conditions import Condition, same_values
+from ecosystem.metrics.tasks import TASKS
+from ecosystem.policies.base import Policy
+from ecosystem.policies.duplicates import without_held_out
+from ecosystem.scenario.tables import ScenarioTables
+
+_ENTRIES = {
+    "sources": "a source",
+    "models": "a model",
+    "policies": "a policy",
+    "writers": "a population of writers",
+    "trainers": "a population of trainers",
+    "curators": "a population of curators",
+}
+
+
+def absent(s: ScenarioTables, path: str, name: str, section: str) -> list[str]:
+    """Return a sentence if no entry of a section has this name."""
+    tables = dict(s.tables())
+    table = tables[section]
+    if name in table:
+        return []
+    defined = ", ".join(sorted(table)) or "none"
+    other = next((other for other, entries in tables.items() if name in entries), None)
+    hint = f"; {other}.{name} is {_ENTRIES[other]}, not {_ENTRIES[section]}" if other else nearest(name, table)
+    return [f"{path}: there is no [{section}.{name}]{hint}; defined in [{section}]: {defined}"]
+
+
+def succession(s: ScenarioTables, path: str, name: str) -> list[str]:
+    """Return a sentence for every reason why trainers cannot split from others or become part of them."""
+    trainer, problems = s.trainers[name], []
+    for field in ("split_from", "merged_into"):
+        other, where = getattr(trainer, field), f"{path}.{field}"
+        if other is None:
+            continue
+        if other not in s.trainers or other == name:
+            problems += absent(s, where, other, "trainers") or [f"{where}: must be another population than {name}"]
+            continue
+        counts = trainer.count, s.trainers[other].count
+        if counts[0] != counts[1]:
+            problems.append(
+                f"{where}: {name} has {counted(counts[0], 'trainer')} and {other} {counts[1]}, but each needs its "
+                "counterpart; give both the same count"
+            )
+        shares = field == "split_from" or trainer.merged_weights is not None
+        if shares and trainer.model != s.trainers[other].model:
+            problems.append(f"{where}: weights can only be shared within one model; give {name} and {other} the same")
+    model = s.models.get(trainer.model)
+    if trainer.merged_weights is not None and model is not None and not model.averages_parameters:
+        problems.append(
+            f"{path}.merged_weights: the parameters of models.{trainer.model} ({model.kind}) have no meaningful mean; "
+            f"remove it, so that {trainer.merged_into} keeps its own"
+        )
+    seen, into = [name], trainer.merged_into
+    while into in s.trainers and into not in seen:
+        seen, into = [*seen, into], s.trainers[into].merged_into
+    if into == name and len(seen) > 1:
+        problems.append(f"{path}.merged_into: {' → '.join([*seen, name])} is a circle; one of them must remain")
+    return problems
+
+
+def conditions(s: ScenarioTables, path: str, policy: Policy) -> list[str]:
+    """Return a sentence for every condition of a policy that cannot be parsed or measured, or that never ends."""
+    problems, parsed = [], {}
+    populations = {name: trainer.count for name, trainer in s.trainers.items()}
+    for field in ("when", "ends_when"):
+        text = getattr(policy, field)
+        try:
+            if text is not None:
+                parsed[field] = Condition.parse(text)
+        except ScenarioError as error:
+            problems.append(f"{path}.{field}: {error}")
+    for field, condition in parsed.items():
+        wrong = [problem for part in condition.comparisons() if (problem := part.problem(populations))]
+        problems += [f"{path}.{field}: {problem}" for problem in wrong]
+    if len(parsed) == 2 and (value := same_values(parsed["when"], parsed["ends_when"])):
+        metric = next(parsed["when"].comparisons()).name
+        problems.append(
+            f"{path}.ends_when: both conditions hold if {metric} is {value}; let them exclude each other, such as "
+            f'when = "{metric} > 0.4" and ends_when = "{metric} < 0.3"'
+        )
+    return problems
+
+
+def downstream(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every reason why the downstream tasks cannot be built or evaluated."""
+    settings, path = s.measure.downstream, "measure.downstream"
+    if settings is None:
+        return []
+    if s.modality != "text":
+        return [f"{path}: tasks need text, but the documents of this scenario are of kind {s.modality}; remove it"]
+    tasks, problems = TASKS.all(), []
+    for field in ("tasks", "zero_shot"):
+        names = getattr(settings, field)
+        problems += [
+            f'{path}.{field}: there is no task "{name}"{nearest(name, tasks)}; there are {", ".join(tasks)}'
+            for name in names
+            if name not in tasks
+        ]
+        if len(set(names)) < len(names):
+            problems.append(f"{path}.{field}: lists a task twice; remove one")
+    source = s.sources.get(s.web.initial.source) if s.web.initial is not None else None
+    if s.web.initial is None:
+        problems.append(f"{path}: tasks are built from the source of the initial documents; set web.initial")
+    elif source is not None and not source.held_out:
+        problems.append(
+            f"{path}: tasks are built from documents that are never published, but "
+            f"sources.{s.web.initial.source}.held_out is 0"
+        )
+    elif source is not None and not source.has_topics:
+        problems += [
+            f'{path}: the task "{name}" needs the topics of documents, which a source of kind {source.kind} does '
+            "not provide (python_docs does); remove the task"
+            for name in dict.fromkeys([*settings.tasks, *settings.zero_shot])
+            if name in tasks and tasks[name].needs_topics
+        ]
+    if (
+        settings.tasks
+        and not settings.zero_shot
+        and s.models
+        and not any(model.supports_prompts for model in s.models.values())
+    ):
+        kinds = ", ".join(sorted({model.kind for model in s.models.values()}))
+        problems.append(
+            f"{path}.tasks: no model of this scenario can be fine-tuned on a task ({kinds}; gpt2 and causal_lm can); "
+            "use zero_shot instead"
+        )
+    return problems
+
+
+def overlap(s: ScenarioTables) -> list[str]:
+    """Return a sentence if there are no held-out texts whose overlap could be measured."""
+    if s.measure.overlap is None:
+        return []
+    if s.modality != "text":
+        return [f"measure.overlap: counts words, but documents here are of kind {s.modality}; remove it"]
+    return without_held_out("measure.overlap", s)

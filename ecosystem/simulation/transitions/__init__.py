@@ -1,0 +1,1 @@
+"""What happens between two steps: policies come into force, laboratories begin, merge and end."""
