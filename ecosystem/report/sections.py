@@ -45,7 +45,7 @@ def _profile(data: RunReportData) -> Markup:
     return _section(
         "profile",
         overview=profile.overview(data),
-        tests=profile.tests(len(data.populations)),
+        conditions=profile.conditions(len(data.populations)),
         order=profile.order(data),
         populations=profile.populations(data),
     )

@@ -40,7 +40,7 @@ def definitions(columns: Sequence[str], cells: Sequence[Sequence[Cell | str]]) -
     return Table(["definition", *(["holds if"] if narrow else []), *columns], rows, left=(0, 1) if narrow else (0,))
 
 
-def tests(columns: int) -> Table | None:
+def conditions(columns: int) -> Table | None:
     """Return when each definition holds, for a table of definitions that has no room for it; else None."""
     rows: list[Cells] = [[definition.name, definition.holds] for definition in DEFINITIONS.values()]
     return None if columns <= NARROW else Table(["definition", "holds if"], rows, left=(0, 1))

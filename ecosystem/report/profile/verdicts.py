@@ -161,7 +161,7 @@ def profile(
             if key == "diverging" and holds:  # it set in where the risk began to rise
                 step = increase.filter(pl.col("population") == population)["step"][0]
             rows.append((population, key, holds, course.metric, statistic, error, step))
-    return pl.DataFrame(rows, schema=PROFILE, orient="row")
+    return pl.DataFrame(rows, schema=PROFILE, orient="row").fill_nan(None)
 
 
 def _judged(course: Course) -> pl.DataFrame:

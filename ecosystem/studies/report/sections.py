@@ -19,7 +19,7 @@ from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.report import html
 from ecosystem.report.findings import plus_minus, signed
 from ecosystem.report.html import Cell, Cells, Figure, Table, tinted
-from ecosystem.report.panels.profile import tests
+from ecosystem.report.panels.profile import conditions
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.report import study_charts
@@ -176,7 +176,7 @@ def profile(data: StudyReportData) -> Markup | None:
     """Show in how many runs each definition of collapse holds, and the order of early-warning signals."""
     if not data.study.compares or data.results.profile.is_empty():
         return None
-    return _section("profile", parts=profile_parts(data.results, data.arms), tests=tests(len(data.arms)))
+    return _section("profile", parts=profile_parts(data.results, data.arms), conditions=conditions(len(data.arms)))
 
 
 def course(data: StudyReportData) -> Markup | None:
