@@ -10,12 +10,15 @@ import pytest
 
 from ecosystem.corpus.schema import METRICS
 from ecosystem.metrics.definitions import QUANTILES
+from ecosystem.report.data import RunReportData
 from ecosystem.report.panels.profile import in_words
 from ecosystem.report.profile import DEFINITIONS, profile, signals, size_groups, useless
+from ecosystem.report.sections import sections
 from ecosystem.scenario.entries import ScrapeSpec, TrainerSpec
 from ecosystem.sources.base import Truth
 from ecosystem.studies.report.profile import left
 from ecosystem.studies.statistics import standardised_interval
+from tests.invented_runs import invent, scenario
 
 STEPS = range(1, 13)
 
@@ -100,6 +103,12 @@ def test_words_are_lost_from_the_rarer_half():
     assert verdict(metrics, "tails")["statistic"] == pytest.approx(0.75) and verdict(metrics, "tails")["holds"]
     assert verdict(metrics, "modes")["statistic"] == pytest.approx(0)
     assert verdict(metrics, "variance")["statistic"] == pytest.approx(1 - math.exp(-1))
+    levels = {"entropy": 6.0, "vocabulary_kept_1": 0.8} | {f"vocabulary_kept_{k}": 0.6 for k in range(6, 11)}
+    rows = [(0, "reference", "human", name, value, None) for name, value in levels.items()]
+    known = pl.concat([metrics, pl.DataFrame(rows, schema=METRICS, orient="row")])
+    assert verdict(known, "variance")["step"] == 1  # lost with the first model already, compared with human text
+    assert verdict(known, "modes")["statistic"] == pytest.approx(0.5)
+    assert verdict(known, "tails")["statistic"] == pytest.approx(0.5 / 0.6)
 
 
 def test_a_scaling_law_changes_if_its_slope_does():
@@ -145,6 +154,17 @@ def test_every_population_has_every_definition_and_a_sentence():
     sentences = [in_words(row) for row in found.iter_rows(named=True)]
     assert sentences[1] == "cross_entropy has changed by +1.000\u00a0±\u00a00.014."
     assert sum(sentence.startswith("Not measured: ") for sentence in sentences) == 14
+
+
+@pytest.mark.parametrize("populations", [("naive",), tuple("abcdefg")])
+def test_a_report_has_a_row_for_every_definition(tmp_path, populations):
+    """Few populations leave room for when a definition holds; of many, that is in a table of its own."""
+    data = RunReportData.of(invent(tmp_path, scenario({name: [] for name in populations}, sites=4, steps=3)))
+    shown = str(sections(data)["profile"](data))
+    first = shown.split("</table>")[0]
+    assert all(f"<b>{definition.name}</b>" in first for definition in DEFINITIONS.values())
+    assert ("holds if" in first) == (len(populations) == 1) and shown.count(DEFINITIONS["tails"].holds) == 1
+    assert shown.count("Statistics: ") == len(populations)
 
 
 def test_signals_are_told_in_the_order_in_which_they_leave():

@@ -1,7 +1,7 @@
 """The statistics of the eight definitions of collapse over the steps of a run, from its metrics.
 
-All are means over the trainers of a population since the first measurement, with standard errors as in
-:mod:`ecosystem.report.summaries`.
+All are means over the trainers of a population, with standard errors as in :mod:`ecosystem.report.summaries`. Losses
+of texts count from human text where that was measured; all other losses and risks count from the first measurement.
 """
 
 from __future__ import annotations
@@ -96,46 +96,57 @@ def _rate(member: pl.DataFrame, first: int, last: int) -> tuple[float, float | N
 
 def variance(metrics: pl.DataFrame) -> Course:
     """Return the share lost of the variance of models, of the effective number of words, or of diversity."""
+    if not summaries.members(metrics, "gini_simpson").is_empty():
+        return _lost("gini_simpson", summaries.members(metrics, "gini_simpson"))
     for metric, scale in (("log_variance", 1.0), ("latent_log_std", 2.0), ("entropy", 1.0)):
-        rows = summaries.means(summaries.since_start(summaries.members(metrics, metric)))
-        if metric == "entropy" and not summaries.members(metrics, "gini_simpson").is_empty():
-            continue  # of categories, whose models lose it in the end
+        rows = _since(summaries.members(metrics, metric), _human(metrics, metric))
         if not rows.is_empty():
             left = (scale * pl.col("value")).exp()
             return Course(metric, rows.with_columns(value=1 - left, error=left * scale * pl.col("error")), HALF)
-    known = not summaries.members(metrics, "gini_simpson").is_empty()
-    return _lost(metrics, "gini_simpson" if known else "variance")
+    return _lost("variance", summaries.members(metrics, "variance"))
 
 
 def modes(metrics: pl.DataFrame) -> Course:
     """Return the share lost of the most frequent tenth of the words, or of the types with the highest probability."""
     types, tail = (summaries.members(metrics, name) for name in ("support", "tail_types"))
     if types.is_empty():
-        return _lost(metrics, "vocabulary_kept_1")
+        frequent = "vocabulary_kept_1"
+        return _lost(frequent, summaries.members(metrics, frequent), _human(metrics, frequent))
     key = ["population", "trainer", "step"]
-    frequent = types.join(tail.select(*key, tail="value"), on=key, maintain_order="left")
-    return _lost(metrics, "support", frequent.with_columns(pl.col("value") - pl.col("tail")).drop("tail"))
+    both = types.join(tail.select(*key, tail="value"), on=key, maintain_order="left")
+    return _lost("support", both.with_columns(pl.col("value") - pl.col("tail")).drop("tail"))
 
 
 def tails(metrics: pl.DataFrame) -> Course:
     """Return the share lost of the rarer half of the words, or of the types in the tail of the truth."""
     rare = pl.concat(summaries.members(metrics, name) for name in RARE)
     if rare.is_empty():
-        return _lost(metrics, "tail_types")
+        return _lost("tail_types", summaries.members(metrics, "tail_types"))
     keys = pl.col("population", "trainer", "step")
     error = pl.col("error").fill_null(0.0).pow(2).sum().sqrt() / len(RARE)
     means = rare.group_by(keys, maintain_order=True).agg(pl.col("value").mean(), error=error)
-    return _lost(metrics, RARE[-1], means.sort("step", maintain_order=True))
+    return _lost(RARE[-1], means.sort("step", maintain_order=True), _human(metrics, *RARE))
 
 
-def _lost(metrics: pl.DataFrame, metric: str, members: pl.DataFrame | None = None) -> Course:
-    """Return the share of a quantity that is lost since its first measurement (``members``: default, of the metric)."""
-    rows = summaries.members(metrics, metric) if members is None else members
-    first = summaries.means(rows).group_by("population", maintain_order=True).agg(first=pl.col("value").first())
-    rows = summaries.means(summaries.since_start(rows)).join(first, on="population", maintain_order="left")
-    share = rows.filter(pl.col("first") > 0).with_columns(
-        value=-pl.col("value") / pl.col("first"), error=pl.col("error") / pl.col("first")
-    )
+def _human(metrics: pl.DataFrame, *names: str) -> float | None:
+    """Return the mean of metrics of human text, the baseline of texts; None if it was not measured."""
+    found = [summaries.references(metrics, name).filter(pl.col("kind") == "human")["value"] for name in names]
+    return sum(values[0] for values in found) / len(names) if all(map(len, found)) else None
+
+
+def _since(members: pl.DataFrame, human: float | None) -> pl.DataFrame:
+    """Return the mean difference from human text, or else from the first measurement: columns of _COURSE."""
+    if human is None:
+        return summaries.means(summaries.since_start(members))
+    return summaries.means(members).with_columns(pl.col("value") - human)
+
+
+def _lost(metric: str, members: pl.DataFrame, human: float | None = None) -> Course:
+    """Return the share of a quantity that is lost compared with human text, or else with its first measurement."""
+    first = summaries.means(members).group_by("population", maintain_order=True).agg(first=pl.col("value").first())
+    rows = _since(members, human).join(first, on="population", maintain_order="left")
+    whole = pl.col("first") if human is None else pl.lit(human)
+    share = rows.filter(whole > 0).with_columns(value=-pl.col("value") / whole, error=pl.col("error") / whole)
     return Course(metric, share, HALF)
 
 

@@ -68,7 +68,9 @@ def departures(courses: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for (population,), table in courses.filter(pl.col("error") > 0).group_by("population", maintain_order=True):
         beyond = NormalDist().inv_cdf(1 - LEVEL / 2 / table.height)
-        for (signal,), one in table.with_columns(z=pl.col("value") / pl.col("error")).group_by("signal"):
+        for (signal,), one in table.with_columns(z=pl.col("value") / pl.col("error")).group_by(
+            "signal", maintain_order=True
+        ):
             one = one.sort("step")
             left = one.filter(pl.col("z").abs() > beyond).head(1)
             step, *change = (left if left.height else one.tail(1)).select("step", "value", "error", "z").row(0)
