@@ -311,6 +311,8 @@ def _figures(metrics: Any) -> dict[str, dict[str, dict[str, float | None]]]:
 
 
 def _summary(job: Job, run: Run, report: str, started: float) -> dict[str, Any]:
+    from ecosystem.report.data import RunReportData
+
     metrics = run.metrics
     job.push_report()
     return {
@@ -320,5 +322,6 @@ def _summary(job: Job, run: Run, report: str, started: float) -> dict[str, Any]:
         "seed": run.seed,
         "seconds": round(time.monotonic() - started, 1),
         "final": _figures(metrics.filter(metrics["step"] == run.last_step)),
+        "profile": RunReportData.of(run).profile.to_dicts(),
         "events": [{"step": step, "event": event} for step, event in run.events],
     }

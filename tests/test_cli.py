@@ -18,6 +18,7 @@ import ecosystem
 from ecosystem.cli.main import cli, main
 from ecosystem.cli.reading import LISTED
 from ecosystem.errors import EcosystemError
+from ecosystem.report.profile import DEFINITIONS
 from ecosystem.runs.files import require_local_path
 from ecosystem.runs.planning.estimate import TOKENS_PER_DOCUMENT, Plan
 from ecosystem.runs.run import Run
@@ -82,6 +83,7 @@ def test_the_same_command_again_says_where_the_finished_run_is(first, place):
     assert "This run is finished" in again.stderr
     assert set(summary["final"]) == {"web", "naive", "careful"}
     assert summary["final"]["naive"]["cross_entropy"]["error"] > 0
+    assert {row["definition"] for row in summary["profile"] if row["population"] == "naive"} == set(DEFINITIONS)
 
 
 @pytest.mark.slow

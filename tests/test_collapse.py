@@ -179,3 +179,19 @@ def test_a_web_that_begins_empty_is_found_in_the_file():
 def test_too_few_symbols_are_found_in_the_file():
     few = {"sources": {"a": {"kind": "categorical", "types": 9}}, "models": {"m": {"kind": "categorical", "types": 5}}}
     assert 'models.m.types: 5 symbols are too few for the source "a", which has 9; give at least 9' in wrong(**few)
+
+
+@pytest.mark.slow
+def test_a_loop_that_collapses_does_so_by_the_definitions_that_are_measured(late):
+    """Drift on three symbols: the risk of a single symbol is reached, and diversity and the tail are gone.
+
+    The likeliest symbol, the only mode, is what remains in half of the trainers.
+    """
+    data = RunReportData.of(late)
+    rows = {row["definition"]: row for row in data.profile.iter_rows(named=True)}
+    assert all(rows[name]["holds"] for name in ("catastrophic", "increase", "variance", "tails"))
+    assert all(rows[name]["holds"] is None for name in ("diverging", "scaling", "hallucinated"))
+    lost = 1 - P[0] / (1 - (1 - P[0]) ** 4)  # of those that had it after the first fit, to four documents
+    assert not rows["modes"]["holds"] and abs(rows["modes"]["statistic"] - lost) < 4 * rows["modes"]["error"]
+    first = data.departures.drop_nulls("step")
+    assert first["step"].is_sorted() and "support" in first.filter(pl.col("step") == first["step"].min())["signal"]

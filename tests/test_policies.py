@@ -51,7 +51,7 @@ FIELDS = {
     "repetition": [{}, {"as": "datatrove"}],
     "length": [{}, {"min_words": 3, "max_words": 10}],
     "decay": [{}, {"keeps_weights": False}],
-    "importance": [{}, {"auc": 0.5}, {"detector": "seen"}],
+    "importance": [{}, {"auc": 0.5}, {"detector": "seen"}, {"power": 10.0}],
     "watermark": [{"model": "small"}, {"model": "small", "scheme": "synthid", "threshold": 2.0, "min_tokens": 40}],
     "verified_archive": [{"source": "docs", "fraction": 0.5}, {"source": "docs", "count": 60, "mode": "fresh"}],
     "paid_writing": [{"source": "docs", "fraction": 0.5}, {"source": "docs", "count": 60, "price": 3.5}],
@@ -707,6 +707,8 @@ def test_importance_weights_average_one_and_favour_people():
         else:
             assert np.allclose(weight, 1)
     assert through(Importance(synthetic_prior=0.2), docs)["weight"].max() <= 1 / 0.8
+    weight = through(Importance(), docs)["weight"].to_numpy()
+    assert np.allclose(through(Importance(power=10.0), docs)["weight"].to_numpy(), weight**10)
 
 
 @pytest.mark.parametrize(("fraction", "kept_rows", "expected"), [(0.25, 30, 10), (0.5, 40, 40), (0, 9, 0), (0.9, 0, 0)])

@@ -30,6 +30,8 @@ class Importance(Weigher):
     ``synthetic_prior``, the weight is P(human | score) / (1 - q). So the mean weight is exactly 1 if the share q of the
     documents is synthetic, and with an ``auc`` of 0.5 every weight is 1. With ``detector``, the score is that of a
     learned_detector, and neither ``auc`` nor the truth is used; until that detector is trained, every weight is 1.
+    With ``power``, weights are raised to a power: Drayson et al. resample by the tenth power of the probability that a
+    text is human. Since training scales weights to a mean of 1, this equals their resampling on average.
     """
 
     oracle: ClassVar[bool] = True
@@ -42,6 +44,9 @@ class Importance(Weigher):
     )
     detector: str | None = Field(
         None, description="name of a learned_detector whose scores are used; absent: the simulated detector"
+    )
+    power: Annotated[float, Field(gt=0, le=100)] | None = Field(
+        None, description="power to which the weights are raised; above 1 it favours the surest documents; absent: 1"
     )
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
@@ -62,17 +67,19 @@ class Importance(Weigher):
         return [] if self.detector is None else [self.detector]
 
     def weigh(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
-        """Return the weights, between 0 and 1 / (1 - synthetic_prior)."""
-        if self.detector is not None:
-            return pl.Series("factor", self._learned(self.detector, docs["doc"], ctx))
+        """Return the weights, between 0 and 1 / (1 - synthetic_prior), raised to ``power``."""
+        weight = self._simulated(docs, ctx) if self.detector is None else self._learned(self.detector, docs["doc"], ctx)
+        return pl.Series("factor", weight if self.power is None else weight**self.power)
+
+    def _simulated(self, docs: pl.DataFrame, ctx: Context) -> NDArray[np.float64]:
         normal = NormalDist()
         shift = math.sqrt(2) * normal.inv_cdf(self.auc)
         uniform = ctx.static_stream.uniform(docs["doc"].to_numpy())
         noise = np.array([normal.inv_cdf(u) for u in uniform.tolist()], dtype=np.float64)
         score = noise + shift * docs["synthetic"].fill_null(False).to_numpy()
         odds = self.synthetic_prior / (1 - self.synthetic_prior)  # of synthetic against human, before the score
-        human = 1 / (1 + odds * np.exp(shift * score - shift**2 / 2))
-        return pl.Series("factor", human / (1 - self.synthetic_prior))
+        human: NDArray[np.float64] = 1 / (1 + odds * np.exp(shift * score - shift**2 / 2))
+        return human / (1 - self.synthetic_prior)
 
     def _learned(self, detector: str, docs: pl.Series, ctx: Context) -> NDArray[np.float64]:
         scores = ctx.classifiers.scores(detector, docs)

@@ -16,7 +16,7 @@ from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import hue, tinted
-from ecosystem.report.panels import collapse
+from ecosystem.report.panels import collapse, profile
 from ecosystem.report.run_charts import metric_title
 from ecosystem.report.sections import CONTENTS, sections
 from ecosystem.report.summaries import Outcome
@@ -124,6 +124,7 @@ def _sentences(data: RunReportData) -> list[str]:
         *findings.quality(data.outcomes),
         *findings.diversity(data.metrics, data.populations),
         *collapse.findings(data),
+        *profile.findings(data),
         *findings.refusals(data.metrics),
         *findings.overlap(data.metrics, overlap.words if overlap is not None else 0),
         *findings.conditions(data.metrics, data.run.scenario.at(data.run.last_step).policies),

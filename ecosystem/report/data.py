@@ -8,10 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from ecosystem.report import charts, closed_forms, summaries
+from ecosystem.report import charts, closed_forms, profile, summaries
 from ecosystem.report.charts import ChartTheme
 from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.html import Figure
+from ecosystem.report.profile import signals
 from ecosystem.report.summaries import Outcome
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
@@ -76,6 +77,17 @@ class RunReportData:
     def agreements(self) -> list[Agreement]:
         """Closed forms of the scenario and the simulated values, at the last step."""
         return closed_forms.agreements(self.metrics, self.run.scenario.theory, self.run.last_step, self.truth)
+
+    @cached_property
+    def profile(self) -> pl.DataFrame:
+        """Verdicts of the eight definitions of collapse (columns of :data:`profile.PROFILE`)."""
+        groups = profile.size_groups(self.run.scenario.trainers)
+        return profile.profile(self.metrics, self.models, self.started, profile.useless(self.truth), groups)
+
+    @cached_property
+    def departures(self) -> pl.DataFrame:
+        """Order in which signals left their baseline (columns of :data:`signals.DEPARTURES`)."""
+        return signals.departures(signals.changes(self.metrics))
 
     @cached_property
     def truth(self) -> Truth | None:

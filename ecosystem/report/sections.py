@@ -15,11 +15,12 @@ from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cells, Figure, Table, render, tinted
-from ecosystem.report.panels import collapse, distributions, site_map
+from ecosystem.report.panels import collapse, distributions, profile, site_map
 from ecosystem.report.panels.documents import samples
 
 CONTENTS = {
     "findings": "Findings",
+    "profile": "Collapse profile",
     "quality": "Quality",
     "parameters": "Models and theory",
     "contamination": "Contamination",
@@ -38,6 +39,16 @@ EVENTS = 200  # maximum number of events shown
 
 def _section(key: str, template: str = "", /, **context: Any) -> Markup:
     return render(f"run/{template or key}.html", key=key, title=CONTENTS[key], **context)
+
+
+def _profile(data: RunReportData) -> Markup:
+    return _section(
+        "profile",
+        overview=profile.overview(data),
+        conditions=profile.conditions(len(data.populations)),
+        order=profile.order(data),
+        populations=profile.populations(data),
+    )
 
 
 def _quality(data: RunReportData) -> Markup:
@@ -176,8 +187,8 @@ def _run(data: RunReportData) -> Markup:
     )
 
 
-_TEXT = (_quality, _contamination, _diversity, _downstream, _ledger, _web, _samples, _figures, _run)
-_NUMBERS = (_parameters, _contamination, _ledger, _web, _samples, _parameter_figures, _run)
+_TEXT = (_profile, _quality, _contamination, _diversity, _downstream, _ledger, _web, _samples, _figures, _run)
+_NUMBERS = (_profile, _parameters, _contamination, _ledger, _web, _samples, _parameter_figures, _run)
 _KEYS = {section: section.__name__.removeprefix("_") for section in (*_TEXT, *_NUMBERS)}
 _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 

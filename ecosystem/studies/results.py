@@ -37,6 +37,23 @@ TRAINING = {
     "due": pl.Int64,  # scheduled fits of all trainers
     "starved": pl.Int64,  # scheduled fits without anything to train on
 }
+PROFILE = {
+    **CELL,
+    "population": pl.String,
+    "definition": pl.String,
+    "holds": pl.Boolean,  # null: not measured
+    "metric": pl.String,
+    "statistic": pl.Float64,
+    "error": pl.Float64,
+    "step": pl.Int64,  # when it set in; null: it does not hold
+}
+SIGNALS = {
+    **CELL,
+    "population": pl.String,
+    "signal": pl.String,
+    "step": pl.Int64,
+    "change": pl.Float64,  # since the first measurement, mean over trainers
+}
 COSTS = {**CELL, "cost": pl.String, "amount": pl.Float64}
 WALL = "wall_seconds"
 _PARALLEL_READS = 8  # of runs, which may be in an object store
@@ -44,7 +61,10 @@ _PARALLEL_READS = 8  # of runs, which may be in an object store
 
 @dataclass(frozen=True)
 class Results:
-    """All numbers of a study as tables: runs, values of measures, series over steps, costs, and training."""
+    """All numbers of a study as tables.
+
+    They are: runs, values of measures, series over steps, costs, training, collapse profiles and early-warning signals.
+    """
 
     study: Study
     runs: pl.DataFrame  # columns RUNS
@@ -53,17 +73,19 @@ class Results:
     costs: pl.DataFrame  # COSTS
     mixed: tuple[str, ...] = ()  # measures whose means are over different populations in different arms
     training: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRAINING))
+    profile: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PROFILE))
+    signals: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SIGNALS))
 
     @classmethod
     def of(cls, study: Study, cells: Sequence[Cell], job_results: Sequence[JobResult]) -> Results:
         """Read the metrics of every cell's run; an unreadable run counts as failed."""
-        runs, values, series, costs, training = [], [], [], [], []
+        runs, values, series, costs, training, profiles, signals = [], [], [], [], [], [], []
         measured: dict[str, set[frozenset[str]]] = {}  # measure of all trainers → populations by run
         with ThreadPoolExecutor(_PARALLEL_READS) as pool:
             readings = list(pool.map(_read, cells, job_results))
-        for cell, result, (metrics, seconds, error) in zip(cells, job_results, readings, strict=True):
-            key = (cell.arm, cell.world, cell.scenario.seed)
-            runs.append((*key, result.run or None, error or None, result.attempts, seconds))
+        for cell, result, reading in zip(cells, job_results, readings, strict=True):
+            key, metrics = (cell.arm, cell.world, cell.scenario.seed), reading.metrics
+            runs.append((*key, result.run or None, reading.error or None, result.attempts, reading.seconds))
             if metrics is None:
                 continue
             for measure in study.measures:
@@ -73,7 +95,9 @@ class Results:
                     measured.setdefault(measure.name, set()).add(populations(metrics, measure))
                 series += [(*key, measure.of or "", measure.metric, *point) for point in course.iter_rows()]
             costs += [(*key, *row) for row in costs_of(metrics).iter_rows()]
-            costs.append((*key, WALL, seconds))
+            costs.append((*key, WALL, reading.seconds))
+            profiles += [(*key, *row) for row in reading.profile]
+            signals += [(*key, *row) for row in reading.signals]
             training += [(*key, *row) for row in training_rows(metrics, cell.scenario)]
         return cls(
             study,
@@ -83,6 +107,8 @@ class Results:
             with_zeros(pl.DataFrame(costs, schema=COSTS, orient="row")),
             tuple(name for name, sets in measured.items() if len(sets) > 1),
             pl.DataFrame(training, schema=TRAINING, orient="row"),
+            pl.DataFrame(profiles, schema=PROFILE, orient="row"),
+            pl.DataFrame(signals, schema=SIGNALS, orient="row"),
         )
 
     def untrained(self, arm: str, world: str, of: str | None = None) -> str:
@@ -104,21 +130,36 @@ class Results:
 
     def write(self, store: Store) -> None:
         """Write every table into the study's folder, as Parquet and as CSV."""
-        for name in ("runs", "values", "series", "costs", "training"):
+        for name in ("runs", "values", "series", "costs", "training", "profile", "signals"):
             write_table(store, name, getattr(self, name))
 
 
-def _read(cell: Cell, result: JobResult) -> tuple[pl.DataFrame | None, float | None, str]:
-    """Return the metrics of a cell's run, the seconds of its steps and "", or None, None and the error."""
+@dataclass(frozen=True)
+class Reading:
+    """The metrics of a cell's run, the seconds of its steps, its profile and its signals; or the error."""
+
+    metrics: pl.DataFrame | None = None
+    seconds: float | None = None
+    error: str = ""
+    profile: Sequence[tuple[object, ...]] = ()
+    signals: Sequence[tuple[object, ...]] = ()
+
+
+def _read(cell: Cell, result: JobResult) -> Reading:
+    from ecosystem.report.data import RunReportData
+    from ecosystem.report.profile import signals
+
     if result.error:
-        return None, None, result.error
+        return Reading(error=result.error)
     try:
         run = open_run(result.run)
         run.verify_scenario()
         seconds = sum(c.seconds for c in run.store.commits() if c.step <= cell.scenario.steps)
-        return run.metrics.filter(pl.col("step") <= cell.scenario.steps), seconds, ""
+        metrics = run.metrics.filter(pl.col("step") <= cell.scenario.steps)
+        changes = signals.changes(metrics).drop("error").rows()
+        return Reading(metrics, seconds, "", RunReportData.of(run, metrics).profile.rows(), changes)
     except EcosystemError as problem:
-        return None, None, with_store_paths(str(problem), out_root(result.run))
+        return Reading(error=with_store_paths(str(problem), out_root(result.run)))
 
 
 def untrained(rows: pl.DataFrame, of: str | None = None) -> str:

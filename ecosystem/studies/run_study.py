@@ -66,6 +66,7 @@ class StudyResult:
             "runs": self.results.runs.height,
             "failed": failed.select("arm", "world", "seed", "error").to_dicts(),
             "untrained": self.results.training.filter(pl.col("never") + pl.col("stopped") > 0).to_dicts(),
+            "profile": self.results.profile.to_dicts(),
             "seconds": round(self.seconds, 1),
             "seconds_of_runs": round(self.run_seconds, 1),
         }

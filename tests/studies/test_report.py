@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from ecosystem.cli.main import cli
+from ecosystem.report.profile import DEFINITIONS
 from ecosystem.runs.store import Store
 from ecosystem.studies.report import write_study
 from ecosystem.studies.report.data import StudyReportData, findings
@@ -24,10 +25,14 @@ def test_the_report_has_every_part_and_nothing_can_run(folder: Path) -> None:
     result = run(folder, text + worlds)
     page = result.report.read_text()
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
-    for part in ("What each arm changes", "Ranking", "Over uncertain worlds", "Over time", "Runs", "Methods"):
+    for part in ("What each arm changes", "Ranking", "Over uncertain worlds", "Collapse profile", "Runs", "Methods"):
         assert part in page
     for name in ("effect_variance_a", "course_lab_w2_b"):
         assert (result.folder / "charts" / f"{name}.svg").exists() and f'data-chart="{name}"' in page
+    verdicts = pl.read_csv(result.folder / "profile.csv")
+    assert verdicts.group_by("arm", "world").len()["len"].to_list() == [3 * len(DEFINITIONS)] * 6  # of three seeds
+    lost = verdicts.filter((pl.col("arm") == "alone") & (pl.col("world") == "a") & (pl.col("definition") == "increase"))
+    assert f"{int(lost['holds'].sum())} of 3" in page.split("lab, world a")[1].split("Collapsing variance")[0]
     assert page.count("common random numbers made intervals") == 2 and "Trainers had nothing to train on" not in page
     specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
     assert all(isinstance(spec["height"], int) for spec in specs.values())  # others are warned of in a browser

@@ -22,6 +22,7 @@ SECTIONS: dict[str, tuple[str, Callable[[StudyReportData], Markup | None]]] = {
     "sensitivity": ("How much each axis matters", sections.sensitivity),
     "ranking": ("Ranking", sections.rankings),
     "worlds": ("Over uncertain worlds", sections.worlds),
+    "profile": ("Collapse profile", sections.profile),
     "course": ("Over time", sections.course),
     "cost": ("Costs", sections.cost),
     "runs": ("Runs", sections.runs),

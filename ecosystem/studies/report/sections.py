@@ -19,11 +19,13 @@ from ecosystem.metrics.estimates import error_of_mean
 from ecosystem.report import html
 from ecosystem.report.findings import plus_minus, signed
 from ecosystem.report.html import Cell, Cells, Figure, Table, tinted
+from ecosystem.report.panels.profile import conditions
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.report import study_charts
 from ecosystem.studies.report.data import StudyReportData, interval
 from ecosystem.studies.report.pages import PAGES
+from ecosystem.studies.report.profile import profile_parts
 from ecosystem.studies.report.study_charts import heading
 from ecosystem.studies.statistics import BOOTSTRAP_SEEDS
 
@@ -168,6 +170,13 @@ def worlds(data: StudyReportData) -> Markup | None:
             head = ["arm", "mean over worlds", "mean regret", "worst regret", "in world"]
             parts.append((measure.name, Table(head, rows, left=(0, 4))))
     return _section("worlds", parts=parts)
+
+
+def profile(data: StudyReportData) -> Markup | None:
+    """Show in how many runs each definition of collapse holds, and the order of early-warning signals."""
+    if not data.study.compares or data.results.profile.is_empty():
+        return None
+    return _section("profile", parts=profile_parts(data.results, data.arms), conditions=conditions(len(data.arms)))
 
 
 def course(data: StudyReportData) -> Markup | None:
