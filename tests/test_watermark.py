@@ -21,7 +21,7 @@ from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import ScenarioError
 from ecosystem.families.language import generation, watermark
 from ecosystem.families.language.ngram.family import Ngram
-from ecosystem.families.requests import Decoding, Prompt
+from ecosystem.families.requests import Decoding, Prompt, Radioactivity
 from ecosystem.policies.base import gate
 from ecosystem.policies.watermark import Watermark
 from ecosystem.runs.execute import begin
@@ -32,7 +32,16 @@ from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
 from ecosystem.testing import sample_context, sample_documents
 from tests.conftest import MACHINE, TINY, tiny
-from tests.families_shared import SHAPE, Numbers, build_context, cohort, documents, generate_request, weights
+from tests.families_shared import (
+    SHAPE,
+    Numbers,
+    build_context,
+    cohort,
+    documents,
+    fit_request,
+    generate_request,
+    weights,
+)
 
 GREEN = WatermarkSpec("green_list", 15_485_863)
 TOURNAMENT = WatermarkSpec("synthid", 42, depth=6)
@@ -254,6 +263,44 @@ def test_a_mark_outlives_the_tokenizer(tmp_path):
     assert np.array_equal(read[same], chosen[same])
 
 
+def readers(tmp_path, mark):
+    """Return models of token pairs fitted to unmarked text, and to text with a mark, and human text to test them on."""
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefgh"), rng.integers(2, 7))) for _ in range(150)]
+    human = pl.Series([" ".join(rng.choice(words, 40)) + "." for _ in range(600)])
+    made = Ngram(order=2, vocabulary=300, context=64).cohort("counts", 2, build_context(human=human, cache=tmp_path))
+    texts = [made.generate([replace(generate_request(600, Decoding(max_tokens=60)), mark=m)])[0] for m in (None, mark)]
+    made.fit([fit_request(docs, member) for member, docs in enumerate(texts)])
+    return made, human
+
+
+@pytest.mark.parametrize("mark", [GREEN, replace(TOURNAMENT, context_width=1)], ids=lambda mark: mark.scheme)
+def test_a_model_that_has_read_marked_text_is_radioactive(tmp_path, mark):
+    made, human = readers(tmp_path, mark)
+    unmarked, marked = (made.radioactivity(member, human, mark, 4000) for member in (0, 1))
+    assert abs(unmarked.z) < 4 and unmarked.log10_p > -4
+    assert marked.z > 6 and marked.log10_p < -8
+
+
+def test_a_model_that_does_not_depend_on_the_key_is_radioactive_by_chance(tmp_path):
+    """Over many keys z has mean 0 and, since each list holds exactly a quarter of the tokens, variance of at most 1."""
+    made, human = readers(tmp_path, None)
+    tests = [made.radioactivity(0, human, replace(GREEN, key=key), 1000) for key in range(1, 101)]
+    z, p = np.array([t.z for t in tests]), 10 ** np.array([t.log10_p for t in tests])
+    assert abs(z.mean()) < 4 / math.sqrt(100)
+    assert z.var(ddof=1) < 1 + 4 * math.sqrt(2 / 99)
+    assert (p < 0.05).mean() < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 100)
+
+
+def test_repeated_predictions_count_once():
+    rng = np.random.default_rng(1)
+    contexts, predicted = rng.integers(0, V, (300, 16)), rng.integers(0, V, 300)
+    once = watermark.radioactivity(GREEN, contexts, predicted, V)
+    again = watermark.radioactivity(GREEN, np.tile(contexts, (20, 1)), np.tile(predicted, 20), V)
+    assert again == once and once.scored == len({*zip(contexts[:, -1].tolist(), predicted.tolist(), strict=True)})
+    assert watermark.radioactivity(GREEN, contexts[:0], predicted[:0], V) == Radioactivity(0.0, 0.0, 0)
+
+
 def test_checkpoints_with_more_logits_than_tokens_are_marked_over_all_of_them():
     made = cohort(1)
     made.tokenizer = type("Fewer", (Numbers,), {"size": V - 5})()
@@ -314,6 +361,10 @@ def marked(**changes) -> Scenario:
         ),
         ({"trainers.naive.retain": ["mark"]}, "cannot thin an archive"),
         ({"policies.mark.compliance": 1.5}, "policies.mark.compliance: "),
+        (
+            {"measure.radioactivity": 100, "models.other": {"preset": "trigram"}, "policies.mark.model": "other"},
+            "measure.radioactivity: no policy of kind watermark names the model of a trainer",
+        ),
         ({"policies.mark.depth": 3}, 'depth is not allowed with scheme = "green_list"; remove it'),
     ],
 )
@@ -360,7 +411,8 @@ def test_as_many_comply_as_are_asked_to_and_more_join(cache):
 def test_a_run_with_a_watermark(tmp_path, cache):
     """Those who comply are found and refused, the others are not; a change of compliance takes effect at its step."""
     change = [{"at": 2, "set": {"policies.mark.compliance": 1.0}}]
-    scenario = marked(policies__mark__compliance=0.5, trainers__careful__select=["mark"], changes=change, steps=2)
+    settings = {"trainers__careful__select": ["mark"], "measure__radioactivity": 500, "changes": change, "steps": 2}
+    scenario = marked(policies__mark__compliance=0.5, **settings)
     for _ in begin(scenario, out=tmp_path, machine=MACHINE, cache=cache):
         pass
     run = Run.open(folder_of(scenario, tmp_path))
@@ -372,6 +424,7 @@ def test_a_run_with_a_watermark(tmp_path, cache):
     complying = [name for name in names if values[1, name, "complies"]]
     assert min(z[name] for name in complying) > max(v for name, v in z.items() if name not in complying)
     assert abs(values[0, "human", "watermark_z"]) < min(z[name] for name in complying)
+    assert (0, "tiny/initial", "radioactivity_z") in values and (1, "careful/0", "radioactivity_log10_p") in values
     book = run.ledger.filter(pl.col("reader") == "careful/0", pl.col("step") == 1).collect()
     authors = run.documents.select("author", document="doc").collect()
     refused = book.filter(pl.col("verdict") == "mark").join(authors, on="document")["author"]

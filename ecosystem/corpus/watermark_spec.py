@@ -30,6 +30,11 @@ class WatermarkSpec:
     context_width: int = 4
     depth: int = 5
 
+    @property
+    def reach(self) -> int:
+        """The number of previous tokens on which the mark of a token depends."""
+        return 1 if self.scheme == "green_list" else self.context_width
+
     def keys(self) -> NDArray[np.int64]:
         """Return one key per round of the tournament, [depth]; a smaller depth has a prefix of the same keys."""
         return Stream(self.key, "synthid").rng().integers(1, 2**31, self.depth, dtype=np.int64)

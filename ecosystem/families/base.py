@@ -28,6 +28,7 @@ from ecosystem.families.requests import (
     GenerateRequest,
     Member,
     PromptedFitRequest,
+    Radioactivity,
     Rewriting,
     Rewritten,
     Score,
@@ -135,6 +136,12 @@ class SupportsWatermark(Protocol):
         """Detect a watermark; return z-scores and numbers of scored tokens, [documents] each.
 
         Texts are read with this cohort's tokenizer.
+        """
+
+    def radioactivity(self, member: Member, docs: pl.Series, mark: WatermarkSpec, contexts: int) -> Radioactivity:
+        """Test whether a member has learnt from watermarked text, by its predictions after tokens of unmarked ``docs``.
+
+        At most this many contexts are taken from the documents.
         """
 
 

@@ -184,6 +184,18 @@ class Rewritten:
 
 
 @dataclass(frozen=True)
+class Radioactivity:
+    """Test of a model for having learnt from watermarked text."""
+
+    z: float
+    """Standard deviations by which its predictions are marked more often than by chance."""
+    log10_p: float
+    """Logarithm to base 10 of the probability of a z as high if the model does not depend on the key."""
+    scored: int
+    """Number of different predictions."""
+
+
+@dataclass(frozen=True)
 class Score:
     """Negative log-likelihood of documents in nats, unit by unit: tokens of text, or whole vectors and categories.
 

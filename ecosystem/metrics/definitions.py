@@ -102,6 +102,15 @@ DEFINED: dict[str, Definition] = {
     "watermark_found": Definition(
         "1", "", "share of a trainer's new documents, refused ones included, with a z-score above the threshold"
     ),
+    "radioactivity_z": Definition(
+        "1",
+        "",
+        "standard deviations by which a model's most likely tokens after unmarked text carry a watermark more often "
+        "than by chance, each combination counted once: about 0 unless it has learnt from marked text",
+    ),
+    "radioactivity_log10_p": Definition(
+        "1", "", "logarithm to base 10 of the probability of such a radioactivity_z by chance"
+    ),
     "mean_words": Definition("words", "", "words per published document, as separated by white space"),
     "next_token_l1": Definition(
         "1",

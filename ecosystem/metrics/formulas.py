@@ -47,6 +47,12 @@ _TEXT_MODELS = {
 }
 
 _TEXTS = {
+    "radioactivity_z": (
+        "(g - γN) / √(N γ(1 - γ)) for g green of N different pairs of a token and the likeliest one after it; γ: share "
+        "of green tokens",
+        "Sander et al. 2024 (2402.14904) (abstract)",
+    ),
+    "radioactivity_log10_p": ("log10 P(X ≥ g), X binomial with N and γ", "Sander et al. 2024 (2402.14904) (abstract)"),
     "mean_words": ("Σ words / documents", ""),
     "watermark_z": (
         "mean over documents of (x - E x) / sd x, both without a watermark: x counts green tokens (green_list), or is "

@@ -20,6 +20,7 @@ from ecosystem.families.requests import (
     GenerateRequest,
     Member,
     PromptedFitRequest,
+    Radioactivity,
     Rewriting,
     Rewritten,
     Score,
@@ -228,6 +229,15 @@ class PlacedTextCohort(PlacedCohort):
         z, scored = self.ask("watermark", docs, mark)
         return z, scored
 
+    def radioactivity(self, member: Member, docs: pl.Series, mark: WatermarkSpec, contexts: int) -> Radioactivity:
+        """Test whether a member has learnt from watermarked text, by its predictions after unmarked text."""
+        if not isinstance(member, int):
+            initial: Radioactivity = self.ask("radioactivity", member, docs, mark, contexts)
+            return initial
+        [test] = self.map_members(_radioactivity, [member], (docs, mark, contexts), [()])
+        found: Radioactivity = test
+        return found
+
 
 class PlacedDescribedCohort(PlacedCohort):
     """A placed cohort of models whose parameters can be compared with the truth."""
@@ -245,6 +255,11 @@ class PlacedDescribedCohort(PlacedCohort):
 def _next_token(cohort: Any, member: int, docs: pl.Series, tokens: int) -> NDArray[np.float32]:
     p: NDArray[np.float32] = cohort.next_token(member, docs, tokens)
     return p
+
+
+def _radioactivity(cohort: Any, member: int, docs: pl.Series, mark: WatermarkSpec, contexts: int) -> Radioactivity:
+    test: Radioactivity = cohort.radioactivity(member, docs, mark, contexts)
+    return test
 
 
 def _renumbered(request: R, part: Part) -> R:

@@ -34,6 +34,7 @@ def inconsistencies(s: ScenarioTables) -> list[str]:
         *overlap(s),
         *_text_metrics(s),
         *_domains(s),
+        *_radioactivity(s),
     ]
 
 
@@ -197,6 +198,18 @@ def _domains(s: ScenarioTables) -> list[str]:
     if len(set(s.measure.domains or [])) < len(s.measure.domains or []):
         problems.append(f"{path}: lists a domain twice; remove one")
     return problems
+
+
+def _radioactivity(s: ScenarioTables) -> list[str]:
+    """Return a sentence if models are to be tested for a watermark that none of them can write."""
+    models = {trainer.model for trainer in s.trainers.values()}
+    tested = [p for p in s.policies.values() if isinstance(p, WritesWatermark) and p.model in models]
+    if s.measure.radioactivity is None or tested:
+        return []
+    return [
+        "measure.radioactivity: no policy of kind watermark names the model of a trainer; add one, for whose watermark "
+        "models are tested, or remove this key"
+    ]
 
 
 def unused_settings(s: ScenarioTables) -> list[str]:

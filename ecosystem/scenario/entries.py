@@ -224,6 +224,11 @@ class MeasureSpec(Spec):
     contexts: Count = Field(
         0, description="most beginnings of held-out documents after which next-token distributions are compared"
     )
+    radioactivity: Positive | None = Field(
+        None,
+        description="most contexts in held-out documents after which a model is tested for having learnt from text "
+        "with the first watermark in [policies] that it can write; absent: no test",
+    )
     synthetic: Count = Field(10, description="extra documents each trainer writes per step for scoring, unpublished")
     texts: list[str] | None = Field(None, description="text metrics to compute; absent: all of them")
     words: Positive = Field(1000, description="words in each equal-size sample on which text metrics are computed")

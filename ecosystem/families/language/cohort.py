@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from ecosystem.families.requests import (
     FitRequest,
     GenerateRequest,
     Member,
+    Radioactivity,
     Rewriting,
     Rewritten,
     Score,
@@ -45,6 +47,7 @@ Piece = tuple[int, NDArray[np.int64]]
 Report = Callable[[int], None]
 
 _SCORED_TOKENS = 2048  # positions in a scored batch on a CPU, so that activations of a small model stay in its cache
+_CONTEXT = 16  # tokens before a prediction that is tested for a watermark
 _CACHED_VALUES = {"cpu": CACHED_VALUES, "cuda": 1 << 32}
 """Maximum keys and values in a cache: 256 MB in float32 on a CPU (per thread), 8 GB in bfloat16 on a GPU."""
 
@@ -302,6 +305,28 @@ class LanguageCohort(ABC):
     def watermark(self, docs: pl.Series, mark: WatermarkSpec) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Detect a watermark in tokenized texts; return z-scores and numbers of scored tokens, [documents] each."""
         return watermark.detect(mark, self.tokenizer.encode(docs), self.types)
+
+    def radioactivity(self, member: Member, docs: pl.Series, mark: WatermarkSpec, contexts: int) -> Radioactivity:
+        """Test whether a member has learnt from watermarked text, by its predictions after tokens of unmarked ``docs``.
+
+        The contexts are at most this many excerpts of 16 tokens, spread evenly over the documents.
+        """
+        tokens = max(_CONTEXT, mark.reach)
+        parts = [ids for ids in self.tokenizer.encode(docs) if len(ids) >= tokens]
+        windows = np.concatenate(
+            [np.zeros((0, tokens), np.int32), *(sliding_window_view(ids, tokens) for ids in parts)]
+        )
+        chosen = windows[np.unique(np.linspace(0, len(windows) - 1, min(contexts, len(windows))).astype(np.int64))]
+        with WorkerPool(*self._workers) as pool:
+            batches = np.array_split(chosen.astype(np.int64), -(-len(chosen) // WRITTEN_ROWS) or 1)
+            jobs = [partial(self._predicted, member, torch.from_numpy(ids).to(self.device)) for ids in batches]
+            predicted = np.concatenate(pool.run(jobs))
+        return watermark.radioactivity(mark, chosen, predicted, self.types)
+
+    def _predicted(self, member: Member, ids: Tensor) -> NDArray[np.int64]:
+        """Return the likeliest next token after each row of tokens, [rows]."""
+        ids = ids[:, -self.context :]
+        return self._distribution(member, ids).argmax(axis=1) if len(ids) else np.zeros(0, np.int64)
 
     def type_counts(self, docs: pl.Series) -> NDArray[np.int64]:
         """Count how often each token id occurs in documents, one end of text each included, shape [vocabulary]."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecosystem.corpus.watermark_spec import WatermarkSpec
+from ecosystem.families.requests import Radioactivity
 from ecosystem.types import Floats, Ints
 
 # The hash of SynthID: a linear congruential generator, of which the table uses the lowest 16 bits.
@@ -58,22 +59,52 @@ def detect(mark: WatermarkSpec, tokens: Sequence[NDArray[np.int32]], types: int)
     ids = np.concatenate([np.zeros(0, np.int64), *tokens]).astype(np.int64)
     document = np.repeat(np.arange(len(sizes)), sizes)
     position = np.arange(len(ids)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    if mark.scheme == "green_list":
-        at = np.flatnonzero(position >= 1)
-        at = at[_first_occurrences(document[at], ids[at - 1] * types + ids[at])]
-        excess = green_lists(types, mark.green_share, mark.key).green(ids[at - 1], ids[at]) - mark.green_share
-        variance = mark.green_share * (1 - mark.green_share)
-    else:
-        at = np.flatnonzero(position >= mark.context_width)
-        contexts = _hash(np.stack([ids[at - lag] for lag in range(mark.context_width, 0, -1)]))
-        first = _first_occurrences(document[at], contexts)
-        at, contexts = at[first], contexts[first]
-        weight = np.linspace(10, 1, mark.depth)
-        excess = (bits(mark, contexts, ids[at]) - 0.5) @ weight
-        variance = float(weight @ weight) / 4
-    scored = np.bincount(document[at], minlength=len(sizes))
-    total = np.bincount(document[at], weights=excess, minlength=len(sizes))
+    at = np.flatnonzero(position >= mark.reach)
+    before = np.stack([ids[at - lag] for lag in range(mark.reach, 0, -1)])
+    repeated = before[0] * types + ids[at] if mark.scheme == "green_list" else _hash(before)
+    first = _first_occurrences(document[at], repeated)
+    excess, variance = _excess(mark, before[:, first], ids[at[first]], types)
+    document = document[at[first]]
+    scored = np.bincount(document, minlength=len(sizes))
+    total = np.bincount(document, weights=excess, minlength=len(sizes))
     return total / np.sqrt(np.maximum(scored, 1) * variance), scored
+
+
+def radioactivity(mark: WatermarkSpec, contexts: Ints, predicted: Ints, types: int) -> Radioactivity:
+    """Test whether a model has learnt from watermarked text, by its most likely tokens after unmarked contexts.
+
+    ``contexts`` [N, tokens] and ``predicted`` [N]. Each combination of a prediction and the tokens that its mark
+    depends on counts once, so that predictions are independent of each other if the model does not depend on the key:
+    they are green with the share of green tokens, and the number of green ones is binomial (Sander et al. 2024,
+    2402.14904). For ``synthid``, z is taken as normal.
+    """
+    before = contexts[:, contexts.shape[1] - mark.reach :].T.astype(np.int64)
+    different = np.unique(np.vstack([before, predicted[None]]), axis=1)
+    scored = different.shape[1]
+    if not scored:
+        return Radioactivity(0.0, 0.0, 0)
+    from scipy.stats import binom, norm
+
+    excess, variance = _excess(mark, different[:-1], different[-1], types)
+    z = float(excess.sum() / math.sqrt(scored * variance))
+    if mark.scheme == "synthid":
+        log_p = norm.logsf(z)
+    else:
+        green = round(float((excess + mark.green_share).sum()))
+        log_p = binom.logsf(green - 1, scored, int(types * mark.green_share) / types)
+    return Radioactivity(z, float(log_p) / math.log(10), scored)
+
+
+def _excess(mark: WatermarkSpec, before: Ints, tokens: Ints, types: int) -> tuple[Floats, float]:
+    """Return by how much each token [N] is marked above chance, shape [N], and the variance of that by chance.
+
+    ``before`` [reach, N] holds the tokens before each, the oldest first.
+    """
+    if mark.scheme == "green_list":
+        green = green_lists(types, mark.green_share, mark.key).green(before[0], tokens)
+        return green.astype(np.float64) - mark.green_share, mark.green_share * (1 - mark.green_share)
+    weight = np.linspace(10, 1, mark.depth)
+    return (bits(mark, _hash(before), tokens) - 0.5) @ weight, float(weight @ weight) / 4
 
 
 def _first_occurrences(document: Ints, key: Ints) -> Ints:

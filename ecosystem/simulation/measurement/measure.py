@@ -24,6 +24,8 @@ from ecosystem.simulation.measurement.text import (
     measure_baselines,
     measure_models,
     quality_of,
+    radioactivity_values,
+    tested_mark,
     text_values,
     watermark_values,
 )
@@ -42,6 +44,11 @@ def measure_opening(state: State, step: Step) -> None:
         unigram = Score(references.unigram[name][initial.unit], initial.unit, initial.offsets)
         for reference, score in (("initial", initial), ("random", random), ("unigram", unigram)):
             step.metrics.append(rows(step.t, "reference", f"{name}/{reference}", quality_of(state, name, score)))
+        if (mark := tested_mark(state, name)) is not None:
+            cohort, contexts = state.cohorts[name], state.scenario.measure.radioactivity or 0
+            assert isinstance(cohort, SupportsWatermark)  # checked when the scenario was read
+            test = cohort.radioactivity("initial", references.held_out, mark, contexts)
+            step.metrics.append(rows(step.t, "reference", f"{name}/initial", radioactivity_values(test)))
     if references.downstream is not None:
         measure_baselines(state, step, references.downstream)
     human = text_values(state, references.held_out, "reference/human")

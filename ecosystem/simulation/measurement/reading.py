@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.families.base import Cohort, TextCohort
-from ecosystem.families.requests import Score, ScoreRequest
+from ecosystem.corpus.watermark_spec import WatermarkSpec
+from ecosystem.families.base import Cohort, SupportsWatermark, TextCohort
+from ecosystem.families.requests import Radioactivity, Score, ScoreRequest
 from ecosystem.simulation.references import next_token
 
 
@@ -21,6 +22,7 @@ class Reading:
     held_out: Score | None
     synthetic: tuple[NDArray[np.float64], NDArray[np.int64]] | None  # nats and tokens per document
     next_token_l1: NDArray[np.float64] | None  # per context: distance to the starting distribution
+    radioactivity: Radioactivity | None
     initial: Score | None  # of its publications, under the weights that it started from
 
 
@@ -32,6 +34,8 @@ class Asked:
     synthetic: pl.Series
     contexts: int
     next_token: NDArray[np.float32]  # under the starting weights, [contexts, types]
+    mark: WatermarkSpec | None  # the watermark that it is tested for
+    marked_contexts: int  # most contexts of that test
 
 
 def read(cohort: Cohort, member: int, asked: Asked, own: pl.Series, begun: int, tokens: int, number: int) -> Reading:
@@ -45,8 +49,11 @@ def read(cohort: Cohort, member: int, asked: Asked, own: pl.Series, begun: int, 
         # The measure of Seddik et al. (2024).
         now = next_token(cohort, member, asked.held_out, asked.contexts)
         distance = np.abs(now.astype(np.float64) - asked.next_token).sum(axis=1)
+    test = None
+    if asked.mark is not None and isinstance(cohort, SupportsWatermark):
+        test = cohort.radioactivity(member, asked.held_out, asked.mark, asked.marked_contexts)
     initial = initial_score(cohort, own, begun, tokens, number) if own.len() else None
-    return Reading(held_out, synthetic, distance, initial)
+    return Reading(held_out, synthetic, distance, test, initial)
 
 
 def initial_score(cohort: Cohort, texts: pl.Series, begun: int, tokens: int, number: int) -> Score | None:

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import map_members
-from ecosystem.families.requests import Score
+from ecosystem.families.requests import Radioactivity, Score
 from ecosystem.metrics.base import TEXT_METRICS, Estimate, TextMetric, measure_texts, sample_groups
 from ecosystem.metrics.estimates import ratio
 from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality
@@ -47,6 +48,7 @@ def measure_models(state: State, step: Step) -> None:
             values |= quality_of(state, model, score)
         if (distance := reading.next_token_l1) is not None:
             values["next_token_l1"] = ratio(distance, np.ones_like(distance))
+        values |= radioactivity_values(reading.radioactivity)
         if reading.synthetic is not None:
             values["cross_entropy_synthetic"] = ratio(*reading.synthetic)
         values["documents_published"] = float(own.height)
@@ -66,11 +68,30 @@ def _readings(state: State, synthetic: pl.Series, own: Mapping[str, pl.Series]) 
     readings = {}
     for model, trainers in by_model(state.trainers).items():
         references = state.references
-        asked = Asked(references.held_out, synthetic, state.scenario.measure.contexts, references.next_token[model])
+        asked = Asked(
+            references.held_out,
+            synthetic,
+            state.scenario.measure.contexts,
+            references.next_token[model],
+            tested_mark(state, model),
+            state.scenario.measure.radioactivity or 0,
+        )
         members = [trainer.member for trainer in trainers]
         excerpts = [(own[trainer.name], *_excerpt(state, trainer)) for trainer in trainers]
         readings[model] = map_members(state.cohorts[model], read, members, (asked,), excerpts)
     return readings
+
+
+def radioactivity_values(test: Radioactivity | None) -> Values:
+    """Return the metrics of a test for a watermark; none if nothing was tested."""
+    return {} if test is None or not test.scored else {"radioactivity_z": test.z, "radioactivity_log10_p": test.log10_p}
+
+
+def tested_mark(state: State, model: str) -> WatermarkSpec | None:
+    """Return the watermark that a model's trainers are tested for; None: they are not tested."""
+    policies = (p for p in state.scenario.policies.values() if isinstance(p, WritesWatermark) and p.model == model)
+    policy = next(policies, None)
+    return policy.mark if policy is not None and state.scenario.measure.radioactivity is not None else None
 
 
 def _excerpt(state: State, trainer: Trainer) -> tuple[int, int, int]:
