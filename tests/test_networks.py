@@ -3,9 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.papers import main
 from ecosystem.errors import DataError, ScenarioError
 from ecosystem.report.findings import without_real_data
 from ecosystem.runs.environment import Machine
@@ -224,22 +226,24 @@ def test_a_network_resumes_bit_for_bit(tmp_path):
     assert [c.files for c in whole.store.commits()] == [c.files for c in parts.store.commits()]
 
 
+TEXTS = {
+    "name": "texts",
+    "steps": 3,
+    "sources": {"grammar": {"kind": "process"}},
+    "web": {"kind": "complete", "sites": 4, "initial": {"source": "grammar", "documents": 200}},
+    "models": {"counts": {"preset": "bigram"}},
+    "writers": {"people": {"source": "grammar", "rate": 40.0}},
+    "trainers": {
+        "a": {"model": "counts", "publish": 30, "scrape": {"docs": 50, "shares": {"b": 0.6, "people": 0.4}}},
+        "b": {"model": "counts", "publish": 30, "every": 9, "scrape": {"docs": 90, "shares": {"initial": 1.0}}},
+    },
+    "measure": {"domains": ["grammar", "b"], "synthetic": 5},
+}
+
+
 def test_any_family_can_be_read_by_shares():
     """Texts of n-grams: the share of people's documents in a training set is the one that is stated."""
-    text = {
-        "name": "texts",
-        "steps": 3,
-        "sources": {"grammar": {"kind": "process"}},
-        "web": {"kind": "complete", "sites": 4, "initial": {"source": "grammar", "documents": 200}},
-        "models": {"counts": {"preset": "bigram"}},
-        "writers": {"people": {"source": "grammar", "rate": 40.0}},
-        "trainers": {
-            "a": {"model": "counts", "publish": 30, "scrape": {"docs": 50, "shares": {"b": 0.6, "people": 0.4}}},
-            "b": {"model": "counts", "publish": 30, "every": 9, "scrape": {"docs": 90, "shares": {"initial": 1.0}}},
-        },
-        "measure": {"domains": ["grammar", "b"], "synthetic": 5},
-    }
-    world = World(Scenario.parse(text), 1)
+    world = World(Scenario.parse(TEXTS), 1)
     for _ in range(2):
         world.step()
     metrics = world.snapshot().metrics
@@ -251,6 +255,19 @@ def test_any_family_can_be_read_by_shares():
     assert domains.filter(id="a/0/grammar")["value"].item() == pytest.approx(held_out)
     own, other = (domains.filter(id=f"{who}/0/b")["value"].item() for who in ("b", "a"))
     assert own < other  # b has not been fitted since it wrote, and nobody predicts its texts better
+
+
+@pytest.mark.slow
+def test_losses_on_domains_are_printed(tmp_path):
+    scenario = Scenario.parse(TEXTS)
+    for _ in begin(scenario, out=tmp_path, machine=Machine("cpu", 1)):
+        pass
+    result = CliRunner().invoke(main, [str(folder_of(scenario, tmp_path)), "--domains", "--step", "2"])
+    head, *rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in result.output.splitlines()]
+    assert head == ["population", "step", "grammar", "b"]
+    metrics = Run.open(folder_of(scenario, tmp_path)).metrics.filter(scope="domain", step=2)
+    value = {name: f"{value:.3f}" for name, value in metrics.select("id", "value").iter_rows()}
+    assert rows == [[who, "2", value[f"{who}/0/grammar"], value[f"{who}/0/b"]] for who in ("a", "b")]
 
 
 @pytest.mark.parametrize(
