@@ -13,7 +13,17 @@ import pytest
 
 from ecosystem.cli.listing import listing
 from ecosystem.errors import DataError
-from ecosystem.theory import curation, diversity, extinction, gaussian, learning, networks, regression, weighting
+from ecosystem.theory import (
+    adoption,
+    curation,
+    diversity,
+    extinction,
+    gaussian,
+    learning,
+    networks,
+    regression,
+    weighting,
+)
 from ecosystem.theory.curation import curated_diversity
 from ecosystem.theory.diversity import (
     distance_fresh_data,
@@ -993,6 +1003,9 @@ OF_TIME = {
     "weighted_mean_error": (0.5, 10, 5),
     "weighted_fit_mean_error": (0.5, 10, 5),
     "weighted_fit_variance": (0.5, 10, 5),
+    "adoption_share": (3.5, 2.0, 0.75, 1.5, "ai"),
+    "adoption_welfare": (3.5, 2.0, 0.75, 1.5),
+    "replicator_share": (3.5, 2.0, 0.75, 1.5, 1.0, 0.2, 0.5, "ai"),
 }
 
 
@@ -1016,7 +1029,7 @@ def test_generations_of_any_shape(name):
 def test_every_law_is_checked_and_every_function_of_time_is_a_law():
     # The last arguments of two are others, and the third has no value at generation 0.
     assert set(laws()) - set(OF_TIME) == {"gaussian_sd_tail_bound", "verified_accuracy", "ols_error_mixture"}
-    modules = (curation, diversity, extinction, gaussian, learning, networks, regression, weighting)
+    modules = (adoption, curation, diversity, extinction, gaussian, learning, networks, regression, weighting)
     for module in modules:
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if not name.startswith("_") and function.__module__ == module.__name__:

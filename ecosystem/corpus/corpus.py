@@ -37,19 +37,24 @@ _UNSORTED = 4  # documents are sorted by site again when this share of them (1 i
 class Corpus:
     """All documents of one web, with methods that publish, retire and reweigh them and read their contents."""
 
-    def __init__(self, content: pl.DataType | None = None, scratch: Scratch | None = None) -> None:
+    def __init__(
+        self, content: pl.DataType | None = None, scratch: Scratch | None = None, assisted: bool = False
+    ) -> None:
         """Create an empty corpus; ``content`` is the type of its documents (absent: text).
 
-        ``scratch`` takes the files of documents that do not fit into memory (absent: a temporary folder).
+        ``scratch`` takes the files of documents that do not fit into memory (absent: a temporary folder). If writers
+        are ``assisted`` by models, the share of AI in every document and its trainer are recorded too.
         """
-        self._schema = segment(content or pl.String())
+        self.assisted = assisted
+        self._schema = segment(content or pl.String(), assisted)
         self._scratch = scratch or Scratch()
         self._clear()
 
     def _clear(self) -> None:
         self._documents = Documents(self._schema, self._scratch)
         self._drafts = pl.Series("content", [], dtype=self.content)  # contents of drafts that are not published
-        self._arrays = {name: GrowingArray(dtype) for name, dtype in _ARRAYS.items()}
+        arrays = _ARRAYS | ({"ai_share": np.float64} if self.assisted else {})
+        self._arrays = {name: GrowingArray(dtype) for name, dtype in arrays.items()}
         self._copies = FirstCopies(self._scratch)
         self._drawn: dict[tuple[str | None, int], int] = {}  # number of documents of each source at each step
         self._changed = empty(INDEX_CHANGE)
@@ -65,6 +70,11 @@ class Corpus:
     def content(self) -> pl.DataType:
         """Type of the contents of every document."""
         return self._schema["content"]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of a segment."""
+        return list(self._schema)
 
     @property
     def last_id(self) -> int:
@@ -89,6 +99,10 @@ class Corpus:
             "verdict": pl.lit(None),
             "reason": pl.lit(None),
         }
+        if self.assisted:
+            share = pl.col("ai_share") if "ai_share" in drafts.columns else pl.lit(None, pl.Float64)
+            derived["ai_share"] = share.fill_null(pl.col("synthetic").cast(pl.Float64))
+            derived |= {} if "assistant" in drafts.columns else {"assistant": pl.lit(None)}
         table = pl.concat([drafts, observed], how="horizontal")
         return table.select(
             derived.get(name, pl.col(name)).cast(dtype).alias(name) for name, dtype in self._schema.items()
@@ -118,11 +132,11 @@ class Corpus:
         return self.table(list(INDEX))
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return t, site, synthetic, depth, weight, retired_at (-1: never) or published of all documents, [documents].
+        """Return t, site, synthetic, ai_share, depth, weight, retired_at (-1: never) or published, [documents].
 
-        The array must not be changed.
+        The array must not be changed. Where writers are not assisted, ai_share equals synthetic.
         """
-        return self._arrays[name].array
+        return self._arrays["synthetic" if name == "ai_share" and not self.assisted else name].array
 
     def table(self, names: Sequence[str]) -> pl.DataFrame:
         """Return these columns of all documents; a large web takes one pass over its files."""
@@ -240,12 +254,12 @@ class Live:
         return self.doc.size
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return t, site, synthetic, depth or weight of the documents, [documents]."""
+        """Return t, site, synthetic, ai_share, depth or weight of the documents, [documents]."""
         every = self._corpus.array(name)
         return every if len(self) == every.size else every[self.doc]
 
     def columns(self, *names: str) -> pl.DataFrame:
-        """Return doc, t, site, synthetic, depth or weight of the documents as a table."""
+        """Return doc, t, site, synthetic, ai_share, depth or weight of the documents as a table."""
         return pl.DataFrame({name: self.doc if name == "doc" else self.array(name) for name in names})
 
     def table(self) -> pl.DataFrame:

@@ -60,16 +60,28 @@ _OBSERVABLE: Columns = {
 
 _TRUTH: Columns = {
     "author": Column(pl.String(), 'author: a writer ("writers/people/0"), a trainer ("naive/0"), or "initial"'),
-    "synthetic": Column(pl.Boolean(), "whether a model wrote it"),
+    "synthetic": Column(pl.Boolean(), "whether a model wrote it, or some of it"),
     "depth": Column(
         pl.Float64(),
         "distance from human data: 0 if human, else 1 + mean depth of the author's training set; of a human document "
-        "that a model has rewritten, the share of its tokens that were changed",
+        "that a model has rewritten, the share of its tokens that were changed; of a mixed document, 1 + that mean "
+        "depth, times ai_share",
         "model hops",
     ),
     "model": Column(pl.String(), "name of the model that wrote or rewrote it, or null if human"),
-    "source": Column(pl.String(), "source that a human document was drawn from, or null if synthetic"),
+    "source": Column(pl.String(), "source that a human document or part was drawn from, or null if there is none"),
     "row": Column(pl.Int64(), "row in that source, or null"),
+}
+
+_ASSISTED: Columns = {
+    "ai_share": Column(
+        pl.Float64(),
+        "share of the content that a model wrote; only in runs whose writers may use AI",
+        "share of content",
+    ),
+    "assistant": Column(
+        pl.String(), "trainer whose model a writer used, or null; only in runs whose writers may use AI"
+    ),
 }
 
 _PUBLISH: Columns = {
@@ -114,7 +126,8 @@ _METRICS: Columns = {
     "step": Column(pl.Int32(), "step of the measurement; 0 is the opening of the web", "step"),
     "scope": Column(
         pl.String(),
-        "sort of thing measured: trainer, training_set, web, site, policy, reference, writer, curator, cost or domain",
+        "sort of thing measured: trainer, training_set, web, site, policy, reference, writer, community, curator, cost "
+        "or domain",
     ),
     "id": Column(
         pl.String(),
@@ -128,6 +141,8 @@ _METRICS: Columns = {
 FEATURES = _types(_FEATURES)
 OBSERVABLE = _types(_OBSERVABLE)
 TRUTH = _types(_TRUTH)
+ASSISTED = _types(_ASSISTED)
+"""Columns of a segment, beside those of SEGMENT, in a run whose writers may use AI."""
 PUBLISH = _types(_PUBLISH)
 INDEX = {**OBSERVABLE, **TRUTH, **PUBLISH}
 SEGMENT = {**INDEX, **_types(_CONTENT)}
@@ -138,7 +153,7 @@ ARCHIVE = _types(_ARCHIVE)
 METRICS = _types(_METRICS)
 
 COLUMNS: dict[str, Columns] = {
-    "corpus": {**_OBSERVABLE, **_TRUTH, **_PUBLISH, **_CONTENT},
+    "corpus": {**_OBSERVABLE, **_TRUTH, **_PUBLISH, **_CONTENT, **_ASSISTED},
     "index": _INDEX_CHANGE,
     "ledger": _LEDGER,
     "metrics": _METRICS,
@@ -147,9 +162,9 @@ COLUMNS: dict[str, Columns] = {
 """Every table of a run folder, with its columns."""
 
 
-def segment(content: pl.DataType) -> dict[str, pl.DataType]:
-    """Return the columns of a segment of documents with this type."""
-    return {**SEGMENT, "content": content}
+def segment(content: pl.DataType, assisted: bool = False) -> dict[str, pl.DataType]:
+    """Return the columns of a segment of documents with this type; ``assisted``: by writers who may use AI."""
+    return {**SEGMENT, "content": content, **(ASSISTED if assisted else {})}
 
 
 def empty(columns: dict[str, pl.DataType]) -> pl.DataFrame:

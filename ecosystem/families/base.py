@@ -259,6 +259,7 @@ class Family(Spec):
     depends_on_threads: ClassVar[bool] = True  # False: any number of compute threads gives the same numbers
     supports_prompts: ClassVar[bool] = False  # True: its cohorts implement SupportsPrompts
     divides_layers: ClassVar[bool] = False  # True: its cohorts compute one member on several devices, if told to
+    supports_truncation: ClassVar[bool] = False  # True: its cohorts obey Decoding.truncate
     supports_watermark: ClassVar[bool] = False  # True: its cohorts implement SupportsWatermark
     supports_rewriting: ClassVar[bool] = False  # True: its cohorts implement Rewrites
     supports_recovery: ClassVar[bool] = False  # True: numbers between and beyond the states of a member make sense

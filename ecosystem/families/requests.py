@@ -51,6 +51,11 @@ class Decoding(Spec):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="sample from the smallest set of tokens that holds this probability mass (nucleus sampling)"
     )
+    truncate: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
+        None,
+        description="for models of kind gaussian of single numbers: documents further than this from the model's mean "
+        "are never drawn",
+    )
     repetition_penalty: Annotated[float, Field(gt=0)] = Field(
         1.0, description="penalty on tokens that are already in the document; 1: none"
     )

@@ -179,6 +179,9 @@ DEFINED: dict[str, Definition] = {
         "integral of the squared difference between the densities of the model and of its first fit",
         "integrated_squared_change",
     ),
+    "hellinger": Definition(
+        "1", "up", "Hellinger distance (0 to 1) between the densities of the model and of the truth, for single numbers"
+    ),
     "test_error": Definition(
         "squared units", "up", "squared distance of regression weights from the true ones", "squared_weight_error"
     ),
@@ -251,6 +254,13 @@ DEFINED: dict[str, Definition] = {
         "1", "down", "share of human documents in the prominence at the writer's home sites, before it writes"
     ),
     "writing": Definition("1", "down", "1 if it writes at this step, 0 if it has left"),
+    # of a community of writers who choose
+    "share_writing": Definition("1", "down", "share of a community of writers that writes without AI"),
+    "share_using_ai": Definition("1", "up", "share of a community of writers that uses AI"),
+    "share_silent": Definition("1", "", "share of a community of writers that publishes nothing"),
+    "human_benefit": Definition("units of benefit", "", "benefit of a human document, as given or learnt"),
+    "ai_benefit": Definition("units of benefit", "down", "benefit of a document by AI, as given, reduced or learnt"),
+    "welfare": Definition("units of benefit", "down", "mean payoff in a community of writers"),
     # of a curator
     "reviewed_human": Definition("documents", "", "human documents that a curator reviewed in this step"),
     "reviewed_synthetic": Definition("documents", "", "synthetic documents that a curator reviewed in this step"),

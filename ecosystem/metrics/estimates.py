@@ -27,6 +27,15 @@ def mean_and_error(values: ArrayLike) -> Estimate:
     return float(array.mean()), error
 
 
+def hellinger(p: Floats, q: Floats, points: Floats) -> float:
+    """Return the Hellinger distance of two densities of one number, √(½ ∫ (√p - √q)² dx), by the trapezoidal rule.
+
+    ``p`` and ``q`` [points] are the densities at ascending ``points`` [points].
+    """
+    squares = (np.sqrt(p) - np.sqrt(q)) ** 2
+    return math.sqrt(max(0.0, 0.5 * float(((squares[1:] + squares[:-1]) / 2 * np.diff(points)).sum())))
+
+
 def ratio(numerator: Floats | Ints, denominator: Floats | Ints) -> Estimate:
     """Return sum(numerator) / sum(denominator) over documents and its standard error; NaN if the denominator is 0.
 

@@ -89,6 +89,10 @@ _VECTORS = {
     "w2": ("|μ - ν|² + tr(A + B - 2 (√B A √B)^½): the squared distance", "Dowson & Landau 1982 (abstract)"),
     "density_distance": ("∫ (p - q)²", ""),
     "density_change": ("∫ (p - p of the first fit)²", "Shumailov et al. 2024 (2305.17493, code)"),
+    "hellinger": (
+        "√(½ ∫ (√p - √q)²), within 9 standard deviations of the true mean",
+        "Peterson 2024 (2404.03502, code)",
+    ),
     "test_error": (
         "|weights - true weights|²",
         "Gerstgrasser et al. 2024 (2404.01413, unread); Dohmatob et al. 2024 (2410.04840, unread)",
@@ -108,7 +112,7 @@ _VECTORS = {
 }
 
 _TABLES = {
-    "synthetic_share": ("Σ w ⟦synthetic⟧ / Σ w; of the web w = 1", ""),
+    "synthetic_share": ("Σ w ⟦synthetic⟧ / Σ w; of the web w = 1; a mixed document counts by its share of AI", ""),
     "depth": ("Σ w depth / Σ w; of the web w = 1", ""),
     "injected_share": ("Σ w ⟦injected⟧ / Σ w", ""),
     "true_positive_rate": ("refused synthetic documents / synthetic documents, held out", "common definition"),
@@ -125,6 +129,18 @@ _TABLES = {
     "in_force": ("⟦the policy is in force⟧", ""),
     "complies": ("⟦the trainer marks its text⟧", ""),
     "writing": ("⟦the writer has not left⟧", ""),
+    "share_writing": ("writers with the strategy / writers in the community", ""),
+    "share_using_ai": ("users of AI / writers in the community", ""),
+    "share_silent": ("silent writers / writers in the community", ""),
+    "human_benefit": ("benefit; if learnt, the moving average of 100 max(0, fall of the Hellinger distance)", ""),
+    "ai_benefit": (
+        "ai_benefit - collapse · use, or · metric; if learnt, as human_benefit",
+        "Baumann et al. 2026 (2604.21853, code)",
+    ),
+    "welfare": (
+        "Σ share of a strategy · (its benefit - its cost)",
+        "Baumann et al. 2026 (2604.21853, code)",
+    ),
     "flops": (
         "3 · tokens trained · F(context) + Σ length · F(length), F per token of one forward pass",
         "Kaplan et al. 2020 (unread)",

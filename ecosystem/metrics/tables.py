@@ -53,21 +53,22 @@ def many(
 def web(live: pl.DataFrame, step: int) -> pl.DataFrame:
     """Return ``synthetic_share``, ``depth`` and ``documents`` of the live documents, unweighted.
 
-    ``live`` has the columns site, synthetic and depth, one row per document.
+    ``live`` has the columns site, ai_share and depth, one row per document. A mixed document counts by its share of AI.
     """
     return _contamination(live.with_columns(weight=pl.lit(1.0), id=pl.lit(0, pl.UInt8)), step, "web", pl.lit("web"))
 
 
 def sites(live: pl.DataFrame, step: int) -> pl.DataFrame:
     """Return the metrics of :func:`web` for every site with a live document; the id is the site's number."""
-    by_site = live.select("synthetic", "depth", id="site", weight=pl.lit(1.0))
+    by_site = live.select("ai_share", "depth", id="site", weight=pl.lit(1.0))
     return _contamination(by_site, step, "site", pl.col("id").cast(pl.String))
 
 
 def training_sets(training: pl.DataFrame, step: int) -> pl.DataFrame:
     """Return the weighted contamination of every reader's training set: the rows of a ledger that were not refused.
 
-    Also returns ``documents`` and ``injected_share``. If all weights of a set are zero, its shares are null.
+    Beside the columns of a ledger, ``training`` has ai_share. Also returns ``documents`` and ``injected_share``. If all
+    weights of a set are zero, its shares are null.
     """
     passed = training.filter(pl.col("verdict").is_null()).with_columns(id=pl.col("reader"))
     injected = _share(pl.col("source").is_not_null()).alias("injected_share")
@@ -117,9 +118,9 @@ def _share(flag: pl.Expr) -> pl.Expr:
 
 
 def _contamination(docs: pl.DataFrame, step: int, scope: str, name: pl.Expr, *more: pl.Expr) -> pl.DataFrame:
-    """Return the metric rows of each ``id`` of ``docs`` (columns id, weight, synthetic, depth), under its ``name``."""
+    """Return the metric rows of each ``id`` of ``docs`` (columns id, weight, ai_share, depth), under its ``name``."""
     wide = docs.group_by("id", maintain_order=True).agg(
-        _share(pl.col("synthetic")).alias("synthetic_share"),
+        _share(pl.col("ai_share")).alias("synthetic_share"),
         _share(pl.col("depth")).alias("depth"),
         pl.len().cast(pl.Float64).alias("documents"),
         *more,

@@ -59,6 +59,24 @@ class Window(Filter):
         return first_reason(docs, [(old, pl.lit(f"older than {self.steps} steps"))])
 
 
+@POLICIES.register("newest")
+class Newest(Filter):
+    """Keeps the ``documents`` newest documents, however long ago they were published."""
+
+    needs_content: ClassVar[bool] = False
+    row_wise: ClassVar[bool] = False
+
+    documents: int = Field(100, ge=1, description="most documents kept")
+
+    def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
+        """Refuse all but the newest documents; of the same step, those with the highest ids stay."""
+        order = np.lexsort((docs["doc"].to_numpy(), docs["t"].to_numpy()))
+        dropped = np.ones(docs.height, np.bool_)
+        dropped[order[max(0, order.size - self.documents) :]] = False
+        reason = pl.lit(f"not among the {self.documents} newest documents")
+        return first_reason(docs, [(pl.lit(pl.Series("dropped", dropped)), reason)])
+
+
 @POLICIES.register("accumulate_subsample")
 class AccumulateSubsample(Filter):
     """Keeps a random sample of fixed size of all documents ever offered; dropped documents never come back.

@@ -32,7 +32,7 @@ def laws(theory: Sequence[TheorySpec], metric: str, steps: int, truth: Truth | N
 
 @dataclass(frozen=True)
 class Agreement:
-    """A closed form at the last step: mean over the trainers of a population, its standard error, and prediction."""
+    """A closed form at the last step: mean over the trainers or communities, its standard error, and prediction."""
 
     population: str
     metric: str
@@ -51,7 +51,8 @@ def agreements(metrics: pl.DataFrame, theory: Sequence[TheorySpec], steps: int, 
     """Compare every closed form of a scenario with the last measurement of its metric."""
     comparisons = []
     for spec in theory:
-        measured = means(members(metrics, spec.metric)).filter(pl.col("population") == spec.population).tail(1)
+        scopes = (members(metrics, spec.metric, scope) for scope in ("trainer", "community"))
+        measured = means(pl.concat(scopes)).filter(pl.col("population") == spec.population).tail(1)
         for step, value, error in measured.select("step", "value", "error").iter_rows():
             curve = laws([spec], spec.metric, steps, truth).filter(pl.col("step") == step)
             comparisons += [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -68,6 +68,12 @@ class RunReportData:
         return list(self.theme.populations)
 
     @cached_property
+    def choosing(self) -> ChartTheme:
+        """Theme of the charts of writers with a choice."""
+        names = [name for name, writer in self.run.scenario.writers.items() if writer.choice is not None]
+        return replace(self.theme, populations=names)
+
+    @cached_property
     def outcomes(self) -> list[Outcome]:
         """Outcomes of the populations, in the order of the scenario."""
         by_name = {o.population: o for o in summaries.outcomes(self.metrics, self.models, self.started)}
@@ -91,15 +97,15 @@ class RunReportData:
 
     @cached_property
     def truth(self) -> Truth | None:
-        """Truth of the initial source, if it is endless or a closed form of the scenario needs it; else None."""
+        """Truth of the true source, if it is endless or a closed form of the scenario needs it; else None."""
         scenario = self.run.scenario
-        initial = scenario.web.initial
-        if initial is None:
+        name = scenario.true_source
+        if name is None:
             return None
-        source = scenario.sources[initial.source]
+        source = scenario.sources[name]
         if not isinstance(source, EndlessSource) and not any(TRUTH in t.parameters.values() for t in scenario.theory):
             return None  # opening the source may read files that have moved
-        return source.open(initial.source, Streams(self.run.seed), self.run.path).truth
+        return source.open(name, Streams(self.run.seed), self.run.path).truth
 
     def laws(self, metric: str) -> pl.DataFrame:
         """Return :func:`closed_forms.laws` of a metric up to the last step of the charts."""

@@ -56,9 +56,16 @@ PARAMETERS = (
     "unseen_mass",
     "l1",
     "l2",
+    "hellinger",
     "latent_log_std",
     "reward",
     "collapsed",
+    "share_writing",
+    "share_using_ai",
+    "share_silent",
+    "human_benefit",
+    "ai_benefit",
+    "welfare",
 )
 TITLES = {
     "held_out_nll": "Held-out negative log-likelihood",
@@ -174,8 +181,10 @@ def parameters(data: RunReportData) -> list[str]:
 
 
 def parameter(data: RunReportData, metric: str) -> Any:
-    """Draw a metric of models of vectors or categories, with the closed forms of the scenario dashed."""
-    single = summaries.members(data.metrics, metric)
+    """Draw a metric of models of vectors or categories, or of communities, with closed forms dashed."""
+    single, theme = summaries.members(data.metrics, metric), data.theme
+    if single.is_empty():
+        single, theme = summaries.members(data.metrics, metric, "community"), data.choosing
     if single.is_empty() or (metric == "collapsed" and bool((single["value"] == 0).all())):
         return None
     definition = definitions()[metric]
@@ -185,7 +194,7 @@ def parameter(data: RunReportData, metric: str) -> Any:
     subtitle = definition.text + (f"; dashed: {', '.join(names)}" if len(names) else "")
     levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
     labels = ChartLabels(metric_title(metric), subtitle, unit, ".3~g")
-    return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=levels, laws=laws)
+    return charts.over_steps(summaries.means(single), theme, labels, single=single, levels=levels, laws=laws)
 
 
 def contamination(data: RunReportData, metric: str) -> Any:

@@ -290,9 +290,9 @@ def _commit(store: Store, world: World, scenario: Scenario, started: float, extr
 
 def _export_web(store: Store, world: World) -> None:
     """Write the site graph as GraphML and GEXF, with the number and the synthetic share of each site's documents."""
-    live = world.corpus.live().columns("site", "synthetic").group_by("site").agg(pl.len(), pl.col("synthetic").mean())
+    live = world.corpus.live().columns("site", "ai_share").group_by("site").agg(pl.len(), pl.col("ai_share").mean())
     documents, share = np.zeros(world.web.sites, np.int64), np.full(world.web.sites, 0.0)
-    documents[live["site"]], share[live["site"]] = live["len"], live["synthetic"]
+    documents[live["site"]], share[live["site"]] = live["len"], live["ai_share"]
     with tempfile.TemporaryDirectory() as folder:
         for name in ("web.graphml", "web.gexf"):
             world.web.export(Path(folder) / name, {"documents": documents, "synthetic_share": share})

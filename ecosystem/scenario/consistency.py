@@ -55,7 +55,7 @@ def _gate(
 
 def _web(s: ScenarioTables) -> list[str]:
     """Return a sentence for every undefined source, and every policy that the web's gates cannot apply."""
-    problems = []
+    problems = [] if s.measure.truth is None else absent(s, "measure.truth", s.measure.truth, "sources")
     if s.web.initial is not None:
         problems += absent(s, "web.initial.source", s.web.initial.source, "sources")
     problems += _gate(s, "web.publish", s.web.publish, (Filter,), "only filters can be used at the publish gate")
@@ -64,6 +64,8 @@ def _web(s: ScenarioTables) -> list[str]:
     for name, writer in s.writers.items():
         problems += absent(s, f"writers.{name}.source", writer.source, "sources")
         problems += [] if writer.rewrite is None else writer.rewrite.problems(f"writers.{name}.rewrite", s)
+        if writer.choice is not None:
+            problems += writer.choice.problems(f"writers.{name}.choice", s)
     return problems
 
 
@@ -91,6 +93,16 @@ def _trainers(s: ScenarioTables) -> list[str]:
         elif trainer.recovery is not None and trainer.start != "previous":
             problems.append(f'{path}.recovery: goes back from a fit to the last model; set from = "previous"')
         problems += succession(s, path, name)
+        if trainer.decoding.truncate is not None and family is not None and not family.supports_truncation:
+            problems.append(
+                f"{path}.decoding.truncate: a model of kind {family.kind} cannot truncate what it draws; gaussian can"
+            )
+        elif trainer.decoding.truncate is not None and any(
+            source.width not in (1, None) for source in s.sources.values()
+        ):
+            problems.append(
+                f"{path}.decoding.truncate: is for single numbers, but documents here are longer; remove it"
+            )
         mark, where = trainer.decoding.watermark, f"{path}.decoding.watermark"
         if mark is not None:
             problems += absent(s, where, mark, "policies")
@@ -160,7 +172,9 @@ def _theory(s: ScenarioTables) -> list[str]:
     """Return a sentence for every closed form that cannot be computed or refers to an undefined name."""
     problems = []
     for number, theory in enumerate(s.theory):
-        problems += absent(s, f"theory.{number}.population", theory.population, "trainers")
+        chosen = s.writers.get(theory.population)
+        if theory.population in s.trainers or chosen is None or chosen.choice is None:
+            problems += absent(s, f"theory.{number}.population", theory.population, "trainers")
         problem = wrong_law(theory.law, theory.parameters, s.modality)
         if problem:
             problems.append(f"theory.{number}.{problem}")
@@ -294,6 +308,12 @@ def _mixed(s: ScenarioTables) -> list[str]:
                     f"{section}.{name}: is for {part.modality} documents, but this scenario's are {s.modality}; "
                     "all sources and models must handle the same kind"
                 )
+    origin = s.sources.get(s.true_source or "")
+    if s.measure.density is not None and (origin is None or not (origin.width == 1 and origin.has_density)):
+        problems.append(
+            "measure.density: densities are compared on single numbers whose density is known, but the true ones are "
+            "others; remove it, or use a source of kind student_t, or gaussian with dim = 1"
+        )
     problems += _too_few_sites(s) + _labels(s)
     return problems if s.modality == "text" else problems + _sizes(s) + _text_only_settings(s)
 

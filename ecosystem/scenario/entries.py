@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ecosystem.families.requests import Budget, Decoding, Rewriting, Start
 from ecosystem.metrics.catalogue import name_of
+from ecosystem.scenario.choices import ChoiceSpec
 from ecosystem.spec import Spec
 from ecosystem.types import Positive, Share
 
@@ -41,6 +42,26 @@ class WriterSpec(Spec):
     wage: Annotated[float, Field(gt=0)] | None = Field(
         None, description="least pay for which it writes regardless of its readers; absent: never writes for pay alone"
     )
+    choice: ChoiceSpec | None = Field(
+        None, description="choice between writing, using AI and silence; absent: always writes, unless it has left"
+    )
+
+    @model_validator(mode="after")
+    def _may_choose(self) -> WriterSpec:
+        if self.choice is None:
+            return self
+        if self.reaction or self.leaves_below is not None:
+            raise ValueError("choice: includes silence; remove reaction and leaves_below, or choice")
+        if self.rewrite is not None:
+            raise ValueError("choice: models may write a share of a document (ai_share); remove rewrite, or choice")
+        if self.count % self.choice.communities:
+            raise ValueError(
+                f"choice.communities: {self.choice.communities} communities of equal size cannot be formed of "
+                f"{self.count} writers; make count a multiple of it"
+            )
+        if self.rate and self.choice.uses is None:
+            raise ValueError("choice.uses: is required, since users of AI publish documents; set it, or rate = 0")
+        return self
 
     @model_validator(mode="after")
     def _may_leave(self) -> WriterSpec:
@@ -251,6 +272,16 @@ class MeasureSpec(Spec):
     overlap: OverlapSpec | None = Field(
         None, description="absent: not measured; {} counts 13 words in a row, as the report of GPT-3 did"
     )
+    truth: str | None = Field(
+        None,
+        description="source whose distribution is the truth and whose held-out documents models are scored on; absent: "
+        "that of the initial documents",
+    )
+    density: Annotated[int, Field(ge=11, le=10**5)] | None = Field(
+        None,
+        description="points at which the density of every model of single numbers is compared with the true one "
+        "(metric hellinger); absent: it is not",
+    )
     downstream: DownstreamSpec | None = Field(None, description="absent: models are not evaluated on tasks")
 
 
@@ -292,9 +323,9 @@ class TheorySpec(Spec):
     """A closed form beside the simulation: a curve in the report, and checks for ``ecosystem validate``."""
 
     metric: Annotated[str, AfterValidator(name_of)] = Field(
-        description="metric predicted, averaged over the trainers of the population"
+        description="metric predicted, averaged over the trainers or communities of the population"
     )
-    population: str = Field(description="name of an entry in [trainers]")
+    population: str = Field(description="name of an entry in [trainers], or of writers with a choice")
     law: str = Field(description="name of a function of the generation (ecosystem list laws)")
     parameters: dict[str, Any] = Field(default_factory=dict, description="its other arguments")
     first: int = Field(0, description="generation at step 0; the curve begins at generation 1")

@@ -112,6 +112,16 @@ class ScenarioTables(Spec):
             population = into
         return f"{population}/{number}"
 
+    @property
+    def true_source(self) -> str | None:
+        """Name of the source whose distribution is the truth; None if no documents were there at first."""
+        return self.measure.truth or (None if self.web.initial is None else self.web.initial.source)
+
+    @property
+    def has_assisted_writers(self) -> bool:
+        """Whether there are writers who may publish what models write."""
+        return any(writer.choice is not None and writer.choice.uses is not None for writer in self.writers.values())
+
     def enforced_policies(self) -> list[str]:
         """Return the names of the policies at the gates of the web and of trainers, each once."""
         gates = [self.web.publish, self.web.retain]

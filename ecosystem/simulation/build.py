@@ -22,6 +22,7 @@ from ecosystem.families.base import BuildContext, CohortBuilder, Progress
 from ecosystem.scenario.entries import INITIAL
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Host, Trainer, Writer
+from ecosystem.simulation.choices.strategies import Choices
 from ecosystem.simulation.references import References, true_distribution, unsuited_checkpoints
 from ecosystem.simulation.services import Cohorts, Services
 from ecosystem.simulation.state import State
@@ -91,7 +92,7 @@ def build_state(
         model.prepare(device)
     reservoirs = {name: source.open(name, streams, base) for name, source in scenario.sources.items()}
     files = Scratch(scratch)
-    corpus = Corpus(_content_type(reservoirs), files)
+    corpus = Corpus(_content_type(reservoirs), files, scenario.has_assisted_writers)
     members = dict.fromkeys(scenario.models, 0)
     for settings in scenario.trainers.values():
         members[settings.model] += settings.count
@@ -126,6 +127,11 @@ def populate(state: State, world: Host) -> None:
     """Create the writers, curators and trainers of the scenario as agents of ``world``."""
     scenario = state.scenario
     state.writers = _agents(state, world, Writer, scenario.writers)
+    state.choices = {
+        name: Choices.at_first(settings, settings.choice)
+        for name, settings in scenario.writers.items()
+        if settings.choice is not None
+    }
     state.curators = _agents(state, world, Curator, scenario.curators)
     members = dict.fromkeys(scenario.models, 0)
     for population, settings in scenario.trainers.items():

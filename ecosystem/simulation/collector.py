@@ -20,7 +20,9 @@ SERIES = {  # main metrics by kind of document
 class Measured(Protocol):
     """A world whose last step has been measured."""
 
-    measured: dict[tuple[str, str, str], float]
+    @property
+    def measured(self) -> dict[tuple[str, str, str], float]:
+        """The measurements of the last step by scope, id and metric."""
 
     @property
     def trainers(self) -> list[Trainer]:

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Live
-from ecosystem.corpus.schema import SEGMENT, empty
+from ecosystem.corpus.schema import empty
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.errors import TrainingError
 from ecosystem.families.base import MemberError, Rewrites, TextCohort, recovered
@@ -24,16 +24,21 @@ from ecosystem.simulation.measurement.measure import measure_step
 from ecosystem.simulation.selection import Pools, archive, ledger_rows, note_shortfalls, sample
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import DRAFT, Step, draft_table, human_drafts
+from ecosystem.simulation.writing.drafts import revise_choices, write_by_choice, write_with_ai
 
 
 def write(state: State, step: Step) -> None:
     """Let people write: documents from their source, without replacement, until it runs dry."""
+    revise_choices(state)
     live = state.corpus.live()
     site, synthetic = live.array("site"), live.array("synthetic")
     documents = np.bincount(site, minlength=state.web.sites)
     by_models = np.bincount(site[synthetic], minlength=state.web.sites)
     moved: dict[tuple[str, bool], int] = {}  # per (population, has left): number of writers
     for writer in state.writers:
+        if writer.population in state.choices:
+            write_by_choice(state, step, writer)
+            continue
         homes = np.unique(writer.homes)
         share = float(by_models[homes].sum() / max(documents[homes].sum(), 1))
         if writer.settings.leaves_below is not None:
@@ -100,6 +105,7 @@ def generate(state: State, step: Step) -> None:
                 model=model,
             )
         )
+    write_with_ai(state, step)
 
 
 def _generate_request(state: State, trainer: Trainer, n: int, mark: WatermarkSpec | None) -> GenerateRequest:
@@ -142,10 +148,12 @@ def watermarking(state: State) -> dict[str, WatermarkSpec]:
 
 def publish(state: State, step: Step) -> None:
     """Publish the drafts of this step as one segment; the publish gate may refuse some of them."""
-    drafts = pl.concat(step.drafts) if step.drafts else empty({**DRAFT, "content": state.corpus.content})
+    drafts = (
+        pl.concat(step.drafts, how="diagonal") if step.drafts else empty({**DRAFT, "content": state.corpus.content})
+    )
     segment = state.corpus.prepare(drafts, step.t)
     signed = gate(segment, state.enforced(state.scenario.web.publish), state.context("web"))
-    step.segment = signed.select(SEGMENT.keys())
+    step.segment = signed.select(state.corpus.columns)
     state.corpus.publish(step.segment)
 
 

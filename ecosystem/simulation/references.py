@@ -79,10 +79,10 @@ class References:
 
 def held_out_documents(scenario: Scenario, reservoirs: Mapping[str, Reservoir], content: pl.DataType) -> pl.Series:
     """Return the documents on which every trainer is scored; empty, of type ``content``, if the web opens empty."""
-    initial = scenario.web.initial
-    if initial is None:
+    source = scenario.true_source
+    if source is None:
         return pl.Series([], dtype=content)
-    return reservoirs[initial.source].held_out.head(scenario.measure.held_out)
+    return reservoirs[source].held_out.head(scenario.measure.held_out)
 
 
 def true_distribution(human: pl.Series, scenario: Scenario, reservoirs: Mapping[str, Reservoir]) -> Truth:
@@ -90,8 +90,8 @@ def true_distribution(human: pl.Series, scenario: Scenario, reservoirs: Mapping[
 
     Raises DataError if neither is available: a covariance needs two documents.
     """
-    initial = scenario.web.initial
-    exact = reservoirs[initial.source].truth if initial is not None else None
+    source = scenario.true_source
+    exact = reservoirs[source].truth if source is not None else None
     if exact is not None:
         return exact
     if human.len() == 0:

@@ -16,6 +16,7 @@ from ecosystem.families.base import Progress, silent
 from ecosystem.policies.base import Context, Policy, gate
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
+from ecosystem.simulation.choices.strategies import Choices
 from ecosystem.simulation.classifiers import Classifiers
 from ecosystem.simulation.references import References
 from ecosystem.simulation.services import Cohorts, Services
@@ -31,8 +32,9 @@ class State:
     """The state of a web with its writers, trainers and curators.
 
     ``scenario`` is the one in force (timed changes applied), ``base_scenario`` the one that was read. ``drawn`` counts
-    the documents that people have drawn from each source. ``archive`` holds the archives of trainers (columns of
-    ``schema.ARCHIVE``), and ``events`` the sentences to store with the step.
+    the documents that people have drawn from each source. ``choices`` holds the strategies of every population of
+    writers with a choice, and ``measured`` the values of the last step by scope, id and metric. ``archive`` holds the
+    archives of trainers (columns of ``schema.ARCHIVE``), and ``events`` the sentences to store with the step.
     """
 
     streams: Streams
@@ -51,6 +53,8 @@ class State:
     trainers: list[Trainer] = field(default_factory=list)  # those that are there at this step
     all_trainers: list[Trainer] = field(default_factory=list)
     drawn: dict[str, int] = field(default_factory=dict)
+    choices: dict[str, Choices] = field(default_factory=dict)
+    measured: dict[tuple[str, str, str], float] = field(default_factory=dict)
     archive: pl.DataFrame = field(default_factory=lambda: empty(ARCHIVE))
     purchases: Purchases = field(default_factory=dict)
     shortfalls: dict[str, list[tuple[int, int]]] = field(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ecosystem.corpus.schema import LEDGER, SEGMENT, empty
 from ecosystem.corpus.watermark_spec import WatermarkSpec
 from ecosystem.families.requests import FitRecord, Rewritten, WriteRecord
+from ecosystem.simulation.agents import Writer
 
 DRAFT = {name: SEGMENT[name] for name in ("site", "author", "synthetic", "depth", "model", "source", "row", "content")}
 
@@ -21,6 +22,7 @@ class Step:
 
     t: int
     drafts: list[pl.DataFrame] = field(default_factory=list)  # columns of DRAFT
+    assisted: dict[str, dict[Writer, int]] = field(default_factory=dict)  # by population: documents by users of AI
     audiences: dict[str, float] = field(default_factory=dict)  # per writer that may leave: share of people's prominence
     marks: dict[str, WatermarkSpec] = field(default_factory=dict)  # per trainer that watermarks its text
     unpublished: dict[str, pl.Series] = field(default_factory=dict)  # per trainer: text written for scoring only

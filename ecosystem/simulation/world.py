@@ -27,6 +27,7 @@ from ecosystem.interpreter import require_threads
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.build import OpeningStore, build_state, open_web, populate, set_references
+from ecosystem.simulation.choices.strategies import Choices
 from ecosystem.simulation.collector import collector
 from ecosystem.simulation.measurement import costs
 from ecosystem.simulation.measurement.measure import measure_opening
@@ -104,7 +105,6 @@ class World(mesa.Model):
         set_references(self.state, initial.sample)
         self._opening = open_web(self.state, initial, opening) if documents else Step(0)
         self._latest: Snapshot | None = None
-        self.measured: dict[tuple[str, str, str], float] = {}  # of the last step: scope, id, metric
         self.datacollector = collector(self)
 
     @property
@@ -162,6 +162,11 @@ class World(mesa.Model):
         return self.state.curators
 
     @property
+    def measured(self) -> dict[tuple[str, str, str], float]:
+        """The measurements of the last step by scope, id and metric; empty before the opening is measured."""
+        return self.state.measured
+
+    @property
     def truth(self) -> Truth | None:
         """The distribution that models of vectors and categories are compared with; None for text."""
         return self.state.truth
@@ -206,7 +211,7 @@ class World(mesa.Model):
         for cohort in state.cohorts.values():
             if isinstance(cohort, TakesNotes):
                 state.events += cohort.take_notes()
-        self.measured = {(scope, who, metric): value for _, scope, who, metric, value, _ in metrics.iter_rows()}
+        state.measured = _by_metric(metrics)
         self.datacollector.collect(self)
         snapshot = Snapshot(
             t=self.t,
@@ -238,6 +243,9 @@ class World(mesa.Model):
         state.trainers = [trainer for trainer in state.all_trainers if trainer.present]
         for writer in state.writers:
             writer.has_left = writer.name in past.state.get("left", [])
+        for name, stored in past.state.get("choices", {}).items():
+            state.choices[name] = Choices.read(stored)
+        state.measured = _by_metric(past.metrics)
         for name, arrays in past.weights.items():
             state.cohorts[name].load(arrays)
         self._latest, state.events = past, []
@@ -260,6 +268,10 @@ def _check_arguments(scenario: object, device: object, cache: object) -> None:
         path_argument(cache, "cache")
 
 
+def _by_metric(metrics: pl.DataFrame) -> dict[tuple[str, str, str], float]:
+    return {(scope, who, metric): value for _, scope, who, metric, value, _ in metrics.iter_rows()}
+
+
 def _plain(state: State) -> dict[str, Any]:
     """Return the JSON values that a resume needs besides tables and weights."""
     trainers = {trainer.name: trainer.plain() for trainer in state.all_trainers}
@@ -272,5 +284,6 @@ def _plain(state: State) -> dict[str, Any]:
         "events": state.events,
         **({"left": left} if left else {}),
         **plain_conditions(state),
+        **({"choices": {name: c.plain() for name, c in state.choices.items()}} if state.choices else {}),
         **({"bought": costs.plain_purchases(state.purchases)} if state.purchases else {}),
     }

@@ -70,6 +70,7 @@ class Source(Spec):
 
     modality: ClassVar[Modality] = "text"
     labelled: ClassVar[bool] = False  # True: documents carry labels, which are right or wrong
+    has_density: ClassVar[bool] = False  # True: vectors whose exact density is known
     has_topics: ClassVar[bool] = False  # True: each document has a topic, the part of the source that contains it
 
     held_out: Annotated[float, Field(ge=0)] = Field(

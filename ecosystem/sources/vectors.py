@@ -1,4 +1,4 @@
-"""Sources of vector documents: normal distributions and toy shapes.
+"""Sources of vector documents: normal distributions, Student's t and toy shapes.
 
 A vector document is one row of a Series of type ``Array(Float64, d)``. An endless source makes row i from numbers keyed
 by i alone. So documents do not depend, not even in a bit, on the order or number of rows drawn together: a resumed run
@@ -61,6 +61,7 @@ class Gaussian(EndlessSource):
     """An endless source of normal vectors of any dimension; mean and covariance are known exactly."""
 
     modality: ClassVar[Modality] = "vector"
+    has_density: ClassVar[bool] = True
 
     dim: Annotated[int, Field(ge=1, le=4096)] = Field(1, description="number of coordinates of a document")
     mean: Numbers = Field(0.0, description="mean of every coordinate, or a list with one mean per coordinate")
@@ -174,6 +175,59 @@ class GaussianReservoir(EndlessReservoir):
         with np.errstate(over="ignore"):  # too far away: the density is 0
             squares = (whitened**2).sum(axis=1)
         return np.where(possible, self._log_peak - 0.5 * squares, -np.inf)
+
+
+# Student's t.
+
+
+@SOURCES.register("student_t")
+class StudentT(EndlessSource):
+    """An endless source of single numbers from Student's t distribution: a centre with heavy tails."""
+
+    modality: ClassVar[Modality] = "vector"
+    has_density: ClassVar[bool] = True
+
+    degrees: Annotated[float, Field(gt=2, le=1e6)] = Field(
+        10.0, description="degrees of freedom; above 2, so that there is a variance"
+    )
+
+    @property
+    def width(self) -> int:
+        """Numbers in a document."""
+        return 1
+
+    def open(self, name: str, streams: Streams, base: Path) -> StudentReservoir:
+        """Prepare the distribution; never fails."""
+        return StudentReservoir(self, name, streams)
+
+
+class StudentReservoir(EndlessReservoir):
+    """An opened source of numbers from Student's t distribution."""
+
+    def __init__(self, spec: StudentT, name: str, streams: Streams) -> None:
+        """``name`` is the name of the source in the scenario."""
+        self._degrees = spec.degrees
+        variance = spec.degrees / (spec.degrees - 2)
+        super().__init__(spec, name, streams, Truth(mean=np.zeros(1), covariance=np.array([[variance]])))
+
+    def draw(self, rows: NDArray[np.int64], what: str) -> pl.Series:
+        """Invert the distribution function at one uniform number per document."""
+        from scipy.special import stdtrit
+
+        return as_documents(np.asarray(stdtrit(self._degrees, self.noise(rows, what)), np.float64)[:, None])
+
+    def log_likelihood(self, docs: pl.Series) -> Floats:
+        """Compute the log density of each number in nats; -inf for numbers that are not finite.
+
+        Raises DataError if the documents are not single numbers.
+        """
+        from scipy.special import gammaln
+
+        x, v = as_matrix(docs, 1, self.name)[:, 0], self._degrees
+        peak = gammaln((v + 1) / 2) - gammaln(v / 2) - 0.5 * math.log(v * math.pi)
+        possible = np.isfinite(x)
+        squares = np.where(possible, x, 0.0) ** 2
+        return np.where(possible, peak - (v + 1) / 2 * np.log1p(squares / v), -np.inf)
 
 
 # Toy shapes.

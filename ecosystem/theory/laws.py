@@ -19,15 +19,31 @@ from numpy.typing import NDArray
 from ecosystem.errors import DataError, nearest
 
 TRUTH = "truth"
-_MODULES = ("curation", "diversity", "extinction", "gaussian", "learning", "networks", "regression", "weighting")
+_MODULES = (
+    "adoption",
+    "curation",
+    "diversity",
+    "extinction",
+    "gaussian",
+    "learning",
+    "networks",
+    "regression",
+    "weighting",
+)
 _READABLE = {"category": ("p", "s0", "h0"), "vector": ("h0", "variance")}
 ARGUMENTS: dict[str, str] = {
+    "ai_at_first": "share of people who use AI at generation 0",
+    "ai_benefit": "benefit of a document by AI while nobody uses it; absent: `benefit`",
+    "ai_cost": "cost of using AI, as a multiple of `cost`",
     "at": "generation whose model is recovered",
+    "bandwidth": "standard deviation of the kernel in every direction, in the unit of the data",
     "batch": "documents that each laboratory publishes, of which readers draw: one number or a list; absent: so many "
     "that no two readers draw the same",
-    "bandwidth": "standard deviation of the kernel in every direction, in the unit of the data",
+    "benefit": "benefit of a human document",
     "bias": "what each model adds to a probability by mistake, on top of its training set",
     "clean": "documents per batch that are drawn from all of `p`",
+    "collapse": "how much the benefit of AI falls when everybody uses it",
+    "cost": "cost of a human document, in the unit of `benefit`",
     "covariance": "what models fit besides the mean: unit (nothing), unbiased or maximum_likelihood",
     "curated_per_real": "chosen documents for each real one in a training set; absent: no real ones",
     "cut": "number of the most frequent types that models write; absent: all",
@@ -61,10 +77,14 @@ ARGUMENTS: dict[str, str] = {
     "rows": "rows that each regression is fitted to",
     "s0": "sum of the squared probabilities of the truth",
     "sampling_bias": "factor of the variance that each generation is sampled with; below 1 favours the likely",
+    "shared": "share of the benefit of a document that goes to others",
     "shares": "share of each sort of curators in the choices, a list that adds up to 1",
     "shift": "squared distance of the vector that labels synthetic rows from the true one",
+    "silent_at_first": "share of people who publish nothing at generation 0",
     "slope": "change of the reward per unit along its direction",
+    "speed": "probability of taking over a strategy for each unit by which it pays more",
     "start": "squared distance of the model of generation 0 from the truth",
+    "strategy": "whose share is predicted: write, ai or silent",
     "support": "number of types that occur",
     "t": "generation, counted from 0, the truth; given by the steps of the simulation",
     "temperature": "temperature of sampling; 1 leaves the distribution as it is",

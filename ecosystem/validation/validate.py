@@ -74,9 +74,23 @@ def run_checks(file: Path, seed: int | None = None, replicates: int | None = Non
 
 
 def sized(scenario: Scenario, replicates: int | None) -> Scenario:
-    """Return the scenario with ``replicates`` trainers in every population and the same documents per site."""
+    """Return the scenario with ``replicates`` trainers in every population and the same documents per site.
+
+    Populations of writers who choose get as many communities of the same size.
+    """
     if replicates is None:
         return scenario
+    communities = {
+        f"writers.{name}.{key}": value
+        for name, writer in scenario.writers.items()
+        if writer.choice is not None
+        for key, value in (
+            ("count", writer.count // writer.choice.communities * replicates),
+            ("choice.communities", replicates),
+        )
+    }
+    if not scenario.trainers:
+        return scenario.override(communities)
     initial, sites = scenario.web.initial, scenario.web.sites
     if scenario.web.graph not in ("isolated", "parallel") or initial is None or sites is None:
         raise EcosystemError(
@@ -86,17 +100,21 @@ def sized(scenario: Scenario, replicates: int | None) -> Scenario:
     parallel = scenario.web.graph == "parallel"
     people = 0 if parallel else sum(writer.count * writer.sites for writer in scenario.writers.values())
     new = replicates * (1 if parallel else len(scenario.trainers)) + people
-    values = {f"trainers.{name}.count": replicates for name in scenario.trainers}
+    values = communities | {f"trainers.{name}.count": replicates for name in scenario.trainers}
     values |= {f"writers.{name}.count": replicates for name in scenario.writers if parallel}
     return scenario.override({**values, "web.sites": new, "web.initial.documents": initial.documents * new // sites})
 
 
 def compare(name: str, scenario: Scenario, metrics: pl.DataFrame, truth: Truth | None) -> Iterable[Check]:
-    """Compare the theory of a scenario with measurements (columns of ``schema.METRICS``); yield the checks."""
-    rows = metrics.filter(pl.col("scope") == "trainer").with_columns(
-        population=pl.col("id").str.split("/").list.first()
-    )
+    """Compare the theory of a scenario with measurements (columns of ``schema.METRICS``); yield the checks.
+
+    Replicates are the trainers of a population, or the communities of a population of writers.
+    """
+    by_population = metrics.with_columns(population=pl.col("id").str.split("/").list.first())
     for theory in scenario.theory:
+        rows = by_population.filter(
+            pl.col("scope") == ("trainer" if theory.population in scenario.trainers else "community")
+        )
         measured = rows.filter((pl.col("population") == theory.population) & (pl.col("metric") == theory.metric))
         steps = np.array(theory.check, dtype=np.int64)
         for step, predicted in zip(
@@ -106,7 +124,7 @@ def compare(name: str, scenario: Scenario, metrics: pl.DataFrame, truth: Truth |
             if values.size < 2:
                 raise EcosystemError(
                     f"{name}: {theory.population} has {values.size} measurements of {theory.metric} at step {step}; "
-                    "a check needs two or more trainers."
+                    "a check needs two or more trainers or communities."
                 )
             label = f"{name}/{theory.population}/{theory.metric}@{step}"
             yield Check.of(label, theory.source, float(predicted), values)

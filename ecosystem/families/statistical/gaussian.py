@@ -27,9 +27,11 @@ class Gaussian(FittedFamily):
 
     The ``temperature`` of a trainer's decoding multiplies the covariance of its samples: the sampling bias lambda of
     Alemohammad et al. (2023), since a normal density to the power 1/T is that of a normal with T times the covariance.
+    ``truncate`` draws from the middle of the distribution only (cf. Peterson 2024).
     """
 
     modality: ClassVar[Modality] = "vector"
+    supports_truncation: ClassVar[bool] = True
 
     covariance: Literal["unbiased", "maximum_likelihood", "unit"] = Field(
         "unbiased",
@@ -86,9 +88,13 @@ class GaussianCohort(StackedCohort):
 
     def draw(self, parameters: Parameters, decoding: Decoding, noise: Floats) -> NDArray[Any]:
         """Multiply standard normal numbers by the square root of the covariance, which may be singular."""
-        from scipy.special import ndtri
+        from scipy.special import ndtr, ndtri
 
         root = square_root(parameters["covariance"] * decoding.temperature)
+        if decoding.truncate is not None:
+            with np.errstate(divide="ignore"):  # without any variance, there are no tails
+                tail = ndtr(-decoding.truncate / root)
+            noise = tail + noise * (1 - 2 * tail)
         return np.asarray(parameters["mean"][:, None] + np.einsum("mnd,mde->mne", ndtri(noise), root))
 
     def log_density(self, parameters: Parameters, x: NDArray[Any]) -> Floats:

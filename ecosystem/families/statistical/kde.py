@@ -32,8 +32,8 @@ _CELLS = 2_000_000  # distances in memory at once while scoring
 def _number_or_rule(value: Any) -> Any:
     """Refuse all other values with one message; pydantic reports one for each type of a union."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-    if not number and value not in ("scott", "silverman"):
-        raise ValueError(f'must be a number above 0, "scott" or "silverman", not {value!r}')
+    if not number and value not in ("scott", "scott_scaled", "silverman"):
+        raise ValueError(f'must be a number above 0, "scott", "scott_scaled" or "silverman", not {value!r}')
     return value
 
 
@@ -43,14 +43,15 @@ class KernelDensity(FittedFamily):
 
     The rules "scott" and "silverman" are those of scikit-learn, n^(-1/(d+4)) and (n (d+2)/4)^(-1/(d+4)). They depend on
     the number n of documents and the dimension d alone, and so suit data with a standard deviation near 1. With unequal
-    weights, n is the effective number (Σw)²/Σw². The ``temperature`` of a trainer's decoding multiplies the variance of
-    the kernels.
+    weights, n is the effective number (Σw)²/Σw². "scott_scaled" is Scott's rule times the standard deviation of the
+    documents, the root mean square over coordinates; with one coordinate, it is the rule of SciPy. The ``temperature``
+    of a trainer's decoding multiplies the variance of the kernels.
     """
 
     modality: ClassVar[Modality] = "vector"
 
-    bandwidth: Annotated[float | Literal["scott", "silverman"], BeforeValidator(_number_or_rule)] = Field(
-        "scott", description="standard deviation of the kernel in every direction, or the rule that computes it"
+    bandwidth: Annotated[float | Literal["scott", "scott_scaled", "silverman"], BeforeValidator(_number_or_rule)] = (
+        Field("scott", description="standard deviation of the kernel in every direction, or the rule that computes it")
     )
 
     def cohort(self, name: str, members: int, context: BuildContext) -> Cohort:
@@ -80,8 +81,13 @@ class Kernels:
         self._weight = weight[positive] / weight.sum()
         effective = 1 / float((self._weight**2).sum())
         if isinstance(self._rule, str):
-            base = effective if self._rule == "scott" else effective * (self._dimension + 2) / 4
+            base = effective * (self._dimension + 2) / 4 if self._rule == "silverman" else effective
             self._width = base ** (-1 / (self._dimension + 4))
+            if self._rule == "scott_scaled":
+                centred = self._documents - self._weight @ self._documents
+                # The sample size in an unbiased variance is the effective one.
+                variance = float((self._weight @ centred**2).mean()) * effective / max(effective - 1, 1.0)
+                self._width *= math.sqrt(variance) if variance > 0 else 1.0
         else:
             self._width = float(self._rule)
         return {}  # no loss: it would need n² distances

@@ -34,8 +34,10 @@ def measure_costs(state: State, step: Step) -> None:
         own = drafts.get(trainer.name, published.clear())
         costs[f"trainers/{trainer.name}"] = _of_trainer(state, step, trainer, own["open"].to_numpy())
     for writer in state.writers:
+        if writer.population in state.choices and not writer.settings.rate:
+            continue  # it takes part in a game without documents
         author = f"writers/{writer.name}"
-        wrote, pay = drafts[author].height if author in drafts else 0, writer.settings.pay
+        wrote, pay = int((~drafts[author]["synthetic"]).sum()) if author in drafts else 0, writer.settings.pay
         costs[author] = {"human_documents": float(wrote)} | ({} if pay is None else {"spent": pay * wrote})
         costs[author] |= _of_rewriting(state, step, writer)
     injected = step.ledger.filter(pl.col("added_by").is_not_null())

@@ -71,7 +71,7 @@ def measure_step(state: State, step: Step) -> None:
     else:
         measure_parameters(state, step)
     if step.training:
-        step.metrics.append(tables.training_sets(pl.concat(step.training.values()), step.t))
+        step.metrics.append(tables.training_sets(_with_ai_share(state, pl.concat(step.training.values())), step.t))
         select = {trainer.name: _names(state.enforced(trainer.settings.select)) for trainer in state.trainers}
         step.metrics.append(tables.policies(step.ledger, select, step.t))
     if state.scenario.web.publish:
@@ -91,6 +91,11 @@ def measure_step(state: State, step: Step) -> None:
         writing = np.array([not writer.has_left for writer in state.writers if writer.name in step.audiences])
         values = {"audience": audience, "writing": writing.astype(np.float64)}
         step.metrics.append(tables.many(step.t, "writer", names, values, {}))
+    for name, choices in state.choices.items():
+        choice = state.scenario.writers[name].choice
+        assert choice is not None
+        names = np.array([f"{name}/{number}" for number in range(choice.communities)])
+        step.metrics.append(tables.many(step.t, "community", names, choices.values(choice), {}))
     if step.reviews:
         reviews = pl.concat(step.reviews)
         for curator in state.curators:
@@ -142,11 +147,21 @@ def _names(policies: Sequence[tuple[str, Policy]]) -> list[str]:
 
 def measure_web(state: State, step: Step) -> None:
     """Measure the contamination of the web and of its sites."""
-    live = state.corpus.live().columns("site", "synthetic", "depth")
+    live = state.corpus.live().columns("site", "ai_share", "depth")
     step.metrics.append(tables.web(live, step.t))
     measure_overlap(state, step)
     if state.scenario.measure.sites:
         step.metrics.append(tables.sites(live, step.t))
+
+
+def _with_ai_share(state: State, training: pl.DataFrame) -> pl.DataFrame:
+    """Add the column ai_share to ledger rows: 0 for injected documents, the share recorded for those of the web."""
+    if not state.corpus.assisted:
+        return training.with_columns(ai_share="synthetic")
+    of_web = training["source"].is_null().to_numpy()
+    share = np.zeros(training.height)
+    share[of_web] = state.corpus.array("ai_share")[training["document"].to_numpy()[of_web]]
+    return training.with_columns(ai_share=pl.Series(share))
 
 
 def _reviews(reviews: pl.DataFrame, curator: str) -> Values:

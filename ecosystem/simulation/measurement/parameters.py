@@ -8,17 +8,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.families.base import Describes
+from ecosystem.families.base import Cohort, Describes
 from ecosystem.families.requests import ScoreRequest
 from ecosystem.metrics import tables
 from ecosystem.metrics.base import DOCUMENT_METRICS, measure_documents
-from ecosystem.metrics.estimates import ratio
+from ecosystem.metrics.estimates import hellinger, ratio
 from ecosystem.metrics.tables import rows
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.references import held_out_documents
 from ecosystem.simulation.services import correct_labels
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step
+from ecosystem.simulation.writing.knowledge import grid_of
 
 NAMED = 3  # largest population in which the collapse of each trainer is an event of its own
 
@@ -41,12 +42,28 @@ def measure_parameters(state: State, step: Step) -> None:
         if "collapsed" in values:
             values["collapsed_at"] = _collapses(state, ready, values["collapsed"] == 1)
         errors = {}
+        if (points := state.scenario.measure.density) is not None:
+            values["hellinger"] = _hellinger(state, cohort, members, points)
         if held_out.len():
             scores = cohort.score([ScoreRequest(member, held_out) for member in members])
             nats = [ratio(*score.per_document()) for score in scores]
             values["held_out_nll"], errors["held_out_nll"] = np.array(nats, np.float64).reshape(-1, 2).T
         step.metrics.append(tables.many(step.t, "trainer", names, values, errors))
     measure_published(state, step)
+
+
+def _hellinger(state: State, cohort: Cohort, members: Sequence[int], points: int) -> NDArray[np.float64]:
+    """Return the Hellinger distance of every model's density from the truth, [members]."""
+    source = state.scenario.true_source
+    assert source is not None
+    reservoir = state.reservoirs[source]
+    grid = grid_of(reservoir, points)
+    truth = reservoir.log_likelihood(grid)
+    assert truth is not None  # checked when the scenario was read
+    scores = cohort.score([ScoreRequest(member, grid) for member in members])
+    return np.array(
+        [hellinger(np.exp(-score.nll), np.exp(truth), grid.to_numpy()[:, 0]) for score in scores], np.float64
+    )
 
 
 def measure_published(state: State, step: Step) -> None:
