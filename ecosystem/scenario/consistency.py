@@ -12,13 +12,11 @@ from ecosystem.corpus.web import DEALT
 from ecosystem.errors import nearest
 from ecosystem.families.base import Family
 from ecosystem.formats import counted
-from ecosystem.metrics.base import TEXT_METRICS
-from ecosystem.metrics.catalogue import definitions
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher, WritesWatermark
 from ecosystem.scenario.entries import INITIAL, CuratorSpec, TrainerSpec, WriterSpec
-from ecosystem.scenario.requirements import absent, conditions, downstream, overlap, succession
+from ecosystem.scenario.measurements import measurements
+from ecosystem.scenario.requirements import absent, conditions, succession
 from ecosystem.scenario.tables import ScenarioTables
-from ecosystem.theory.laws import wrong_law
 
 
 def inconsistencies(s: ScenarioTables) -> list[str]:
@@ -29,12 +27,7 @@ def inconsistencies(s: ScenarioTables) -> list[str]:
         *_curators(s),
         *_parts(s),
         *_mixed(s),
-        *_theory(s),
-        *downstream(s),
-        *overlap(s),
-        *_text_metrics(s),
-        *_domains(s),
-        *_radioactivity(s),
+        *measurements(s),
     ]
 
 
@@ -166,64 +159,6 @@ def _parts(s: ScenarioTables) -> list[str]:
                 problems += absent(s, f"{path}.{field}", reference, section)
         problems += [*policy.problems(path, s), *conditions(s, path, policy)]
     return problems
-
-
-def _theory(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every closed form that cannot be computed or refers to an undefined name."""
-    problems = []
-    for number, theory in enumerate(s.theory):
-        chosen = s.writers.get(theory.population)
-        if theory.population in s.trainers or chosen is None or chosen.choice is None:
-            problems += absent(s, f"theory.{number}.population", theory.population, "trainers")
-        problem = wrong_law(theory.law, theory.parameters, s.modality)
-        if problem:
-            problems.append(f"theory.{number}.{problem}")
-        metrics = definitions()
-        if theory.metric not in metrics:
-            problems.append(
-                f'theory.{number}.metric: there is no metric "{theory.metric}"{nearest(theory.metric, metrics)}; '
-                "see `ecosystem list metrics`"
-            )
-    return problems
-
-
-def _text_metrics(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every text metric that does not exist."""
-    metrics = TEXT_METRICS.all()
-    return [
-        f'measure.texts: there is no text metric "{m}"{nearest(m, metrics)}; available: {", ".join(metrics)}'
-        for m in s.measure.texts or []
-        if m not in metrics
-    ]
-
-
-def _domains(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every domain of documents that does not exist, is empty, or is named twice."""
-    path, problems = "measure.domains", []
-    for name in s.measure.domains or []:
-        source = s.sources.get(name)
-        if (source is None) == (name not in s.trainers):
-            fault = "is both a source and a population" if source else "is neither a source nor a population"
-            problems.append(f'{path}: "{name}" {fault} of trainers{nearest(name, [*s.sources, *s.trainers])}')
-        elif source is not None and not source.held_out:
-            problems.append(f"{path}: models are scored on held-out documents, but sources.{name}.held_out is 0")
-        elif source is None and not s.measure.synthetic:
-            problems.append(f'{path}: the unpublished documents of "{name}" are scored, but measure.synthetic is 0')
-    if len(set(s.measure.domains or [])) < len(s.measure.domains or []):
-        problems.append(f"{path}: lists a domain twice; remove one")
-    return problems
-
-
-def _radioactivity(s: ScenarioTables) -> list[str]:
-    """Return a sentence if models are to be tested for a watermark that none of them can write."""
-    models = {trainer.model for trainer in s.trainers.values()}
-    tested = [p for p in s.policies.values() if isinstance(p, WritesWatermark) and p.model in models]
-    if s.measure.radioactivity is None or tested:
-        return []
-    return [
-        "measure.radioactivity: no policy of kind watermark names the model of a trainer; add one, for whose watermark "
-        "models are tested, or remove this key"
-    ]
 
 
 def unused_settings(s: ScenarioTables) -> list[str]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.formats import counted
 from ecosystem.metrics.conditions import Condition, same_values
-from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Policy
-from ecosystem.policies.duplicates import without_held_out
 from ecosystem.scenario.tables import ScenarioTables
 
 _ENTRIES = {
@@ -89,58 +87,3 @@ def conditions(s: ScenarioTables, path: str, policy: Policy) -> list[str]:
             f'when = "{metric} > 0.4" and ends_when = "{metric} < 0.3"'
         )
     return problems
-
-
-def downstream(s: ScenarioTables) -> list[str]:
-    """Return a sentence for every reason why the downstream tasks cannot be built or evaluated."""
-    settings, path = s.measure.downstream, "measure.downstream"
-    if settings is None:
-        return []
-    if s.modality != "text":
-        return [f"{path}: tasks need text, but the documents of this scenario are of kind {s.modality}; remove it"]
-    tasks, problems = TASKS.all(), []
-    for field in ("tasks", "zero_shot"):
-        names = getattr(settings, field)
-        problems += [
-            f'{path}.{field}: there is no task "{name}"{nearest(name, tasks)}; there are {", ".join(tasks)}'
-            for name in names
-            if name not in tasks
-        ]
-        if len(set(names)) < len(names):
-            problems.append(f"{path}.{field}: lists a task twice; remove one")
-    source = s.sources.get(s.web.initial.source) if s.web.initial is not None else None
-    if s.web.initial is None:
-        problems.append(f"{path}: tasks are built from the source of the initial documents; set web.initial")
-    elif source is not None and not source.held_out:
-        problems.append(
-            f"{path}: tasks are built from documents that are never published, but "
-            f"sources.{s.web.initial.source}.held_out is 0"
-        )
-    elif source is not None and not source.has_topics:
-        problems += [
-            f'{path}: the task "{name}" needs the topics of documents, which a source of kind {source.kind} does '
-            "not provide (python_docs does); remove the task"
-            for name in dict.fromkeys([*settings.tasks, *settings.zero_shot])
-            if name in tasks and tasks[name].needs_topics
-        ]
-    if (
-        settings.tasks
-        and not settings.zero_shot
-        and s.models
-        and not any(model.supports_prompts for model in s.models.values())
-    ):
-        kinds = ", ".join(sorted({model.kind for model in s.models.values()}))
-        problems.append(
-            f"{path}.tasks: no model of this scenario can be fine-tuned on a task ({kinds}; gpt2 and causal_lm can); "
-            "use zero_shot instead"
-        )
-    return problems
-
-
-def overlap(s: ScenarioTables) -> list[str]:
-    """Return a sentence if there are no held-out texts whose overlap could be measured."""
-    if s.measure.overlap is None:
-        return []
-    if s.modality != "text":
-        return [f"measure.overlap: counts words, but documents here are of kind {s.modality}; remove it"]
-    return without_held_out("measure.overlap", s)
