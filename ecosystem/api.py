@@ -202,10 +202,10 @@ def _workers(
     """Connect to the workers of a placement; None if there is none."""
     if placement is None:
         return nullcontext()
-    if problem := placement.problem(scenario.models):
+    if problem := placement.problem(scenario.models, scenario.placement):
         raise EcosystemError(problem)
     members = sum(trainer.count for trainer in scenario.trainers.values())
-    return Workers(placement, machine.threads, members, progress.say)
+    return Workers(placement, machine.threads, members, progress.say, machine.device)
 
 
 def _finished(job: Job, progress: RunProgress, started: float) -> dict[str, Any]:
