@@ -138,6 +138,14 @@ OUT_OR_URL = click.option(
     show_default=True,
     help="Folder for runs, or the URL of an object store (such as s3://bucket/runs).",
 )
+OUT_OF_RUNS = click.option(
+    "--out",
+    callback=_lasting,
+    default="outputs",
+    show_default=True,
+    help="Folder or URL (s3://, gs://) for runs and report. If it is a URL, the report is also written to the "
+    "local folder outputs, and its path there is printed.",
+)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Validate the scenario and print the plan; run nothing.")
 SUMMARY = click.option(
     "--json",
@@ -213,14 +221,7 @@ def execution_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.IntRange(min=1),
             help="Number of seeds to use, starting with the first (default: all).",
         ),
-        click.option(
-            "--out",
-            callback=_lasting,
-            default="outputs",
-            show_default=True,
-            help="Folder or URL (s3://, gs://) for runs and report. If it is a URL, the report is also written to the "
-            "local folder outputs, and its path there is printed.",
-        ),
+        OUT_OF_RUNS,
         SUMMARY,
         QUIET,
     ]
