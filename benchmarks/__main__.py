@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ecosystem.interpreter import cores
 
@@ -44,6 +45,37 @@ TARGETS = {
     },
 }
 
+_MODES: dict[str, tuple[str, ...]] = {
+    "": ("names", "device", "threads", "rounds", "generations"),
+    "recursions": ("rounds",),
+    "scale": ("sizes", "near_duplicates", "chart"),
+    "memory": (),
+    "view": ("rounds",),
+    "gpu": ("device", "threads", "rounds"),
+}
+"""The options that choose what is measured ("": none of them), and the other options that each reads."""
+
+
+def _require_one_mode(context: click.Context) -> None:
+    """Raise UsageError for two modes, or for options that the chosen one does not read."""
+    given = [
+        option
+        for option in context.command.params
+        if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE and option.name != "as_json"
+    ]
+    modes = [option for option in given if option.name in _MODES]
+    if len(modes) > 1:
+        raise click.UsageError(f"{_joined(modes)} are measured one at a time; give one of them.")
+    mode = str(modes[0].name) if modes else "gpu" if context.params["device"] == "cuda" else ""
+    chosen = f"--{mode}" if modes else "--device cuda" if mode else "the comparison with transformers"
+    needless = [option for option in given if option.name not in (mode, *_MODES[mode])]
+    if needless:
+        raise click.UsageError(f"{_joined(needless)}: not read by {chosen}; omit {'them' if needless[1:] else 'it'}.")
+
+
+def _joined(options: list[click.Parameter]) -> str:
+    return " and ".join(option.opts[0] for option in options)
+
 
 @click.command()
 @click.option("--preset", "names", multiple=True, type=click.Choice(["gpt2-nano", "gpt2-micro", "gpt2"]))
@@ -53,14 +85,16 @@ TARGETS = {
 @click.option("--generations", type=click.IntRange(min=0), default=5, show_default=True, help="0: no recursion.")
 @click.option("--recursions", is_flag=True, help="Only closed-form recursions against a NumPy loop.")
 @click.option("--view", is_flag=True, help="Only the interactive page, in a browser (playwright, Chromium).")
-@click.option("--scale", is_flag=True, help="Only webs of 10,000 to 10 million documents (half an hour).")
+@click.option("--scale", is_flag=True, help="Only webs of 10,000 to 10 million documents (five minutes).")
 @click.option("--documents", "sizes", type=click.IntRange(min=1000), multiple=True, help="Size of --scale; repeatable.")
 @click.option("--near-duplicates", is_flag=True, help="With --scale: remove near-duplicates at the publish gate.")
 @click.option("--chart", type=click.Path(dir_okay=False), help="With --scale: also draw the figures (SVG).")
 @click.option("--memory", is_flag=True, help="Only peak memory of models of real size (the extras smollm and lora).")
 @click.option("--gpu", is_flag=True, help="Only what --device cuda measures, on a CPU at small sizes.")
 @click.option("--json", "as_json", is_flag=True)
+@click.pass_context
 def main(
+    context: click.Context,
     names: tuple[str, ...],
     device: str,
     threads: int,
@@ -79,6 +113,7 @@ def main(
     """Measure tokens per second of the cohort engine and of transformers on the same weights and documents."""
     if not scale and (sizes or near_duplicates or chart is not None):
         raise click.UsageError("--documents, --near-duplicates and --chart belong to --scale; add it, or omit them.")
+    _require_one_mode(context)
     if recursions:
         from benchmarks.recursions import measure as measure_recursions
 
@@ -116,7 +151,7 @@ def main(
         figures = measure_gpu(device, rounds)
         click.echo(json.dumps(figures, indent=1) if as_json else f"{report(figures)}\n{_machine(device, threads)}")
         return
-    names = names or (("gpt2-nano", "gpt2-micro") if device == "cpu" else ("gpt2",))
+    names = names or ("gpt2-nano", "gpt2-micro")
     results = {"machine": _machine(device, threads), "presets": {}}
     for name in names:
         results["presets"][name] = measure(name, device, threads, rounds, generations)

@@ -29,7 +29,7 @@ from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.job import Job
 from ecosystem.runs.planning.estimate import Plan
 from ecosystem.runs.planning.memory import Resources, memory_budget, require_cpu, resources
-from ecosystem.runs.progress import RunProgress
+from ecosystem.runs.progress import RunProgress, said_if_stopped
 from ecosystem.runs.remote.places import local_folder, urls_in_errors
 from ecosystem.runs.run import Run
 from ecosystem.scenario.inputs import require_inputs
@@ -202,10 +202,10 @@ def _workers(
     """Connect to the workers of a placement; None if there is none."""
     if placement is None:
         return nullcontext()
-    if problem := placement.problem(scenario.models):
+    if problem := placement.problem(scenario.models, scenario.placement):
         raise EcosystemError(problem)
     members = sum(trainer.count for trainer in scenario.trainers.values())
-    return Workers(placement, machine.threads, members, progress.say)
+    return Workers(placement, machine.threads, members, progress.say, machine.device)
 
 
 def _finished(job: Job, progress: RunProgress, started: float) -> dict[str, Any]:
@@ -269,7 +269,8 @@ def _pushed(job: Job, snapshots: Generator[Snapshot, Any, None]) -> Iterator[Sna
 def _report(folder: Path) -> str:
     from ecosystem.report import write_report
 
-    return str(write_report(Run.open(folder)))
+    with said_if_stopped("All steps are committed; run the same command again to write the report."):
+        return str(write_report(Run.open(folder)))
 
 
 def step_line(snapshot: Snapshot, steps: int, seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -211,7 +212,28 @@ main()
     assert process.stdout is not None and process.stdout.readline() == "now\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (130, "Stopped; committed steps are kept.\n")
+    assert (process.returncode, errors) == (130, "Stopped.\n")
+
+
+def test_ctrl_c_while_a_report_is_drawn_says_that_every_step_is_committed(tmp_path, monkeypatch, capfd):
+    scenario, options = tiny(steps=1), {"out": tmp_path, "device": "cpu", "threads": 1}
+    monkeypatch.setattr("ecosystem.report.write_report", lambda run: signal.raise_signal(signal.SIGINT))
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        ecosystem.run(scenario, **options)
+    assert capfd.readouterr().err == "All steps are committed; run the same command again to write the report.\n"
+    assert signal.getsignal(signal.SIGINT) is handler
+    monkeypatch.undo()
+    assert (ecosystem.run(scenario, **options).path / "report.html").exists()
+
+
+def test_the_readme_names_every_option_of_a_run():
+    [row] = [
+        line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `ecosystem run FILE`")
+    ]
+    assert set(re.findall(r"`(--[a-z-]+)`", row)) == {
+        option for p in cli.commands["run"].params for option in p.opts if option.startswith("--")
+    }
 
 
 @pytest.mark.slow

@@ -163,7 +163,7 @@ def test_a_worker_divides_layers_over_its_gpus(gpus, devices, tmp_path, monkeypa
     plan = Blueprint(Remembers(), "m", 1, 0, STREAMS, "cuda", 1, tmp_path, gpus=gpus)
     Worker(".").build("m", plan, DOCS, [])
     assert contexts[0].devices == devices
-    with pytest.raises(DataError, match="--gpus-per-worker 4: PyTorch sees only 2 GPUs in a worker on"):
+    with pytest.raises(EcosystemError, match="--gpus-per-worker 4: PyTorch sees only 2 GPUs in a worker on"):
         Worker(".").build("m", replace(plan, gpus=4), DOCS, [])
 
 
@@ -174,10 +174,11 @@ def test_models_that_are_not_divided_are_refused_in_the_plan(tmp_path):
     assert isinstance(refused, EcosystemError) and sentence in str(refused)
     file = tmp_path / "placed.toml"
     file.write_text(SMOKE.read_text() + "\n[placement]\ngpus_per_worker = 2\n")
-    checked = CliRunner().invoke(cli, ["check", str(file)]).output
-    assert (
-        "workers as have room of a Ray cluster started on this machine, 2 GPUs each" in checked and sentence in checked
-    )
+    checked = CliRunner().invoke(cli, ["check", str(file)])
+    named = sentence.replace("--gpus-per-worker", "placement.gpus_per_worker =")
+    assert "valid" not in checked.output and str(checked.exception).startswith(f"{file}: {named}")
+    refused = CliRunner().invoke(cli, ["run", str(file), "--out", str(tmp_path), "--dry-run"]).exception
+    assert str(refused).startswith(named)
     lm = {"kind": "causal_lm", "init": "random", "architecture": "llama", "vocabulary": 300, "context": 32}
     placement = tiny(placement={"gpus_per_worker": 2}).placement
-    assert not placement.problem({"big": CausalLm(**{key: lm[key] for key in lm if key != "kind"})})
+    assert not placement.problem({"big": CausalLm(**{key: lm[key] for key in lm if key != "kind"})}, placement)

@@ -55,3 +55,18 @@ def test_processes_that_cannot_share_a_gpu_say_why(monkeypatch):
 def test_options_of_large_webs_are_refused_elsewhere(options):
     result = CliRunner().invoke(main, options)
     assert result.exit_code == 2 and "belong to --scale" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--scale --memory", "--scale and --memory are measured one at a time; give one of them."),
+        ("--gpu --recursions", "--recursions and --gpu are measured one at a time"),
+        ("--scale --rounds 2", "--rounds: not read by --scale; omit it."),
+        ("--view --device cuda", "--device: not read by --view; omit it."),
+        ("--device cuda --preset gpt2 --generations 1", "--preset and --generations: not read by --device cuda; omit"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(options, sentence):
+    result = CliRunner().invoke(main, options.split())
+    assert result.exit_code == 2 and sentence in " ".join(result.output.split())

@@ -52,6 +52,7 @@ def test_disk_is_that_of_the_steps_that_are_kept(tmp_path):
         return resources(LARGE.override(changes), tmp_path, threads=2).disk / 0.496e9
 
     assert 5 <= round(disk(), 1) < 5.1 and 5 <= round(disk(weights_precision="bfloat16"), 1) < 5.1
+    assert 53 <= round(disk(steps=99, weights_precision="bfloat16"), 1) < 54  # half of 100 steps, 3 exact copies
     assert 4 <= round(disk(weights_every=4), 1) < 4.1 and disk(steps=1000) > 1000
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("solara", reason="the extra view is not installed")
 
 from solara.server import kernel_context
 
-from ecosystem.app.server import LOCAL, _Guard
+from ecosystem.app.server import LOCAL, _Guard, _stopping
 from ecosystem.app.worlds.actions import in_background
 from ecosystem.app.worlds.live_run import LiveRun
 from ecosystem.app.worlds.session_model import SessionConfig
@@ -111,6 +111,14 @@ def test_new_tabs_connect_and_open_ones_belong_to_their_browser():
 def test_only_an_open_tab_is_closed():
     assert answer(f"{CLOSE}/open?session_id={TAB}") == "passed"
     assert answer(f"{CLOSE}/open?session_id=unknown") == answer(f"{CLOSE}/unknown?session_id={TAB}") == 404
+
+
+def test_ctrl_c_says_once_that_the_page_waits_for_what_is_computed(capfd):
+    server = SimpleNamespace(should_exit=False)
+    server.handle_exit = lambda number, frame: setattr(server, "should_exit", True)
+    for _ in range(2):
+        _stopping(server)(2, None)
+    assert server.should_exit and capfd.readouterr().err == "\nStopping after what is being computed.\n"
 
 
 def outlived(out):

@@ -9,6 +9,7 @@ import pickle
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -29,6 +30,7 @@ from ecosystem.placement.parts import DividedArrays, Together, open_divided
 from ecosystem.placement.spec import IGNORED_BY_PAGE, IGNORED_BY_STUDIES, PlacementSpec, chosen_placement
 from ecosystem.placement.texts import Texts, encoded, joined, unpack
 from ecosystem.placement.worker import Blueprint, Process, Refusal, Worker, versions
+from ecosystem.placement.workers import Workers
 from ecosystem.runs.records import Commit, format_of
 from ecosystem.streams import Streams
 from tests.conftest import SMOKE, tiny
@@ -57,7 +59,8 @@ def test_options_replace_keys_of_the_table():
     [
         ({"workers": 2}, "--workers: only the engine ray has workers; add --engine ray, or omit it."),
         ({"engine": "rey"}, '--engine rey: unknown engine (did you mean "ray"?); choose from local, ray.'),
-        ({"engine": "ray", "workers": 0}, "--workers 0: give a whole number of at least 1."),
+        ({"engine": "ray", "workers": 0}, "--workers 0: give a whole number from 1 to 100,000."),
+        ({"engine": "ray", "workers": 10**6}, "--workers 1000000: give a whole number from 1 to 100,000."),
         (
             {"engine": "ray", "address": ""},
             '--address "": give the address of a Ray cluster (HOST:PORT or auto), or omit it.',
@@ -79,6 +82,35 @@ def test_wrong_keys_of_the_table_are_told_with_their_path():
         tiny(placement={"gpus_per_worker": 2.5})
     with pytest.raises(EcosystemError, match=r"placement.gpus: unknown key"):
         tiny(placement={"gpus": 1})
+    with pytest.raises(EcosystemError, match=r"placement.address: give the address of a Ray cluster \(HOST:PORT or"):
+        tiny(placement={"address": " "})
+    sentence = r"placement: workers and gpus_per_worker: only the engine ray has workers; .* or remove them"
+    with pytest.raises(EcosystemError, match=sentence):
+        tiny(placement={"engine": "local", "workers": 2, "gpus_per_worker": 1})
+    assert tiny(placement={"engine": "local"}).placement == PlacementSpec(engine="local")
+
+
+def test_workers_of_ray_do_not_compute_on_mps(tmp_path):
+    options = ["--engine", "ray", "--device", "mps", "--dry-run", "--out", str(tmp_path)]
+    refused = CliRunner().invoke(cli, ["run", str(SMOKE), *options]).exception
+    assert isinstance(refused, EcosystemError) and str(refused).startswith("--device mps: workers of Ray compute on")
+
+
+def test_a_cluster_started_on_a_machine_without_a_gpu_is_refused(monkeypatch):
+    ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2}}], shutdown=list)
+    monkeypatch.setattr("ecosystem.placement.workers.connect", lambda address, cpus: (ray, True))
+    with pytest.raises(EcosystemError, match=r"^--device cuda: the Ray cluster started on this machine has no GPU; "):
+        Workers(PlacementSpec(), 1, 4, print, "cuda")
+
+
+def test_a_machine_without_a_gpu_is_not_told_to_install_cuda(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    plan = Blueprint(tiny().models["tiny"], "tiny", 1, 0, Streams(1), "cuda", 1, tmp_path)
+    for found, sentence in ((None, "give --device cpu."), ("nvidia-smi", "or install a CUDA build of PyTorch there.")):
+        monkeypatch.setattr("ecosystem.placement.worker.shutil.which", lambda name, found=found: found)
+        with pytest.raises(EcosystemError, match=rf"^--device cuda: .* {sentence}$") as error:
+            Worker(".").build("tiny", plan, pl.Series(["a"]), [])
+        assert not isinstance(error.value, DataError), "one of a model would begin with its name"
 
 
 def test_check_says_where_models_are_computed_and_run_refuses_workers_without_ray(tmp_path):

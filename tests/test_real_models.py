@@ -13,6 +13,7 @@ import torch
 from ecosystem.errors import DataError, ScenarioError, TrainingError
 from ecosystem.families import checkpoint, gguf, members
 from ecosystem.families.language.gpt2.cohort import Gpt2Cohort
+from ecosystem.families.language.gpt2.family import Gpt2
 from ecosystem.families.language.huggingface import cohort as modules
 from ecosystem.families.language.huggingface.family import CausalLm
 from ecosystem.families.language.tokenizer import Tokenizer
@@ -221,6 +222,8 @@ def test_gguf_files_are_refused_in_a_sentence(gguf_file, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"has 2 GGUF files; give the path of one of them: a\.gguf, b\.gguf"):
         CausalLm(init=str(tmp_path)).check_files()
     CausalLm(init=str(gguf_file)).check_files()
+    with pytest.raises(DataError, match=r'tiny\.gguf" is a model of type "llama", not "gpt2"; use kind = "causal_lm"'):
+        Gpt2(init=str(gguf_file), n_layer=7).check_files()
     monkeypatch.setattr(gguf, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r'needs the package gguf; install it with pip install "ecosystem\[gguf\]"'):
         CausalLm(init=str(gguf_file)).check_files()

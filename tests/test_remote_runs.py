@@ -44,7 +44,7 @@ def records(url: str) -> dict[str, dict]:
 def test_a_run_goes_to_a_url_is_resumed_elsewhere_and_read_there(tmp_path, finished, scratch, monkeypatch):
     file = tmp_path / "tiny.toml"
     file.write_text(tiny().to_toml())
-    out = f"memory://{tmp_path}/runs"
+    out = f"file://{tmp_path}/runs"
     url = f"{out}/{folder_of(tiny(), '').as_posix()}"
     options = ["--device", "cpu", "--threads", "2", "--out", f"{out}/"]
     assert told("run", file, *options, "--steps", "2").splitlines()[-1] == f"{url}/report.html"
@@ -71,7 +71,7 @@ def test_what_an_object_store_cannot_do_is_told(tmp_path):
     file = tmp_path / "tiny.toml"
     file.write_text(tiny().to_toml())
     for arguments, sentence in (
-        (["run", file, "--fresh", "--out", "memory://x"], "memory://x: nothing is moved in an object store"),
+        (["run", file, "--fresh", "--out", "file:///x"], "file:///x: nothing is moved in an object store"),
         (["run", file, "--out", "nowhere://x"], "nowhere://x: unknown kind of store"),
         (["report", "memory://x/none/1"], "memory://x/none/1: there is no run at this URL"),
         (
@@ -83,8 +83,12 @@ def test_what_an_object_store_cannot_do_is_told(tmp_path):
             ["tasks", "memory://x/none/1", "t"],
             "memory://x/none/1: `ecosystem tasks` needs a local folder; copy the run",
         ),
-        (["run", file, "--out", "memory://"], "memory://: this is not the URL of a place"),
+        (["run", file, "--out", "s3://"], "s3://: this is not the URL of a place"),
         (["report", "memory://x"], "memory://x: this is not the URL of a run"),
+        (["run", file, "--out", "memory://x"], "^--out memory://x: what is stored there is lost when the command ends"),
+        (["study", file, "--out", "memory://x"], "^--out memory://x: what is stored there is lost"),
+        (["run", file, "--out", "file://tmp/x"], "^--out file://tmp/x: tmp is the name .* give file:///tmp/x, or the"),
+        (["run", file, "--out", "zip://x.zip"], "^--out zip://x.zip: runs cannot be written there as folders; give"),
     ):
         with pytest.raises(EcosystemError, match=sentence):
             told(*arguments)

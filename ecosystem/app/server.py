@@ -13,6 +13,7 @@ import socket
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -80,7 +81,7 @@ def serve(config: SessionConfig, host: str, port: int, ready: Callable[[str], No
     def until_stopped() -> Iterator[None]:
         """Stop at Ctrl-C without raising the signal again, as uvicorn would: it would prevent the cleanup."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, server.handle_exit)
+            signal.signal(number, _stopping(server))
         yield
 
     server.capture_signals = until_stopped
@@ -92,6 +93,17 @@ def serve(config: SessionConfig, host: str, port: int, ready: Callable[[str], No
 
     server.startup = startup
     server.run(sockets=[listening])
+
+
+def _stopping(server: Any) -> Callable[[int, FrameType | None], None]:
+    """Return a signal handler that ends the server and says, at the first signal, that it may take a while."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not server.should_exit:  # not through a stream, which the handler may have interrupted while it writes
+            os.write(2, b"\nStopping after what is being computed.\n")
+        server.handle_exit(number, frame)
+
+    return stop
 
 
 def _listen(host: str, port: int) -> socket.socket:

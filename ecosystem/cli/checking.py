@@ -63,7 +63,7 @@ def _run(folder: Path, variant: str | None, values: Mapping[str, Any]) -> list[s
 
 def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[str]:
     """Return a summary of a valid file, and notes; raise EcosystemError otherwise."""
-    from ecosystem.errors import DataError
+    from ecosystem.errors import DataError, EcosystemError
     from ecosystem.placement.spec import IGNORED_BY_STUDIES
     from ecosystem.scenario.consistency import unused_settings
     from ecosystem.scenario.inputs import (
@@ -81,6 +81,9 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     if kind == "scenario":
         scenario, base = read_scenario(file, variant, settings, None, None, data), file.parent
         summary, scenarios = _summary(scenario), [scenario]
+        placed = scenario.placement
+        if placed is not None and (problem := placed.problem(scenario.models, placed)):
+            raise EcosystemError(f"{file}: {problem}")
     else:
         summary, scenarios, base = _question(file, kind, variant, read_values(settings))
     require_inputs(scenarios, base, str(file))
@@ -103,8 +106,7 @@ def _too_large(scenario: Scenario, base: Path) -> list[str]:
     from ecosystem.runs.planning.memory import resources
 
     if scenario.placement is not None and scenario.placement.engine == "ray":
-        problem = scenario.placement.problem(scenario.models)
-        return [problem.removesuffix(".")] if problem else []  # the memory is that of other machines
+        return []  # the memory is that of other machines
     problem = resources(scenario, Path(), threads=cores(), base=base).problem()
     return [f"on a CPU of this machine, {problem.removesuffix('.')}"] if problem else []
 

@@ -22,7 +22,7 @@ LESS_MEMORY = "Use smaller models, counts or batches; committed steps are kept."
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """Exit at once on Ctrl-C while no step is in progress, even inside the import of a library."""
-    os.write(2, b"Stopped; committed steps are kept.\n")
+    os.write(2, b"Stopped.\n")
     os._exit(130)
 
 

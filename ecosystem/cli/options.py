@@ -111,6 +111,17 @@ def shown_as(place: Path | str) -> Iterator[None]:
         yield
 
 
+def _lasting(context: click.Context, option: click.Parameter, place: Any) -> Any:
+    """Return the value of --out; raise EcosystemError for a URL where no run can be kept."""
+    from ecosystem.input_files import is_url
+
+    if is_url(place):
+        from ecosystem.runs.remote.places import require_lasting
+
+        require_lasting(place)
+    return place
+
+
 RUN_MEMORY = click.option(
     "--memory",
     metavar="SIZE",
@@ -122,9 +133,18 @@ OUT = click.option(
 OUT_OR_URL = click.option(
     "--out",
     type=Place(),
+    callback=_lasting,
     default=Path("outputs"),
     show_default=True,
     help="Folder for runs, or the URL of an object store (such as s3://bucket/runs).",
+)
+OUT_OF_RUNS = click.option(
+    "--out",
+    callback=_lasting,
+    default="outputs",
+    show_default=True,
+    help="Folder or URL (s3://, gs://) for runs and report. If it is a URL, the report is also written to the "
+    "local folder outputs, and its path there is printed.",
 )
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Validate the scenario and print the plan; run nothing.")
 SUMMARY = click.option(
@@ -201,13 +221,7 @@ def execution_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.IntRange(min=1),
             help="Number of seeds to use, starting with the first (default: all).",
         ),
-        click.option(
-            "--out",
-            default="outputs",
-            show_default=True,
-            help="Folder or URL (s3://, gs://) for runs and report. If it is a URL, the report is also written to the "
-            "local folder outputs, and its path there is printed.",
-        ),
+        OUT_OF_RUNS,
         SUMMARY,
         QUIET,
     ]

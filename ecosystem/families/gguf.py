@@ -80,8 +80,17 @@ def sizes(file: Path) -> dict[str, int]:
 
     Sizes that it does not give are 0. Raises DataError if it is no GGUF file.
     """
+    return dict(_header(file)[1])
+
+
+def architecture(file: Path) -> str:
+    """Return the architecture in the header of a file, such as "llama"; raise DataError as :func:`sizes` does."""
+    return _header(file)[0]
+
+
+def _header(file: Path) -> tuple[str, dict[str, int]]:
     try:
-        return dict(_sizes(file, file.stat().st_mtime_ns))
+        return _read(file, file.stat().st_mtime_ns)
     except (OSError, ValueError) as error:
         reason = str(error)
     except (struct.error, IndexError, OverflowError, MemoryError):  # a number that is cut off, or makes no sense
@@ -90,8 +99,8 @@ def sizes(file: Path) -> dict[str, int]:
 
 
 @lru_cache
-def _sizes(file: Path, changed: int) -> dict[str, int]:
-    """Return the sizes in a file as it was ``changed`` last; a vocabulary takes a tenth of a second to skip."""
+def _read(file: Path, changed: int) -> tuple[str, dict[str, int]]:
+    """Return architecture and sizes in a file as ``changed`` last; to skip a vocabulary takes a tenth of a second."""
     with file.open("rb") as stream:
         magic, version, tensors, values = struct.unpack("<4sIQQ", stream.read(24))
         if magic != b"GGUF" or version not in (2, 3):
@@ -103,11 +112,14 @@ def _sizes(file: Path, changed: int) -> dict[str, int]:
         elements, offsets = zip(*(_tensor(stream) for _ in range(tensors)), strict=True)
         if max(offsets) + stream.tell() >= file.stat().st_size:
             raise ValueError("it is truncated: weights are missing at its end")
-    architecture = found.get("general.architecture")
+    kind = str(found.get("general.architecture"))
     names = {"context": "context_length", "layers": "block_count", "width": "embedding_length"}
     names["inner"] = "feed_forward_length"
-    return {"parameters": sum(elements), "vocabulary": int(found.get("tokenizer.ggml.tokens") or 0)} | {
-        key: int(found.get(f"{architecture}.{name}") or 0) for key, name in names.items()
+    sizes = {key: int(found.get(f"{kind}.{name}") or 0) for key, name in names.items()}
+    return kind, {
+        "parameters": sum(elements),
+        "vocabulary": int(found.get("tokenizer.ggml.tokens") or 0),
+        **sizes,
     }
 
 

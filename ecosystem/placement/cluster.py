@@ -48,11 +48,12 @@ def _require_server(address: str | None) -> None:
 
 @dataclass(frozen=True)
 class Room:
-    """How many workers of one size a cluster has room for, and its machines in words."""
+    """How many workers of one size a cluster has room for, its machines in words, and their GPUs."""
 
     workers: int
     machines: int
     sizes: str
+    gpus: float
 
     @classmethod
     def of(cls, ray: Any, cpus: int, gpus: float) -> Room:
@@ -66,4 +67,4 @@ class Room:
             for resources in alive
         ]
         sizes = "; ".join(f"{m.get('CPU', 0):g} CPUs, {m.get('GPU', 0):g} GPUs" for m in alive)
-        return cls(sum(fits), len(alive), sizes)
+        return cls(sum(fits), len(alive), sizes, sum(m.get("GPU", 0) for m in alive))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.families.base import Family
 from ecosystem.formats import counted
 from ecosystem.spec import Spec
 
+ADDRESS = "the address of a Ray cluster (HOST:PORT or auto), or omit it"
+_MOST_WORKERS = 100_000
 _GPUS = "a number from 0 to 1, or a whole number above it"
 EngineKind = Literal["local", "ray"]
 
@@ -22,14 +24,20 @@ def _whole_above_one(gpus: float) -> float:
     return gpus
 
 
+def _not_blank(address: str) -> str:
+    if not address.strip():
+        raise ValueError(f"give {ADDRESS}")
+    return address
+
+
 class PlacementSpec(Spec):
     """Where models are computed. It affects no result on a CPU; the command line (`--engine`, …) replaces it."""
 
     engine: EngineKind = Field("ray", description="local: in the process of the run; ray: in workers of a Ray cluster")
-    address: Annotated[str, Field(pattern=r"\S")] | None = Field(
+    address: Annotated[str, Field(json_schema_extra={"pattern": r"\S"}), AfterValidator(_not_blank)] | None = Field(
         None, description='address of the Ray cluster; "auto" finds a running one; absent: start one on this machine'
     )
-    workers: Annotated[int, Field(gt=0, le=100_000)] | None = Field(
+    workers: Annotated[int, Field(gt=0, le=_MOST_WORKERS)] | None = Field(
         None, description="processes among which the members of every model are divided; absent: as many as have room"
     )
     gpus_per_worker: Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)] = Field(
@@ -37,6 +45,17 @@ class PlacementSpec(Spec):
         description="GPUs of each worker: 0.25 puts four workers on one GPU, 2 divides the layers of a causal_lm over "
         "two; 0: workers compute on CPUs",
     )
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        keys = {"address": self.address, "workers": self.workers, "gpus_per_worker": self.gpus_per_worker}
+        given = [name for name, value in keys.items() if value]
+        if self.engine == "local" and given:
+            raise ValueError(
+                f'{" and ".join(given)}: only the engine ray has workers; set engine = "ray" (--engine local still '
+                f"computes in one process), or remove {'it' if len(given) == 1 else 'them'}"
+            )
+        return self
 
     def described(self) -> str:
         """Return where the models are computed, without connecting to a cluster."""
@@ -51,13 +70,18 @@ class PlacementSpec(Spec):
         """Return the GPUs of a worker in words."""
         return f"{self.gpus_per_worker:g} GPU{'s' if self.gpus_per_worker > 1 else ''}"
 
-    def problem(self, models: Mapping[str, Family]) -> str:
-        """Return a sentence if a worker has several GPUs but one of the models needs one; else an empty string."""
+    def problem(self, models: Mapping[str, Family], table: PlacementSpec | None) -> str:
+        """Return a sentence if a worker has several GPUs but one of the models needs one; else an empty string.
+
+        ``table`` is that of the scenario: the sentence names its key if the number is from there, else the option.
+        """
         whole = [f"models.{name} ({family.kind})" for name, family in models.items() if not family.divides_layers]
         if self.engine == "local" or self.gpus_per_worker <= 1 or not whole:
             return ""
+        in_table = table is not None and table.gpus_per_worker == self.gpus_per_worker
+        name = "placement.gpus_per_worker =" if in_table else "--gpus-per-worker"
         return (
-            f"--gpus-per-worker {self.gpus_per_worker:g}: only a causal_lm is divided over GPUs, but each member of "
+            f"{name} {self.gpus_per_worker:g}: only a causal_lm is divided over GPUs, but each member of "
             f"{' and '.join(whole)} is computed on one; give at most 1, or only models of kind causal_lm."
         )
 
@@ -67,9 +91,7 @@ IGNORED_BY_STUDIES = (
 )
 IGNORED_BY_PAGE = "[placement] of the scenario is ignored: the page computes its worlds in its own process"
 
-
-ADDRESS = "the address of a Ray cluster (HOST:PORT or auto), or omit it"
-_ALLOWED = {"address": ADDRESS, "workers": "a whole number of at least 1", "gpus_per_worker": _GPUS}
+_ALLOWED = {"address": ADDRESS, "workers": f"a whole number from 1 to {_MOST_WORKERS:,}", "gpus_per_worker": _GPUS}
 
 
 def chosen_placement(table: PlacementSpec | None, options: dict[str, Any]) -> PlacementSpec | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.errors import DataError, EcosystemError
+from ecosystem.errors import EcosystemError
 from ecosystem.families import foundation
 from ecosystem.families.base import (
     BuildContext,
@@ -149,13 +150,14 @@ class Worker:
         import torch
 
         if plan.device == "cuda" and not torch.cuda.is_available():
-            raise DataError(
+            install = ", or install a CUDA build of PyTorch there" if shutil.which("nvidia-smi") else ""
+            raise EcosystemError(
                 f"--device cuda: {socket.gethostname()}, a machine of the cluster, has no GPU that PyTorch can use; "
-                "give --device cpu, or install a CUDA build of PyTorch there."
+                f"give --device cpu{install}."
             )
         divided = plan.device == "cuda" and plan.gpus > 1
         if divided and torch.cuda.device_count() < plan.gpus:
-            raise DataError(
+            raise EcosystemError(
                 f"--gpus-per-worker {plan.gpus}: PyTorch sees only {torch.cuda.device_count()} GPUs in a worker on "
                 f"{socket.gethostname()}."
             )

@@ -79,18 +79,21 @@ class Part:
 class Workers:
     """The workers of one run; use it as a context manager."""
 
-    def __init__(self, spec: PlacementSpec, threads: int, members: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, spec: PlacementSpec, threads: int, members: int, say: Callable[[str], None], device: str = "cpu"
+    ) -> None:
         """Connect to the cluster and count its room.
 
-        ``threads`` are the compute threads of each worker, ``members`` those of all models, and ``say`` prints a
-        sentence. Raises EcosystemError if there is no cluster, or no room for the workers.
+        ``threads`` are the compute threads of each worker, ``members`` those of all models, ``say`` prints a sentence,
+        and ``device`` is that of the workers. Raises EcosystemError if there is no cluster, no room for the workers, or
+        no GPU where they need one.
         """
         self.spec, self._threads, self._members, self._say = spec, threads, members, say
         cpus = (spec.workers or max(1, cores() // threads)) * threads
         self.ray, self._owns_cluster = connect(spec.address, cpus)
         try:
             self.room = Room.of(self.ray, threads, spec.gpus_per_worker)
-            self._require_room()
+            self._require_room(device)
         except EcosystemError:
             self.close()
             raise
@@ -104,8 +107,14 @@ class Workers:
             self.ray.exceptions.WorkerCrashedError,
         )
 
-    def _require_room(self) -> None:
+    def _require_room(self, device: str) -> None:
         spec, room = self.spec, self.room
+        started_here = self._owns_cluster and spec.address is None
+        if started_here and device == "cuda" and not (room.gpus or spec.gpus_per_worker):
+            raise EcosystemError(
+                "--device cuda: the Ray cluster started on this machine has no GPU; give --device cpu, or the "
+                "--address of a cluster with GPUs."
+            )
         if room.workers >= (spec.workers or 1):
             return
         needs = f"--threads {self._threads}"

@@ -68,6 +68,8 @@ def machine_for(
         parts = stored.parts
     if placement is not None:
         validate_device(device, threads)
+        if device == "mps":
+            raise EcosystemError("--device mps: workers of Ray compute on cpu or cuda; choose one, or --engine local.")
         device = ("cuda" if placement.gpus_per_worker else "cpu") if device == "auto" else device
         return Machine(device, threads or 1, parts)
     return replace(Machine.choose(device, threads), parts=parts)

@@ -9,7 +9,7 @@ from ecosystem.errors import EcosystemError
 from ecosystem.input_files import is_url
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.remote.mirror import Mirror
-from ecosystem.runs.remote.places import upload_report
+from ecosystem.runs.remote.places import require_writable, upload_report
 from ecosystem.runs.run import folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -46,6 +46,7 @@ class Job:
         if isinstance(out, str) and is_url(out) and branch is None:
             if fresh:
                 raise EcosystemError(f"{out}: nothing is moved in an object store; start again at another URL (--out).")
+            require_writable(out)
             mirror = Mirror(out)
             out = mirror.folder
             mirror.resume(folder_of(scenario, out))

@@ -14,7 +14,33 @@ from ecosystem.runs.remote.mirror import Mirror, scratch_folder
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
 
+_READ_ONLY = ("zip", "tar", "libarchive", "http", "https", "data", "git", "github", "gist", "reference")
 _STUDY_TABLES = ("metrics", "state")  # those that studies read
+
+
+def require_writable(url: str) -> None:
+    """Raise EcosystemError for a URL below which no run can be written, or that means another place than it says."""
+    protocol, _, rest = url.partition("://")
+    if protocol.split("::")[0] in _READ_ONLY:
+        raise EcosystemError(
+            f"--out {url}: runs cannot be written there as folders; give a folder, or the URL of an object store, such "
+            "as s3://bucket/runs."
+        )
+    if protocol in ("file", "local") and rest and not rest.startswith(("/", "~")):
+        raise EcosystemError(
+            f"--out {url}: {rest.split('/')[0]} is the name of a machine in this URL; give {protocol}:///{rest}, or "
+            "the path of the folder."
+        )
+
+
+def require_lasting(url: str) -> None:
+    """Raise EcosystemError for a URL where no run can be written, or is lost with this process."""
+    if url.startswith("memory://"):
+        raise EcosystemError(
+            f"--out {url}: what is stored there is lost when the command ends; give a folder, or the URL of an object "
+            "store, such as s3://bucket/runs."
+        )
+    require_writable(url)
 
 
 def place_of(scenario: Scenario, out: str) -> str:

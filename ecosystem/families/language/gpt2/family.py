@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from ecosystem.cache import cache_folder
 from ecosystem.errors import DataError
-from ecosystem.families import checkpoint
+from ecosystem.families import checkpoint, gguf
 from ecosystem.families.base import FAMILIES, BuildContext, Workload
 from ecosystem.families.footprint import Footprint
 from ecosystem.families.foundation import pretrain
@@ -196,6 +196,12 @@ class Gpt2(LanguageFamily):
         return None
 
     def _check_sizes(self) -> None:
+        file = gguf.find(self.init, "init") if checkpoint.is_installed(self.init) else None
+        if file is not None and (kind := gguf.architecture(file)) != "gpt2":
+            raise DataError(
+                f'init = "{self.init}" is a model of type "{kind}", not "gpt2"; use kind = "causal_lm", which supports '
+                "any causal language model."
+            )
         found = self._sizes()
         if found is None:
             sizes = vars(Shape.read(expanded(self.init)))
