@@ -234,7 +234,7 @@ class _Search:
         def residuals(shares: Floats) -> Floats:
             with np.errstate(all="ignore"):
                 logarithm = np.log(predicted(self._fit.form, inputs, self.values(shares)))
-            return np.clip(np.nan_to_num(logarithm - logs, nan=_WORST), -_WORST, _WORST)
+            return np.asarray(np.clip(np.nan_to_num(logarithm - logs, nan=_WORST), -_WORST, _WORST))
 
         return least_squares(
             residuals, np.clip(start, 0, 1), bounds=(0, 1), loss="soft_l1", f_scale=_TOLERANCE, max_nfev=_MOST
