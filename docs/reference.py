@@ -23,7 +23,7 @@ from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES, Adder, Filter, Policy, Weigher
 from ecosystem.scenario.presets import presets, with_preset
 from ecosystem.sources.base import SOURCES, Source
-from ecosystem.theory.laws import ARGUMENTS, Law, laws
+from ecosystem.theory.laws import ARGUMENTS, QUANTITIES, Law, ScalingLaw, laws, scaling_laws
 
 PAGE_OF_KINDS: dict[type, str] = {Source: "sources.md", Family: "models.md", Policy: "policies.md"}
 
@@ -239,6 +239,7 @@ def closed_forms() -> str:
         "Closed forms that a `[[theory]]` entry can name. `t` is the generation; the other arguments are its "
         '`parameters`. "Unread" after a source marks a formula that was not taken from its text.',
         *(_law(name, law) for name, law in laws().items()),
+        *(_scaling_law(name, law) for name, law in scaling_laws().items()),
     )
 
 
@@ -261,6 +262,20 @@ def _law(name: str, law: Law) -> str:
     ]
     arguments = table(["argument", "type", "default", "what it is"], rows)
     return _section(2, name, markdown(law.function.__doc__ or ""), _ORIGIN[law.source], arguments)
+
+
+def _scaling_law(name: str, law: ScalingLaw) -> str:
+    inputs = [[code(key), line(QUANTITIES[key])] for key in law.inputs]
+    fitted = [[code(key), line(f"{u.low:g} to {u.high:g}"), line(u.text)] for key, u in law.unknowns.items()]
+    return _section(
+        2,
+        name,
+        "A scaling law, which the table `[fit]` of a study fits to its runs.",
+        markdown(law.function.__doc__ or ""),
+        _ORIGIN[law.source],
+        table(["quantity", "what it is"], inputs),
+        table(["fitted parameter", "range", "what it is"], fitted),
+    )
 
 
 def columns(name: str) -> str:

@@ -39,9 +39,10 @@ from ecosystem.sources.base import SOURCES
 from ecosystem.streams import Streams
 from ecosystem.studies.spec.design import Design, Range
 from ecosystem.studies.spec.frontier import ClosedForm, Frontier
+from ecosystem.studies.spec.law_fit import LawFit
 from ecosystem.studies.spec.measure import Measure
 from ecosystem.studies.spec.study import BranchPoint, EqualCost, Study
-from ecosystem.theory.laws import ARGUMENTS, laws
+from ecosystem.theory.laws import ARGUMENTS, Source, laws, scaling_laws
 
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 
@@ -68,6 +69,7 @@ _ENTRIES: dict[str, type[BaseModel]] = {
     "a study's [[measures]]": Measure,
     "a study's [branch]": BranchPoint,
     "a study's [equal_cost]": EqualCost,
+    "a study's [fit]": LawFit,
     "a frontier file": Frontier,
     "a frontier's [closed_form]": ClosedForm,
 }
@@ -83,6 +85,7 @@ def listing(what: str, as_json: bool) -> str:
         "sources": lambda: _kinds("sources"),
         "metrics": _metrics,
         "laws": _laws,
+        "scaling_laws": _scaling_laws,
         "tasks": _tasks,
         "entries": _entries,
     }[what]()
@@ -177,11 +180,28 @@ def _laws() -> list[dict[str, Any]]:
             }
             for p in law.parameters
         ]
-        about = _about(law.function.__doc__)
-        if law.source == "digest":
-            about += " The formula was taken from a summary of the paper or from memory, not from the paper itself."
+        about = _about_law(law.function.__doc__, law.source)
         entries.append({"name": name, "about": about, "source": law.source, "fields": fields})
     return entries
+
+
+def _scaling_laws() -> list[dict[str, Any]]:
+    entries = []
+    for name, law in scaling_laws().items():
+        fields = [
+            {"name": parameter, "type": "fitted", "default": f"{end.low:g} to {end.high:g}", "about": end.text}
+            for parameter, end in law.unknowns.items()
+        ]
+        about = f"{_about_law(law.function.__doc__, law.source)} Depends on {', '.join(law.inputs)}."
+        entries.append({"name": name, "about": about, "source": law.source, "fields": fields})
+    return entries
+
+
+def _about_law(docstring: str | None, source: Source) -> str:
+    about = _about(docstring)
+    if source == "digest":
+        about += " The formula was taken from a summary of the paper or from memory, not from the paper itself."
+    return about
 
 
 def harness(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> str:

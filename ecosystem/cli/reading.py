@@ -16,7 +16,9 @@ from ecosystem.cli.options import (
     run_folder,
 )
 
-LISTED = ["scenarios", "studies", "entries", "models", "policies", "sources", "metrics", "laws", "tasks"]
+LISTED = [
+    *("scenarios", "studies", "entries", "models", "policies", "sources", "metrics", "laws", "scaling_laws", "tasks")
+]
 
 
 @click.command("list")
@@ -26,7 +28,7 @@ def list_(what: str, as_json: bool) -> None:
     """List files, kinds, metrics or laws with their fields.
 
     WHAT is one of scenarios, studies, entries (tables of scenario and study files), models, policies, sources, metrics,
-    laws and tasks.
+    laws, scaling_laws and tasks.
     """
     from ecosystem.cli.listing import listing
 

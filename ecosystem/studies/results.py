@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 
 import polars as pl
@@ -15,6 +16,9 @@ from ecosystem.runs.remote.places import open_run, with_store_paths
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import JobResult
+from ecosystem.studies.law_fit import POINTS, read_points
+from ecosystem.studies.origins import SURVIVAL, survival_of
+from ecosystem.studies.spec.law_fit import LawFit
 from ecosystem.studies.spec.measure import WEB, course_of, populations, value_of
 from ecosystem.studies.spec.study import Cell, Study
 
@@ -75,14 +79,17 @@ class Results:
     training: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRAINING))
     profile: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PROFILE))
     signals: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SIGNALS))
+    points: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={**CELL, **POINTS}))  # if a law is fitted
+    survival: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={**CELL, **SURVIVAL}))
 
     @classmethod
     def of(cls, study: Study, cells: Sequence[Cell], job_results: Sequence[JobResult]) -> Results:
         """Read the metrics of every cell's run; an unreadable run counts as failed."""
         runs, values, series, costs, training, profiles, signals = [], [], [], [], [], [], []
+        points, survival = [], []
         measured: dict[str, set[frozenset[str]]] = {}  # measure of all trainers → populations by run
         with ThreadPoolExecutor(_PARALLEL_READS) as pool:
-            readings = list(pool.map(_read, cells, job_results))
+            readings = list(pool.map(partial(_read, fit=study.fit), cells, job_results))
         for cell, result, reading in zip(cells, job_results, readings, strict=True):
             key, metrics = (cell.arm, cell.world, cell.scenario.seed), reading.metrics
             runs.append((*key, result.run or None, reading.error or None, result.attempts, reading.seconds))
@@ -99,6 +106,8 @@ class Results:
             profiles += [(*key, *row) for row in reading.profile]
             signals += [(*key, *row) for row in reading.signals]
             training += [(*key, *row) for row in training_rows(metrics, cell.scenario)]
+            survival += [(*key, *row) for row in survival_of(metrics, cell.scenario)]
+            points += [(*key, *row) for row in reading.points]
         return cls(
             study,
             pl.DataFrame(runs, schema=RUNS, orient="row"),
@@ -109,6 +118,8 @@ class Results:
             pl.DataFrame(training, schema=TRAINING, orient="row"),
             pl.DataFrame(profiles, schema=PROFILE, orient="row"),
             pl.DataFrame(signals, schema=SIGNALS, orient="row"),
+            pl.DataFrame(points, schema={**CELL, **POINTS}, orient="row"),
+            pl.DataFrame(survival, schema={**CELL, **SURVIVAL}, orient="row"),
         )
 
     def untrained(self, arm: str, world: str, of: str | None = None) -> str:
@@ -130,22 +141,25 @@ class Results:
 
     def write(self, store: Store) -> None:
         """Write every table into the study's folder, as Parquet and as CSV."""
-        for name in ("runs", "values", "series", "costs", "training", "profile", "signals"):
+        tables = ["runs", "values", "series", "costs", "training", "profile", "signals"]
+        tables += [name for name in ("points", "survival") if getattr(self, name).height]
+        for name in tables:
             write_table(store, name, getattr(self, name))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The metrics of a cell's run, the seconds of its steps, its profile and its signals; or the error."""
+    """The metrics of a cell's run, the seconds of its steps, its profile, signals and points; or the error."""
 
     metrics: pl.DataFrame | None = None
     seconds: float | None = None
     error: str = ""
     profile: Sequence[tuple[object, ...]] = ()
     signals: Sequence[tuple[object, ...]] = ()
+    points: Sequence[tuple[object, ...]] = ()  # if a law is fitted
 
 
-def _read(cell: Cell, result: JobResult) -> Reading:
+def _read(cell: Cell, result: JobResult, fit: LawFit | None) -> Reading:
     from ecosystem.report.data import RunReportData
     from ecosystem.report.profile import signals
 
@@ -157,7 +171,8 @@ def _read(cell: Cell, result: JobResult) -> Reading:
         seconds = sum(c.seconds for c in run.store.commits() if c.step <= cell.scenario.steps)
         metrics = run.metrics.filter(pl.col("step") <= cell.scenario.steps)
         changes = signals.changes(metrics).drop("error").rows()
-        return Reading(metrics, seconds, "", RunReportData.of(run, metrics).profile.rows(), changes)
+        points = [] if fit is None else read_points(run, cell.scenario, fit.metric)
+        return Reading(metrics, seconds, "", RunReportData.of(run, metrics).profile.rows(), changes, points)
     except EcosystemError as problem:
         return Reading(error=with_store_paths(str(problem), out_root(result.run)))
 

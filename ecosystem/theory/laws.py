@@ -1,7 +1,9 @@
-"""Registry of laws: the closed forms that a scenario can draw beside its simulation and check it against.
+"""Registries of laws: closed forms that a scenario is checked against, and scaling laws that a study fits to its runs.
 
 A law is a function with the argument ``t``, the generation, and the decorator :func:`law`; a scenario sets its other
-arguments. The modules that define laws need SciPy, so they are imported on first use.
+arguments. The modules that define laws need SciPy, so they are imported on first use. A scaling law is a function of
+quantities of a trained model (:data:`QUANTITIES`) with the decorator :func:`scaling_law`, which names the parameters
+to be fitted.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +97,15 @@ ARGUMENTS: dict[str, str] = {
     "wrong": "share of wrong labels before the verifier",
 }
 """Description of each argument; an argument has the same meaning in all laws."""
+QUANTITIES: dict[str, str] = {
+    "parameters": "number of parameters of the model",
+    "human_tokens": "human tokens that the last fit read, repetitions included",
+    "synthetic_ratio": "machine tokens that it read for every human token",
+}
+"""What a scaling law may depend on; every name is an argument of the function."""
 _EXAMPLE: dict[str, Any] = {"p": [0.5, 0.3, 0.2], "s0": 0.4, "h0": 0.5, "variance": 1.0}
 _LAWS: dict[str, Law] = {}
+_SCALING_LAWS: dict[str, ScalingLaw] = {}
 
 Function = TypeVar("Function", bound=Callable[..., NDArray[np.float64]])
 Source = Literal["paper", "derived", "digest"]
@@ -128,6 +137,54 @@ class Law:
     def parameters(self) -> list[inspect.Parameter]:
         """The arguments except the generation ``t``."""
         return [p for p in inspect.signature(self.function).parameters.values() if p.name != "t"]
+
+
+class Unknown(NamedTuple):
+    """A parameter of a scaling law that a study fits, within a range; on a logarithmic scale if that is positive."""
+
+    low: float
+    high: float
+    text: str  # what it is
+
+    @property
+    def is_scale(self) -> bool:
+        """Whether only positive values are allowed."""
+        return self.low > 0
+
+
+@dataclass(frozen=True)
+class ScalingLaw:
+    """A formula for the loss of a trained model, whose parameters a study fits to its runs."""
+
+    name: str
+    function: Callable[..., NDArray[np.float64]]
+    source: Source
+    unknowns: Mapping[str, Unknown]
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        """The arguments that are not fitted: names of :data:`QUANTITIES`."""
+        return [name for name in inspect.signature(self.function).parameters if name not in self.unknowns]
+
+
+def scaling_law(source: Source, **unknowns: Unknown) -> Callable[[Function], Function]:
+    """Return a decorator that registers a function as a scaling law, with its source and its parameters to be fitted.
+
+    All other arguments of the function are names of :data:`QUANTITIES`, and are given as arrays of one shape.
+    """
+
+    def enter(function: Function) -> Function:
+        _SCALING_LAWS[function.__name__] = ScalingLaw(function.__name__, function, source, unknowns)
+        return function
+
+    return enter
+
+
+@cache
+def scaling_laws() -> dict[str, ScalingLaw]:
+    """Return every scaling law, sorted by name."""
+    import_module("ecosystem.theory.wild")
+    return dict(sorted(_SCALING_LAWS.items()))
 
 
 def law(source: Source) -> Callable[[Function], Function]:

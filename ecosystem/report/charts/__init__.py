@@ -11,6 +11,7 @@ require_docstrings()  # before Altair is imported, which fails without them
 
 from ecosystem.report.charts.axes import NAMED_CHANGES, span, spread
 from ecosystem.report.charts.bars_and_maps import rates, site_graph
+from ecosystem.report.charts.curves import curves, residuals
 from ecosystem.report.charts.distributions import densities, fan, scatter
 from ecosystem.report.charts.effects import bars, crossing, forest, heatmap, tradeoff
 from ecosystem.report.charts.export import pictures, renderer, specification
@@ -31,6 +32,7 @@ __all__ = [
     "bars",
     "configuration",
     "crossing",
+    "curves",
     "densities",
     "fan",
     "forest",
@@ -39,6 +41,7 @@ __all__ = [
     "pictures",
     "rates",
     "renderer",
+    "residuals",
     "scaled",
     "scatter",
     "site_graph",

@@ -11,7 +11,9 @@ from ecosystem.report import publish
 from ecosystem.report.html import tinted
 from ecosystem.runs.store import Store
 from ecosystem.studies import analysis
-from ecosystem.studies.report import sections
+from ecosystem.studies.law_fit import parameter_table
+from ecosystem.studies.origins import cell_table
+from ecosystem.studies.report import origin_sections, sections
 from ecosystem.studies.report.data import StudyReportData, findings
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import Results, write_table
@@ -21,6 +23,9 @@ SECTIONS: dict[str, tuple[str, Callable[[StudyReportData], Markup | None]]] = {
     "map": ("Two axes together", sections.maps),
     "sensitivity": ("How much each axis matters", sections.sensitivity),
     "ranking": ("Ranking", sections.rankings),
+    "law": ("The fitted law", origin_sections.law),
+    "mixtures": ("Machine text in training sets", origin_sections.mixtures),
+    "survival": ("Survival by origin", origin_sections.survival),
     "worlds": ("Over uncertain worlds", sections.worlds),
     "profile": ("Collapse profile", sections.profile),
     "course": ("Over time", sections.course),
@@ -39,6 +44,9 @@ def write_study(results: Results, store: Store) -> Path:
         write_table(store, "regret", analysis.regret_table(results))
     else:
         write_table(store, "sensitivity", analysis.sensitivity_table(results))
+    if data.fitted is not None:
+        write_table(store, "fit", parameter_table(data.fitted))
+        write_table(store, "mixtures", cell_table(data.mixed))
     bodies = {key: section(data) for key, (_, section) in SECTIONS.items()}
     shown = {key: body for key, body in bodies.items() if body}
     context = {

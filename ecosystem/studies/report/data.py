@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecosystem.errors import EcosystemError
+from ecosystem.errors import DataError, EcosystemError
 from ecosystem.formats import counted, number
 from ecosystem.report import charts
 from ecosystem.report.charts import ChartTheme
@@ -20,6 +20,9 @@ from ecosystem.report.html import Figure
 from ecosystem.runs.remote.places import open_run
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
+from ecosystem.studies.law_fit import FittedLaw, fit_law
+from ecosystem.studies.origins import MixedCell, Survival, mixed_cells, survivals
+from ecosystem.studies.report.origin_findings import fit_findings, mixture_findings, survival_findings
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.measure import Measure
 from ecosystem.studies.spec.study import BRANCH_STEP, Study
@@ -51,6 +54,35 @@ class StudyReportData:
     def rankings(self) -> pl.DataFrame:
         """All rankings."""
         return analysis.rankings(self.results)
+
+    @cached_property
+    def _fit(self) -> tuple[FittedLaw | None, str]:
+        if self.study.fit is None:
+            return None, ""
+        try:
+            return fit_law(self.study.fit, self.results.points), ""
+        except DataError as error:
+            return None, str(error)
+
+    @property
+    def fitted(self) -> FittedLaw | None:
+        """The fitted law; None if the study has none, or too few points for it."""
+        return self._fit[0]
+
+    @property
+    def fit_problem(self) -> str:
+        """Why the law of the study cannot be fitted; "" if it can."""
+        return self._fit[1]
+
+    @cached_property
+    def mixed(self) -> list[MixedCell]:
+        """What machine text does in each cell that a law was fitted to."""
+        return mixed_cells(self.fitted) if self.fitted is not None else []
+
+    @cached_property
+    def survivals(self) -> list[Survival]:
+        """The shares of human and machine text that each filter keeps."""
+        return survivals(self.results.survival)
 
     @cached_property
     def arms(self) -> list[str]:
@@ -168,7 +200,9 @@ def findings(data: StudyReportData) -> list[str]:
         paired = [row for row in data.effects if row.measure == measure.name and row.saved is not None]
         if any(np.isfinite(row.narrower) for row in paired):
             sentences.append(pairing_gain(measure, paired))
-    sentences += data.missing_findings()
+    if study.fit is not None:
+        sentences += fit_findings(study.fit, data.fitted) if data.fitted is not None else [data.fit_problem]
+    sentences += [*mixture_findings(data.mixed), *survival_findings(data.survivals), *data.missing_findings()]
     sentences += [
         f"{name} is a mean over all trainers, but not all arms measured the same populations: differences may be due "
         "to the populations included. Set the population of this measure in the study (of)."

@@ -22,6 +22,7 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
 from ecosystem.spec import Spec
 from ecosystem.studies.spec.design import Axes, Design, check_axes, points
+from ecosystem.studies.spec.law_fit import LawFit
 from ecosystem.studies.spec.measure import Measure, Step
 from ecosystem.studies.spec.question import Question, with_values
 
@@ -94,6 +95,7 @@ class Study(Question):
         {}, description="price of one unit of each cost (`ecosystem list metrics`, scope cost)"
     )
     equal_cost: EqualCost | None = Field(None, description="ways to spend, compared at equal cost")
+    fit: LawFit | None = Field(None, description="a scaling law to fit to the models of all runs; default: none")
 
     @model_validator(mode="after")
     def _check_study(self) -> Study:
