@@ -96,6 +96,12 @@ DISTANCES = {
         "L1 distance",
         ".2f",
     ),
+    "radioactivity_z": ChartLabels(
+        "Radioactivity",
+        "standard deviations by which a model's likeliest tokens after human text are marked more often than by chance",
+        "z",
+        ".1f",
+    ),
 }
 BY_FREQUENCY = {
     "cross_entropy_frequent": "Change in cross-entropy on frequent tokens",
