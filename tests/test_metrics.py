@@ -380,14 +380,14 @@ def test_contamination_of_the_web_and_of_its_sites():
             "depth": [0.0, 1.0, 2.0],
             "weight": [5.0, 1.0, 1.0],
         }
-    )
+    ).with_columns(ai_share=pl.Series([0.0, 0.5, 1.0]))  # the second is a mixed document
     found = values(tables.web(index, 3))
-    assert found == {("web", "synthetic_share"): pytest.approx(2 / 3), ("web", "depth"): 1.0, ("web", "documents"): 3.0}
+    assert found == {("web", "synthetic_share"): 0.5, ("web", "depth"): 1.0, ("web", "documents"): 3.0}
     sites = values(tables.sites(index, 3))
-    assert sites["1", "synthetic_share"] == 0.5
+    assert sites["1", "synthetic_share"] == 0.25
     assert sites["2", "depth"] == 2
     assert tables.web(index, 3)["error"].null_count() == 3
-    assert tables.web(empty(INDEX), 3).is_empty()
+    assert tables.web(empty(INDEX).with_columns(ai_share=pl.lit(0.0)), 3).is_empty()
 
 
 LEDGER_ROWS = ledger_of(
@@ -404,7 +404,7 @@ LEDGER_ROWS = ledger_of(
 
 
 def test_contamination_of_training_sets_counts_weights():
-    found = values(tables.training_sets(LEDGER_ROWS, 2))
+    found = values(tables.training_sets(LEDGER_ROWS.with_columns(ai_share=pl.col("synthetic").cast(pl.Float64)), 2))
     assert found["a/0", "synthetic_share"] == 1 / 8
     assert found["a/0", "depth"] == 2 / 8
     assert found["a/0", "documents"] == 3

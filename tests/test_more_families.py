@@ -367,8 +367,16 @@ def test_the_truth_of_a_regression_is_normal():
         (Regression, {"dim": 2, "weights": [1.0]}, "s.x: weights has 1 numbers, but dim = 2"),
         (Regression, {"noise": 0.0}, "s.x.noise: must be greater than 0"),
         (Regression, {"weights": []}, "s.x.weights: needs at least 1 entry"),
-        (KernelDensity, {"bandwidth": "scot"}, 's.x.bandwidth: must be a number above 0, "scott" or "silverman", not'),
-        (KernelDensity, {"bandwidth": 0.0}, 's.x.bandwidth: must be a number above 0, "scott" or "silverman", not 0.0'),
+        (
+            KernelDensity,
+            {"bandwidth": "scot"},
+            's.x.bandwidth: must be a number above 0, "scott", "scott_scaled" or "silverman", not',
+        ),
+        (
+            KernelDensity,
+            {"bandwidth": 0.0},
+            's.x.bandwidth: must be a number above 0, "scott", "scott_scaled" or "silverman", not 0.0',
+        ),
         (GaussianMixture, {"components": 0}, "s.x.components: must be at least 1"),
         (LinearRegression, {"noise": -1.0}, "s.x.noise: must be at least 0"),
     ],

@@ -49,7 +49,7 @@ def test_weighted_shares_do_not_depend_on_the_threads_of_polars():
         "import numpy as np, polars as pl; from ecosystem.metrics.tables import training_sets\n"
         "r = np.random.default_rng(0); n = 200_000\n"
         "d = pl.DataFrame({'reader': r.integers(0, 4, n), 'weight': r.random(n), 'synthetic': r.random(n) < 0.4,\n"
-        "                  'depth': 3 * r.random(n)})\n"
+        "                  'depth': 3 * r.random(n), 'ai_share': r.random(n)})\n"
         "d = d.with_columns(pl.col('reader').cast(pl.String), verdict=pl.lit(None), source=pl.lit(None))\n"
         "print(pl.thread_pool_size(), sorted(training_sets(d, 1).select('id', 'metric', 'value').rows()))"
     )
