@@ -212,11 +212,7 @@ class PlacedTextCohort(PlacedCohort):
 
     def next_token(self, member: Member, docs: pl.Series, tokens: int) -> NDArray[np.float32]:
         """Return the next-token distribution after the first ``tokens`` tokens of each document, [documents, types]."""
-        if not isinstance(member, int):
-            initial: NDArray[np.float32] = self.ask("next_token", member, docs, tokens)
-            return initial
-        [p] = self.map_members(_next_token, [member], (docs, tokens), [()])
-        distribution: NDArray[np.float32] = p
+        distribution: NDArray[np.float32] = self._ask_member("next_token", member, docs, tokens)
         return distribution
 
     def excerpts(self, docs: pl.Series, first: int, tokens: int) -> pl.Series:
@@ -231,12 +227,15 @@ class PlacedTextCohort(PlacedCohort):
 
     def radioactivity(self, member: Member, docs: pl.Series, mark: WatermarkSpec, contexts: int) -> Radioactivity:
         """Test whether a member has learnt from watermarked text, by its predictions after unmarked text."""
+        test: Radioactivity = self._ask_member("radioactivity", member, docs, mark, contexts)
+        return test
+
+    def _ask_member(self, method: str, member: Member, *arguments: Any) -> Any:
+        """Return the answer of a member where it is, or of the weights that members start from, which are anywhere."""
         if not isinstance(member, int):
-            initial: Radioactivity = self.ask("radioactivity", member, docs, mark, contexts)
-            return initial
-        [test] = self.map_members(_radioactivity, [member], (docs, mark, contexts), [()])
-        found: Radioactivity = test
-        return found
+            return self.ask(method, member, *arguments)
+        [answer] = self.map_members(_answer, [member], (method, *arguments), [()])
+        return answer
 
 
 class PlacedDescribedCohort(PlacedCohort):
@@ -252,14 +251,8 @@ class PlacedDescribedCohort(PlacedCohort):
         return values
 
 
-def _next_token(cohort: Any, member: int, docs: pl.Series, tokens: int) -> NDArray[np.float32]:
-    p: NDArray[np.float32] = cohort.next_token(member, docs, tokens)
-    return p
-
-
-def _radioactivity(cohort: Any, member: int, docs: pl.Series, mark: WatermarkSpec, contexts: int) -> Radioactivity:
-    test: Radioactivity = cohort.radioactivity(member, docs, mark, contexts)
-    return test
+def _answer(cohort: Any, member: int, method: str, *arguments: Any) -> Any:
+    return getattr(cohort, method)(member, *arguments)
 
 
 def _renumbered(request: R, part: Part) -> R:
