@@ -10,6 +10,7 @@ from pydantic import Field
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Count = Annotated[int, Field(ge=0, le=10**9)]
 Positive = Annotated[int, Field(gt=0, le=10**9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Modality = Literal["text", "vector", "category"]

@@ -9,8 +9,8 @@ from ecosystem.errors import ScenarioError
 from ecosystem.metrics.estimates import hellinger
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
-from ecosystem.scenario.choices import ChoiceSpec
-from ecosystem.scenario.entries import WriterSpec
+from ecosystem.scenario.entries.choices import ChoiceSpec
+from ecosystem.scenario.entries.people import WriterSpec
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.choices.mixing import mixed
 from ecosystem.simulation.choices.strategies import SILENT, USE_AI, WRITE, Choices, revise, types

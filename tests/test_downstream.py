@@ -19,7 +19,7 @@ from ecosystem.report.data import RunReportData
 from ecosystem.report.sections import sections
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
-from ecosystem.scenario.entries import DownstreamSpec
+from ecosystem.scenario.entries.measure import DownstreamSpec
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation import downstream
 from ecosystem.simulation.downstream import Downstream, likelihoods

@@ -25,7 +25,7 @@ from ecosystem.metrics.base import (
 from ecosystem.metrics.catalogue import definitions, name_of, plugged_in
 from ecosystem.metrics.definitions import define
 from ecosystem.metrics.tasks import TASKS, NextWord
-from ecosystem.scenario.entries import TheorySpec
+from ecosystem.scenario.entries.theory import TheorySpec
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream
 from ecosystem.studies.spec.measure import Measure

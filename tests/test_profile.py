@@ -14,7 +14,7 @@ from ecosystem.report.data import RunReportData
 from ecosystem.report.panels.profile import in_words
 from ecosystem.report.profile import DEFINITIONS, profile, signals, size_groups, useless
 from ecosystem.report.sections import sections
-from ecosystem.scenario.entries import ScrapeSpec, TrainerSpec
+from ecosystem.scenario.entries.trainers import ScrapeSpec, TrainerSpec
 from ecosystem.sources.base import Truth
 from ecosystem.studies.report.profile import left
 from ecosystem.studies.statistics import standardised_interval

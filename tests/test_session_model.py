@@ -25,7 +25,7 @@ from ecosystem.app.worlds.session_model import SessionConfig, SessionModel
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError
 from ecosystem.runs.run import Run
-from ecosystem.scenario.entries import Knob
+from ecosystem.scenario.entries.changes import Knob
 from ecosystem.scenario.scenario import Scenario
 from tests.conftest import MACHINE
 from tests.test_branch import files, ran, words

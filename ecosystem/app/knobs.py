@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from ecosystem.scenario.entries import Knob
+from ecosystem.scenario.entries.changes import Knob
 from ecosystem.scenario.scenario import Scenario
 
 MOST = 8  # knobs chosen for a scenario that names none

@@ -21,7 +21,7 @@ from ecosystem.app.events import PROGRESS, listen, tell
 from ecosystem.app.knobs import label, spacing
 from ecosystem.app.worlds.session_model import PRESET, SEED, SessionConfig, SessionModel
 from ecosystem.errors import EcosystemError
-from ecosystem.scenario.entries import Knob
+from ecosystem.scenario.entries.changes import Knob
 from ecosystem.scenario.presets import presets
 
 CONFIG = SessionConfig()  # set by the server

@@ -21,17 +21,11 @@ from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.runs.run import Run
-from ecosystem.scenario.entries import (
-    Change,
-    CuratorSpec,
-    DownstreamSpec,
-    MeasureSpec,
-    OverlapSpec,
-    ScrapeSpec,
-    TheorySpec,
-    TrainerSpec,
-    WriterSpec,
-)
+from ecosystem.scenario.entries.changes import Change
+from ecosystem.scenario.entries.measure import DownstreamSpec, MeasureSpec, OverlapSpec
+from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
+from ecosystem.scenario.entries.theory import TheorySpec
+from ecosystem.scenario.entries.trainers import ScrapeSpec, TrainerSpec
 from ecosystem.scenario.presets import STUDIES, bundled, presets, read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.downstream import Downstream, write_harness

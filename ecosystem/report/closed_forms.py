@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from ecosystem.report.summaries import means, members
-from ecosystem.scenario.entries import TheorySpec
+from ecosystem.scenario.entries.theory import TheorySpec
 from ecosystem.sources.base import Truth
 from ecosystem.theory.laws import predict
 

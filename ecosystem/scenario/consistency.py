@@ -13,7 +13,8 @@ from ecosystem.errors import nearest
 from ecosystem.families.base import Family
 from ecosystem.formats import counted
 from ecosystem.policies.base import Adder, Filter, Policy, Weigher, WritesWatermark
-from ecosystem.scenario.entries import INITIAL, CuratorSpec, TrainerSpec, WriterSpec
+from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
+from ecosystem.scenario.entries.trainers import INITIAL, TrainerSpec
 from ecosystem.scenario.measurements import measurements
 from ecosystem.scenario.requirements import absent, conditions, succession
 from ecosystem.scenario.tables import ScenarioTables

@@ -10,7 +10,7 @@ from ecosystem.corpus.web import DEALT
 from ecosystem.policies.base import Adder
 from ecosystem.policies.injection import Injection
 from ecosystem.policies.retention import Replace, Window
-from ecosystem.scenario.entries import INITIAL, TrainerSpec
+from ecosystem.scenario.entries.trainers import INITIAL, TrainerSpec
 from ecosystem.scenario.scenario import Scenario
 
 

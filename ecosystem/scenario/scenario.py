@@ -18,7 +18,7 @@ from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.scenario.changes import DEFINING, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
 from ecosystem.scenario.consistency import inconsistencies
-from ecosystem.scenario.entries import Change
+from ecosystem.scenario.entries.changes import Change
 from ecosystem.scenario.presets import read_toml, require_kind, with_preset
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import SOURCES

@@ -15,19 +15,14 @@ from ecosystem.corpus.web import WebSpec
 from ecosystem.families.base import Family
 from ecosystem.placement.spec import PlacementSpec
 from ecosystem.policies.base import Policy
-from ecosystem.scenario.entries import (
-    Change,
-    Count,
-    CuratorSpec,
-    Knob,
-    MeasureSpec,
-    TheorySpec,
-    TrainerSpec,
-    WriterSpec,
-)
+from ecosystem.scenario.entries.changes import Change, Knob
+from ecosystem.scenario.entries.measure import MeasureSpec
+from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
+from ecosystem.scenario.entries.theory import TheorySpec
+from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.sources.base import Source
 from ecosystem.spec import Spec
-from ecosystem.types import Positive
+from ecosystem.types import Count, Positive
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

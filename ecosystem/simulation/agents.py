@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.scenario.entries import CuratorSpec, TrainerSpec, WriterSpec
+from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
+from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Stream
 

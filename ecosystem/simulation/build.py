@@ -19,7 +19,7 @@ from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError, each_line
 from ecosystem.families.base import BuildContext, CohortBuilder, Progress
-from ecosystem.scenario.entries import INITIAL
+from ecosystem.scenario.entries.trainers import INITIAL
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Host, Trainer, Writer
 from ecosystem.simulation.choices.strategies import Choices

@@ -21,7 +21,7 @@ from ecosystem.families.requests import Budget, Member, PromptedFitRequest, Scor
 from ecosystem.metrics import tasks
 from ecosystem.metrics.estimates import Estimate, mean_and_error
 from ecosystem.metrics.tasks import TASKS, Example
-from ecosystem.scenario.entries import DownstreamSpec
+from ecosystem.scenario.entries.measure import DownstreamSpec
 from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
 

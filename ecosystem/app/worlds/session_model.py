@@ -27,7 +27,7 @@ from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.run import Run
-from ecosystem.scenario.entries import Knob
+from ecosystem.scenario.entries.changes import Knob
 from ecosystem.scenario.presets import presets
 from ecosystem.scenario.scenario import Scenario
 

@@ -15,7 +15,7 @@ import polars as pl
 from ecosystem.report import summaries
 from ecosystem.report.profile import courses
 from ecosystem.report.profile.courses import SIZES, Course
-from ecosystem.scenario.entries import TrainerSpec
+from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.sources.base import Truth
 
 ERRORS = 2.0  # standard errors beyond the limit

@@ -22,7 +22,7 @@ from ecosystem.policies.reasons import Rule, first_reason
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.planning.memory import Resources
 from ecosystem.scenario.consistency import unused_settings
-from ecosystem.scenario.entries import TrainerSpec
+from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.scenario.inputs import OpenedSources, downloads, initial_documents, omissions, shortage
 from ecosystem.scenario.scenario import Scenario
 

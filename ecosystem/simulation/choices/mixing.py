@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from ecosystem.scenario.choices import ChoiceSpec
+from ecosystem.scenario.entries.choices import ChoiceSpec
 from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream
 from ecosystem.types import Floats

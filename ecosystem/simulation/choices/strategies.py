@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecosystem.scenario.choices import ChoiceSpec
-from ecosystem.scenario.entries import WriterSpec
+from ecosystem.scenario.entries.choices import ChoiceSpec
+from ecosystem.scenario.entries.people import WriterSpec
 from ecosystem.streams import Stream, Streams
 from ecosystem.types import Floats
 

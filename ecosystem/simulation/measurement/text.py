@@ -17,7 +17,7 @@ from ecosystem.metrics.estimates import ratio
 from ecosystem.metrics.quality import by_frequency, perplexity_quantiles, quality
 from ecosystem.metrics.tables import rows
 from ecosystem.policies.base import WritesWatermark
-from ecosystem.scenario.entries import TrainerSpec
+from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.simulation.agents import Trainer, by_model
 from ecosystem.simulation.downstream import Downstream
 from ecosystem.simulation.measurement.reading import Asked, Reading, initial_score, read

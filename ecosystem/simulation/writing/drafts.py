@@ -9,7 +9,7 @@ import polars as pl
 
 from ecosystem.families.base import TextCohort
 from ecosystem.families.requests import GenerateRequest, WriteRecord
-from ecosystem.scenario.choices import ChoiceSpec
+from ecosystem.scenario.entries.choices import ChoiceSpec
 from ecosystem.simulation.agents import Trainer, Writer
 from ecosystem.simulation.choices.mixing import mixed
 from ecosystem.simulation.choices.strategies import SILENT, USE_AI, WRITE, revise

@@ -10,7 +10,7 @@ import polars as pl
 
 from ecosystem.families.requests import GenerateRequest
 from ecosystem.metrics.estimates import hellinger
-from ecosystem.scenario.entries import WriterSpec
+from ecosystem.scenario.entries.people import WriterSpec
 from ecosystem.simulation.agents import Trainer
 from ecosystem.simulation.choices.strategies import Choices
 from ecosystem.simulation.state import State
