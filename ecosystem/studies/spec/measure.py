@@ -58,7 +58,7 @@ class Measure(Spec):
         last = self.steps(scenario.steps)[1]
         if last > scenario.steps:
             field = "at" if self.window is None else "window"
-            return f"{field}: step {last} comes after the last step, {scenario.steps}"
+            return f"{field}: {scenario.step_name(last)} comes after the last step, {scenario.steps}"
         return ""
 
     @property
