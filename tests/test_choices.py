@@ -202,6 +202,28 @@ def test_the_benefit_of_ai_falls_with_a_measured_quality():
     assert world.measured["community", "people/0", "ai_benefit"] == pytest.approx(1 - 2 * before)
 
 
+def test_a_quality_that_is_not_measured_is_an_event():
+    """Categories have a Gini-Simpson index, numbers have none."""
+    world, said = World(web_of_numbers({**MIXED, "collapse": 2.0, "falls_with": "gini_simpson"})), []
+    for _ in range(3):
+        world.step()
+        said += [(world.state.t, event) for event in world.snapshot().state["events"]]
+    assert said == [
+        (
+            2,
+            "writers.people.choice.falls_with: gini_simpson of lab was not measured at step 1, so the benefit of AI "
+            "does not fall",
+        )
+    ]
+
+
+def test_users_of_a_laboratory_that_has_closed_publish_nothing():
+    changes = [{"at": 2, "set": {"trainers.lab.active": False}}]
+    world = run_world(web_of_numbers(MIXED, changes=changes), 2)
+    sentence = "the writers of people who use AI published nothing: lab is not there"
+    assert sentence in world.snapshot().state["events"]
+
+
 def test_the_numbers_of_scenarios_without_a_choice_have_no_new_columns():
     data = web_of_numbers(MIXED).plain()
     del data["writers"]["people"]["choice"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -182,7 +183,9 @@ class Reward(Spec):
     feature: Literal["words", "size", "mean_word_length", "stop_words", "alphabetic_words", "top_2gram"] | None = Field(
         None, description="text: the reward is this observable column"
     )
-    lexicon: list[str] | None = Field(None, description="text: the share of the words that are in this list")
+    lexicon: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="text: the share of the words that are in this list"
+    )
     model: str | None = Field(
         None, description="text: the log-likelihood per token under the initial weights of this model, in nats"
     )
@@ -191,6 +194,9 @@ class Reward(Spec):
     def _one_score(self) -> Reward:
         if sum(getattr(self, name) is not None for name in _SCORES) != 1:
             raise ValueError(f"give exactly one of {', '.join(_SCORES)}")
+        for word in self.lexicon or []:
+            if not word or any(unicodedata.category(c)[0] not in "LMN" for c in word):
+                raise ValueError(f"lexicon: {word!r} is not one word of letters and digits, so no text has it")
         return self
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
@@ -219,7 +225,8 @@ class Reward(Spec):
             score = -nats / np.maximum(tokens, 1)
         else:
             score = self._of_contents(ctx.contents(docs["doc"]))
-        return np.asarray(np.clip(self.scale * score.astype(np.float64), -_LARGEST, _LARGEST))
+        with np.errstate(over="ignore"):
+            return np.asarray(np.clip(self.scale * score.astype(np.float64), -_LARGEST, _LARGEST))
 
     def _of_contents(self, contents: pl.Series) -> NDArray[Any]:
         if self.types is not None:
@@ -282,7 +289,7 @@ class Prefer(Filter):
         return self.count
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
-        """Require rewards that these documents have, and a population that exists."""
+        """Require rewards that these documents have, a population that exists, and a gate that sees all drafts."""
         problems = [
             problem
             for place, reward in enumerate(self.rewards)
@@ -294,6 +301,16 @@ class Prefer(Filter):
                 f"{path}.population: there is no [trainers.{self.population}]{hint}"
                 f"{', '.join(sorted(scenario.trainers)) or 'none'}"
             )
+        if self.drafts is not None:
+            name = path.partition(".")[2]
+            gates = {"web.retain": scenario.web.retain}
+            gates |= {f"trainers.{trainer}.select": spec.select for trainer, spec in scenario.trainers.items()}
+            problems += [
+                f"{gate}: {name} ({self.kind}) chooses among all drafts of a step, which are only at web.publish; use "
+                "it there, or give it count instead of drafts"
+                for gate, names in gates.items()
+                if name in names
+            ]
         return problems
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
