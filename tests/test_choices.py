@@ -5,8 +5,10 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.errors import ScenarioError
 from ecosystem.metrics.estimates import hellinger
+from ecosystem.runs.ancestry import Ancestry
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.entries.choices import ChoiceSpec
@@ -250,8 +252,17 @@ def test_choices_survive_a_resume_and_lineages_name_the_trainer(tmp_path):
     documents = run.documents.collect()
     assert documents.equals(resumed.documents.collect())
     last = documents.filter((pl.col("ai_share") > 0) & (pl.col("t") == 4))
-    lineage = run.lineage(last["doc"][0])
+    row = last.row(0, named=True)
+    lineage = run.lineage(row["doc"])
     assert lineage.fits and lineage.fits[0].population == "lab"
+    assert (lineage.author, lineage.assistant, lineage.ai_share) == (row["author"], row["assistant"], 0.25)
+    assert f"by {row['author']}, 25 % of it by the model of {row['assistant']}, published" in str(lineage).replace(
+        "\xa0", " "
+    )
+    assert lineage.hops == pytest.approx(lineage.depth, abs=1e-5)  # walks end at the writers of mixed documents
+    ends = {end.who: end.share for end in lineage.ends}
+    assert sum(ends.values()) == pytest.approx(1) and ends["people"] > 0.75
+    assert Ancestry(RunView(run)).lineage(row["doc"]).plain() == lineage.plain()  # as the page traces it
 
 
 # Public knowledge.
