@@ -256,6 +256,8 @@ def test_rewards_of_texts():
         ({"rewards": [{"feature": "words", "types": [1.0]}], "drafts": 2}, "exactly one of types"),
         ({"rewards": [{"feature": "words", "share": 0.5}], "drafts": 2}, "must add up to 1"),
         ({"rewards": [{"feature": "words"}], "count": 5, "population": "labs"}, "use drafts"),
+        ({"rewards": [{"types": [1e10]}], "drafts": 2}, "less than or equal to 1000000000"),
+        ({"rewards": [{"direction": [0.0, -1e10]}], "drafts": 2}, "greater than or equal to -1000000000"),
         ({"rewards": [{"lexicon": []}], "drafts": 2}, "at least 1"),
         ({"rewards": [{"lexicon": ["the", "of course"]}], "drafts": 2}, "'of course' is not one word"),
     ],

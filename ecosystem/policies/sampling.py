@@ -173,13 +173,17 @@ def _added_words(ctx: Context) -> int:
     )
 
 
+_LARGEST = 1e9  # of a reward; an impossible text has minus infinity
+_Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+
+
 class Reward(Spec):
     """What a sort of curators prefers: one score of a document, times a scale."""
 
     share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of the choices that these curators make")
     scale: Annotated[float, Field(ge=-1e6, le=1e6)] = Field(1.0, description="factor of the score; below 0: dislike")
-    types: list[float] | None = Field(None, description="categories: the reward of each type, in their order")
-    direction: list[float] | None = Field(None, description="vectors: the reward is the inner product with this one")
+    types: list[_Number] | None = Field(None, description="categories: the reward of each type, in their order")
+    direction: list[_Number] | None = Field(None, description="vectors: the reward is the inner product with this one")
     feature: Literal["words", "size", "mean_word_length", "stop_words", "alphabetic_words", "top_2gram"] | None = Field(
         None, description="text: the reward is this observable column"
     )
@@ -225,8 +229,7 @@ class Reward(Spec):
             score = -nats / np.maximum(tokens, 1)
         else:
             score = self._of_contents(ctx.contents(docs["doc"]))
-        with np.errstate(over="ignore"):
-            return np.asarray(np.clip(self.scale * score.astype(np.float64), -_LARGEST, _LARGEST))
+        return np.asarray(np.clip(self.scale * score.astype(np.float64), -_LARGEST, _LARGEST))
 
     def _of_contents(self, contents: pl.Series) -> NDArray[Any]:
         if self.types is not None:
@@ -240,7 +243,6 @@ class Reward(Spec):
 
 
 _SCORES = {"types": "category", "direction": "vector", "feature": "text", "lexicon": "text", "model": "text"}
-_LARGEST = 1e9  # of a reward; an impossible text has minus infinity
 
 
 @POLICIES.register("prefer")
