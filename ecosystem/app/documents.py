@@ -16,6 +16,7 @@ import solara.lab
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.elements import text_element
 from ecosystem.app.worlds.run_view import RunView
+from ecosystem.calendar import Calendar, step_name
 from ecosystem.formats import number, percent, visible
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.panels.documents import CLIP, LONGEST, image_shape, picture, readable

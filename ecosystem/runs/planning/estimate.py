@@ -117,7 +117,6 @@ class Plan:
             seconds_to_pretrain=foundation,
             unknown=unknown,
             notes=notes,
-            dates="" if scenario.calendar is None else scenario.calendar.span(0, scenario.steps),
         )
 
     def placed(self, workers: Workers | None) -> Plan:
@@ -190,7 +189,7 @@ def _with_initial_documents(scenario: Scenario, documents: int) -> Scenario:
 
 
 def _population(scenario: Scenario) -> dict[str, Any]:
-    """Return the numbers of agents and documents of a plan."""
+    """Return the numbers of agents and documents of a plan, and its dates."""
     people = sum(w.count * w.rate for w in scenario.writers.values())
     machines = sum(t.count * t.publish for t in scenario.trainers.values())
     return {
@@ -199,6 +198,7 @@ def _population(scenario: Scenario) -> dict[str, Any]:
         "curators": sum(c.count for c in scenario.curators.values()),
         "initial_documents": scenario.web.initial.documents if scenario.web.initial else 0,
         "documents_per_step": people + machines,
+        "dates": "" if scenario.calendar is None else scenario.calendar.span(0, scenario.steps),
     }
 
 
