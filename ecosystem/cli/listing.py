@@ -21,7 +21,10 @@ from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.runs.run import Run
+from ecosystem.scenario.entries.adoption import AdoptionSpec
 from ecosystem.scenario.entries.changes import Change
+from ecosystem.scenario.entries.choices import ChoiceSpec
+from ecosystem.scenario.entries.instruments import InstrumentSpec
 from ecosystem.scenario.entries.measure import DownstreamSpec, MeasureSpec, OverlapSpec
 from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
 from ecosystem.scenario.entries.theory import TheorySpec
@@ -46,12 +49,15 @@ _ENTRIES: dict[str, type[BaseModel]] = {
     "[web] initial": InitialSpec,
     "[writers.NAME]": WriterSpec,
     "[writers.NAME] rewrite": Rewriting,
+    "[writers.NAME] choice": ChoiceSpec,
+    "[writers.NAME] adoption": AdoptionSpec,
     "[trainers.NAME]": TrainerSpec,
     "[trainers.NAME] scrape": ScrapeSpec,
     "[trainers.NAME] budget": Budget,
     "[trainers.NAME] decoding": Decoding,
     "[trainers.NAME] decoding.prompt": Prompt,
     "[curators.NAME]": CuratorSpec,
+    "[instruments.NAME]": InstrumentSpec,
     "[measure]": MeasureSpec,
     "[measure.overlap]": OverlapSpec,
     "[measure.downstream]": DownstreamSpec,

@@ -18,8 +18,10 @@ _CHANGEABLE = re.compile(
     r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
     r"|writers\.[^.]+\.(rate|reaction|leaves_below|returns_above|pay|wage|rewrite(\..+)?)"
     r"|writers\.[^.]+\.choice\.(benefit|ai_benefit|collapse|shared|cost|ai_cost|speed)"
+    r"|writers\.[^.]+\.adoption\.(share(\..+)?|ai_shares|weights)"
     r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|recovery|decoding(\..+)?|publish|every|offset|lag)"
     r"|trainers\.[^.]+\.(active|split_from|merged_into|merged_weights)"
+    r"|instruments\.[^.]+\.(sample|ai_share_above|false_positive_rate|false_negative_rate|bias|error)"
     r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength|quality_bias)"
 )
 
@@ -38,8 +40,8 @@ def check_changeable(path: str, where: str, hint: str = "") -> None:
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run. These can: policies; web.retain and web.publish; '
-            "measure, except downstream; the rates, pay and rewriting of writers; curators, except count, sites and "
-            f"judge; and trainers, except count, model and sites.{hint}"
+            "measure, except downstream; the rates, pay, rewriting and adoption of writers; samples and errors of "
+            f"instruments; curators, except count, sites and judge; and trainers, except count, model and sites.{hint}"
         )
 
 
@@ -49,6 +51,7 @@ _CREATED_BY = {  # setting one of these fields creates an entry
     "policies": ("kind",),
     "writers": ("source",),
     "trainers": ("model",),
+    "instruments": ("observes",),
     "curators": (),  # no field is required, so only a complete table creates one
 }
 

@@ -60,6 +60,8 @@ def _web(s: ScenarioTables) -> list[str]:
         problems += [] if writer.rewrite is None else writer.rewrite.problems(f"writers.{name}.rewrite", s)
         if writer.choice is not None:
             problems += writer.choice.problems(f"writers.{name}.choice", s)
+        if writer.adoption is not None:
+            problems += writer.adoption.problems(f"writers.{name}.adoption", s)
     return problems
 
 

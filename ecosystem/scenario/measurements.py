@@ -6,7 +6,7 @@ from ecosystem.errors import nearest
 from ecosystem.metrics.base import TEXT_METRICS
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
-from ecosystem.policies.base import WritesWatermark
+from ecosystem.policies.base import Filter, WritesWatermark
 from ecosystem.policies.duplicates import without_held_out
 from ecosystem.scenario.requirements import absent
 from ecosystem.scenario.tables import ScenarioTables
@@ -15,7 +15,27 @@ from ecosystem.theory.laws import wrong_law
 
 def measurements(s: ScenarioTables) -> list[str]:
     """Return a sentence for every measurement or law that the scenario does not allow."""
-    return [*_theory(s), *_downstream(s), *_overlap(s), *_text_metrics(s), *_domains(s), *_radioactivity(s)]
+    return [*_theory(s), *_downstream(s), *_overlap(s), *_text_metrics(s), *_domains(s), *_radioactivity(s), *_instruments(s)]
+
+
+def _instruments(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every instrument that observes what the scenario does not have."""
+    problems = []
+    gates = {name for names in (s.web.publish, *(trainer.select for trainer in s.trainers.values())) for name in names}
+    moved = any(path == "web.publish" or path.endswith(".select") for change in s.changes for path in change.set)
+    for name, instrument in s.instruments.items():
+        path, policy = f"instruments.{name}.policy", instrument.policy
+        if policy is None:
+            continue
+        problems += absent(s, path, policy, "policies")
+        if policy in s.policies and not isinstance(s.policies[policy], Filter):
+            problems.append(f'{path}: the policy "{policy}" ({s.policies[policy].kind}) keeps all; name a filter')
+        elif policy in s.policies and policy not in gates and not moved:
+            problems.append(
+                f'{path}: the policy "{policy}" is at no gate whose verdicts are recorded; list it in web.publish, or '
+                "in the select of a trainer"
+            )
+    return problems
 
 
 def _theory(s: ScenarioTables) -> list[str]:

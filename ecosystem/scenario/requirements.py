@@ -18,6 +18,7 @@ _ENTRIES = {
     "writers": "a population of writers",
     "trainers": "a population of trainers",
     "curators": "a population of curators",
+    "instruments": "an instrument",
 }
 
 

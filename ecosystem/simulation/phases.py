@@ -24,6 +24,7 @@ from ecosystem.simulation.measurement.measure import measure_step
 from ecosystem.simulation.selection import Pools, archive, ledger_rows, note_shortfalls, sample
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import DRAFT, Step, draft_table, human_drafts
+from ecosystem.simulation.writing.adoption import plan_documents, write_by_adoption
 from ecosystem.simulation.writing.drafts import revise_choices, write_by_choice, write_with_ai
 
 
@@ -47,7 +48,11 @@ def write(state: State, step: Step) -> None:
         writer.update_presence(step.audiences.get(writer.name, 1.0))
         if writer.has_left != left:
             moved[writer.population, writer.has_left] = moved.get((writer.population, writer.has_left), 0) + 1
-        rows = state.draw(writer.settings.source, writer.documents_to_write(share), writer.name)
+        count = writer.documents_to_write(share)
+        if writer.settings.adoption is not None:
+            plan_documents(state, step, writer, count)
+            continue
+        rows = state.draw(writer.settings.source, count, writer.name)
         if len(rows):
             content, author = state.reservoirs[writer.settings.source].rows(rows), f"writers/{writer.name}"
             drafts = human_drafts(content, writer.settings.source, rows, author, writer.place(len(rows)))
@@ -106,6 +111,7 @@ def generate(state: State, step: Step) -> None:
             )
         )
     write_with_ai(state, step)
+    write_by_adoption(state, step)
 
 
 def _generate_request(state: State, trainer: Trainer, n: int, mark: WatermarkSpec | None) -> GenerateRequest:
