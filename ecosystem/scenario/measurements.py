@@ -15,7 +15,8 @@ from ecosystem.theory.laws import wrong_law
 
 def measurements(s: ScenarioTables) -> list[str]:
     """Return a sentence for every measurement or law that the scenario does not allow."""
-    return [*_theory(s), *_downstream(s), *_overlap(s), *_text_metrics(s), *_domains(s), *_radioactivity(s), *_instruments(s)]
+    checks = (_theory, _downstream, _overlap, _text_metrics, _domains, _radioactivity, _instruments)
+    return [problem for check in checks for problem in check(s)]
 
 
 def _instruments(s: ScenarioTables) -> list[str]:

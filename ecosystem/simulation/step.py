@@ -66,6 +66,8 @@ def draft_table(content: pl.Series, **columns: object) -> pl.DataFrame:
     return pl.DataFrame(series)
 
 
-def human_drafts(content: pl.Series, source: str, rows: np.ndarray, author: str | pl.Series, sites: np.ndarray) -> pl.DataFrame:
+def human_drafts(
+    content: pl.Series, source: str, rows: np.ndarray, author: str | pl.Series, sites: np.ndarray
+) -> pl.DataFrame:
     """Build human drafts: ``rows`` of a source, each on its site, by one author or one each."""
     return draft_table(content, site=sites, author=author, synthetic=False, depth=0.0, source=source, row=rows)

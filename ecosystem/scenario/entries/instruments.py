@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ecosystem.calendar import Moment, Steps, WholeSteps
 from ecosystem.spec import Spec
+from ecosystem.times import Instant, Steps, WholeSteps
 from ecosystem.types import Positive, Share
 
 Observed = Literal["flagged_share", "ai_text_share", "posts", "pages_gone", "synthetic_kept_ratio"]
 Population = Literal["new", "live", "crawl", "read", "new_sites"]
-Interval = Annotated[list[Moment], Field(min_length=2, max_length=2)]
+Interval = Annotated[list[Instant], Field(min_length=2, max_length=2)]
 
 _DETECTOR = ("ai_share_above", "false_positive_rate", "false_negative_rate")
 _FIELDS: dict[str, tuple[str, ...]] = {
@@ -85,21 +86,21 @@ class InstrumentSpec(Spec):
         None, description="for synthetic_kept_ratio: filter of `web.publish` or of a trainer's `select`"
     )
     every: WholeSteps | None = Field(None, description="time from one observation to the next; absent: one step")
-    begin: Moment | None = Field(None, alias="from", description="date of the first observation; absent: the opening")
-    until: Moment | None = Field(None, description="date of the last possible observation; absent: the last step")
+    begin: Instant | None = Field(None, alias="from", description="date of the first observation; absent: the opening")
+    until: Instant | None = Field(None, description="date of the last possible observation; absent: the last step")
 
     @model_validator(mode="after")
     def _applies(self) -> InstrumentSpec:
         allowed = _FIELDS[self.observes]
-        for field in {field for fields in _FIELDS.values() for field in fields} - set(allowed):
+        for field in sorted({field for fields in _FIELDS.values() for field in fields} - set(allowed)):
             if getattr(self, field) is not None:
-                owners = [name for name, fields in _FIELDS.items() if field in fields]
-                raise ValueError(f"{field}: has no meaning for {self.observes}, only for {', '.join(owners)}; remove it")
+                owners = ", ".join(name for name, fields in _FIELDS.items() if field in fields)
+                raise ValueError(f"{field}: has no meaning for {self.observes}, only for {owners}; remove it")
         populations = _POPULATIONS.get(self.observes, ())
         if self.of is not None and populations and self.of not in populations:
             raise ValueError(f"of: pages that were seen are {' or '.join(populations)} at that time, not {self.of}")
         if self.window is not None and self.of not in ("new", "new_sites"):
-            raise ValueError("window: has no meaning unless new documents are observed; set of = \"new\", or remove it")
+            raise ValueError('window: has no meaning unless new documents are observed; set of = "new", or remove it')
         required = _REQUIRED.get(self.observes)
         if required is not None and getattr(self, required) is None:
             raise ValueError(f"{required}: is required, since {self.observes} depends on it; set it")
@@ -107,6 +108,8 @@ class InstrumentSpec(Spec):
             interval = getattr(self, field)
             if interval is not None and interval[0] > interval[1]:
                 raise ValueError(f"{field}: its first date comes after its last; give the first one first")
+        if self.baseline is not None and not self.baseline_steps:
+            raise ValueError("baseline: has no step after the opening; give dates that include one")
         if self.begin is not None and self.until is not None and self.begin > self.until:
             raise ValueError("until: comes before from, so that nothing is observed; give a later date")
         return self
@@ -117,11 +120,17 @@ class InstrumentSpec(Spec):
         return self.of or ("new" if self.observes == "pages_gone" else "live")
 
     @property
+    def baseline_steps(self) -> range:
+        """Steps of the baseline; the opening is none of them."""
+        first, last = self.baseline or (1, 0)
+        return range(max(1, math.ceil(first)), math.floor(last) + 1)
+
+    @property
     def threshold(self) -> float:
         """Share of AI above which a document is machine text to the detector."""
         return 0.5 if self.ai_share_above is None else self.ai_share_above
 
     def observes_at(self, t: int) -> bool:
         """Return whether there is an observation at step ``t``."""
-        first = -(-float(self.begin or 0.0) // 1)
+        first = math.ceil(self.begin or 0.0)
         return first <= t <= (t if self.until is None else self.until) and (t - first) % (self.every or 1) == 0

@@ -30,7 +30,9 @@ _NEVER = -1  # retired_at of documents that have not left the web
 def measure_instruments(state: State, step: Step) -> None:
     """Append what every instrument with an observation at this step gives; no row if there is nothing to observe."""
     for name, settings in state.scenario.instruments.items():
-        reading = _OBSERVE[settings.observes](Instrument(name, settings, state, step)) if settings.observes_at(step.t) else None
+        if not settings.observes_at(step.t):
+            continue
+        reading = _OBSERVE[settings.observes](Instrument(name, settings, state, step))
         if reading is not None:
             estimate, truth, documents = reading
             values: dict[str, Estimate | float] = {settings.observes: estimate, "true_value": truth}
@@ -127,25 +129,23 @@ def _ai_text_share(of: Instrument) -> Reading | None:
 
 def _posts(of: Instrument) -> Reading | None:
     """Return the number of documents of a step relative to the baseline, with the error of two Poisson numbers."""
-    assert of.settings.baseline is not None
-    first, last = of.settings.baseline
-    t = of.state.corpus.array("t")
-    if of.step.t < last:
+    steps, now = of.settings.baseline_steps, of.step.t
+    if now < steps[-1]:
         return None
-    docs = np.flatnonzero(of.state.corpus.array("published") & (t > 0) & ((t == of.step.t) | ((t >= first) & (t <= last))))
+    t = of.state.corpus.array("t")
+    dated = of.state.corpus.array("published") & ((t == now) | ((t >= steps[0]) & (t <= steps[-1])))
+    docs = np.flatnonzero(dated & (t > 0))
     docs = docs[of.on_sites(docs)]
-    steps = int(last // 1) - max(1, int(-(-first // 1))) + 1
 
     def counts(taken: Ints) -> tuple[int, int]:
-        now = t[taken]
-        return int((now == of.step.t).sum()), int(((now >= first) & (now <= last)).sum())
+        at = t[taken]
+        return int((at == now).sum()), int(((at >= steps[0]) & (at <= steps[-1])).sum())
 
     (count, before), (true_count, true_before) = counts(docs[~of.flagged(docs)]), counts(docs[~of.machine(docs)])
     if not before or not true_before:
         return None
-    value = count * steps / before
-    error = steps / before * float(np.sqrt(count + count**2 / before))
-    return (value, error), true_count * steps / true_before, count
+    value, true_value = count * len(steps) / before, true_count * len(steps) / true_before
+    return (value, len(steps) / before * float(np.sqrt(count + count**2 / before))), true_value, count
 
 
 def _pages_gone(of: Instrument) -> Reading | None:

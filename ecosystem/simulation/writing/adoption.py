@@ -99,9 +99,7 @@ def _drafts(state: State, step: Step, population: str, plan: pl.DataFrame, train
         return empty({**DRAFT, "content": state.corpus.content})
     ai = generated(state, step, trainer, plan.height, f"assist/{population}")
     both = np.flatnonzero(row != _NO_ROW)
-    blend, actual = mixed(
-        ai.gather(both), human, share[both], settings.adoption.mix, plan["noise"].to_numpy()[both]
-    )
+    blend, actual = mixed(ai.gather(both), human, share[both], settings.adoption.mix, plan["noise"].to_numpy()[both])
     at, made = np.arange(plan.height), share.copy()
     at[both], made[both] = plan.height + np.arange(both.size), actual
     content = pl.concat([ai, blend]).gather(at)
