@@ -181,7 +181,7 @@ def test_people_write_everything_until_a_lab_has_a_model():
 def test_a_source_that_runs_dry_leaves_documents_by_ai_alone(tmp_path):
     (tmp_path / "few.jsonl").write_text("".join(f'{{"text": "a b c {k}"}}\n' for k in range(20)))
     sources = {"few": {"kind": "jsonl", "path": str(tmp_path / "few.jsonl"), "held_out": 0}}
-    models = {"grams": {"kind": "ngram", "order": 2, "context": 16}}
+    models = {"grams": {"kind": "ngram", "order": 2, "context": 16, "vocabulary": 300}}
     scenario = web_of_numbers(
         {"share": 0.5},
         people={"source": "few", "count": 1, "rate": 30.0},
