@@ -15,10 +15,10 @@ _KINDS = ("sources", "models", "policies")  # the keys of their entries depend o
 # They affect no number of any step.
 WHOLE_RUN = ("name", "description", "steps", "weights_every", "weights_precision", "theory")
 _CHANGEABLE = re.compile(
-    r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
-    r"|writers\.[^.]+\.(rate|reaction|leaves_below|returns_above|pay|wage|rewrite(\..+)?)"
+    r"policies\.[^.]+(\..+)?|web\.(retain|publish|types\.[^.]+\.(births|refuses)(\..+)?|links\.births(\..+)?)|measure\.(?!downstream\b).+"
+    r"|writers\.[^.]+\.(rate|activity(\..+)?|reaction|leaves_below|returns_above|pay|wage|rewrite(\..+)?)"
     r"|writers\.[^.]+\.choice\.(benefit|ai_benefit|collapse|shared|cost|ai_cost|speed)"
-    r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|recovery|decoding(\..+)?|publish|every|offset|lag)"
+    r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|recovery|decoding(\..+)?|publish|every|offset|lag|activity(\..+)?)"
     r"|trainers\.[^.]+\.(active|split_from|merged_into|merged_weights)"
     r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength|quality_bias)"
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
+from ecosystem.curves import FactorCurve
 from ecosystem.families.requests import Rewriting
 from ecosystem.scenario.entries.choices import ChoiceSpec
+from ecosystem.scenario.entries.homes import leave_out_sites, no_sites
 from ecosystem.spec import Spec
 from ecosystem.types import Count, Positive, Share
 
@@ -18,7 +20,15 @@ class WriterSpec(Spec):
     count: Positive = Field(1, description="number of writers in the population")
     source: str = Field(description="the source their documents are drawn from, without replacement")
     rate: Annotated[float, Field(ge=0, le=1e9)] = Field(5.0, description="documents a step, each writer, on average")
+    activity: FactorCurve | None = Field(
+        None, description="factor of rate that varies in time: a number or a curve; absent: 1"
+    )
     sites: Positive = Field(3, description="home sites of each writer")
+    site_type: str | None = Field(
+        None,
+        description="in the place of home sites: a type of sites (web.types); each document appears on one of those that "
+        "are alive at the step, all equally likely; absent: on the home sites",
+    )
     reaction: Share = Field(
         0.0, description="0: always writes; 1: stops writing when every document around its home sites is synthetic"
     )
@@ -41,6 +51,9 @@ class WriterSpec(Spec):
     choice: ChoiceSpec | None = Field(
         None, description="choice between writing, using AI and silence; absent: always writes, unless it has left"
     )
+
+    _without_sites = model_validator(mode="after")(no_sites)
+    _plain = model_serializer(mode="wrap")(leave_out_sites)
 
     @model_validator(mode="after")
     def _may_choose(self) -> WriterSpec:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
+from ecosystem.curves import FactorCurve
 from ecosystem.families.requests import Budget, Decoding, Start
+from ecosystem.scenario.entries.homes import leave_out_sites, no_sites
 from ecosystem.spec import Spec
 from ecosystem.types import Count, Positive
 
@@ -32,6 +34,11 @@ class ScrapeSpec(Spec):
         'trainers or writers, or "initial" for the web\'s initial documents; of each it takes its share of those that '
         "the strategy offers, or all if there are fewer; absent: documents of all authors alike",
     )
+    robots: Literal["obey", "ignore"] | None = Field(
+        None,
+        description="whether sites that refuse crawlers (web.types.NAME.refuses) are left out: obey or ignore; absent: "
+        "obey",
+    )
 
     @field_validator("shares")
     @classmethod
@@ -56,6 +63,11 @@ class TrainerSpec(Spec):
     count: Positive = Field(1, description="number of trainers in the population")
     model: str = Field(description="name of an entry in [models]")
     sites: Positive = Field(3, description="home sites, where it publishes and from where reach is counted")
+    site_type: str | None = Field(
+        None,
+        description="in the place of home sites: a type of sites (web.types); each document appears on one of those that "
+        "are alive at the step, all equally likely; absent: on the home sites",
+    )
     scrape: ScrapeSpec = ScrapeSpec()
     select: list[str] = Field([], description="policies applied to the candidates, in this order")
     retain: list[str] | None = Field(
@@ -77,6 +89,9 @@ class TrainerSpec(Spec):
     )
     decoding: Decoding = Decoding()
     publish: Count = Field(100, description="documents published a step, each trainer")
+    activity: FactorCurve | None = Field(
+        None, description="factor of publish that varies in time, rounded by chance: a number or a curve; absent: 1"
+    )
     every: Positive = Field(1, description="number of steps from one fit to the next")
     offset: Count = Field(0, description="first step at which it may fit is 1 + offset")
     lag: Count = Field(0, description="scrape only documents published at least this many steps ago")
@@ -100,6 +115,9 @@ class TrainerSpec(Spec):
         description="for merged_into: average: the population that remains gets the mean of its parameters and theirs; "
         "absent: it keeps its own",
     )
+
+    _without_sites = model_validator(mode="after")(no_sites)
+    _plain = model_serializer(mode="wrap")(leave_out_sites)
 
     @model_validator(mode="after")
     def _merges(self) -> TrainerSpec:
