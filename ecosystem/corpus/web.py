@@ -2,9 +2,9 @@
 
 Sites are nodes, numbered from 0. Every document has a site; agents have home sites. Every link of the original graph
 has weight 1, or its weight in the file; links of an undirected graph count in both directions. An endorsement adds to
-the weight of one directed link, and creates the link if it is missing. On a web with types of sites, sites and links are
-born and sites die (:mod:`ecosystem.corpus.life`); that depends on the scenario and the seed alone, and is repeated when a
-run is resumed. So only endorsements are saved.
+the weight of one directed link, and creates the link if it is missing. On a web with types of sites, sites and links
+are born and sites die (:mod:`ecosystem.corpus.life`); that depends on the scenario and the seed alone, and is repeated
+when a run is resumed. So only endorsements are saved.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from ecosystem.calendar import Steps
 from ecosystem.corpus.graph_files import read_graph, write_graph
 from ecosystem.corpus.life.growth import Attachment, poisson
 from ecosystem.corpus.life.sites import Sites
@@ -26,6 +25,7 @@ from ecosystem.curves import Curve
 from ecosystem.errors import DataError
 from ecosystem.spec import Spec
 from ecosystem.streams import Streams
+from ecosystem.times import Steps
 from ecosystem.types import Positive
 
 DEALT = ("isolated", "islands", "parallel")  # webs without links, whose sites are dealt to agents
@@ -108,9 +108,9 @@ class WebSpec(Spec):
             raise ValueError(f'types: sites of kind = "{self.graph}" are dealt to agents; choose another kind of web')
         if problem := opening_problem(self.types, self.sites):
             raise ValueError(problem)
-        if self.initial is not None and self.initial.age is not None:
-            if all(entry.page_life is None for entry in self.types.values()):
-                raise ValueError("initial.age: counts for pages that die only; add page_life to a type, or remove it")
+        lasting = all(entry.page_life is None for entry in self.types.values())
+        if lasting and self.initial is not None and self.initial.age is not None:
+            raise ValueError("initial.age: counts for pages that die only; add page_life to a type, or remove it")
         return self
 
     @model_validator(mode="after")
@@ -267,7 +267,8 @@ class Web:
         alive = sites.alive.tolist()
         graph: Any = nx.DiGraph()
         graph.add_nodes_from(sites.living().tolist())
-        graph.add_weighted_edges_from(sorted(e for e in self._graph.edges(data="weight") if alive[e[0]] and alive[e[1]]))
+        links = self._graph.edges(data="weight")
+        graph.add_weighted_edges_from(sorted(link for link in links if alive[link[0]] and alive[link[1]]))
         return graph
 
     def endorse(self, from_site: int, to_site: int, strength: float) -> None:

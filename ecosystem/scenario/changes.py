@@ -11,14 +11,17 @@ from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.spec import fields_at
 
 DEFINING = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # determines the other fields
+HOMELESS = re.compile(r"(writers|trainers)\.[^.]+\.site_type")  # gives an agent other sites than home sites
 _KINDS = ("sources", "models", "policies")  # the keys of their entries depend on the kind
 # They affect no number of any step.
 WHOLE_RUN = ("name", "description", "steps", "weights_every", "weights_precision", "theory")
 _CHANGEABLE = re.compile(
-    r"policies\.[^.]+(\..+)?|web\.(retain|publish|types\.[^.]+\.(births|refuses)(\..+)?|links\.births(\..+)?)|measure\.(?!downstream\b).+"
+    r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
+    r"|web\.(types\.[^.]+\.(births|refuses)|links\.births)(\..+)?"
     r"|writers\.[^.]+\.(rate|activity(\..+)?|reaction|leaves_below|returns_above|pay|wage|rewrite(\..+)?)"
     r"|writers\.[^.]+\.choice\.(benefit|ai_benefit|collapse|shared|cost|ai_cost|speed)"
-    r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|recovery|decoding(\..+)?|publish|every|offset|lag|activity(\..+)?)"
+    r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|recovery|decoding(\..+)?|publish|every|offset|lag)"
+    r"|trainers\.[^.]+\.activity(\..+)?"
     r"|trainers\.[^.]+\.(active|split_from|merged_into|merged_weights)"
     r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength|quality_bias)"
 )
@@ -38,8 +41,9 @@ def check_changeable(path: str, where: str, hint: str = "") -> None:
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run. These can: policies; web.retain and web.publish; '
-            "measure, except downstream; the rates, pay and rewriting of writers; curators, except count, sites and "
-            f"judge; and trainers, except count, model and sites.{hint}"
+            "births and refuses of web.types; births of web.links; measure, except downstream; the rates, activity, "
+            "pay and rewriting of writers; curators, except count, sites and judge; and trainers, except count, "
+            f"model, sites and site_type.{hint}"
         )
 
 

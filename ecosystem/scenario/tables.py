@@ -64,7 +64,8 @@ class ScenarioTables(Spec):
 
     @model_validator(mode="after")
     def _names(self) -> ScenarioTables:
-        for name in (self.name, *self.variants, *(n for _, table in self.tables() for n in table)):
+        entries = (n for _, table in self.tables() for n in table)
+        for name in (self.name, *self.variants, *(self.web.types or ()), *entries):
             if not NAME.fullmatch(name):
                 raise ValueError(f'the name "{name}" may only have letters, digits, "_" and "-"')
         return self

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ecosystem.calendar import Steps
 from ecosystem.curves import RateCurve, ShareCurve
 from ecosystem.spec import Spec
+from ecosystem.times import Steps
 from ecosystem.types import Floats, Ints, Share
 
 
@@ -106,7 +106,8 @@ def opening_types(types: Mapping[str, SiteType], noise: Floats) -> Ints:
     bounds = np.cumsum([types[name].share for name in sorted(types)])
     rank = np.argsort(np.argsort(noise, kind="stable"), kind="stable")
     place = np.searchsorted(bounds, (rank + 0.5) / noise.size, side="right")
-    return np.minimum(place, np.flatnonzero(np.diff(bounds, prepend=0.0) > 0).max()).astype(np.int64)
+    last = np.flatnonzero(np.diff(bounds, prepend=0.0) > 0).max()  # the sum of the shares may be rounded
+    return np.asarray(np.minimum(place, last), dtype=np.int64)
 
 
 def opening_problem(types: Mapping[str, SiteType], sites: int | None) -> str:
@@ -114,6 +115,9 @@ def opening_problem(types: Mapping[str, SiteType], sites: int | None) -> str:
     total = sum(entry.share for entry in types.values())
     if abs(total - 1) > 1e-9:
         return f"types: the shares of all types must add up to 1, but these add up to {total:.6g}"
+    for name, entry in types.items():
+        if not entry.share and entry.births is None:
+            return f"types.{name}: never has a site; set its share, for sites at the opening, or births"
     if sites is None:
         return ""
     counts = np.bincount(opening_types(types, np.arange(sites, dtype=np.float64)), minlength=len(types))

@@ -1,35 +1,32 @@
-"""Agents that publish on all sites of a type (``site_type``) have no home sites of their own (``sites``)."""
+"""Define where agents publish: on home sites of their own (``sites``), or on all sites of a type (``site_type``)."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from pydantic import SerializerFunctionWrapHandler
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-
-class Publishes(Protocol):
-    """Settings of agents that publish."""
-
-    site_type: str | None
-
-    @property
-    def model_fields_set(self) -> set[str]:
-        """Names of the fields that were given."""
+from ecosystem.spec import Spec
 
 
-T = TypeVar("T", bound=Publishes)
+class PublisherSpec(Spec):
+    """Settings of agents that publish; classes below it add ``sites``, the number of their home sites."""
 
+    site_type: str | None = Field(
+        None,
+        description="in the place of home sites: a type of sites (web.types); each document appears on one of those "
+        "that are alive at the step, all equally likely; absent: on the home sites",
+    )
 
-def no_sites(settings: T) -> T:
-    """Return the settings; raise ValueError if they name home sites beside a type of sites."""
-    if settings.site_type is not None and "sites" in settings.model_fields_set:
-        raise ValueError("sites: has no meaning with site_type, since every site of the type is a home; remove it")
-    return settings
+    @model_validator(mode="after")
+    def _no_sites(self) -> PublisherSpec:
+        if self.site_type is not None and "sites" in self.model_fields_set:
+            raise ValueError("sites: has no meaning with site_type, since every site of the type is a home; remove it")
+        return self
 
-
-def leave_out_sites(settings: Publishes, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-    """Return the settings as a table, in which the number of home sites is left out beside a type of sites."""
-    table: dict[str, Any] = serialize(settings)
-    if settings.site_type is not None:
-        table.pop("sites", None)
-    return table
+    @model_serializer(mode="wrap")
+    def _without_sites(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        table: dict[str, Any] = serialize(self)
+        if self.site_type is not None:
+            table.pop("sites", None)  # the default number
+        return table

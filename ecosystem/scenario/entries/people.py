@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from ecosystem.curves import FactorCurve
 from ecosystem.families.requests import Rewriting
 from ecosystem.scenario.entries.choices import ChoiceSpec
-from ecosystem.scenario.entries.homes import leave_out_sites, no_sites
+from ecosystem.scenario.entries.homes import PublisherSpec
 from ecosystem.spec import Spec
 from ecosystem.types import Count, Positive, Share
 
 
-class WriterSpec(Spec):
+class WriterSpec(PublisherSpec):
     """A population of people who write documents."""
 
     count: Positive = Field(1, description="number of writers in the population")
@@ -24,11 +24,6 @@ class WriterSpec(Spec):
         None, description="factor of rate that varies in time: a number or a curve; absent: 1"
     )
     sites: Positive = Field(3, description="home sites of each writer")
-    site_type: str | None = Field(
-        None,
-        description="in the place of home sites: a type of sites (web.types); each document appears on one of those that "
-        "are alive at the step, all equally likely; absent: on the home sites",
-    )
     reaction: Share = Field(
         0.0, description="0: always writes; 1: stops writing when every document around its home sites is synthetic"
     )
@@ -51,9 +46,6 @@ class WriterSpec(Spec):
     choice: ChoiceSpec | None = Field(
         None, description="choice between writing, using AI and silence; absent: always writes, unless it has left"
     )
-
-    _without_sites = model_validator(mode="after")(no_sites)
-    _plain = model_serializer(mode="wrap")(leave_out_sites)
 
     @model_validator(mode="after")
     def _may_choose(self) -> WriterSpec:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ecosystem.curves import FactorCurve
 from ecosystem.families.requests import Budget, Decoding, Start
-from ecosystem.scenario.entries.homes import leave_out_sites, no_sites
+from ecosystem.scenario.entries.homes import PublisherSpec
 from ecosystem.spec import Spec
 from ecosystem.types import Count, Positive
 
@@ -57,17 +57,12 @@ class ScrapeSpec(Spec):
         return quotas
 
 
-class TrainerSpec(Spec):
+class TrainerSpec(PublisherSpec):
     """A population of trainers with the same settings; each has its own model, home sites and random streams."""
 
     count: Positive = Field(1, description="number of trainers in the population")
     model: str = Field(description="name of an entry in [models]")
     sites: Positive = Field(3, description="home sites, where it publishes and from where reach is counted")
-    site_type: str | None = Field(
-        None,
-        description="in the place of home sites: a type of sites (web.types); each document appears on one of those that "
-        "are alive at the step, all equally likely; absent: on the home sites",
-    )
     scrape: ScrapeSpec = ScrapeSpec()
     select: list[str] = Field([], description="policies applied to the candidates, in this order")
     retain: list[str] | None = Field(
@@ -115,9 +110,6 @@ class TrainerSpec(Spec):
         description="for merged_into: average: the population that remains gets the mean of its parameters and theirs; "
         "absent: it keeps its own",
     )
-
-    _without_sites = model_validator(mode="after")(no_sites)
-    _plain = model_serializer(mode="wrap")(leave_out_sites)
 
     @model_validator(mode="after")
     def _merges(self) -> TrainerSpec:
