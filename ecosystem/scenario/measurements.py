@@ -8,6 +8,7 @@ from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import Filter, WritesWatermark
 from ecosystem.policies.duplicates import without_held_out
+from ecosystem.scenario.entries.instruments import InstrumentSpec
 from ecosystem.scenario.requirements import absent
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.theory.laws import wrong_law
@@ -25,6 +26,7 @@ def _instruments(s: ScenarioTables) -> list[str]:
     gates = {name for names in (s.web.publish, *(trainer.select for trainer in s.trainers.values())) for name in names}
     moved = any(path == "web.publish" or path.endswith(".select") for change in s.changes for path in change.set)
     for name, instrument in s.instruments.items():
+        problems += _unknown_sites(s, f"instruments.{name}", instrument)
         path, policy = f"instruments.{name}.policy", instrument.policy
         if policy is None:
             continue
@@ -37,6 +39,19 @@ def _instruments(s: ScenarioTables) -> list[str]:
                 "in the select of a trainer"
             )
     return problems
+
+
+def _unknown_sites(s: ScenarioTables, path: str, instrument: InstrumentSpec) -> list[str]:
+    """Return a sentence for every type of sites that an instrument observes, but the web does not have."""
+    types = s.web.types or {}
+    if not types and instrument.of == "new_sites":
+        return [f"{path}.of: no site is born on a web without types of sites; set web.types, or observe others"]
+    return [
+        f'{path}.site_types: there is no type "{name}"{nearest(name, types)}; defined in [web.types]: '
+        f"{', '.join(sorted(types)) or 'none'}"
+        for name in instrument.site_types or []
+        if name not in types
+    ]
 
 
 def _theory(s: ScenarioTables) -> list[str]:

@@ -66,7 +66,8 @@ class ScenarioTables(Spec):
 
     @model_validator(mode="after")
     def _names(self) -> ScenarioTables:
-        for name in (self.name, *self.variants, *(n for _, table in self.tables() for n in table)):
+        entries = (n for _, table in self.tables() for n in table)
+        for name in (self.name, *self.variants, *(self.web.types or ()), *entries):
             if not NAME.fullmatch(name):
                 raise ValueError(f'the name "{name}" may only have letters, digits, "_" and "-"')
         return self
@@ -143,7 +144,7 @@ class ScenarioTables(Spec):
     @property
     def measures_views(self) -> bool:
         """Whether the share of machine text in what readers see is measured; older scenarios lack it."""
-        return bool(self.instruments) or self.has_adoption
+        return bool(self.instruments) or self.has_adoption or self.web.types is not None
 
     def enforced_policies(self) -> list[str]:
         """Return the names of the policies at the gates of the web and of trainers, each once."""

@@ -90,15 +90,19 @@ def generate(state: State, step: Step) -> None:
     publishing = [trainer for trainer in state.trainers if trainer.wants_to_publish]
     extra, step.marks = state.scenario.measure.synthetic, watermarking(state)
     for model, trainers in by_model(publishing).items():
-        requests = [_generate_request(state, t, t.settings.publish + extra, step.marks.get(t.name)) for t in trainers]
+        amounts = [trainer.documents_to_publish() for trainer in trainers]
+        requests = [
+            _generate_request(state, trainer, amount + extra, step.marks.get(trainer.name))
+            for trainer, amount in zip(trainers, amounts, strict=True)
+        ]
         cohort = state.cohorts[model]
         written = cohort.generate(requests, state.progress)
-        amounts = cohort.written if isinstance(cohort, TextCohort) else [request.n for request in requests]
-        step.written |= dict(zip([trainer.name for trainer in trainers], amounts, strict=True))
+        costs = cohort.written if isinstance(cohort, TextCohort) else [request.n for request in requests]
+        step.written |= dict(zip([trainer.name for trainer in trainers], costs, strict=True))
         published = []
-        for trainer, docs in zip(trainers, written, strict=True):
+        for trainer, docs, amount in zip(trainers, written, amounts, strict=True):
             step.unpublished[trainer.name] = docs.tail(extra)
-            published.append(docs.head(trainer.settings.publish))
+            published.append(docs.head(amount))
         counts = [docs.len() for docs in published]
         step.drafts.append(
             draft_table(
@@ -171,7 +175,8 @@ def retain(state: State, step: Step) -> None:
     live = state.corpus.live().table()
     after = gate(live.with_columns(weight=pl.lit(1.0)), policies, state.context("web"))
     state.corpus.reweigh(live["doc"], after["weight"])
-    state.corpus.retire(after.filter(pl.col("verdict").is_not_null())["doc"], step.t)
+    refused = after.filter(pl.col("verdict").is_not_null())
+    state.corpus.retire(refused["doc"], step.t, refused["verdict"])
 
 
 def curate(state: State, step: Step) -> None:
@@ -187,7 +192,7 @@ def curate(state: State, step: Step) -> None:
         suspects, trusted = reviewed.filter("suspect"), reviewed.filter(~pl.col("suspect"))
         strength = curator.settings.strength
         if curator.settings.action == "remove":
-            state.corpus.retire(suspects["doc"], step.t)
+            state.corpus.retire(suspects["doc"], step.t, f"curators/{curator.name}")
         elif curator.settings.action == "down_weight":
             state.corpus.reweigh(suspects["doc"], pl.repeat(strength, suspects.height, eager=True))
         else:

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.life.pages import PageLives
 from ecosystem.corpus.schema import ARCHIVE, empty
 from ecosystem.corpus.web import Web
 from ecosystem.families.base import Progress, silent
@@ -55,6 +56,7 @@ class State:
     drawn: dict[str, int] = field(default_factory=dict)
     choices: dict[str, Choices] = field(default_factory=dict)
     measured: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    pages: PageLives | None = None  # on a web with types: when each document dies
     archive: pl.DataFrame = field(default_factory=lambda: empty(ARCHIVE))
     purchases: Purchases = field(default_factory=dict)
     shortfalls: dict[str, list[tuple[int, int]]] = field(

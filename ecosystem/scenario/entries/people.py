@@ -6,19 +6,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ecosystem.curves import FactorCurve
 from ecosystem.families.requests import Rewriting
 from ecosystem.scenario.entries.adoption import AdoptionSpec
 from ecosystem.scenario.entries.choices import ChoiceSpec
+from ecosystem.scenario.entries.homes import PublisherSpec
 from ecosystem.spec import Spec
 from ecosystem.types import Count, Positive, Share
 
 
-class WriterSpec(Spec):
+class WriterSpec(PublisherSpec):
     """A population of people who write documents."""
 
     count: Positive = Field(1, description="number of writers in the population")
     source: str = Field(description="the source their documents are drawn from, without replacement")
     rate: Annotated[float, Field(ge=0, le=1e9)] = Field(5.0, description="documents a step, each writer, on average")
+    activity: FactorCurve | None = Field(
+        None, description="factor of rate that varies in time: a number or a curve; absent: 1"
+    )
     sites: Positive = Field(3, description="home sites of each writer")
     reaction: Share = Field(
         0.0, description="0: always writes; 1: stops writing when every document around its home sites is synthetic"

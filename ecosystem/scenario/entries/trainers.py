@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ecosystem.curves import FactorCurve
 from ecosystem.families.requests import Budget, Decoding, Start
+from ecosystem.scenario.entries.homes import PublisherSpec
 from ecosystem.spec import Spec
 from ecosystem.types import Count, Positive
 
@@ -32,6 +34,11 @@ class ScrapeSpec(Spec):
         'trainers or writers, or "initial" for the web\'s initial documents; of each it takes its share of those that '
         "the strategy offers, or all if there are fewer; absent: documents of all authors alike",
     )
+    robots: Literal["obey", "ignore"] | None = Field(
+        None,
+        description="whether sites that refuse crawlers (web.types.NAME.refuses) are left out: obey or ignore; absent: "
+        "obey",
+    )
 
     @field_validator("shares")
     @classmethod
@@ -50,7 +57,7 @@ class ScrapeSpec(Spec):
         return quotas
 
 
-class TrainerSpec(Spec):
+class TrainerSpec(PublisherSpec):
     """A population of trainers with the same settings; each has its own model, home sites and random streams."""
 
     count: Positive = Field(1, description="number of trainers in the population")
@@ -77,6 +84,9 @@ class TrainerSpec(Spec):
     )
     decoding: Decoding = Decoding()
     publish: Count = Field(100, description="documents published a step, each trainer")
+    activity: FactorCurve | None = Field(
+        None, description="factor of publish that varies in time, rounded by chance: a number or a curve; absent: 1"
+    )
     every: Positive = Field(1, description="number of steps from one fit to the next")
     offset: Count = Field(0, description="first step at which it may fit is 1 + offset")
     lag: Count = Field(0, description="scrape only documents published at least this many steps ago")

@@ -71,7 +71,12 @@ class Instrument:
 
     def on_sites(self, docs: Ints) -> Flags:
         """Return which documents are on sites of the types that are observed."""
-        return np.ones(docs.size, np.bool_)
+        sites, types = self.state.web.population, self.settings.site_types
+        if types is None:
+            return np.ones(docs.size, np.bool_)
+        assert sites is not None  # checked when the scenario was read
+        observed = [sites.names.index(name) for name in types]
+        return np.isin(sites.type[self.state.corpus.array("site")[docs]], observed)
 
     def newest(self, docs: Ints) -> Flags:
         """Return which documents were published within the window, after the opening."""
@@ -80,16 +85,32 @@ class Instrument:
 
     def population(self) -> tuple[Ints, Floats | None]:
         """Return the documents that are observed, ascending, and their views by readers (None: they count alike)."""
-        docs = self.state.corpus.live().doc
+        new_sites = self.settings.population == "new_sites"
+        docs = self._first_of_new_sites() if new_sites else self.state.corpus.live().doc
         chosen, weight = self.on_sites(docs), None
-        if self.settings.population == "new":
+        if self.settings.population in ("new", "new_sites"):
             chosen &= self.newest(docs)
         elif self.settings.population == "read":
             weight = views(self.state)
             chosen &= weight > 0
         elif self.settings.population == "crawl":
-            chosen &= self.state.corpus.array("weight")[docs] > 0
+            chosen &= (self.state.corpus.array("weight")[docs] > 0) & ~self._refusing(docs)
         return docs[chosen], None if weight is None else weight[chosen]
+
+    def _refusing(self, docs: Ints) -> Flags:
+        """Return which documents are on sites that refuse crawlers."""
+        sites, types = self.state.web.population, self.state.scenario.web.types
+        if sites is None or types is None:
+            return np.zeros(docs.size, np.bool_)
+        return np.asarray(sites.refusing(types, self.step.t)[self.state.corpus.array("site")[docs]])
+
+    def _first_of_new_sites(self) -> Ints:
+        """Return the first document of every site that was born since the opening, ascending."""
+        sites, corpus = self.state.web.population, self.state.corpus
+        assert sites is not None  # checked when the scenario was read
+        site = corpus.array("site")
+        docs = np.flatnonzero(corpus.array("published") & (sites.born[site] > 0))
+        return np.sort(docs[np.unique(site[docs], return_index=True)[1]])
 
     def sample(self) -> tuple[Ints, Floats | None]:
         """Return a sample of the documents that are observed, and the weights of what is seen of each."""

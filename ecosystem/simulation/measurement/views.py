@@ -23,8 +23,17 @@ def views(state: State) -> Floats:
 
 
 def measure_views(state: State, step: Step) -> None:
-    """Append the share of machine text in what readers see, of the web; no row if they see nothing."""
-    seen, share = views(state), state.corpus.live().array("ai_share")
-    if seen.sum() > 0:
-        value = float((seen * share).sum() / seen.sum())
-        step.metrics.append(rows(step.t, "web", "web", {"read_synthetic_share": value}))
+    """Append the share of machine text in what readers see of the web, and of each type of sites.
+
+    There is no row where they see nothing.
+    """
+    live, sites = state.corpus.live(), state.web.population
+    seen, share = views(state), live.array("ai_share")
+    parts = [("web", "web", np.ones(len(live), np.bool_))]
+    if sites is not None:
+        types = sites.type[live.array("site")]
+        parts += [("site_type", name, types == place) for place, name in enumerate(sites.names)]
+    for scope, who, own in parts:
+        if (total := seen[own].sum()) > 0:
+            value = float((seen[own] * share[own]).sum() / total)
+            step.metrics.append(rows(step.t, scope, who, {"read_synthetic_share": value}))
