@@ -11,6 +11,7 @@ from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.simulation.measurement.views import views
 from ecosystem.simulation.world import World
+from ecosystem.studies.spec.measure import Measure, course_of
 from tests.conftest import MACHINE
 from tests.test_adoption import run_world, web_of_numbers
 
@@ -304,6 +305,19 @@ def test_instruments_measure_without_changing_the_web():
 
 def test_the_list_of_entries_has_instruments():
     assert "[instruments.NAME]" in listing("entries", False) and "[writers.NAME] adoption" in listing("entries", False)
+
+
+def test_measures_of_studies_name_instruments_and_types_of_sites():
+    world = living({"one": {"observes": "flagged_share"}}, 2)
+    metrics = world.snapshot().metrics
+    for of, metric, known in (
+        ("instruments.one", "flagged_share", value(world, "one", "flagged_share")),
+        ("web.types.blog", "read_synthetic_share", world.measured["site_type", "blog", "read_synthetic_share"]),
+    ):
+        measure = Measure(metric=metric, of=of)
+        assert measure.mismatch(world.base_scenario) == "" and course_of(metrics, measure).rows() == [(2, known)]
+    wrong = Measure(metric="flagged_share", of="instruments.two").mismatch(world.base_scenario)
+    assert "there is no [instruments.two]" in wrong and "instruments.one" in wrong and "web.types.press" in wrong
 
 
 @pytest.mark.slow

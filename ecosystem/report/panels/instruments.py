@@ -7,9 +7,11 @@ from typing import Any
 
 import polars as pl
 
+from ecosystem.formats import number, percent
 from ecosystem.report import charts, summaries
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
+from ecosystem.report.findings import LISTED, bold, plus_minus, share
 from ecosystem.scenario.entries.instruments import InstrumentSpec
 
 TITLES = {
@@ -47,6 +49,30 @@ def instruments(data: RunReportData) -> dict[str, Any]:
         theme = replace(data.theme, populations=[name])
         drawn[name] = charts.over_steps(summaries.means(observed), theme, labels, web=truth)
     return drawn
+
+
+def findings(data: RunReportData) -> list[str]:
+    """State what every instrument gave at its last observation, and the share of machine text that readers see."""
+    parts = []
+    for name, settings in data.run.scenario.instruments.items():
+        own = data.metrics.filter((pl.col("scope") == "instrument") & (pl.col("id") == name))
+        observed = summaries.series(own, "instrument", settings.observes).tail(1)
+        truth = summaries.series(own, "instrument", "true_value").tail(1)["value"]
+        for value, error in observed.select("value", "error").iter_rows():
+            ratio = settings.observes in RATIOS
+            shown = plus_minus(value, error) if ratio else share(value, error)
+            true = f" (in truth {number(truth[0]) if ratio else percent(truth[0])})" if len(truth) else ""
+            parts.append(f"{bold(name)}, {TITLES[settings.observes]}: {shown}{true}")
+    more = "" if len(parts) <= LISTED else f" (and {len(parts) - LISTED} more)"
+    sentences = [f"What instruments last observed: {'; '.join(parts[:LISTED])}{more}."] if parts else []
+    read = summaries.series(data.metrics, "web", "read_synthetic_share").tail(1)
+    web = summaries.series(data.metrics, "web", "synthetic_share").tail(1)
+    if read.height and web.height:
+        sentences.append(
+            f"Of what readers see, {percent(read['value'][0])} is machine text; of what is on the web, "
+            f"{percent(web['value'][0])}."
+        )
+    return sentences
 
 
 def _subtitle(settings: InstrumentSpec) -> str:

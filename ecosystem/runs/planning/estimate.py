@@ -89,6 +89,7 @@ class Plan:
                 seconds += 0.001 * left * sum(trainer.count for trainer in trainers)
                 continue  # such documents have no tokens
             tokens = [_trainer_tokens(trainer, scenario, done) for trainer in trainers]
+            tokens.append((0, _assisted_tokens(name, scenario, done)))
             model_train, model_generate = sum(t for t, _ in tokens), sum(g for _, g in tokens)
             train, generate = train + model_train, generate + model_generate
             flops = load.flops_per_token
@@ -263,6 +264,18 @@ def _trainer_tokens(trainer: TrainerSpec, scenario: Scenario, done: int) -> tupl
     per_fit = budget.tokens or round((budget.epochs or 1.0) * _selected_tokens(trainer, scenario, before))
     generated = (trainer.publish + scenario.measure.synthetic) * trainer.decoding.max_tokens * max(0, end - before)
     return trainer.count * fits * per_fit, trainer.count * generated
+
+
+def _assisted_tokens(model: str, scenario: Scenario, done: int) -> int:
+    """Return the tokens that a model generates at most, after step ``done``, for writers who adopt AI."""
+    before, end, tokens = max(0, done), scenario.steps, 0.0
+    for writer in scenario.writers.values():
+        trainer = None if writer.adoption is None else scenario.trainers[writer.adoption.uses]
+        if writer.adoption is not None and trainer is not None and trainer.model == model:
+            times = np.linspace(min(before + 1, end), end, 100)
+            share = float(np.mean([writer.adoption.share.at(t) for t in times.tolist()]))
+            tokens += writer.count * writer.rate * share * max(0, end - before) * trainer.decoding.max_tokens
+    return round(tokens)
 
 
 def _times(steps: int, every: int) -> int:

@@ -112,9 +112,8 @@ class Instrument:
         docs = np.flatnonzero(corpus.array("published") & (sites.born[site] > 0))
         return np.sort(docs[np.unique(site[docs], return_index=True)[1]])
 
-    def sample(self) -> tuple[Ints, Floats | None]:
-        """Return a sample of the documents that are observed, and the weights of what is seen of each."""
-        docs, seen = self.population()
+    def sample(self, docs: Ints, seen: Floats | None) -> tuple[Ints, Floats | None]:
+        """Return a sample of a population, and the weights of what is seen of each document."""
         if seen is None or self.settings.sample is None:
             return self.sampled(docs), seen
         # Views are drawn with replacement; a document that is drawn several times is one observation.
@@ -133,14 +132,18 @@ def _mean(values: NDArray[np.float64] | Flags, weight: Floats | None) -> Estimat
 
 
 def _flagged_share(of: Instrument) -> Reading | None:
-    (every, seen), (docs, weight) = of.population(), of.sample()
-    return (_mean(of.flagged(docs), weight), _mean(of.machine(every), seen)[0], docs.size) if docs.size else None
+    every, seen = of.population()
+    if not every.size:
+        return None
+    docs, weight = of.sample(every, seen)
+    return _mean(of.flagged(docs), weight), _mean(of.machine(every), seen)[0], docs.size
 
 
 def _ai_text_share(of: Instrument) -> Reading | None:
-    (every, seen), (docs, weight) = of.population(), of.sample()
-    if not docs.size:
+    every, seen = of.population()
+    if not every.size:
         return None
+    docs, weight = of.sample(every, seen)
     ai_share, error = of.state.corpus.array("ai_share").astype(np.float64), of.settings.error or 0.0
     value, of_sampling = _mean(ai_share[docs], weight)
     noise = float(of.state.stream(f"instruments/{of.name}/error").rng().standard_normal())
