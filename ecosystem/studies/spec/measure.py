@@ -23,8 +23,8 @@ class Measure(Spec):
     metric: Annotated[str, AfterValidator(name_of)] = Field(description="name of a metric (`ecosystem list metrics`)")
     of: str | None = Field(
         None,
-        description="a population of trainers to average over, web, an instrument (instruments.NAME) or a type of sites "
-        "(web.types.NAME); default: all trainers",
+        description="a population of trainers to average over, web, an instrument (instruments.NAME) or a type of "
+        "sites (web.types.NAME); default: all trainers",
     )
     at: Step | None = Field(None, description="the step of the value; default: the last step")
     window: Annotated[list[Step], Field(min_length=2, max_length=2)] | None = Field(
@@ -53,8 +53,8 @@ class Measure(Spec):
 
         The explanation starts with the name of the wrong field.
         """
-        parts = {"instruments.": scenario.instruments, "web.types.": scenario.web.types or {}}
-        allowed = [*scenario.trainers, WEB, *(path + name for path, names in parts.items() for name in names)]
+        allowed = [*scenario.trainers, WEB, *(f"instruments.{name}" for name in scenario.instruments)]
+        allowed += [f"web.types.{name}" for name in scenario.web.types or {}]
         if self.of is not None and self.of not in allowed:
             entry = self.of if any(self.of.startswith(path) for path in _PARTS) else f"trainers.{self.of}"
             return f"of: there is no [{entry}]{nearest(self.of, allowed)}; choose from {', '.join(allowed)}"
