@@ -277,10 +277,14 @@ class Web:
         A site's endorsement of itself is ignored, and so is one by or of a dead site. Raises DataError unless
         ``strength`` is finite and above 0.
         """
+        link = self._site(from_site), self._site(to_site)
+        if all(map(self.is_living, link)):
+            self._strengthen(link, strength)
+
+    def _strengthen(self, link: tuple[int, int], strength: float) -> None:
         if not (np.isfinite(strength) and strength > 0):
             raise DataError(f"an endorsement must have a finite strength above 0, not {strength!r}.")
-        link = self._site(from_site), self._site(to_site)
-        if link[0] != link[1] and all(map(self.is_living, link)):
+        if link[0] != link[1]:
             self._set(link, self._endorsed.get(link, 0.0) + float(strength))
 
     def endorsements(self) -> list[tuple[int, int, float]]:
@@ -297,7 +301,7 @@ class Web:
         self._endorsed.clear()
         self._clear_caches(links=True)
         for a, b, strength in endorsements:  # also those of sites that have died since
-            self._set((self._site(int(a)), self._site(int(b))), float(strength))
+            self._strengthen((self._site(int(a)), self._site(int(b))), float(strength))
 
     def export(self, path: str | Path, attributes: Mapping[str, ArrayLike] | None = None) -> None:
         """Write the graph as GraphML or GEXF, by the ending of ``path``.
