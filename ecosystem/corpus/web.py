@@ -307,7 +307,9 @@ class Web:
         """Write the graph as GraphML or GEXF, by the ending of ``path``.
 
         ``attributes`` (for instance the synthetic share) have one value per site, [sites]. Links have a ``weight`` and
-        its ``endorsed`` part. Raises DataError for another ending, and StoreError if the file cannot be written.
+        its ``endorsed`` part. On a web with types, sites also have their ``type``, the step at which they were ``born``
+        and, if they have, the one at which they ``died``. Raises DataError for another ending, and StoreError if the
+        file cannot be written.
         """
         graph = self._graph.copy()
         for name, values in (attributes or {}).items():
@@ -316,6 +318,9 @@ class Web:
                 raise DataError(f'the attribute "{name}" has {len(column):,} values for {self.sites:,} sites.')
             for site, value in enumerate(column):
                 graph.nodes[site][name] = value
+        if self.population is not None:
+            for site, lived in enumerate(self.population.plain()):
+                graph.nodes[site].update(lived)
         for a, b, link in graph.edges(data=True):
             link["endorsed"] = self._endorsed.get((a, b), 0.0)
         write_graph(graph, Path(path))

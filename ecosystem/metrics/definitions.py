@@ -94,7 +94,7 @@ DEFINED: dict[str, Definition] = {
     "documents_published": Definition(
         "documents",
         "",
-        "documents that a trainer, or that people and trainers on sites of a type, published in this step",
+        "documents that a trainer published in this step; of a type of sites, those that appeared on them",
     ),
     "complies": Definition("1", "", "1 if a trainer whose decoding names a watermark applies it in this step, else 0"),
     "watermark_z": Definition(
@@ -221,9 +221,7 @@ DEFINED: dict[str, Definition] = {
     ),
     # of a type of sites, beside synthetic_share, depth and documents
     "sites": Definition("sites", "", "number of living sites of a type"),
-    "sites_born": Definition(
-        "sites", "", "sites of a type that were born in this step, at step 0 those of the opening"
-    ),
+    "sites_born": Definition("sites", "", "sites of a type that were born in this step; at step 0, all of them"),
     "sites_died": Definition("sites", "", "sites of a type that died in this step"),
     "left_page_died": Definition("documents", "", "documents that left in this step because their page died"),
     "left_site_died": Definition("documents", "", "documents that left in this step because their site died"),

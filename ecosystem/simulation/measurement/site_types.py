@@ -48,7 +48,8 @@ def measure_site_types(state: State, step: Step) -> None:
 def _mean(values: NDArray[np.generic], kind: NDArray[np.int64], documents: NDArray[np.int64]) -> Floats:
     """Return the mean over the documents of each type, [types]; NaN for a type without documents."""
     total = np.bincount(kind, weights=values.astype(np.float64), minlength=documents.size)
-    return np.divide(total, documents, out=np.full(documents.size, np.nan), where=documents > 0)
+    mean: Floats = np.divide(total, documents, out=np.full(documents.size, np.nan), where=documents > 0)
+    return mean
 
 
 def _published(state: State, sites: Sites) -> NDArray[np.int64]:
