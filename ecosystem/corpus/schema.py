@@ -134,8 +134,8 @@ _METRICS: Columns = {
     "step": Column(pl.Int32(), "step of the measurement; 0 is the opening of the web", "step"),
     "scope": Column(
         pl.String(),
-        "sort of thing measured: trainer, training_set, web, site, policy, reference, writer, community, curator, cost "
-        "or domain",
+        "sort of thing measured: trainer, training_set, web, site, site_type, instrument, policy, reference, writer, "
+        "community, curator, cost or domain",
     ),
     "id": Column(
         pl.String(),

@@ -277,10 +277,14 @@ class Web:
         A site's endorsement of itself is ignored, and so is one by or of a dead site. Raises DataError unless
         ``strength`` is finite and above 0.
         """
+        link = self._site(from_site), self._site(to_site)
+        if all(map(self.is_living, link)):
+            self._strengthen(link, strength)
+
+    def _strengthen(self, link: tuple[int, int], strength: float) -> None:
         if not (np.isfinite(strength) and strength > 0):
             raise DataError(f"an endorsement must have a finite strength above 0, not {strength!r}.")
-        link = self._site(from_site), self._site(to_site)
-        if link[0] != link[1] and all(map(self.is_living, link)):
+        if link[0] != link[1]:
             self._set(link, self._endorsed.get(link, 0.0) + float(strength))
 
     def endorsements(self) -> list[tuple[int, int, float]]:
@@ -297,13 +301,15 @@ class Web:
         self._endorsed.clear()
         self._clear_caches(links=True)
         for a, b, strength in endorsements:  # also those of sites that have died since
-            self._set((self._site(int(a)), self._site(int(b))), float(strength))
+            self._strengthen((self._site(int(a)), self._site(int(b))), float(strength))
 
     def export(self, path: str | Path, attributes: Mapping[str, ArrayLike] | None = None) -> None:
         """Write the graph as GraphML or GEXF, by the ending of ``path``.
 
         ``attributes`` (for instance the synthetic share) have one value per site, [sites]. Links have a ``weight`` and
-        its ``endorsed`` part. Raises DataError for another ending, and StoreError if the file cannot be written.
+        its ``endorsed`` part. On a web with types, sites also have their ``type``, the step at which they were ``born``
+        and, if they have, the one at which they ``died``. Raises DataError for another ending, and StoreError if the
+        file cannot be written.
         """
         graph = self._graph.copy()
         for name, values in (attributes or {}).items():
@@ -312,6 +318,9 @@ class Web:
                 raise DataError(f'the attribute "{name}" has {len(column):,} values for {self.sites:,} sites.')
             for site, value in enumerate(column):
                 graph.nodes[site][name] = value
+        if self.population is not None:
+            for site, lived in enumerate(self.population.plain()):
+                graph.nodes[site].update(lived)
         for a, b, link in graph.edges(data=True):
             link["endorsed"] = self._endorsed.get((a, b), 0.0)
         write_graph(graph, Path(path))

@@ -15,7 +15,7 @@ from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cells, Figure, Table, render, tinted
-from ecosystem.report.panels import collapse, distributions, instruments, profile, site_map
+from ecosystem.report.panels import collapse, distributions, instruments, profile, site_map, site_types
 from ecosystem.report.panels.documents import samples
 
 CONTENTS = {
@@ -165,7 +165,8 @@ def _ledger(data: RunReportData) -> Markup:
 
 def _web(data: RunReportData) -> Markup:
     drawn = dict(site_map.graphs(data.run.path, data.metrics, data.run.last_step))
-    return _section("web", figures=_figures_of(data, "", drawn))
+    types = _figures_of(data, "", site_types.drawn(data))
+    return _section("web", figures=_figures_of(data, "", drawn), types=types)
 
 
 def _samples(data: RunReportData) -> Markup:

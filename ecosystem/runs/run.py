@@ -184,10 +184,15 @@ class Run:
 
     @property
     def documents(self) -> pl.LazyFrame:
-        """Every document published, with its content and its state after the last step."""
+        """Every document published, with its content and its state after the last step.
+
+        In a run whose web has types of sites, ``left_by`` says why it left.
+        """
         segments = self.store.table("corpus").lazy()
-        changes = self.store.table("index").unique("doc", keep="last", maintain_order=True).lazy()
-        return segments.update(changes, on="doc", how="left")
+        changes = self.store.table("index").unique("doc", keep="last", maintain_order=True)
+        if "left_by" in changes.columns:
+            segments = segments.with_columns(left_by=pl.lit(None, pl.String))
+        return segments.update(changes.lazy(), on="doc", how="left")
 
     def lineage(self, document: int) -> Lineage:
         """Trace a document, given by id, back to people through the training sets of models.

@@ -21,7 +21,7 @@ from ecosystem.families.requests import FitRequest, GenerateRequest
 from ecosystem.policies.base import WritesWatermark, gate
 from ecosystem.simulation.agents import Trainer, Writer, by_model
 from ecosystem.simulation.measurement.measure import measure_step
-from ecosystem.simulation.selection import Pools, archive, ledger_rows, note_shortfalls, sample
+from ecosystem.simulation.selection import Pools, archive, ledger_rows, note_shortfalls, readable, sample
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import DRAFT, Step, draft_table, human_drafts
 from ecosystem.simulation.writing.adoption import plan_documents, write_by_adoption
@@ -124,6 +124,7 @@ def _generate_request(state: State, trainer: Trainer, n: int, mark: WatermarkSpe
     if decoding.prompt is not None:
         scraped = decoding.prompt.origin == "scraped"
         docs = state.corpus.live().doc if scraped else np.flatnonzero(~state.corpus.array("synthetic"))
+        docs = readable(state, trainer, docs) if scraped else docs
         if not docs.size:
             state.note(f"{trainer.name} found no {decoding.prompt.origin} documents to begin from: it wrote unprompted")
             decoding = decoding.model_copy(update={"prompt": None})

@@ -80,6 +80,13 @@ class State:
         """Record an event (a source ran dry, a trainer starved); it is stored with the step."""
         self.events.append(event)
 
+    def refusing(self) -> NDArray[np.bool_] | None:
+        """Return whether each site refuses crawlers at this step, [sites]; None if there is no such setting."""
+        types, sites = self.scenario.web.types, self.web.population
+        if types is None or sites is None or all(entry.refuses is None for entry in types.values()):
+            return None
+        return sites.refusing(types, self.t)
+
     def draw(self, source: str, n: int, who: str) -> NDArray[np.int64]:
         """Take the next ``n`` rows of a source for people; fewer, with a recorded event, if it runs dry."""
         first, size = self.drawn[source], self.reservoirs[source].size

@@ -233,7 +233,7 @@ class World(mesa.Model):
         state, past = self.state, history.latest
         state.t = past.t
         state.scenario = self.base_scenario.at(past.t)
-        repeat_life(state)
+        repeat_life(state.web, self.base_scenario, past.t)
         segments = _reported(history.segments, history.files, state.progress)
         state.corpus.restore(segments, history.changes)
         state.archive = past.archive

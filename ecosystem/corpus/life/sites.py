@@ -78,6 +78,18 @@ class Sites:
             self._of_type.clear()
         return dying
 
+    def plain(self) -> list[dict[str, object]]:
+        """Return the type, birth and, of dead ones, death of each site."""
+        rows = zip(self.type.tolist(), self.born.tolist(), self.died.tolist(), strict=True)
+        return [
+            {"type": self.names[kind], "born": born} | ({"died": died} if died != ALIVE else {})
+            for kind, born, died in rows
+        ]
+
+    def there(self, t: int) -> NDArray[np.bool_]:
+        """Return whether each site was alive after step ``t``, [sites]."""
+        return np.asarray((self.born <= t) & ((self.died == ALIVE) | (self.died > t)))
+
     def refusing(self, types: Mapping[str, SiteType], t: int) -> NDArray[np.bool_]:
         """Return whether each site refuses crawlers at step ``t``, [sites]."""
         curves = [types[name].refuses for name in self.names]

@@ -47,6 +47,11 @@ class ScrapeSpec(Spec):
             raise ValueError(f"the shares must add up to 1, but these add up to {sum(shares.values()):.6g}")
         return shares
 
+    @property
+    def obeys_robots(self) -> bool:
+        """Whether the trainer leaves out sites that refuse crawlers."""
+        return self.robots != "ignore"
+
     def quotas(self) -> dict[str, int]:
         """Return how many of ``docs`` candidates come from each population of ``shares``; the sum is ``docs``."""
         last, quotas, total = 0, {}, 0.0

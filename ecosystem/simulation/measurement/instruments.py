@@ -99,10 +99,10 @@ class Instrument:
 
     def _refusing(self, docs: Ints) -> Flags:
         """Return which documents are on sites that refuse crawlers."""
-        sites, types = self.state.web.population, self.state.scenario.web.types
-        if sites is None or types is None:
+        refusing = self.state.refusing()
+        if refusing is None:
             return np.zeros(docs.size, np.bool_)
-        return np.asarray(sites.refusing(types, self.step.t)[self.state.corpus.array("site")[docs]])
+        return np.asarray(refusing[self.state.corpus.array("site")[docs]])
 
     def _first_of_new_sites(self) -> Ints:
         """Return the first document of every site that was born since the opening, ascending."""

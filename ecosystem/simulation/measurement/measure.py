@@ -19,6 +19,7 @@ from ecosystem.simulation.measurement.costs import measure_costs
 from ecosystem.simulation.measurement.instruments import measure_instruments
 from ecosystem.simulation.measurement.overlap import measure_overlap
 from ecosystem.simulation.measurement.parameters import measure_parameters
+from ecosystem.simulation.measurement.site_types import measure_site_types
 from ecosystem.simulation.measurement.text import (
     Values,
     initial_perplexities,
@@ -157,6 +158,7 @@ def measure_web(state: State, step: Step) -> None:
     measure_instruments(state, step)
     if state.scenario.measure.sites:
         step.metrics.append(tables.sites(live, step.t))
+    measure_site_types(state, step)
 
 
 def _with_ai_share(state: State, training: pl.DataFrame) -> pl.DataFrame:

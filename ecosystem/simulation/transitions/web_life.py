@@ -8,6 +8,7 @@ from ecosystem.corpus.web import Web
 from ecosystem.scenario.entries.homes import PublisherSpec
 from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
 from ecosystem.scenario.entries.trainers import TrainerSpec
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Actor, Trainer
 from ecosystem.simulation.state import State
 from ecosystem.types import Ints
@@ -56,11 +57,11 @@ def settle(state: State) -> list[str]:
     return [f"no site is left for {n} of {population}: they publish nothing" for population, n in stranded.items()]
 
 
-def repeat_life(state: State) -> None:
-    """Repeat what happened to sites and links up to the current step, in a world that has just been built."""
-    if state.web.population is not None:
-        for t in range(1, state.t + 1):
-            state.web.advance(t, state.base_scenario.at(t).web)
+def repeat_life(web: Web, scenario: Scenario, through: int) -> None:
+    """Repeat what happens to sites and links from the opening to a step, on a web that has just been made."""
+    if web.population is not None:
+        for t in range(1, through + 1):
+            web.advance(t, scenario.at(t).web)
 
 
 def _retire_pages(state: State) -> None:
