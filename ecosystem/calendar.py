@@ -19,8 +19,8 @@ _MONTHS = {"month": 1, "quarter": 3, "year": 12}
 _UNITS = (*_DAYS, *_MONTHS)
 _DAYS_A_MONTH = Fraction(36525, 1200)  # a year has 365.25 days
 _YEARS = (1000, 9000)
-_DURATION = re.compile(r"\s*(?P<amount>\d+(?:\.\d+)?)\s+(?P<unit>[A-Za-z]+)\s*")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s+([A-Za-z]+)\s*")
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Duration:
     @classmethod
     def parse(cls, text: str) -> Duration:
         """Read a duration such as ``18 months`` or ``0.5 years``; raise ValueError with a sentence for other text."""
-        match = _DURATION.fullmatch(text)
+        match = DURATION.fullmatch(text)
         if match is None:
             raise ValueError(f'"{text}" is no duration; write a number and a unit, such as "6 months"')
-        return cls(Fraction(match["amount"]), unit_named(match["unit"], text))
+        return cls(Fraction(match[1]), unit_named(match[2], text))
 
     @property
     def months(self) -> Fraction | None:
@@ -157,19 +157,19 @@ def unit_named(word: str, text: str) -> str:
 
 def is_date(value: object) -> bool:
     """Return whether a value is a date, or text of the form 2022-06-01."""
-    return isinstance(value, date) or (isinstance(value, str) and _DATE.fullmatch(value.strip()) is not None)
+    return isinstance(value, date) or (isinstance(value, str) and DATE.fullmatch(value.strip()) is not None)
 
 
 def is_duration(value: object) -> bool:
     """Return whether a value is text of a number and a word."""
-    return isinstance(value, str) and _DURATION.fullmatch(value) is not None
+    return isinstance(value, str) and DURATION.fullmatch(value) is not None
 
 
 def as_date(value: object) -> date:
     """Return a date, or text of the form 2022-06-01, as a date; raise ValueError with a sentence for another value."""
     if isinstance(value, datetime):
         raise ValueError(f"must be a date without a time, such as {value.date()}, not {value.isoformat()}")
-    if isinstance(value, str) and _DATE.fullmatch(value.strip()):
+    if isinstance(value, str) and DATE.fullmatch(value.strip()):
         try:
             return date.fromisoformat(value.strip())
         except ValueError:
