@@ -138,13 +138,14 @@ def test_true_values_are_those_of_the_populations():
                 "live": {},
                 "new": {"of": "new"},
                 "months": {"of": "new", "window": "2 months"},
+                "ever": {"of": "new", "window": 99},
                 "crawl": {"of": "crawl"},
                 "read": {"of": "read"},
                 "press": {"site_types": ["press"]},
                 "mostly": {"ai_share_above": 0.5},
-                "born": {"of": "new_sites", "window": "4 months"},
             }.items()
         }
+        | {"born": {"observes": "ai_text_share", "of": "new_sites", "window": "4 months"}}
     )
     sites, table = world.web.population, live_table(world)
     site, t, ai = table["site"].to_numpy(), table["t"].to_numpy(), table["ai_share"].to_numpy()
@@ -154,6 +155,7 @@ def test_true_values_are_those_of_the_populations():
     assert value(world, "live") == pytest.approx((ai > 0).mean())
     assert value(world, "new") == pytest.approx((ai > 0)[t == 4].mean())
     assert value(world, "months") == pytest.approx((ai > 0)[t >= 3].mean())
+    assert value(world, "ever") == pytest.approx((ai > 0)[t > 0].mean()) != pytest.approx((ai > 0).mean())
     assert value(world, "crawl") == pytest.approx((ai > 0)[~refusing].mean())
     assert value(world, "press") == pytest.approx((ai > 0)[press].mean())
     assert value(world, "mostly") == pytest.approx((ai > 0.5).mean())
@@ -161,9 +163,10 @@ def test_true_values_are_those_of_the_populations():
     assert value(world, "read") == pytest.approx(read) != (ai > 0).mean()
     every = world.corpus.table(["doc", "t", "site", "ai_share"])
     new = np.flatnonzero(sites.born > 0)
-    first = every.filter(pl.col("site").is_in(new.tolist())).group_by("site").agg(pl.all().sort_by("doc").first())
+    pages = every.filter(pl.col("site").is_in(new.tolist())).sort("doc").group_by("site")
+    first, last = pages.agg(pl.col("ai_share").first()), pages.agg(pl.col("ai_share").last())
     assert first.height > 2 and value(world, "born", "documents") == first.height
-    assert value(world, "born") == pytest.approx((first["ai_share"] > 0).mean())
+    assert value(world, "born") == pytest.approx(first["ai_share"].mean()) != pytest.approx(last["ai_share"].mean())
 
 
 def test_readers_see_documents_of_popular_sites():
@@ -220,8 +223,23 @@ def test_pages_gone_are_those_that_left():
     # On the web at step 2 or 3 are 126 pages of each of the steps 1 to 3; those of step 1 leave at step 3.
     assert gone[3][:2] == [0.0, pytest.approx(1 / 3)] and gone[4][:2] == [0.5, pytest.approx(2 / 3)]
     assert gone[5][:2] == [1.0, 1.0] and value(world, "live", "documents") == 378
-    some = [gone[t][2] for t in (3, 4, 5)]
-    assert some == sorted(some) and some[2] == 1.0 and abs(some[0] - 1 / 3) < 4.5 * np.sqrt(2 / 9 / 60)
+    assert gone[5][2] == 1.0 and abs(gone[3][2] - 1 / 3) < 4.5 * np.sqrt(2 / 9 / 60)
+
+
+def test_the_same_pages_are_looked_for_at_every_date():
+    """After step 3, nothing leaves the web any more."""
+    pages = {"observes": "pages_gone", "seen": [2, 3], "of": "live", "sample": 60}
+    world = observed(
+        {"some": pages},
+        3,
+        policies={"recent": {"kind": "window", "steps": 2}},
+        web={"sites": 12, "initial": {"source": "left", "documents": 60}, "retain": ["recent"]},
+        changes=[{"at": 4, "set": {"web.retain": []}}],
+    )
+    gone = value(world, "some", "pages_gone")
+    for _ in range(3):
+        world.step()
+        assert value(world, "some", "pages_gone") == gone != value(world, "some")
 
 
 @pytest.mark.parametrize("gate", ["select", "publish"])
