@@ -175,6 +175,7 @@ def test_sites_are_born_by_type_and_old_ones_keep_their_numbers():
 # Links
 
 
+@pytest.mark.slow
 def test_new_sites_link_to_popular_ones_as_barabasi_and_albert_say():
     links, born = 2, 3_000
     web = grown(1, sites=3, degree=links, kind="complete", types={"all": {"share": 1.0, "births": float(born)}})
