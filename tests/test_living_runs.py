@@ -339,7 +339,12 @@ def test_obeying_where_no_one_refuses_has_no_effect_and_is_said():
 def test_the_report_shows_what_lives_and_what_left(run):
     write_report(run)
     page = (run.path / "report.html").read_text()
-    for title in ("Documents by type of site", "What left the web", "Sites by type", "Documents that crawlers may not r"):
+    for title in (
+        "Documents by type of site",
+        "What left the web",
+        "Sites by type",
+        "Documents that crawlers may not r",
+    ):
         assert title in page
     drawn = run.metrics.filter((pl.col("scope") == "site_type") & (pl.col("metric") == "sites"))
     for step in (0, STEPS):

@@ -179,7 +179,7 @@ def unused_settings(s: ScenarioTables) -> list[str]:
     ]
     default = TrainerSpec.model_fields["budget"].default
     late = [
-        f"the change at step {change.at} has no effect: the run has {counted(s.steps, 'step')}"
+        f"the change at {s.step_name(change.at)} has no effect: the run has {counted(s.steps, 'step')}"
         for change in s.changes
         if change.at > s.steps
     ]

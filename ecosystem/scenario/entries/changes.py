@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from ecosystem.spec import Spec
-from ecosystem.types import Positive
+from ecosystem.times import Moment
 
 
 class Change(Spec):
     """A timed change: set dotted paths to these values, starting at step ``at``."""
 
-    at: Positive = Field(description="first step at which the values are in force")
+    at: Moment = Field(description="first step at which the values are in force: its number, date or time")
     set: dict[str, Any] = Field(description="table of dotted path = value")
 
 

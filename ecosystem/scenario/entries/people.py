@@ -11,7 +11,8 @@ from ecosystem.families.requests import Rewriting
 from ecosystem.scenario.entries.choices import ChoiceSpec
 from ecosystem.scenario.entries.homes import PublisherSpec
 from ecosystem.spec import Spec
-from ecosystem.types import Count, Positive, Share
+from ecosystem.times import PerStep, WholePerStep
+from ecosystem.types import Positive, Share
 
 
 class WriterSpec(PublisherSpec):
@@ -19,7 +20,7 @@ class WriterSpec(PublisherSpec):
 
     count: Positive = Field(1, description="number of writers in the population")
     source: str = Field(description="the source their documents are drawn from, without replacement")
-    rate: Annotated[float, Field(ge=0, le=1e9)] = Field(5.0, description="documents a step, each writer, on average")
+    rate: PerStep = Field(5.0, description="documents a step, each writer, on average")
     activity: FactorCurve | None = Field(
         None, description="factor of rate that varies in time: a number or a curve; absent: 1"
     )
@@ -79,7 +80,7 @@ class CuratorSpec(Spec):
 
     count: Positive = Field(1, description="number of curators in the population")
     sites: Positive = Field(10, description="sites each curator watches")
-    reviews: Count = Field(40, description="documents reviewed a step, each curator")
+    reviews: WholePerStep = Field(40, description="documents reviewed a step, each curator")
     true_positive_rate: Share = Field(0.8, description="probability of recognising a synthetic document")
     false_positive_rate: Share = Field(0.05, description="probability of taking a human document for synthetic")
     action: Literal["remove", "down_weight", "endorse"] = Field(
