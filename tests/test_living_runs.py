@@ -1,5 +1,8 @@
 """Runs on a web that lives: what agents do on it, what is recorded and measured, resumes, branches, report and page."""
 
+import re
+import tomllib
+
 import numpy as np
 import polars as pl
 import pytest
@@ -18,7 +21,7 @@ from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.selection import Pools, sample
 from ecosystem.simulation.world import World
-from tests.conftest import MACHINE
+from tests.conftest import MACHINE, ROOT
 
 STEPS = 8
 LEFT = ("left_page_died", "left_site_died", "left_curated", "left_filtered")
@@ -290,6 +293,19 @@ def test_lives_cannot_change_inside_a_run(run):
 
 
 # Settings
+
+
+def test_the_page_about_living_webs_shows_a_valid_scenario():
+    [text] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "living-web.md").read_text(encoding="utf-8"), re.DOTALL)
+    rest = {"name": "page", "steps": 36, "sources": {"people": {"kind": "categorical", "types": 9}}, "models": {}}
+    scenario = Scenario.parse(tomllib.loads(text) | rest)
+    press, blog = scenario.web.types["press"], scenario.web.types["blog"]
+    assert press.page_life.scale == 31 * 12 and blog.page_life.half_life == 14.5 * 12 and press.births.at(3) == 2
+    assert blog.births.at(0) == 4 and blog.births.at(36) == 1 and scenario.web.links.births.at(9) == 20
+    assert scenario.web.initial.age.mean == 60 and press.refuses.at(0) == 0 < press.refuses.at(36) < 0.28
+    weekly = scenario.override({"step": "1 week"})
+    assert weekly.web.types["press"].page_life.scale == pytest.approx(31 * 365.25 / 7)
+    assert weekly.web.types["press"].births.at(0) == pytest.approx(2 * 12 / (365.25 / 7))
 
 
 def test_home_sites_and_types_of_sites_exclude_each_other():

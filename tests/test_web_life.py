@@ -21,6 +21,7 @@ from ecosystem.streams import Streams
 
 WEIBULL = {"law": "weibull", "scale": 31.0, "shape": 0.67}
 HALVING = {"law": "exponential", "half_life": 14.5}
+INITIAL = {"source": "s", "documents": 5}
 PAPER = {"press": {"share": 0.25}, "blog": {"share": 0.75}}
 
 
@@ -89,7 +90,7 @@ def test_old_pages_are_conditioned_on_having_survived_until_the_opening():
 def test_one_age_for_all_and_pages_without_a_law():
     types = {"all": SiteType.model_validate({"share": 1.0, "page_life": HALVING})}
     n, sites = 5_000, Sites(types, 1, Streams(5))
-    old = PageLives(types, 7.0, Streams(5)).ends(Published(n, range(1)), sites)
+    old = PageLives(types, AgeSpec.model_validate(7.0), Streams(5)).ends(Published(n, range(1)), sites)
     new = PageLives(types, None, Streams(5)).ends(Published(n, range(1)), sites)
     assert np.allclose(old, new), "an exponential life has no memory"
     forever = {"all": SiteType(share=1.0)}
@@ -98,10 +99,10 @@ def test_one_age_for_all_and_pages_without_a_law():
 
 def test_lives_are_keyed_by_document_and_do_not_depend_on_when_they_are_asked_for():
     types = {"all": SiteType.model_validate({"share": 1.0, "page_life": WEIBULL})}
-    sites, little_by_little = Sites(types, 1, Streams(6)), PageLives(types, 2.0, Streams(6))
+    sites, little_by_little = Sites(types, 1, Streams(6)), PageLives(types, AgeSpec.model_validate(2), Streams(6))
     for steps in (1, 2, 4):
         parts = little_by_little.ends(Published(50, range(steps)), sites)
-    assert (parts == PageLives(types, 2.0, Streams(6)).ends(Published(50, range(4)), sites)).all()
+    assert (parts == PageLives(types, AgeSpec.model_validate(2), Streams(6)).ends(Published(50, range(4)), sites)).all()
 
 
 def test_sites_die_as_their_law_says_and_take_no_place_again():
@@ -318,6 +319,9 @@ def test_an_export_tells_types_births_and_deaths(tmp_path):
         ({"types": {"a": {"share": 1.0, "page_life": {**HALVING, "shape": 2.0}}}}, "shape: has no meaning for law"),
         ({"types": {"a": {"share": 1.0, "page_life": {"law": "exponential", "half_life": 0.0}}}}, "greater than 0"),
         ({"types": {"a": {"share": 1.0, "refuses": 1.5}}}, "must be at most 1, not 1.5"),
+        ({"initial": {"source": "s", "documents": 5, "age": [2.0]}}, "must be a duration, such as 6 or"),
+        ({"initial": {"source": "s", "documents": 5, "age": {"law": "exponential"}}}, "give a duration, or { law ="),
+        ({"initial": {"source": "s", "documents": 5, "age": "6 months"}}, '"6 months" needs a calendar'),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, sentence):
@@ -329,3 +333,6 @@ def test_what_makes_no_sense_is_refused(fields, sentence):
 def test_a_life_needs_what_its_law_needs():
     assert LifeSpec.model_validate(WEIBULL).plain() == WEIBULL
     assert LifeSpec.model_validate(HALVING).plain() == HALVING
+    assert WebSpec.model_validate(
+        {"sites": 9, "types": {"a": {"share": 1.0, "page_life": HALVING}}, "initial": INITIAL | {"age": 6}}
+    ).plain()["initial"] == INITIAL | {"age": 6.0}

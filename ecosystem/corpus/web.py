@@ -26,7 +26,6 @@ from ecosystem.curves import Curve
 from ecosystem.errors import DataError
 from ecosystem.spec import Spec
 from ecosystem.streams import Streams
-from ecosystem.times import Steps
 from ecosystem.types import Positive
 
 DEALT = ("isolated", "islands", "parallel")  # webs without links, whose sites are dealt to agents
@@ -43,7 +42,7 @@ class InitialSpec(Spec):
         description="number of initial documents, the first ones, that tokenizers and foundations learn from and that "
         "metrics take as human; absent: 50,000 texts, or all vectors or categories",
     )
-    age: Steps | AgeSpec | None = Field(
+    age: AgeSpec | None = Field(
         None,
         description="age of these documents at the opening, for the lives of pages: a duration, or a distribution; "
         "absent: all are new",
