@@ -6,6 +6,7 @@ are in :mod:`ecosystem.times`.
 
 from __future__ import annotations
 
+import math
 import re
 from calendar import month_name, monthrange
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _UNITS = (*_DAYS, *_MONTHS)
 _DAYS_A_MONTH = Fraction(36525, 1200)  # a year has 365.25 days
 _YEARS = (1000, 9000)
 DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s+([A-Za-z]+)\s*")
+MONTH = re.compile(r"\d{4}-\d{2}")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -120,6 +122,10 @@ class Calendar:
             return day.isoformat()
         return f"{month_name[day.month]} {day.year}"
 
+    def span(self, first: int, last: int) -> str:
+        """Return the dates of two steps as read by people: June 2023 to May 2024; one date if they are one step."""
+        return self.shown(first) if first == last else f"{self.shown(first)} to {self.shown(last)}"
+
     def named(self, t: int) -> str:
         """Return a step with its date, such as ``step 12 (2023-06-01)``."""
         return f"step {t} ({self.date_of(t)})"
@@ -128,6 +134,31 @@ class Calendar:
 def step_name(t: int, calendar: Calendar | None) -> str:
     """Return a step as sentences name it: ``step 12``, with a calendar ``step 12 (June 2023)``."""
     return f"step {t}" if calendar is None else f"step {t} ({calendar.shown(t)})"
+
+
+def step_at(value: int | str | date, calendar: Calendar | None) -> int:
+    """Return the step that a number, a date, or text of either means: 12, ``12``, ``2024-03-01`` or ``2024-03``.
+
+    A month means its first step. Raises ValueError with a sentence if the value is none of these, if no step has the
+    date, or if there is no calendar.
+    """
+    if isinstance(value, int):
+        return value
+    text = str(value).strip()
+    if text.isdecimal():
+        return int(text)
+    if not (is_date(text) or MONTH.fullmatch(text)):
+        raise ValueError(f"{text!r} is no step; give its number, or its date such as 2024-03-01 or 2024-03")
+    if calendar is None:
+        raise ValueError(f"{text}: the scenario has no calendar (start, step); give the number of a step")
+    if is_date(text):
+        return calendar.step_of(as_date(text))
+    first = as_date(f"{text}-01")
+    step = math.ceil(calendar.position(first))
+    if (day := calendar.date_of(step)).isoformat()[:7] != text:
+        raise ValueError(f"no step is in {text}: {calendar.named(step - 1)} is before it, {calendar.named(step)} after")
+    assert day >= first
+    return step
 
 
 def first_day(value: object) -> date:

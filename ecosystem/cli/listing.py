@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from ecosystem.corpus.life.spec import AgeSpec, LifeSpec, LinkSpec, SiteType
 from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.curves import Curve
 from ecosystem.errors import EcosystemError
@@ -48,6 +49,10 @@ _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES,
 _ENTRIES: dict[str, type[BaseModel]] = {
     "[web]": WebSpec,
     "[web] initial": InitialSpec,
+    "[web] initial.age": AgeSpec,
+    "[web.types.NAME]": SiteType,
+    "[web.types.NAME] page_life and site_life": LifeSpec,
+    "[web.links]": LinkSpec,
     "[writers.NAME]": WriterSpec,
     "[writers.NAME] rewrite": Rewriting,
     "[writers.NAME] choice": ChoiceSpec,

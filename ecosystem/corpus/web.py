@@ -19,13 +19,13 @@ from pydantic import Field, model_validator
 
 from ecosystem.corpus.graph_files import read_graph, write_graph
 from ecosystem.corpus.life.growth import Attachment, poisson
+from ecosystem.corpus.life.popularity import DAMPING, page_rank
 from ecosystem.corpus.life.sites import Sites
 from ecosystem.corpus.life.spec import AgeSpec, LinkSpec, SiteType, opening_problem
 from ecosystem.curves import Curve
 from ecosystem.errors import DataError
 from ecosystem.spec import Spec
 from ecosystem.streams import Streams
-from ecosystem.times import Steps
 from ecosystem.types import Positive
 
 DEALT = ("isolated", "islands", "parallel")  # webs without links, whose sites are dealt to agents
@@ -42,7 +42,7 @@ class InitialSpec(Spec):
         description="number of initial documents, the first ones, that tokenizers and foundations learn from and that "
         "metrics take as human; absent: 50,000 texts, or all vectors or categories",
     )
-    age: Steps | AgeSpec | None = Field(
+    age: AgeSpec | None = Field(
         None,
         description="age of these documents at the opening, for the lives of pages: a duration, or a distribution; "
         "absent: all are new",
@@ -252,24 +252,14 @@ class Web:
 
         Dead sites, whose links do not count, have 0.
         """
-        if self._popularity is None:
+        if self._popularity is None and self.population is not None:
+            self._popularity = page_rank(self._graph.edges(data="weight"), self.population.alive)
+        elif self._popularity is None:
             import networkx as nx
 
-            graph = self._graph if self.population is None else self._living_graph(self.population)
-            rank = nx.pagerank(graph, alpha=0.85, max_iter=1000, tol=1e-10, weight="weight")
-            self._popularity = np.array([rank.get(site, 0.0) for site in range(self.sites)])
+            rank = nx.pagerank(self._graph, alpha=DAMPING, max_iter=1000, tol=1e-10, weight="weight")
+            self._popularity = np.array([rank[site] for site in range(self.sites)])
         return self._popularity.copy()
-
-    def _living_graph(self, sites: Sites) -> Any:
-        """Return the graph of the living sites, sorted, since endorsed links are in another order after a resume."""
-        import networkx as nx
-
-        alive = sites.alive.tolist()
-        graph: Any = nx.DiGraph()
-        graph.add_nodes_from(sites.living().tolist())
-        links = self._graph.edges(data="weight")
-        graph.add_weighted_edges_from(sorted(link for link in links if alive[link[0]] and alive[link[1]]))
-        return graph
 
     def endorse(self, from_site: int, to_site: int, strength: float) -> None:
         """Add ``strength`` to the link between two sites; create the link if it is missing.

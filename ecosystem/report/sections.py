@@ -164,7 +164,7 @@ def _ledger(data: RunReportData) -> Markup:
 
 
 def _web(data: RunReportData) -> Markup:
-    drawn = dict(site_map.graphs(data.run.path, data.metrics, data.run.last_step))
+    drawn = dict(site_map.graphs(data.run.path, data.metrics, data.run.last_step, data.theme.calendar))
     types = _figures_of(data, "", site_types.drawn(data))
     return _section("web", figures=_figures_of(data, "", drawn), types=types)
 
@@ -184,7 +184,7 @@ def _run(data: RunReportData) -> Markup:
     events = run.events
     return _section(
         "run",
-        events=events[:EVENTS],
+        events=[(data.step_name(step), event) for step, event in events[:EVENTS]],
         more=f"{len(events) - EVENTS:,}" if len(events) > EVENTS else "",
         seconds=f"{run.seconds:,.0f}",
         costs=tables.costs(run),

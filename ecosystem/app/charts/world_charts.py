@@ -50,7 +50,8 @@ def web(view: RunView) -> LiveChart:
         columns = {name: _lists(sites.select(varying))}
         if view.map.changes and lines is not None:
             columns[lines] = _lists(view.links_at(step))
-        return FrameData(f"The web at step {step}", f"{view.map.there(step).sum():,} {below}", columns)
+        title = f"The web at {view.scenario.step_name(step)}"
+        return FrameData(title, f"{view.map.there(step).sum():,} {below}", columns)
 
     data[name] = [{k: v for k, v in row.items() if k not in varying} for row in data[name]]
     if view.map.changes and lines is not None:
@@ -153,7 +154,7 @@ def ledger(view: RunView) -> LiveChart | None:
     def at(step: int) -> FrameData:
         shown = by_step.get(step, [])
         return FrameData(
-            f"Who refused what at step {step}, by true origin",
+            f"Who refused what at {view.scenario.step_name(step)}, by true origin",
             LEDGER if shown else "nothing was refused or suspected at this step",
             {name: {column: [bar[column] for bar in shown] for column in columns}},
         )
@@ -207,4 +208,8 @@ class ChartSet:
         drawn = draw(view, *arguments)
         if drawn is None:
             return None
-        return replace(drawn, name=name) if isinstance(drawn, LiveChart) else LiveChart.of(name, drawn, view.last)
+        return (
+            replace(drawn, name=name)
+            if isinstance(drawn, LiveChart)
+            else LiveChart.of(name, drawn, view.last, view.scenario.calendar)
+        )

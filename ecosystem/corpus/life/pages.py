@@ -21,7 +21,7 @@ class PageLives:
     draws the same lives. The risk of a step is not drawn, so the distribution is exact for any length of a step.
     """
 
-    def __init__(self, types: Mapping[str, SiteType], age: AgeSpec | float | None, streams: Streams) -> None:
+    def __init__(self, types: Mapping[str, SiteType], age: AgeSpec | None, streams: Streams) -> None:
         """``age`` is that of the initial documents at the opening."""
         self._laws = [types[name].page_life for name in sorted(types)]
         self._age = age
@@ -40,10 +40,8 @@ class PageLives:
     def _remaining(self, docs: Ints, t: Floats, types: Ints) -> Floats:
         remaining, age = np.full(docs.size, np.inf), np.zeros(docs.size)
         initial = t == 0
-        if isinstance(self._age, AgeSpec):
+        if self._age is not None:
             age[initial] = self._age.ages(self._streams.at("web/initial/age").uniform(docs[initial]))
-        elif self._age is not None:
-            age[initial] = self._age
         noise = self._streams.at("web/pages/life").uniform(docs)
         for place, law in enumerate(self._laws):
             own = types == place

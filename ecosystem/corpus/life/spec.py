@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from ecosystem.curves import RateCurve, ShareCurve
 from ecosystem.spec import Spec
-from ecosystem.times import Steps
+from ecosystem.times import InTime, Steps
 from ecosystem.types import Floats, Ints, Share
 
 
@@ -57,13 +64,46 @@ class LifeSpec(Spec):
 
 
 class AgeSpec(Spec):
-    """Ages of the initial documents when the web opens, exponentially distributed."""
+    """Ages of the initial documents when the web opens: one for all, or exponentially distributed ones."""
 
-    law: Literal["exponential"] = Field(description="exponential: most are young, few are old")
-    mean: Steps = Field(description="mean age")
+    law: Literal["constant", "exponential"] = Field(
+        description="exponential: most are young, few are old; constant is what a plain duration means"
+    )
+    value: Annotated[float, Field(ge=0), InTime("duration")] | None = Field(None, description="for constant: the age")
+    mean: Steps | None = Field(None, description="for exponential: mean age")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        """Take a plain duration for the age of all documents."""
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            return {"law": "constant", "value": value}
+        if not isinstance(value, dict | AgeSpec):
+            raise ValueError(f'must be a duration, such as 6 or "6 months", or a table with a law, not {value!r}')
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> AgeSpec:
+        if (self.value is None) == (self.law == "constant") or (self.mean is None) == (self.law == "exponential"):
+            raise ValueError('give a duration, or { law = "exponential", mean = … }')
+        return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """Return the duration of a constant; other ages are tables."""
+        table = serialize(self)
+        return table["value"] if self.law == "constant" else table
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Return the schema of a duration or a table."""
+        table = handler.resolve_ref_schema(handler(schema))
+        return {"anyOf": [{"type": "number"}, {"type": "string", "format": "duration"}, {**table, "type": "object"}]}
 
     def ages(self, uniform: Floats) -> Floats:
         """Return ages in steps, given one uniform number each, [documents]."""
+        if self.mean is None:
+            return np.full(uniform.shape, self.value, dtype=np.float64)
         return np.asarray(-self.mean * np.log(uniform), dtype=np.float64)
 
 

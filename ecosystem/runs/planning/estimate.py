@@ -57,6 +57,7 @@ class Plan:
     seconds_to_pretrain: float  # if the foundations are not cached
     unknown: list[str]  # models of unknown size, not included in ``seconds``
     notes: list[str]  # settings without effect, and measurements that will be missing
+    dates: str = ""  # of the opening and the last step; "": without a calendar
     placement: str = ""  # workers that compute the models; "": this process
     resources: Resources | None = None  # memory and disk; None: unknown
 
@@ -117,6 +118,7 @@ class Plan:
             seconds_to_pretrain=foundation,
             unknown=unknown,
             notes=notes,
+            dates="" if scenario.calendar is None else scenario.calendar.span(0, scenario.steps),
         )
 
     def placed(self, workers: Workers | None) -> Plan:
@@ -152,6 +154,7 @@ class Plan:
         return "\n".join(
             [
                 f"{self.name}: {self._steps_left()} on {self.device}",
+                *([f"  dates      {self.dates}"] if self.dates else []),
                 f"  agents     {', '.join(agents)}",
                 *([f"  placement  {self.placement}"] if self.placement else []),
                 f"  documents  {initially}about {self.documents_per_step:,.0f} per step",
@@ -189,8 +192,8 @@ def _with_initial_documents(scenario: Scenario, documents: int) -> Scenario:
 
 def _population(scenario: Scenario) -> dict[str, Any]:
     """Return the numbers of agents and documents of a plan."""
-    people = sum(w.count * w.rate for w in scenario.writers.values())
-    machines = sum(t.count * t.publish for t in scenario.trainers.values())
+    people = sum(w.count * w.rate * w.mean_activity(scenario.steps) for w in scenario.writers.values())
+    machines = sum(t.count * t.publish * t.mean_activity(scenario.steps) for t in scenario.trainers.values())
     return {
         "writers": sum(w.count for w in scenario.writers.values()),
         "trainers": sum(t.count for t in scenario.trainers.values()),
@@ -262,7 +265,8 @@ def _trainer_tokens(trainer: TrainerSpec, scenario: Scenario, done: int) -> tupl
     fits = _times(end - trainer.offset, trainer.every) - _times(before - trainer.offset, trainer.every)
     budget = trainer.budget if scenario.models[trainer.model].uses_budget else Budget(epochs=1.0)
     per_fit = budget.tokens or round((budget.epochs or 1.0) * _selected_tokens(trainer, scenario, before))
-    generated = (trainer.publish + scenario.measure.synthetic) * trainer.decoding.max_tokens * max(0, end - before)
+    published = trainer.publish * trainer.mean_activity(scenario.steps)
+    generated = round(published + scenario.measure.synthetic) * trainer.decoding.max_tokens * max(0, end - before)
     return trainer.count * fits * per_fit, trainer.count * generated
 
 
@@ -317,8 +321,8 @@ def _reachable_documents(trainer: TrainerSpec, scenario: Scenario, done: int) ->
     if web.graph in DEALT and web.sites:
         authors = {"islands": trainer.count, "parallel": len(scenario.trainers)}.get(web.graph, 1)
         return round(initial / web.sites * trainer.sites + half * authors * trainer.publish)
-    written = sum(w.count * w.rate for w in scenario.writers.values())
-    return round(initial + half * (written + sum(t.count * t.publish for t in scenario.trainers.values())))
+    published: float = _population(scenario)["documents_per_step"]
+    return round(initial + half * published)
 
 
 def matrix_rate(machine: Machine, size: int = 768) -> float:

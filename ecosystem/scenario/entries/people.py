@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ecosystem.curves import FactorCurve
 from ecosystem.families.requests import Rewriting
 from ecosystem.scenario.entries.adoption import AdoptionSpec
 from ecosystem.scenario.entries.choices import ChoiceSpec
@@ -22,9 +21,6 @@ class WriterSpec(PublisherSpec):
     count: Positive = Field(1, description="number of writers in the population")
     source: str = Field(description="the source their documents are drawn from, without replacement")
     rate: PerStep = Field(5.0, description="documents a step, each writer, on average")
-    activity: FactorCurve | None = Field(
-        None, description="factor of rate that varies in time: a number or a curve; absent: 1"
-    )
     sites: Positive = Field(3, description="home sites of each writer")
     reaction: Share = Field(
         0.0, description="0: always writes; 1: stops writing when every document around its home sites is synthetic"

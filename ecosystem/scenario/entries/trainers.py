@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ecosystem.curves import FactorCurve
 from ecosystem.families.requests import Budget, Decoding, Start
 from ecosystem.scenario.entries.homes import PublisherSpec
 from ecosystem.spec import Spec
@@ -90,9 +89,6 @@ class TrainerSpec(PublisherSpec):
     )
     decoding: Decoding = Decoding()
     publish: WholePerStep = Field(100, description="documents published a step, each trainer")
-    activity: FactorCurve | None = Field(
-        None, description="factor of publish that varies in time, rounded by chance: a number or a curve; absent: 1"
-    )
     every: WholeSteps = Field(1, description="number of steps from one fit to the next")
     offset: Delay = Field(0, description="first step at which it may fit is 1 + offset")
     lag: Delay = Field(0, description="scrape only documents published at least this many steps ago")
