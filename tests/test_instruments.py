@@ -1,5 +1,8 @@
 """Instruments that observe the web with errors: their laws, whom they observe, and what they refuse."""
 
+import re
+import tomllib
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,10 +12,11 @@ from ecosystem.errors import ScenarioError
 from ecosystem.report.build import write_report
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
+from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.measurement.views import views
 from ecosystem.simulation.world import World
 from ecosystem.studies.spec.measure import Measure, course_of
-from tests.conftest import MACHINE
+from tests.conftest import MACHINE, ROOT
 from tests.test_adoption import run_world, web_of_numbers
 
 ADOPTION = {"share": 0.5, "ai_shares": [0.2, 0.8, 1.0], "mix": "blend"}
@@ -319,6 +323,16 @@ def test_instruments_measure_without_changing_the_web():
     bare, seen = observed({}), observed({"one": {"observes": "flagged_share", "sample": 9}})
     assert bare.corpus.table(["doc", "site", "ai_share"]).equals(seen.corpus.table(["doc", "site", "ai_share"]))
     assert bare.base_scenario.fingerprint() != seen.base_scenario.fingerprint()
+
+
+def test_the_example_of_the_docs_is_valid():
+    [text] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "observing.md").read_text(encoding="utf-8"), re.DOTALL)
+    shown = tomllib.loads(text)
+    plain = web_of_numbers(web={"sites": 20, "types": TYPES, "initial": {"source": "left", "documents": 100}}).plain()
+    plain["writers"]["press"]["adoption"] = shown["writers"]["press"]["adoption"]
+    instruments = Scenario.parse(plain | {"instruments": shown["instruments"], "steps": 24}).instruments
+    assert [t for t in range(24) if instruments["articles"].observes_at(t)] == [6, 9, 12, 15, 18, 21]
+    assert instruments["articles"].window == 12 and instruments["pages"].seen == [0, pytest.approx(6 + 30 / 31)]
 
 
 def test_the_list_of_entries_has_instruments():
