@@ -20,9 +20,10 @@ _MONTHS = {"month": 1, "quarter": 3, "year": 12}
 _UNITS = (*_DAYS, *_MONTHS)
 _DAYS_A_MONTH = Fraction(36525, 1200)  # a year has 365.25 days
 _YEARS = (1000, 9000)
-DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s+([A-Za-z]+)\s*")
-MONTH = re.compile(r"\d{4}-\d{2}")
-DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+AMOUNT = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+DURATION = re.compile(rf"\s*{AMOUNT}\s+([A-Za-z]+)\s*")
+MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True)
@@ -80,28 +81,29 @@ class Calendar:
         Steps of months keep the day of the month of the start, or the last day of shorter months. Raises ValueError for
         years outside 1000 to 9000.
         """
-        months = self.step.months
         try:
-            if months is None:
-                day = self.start + timedelta(days=int(self.step.days) * t)
-            else:
-                year, month = divmod(self.start.year * 12 + self.start.month - 1 + int(months) * t, 12)
-                day = date(year, month + 1, min(self.start.day, monthrange(year, month + 1)[1]))
+            return _within_years(self._date_of(t))
         except (OverflowError, ValueError):
             raise ValueError(f"step {t} is outside the years {_YEARS[0]} to {_YEARS[1]}") from None
-        return _within_years(day)
+
+    def _date_of(self, t: int) -> date:
+        months = self.step.months
+        if months is None:
+            return self.start + timedelta(days=int(self.step.days) * t)
+        year, month = divmod(self.start.year * 12 + self.start.month - 1 + int(months) * t, 12)
+        return date(year, month + 1, min(self.start.day, monthrange(year, month + 1)[1]))
 
     def position(self, day: date) -> float:
         """Return the step of a date; between two steps, the share of the days between their dates is added."""
         _within_years(day)
         low = int((day - self.start).days / self.step.days)
         low -= 2  # an estimate: months differ in length
-        while self.date_of(low + 1) <= day:
+        while self._date_of(low + 1) <= day:
             low += 1
-        while self.date_of(low) > day:
+        while self._date_of(low) > day:
             low -= 1
-        first = self.date_of(low)
-        return low + (day - first).days / (self.date_of(low + 1) - first).days
+        first = self._date_of(low)
+        return low + (day - first).days / (self._date_of(low + 1) - first).days
 
     def step_of(self, day: date) -> int:
         """Return the step that has a date; raise ValueError naming the two nearest steps if none has."""
@@ -173,8 +175,8 @@ def step_length(value: object) -> Duration:
     length = Duration.parse(value)
     if length.amount.denominator != 1 or length.amount < 1:
         raise ValueError(f'must be a whole number of units, such as "1 month" or "2 weeks", not "{value}"')
-    if length.days > 365_250:
-        raise ValueError(f'must be at most "1000 years", not "{value}"')
+    if length.days > 36_525:
+        raise ValueError(f'must be at most "100 years", not "{value}"')
     return length
 
 

@@ -20,6 +20,7 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Validati
 from pydantic_core import CoreSchema, core_schema
 
 from ecosystem.calendar import (
+    AMOUNT,
     DATE,
     DURATION,
     Calendar,
@@ -34,7 +35,7 @@ from ecosystem.calendar import (
 from ecosystem.types import Count, Positive
 from ecosystem.violations import sentence
 
-_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s+per\s+(?:(\d+(?:\.\d+)?)\s+)?([A-Za-z]+)\s*")
+_RATE = re.compile(rf"\s*{AMOUNT}\s+per\s+(?:{AMOUNT}\s+)?([A-Za-z]+)\s*")
 _HOW = 'set start and step at the top of the file, such as start = 2022-06-01 and step = "1 month"'
 
 

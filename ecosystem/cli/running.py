@@ -149,7 +149,8 @@ def branch(
     if at and not step[:1].isdecimal():
         raise ScenarioError(f"{place}: write it as RUN@STEP, for instance {folder}@6.")
     parent = Run.open(folder if at else place)
-    forked = Branch.of(parent, step if at else parent.last_step, read_values(settings), steps=steps, name=name)
+    chosen = parent.last_step if not at else int(step) if step.isdecimal() else step
+    forked = Branch.of(parent, chosen, read_values(settings), steps=steps, name=name)
     progress = RunProgress(quiet=quiet, json=as_json)
     placed, budget = chosen_placement(None, placement), memory_budget(memory)
     summary = run_scenario(forked, progress, out=out, dry_run=dry_run, fresh=fresh, placement=placed, memory=budget)

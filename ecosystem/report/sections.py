@@ -166,7 +166,9 @@ def _web(data: RunReportData) -> Markup:
 def _samples(data: RunReportData) -> Markup:
     text, examples = data.run.scenario.modality == "text", samples(data)
     initial = "Human text" if text else "Real images" if examples.images else "Real documents"
-    return _section("texts", samples=examples, initial=initial, text=text, opened=OPEN_POPULATIONS)
+    return _section(
+        "texts", samples=examples, step_name=data.step_name, initial=initial, text=text, opened=OPEN_POPULATIONS
+    )
 
 
 def _figures(data: RunReportData) -> Markup:

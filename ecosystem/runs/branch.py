@@ -42,7 +42,7 @@ class Branch:
         StoreError if the step is not committed, ScenarioError if a path cannot differ at a fork or no step would
         follow.
         """
-        if isinstance(step, str | date):
+        if isinstance(step, date) or (isinstance(step, str) and not step.isdecimal()):
             try:
                 step = step_at(step, parent.calendar)
             except ValueError as error:

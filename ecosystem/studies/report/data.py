@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecosystem.calendar import step_name
+from ecosystem.calendar import step_at, step_name
 from ecosystem.errors import DataError, EcosystemError
 from ecosystem.formats import counted, number
 from ecosystem.report import charts
@@ -105,6 +105,7 @@ class StudyReportData:
         common, starts = self.study.branch.step if self.study.branch is not None else None, dict[int, list[str]]()
         for arm, lever in self.study.levers().items():
             step = lever.get(BRANCH_STEP, common)
+            step = None if step is None else step_at(step, self.results.calendar)
             if step is not None and lever:
                 starts.setdefault(step + 1, []).append(arm)
         return {step: listed(arms) for step, arms in starts.items() if step > 1}
