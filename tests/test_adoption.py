@@ -253,4 +253,6 @@ def test_a_resumed_run_has_the_same_bytes(tmp_path):
         assert files and all(f.read_bytes() == (resumed.path / table / f.name).read_bytes() for f in files), table
     documents = run.documents.collect()
     last = documents.filter((pl.col("ai_share") > 0) & (pl.col("t") == 4) & pl.col("author").str.starts_with("writers"))
-    assert run.lineage(last["doc"][0]).fits[0].population == "labs"
+    lineage = run.lineage(last["doc"][0])
+    assert lineage.fits[0].population == "labs" and lineage.ai_share == last["ai_share"][0]
+    assert lineage.hops == pytest.approx(last["depth"][0])

@@ -115,6 +115,16 @@ def test_sites_die_as_their_law_says_and_take_no_place_again():
     assert ((sites.died == np.ceil(sites.ends)) | sites.alive).all()
 
 
+def test_sites_that_are_born_live_from_their_birth():
+    life = {**HALVING, "half_life": 9.0}
+    types = {"all": SiteType.model_validate({"share": 1.0, "site_life": life})}
+    sites, n = Sites(types, 1, Streams(8)), 4_000
+    new = sites.add(types, np.zeros(n, np.int64), 20)
+    for age in (1, 6):
+        expected = survival(life, age)
+        assert abs((sites.ends[new] > 20 + age).mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / n)
+
+
 # Types and refusal
 
 
