@@ -44,8 +44,9 @@ def check_changeable(path: str, where: str, hint: str = "") -> None:
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run. These can: policies; web.retain and web.publish; '
             "births and refuses of web.types; births of web.links; measure, except downstream; the rates, activity, "
-            "pay, rewriting and adoption of writers; samples and errors of instruments; curators, except count, sites "
-            f"and judge; and trainers, except count, model, sites and site_type.{hint}"
+            "pay, rewriting and adoption of writers, and the benefits, costs and speed of their choice; samples and "
+            "errors of instruments; curators, except count, sites and judge; and trainers, except count, model, sites "
+            f"and site_type.{hint}"
         )
 
 

@@ -18,7 +18,7 @@ from ecosystem.simulation.agents import Trainer, Writer
 from ecosystem.simulation.choices.mixing import mixed
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import DRAFT, Planned, Step, human_drafts
-from ecosystem.simulation.writing.assistance import assisted_drafts, generated, ready_trainers, trainer_used
+from ecosystem.simulation.writing.assistance import assisted_drafts, generated, ready_trainers, trainer_used, why_none
 from ecosystem.types import Floats
 
 _NO_ROW = -1
@@ -72,7 +72,7 @@ def write_by_adoption(state: State, step: Step) -> None:
         if planned.without_model:
             state.note(
                 f"the writers of {population} wrote {planned.without_model} documents themselves that they would have "
-                f"made with AI: {adoption.uses} have no model yet"
+                f"made with AI: {why_none(state, adoption.uses)}"
             )
         plan = pl.concat(planned.documents)
         trainers = ready_trainers(state, adoption.uses)

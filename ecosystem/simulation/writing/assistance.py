@@ -20,6 +20,12 @@ def ready_trainers(state: State, uses: str | None) -> list[Trainer]:
     return [trainer for trainer in state.trainers if trainer.population == uses and trainer.has_model]
 
 
+def why_none(state: State, uses: str | None) -> str:
+    """Return why no trainer of a population is ready."""
+    there = any(trainer.population == uses for trainer in state.trainers)
+    return f"{uses} have no model yet" if there else f"{uses} is not there"
+
+
 def trainer_used(state: State, population: str, writers: Sequence[int] | Ints, trainers: int) -> Ints:
     """Return which of the ready ``trainers`` each writer of a population uses, by number of the writer, [writers].
 

@@ -13,7 +13,7 @@ from ecosystem.simulation.choices.mixing import mixed
 from ecosystem.simulation.choices.strategies import SILENT, USE_AI, WRITE, revise
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step, human_drafts
-from ecosystem.simulation.writing.assistance import assisted_drafts, generated, ready_trainers, trainer_used
+from ecosystem.simulation.writing.assistance import assisted_drafts, generated, ready_trainers, trainer_used, why_none
 from ecosystem.simulation.writing.knowledge import learn, observed
 from ecosystem.types import Ints
 
@@ -25,17 +25,29 @@ def revise_choices(state: State) -> None:
         assert settings.choice is not None
         if settings.choice.novelty is not None and settings.rate:
             learn(state, name, settings, choices, ready_trainers(state, settings.choice.uses))
-        revise(name, settings, choices, _quality(state, settings.choice), state.streams, state.t)
+        revise(name, settings, choices, _quality(state, name, settings.choice), state.streams, state.t)
 
 
-def _quality(state: State, choice: ChoiceSpec) -> float:
-    """Return the mean over trainers of the metric that the benefit of AI falls with; NaN if there is none."""
+def _quality(state: State, population: str, choice: ChoiceSpec) -> float:
+    """Return the mean over trainers of the metric that the benefit of AI falls with; NaN if there is none.
+
+    If the metric is missing although there are models, which is certain after the first step, it is recorded once.
+    """
     if choice.falls_with == "use":
         return float("nan")
     names = [trainer.name for trainer in state.trainers if trainer.population == choice.uses]
     values = [state.measured.get(("trainer", name, choice.falls_with)) for name in names]
     known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else float("nan")
+    if known:
+        return float(np.mean(known))
+    path = f"writers.{population}.choice.falls_with"
+    if state.t > 1 and ready_trainers(state, choice.uses) and path not in state.unmeasured:
+        state.unmeasured.add(path)
+        state.note(
+            f"{path}: {choice.falls_with} of {choice.uses} was not measured at step {state.t - 1}, so the benefit of "
+            "AI does not fall"
+        )
+    return float("nan")
 
 
 def write_by_choice(state: State, step: Step, writer: Writer) -> None:
@@ -73,7 +85,7 @@ def write_with_ai(state: State, step: Step) -> None:
         assert choice is not None
         trainers = ready_trainers(state, choice.uses)
         if not trainers:
-            state.note(f"the writers of {population} who use AI published nothing: {choice.uses} have no model yet")
+            state.note(f"the writers of {population} who use AI published nothing: {why_none(state, choice.uses)}")
             continue
         used = trainer_used(state, population, [writer.number for writer in counts], len(trainers))
         for place, trainer in enumerate(trainers):
