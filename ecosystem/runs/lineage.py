@@ -186,7 +186,8 @@ def summary_of(lineage: Lineage, calendar: Calendar | None = None) -> str:
     by = lineage.author
     if lineage.ai_share is not None:
         by += f", {share_text(lineage.ai_share)} of it by the model of {lineage.assistant}"
-    document = f"Document {lineage.doc} by {by}, published at {step_name(lineage.t, calendar)}, has depth {number(lineage.depth)}"
+    when = step_name(lineage.t, calendar)
+    document = f"Document {lineage.doc} by {by}, published at {when}, has depth {number(lineage.depth)}"
     walk = "a walk back to people, which draws one document by weight from each training set"
     if all(fit.exact for fit in lineage.fits) and lineage.depth > lineage.hops + _ROUNDING:
         walk += f", {number(lineage.hops)}, and the share of these people's tokens that models changed"
