@@ -92,7 +92,8 @@ def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None, calend
     if row["verdict"]:
         facts += [f"refused by {row['verdict']}" + (f": {row['reason']}" if row["reason"] else "")]
     if row["retired_at"] is not None:
-        facts += [f"left the web at {step_name(row['retired_at'], calendar)}"]
+        why = row.get("left_by")
+        facts += [f"left the web at {step_name(row['retired_at'], calendar)}" + ("" if why is None else f": {why}")]
     shown = None if shape is None else picture(content, shape)
     return Entry(row["doc"], row["synthetic"], text, shown, tuple(visible(fact) for fact in facts), len(full))
 
