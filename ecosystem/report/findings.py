@@ -110,7 +110,8 @@ def without_real_data(scenario: Scenario, step: int) -> list[str]:
     """
     reads, real = reading_graph(scenario, step)
     reaching = reaching_real_data(reads, real)
-    cut_off = [name for name in reads if name not in reaching]
+    there = [name for name, trainer in scenario.at(step).trainers.items() if trainer.present]
+    cut_off = [name for name in there if name not in reaching]
     if not cut_off or step == 0:
         return []
     who = listed([bold(name) for name in cut_off]) if len(cut_off) <= LISTED else f"{len(cut_off)} populations"
@@ -119,7 +120,7 @@ def without_real_data(scenario: Scenario, step: int) -> list[str]:
         f"At {scenario.step_name(step)}, {who} {reach} no source of real data, neither directly nor through other "
         "laboratories"
     )
-    exposed = [bold(name) for name in reads if name in reaching and reads[name] & set(cut_off)]
+    exposed = [bold(name) for name in there if name in reaching and reads[name] & set(cut_off)]
     if exposed and len(exposed) <= LISTED:
         sentence += (
             f"; {listed(exposed)}, with access to real data, {'reads' if len(exposed) == 1 else 'read'} from them"

@@ -84,9 +84,11 @@ class Lineage:
 
     A random walk goes back from the document: it draws one document by weight from the training set of the author's
     latest fit and continues from that document in the same way. It ends at a document that people wrote, or at a model
-    that had not been fitted. ``hops``, the mean number of models on a walk, is the document's depth, unless models have
-    rewritten documents of people. ``ends`` are the shares of walks by where they end; they sum to one. ``fits`` are
-    ordered from the latest to the earliest.
+    that had not been fitted. From a mixed document, it goes to the model with the probability of its share of AI,
+    ``ai_share``, and else ends at the writer; ``assistant`` is the trainer whose model wrote that share (both None for
+    documents of trainers, and of people alone). ``hops``, the mean number of models on a walk, is the document's depth,
+    unless models have rewritten documents of people. ``ends`` are the shares of walks by where they end; they sum to
+    one. ``fits`` are ordered from the latest to the earliest.
     """
 
     doc: int
@@ -96,6 +98,8 @@ class Lineage:
     fits: tuple[Fit, ...]
     ends: tuple[Origin, ...]
     caveats: tuple[str, ...]
+    assistant: str | None = None
+    ai_share: float | None = None
 
     @property
     def hops(self) -> float:
@@ -180,7 +184,10 @@ def summary_of(lineage: Lineage, calendar: Calendar | None = None) -> str:
     if not lineage.fits:
         return f"Document {lineage.doc} was written by people; there is no model in its lineage (depth 0)."
     when = step_name(lineage.t, calendar)
-    document = f"Document {lineage.doc} by {lineage.author}, published at {when}, has depth {number(lineage.depth)}"
+    by = lineage.author
+    if lineage.ai_share is not None:
+        by += f", {share_text(lineage.ai_share)} of it by the model of {lineage.assistant}"
+    document = f"Document {lineage.doc} by {by}, published at {when}, has depth {number(lineage.depth)}"
     walk = "a walk back to people, which draws one document by weight from each training set"
     if all(fit.exact for fit in lineage.fits) and lineage.depth > lineage.hops + _ROUNDING:
         walk += f", {number(lineage.hops)}, and the share of these people's tokens that models changed"

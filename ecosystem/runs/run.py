@@ -212,18 +212,10 @@ class Run:
         """
         document = whole_number(document, "document")
         if self._ancestry is None or self._ancestry[0] != self.last_step:
-            documents = self._publications()
+            documents = self.store.table("corpus", columns=("doc", "t", "author", "synthetic", "depth"))
             history = RunHistory(self.store, self.scenario, self.metrics, documents)
             self._ancestry = self.last_step, Ancestry(history)
         return self._ancestry[1].lineage(document)
-
-    def _publications(self) -> pl.DataFrame:
-        """Return doc, t, author, synthetic and depth of every document; the author is the trainer whose model wrote."""
-        columns = ("doc", "t", "author", "synthetic", "depth")
-        if not self.scenario.has_assisted_writers:
-            return self.store.table("corpus", columns=columns)
-        table = self.store.table("corpus", columns=(*columns, "assistant"))
-        return table.with_columns(author=pl.coalesce("assistant", "author")).select(columns)
 
     @property
     def ledger(self) -> pl.LazyFrame:

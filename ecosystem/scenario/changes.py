@@ -42,8 +42,8 @@ def check_changeable(path: str, where: str, hint: str = "") -> None:
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run. These can: policies; web.retain and web.publish; '
             "births and refuses of web.types; births of web.links; measure, except downstream; the rates, activity, "
-            "pay and rewriting of writers; curators, except count, sites and judge; and trainers, except count, "
-            f"model, sites and site_type.{hint}"
+            "pay and rewriting of writers, and the benefits, costs and speed of their choice; curators, except count, "
+            f"sites and judge; and trainers, except count, model, sites and site_type.{hint}"
         )
 
 

@@ -189,6 +189,11 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         f"trainers.{name} never begins: active is false, and no change sets trainers.{name}.active"
         for name, trainer in s.trainers.items()
         if trainer.active is False and f"trainers.{name}.active" not in begun
+    ] + [
+        f"trainers.{name} never begins: it is part of {trainer.merged_into} from the beginning; set merged_into in a "
+        "timed change"
+        for name, trainer in s.trainers.items()
+        if trainer.merged_into is not None
     ]
     refusing = any(entry.refuses is not None for entry in (s.web.types or {}).values())
     unused += [

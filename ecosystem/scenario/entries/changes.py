@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -15,6 +16,19 @@ class Change(Spec):
 
     at: Moment = Field(description="first step at which the values are in force: its number, date or time")
     set: dict[str, Any] = Field(description="table of dotted path = value")
+
+    @model_validator(mode="after")
+    def _values_exist(self) -> Change:
+        for path, value in self.set.items():
+            if _has_none(value):
+                raise ValueError(f"set: {path} = {value!r}: a change needs a value; a file cannot hold None")
+        return self
+
+
+def _has_none(value: Any) -> bool:
+    """Return whether a value from Python is None, or a table or list with None somewhere inside."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return value is None or any(map(_has_none, inner))
 
 
 class Knob(Spec):

@@ -44,7 +44,7 @@ class ScrapeSpec(Spec):
     @classmethod
     def _add_up(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
         if shares is not None and abs(sum(shares.values()) - 1) > 1e-9:
-            raise ValueError(f"the shares must add up to 1, but these add up to {sum(shares.values()):.6g}")
+            raise ValueError(f"the shares must add up to 1, but these add up to {sum(shares.values()):.12g}")
         return shares
 
     @property
