@@ -41,17 +41,17 @@ def web(view: RunView) -> LiveChart:
             layer["mark"]["strokeWidth"] = 0  # it would cover most of a small dot
     name = next(name for name, rows in data.items() if rows and "documents" in rows[0])
     lines = next((key for key, rows in data.items() if rows and "x2" in rows[0]), None)
-    drawn = f", {len(view.links):,} links drawn" if len(view.links) else ""
-    below = f"sites{drawn}; area: documents" + ("; outlined: curated" if outlined else "")
+    below = "; area: documents" + ("; outlined: curated" if outlined else "")
     varying = ("documents", "value", "x", "y") if view.map.changes else ("documents", "value")
 
     def at(step: int) -> FrameData:
-        sites = view.sites(step).with_columns(pl.col("value").round(4))
+        sites, links = view.sites(step).with_columns(pl.col("value").round(4)), view.links_at(step)
         columns = {name: _lists(sites.select(varying))}
         if view.map.changes and lines is not None:
-            columns[lines] = _lists(view.links_at(step))
-        title = f"The web at {view.scenario.step_name(step)}"
-        return FrameData(title, f"{view.map.there(step).sum():,} {below}", columns)
+            columns[lines] = _lists(links)
+        shown = f"{view.map.there(step).sum():,} sites"
+        shown += f", {links['x'].count():,} links drawn" if links.height else ""
+        return FrameData(f"The web at {view.scenario.step_name(step)}", shown + below, columns)
 
     data[name] = [{k: v for k, v in row.items() if k not in varying} for row in data[name]]
     if view.map.changes and lines is not None:
