@@ -23,6 +23,7 @@ from ecosystem.scenario.presets import read_toml, require_kind, with_preset
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import SOURCES
 from ecosystem.spec import Spec, checked_paths, explain, set_path
+from ecosystem.times import time_context
 
 RESERVED_NAMES = {
     "web": "the web itself",
@@ -183,6 +184,11 @@ def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
         raise ScenarioError(f"{where}: must be a table of keys and values, not {data!r}.")
     problems: list[str] = []
     values = dict(data)
+    prefix = f"{where}: " if where else ""
+    try:
+        context = time_context({"steps": ScenarioTables.model_fields["steps"].default, **values})
+    except ValueError as error:  # durations and dates have no meaning without it
+        raise ScenarioError(f"{prefix}{error}.") from None
     kinds: list[tuple[str, Registry[Any]]] = [("sources", SOURCES), ("models", FAMILIES), ("policies", POLICIES)]
     for section, registry in kinds:
         table = values.get(section, {})
@@ -191,7 +197,8 @@ def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
             values.pop(section)
             continue
         values[section] = {
-            name: _parse_part(entry, registry, f"{section}.{name}", base, problems) for name, entry in table.items()
+            name: _parse_part(entry, registry, f"{section}.{name}", base, context, problems)
+            for name, entry in table.items()
         }
     bad_parts = bool(problems)
     for section, _ in kinds:
@@ -199,18 +206,24 @@ def _parse(data: Mapping[str, Any], where: str, base: Path | None) -> Scenario:
             values[section] = {name: part for name, part in values[section].items() if part is not None}
     scenario: Scenario | None = None
     try:
-        scenario = Scenario.model_validate(values)
+        scenario = Scenario.model_validate(values, context=context)
     except ValidationError as error:
         problems += explain(error, "", Scenario)
     if scenario is not None and not bad_parts:
         problems += inconsistencies(scenario)
     if problems or scenario is None:
-        prefix = f"{where}: " if where else ""
         raise ScenarioError("\n".join(f"{prefix}{problem}." for problem in problems))
     return scenario
 
 
-def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | None, problems: list[str]) -> Spec | None:
+def _parse_part(
+    entry: Any,
+    registry: Registry[Any],
+    path: str,
+    base: Path | None,
+    context: Mapping[str, Any],
+    problems: list[str],
+) -> Spec | None:
     """Parse one entry of a section whose kinds are registered; on a problem, append it and return None."""
     if isinstance(entry, Spec):
         return entry
@@ -229,7 +242,7 @@ def _parse_part(entry: Any, registry: Registry[Any], path: str, base: Path | Non
         problems += each_line(path, str(error).removesuffix(".")).splitlines()
         return None
     try:
-        part: Spec = cls.model_validate(fields)
+        part: Spec = cls.model_validate(fields, context=dict(context))
     except ValidationError as error:
         problems.extend(explain(error, path, cls))
         return None

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import Field, model_validator
 
+from ecosystem.calendar import Calendar, step_name
 from ecosystem.corpus.web import WebSpec
 from ecosystem.families.base import Family
 from ecosystem.placement.spec import PlacementSpec
@@ -22,7 +23,8 @@ from ecosystem.scenario.entries.theory import TheorySpec
 from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.sources.base import Source
 from ecosystem.spec import Spec
-from ecosystem.types import Count, Positive
+from ecosystem.times import Day, StepLength, WholeSteps
+from ecosystem.types import Count
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -33,8 +35,12 @@ class ScenarioTables(Spec):
     name: str = Field(description="names the run folder; letters, digits, _ and -")
     description: str = Field("", description="purpose of the experiment, shown in listings and reports")
     seed: Count = Field(1, description="seed of all random streams")
-    steps: Positive = Field(10, description="number of steps after the opening of the web (step 0)")
-    weights_every: Positive = Field(
+    start: Day | None = Field(None, description="date of the opening (step 0); absent: steps have no dates")
+    step: StepLength | None = Field(
+        None, description="length of a step, such as 1 month or 2 weeks; required with `start`"
+    )
+    steps: WholeSteps = Field(10, description="number of steps after the opening of the web (step 0)")
+    weights_every: WholeSteps = Field(
         1, description="keep model weights every this many steps (and those of the last step)"
     )
     weights_precision: Literal["bfloat16"] | None = Field(
@@ -68,6 +74,15 @@ class ScenarioTables(Spec):
         """The kind of all documents: text, vector or category (checked to be the same in sources and models)."""
         parts: list[Source | Family] = [*self.sources.values(), *self.models.values()]
         return parts[0].modality if parts else "text"
+
+    @property
+    def calendar(self) -> Calendar | None:
+        """The dates of the steps; None without ``start`` and ``step``."""
+        return None if self.start is None or self.step is None else Calendar.of(self.start, self.step)
+
+    def step_name(self, t: int) -> str:
+        """Return a step as sentences name it: ``step 12``, with a calendar ``step 12 (June 2023)``."""
+        return step_name(t, self.calendar)
 
     def tables(self) -> list[tuple[str, Mapping[str, Spec]]]:
         """Return the sections of named entries, each with its entries."""

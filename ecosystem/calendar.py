@@ -1,0 +1,189 @@
+"""The calendar of a scenario: dates of steps, and lengths of time.
+
+A scenario with ``start`` and ``step`` has a :class:`Calendar`. Settings that are written as durations, rates or dates
+are in :mod:`ecosystem.times`.
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import month_name, monthrange
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from fractions import Fraction
+
+from ecosystem.errors import nearest
+
+_DAYS = {"day": 1, "week": 7}
+_MONTHS = {"month": 1, "quarter": 3, "year": 12}
+_UNITS = (*_DAYS, *_MONTHS)
+_DAYS_A_MONTH = Fraction(36525, 1200)  # a year has 365.25 days
+_YEARS = (1000, 9000)
+_DURATION = re.compile(r"\s*(?P<amount>\d+(?:\.\d+)?)\s+(?P<unit>[A-Za-z]+)\s*")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """An amount of one unit: day, week, month, quarter or year."""
+
+    amount: Fraction
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> Duration:
+        """Read a duration such as ``18 months`` or ``0.5 years``; raise ValueError with a sentence for other text."""
+        match = _DURATION.fullmatch(text)
+        if match is None:
+            raise ValueError(f'"{text}" is no duration; write a number and a unit, such as "6 months"')
+        return cls(Fraction(match["amount"]), unit_named(match["unit"], text))
+
+    @property
+    def months(self) -> Fraction | None:
+        """Length in months; None for days and weeks."""
+        return self.amount * _MONTHS[self.unit] if self.unit in _MONTHS else None
+
+    @property
+    def days(self) -> Fraction:
+        """Length in days, of which a year has 365.25 and a month the twelfth part."""
+        months = self.months
+        return self.amount * _DAYS[self.unit] if months is None else months * _DAYS_A_MONTH
+
+    def __truediv__(self, other: Duration) -> Fraction:
+        """Return the ratio of two durations: exact among days and weeks and among months, quarters and years."""
+        if self.months is not None and other.months is not None:
+            return self.months / other.months
+        return self.days / other.days
+
+    def __str__(self) -> str:
+        """Return the duration as it is written in a file."""
+        return f"{_shown(self.amount)} {self.unit}{'' if self.amount == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """Dates of steps: step ``t`` has the date ``start`` + ``t`` times ``step``, in calendar arithmetic."""
+
+    start: date
+    step: Duration
+
+    @classmethod
+    def of(cls, start: object, step: object) -> Calendar:
+        """Make a calendar of the values of ``start`` and ``step`` in a file; raise ValueError with a sentence."""
+        return cls(first_day(start), step_length(step))
+
+    def date_of(self, t: int) -> date:
+        """Return the date of a step, which may be negative.
+
+        Steps of months keep the day of the month of the start, or the last day of shorter months. Raises ValueError for
+        years outside 1000 to 9000.
+        """
+        months = self.step.months
+        try:
+            if months is None:
+                day = self.start + timedelta(days=int(self.step.days) * t)
+            else:
+                year, month = divmod(self.start.year * 12 + self.start.month - 1 + int(months) * t, 12)
+                day = date(year, month + 1, min(self.start.day, monthrange(year, month + 1)[1]))
+        except (OverflowError, ValueError):
+            raise ValueError(f"step {t} is outside the years {_YEARS[0]} to {_YEARS[1]}") from None
+        return _within_years(day)
+
+    def position(self, day: date) -> float:
+        """Return the step of a date; between two steps, the share of the days between their dates is added."""
+        _within_years(day)
+        low = int((day - self.start).days / self.step.days)
+        low -= 2  # an estimate: months differ in length
+        while self.date_of(low + 1) <= day:
+            low += 1
+        while self.date_of(low) > day:
+            low -= 1
+        first = self.date_of(low)
+        return low + (day - first).days / (self.date_of(low + 1) - first).days
+
+    def step_of(self, day: date) -> int:
+        """Return the step that has a date; raise ValueError naming the two nearest steps if none has."""
+        position = self.position(day)
+        low = int(position // 1)
+        if position == low:
+            return low
+        raise ValueError(f"{day} is between {self.named(low)} and {self.named(low + 1)}; give the date of a step")
+
+    def steps(self, duration: Duration) -> Fraction:
+        """Return a duration in steps."""
+        return duration / self.step
+
+    def shown(self, t: int) -> str:
+        """Return the date of a step as read by people: June 2023 for steps of months from the first, or 2023-06-15."""
+        day = self.date_of(t)
+        if self.step.months is None or self.start.day != 1:
+            return day.isoformat()
+        return f"{month_name[day.month]} {day.year}"
+
+    def named(self, t: int) -> str:
+        """Return a step with its date, such as ``step 12 (2023-06-01)``."""
+        return f"step {t} ({self.date_of(t)})"
+
+
+def step_name(t: int, calendar: Calendar | None) -> str:
+    """Return a step as sentences name it: ``step 12``, with a calendar ``step 12 (June 2023)``."""
+    return f"step {t}" if calendar is None else f"step {t} ({calendar.shown(t)})"
+
+
+def first_day(value: object) -> date:
+    """Return the value of ``start`` as a date; raise ValueError with a sentence if it is none."""
+    return _within_years(as_date(value))
+
+
+def step_length(value: object) -> Duration:
+    """Return the value of ``step`` as a duration; raise ValueError with a sentence if no step can have it."""
+    if not isinstance(value, str):
+        raise ValueError(f'must be a duration in quotes, such as "1 month", not {value!r}')
+    length = Duration.parse(value)
+    if length.amount.denominator != 1 or length.amount < 1:
+        raise ValueError(f'must be a whole number of units, such as "1 month" or "2 weeks", not "{value}"')
+    if length.days > 365_250:
+        raise ValueError(f'must be at most "1000 years", not "{value}"')
+    return length
+
+
+def unit_named(word: str, text: str) -> str:
+    """Return the unit that a word of ``text`` names, in the singular; raise ValueError if it names none."""
+    unit = word.lower().removesuffix("s")
+    if unit not in _UNITS:
+        raise ValueError(f'"{text}": unknown unit "{word}"{nearest(unit, _UNITS)}; the units are {", ".join(_UNITS)}')
+    return unit
+
+
+def is_date(value: object) -> bool:
+    """Return whether a value is a date, or text of the form 2022-06-01."""
+    return isinstance(value, date) or (isinstance(value, str) and _DATE.fullmatch(value.strip()) is not None)
+
+
+def is_duration(value: object) -> bool:
+    """Return whether a value is text of a number and a word."""
+    return isinstance(value, str) and _DURATION.fullmatch(value) is not None
+
+
+def as_date(value: object) -> date:
+    """Return a date, or text of the form 2022-06-01, as a date; raise ValueError with a sentence for another value."""
+    if isinstance(value, datetime):
+        raise ValueError(f"must be a date without a time, such as {value.date()}, not {value.isoformat()}")
+    if isinstance(value, str) and _DATE.fullmatch(value.strip()):
+        try:
+            return date.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError(f'"{value}" is no date of the calendar') from None
+    if not isinstance(value, date):
+        raise ValueError(f"must be a date, such as 2022-06-01, not {value!r}")
+    return value
+
+
+def _within_years(day: date) -> date:
+    if not _YEARS[0] <= day.year <= _YEARS[1]:
+        raise ValueError(f"{day} is outside the years {_YEARS[0]} to {_YEARS[1]}")
+    return day
+
+
+def _shown(amount: Fraction) -> str:
+    return str(amount.numerator) if amount.denominator == 1 else f"{float(amount):.6g}"
