@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import polars as pl
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ecosystem.errors import ScenarioError, nearest
@@ -97,29 +98,35 @@ class Target(Spec):
 def read_targets(name: str, folder: Path, where: str) -> list[Target]:
     """Read a CSV file of targets, whose columns are the fields of :class:`Target`; # begins a comment.
 
-    ``folder`` is the folder of the fit's file. Raises ScenarioError naming the file and the row of each mistake.
+    ``folder`` is the folder of the fit's file. Raises ScenarioError naming the file and the line of each mistake.
     """
     file = next((p for p in (folder / name, Path(name)) if p.is_file()), None)
     if file is None:
         raise ScenarioError(f"{where}: targets: there is no file {folder / name}; give the path of a CSV file.")
     try:
-        table = pl.read_csv(file, infer_schema=False, comment_prefix="#", missing_utf8_is_empty_string=True)
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{file}: is no CSV file: {str(error).splitlines()[0]}.") from None
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise ScenarioError(f"{file}: cannot be read as UTF-8 text; give a CSV file.") from None
+    kept = [(number, line) for number, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")]
+    rows = list(csv.reader(line for _, line in kept))
     allowed = list(Target.model_fields)
-    for column in table.columns:
+    for column in rows[0] if rows else []:
         if column.strip() not in allowed:
             raise ScenarioError(
                 f'{file}: unknown column "{column}"{nearest(column, allowed)}; allowed: {", ".join(allowed)}.'
             )
-    if table.is_empty():
-        raise ScenarioError(f"{file}: has no targets; give a row for each measured value.")
+    if len(rows) < 2:
+        raise ScenarioError(f"{file}: has no targets; give a line of column names, and a line for each value.")
+    header = [column.strip() for column in rows[0]]
     problems, targets = [], []
-    for number, row in enumerate(table.iter_rows(named=True), start=2):
+    for (number, _), row in zip(kept[1:], rows[1:], strict=False):
+        if len(row) != len(header):
+            problems.append(f"{file}: line {number}: has {len(row)} cells, but there are {len(header)} columns.")
+            continue
         try:
-            targets.append(Target.model_validate(_cells(row)))
+            targets.append(Target.model_validate(_cells(dict(zip(header, row, strict=True)))))
         except ValidationError as error:
-            problems += [f"{file}: row {number}: {problem}." for problem in explain(error, "", Target)]
+            problems += [f"{file}: line {number}: {problem}." for problem in explain(error, "", Target)]
     if problems:
         raise ScenarioError("\n".join(problems))
     return targets
@@ -129,13 +136,10 @@ def _cells(row: dict[str, str]) -> dict[str, Any]:
     """Return the cells of a row that are not empty, numbers as numbers."""
     cells: dict[str, Any] = {}
     for name, text in row.items():
-        if text is None or not text.strip():
+        if not text.strip():
             continue
-        key = name.strip()
-        cells[key] = text.strip()
-        if key in _NUMBERS:
-            try:
-                cells[key] = _NUMBERS[key](text)
-            except ValueError:
-                pass  # refused with a sentence by the field
+        cells[name] = text.strip()
+        if name in _NUMBERS:
+            with suppress(ValueError):  # refused with a sentence by the field
+                cells[name] = _NUMBERS[name](text)
     return cells
