@@ -11,12 +11,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from scipy import linalg
 
-from ecosystem.fitting.search import Trial
+from ecosystem.fitting.trials import Trial, means_over_replicates
 from ecosystem.types import Floats
 
 Kind = Literal["constant", "linear", "quadratic", "gaussian process"]
@@ -25,19 +25,9 @@ _RESTARTS = 2
 _TERMS_PER_POINT = 0.6  # most terms of a regression
 
 
-class Surface(Protocol):
-    """A fitted function of the parameters."""
-
-    kind: Kind
-    error: float  # root mean square of the leave-one-out residuals
-
-    def predict(self, u: Floats) -> tuple[Floats, Floats]:
-        """Return the mean and the variance of the fitted function at points u [points, parameters], each [points]."""
-
-
 @dataclass(frozen=True)
 class Regression:
-    """A polynomial of the parameters, fitted by least squares."""
+    """A polynomial of the parameters, fitted by least squares; ``error`` is its leave-one-out error (RMS)."""
 
     kind: Kind
     error: float
@@ -77,7 +67,7 @@ def _terms(kind: Kind, u: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Process:
-    """A Gaussian process conditioned on points, in units of ``scale`` around ``centre``."""
+    """A Gaussian process conditioned on points, in units of ``scale`` around ``centre``; ``error`` is as above."""
 
     kind: Kind
     error: float
@@ -131,6 +121,10 @@ class Process:
         return self.centre + self.scale * mean, self.scale**2 * np.maximum(variance, 0)
 
 
+Surface = Regression | Process
+"""A fitted function of the parameters."""
+
+
 @dataclass(frozen=True)
 class Emulator:
     """The emulators of all targets, and the variance of their outputs between replicates, [targets]."""
@@ -150,7 +144,7 @@ class Emulator:
         means, between = means_over_replicates(outputs)
         kinds: list[Kind] = ["constant", "linear", "quadratic", "gaussian process"]
         errors: dict[str, Floats] = {kind: np.full(means.shape[1], np.nan) for kind in kinds}
-        surfaces = []
+        surfaces: list[Surface] = []
         for target in range(means.shape[1]):
             known = np.isfinite(means[:, target])
             fitted = _candidates(u[known], means[known, target], seed)
@@ -184,26 +178,3 @@ def _candidates(u: Floats, y: Floats, seed: int) -> list[Surface]:
         fitted.append(Regression.fit("quadratic", u, y))
     fitted.append(Process.fit(u, y, seed))
     return fitted
-
-
-def means_over_replicates(outputs: Floats) -> tuple[Floats, Floats]:
-    """Return the means over replicates [trials, targets] and the variance between replicates [targets].
-
-    ``outputs`` [trials, replicates, targets] has NaN for replicates that were not run. All points have the same seeds,
-    so the mean deviation of the first replicate at the complete points corrects points with the first alone.
-    """
-    complete = np.isfinite(outputs).all(axis=1)  # [trials, targets]
-    means = np.where(complete, outputs.mean(axis=1), np.nan)
-    offsets = np.nan_to_num(_mean_of(means - outputs[:, 0]))
-    replicates = outputs.shape[1]
-    between = np.zeros(outputs.shape[2])
-    if replicates > 1:
-        between = np.nan_to_num(_mean_of(np.where(complete, outputs.var(axis=1, ddof=1), np.nan)))
-    return np.where(complete, means, outputs[:, 0] + offsets), between
-
-
-def _mean_of(values: Floats) -> Floats:
-    """Return the means over the first axis without NaN; NaN where there are no values."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(known, values, 0.0).sum(axis=0) / known.sum(axis=0)

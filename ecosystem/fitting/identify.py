@@ -17,7 +17,7 @@ from ecosystem.streams import Streams
 from ecosystem.types import Floats
 
 PRIOR_SD = float(np.sqrt(1 / 12))  # of a probability of the prior
-_PROPOSALS = 2**13
+_PROPOSALS = 2**12
 _FLAT = 0.3  # share of the proposals that are from the prior
 _FREEDOM = 5.0  # of the Student t law that the others are from
 _WIDER = 1.5  # standard deviation of the proposals in units of the posterior's
@@ -69,7 +69,7 @@ class Proposals:
         # All draws of the law count, so that its mass outside the cube needs no estimate.
         density = (len(flat) + _PROPOSALS * np.atleast_1d(law.pdf(u))) / (len(flat) + _PROPOSALS)
         residuals, covariances = likelihood.residuals(u)
-        inverse = np.linalg.inv(covariances)
+        inverse = np.asarray(np.linalg.inv(covariances), float)
         scaled = np.einsum("pij,pj->pi", inverse, residuals)
         logs = -0.5 * ((scaled * residuals).sum(axis=1) + np.linalg.slogdet(covariances)[1])
         return cls(u, logs - np.log(density), inverse, scaled)
@@ -132,8 +132,8 @@ def width_ratios(posterior: Posterior) -> Floats:
 
 
 def correlations(values: Mapping[str, Floats]) -> pl.DataFrame:
-    """Return the correlations of samples of parameters: columns x, y, correlation."""
+    """Return the correlations of samples of parameters: columns x, y, value."""
     names = list(values)
     matrix = np.atleast_2d(np.corrcoef(np.array([values[name] for name in names])))
     rows = [(a, b, float(matrix[i, j])) for i, a in enumerate(names) for j, b in enumerate(names)]
-    return pl.DataFrame(rows, schema=["x", "y", "correlation"], orient="row")
+    return pl.DataFrame(rows, schema=["x", "y", "value"], orient="row")

@@ -68,7 +68,7 @@ def sample(log_likelihood: Callable[[Floats], Floats], k: int, seed: int, name: 
     for number in range(ENSEMBLES):
         rng = Streams(seed).at(f"fit/{name}", number).rng()
         ensemble = emcee.EnsembleSampler(walkers, k, log_probability, moves=moves, vectorize=True)
-        ensemble.random_state = np.random.RandomState(int(rng.integers(2**32))).get_state()  # noqa: NPY002
+        ensemble.random_state = np.random.RandomState(int(rng.integers(2**32))).get_state()
         ensembles.append(ensemble)
         states.append(_start(log_likelihood, walkers, k, rng))
     steps = 0

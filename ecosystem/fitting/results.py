@@ -1,8 +1,7 @@
-"""Results of a fit: its tables, its findings in sentences, and the fitted scenario."""
+"""Results of a fit: its tables and the fitted scenario."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,10 +16,9 @@ from ecosystem.fitting.emulator import Emulator
 from ecosystem.fitting.identify import Pull, correlations, pulls, width_ratios
 from ecosystem.fitting.likelihood import Likelihood
 from ecosystem.fitting.posterior import Posterior
-from ecosystem.fitting.search import Trial
-from ecosystem.fitting.sentences import sentences
 from ecosystem.fitting.spec.fit import Fit
 from ecosystem.fitting.spec.targets import Target
+from ecosystem.fitting.trials import Trial
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.results import write_table
@@ -49,9 +47,8 @@ class FitResults:
     @cached_property
     def samples(self) -> dict[str, Floats]:
         """Samples of the posterior in units of the parameters: name → [samples]."""
-        return {
-            name: parameter.at(self.posterior.u[:, i]) for i, (name, parameter) in enumerate(self.fit.parameters.items())
-        }
+        u = self.posterior.u
+        return {name: parameter.at(u[:, i]) for i, (name, parameter) in enumerate(self.fit.parameters.items())}
 
     @cached_property
     def fitted(self) -> dict[str, float]:
@@ -66,7 +63,7 @@ class FitResults:
 
     @cached_property
     def correlations(self) -> pl.DataFrame:
-        """Posterior correlations of the parameters: x, y, correlation."""
+        """Posterior correlations of the parameters: x, y, value."""
         return correlations(self.samples)
 
     @cached_property
@@ -134,7 +131,7 @@ class FitResults:
                 }
             )
         texts = ("date", "quantity", "scope", "id", "use", "emulator", "group", "source", "note")
-        kinds = {name: pl.String for name in texts} | {"step": pl.Int64, "covered": pl.Boolean}
+        kinds = dict.fromkeys(texts, pl.String) | {"step": pl.Int64, "covered": pl.Boolean}
         return pl.DataFrame(rows, schema={name: kinds.get(name, pl.Float64) for name in rows[0]})
 
     @cached_property
@@ -181,23 +178,6 @@ class FitResults:
         rows = self.target_table.filter(pl.col("use") == use)
         return int(rows["covered"].sum()), rows.height
 
-    def sentences(self) -> list[str]:
-        """Return the findings in sentences."""
-        return sentences(self)
-
-    def summary(self) -> dict[str, Any]:
-        """Return a machine-readable summary."""
-        return {
-            "fitted": self.fitted,
-            "parameters": self.parameter_table.to_dicts(),
-            "converged": self.posterior.converged,
-            "coverage": {use: self.coverage(use) for use in ("fit", "predict")},
-            "trials": {
-                state: sum(trial.state == state for trial in self.trials) for state in ("complete", "pruned", "failed")
-            },
-            "findings": [sentence.replace("**", "") for sentence in self.sentences()],
-        }
-
     def fitted_toml(self) -> str:
         """Return the scenario at the posterior means, with what is known of each parameter as comments."""
         scenario = self.fit.scenario_at(self.base, self.fitted, Path())  # presets are resolved already
@@ -215,7 +195,7 @@ class FitResults:
         return "\n".join([*lines, "", scenario.to_toml()])
 
     def write(self, store: Store) -> None:
-        """Write all tables into the folder of the fit, the posterior, the fitted scenario and the summary."""
+        """Write all tables into the folder of the fit, the posterior and the fitted scenario."""
         for name, table in (
             ("trials", self.trial_table),
             ("outputs", self.output_table),
@@ -226,4 +206,3 @@ class FitResults:
             write_table(store, name, table)
         write_posterior(store, self.fit.parameters, self.samples, self.posterior.log_likelihood)
         store.write("fitted.toml", self.fitted_toml().encode())
-        store.write("fit.json", json.dumps(self.summary(), indent=1, default=float).encode())

@@ -14,13 +14,15 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ecosystem.errors import EcosystemError, ScenarioError, path_argument, path_of
 from ecosystem.fitting.emulator import Emulator
+from ecosystem.fitting.findings import sentences, summary
 from ecosystem.fitting.likelihood import Likelihood, Noise
 from ecosystem.fitting.posterior import Posterior, sample
 from ecosystem.fitting.results import FitResults
 from ecosystem.fitting.runs import Request, Runs, missing_problem
-from ecosystem.fitting.search import Search, described, require_optuna
+from ecosystem.fitting.search import Search, require_optuna
 from ecosystem.fitting.spec.fit import DRAW_SEEDS, NOISE_SEEDS, Fit
 from ecosystem.fitting.spec.targets import Target
+from ecosystem.fitting.trials import described
 from ecosystem.input_files import is_url
 from ecosystem.placement.spec import IGNORED_BY_STUDIES
 from ecosystem.runs.files import archive_existing
@@ -49,7 +51,7 @@ class FitResult:
         return {
             "fit": str(self.folder),
             "report": str(self.report),
-            **self.results.summary(),
+            **summary(self.results),
             "seconds": round(self.seconds, 1),
             "seconds_of_runs": round(self.run_seconds, 1),
         }
@@ -108,7 +110,7 @@ def run_fit(
         from ecosystem.fitting.report import write_fit
 
         report = write_fit(results, store)
-        for sentence in results.sentences():
+        for sentence in sentences(results):
             progress.say(sentence.replace("**", ""))
     return FitResult(results, store.folder, report, time.monotonic() - started, runs.seconds)
 
@@ -223,8 +225,8 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     for entry in plan["targets"]:
         target = Target.model_validate(entry | {"date": None} if entry.get("date") else entry)
         lines.append(
-            f"{'target' if target.use == 'fit' else 'held out'} {target.what} at step {target.step}: {target.value:g} ± "
-            f"{np.hypot(target.error, target.discrepancy):.3g}"
+            f"{'target' if target.use == 'fit' else 'held out'} {target.what} at step {target.step}: "
+            f"{target.value:g} ± {np.hypot(target.error, target.discrepancy):.3g}"
         )
     stages = ", ".join(f"{count} of {stage}" for stage, count in plan["runs"].items() if count)
     return "\n".join([*lines, f"{plan['runs_at_most']} runs at most: {stages}"])

@@ -110,7 +110,9 @@ def _value(rows: pl.DataFrame, target: Target) -> float:
         return float("nan")  # refused after the first runs (missing_problem)
     if target.id is not None:
         own = pl.col("id") == target.id
-        rows = rows.filter(own) if rows.filter(own).height else rows.filter(pl.col("id").str.starts_with(f"{target.id}/"))
+        rows = (
+            rows.filter(own) if rows.filter(own).height else rows.filter(pl.col("id").str.starts_with(f"{target.id}/"))
+        )
     mean = rows["value"].mean()
     return float("nan") if mean is None else float(mean)  # type: ignore[arg-type]
 
@@ -131,10 +133,14 @@ def missing_problem(metrics: pl.DataFrame, target: Target) -> str:
     ids = named["id"].unique().sort().to_list()
     if target.id is not None and not any(i == target.id or i.startswith(f"{target.id}/") for i in ids):
         known = dict.fromkeys([*(i.split("/")[0] for i in ids), *ids])
-        return f'id: {target.quantity} has no id "{target.id}"{nearest(target.id, known)}; choose from {", ".join(known)}'
+        return (
+            f'id: {target.quantity} has no id "{target.id}"{nearest(target.id, known)}; choose from {", ".join(known)}'
+        )
     steps = named.filter(pl.col("value").is_not_null())["step"].unique().sort().to_list()
     if target.step not in steps:
         near = sorted(steps, key=lambda step: abs(step - (target.step or 0)))[:2]
         when = f"date: {target.date} is step {target.step}, and" if target.date else f"step: {target.step}:"
-        return f"{when} {target.quantity} is not measured then; the nearest steps are {', '.join(map(str, sorted(near)))}"
+        return (
+            f"{when} {target.quantity} is not measured then; the nearest steps are {', '.join(map(str, sorted(near)))}"
+        )
     return ""

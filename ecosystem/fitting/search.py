@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,46 +16,15 @@ from ecosystem.errors import EcosystemError
 from ecosystem.fitting.runs import Output, Request, Runs
 from ecosystem.fitting.spec.fit import Fit
 from ecosystem.fitting.spec.targets import Target
+from ecosystem.fitting.trials import Stage, State, Trial, described, means_over_replicates, misfits
 from ecosystem.streams import Streams
 from ecosystem.studies.spec.design import Design, unit_points
 from ecosystem.types import Floats
 
-State = Literal["complete", "pruned", "failed"]
-Stage = Literal["start", "search", "morris"]
-PRUNE_FACTOR = 10.0  # a point is given up if its misfit is this many times that of the best point, and
-PRUNE_QUANTILE = 0.5  # above this quantile of the misfits of earlier points, all after the first replicate
+FAR = 25.0  # a point is given up if its misfit exceeds that of the best point by this, or by the number of targets if
+PRUNE_QUANTILE = 0.5  # that is more, and is above this quantile of earlier points, all after the first replicate
 INSTALL = "pip install 'ecosystem[fit]'"
 _EPOCH = datetime(2000, 1, 1)  # of all trials in the study's file, so that the same fit gives the same file
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A point that was simulated: its place in the unit cube of the prior, and what its runs gave.
-
-    ``u`` [parameters]; ``outputs`` [replicates, targets], NaN for replicates that were not run or failed.
-    """
-
-    number: int
-    stage: Stage
-    batch: int
-    u: Floats
-    values: dict[str, float]
-    outputs: Floats
-    state: State
-    misfit: float  # of the mean over replicates; NaN if the trial failed
-    error: str = ""
-
-
-def misfits(outputs: Floats, targets: Sequence[Target]) -> Floats:
-    """Return half the sum of squared deviations from the targets of the fit, in units of their errors.
-
-    ``outputs`` [..., targets]; the result has the shape [...]. It is infinite where a target has no value.
-    """
-    used = np.array([target.use == "fit" for target in targets])
-    value = np.array([target.value for target in targets])
-    sd = np.array([np.hypot(target.error, target.discrepancy) for target in targets])
-    total = 0.5 * (((outputs - value) / sd)[..., used] ** 2).sum(axis=-1)
-    return np.where(np.isfinite(total), total, np.inf)
 
 
 @dataclass
@@ -66,6 +35,7 @@ class Search:
     targets: Sequence[Target]
     runs: Runs
     trials: list[Trial] = field(default_factory=list)
+    between: Floats | float = 0.0  # variance between replicates of one point, [targets]; known after the start
     _first: list[float] = field(default_factory=list)  # misfit of the first replicate of earlier trials
 
     def execute(self, storage: Path | None = None) -> list[Trial]:
@@ -82,6 +52,7 @@ class Search:
             for batch, first in enumerate(range(0, start, self.fit.batch)):
                 self._run("start", batch, points[first : first + self.fit.batch])
             self._require_enough()
+            self._count_noise()
             for trial in self.trials:
                 study.add_trial(_frozen(optuna, trial, spaces))
             batch = -(-start // self.fit.batch)
@@ -121,10 +92,12 @@ class Search:
         title = {"start": f"{fit.name}, start", "search": f"{fit.name}, search", "morris": f"{fit.name}, screening"}
         requests = [Request(f"{name}, seed {fit.seed}", v, fit.seed) for name, v in zip(names, values, strict=True)]
         firsts = self.runs(title[stage], requests)
-        scores = [float(misfits(output.values, self.targets)) for output in firsts]
+        scores = [self._misfit(output.values) for output in firsts]
         replicates = 1 if stage == "morris" else fit.replicates
         go_on = [
-            i for i, output in enumerate(firsts) if not output.error and not (stage == "search" and self._far(scores[i]))
+            i
+            for i, output in enumerate(firsts)
+            if not output.error and not (stage == "search" and self._far(scores[i]))
         ]
         more = [
             Request(f"{names[i]}, seed {fit.seed + r}", values[i], fit.seed + r)
@@ -139,14 +112,28 @@ class Search:
             trials.append(self._trial(first + i, stage, batch, points[i], values[i], own, complete=i in go_on))
         if stage != "morris":
             self.trials += trials
-            self._first += [score for score in scores if np.isfinite(score)]
+            self._first += [score for score in scores if np.isfinite(score)]  # computed anew after the start
         return trials
 
     def _far(self, score: float) -> bool:
         """Return whether a point is given up after its first replicate."""
         if not self._first or not np.isfinite(score):
             return not np.isfinite(score)
-        return score > PRUNE_FACTOR * min(self._first) and score > float(np.quantile(self._first, PRUNE_QUANTILE))
+        margin = max(FAR, sum(target.use == "fit" for target in self.targets))
+        return score > min(self._first) + margin and score > float(np.quantile(self._first, PRUNE_QUANTILE))
+
+    def _misfit(self, outputs: Floats) -> float:
+        return float(misfits(outputs, self.targets, self.between))
+
+    def _count_noise(self) -> None:
+        """Compute the misfits of the start again, with the variance between replicates that it has shown."""
+        good = [trial for trial in self.trials if trial.state != "failed"]
+        self.between = means_over_replicates(np.array([trial.outputs for trial in good]))[1]
+        self._first = [self._misfit(trial.outputs[0]) for trial in good]
+        self.trials = [
+            trial if trial.state == "failed" else replace(trial, misfit=self._misfit(trial.outputs.mean(axis=0)))
+            for trial in self.trials
+        ]
 
     def _trial(
         self,
@@ -162,7 +149,7 @@ class Search:
         outputs = np.full((self.fit.replicates, len(self.targets)), np.nan)
         outputs[: len(own)] = [output.values for output in own]
         error = next((output.error for output in own if output.error), "")
-        misfit = float(misfits(outputs[: len(own)].mean(axis=0), self.targets))
+        misfit = self._misfit(outputs[: len(own)].mean(axis=0))
         state: State = "failed" if error else "complete" if complete else "pruned"
         return Trial(number, stage, batch, u, values, outputs, state, float("nan") if error else misfit, error)
 
@@ -173,11 +160,6 @@ class Search:
                 f"{self.fit.where}: {len(failed)} of the first {len(self.trials)} trials failed, for instance at "
                 f"{described(failed[0].values)}: {failed[0].error}"
             )
-
-
-def described(values: dict[str, float]) -> str:
-    """Return the values of parameters in one line."""
-    return ", ".join(f"{name} = {value:.4g}" for name, value in values.items())
 
 
 def morris_design(fit: Fit) -> Design:
@@ -220,9 +202,7 @@ def _quiet(optuna: Any) -> Iterator[None]:
 
 def _tell(optuna: Any, study: Any, told: Any, trial: Trial) -> None:
     states = optuna.trial.TrialState
-    if trial.state == "failed":
-        study.tell(told, state=states.FAIL)
-    elif not np.isfinite(trial.misfit):
+    if trial.state == "failed" or not np.isfinite(trial.misfit):
         study.tell(told, state=states.FAIL)
     elif trial.state == "pruned":
         told.report(trial.misfit, 0)

@@ -116,7 +116,7 @@ def run_study(
                 progress.say_failed(cell.label, error)
         results.write(store)
         report = write_study(results, store)
-        data = StudyReportData(results)
+        data = StudyReportData.of(results)
         for sentence in [*data.untrained_findings(), *data.missing_findings()]:
             progress.say(sentence)
     run_seconds = sum(result.seconds for result in job_results)

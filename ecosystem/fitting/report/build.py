@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import DataError
+from ecosystem.fitting.findings import TIED, sentences, summary
 from ecosystem.fitting.identify import pull_table
 from ecosystem.fitting.report import charts as fit_charts
 from ecosystem.fitting.results import LEVEL, FitResults
-from ecosystem.fitting.search import PRUNE_FACTOR, misfits, morris_design
-from ecosystem.fitting.sentences import TIED
+from ecosystem.fitting.search import FAR, morris_design
+from ecosystem.fitting.trials import misfits
 from ecosystem.formats import number
 from ecosystem.report import charts, publish
 from ecosystem.report.findings import signed
@@ -31,6 +33,7 @@ _LISTED = 40  # rows of a table of targets' pulls
 def write_fit(results: FitResults, store: Store) -> Path:
     """Write the tables and the report of a fit into its folder; return the path of the page."""
     results.write(store)
+    store.write("fit.json", json.dumps(summary(results), indent=1).encode())
     write_table(store, "pulls", pull_table(results.pulls, results.fit.names))
     screened, problem = screening(results)
     write_table(store, "morris", _screening_table(screened))
@@ -46,7 +49,9 @@ def write_fit(results: FitResults, store: Store) -> Path:
         figure(f"posterior_{name}", fit_charts.posterior(name, parameter, results.samples[name]))
         for name, parameter in results.fit.parameters.items()
     ]
-    several = len(results.fit.names) > 1
+    correlations = None
+    if len(results.fit.names) > 1:
+        correlations = figure("correlations", fit_charts.correlations(results.correlations, TIED))
     groups = {target.part for target in results.targets}
     grouped = [pull for pull in results.pulls if pull.label in groups]
     single = [pull for pull in results.pulls if pull.label not in groups]
@@ -54,14 +59,17 @@ def write_fit(results: FitResults, store: Store) -> Path:
         "title": results.fit.name,
         "description": results.fit.description,
         "facts": _facts(results),
-        "findings": results.sentences(),
+        "findings": sentences(results),
         "data": data,
         "omitted": max(0, len(quantities) - fit_charts.MOST_CURVES),
         "targets": _target_table(results),
         "marginals": marginals,
         "parameters": _parameter_table(results),
-        "correlations": figure("correlations", fit_charts.correlations(results.correlations, TIED)) if several else None,
-        "pulls": figure("pulls", fit_charts.pulls(grouped, results.fit.names, "Pulls of groups of targets"), full=True),
+        "correlations": correlations,
+        "pulls": [
+            figure("pulls", fit_charts.pulls(grouped, results.fit.names), full=True),
+            figure("narrowing", fit_charts.narrowing(grouped, results.fit.names), full=True),
+        ],
         "single_pulls": _pull_rows(single[:_LISTED], results.fit.names) if single else None,
         "screening": [
             figure(f"morris_{i}", fit_charts.screening(title, found), full=True)
@@ -70,7 +78,7 @@ def write_fit(results: FitResults, store: Store) -> Path:
         "screening_problem": problem,
         "emulators": _emulator_rows(results),
         "level": f"{100 * LEVEL:.0f} %",
-        "prune_factor": f"{PRUNE_FACTOR:g}",
+        "far": f"{FAR:g}",
         "noise": len(results.noise_outputs),
         "draws": len(results.draws),
         "replicates": results.fit.replicates,
@@ -103,7 +111,7 @@ def screening(results: FitResults) -> tuple[dict[str, list[Index]], str]:
         return {}, ""
     design, names = morris_design(results.fit), results.fit.names
     outputs = np.array([trial.outputs[0] for trial in trials])
-    logs = np.log10(np.maximum(misfits(outputs, results.targets), 1e-12))
+    logs = np.log10(np.maximum(misfits(outputs, results.targets, results.emulator.between), 1e-12))
     columns = {"Misfit (decimal logarithm)": logs}
     columns |= {target.label: outputs[:, i] for i, target in enumerate(results.targets)}
     found: dict[str, list[Index]] = {}
@@ -169,7 +177,7 @@ def _pull_rows(found: Sequence[Any], names: Sequence[str]) -> Table:
 
 def _emulator_rows(results: FitResults) -> Table:
     """Return how many targets each sort of emulator serves, and the mean share of variance that each explains."""
-    kinds = [surface.kind for surface in results.emulator.surfaces]
+    kinds: list[str] = [surface.kind for surface in results.emulator.surfaces]
     rows: list[Cells] = []
     for kind, errors in results.emulator.errors.items():
         spread = results.emulator.spread

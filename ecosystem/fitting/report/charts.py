@@ -48,7 +48,9 @@ def measurements(results: FitResults, what: str) -> Any:
         if frame.height > 1
         else base.mark_rule(strokeWidth=14, strokeOpacity=0.18)
     )
-    shape = alt.Shape("kind:N", scale=alt.Scale(domain=["fitted", "held out"], range=["circle", "diamond"]), legend=None)
+    shape = alt.Shape(
+        "kind:N", scale=alt.Scale(domain=["fitted", "held out"], range=["circle", "diamond"]), legend=None
+    )
     filled = alt.condition(alt.datum.kind == "fitted", alt.value(1.0), alt.value(0.0))
     tooltip = [
         alt.Tooltip("when:T" if calendar else "when:Q", title="date" if calendar else "step"),
@@ -56,7 +58,7 @@ def measurements(results: FitResults, what: str) -> Any:
         *(alt.Tooltip(f"{name}:Q", format=".4~g") for name in ("observed", "error", "simulated", "low", "high", "z")),
     ]
     held = " (diamonds: held out)" if "held out" in frame["kind"] else ""
-    title = alt.TitleParams(what, subtitle=f"measured ± one standard error{held}; band: 90 % of runs at posterior samples")
+    subtitle = f"measured ± one standard error{held}; band: 90 % of runs at posterior samples"
     return alt.layer(
         band.encode(x=x, y=y("low"), y2="high:Q"),
         base.mark_line(strokeWidth=1.8).encode(x=x, y=y("simulated")),
@@ -66,14 +68,14 @@ def measurements(results: FitResults, what: str) -> Any:
         ),
         width=NARROW[0],
         height=NARROW[1],
-        title=title,
+        title=alt.TitleParams(what, subtitle=subtitle),
     )
 
 
 def _when(rows: pl.DataFrame, calendar: Calendar | None) -> pl.Series:
     if calendar is None:
         return rows["step"].sort()
-    return pl.Series([calendar.date(int(step)) for step in rows["step"].sort()])
+    return pl.Series([calendar.date_of(int(step)) for step in rows["step"].sort()])
 
 
 def posterior(name: str, parameter: Parameter, values: Floats) -> Any:
@@ -86,7 +88,9 @@ def posterior(name: str, parameter: Parameter, values: Floats) -> Any:
             pl.DataFrame({"x": x, "density": parameter.prior.density(x), "law": "prior"}),
         ]
     )
-    scale = alt.X("x:Q", title=parameter.unit or None, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=6))
+    scale = alt.X(
+        "x:Q", title=parameter.unit or None, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=6)
+    )
     y = alt.Y("density:Q", title=None, axis=None)
     after, before = rows.filter(pl.col("law") == "posterior"), rows.filter(pl.col("law") == "prior")
     return alt.layer(
@@ -109,30 +113,72 @@ def _density(values: Floats, x: Floats, parameter: Parameter) -> Floats:
 
 def correlations(table: pl.DataFrame, tied: float) -> Any:
     """Draw the posterior correlations of all pairs of parameters."""
-    frame = table.filter(pl.col("x") != pl.col("y")).select(
-        "x", "y", value="correlation", settled=pl.col("correlation").abs() > tied, label=pl.col("correlation").round(2)
+    frame = table.filter(pl.col("x") != pl.col("y")).with_columns(
+        marked=pl.col("value").abs() > tied, label=pl.col("value").round(2).cast(pl.String)
     )
-    labels = ChartLabels(
-        "Posterior correlations", f"a dot marks pairs that the targets hardly tell apart (beyond ±{tied:g})", "", "+.2f"
-    )
-    return charts.heatmap(frame, ("", ""), labels)
+    subtitle = f"a dot marks pairs that the targets hardly tell apart (beyond ±{tied:g})"
+    return matrix(frame, "Posterior correlations", subtitle, 1.0)
 
 
-def pulls(found: Sequence[Pull], names: Sequence[str], title: str) -> Any:
+def pulls(found: Sequence[Pull], names: Sequence[str]) -> Any:
     """Draw how far each group of targets moves each parameter."""
     rows = [
         {
             "x": name,
             "y": pull.label,
             "value": float(shift),
-            "settled": bool(abs(shift) > 1),
-            "label": f"{shift:+.2f} sd; without it the interval is {widening:.2f} times as wide",
+            "marked": bool(abs(shift) > 1),
+            "label": f"{shift:+.2f} posterior standard deviations",
         }
         for pull in found
-        for name, shift, widening in zip(names, pull.shift, pull.widening, strict=True)
+        for name, shift in zip(names, pull.shift, strict=True)
     ]
     subtitle = "shift of the posterior mean by these targets, in posterior standard deviations; a dot marks more than 1"
-    return charts.heatmap(pl.DataFrame(rows), ("", ""), ChartLabels(title, subtitle, "", "+.2f"))
+    return matrix(pl.DataFrame(rows), "Where targets pull", subtitle, 3.0)
+
+
+def narrowing(found: Sequence[Pull], names: Sequence[str]) -> Any:
+    """Draw how much wider the posterior of each parameter is without each group of targets."""
+    rows = [
+        {
+            "x": name,
+            "y": pull.label,
+            "value": float(widening),
+            "marked": bool(widening > 1.5),
+            "label": f"{widening:.2f} times as wide without",
+        }
+        for pull in found
+        for name, widening in zip(names, pull.widening, strict=True)
+    ]
+    subtitle = "standard deviation without these targets over that with all; 1: they say nothing that others do not"
+    return matrix(pl.DataFrame(rows), "What targets say", subtitle, None)
+
+
+def matrix(frame: pl.DataFrame, title: str, subtitle: str, limit: float | None) -> Any:
+    """Draw numbers by row and column: ``frame`` has x, y, value, marked and label.
+
+    Colours are symmetric around 0 and reach full strength at ``limit``; None: they rise from 1.
+    """
+    columns, rows = (frame[name].unique(maintain_order=True).to_list() for name in ("x", "y"))
+    x = alt.X("x:N", sort=columns, title=None, axis=alt.Axis(labelAngle=-30 if len(columns) > 4 else 0, labelLimit=160))
+    y = alt.Y("y:N", sort=rows, title=None, axis=alt.Axis(labelLimit=280))
+    if limit is None:
+        scale = alt.Scale(domain=[1.0, 3.0], clamp=True, range=["#8793a322", "#8b5cd6"])
+    else:
+        scale = alt.Scale(domain=[-limit, 0.0, limit], clamp=True, range=["#d55e00", "#8793a322", "#0072b2"])
+    colour = alt.Color("value:Q", title=None, legend=None, scale=scale)
+    tooltip = [alt.Tooltip("y:N"), alt.Tooltip("x:N"), alt.Tooltip("label:N")]
+    text = alt.Text("value:Q", format=".2f" if limit is None else "+.2f")
+    base = alt.Chart(frame)
+    return alt.layer(
+        base.mark_rect(cornerRadius=2).encode(x=x, y=y, color=colour, tooltip=tooltip),
+        base.mark_text(fontSize=11.5, strokeWidth=3, style="halo").encode(x=x, y=y, text=text),
+        base.mark_text(fontSize=11.5, style="ink").encode(x=x, y=y, text=text),
+        alt.Chart(frame.filter("marked")).mark_circle(size=16, dy=-12, style="ink", opacity=1).encode(x=x, y=y),
+        width=max(160, 72 * len(columns)),
+        height=max(60, 34 * len(rows)),
+        title=alt.TitleParams(title, subtitle=subtitle),
+    )
 
 
 def screening(title: str, indices: Sequence[Index]) -> Any:

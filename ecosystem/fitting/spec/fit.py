@@ -68,7 +68,7 @@ class Fit(ManyRuns):
     )
     morris: Annotated[int, Field(ge=0, le=500)] = Field(
         8,
-        description="trajectories of a Morris screening, each with a run more than there are parameters; 0: no screening",
+        description="trajectories of a Morris screening, of k + 1 runs each for k parameters; 0: no screening",
     )
     seed: Seed = Field(1, description="first seed of runs, and seed of all random choices of the fit")
 
@@ -142,7 +142,7 @@ class Fit(ManyRuns):
                     shown = fit.parameters[name].written(fit.values(point)[name])
                     raise fit.error_at(f"parameters.{name} (at {shown})", error) from None
         fit.dated(base)
-        runs = fit.trials * fit.replicates + fit.noise + fit.draws + fit.morris * (len(fit.names) + 1)
+        runs = 1 + fit.trials * fit.replicates + fit.noise + fit.draws + fit.morris * (len(fit.names) + 1)
         return f"{len(fit.names)} parameters, {len(fit.targets)} targets, {runs} runs at most", scenarios, base_folder
 
     def dated(self, base: Scenario) -> list[Target]:

@@ -30,7 +30,7 @@ class Target(Spec):
     )
     id: str | None = Field(
         None,
-        description="id in that scope, or a population, over whose members the mean is taken; absent: mean over all ids",
+        description="id in that scope, or a population, whose members are averaged; absent: the mean over all ids",
     )
     value: float = Field(description="the measured value")
     error: Annotated[float, Field(gt=0)] = Field(description="its standard error")
@@ -40,7 +40,9 @@ class Target(Spec):
         "it is known; it adds to the error in quadrature",
     )
     use: Literal["fit", "predict"] = Field("fit", description="fit: used by the fit; predict: held out, to test it")
-    group: str | None = Field(None, description="targets whose pull is shown together; absent: those of one quantity and id")
+    group: str | None = Field(
+        None, description="targets whose pull is shown together; absent: those of one quantity and id"
+    )
     source: str = Field("", description="where the value comes from")
     note: str = Field("", description="what a reader should know of it")
 
@@ -66,7 +68,9 @@ class Target(Spec):
         if self.date is not None:
             calendar = scenario.calendar
             if calendar is None:
-                raise ValueError(f"date: {self.date} needs a calendar; set start and step in the scenario, or give step")
+                raise ValueError(
+                    f"date: {self.date} needs a calendar; set start and step in the scenario, or give step"
+                )
             step = round(calendar.position(date.fromisoformat(self.date)))
         assert step is not None
         if not 0 <= step <= scenario.steps:

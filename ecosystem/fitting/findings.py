@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ecosystem.fitting.identify import FEWEST
+from ecosystem.fitting.results import FitResults
 from ecosystem.formats import number
 from ecosystem.report.findings import bold, listed
-
-if TYPE_CHECKING:
-    from ecosystem.fitting.results import FitResults
 
 UNKNOWN = 0.85  # posterior over prior standard deviation, above which targets say next to nothing
 VAGUE = 0.5  # above which they say little
@@ -57,10 +55,10 @@ def _unknown(results: FitResults) -> list[str]:
 
 
 def _tied(results: FitResults) -> list[str]:
-    pairs = results.correlations.filter((pl.col("correlation").abs() > TIED) & (pl.col("x") < pl.col("y")))
+    pairs = results.correlations.filter((pl.col("value").abs() > TIED) & (pl.col("x") < pl.col("y")))
     return [
-        f"The targets hardly tell {bold(x)} and {bold(y)} apart (posterior correlation {number(r)}): only a combination "
-        "of the two is known."
+        f"The targets hardly tell {bold(x)} and {bold(y)} apart (posterior correlation {number(r)}): only a "
+        "combination of the two is known."
         for x, y, r in pairs.iter_rows()
     ]
 
@@ -78,8 +76,8 @@ def _pulled(results: FitResults) -> list[str]:
             if abs(pull.shift[i]) > _STRONG:
                 way = "up" if pull.shift[i] > 0 else "down"
                 found.append(
-                    f"{pull.label} pulls {bold(name)} {way} by {number(abs(float(pull.shift[i])), 1)} posterior standard "
-                    "deviations."
+                    f"{pull.label} pulls {bold(name)} {way} by {number(abs(float(pull.shift[i])), 1)} posterior "
+                    "standard deviations."
                 )
     return found
 
@@ -106,8 +104,8 @@ def _cautions(results: FitResults) -> list[str]:
     if not results.posterior.converged:
         ratio, effective = results.posterior.ratio.max(), results.posterior.effective.min()
         found.append(
-            f"The sampler has not converged (R̂ up to {ratio:.3f}, at least {effective:.0f} effective samples): intervals "
-            "are approximate."
+            f"The sampler has not converged (R̂ up to {ratio:.3f}, at least {effective:.0f} effective samples): "
+            "intervals are approximate."
         )
     used = [int(i) for i in results.likelihood.used]
     poor = [results.targets[i].label for i in used if results.emulator.explained[i] < _POOR]
@@ -117,7 +115,7 @@ def _cautions(results: FitResults) -> list[str]:
             f"The parameters explain less than half of the differences between trials in {listed(poor[:3])}{more}: "
             "these are noise, or need more trials."
         )
-    mean, variances = results.emulator.predict(results.posterior.u[:500])
+    variances = results.emulator.predict(results.posterior.u[:500])[1]
     total = results.likelihood.residuals(results.posterior.u[:1])[1][0].diagonal()
     share = float(np.mean(variances.mean(axis=0)[used] / total))
     if share > 0.25:
@@ -129,3 +127,16 @@ def _cautions(results: FitResults) -> list[str]:
     if failed:
         found.append(f"{failed} of {len(results.trials)} trials failed and are left out.")
     return found
+
+
+def summary(results: FitResults) -> dict[str, Any]:
+    """Return a machine-readable summary of a fit."""
+    states = [trial.state for trial in results.trials]
+    return {
+        "fitted": results.fitted,
+        "parameters": results.parameter_table.to_dicts(),
+        "converged": results.posterior.converged,
+        "coverage": {use: results.coverage(use) for use in ("fit", "predict")},
+        "trials": {state: states.count(state) for state in dict.fromkeys(states)},
+        "findings": [sentence.replace("**", "") for sentence in sentences(results)],
+    }
