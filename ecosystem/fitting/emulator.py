@@ -47,11 +47,6 @@ class Regression:
         variance = float((residuals**2).sum()) / max(1, len(y) - x.shape[1])
         return cls(kind, error, coefficients, variance * inverse @ inverse.T)
 
-    def predict(self, u: Floats) -> tuple[Floats, Floats]:
-        """Return the mean and the variance of the polynomial at points u [points, parameters]."""
-        x = _terms(self.kind, u)
-        return x @ self.coefficients, np.einsum("ij,jk,ik->i", x, self.covariance, x)
-
 
 def _terms(kind: Kind, u: Floats) -> Floats:
     """Return the terms of a polynomial at points, shape [points, terms]."""
@@ -110,19 +105,66 @@ class Process:
             scale,
         )
 
-    def predict(self, u: Floats) -> tuple[Floats, Floats]:
-        """Return the mean and the variance of the function, without the noise of the points."""
-        a, b = u / self.lengths, self.points / self.lengths
-        squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
-        distance = np.sqrt(5 * np.maximum(squared, 0))
-        covariance = self.amplitude * (1 + distance + distance**2 / 3) * np.exp(-distance)
-        mean = covariance @ self.weights
-        variance = self.amplitude - ((covariance @ self.inverse.T) ** 2).sum(axis=1)
-        return self.centre + self.scale * mean, self.scale**2 * np.maximum(variance, 0)
-
 
 Surface = Regression | Process
 """A fitted function of the parameters."""
+
+
+@dataclass(frozen=True)
+class Polynomials:
+    """Regressions with the same terms, computed together: coefficients [terms, targets], covariances [targets, …]."""
+
+    kind: Kind
+    coefficients: Floats
+    covariances: Floats
+
+    @classmethod
+    def of(cls, surfaces: Sequence[Regression]) -> Polynomials:
+        """Put regressions of one kind together."""
+        coefficients = np.stack([surface.coefficients for surface in surfaces], axis=1)
+        return cls(surfaces[0].kind, coefficients, np.stack([surface.covariance for surface in surfaces]))
+
+    def predict(self, u: Floats) -> tuple[Floats, Floats]:
+        """Return the means and variances at points u [points, parameters], each [points, targets]."""
+        x = _terms(self.kind, u)
+        return x @ self.coefficients, ((x @ self.covariances) * x).sum(axis=2).T
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Gaussian processes with the same points, computed together; the first axis of all arrays is that of targets."""
+
+    points: Floats  # in units of the length scales, [targets, points, parameters]
+    lengths: Floats
+    amplitude: Floats
+    weights: Floats
+    inverse: Floats
+    centre: Floats
+    scale: Floats
+
+    @classmethod
+    def of(cls, surfaces: Sequence[Process]) -> Processes:
+        """Put processes with the same points together."""
+        lengths = np.stack([surface.lengths for surface in surfaces])[:, None]
+        return cls(
+            surfaces[0].points / lengths,
+            lengths,
+            np.array([surface.amplitude for surface in surfaces])[:, None, None],
+            np.stack([surface.weights for surface in surfaces])[:, :, None],
+            np.stack([surface.inverse.T for surface in surfaces]),
+            np.array([surface.centre for surface in surfaces])[:, None],
+            np.array([surface.scale for surface in surfaces])[:, None],
+        )
+
+    def predict(self, u: Floats) -> tuple[Floats, Floats]:
+        """Return the means and variances of the functions, without the noise of the points, each [points, targets]."""
+        a, b = u / self.lengths, self.points
+        squared = (a**2).sum(axis=2)[:, :, None] + (b**2).sum(axis=2)[:, None] - 2 * a @ b.transpose(0, 2, 1)
+        distance = np.sqrt(5 * np.maximum(squared, 0))
+        covariance = self.amplitude * (1 + distance + distance**2 / 3) * np.exp(-distance)
+        mean = (covariance @ self.weights)[:, :, 0]
+        variance = self.amplitude[:, 0] - ((covariance @ self.inverse) ** 2).sum(axis=2)
+        return (self.centre + self.scale * mean).T, (self.scale**2 * np.maximum(variance, 0)).T
 
 
 @dataclass(frozen=True)
@@ -155,8 +197,32 @@ class Emulator:
 
     def predict(self, u: Floats) -> tuple[Floats, Floats]:
         """Return the means and their variances at points u [points, parameters], each of shape [points, targets]."""
-        pairs = [surface.predict(u) for surface in self.surfaces]
-        return np.stack([mean for mean, _ in pairs], axis=1), np.stack([variance for _, variance in pairs], axis=1)
+        means, variances = np.empty((2, len(u), len(self.surfaces)))
+        for numbers, group in self._groups:
+            means[:, numbers], variances[:, numbers] = group.predict(u)
+        return means, variances
+
+    def of(self, targets: Sequence[int]) -> Emulator:
+        """Return the emulators of some of the targets."""
+        chosen = list(targets)
+        errors = {kind: values[chosen] for kind, values in self.errors.items()}
+        surfaces = [self.surfaces[i] for i in chosen]
+        return Emulator(surfaces, self.spread[chosen], errors, self.between[chosen], self.replicates)
+
+    @cached_property
+    def _groups(self) -> list[tuple[list[int], Polynomials | Processes]]:
+        """Surfaces that are computed together, with the numbers of their targets."""
+        parts: dict[tuple[str, bytes], list[int]] = {}
+        for number, surface in enumerate(self.surfaces):
+            points = surface.points.tobytes() if isinstance(surface, Process) else b""
+            parts.setdefault((surface.kind, points), []).append(number)
+        groups: list[tuple[list[int], Polynomials | Processes]] = []
+        for numbers in parts.values():
+            members = [self.surfaces[i] for i in numbers]
+            processes = [surface for surface in members if isinstance(surface, Process)]
+            polynomials = [surface for surface in members if isinstance(surface, Regression)]
+            groups.append((numbers, Processes.of(processes) if processes else Polynomials.of(polynomials)))
+        return groups
 
     @cached_property
     def explained(self) -> Floats:

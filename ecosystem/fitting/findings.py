@@ -115,9 +115,8 @@ def _cautions(results: FitResults) -> list[str]:
             f"The parameters explain less than half of the differences between trials in {listed(poor[:3])}{more}: "
             "these are noise, or need more trials."
         )
-    variances = results.emulator.predict(results.posterior.u[:500])[1]
-    total = results.likelihood.residuals(results.posterior.u[:1])[1][0].diagonal()
-    share = float(np.mean(variances.mean(axis=0)[used] / total))
+    variance = results.likelihood.emulator.predict(results.posterior.u[:500])[1].mean(axis=0)
+    share = float(np.mean(variance / (variance + results.likelihood.covariance.diagonal())))
     if share > 0.25:
         found.append(
             f"On average {100 * share:.0f} % of the variance at the targets is that of the emulator: more trials would "

@@ -9,7 +9,7 @@ import numpy as np
 
 from ecosystem.fitting.emulator import Emulator
 from ecosystem.fitting.spec.targets import Target
-from ecosystem.types import Floats
+from ecosystem.types import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -74,30 +74,29 @@ class Likelihood:
     emulator (Wood 2010; Kennedy & O'Hagan 2001). Only targets with ``use = "fit"`` count.
     """
 
-    emulator: Emulator
-    noise: Noise
-    used: Floats  # numbers of the targets that count
+    emulator: Emulator  # of the targets that count
+    offset: Floats  # mean of the noise, [used]
+    covariance: Floats  # of the noise and the measurements, [used, used]
+    used: Ints  # numbers of the targets that count
     observed: Floats  # [used]
-    variance: Floats  # of the measurements, [used]
 
     @classmethod
     def of(cls, emulator: Emulator, noise: Noise, targets: Sequence[Target]) -> Likelihood:
         """Return the likelihood of targets with an emulator and the noise of runs."""
         used = [i for i, target in enumerate(targets) if target.use == "fit"]
+        measured = [targets[i].error ** 2 + targets[i].discrepancy ** 2 for i in used]
         return cls(
-            emulator,
-            noise,
+            emulator.of(used),
+            noise.offset[used],
+            noise.covariance[np.ix_(used, used)] + np.diag(measured),
             np.array(used),
             np.array([targets[i].value for i in used]),
-            np.array([targets[i].error ** 2 + targets[i].discrepancy ** 2 for i in used]),
         )
 
     def residuals(self, u: Floats) -> tuple[Floats, Floats]:
         """Return observed minus expected values [points, used], and their covariances [points, used, used]."""
         means, variances = self.emulator.predict(u)
-        expected = means[:, self.used] + self.noise.offset[self.used]
-        covariance = self.noise.covariance[np.ix_(self.used, self.used)] + np.diag(self.variance)
-        return self.observed - expected, covariance + variances[:, self.used, None] * np.eye(len(self.used))
+        return self.observed - means - self.offset, self.covariance + variances[:, :, None] * np.eye(len(self.used))
 
     def __call__(self, u: Floats) -> Floats:
         """Return the log likelihood at points u [points, parameters], shape [points]."""

@@ -15,9 +15,10 @@ from ecosystem.types import Floats
 
 ENSEMBLES = 4  # independent of each other, for the comparison of their means
 _BLOCK = 500  # steps between two tests of convergence
-_MOST = 8000  # steps
+MOST = 8000  # steps
 _TIMES = 40  # autocorrelation times that make a chain long enough
 _LARGEST_RATIO = 1.01  # of R̂
+ROUGH = 500  # steps of a first posterior, which only places runs
 KEPT = 4000  # samples
 
 
@@ -44,11 +45,11 @@ class Posterior:
         return bool((self.ratio < _LARGEST_RATIO).all() and (self.steps > _TIMES * self.time).all())
 
 
-def sample(log_likelihood: Callable[[Floats], Floats], k: int, seed: int, name: str) -> Posterior:
+def sample(log_likelihood: Callable[[Floats], Floats], k: int, seed: int, name: str, *, most: int = MOST) -> Posterior:
     """Sample the posterior of ``k`` parameters with a uniform prior in the unit cube.
 
     ``log_likelihood`` takes points [points, k] and returns [points]; ``name`` is that of the random stream. The
-    ensembles run until R̂ is below 1.01 and they are 40 autocorrelation times long, or end after 8,000 steps.
+    ensembles run until R̂ is below 1.01 and they are 40 autocorrelation times long, or end after ``most`` steps.
     """
     try:
         import emcee
@@ -77,7 +78,7 @@ def sample(log_likelihood: Callable[[Floats], Floats], k: int, seed: int, name: 
             states[number] = ensemble.run_mcmc(states[number], _BLOCK)
         steps += _BLOCK
         result = _summary(ensembles, steps, Streams(seed).at(f"fit/{name}/kept").rng())
-        if result.converged or steps >= _MOST:
+        if result.converged or steps >= most:
             return result
 
 

@@ -16,7 +16,7 @@ from ecosystem.errors import EcosystemError, ScenarioError, path_argument, path_
 from ecosystem.fitting.emulator import Emulator
 from ecosystem.fitting.findings import sentences, summary
 from ecosystem.fitting.likelihood import Likelihood, Noise
-from ecosystem.fitting.posterior import Posterior, sample
+from ecosystem.fitting.posterior import ROUGH, Posterior, sample
 from ecosystem.fitting.results import FitResults
 from ecosystem.fitting.runs import Request, Runs, missing_problem
 from ecosystem.fitting.search import Search, require_optuna
@@ -149,9 +149,8 @@ class _Fitting:
             )
         emulator = Emulator.fit(trials, search.seed("fit/emulator"))
         k = len(fit.names)
-        first_posterior = sample(
-            Likelihood.of(emulator, Noise.between_replicates(emulator), self.targets), k, fit.seed, "first posterior"
-        )
+        rough = Likelihood.of(emulator, Noise.between_replicates(emulator), self.targets)
+        first_posterior = sample(rough, k, fit.seed, "first posterior", most=ROUGH)
         noise_u, noise_outputs = self._own_seeds("noise", first_posterior, fit.noise, NOISE_SEEDS)
         noise = Noise.of_runs(emulator, noise_u, noise_outputs)
         likelihood = Likelihood.of(emulator, noise, self.targets)

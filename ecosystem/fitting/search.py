@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ecosystem.errors import EcosystemError
-from ecosystem.fitting.runs import Output, Request, Runs
+from ecosystem.fitting.runs import Output, Request
 from ecosystem.fitting.spec.fit import Fit
 from ecosystem.fitting.spec.targets import Target
 from ecosystem.fitting.trials import Stage, State, Trial, described, means_over_replicates, misfits
@@ -33,7 +33,7 @@ class Search:
 
     fit: Fit
     targets: Sequence[Target]
-    runs: Runs
+    runs: Callable[[str, Sequence[Request]], list[Output]]
     trials: list[Trial] = field(default_factory=list)
     between: Floats | float = 0.0  # variance between replicates of one point, [targets]; known after the start
     _first: list[float] = field(default_factory=list)  # misfit of the first replicate of earlier trials
@@ -44,33 +44,35 @@ class Search:
         Raises EcosystemError if most trials fail.
         """
         optuna = require_optuna()
-        start = -(-self.fit.trials // 2)
+        self.fill(-(-self.fit.trials // 2))
         with _quiet(optuna):
             study = optuna.create_study(direction="minimize")
             spaces = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in self.fit.names}
-            points = sobol(start, len(self.fit.names), self.seed("fit/start"))
-            for batch, first in enumerate(range(0, start, self.fit.batch)):
-                self._run("start", batch, points[first : first + self.fit.batch])
-            self._require_enough()
-            self._count_noise()
             for trial in self.trials:
                 study.add_trial(_frozen(optuna, trial, spaces))
-            batch = -(-start // self.fit.batch)
             while len(self.trials) < self.fit.trials:
-                size = min(self.fit.batch, self.fit.trials - len(self.trials))
+                batch = self.trials[-1].batch + 1
                 study.sampler = optuna.samplers.TPESampler(
                     seed=self.seed("fit/sampler", batch) % 2**32,
                     multivariate=True,
                     constant_liar=True,
                     n_startup_trials=0,
                 )
-                asked = [study.ask(spaces) for _ in range(size)]
+                asked = [study.ask(spaces) for _ in range(min(self.fit.batch, self.fit.trials - len(self.trials)))]
                 points = np.array([[trial.params[name] for name in self.fit.names] for trial in asked])
                 for told, trial in zip(asked, self._run("search", batch, points), strict=True):
                     _tell(optuna, study, told, trial)
-                batch += 1
             if storage is not None:
                 _store(optuna, self.fit.name, self.trials, spaces, storage)
+        return self.trials
+
+    def fill(self, count: int) -> list[Trial]:
+        """Run the first trials, which fill the prior, and return them; raise EcosystemError if most of them fail."""
+        points = sobol(count, len(self.fit.names), self.seed("fit/start"))
+        for batch, first in enumerate(range(0, count, self.fit.batch)):
+            self._run("start", batch, points[first : first + self.fit.batch])
+        self._require_enough()
+        self._count_noise()
         return self.trials
 
     def screen(self) -> list[Trial]:
