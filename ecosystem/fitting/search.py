@@ -21,8 +21,8 @@ from ecosystem.streams import Streams
 from ecosystem.studies.spec.design import Design, unit_points
 from ecosystem.types import Floats
 
-FAR = 25.0  # a point is given up if its misfit exceeds that of the best point by this, or by the number of targets if
-PRUNE_QUANTILE = 0.5  # that is more, and is above this quantile of earlier points, all after the first replicate
+FAR = 25.0  # a point is given up after its first run if its misfit exceeds the smallest of a first run by this, or by
+# the number of targets if that is more: its likelihood is then far below that of the best point
 INSTALL = "pip install 'ecosystem[fit]'"
 _EPOCH = datetime(2000, 1, 1)  # of all trials in the study's file, so that the same fit gives the same file
 
@@ -122,7 +122,7 @@ class Search:
         if not self._first or not np.isfinite(score):
             return not np.isfinite(score)
         margin = max(FAR, sum(target.use == "fit" for target in self.targets))
-        return score > min(self._first) + margin and score > float(np.quantile(self._first, PRUNE_QUANTILE))
+        return score > min(self._first) + margin
 
     def _misfit(self, outputs: Floats) -> float:
         return float(misfits(outputs, self.targets, self.between))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from ecosystem.errors import ScenarioError, whole_number
 from ecosystem.fitting.spec.priors import Prior
@@ -22,6 +22,16 @@ from ecosystem.studies.spec.settings import Setting, settings_at
 from ecosystem.types import Floats
 
 NOISE_SEEDS, DRAW_SEEDS = 1000, 2000  # added to the seed: the first seeds of the runs of noise and of draws
+
+
+Targets = Annotated[
+    Annotated[str, Tag("<file>")] | Annotated[list[Target], Field(min_length=1), Tag("<list>")],
+    Discriminator(
+        lambda value: "<file>" if isinstance(value, str) else "<list>" if isinstance(value, list) else None,
+        custom_error_type="targets",
+        custom_error_message="must be the path of a CSV file in quotes, or a list of tables, [[targets]]",
+    ),
+]
 
 
 class Parameter(Setting):
@@ -47,7 +57,7 @@ class Fit(ManyRuns):
     parameters: Annotated[dict[str, Parameter], Field(min_length=1, max_length=30)] = Field(
         description="uncertain parameters by name, each a path of the scenario with a prior"
     )
-    targets: str | Annotated[list[Target], Field(min_length=1)] = Field(
+    targets: Targets = Field(
         description="the measurements: the path of a CSV file relative to this file, whose columns are the fields of a "
         "target, or [[targets]]"
     )
@@ -132,15 +142,17 @@ class Fit(ManyRuns):
         fit = self.resolved(folder)
         base, base_folder = fit.scenario(folder)
         scenarios = []
-        for number, name in enumerate(fit.names):
-            for u in (0.0, 0.5, 1.0):
-                point = np.full(len(fit.names), 0.5)
-                point[number] = u
+        for name, parameter in fit.parameters.items():
+            for value in parameter.at(np.array([0.0, 0.5, 1.0])):
                 try:
-                    scenarios.append(fit.scenario_at(base, fit.values(point), base_folder))
+                    scenarios.append(with_values(base, parameter.values(float(value)), base_folder))
                 except ScenarioError as error:
-                    shown = fit.parameters[name].written(fit.values(point)[name])
+                    shown = parameter.written(float(value))
                     raise fit.error_at(f"parameters.{name} (at {shown})", error) from None
+        try:
+            scenarios.append(fit.scenario_at(base, fit.values(np.full(len(fit.names), 0.5)), base_folder))
+        except ScenarioError as error:
+            raise fit.error_at("parameters (all at the middle of their priors)", error) from None
         fit.dated(base)
         runs = 1 + fit.trials * fit.replicates + fit.noise + fit.draws + fit.morris * (len(fit.names) + 1)
         return f"{len(fit.names)} parameters, {len(fit.targets)} targets, {runs} runs at most", scenarios, base_folder
