@@ -61,7 +61,7 @@ def _ordered(low: float | None, high: float | None) -> None:
 class Uniform(_Law):
     """All values from low to high are equally likely."""
 
-    law: Literal["uniform"]
+    law: Literal["uniform"] = Field(description="name of the law")
     low: float = Field(description="the smallest value")
     high: float = Field(description="the largest value")
 
@@ -79,7 +79,7 @@ class Uniform(_Law):
 class LogUniform(_Law):
     """The logarithm is uniform from low to high."""
 
-    law: Literal["log_uniform"]
+    law: Literal["log_uniform"] = Field(description="name of the law")
     low: Annotated[float, Field(gt=0)] = Field(description="the smallest value, above 0")
     high: float = Field(description="the largest value")
 
@@ -97,7 +97,7 @@ class LogUniform(_Law):
 class Normal(_Law):
     """A normal law, conditioned on lying between low and high if they are given."""
 
-    law: Literal["normal"]
+    law: Literal["normal"] = Field(description="name of the law")
     mean: float = Field(description="mean of the law without ends")
     sd: Annotated[float, Field(gt=0)] = Field(description="standard deviation of the law without ends")
     low: float | None = Field(None, description="the smallest value; absent: none")
@@ -118,7 +118,7 @@ class Normal(_Law):
 class LogNormal(_Law):
     """The logarithm has a normal law, conditioned on lying between low and high if they are given."""
 
-    law: Literal["lognormal"]
+    law: Literal["lognormal"] = Field(description="name of the law")
     median: Annotated[float, Field(gt=0)] = Field(description="median of the law without ends")
     sigma: Annotated[float, Field(gt=0)] = Field(description="standard deviation of the natural logarithm")
     low: Annotated[float, Field(ge=0)] | None = Field(None, description="the smallest value; absent: none")
@@ -139,7 +139,7 @@ class LogNormal(_Law):
 class Beta(_Law):
     """A beta law on the interval from low to high."""
 
-    law: Literal["beta"]
+    law: Literal["beta"] = Field(description="name of the law")
     a: Annotated[float, Field(gt=0)] = Field(description="first shape parameter; the mean is a / (a + b)")
     b: Annotated[float, Field(gt=0)] = Field(description="second shape parameter")
     low: float = Field(0.0, description="the smallest value")
