@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -22,6 +23,7 @@ from ecosystem.fitting.runs import Output, Request, values_of
 from ecosystem.fitting.search import Search
 from ecosystem.fitting.spec.fit import Fit
 from ecosystem.fitting.spec.targets import Target
+from ecosystem.fitting.trials import Trial
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.world import World
 from ecosystem.types import Floats
@@ -136,6 +138,54 @@ def coverage(sets: int, points: int, noise: int) -> None:
         click.echo(
             f"{name}: {counts[i]} of {sets} intervals contain the truth; scores {z[:, i].mean():+.2f} ± "
             f"{z[:, i].std(ddof=1):.2f} (0 ± 1); width {width:.2f} of the prior's"
+        )
+
+
+class SobolSearch(Search):
+    """Trials that all fill the prior."""
+
+    def execute(self, storage: Path | None = None) -> list[Trial]:
+        """Run as many trials of the start as there are trials."""
+        return self.fill(self.fit.trials)
+
+
+class ProcessSearch(Search):
+    """A search by Optuna's Gaussian process instead of Parzen estimators."""
+
+    def sampler(self, optuna: Any, seed: int) -> Any:
+        """Return the sampler."""
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
+
+
+SEARCHES = {"Sobol points only": SobolSearch, "Parzen estimators": Search, "Gaussian process": ProcessSearch}
+
+
+@main.command()
+@click.option("--points", type=click.IntRange(min=4), default=40, show_default=True, help="Points of the comparison.")
+def search(points: int) -> None:
+    """Print how wrong emulators are at the posterior, after searches of different sorts with as many trials."""
+    runs = WorldRuns.of()
+    fit, k = runs.fit, len(runs.fit.names)
+    used = [i for i, target in enumerate(runs.targets) if target.use == "fit"]
+    errors = np.array([runs.targets[i].error for i in used])
+    with threadpool_limits(1):
+        emulators, misfit = {}, {}
+        for name, sort in SEARCHES.items():
+            trials = sort(fit, runs.targets, runs).execute()
+            emulators[name] = Emulator.fit(trials, 1)
+            misfit[name] = min(trial.misfit for trial in trials if trial.state == "complete")
+        first = next(iter(emulators.values()))
+        posterior = sample(Likelihood.of(first, Noise.between_replicates(first), runs.targets), k, 1, "posterior")
+        u = posterior.u[np.random.default_rng(1).choice(len(posterior.u), points, replace=False)]
+        replicates = [
+            runs("reference", [Request("", fit.values(x), fit.seed + r) for x in u]) for r in range(fit.replicates)
+        ]
+    truth = np.mean([[output.values for output in outputs] for outputs in replicates], axis=0)
+    for name, emulator in emulators.items():
+        wrong = (emulator.predict(u)[0] - truth)[:, used] / errors
+        click.echo(
+            f"{name}: error of the emulators {np.sqrt((wrong**2).mean()):.3f} of the targets' errors; smallest misfit "
+            f"{misfit[name]:.2f}"
         )
 
 

@@ -52,12 +52,7 @@ class Search:
                 study.add_trial(_frozen(optuna, trial, spaces))
             while len(self.trials) < self.fit.trials:
                 batch = self.trials[-1].batch + 1
-                study.sampler = optuna.samplers.TPESampler(
-                    seed=self.seed("fit/sampler", batch) % 2**32,
-                    multivariate=True,
-                    constant_liar=True,
-                    n_startup_trials=0,
-                )
+                study.sampler = self.sampler(optuna, self.seed("fit/sampler", batch) % 2**32)
                 asked = [study.ask(spaces) for _ in range(min(self.fit.batch, self.fit.trials - len(self.trials)))]
                 points = np.array([[trial.params[name] for name in self.fit.names] for trial in asked])
                 for told, trial in zip(asked, self._run("search", batch, points), strict=True):
@@ -65,6 +60,10 @@ class Search:
             if storage is not None:
                 _store(optuna, self.fit.name, self.trials, spaces, storage)
         return self.trials
+
+    def sampler(self, optuna: Any, seed: int) -> Any:
+        """Return the sampler of Optuna that chooses a batch; see ``python -m benchmarks.fits search`` for others."""
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=0)
 
     def fill(self, count: int) -> list[Trial]:
         """Run the first trials, which fill the prior, and return them; raise EcosystemError if most of them fail."""
