@@ -16,7 +16,15 @@ API: dict[str, list[str]] = {
         "ecosystem.theory.laws",
         "ecosystem.theory.domains",
     ],
-    "values": ["ecosystem.spec", "ecosystem.registry", "ecosystem.streams", "ecosystem.errors"],
+    "values": [
+        "ecosystem.spec",
+        "ecosystem.calendar",
+        "ecosystem.times",
+        "ecosystem.curves",
+        "ecosystem.registry",
+        "ecosystem.streams",
+        "ecosystem.errors",
+    ],
     "tables": ["ecosystem.corpus.schema"],
 }
 """Page of the site below ``api/`` → dotted names of modules, classes and functions."""

@@ -9,12 +9,14 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ecosystem.cache import cache_folder
+from ecosystem.calendar import Calendar
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import DataError, EcosystemError, each_line, path_argument, path_of, whole_number
 from ecosystem.families.base import CohortBuilder, build_cohort
@@ -87,7 +89,7 @@ def run(
 
 def branch(
     parent: Run | str | Path,
-    step: int | None = None,
+    step: int | str | date | None = None,
     values: Mapping[str, Any] | None = None,
     out: str | Path = "outputs",
     *,
@@ -101,7 +103,8 @@ def branch(
 ) -> Run:
     """Fork a stored run after ``step`` (default: the last), or resume such a branch; return the branch.
 
-    ``parent`` is a Run or the path of its folder. ``values`` maps dotted paths to the values in force from the next
+    ``parent`` is a Run or the path of its folder. ``step`` is a number or, with a calendar, a date (``"2024-03-01"``,
+    ``"2024-03"``). ``values`` maps dotted paths to the values in force from the next
     step, as in a timed change (:meth:`Scenario.forked`). ``steps`` is the total number of steps, including those of the
     parent, and ``name`` that of the branch (default: the parent's). The other parameters are those of :func:`run`.
     Earlier steps are read from the parent's folder, which is never written to.
@@ -246,7 +249,7 @@ def _execute(job: Job, machine: Machine, progress: RunProgress, builder: CohortB
             started = time.monotonic()
             for snapshot in _pushed(job, snapshots):
                 done = snapshot.t
-                progress.say(step_line(snapshot, steps, time.monotonic() - started))
+                progress.say(step_line(snapshot, steps, time.monotonic() - started, job.scenario.calendar))
                 for event in snapshot.state["events"]:
                     progress.say(f"  note: {event}")
                 progress.steps(done, steps)
@@ -273,11 +276,12 @@ def _report(folder: Path) -> str:
         return str(write_report(Run.open(folder)))
 
 
-def step_line(snapshot: Snapshot, steps: int, seconds: float) -> str:
-    """Return a line of key figures of a step, which took ``seconds``."""
+def step_line(snapshot: Snapshot, steps: int, seconds: float, calendar: Calendar | None = None) -> str:
+    """Return a line of key figures of a step, which took ``seconds``; with a calendar, it has the date."""
     figures = _figures(snapshot.metrics.filter(snapshot.metrics["step"] == snapshot.t))
     web = figures.pop("web", {})
-    parts = [f"step {snapshot.t:>{len(str(steps))}}/{steps} {seconds:6.1f} s"]
+    date = "" if calendar is None else f" {calendar.date_of(snapshot.t)}"
+    parts = [f"step {snapshot.t:>{len(str(steps))}}/{steps}{date} {seconds:6.1f} s"]
     if "synthetic_share" in web:
         parts.append(f"web {web['synthetic_share']['value']:4.0%} synthetic")
     parts += [
@@ -314,7 +318,11 @@ def _figures(metrics: Any) -> dict[str, dict[str, dict[str, float | None]]]:
 def _summary(job: Job, run: Run, report: str, started: float) -> dict[str, Any]:
     from ecosystem.report.data import RunReportData
 
-    metrics = run.metrics
+    metrics = run.store.table("metrics")
+
+    def dated(step: int) -> dict[str, str]:
+        return {} if run.calendar is None else {"date": run.calendar.date_of(step).isoformat()}
+
     job.push_report()
     return {
         "run": job.place,
@@ -324,5 +332,5 @@ def _summary(job: Job, run: Run, report: str, started: float) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
         "final": _figures(metrics.filter(metrics["step"] == run.last_step)),
         "profile": RunReportData.of(run).profile.to_dicts(),
-        "events": [{"step": step, "event": event} for step, event in run.events],
+        "events": [{"step": step, **dated(step), "event": event} for step, event in run.events],
     }

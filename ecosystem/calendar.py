@@ -6,6 +6,7 @@ are in :mod:`ecosystem.times`.
 
 from __future__ import annotations
 
+import math
 import re
 from calendar import month_name, monthrange
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ _MONTHS = {"month": 1, "quarter": 3, "year": 12}
 _UNITS = (*_DAYS, *_MONTHS)
 _DAYS_A_MONTH = Fraction(36525, 1200)  # a year has 365.25 days
 _YEARS = (1000, 9000)
-_DURATION = re.compile(r"\s*(?P<amount>\d+(?:\.\d+)?)\s+(?P<unit>[A-Za-z]+)\s*")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+AMOUNT = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
+DURATION = re.compile(rf"\s*{AMOUNT}\s+([A-Za-z]+)\s*")
+MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,10 @@ class Duration:
     @classmethod
     def parse(cls, text: str) -> Duration:
         """Read a duration such as ``18 months`` or ``0.5 years``; raise ValueError with a sentence for other text."""
-        match = _DURATION.fullmatch(text)
+        match = DURATION.fullmatch(text)
         if match is None:
             raise ValueError(f'"{text}" is no duration; write a number and a unit, such as "6 months"')
-        return cls(Fraction(match["amount"]), unit_named(match["unit"], text))
+        return cls(Fraction(match[1]), unit_named(match[2], text))
 
     @property
     def months(self) -> Fraction | None:
@@ -78,28 +81,29 @@ class Calendar:
         Steps of months keep the day of the month of the start, or the last day of shorter months. Raises ValueError for
         years outside 1000 to 9000.
         """
-        months = self.step.months
         try:
-            if months is None:
-                day = self.start + timedelta(days=int(self.step.days) * t)
-            else:
-                year, month = divmod(self.start.year * 12 + self.start.month - 1 + int(months) * t, 12)
-                day = date(year, month + 1, min(self.start.day, monthrange(year, month + 1)[1]))
+            return _within_years(self._date_of(t))
         except (OverflowError, ValueError):
             raise ValueError(f"step {t} is outside the years {_YEARS[0]} to {_YEARS[1]}") from None
-        return _within_years(day)
+
+    def _date_of(self, t: int) -> date:
+        months = self.step.months
+        if months is None:
+            return self.start + timedelta(days=int(self.step.days) * t)
+        year, month = divmod(self.start.year * 12 + self.start.month - 1 + int(months) * t, 12)
+        return date(year, month + 1, min(self.start.day, monthrange(year, month + 1)[1]))
 
     def position(self, day: date) -> float:
         """Return the step of a date; between two steps, the share of the days between their dates is added."""
         _within_years(day)
         low = int((day - self.start).days / self.step.days)
         low -= 2  # an estimate: months differ in length
-        while self.date_of(low + 1) <= day:
+        while self._date_of(low + 1) <= day:
             low += 1
-        while self.date_of(low) > day:
+        while self._date_of(low) > day:
             low -= 1
-        first = self.date_of(low)
-        return low + (day - first).days / (self.date_of(low + 1) - first).days
+        first = self._date_of(low)
+        return low + (day - first).days / (self._date_of(low + 1) - first).days
 
     def step_of(self, day: date) -> int:
         """Return the step that has a date; raise ValueError naming the two nearest steps if none has."""
@@ -120,6 +124,10 @@ class Calendar:
             return day.isoformat()
         return f"{month_name[day.month]} {day.year}"
 
+    def span(self, first: int, last: int) -> str:
+        """Return the dates of two steps as read by people: June 2023 to May 2024; one date if they are one step."""
+        return self.shown(first) if first == last else f"{self.shown(first)} to {self.shown(last)}"
+
     def named(self, t: int) -> str:
         """Return a step with its date, such as ``step 12 (2023-06-01)``."""
         return f"step {t} ({self.date_of(t)})"
@@ -128,6 +136,31 @@ class Calendar:
 def step_name(t: int, calendar: Calendar | None) -> str:
     """Return a step as sentences name it: ``step 12``, with a calendar ``step 12 (June 2023)``."""
     return f"step {t}" if calendar is None else f"step {t} ({calendar.shown(t)})"
+
+
+def step_at(value: int | str | date, calendar: Calendar | None) -> int:
+    """Return the step that a number, a date, or text of either means: 12, ``12``, ``2024-03-01`` or ``2024-03``.
+
+    A month means its first step. Raises ValueError with a sentence if the value is none of these, if no step has the
+    date, or if there is no calendar.
+    """
+    if isinstance(value, int):
+        return value
+    text = str(value).strip()
+    if text.isdecimal():
+        return int(text)
+    if not (is_date(text) or MONTH.fullmatch(text)):
+        raise ValueError(f"{text!r} is no step; give its number, or its date such as 2024-03-01 or 2024-03")
+    if calendar is None:
+        raise ValueError(f"{text}: the scenario has no calendar (start, step); give the number of a step")
+    if is_date(text):
+        return calendar.step_of(as_date(text))
+    first = as_date(f"{text}-01")
+    step = math.ceil(calendar.position(first))
+    if (day := calendar.date_of(step)).isoformat()[:7] != text:
+        raise ValueError(f"no step is in {text}: {calendar.named(step - 1)} is before it, {calendar.named(step)} after")
+    assert day >= first
+    return step
 
 
 def first_day(value: object) -> date:
@@ -142,8 +175,8 @@ def step_length(value: object) -> Duration:
     length = Duration.parse(value)
     if length.amount.denominator != 1 or length.amount < 1:
         raise ValueError(f'must be a whole number of units, such as "1 month" or "2 weeks", not "{value}"')
-    if length.days > 365_250:
-        raise ValueError(f'must be at most "1000 years", not "{value}"')
+    if length.days > 36_525:
+        raise ValueError(f'must be at most "100 years", not "{value}"')
     return length
 
 
@@ -157,19 +190,19 @@ def unit_named(word: str, text: str) -> str:
 
 def is_date(value: object) -> bool:
     """Return whether a value is a date, or text of the form 2022-06-01."""
-    return isinstance(value, date) or (isinstance(value, str) and _DATE.fullmatch(value.strip()) is not None)
+    return isinstance(value, date) or (isinstance(value, str) and DATE.fullmatch(value.strip()) is not None)
 
 
 def is_duration(value: object) -> bool:
     """Return whether a value is text of a number and a word."""
-    return isinstance(value, str) and _DURATION.fullmatch(value) is not None
+    return isinstance(value, str) and DURATION.fullmatch(value) is not None
 
 
 def as_date(value: object) -> date:
     """Return a date, or text of the form 2022-06-01, as a date; raise ValueError with a sentence for another value."""
     if isinstance(value, datetime):
         raise ValueError(f"must be a date without a time, such as {value.date()}, not {value.isoformat()}")
-    if isinstance(value, str) and _DATE.fullmatch(value.strip()):
+    if isinstance(value, str) and DATE.fullmatch(value.strip()):
         try:
             return date.fromisoformat(value.strip())
         except ValueError:

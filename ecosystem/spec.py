@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.parsing import LimitError, parse_toml
-from ecosystem.violations import sentence
+from ecosystem.violations import merged_alternatives, sentence
 
 _PATH = re.compile(r"[a-z]\w*(\.(\w[\w-]*|\"[^\"]+\"))*")
 
@@ -139,7 +139,7 @@ def parse_value(text: str) -> Any:
 
 def explain(error: ValidationError, path: str, model: type[BaseModel]) -> list[str]:
     """Turn a pydantic error into one sentence per problem; each begins with its dotted path."""
-    return [_sentence(problem, path, model) for problem in error.errors(include_url=False)]
+    return [_sentence(problem, path, model) for problem in merged_alternatives(error.errors(include_url=False))]
 
 
 def _sentence(problem: Any, prefix: str, model: type[BaseModel]) -> str:

@@ -19,11 +19,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
-from ecosystem.calendar import Calendar, Duration, as_date, first_day, is_date, is_duration, step_length, unit_named
+from ecosystem.calendar import (
+    AMOUNT,
+    DATE,
+    DURATION,
+    Calendar,
+    Duration,
+    as_date,
+    first_day,
+    is_date,
+    is_duration,
+    step_length,
+    unit_named,
+)
 from ecosystem.types import Count, Positive
 from ecosystem.violations import sentence
 
-_RATE = re.compile(r"\s*(?P<amount>\d+(?:\.\d+)?)\s+per\s+(?:(?P<times>\d+(?:\.\d+)?)\s+)?(?P<unit>[A-Za-z]+)\s*")
+_RATE = re.compile(rf"\s*{AMOUNT}\s+per\s+(?:{AMOUNT}\s+)?([A-Za-z]+)\s*")
 _HOW = 'set start and step at the top of the file, such as start = 2022-06-01 and step = "1 month"'
 
 
@@ -37,6 +49,11 @@ class WrittenInt(int):
     """A whole number of steps, or per step, that remembers how it was written."""
 
     written: Any
+
+
+def plain_number(value: WrittenFloat | WrittenInt) -> float | int:
+    """Return a number in steps without how it was written."""
+    return int(value) if isinstance(value, WrittenInt) else float(value)
 
 
 def as_written(value: Any) -> Any:
@@ -99,7 +116,7 @@ class InTime:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Return the schema of the number, or of text."""
-        text = {"type": "string", "format": _FORMATS[self.sort]}
+        text = {"type": "string", "pattern": _PATTERNS[self.sort], "$comment": _FORMATS[self.sort]}
         return {"anyOf": [handler.resolve_ref_schema(handler(schema)), text]}
 
     def _validate(self, value: Any, limits: Callable[[Any], Any], info: ValidationInfo) -> Any:
@@ -143,6 +160,12 @@ class InTime:
 
 
 _FORMATS = {"duration": "duration", "rate": "rate", "moment": "date or duration", "instant": "date or duration"}
+_PATTERNS = {
+    "duration": f"^{DURATION.pattern}$",
+    "rate": f"^{_RATE.pattern}$",
+    "moment": f"^({DATE.pattern}|{DURATION.pattern})$",
+    "instant": f"^({DATE.pattern}|{DURATION.pattern})$",
+}
 _ACCEPTED = {
     "duration": 'a number of steps or a duration, such as "6 months"',
     "rate": 'a number or a rate, such as "40 per month"',
@@ -186,10 +209,11 @@ def _quoted(value: Any) -> str:
 def _per_step(text: str, calendar: Calendar) -> Fraction:
     match = _RATE.fullmatch(text)
     assert match is not None
-    period = Duration(Fraction(match["times"] or 1), unit_named(match["unit"], text))
+    amount, times, unit = match.groups()
+    period = Duration(Fraction(times or 1), unit_named(unit, text))
     if not period.amount:
         raise ValueError(f'"{text}": the time after "per" must be greater than 0')
-    return Fraction(match["amount"]) * (calendar.step / period)
+    return Fraction(amount) * (calendar.step / period)
 
 
 def _of_field(name: str, read: Callable[[Any], Any], value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ecosystem.errors import nearest
@@ -32,6 +32,28 @@ def sentence(problem: Any, path: str) -> str:
     return f"{re.sub('^input should be', 'must be', message[:1].lower() + message[1:])}{_but(problem)}"
 
 
+def merged_alternatives(problems: Sequence[Any]) -> list[Any]:
+    """Return the problems with one entry for a value that may be a number or a word, instead of one for each.
+
+    ``problems`` is ``ValidationError.errors()``, where the last part of the location of such an entry is no key.
+    """
+    merged: dict[Any, Any] = {}
+    for place, problem in enumerate(problems):
+        *location, last = problem["loc"] or [""]
+        if not _ALTERNATIVE.fullmatch(str(last)):
+            merged[place] = problem
+        elif (key := tuple(location)) not in merged:
+            merged[key] = {**problem, "loc": key}
+        else:
+            rules = [sentence(each, "").partition(_BUT) for each in (merged[key], problem)]
+            words = f"{rules[0][0]}, or {rules[1][0].removeprefix('must be ')}"
+            found = _BUT + max((rule[2] for rule in rules), key=len)  # the longer one suggests a word
+            merged[key] = {"type": "value_error", "loc": key, "msg": words + found, "input": problem["input"]}
+    return list(merged.values())
+
+
+_ALTERNATIVE = re.compile(r"constrained-\w+|literal\[.*\]")
+_BUT = ", not "
 _TABLES = ("dict_type", "model_type", "model_attributes_type", "mapping_type")
 _RULES = {
     "string_type": "must be text in quotes",

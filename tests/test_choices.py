@@ -5,8 +5,10 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from ecosystem.app.worlds.run_view import RunView
 from ecosystem.errors import ScenarioError
 from ecosystem.metrics.estimates import hellinger
+from ecosystem.runs.ancestry import Ancestry
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.entries.choices import ChoiceSpec
@@ -202,6 +204,28 @@ def test_the_benefit_of_ai_falls_with_a_measured_quality():
     assert world.measured["community", "people/0", "ai_benefit"] == pytest.approx(1 - 2 * before)
 
 
+def test_a_quality_that_is_not_measured_is_an_event():
+    """Categories have a Gini-Simpson index, numbers have none."""
+    world, said = World(web_of_numbers({**MIXED, "collapse": 2.0, "falls_with": "gini_simpson"})), []
+    for _ in range(3):
+        world.step()
+        said += [(world.state.t, event) for event in world.snapshot().state["events"]]
+    assert said == [
+        (
+            2,
+            "writers.people.choice.falls_with: gini_simpson of lab was not measured at step 1, so the benefit of AI "
+            "does not fall",
+        )
+    ]
+
+
+def test_users_of_a_laboratory_that_has_closed_publish_nothing():
+    changes = [{"at": 2, "set": {"trainers.lab.active": False}}]
+    world = run_world(web_of_numbers(MIXED, changes=changes), 2)
+    sentence = "the writers of people who use AI published nothing: lab is not there"
+    assert sentence in world.snapshot().state["events"]
+
+
 def test_the_numbers_of_scenarios_without_a_choice_have_no_new_columns():
     data = web_of_numbers(MIXED).plain()
     del data["writers"]["people"]["choice"]
@@ -228,8 +252,17 @@ def test_choices_survive_a_resume_and_lineages_name_the_trainer(tmp_path):
     documents = run.documents.collect()
     assert documents.equals(resumed.documents.collect())
     last = documents.filter((pl.col("ai_share") > 0) & (pl.col("t") == 4))
-    lineage = run.lineage(last["doc"][0])
+    row = last.row(0, named=True)
+    lineage = run.lineage(row["doc"])
     assert lineage.fits and lineage.fits[0].population == "lab"
+    assert (lineage.author, lineage.assistant, lineage.ai_share) == (row["author"], row["assistant"], 0.25)
+    assert f"by {row['author']}, 25 % of it by the model of {row['assistant']}, published" in str(lineage).replace(
+        "\xa0", " "
+    )
+    assert lineage.hops == pytest.approx(lineage.depth, abs=1e-5)  # walks end at the writers of mixed documents
+    ends = {end.who: end.share for end in lineage.ends}
+    assert sum(ends.values()) == pytest.approx(1) and ends["people"] > 0.75
+    assert Ancestry(RunView(run)).lineage(row["doc"]).plain() == lineage.plain()  # as the page traces it
 
 
 # Public knowledge.

@@ -256,6 +256,10 @@ def test_rewards_of_texts():
         ({"rewards": [{"feature": "words", "types": [1.0]}], "drafts": 2}, "exactly one of types"),
         ({"rewards": [{"feature": "words", "share": 0.5}], "drafts": 2}, "must add up to 1"),
         ({"rewards": [{"feature": "words"}], "count": 5, "population": "labs"}, "use drafts"),
+        ({"rewards": [{"types": [1e10]}], "drafts": 2}, "less than or equal to 1000000000"),
+        ({"rewards": [{"direction": [0.0, -1e10]}], "drafts": 2}, "greater than or equal to -1000000000"),
+        ({"rewards": [{"lexicon": []}], "drafts": 2}, "at least 1"),
+        ({"rewards": [{"lexicon": ["the", "of course"]}], "drafts": 2}, "'of course' is not one word"),
     ],
 )
 def test_fields_that_make_no_sense(fields, message):
@@ -277,6 +281,8 @@ CURATED, GOLDEN = (ROOT / "scenarios" / "papers" / name for name in ("ferbach_cu
             {"policies.pair.rewards": [{"feature": "words"}]},
             "feature: is for text documents, but documents here are cat",
         ),
+        ({"trainers.pair.select": ["pair"]}, r"trainers\.pair\.select: pair \(prefer\) chooses among all drafts"),
+        ({"web.retain": ["pair"]}, r"web\.retain: pair \(prefer\) .* give it count instead of drafts"),
         ({"policies.pair.population": "pairs"}, r"there is no \[trainers.pairs\] \(did you mean \"pair\""),
     ],
 )

@@ -274,6 +274,7 @@ def test_losses_on_domains_are_printed(tmp_path):
     ("changes", "sentence"),
     [
         ({"trainers__north__scrape__shares": {"north": 0.5}}, "the shares must add up to 1, but these add up to 0.5"),
+        ({"trainers__north__scrape__shares": {"north": 0.5, "east": 0.500001}}, r"these add up to 1\.000001"),
         (
             {"trainers__north__scrape__shares": {"nort": 1.0}},
             r'nobody named "nort" publishes \(did you mean "north"\?\)',
@@ -386,6 +387,22 @@ def loop(**changes):
 def test_only_what_is_certain_is_said(changes, known):
     reads, real = reading_graph(loop(**changes), 8)
     assert [name for name in reads if name not in reaching_real_data(reads, real)] == known
+
+
+def test_laboratories_that_are_not_there_are_not_named_and_not_read():
+    """South reads east, which reads people and closes at step 5; what it wrote leaves a web of 2 steps at step 6."""
+    shares = {"north": {"north": 1.0}, "east": {"people": 1.0}, "south": {"east": 1.0}}
+    closed = small(
+        steps=8,
+        changes=[{"at": 5, "set": {"trainers.east.active": False, "trainers.north.active": False}}],
+        policies__newest={"kind": "window", "steps": 2},
+        **{f"trainers__{name}__scrape__shares": share for name, share in shares.items()},
+    )
+    assert without_real_data(closed, 5) == []
+    [sentence] = without_real_data(closed, 6)
+    assert sentence.startswith("At step 6, **south** reaches no source of real data")
+    conditional = closed.override({"policies.newest.when": "web.depth > 3"})  # may never have been in force
+    assert without_real_data(conditional, 6) == []
 
 
 def test_people_who_have_stopped_may_still_be_read():

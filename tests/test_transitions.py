@@ -102,6 +102,11 @@ def braked(tmp_path_factory, cache) -> Run:
             "web.synthetic_share < 0.5",
             r"ends_when: both conditions hold if web\.synthetic_share is",
         ),
+        (
+            "ends_when",
+            "web.synthetic_share > 0.3",
+            r"both conditions hold if web\.synthetic_share is 0\.5",
+        ),
         ("ends_when", "web.depth <", r"policies\.brake\.ends_when: 'web.depth <' is not a condition"),
     ],
 )
@@ -184,6 +189,24 @@ def test_without_a_measurement_a_policy_is_not_in_force_and_says_so_once(cache, 
         (1, "policies.brake is not in force: its condition needs a.cross_entropy, which was not measured at step 0")
     ]
     assert set(run.metrics.filter(metric="in_force")["value"]) == {0.0}
+
+
+def test_a_band_has_a_condition_at_each_end():
+    band = with_brake(when="web.synthetic_share > 0.1", ends_when="web.synthetic_share > 0.4")
+    assert band.policies["brake"].ends_when == "web.synthetic_share > 0.4"
+
+
+def test_losing_a_measurement_ends_a_policy_with_an_event():
+    """Trainers that have ended are not measured any more."""
+    data = with_brake(when="b.support > 1").plain()
+    world, said = World(Scenario.parse({**data, "changes": [{"at": 3, "set": {"trainers.b.active": False}}]})), []
+    for _ in range(5):
+        world.step()
+        said += [(world.state.t, event) for event in world.snapshot().state["events"] if "policies.brake" in event]
+    assert [t for t, _ in said] == [1, 2, 4] and "comes into force" in said[1][1]
+    assert said[2][1] == (
+        "policies.brake is no longer in force: its condition needs b.support, which was not measured at step 3"
+    )
 
 
 def test_a_condition_reads_one_trainer_a_mean_or_training_sets():
@@ -384,6 +407,10 @@ def test_a_laboratory_that_never_begins_is_noted():
         "trainers.c never begins: active is false, and no change sets trainers.c.active"
     ]
     assert not [note for note in unused_settings(laboratories()) if "never begins" in note]
+    merged = laboratories(changes=()).override({"trainers.b.merged_into": "a", "trainers.c.active": True})
+    assert [note for note in unused_settings(merged) if "never begins" in note] == [
+        "trainers.b never begins: it is part of a from the beginning; set merged_into in a timed change"
+    ]
 
 
 @pytest.mark.slow

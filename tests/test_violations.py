@@ -25,7 +25,7 @@ from tests.conftest import ROOT, tiny
 
 JARGON = re.compile(
     r"input should|valid (integer|number|string|list|dict|boolean)|instance of|pydantic|after validation|dict\b|\btag\b"
-    r"|[a-z]Spec\b|\bstr\b|\bint\b|\bbool\b|NoneType|characters?\b.*should",
+    r"|constrained|literal\[|[a-z]Spec\b|\bstr\b|\bint\b|\bbool\b|NoneType|characters?\b.*should",
     re.IGNORECASE,
 )
 WRONG = (
@@ -85,6 +85,15 @@ SCENARIOS = [
     ({"steps": 10**12}, "steps: must be at most 1,000,000,000, not 1000000000000."),
     ({"name": 7}, "name: must be text in quotes, not 7."),
     ({"measure": {"sites": 1}}, "measure.sites: must be true or false, not 1."),
+    (
+        {"policies": {"golden": {"kind": "origin_weight", "real_share": "gold"}}},
+        'policies.golden.real_share: must be a number, or "golden", not \'gold\' (did you mean "golden"?).',
+    ),
+    (
+        {"policies": {"golden": {"kind": "origin_weight", "real_share": 1.5}}},
+        'policies.golden.real_share: must be at most 1, or "golden", not 1.5.',
+    ),
+    ({"changes": [{"at": 2, "set": {"web.retain": [None]}}]}, "a change needs a value; a file cannot hold None."),
     ({"web": {"kind": "compleet"}}, 'or "file", not \'compleet\' (did you mean "complete"?).'),
 ]
 

@@ -29,6 +29,7 @@ def test_much_machine_text_counts_up_to_a_limit_and_harms_as_its_logarithm():
     limit = MIXED["k"] * (TOKENS / (20 * SIZES)) ** MIXED["rho"]
     assert saturating_ratio(1e6, limit) == pytest.approx(limit, rel=1e-12)
     assert np.diff(diluting_ratio([1e6, 1e7])) == pytest.approx(np.log(10), rel=1e-4)
+    assert saturating_ratio([0.0, 2.0], [0.0, 0.0]).tolist() == [0.0, 0.0]
     harmless = wildai(SIZES, TOKENS, np.full(3, 1e9), **MIXED | {"gamma": 0.0})
     saturated = wildai(SIZES, TOKENS * (1 + MIXED["eta"] * limit), np.zeros(3), **MIXED)
     assert harmless == pytest.approx(saturated, rel=1e-12)

@@ -23,7 +23,7 @@ def differences(one: Scenario, other: Scenario) -> list[tuple[str, str, str]]:
         plain.pop("changes", None)
         for at, path in sorted({(c.at, path) for s in (one, other) for c in s.changes for path in c.set}):
             try:
-                plain[f"{path} from step {at} on"] = scenario.at(at).value(path)
+                plain[f"{path} from {scenario.step_name(at)} on"] = scenario.at(at).value(path)
             except ScenarioError:
                 continue  # this path exists only in the other scenario
     return [(path, _shown(here), _shown(there)) for path, here, there in _unequal_at(a, b, "")]

@@ -77,21 +77,21 @@ def entries(view: RunView, documents: pl.DataFrame, first: int = 0) -> list[Entr
     page = documents.slice(first, TEXTS if shape is None else PICTURES)
     names = view.places["name"]
     rows = page.join(segment, on="doc", how="left", maintain_order="left")
-    return [_entry(row, names[row["site"]], shape) for row in rows.iter_rows(named=True)]
+    return [_entry(row, names[row["site"]], shape, view.scenario.step_name) for row in rows.iter_rows(named=True)]
 
 
-def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None) -> Entry:
+def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None, step_name: Callable[[int], str]) -> Entry:
     content = row["content"]
     full = "" if shape else visible(readable(content))
     text = full if len(full) <= LONGEST else f"{full[:LONGEST]}…"
-    facts = [f"{row['author']}, step {row['t']}", f"document {row['doc']}", f"site {site}"]
+    facts = [f"{row['author']}, {step_name(row['t'])}", f"document {row['doc']}", f"site {site}"]
     facts += [f"{row['words']:,} word{'s' if row['words'] != 1 else ''}"] if isinstance(content, str) else []
     human = "written by people" + (f", {percent(row['depth'])} of it by a model" if row["depth"] else "")
     facts += [f"depth {number(row['depth'])}" if row["synthetic"] else human]
     if row["verdict"]:
         facts += [f"refused by {row['verdict']}" + (f": {row['reason']}" if row["reason"] else "")]
     if row["retired_at"] is not None:
-        facts += [f"left the web at step {row['retired_at']}"]
+        facts += [f"left the web at {step_name(row['retired_at'])}"]
     shown = None if shape is None else picture(content, shape)
     return Entry(row["doc"], row["synthetic"], text, shown, tuple(visible(fact) for fact in facts), len(full))
 
@@ -162,10 +162,10 @@ def Reader(view: RunView, step: int, last: int) -> None:
     current, earliest = task.latest or ([], [])
     with solara.Div(classes=["eco-columns"]):
         with solara.Div():
-            _current_heading(selection, len(current), names.get(chosen, ""), set_first)
+            _current_heading(view, selection, len(current), names.get(chosen, ""), set_first)
             Documents(current, ancestry, traced, trace, last)
         with solara.Div():
-            _earliest_heading(selection, len(earliest))
+            _earliest_heading(view, selection, len(earliest))
             Documents(earliest, ancestry, traced, trace, last)
 
 
@@ -176,19 +176,23 @@ def _default_author(view: RunView, names: Collection[str], step: int) -> str:
     return next(iter(present or names), "")
 
 
-def _current_heading(selection: Selection, shown: int, author: str, set_first: Callable[[int], None]) -> None:
+def _current_heading(
+    view: RunView, selection: Selection, shown: int, author: str, set_first: Callable[[int], None]
+) -> None:
     """Head the documents that an author published at the step."""
-    text_element("h4", f"Published at step {selection.step}")
+    text_element("h4", f"Published at {view.scenario.step_name(selection.step)}")
     if selection.current.is_empty():
         text_element("p", f"{author} published nothing at this step." if author else "Nothing has been published yet.")
     elif shown:
         _pages(selection.first, shown, selection.current.height, set_first)
 
 
-def _earliest_heading(selection: Selection, shown: int) -> None:
+def _earliest_heading(view: RunView, selection: Selection, shown: int) -> None:
     """Head the earliest documents of an author."""
     earliest = selection.earliest
-    text_element("h4", "Its first documents" + (f", step {earliest['t'][0]}" if earliest.height else ""))
+    text_element(
+        "h4", "Its first documents" + (f", {view.scenario.step_name(earliest['t'][0])}" if earliest.height else "")
+    )
     if earliest.is_empty():
         text_element("p", "No earlier documents." if selection.current.height else "")
     elif shown:
@@ -255,13 +259,13 @@ def Descent(ancestry: Ancestry, doc: int, last: int) -> None:
     if task.value is None:
         text_element("p", "Tracing the ledgers …")
         return
-    lineage = task.value
+    lineage, calendar = task.value, ancestry.history.scenario.calendar
     with solara.Div(classes=["eco-descent"]):
-        text_element("p", summary_of(lineage))
+        text_element("p", summary_of(lineage, calendar))
         Bar(lineage.ends)
         for fit in lineage.fits if expanded else lineage.fits[:FITS]:
             with solara.Div(classes=["eco-fit"]):
-                text_element("strong", fit.heading)
+                text_element("strong", fit.heading_in(calendar))
                 text_element("span", f" · {fit.frequency}" + ("" if fit.exact else " · approximate"))
                 Bar(fit.origins)
         if len(lineage.fits) > FITS:

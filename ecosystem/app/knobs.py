@@ -60,7 +60,8 @@ def _chosen(scenario: Scenario) -> list[Knob]:
 
 
 def _policy_knobs(scenario: Scenario, name: str) -> list[Knob]:
-    fields, knobs = scenario.policies[name].plain(), []
+    knobs: list[Knob] = []
+    fields: dict[str, Any] = {field: getattr(scenario.policies[name], field, None) for field in (*SHARES, *AMOUNTS)}
     for field in SHARES:
         value = fields.get(field)
         if isinstance(value, float) and 0 <= value <= 1:

@@ -161,6 +161,9 @@ def _step_slider(session: SessionModel) -> None:
         tell()
 
     title = f"Step {session.step_shown} of {session.last}"
+    calendars = {view.scenario.calendar for view in session.views if view is not None}
+    if len(calendars) == 1 and (calendar := calendars.pop()) is not None:
+        title += f": {calendar.shown(session.step_shown)}"
     solara.SliderInt(title, session.step_shown, on_value=show, max=session.last)
 
 
@@ -221,11 +224,13 @@ def WorldCharts(chart_set: ChartSet, number: int, step: int, news: str, metrics:
 def Heading(view: RunView, place: str, step: int, asked: int, branch: int | None) -> None:
     """Show the name of a world and its step."""
     text_element("h2", f"{place}{view.scenario.name}, seed {view.run.seed}", "eco-name")
-    progress = f"at step {view.last} of {view.scenario.steps}" + (
-        "" if branch is None else f", forked after step {branch}"
+    calendar, name = view.scenario.calendar, view.scenario.step_name
+    date = "" if calendar is None else f" ({calendar.shown(view.last)})"
+    progress = f"at step {view.last} of {view.scenario.steps}{date}" + (
+        "" if branch is None else f", forked after {name(branch)}"
     )
     if step < asked:
-        progress += f"; shown after step {step}, its last"
+        progress += f"; shown after {name(step)}, its last"
     text_element("p", progress, "eco-progress")
 
 
@@ -262,11 +267,13 @@ def StepProgress(live_run: LiveRun) -> None:
         if state == "failed":
             solara.Error(live_run.error or "the world failed")
             return
+        calendar = live_run.scenario.calendar
+        date, upcoming = ("" if calendar is None else f" ({calendar.shown(max(0, n))})" for n in (t, t + 1))
         words = {
             "opening": "Opening the web",
-            "ready": f"At step {t} of {steps}, seed {live_run.scenario.seed}",
-            "stepping": f"Step {t + 1} of {steps}",
-            "paused": f"Paused inside step {t + 1} of {steps}",
+            "ready": f"At step {t} of {steps}{date}, seed {live_run.scenario.seed}",
+            "stepping": f"Step {t + 1} of {steps}{upcoming}",
+            "paused": f"Paused inside step {t + 1} of {steps}{upcoming}",
             "finished": f"All {t} steps are done, seed {live_run.scenario.seed}",
         }.get(state, state)
         if waiting := live_run.waiting:

@@ -40,7 +40,8 @@ class Enforcement:
         return self.scenario is live_run.scenario and live_run.t < self.step
 
     def __str__(self) -> str:
-        return f"From step {self.step} on, {self.policy} comes first at the select gate of {self.population}."
+        start = self.scenario.step_name(self.step)
+        return f"From {start} on, {self.policy} comes first at the select gate of {self.population}."
 
 
 @solara.component
@@ -112,7 +113,9 @@ def _population_selector(scenario: Scenario, population: str, set_population: Ca
 def EnforceButton(live_run: LiveRun, act: Callable[[], None]) -> None:
     """Offer to enforce a policy from the next step on."""
     PROGRESS.listen()
-    solara.Button(f"Enforce from step {live_run.upcoming}", on_click=act, outlined=True, small=True)
+    solara.Button(
+        f"Enforce from {live_run.scenario.step_name(live_run.upcoming)}", on_click=act, outlined=True, small=True
+    )
 
 
 @solara.component

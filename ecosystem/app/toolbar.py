@@ -31,7 +31,8 @@ def Toolbar(session: SessionModel, number: int, step: int) -> None:
     with solara.Div(classes=["eco-session"]):
         with solara.Div(classes=["eco-buttons"]):
             if view is not None:
-                _fork_button(session, number, step, lambda sentence: refuse((step, sentence)))
+                when = view.scenario.step_name(step)
+                _fork_button(session, number, step, when, lambda sentence: refuse((step, sentence)))
             if live_run is not None and view is not None:
                 if len(session.live_runs) > 1:
                     _steer_button(session, live_run)
@@ -46,12 +47,12 @@ def Toolbar(session: SessionModel, number: int, step: int) -> None:
             for line in [] if view is None else _history(session, view, live_run, step):
                 solara.v.Html(tag="p", children=[line])
         if view is not None:
-            title = f"Preview a policy on the web after step {step}"
+            title = f"Preview a policy on the web after {view.scenario.step_name(step)}"
             Collapsible(title, lambda: PolicyPreview(session, view, live_run, step))
 
 
-def _fork_button(session: SessionModel, number: int, step: int, refuse: Callable[[str], None]) -> None:
-    """Offer a fork of a world after a step; ``refuse`` gets the reason if it fails, else an empty string."""
+def _fork_button(session: SessionModel, number: int, step: int, when: str, refuse: Callable[[str], None]) -> None:
+    """Offer a fork of a world after a step, named ``when``; ``refuse`` gets the reason if it fails, else nothing."""
 
     def fork() -> None:
         try:
@@ -60,7 +61,7 @@ def _fork_button(session: SessionModel, number: int, step: int, refuse: Callable
         except EcosystemError as error:
             refuse(str(error))
 
-    solara.Button(f"Fork here (step {step})", on_click=fork, outlined=True, small=True)
+    solara.Button(f"Fork here ({when})", on_click=fork, outlined=True, small=True)
 
 
 def _steer_button(session: SessionModel, live_run: LiveRun) -> None:
@@ -115,5 +116,6 @@ def _history(session: SessionModel, view: RunView, live_run: LiveRun | None, ste
     """List the changes of a world, and its events at a step."""
     listed = changes(view.scenario, session.config.scenario if live_run is not None else None)
     origin = "in the scenario" if live_run is not None else "in the run"
-    lines = [f"From step {at} on: {change}" + ("" if new else f" ({origin})") for at, change, new in listed]
-    return lines + [f"Step {t}: {event}" for t, event in view.events if t == step]
+    name = view.scenario.step_name
+    lines = [f"From {name(at)} on: {change}" + ("" if new else f" ({origin})") for at, change, new in listed]
+    return lines + [f"S{name(t)[1:]}: {event}" for t, event in view.events if t == step]

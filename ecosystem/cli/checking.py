@@ -121,7 +121,9 @@ def _summary(scenario: Scenario) -> str:
 
     trainers = sum(trainer.count for trainer in scenario.trainers.values())
     placed = "" if scenario.placement is None else f"; {scenario.placement.described()}"
-    return f"{counted(scenario.steps, 'step')}, {counted(trainers, 'trainer')}{placed}"
+    calendar = scenario.calendar
+    dates = "" if calendar is None else f" of {calendar.step} ({calendar.span(0, scenario.steps)})"
+    return f"{counted(scenario.steps, 'step')}{dates}, {counted(trainers, 'trainer')}{placed}"
 
 
 def _question(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from ecosystem.corpus.web import InitialSpec, WebSpec
+from ecosystem.curves import Curve
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import FAMILIES
 from ecosystem.families.requests import Budget, Decoding, Prompt, Rewriting
@@ -62,6 +63,7 @@ _ENTRIES: dict[str, type[BaseModel]] = {
     "[trainers.NAME] decoding": Decoding,
     "[trainers.NAME] decoding.prompt": Prompt,
     "[curators.NAME]": CuratorSpec,
+    "a value that varies in time": Curve,
     "[measure]": MeasureSpec,
     "[measure.overlap]": OverlapSpec,
     "[measure.downstream]": DownstreamSpec,
@@ -271,7 +273,9 @@ def fields_of(
     The values of an instance ``given`` replace the defaults of the class.
     """
     rows = []
-    properties = cls.model_json_schema(by_alias=True)["properties"]
+    schema = cls.model_json_schema(by_alias=True)
+    table = schema if "properties" in schema else schema["anyOf"][-1]  # a curve may be a number
+    properties, definitions = table["properties"], schema.get("$defs", {})
     for name, field in cls.model_fields.items():
         path = prefix + (field.alias or name)
         required = field.is_required() and given is None
@@ -281,11 +285,21 @@ def fields_of(
             rows += fields_of(type(default), f"{path}.", default)
             continue
         shown = "required" if required else "absent" if default is None else json.dumps(default)
-        rows.append((path, _type(properties[field.alias or name]), shown, field.description or ""))
+        rows.append(
+            (path, _type(_inlined(properties[field.alias or name], definitions)), shown, field.description or "")
+        )
         if typing.get_origin(field.annotation) is list:
             [entry] = typing.get_args(field.annotation)
             rows += fields_of(entry, f"{path}.") if isinstance(entry, type) and issubclass(entry, BaseModel) else []
     return rows
+
+
+def _inlined(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with definitions that are not only tables, such as those of curves, in place of references."""
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_inlined(part, definitions) for part in schema["anyOf"]]}
+    definition = definitions.get(schema.get("$ref", "").rpartition("/")[2], {})
+    return definition if "anyOf" in definition else schema
 
 
 _LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
@@ -294,11 +308,12 @@ _LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusive
 def _type(schema: dict[str, Any]) -> str:
     """Return a short form of a JSON Schema, such as ``integer > 0``, ``list of (string)`` or ``"fixed" | "fresh"``."""
     if "anyOf" in schema:
-        return " | ".join(_type(part) for part in schema["anyOf"] if part.get("type") != "null")
+        parts = [_type(part) for part in schema["anyOf"] if part.get("type") != "null"]
+        return " | ".join(dict.fromkeys(parts))
     choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
     if choices:
         return " | ".join(json.dumps(choice) for choice in choices)
-    sort = schema.get("type", "object")
+    sort = schema.get("$comment") or schema.get("type", "object")
     if sort in ("array", "object"):
         return _container(schema, sort)
     return " ".join([sort, *(f"{sign} {schema[key]:g}" for key, sign in _LIMITS.items() if key in schema)])
@@ -308,7 +323,7 @@ def _container(schema: dict[str, Any], sort: str) -> str:
     """Return the type of a list or table, with the type and number of its items."""
     name, inside = ("list", "items") if sort == "array" else ("table", "additionalProperties")
     item = schema.get(inside)
-    if isinstance(item, dict) and "type" in item:
+    if isinstance(item, dict) and ("type" in item or "anyOf" in item):
         name += f" of ({_type(item)})"
     fewest, most = schema.get("minItems", 0), schema.get("maxItems")
     if most is not None:

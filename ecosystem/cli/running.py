@@ -131,7 +131,8 @@ def branch(
 ) -> None:
     """Fork a stored run after a step, or resume a branch.
 
-    RUN@STEP is a run folder and a committed step, such as outputs/smoke-0123456789ab/1@6 (default: the last step).
+    RUN@STEP is a run folder and a committed step, such as outputs/smoke-0123456789ab/1@6 (default: the last step);
+    with a calendar also its date, such as RUN@2024-03-01 or RUN@2024-03.
     Earlier steps are read from the parent's folder and not copied. A branch uses the device and threads of its parent.
     The path of the report is printed last.
     """
@@ -145,10 +146,11 @@ def branch(
     from ecosystem.runs.run import Run
 
     folder, at, step = (place, "", "") if is_folder(Path(place)) else place.rpartition("@")
-    if at and not step.isdecimal():
+    if at and not step[:1].isdecimal():
         raise ScenarioError(f"{place}: write it as RUN@STEP, for instance {folder}@6.")
     parent = Run.open(folder if at else place)
-    forked = Branch.of(parent, int(step) if at else parent.last_step, read_values(settings), steps=steps, name=name)
+    chosen = parent.last_step if not at else int(step) if step.isdecimal() else step
+    forked = Branch.of(parent, chosen, read_values(settings), steps=steps, name=name)
     progress = RunProgress(quiet=quiet, json=as_json)
     placed, budget = chosen_placement(None, placement), memory_budget(memory)
     summary = run_scenario(forked, progress, out=out, dry_run=dry_run, fresh=fresh, placement=placed, memory=budget)

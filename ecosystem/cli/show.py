@@ -19,7 +19,7 @@ def published(run: Run, step: int | None, author: str | None, limit: int) -> str
 
     Raises EcosystemError if the run has no such step, or the author published nothing at it.
     """
-    documents = run.documents.collect()
+    documents, name = run.documents.collect(), run.scenario.step_name
     step = run.last_step if step is None else step
     if not 0 <= step <= run.last_step:
         raise EcosystemError(f"--step {step}: this run has steps 0 to {run.last_step}.")
@@ -31,11 +31,11 @@ def published(run: Run, step: int | None, author: str | None, limit: int) -> str
             names = sorted({*authors, *(a.rsplit("/", 1)[0] for a in authors)})
             hint = nearest(author, [name for name in names if name != author])
             raise EcosystemError(
-                f'--author "{author}" published nothing at step {step}{hint}; authors: {", ".join(names)}.'
+                f'--author "{author}" published nothing at {name(step)}{hint}; authors: {", ".join(names)}.'
             )
-    lines = [f"{chosen.height} documents at step {step}" + (f", the first {limit}:" if chosen.height > limit else ":")]
+    lines = [f"{chosen.height} documents at {name(step)}" + (f", the first {limit}:" if chosen.height > limit else ":")]
     for row in chosen.head(limit).iter_rows(named=True):
-        lines += ["", _heading(row), _content(row["content"])]
+        lines += ["", _heading(row, run), _content(row["content"])]
     return "\n".join(lines)
 
 
@@ -44,17 +44,17 @@ def traced(run: Run, document: int, step: int | None, *, as_json: bool) -> str:
     lineage = run.lineage(document)
     if as_json:
         return json.dumps(lineage.plain(step), indent=2)
-    text = lineage.text(step).replace("\u00a0", " ")  # some terminals cannot print it
+    text = lineage.text(step, run.calendar).replace("\u00a0", " ")  # some terminals cannot print it
     row = run.documents.filter(pl.col("doc") == document).collect().row(0, named=True)
     content = _content(row["content"])
     excerpt = content if len(content) <= EXCERPT else f"{content[:EXCERPT]}…"
-    return "\n".join([_heading(row), excerpt, "", visible(text)])
+    return "\n".join([_heading(row, run), excerpt, "", visible(text)])
 
 
-def _heading(row: dict[str, Any]) -> str:
+def _heading(row: dict[str, Any], run: Run) -> str:
     """Return a line with the id, author, site and origin of a document, and when it left the web."""
     removal = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
-    removal += f", retired at step {row['retired_at']}" if row["retired_at"] is not None else ""
+    removal += f", retired at {run.scenario.step_name(row['retired_at'])}" if row["retired_at"] is not None else ""
     human = "human" + (f", {percent(row['depth'])} of it by a model" if row["depth"] else "")
     kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else human
     return visible(f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{removal}")

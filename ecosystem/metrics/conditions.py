@@ -125,12 +125,18 @@ def measured(metrics: pl.DataFrame, comparison: Comparison) -> float | None:
 
 
 def same_values(when: Condition, ends: Condition) -> str:
-    """Return a value for which both conditions hold, if each is one comparison of the same metric; "" if none does."""
+    """Return a value for which both conditions hold, if each is one comparison of the same metric; "" if none does.
+
+    Comparisons in the same direction may both hold, such as > 1 and > 5, unless the second holds whenever the first
+    does: then nothing ever begins.
+    """
     first, second = ([*condition.comparisons()] for condition in (when, ends))
     if len(first) != 1 or len(second) != 1 or first[0].name != second[0].name:
         return ""
     (one,), (other,) = first, second
-    candidates = sorted({one.limit, other.limit, (one.limit + other.limit) / 2})
-    if one.sign[0] == other.sign[0]:
-        return ""
-    return next((f"{value:g}" for value in candidates if one.holds(value) and other.holds(value)), "")
+    low, high = sorted((one.limit, other.limit))
+    step = (high - low) or 1.0
+    begun = [value for value in (low - step, low, low + step / 2, high, high + step) if one.holds(value)]
+    both = [value for value in begun if other.holds(value)]
+    may_begin = one.sign[0] == other.sign[0] and both != begun
+    return f"{both[0]:g}" if both and not may_begin else ""

@@ -7,12 +7,28 @@ estimates, so their ``error`` is null.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem.calendar import Calendar
 from ecosystem.corpus.schema import METRICS
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+
+
+def with_dates(frame: Frame, calendar: Calendar | None, last: int, column: str = "step") -> Frame:
+    """Return a table with a column ``date`` after all others: the dates of the steps 0 to ``last`` in ``column``.
+
+    Without a calendar the table is returned unchanged.
+    """
+    if calendar is None:
+        return frame
+    dates = {t: calendar.date_of(t) for t in range(last + 1)}
+    steps = pl.col(column).cast(pl.Int64)
+    return frame.with_columns(date=steps.replace_strict(dates, default=None, return_dtype=pl.Date))
 
 
 def rows(step: int, scope: str, identity: str, values: Mapping[str, tuple[float, float] | float]) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from ecosystem.corpus.words import ngrams, normalised
 from ecosystem.policies.base import POLICIES, Context
 from ecosystem.policies.learning import Examples, LearningFilter, LearningView, cutoff
 from ecosystem.spec import ScenarioParts
+from ecosystem.times import InTime
 from ecosystem.types import Share
 
 ExampleCount = Annotated[
@@ -89,7 +90,9 @@ class LearnedDetector(LearningFilter):
     reason: ClassVar[str] = "P(synthetic) = {}"
 
     examples: ExampleCount = 1000
-    every: Annotated[int, Field(ge=1)] = Field(5, description="number of steps from one training to the next")
+    every: Annotated[int, Field(ge=1), InTime("duration")] = Field(
+        5, description="number of steps from one training to the next"
+    )
     label_error: Share = Field(0.0, description="share of the examples with a wrong label")
     false_positive_rate: Share | None = Field(
         None, description="share of documents labelled human that are refused; exclusive with threshold"
@@ -138,7 +141,9 @@ class QualityClassifier(LearningFilter):
 
     examples: ExampleCount = 1000
     source: str = Field(description="name of the source of trusted documents")
-    step: Annotated[int, Field(ge=1)] = Field(1, description="step of the training, on documents published before")
+    step: Annotated[int, Field(ge=1), InTime("moment")] = Field(
+        1, description="step of the training, on documents published before"
+    )
     threshold: Share | None = Field(None, description="least score kept; exclusive with keep and pareto")
     keep: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from ecosystem.policies.base import POLICIES, Adder, Context
 from ecosystem.sources.base import MAX_ROWS, random_rows
 from ecosystem.spec import ScenarioParts
+from ecosystem.times import InTime
 
 
 class Injection(Adder):
@@ -96,7 +97,9 @@ class VerifiedArchive(InjectReal):
     are drawn as inject_real does from the whole source, and all of them are added if the archive has fewer.
     """
 
-    until: Annotated[int, Field(ge=0)] = Field(0, description="last step whose human documents are in the archive")
+    until: Annotated[int, Field(ge=0), InTime("moment")] = Field(
+        0, description="last step whose human documents are in the archive"
+    )
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
         """Require a source from which people publish up to the step."""

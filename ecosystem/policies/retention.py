@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ecosystem.policies.base import POLICIES, Context, Filter, Weigher
 from ecosystem.policies.reasons import first_reason
+from ecosystem.times import InTime, Steps
 
 
 @POLICIES.register("replace")
@@ -51,7 +52,9 @@ class Window(Filter):
 
     needs_content: ClassVar[bool] = False
 
-    steps: int = Field(5, ge=1, description="number of steps kept, this one included")
+    steps: Annotated[int, Field(ge=1), InTime("duration")] = Field(
+        5, description="number of steps kept, this one included"
+    )
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:
         """Refuse documents older than the window."""
@@ -111,7 +114,7 @@ class Decay(Weigher):
 
     needs_content: ClassVar[bool] = False
 
-    half_life: Annotated[float, Field(gt=0)] = Field(5.0, description="number of steps in which a weight halves")
+    half_life: Steps = Field(5.0, description="number of steps in which a weight halves")
     keeps_weights: bool = Field(
         True,
         description="true: for gates that keep weights between steps (web.retain, trainers' retain); false: for select",

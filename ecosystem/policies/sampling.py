@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -172,17 +173,23 @@ def _added_words(ctx: Context) -> int:
     )
 
 
+_LARGEST = 1e9  # of a reward; an impossible text has minus infinity
+_Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+
+
 class Reward(Spec):
     """What a sort of curators prefers: one score of a document, times a scale."""
 
     share: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of the choices that these curators make")
     scale: Annotated[float, Field(ge=-1e6, le=1e6)] = Field(1.0, description="factor of the score; below 0: dislike")
-    types: list[float] | None = Field(None, description="categories: the reward of each type, in their order")
-    direction: list[float] | None = Field(None, description="vectors: the reward is the inner product with this one")
+    types: list[_Number] | None = Field(None, description="categories: the reward of each type, in their order")
+    direction: list[_Number] | None = Field(None, description="vectors: the reward is the inner product with this one")
     feature: Literal["words", "size", "mean_word_length", "stop_words", "alphabetic_words", "top_2gram"] | None = Field(
         None, description="text: the reward is this observable column"
     )
-    lexicon: list[str] | None = Field(None, description="text: the share of the words that are in this list")
+    lexicon: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="text: the share of the words that are in this list"
+    )
     model: str | None = Field(
         None, description="text: the log-likelihood per token under the initial weights of this model, in nats"
     )
@@ -191,6 +198,9 @@ class Reward(Spec):
     def _one_score(self) -> Reward:
         if sum(getattr(self, name) is not None for name in _SCORES) != 1:
             raise ValueError(f"give exactly one of {', '.join(_SCORES)}")
+        for word in self.lexicon or []:
+            if not word or any(unicodedata.category(c)[0] not in "LMN" for c in word):
+                raise ValueError(f"lexicon: {word!r} is not one word of letters and digits, so no text has it")
         return self
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
@@ -233,7 +243,6 @@ class Reward(Spec):
 
 
 _SCORES = {"types": "category", "direction": "vector", "feature": "text", "lexicon": "text", "model": "text"}
-_LARGEST = 1e9  # of a reward; an impossible text has minus infinity
 
 
 @POLICIES.register("prefer")
@@ -282,7 +291,7 @@ class Prefer(Filter):
         return self.count
 
     def problems(self, path: str, scenario: ScenarioParts) -> list[str]:
-        """Require rewards that these documents have, and a population that exists."""
+        """Require rewards that these documents have, a population that exists, and a gate that sees all drafts."""
         problems = [
             problem
             for place, reward in enumerate(self.rewards)
@@ -294,6 +303,16 @@ class Prefer(Filter):
                 f"{path}.population: there is no [trainers.{self.population}]{hint}"
                 f"{', '.join(sorted(scenario.trainers)) or 'none'}"
             )
+        if self.drafts is not None:
+            name = path.partition(".")[2]
+            gates = {"web.retain": scenario.web.retain}
+            gates |= {f"trainers.{trainer}.select": spec.select for trainer, spec in scenario.trainers.items()}
+            problems += [
+                f"{gate}: {name} ({self.kind}) chooses among all drafts of a step, which are only at web.publish; use "
+                "it there, or give it count instead of drafts"
+                for gate, names in gates.items()
+                if name in names
+            ]
         return problems
 
     def refuse(self, docs: pl.DataFrame, ctx: Context) -> pl.Series:

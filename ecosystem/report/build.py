@@ -106,6 +106,7 @@ def _facts(data: RunReportData) -> dict[str, object]:
     documents = summaries.series(data.metrics, "web", "documents").sort("step")["value"]
     facts = {
         "steps": f"{run.last_step} of {scenario.steps}" if run.last_step < scenario.steps else str(run.last_step),
+        "dates": None if scenario.calendar is None else scenario.calendar.span(0, run.last_step),
         "seed": run.seed,
         "trainers": f"{trainers} in {counted(len(scenario.trainers), 'population')}" if trainers else "none",
         "models": ", ".join(dict.fromkeys(data.models.values())) or "none",
@@ -118,7 +119,7 @@ def _facts(data: RunReportData) -> dict[str, object]:
 def _sentences(data: RunReportData) -> list[str]:
     overlap = data.run.scenario.measure.overlap
     return [
-        *findings.contamination(data.metrics, data.populations),
+        *findings.contamination(data.metrics, data.populations, data.theme.calendar),
         *findings.without_real_data(data.run.scenario, data.run.last_step),
         *findings.agreement(data.agreements),
         *findings.quality(data.outcomes),
@@ -127,7 +128,7 @@ def _sentences(data: RunReportData) -> list[str]:
         *profile.findings(data),
         *findings.refusals(data.metrics),
         *findings.overlap(data.metrics, overlap.words if overlap is not None else 0),
-        *findings.conditions(data.metrics, data.run.scenario.at(data.run.last_step).policies),
+        *findings.conditions(data.metrics, data.run.scenario.at(data.run.last_step).policies, data.theme.calendar),
     ]
 
 
@@ -136,9 +137,11 @@ def _cards(data: RunReportData) -> list[Card]:
     share = summaries.series(data.metrics, "web", "synthetic_share")
     if share.height:
         first, last = share["value"][0], share["value"][-1]
-        below = f"{percent(first)} at step {share['step'][0]}"
+        below = f"{percent(first)} at {data.step_name(share['step'][0])}"
         cards.append(Card("Synthetic share of the web", percent(last), below))
-    cards += [_agreement_card(a, hue(data.populations, a.population)) for a in data.agreements[:LAWS]]
+    cards += [
+        _agreement_card(a, hue(data.populations, a.population), data.step_name(a.step)) for a in data.agreements[:LAWS]
+    ]
     compared = [outcome for outcome in data.outcomes if outcome.last_step > outcome.first_step]
     if len(compared) > CARDS:
         ranked = sorted(compared, key=lambda outcome: outcome.change)
@@ -146,8 +149,8 @@ def _cards(data: RunReportData) -> list[Card]:
     return cards + [_outcome_card(o, hue(data.populations, o.population)) for o in compared]
 
 
-def _agreement_card(agreement: Agreement, colour: str) -> Card:
-    title = f"{agreement.population}: {metric_title(agreement.metric)} at step {agreement.step}"
+def _agreement_card(agreement: Agreement, colour: str, step: str) -> Card:
+    title = f"{agreement.population}: {metric_title(agreement.metric)} at {step}"
     error = f"±\u00a0{agreement.error:.1g}" if agreement.error else ""
     below = f"closed form: {number(agreement.predicted, 3)}"
     return Card(title, number(agreement.simulated, 3), below, error, colour)

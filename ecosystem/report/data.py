@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from ecosystem.calendar import step_name
 from ecosystem.report import charts, closed_forms, profile, summaries
 from ecosystem.report.charts import ChartTheme
 from ecosystem.report.closed_forms import Agreement
@@ -52,15 +53,25 @@ class RunReportData:
             (change.at, ", ".join(f"{path} = {value}" for path, value in change.set.items()))
             for change in scenario.changes
         ]
-        trainers, metrics = scenario.trainers, run.metrics if metrics is None else metrics
+        trainers, metrics = scenario.trainers, run.store.table("metrics") if metrics is None else metrics
         changes += summaries.switches(metrics)
         return cls(
             run=run,
             metrics=metrics,
-            theme=ChartTheme(list(trainers), last, 0, sorted((step, text) for step, text in changes if step <= last)),
+            theme=ChartTheme(
+                list(trainers),
+                last,
+                0,
+                sorted((step, text) for step, text in changes if step <= last),
+                scenario.calendar,
+            ),
             models={name: spec.model for name, spec in trainers.items()},
             started={name: spec.model for name, spec in trainers.items() if spec.start != "scratch"},
         )
+
+    def step_name(self, t: int) -> str:
+        """Return a step as sentences name it, with its date if there is a calendar."""
+        return step_name(t, self.theme.calendar)
 
     @property
     def populations(self) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from ecosystem.calendar import Calendar, step_name
 from ecosystem.formats import counted, number, percent
 from ecosystem.policies.base import Policy
 from ecosystem.report import summaries
@@ -68,21 +69,23 @@ def progress(done: int, planned: int) -> str:
     return ""
 
 
-def contamination(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
+def contamination(metrics: pl.DataFrame, populations: Sequence[str], calendar: Calendar | None = None) -> list[str]:
     """State the synthetic shares of the web and of the training sets."""
     lines = []
     shares, depth = summaries.series(metrics, "web", "synthetic_share"), summaries.series(metrics, "web", "depth")
     if shares.height == 1:
-        lines.append(
-            f"At step {shares['step'][0]}, {percent(shares['value'][0])} of the documents on the web are synthetic."
-        )
+        when, share_then = step_name(shares["step"][0], calendar), percent(shares["value"][0])
+        lines.append(f"At {when}, {share_then} of the documents on the web are synthetic.")
     elif shares.height:
         (first, start, _), (last, end, _) = shares.row(0), shares.row(-1)
         if abs(end - start) < 0.0005:
             change = f"stayed at {percent(end)}"
         else:
             change = f"{'rose' if end > start else 'fell'} from {percent(start)} to {percent(end)}"
-        sentence = f"Between steps {first} and {last}, the synthetic share of the web {change}"
+        when = f"steps {first} and {last}"
+        if calendar is not None:
+            when = f"{step_name(first, calendar)} and {step_name(last, calendar)}"
+        sentence = f"Between {when}, the synthetic share of the web {change}"
         if depth.height:
             sentence += f"; its documents are now {number(depth['value'][-1], 1)} model hops from human data on average"
         lines.append(sentence + ".")
@@ -107,13 +110,17 @@ def without_real_data(scenario: Scenario, step: int) -> list[str]:
     """
     reads, real = reading_graph(scenario, step)
     reaching = reaching_real_data(reads, real)
-    cut_off = [name for name in reads if name not in reaching]
+    there = [name for name, trainer in scenario.at(step).trainers.items() if trainer.present]
+    cut_off = [name for name in there if name not in reaching]
     if not cut_off or step == 0:
         return []
     who = listed([bold(name) for name in cut_off]) if len(cut_off) <= LISTED else f"{len(cut_off)} populations"
     reach = "reaches" if len(cut_off) == 1 else "reach"
-    sentence = f"At step {step}, {who} {reach} no source of real data, neither directly nor through other laboratories"
-    exposed = [bold(name) for name in reads if name in reaching and reads[name] & set(cut_off)]
+    sentence = (
+        f"At {scenario.step_name(step)}, {who} {reach} no source of real data, neither directly nor through other "
+        "laboratories"
+    )
+    exposed = [bold(name) for name in there if name in reaching and reads[name] & set(cut_off)]
     if exposed and len(exposed) <= LISTED:
         sentence += (
             f"; {listed(exposed)}, with access to real data, {'reads' if len(exposed) == 1 else 'read'} from them"
@@ -236,21 +243,24 @@ def overlap(metrics: pl.DataFrame, words: int) -> list[str]:
     return [f"{share(value, error)} of the held-out documents {common}."]
 
 
-def conditions(metrics: pl.DataFrame, policies: Mapping[str, Policy]) -> list[str]:
+def conditions(metrics: pl.DataFrame, policies: Mapping[str, Policy], calendar: Calendar | None = None) -> list[str]:
     """State at which steps each policy with a condition was in force."""
     last, sentences = metrics["step"].n_unique() - 1, []
     for name, steps in list(summaries.in_force(metrics).items())[:LISTED]:
         rule = f"when {policies[name].when}" if name in policies else "on a condition"
-        times = f"at {len(steps)} of {counted(last, 'step')} ({spans(steps)})" if steps else "at no step"
+        times = f"at {len(steps)} of {counted(last, 'step')} ({spans(steps, calendar)})" if steps else "at no step"
         sentences.append(f"The policy {bold(name)}, in force {rule}, was in force {times}.")
     return sentences
 
 
-def spans(steps: Sequence[int]) -> str:
-    """Format ascending steps as ranges: ``2–4, 7``."""
+def spans(steps: Sequence[int], calendar: Calendar | None = None) -> str:
+    """Format ascending steps as ranges: ``2–4, 7``; with a calendar as ``2–4 (August 2022 to October 2022), 7 (…)``."""
     firsts = [step for step in steps if step - 1 not in steps]
     lasts = [step for step in steps if step + 1 not in steps]
-    return ", ".join(f"{a}–{b}" if a < b else f"{a}" for a, b in zip(firsts, lasts, strict=True))
+    return ", ".join(
+        (f"{a}–{b}" if a < b else f"{a}") + ("" if calendar is None else f" ({calendar.span(a, b)})")
+        for a, b in zip(firsts, lasts, strict=True)
+    )
 
 
 def _by_origin(rows: pl.DataFrame) -> str:

@@ -158,14 +158,16 @@ def _ledger(data: RunReportData) -> Markup:
 
 
 def _web(data: RunReportData) -> Markup:
-    drawn = dict(site_map.graphs(data.run.path, data.metrics, data.run.last_step))
+    drawn = dict(site_map.graphs(data.run.path, data.metrics, data.run.last_step, data.theme.calendar))
     return _section("web", figures=_figures_of(data, "", drawn))
 
 
 def _samples(data: RunReportData) -> Markup:
     text, examples = data.run.scenario.modality == "text", samples(data)
     initial = "Human text" if text else "Real images" if examples.images else "Real documents"
-    return _section("texts", samples=examples, initial=initial, text=text, opened=OPEN_POPULATIONS)
+    return _section(
+        "texts", samples=examples, step_name=data.step_name, initial=initial, text=text, opened=OPEN_POPULATIONS
+    )
 
 
 def _figures(data: RunReportData) -> Markup:
@@ -177,7 +179,7 @@ def _run(data: RunReportData) -> Markup:
     events = run.events
     return _section(
         "run",
-        events=events[:EVENTS],
+        events=[(data.step_name(step), event) for step, event in events[:EVENTS]],
         more=f"{len(events) - EVENTS:,}" if len(events) > EVENTS else "",
         seconds=f"{run.seconds:,.0f}",
         costs=tables.costs(run),

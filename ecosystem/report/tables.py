@@ -163,7 +163,7 @@ def reproduction(run: Run) -> dict[str, object]:
     environment, fork = run.environment, run.store.fork
     packages = [f"{name} {version}" for name, version in dict(environment.get("packages", {})).items()]
     sources = [_source(name, source) for name, source in dict(environment.get("sources", {})).items()]
-    resumed = [f"after step {resume.get('after_step')}" for resume in environment.get("resumed", [])]
+    resumed = [f"after {_step(run, resume.get('after_step'))}" for resume in environment.get("resumed", [])]
     threads = environment.get("threads")
     return {
         "Seed": environment.get("seed", "?"),
@@ -177,11 +177,15 @@ def reproduction(run: Run) -> dict[str, object]:
         **(
             {}
             if fork is None
-            else {"Branch": f"of {fork.parent} after step {fork.step}; earlier steps are read from that folder"}
+            else {"Branch": f"of {fork.parent} after {_step(run, fork.step)}; earlier steps are read from that folder"}
         ),
         "Time": f"{run.seconds:,.0f} s for {run.last_step} steps and the opening",
         "Fingerprint": run.scenario.fingerprint(),
     }
+
+
+def _step(run: Run, step: object) -> str:
+    return run.scenario.step_name(step) if isinstance(step, int) else f"step {step}"
 
 
 def _source(name: str, source: dict[str, Any]) -> str:

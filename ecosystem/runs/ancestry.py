@@ -34,7 +34,7 @@ class History(Protocol):
 
     @property
     def documents(self) -> pl.DataFrame:
-        """Every document, with at least the columns doc, t, author, synthetic and depth."""
+        """Every document, with at least the columns doc, t, author, synthetic and depth, and not ai_share."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,14 @@ class Ancestry:
     def __init__(self, history: History) -> None:
         self.history = history
         self._sets: dict[int, pl.DataFrame] = {}
+        self._known: pl.DataFrame | None = None
 
     def training_sets(self, step: int) -> pl.DataFrame:
         """Return the composition, by origin, of every training set fitted at a step.
 
         Columns: reader, kind, who, t (step of publication of a model's documents, else null), share (by weight; sums
-        to one for each reader), documents, exact. A training set is what the trainer's select gate let pass, or the
+        to one for each reader), documents, exact. A mixed document is divided between its writer and the trainer whose
+        model wrote the rest. A training set is what the trainer's select gate let pass, or the
         archive of a trainer that keeps one (``retain``). Archives of steps whose models were not kept have been
         deleted. They are replaced by everything that the trainer had selected until then, which is exact if no
         retention policy thinned the archive.
@@ -75,30 +77,47 @@ class Ancestry:
         if archiving:
             rows = pl.concat([rows.filter(~_belongs_to(archiving)), self._archives(step, archiving)])
         rows = rows.filter(pl.col("reader").is_in(self._fits().filter(pl.col("fit") == step)["author"].to_list()))
-        publications = self.history.documents.select("author", "t", "synthetic", document="doc")
+        publications = self._publications().select("author", "t", "assistant", "ai_share", document="doc")
         from_web = pl.col("source").is_null()
         # In a row with a source, document is a row number of that source, not the id of a document of the web.
         joined = pl.concat(
             [rows.filter(from_web).join(publications, on="document", how="left"), rows.filter(~from_web)],
             how="diagonal",
         ).with_columns(
-            kind=pl.when(~from_web)
-            .then(pl.lit("injected"))
-            .when("synthetic")
-            .then(pl.lit("model"))
-            .otherwise(pl.lit("people"))
-        )
-        by_model = pl.col("kind") == "model"
-        writers = pl.col("author").str.replace("^writers/(.*)/[0-9]+$", "$1")
-        origins = joined.with_columns(
-            who=pl.when(~from_web).then("source").when(by_model).then("author").otherwise(writers),
-            t=pl.when(by_model).then("t"),
+            pl.col("ai_share").fill_null(0.0),
             # As in a fit, weights that are all zero count as equal.
             weight=pl.when(pl.col("weight").sum().over("reader") > 0).then("weight").otherwise(1.0),
         )
-        totals = origins.group_by("reader", "kind", "who", "t", "exact").agg(pl.col("weight").sum(), documents=pl.len())
+        writers = pl.col("author").str.replace("^writers/(.*)/[0-9]+$", "$1")
+        by_people = joined.filter(pl.col("ai_share") < 1).with_columns(
+            kind=pl.when(from_web).then(pl.lit("people")).otherwise(pl.lit("injected")),
+            who=pl.when(from_web).then(writers).otherwise("source"),
+            t=pl.lit(None, pl.Int32),
+            part=1 - pl.col("ai_share"),
+        )
+        by_models = joined.filter(pl.col("ai_share") > 0).with_columns(
+            kind=pl.lit("model"), who="assistant", part="ai_share"
+        )
+        origins = pl.concat([by_people, by_models], how="diagonal")
+        part = pl.col("part")
+        totals = origins.group_by("reader", "kind", "who", "t", "exact").agg(
+            (pl.col("weight") * part).sum(), documents=part.sum()
+        )
         share = pl.col("weight") / pl.col("weight").sum().over("reader")
         return totals.with_columns(share=share).drop("weight").sort("reader", "kind", "who", "t")
+
+    def _publications(self) -> pl.DataFrame:
+        """Return the documents with ``ai_share`` and ``assistant``, the trainer whose model wrote that share."""
+        documents = self.history.documents
+        if self._known is None or self._known.height != documents.height:
+            if self.history.scenario.has_assisted_writers:
+                assistance = self.history.store.table("corpus", columns=("doc", "ai_share", "assistant"))
+                joined = documents.join(assistance, on="doc", how="left", maintain_order="left")
+                self._known = joined.with_columns(assistant=pl.coalesce("assistant", "author"))
+            else:
+                share = pl.col("synthetic").cast(pl.Float64)
+                self._known = documents.with_columns(ai_share=share, assistant="author")
+        return self._known
 
     def _selected(self, step: int) -> pl.DataFrame:
         """Return the rows of a step's ledger that no policy refused."""
@@ -132,19 +151,20 @@ class Ancestry:
     def lineage(self, doc: int) -> Lineage:
         """Return how a document descends from people; raise EcosystemError if there is no such document."""
         history = self.history
-        rows = history.documents.filter(pl.col("doc") == doc)
+        rows = self._publications().filter(pl.col("doc") == doc)
         if rows.is_empty():
             last = history.documents.height - 1
             raise EcosystemError(f"there is no document {doc}; this run has documents 0 to {last}.")
         row = rows.row(0, named=True)
-        author, t = row["author"], row["t"]
+        author, t, share, trainer = row["author"], row["t"], row["ai_share"], row["assistant"]
+        people = author.split("/")[1] if author.startswith("writers/") else author
         if not row["synthetic"]:
-            people = author.split("/")[1] if author.startswith("writers/") else author
             return Lineage(doc, author, t, row["depth"], (), (Origin("people", people, None, 1.0),), ())
-        start = pl.DataFrame({"author": [author], "t": [t], "passes": [1.0]}, schema_overrides=PUBLICATIONS)
+        start = pl.DataFrame({"author": [trainer], "t": [t], "passes": [share]}, schema_overrides=PUBLICATIONS)
         pending = self._latest_fits(start)
         fits: list[Fit] = []
-        ends: list[pl.DataFrame] = []
+        written = {"kind": ["people"], "who": [people], "flow": [1 - share]}
+        ends = [pl.DataFrame(written)] if share < 1 else []
         while (step := pending["fit"].max()) is not None:
             assert isinstance(step, int)
             current = pending.filter(pl.col("fit") == step)
@@ -160,7 +180,9 @@ class Ancestry:
             ends.append(unfitted.select("kind", "who", "flow"))
         totals = pl.concat(ends).group_by("kind", "who").agg(pl.col("flow").sum()).sort("flow", "who", descending=True)
         origins = tuple(Origin(kind, who, None, share) for kind, who, share in totals.iter_rows())
-        return Lineage(doc, author, t, row["depth"], tuple(fits), origins, _caveats(history.scenario, fits))
+        caveats = _caveats(history.scenario, fits)
+        by = (None, None) if trainer == author else (trainer, share)
+        return Lineage(doc, author, t, row["depth"], tuple(fits), origins, caveats, *by)
 
     def _fits(self) -> pl.DataFrame:
         """Return every fit of the run: author, fit (the step)."""

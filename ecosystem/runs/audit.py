@@ -16,6 +16,7 @@ import polars as pl
 from ecosystem.errors import EcosystemError, ScenarioError, nearest
 from ecosystem.families.base import Progress, silent
 from ecosystem.metrics.estimates import error_of_mean, wilson_interval
+from ecosystem.metrics.tables import with_dates
 from ecosystem.policies.base import Adder, Filter, Weigher, gate
 from ecosystem.runs.execute import restore_world, verify_inputs
 from ecosystem.runs.files import io_errors
@@ -65,8 +66,8 @@ def audit(
 
     ``names`` are policies defined at that step. ``values`` sets dotted paths below ``policies``; the policies that it
     names are audited too. ``everything`` includes documents that were retired or refused at the publish gate.
-    ``reader`` is that of the gate: "web" or a trainer. Return a table of COLUMNS, in which a refusal counts as a
-    detection of synthetic text. Raises EcosystemError for unknown names and invalid values.
+    ``reader`` is that of the gate: "web" or a trainer. Return a table of COLUMNS (and ``date`` with a calendar), in
+    which a refusal counts as a detection of synthetic text. Raises EcosystemError for unknown names and invalid values.
     """
     values = values or {}
     for path in values:
@@ -78,7 +79,9 @@ def audit(
         raise EcosystemError(f'--reader "{reader}": unknown reader{nearest(reader, readers)}; give web or a trainer.')
     world = restore_world(run, run.last_step if step is None else step, values, cache=cache, progress=progress)
     audited = list(dict.fromkeys([*names, *(path.split(".")[1] for path in values)]))
-    defined = f"policies defined at step {world.t}: {', '.join(world.current_scenario.policies) or 'none'}"
+    defined = (
+        f"policies defined at {run.scenario.step_name(world.t)}: {', '.join(world.current_scenario.policies) or 'none'}"
+    )
     if not audited:
         raise EcosystemError(
             f"no policy is named: use --policy NAME, or define one with --set policies.NAME={{kind=…}}; {defined}."
@@ -90,7 +93,7 @@ def audit(
             )
     tables = [_score(world, name, apply_policy(world, name, everything=everything, reader=reader)) for name in audited]
     verify_inputs(run, world, run.base)  # again, because policies may have built models
-    return pl.concat(tables)
+    return with_dates(pl.concat(tables), run.calendar, run.last_step)
 
 
 def apply_policy(world: World, name: str, *, everything: bool = False, reader: str = "web") -> pl.DataFrame:
@@ -196,7 +199,8 @@ def show(results: pl.DataFrame) -> None:
         console.width = 160  # a file or pipe gets unwrapped lines
     for (name, kind, step), rows in results.group_by("policy", "kind", "step", maintain_order=True):
         measures = [measure for measure in MEASURES if measure in rows["measure"]]
-        table = Table(title=f"{name} ({kind}) on the web after step {step}", title_justify="left")
+        date = f" ({rows['date'][0]})" if "date" in rows.columns else ""
+        table = Table(title=f"{name} ({kind}) on the web after step {step}{date}", title_justify="left")
         table.add_column("documents by")
         table.add_column("")
         for measure in measures:

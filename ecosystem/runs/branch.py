@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from ecosystem.calendar import step_at
 from ecosystem.errors import ScenarioError, whole_number
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.changes import WHOLE_RUN
@@ -28,18 +30,23 @@ class Branch:
     def of(
         cls,
         parent: Run,
-        step: int,
+        step: int | str | date,
         values: Mapping[str, Any],
         *,
         steps: int | None = None,
         name: str | None = None,
     ) -> Branch:
-        """Fork ``parent`` after a committed ``step``, with these dotted paths set from the next step.
+        """Fork ``parent`` after a committed ``step`` (its number or date), with dotted paths set from the next step.
 
         ``steps`` is the total number of steps, and ``name`` that of the branch (default: the parent's). Raises
         StoreError if the step is not committed, ScenarioError if a path cannot differ at a fork or no step would
         follow.
         """
+        if isinstance(step, date) or (isinstance(step, str) and not step.isdecimal()):
+            try:
+                step = step_at(step, parent.calendar)
+            except ValueError as error:
+                raise ScenarioError(f"{parent.path}@{step}: {error}.") from None
         step = whole_number(step, f"{parent.path}: step")
         overrides = {key: value for key, value in (("steps", steps), ("name", name)) if value is not None}
         values = checked_paths(values)
@@ -59,9 +66,9 @@ class Branch:
     def overridden_changes(self) -> list[str]:
         """Return a sentence for every timed change of the parent that this branch overrides."""
         inherited = {(change.at, path) for change in self.scenario.changes for path in change.set}
-        reason = f"the branch overrides it from step {self.step + 1}"
+        reason = f"the branch overrides it from {self.scenario.step_name(self.step + 1)}"
         return [
-            f"The parent's change of {path} at step {change.at} is dropped: {reason}."
+            f"The parent's change of {path} at {self.scenario.step_name(change.at)} is dropped: {reason}."
             for change in self.parent.scenario.changes
             for path in change.set
             if (change.at, path) not in inherited

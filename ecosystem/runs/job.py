@@ -78,8 +78,8 @@ class Job:
     def opening(self) -> str:
         """Return a line with the run folder that says whether the run is new, resumed or a branch."""
         if self.last >= 0:
-            return f"Resuming {self.place} after step {self.last} of {self.scenario.steps}."
+            return f"Resuming {self.place} after {self.scenario.step_name(self.last)} of {self.scenario.steps}."
         if self.branch is None:
             return f"Run folder: {self.place}"
-        parent, step = self.branch.parent.path, self.branch.step
-        return f"Branching from {parent} after step {step} of {self.scenario.steps}: {self.place}"
+        parent, step = self.branch.parent.path, self.scenario.step_name(self.branch.step)
+        return f"Branching from {parent} after {step} of {self.scenario.steps}: {self.place}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ecosystem.calendar import Calendar, step_name
 from ecosystem.errors import EcosystemError
 from ecosystem.formats import number, percent
 
@@ -62,8 +63,12 @@ class Fit:
     @property
     def heading(self) -> str:
         """Description of the models, when they were fitted, and on how many documents."""
+        return self.heading_in(None)
+
+    def heading_in(self, calendar: Calendar | None) -> str:
+        """Return :attr:`heading`, with the date of the fit if there is a calendar."""
         its = "their" if " trainers of " in self.who else "its"
-        when = f"before {its} first fit" if self.step is None else f"trained at step {self.step}"
+        when = f"before {its} first fit" if self.step is None else f"trained at {step_name(self.step, calendar)}"
         size = f" on {self.documents:,.0f} documents, {share_text(self.human)} by people" if self.documents else ""
         return f"{self.who}, {when}{size}"
 
@@ -79,9 +84,11 @@ class Lineage:
 
     A random walk goes back from the document: it draws one document by weight from the training set of the author's
     latest fit and continues from that document in the same way. It ends at a document that people wrote, or at a model
-    that had not been fitted. ``hops``, the mean number of models on a walk, is the document's depth, unless models have
-    rewritten documents of people. ``ends`` are the shares of walks by where they end; they sum to one. ``fits`` are
-    ordered from the latest to the earliest.
+    that had not been fitted. From a mixed document, it goes to the model with the probability of its share of AI,
+    ``ai_share``, and else ends at the writer; ``assistant`` is the trainer whose model wrote that share (both None for
+    documents of trainers, and of people alone). ``hops``, the mean number of models on a walk, is the document's depth,
+    unless models have rewritten documents of people. ``ends`` are the shares of walks by where they end; they sum to
+    one. ``fits`` are ordered from the latest to the earliest.
     """
 
     doc: int
@@ -91,6 +98,8 @@ class Lineage:
     fits: tuple[Fit, ...]
     ends: tuple[Origin, ...]
     caveats: tuple[str, ...]
+    assistant: str | None = None
+    ai_share: float | None = None
 
     @property
     def hops(self) -> float:
@@ -119,12 +128,15 @@ class Lineage:
         """Return the lineage as plain data for JSON, with ``hops``; ``step`` restricts the fits to one step."""
         return {**asdict(self), "fits": [asdict(fit) for fit in self.fits_at(step)], "hops": self.hops}
 
-    def text(self, step: int | None = None) -> str:
-        """Return the lineage as text, the latest fit first; ``step`` restricts the fits to one step."""
-        lines = [f"{summary_of(self)} {in_words(self.ends)}." if self.fits else summary_of(self)]
+    def text(self, step: int | None = None, calendar: Calendar | None = None) -> str:
+        """Return the lineage as text, the latest fit first; ``step`` restricts the fits to one step.
+
+        With a ``calendar``, the step of publication and those of fits have dates.
+        """
+        lines = [f"{summary_of(self, calendar)} {in_words(self.ends)}." if self.fits else summary_of(self, calendar)]
         for fit in self.fits_at(step):
             approximate = "" if fit.exact else ", approximate"
-            lines += ["", f"{fit.heading} ({fit.frequency}{approximate})", f"  {in_words(fit.origins)}"]
+            lines += ["", f"{fit.heading_in(calendar)} ({fit.frequency}{approximate})", f"  {in_words(fit.origins)}"]
         return "\n".join([*lines, *(f"\n{caveat}" for caveat in self.caveats)])
 
     def __str__(self) -> str:
@@ -164,16 +176,18 @@ def in_words(origins: Sequence[Origin]) -> str:
     return ", ".join(phrases)
 
 
-def summary_of(lineage: Lineage) -> str:
+def summary_of(lineage: Lineage, calendar: Calendar | None = None) -> str:
     """Return a lineage in one or two sentences, to be followed by its ends."""
     if not lineage.fits and lineage.depth > 0:
         changed = f"a model changed {share_text(lineage.depth)} of its tokens, which is its depth"
         return f"Document {lineage.doc} was written by people; {changed}."
     if not lineage.fits:
         return f"Document {lineage.doc} was written by people; there is no model in its lineage (depth 0)."
-    document = (
-        f"Document {lineage.doc} by {lineage.author}, published at step {lineage.t}, has depth {number(lineage.depth)}"
-    )
+    when = step_name(lineage.t, calendar)
+    by = lineage.author
+    if lineage.ai_share is not None:
+        by += f", {share_text(lineage.ai_share)} of it by the model of {lineage.assistant}"
+    document = f"Document {lineage.doc} by {by}, published at {when}, has depth {number(lineage.depth)}"
     walk = "a walk back to people, which draws one document by weight from each training set"
     if all(fit.exact for fit in lineage.fits) and lineage.depth > lineage.hops + _ROUNDING:
         walk += f", {number(lineage.hops)}, and the share of these people's tokens that models changed"

@@ -11,10 +11,12 @@ from typing import Any
 
 import polars as pl
 
+from ecosystem.calendar import Calendar
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest, path_argument, path_of, whole_number
 from ecosystem.input_files import is_folder
 from ecosystem.interpreter import require_threads
+from ecosystem.metrics.tables import with_dates
 from ecosystem.runs.ancestry import Ancestry, RunHistory
 from ecosystem.runs.environment import Machine, read_environment
 from ecosystem.runs.files import is_url_as_path, require_local_path
@@ -165,8 +167,13 @@ class Run:
 
     @property
     def metrics(self) -> pl.DataFrame:
-        """Every measurement: step, scope, id, metric, value, error."""
-        return self.store.table("metrics")
+        """Every measurement: step, scope, id, metric, value, error, and with a calendar the date of the step."""
+        return with_dates(self.store.table("metrics"), self.scenario.calendar, self.last_step)
+
+    @property
+    def calendar(self) -> Calendar | None:
+        """The dates of the steps (``date_of(t)``); None if the scenario has no calendar."""
+        return self.scenario.calendar
 
     @property
     def seconds(self) -> float:
@@ -177,17 +184,21 @@ class Run:
         """Return the costs of every step (step, id, metric, value), or with ``total`` their sums (id, metric, value).
 
         ``id`` is the agent or policy charged: ``trainers/naive/0``, ``writers/people/0``, ``curators/editors/0``,
-        ``policies/archive``.
+        ``policies/archive``. With a calendar, costs of steps have a ``date``.
         """
-        costs = self.metrics.filter(pl.col("scope") == "cost").select("step", "id", "metric", "value")
+        costs = self.metrics.filter(pl.col("scope") == "cost").drop("scope", "error")
         return costs.group_by("id", "metric", maintain_order=True).agg(pl.col("value").sum()) if total else costs
 
     @property
     def documents(self) -> pl.LazyFrame:
-        """Every document published, with its content and its state after the last step."""
+        """Every document published, with its content and its state after the last step.
+
+        With a calendar, ``date`` is that of publication (``t``).
+        """
         segments = self.store.table("corpus").lazy()
         changes = self.store.table("index").unique("doc", keep="last", maintain_order=True).lazy()
-        return segments.update(changes, on="doc", how="left")
+        documents = segments.update(changes, on="doc", how="left")
+        return with_dates(documents, self.scenario.calendar, self.last_step, "t")
 
     def lineage(self, document: int) -> Lineage:
         """Trace a document, given by id, back to people through the training sets of models.
@@ -198,27 +209,19 @@ class Run:
         """
         document = whole_number(document, "document")
         if self._ancestry is None or self._ancestry[0] != self.last_step:
-            documents = self._publications()
+            documents = self.store.table("corpus", columns=("doc", "t", "author", "synthetic", "depth"))
             history = RunHistory(self.store, self.scenario, self.metrics, documents)
             self._ancestry = self.last_step, Ancestry(history)
         return self._ancestry[1].lineage(document)
 
-    def _publications(self) -> pl.DataFrame:
-        """Return doc, t, author, synthetic and depth of every document; the author is the trainer whose model wrote."""
-        columns = ("doc", "t", "author", "synthetic", "depth")
-        if not self.scenario.has_assisted_writers:
-            return self.store.table("corpus", columns=columns)
-        table = self.store.table("corpus", columns=(*columns, "assistant"))
-        return table.with_columns(author=pl.coalesce("assistant", "author")).select(columns)
-
     @property
     def ledger(self) -> pl.LazyFrame:
-        """Every candidate of every selection: reader, document, verdict, weight and step among others."""
+        """Every candidate of every selection: reader, document, verdict, weight and step (and date) among others."""
         parts = [
             self.store.table("ledger", range(t, t + 1)).with_columns(step=pl.lit(t, pl.Int32))
             for t in range(self.last_step + 1)
         ]
-        return pl.concat(parts).lazy()
+        return with_dates(pl.concat(parts).lazy(), self.scenario.calendar, self.last_step)
 
     @property
     def events(self) -> list[tuple[int, str]]:

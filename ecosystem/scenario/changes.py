@@ -38,8 +38,8 @@ def check_changeable(path: str, where: str, hint: str = "") -> None:
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run. These can: policies; web.retain and web.publish; '
-            "measure, except downstream; the rates, pay and rewriting of writers; curators, except count, sites and "
-            f"judge; and trainers, except count, model and sites.{hint}"
+            "measure, except downstream; the rates, pay and rewriting of writers, and the benefits, costs and speed of "
+            f"their choice; curators, except count, sites and judge; and trainers, except count, model and sites.{hint}"
         )
 
 

@@ -178,7 +178,7 @@ def unused_settings(s: ScenarioTables) -> list[str]:
     ]
     default = TrainerSpec.model_fields["budget"].default
     late = [
-        f"the change at step {change.at} has no effect: the run has {counted(s.steps, 'step')}"
+        f"the change at {s.step_name(change.at)} has no effect: the run has {counted(s.steps, 'step')}"
         for change in s.changes
         if change.at > s.steps
     ]
@@ -188,6 +188,11 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         f"trainers.{name} never begins: active is false, and no change sets trainers.{name}.active"
         for name, trainer in s.trainers.items()
         if trainer.active is False and f"trainers.{name}.active" not in begun
+    ] + [
+        f"trainers.{name} never begins: it is part of {trainer.merged_into} from the beginning; set merged_into in a "
+        "timed change"
+        for name, trainer in s.trainers.items()
+        if trainer.merged_into is not None
     ]
     contexts = {name: model.plain().get("context") for name, model in s.models.items()}
     unused += [

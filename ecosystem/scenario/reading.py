@@ -18,16 +18,25 @@ def reading_graph(scenario: Scenario, step: int) -> tuple[dict[str, set[str]], s
     """Return whom each population of trainers reads at a step, and which populations may have real data of their own.
 
     Real data are documents of people or of the opening, documents that an adder injects, archives of what was selected
-    earlier, prompts, and the foundation, if every fit starts from it.
+    earlier, prompts, and the foundation, if every fit starts from it. Populations that are not there at the step are
+    left out, unless they were there while documents were published that another one may still read.
     """
     now = scenario.at(step)
     authors = {name: _authors(now, name) for name in now.trainers}
+    reads = {
+        name: {other for other in read & set(now.trainers) if _may_be_on_web(scenario, now.trainers[name], other, step)}
+        for name, read in authors.items()
+    }
+    known = {name for name, trainer in now.trainers.items() if trainer.present}
+    while more := {other for name in known for other in reads[name]} - known:
+        known |= more
     real = {
         name
         for name, trainer in now.trainers.items()
-        if _keeps_real_data(now, trainer) or _may_find_real_data(scenario, trainer, authors[name], step)
+        if name in known
+        and (_keeps_real_data(now, trainer) or _may_find_real_data(scenario, trainer, authors[name], step))
     }
-    return {name: read & set(now.trainers) for name, read in authors.items()}, real
+    return {name: read for name, read in reads.items() if name in known}, real
 
 
 def _keeps_real_data(s: Scenario, trainer: TrainerSpec) -> bool:
@@ -41,15 +50,32 @@ def _keeps_real_data(s: Scenario, trainer: TrainerSpec) -> bool:
 
 def _may_find_real_data(scenario: Scenario, trainer: TrainerSpec, authors: set[str], step: int) -> bool:
     """Return whether documents of people, or of the opening, may be among those that a population reads at a step."""
-    now, oldest, opening = scenario.at(step), 1, INITIAL in authors
-    for name in (*now.web.retain, *trainer.select):
+    steps, opening = _readable(scenario, trainer, step)
+    writers = [scenario.at(t).writers.items() for t in steps]
+    people = any(f"writers/{name}" in authors and w.rate > 0 for at in writers for name, w in at)
+    return people or (opening and INITIAL in authors)
+
+
+def _may_be_on_web(scenario: Scenario, reader: TrainerSpec, author: str, step: int) -> bool:
+    """Return whether a population was there when documents were published that a reader may find at a step."""
+    return any(scenario.at(t).trainers[author].present for t in _readable(scenario, reader, step)[0])
+
+
+def _readable(scenario: Scenario, reader: TrainerSpec, step: int) -> tuple[range, bool]:
+    """Return the steps whose documents a population may find at a step, and whether it may find those of the opening.
+
+    Policies with a condition have no part in it, since they may not be in force.
+    """
+    now, oldest, opening = scenario.at(step), 1, True
+    for name in (*now.web.retain, *reader.select):
         policy = now.policies[name]
+        if policy.when is not None:
+            continue
         if isinstance(policy, Replace):
             oldest, opening = step, opening and policy.keep_initial
         elif isinstance(policy, Window):
             oldest, opening = max(oldest, step - policy.steps + 1), opening and policy.steps > step
-    writers = [scenario.at(t).writers.items() for t in range(max(oldest, 1), step + 1)]
-    return opening or any(f"writers/{name}" in authors and w.rate > 0 for at in writers for name, w in at)
+    return range(max(oldest, 1), step + 1), opening
 
 
 def _authors(s: Scenario, reader: str) -> set[str]:

@@ -6,7 +6,7 @@ checked when the file is read, so that a run never fails at step 40 because of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.scenario.changes import DEFINING, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
 from ecosystem.scenario.consistency import inconsistencies
-from ecosystem.scenario.entries.changes import Change
 from ecosystem.scenario.presets import read_toml, require_kind, with_preset
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import SOURCES
@@ -64,7 +63,7 @@ class Scenario(ScenarioTables):
             raise ScenarioError(
                 f"{where}: trainers.{name}: choose another name; in results, {name} means {RESERVED_NAMES[name]}."
             )
-        if authored and (problem := _contradiction(scenario.changes)):
+        if authored and (problem := _contradiction(scenario)):
             raise ScenarioError(f"{where}: {problem}")
         state = scenario
         for number, change in sorted(enumerate(scenario.changes), key=lambda c: c[1].at):
@@ -73,7 +72,9 @@ class Scenario(ScenarioTables):
             try:
                 state = state.override(change.set)
             except ScenarioError as error:
-                raise ScenarioError(each_line(f"{where}: changes.{number} (at step {change.at})", error)) from None
+                raise ScenarioError(
+                    each_line(f"{where}: changes.{number} (at {scenario.step_name(change.at)})", error)
+                ) from None
         for number, knob in enumerate(scenario.knobs):
             check_changeable(knob.path, f"{where}: knobs.{number}.path")
             if authored and (problem := scenario.value_problem(knob.path, *knob.ends)):
@@ -249,14 +250,13 @@ def _parse_part(
     return part
 
 
-def _contradiction(changes: Sequence[Change]) -> str:
+def _contradiction(scenario: Scenario) -> str:
     """Return a sentence if two timed changes give a path two values at one step; else an empty string."""
     values: dict[tuple[int, str], Any] = {}
-    for number, change in enumerate(changes):
+    for number, change in enumerate(scenario.changes):
         for path, value in change.set.items():
             if values.setdefault((change.at, path), value) != value:
                 other = values[change.at, path]
-                return (
-                    f"changes.{number}.set: {path} = {value!r} at step {change.at}, but another change sets {other!r}."
-                )
+                when = scenario.step_name(change.at)
+                return f"changes.{number}.set: {path} = {value!r} at {when}, but another change sets {other!r}."
     return ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from ecosystem.calendar import Calendar, step_name
 from ecosystem.corpus.web import WebSpec
@@ -23,7 +23,7 @@ from ecosystem.scenario.entries.theory import TheorySpec
 from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.sources.base import Source
 from ecosystem.spec import Spec
-from ecosystem.times import Day, StepLength, WholeSteps
+from ecosystem.times import Day, StepLength, WholeSteps, WrittenFloat, WrittenInt, plain_number
 from ecosystem.types import Count
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -113,8 +113,22 @@ class ScenarioTables(Spec):
 
     def rounded_like(self, path: str, value: Any) -> Any:
         """Round a float if the path holds an integer; return any other value unchanged."""
-        is_integer = isinstance(self.value(path), int) and not isinstance(self.value(path), bool)
+        current = self.number(path)
+        is_integer = isinstance(current, int) and not isinstance(current, bool)
         return round(value) if is_integer and isinstance(value, float) else value
+
+    def number(self, path: str) -> Any:
+        """Return :meth:`value`, with a duration, rate or date as its number in steps."""
+        node: Any = self
+        for key in path.split("."):
+            if isinstance(node, BaseModel):
+                names = {field.alias or name: name for name, field in type(node).model_fields.items()}
+                node = getattr(node, names[key], None) if key in names else None
+            elif isinstance(node, Sequence) and not isinstance(node, str):
+                node = node[int(key)] if key.isdigit() and int(key) < len(node) else None
+            else:
+                node = node.get(key) if isinstance(node, Mapping) else None
+        return plain_number(node) if isinstance(node, WrittenFloat | WrittenInt) else self.value(path)
 
     def heir(self, population: str, number: int) -> str:
         """Return the trainer that one has become part of, ``population/number``, through any number of mergers."""

@@ -62,7 +62,7 @@ class State:
     )  # at this step, per path of an adder or of a share of what a trainer reads: (wanted, given)
     events: list[str] = field(default_factory=list)
     in_force: set[str] = field(default_factory=set)  # policies with a condition that holds
-    unmeasured: set[str] = field(default_factory=set)  # those whose condition once could not be decided
+    unmeasured: set[str] = field(default_factory=set)  # those whose condition could not be decided; paths of choices
     classifiers: Classifiers = field(init=False)
     references: References = field(init=False)  # for models of text
     truth: Truth | None = None  # for models of vectors and categories

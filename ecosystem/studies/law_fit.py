@@ -125,17 +125,32 @@ def fit_law(fit: LawFit, points: pl.DataFrame, resamples: int = RESAMPLES) -> Fi
 
     The search starts from several places. Intervals come from a bootstrap over cells (arm, world and population), each
     with all its seeds, since the seeds of a cell have the same systematic deviation from the law. Raises DataError if
-    there are no more cells than free parameters.
+    there are no more cells than free parameters, if a loss is no positive number, and if the search finds no values of
+    the free parameters with positive finite predictions.
     """
+    losses = points[LOSS].to_numpy()
+    if not _are_losses(losses):
+        wrong = losses[~((losses > 0) & np.isfinite(losses))][0]
+        raise DataError(
+            f"fit: {fit.law} is a law of a positive loss, but {fit.metric} is {wrong:g} for a model; choose another "
+            "metric."
+        )
     cells = points.select("arm", "world", "of").unique(maintain_order=True).with_row_index("cell")
     if cells.height <= len(fit.free):
         raise DataError(
             f"fit: {fit.law} has {len(fit.free)} parameters to fit, and there are {cells.height} cells (populations of "
             "arms in worlds); add cells, or fix parameters (fixed)."
         )
-    search = _Search(fit, {name: points[name].to_numpy() for name in fit.form.inputs}, points[LOSS].to_numpy())
+    search = _Search(fit, {name: points[name].to_numpy() for name in fit.form.inputs}, losses)
     everything = np.arange(points.height)
     best = min((search.from_(start, everything) for start in search.starts()), key=lambda found: found.cost)
+    values, errors = search.values(best.x), dict(zip(fit.free, _errors(best), strict=True))
+    fitted = predicted(fit.form, search.inputs, values)
+    if not _are_losses(fitted):
+        raise DataError(
+            f"fit: {fit.law} gives no finite positive loss for these models, whatever the parameters that are fitted; "
+            "change the values in fixed, or leave some out."
+        )
     rng = np.random.default_rng(1)
     cell = points.join(cells, on=["arm", "world", "of"], how="left", maintain_order="left")["cell"].to_numpy()
     rows = [np.flatnonzero(cell == number) for number in range(cells.height)]
@@ -143,9 +158,11 @@ def fit_law(fit: LawFit, points: pl.DataFrame, resamples: int = RESAMPLES) -> Fi
     for _ in range(resamples):
         drawn = np.concatenate([rows[number] for number in rng.integers(0, cells.height, cells.height)])
         resampled.append(search.values(search.from_(best.x, drawn).x))
-    values, errors = search.values(best.x), dict(zip(fit.free, _errors(best), strict=True))
-    fitted = predicted(fit.form, search.inputs, values)
     return FittedLaw(fit.form, fit.fixed, values, errors, resampled, points.with_columns(fitted=fitted))
+
+
+def _are_losses(values: Floats) -> bool:
+    return bool(((values > 0) & np.isfinite(values)).all())
 
 
 def _errors(found: Any) -> list[float]:

@@ -10,7 +10,9 @@ from io import BytesIO
 
 import polars as pl
 
+from ecosystem.calendar import Calendar
 from ecosystem.errors import EcosystemError
+from ecosystem.metrics.tables import with_dates
 from ecosystem.runs.remote.mirror import out_root
 from ecosystem.runs.remote.places import open_run, with_store_paths
 from ecosystem.runs.store import Store
@@ -81,6 +83,7 @@ class Results:
     signals: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SIGNALS))
     points: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={**CELL, **POINTS}))  # if a law is fitted
     survival: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={**CELL, **SURVIVAL}))
+    calendar: Calendar | None = None  # that of all runs; None if they have none, or different ones
 
     @classmethod
     def of(cls, study: Study, cells: Sequence[Cell], job_results: Sequence[JobResult]) -> Results:
@@ -120,6 +123,7 @@ class Results:
             pl.DataFrame(signals, schema=SIGNALS, orient="row"),
             pl.DataFrame(points, schema={**CELL, **POINTS}, orient="row"),
             pl.DataFrame(survival, schema={**CELL, **SURVIVAL}, orient="row"),
+            _common({cell.scenario.calendar for cell in cells}),
         )
 
     def untrained(self, arm: str, world: str, of: str | None = None) -> str:
@@ -140,11 +144,19 @@ class Results:
         return priced.group_by(list(CELL), maintain_order=True).agg(cost=(pl.col("amount") * pl.col("price")).sum())
 
     def write(self, store: Store) -> None:
-        """Write every table into the study's folder, as Parquet and as CSV."""
+        """Write every table into the study's folder, as Parquet and as CSV; steps have dates if there is a calendar."""
         tables = ["runs", "values", "series", "costs", "training", "profile", "signals"]
         tables += [name for name in ("points", "survival") if getattr(self, name).height]
         for name in tables:
-            write_table(store, name, getattr(self, name))
+            table = getattr(self, name)
+            if "step" in table.columns and table.height:
+                last = int(table["step"].max() or 0)
+                table = with_dates(table, self.calendar, last)
+            write_table(store, name, table)
+
+
+def _common(calendars: set[Calendar | None]) -> Calendar | None:
+    return next(iter(calendars)) if len(calendars) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -169,7 +181,7 @@ def _read(cell: Cell, result: JobResult, fit: LawFit | None) -> Reading:
         run = open_run(result.run)
         run.verify_scenario()
         seconds = sum(c.seconds for c in run.store.commits() if c.step <= cell.scenario.steps)
-        metrics = run.metrics.filter(pl.col("step") <= cell.scenario.steps)
+        metrics = run.store.table("metrics").filter(pl.col("step") <= cell.scenario.steps)
         changes = signals.changes(metrics).drop("error").rows()
         points = [] if fit is None else read_points(run, cell.scenario, fit.metric)
         return Reading(metrics, seconds, "", RunReportData.of(run, metrics).profile.rows(), changes, points)

@@ -22,13 +22,14 @@ MILLION = 1e6  # parameters for which n is 1
 
 
 def saturating_ratio(synthetic_ratio: ArrayLike, limit: ArrayLike) -> Floats:
-    """Return g(r) = R (1 - exp(-r/R)), which is r for little machine text and ``limit`` R for much.
+    """Return g(r) = R (1 - exp(-r/R)), which is r for little machine text and ``limit`` R for much; 0 for R = 0.
 
     ``synthetic_ratio`` r is machine tokens per human token; both are without unit, and the result has their common
     shape. Russell et al. 2026 (2609.40295, unread).
     """
     ratio, most = _not_negative("synthetic_ratio", synthetic_ratio), as_floats(limit)
-    return as_floats(-most * np.expm1(-ratio / most))
+    share = np.divide(ratio, most, out=np.zeros(np.broadcast_shapes(ratio.shape, most.shape)), where=most > 0)
+    return as_floats(-most * np.expm1(-share))
 
 
 def diluting_ratio(synthetic_ratio: ArrayLike) -> Floats:

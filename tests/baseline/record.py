@@ -121,7 +121,7 @@ def measured(name: str) -> Result:
         records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.path.glob("commits/*.json"))]
         files = {file: entry["sha256"] for record in records for file, entry in record["files"].items()}
         metrics: dict[str, dict[str, float]] = {}
-        for step, scope, who, metric, value in run.metrics.drop("error").iter_rows():
+        for step, scope, who, metric, value in run.metrics.select("step", "scope", "id", "metric", "value").iter_rows():
             metrics.setdefault(f"{step} {scope} {who}".strip(), {})[metric] = _rounded(value)
     return Result(files, metrics)
 

@@ -76,6 +76,15 @@ def test_intervals_hold_the_parameters(noisy):
     assert low <= value <= high and high - low < 0.1
 
 
+def test_losses_and_predictions_must_be_positive_numbers():
+    zero = invented(0.0).with_columns(loss=pl.when(pl.col("loss") < 3).then(0.0).otherwise("loss"))
+    with pytest.raises(DataError, match="a law of a positive loss, but cross_entropy is 0 for a model"):
+        fit_law(FIT, zero)
+    huge = LawFit(law="wildai", fixed={**{name: TRUE[name] for name in TRUE if name != "b"}, "v": -1e6})
+    with pytest.raises(DataError, match=r"gives no finite positive loss .* change the values in fixed"):
+        fit_law(huge, invented(0.0), 2)
+
+
 @pytest.mark.slow
 def test_a_parameter_without_effect_is_not_determined():
     """The worth of machine text, on a grid without any."""

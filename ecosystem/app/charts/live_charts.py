@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ecosystem.calendar import Calendar
 from ecosystem.report import charts
 
 Columns = dict[str, dict[str, list[Any]]]  # data set → column → values
+_TIMES = ("step", charts.DATE)  # columns of an axis over steps
 NOW = "now"  # the data set of the rule at the step on display
 ORIGINS = 2  # bars per row of the ledger
 BAR = 24  # height in pixels of a bar with its gap
@@ -42,10 +44,10 @@ class LiveChart:
         return json.dumps(self.spec), json.dumps(self.data)
 
     @classmethod
-    def of(cls, name: str, chart: Any, last: int) -> LiveChart:
+    def of(cls, name: str, chart: Any, last: int, calendar: Calendar | None = None) -> LiveChart:
         """Split a chart; one over steps gets a rule at the step on display unless that is the ``last``."""
         spec, data, title, below = split_chart(chart)
-        across = next((x for x in charts.scaled(spec, "x") if x.get("field") == "step"), None)
+        across = next((x for x in charts.scaled(spec, "x") if x.get("field") in _TIMES), None)
         if across is None:
             return cls(name, spec, data, lambda step: FrameData(title, below))
         mark = {"type": "rule", "style": "soft", "strokeWidth": 1.5, "strokeOpacity": 0.8}
@@ -56,7 +58,12 @@ class LiveChart:
         data = {name: rows for name, rows in data.items() if name not in charts.NAMED_CHANGES}
 
         def at(step: int) -> FrameData:
-            return FrameData(title, below, {NOW: {"step": [step] if step < last else []}})
+            shown = [step] if step < last else []
+            if calendar is not None:
+                return FrameData(
+                    title, below, {NOW: {charts.DATE: [charts.milliseconds(calendar.date_of(t)) for t in shown]}}
+                )
+            return FrameData(title, below, {NOW: {"step": shown}})
 
         return cls(name, spec, {NOW: [], **data}, at)
 
@@ -84,7 +91,8 @@ def on_common_scales(live_charts: Sequence[LiveChart]) -> list[LiveChart]:
     for name in ("x", "y", "color", "size"):
         channels = [channel for spec in specs for channel in charts.scaled(spec, name)]
         domains = [channel["scale"]["domain"] for channel in channels]
-        if not domains:
+        fields = {channel.get("field") for channel in channels}
+        if not domains or fields >= set(_TIMES):  # a world with a calendar beside one without
             continue
         if isinstance(domains[0][0], str):
             domain = list(dict.fromkeys(value for one in domains for value in one))

@@ -45,7 +45,7 @@ def web(view: RunView) -> LiveChart:
     def at(step: int) -> FrameData:
         sites = view.sites(step)
         columns = {"documents": sites["documents"].to_list(), "value": sites["value"].round(4).to_list()}
-        return FrameData(f"The web at step {step}", below, {name: columns})
+        return FrameData(f"The web at {view.scenario.step_name(step)}", below, {name: columns})
 
     data[name] = [{k: v for k, v in row.items() if k not in ("documents", "value")} for row in data[name]]
     return _scaled(LiveChart("web", spec, data, at, steps_apart=True), view.scale)
@@ -142,7 +142,7 @@ def ledger(view: RunView) -> LiveChart | None:
     def at(step: int) -> FrameData:
         shown = by_step.get(step, [])
         return FrameData(
-            f"Who refused what at step {step}, by true origin",
+            f"Who refused what at {view.scenario.step_name(step)}, by true origin",
             LEDGER if shown else "nothing was refused or suspected at this step",
             {name: {column: [bar[column] for bar in shown] for column in columns}},
         )
@@ -196,4 +196,8 @@ class ChartSet:
         drawn = draw(view, *arguments)
         if drawn is None:
             return None
-        return replace(drawn, name=name) if isinstance(drawn, LiveChart) else LiveChart.of(name, drawn, view.last)
+        return (
+            replace(drawn, name=name)
+            if isinstance(drawn, LiveChart)
+            else LiveChart.of(name, drawn, view.last, view.scenario.calendar)
+        )

@@ -103,7 +103,11 @@ def saved(session: SessionModel, live_run: LiveRun) -> str:
     Relative paths are left unchanged, so that the fingerprint is the same; a comment says where they are looked up.
     """
     scenario, machine = live_run.scenario, live_run.machine
-    news = [f"From step {at} on: {what}" for at, what, new in changes(scenario, session.config.scenario) if new]
+    news = [
+        f"From {scenario.step_name(at)} on: {what}"
+        for at, what, new in changes(scenario, session.config.scenario)
+        if new
+    ]
     replay = f"ecosystem run {scenario.name}.toml --device {machine.device} --threads {machine.threads}"
     lines = [
         f"A session of {scenario.name} after {max(0, live_run.t)} of {scenario.steps} steps. {replay}",

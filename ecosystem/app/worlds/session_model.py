@@ -229,7 +229,7 @@ class SessionModel(mesa.Model):
         scenario, upcoming = live_run.scenario, live_run.upcoming
         if self._current is None or self._current[0] is not scenario or self._current[1] != upcoming:
             self._current = scenario, upcoming, scenario.at(upcoming)
-        return self._current[2].value(path)
+        return self._current[2].number(path)
 
     def fork(self, world: int, step: int) -> None:
         """Fork a world after a step, beside it; the knobs then act on the fork.

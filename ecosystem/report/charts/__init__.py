@@ -9,7 +9,7 @@ from ecosystem.interpreter import require_docstrings
 
 require_docstrings()  # before Altair is imported, which fails without them
 
-from ecosystem.report.charts.axes import NAMED_CHANGES, span, spread
+from ecosystem.report.charts.axes import DATE, NAMED_CHANGES, milliseconds, span, spread
 from ecosystem.report.charts.bars_and_maps import rates, site_graph
 from ecosystem.report.charts.curves import curves, residuals
 from ecosystem.report.charts.distributions import densities, fan, scatter
@@ -21,6 +21,7 @@ from ecosystem.report.charts.theme import DARK, LIGHT, NARROW, WIDE, ChartLabels
 
 __all__ = [
     "DARK",
+    "DATE",
     "LIGHT",
     "NAMED_CHANGES",
     "NARROW",
@@ -37,6 +38,7 @@ __all__ = [
     "fan",
     "forest",
     "heatmap",
+    "milliseconds",
     "over_steps",
     "pictures",
     "rates",

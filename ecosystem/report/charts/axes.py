@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import altair as alt
 import polars as pl
 
+from ecosystem.calendar import Calendar
 from ecosystem.report.charts.theme import ChartTheme
 
 NAMED_CHANGES = {
     "early changes": ("left", 5),
     "late changes": ("right", -5),
 }  # table: alignment and offset of its names
+DATE = "date"  # column with the date of the step
 LETTER = 6.5  # maximum width in pixels of a character in the name of a change
 
 
@@ -24,7 +27,9 @@ def colours(theme: ChartTheme) -> alt.Color:
 
 
 def steps_axis(theme: ChartTheme, width: int) -> alt.X:
-    """Return the step axis, with ticks at multiples of 1, 2 or 5 times a power of ten."""
+    """Return the step axis, with ticks at multiples of 1, 2 or 5 times a power of ten; with a calendar, of dates."""
+    if theme.calendar is not None:
+        return _dates_axis(theme, theme.calendar, width)
     minimum = (theme.last - theme.first) / (10 if width > 500 else 6)
     interval = next(n * 10**k for k in range(10) for n in (1, 2, 5) if n * 10**k >= minimum)
     single_step = theme.first == theme.last
@@ -41,6 +46,46 @@ def steps_axis(theme: ChartTheme, width: int) -> alt.X:
             labelFlush=False,
         ),
     )
+
+
+def _dates_axis(theme: ChartTheme, calendar: Calendar, width: int) -> alt.X:
+    """Return the axis of dates: milliseconds since 1970 (:func:`dated`), which need no parsing in the browser."""
+    first, last = (milliseconds(calendar.date_of(t)) for t in (theme.first, theme.last))
+    years = {calendar.date_of(t).year for t in (theme.first, theme.last)}
+    if first == last:
+        first, last = (milliseconds(calendar.date_of(theme.first + change)) for change in (-1, 1))
+    return alt.X(
+        f"{DATE}:T",
+        title=str(years.pop()) if len(years) == 1 else None,  # labels of several years have them
+        scale=alt.Scale(type="utc", domain=[first, last], nice=False),
+        axis=alt.Axis(tickCount=10 if width > 500 else 5, grid=False, labelFlush=False, labelOverlap=True),
+    )
+
+
+def milliseconds(day: date) -> int:
+    """Return the milliseconds from 1970 to the beginning of a day (UTC)."""
+    return (day - date(1970, 1, 1)).days * 86_400_000
+
+
+def dated(tables: Mapping[str, pl.DataFrame], theme: ChartTheme) -> dict[str, pl.DataFrame]:
+    """Return tables with the dates of their steps, as the axis of :func:`steps_axis` needs with a calendar."""
+    calendar = theme.calendar
+    if calendar is None:
+        return dict(tables)
+    days = {t: milliseconds(calendar.date_of(t)) for t in range(theme.first, theme.last + 1)}
+    steps = pl.col("step").cast(pl.Int64).replace_strict(days, default=None, return_dtype=pl.Int64)
+    return {
+        name: table.with_columns(steps.alias(DATE)) if "step" in table.columns else table
+        for name, table in tables.items()
+    }
+
+
+def step_tooltips(theme: ChartTheme, title: str = "step") -> list[alt.Tooltip]:
+    """Return the tooltips of a step: its number, and its date with a calendar."""
+    number = alt.Tooltip("step:Q", title=title)
+    if theme.calendar is None:
+        return [number]
+    return [number, alt.Tooltip(f"{DATE}:T", title="date", timeUnit="utcyearmonthdate")]
 
 
 def span(values: Sequence[float], log: bool = False) -> list[float]:
@@ -111,7 +156,7 @@ def change_rules(theme: ChartTheme, width: int, tables: Mapping[str, Any]) -> li
         return []
     x = steps_axis(theme, width)
     rule = alt.Chart(tables["changes"]).mark_rule(strokeDash=[1, 3], strokeWidth=1.6, style="ink")
-    layers = [rule.encode(x=x, tooltip=[alt.Tooltip("step:Q", title="from step"), alt.Tooltip("change:N")])]
+    layers = [rule.encode(x=x, tooltip=[*step_tooltips(theme, "from step"), alt.Tooltip("change:N")])]
     for name, (align, dx) in NAMED_CHANGES.items():
         if name in tables:
             text = alt.Chart(tables[name]).mark_text(align=align, dx=dx, dy=6, fontSize=10.5, style="soft")

@@ -9,7 +9,15 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.axes import change_rules, change_tables, colours, steps_axis
+from ecosystem.report.charts.axes import (
+    DATE,
+    change_rules,
+    change_tables,
+    colours,
+    dated,
+    step_tooltips,
+    steps_axis,
+)
 from ecosystem.report.charts.theme import HUMAN, NARROW, ChartLabels, ChartTheme
 
 
@@ -31,17 +39,19 @@ def fan(
 
     tooltip = [
         alt.Tooltip("population:N"),
-        alt.Tooltip("step:Q"),
+        *step_tooltips(theme),
         alt.Tooltip("percent:Q", title="quantile (%)"),
         alt.Tooltip("value:Q", title=labels.axis, format=labels.format),
     ]
-    layers = change_rules(theme, width, change_tables(theme, width))
+    layers = change_rules(theme, width, dated(change_tables(theme, width), theme))
+    frame = dated({"frame": frame}, theme)["frame"]
+    when = [name for name in frame.columns if name in ("step", DATE)]
     colour, single_step = colours(theme), frame["step"].n_unique() == 1
     for low in sorted(p for p in frame["percent"].unique().to_list() if p < 50):
         ends = [
-            frame.filter(pl.col("percent") == p).select("step", "population", value="value") for p in (low, 100 - low)
+            frame.filter(pl.col("percent") == p).select(*when, "population", value="value") for p in (low, 100 - low)
         ]
-        band = ends[0].rename({"value": "low"}).join(ends[1].rename({"value": "high"}), on=["step", "population"])
+        band = ends[0].rename({"value": "low"}).join(ends[1].rename({"value": "high"}), on=[*when, "population"])
         base = alt.Chart(band)
         mark = base.mark_rule(strokeWidth=9, strokeOpacity=0.12) if single_step else base.mark_area(fillOpacity=0.12)
         layers.append(mark.encode(x=x, y=y("low"), y2=alt.Y2("high:Q"), color=colour))
@@ -49,7 +59,7 @@ def fan(
         rows = human.filter(pl.col("percent") == percent).with_columns(population=pl.lit("human text"))
         if rows.height:
             rule = alt.Chart(rows).mark_rule(strokeDash=[2, 3], strokeWidth=1.4, strokeOpacity=strength, style="soft")
-            layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("population:N"), *tooltip[2:]]))
+            layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("population:N"), *tooltip[-2:]]))
     middle = alt.Chart(frame.filter(pl.col("percent") == 50))
     layers.append(middle.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour))
     layers.append(middle.mark_circle(size=30, opacity=1).encode(x=x, y=y(), color=colour, tooltip=tooltip))

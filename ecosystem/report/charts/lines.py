@@ -10,7 +10,16 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ecosystem.report.charts.axes import change_rules, change_tables, colours, span, spread, steps_axis
+from ecosystem.report.charts.axes import (
+    change_rules,
+    change_tables,
+    colours,
+    dated,
+    span,
+    spread,
+    step_tooltips,
+    steps_axis,
+)
 from ecosystem.report.charts.templates import ChartTemplate, placeholders, vega_lite
 from ecosystem.report.charts.theme import LABELLED, NARROW, WIDE, ChartLabels, ChartTheme
 
@@ -59,7 +68,7 @@ def over_steps(
     for name, table in (("web", web), ("laws", laws)):
         if table is not None:
             tables[name] = table
-    tables = {name: table for name, table in tables.items() if table.height}
+    tables = dated({name: table for name, table in tables.items() if table.height}, theme)
     drawn = [tables[name][column] for name in tables for column in ("low", "value", "high") if column in tables[name]]
     if single is not None and "deciles" not in tables:
         drawn.append(single["value"])
@@ -100,11 +109,11 @@ def _lines(
         layers.append(alt.Chart(tables["web"]).mark_line(strokeWidth=2.6, style="ink").encode(x=x, y=y()))
         dots = alt.Chart(tables["web"]).mark_circle(size=30, style="ink", opacity=1)
         layers.append(
-            dots.encode(x=x, y=y(), tooltip=[alt.Tooltip("label:N", title="scope"), alt.Tooltip("step:Q"), value])
+            dots.encode(x=x, y=y(), tooltip=[alt.Tooltip("label:N", title="scope"), *step_tooltips(theme), value])
         )
     if "laws" in tables:
         dashes = alt.Chart(tables["laws"]).mark_line(strokeDash=[6, 4], strokeWidth=1.6, style="ink")
-        tooltip = [alt.Tooltip("law:N"), alt.Tooltip("population:N"), alt.Tooltip("step:Q"), value]
+        tooltip = [alt.Tooltip("law:N"), alt.Tooltip("population:N"), *step_tooltips(theme), value]
         layers.append(
             dashes.encode(x=x, y=y(), detail=[alt.Detail("population:N"), alt.Detail("law:N")], tooltip=tooltip)
         )
@@ -147,7 +156,7 @@ def _population_layers(
     layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour))
     tooltip = [
         alt.Tooltip("population:N"),
-        alt.Tooltip("step:Q"),
+        *step_tooltips(theme),
         value,
         alt.Tooltip("error:Q", title="± standard error", format=value["format"].replace("+", "")),
         alt.Tooltip("members:Q", title="trainers"),

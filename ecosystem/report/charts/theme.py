@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ecosystem.calendar import Calendar
+
 WIDE, NARROW = (780, 320), (400, 230)  # width and height in pixels; the page stretches the width
 LABELLED = 10  # up to this many populations, all are named beside their lines
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
@@ -82,12 +84,16 @@ def configuration(scheme: Scheme) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ChartTheme:
-    """What the charts of a run share: populations in the order of their colours, first and last step, timed changes."""
+    """What the charts of a run share: populations in the order of their colours, first and last step, timed changes.
+
+    With a ``calendar`` the axis of steps has their dates.
+    """
 
     populations: Sequence[str]
     last: int
     first: int = 0
     changes: Sequence[tuple[int, str]] = field(default=())  # step, description
+    calendar: Calendar | None = None
 
 
 @dataclass(frozen=True)

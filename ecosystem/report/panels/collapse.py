@@ -87,6 +87,8 @@ def findings(data: RunReportData) -> list[str]:
     sentences = []
     for times in collapse_times(data)[:LISTED]:
         mean = plus_minus(times.mean, times.error, 1)
+        if (calendar := data.theme.calendar) is not None:
+            mean += f" ({calendar.shown(round(times.mean))})"
         if times.collapsed == times.trainers:
             several = times.trainers > 1
             trainers = f"all {times.trainers} trainers" if several else "the only trainer"
@@ -94,7 +96,7 @@ def findings(data: RunReportData) -> list[str]:
         else:
             outcome = (
                 f"{share(*times.share)} of the {times.trainers} trainers had collapsed totally "
-                f"by step {data.run.last_step}; the mean step of collapse is at least {mean}"
+                f"by {data.step_name(data.run.last_step)}; the mean step of collapse is at least {mean}"
             )
         law = f" (large-sample closed form: {number(times.predicted, 1)})" if times.predicted is not None else ""
         sentences.append(f"In {bold(times.population)}, {outcome}{law}.")

@@ -183,7 +183,7 @@ def _points(data: RunReportData, population: str, human: pl.Series) -> list[Figu
     for step, x in points.items():
         numbers = "" if x.shape[1] == 2 else f"the first two of {x.shape[1]} numbers; "
         labels = ChartLabels(
-            f"Documents of {population}/0 at step {step}", f"{numbers}grey: human documents", "", ".3~g"
+            f"Documents of {population}/0 at {data.step_name(step)}", f"{numbers}grey: human documents", "", ".3~g"
         )
         frame = pl.DataFrame(x[:, :2], schema=["x", "y"]).with_columns(population=pl.lit(population))
         chart = charts.scatter(frame, behind, data.theme, labels, window)

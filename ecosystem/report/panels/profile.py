@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from ecosystem.calendar import Calendar, step_name
 from ecosystem.formats import counted
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import LISTED, bold, listed, plus_minus, share, signed
@@ -49,14 +50,14 @@ def conditions(columns: int) -> Table | None:
 def overview(data: RunReportData) -> Table:
     """Return the verdicts of all populations, with a row for each definition."""
     verdicts = {(row["population"], row["definition"]): row for row in data.profile.iter_rows(named=True)}
-    cells = [[_verdict(verdicts[population, key]) for population in data.populations] for key in DEFINITIONS]
+    cells = [[_verdict(verdicts[population, key], data) for population in data.populations] for key in DEFINITIONS]
     return definitions(data.populations, cells)
 
 
-def _verdict(row: dict[str, Any]) -> Cell:
+def _verdict(row: dict[str, Any], data: RunReportData) -> Cell:
     if row["holds"] is None:
         return Cell("–", soft=True)
-    return Cell("yes", small=f"since step {row['step']}", bold=True) if row["holds"] else Cell("no")
+    return Cell("yes", small=f"since {data.step_name(row['step'])}", bold=True) if row["holds"] else Cell("no")
 
 
 def order(data: RunReportData) -> Table | None:
@@ -67,14 +68,17 @@ def order(data: RunReportData) -> Table | None:
         left = found.drop_nulls("step")
         never = f"{found.height - left.height} of {counted(found.height, 'signal')}"
         if found.height:
-            rows.append([tinted(data.populations, population), in_order(found), never])
+            rows.append([tinted(data.populations, population), in_order(found, data.theme.calendar), never])
     return Table(["population", "signals that left their baseline", "never left"], rows, left=(0, 1)) if rows else None
 
 
-def in_order(found: pl.DataFrame) -> str:
+def in_order(found: pl.DataFrame, calendar: Calendar | None = None) -> str:
     """Return the signals that left their baseline (columns ``signal`` and ``step``, ascending) by step, in words."""
     by_step = found.drop_nulls("step").group_by("step", maintain_order=True)
-    parts = [f"step {step}: {listed([SIGNALS[name] for name in group['signal']])}" for (step,), group in by_step]
+    parts = [
+        f"{step_name(int(str(step)), calendar)}: {listed([SIGNALS[name] for name in group['signal']])}"
+        for (step,), group in by_step
+    ]
     return "; ".join(parts) or "none"
 
 
@@ -88,7 +92,7 @@ def populations(data: RunReportData) -> list[PopulationProfile]:
 
 def _verdicts(data: RunReportData, population: str) -> Table:
     rows: list[Cells] = [
-        [DEFINITIONS[row["definition"]].name, _verdict(row), in_words(row)]
+        [DEFINITIONS[row["definition"]].name, _verdict(row, data), in_words(row)]
         for row in data.profile.filter(pl.col("population") == population).iter_rows(named=True)
     ]
     return Table(["definition", "verdict", "measured at the last step"], rows, left=(0, 1, 2))
@@ -109,7 +113,7 @@ def _signals(data: RunReportData, population: str) -> Table:
     rows: list[Cells] = [
         [
             Cell(SIGNALS[row["signal"]], small=row["signal"]),
-            "never" if row["step"] is None else str(row["step"]),
+            "never" if row["step"] is None else data.step_name(row["step"]).removeprefix("step "),
             plus_minus(row["change"], row["error"], 3, sign=True),
             signed(row["errors"], 1),
         ]

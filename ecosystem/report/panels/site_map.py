@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ecosystem.calendar import Calendar, step_name
 from ecosystem.errors import StoreError
 from ecosystem.report import charts
 from ecosystem.report.charts import ChartLabels
@@ -20,7 +21,7 @@ LINKS = 1500  # maximum number of links drawn; more would merge into a grey area
 SEED = 1
 
 
-def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, Any]]:
+def graphs(folder: Path, metrics: pl.DataFrame, last: int, calendar: Calendar | None = None) -> list[tuple[str, Any]]:
     """Draw the site graph at up to three steps, as (name, chart); empty if the graph or its metrics are missing."""
     measured = metrics.filter((pl.col("scope") == "site") & pl.col("metric").is_in(["documents", "synthetic_share"]))
     file = folder / "web.graphml"
@@ -54,7 +55,9 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int) -> list[tuple[str, An
         shown = (
             f"{drawn.height:,} of {len(links):,} links drawn" if drawn.height < len(links) else f"{len(links):,} links"
         )
-        labels = ChartLabels(f"The web at step {step}", f"{nodes.height:,} sites, {shown}", "synthetic share", ".0%")
+        labels = ChartLabels(
+            f"The web at {step_name(step, calendar)}", f"{nodes.height:,} sites, {shown}", "synthetic share", ".0%"
+        )
         maps.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, labels, most)))
     return maps
 

@@ -57,6 +57,7 @@ class Plan:
     seconds_to_pretrain: float  # if the foundations are not cached
     unknown: list[str]  # models of unknown size, not included in ``seconds``
     notes: list[str]  # settings without effect, and measurements that will be missing
+    dates: str = ""  # of the opening and the last step; "": without a calendar
     placement: str = ""  # workers that compute the models; "": this process
     resources: Resources | None = None  # memory and disk; None: unknown
 
@@ -116,6 +117,7 @@ class Plan:
             seconds_to_pretrain=foundation,
             unknown=unknown,
             notes=notes,
+            dates="" if scenario.calendar is None else scenario.calendar.span(0, scenario.steps),
         )
 
     def placed(self, workers: Workers | None) -> Plan:
@@ -151,6 +153,7 @@ class Plan:
         return "\n".join(
             [
                 f"{self.name}: {self._steps_left()} on {self.device}",
+                *([f"  dates      {self.dates}"] if self.dates else []),
                 f"  agents     {', '.join(agents)}",
                 *([f"  placement  {self.placement}"] if self.placement else []),
                 f"  documents  {initially}about {self.documents_per_step:,.0f} per step",

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from ecosystem.spec import Spec
-from ecosystem.types import Positive
+from ecosystem.times import Moment
 
 
 class Change(Spec):
     """A timed change: set dotted paths to these values, starting at step ``at``."""
 
-    at: Positive = Field(description="first step at which the values are in force")
+    at: Moment = Field(description="first step at which the values are in force: its number, date or time")
     set: dict[str, Any] = Field(description="table of dotted path = value")
+
+    @model_validator(mode="after")
+    def _values_exist(self) -> Change:
+        for path, value in self.set.items():
+            if _has_none(value):
+                raise ValueError(f"set: {path} = {value!r}: a change needs a value; a file cannot hold None")
+        return self
+
+
+def _has_none(value: Any) -> bool:
+    """Return whether a value from Python is None, or a table or list with None somewhere inside."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return value is None or any(map(_has_none, inner))
 
 
 class Knob(Spec):

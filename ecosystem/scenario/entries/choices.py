@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from ecosystem.errors import nearest
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.spec import ScenarioParts, Spec
+from ecosystem.times import WholeSteps
 from ecosystem.types import Positive, Share
 
 Amount = Annotated[float, Field(ge=0, le=1e9)]
@@ -29,7 +30,7 @@ class NoveltySpec(Spec):
     learning_rate: Rate = Field(
         0.05, description="weight of the newest mean gain in a benefit; the others keep 1 minus it"
     )
-    inherited: Positive | None = Field(
+    inherited: WholeSteps | None = Field(
         None,
         description="steps of a generation: at first and at its multiples, the spread of what people write becomes "
         "that of public knowledge; absent: people write from the truth",

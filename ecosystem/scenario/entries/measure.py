@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from ecosystem.spec import Spec
+from ecosystem.times import WholeSteps
 from ecosystem.types import Count, Positive
 
 
@@ -15,7 +16,7 @@ class DownstreamSpec(Spec):
 
     tasks: list[str] = Field([], description="tasks on which members are fine-tuned from their weights, then evaluated")
     zero_shot: list[str] = Field([], description="tasks on which members are evaluated without fine-tuning")
-    every: Positive = Field(1, description="evaluate at step 1 and then every this many steps")
+    every: WholeSteps = Field(1, description="evaluate at step 1 and then every this many steps")
     train: Positive = Field(400, description="examples to fine-tune on, each task")
     test: Annotated[int, Field(ge=2, le=10**6)] = Field(200, description="test examples, from other documents")
     epochs: Annotated[float, Field(gt=0, le=1e6)] = Field(3.0, description="passes over the training examples")

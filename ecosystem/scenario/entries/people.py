@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from ecosystem.families.requests import Rewriting
 from ecosystem.scenario.entries.choices import ChoiceSpec
 from ecosystem.spec import Spec
-from ecosystem.types import Count, Positive, Share
+from ecosystem.times import PerStep, WholePerStep
+from ecosystem.types import Positive, Share
 
 
 class WriterSpec(Spec):
@@ -17,7 +18,7 @@ class WriterSpec(Spec):
 
     count: Positive = Field(1, description="number of writers in the population")
     source: str = Field(description="the source their documents are drawn from, without replacement")
-    rate: Annotated[float, Field(ge=0, le=1e9)] = Field(5.0, description="documents a step, each writer, on average")
+    rate: PerStep = Field(5.0, description="documents a step, each writer, on average")
     sites: Positive = Field(3, description="home sites of each writer")
     reaction: Share = Field(
         0.0, description="0: always writes; 1: stops writing when every document around its home sites is synthetic"
@@ -74,7 +75,7 @@ class CuratorSpec(Spec):
 
     count: Positive = Field(1, description="number of curators in the population")
     sites: Positive = Field(10, description="sites each curator watches")
-    reviews: Count = Field(40, description="documents reviewed a step, each curator")
+    reviews: WholePerStep = Field(40, description="documents reviewed a step, each curator")
     true_positive_rate: Share = Field(0.8, description="probability of recognising a synthetic document")
     false_positive_rate: Share = Field(0.05, description="probability of taking a human document for synthetic")
     action: Literal["remove", "down_weight", "endorse"] = Field(

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from ecosystem.metrics.catalogue import name_of
 from ecosystem.spec import Spec
-from ecosystem.types import Positive
+from ecosystem.times import Moment
 
 
 class TheorySpec(Spec):
@@ -21,5 +21,5 @@ class TheorySpec(Spec):
     law: str = Field(description="name of a function of the generation (ecosystem list laws)")
     parameters: dict[str, Any] = Field(default_factory=dict, description="its other arguments")
     first: int = Field(0, description="generation at step 0; the curve begins at generation 1")
-    check: list[Positive] = Field([], description="steps at which `ecosystem validate` compares")
+    check: list[Moment] = Field([], description="steps at which `ecosystem validate` compares")
     source: str = Field("", description="reference for the law")

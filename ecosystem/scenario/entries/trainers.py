@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ecosystem.families.requests import Budget, Decoding, Start
 from ecosystem.spec import Spec
+from ecosystem.times import Delay, SomePerStep, Steps, WholePerStep, WholeSteps
 from ecosystem.types import Count, Positive
 
 INITIAL = "initial"  # author of the initial documents of a web, in tables and in the shares of a trainer
@@ -16,14 +17,14 @@ INITIAL = "initial"  # author of the initial documents of a web, in tables and i
 class ScrapeSpec(Spec):
     """How a trainer collects candidates from the web."""
 
-    docs: Positive = Field(1000, description="candidates a step, without replacement")
+    docs: SomePerStep = Field(1000, description="candidates a step, without replacement")
     strategy: Literal["uniform", "recent", "reach", "popularity"] = Field(
         "uniform",
         description="uniform: all equally likely; recent: newer ones more often; reach: only sites within `links` of "
         "its home sites; popularity: in proportion to the PageRank of their site",
     )
     links: Count = Field(2, description="for reach: how many links away from the home sites")
-    half_life: Annotated[float, Field(gt=0)] = Field(
+    half_life: Steps = Field(
         2.0, description="for recent: steps after which a document is half as likely to be scraped"
     )
     shares: dict[str, Annotated[float, Field(gt=0, le=1)]] | None = Field(
@@ -37,7 +38,7 @@ class ScrapeSpec(Spec):
     @classmethod
     def _add_up(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
         if shares is not None and abs(sum(shares.values()) - 1) > 1e-9:
-            raise ValueError(f"the shares must add up to 1, but these add up to {sum(shares.values()):.6g}")
+            raise ValueError(f"the shares must add up to 1, but these add up to {sum(shares.values()):.12g}")
         return shares
 
     def quotas(self) -> dict[str, int]:
@@ -76,10 +77,10 @@ class TrainerSpec(Spec):
         "the weights from before; -1, like absent: with those fitted",
     )
     decoding: Decoding = Decoding()
-    publish: Count = Field(100, description="documents published a step, each trainer")
-    every: Positive = Field(1, description="number of steps from one fit to the next")
-    offset: Count = Field(0, description="first step at which it may fit is 1 + offset")
-    lag: Count = Field(0, description="scrape only documents published at least this many steps ago")
+    publish: WholePerStep = Field(100, description="documents published a step, each trainer")
+    every: WholeSteps = Field(1, description="number of steps from one fit to the next")
+    offset: Delay = Field(0, description="first step at which it may fit is 1 + offset")
+    lag: Delay = Field(0, description="scrape only documents published at least this many steps ago")
     active: bool | None = Field(
         None,
         description="false: they are not there; a timed change to true lets them begin, one to false lets them end; "

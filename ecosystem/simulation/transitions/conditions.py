@@ -18,7 +18,8 @@ _parse = lru_cache(maxsize=256)(Condition.parse)
 def apply_conditions(state: State, metrics: pl.DataFrame, before: int) -> None:
     """Decide which policies are in force, given the metrics of step ``before``; record an event for each switch.
 
-    A policy is not in force while a metric of its conditions is missing, which is recorded once.
+    A policy is not in force while a metric of its conditions is missing, which is recorded once, and again whenever
+    that ends its force.
     """
     conditional = {name: policy for name, policy in state.scenario.policies.items() if policy.when is not None}
     state.in_force &= conditional.keys()
@@ -31,11 +32,11 @@ def apply_conditions(state: State, metrics: pl.DataFrame, before: int) -> None:
         was = name in state.in_force
         now = not missing and _holds(when, ends, values, was)
         (state.in_force.add if now else state.in_force.discard)(name)
-        if missing and name not in state.unmeasured:
+        if missing and (was or name not in state.unmeasured):
             state.unmeasured.add(name)
             state.note(
-                f"policies.{name} is not in force: its condition needs {missing[0]}, which was not measured at step "
-                f"{before}"
+                f"policies.{name} is {'no longer' if was else 'not'} in force: its condition needs {missing[0]}, which "
+                f"was not measured at step {before}"
             )
         elif now != was and not missing:
             verb, reason = ("comes into force", policy.when) if now else _ended(policy)

@@ -26,17 +26,29 @@ def revise_choices(state: State) -> None:
         assert settings.choice is not None
         if settings.choice.novelty is not None and settings.rate:
             learn(state, name, settings, choices, ready_trainers(state, settings.choice))
-        revise(name, settings, choices, _quality(state, settings.choice), state.streams, state.t)
+        revise(name, settings, choices, _quality(state, name, settings.choice), state.streams, state.t)
 
 
-def _quality(state: State, choice: ChoiceSpec) -> float:
-    """Return the mean over trainers of the metric that the benefit of AI falls with; NaN if there is none."""
+def _quality(state: State, population: str, choice: ChoiceSpec) -> float:
+    """Return the mean over trainers of the metric that the benefit of AI falls with; NaN if there is none.
+
+    If the metric is missing although there are models, which is certain after the first step, it is recorded once.
+    """
     if choice.falls_with == "use":
         return float("nan")
     names = [trainer.name for trainer in state.trainers if trainer.population == choice.uses]
     values = [state.measured.get(("trainer", name, choice.falls_with)) for name in names]
     known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else float("nan")
+    if known:
+        return float(np.mean(known))
+    path = f"writers.{population}.choice.falls_with"
+    if state.t > 1 and ready_trainers(state, choice) and path not in state.unmeasured:
+        state.unmeasured.add(path)
+        state.note(
+            f"{path}: {choice.falls_with} of {choice.uses} was not measured at step {state.t - 1}, so the benefit of "
+            "AI does not fall"
+        )
+    return float("nan")
 
 
 def ready_trainers(state: State, choice: ChoiceSpec) -> list[Trainer]:
@@ -79,7 +91,9 @@ def write_with_ai(state: State, step: Step) -> None:
         assert choice is not None
         trainers = ready_trainers(state, choice)
         if not trainers:
-            state.note(f"the writers of {population} who use AI published nothing: {choice.uses} have no model yet")
+            there = any(trainer.population == choice.uses for trainer in state.trainers)
+            why = f"{choice.uses} have no model yet" if there else f"{choice.uses} is not there"
+            state.note(f"the writers of {population} who use AI published nothing: {why}")
             continue
         # A writer uses the same trainer at every step, unless others get their first models.
         noise = state.streams.at(f"writers/{population}/uses").uniform([writer.number for writer in counts])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ecosystem.calendar import step_at, step_name
 from ecosystem.errors import DataError, EcosystemError
 from ecosystem.formats import counted, number
 from ecosystem.report import charts
@@ -110,7 +111,7 @@ class StudyReportData:
 
     def theme(self, last: int = 0) -> ChartTheme:
         """Return the common theme of all charts: the arms' colours, and a line where each policy starts."""
-        return ChartTheme(self.arms, last, 0, sorted(self.starts.items()))
+        return ChartTheme(self.arms, last, 0, sorted(self.starts.items()), self.results.calendar)
 
     @cached_property
     def starts(self) -> dict[int, str]:
@@ -118,6 +119,7 @@ class StudyReportData:
         common, starts = self.study.branch.step if self.study.branch is not None else None, dict[int, list[str]]()
         for arm, lever in self.study.levers().items():
             step = lever.get(BRANCH_STEP, common)
+            step = None if step is None else step_at(step, self.results.calendar)
             if step is not None and lever:
                 starts.setdefault(step + 1, []).append(arm)
         return {step: listed(arms) for step, arms in starts.items() if step > 1}
@@ -173,7 +175,8 @@ class StudyReportData:
                 if events:
                     more = f" and {len(events) - QUOTED_EVENTS} more" if len(events) > QUOTED_EVENTS else ""
                     label = f"{arm}{f' in {world}' if world else ''}, seed {seed}"
-                    return f" (step {last} of {label}: {'; '.join(events[:QUOTED_EVENTS])}{more})"
+                    when = step_name(last, self.results.calendar)
+                    return f" ({when} of {label}: {'; '.join(events[:QUOTED_EVENTS])}{more})"
         return ""
 
     def _uncompared(self) -> list[str]:

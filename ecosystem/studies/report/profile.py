@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ecosystem.calendar import Calendar, step_name
 from ecosystem.metrics.estimates import wilson_interval
 from ecosystem.report.html import Cell, Cells, Column, Table, tinted
 from ecosystem.report.panels.profile import definitions, in_order
@@ -64,30 +65,36 @@ def profile_parts(results: Results, arms: list[str]) -> list[ProfilePart]:
             parts.append(
                 ProfilePart(
                     heading=f"{population}, world {world}" if world else population,
-                    shares=_shares(results.profile.filter(here), arms),
-                    order=_order(departures, arms),
-                    effects=[(tinted(arms, arm), _effects(rows)) for arm, rows in departures.items() if rows.height],
+                    shares=_shares(results.profile.filter(here), arms, results.calendar),
+                    order=_order(departures, arms, results.calendar),
+                    effects=[
+                        (tinted(arms, arm), _effects(rows, results.calendar))
+                        for arm, rows in departures.items()
+                        if rows.height
+                    ],
                 )
             )
     return parts
 
 
-def _shares(verdicts: pl.DataFrame, arms: list[str]) -> Table:
+def _shares(verdicts: pl.DataFrame, arms: list[str], calendar: Calendar | None) -> Table:
     """Return in how many of its runs a definition holds, by arm, with Wilson's interval and the median step."""
     cells = [
-        [_share(verdicts.filter((pl.col("definition") == key) & (pl.col("arm") == arm))) for arm in arms]
+        [_share(verdicts.filter((pl.col("definition") == key) & (pl.col("arm") == arm)), calendar) for arm in arms]
         for key in DEFINITIONS
     ]
     return definitions(arms, cells)
 
 
-def _share(verdicts: pl.DataFrame) -> Cell:
+def _share(verdicts: pl.DataFrame, calendar: Calendar | None) -> Cell:
     judged = verdicts.drop_nulls("holds")
     if judged.is_empty():
         return Cell("–", soft=True)
     holding, steps = int(judged["holds"].sum()), judged["step"].drop_nulls().to_list()
     low, high = wilson_interval(holding, judged.height)
     since = f"; step {float(np.median(steps)):g}" if steps else ""
+    if steps and calendar is not None:
+        since += f" ({calendar.shown(round(float(np.median(steps))))})"
     small = f"{100 * low:.0f}–{100 * high:.0f}\u00a0%{since}"
     return Cell(f"{holding} of {judged.height}", small=small, bold=holding > 0)
 
@@ -116,16 +123,16 @@ def left(changes: pl.DataFrame) -> pl.DataFrame:
     return ordered(pl.DataFrame(rows, schema=DEPARTURES, orient="row"), pl.col("effect"))
 
 
-def _order(departures: dict[str, pl.DataFrame], arms: list[str]) -> Table | None:
+def _order(departures: dict[str, pl.DataFrame], arms: list[str], calendar: Calendar | None) -> Table | None:
     rows: list[Cells] = []
     for arm, found in departures.items():
         if found.height:
             never = f"{found['step'].null_count()} of {found.height}"
-            rows.append([tinted(arms, arm), in_order(found), never])
+            rows.append([tinted(arms, arm), in_order(found, calendar), never])
     return Table(["arm", "signals that left their baseline", "never left"], rows, left=(0, 1)) if rows else None
 
 
-def _effects(found: pl.DataFrame) -> Table:
+def _effects(found: pl.DataFrame, calendar: Calendar | None) -> Table:
     head: list[Column | str] = [
         "signal",
         "left at step",
@@ -137,7 +144,7 @@ def _effects(found: pl.DataFrame) -> Table:
     rows: list[Cells] = [
         [
             Cell(SIGNALS[signal], small=signal),
-            "never" if step is None else str(step),
+            "never" if step is None else step_name(step, calendar).removeprefix("step "),
             _d(effect) if np.isfinite(effect) else "no spread",
             f"{_d(low)} to {_d(high)}" if np.isfinite(effect) else "–",
             f"{p:.2g}",

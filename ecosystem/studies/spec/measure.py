@@ -11,8 +11,9 @@ from ecosystem.errors import nearest
 from ecosystem.metrics.catalogue import definitions, name_of
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import Spec
+from ecosystem.times import InTime, as_written
 
-Step = Annotated[int, Field(ge=0, le=10**9)]
+Step = Annotated[int, Field(ge=0, le=10**9), InTime("moment")]
 WEB = "web"  # the value of Measure.of that selects the metrics of the whole web
 
 
@@ -57,13 +58,15 @@ class Measure(Spec):
         last = self.steps(scenario.steps)[1]
         if last > scenario.steps:
             field = "at" if self.window is None else "window"
-            return f"{field}: step {last} comes after the last step, {scenario.steps}"
+            return f"{field}: {scenario.step_name(last)} comes after the last step, {scenario.steps}"
         return ""
 
     @property
     def name(self) -> str:
         """The name in tables: population, metric and steps, for instance ``lab/w2@2-4``."""
-        when = f"@{self.at}" if self.at is not None else f"@{self.window[0]}-{self.window[1]}" if self.window else ""
+        when = "" if self.at is None else f"@{as_written(self.at)}"
+        if self.window is not None:
+            when = f"@{as_written(self.window[0])}-{as_written(self.window[1])}"
         return f"{self.of}/{self.metric}{when}" if self.of else f"{self.metric}{when}"
 
     @property

@@ -11,12 +11,14 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from ecosystem.calendar import Calendar
 from ecosystem.errors import ScenarioError, each_line, nearest, path_argument, path_of, whole_number
 from ecosystem.scenario.presets import FileKind, bundled, file_kind, read_toml, require_kind
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
 from ecosystem.spec import Spec, checked_paths, explain
 from ecosystem.studies.spec.design import Seed
+from ecosystem.times import time_context
 
 
 class ManyRuns(Spec):
@@ -59,7 +61,8 @@ class ManyRuns(Spec):
     @classmethod
     def _validated(cls, data: Mapping[str, Any], file: str) -> Self:
         try:
-            question = cls.model_validate(data)
+            based = {**data, "base": data.get(cls.base_field)}
+            question = cls.model_validate(data, context={"calendar": _calendar(based, file)})
         except ValidationError as error:
             where = file or data["name"]
             raise ScenarioError("\n".join(f"{where}: {problem}." for problem in explain(error, "", cls))) from None
@@ -123,6 +126,28 @@ class Question(ManyRuns):
             )
         data = self.plain() | {"set": {**self.set, **checked_paths(values)}, "seeds": self.seeds[:seeds]}
         return self._validated(data, self._file)
+
+
+def _calendar(data: Mapping[str, Any], file: str) -> Calendar | None:
+    """Return the calendar of the base scenario of a file with the values of ``set``; None if arms may differ in it.
+
+    Files that cannot be read are refused later (:meth:`ManyRuns.base_scenario`).
+    """
+    own, levers = data.get("set"), [data.get(name) for name in ("arms", "worlds", "axes", "uncertain")]
+    if any(isinstance(keys, Mapping) and {"start", "step"} & {*keys, *_keys(keys)} for keys in levers):
+        return None
+    try:
+        scenario = read_toml(_scenario_file(str(data.get("base")), Path(file).parent))
+        scenario |= scenario.get("variants", {}).get(data.get("variant"), {})
+        values = {**scenario, **(own if isinstance(own, Mapping) else {})}
+        calendar: Calendar | None = time_context({name: values.get(name) for name in ("start", "step")})["calendar"]
+    except (ScenarioError, ValueError, AttributeError, TypeError):  # not yet validated
+        return None
+    return calendar
+
+
+def _keys(tables: Mapping[str, Any]) -> list[str]:
+    return [key for table in tables.values() if isinstance(table, Mapping) for key in table]
 
 
 def with_values(scenario: Scenario, values: Mapping[str, Any], base: Path) -> Scenario:

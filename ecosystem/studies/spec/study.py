@@ -11,11 +11,13 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from ecosystem.calendar import step_at
 from ecosystem.errors import ScenarioError, StoreError, nearest
 from ecosystem.metrics.definitions import COSTS
 from ecosystem.scenario.presets import FileKind
@@ -283,6 +285,11 @@ class Study(Question):
         step = lever.get(BRANCH_STEP, None if self.branch is None else self.branch.step)
         if step is None:
             return with_values(base, {**uncertain, **values}, base_folder), None, -1
+        if isinstance(step, str | date):
+            try:
+                step = step_at(step, base.calendar)
+            except ValueError as error:
+                raise ScenarioError(f"{BRANCH_STEP}: {error}.") from None
         if not isinstance(step, int) or not 0 <= step < base.steps:
             raise ScenarioError(
                 f"{BRANCH_STEP} = {step!r}: give a whole number from 0 to {base.steps - 1}, before the last step."
