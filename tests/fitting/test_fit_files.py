@@ -45,6 +45,8 @@ def test_an_unbounded_prior_gives_finite_values_at_its_ends():
         ({"path": "a.b"}, 0.25, 0.25),
         ({"path": "a.b", "whole": True}, 2.6, 3),
         ({"path": "a.b", "unit": "years"}, 0.83, "0.83 years"),
+        ({"path": "a.b", "unit": "per month"}, 100 / 3, "33.333333333 per month"),
+        ({"path": "a.b", "unit": "per month"}, 20.0, "20 per month"),
         ({"path": "a.b", "unit": "per month", "whole": True}, 39.7, "40 per month"),
         ({"path": "a.b", "unit": "years", "since": "2022-11-30"}, 1.0, "2023-11-30"),
         ({"path": "a.b", "unit": "days", "since": "2024-02-28"}, 1.2, "2024-02-29"),

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from ecosystem.spec import Spec
 
 _DAYS = {"day": 1.0, "week": 7.0, "month": 365.25 / 12, "quarter": 365.25 / 4, "year": 365.25}
+_DECIMALS = 9  # that durations and rates may have
 _NEVER = ("seed", "name", "description", "steps", "start", "step", "variants", "theory", "knobs", "placement")
 _PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
@@ -68,7 +69,9 @@ class Setting(Spec):
         if self.since is not None:
             days = number * _DAYS[str(self.unit).removesuffix("s")]
             return (date.fromisoformat(self.since) + timedelta(days=round(days))).isoformat()
-        return number if self.unit is None else f"{number:.12g} {self.unit}"
+        if self.unit is None:
+            return number
+        return f"{f'{number:.{_DECIMALS}f}'.rstrip('0').rstrip('.')} {self.unit}"
 
     def values(self, value: float) -> dict[str, Any]:
         """Return the settings of a value: dotted path → what is written there."""
