@@ -39,7 +39,7 @@ def measurements(results: FitResults, what: str) -> Any:
     def y(column: str) -> alt.Y:
         return alt.Y(f"{column}:Q", title=None, scale=scale, axis=alt.Axis(format=".3~g", tickCount=5))
 
-    x: Any = alt.X("when:T", title=None, axis=alt.Axis(format="%b %Y", tickCount=5, grid=False))
+    x: Any = alt.X("when:T", title=None, axis=alt.Axis(format=_dates(frame["when"]), tickCount=5, grid=False))
     if calendar is None:
         x = alt.X("when:Q", title="step", scale=alt.Scale(zero=False), axis=alt.Axis(format="d", grid=False))
     base = alt.Chart(frame)
@@ -70,6 +70,12 @@ def measurements(results: FitResults, what: str) -> Any:
         height=NARROW[1],
         title=alt.TitleParams(what, subtitle=subtitle),
     )
+
+
+def _dates(when: pl.Series) -> str:
+    """Return the d3 format of dates: with days if the range is short."""
+    days = (when.max() - when.min()).days if when.dtype == pl.Date else 0  # type: ignore[operator,union-attr]
+    return "%b %Y" if days > 400 else "%-d %b %Y"
 
 
 def _when(rows: pl.DataFrame, calendar: Calendar | None) -> pl.Series:
@@ -116,7 +122,7 @@ def correlations(table: pl.DataFrame, tied: float) -> Any:
     frame = table.filter(pl.col("x") != pl.col("y")).with_columns(
         marked=pl.col("value").abs() > tied, label=pl.col("value").round(2).cast(pl.String)
     )
-    subtitle = f"a dot marks pairs that the targets hardly tell apart (beyond ±{tied:g})"
+    subtitle = f"framed: pairs that the targets hardly tell apart (beyond ±{tied:g})"
     return matrix(frame, "Posterior correlations", subtitle, 1.0)
 
 
@@ -133,7 +139,7 @@ def pulls(found: Sequence[Pull], names: Sequence[str]) -> Any:
         for pull in found
         for name, shift in zip(names, pull.shift, strict=True)
     ]
-    subtitle = "shift of the posterior mean by these targets, in posterior standard deviations; a dot marks more than 1"
+    subtitle = "shift of the posterior mean by these targets, in posterior standard deviations; framed if more than 1"
     return matrix(pl.DataFrame(rows), "Where targets pull", subtitle, 3.0)
 
 
@@ -160,7 +166,9 @@ def matrix(frame: pl.DataFrame, title: str, subtitle: str, limit: float | None) 
     Colours are symmetric around 0 and reach full strength at ``limit``; None: they rise from 1.
     """
     columns, rows = (frame[name].unique(maintain_order=True).to_list() for name in ("x", "y"))
-    x = alt.X("x:N", sort=columns, title=None, axis=alt.Axis(labelAngle=-30 if len(columns) > 4 else 0, labelLimit=160))
+    columns = sorted(columns, key=rows.index) if set(columns) == set(rows) else columns
+    tilted = len(columns) > 1 and max(map(len, columns)) > 10
+    x = alt.X("x:N", sort=columns, title=None, axis=alt.Axis(labelAngle=-30 if tilted else 0, labelLimit=160))
     y = alt.Y("y:N", sort=rows, title=None, axis=alt.Axis(labelLimit=280))
     if limit is None:
         scale = alt.Scale(domain=[1.0, 3.0], clamp=True, range=["#8793a322", "#8b5cd6"])
@@ -174,7 +182,7 @@ def matrix(frame: pl.DataFrame, title: str, subtitle: str, limit: float | None) 
         base.mark_rect(cornerRadius=2).encode(x=x, y=y, color=colour, tooltip=tooltip),
         base.mark_text(fontSize=11.5, strokeWidth=3, style="halo").encode(x=x, y=y, text=text),
         base.mark_text(fontSize=11.5, style="ink").encode(x=x, y=y, text=text),
-        alt.Chart(frame.filter("marked")).mark_circle(size=16, dy=-12, style="ink", opacity=1).encode(x=x, y=y),
+        alt.Chart(frame.filter("marked")).mark_rect(filled=False, strokeWidth=1.6, style="ink").encode(x=x, y=y),
         width=max(160, 72 * len(columns)),
         height=max(60, 34 * len(rows)),
         title=alt.TitleParams(title, subtitle=subtitle),
