@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from ecosystem.fitting.emulator import Emulator
 from ecosystem.fitting.likelihood import Likelihood, Noise
-from ecosystem.fitting.posterior import ROUGH, Posterior, sample
+from ecosystem.fitting.posterior import MOST, ROUGH, Posterior, sample
 from ecosystem.fitting.runs import Output, Request, values_of
 from ecosystem.fitting.search import Search
 from ecosystem.fitting.spec.fit import Fit
@@ -78,11 +78,11 @@ class DataSet:
         return np.asarray((self.posterior.u < self.truth).mean(axis=0))
 
 
-def data_sets(runs: WorldRuns, count: int, points: int, seed: int = 1) -> list[DataSet]:
+def data_sets(runs: WorldRuns, count: int, points: int, seed: int = 1, most: int = MOST) -> list[DataSet]:
     """Simulate data sets at parameters drawn from the prior, each with its own seed and errors, and fit each.
 
     The emulator is common to all: ``points`` fill the prior. All else is done as in a fit: noise runs at a first
-    posterior, and the final posterior.
+    posterior, and the final posterior, of at most ``most`` steps.
     """
     fit, k = runs.fit, len(runs.fit.names)
     search = Search(fit, runs.targets, runs)
@@ -100,7 +100,7 @@ def data_sets(runs: WorldRuns, count: int, points: int, seed: int = 1) -> list[D
         seeds = range(20_000 + number * fit.noise, 20_000 + (number + 1) * fit.noise)
         noisy = runs("noise", [Request("noise", fit.values(x), s) for x, s in zip(u, seeds, strict=True)])
         noise = Noise.of_runs(emulator, u, np.array([output.values for output in noisy]))
-        posterior = sample(Likelihood.of(emulator, noise, targets), k, number, "posterior")
+        posterior = sample(Likelihood.of(emulator, noise, targets), k, number, "posterior", most=most)
         found.append(DataSet(truth, targets, posterior))
     return found
 
