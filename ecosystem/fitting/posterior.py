@@ -16,7 +16,7 @@ from ecosystem.types import Floats
 ENSEMBLES = 4  # independent of each other, for the comparison of their means
 _BLOCK = 500  # steps between two tests of convergence
 MOST = 8000  # steps
-_TIMES = 40  # autocorrelation times that make a chain long enough
+_TIMES = 20  # autocorrelation times that make a chain long enough
 _LARGEST_RATIO = 1.01  # of R̂
 ROUGH = 500  # steps of a first posterior, which only places runs
 KEPT = 4000  # samples
@@ -49,7 +49,7 @@ def sample(log_likelihood: Callable[[Floats], Floats], k: int, seed: int, name: 
     """Sample the posterior of ``k`` parameters with a uniform prior in the unit cube.
 
     ``log_likelihood`` takes points [points, k] and returns [points]; ``name`` is that of the random stream. The
-    ensembles run until R̂ is below 1.01 and they are 40 autocorrelation times long, or end after ``most`` steps.
+    ensembles run until R̂ is below 1.01 and half of them is 20 autocorrelation times long, or end after ``most`` steps.
     """
     try:
         import emcee
@@ -63,7 +63,7 @@ def sample(log_likelihood: Callable[[Floats], Floats], k: int, seed: int, name: 
             values[inside] = log_likelihood(u[inside])
         return values
 
-    walkers = max(24, 4 * k)
+    walkers = max(24, 8 * k)
     moves = [(emcee.moves.DEMove(), 0.7), (emcee.moves.DESnookerMove(), 0.1), (emcee.moves.StretchMove(), 0.2)]
     ensembles, states = [], []
     for number in range(ENSEMBLES):
