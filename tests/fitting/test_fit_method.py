@@ -138,6 +138,7 @@ def test_runs_with_other_seeds_show_the_bias_of_the_common_ones():
     assert np.diag(noise.covariance) == pytest.approx(NOISE**2 * np.ones(4), rel=4 * np.sqrt(2 / 400))
 
 
+@pytest.mark.slow
 def test_the_posterior_is_the_exact_one(posterior):
     mean, covariance = exact_posterior([0, 1, 2, 3])
     sd = np.sqrt(np.diag(covariance))
@@ -151,12 +152,14 @@ def test_the_posterior_is_the_exact_one(posterior):
     )
 
 
+@pytest.mark.slow
 def test_a_parameter_without_effect_keeps_its_prior(posterior):
     independent = posterior.u[:: int(np.ceil(len(posterior.u) / posterior.effective[2])), 2]
     assert stats.kstest(independent, "uniform").pvalue > 1e-3
     assert width_ratios(posterior)[2] == pytest.approx(1.0, abs=4 * 0.45 / np.sqrt(posterior.effective[2]))
 
 
+@pytest.mark.slow
 def test_the_posterior_stays_inside_the_prior():
     emulator = Emulator.fit(linear_trials(), 1)
     far = targets(np.array([1.4, 0.9, 0.4, 1.6]))
@@ -181,6 +184,7 @@ def test_walkers_that_are_stuck_are_noticed():
     assert _stuck(chains)
 
 
+@pytest.mark.slow
 def test_pulls_are_those_of_exact_refits(posterior):
     found = {pull.label: pull for pull in pulls(likelihood(), posterior, targets(), 1)}
     mean, covariance = exact_posterior([0, 1, 2, 3])
