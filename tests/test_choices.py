@@ -154,9 +154,8 @@ def test_what_makes_no_sense_is_refused(people, choice, message):
 
 
 def test_a_text_has_a_span_of_each():
-    choice = ChoiceSpec(benefit=1.0, cost=0.0, ai_cost=0.0, ai_share=0.25)
     ai, human = pl.Series(["a " * 40, "a", ""]), pl.Series(["h " * 40, "h " * 40, "h h"])
-    texts, share = mixed(ai, human, choice, Stream(1, "mix"))
+    texts, share = mixed(ai, human, np.full(3, 0.25), "draw", np.zeros(3))
     assert texts[0].split() == ["h"] * 40 + ["a"] * 13 and texts[1].split() == ["h"] * 3 + ["a"]
     assert texts[2] == "h h" and share[2] == 0.0
     assert share[:2] == pytest.approx([0.25, 0.25], abs=0.02)
@@ -164,9 +163,10 @@ def test_a_text_has_a_span_of_each():
 
 def test_vectors_are_blended_or_drawn():
     ai, human = as_documents(np.full((400, 1), 100.0)), as_documents(np.zeros((400, 1)))
-    blended, share = mixed(ai, human, ChoiceSpec(**{**MIXED, "uses": "lab"}), Stream(1, "mix"))
+    quarter, noise = np.full(400, 0.25), Stream(1, "mix").uniform(np.arange(400))
+    blended, share = mixed(ai, human, quarter, "blend", noise)
     assert set(blended.to_numpy()[:, 0]) == {25.0} and set(share) == {0.25}
-    drawn, share = mixed(ai, human, ChoiceSpec(**{**MIXED, "mix": "draw"}), Stream(1, "mix"))
+    drawn, share = mixed(ai, human, quarter, "draw", noise)
     assert (drawn.to_numpy()[:, 0] == 100 * share).all() and share.mean() == pytest.approx(0.25, abs=0.07)
 
 

@@ -222,7 +222,7 @@ def test_a_view_shows_what_was_published_before_and_the_same_whenever_it_is_read
     assert few.equals(every[:100]) and every.height == 900 and every["t"].max() == 1
     assert set(every.columns) == set(OBSERVABLE) - {"weight", "retired_at"} | {"content"}
     assert every["content"].equals(world.corpus.contents(every["doc"]).alias("content"))
-    world.corpus.retire(every["doc"][:50], 3)
+    world.corpus.retire(every["doc"][:50], 3, "a policy")
     world.corpus.reweigh(every["doc"][:200], pl.Series([0.5] * 200))
     assert all(one.equals(other) for one, other in zip((few, every), seen(), strict=True))
     world = web({}, refused=[every["doc"][0]])

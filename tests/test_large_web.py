@@ -109,7 +109,7 @@ def test_documents_in_files_read_as_those_in_memory(monkeypatch, tmp_path):
     assert len(list((tmp_path / "scratch").glob("*/*.arrow"))) > 2
     ids = np.random.default_rng(0).integers(0, len(texts), 400)
     for corpus in (whole, parts):
-        corpus.retire(pl.Series([5, 870]), 1)
+        corpus.retire(pl.Series([5, 870]), 1, "a policy")
         corpus.reweigh(pl.Series([6, 7]), pl.Series([0.5, 1.0]))
     assert parts.index.drop("row").equals(whole.index.drop("row")) and parts.index["row"].unique().to_list() == [7]
     assert parts.rows(ids).drop("row").equals(whole.rows(ids).drop("row"))

@@ -154,7 +154,8 @@ def test_a_resumed_run_and_a_branch_measure_alike(run, cache, tmp_path):
 
 def test_not_asked_for_it_is_not_measured(run):
     plain = scenario(measure={"texts": ["distinct"], "words": 30, "held_out": 25})
-    assert set(run.metrics.filter(scope="web")["metric"]) == set(WEB_METRICS)
+    measured = set(run.metrics.filter(scope="web")["metric"])
+    assert measured == {"synthetic_share", "depth", "documents", "held_out_overlap"} <= set(WEB_METRICS)
     assert "overlap" not in plain.plain()["measure"] and plain.fingerprint() != run.scenario.fingerprint()
     world = World(plain)
     world.step()

@@ -283,7 +283,7 @@ def test_names_that_mean_something_else_in_results_are_refused(name, tmp_path):
     [
         (
             "trainers.naive.publsh",
-            'unknown key "publsh" in trainers.naive (did you mean "publish"?); allowed here: active, budget',
+            'unknown key "publsh" in trainers.naive (did you mean "publish"?); allowed here: active, activity',
         ),
         ("trainers.naive.scrap.docs", 'unknown key "scrap" in trainers.naive (did you mean "scrape"?)'),
         ("trainers.naive.scrape.dosc", 'unknown key "dosc" in trainers.naive.scrape (did you mean "docs"?)'),

@@ -142,7 +142,7 @@ def counts_over_steps(world, trainer, steps=400):
 def test_scraping_is_in_proportion_to_prominence(cache):
     world = world_of(tiny(), cache)
     docs = pl.Series(world.corpus.live().doc)
-    world.corpus.retire(docs[4:], 0)
+    world.corpus.retire(docs[4:], 0, "a policy")
     world.corpus.reweigh(docs[:4], pl.Series([0.0, 1.0, 1.0, 2.0]))
     trainer = scraped(world, docs=1, strategy="uniform")
     found = counts_over_steps(world, trainer)[:4]
@@ -154,7 +154,7 @@ def test_scraping_is_in_proportion_to_prominence(cache):
 def test_recent_documents_are_likelier_by_their_half_life(cache):
     world = world_of(tiny(), cache)
     world.state.t = 4
-    world.corpus.retire(pl.Series(world.corpus.live().doc[1:]), 0)
+    world.corpus.retire(pl.Series(world.corpus.live().doc[1:]), 0, "a policy")
     new = human_drafts(pl.Series(["new"]), "language", np.array([0]), "a", np.array([0]))
     world.corpus.publish(world.corpus.prepare(new, 4))
     trainer = scraped(world, docs=1, strategy="recent", half_life=2.0)

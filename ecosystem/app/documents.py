@@ -16,6 +16,7 @@ import solara.lab
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.elements import text_element
 from ecosystem.app.worlds.run_view import RunView
+from ecosystem.calendar import Calendar, step_name
 from ecosystem.formats import number, percent, visible
 from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 from ecosystem.report.panels.documents import CLIP, LONGEST, image_shape, picture, readable
@@ -77,21 +78,22 @@ def entries(view: RunView, documents: pl.DataFrame, first: int = 0) -> list[Entr
     page = documents.slice(first, TEXTS if shape is None else PICTURES)
     names = view.places["name"]
     rows = page.join(segment, on="doc", how="left", maintain_order="left")
-    return [_entry(row, names[row["site"]], shape, view.scenario.step_name) for row in rows.iter_rows(named=True)]
+    return [_entry(row, names[row["site"]], shape, view.scenario.calendar) for row in rows.iter_rows(named=True)]
 
 
-def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None, step_name: Callable[[int], str]) -> Entry:
+def _entry(row: dict[str, Any], site: str, shape: tuple[int, int] | None, calendar: Calendar | None = None) -> Entry:
     content = row["content"]
     full = "" if shape else visible(readable(content))
     text = full if len(full) <= LONGEST else f"{full[:LONGEST]}…"
-    facts = [f"{row['author']}, {step_name(row['t'])}", f"document {row['doc']}", f"site {site}"]
+    facts = [f"{row['author']}, {step_name(row['t'], calendar)}", f"document {row['doc']}", f"site {site}"]
     facts += [f"{row['words']:,} word{'s' if row['words'] != 1 else ''}"] if isinstance(content, str) else []
     human = "written by people" + (f", {percent(row['depth'])} of it by a model" if row["depth"] else "")
     facts += [f"depth {number(row['depth'])}" if row["synthetic"] else human]
     if row["verdict"]:
         facts += [f"refused by {row['verdict']}" + (f": {row['reason']}" if row["reason"] else "")]
     if row["retired_at"] is not None:
-        facts += [f"left the web at {step_name(row['retired_at'])}"]
+        why = row.get("left_by")
+        facts += [f"left the web at {step_name(row['retired_at'], calendar)}" + ("" if why is None else f": {why}")]
     shown = None if shape is None else picture(content, shape)
     return Entry(row["doc"], row["synthetic"], text, shown, tuple(visible(fact) for fact in facts), len(full))
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from ecosystem.corpus.life.spec import AgeSpec, LifeSpec, LinkSpec, SiteType
 from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.curves import Curve
 from ecosystem.errors import EcosystemError
@@ -25,7 +26,10 @@ from ecosystem.metrics.tasks import TASKS
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.runs.run import Run
+from ecosystem.scenario.entries.adoption import AdoptionSpec
 from ecosystem.scenario.entries.changes import Change
+from ecosystem.scenario.entries.choices import ChoiceSpec
+from ecosystem.scenario.entries.instruments import InstrumentSpec
 from ecosystem.scenario.entries.measure import DownstreamSpec, MeasureSpec, OverlapSpec
 from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
 from ecosystem.scenario.entries.theory import TheorySpec
@@ -55,8 +59,14 @@ _PRIORS: dict[str, type[BaseModel]] = {
 _ENTRIES: dict[str, type[BaseModel]] = {
     "[web]": WebSpec,
     "[web] initial": InitialSpec,
+    "[web] initial.age": AgeSpec,
+    "[web.types.NAME]": SiteType,
+    "[web.types.NAME] page_life and site_life": LifeSpec,
+    "[web.links]": LinkSpec,
     "[writers.NAME]": WriterSpec,
     "[writers.NAME] rewrite": Rewriting,
+    "[writers.NAME] choice": ChoiceSpec,
+    "[writers.NAME] adoption": AdoptionSpec,
     "[trainers.NAME]": TrainerSpec,
     "[trainers.NAME] scrape": ScrapeSpec,
     "[trainers.NAME] budget": Budget,
@@ -64,6 +74,7 @@ _ENTRIES: dict[str, type[BaseModel]] = {
     "[trainers.NAME] decoding.prompt": Prompt,
     "[curators.NAME]": CuratorSpec,
     "a value that varies in time": Curve,
+    "[instruments.NAME]": InstrumentSpec,
     "[measure]": MeasureSpec,
     "[measure.overlap]": OverlapSpec,
     "[measure.downstream]": DownstreamSpec,

@@ -55,6 +55,7 @@ def _heading(row: dict[str, Any], run: Run) -> str:
     """Return a line with the id, author, site and origin of a document, and when it left the web."""
     removal = f", refused by {row['verdict']} ({row['reason']})" if row["verdict"] else ""
     removal += f", retired at {run.scenario.step_name(row['retired_at'])}" if row["retired_at"] is not None else ""
+    removal += f" ({row['left_by']})" if row.get("left_by") is not None else ""
     human = "human" + (f", {percent(row['depth'])} of it by a model" if row["depth"] else "")
     kind = f"synthetic, depth {row['depth']:.2f}" if row["synthetic"] else human
     return visible(f"[{row['doc']}] {row['author']} on site {row['site']}: {kind}{removal}")

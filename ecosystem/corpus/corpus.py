@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from ecosystem.corpus.features import features
-from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, empty, segment
+from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, LEFT, empty, segment
 from ecosystem.corpus.storage.documents import Documents
 from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.storage.sorted_runs import FirstCopies
@@ -38,14 +38,21 @@ class Corpus:
     """All documents of one web, with methods that publish, retire and reweigh them and read their contents."""
 
     def __init__(
-        self, content: pl.DataType | None = None, scratch: Scratch | None = None, assisted: bool = False
+        self,
+        content: pl.DataType | None = None,
+        scratch: Scratch | None = None,
+        assisted: bool = False,
+        *,
+        explained: bool = False,
     ) -> None:
         """Create an empty corpus; ``content`` is the type of its documents (absent: text).
 
         ``scratch`` takes the files of documents that do not fit into memory (absent: a temporary folder). If writers
-        are ``assisted`` by models, the share of AI in every document and its trainer are recorded too.
+        are ``assisted`` by models, the share of AI in every document and its trainer are recorded too; and if its
+        departures are ``explained``, the reason for which each document left the web.
         """
-        self.assisted = assisted
+        self.assisted, self.explained = assisted, explained
+        self._change_schema = {**INDEX_CHANGE, **(LEFT if explained else {})}
         self._schema = segment(content or pl.String(), assisted)
         self._scratch = scratch or Scratch()
         self._clear()
@@ -54,10 +61,12 @@ class Corpus:
         self._documents = Documents(self._schema, self._scratch)
         self._drafts = pl.Series("content", [], dtype=self.content)  # contents of drafts that are not published
         arrays = _ARRAYS | ({"ai_share": np.float64} if self.assisted else {})
+        arrays |= {"left_by": np.int16} if self.explained else {}
+        self.reasons: list[str] = []  # for which documents left the web; the array left_by holds places in it
         self._arrays = {name: GrowingArray(dtype) for name, dtype in arrays.items()}
         self._copies = FirstCopies(self._scratch)
         self._drawn: dict[tuple[str | None, int], int] = {}  # number of documents of each source at each step
-        self._changed = empty(INDEX_CHANGE)
+        self._changed = empty(self._change_schema)
         self._live: Live | None = None
         self._by_site = np.zeros(0, np.int64)  # the first documents, sorted by site
         self._site_starts = np.zeros(1, np.int64)
@@ -116,6 +125,7 @@ class Corpus:
     def publish(self, table: pl.DataFrame) -> None:
         """Append a segment (columns of SEGMENT); rows with a verdict are recorded, but never on the web."""
         derived = {"retired_at": table["retired_at"].fill_null(_NEVER), "published": table["verdict"].is_null()}
+        derived["left_by"] = pl.repeat(_NEVER, table.height, dtype=pl.Int16, eager=True)
         for name, array in self._arrays.items():
             array.append((derived[name] if name in derived else table[name]).to_numpy())
         for source, t, count in table.group_by("source", "t").len().iter_rows():
@@ -132,9 +142,11 @@ class Corpus:
         return self.table(list(INDEX))
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return t, site, synthetic, ai_share, depth, weight, retired_at (-1: never) or published, [documents].
+        """Return t, site, synthetic, ai_share, depth, weight, retired_at, published or left_by, [documents].
 
-        The array must not be changed. Where writers are not assisted, ai_share equals synthetic.
+        The array must not be changed. Of documents that have not left the web, retired_at is -1. The values of
+        left_by, where departures are explained, are places in ``reasons``, or -1. Where writers are not assisted,
+        ai_share equals synthetic.
         """
         return self._arrays["synthetic" if name == "ai_share" and not self.assisted else name].array
 
@@ -196,9 +208,11 @@ class Corpus:
 
     # Changing.
 
-    def retire(self, docs: pl.Series, t: int) -> None:
-        """Retire documents from the web at step ``t``."""
-        ids = docs.unique().sort().to_numpy()
+    def retire(self, docs: pl.Series, t: int, by: str | pl.Series) -> None:
+        """Retire documents from the web at step ``t``; ``by`` is the reason, or that of each document."""
+        ids, first = np.unique(docs.to_numpy(), return_index=True)
+        if self.explained:
+            self._explain(ids, pl.repeat(by, ids.size, eager=True) if isinstance(by, str) else by.gather(first))
         self._change(ids, self.array("weight")[ids], np.full(ids.size, t, np.int32))
 
     def reweigh(self, docs: ArrayLike | pl.Series, factor: pl.Series) -> None:
@@ -207,18 +221,33 @@ class Corpus:
         ids, factors = ids[factors != 1.0], factors[factors != 1.0]
         self._change(ids, self.array("weight")[ids] * factors, self.array("retired_at")[ids])
 
+    def _explain(self, docs: NDArray[np.int64], reasons: pl.Series) -> None:
+        """Note why documents leave the web; one that has left before keeps its first reason."""
+        staying = self.array("retired_at")[docs] == _NEVER
+        for reason in reasons.filter(pl.Series(staying)).unique(maintain_order=True).drop_nulls():
+            if reason not in self.reasons:
+                self.reasons.append(reason)
+            own = staying & (reasons == reason).fill_null(value=False).to_numpy()
+            self.array("left_by")[docs[own]] = self.reasons.index(reason)
+
+    def _reason(self, docs: NDArray[np.int64]) -> pl.Series:
+        """Return why each document has left the web, or null."""
+        place = pl.Series(self.array("left_by")[docs], dtype=pl.Int64)
+        return pl.Series(self.reasons, dtype=pl.String).gather(place.set(place == _NEVER, None))
+
     def _change(self, docs: NDArray[np.int64], weight: NDArray[np.float64], retired_at: NDArray[np.int32]) -> None:
         if not docs.size:
             return
         self.array("weight")[docs], self.array("retired_at")[docs] = weight, retired_at
         columns = {"doc": docs, "retired_at": _retired_at("retired_at", retired_at), "weight": weight}
-        change = pl.DataFrame(columns, schema=INDEX_CHANGE)
+        columns |= {"left_by": self._reason(docs)} if self.explained else {}
+        change = pl.DataFrame(columns, schema=self._change_schema)
         self._changed = pl.concat([self._changed, change]).unique("doc", keep="last", maintain_order=True)
         self._live = None
 
     def take_changes(self) -> pl.DataFrame:
         """Return the rows retired or reweighed since the last call (columns of INDEX_CHANGE), and clear them."""
-        changed, self._changed = self._changed.sort("doc"), empty(INDEX_CHANGE)
+        changed, self._changed = self._changed.sort("doc"), empty(self._change_schema)
         return changed
 
     def restore_segment(self, table: pl.DataFrame) -> None:
@@ -233,6 +262,8 @@ class Corpus:
             self.restore_segment(table)
         last = changes.unique("doc", keep="last", maintain_order=True)
         retired_at = last["retired_at"].fill_null(_NEVER).to_numpy()
+        if self.explained:
+            self._explain(last["doc"].to_numpy(), last["left_by"])
         self._change(last["doc"].to_numpy(), last["weight"].to_numpy(), retired_at)
         self.take_changes()
 

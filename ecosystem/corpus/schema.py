@@ -102,6 +102,14 @@ _INDEX_CHANGE: Columns = {
     "weight": Column(pl.Float64(), "prominence after the change", "factor"),
 }
 
+_LEFT: Columns = {
+    "left_by": Column(
+        pl.String(),
+        'why it left the web: "page died", "site died", a curator ("curators/editors/0") or the name of a policy; null '
+        "if it has not; only in runs whose web has types of sites",
+    )
+}
+
 _LEDGER: Columns = {
     "reader": Column(pl.String(), 'name of the trainer, for instance "naive/0"'),
     "document": Column(pl.Int64(), "id on the web, or row in the source for an injected document"),
@@ -126,8 +134,8 @@ _METRICS: Columns = {
     "step": Column(pl.Int32(), "step of the measurement; 0 is the opening of the web", "step"),
     "scope": Column(
         pl.String(),
-        "sort of thing measured: trainer, training_set, web, site, policy, reference, writer, community, curator, cost "
-        "or domain",
+        "sort of thing measured: trainer, training_set, web, site, site_type, instrument, policy, reference, writer, "
+        "community, curator, cost or domain",
     ),
     "id": Column(
         pl.String(),
@@ -148,13 +156,15 @@ INDEX = {**OBSERVABLE, **TRUTH, **PUBLISH}
 SEGMENT = {**INDEX, **_types(_CONTENT)}
 """Columns of text documents; :func:`segment` returns those of vectors and categories."""
 INDEX_CHANGE = _types(_INDEX_CHANGE)
+LEFT = _types(_LEFT)
+"""Columns of index changes, beside those of INDEX_CHANGE, in a run whose web has types of sites."""
 LEDGER = _types(_LEDGER)
 ARCHIVE = _types(_ARCHIVE)
 METRICS = _types(_METRICS)
 
 COLUMNS: dict[str, Columns] = {
     "corpus": {**_OBSERVABLE, **_TRUTH, **_PUBLISH, **_CONTENT, **_ASSISTED},
-    "index": _INDEX_CHANGE,
+    "index": {**_INDEX_CHANGE, **_LEFT},
     "ledger": _LEDGER,
     "metrics": _METRICS,
     "archive": _ARCHIVE,

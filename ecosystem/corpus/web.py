@@ -2,8 +2,9 @@
 
 Sites are nodes, numbered from 0. Every document has a site; agents have home sites. Every link of the original graph
 has weight 1, or its weight in the file; links of an undirected graph count in both directions. An endorsement adds to
-the weight of one directed link, and creates the link if it is missing. Only endorsements change the graph, so only they
-are saved.
+the weight of one directed link, and creates the link if it is missing. On a web with types of sites, sites and links
+are born and sites die (:mod:`ecosystem.corpus.life`); that depends on the scenario and the seed alone, and is repeated
+when a run is resumed. So only endorsements are saved.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from ecosystem.corpus.graph_files import read_graph, write_graph
+from ecosystem.corpus.life.growth import Attachment, poisson
+from ecosystem.corpus.life.popularity import DAMPING, page_rank
+from ecosystem.corpus.life.sites import Sites
+from ecosystem.corpus.life.spec import AgeSpec, LinkSpec, SiteType, opening_problem
+from ecosystem.curves import Curve
 from ecosystem.errors import DataError
 from ecosystem.spec import Spec
 from ecosystem.streams import Streams
@@ -35,6 +41,11 @@ class InitialSpec(Spec):
         None,
         description="number of initial documents, the first ones, that tokenizers and foundations learn from and that "
         "metrics take as human; absent: 50,000 texts, or all vectors or categories",
+    )
+    age: AgeSpec | None = Field(
+        None,
+        description="age of these documents at the opening, for the lives of pages: a duration, or a distribution; "
+        "absent: all are new",
     )
 
     def learnt(self, modality: str) -> int:
@@ -57,7 +68,9 @@ class WebSpec(Spec):
     )
     sites: Positive | None = Field(None, description="number of sites; absent with a file, which defines it")
     degree: Positive = Field(
-        2, description="barabasi_albert: links of each new site; watts_strogatz: neighbours of each site (even)"
+        2,
+        description="barabasi_albert: links of each new site; watts_strogatz: neighbours of each site (even); with "
+        "types: links of each site that is born",
     )
     rewire: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="watts_strogatz: probability that a link is moved to a random site"
@@ -76,6 +89,29 @@ class WebSpec(Spec):
     retain: list[str] = Field(
         [], description="names of the policies that decide at each step what stays on the web, in order"
     )
+    types: dict[str, SiteType] | None = Field(
+        None, description="types of sites, with their births and deaths; absent: all sites are alike and last for ever"
+    )
+    links: LinkSpec | None = Field(
+        None, description="links that form while the web runs, on a web with types; absent: only those of new sites"
+    )
+
+    @model_validator(mode="after")
+    def _alive(self) -> WebSpec:
+        if self.types is None:
+            if self.links is not None:
+                raise ValueError("links: form on a web with types only; add [web.types.NAME], or remove links")
+            if self.initial is not None and self.initial.age is not None:
+                raise ValueError("initial.age: counts for pages that die only; add page_life to a type, or remove it")
+            return self
+        if self.graph in DEALT:
+            raise ValueError(f'types: sites of kind = "{self.graph}" are dealt to agents; choose another kind of web')
+        if problem := opening_problem(self.types, self.sites):
+            raise ValueError(problem)
+        lasting = all(entry.page_life is None for entry in self.types.values())
+        if lasting and self.initial is not None and self.initial.age is not None:
+            raise ValueError("initial.age: counts for pages that die only; add page_life to a type, or remove it")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> WebSpec:
@@ -112,12 +148,55 @@ class Web:
         self._streams = streams
         self._kind = spec.graph
         self._owned: dict[str, NDArray[np.int64]] = {}  # sites assigned in order, by agent, population or number
-        self._graph = _directed(_build(spec, streams, base))
+        built = _build(spec, streams, base)
+        self._mutual = not built.is_directed()
+        self._graph = _directed(built)
         self.sites: int = self._graph.number_of_nodes()
+        self._opening = self.sites
         self._endorsed: dict[tuple[int, int], float] = {}
         self._base: dict[tuple[int, int], float] = {(a, b): w for a, b, w in self._graph.edges(data="weight")}
         self._popularity: NDArray[np.float64] | None = None
         self._reached: dict[tuple[tuple[int, ...], int], NDArray[np.int64]] = {}
+        self.population = None if spec.types is None else Sites(spec.types, self.sites, streams)
+        self._attachment = None if self.population is None else Attachment(self.population, list(self._base), streams)
+
+    def advance(self, t: int, spec: WebSpec) -> None:
+        """Let sites die and be born, and links form, at step ``t``, as ``spec``, the settings in force, says.
+
+        Called for every step from 1 on, in order; a web without types does not change.
+        """
+        sites, attachment = self.population, self._attachment
+        if sites is None or attachment is None or spec.types is None:
+            return
+        for site in sites.let_die(t).tolist():
+            for target in self._graph.successors(site):
+                if (site, target) in self._base:
+                    attachment.count(target, -1)
+        born = [poisson(_rate(spec.types[n].births, t), self._streams.at(f"web/births/{n}", t)) for n in sites.names]
+        new = sites.add(spec.types, np.repeat(np.arange(len(born)), born), t)
+        attachment.welcome(new.size)
+        self.sites = len(sites)
+        for site in new.tolist():
+            self._graph.add_node(site, label=str(site))
+            for target in attachment.choose(site, spec.degree).tolist():
+                self._form(site, target)
+        if spec.links is not None:
+            wanted = poisson(_rate(spec.links.births, t), self._streams.at("web/links/births", t))
+            for a, b in attachment.pairs(wanted, self._streams.at("web/links", t), self._base):
+                self._form(a, b)
+        self._clear_caches(links=True)
+
+    def _form(self, a: int, b: int) -> None:
+        """Add a link of weight 1, in both directions on an undirected graph."""
+        assert self._attachment is not None
+        for link in ((a, b), (b, a)) if self._mutual else ((a, b),):
+            self._base[link] = 1.0
+            self._graph.add_edge(*link, weight=1.0 + self._endorsed.get(link, 0.0))
+            self._attachment.count(link[1], 1)
+
+    def is_living(self, site: int) -> bool:
+        """Return whether a site is there; always, on a web without types."""
+        return self.population is None or bool(self.population.alive[site])
 
     def labels(self) -> list[str]:
         """Return the name of every site, [sites]: its label in the file, else its number."""
@@ -133,15 +212,17 @@ class Web:
         Every site draws one number from the stream ``home/<name>``, and homes are the sites with the smallest numbers,
         so an agent with one more home keeps the others. On an isolated web, homes are the next ``n`` sites without an
         agent; on islands, those of the agent's population (the second to last part of ``name``); on parallel webs,
-        those of its number (the last part).
+        those of its number (the last part). On a web with types, the next site of the opening takes the place of one
+        that has died.
         """
         if self._kind in DEALT:
             part = {"islands": -2, "parallel": -1}.get(self._kind)
             owner = name if part is None else name.split("/")[part]
             first = sum(sites.size for sites in self._owned.values())
             return self._owned.setdefault(owner, np.arange(first, first + n, dtype=np.int64)).copy()
-        noise = self._streams.at(f"home/{name}").uniform(np.arange(self.sites))
-        return np.argsort(noise, kind="stable")[:n].astype(np.int64)
+        noise = self._streams.at(f"home/{name}").uniform(np.arange(self._opening))
+        order = np.argsort(noise, kind="stable").astype(np.int64)
+        return order[:n] if self.population is None else order[self.population.alive[order]][:n]
 
     def places(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Draw the site of each initial document (``rows`` of a source), uniformly.
@@ -153,12 +234,13 @@ class Web:
         return (self._streams.at(name).uniform(rows) * self.sites).astype(np.int64)
 
     def reach(self, homes: ArrayLike, links: int) -> NDArray[np.int64]:
-        """Return the sites within ``links`` links of any of ``homes``, including these, in ascending order."""
+        """Return the living sites within ``links`` links of any of ``homes``, including these, in ascending order."""
         start = tuple(sorted({self._site(int(home)) for home in np.asarray(homes).reshape(-1)}))
         if (start, links) not in self._reached:
             reached, frontier = set(start), set(start)
             for _ in range(links):
                 frontier = {b for a in frontier for b in self._graph.successors(a)} - reached
+                frontier = frontier if self.population is None else {b for b in frontier if self.is_living(b)}
                 if not frontier:
                     break
                 reached |= frontier
@@ -166,22 +248,32 @@ class Web:
         return self._reached[start, links].copy()
 
     def popularity(self) -> NDArray[np.float64]:
-        """Compute the PageRank of every site (damping 0.85, weighted links), [sites]; it sums to one."""
-        if self._popularity is None:
+        """Compute the PageRank of every site (damping 0.85, weighted links), [sites]; it sums to one.
+
+        Dead sites, whose links do not count, have 0.
+        """
+        if self._popularity is None and self.population is not None:
+            self._popularity = page_rank(self._graph.edges(data="weight"), self.population.alive)
+        elif self._popularity is None:
             import networkx as nx
 
-            rank = nx.pagerank(self._graph, alpha=0.85, max_iter=1000, tol=1e-10, weight="weight")
+            rank = nx.pagerank(self._graph, alpha=DAMPING, max_iter=1000, tol=1e-10, weight="weight")
             self._popularity = np.array([rank[site] for site in range(self.sites)])
         return self._popularity.copy()
 
     def endorse(self, from_site: int, to_site: int, strength: float) -> None:
         """Add ``strength`` to the link between two sites; create the link if it is missing.
 
-        A site's endorsement of itself is ignored. Raises DataError unless ``strength`` is finite and above 0.
+        A site's endorsement of itself is ignored, and so is one by or of a dead site. Raises DataError unless
+        ``strength`` is finite and above 0.
         """
+        link = self._site(from_site), self._site(to_site)
+        if all(map(self.is_living, link)):
+            self._strengthen(link, strength)
+
+    def _strengthen(self, link: tuple[int, int], strength: float) -> None:
         if not (np.isfinite(strength) and strength > 0):
             raise DataError(f"an endorsement must have a finite strength above 0, not {strength!r}.")
-        link = self._site(from_site), self._site(to_site)
         if link[0] != link[1]:
             self._set(link, self._endorsed.get(link, 0.0) + float(strength))
 
@@ -198,14 +290,16 @@ class Web:
                 self._graph.remove_edge(*link)
         self._endorsed.clear()
         self._clear_caches(links=True)
-        for a, b, strength in endorsements:
-            self.endorse(int(a), int(b), float(strength))
+        for a, b, strength in endorsements:  # also those of sites that have died since
+            self._strengthen((self._site(int(a)), self._site(int(b))), float(strength))
 
     def export(self, path: str | Path, attributes: Mapping[str, ArrayLike] | None = None) -> None:
         """Write the graph as GraphML or GEXF, by the ending of ``path``.
 
         ``attributes`` (for instance the synthetic share) have one value per site, [sites]. Links have a ``weight`` and
-        its ``endorsed`` part. Raises DataError for another ending, and StoreError if the file cannot be written.
+        its ``endorsed`` part. On a web with types, sites also have their ``type``, the step at which they were ``born``
+        and, if they have, the one at which they ``died``. Raises DataError for another ending, and StoreError if the
+        file cannot be written.
         """
         graph = self._graph.copy()
         for name, values in (attributes or {}).items():
@@ -214,6 +308,9 @@ class Web:
                 raise DataError(f'the attribute "{name}" has {len(column):,} values for {self.sites:,} sites.')
             for site, value in enumerate(column):
                 graph.nodes[site][name] = value
+        if self.population is not None:
+            for site, lived in enumerate(self.population.plain()):
+                graph.nodes[site].update(lived)
         for a, b, link in graph.edges(data=True):
             link["endorsed"] = self._endorsed.get((a, b), 0.0)
         write_graph(graph, Path(path))
@@ -233,6 +330,10 @@ class Web:
         self._popularity = None
         if links:
             self._reached.clear()
+
+
+def _rate(curve: Curve | None, t: int) -> float:
+    return 0.0 if curve is None else curve.at(t)
 
 
 def _build(spec: WebSpec, streams: Streams, base: Path) -> Any:

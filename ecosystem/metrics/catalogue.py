@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ecosystem.metrics.base import DOCUMENT_METRICS, TEXT_METRICS, Definition
 from ecosystem.metrics.definitions import DEFINED, is_plugged_in
+from ecosystem.metrics.observed import OBSERVED as OBSERVED  # importing it defines them
 from ecosystem.metrics.tasks import TASKS
 
 

@@ -15,7 +15,14 @@ from ecosystem.errors import ScenarioError, nearest
 from ecosystem.metrics.catalogue import definitions, name_of
 
 WEB = "web"
-WEB_METRICS = ("synthetic_share", "depth", "documents", "held_out_overlap")
+WEB_METRICS = (
+    "synthetic_share",
+    "depth",
+    "documents",
+    "held_out_overlap",
+    "crawl_refused_share",
+    "read_synthetic_share",
+)
 """Metrics of scope ``web``."""
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,

@@ -91,7 +91,11 @@ DEFINED: dict[str, Definition] = {
     },
     "training_loss": Definition("nats per token", "", "mean loss over the last tenth of training in this step"),
     "tokens_trained": Definition("tokens", "", "tokens that the model was trained on in this step"),
-    "documents_published": Definition("documents", "", "documents that a trainer published in this step"),
+    "documents_published": Definition(
+        "documents",
+        "",
+        "documents that a trainer published in this step; of a type of sites, those that appeared on them",
+    ),
     "complies": Definition("1", "", "1 if a trainer whose decoding names a watermark applies it in this step, else 0"),
     "watermark_z": Definition(
         "1",
@@ -212,6 +216,17 @@ DEFINED: dict[str, Definition] = {
         "share of the held-out documents that have 13 words in a row (measure.overlap) in common with a document on "
         "the web, or in a training set",
     ),
+    "crawl_refused_share": Definition(
+        "1", "", "share of live documents on sites that refuse crawlers, of the web or of a type of sites"
+    ),
+    # of a type of sites, beside synthetic_share, depth and documents
+    "sites": Definition("sites", "", "number of living sites of a type"),
+    "sites_born": Definition("sites", "", "sites of a type that were born in this step; at step 0, all of them"),
+    "sites_died": Definition("sites", "", "sites of a type that died in this step"),
+    "left_page_died": Definition("documents", "", "documents that left in this step because their page died"),
+    "left_site_died": Definition("documents", "", "documents that left in this step because their site died"),
+    "left_curated": Definition("documents", "", "documents that curators removed in this step"),
+    "left_filtered": Definition("documents", "", "documents that the retain gate of the web removed in this step"),
     "injected_share": Definition("1", "", "share of a training set, by weight, that a policy added from a source"),
     # of a policy, by the true origin of the documents that reached it
     "kept_human": Definition("documents", "", "human documents that reached the policy and passed"),

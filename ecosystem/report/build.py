@@ -16,7 +16,7 @@ from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import hue, tinted
-from ecosystem.report.panels import collapse, profile
+from ecosystem.report.panels import collapse, instruments, profile
 from ecosystem.report.run_charts import metric_title
 from ecosystem.report.sections import CONTENTS, sections
 from ecosystem.report.summaries import Outcome
@@ -120,6 +120,7 @@ def _sentences(data: RunReportData) -> list[str]:
     overlap = data.run.scenario.measure.overlap
     return [
         *findings.contamination(data.metrics, data.populations, data.theme.calendar),
+        *instruments.findings(data),
         *findings.without_real_data(data.run.scenario, data.run.last_step),
         *findings.agreement(data.agreements),
         *findings.quality(data.outcomes),

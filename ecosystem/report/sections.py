@@ -15,7 +15,7 @@ from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cells, Figure, Table, render, tinted
-from ecosystem.report.panels import collapse, distributions, profile, site_map
+from ecosystem.report.panels import collapse, distributions, instruments, profile, site_map, site_types
 from ecosystem.report.panels.documents import samples
 
 CONTENTS = {
@@ -24,6 +24,7 @@ CONTENTS = {
     "quality": "Quality",
     "parameters": "Models and theory",
     "contamination": "Contamination",
+    "instruments": "What instruments see",
     "diversity": "Diversity and tails",
     "downstream": "Downstream tasks",
     "ledger": "Ledger",
@@ -99,7 +100,12 @@ def _parameter_figures(data: RunReportData) -> Markup:
 
 def _contamination(data: RunReportData) -> Markup:
     drawn = {metric: run_charts.contamination(data, metric) for metric in run_charts.CONTAMINATION}
+    drawn["reach"] = instruments.reach(data)
     return _section("contamination", figures=_figures_of(data, "contamination_", drawn))
+
+
+def _instruments(data: RunReportData) -> Markup:
+    return _section("instruments", figures=_figures_of(data, "instrument_", instruments.instruments(data)))
 
 
 def _diversity(data: RunReportData) -> Markup:
@@ -159,7 +165,8 @@ def _ledger(data: RunReportData) -> Markup:
 
 def _web(data: RunReportData) -> Markup:
     drawn = dict(site_map.graphs(data.run.path, data.metrics, data.run.last_step, data.theme.calendar))
-    return _section("web", figures=_figures_of(data, "", drawn))
+    types = _figures_of(data, "", site_types.drawn(data))
+    return _section("web", figures=_figures_of(data, "", drawn), types=types)
 
 
 def _samples(data: RunReportData) -> Markup:
@@ -189,8 +196,20 @@ def _run(data: RunReportData) -> Markup:
     )
 
 
-_TEXT = (_profile, _quality, _contamination, _diversity, _downstream, _ledger, _web, _samples, _figures, _run)
-_NUMBERS = (_profile, _parameters, _contamination, _ledger, _web, _samples, _parameter_figures, _run)
+_TEXT = (
+    _profile,
+    _quality,
+    _contamination,
+    _instruments,
+    _diversity,
+    _downstream,
+    _ledger,
+    _web,
+    _samples,
+    _figures,
+    _run,
+)
+_NUMBERS = (_profile, _parameters, _contamination, _instruments, _ledger, _web, _samples, _parameter_figures, _run)
 _KEYS = {section: section.__name__.removeprefix("_") for section in (*_TEXT, *_NUMBERS)}
 _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 
@@ -198,5 +217,6 @@ _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 def sections(data: RunReportData) -> dict[str, Callable[[RunReportData], Markup]]:
     """Return the sections of the report of this run, by their keys in CONTENTS."""
     chosen = _TEXT if data.run.scenario.modality == "text" else _NUMBERS
-    downstream = data.run.scenario.measure.downstream is not None
-    return {_KEYS[section]: section for section in chosen if downstream or section is not _downstream}
+    scenario = data.run.scenario
+    optional = {_downstream: scenario.measure.downstream is not None, _instruments: bool(scenario.instruments)}
+    return {_KEYS[section]: section for section in chosen if optional.get(section, True)}

@@ -193,11 +193,14 @@ class Run:
     def documents(self) -> pl.LazyFrame:
         """Every document published, with its content and its state after the last step.
 
-        With a calendar, ``date`` is that of publication (``t``).
+        In a run whose web has types of sites, ``left_by`` says why it left. With a calendar, ``date`` is that of
+        publication (``t``).
         """
         segments = self.store.table("corpus").lazy()
-        changes = self.store.table("index").unique("doc", keep="last", maintain_order=True).lazy()
-        documents = segments.update(changes, on="doc", how="left")
+        changes = self.store.table("index").unique("doc", keep="last", maintain_order=True)
+        if "left_by" in changes.columns:
+            segments = segments.with_columns(left_by=pl.lit(None, pl.String))
+        documents = segments.update(changes.lazy(), on="doc", how="left")
         return with_dates(documents, self.scenario.calendar, self.last_step, "t")
 
     def lineage(self, document: int) -> Lineage:

@@ -11,15 +11,20 @@ from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.spec import fields_at
 
 DEFINING = re.compile(r"models\.[^.]+\.preset|(models|sources|policies)\.[^.]+\.kind")  # determines the other fields
+HOMELESS = re.compile(r"(writers|trainers)\.[^.]+\.site_type")  # gives an agent other sites than home sites
 _KINDS = ("sources", "models", "policies")  # the keys of their entries depend on the kind
 # They affect no number of any step.
 WHOLE_RUN = ("name", "description", "steps", "weights_every", "weights_precision", "theory")
 _CHANGEABLE = re.compile(
     r"policies\.[^.]+(\..+)?|web\.(retain|publish)|measure\.(?!downstream\b).+"
-    r"|writers\.[^.]+\.(rate|reaction|leaves_below|returns_above|pay|wage|rewrite(\..+)?)"
+    r"|web\.(types\.[^.]+\.(births|refuses)|links\.births)(\..+)?"
+    r"|writers\.[^.]+\.(rate|activity(\..+)?|reaction|leaves_below|returns_above|pay|wage|rewrite(\..+)?)"
     r"|writers\.[^.]+\.choice\.(benefit|ai_benefit|collapse|shared|cost|ai_cost|speed)"
+    r"|writers\.[^.]+\.adoption\.(share(\..+)?|ai_shares|weights)"
     r"|trainers\.[^.]+\.(scrape(\..+)?|select|retain|from|budget(\..+)?|learning_rate|recovery|decoding(\..+)?|publish|every|offset|lag)"
+    r"|trainers\.[^.]+\.activity(\..+)?"
     r"|trainers\.[^.]+\.(active|split_from|merged_into|merged_weights)"
+    r"|instruments\.[^.]+\.(sample|ai_share_above|false_positive_rate|false_negative_rate|bias|error)"
     r"|curators\.[^.]+\.(reviews|true_positive_rate|false_positive_rate|action|strength|quality_bias)"
 )
 
@@ -38,8 +43,10 @@ def check_changeable(path: str, where: str, hint: str = "") -> None:
     if not _CHANGEABLE.fullmatch(path):
         raise ScenarioError(
             f'{where}: "{path}" cannot change inside a run. These can: policies; web.retain and web.publish; '
-            "measure, except downstream; the rates, pay and rewriting of writers, and the benefits, costs and speed of "
-            f"their choice; curators, except count, sites and judge; and trainers, except count, model and sites.{hint}"
+            "births and refuses of web.types; births of web.links; measure, except downstream; the rates, activity, "
+            "pay, rewriting and adoption of writers, and the benefits, costs and speed of their choice; samples and "
+            "errors of instruments; curators, except count, sites and judge; and trainers, except count, model, sites "
+            f"and site_type.{hint}"
         )
 
 
@@ -49,6 +56,7 @@ _CREATED_BY = {  # setting one of these fields creates an entry
     "policies": ("kind",),
     "writers": ("source",),
     "trainers": ("model",),
+    "instruments": ("observes",),
     "curators": (),  # no field is required, so only a complete table creates one
 }
 

@@ -16,7 +16,7 @@ from ecosystem.policies.base import Adder, Filter, Policy, Weigher, WritesWaterm
 from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
 from ecosystem.scenario.entries.trainers import INITIAL, TrainerSpec
 from ecosystem.scenario.measurements import measurements
-from ecosystem.scenario.requirements import absent, conditions, succession
+from ecosystem.scenario.requirements import absent, conditions, site_types, succession
 from ecosystem.scenario.tables import ScenarioTables
 
 
@@ -24,6 +24,7 @@ def inconsistencies(s: ScenarioTables) -> list[str]:
     """Return a sentence for every inconsistency in a scenario whose parts are each valid."""
     return [
         *_web(s),
+        *site_types(s),
         *_trainers(s),
         *_curators(s),
         *_parts(s),
@@ -60,6 +61,8 @@ def _web(s: ScenarioTables) -> list[str]:
         problems += [] if writer.rewrite is None else writer.rewrite.problems(f"writers.{name}.rewrite", s)
         if writer.choice is not None:
             problems += writer.choice.problems(f"writers.{name}.choice", s)
+        if writer.adoption is not None:
+            problems += writer.adoption.problems(f"writers.{name}.adoption", s)
     return problems
 
 
@@ -193,6 +196,12 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         "timed change"
         for name, trainer in s.trainers.items()
         if trainer.merged_into is not None
+    ]
+    refusing = any(entry.refuses is not None for entry in (s.web.types or {}).values())
+    unused += [
+        f"trainers.{name}.scrape.robots has no effect: no site refuses crawlers (web.types.NAME.refuses)"
+        for name, trainer in s.trainers.items()
+        if trainer.scrape.robots is not None and not refusing
     ]
     contexts = {name: model.plain().get("context") for name, model in s.models.items()}
     unused += [

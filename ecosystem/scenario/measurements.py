@@ -6,8 +6,9 @@ from ecosystem.errors import nearest
 from ecosystem.metrics.base import TEXT_METRICS
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.tasks import TASKS
-from ecosystem.policies.base import WritesWatermark
+from ecosystem.policies.base import Filter, WritesWatermark
 from ecosystem.policies.duplicates import without_held_out
+from ecosystem.scenario.entries.instruments import InstrumentSpec
 from ecosystem.scenario.requirements import absent
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.theory.laws import wrong_law
@@ -15,7 +16,42 @@ from ecosystem.theory.laws import wrong_law
 
 def measurements(s: ScenarioTables) -> list[str]:
     """Return a sentence for every measurement or law that the scenario does not allow."""
-    return [*_theory(s), *_downstream(s), *_overlap(s), *_text_metrics(s), *_domains(s), *_radioactivity(s)]
+    checks = (_theory, _downstream, _overlap, _text_metrics, _domains, _radioactivity, _instruments)
+    return [problem for check in checks for problem in check(s)]
+
+
+def _instruments(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every instrument that observes what the scenario does not have."""
+    problems = []
+    gates = {name for names in (s.web.publish, *(trainer.select for trainer in s.trainers.values())) for name in names}
+    moved = any(path == "web.publish" or path.endswith(".select") for change in s.changes for path in change.set)
+    for name, instrument in s.instruments.items():
+        problems += _unknown_sites(s, f"instruments.{name}", instrument)
+        path, policy = f"instruments.{name}.policy", instrument.policy
+        if policy is None:
+            continue
+        problems += absent(s, path, policy, "policies")
+        if policy in s.policies and not isinstance(s.policies[policy], Filter):
+            problems.append(f'{path}: the policy "{policy}" ({s.policies[policy].kind}) keeps all; name a filter')
+        elif policy in s.policies and policy not in gates and not moved:
+            problems.append(
+                f'{path}: the policy "{policy}" is at no gate whose verdicts are recorded; list it in web.publish, or '
+                "in the select of a trainer"
+            )
+    return problems
+
+
+def _unknown_sites(s: ScenarioTables, path: str, instrument: InstrumentSpec) -> list[str]:
+    """Return a sentence for every type of sites that an instrument observes, but the web does not have."""
+    types = s.web.types or {}
+    if not types and instrument.of == "new_sites":
+        return [f"{path}.of: no site is born on a web without types of sites; set web.types, or observe others"]
+    return [
+        f'{path}.site_types: there is no type "{name}"{nearest(name, types)}; defined in [web.types]: '
+        f"{', '.join(sorted(types)) or 'none'}"
+        for name in instrument.site_types or []
+        if name not in types
+    ]
 
 
 def _theory(s: ScenarioTables) -> list[str]:

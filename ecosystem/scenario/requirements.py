@@ -1,4 +1,4 @@
-"""What entries of a scenario require of others: names, conditions, mergers, and measurements of text.
+"""What entries of a scenario require of others: names, sites, conditions, mergers, and measurements of text.
 
 Every function returns sentences that begin with a dotted path.
 """
@@ -9,6 +9,8 @@ from ecosystem.errors import ScenarioError, nearest
 from ecosystem.formats import counted
 from ecosystem.metrics.conditions import Condition, same_values
 from ecosystem.policies.base import Policy
+from ecosystem.scenario.entries.people import WriterSpec
+from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.scenario.tables import ScenarioTables
 
 _ENTRIES = {
@@ -18,6 +20,7 @@ _ENTRIES = {
     "writers": "a population of writers",
     "trainers": "a population of trainers",
     "curators": "a population of curators",
+    "instruments": "an instrument",
 }
 
 
@@ -86,4 +89,24 @@ def conditions(s: ScenarioTables, path: str, policy: Policy) -> list[str]:
             f"{path}.ends_when: both conditions hold if {metric} is {value}; let them exclude each other, such as "
             f'when = "{metric} > 0.4" and ends_when = "{metric} < 0.3"'
         )
+    return problems
+
+
+def site_types(s: ScenarioTables) -> list[str]:
+    """Return a sentence for every population that publishes on sites of a type that the web does not have."""
+    types, problems = s.web.types or {}, []
+    publishers: dict[str, WriterSpec | TrainerSpec] = {f"writers.{name}": w for name, w in s.writers.items()}
+    publishers |= {f"trainers.{name}": trainer for name, trainer in s.trainers.items()}
+    for path, settings in publishers.items():
+        if settings.site_type is not None and settings.site_type not in types:
+            defined = f"defined: {', '.join(types)}" if types else "the web has no types; add [web.types.NAME]"
+            hint = nearest(settings.site_type, types)
+            problems.append(f"{path}.site_type: there is no [web.types.{settings.site_type}]{hint}; {defined}")
+    for name, trainer in s.trainers.items():
+        into = s.trainers.get(trainer.merged_into or "")
+        if into is not None and into.site_type != trainer.site_type:
+            problems.append(
+                f"trainers.{name}.merged_into: {name} and {trainer.merged_into} publish on different sites; give both "
+                "the same site_type, or neither"
+            )
     return problems

@@ -16,7 +16,7 @@ from ecosystem.errors import ScenarioError, each_line, nearest, path_of, whole_n
 from ecosystem.families.base import FAMILIES
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
-from ecosystem.scenario.changes import DEFINING, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
+from ecosystem.scenario.changes import DEFINING, HOMELESS, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
 from ecosystem.scenario.consistency import inconsistencies
 from ecosystem.scenario.presets import read_toml, require_kind, with_preset
 from ecosystem.scenario.tables import ScenarioTables
@@ -100,8 +100,8 @@ class Scenario(ScenarioTables):
 
         Changing ``models.<name>.preset``, or the ``kind`` of a model, source or policy, replaces the whole entry, since
         the fields of one kind have no meaning for another. Other fields of the entry in ``values``, in any order, are
-        set on the new one. A new entry is created only if its required field or the whole entry is set, so that a
-        mistyped name is an error in every section.
+        set on the new one. In the same way, ``site_type`` replaces ``sites``. A new entry is created only if its
+        required field or the whole entry is set, so that a mistyped name is an error in every section.
         """
         data = self.plain()
         for path in checked_paths(values):
@@ -113,6 +113,9 @@ class Scenario(ScenarioTables):
                 data = set_path(data, entry, {field: value})
             else:
                 data = set_path(data, path, value)
+            if HOMELESS.fullmatch(path) and f"{entry}.sites" not in values:
+                section, name, _ = path.split(".")
+                data[section][name].pop("sites", None)
         return _parse(data, "", base)
 
     def variant(self, name: str, *, base: Path | None = None) -> Scenario:

@@ -17,6 +17,7 @@ from ecosystem.families.base import Family
 from ecosystem.placement.spec import PlacementSpec
 from ecosystem.policies.base import Policy
 from ecosystem.scenario.entries.changes import Change, Knob
+from ecosystem.scenario.entries.instruments import InstrumentSpec
 from ecosystem.scenario.entries.measure import MeasureSpec
 from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
 from ecosystem.scenario.entries.theory import TheorySpec
@@ -54,6 +55,7 @@ class ScenarioTables(Spec):
     trainers: dict[str, TrainerSpec] = Field({}, description="populations of trainers, by name")
     curators: dict[str, CuratorSpec] = Field({}, description="populations of reviewers, by name")
     measure: MeasureSpec = Field(MeasureSpec(), description="measurements and their sample sizes")
+    instruments: dict[str, InstrumentSpec] = Field({}, description="ways to observe the web, by name")
     changes: list[Change] = Field([], description="timed changes: values that take effect at a step")
     theory: list[TheorySpec] = Field([], description="closed forms that are drawn and checked beside the simulation")
     knobs: list[Knob] = Field([], description="controls of the interactive page (view); absent: a default set")
@@ -64,7 +66,8 @@ class ScenarioTables(Spec):
 
     @model_validator(mode="after")
     def _names(self) -> ScenarioTables:
-        for name in (self.name, *self.variants, *(n for _, table in self.tables() for n in table)):
+        entries = (n for _, table in self.tables() for n in table)
+        for name in (self.name, *self.variants, *(self.web.types or ()), *entries):
             if not NAME.fullmatch(name):
                 raise ValueError(f'the name "{name}" may only have letters, digits, "_" and "-"')
         return self
@@ -86,7 +89,7 @@ class ScenarioTables(Spec):
 
     def tables(self) -> list[tuple[str, Mapping[str, Spec]]]:
         """Return the sections of named entries, each with its entries."""
-        names = ("sources", "models", "policies", "writers", "trainers", "curators")
+        names = ("sources", "models", "policies", "writers", "trainers", "curators", "instruments")
         return [(name, getattr(self, name)) for name in names]
 
     def plain(self) -> dict[str, Any]:
@@ -144,7 +147,18 @@ class ScenarioTables(Spec):
     @property
     def has_assisted_writers(self) -> bool:
         """Whether there are writers who may publish what models write."""
-        return any(writer.choice is not None and writer.choice.uses is not None for writer in self.writers.values())
+        choices = [writer.choice for writer in self.writers.values() if writer.choice is not None]
+        return self.has_adoption or any(choice.uses is not None for choice in choices)
+
+    @property
+    def has_adoption(self) -> bool:
+        """Whether there are writers who adopt AI at a given share."""
+        return any(writer.adoption is not None for writer in self.writers.values())
+
+    @property
+    def measures_views(self) -> bool:
+        """Whether the share of machine text in what readers see is measured; older scenarios lack it."""
+        return bool(self.instruments) or self.has_adoption or self.web.types is not None
 
     def enforced_policies(self) -> list[str]:
         """Return the names of the policies at the gates of the web and of trainers, each once."""

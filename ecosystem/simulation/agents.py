@@ -6,6 +6,7 @@ sliders take effect at once. All randomness comes from streams named after the a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -39,10 +40,18 @@ class Host(Protocol):
 
 
 class Actor(mesa.Agent):
-    """An agent with a name (``population/number``) and home sites."""
+    """An agent with a name (``population/number``) and home sites, on which it publishes.
+
+    Those of an agent with a ``site_type`` are the living sites of that type.
+    """
 
     model: Host
     section: str
+
+    @property
+    @abstractmethod
+    def settings(self) -> WriterSpec | TrainerSpec | CuratorSpec:
+        """The population's entry in the scenario in force."""
 
     def __init__(self, world: Host, population: str, number: int, homes: NDArray[np.int64]) -> None:
         super().__init__(world)
@@ -84,9 +93,12 @@ class Writer(Actor):
 
     def documents_to_write(self, synthetic_share: float) -> int:
         """Return the number of documents to write, given the synthetic share of the live documents at home."""
-        if self.has_left:
+        if self.has_left or not self.homes.size:
             return 0
-        mean = self.settings.rate * (1.0 - self.settings.reaction * synthetic_share)
+        settings = self.settings
+        mean = settings.rate * (1.0 - settings.reaction * synthetic_share)
+        if settings.activity is not None:
+            mean *= settings.activity.at(self.model.t)
         noise = self.model.stream(f"writers/{self.name}/write").uniform(0)[0]
         return int(np.floor(mean + noise))  # rounds up with the probability that keeps the mean
 
@@ -133,6 +145,16 @@ class Trainer(Actor):
     def wants_to_publish(self) -> bool:
         """Whether it has a model that can write."""
         return self.has_model
+
+    def documents_to_publish(self) -> int:
+        """Return the number of documents to publish; with an activity, rounded by chance so as to keep the mean."""
+        settings = self.settings
+        if not self.homes.size:
+            return 0
+        if settings.activity is None:
+            return settings.publish
+        noise = self.model.stream(f"trainers/{self.population}/activity").uniform(self.number)[0]
+        return int(np.floor(settings.publish * settings.activity.at(self.model.t) + noise))
 
     @property
     def wants_to_fit(self) -> bool:

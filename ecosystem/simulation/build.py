@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.life.pages import PageLives
 from ecosystem.corpus.storage.scratch import Scratch
 from ecosystem.corpus.web import Web
 from ecosystem.errors import DataError, each_line
@@ -27,6 +28,7 @@ from ecosystem.simulation.references import References, true_distribution, unsui
 from ecosystem.simulation.services import Cohorts, Services
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step, human_drafts
+from ecosystem.simulation.transitions.web_life import home_sites
 from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
 
@@ -92,7 +94,8 @@ def build_state(
         model.prepare(device)
     reservoirs = {name: source.open(name, streams, base) for name, source in scenario.sources.items()}
     files = Scratch(scratch)
-    corpus = Corpus(_content_type(reservoirs), files, scenario.has_assisted_writers)
+    types, opening = scenario.web.types, scenario.web.initial
+    corpus = Corpus(_content_type(reservoirs), files, scenario.has_assisted_writers, explained=types is not None)
     members = dict.fromkeys(scenario.models, 0)
     for settings in scenario.trainers.values():
         members[settings.model] += settings.count
@@ -117,6 +120,7 @@ def build_state(
         progress=progress,
         threads=threads,
         drawn=dict.fromkeys(reservoirs, 0),
+        pages=None if types is None else PageLives(types, opening.age if opening else None, streams),
     )
     initial = _initial_documents(state)
     context = BuildContext(initial.sample, streams, device, threads, cache, progress)
@@ -136,7 +140,7 @@ def populate(state: State, world: Host) -> None:
     members = dict.fromkeys(scenario.models, 0)
     for population, settings in scenario.trainers.items():
         for number in range(settings.count):
-            homes = state.web.homes(f"trainers/{population}/{number}", settings.sites)
+            homes = home_sites(state.web, f"trainers/{population}/{number}", settings)
             state.all_trainers.append(Trainer(world, population, number, homes, members[settings.model]))
             members[settings.model] += 1
     state.trainers = [trainer for trainer in state.all_trainers if trainer.present]
@@ -144,7 +148,7 @@ def populate(state: State, world: Host) -> None:
 
 def _agents(state: State, world: Host, kind: type[Any], populations: Mapping[str, Any]) -> list[Any]:
     return [
-        kind(world, name, number, state.web.homes(f"{kind.section}/{name}/{number}", settings.sites))
+        kind(world, name, number, home_sites(state.web, f"{kind.section}/{name}/{number}", settings))
         for name, settings in populations.items()
         for number in range(settings.count)
     ]

@@ -21,9 +21,10 @@ from ecosystem.families.requests import FitRequest, GenerateRequest
 from ecosystem.policies.base import WritesWatermark, gate
 from ecosystem.simulation.agents import Trainer, Writer, by_model
 from ecosystem.simulation.measurement.measure import measure_step
-from ecosystem.simulation.selection import Pools, archive, ledger_rows, note_shortfalls, sample
+from ecosystem.simulation.selection import Pools, archive, ledger_rows, note_shortfalls, readable, sample
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import DRAFT, Step, draft_table, human_drafts
+from ecosystem.simulation.writing.adoption import plan_documents, write_by_adoption
 from ecosystem.simulation.writing.drafts import revise_choices, write_by_choice, write_with_ai
 
 
@@ -47,7 +48,11 @@ def write(state: State, step: Step) -> None:
         writer.update_presence(step.audiences.get(writer.name, 1.0))
         if writer.has_left != left:
             moved[writer.population, writer.has_left] = moved.get((writer.population, writer.has_left), 0) + 1
-        rows = state.draw(writer.settings.source, writer.documents_to_write(share), writer.name)
+        count = writer.documents_to_write(share)
+        if writer.settings.adoption is not None:
+            plan_documents(state, step, writer, count)
+            continue
+        rows = state.draw(writer.settings.source, count, writer.name)
         if len(rows):
             content, author = state.reservoirs[writer.settings.source].rows(rows), f"writers/{writer.name}"
             drafts = human_drafts(content, writer.settings.source, rows, author, writer.place(len(rows)))
@@ -85,15 +90,19 @@ def generate(state: State, step: Step) -> None:
     publishing = [trainer for trainer in state.trainers if trainer.wants_to_publish]
     extra, step.marks = state.scenario.measure.synthetic, watermarking(state)
     for model, trainers in by_model(publishing).items():
-        requests = [_generate_request(state, t, t.settings.publish + extra, step.marks.get(t.name)) for t in trainers]
+        amounts = [trainer.documents_to_publish() for trainer in trainers]
+        requests = [
+            _generate_request(state, trainer, amount + extra, step.marks.get(trainer.name))
+            for trainer, amount in zip(trainers, amounts, strict=True)
+        ]
         cohort = state.cohorts[model]
         written = cohort.generate(requests, state.progress)
-        amounts = cohort.written if isinstance(cohort, TextCohort) else [request.n for request in requests]
-        step.written |= dict(zip([trainer.name for trainer in trainers], amounts, strict=True))
+        costs = cohort.written if isinstance(cohort, TextCohort) else [request.n for request in requests]
+        step.written |= dict(zip([trainer.name for trainer in trainers], costs, strict=True))
         published = []
-        for trainer, docs in zip(trainers, written, strict=True):
+        for trainer, docs, amount in zip(trainers, written, amounts, strict=True):
             step.unpublished[trainer.name] = docs.tail(extra)
-            published.append(docs.head(trainer.settings.publish))
+            published.append(docs.head(amount))
         counts = [docs.len() for docs in published]
         step.drafts.append(
             draft_table(
@@ -106,6 +115,7 @@ def generate(state: State, step: Step) -> None:
             )
         )
     write_with_ai(state, step)
+    write_by_adoption(state, step)
 
 
 def _generate_request(state: State, trainer: Trainer, n: int, mark: WatermarkSpec | None) -> GenerateRequest:
@@ -114,6 +124,7 @@ def _generate_request(state: State, trainer: Trainer, n: int, mark: WatermarkSpe
     if decoding.prompt is not None:
         scraped = decoding.prompt.origin == "scraped"
         docs = state.corpus.live().doc if scraped else np.flatnonzero(~state.corpus.array("synthetic"))
+        docs = readable(state, trainer, docs) if scraped else docs
         if not docs.size:
             state.note(f"{trainer.name} found no {decoding.prompt.origin} documents to begin from: it wrote unprompted")
             decoding = decoding.model_copy(update={"prompt": None})
@@ -165,7 +176,8 @@ def retain(state: State, step: Step) -> None:
     live = state.corpus.live().table()
     after = gate(live.with_columns(weight=pl.lit(1.0)), policies, state.context("web"))
     state.corpus.reweigh(live["doc"], after["weight"])
-    state.corpus.retire(after.filter(pl.col("verdict").is_not_null())["doc"], step.t)
+    refused = after.filter(pl.col("verdict").is_not_null())
+    state.corpus.retire(refused["doc"], step.t, refused["verdict"])
 
 
 def curate(state: State, step: Step) -> None:
@@ -181,7 +193,7 @@ def curate(state: State, step: Step) -> None:
         suspects, trusted = reviewed.filter("suspect"), reviewed.filter(~pl.col("suspect"))
         strength = curator.settings.strength
         if curator.settings.action == "remove":
-            state.corpus.retire(suspects["doc"], step.t)
+            state.corpus.retire(suspects["doc"], step.t, f"curators/{curator.name}")
         elif curator.settings.action == "down_weight":
             state.corpus.reweigh(suspects["doc"], pl.repeat(strength, suspects.height, eager=True))
         else:

@@ -18,8 +18,11 @@ Pool = tuple[NDArray[np.int64], NDArray[np.float64] | None]
 """Ids of documents that may be scraped, ascending, and their appeal (None: 1 each)."""
 
 
-class Pools(dict[tuple[str, int, float], Pool]):
-    """The pools of one moment, by strategy, lag and half-life, made on first use and shared by trainers."""
+class Pools(dict[tuple[str, int, float, bool], Pool]):
+    """The pools of one moment, made on first use and shared by trainers.
+
+    The keys are strategy, lag, half-life, and whether the trainer obeys sites that refuse crawlers.
+    """
 
     def __init__(self, state: State) -> None:
         super().__init__()
@@ -38,13 +41,24 @@ class Pools(dict[tuple[str, int, float], Pool]):
             self._written[population] = (self._populations == population).to_numpy()
         return self._written[population][np.searchsorted(self._state.corpus.live().doc, docs)]
 
-    def __missing__(self, key: tuple[str, int, float]) -> Pool:
+    def __missing__(self, key: tuple[str, int, float, bool]) -> Pool:
         self[key] = pool = _pool(self._state, self._state.corpus.live().doc, *key)
         return pool
 
 
-def _pool(state: State, docs: NDArray[np.int64], strategy: str, lag: int, half_life: float) -> Pool:
+def readable(state: State, trainer: Trainer, docs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return those of some documents that a trainer may read: all but those of sites that refuse its crawler."""
+    return _not_refused(state, docs) if trainer.settings.scrape.obeys_robots else docs
+
+
+def _not_refused(state: State, docs: NDArray[np.int64]) -> NDArray[np.int64]:
+    refusing = state.refusing()
+    return docs if refusing is None else docs[~refusing[state.corpus.array("site")[docs]]]
+
+
+def _pool(state: State, docs: NDArray[np.int64], strategy: str, lag: int, half_life: float, obeys: bool) -> Pool:
     """Return those of live documents that a trainer with this lag may scrape, with their appeal."""
+    docs = _not_refused(state, docs) if obeys else docs
     t, weight = state.corpus.array("t"), state.corpus.array("weight")
     if lag > 0 or len(docs) < len(t) or not (weight > 0).all():
         docs = docs[(t[docs] <= state.t - lag) & (weight[docs] > 0)]
@@ -64,7 +78,7 @@ def sample(state: State, trainer: Trainer, pools: Pools) -> NDArray[np.int64]:
     moment.
     """
     scrape = trainer.settings.scrape
-    key = scrape.strategy, trainer.settings.lag, scrape.half_life
+    key = scrape.strategy, trainer.settings.lag, scrape.half_life, scrape.obeys_robots
     if scrape.strategy == "reach":
         docs = state.corpus.live_on(state.web.reach(trainer.homes, scrape.links).tolist())
         docs, appeal = _pool(state, docs, *key)

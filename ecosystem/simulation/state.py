@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ecosystem.corpus.corpus import Corpus
+from ecosystem.corpus.life.pages import PageLives
 from ecosystem.corpus.schema import ARCHIVE, empty
 from ecosystem.corpus.web import Web
 from ecosystem.families.base import Progress, silent
@@ -55,6 +56,7 @@ class State:
     drawn: dict[str, int] = field(default_factory=dict)
     choices: dict[str, Choices] = field(default_factory=dict)
     measured: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    pages: PageLives | None = None  # on a web with types: when each document dies
     archive: pl.DataFrame = field(default_factory=lambda: empty(ARCHIVE))
     purchases: Purchases = field(default_factory=dict)
     shortfalls: dict[str, list[tuple[int, int]]] = field(
@@ -77,6 +79,13 @@ class State:
     def note(self, event: str) -> None:
         """Record an event (a source ran dry, a trainer starved); it is stored with the step."""
         self.events.append(event)
+
+    def refusing(self) -> NDArray[np.bool_] | None:
+        """Return whether each site refuses crawlers at this step, [sites]; None if there is no such setting."""
+        types, sites = self.scenario.web.types, self.web.population
+        if types is None or sites is None or all(entry.refuses is None for entry in types.values()):
+            return None
+        return sites.refusing(types, self.t)
 
     def draw(self, source: str, n: int, who: str) -> NDArray[np.int64]:
         """Take the next ``n`` rows of a source for people; fewer, with a recorded event, if it runs dry."""

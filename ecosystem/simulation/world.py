@@ -37,6 +37,7 @@ from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step
 from ecosystem.simulation.transitions.conditions import apply_conditions, plain_conditions, restore_conditions
 from ecosystem.simulation.transitions.laboratories import change_trainers
+from ecosystem.simulation.transitions.web_life import change_web, repeat_life, settle
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Stream, Streams
 
@@ -189,6 +190,7 @@ class World(mesa.Model):
         state.scenario = self.base_scenario.at(self.t)
         apply_conditions(state, before.metrics, before.t)
         change_trainers(state)
+        change_web(state)
         step = Step(self.t)
         for phase in PHASES:
             phase(state, step)
@@ -231,6 +233,7 @@ class World(mesa.Model):
         state, past = self.state, history.latest
         state.t = past.t
         state.scenario = self.base_scenario.at(past.t)
+        repeat_life(state.web, self.base_scenario, past.t)
         segments = _reported(history.segments, history.files, state.progress)
         state.corpus.restore(segments, history.changes)
         state.archive = past.archive
@@ -241,6 +244,7 @@ class World(mesa.Model):
         for trainer in state.all_trainers:
             trainer.restore(past.state["trainers"][trainer.name])
         state.trainers = [trainer for trainer in state.all_trainers if trainer.present]
+        settle(state)
         for writer in state.writers:
             writer.has_left = writer.name in past.state.get("left", [])
         for name, stored in past.state.get("choices", {}).items():

@@ -11,6 +11,7 @@ import polars as pl
 
 from ecosystem.app.charts.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
 from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.site_map import SiteMap
 from ecosystem.report import charts, run_charts, summaries
 from ecosystem.report.charts import ChartLabels
 
@@ -22,7 +23,10 @@ LEDGER = "share of the documents that reached a policy or curator; grey: human, 
 
 
 def web(view: RunView) -> LiveChart:
-    """Draw the site graph: area is documents, colour their synthetic share, an outline a curated site."""
+    """Draw the site graph: area is documents, colour their synthetic share, an outline a curated site.
+
+    Sites that are not born yet, or are dead, are not drawn.
+    """
     nodes = view.sites(view.last).drop("site").rename({"name": "site"})
     outlined = int(nodes["curated"].sum())
     chart = charts.site_graph(
@@ -36,19 +40,27 @@ def web(view: RunView) -> LiveChart:
         if layer["mark"].get("style") == "halo" and nodes.height > CROWDED:
             layer["mark"]["strokeWidth"] = 0  # it would cover most of a small dot
     name = next(name for name, rows in data.items() if rows and "documents" in rows[0])
-    shown = [
-        f"{nodes.height:,} sites, {len(view.links):,} links drawn" if len(view.links) else f"{nodes.height:,} sites"
-    ]
-    shown += ["area: documents"] + (["outlined: curated"] if outlined else [])
-    below = "; ".join(shown)
+    lines = next((key for key, rows in data.items() if rows and "x2" in rows[0]), None)
+    below = "; area: documents" + ("; outlined: curated" if outlined else "")
+    varying = ("documents", "value", "x", "y") if view.map.changes else ("documents", "value")
 
     def at(step: int) -> FrameData:
-        sites = view.sites(step)
-        columns = {"documents": sites["documents"].to_list(), "value": sites["value"].round(4).to_list()}
-        return FrameData(f"The web at {view.scenario.step_name(step)}", below, {name: columns})
+        sites, links = view.sites(step).with_columns(pl.col("value").round(4)), view.links_at(step)
+        columns = {name: _lists(sites.select(varying))}
+        if view.map.changes and lines is not None:
+            columns[lines] = _lists(links)
+        shown = f"{view.map.there(step).sum():,} sites"
+        shown += f", {links['x'].count():,} links drawn" if links.height else ""
+        return FrameData(f"The web at {view.scenario.step_name(step)}", shown + below, columns)
 
-    data[name] = [{k: v for k, v in row.items() if k not in ("documents", "value")} for row in data[name]]
+    data[name] = [{k: v for k, v in row.items() if k not in varying} for row in data[name]]
+    if view.map.changes and lines is not None:
+        data[lines] = []
     return _scaled(LiveChart("web", spec, data, at, steps_apart=True), view.scale)
+
+
+def _lists(table: pl.DataFrame) -> dict[str, list[Any]]:
+    return {name: column.to_list() for name, column in table.to_dict().items()}
 
 
 def _scaled(chart: LiveChart, most: float) -> LiveChart:
@@ -169,7 +181,7 @@ class ChartSet:
     def __init__(self, views: Sequence[RunView]) -> None:
         self.views = list(views)
         self._drawn: dict[tuple[Any, ...], list[LiveChart | None]] = {}
-        self._graphs: dict[int, LiveChart] = {}
+        self._graphs: dict[int, tuple[SiteMap, LiveChart]] = {}
         self._versions: list[tuple[int, int]] = []
 
     def charts(self, draw: Callable[..., Any], *arguments: Any) -> list[LiveChart | None]:
@@ -190,9 +202,9 @@ class ChartSet:
         view = self.views[number]
         name = "-".join([view.called, draw.__name__, *map(str, arguments)])
         if draw is web:  # positions are constant; only the scale may change
-            if number not in self._graphs:
-                self._graphs[number] = replace(web(view), name=name)
-            return _scaled(self._graphs[number], view.scale)
+            if number not in self._graphs or self._graphs[number][0] is not view.map:
+                self._graphs[number] = view.map, replace(web(view), name=name)
+            return _scaled(self._graphs[number][1], view.scale)
         drawn = draw(view, *arguments)
         if drawn is None:
             return None

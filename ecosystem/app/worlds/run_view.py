@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import math
 import threading
-from functools import cached_property
 
-import networkx as nx
-import numpy as np
 import polars as pl
 
-from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, METRICS, empty
-from ecosystem.corpus.web import Web
+from ecosystem.app.worlds.site_map import SiteMap
+from ecosystem.corpus.schema import INDEX, INDEX_CHANGE, LEFT, METRICS, empty
 from ecosystem.report.data import RunReportData
-from ecosystem.report.panels.site_map import layout, lines
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.streams import Streams
 
 COLUMNS = ("doc", "t", "site", "synthetic", "depth", "author", "retired_at", "verdict")
 
@@ -37,10 +32,13 @@ class RunView:
         self._through = through  # the last step to read; None: all
         self.run, self.scenario, self.last = run, scenario or run.scenario, -1
         self.metrics = empty(METRICS)
-        self.documents = empty({name: INDEX[name] for name in COLUMNS})
+        explained = self.run.scenario.web.types is not None  # whether it is stored why documents left
+        self._reasons = LEFT if explained else {}
+        self.documents = empty({name: INDEX[name] for name in COLUMNS} | self._reasons)
         self.events: list[tuple[int, str]] = []
         self.most = 1  # largest number of documents on a site at any step: scales the areas of sites
-        self._changes = empty(INDEX_CHANGE)
+        self._changes = empty(INDEX_CHANGE | self._reasons)
+        self._map: tuple[object, SiteMap] | None = None  # and what it was made of
         self._report_data: tuple[Scenario, RunReportData] | None = None  # and the scenario that it was made for
         self._reading = threading.Lock()
         self.refresh()
@@ -56,7 +54,9 @@ class RunView:
             self.metrics = pl.concat([self.metrics, store.table("metrics", new)])
             changes = store.table("index", new)
             self._changes = pl.concat([self._changes, changes]).unique("doc", keep="last", maintain_order=True)
-            documents = pl.concat([self.documents, store.table("corpus", new, COLUMNS)])
+            published = store.table("corpus", new, COLUMNS)
+            published = published.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in self._reasons.items())
+            documents = pl.concat([self.documents, published])
             self.documents = documents.update(self._changes.drop("weight"), on="doc", how="left")
             self.events += [(t, event) for t in new for event in store.state(t)["events"]]
             self._report_data, self.last = None, last
@@ -86,38 +86,28 @@ class RunView:
         """Documents of the largest dot: ``most``, rounded up so that the scale of a growing web seldom changes."""
         return math.exp(math.ceil(4 * math.log(self.most)) / 4)
 
-    @cached_property
-    def web(self) -> Web:
-        """The initial site graph, without endorsements."""
-        return Web(self.scenario.web, Streams(self.run.seed), self.run.base)
+    @property
+    def map(self) -> SiteMap:
+        """The site graph with a position for each site, and every link and site of the run until its last step.
 
-    @cached_property
+        It changes only if the web that is to be drawn changes.
+        """
+        through = 0 if self.scenario.web.types is None else max(self.scenario.steps, self.last)
+        changed = [(c.at, p, v) for c in self.scenario.changes for p, v in c.set.items() if p.startswith("web.")]
+        made_of = through, self.scenario.web, changed
+        if self._map is None or self._map[0] != made_of:
+            self._map = made_of, SiteMap.of(self.scenario, self.run, through)
+        return self._map[1]
+
+    @property
     def places(self) -> pl.DataFrame:
         """The position of each site (site, name, x, y, curated), the same at every step."""
-        graph = nx.Graph([(a, b) for a, b, _ in self.web.links()])
-        graph.add_nodes_from(range(self.web.sites))
-        at = dict(zip(graph.nodes, layout(graph).round(4).tolist(), strict=True))
-        homes = [
-            self.web.homes(f"curators/{name}/{number}", population.sites)
-            for name, population in self.scenario.curators.items()
-            for number in range(population.count)
-        ]
-        sites = range(self.web.sites)
-        return pl.DataFrame(
-            {
-                "site": pl.Series(sites, dtype=pl.Int32),
-                "name": self.web.labels(),
-                "x": [at[site][0] for site in sites],
-                "y": [at[site][1] for site in sites],
-                "curated": np.isin(sites, np.concatenate([np.array([], np.int64), *homes])),
-            }
-        )
+        return self.map.places
 
-    @cached_property
+    @property
     def links(self) -> pl.DataFrame:
         """The links to draw (x, y, x2, y2), each once; a sample if there are many."""
-        once = sorted({(min(a, b), max(a, b)) for a, b, _ in self.web.links()})
-        return lines(np.array(once, np.int64), self.places.select("x", "y").to_numpy())
+        return self.map.links
 
     def live(self, step: int) -> pl.DataFrame:
         """Return the documents on the web after a step (COLUMNS)."""
@@ -127,10 +117,16 @@ class RunView:
     def sites(self, step: int) -> pl.DataFrame:
         """Return ``places`` with the number of ``documents`` on each site after a step and their synthetic share.
 
-        The share is the column ``value``, null for an empty site.
+        The share is the column ``value``, null for an empty site. A site that is not born yet, or dead, has no x and y.
         """
         sites = self.places.join(self._on_sites(step), on="site", how="left", maintain_order="left")
-        return sites.with_columns(pl.col("documents").fill_null(0))
+        there = pl.lit(pl.Series(self.map.there(step)))
+        return sites.with_columns(pl.col("documents").fill_null(0), pl.when(there).then(pl.col("x", "y")))
+
+    def links_at(self, step: int) -> pl.DataFrame:
+        """Return ``links``, in which those of sites that are not born yet, or dead, have no ends."""
+        there = self.map.there(step)[self.map.pairs].all(axis=1)
+        return self.links.select(pl.when(pl.lit(pl.Series(there))).then(pl.all()))
 
     def _on_sites(self, step: int) -> pl.DataFrame:
         return self.live(step).group_by("site").agg(documents=pl.len(), value=pl.col("synthetic").mean())

@@ -30,8 +30,7 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int, calendar: Calendar | 
     graph = _read(file)
     places = layout(graph)
     index = {node: i for i, node in enumerate(graph.nodes)}
-    links = np.array([(index[a], index[b]) for a, b in graph.edges], dtype=np.int64)
-    drawn = lines(links, places)
+    every_link = np.array([(index[a], index[b]) for a, b in graph.edges], dtype=np.int64).reshape(-1, 2)
     sites = pl.DataFrame(
         {
             "id": [str(node) for node in graph.nodes],
@@ -44,10 +43,13 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int, calendar: Calendar | 
     most = float(measured.filter((pl.col("metric") == "documents") & pl.col("step").is_in(steps))["value"].max() or 1)  # type: ignore[arg-type]
     maps = []
     for step in steps:
+        there = _there(graph, step)
+        links = every_link[there[every_link].all(axis=1)]
+        drawn = lines(links, places)
         values = measured.filter(pl.col("step") == step).pivot(
             "metric", index="id", values="value", aggregate_function="first"
         )
-        nodes = sites.join(values, on="id", how="left", maintain_order="left")
+        nodes = sites.filter(pl.Series(there)).join(values, on="id", how="left", maintain_order="left")
         for name in ("documents", "synthetic_share"):
             if name not in nodes.columns:
                 nodes = nodes.with_columns(pl.lit(None, pl.Float64).alias(name))
@@ -60,6 +62,12 @@ def graphs(folder: Path, metrics: pl.DataFrame, last: int, calendar: Calendar | 
         )
         maps.append((f"web_{step:06d}", charts.site_graph(nodes, drawn, labels, most)))
     return maps
+
+
+def _there(graph: Any, step: int) -> NDArray[np.bool_]:
+    """Return which sites were alive after a step, [nodes]; all, on a web without births and deaths."""
+    lives = [(node.get("born", 0), node.get("died", math.inf)) for _, node in graph.nodes(data=True)]
+    return np.array([born <= step < died for born, died in lives], dtype=np.bool_)
 
 
 def _read(file: Path) -> Any:
@@ -78,10 +86,19 @@ def _read(file: Path) -> Any:
 
 def lines(links: NDArray[np.int64], places: NDArray[np.float64]) -> pl.DataFrame:
     """Return the ends (x, y, x2, y2) of at most LINKS evenly chosen links; ``links``: [links, 2] node indices."""
-    links = links.reshape(-1, 2)
-    chosen = links[np.linspace(0, len(links) - 1, min(LINKS, len(links))).astype(int)]
-    ends = np.hstack([places[chosen[:, 0]], places[chosen[:, 1]]]).round(4)
-    return pl.DataFrame(ends, schema=["x", "y", "x2", "y2"], orient="row")
+    return ends(chosen_links(links), places)
+
+
+def chosen_links(links: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return at most LINKS evenly chosen links, [links, 2]."""
+    places = np.linspace(0, len(links) - 1, min(LINKS, len(links))).astype(np.int64)
+    return np.take(links.reshape(-1, 2), places, axis=0)
+
+
+def ends(links: NDArray[np.int64], places: NDArray[np.float64]) -> pl.DataFrame:
+    """Return the ends (x, y, x2, y2) of links, [links, 2] node indices."""
+    positions = np.hstack([places[links[:, 0]], places[links[:, 1]]]).round(4)
+    return pl.DataFrame(positions, schema=["x", "y", "x2", "y2"], orient="row")
 
 
 def layout(graph: Any) -> NDArray[np.float64]:

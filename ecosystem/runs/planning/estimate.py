@@ -90,6 +90,7 @@ class Plan:
                 seconds += 0.001 * left * sum(trainer.count for trainer in trainers)
                 continue  # such documents have no tokens
             tokens = [_trainer_tokens(trainer, scenario, done) for trainer in trainers]
+            tokens.append((0, _assisted_tokens(name, scenario, done)))
             model_train, model_generate = sum(t for t, _ in tokens), sum(g for _, g in tokens)
             train, generate = train + model_train, generate + model_generate
             flops = load.flops_per_token
@@ -117,7 +118,6 @@ class Plan:
             seconds_to_pretrain=foundation,
             unknown=unknown,
             notes=notes,
-            dates="" if scenario.calendar is None else scenario.calendar.span(0, scenario.steps),
         )
 
     def placed(self, workers: Workers | None) -> Plan:
@@ -190,15 +190,16 @@ def _with_initial_documents(scenario: Scenario, documents: int) -> Scenario:
 
 
 def _population(scenario: Scenario) -> dict[str, Any]:
-    """Return the numbers of agents and documents of a plan."""
-    people = sum(w.count * w.rate for w in scenario.writers.values())
-    machines = sum(t.count * t.publish for t in scenario.trainers.values())
+    """Return the numbers of agents and documents of a plan, and its dates."""
+    people = sum(w.count * w.rate * w.mean_activity(scenario.steps) for w in scenario.writers.values())
+    machines = sum(t.count * t.publish * t.mean_activity(scenario.steps) for t in scenario.trainers.values())
     return {
         "writers": sum(w.count for w in scenario.writers.values()),
         "trainers": sum(t.count for t in scenario.trainers.values()),
         "curators": sum(c.count for c in scenario.curators.values()),
         "initial_documents": scenario.web.initial.documents if scenario.web.initial else 0,
         "documents_per_step": people + machines,
+        "dates": "" if scenario.calendar is None else scenario.calendar.span(0, scenario.steps),
     }
 
 
@@ -264,8 +265,21 @@ def _trainer_tokens(trainer: TrainerSpec, scenario: Scenario, done: int) -> tupl
     fits = _times(end - trainer.offset, trainer.every) - _times(before - trainer.offset, trainer.every)
     budget = trainer.budget if scenario.models[trainer.model].uses_budget else Budget(epochs=1.0)
     per_fit = budget.tokens or round((budget.epochs or 1.0) * _selected_tokens(trainer, scenario, before))
-    generated = (trainer.publish + scenario.measure.synthetic) * trainer.decoding.max_tokens * max(0, end - before)
+    published = trainer.publish * trainer.mean_activity(scenario.steps)
+    generated = round(published + scenario.measure.synthetic) * trainer.decoding.max_tokens * max(0, end - before)
     return trainer.count * fits * per_fit, trainer.count * generated
+
+
+def _assisted_tokens(model: str, scenario: Scenario, done: int) -> int:
+    """Return the tokens that a model generates at most, after step ``done``, for writers who adopt AI."""
+    before, end, tokens = max(0, done), scenario.steps, 0.0
+    for writer in scenario.writers.values():
+        trainer = None if writer.adoption is None else scenario.trainers[writer.adoption.uses]
+        if writer.adoption is not None and trainer is not None and trainer.model == model:
+            times = np.linspace(min(before + 1, end), end, 100)
+            share = float(np.mean([writer.adoption.share.at(t) for t in times.tolist()]))
+            tokens += writer.count * writer.rate * share * max(0, end - before) * trainer.decoding.max_tokens
+    return round(tokens)
 
 
 def _times(steps: int, every: int) -> int:
@@ -307,8 +321,8 @@ def _reachable_documents(trainer: TrainerSpec, scenario: Scenario, done: int) ->
     if web.graph in DEALT and web.sites:
         authors = {"islands": trainer.count, "parallel": len(scenario.trainers)}.get(web.graph, 1)
         return round(initial / web.sites * trainer.sites + half * authors * trainer.publish)
-    written = sum(w.count * w.rate for w in scenario.writers.values())
-    return round(initial + half * (written + sum(t.count * t.publish for t in scenario.trainers.values())))
+    published: float = _population(scenario)["documents_per_step"]
+    return round(initial + half * published)
 
 
 def matrix_rate(machine: Machine, size: int = 768) -> float:

@@ -212,8 +212,8 @@ def _web(scenario: Scenario) -> int:
 def _documents(scenario: Scenario, done: int) -> float:
     """Return how many documents are published after step ``done``; -1: those of the opening too."""
     initial = scenario.web.initial.documents if scenario.web.initial and done < 0 else 0
-    people = sum(writer.count * writer.rate for writer in scenario.writers.values())
-    machines = sum(trainer.count * trainer.publish for trainer in scenario.trainers.values())
+    people = sum(w.count * w.rate * w.mean_activity(scenario.steps) for w in scenario.writers.values())
+    machines = sum(t.count * t.publish * t.mean_activity(scenario.steps) for t in scenario.trainers.values())
     return initial + (people + machines) * (scenario.steps - max(0, done))
 
 

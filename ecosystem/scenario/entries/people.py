@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ecosystem.families.requests import Rewriting
+from ecosystem.scenario.entries.adoption import AdoptionSpec
 from ecosystem.scenario.entries.choices import ChoiceSpec
+from ecosystem.scenario.entries.homes import PublisherSpec
 from ecosystem.spec import Spec
 from ecosystem.times import PerStep, WholePerStep
 from ecosystem.types import Positive, Share
 
 
-class WriterSpec(Spec):
+class WriterSpec(PublisherSpec):
     """A population of people who write documents."""
 
     count: Positive = Field(1, description="number of writers in the population")
@@ -42,6 +44,16 @@ class WriterSpec(Spec):
     choice: ChoiceSpec | None = Field(
         None, description="choice between writing, using AI and silence; absent: always writes, unless it has left"
     )
+    adoption: AdoptionSpec | None = Field(
+        None, description="given share of its documents that is made with AI; absent: none, unless by `choice`"
+    )
+
+    @model_validator(mode="after")
+    def _may_adopt(self) -> WriterSpec:
+        for other in ("choice", "rewrite"):
+            if self.adoption is not None and getattr(self, other) is not None:
+                raise ValueError(f"adoption: gives the share of AI in documents, and so does {other}; remove one")
+        return self
 
     @model_validator(mode="after")
     def _may_choose(self) -> WriterSpec:

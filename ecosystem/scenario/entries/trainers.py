@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ecosystem.families.requests import Budget, Decoding, Start
+from ecosystem.scenario.entries.homes import PublisherSpec
 from ecosystem.spec import Spec
 from ecosystem.times import Delay, SomePerStep, Steps, WholePerStep, WholeSteps
 from ecosystem.types import Count, Positive
@@ -33,6 +34,11 @@ class ScrapeSpec(Spec):
         'trainers or writers, or "initial" for the web\'s initial documents; of each it takes its share of those that '
         "the strategy offers, or all if there are fewer; absent: documents of all authors alike",
     )
+    robots: Literal["obey", "ignore"] | None = Field(
+        None,
+        description="whether sites that refuse crawlers (web.types.NAME.refuses) are left out: obey or ignore; absent: "
+        "obey",
+    )
 
     @field_validator("shares")
     @classmethod
@@ -40,6 +46,11 @@ class ScrapeSpec(Spec):
         if shares is not None and abs(sum(shares.values()) - 1) > 1e-9:
             raise ValueError(f"the shares must add up to 1, but these add up to {sum(shares.values()):.12g}")
         return shares
+
+    @property
+    def obeys_robots(self) -> bool:
+        """Whether the trainer leaves out sites that refuse crawlers."""
+        return self.robots != "ignore"
 
     def quotas(self) -> dict[str, int]:
         """Return how many of ``docs`` candidates come from each population of ``shares``; the sum is ``docs``."""
@@ -51,7 +62,7 @@ class ScrapeSpec(Spec):
         return quotas
 
 
-class TrainerSpec(Spec):
+class TrainerSpec(PublisherSpec):
     """A population of trainers with the same settings; each has its own model, home sites and random streams."""
 
     count: Positive = Field(1, description="number of trainers in the population")

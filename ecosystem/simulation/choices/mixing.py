@@ -5,26 +5,26 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from ecosystem.scenario.entries.choices import ChoiceSpec
 from ecosystem.sources.vectors import as_documents
-from ecosystem.streams import Stream
 from ecosystem.types import Floats
 
 
-def mixed(ai: pl.Series, human: pl.Series, choice: ChoiceSpec, stream: Stream) -> tuple[pl.Series, Floats]:
+def mixed(ai: pl.Series, human: pl.Series, ai_share: Floats, mix: str, noise: Floats) -> tuple[pl.Series, Floats]:
     """Return documents made of one AI and one human document each, and the share of AI in each, [documents].
 
-    Text: words of the human document, then words of the AI document, cut so that the latter are ``ai_share`` of the
-    whole as nearly as both lengths allow; the share returned is that of the characters in words. Vectors and
-    categories: one of the two documents (``mix = "draw"``), or their weighted mean (``"blend"``).
+    ``ai_share`` [documents], between 0 and 1, is what is wanted. Text: words of the human document, then words of the
+    AI document, cut so that the latter are ``ai_share`` of the whole as nearly as both lengths allow; the share
+    returned is that of the characters in words. Vectors and categories: one of the two documents, the model's where
+    ``noise`` [documents] is below ``ai_share`` (``mix`` = "draw"), or their weighted mean ("blend").
     """
     if ai.dtype == pl.String:
-        pairs = [_spliced(a, h, choice.ai_share) for a, h in zip(ai.to_list(), human.to_list(), strict=True)]
+        triples = zip(ai.to_list(), human.to_list(), ai_share.tolist(), strict=True)
+        pairs = [_spliced(a, h, share) for a, h, share in triples]
         return pl.Series("content", [text for text, _ in pairs], dtype=pl.String), np.array([s for _, s in pairs])
-    if choice.mix == "blend":
-        blend = choice.ai_share * ai.to_numpy() + (1 - choice.ai_share) * human.to_numpy()
-        return as_documents(blend), np.full(ai.len(), choice.ai_share)
-    by_model = stream.uniform(np.arange(ai.len())) < choice.ai_share
+    if mix == "blend":
+        share = ai_share[:, None]
+        return as_documents(share * ai.to_numpy() + (1 - share) * human.to_numpy()), ai_share
+    by_model = noise < ai_share
     place = np.arange(ai.len()) + np.where(by_model, 0, ai.len())
     return pl.concat([ai, human]).gather(place), by_model.astype(np.float64)
 

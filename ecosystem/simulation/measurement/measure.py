@@ -16,8 +16,10 @@ from ecosystem.policies.base import Policy, WritesWatermark
 from ecosystem.policies.sampling import Prefer
 from ecosystem.simulation.agents import by_model
 from ecosystem.simulation.measurement.costs import measure_costs
+from ecosystem.simulation.measurement.instruments import measure_instruments
 from ecosystem.simulation.measurement.overlap import measure_overlap
 from ecosystem.simulation.measurement.parameters import measure_parameters
+from ecosystem.simulation.measurement.site_types import measure_site_types
 from ecosystem.simulation.measurement.text import (
     Values,
     initial_perplexities,
@@ -29,6 +31,7 @@ from ecosystem.simulation.measurement.text import (
     text_values,
     watermark_values,
 )
+from ecosystem.simulation.measurement.views import measure_views
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import Step
 
@@ -146,12 +149,16 @@ def _names(policies: Sequence[tuple[str, Policy]]) -> list[str]:
 
 
 def measure_web(state: State, step: Step) -> None:
-    """Measure the contamination of the web and of its sites."""
+    """Measure the contamination of the web and of its sites, what readers see, and what instruments observe."""
     live = state.corpus.live().columns("site", "ai_share", "depth")
     step.metrics.append(tables.web(live, step.t))
     measure_overlap(state, step)
+    if state.scenario.measures_views:
+        measure_views(state, step)
+    measure_instruments(state, step)
     if state.scenario.measure.sites:
         step.metrics.append(tables.sites(live, step.t))
+    measure_site_types(state, step)
 
 
 def _with_ai_share(state: State, training: pl.DataFrame) -> pl.DataFrame:

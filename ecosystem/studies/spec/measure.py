@@ -15,6 +15,7 @@ from ecosystem.times import InTime, as_written
 
 Step = Annotated[int, Field(ge=0, le=10**9), InTime("moment")]
 WEB = "web"  # the value of Measure.of that selects the metrics of the whole web
+_PARTS = {"instruments.": "instrument", "web.types.": "site_type"}  # paths of entries of a scenario: their scope
 
 
 class Measure(Spec):
@@ -23,7 +24,8 @@ class Measure(Spec):
     metric: Annotated[str, AfterValidator(name_of)] = Field(description="name of a metric (`ecosystem list metrics`)")
     of: str | None = Field(
         None,
-        description="a population of trainers to average over, or web; default: all trainers",
+        description="a population of trainers to average over, web, an instrument (instruments.NAME) or a type of "
+        "sites (web.types.NAME); default: all trainers",
     )
     at: Step | None = Field(None, description="the step of the value; default: the last step")
     window: Annotated[list[Step], Field(min_length=2, max_length=2)] | None = Field(
@@ -52,9 +54,11 @@ class Measure(Spec):
 
         The explanation starts with the name of the wrong field.
         """
-        allowed = [*scenario.trainers, WEB]
+        allowed = [*scenario.trainers, WEB, *(f"instruments.{name}" for name in scenario.instruments)]
+        allowed += [f"web.types.{name}" for name in scenario.web.types or {}]
         if self.of is not None and self.of not in allowed:
-            return f"of: there is no [trainers.{self.of}]{nearest(self.of, allowed)}; choose from {', '.join(allowed)}"
+            entry = self.of if any(self.of.startswith(path) for path in _PARTS) else f"trainers.{self.of}"
+            return f"of: there is no [{entry}]{nearest(self.of, allowed)}; choose from {', '.join(allowed)}"
         last = self.steps(scenario.steps)[1]
         if last > scenario.steps:
             field = "at" if self.window is None else "window"
@@ -96,9 +100,13 @@ def course_of(metrics: pl.DataFrame, measure: Measure) -> pl.DataFrame:
     """Return a measure's metric over the steps of a run: columns ``step`` and ``value``.
 
     Values are means over trainers, or over training sets if trainers do not have the metric. They are the web's if
-    neither has it or ``measure.of`` is ``web``.
+    neither has it or ``measure.of`` is ``web``, or those of the instrument or type of sites that it names.
     """
     rows = metrics.filter((pl.col("metric") == measure.metric) & pl.col("value").is_not_null())
+    for path, part in _PARTS.items():
+        if measure.of is not None and measure.of.startswith(path):
+            own = rows.filter((pl.col("scope") == part) & (pl.col("id") == measure.of.removeprefix(path)))
+            return own.select(pl.col("step").cast(pl.Int64), "value").sort("step")
     scopes = set(rows["scope"].unique())
     scope = next((s for s in ("trainer", "training_set") if s in scopes and measure.of != WEB), WEB)
     rows = rows.filter(pl.col("scope") == scope)
