@@ -206,9 +206,9 @@ POSTERIOR = {"worlds": {"posterior": "none.parquet", "draws": 4}}
 def test_a_study_refuses_a_file_that_is_no_posterior(tmp_path):
     data = read_toml(ROOT / "scenarios/studies/curators.toml") | {"base": "smoke"} | POSTERIOR
     study = ecosystem.Study.model_validate(data)
-    with pytest.raises(ecosystem.EcosystemError, match="worlds.posterior: there is no file none.parquet"):
+    with pytest.raises(ecosystem.EcosystemError, match=r"worlds\.posterior: there is no file none\.parquet"):
         study.settings()
     (tmp_path / "other.parquet").write_bytes(b"PAR1")
     other = data | {"worlds": {"posterior": str(tmp_path / "other.parquet")}}
-    with pytest.raises(ecosystem.EcosystemError, match="is not the posterior.parquet of a fit"):
+    with pytest.raises(ecosystem.EcosystemError, match=r"is not the posterior\.parquet of a fit"):
         ecosystem.Study.model_validate(other).settings()
