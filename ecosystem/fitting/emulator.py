@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from ecosystem.fitting.trials import Trial, means_over_replicates
@@ -22,6 +23,7 @@ from ecosystem.types import Floats
 Kind = Literal["constant", "linear", "quadratic", "gaussian process"]
 _LENGTHS = (0.05, 20.0)  # bounds of length scales, in widths of the prior
 _RESTARTS = 2
+_NEGLIGIBLE = 1e-4  # share of the variance
 _TERMS_PER_POINT = 0.6  # most terms of a regression
 
 
@@ -138,7 +140,7 @@ class Processes:
     lengths: Floats
     amplitude: Floats
     weights: Floats
-    inverse: Floats
+    factor: NDArray[np.float32]  # F, so that F Fᵀ is nearly the inverse covariance of the points
     centre: Floats
     scale: Floats
 
@@ -151,20 +153,47 @@ class Processes:
             lengths,
             np.array([surface.amplitude for surface in surfaces])[:, None, None],
             np.stack([surface.weights for surface in surfaces])[:, :, None],
-            np.stack([surface.inverse.T for surface in surfaces]),
+            _stacked([_factor(surface) for surface in surfaces]),
             np.array([surface.centre for surface in surfaces])[:, None],
             np.array([surface.scale for surface in surfaces])[:, None],
         )
 
     def predict(self, u: Floats) -> tuple[Floats, Floats]:
         """Return the means and variances of the functions, without the noise of the points, each [points, targets]."""
-        a, b = u / self.lengths, self.points
-        squared = (a**2).sum(axis=2)[:, :, None] + (b**2).sum(axis=2)[:, None] - 2 * a @ b.transpose(0, 2, 1)
-        distance = np.sqrt(5 * np.maximum(squared, 0))
-        covariance = self.amplitude * (1 + distance + distance**2 / 3) * np.exp(-distance)
+        covariance = self.amplitude * _matern(u / self.lengths, self.points)
         mean = (covariance @ self.weights)[:, :, 0]
-        variance = self.amplitude[:, 0] - ((covariance @ self.inverse) ** 2).sum(axis=2)
+        explained = ((covariance.astype(np.float32) @ self.factor) ** 2).sum(axis=2, dtype=np.float64)
+        variance = self.amplitude[:, 0] - explained
         return (self.centre + self.scale * mean).T, (self.scale**2 * np.maximum(variance, 0)).T
+
+
+def _matern(a: Floats, b: Floats) -> Floats:
+    """Return the Matérn 5/2 correlations of points a [..., m, parameters] and b [..., n, parameters], [..., m, n]."""
+    squared = (a**2).sum(axis=-1)[..., None] + (b**2).sum(axis=-1)[..., None, :] - 2 * a @ np.swapaxes(b, -1, -2)
+    distance = np.sqrt(5 * np.maximum(squared, 0))
+    return np.asarray((1 + distance + distance**2 / 3) * np.exp(-distance))
+
+
+def _factor(surface: Process) -> Floats:
+    """Return F [points, rank], so that F Fᵀ is the inverse covariance of the points without what hardly explains.
+
+    Left out are the eigenvectors that together explain less than 1e-4 of the variance at the points; the variance of
+    predictions grows by as much.
+    """
+    scaled = surface.points / surface.lengths
+    values, vectors = np.linalg.eigh(surface.inverse.T @ surface.inverse)  # of the inverse covariance
+    signal = surface.amplitude * _matern(scaled, scaled) @ vectors
+    explained = values * (signal**2).sum(axis=0)
+    order = np.argsort(explained)
+    kept = np.sort(order[np.cumsum(explained[order]) > _NEGLIGIBLE * surface.amplitude * len(scaled)])
+    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+
+
+def _stacked(factors: Sequence[Floats]) -> NDArray[np.float32]:
+    """Return factors [points, rank] as one array [targets, points, largest rank], with zeros."""
+    rank = max(factor.shape[1] for factor in factors)
+    padded = [np.pad(factor, ((0, 0), (0, rank - factor.shape[1]))) for factor in factors]
+    return np.stack(padded).astype(np.float32)
 
 
 @dataclass(frozen=True)

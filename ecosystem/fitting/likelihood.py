@@ -101,7 +101,13 @@ class Likelihood:
     def __call__(self, u: Floats) -> Floats:
         """Return the log likelihood at points u [points, parameters], shape [points]."""
         residuals, covariances = self.residuals(u)
-        factors = np.linalg.cholesky(covariances)
-        scaled = np.linalg.solve(factors, residuals[..., None])[..., 0]
-        logdet = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
-        return np.asarray(-0.5 * ((scaled**2).sum(axis=1) + logdet + len(self.used) * np.log(2 * np.pi)))
+        # The last row of the Cholesky factor of the covariance, bordered by the residuals, solves for these on the way.
+        count = len(self.used)
+        bordered = np.empty((len(u), count + 1, count + 1))
+        bordered[:, :count, :count] = covariances
+        bordered[:, count, :count] = bordered[:, :count, count] = residuals
+        bordered[:, count, count] = 1e300
+        factors = np.linalg.cholesky(bordered)
+        scaled = factors[:, count, :count]
+        logdet = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)[:, :count]).sum(axis=1)
+        return np.asarray(-0.5 * ((scaled**2).sum(axis=1) + logdet + count * np.log(2 * np.pi)))

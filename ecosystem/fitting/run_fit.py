@@ -102,7 +102,7 @@ def run_fit(
         progress.say(f"note: {IGNORED_BY_STUDIES}.")
     targets = spec.dated(base)
     if fresh:
-        _move_aside(spec, out)
+        move_aside(spec, out)
     with study_folder(spec, out, "fits", "spec.json") as store, StudyRunner(options, progress) as runner:
         runs = Runs(spec, base, base_folder, targets, options, f"{out.rstrip('/')}/fits/runs", runner)
         with threadpool_limits(1):  # so that sums have one order on every machine
@@ -115,7 +115,7 @@ def run_fit(
     return FitResult(results, store.folder, report, time.monotonic() - started, runs.seconds)
 
 
-def _move_aside(spec: Fit, out: str) -> None:
+def move_aside(spec: Fit, out: str) -> None:
     """Move the results of a fit and the runs of all fits aside; raise EcosystemError for a URL."""
     if is_url(out):
         raise EcosystemError(f"{out}: nothing is moved in an object store; start again at another URL (--out).")

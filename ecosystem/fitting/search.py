@@ -90,9 +90,11 @@ class Search:
         fit, values = self.fit, [self.fit.values(u) for u in points]
         first = len(self.trials)
         names = [f"{'screening' if stage == 'morris' else 'trial'} {first + i}" for i in range(len(points))]
-        title = {"start": f"{fit.name}, start", "search": f"{fit.name}, search", "morris": f"{fit.name}, screening"}
+        title = f"{fit.name}, screening"
+        if stage != "morris":
+            title = f"{fit.name}, points {first + 1} to {first + len(points)} of {max(fit.trials, first + len(points))}"
         requests = [Request(f"{name}, seed {fit.seed}", v, fit.seed) for name, v in zip(names, values, strict=True)]
-        firsts = self.runs(title[stage], requests)
+        firsts = self.runs(title, requests)
         scores = [self._misfit(output.values) for output in firsts]
         replicates = 1 if stage == "morris" else fit.replicates
         go_on = [
@@ -105,7 +107,7 @@ class Search:
             for i in go_on
             for r in range(1, replicates)
         ]
-        rest = self.runs(title[stage], more) if more else []
+        rest = self.runs(title, more) if more else []
         trials = []
         for i, output in enumerate(firsts):
             place = go_on.index(i) * (replicates - 1) if i in go_on else 0

@@ -1,5 +1,7 @@
 """Fit files: priors, settings, targets, and what is refused with a sentence."""
 
+import sys
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -7,6 +9,8 @@ from scipy import stats
 
 import ecosystem
 from ecosystem.cli.main import cli
+from ecosystem.fitting.run_fit import move_aside
+from ecosystem.fitting.search import require_optuna
 from ecosystem.fitting.spec.fit import Fit
 from ecosystem.fitting.spec.priors import Beta, LogNormal, LogUniform, Normal, Uniform
 from ecosystem.scenario.presets import read_toml, require_kind
@@ -177,3 +181,34 @@ def test_the_plan_counts_the_runs_and_runs_nothing(tmp_path):
         "61 runs at most: 20 of trials, 16 of screening, 12 of noise, 12 of predictions, 1 of middle" in result.output
     )
     assert "held out web: synthetic_share at step 8" in result.output and not (tmp_path / "o").exists()
+
+
+def test_fresh_moves_results_and_runs_aside(tmp_path):
+    spec = Fit.model_validate(example())
+    results = tmp_path / f"fits/{spec.name}-{spec.fingerprint()}"
+    for folder in (results, tmp_path / "fits/runs"):
+        folder.mkdir(parents=True)
+    move_aside(spec, str(tmp_path))
+    assert {path.name for path in (tmp_path / "fits").iterdir()} == {f"{results.name}.old-1", "runs.old-1"}
+    with pytest.raises(ecosystem.EcosystemError, match="nothing is moved in an object store"):
+        move_aside(spec, "s3://bucket/runs")
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ecosystem.EcosystemError, match=r"pip install 'ecosystem\[fit\]'"):
+        require_optuna()
+
+
+POSTERIOR = {"worlds": {"posterior": "none.parquet", "draws": 4}}
+
+
+def test_a_study_refuses_a_file_that_is_no_posterior(tmp_path):
+    data = read_toml(ROOT / "scenarios/studies/curators.toml") | {"base": "smoke"} | POSTERIOR
+    study = ecosystem.Study.model_validate(data)
+    with pytest.raises(ecosystem.EcosystemError, match=r"worlds\.posterior: there is no file none\.parquet"):
+        study.settings()
+    (tmp_path / "other.parquet").write_bytes(b"PAR1")
+    other = data | {"worlds": {"posterior": str(tmp_path / "other.parquet")}}
+    with pytest.raises(ecosystem.EcosystemError, match=r"is not the posterior\.parquet of a fit"):
+        ecosystem.Study.model_validate(other).settings()

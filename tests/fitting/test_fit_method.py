@@ -8,7 +8,7 @@ from ecosystem.fitting import search as searches
 from ecosystem.fitting.emulator import Emulator, Process, Processes, Regression
 from ecosystem.fitting.identify import pulls, width_ratios
 from ecosystem.fitting.likelihood import Likelihood, Noise, shrunk_covariance
-from ecosystem.fitting.posterior import sample
+from ecosystem.fitting.posterior import _stuck, sample
 from ecosystem.fitting.runs import Output
 from ecosystem.fitting.search import Search, sobol
 from ecosystem.fitting.spec.fit import Fit
@@ -138,6 +138,7 @@ def test_runs_with_other_seeds_show_the_bias_of_the_common_ones():
     assert np.diag(noise.covariance) == pytest.approx(NOISE**2 * np.ones(4), rel=4 * np.sqrt(2 / 400))
 
 
+@pytest.mark.slow
 def test_the_posterior_is_the_exact_one(posterior):
     mean, covariance = exact_posterior([0, 1, 2, 3])
     sd = np.sqrt(np.diag(covariance))
@@ -151,12 +152,14 @@ def test_the_posterior_is_the_exact_one(posterior):
     )
 
 
+@pytest.mark.slow
 def test_a_parameter_without_effect_keeps_its_prior(posterior):
     independent = posterior.u[:: int(np.ceil(len(posterior.u) / posterior.effective[2])), 2]
     assert stats.kstest(independent, "uniform").pvalue > 1e-3
     assert width_ratios(posterior)[2] == pytest.approx(1.0, abs=4 * 0.45 / np.sqrt(posterior.effective[2]))
 
 
+@pytest.mark.slow
 def test_the_posterior_stays_inside_the_prior():
     emulator = Emulator.fit(linear_trials(), 1)
     far = targets(np.array([1.4, 0.9, 0.4, 1.6]))
@@ -164,6 +167,24 @@ def test_the_posterior_stays_inside_the_prior():
     assert found.u.min() > 0 and found.u.max() < 1 and found.u[:, 0].mean() > 0.9
 
 
+@pytest.mark.slow
+def test_a_narrow_posterior_of_six_parameters_is_found():
+    centre, sd = np.linspace(0.2, 0.8, 6), 0.004
+    found = sample(lambda u: -0.5 * (((u - centre) / sd) ** 2).sum(axis=1), 6, 1, "posterior")
+    assert found.converged
+    assert found.u.mean(axis=0) == pytest.approx(centre, abs=4 * sd / np.sqrt(found.effective.min()))
+    assert found.u.std(axis=0) == pytest.approx(sd, rel=4 / np.sqrt(2 * found.effective.min()) + 0.01)
+
+
+def test_walkers_that_are_stuck_are_noticed():
+    rng = Streams(6).at("chains").rng()
+    chains = rng.normal(size=(4, 200, 24, 2))
+    assert not _stuck(chains)
+    chains[:, :, 0] += 6.0
+    assert _stuck(chains)
+
+
+@pytest.mark.slow
 def test_pulls_are_those_of_exact_refits(posterior):
     found = {pull.label: pull for pull in pulls(likelihood(), posterior, targets(), 1)}
     mean, covariance = exact_posterior([0, 1, 2, 3])

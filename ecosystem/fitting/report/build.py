@@ -76,6 +76,14 @@ def write_fit(results: FitResults, store: Store) -> Path:
             for i, (title, found) in enumerate(list(screened.items())[: 1 + _SCREENED])
         ],
         "screening_problem": problem,
+        **_methods(results),
+    }
+    return publish(store, "fit.html", context, specs, 0, PAGES)
+
+
+def _methods(results: FitResults) -> dict[str, object]:
+    """Return what the description of the methods names."""
+    return {
         "emulators": _emulator_rows(results),
         "level": f"{100 * LEVEL:.0f} %",
         "far": f"{FAR:g}",
@@ -83,7 +91,6 @@ def write_fit(results: FitResults, store: Store) -> Path:
         "draws": len(results.draws),
         "replicates": results.fit.replicates,
     }
-    return publish(store, "fit.html", context, specs, 0, PAGES)
 
 
 def _numbered(quantities: Sequence[str]) -> list[tuple[int, str]]:
