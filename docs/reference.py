@@ -71,7 +71,7 @@ def studies() -> str:
 def fits() -> str:
     """Describe every table and key of fit files, and the priors."""
     about = (
-        "A fit names a scenario, its uncertain parameters and what was measured. [Calibration](../calibration.md) says "
+        "A fit names a scenario, its uncertain parameters and what was measured. [Fits](../fit.md) says "
         "how it works."
     )
     laws = {"uniform": Uniform, "log_uniform": LogUniform, "normal": Normal, "lognormal": LogNormal, "beta": Beta}
