@@ -17,7 +17,7 @@ from ecosystem.fitting.report import charts as fit_charts
 from ecosystem.fitting.results import LEVEL, FitResults
 from ecosystem.fitting.search import FAR, morris_design
 from ecosystem.fitting.trials import misfits
-from ecosystem.formats import number
+from ecosystem.formats import number, significant
 from ecosystem.report import charts, publish
 from ecosystem.report.findings import signed
 from ecosystem.report.html import Cell, Cells, Figure, Table, environment
@@ -143,9 +143,9 @@ def _parameter_table(results: FitResults) -> Table:
         [
             row["parameter"],
             row["unit"] or "–",
-            f"{row['prior_low']:.3g} to {row['prior_high']:.3g}",
-            Cell(f"{row['mean']:.4g}", bold=True),
-            f"{row['low']:.4g} to {row['high']:.4g}",
+            f"{significant(row['prior_low'])} to {significant(row['prior_high'])}",
+            Cell(significant(row["mean"], 4), bold=True),
+            f"{significant(row['low'], 4)} to {significant(row['high'], 4)}",
             number(row["width_ratio"]),
             number(row["r_hat"], 3),
             f"{row['effective_samples']:,.0f}",
