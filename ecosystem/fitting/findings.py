@@ -38,9 +38,9 @@ def _known(results: FitResults) -> list[str]:
             unit = f" {row['unit']}" if row["unit"] else ""
             little = ", wide against its prior" if ratio > VAGUE else ""
             found.append(
-                f"{bold(row['parameter'])} is {significant(row['mean'])}{unit} (90 % interval {significant(row['low'])} to "
-                f"{significant(row['high'])}{little}; before the fit {significant(row['prior_low'])} to "
-                f"{significant(row['prior_high'])})."
+                f"{bold(row['parameter'])} is {significant(row['mean'])}{unit} (90 % interval "
+                f"{significant(row['low'])} to {significant(row['high'])}{little}; before the fit "
+                f"{significant(row['prior_low'])} to {significant(row['prior_high'])})."
             )
     return found
 

@@ -295,6 +295,11 @@ class Study(Question):
                 f"{BRANCH_STEP} = {step!r}: give a whole number from 0 to {base.steps - 1}, before the last step."
             )
         world = with_values(base, uncertain, base_folder)
+        if values and step % world.weights_every and (self.branch is None or self.branch.run is None):
+            raise ScenarioError(
+                f"{BRANCH_STEP} = {step}: the models of step {step} are not kept with weights_every = "
+                f"{world.weights_every}; set weights_every to a divisor of {step} in [set]."
+            )
         return world.forked(step, values, base=base_folder), world if values else None, step
 
     def _check_measured(self, scenario: Scenario, path: str) -> None:
