@@ -39,9 +39,10 @@ def generated(state: State, step: Step, trainer: Trainer, n: int, stream: str = 
     decoding = trainer.settings.decoding.model_copy(update={"prompt": None})
     noise = state.stream(f"trainers/{trainer.name}/{stream}")
     request = GenerateRequest(trainer.member, n, decoding, None, noise, step.marks.get(trainer.name))
-    cohort = state.cohorts[trainer.settings.model]
+    cohort, started = state.cohorts[trainer.settings.model], state.clock.now()
     [written] = cohort.generate([request], state.progress)
     amount = cohort.written[0] if isinstance(cohort, TextCohort) else n
+    state.clock.divide("trainers", [trainer.name], [1], started)
     step.written[trainer.name] = _together(step.written.get(trainer.name), amount)
     return written
 
