@@ -4,6 +4,9 @@ import polars as pl
 import pytest
 
 from ecosystem.api import branch, run
+from ecosystem.report.charts import specification
+from ecosystem.report.data import RunReportData
+from ecosystem.report.panels import times
 from ecosystem.runs.leftovers import other_files
 from ecosystem.runs.run import Run
 from ecosystem.simulation.clock import REST, Clock
@@ -106,3 +109,37 @@ def test_no_record_lists_times_and_no_one_misses_them(vectors, tmp_path, unrepor
     again = Run.open(fork.path)
     assert set(again.timings()["step"]) == set(range(fork.last_step + 1)) - {half + 1, fork.last_step}
     assert again.verify() > 0
+
+
+@pytest.mark.slow
+def test_the_report_draws_time_and_tokens_by_phase_and_who(finished):
+    data = RunReportData.of(finished)
+    rows, timings = times.spent(data), finished.timings()
+    assert rows["phase"].unique(maintain_order=True).to_list() == [
+        "foundations", "opening", "changes", *(phase.__name__ for phase in PHASES)
+    ]  # fmt: skip
+    assert set(rows["who"]) == {"naive", "careful", *times.OTHERS}
+    assert rows["seconds"].sum() == pytest.approx(timings["seconds"].sum())
+    fits = dict(rows.filter(phase="fit").select("who", "tokens").rows())
+    costs = finished.costs(total=True).filter(metric="tokens_trained")
+    assert fits == {
+        "naive": costs.filter(pl.col("id").str.contains("/naive/"))["value"].sum(),
+        "careful": costs.filter(pl.col("id").str.contains("/careful/"))["value"].sum(),
+        "web": None,
+    }
+    for name, chart in times.drawn(data).items():
+        spec = specification(chart)
+        bars = [row for part in spec["datasets"].values() for row in part]
+        column = "seconds" if name.startswith("time") else "tokens"
+        assert sum(row["value"] for row in bars) == pytest.approx(rows[column].sum(), rel=0.02)
+        ends = {(row["phase"], round(row["end"], 6)) for row in bars} | {(row["phase"], 0.0) for row in bars}
+        assert all((row["phase"], round(row["start"], 6)) in ends for row in bars), "bars must join"
+    table = times.table(data)
+    assert len(table.rows) == rows.height
+
+
+def test_a_run_of_an_earlier_release_has_no_times():
+    run = Run.open(next((ROOT / "tests/data/run-v1").rglob("scenario.toml")).parent)
+    data = RunReportData.of(run)
+    assert run.timings().is_empty() and times.table(data) is None
+    assert set(times.drawn(data).values()) == {None}

@@ -271,7 +271,7 @@ class Store(CommitHistory):
         if kept and rounds and together is None:
             files |= self._round(snapshot.t)
         if snapshot.timings is not None:
-            self.write(table_file(TIMES, snapshot.t), parquet(snapshot.timings))
+            self._write_times(snapshot.t, snapshot.timings)
         record: dict[str, Any] = {
             "format": format_of(files),
             "step": snapshot.t,
@@ -289,6 +289,13 @@ class Store(CommitHistory):
                 for name in pruned:
                     (self.folder / name).unlink(missing_ok=True)
         return Commit(**record)
+
+    def _write_times(self, step: int, timings: pl.DataFrame) -> None:
+        """Write the wall times of a step, without a flush, which takes most of the time: nothing needs them."""
+        path = self.folder / table_file(TIMES, step)
+        with io_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(parquet(timings))
 
     def _round(self, step: int) -> dict[str, dict[str, Any]]:
         """Write the weights of a step again in bfloat16, if any are in float32; return the file's entry."""
