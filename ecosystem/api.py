@@ -27,7 +27,7 @@ from ecosystem.placement.spec import PlacementSpec, chosen_placement
 from ecosystem.placement.workers import Workers
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.callbacks.base import Callback, made
-from ecosystem.runs.callbacks.notify import notified
+from ecosystem.runs.callbacks.notify import exit_at_sigterm, notified
 from ecosystem.runs.callbacks.watch import Watch
 from ecosystem.runs.environment import Machine, changed_error, changed_input, validate_device
 from ecosystem.runs.execute import begin, machine_for
@@ -206,7 +206,8 @@ def _planned(
         job.branch.parent.store.require(job.branch.step)
     require_inputs([job.scenario], job.base)
     machine = machine_for(job.folder, device, threads, job.branch, fresh=job.fresh, placement=placement)
-    with _workers(job.scenario, machine, placement, progress) as workers:
+    # Once more within: Ray replaces the handler of SIGTERM by one that aborts the process after three seconds.
+    with _workers(job.scenario, machine, placement, progress) as workers, exit_at_sigterm():
         plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done).placed(workers)
         plan = replace(plan, resources=_resources(job, machine, memory, workers))
         progress.say(plan.text())

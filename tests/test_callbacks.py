@@ -19,6 +19,7 @@ from ecosystem.errors import EcosystemError, TrainingError
 from ecosystem.runs.callbacks import base
 from ecosystem.runs.callbacks.base import curves, made, time_curves
 from ecosystem.runs.callbacks.notify import notified
+from ecosystem.runs.leftovers import other_files
 from ecosystem.runs.progress import RunProgress
 from ecosystem.runs.run import folder_of
 from ecosystem.scenario.scenario import Scenario
@@ -168,6 +169,45 @@ def test_tensorboard_has_every_step_once_after_a_resume(scenario, tmp_path, unre
     times = {tag: points for tag, points in drawn.items() if tag.startswith("seconds/")}
     assert {tag: points for tag, points in drawn.items() if tag not in times} == expected
     assert [step for step, _ in times["seconds/fit"]] == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the package
+def test_mlflow_has_every_step_once_after_a_resume(scenario, tmp_path, unreported, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    computed(scenario.override({"steps": 1}), tmp_path)  # not followed
+    computed(scenario.override({"steps": 2}), tmp_path, "mlflow")
+    whole = computed(scenario, tmp_path, "mlflow")
+    client = mlflow.MlflowClient((tmp_path / "mlruns").as_uri())
+    [experiment] = [e for e in client.search_experiments() if e.name == scenario.name]
+    [found] = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED" and found.data.tags["ecosystem.step"] == "3"
+    expected = {}
+    for step, tag, value in curves(whole.store.table("metrics")):
+        expected.setdefault(tag, []).append((step, value))
+    for tag in list(expected)[::20]:
+        drawn = sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, tag))
+        assert drawn == expected[tag], tag
+    assert [m.step for m in client.get_metric_history(found.info.run_id, "seconds/fit")] == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_writes_every_step_once_offline(scenario, tmp_path, unreported, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logged = []
+    log = wandb.Run.log
+    monkeypatch.setattr(wandb.Run, "log", lambda self, data, step: (logged.append((step, data)), log(self, data, step)))
+    computed(scenario.override({"steps": 1}), tmp_path)
+    computed(scenario.override({"steps": 2}), tmp_path, "wandb")
+    whole = computed(scenario, tmp_path, "wandb")
+    assert [step for step, _ in logged] == [0, 1, 2, 3]
+    expected = {(step, tag): value for step, tag, value in curves(whole.store.table("metrics"))}
+    written = {(step, tag): value for step, data in logged for tag, value in data.items()}
+    assert {key: value for key, value in written.items() if not key[1].startswith("seconds/")} == expected
+    assert len(list((whole.path / "wandb").glob("offline-run-*/*.wandb"))) == 2 and other_files(whole.store) == []
 
 
 NOTE = f"\"{sys.executable}\" -c \"import json, os; json.dump(dict(os.environ), open(os.environ['NOTE'], 'w'))\""

@@ -14,6 +14,7 @@ from ecosystem.runs.records import (
     EVENTS_FOLDER,
     OPENING,
     SCRATCH,
+    WANDB_FOLDER,
     read_opening,
     record_files,
 )
@@ -65,7 +66,7 @@ def other_files(store: Store) -> list[str]:
 
 def _others(folder: Path, committed: Collection[str]) -> list[str]:
     own = {*COVERED, DIGESTS, BRANCH, OPENING, "report.html", ".lock", ".lock-owner", *committed}
-    folders = ("charts/", f"{EVENTS_FOLDER}/", f"{SCRATCH}/")
+    folders = ("charts/", f"{EVENTS_FOLDER}/", f"{WANDB_FOLDER}/", f"{SCRATCH}/")
     others = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

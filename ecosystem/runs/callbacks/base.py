@@ -21,7 +21,9 @@ from ecosystem.errors import EcosystemError, nearest
 
 GROUP = "ecosystem.callbacks"
 BUILT_IN = {
+    "mlflow": "ecosystem.runs.callbacks.mlflow:MLflow",
     "tensorboard": "ecosystem.runs.callbacks.tensorboard:TensorBoard",
+    "wandb": "ecosystem.runs.callbacks.wandb:WandB",
 }
 _NOT_DRAWN = ("site", "domain")  # scopes with a series per site, or per domain of every trainer
 

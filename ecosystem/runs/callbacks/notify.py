@@ -28,7 +28,7 @@ def notified(command: str | None, facts: Mapping[str, object]) -> Iterator[dict[
     """
     known, started = dict(facts), time.monotonic()
     try:
-        with _exit_at_sigterm():
+        with exit_at_sigterm():
             yield known
     except BaseException as error:
         stopped = not isinstance(error, Exception)
@@ -56,7 +56,7 @@ def _call(command: str, facts: Mapping[str, object]) -> None:
 
 
 @contextmanager
-def _exit_at_sigterm() -> Iterator[None]:
+def exit_at_sigterm() -> Iterator[None]:
     """Exit at SIGTERM, which batch systems send before they kill, by an exception, so that all learn of the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
