@@ -268,3 +268,13 @@ def test_a_run_that_a_batch_system_ends_says_so_and_goes_on_later(tmp_path, note
     assert note().outcome == "stopped"
     resumed = run(Scenario.load(FILE).override({"steps": 3}), out=tmp_path / "out")
     assert resumed.store.verify() > 0
+
+
+def test_a_study_with_failed_runs_is_told_as_failed(tmp_path, monkeypatch, note):
+    result = SimpleNamespace(report="report.html", summary=lambda: {"failed": ["x", "y"]})
+    monkeypatch.setattr("ecosystem.studies.run_study.run_study", lambda *_, **__: result)
+    file = ROOT / "scenarios/studies/monoculture.toml"
+    done = CliRunner().invoke(cli, ["study", str(file), "--out", str(tmp_path), "--notify", NOTE])
+    told = note()
+    assert done.exit_code == 1 and (told.outcome, told.message) == ("failed", "2 of the runs failed")
+    assert told.name == "monoculture" and told.report == "report.html"
