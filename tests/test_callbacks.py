@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
@@ -278,3 +279,27 @@ def test_a_study_with_failed_runs_is_told_as_failed(tmp_path, monkeypatch, note)
     told = note()
     assert done.exit_code == 1 and (told.outcome, told.message) == ("failed", "2 of the runs failed")
     assert told.name == "monoculture" and told.report == "report.html"
+
+
+def test_sigterm_is_ours_again_after_ray_has_taken_it(tmp_path, monkeypatch):
+    """Ray replaces the handler when its workers start; that of Ray aborts the process."""
+    found = []
+
+    @contextmanager
+    def workers(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        yield None
+
+    def executed(*_):
+        found.append(signal.getsignal(signal.SIGTERM))
+        raise EcosystemError("enough.")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("ecosystem.api._workers", workers)
+    monkeypatch.setattr("ecosystem.api._execute", executed)
+    with pytest.raises(EcosystemError, match="enough"):
+        run(Scenario.load(FILE), out=tmp_path, threads=1)
+    assert signal.getsignal(signal.SIGTERM) == before
+    with pytest.raises(SystemExit) as end:
+        found[0](signal.SIGTERM, None)
+    assert end.value.code == 143
