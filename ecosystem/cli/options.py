@@ -154,7 +154,41 @@ SUMMARY = click.option(
     help="Print a summary as JSON instead of the report's path; progress goes to standard error.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+NOTIFY = click.option(
+    "--notify",
+    metavar="COMMAND",
+    help="Shell command to call at the end, with the outcome in $ECOSYSTEM_OUTCOME (finished, stopped or failed).",
+)
 QUIET = click.option("--quiet", is_flag=True, help="Print the path of the report only.")
+
+
+def _shorthand(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the callbacks of --callback, and that of --tensorboard."""
+    return ("tensorboard", *names) if context.params.pop("tensorboard", False) else names
+
+
+def following_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what follows a run: --tensorboard, --callback and --notify."""
+    options = [
+        click.option(
+            "--tensorboard",
+            is_flag=True,
+            is_eager=True,
+            help="Write live curves to the folder tensorboard of the run: tensorboard --logdir outputs.",
+        ),
+        click.option(
+            "--callback",
+            "callbacks",
+            multiple=True,
+            metavar="NAME",
+            callback=_shorthand,
+            help="Call what follows the run, such as mlflow or wandb, at every step; repeatable.",
+        ),
+        NOTIFY,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def placement_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -227,6 +261,7 @@ def many_runs_options(command: Callable[..., None]) -> Callable[..., None]:
         CACHE,
         SET,
         OUT_OF_RUNS,
+        NOTIFY,
         SUMMARY,
         QUIET,
     ]

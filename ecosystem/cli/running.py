@@ -23,6 +23,7 @@ from ecosystem.cli.options import (
     SUMMARY,
     VARIANT,
     Place,
+    following_options,
     local_only,
     placement_options,
     print_result,
@@ -46,6 +47,7 @@ from ecosystem.cli.options import (
 @MEMORY
 @CACHE
 @placement_options
+@following_options
 @DRY_RUN
 @SUMMARY
 @QUIET
@@ -64,6 +66,8 @@ def run(
     as_json: bool,
     quiet: bool,
     fresh: bool,
+    callbacks: tuple[str, ...],
+    notify: str | None,
     **placement: Any,
 ) -> None:
     """Run or resume a scenario and write its report.
@@ -91,6 +95,8 @@ def run(
         where=str(scenario),
         placement=placed,
         memory=budget,
+        callbacks=callbacks,
+        notify=notify,
     )
     print_result(summary if as_json else summary.get("report"))
 
@@ -112,6 +118,7 @@ def run(
 @MEMORY
 @CACHE
 @placement_options
+@following_options
 @DRY_RUN
 @SUMMARY
 @QUIET
@@ -127,6 +134,8 @@ def branch(
     as_json: bool,
     quiet: bool,
     fresh: bool,
+    callbacks: tuple[str, ...],
+    notify: str | None,
     **placement: Any,
 ) -> None:
     """Fork a stored run after a step, or resume a branch.
@@ -153,7 +162,17 @@ def branch(
     forked = Branch.of(parent, chosen, read_values(settings), steps=steps, name=name)
     progress = RunProgress(quiet=quiet, json=as_json)
     placed, budget = chosen_placement(None, placement), memory_budget(memory)
-    summary = run_scenario(forked, progress, out=out, dry_run=dry_run, fresh=fresh, placement=placed, memory=budget)
+    summary = run_scenario(
+        forked,
+        progress,
+        out=out,
+        dry_run=dry_run,
+        fresh=fresh,
+        placement=placed,
+        memory=budget,
+        callbacks=callbacks,
+        notify=notify,
+    )
     print_result(summary if as_json else summary.get("report"))
 
 

@@ -7,7 +7,17 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from ecosystem.runs.records import BRANCH, COVERED, DIGESTS, OPENING, SCRATCH, read_opening, record_files
+from ecosystem.runs.records import (
+    BRANCH,
+    COVERED,
+    DIGESTS,
+    EVENTS_FOLDER,
+    OPENING,
+    SCRATCH,
+    WANDB_FOLDER,
+    read_opening,
+    record_files,
+)
 from ecosystem.runs.store import TABLES, Store
 
 # Records, marks of branches, and what a killed process leaves.
@@ -56,10 +66,11 @@ def other_files(store: Store) -> list[str]:
 
 def _others(folder: Path, committed: Collection[str]) -> list[str]:
     own = {*COVERED, DIGESTS, BRANCH, OPENING, "report.html", ".lock", ".lock-owner", *committed}
+    folders = ("charts/", f"{EVENTS_FOLDER}/", f"{WANDB_FOLDER}/", f"{SCRATCH}/")
     others = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        ours = name in own or name.startswith(("charts/", f"{SCRATCH}/")) or _OWN_STEP.fullmatch(name)
+        ours = name in own or name.startswith(folders) or _OWN_STEP.fullmatch(name)
         if path.is_file() and not ours:
             others.append(name)
     return others

@@ -189,6 +189,19 @@ class Run:
         costs = self.metrics.filter(pl.col("scope") == "cost").drop("scope", "error")
         return costs.group_by("id", "metric", maintain_order=True).agg(pl.col("value").sum()) if total else costs
 
+    def timings(self) -> pl.DataFrame:
+        """Return the wall time of every step by phase and agent: step, phase, id, seconds, tokens.
+
+        ``id`` is the agent that the time was spent on, as in :meth:`costs`, or "web" for work of no single agent.
+        ``tokens`` are those that a trainer trained on (phase "fit") or generated (phase "generate"); else null. Times
+        are not reproducible. Steps that an earlier release computed have none.
+        """
+        counted = {"tokens_trained": "fit", "tokens_generated": "generate"}
+        costs = self.store.table("metrics").filter(pl.col("scope") == "cost", pl.col("metric").is_in(list(counted)))
+        tokens = costs.select("step", "id", phase=pl.col("metric").replace_strict(counted), tokens="value")
+        keys = ["step", "phase", "id"]
+        return self.store.timings().join(tokens, on=keys, how="left", maintain_order="left")
+
     @property
     def documents(self) -> pl.LazyFrame:
         """Every document published, with its content and its state after the last step.

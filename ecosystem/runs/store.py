@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, History, Snapshot, empty
+from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, TIMINGS, History, Snapshot, empty
 from ecosystem.errors import StoreError, whole_number
 from ecosystem.families.tensor_files import ArrayFile, encoded, rounded
 from ecosystem.input_files import digest_of
@@ -31,6 +31,7 @@ from ecosystem.runs.records import (
     BRANCH,
     COVERED,
     DIGESTS,
+    TIMES,
     Commit,
     CommitHistory,
     format_of,
@@ -115,6 +116,19 @@ class Store(CommitHistory):
                 for file in commit.table_files(name):
                     frame = pl.read_parquet(self.read(commit, file), columns=names)
                     yield frame if names is not None else _with_missing_columns(frame, TABLES[name])
+
+    def timings(self) -> pl.DataFrame:
+        """Return the wall times of all committed steps: step, and the columns of ``schema.TIMINGS``.
+
+        Steps of earlier releases have none. Files that cannot be read are left out: no result depends on them.
+        """
+        frames = [empty({"step": pl.Int32(), **TIMINGS})]
+        for commit in self.commits():
+            path = self.owning_store(commit.step).folder / table_file(TIMES, commit.step)
+            with suppress(OSError, pl.exceptions.PolarsError):
+                frame = pl.read_parquet(path.read_bytes()).select(pl.lit(commit.step, pl.Int32).alias("step"), *TIMINGS)
+                frames.append(frame)
+        return pl.concat(frames)
 
     def weights(self, step: int) -> dict[str, ArrayFile] | dict[str, DividedArrays]:
         """Return the weights of a step: model name → parameter name → array, [members, ...].
@@ -256,6 +270,8 @@ class Store(CommitHistory):
             files[name] = self.write(name, content)
         if kept and rounds and together is None:
             files |= self._round(snapshot.t)
+        if snapshot.timings is not None:
+            self._write_times(snapshot.t, snapshot.timings)
         record: dict[str, Any] = {
             "format": format_of(files),
             "step": snapshot.t,
@@ -273,6 +289,13 @@ class Store(CommitHistory):
                 for name in pruned:
                     (self.folder / name).unlink(missing_ok=True)
         return Commit(**record)
+
+    def _write_times(self, step: int, timings: pl.DataFrame) -> None:
+        """Write the wall times of a step, without a flush, which takes most of the time: nothing needs them."""
+        path = self.folder / table_file(TIMES, step)
+        with io_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(parquet(timings))
 
     def _round(self, step: int) -> dict[str, dict[str, Any]]:
         """Write the weights of a step again in bfloat16, if any are in float32; return the file's entry."""
